@@ -1,0 +1,68 @@
+"""Budwood: a folder of labelled images in, an image classifier and the evidence that it is the right one out.
+
+>>> import budwood as bw
+>>> run = bw.train(bw.scan("photos/"), bw.Recipe(optimizer="adam", epochs=20))
+
+Names are loaded when they are first used, so that importing the package loads neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budwood.dataset import Dataset, scan
+    from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, WeightsError
+    from budwood.hygiene import Finding, findings
+    from budwood.jobs import predict, report, test, train
+    from budwood.recipe import Recipe
+    from budwood.runs import Run, open_run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BudwoodError": "errors",
+    "DataError": "errors",
+    "Dataset": "dataset",
+    "Finding": "hygiene",
+    "Recipe": "recipe",
+    "RecipeError": "errors",
+    "Run": "runs",
+    "RunError": "errors",
+    "StorageError": "errors",
+    "WeightsError": "errors",
+    "findings": "hygiene",
+    "open_run": "runs",
+    "predict": "jobs",
+    "report": "jobs",
+    "scan": "dataset",
+    "test": "jobs",
+    "train": "jobs",
+}
+
+__all__ = [
+    "BudwoodError",
+    "DataError",
+    "Dataset",
+    "Finding",
+    "Recipe",
+    "RecipeError",
+    "Run",
+    "RunError",
+    "StorageError",
+    "WeightsError",
+    "findings",
+    "open_run",
+    "predict",
+    "report",
+    "scan",
+    "test",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'budwood' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"budwood.{_HOMES[name]}"), name)

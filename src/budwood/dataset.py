@@ -1,0 +1,294 @@
+"""Files to Dataset: every image decoded once, copies found, splits made by content, the whole a value.
+
+    list_files -> examine -> cluster -> assign splits -> Dataset
+
+A Dataset is a table with one row per usable file, a class list and a fingerprint. It loads no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from budwood.duplicates import components, near_pairs, same_value_pairs
+from budwood.errors import DataError, RunError
+from budwood.facts import examined
+from budwood.files import cache_folder, write_atomically
+from budwood.images import THUMB, BadImage, ImageFacts
+from budwood.listing import SPLITS, Listing, list_files
+from budwood.progress import Progress, Silent
+from budwood.splits import assign_splits, comes_with_split, has_split
+
+SEALED: Final = -1  # the label of an image whose split is sealed
+_SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.int32()),
+        ("split", pa.int8()),
+        ("given", pa.bool_()),
+        ("group", pa.string()),
+        ("look", pa.int64()),
+        ("cluster", pa.int64()),
+        ("used", pa.bool_()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("mode", pa.string()),
+        ("notes", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that is not used, and why. `problem` is a kind of `images.Problem` or `left out`."""
+
+    path: str
+    problem: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images of one split in a fixed order: ids, paths relative to `root`, labels int32 [n] (-1 when sealed)."""
+
+    root: Path
+    ids: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A manifest of labelled images; `source` is what was handed in, paths are relative to `root`.
+
+    `table` has one row per decodable file: id, path, label (index into `classes`, -1 when sealed), split (0 train,
+    1 val, 2 test), given (the split was given), group, look (equal for exact and near copies), cluster (equal for
+    those and for one group), used, width, height, mode, notes. `split_source` is `made`, `given` or `given, val made`.
+    """
+
+    source: str
+    root: Path
+    name: str
+    classes: tuple[str, ...]
+    table: pa.Table
+    set_aside: tuple[SetAside, ...]
+    split_source: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column as a NumPy array."""
+        return np.asarray(self.table[name].to_numpy(zero_copy_only=False))
+
+    def samples(self, split: str) -> Samples:
+        """The usable images of `split`: every content once, none whose label is in doubt."""
+        rows = (self.column("split") == SPLITS.index(split)) & self.column("used")
+        chosen = self.table.filter(pa.array(rows))
+        return Samples(
+            self.root,
+            tuple(chosen["id"].to_pylist()),
+            tuple(chosen["path"].to_pylist()),
+            chosen["label"].to_numpy().astype(np.int32),
+        )
+
+    def counts(self) -> dict[str, Any]:
+        """Images by split and class; the test split has one number, since its labels are sealed."""
+        label, split = self.column("label"), self.column("split")
+        used = self.column("used")
+        by_class = {
+            SPLITS[s]: {name: int(np.sum((label == c) & (split == s) & used)) for c, name in enumerate(self.classes)}
+            for s in (0, 1)
+        }
+        return {**by_class, "test": int(np.sum((split == 2) & used))}
+
+    def sealed(self) -> Dataset:
+        """The same data without the labels of the test split."""
+        label = np.where(self.column("split") == SPLITS.index("test"), SEALED, self.column("label"))
+        column = self.table.schema.get_field_index("label")
+        return replace(self, table=self.table.set_column(column, "label", pa.array(label, pa.int32())))
+
+    def save(self, path: Path) -> None:
+        """Write the data set as one Parquet file whose metadata hold the rest of the record."""
+        meta = {
+            "source": self.source,
+            "root": str(self.root),
+            "name": self.name,
+            "classes": self.classes,
+            "set_aside": [(item.path, item.problem, item.detail) for item in self.set_aside],
+            "split_source": self.split_source,
+            "fingerprint": self.fingerprint,
+        }
+        table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
+        write_atomically(path, lambda draft: pq.write_table(table, draft))
+
+
+def load(path: Path) -> Dataset:
+    """The data set that `Dataset.save` wrote; raises `RunError` when the file is another's or was changed."""
+    try:
+        table = pq.read_table(path)
+        meta = json.loads((table.schema.metadata or {})[b"budwood"])
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise RunError(f"{path}: is no data set that Budwood wrote ({error}).", "Scan the images again.") from error
+    data = Dataset(
+        meta["source"],
+        Path(meta["root"]),
+        meta["name"],
+        tuple(meta["classes"]),
+        table.replace_schema_metadata(),
+        tuple(SetAside(*item) for item in meta["set_aside"]),
+        meta["split_source"],
+        meta["fingerprint"],
+    )
+    if _fingerprint(data.classes, data.table) != data.fingerprint:
+        raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")
+    return data
+
+
+def scan(
+    source: str | Path,
+    *,
+    val: float | None = None,
+    test: float | None = None,
+    exclude: Sequence[str] = (),
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Read labelled images into a Dataset.
+
+    `source` is a folder of class folders (with or without train / val / test around them), a folder with `train.txt`
+    and `test.txt`, a CSV or Parquet table, an archive, or the name of a built-in data set (`elpv`). Where no split is
+    given, `test` (default 0.2) is the share of all images that is sealed and `val` (default 0.2) the share of the rest
+    that validates. Raises `DataError`, also for a share of a split that is given.
+    """
+    cache, progress = cache or cache_folder(), progress or Silent()
+    listing = list_files(Path(source).expanduser(), cache, progress, exclude)
+    _check_shares(listing, val, test)
+    return dataset_of(listing, examined(listing, cache, progress), val=val, test=test)
+
+
+def dataset_of(
+    listing: Listing, facts: Sequence[ImageFacts | BadImage], *, val: float | None = None, test: float | None = None
+) -> Dataset:
+    """The Dataset of listed files and what decoding each of them told, in the same order."""
+    val, test = (0.2 if share is None else share for share in (val, test))
+    good = [row for row, fact in enumerate(facts) if isinstance(fact, ImageFacts)]
+    bad = [SetAside(listing.paths[row], fact.problem, fact.detail) for row, fact in _broken(facts)]
+    left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
+    classes, labels = _labels([listing.labels[row] for row in good])
+    if len(classes) < 2:
+        raise DataError(
+            f"{listing.root}: fewer than two classes have an image that can be decoded.",
+            "`budwood inspect` lists the files that cannot.",
+        )
+    known = [fact for fact in facts if isinstance(fact, ImageFacts)]
+    ids = np.array([fact.id for fact in known])
+    groups = np.array([listing.groups[row] for row in good])
+    look = _looks(ids, known)
+    cluster = _clusters(look, groups)
+    given = np.array([_split_index(listing.splits[row]) for row in good], np.int8)
+    split = assign_splits(ids, labels, groups, cluster, given, val=val, test=test)
+    columns = [
+        ids,
+        [listing.paths[row] for row in good],
+        labels,
+        split,
+        given >= 0,
+        groups,
+        look,
+        cluster,
+        _used(ids, labels, split),
+        [fact.width for fact in known],
+        [fact.height for fact in known],
+        [fact.mode for fact in known],
+        [",".join(fact.notes) for fact in known],
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+    table = pa.table(arrays, schema=_SCHEMA)
+    split_source = "made" if not comes_with_split(given) else "given" if has_split(given, 1) else "given, val made"
+    return Dataset(
+        listing.source,
+        listing.root,
+        listing.name,
+        classes,
+        table,
+        tuple(bad + left_out),
+        split_source,
+        _fingerprint(classes, table),
+    )
+
+
+def _looks(ids: NDArray[np.str_], facts: Sequence[ImageFacts]) -> NDArray[np.int64]:
+    thumbs = np.frombuffer(b"".join(fact.thumb for fact in facts), np.uint8).reshape(-1, THUMB * THUMB)
+    return components(len(ids), np.concatenate([same_value_pairs(ids), near_pairs(thumbs)]))
+
+
+def _clusters(look: NDArray[np.int64], groups: NDArray[np.str_]) -> NDArray[np.int64]:
+    named = np.flatnonzero(groups != "")
+    return components(len(look), np.concatenate([same_value_pairs(look), named[same_value_pairs(groups[named])]]))
+
+
+def _used(ids: NDArray[np.str_], labels: NDArray[np.int32], split: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """One row of each content in each split, and no row of a content that has two labels."""
+    order = np.lexsort((np.arange(len(ids)), split, ids))
+    same_id = ids[order][1:] == ids[order][:-1]
+    repeated = np.zeros(len(ids), bool)
+    repeated[order[1:]] = same_id & (split[order][1:] == split[order][:-1])
+    by_label = np.lexsort((labels, ids))
+    clash = (ids[by_label][1:] == ids[by_label][:-1]) & (labels[by_label][1:] != labels[by_label][:-1])
+    doubted = np.unique(ids[by_label][1:][clash])
+    return np.asarray(~repeated & ~np.isin(ids, doubted))
+
+
+def _check_shares(listing: Listing, val: float | None, test: float | None) -> None:
+    given = {"val": "val" in listing.splits, "test": bool({"val", "test"} & set(listing.splits))}
+    for split, share in (("val", val), ("test", test)):
+        if share is not None and not 0 < share < 1:
+            raise DataError(f"--{split} {share}: expected a share between 0 and 1.", f"For example --{split} 0.2")
+        if share is not None and given[split]:
+            raise DataError(
+                f"--{split} {share} does not apply: {listing.name} comes with its own split, which is kept.",
+                f"Leave --{split} out, or give the images without split folders.",
+            )
+
+
+def _labels(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    classes = tuple(sorted(set(names)))
+    index = {name: position for position, name in enumerate(classes)}
+    return classes, np.array([index[name] for name in names], np.int32)
+
+
+def _fingerprint(classes: Sequence[str], table: pa.Table) -> str:
+    """SHA-256 over classes, contents and splits: what makes two runs comparable. Labels of the test split excluded."""
+    order = pc.sort_indices(table, sort_keys=[("id", "ascending"), ("path", "ascending")])
+    rows = table.take(order)
+    split = rows["split"].to_numpy()
+    label = np.where(split == SPLITS.index("test"), SEALED, rows["label"].to_numpy()).astype(np.int32)
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    digest.update("".join(rows["id"].to_pylist()).encode())
+    digest.update(split.tobytes())
+    digest.update(label.tobytes())
+    return digest.hexdigest()
+
+
+def _split_index(name: str) -> int:
+    return SPLITS.index(name) if name else -1
+
+
+def _broken(facts: Sequence[ImageFacts | BadImage]) -> Iterable[tuple[int, BadImage]]:
+    return ((row, fact) for row, fact in enumerate(facts) if isinstance(fact, BadImage))

@@ -1,0 +1,97 @@
+"""Which files show the same picture: exact copies by content, near copies by what they look like.
+
+Near copies are candidates of a random-hyperplane hash (Charikar 2002) of a 16 x 16 grey thumbnail: files whose
+hashes are neighbours in one of several sorted orders are compared, so the work grows as n log n. A candidate
+pair is a near copy when the thumbnails correlate at 0.999 or more, which survives another size, compression,
+brightness or contrast but not another scene: the 2,624 solar cells of ELPV, which all look alike, hold none.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAME: Final = 0.999  # correlation of thumbnails
+ORDERS: Final = 12  # sorted orders that are searched
+NEIGHBOURS: Final = 12  # files ahead that each file is compared with in each order
+_FLAT: Final = 2.0  # grey levels of deviation under which a thumbnail shows nothing to compare
+_CHUNK: Final = 100_000
+
+Pairs = NDArray[np.int64]
+
+
+def near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
+    """The pairs of rows that look the same: int64, [pairs, 2], first < second, sorted.
+
+    `thumbs` is uint8, [n, THUMB * THUMB]. Flat pictures are compared with nothing.
+    """
+    rows = np.flatnonzero(thumbs.std(axis=1) >= _FLAT) if len(thumbs) else np.empty(0, np.int64)
+    if len(rows) < 2:
+        return np.empty((0, 2), np.int64)
+    bits = _hashes(thumbs, rows)
+    found = [_pairs_in_order(thumbs, rows, np.argsort(_rotated(bits, order), kind="stable")) for order in range(ORDERS)]
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def components(n: int, pairs: Pairs) -> NDArray[np.int64]:
+    """The group of each of `n` rows: int64, [n], the smallest row number that pairs connect it to."""
+    parent = list(range(n))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for first, second in pairs.tolist():
+        a, b = root(first), root(second)
+        parent[max(a, b)] = min(a, b)
+    touched = np.unique(pairs)
+    groups = np.arange(n, dtype=np.int64)
+    groups[touched] = [root(row) for row in touched.tolist()]
+    return groups
+
+
+def same_value_pairs(values: NDArray[np.generic]) -> Pairs:
+    """Links between rows of equal value, each to the next of its kind: int64, [links, 2]."""
+    order = np.argsort(values, kind="stable")
+    equal = values[order[1:]] == values[order[:-1]]
+    return np.stack([order[:-1][equal], order[1:][equal]], axis=1).astype(np.int64)
+
+
+def _standardised(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+    values = thumbs.astype(np.float32)
+    values -= values.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / norms, np.float32)
+
+
+def _hashes(thumbs: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """One 64-bit word a row: the sides of 64 fixed hyperplanes through the mean of all thumbnails."""
+    planes = np.random.default_rng(0).standard_normal((thumbs.shape[1], 64), dtype=np.float32)
+    sample = rows[:: max(1, len(rows) // _CHUNK)]
+    centre = _standardised(thumbs[sample]).mean(axis=0)
+    words = [
+        np.packbits((_standardised(thumbs[rows[i : i + _CHUNK]]) - centre) @ planes > 0, axis=1).view(np.uint64).ravel()
+        for i in range(0, len(rows), _CHUNK)
+    ]
+    return np.concatenate(words)
+
+
+def _rotated(words: NDArray[np.uint64], order: int) -> NDArray[np.uint64]:
+    shift = np.uint64((order * 64) // ORDERS)
+    return (words << shift) | (words >> np.uint64((64 - int(shift)) % 64)) if shift else words
+
+
+def _pairs_in_order(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], order: NDArray[np.int64]) -> Pairs:
+    ordered = rows[order]
+    found = []
+    for start in range(0, len(ordered), _CHUNK):
+        window = ordered[start : start + _CHUNK + NEIGHBOURS]
+        values = _standardised(thumbs[window])
+        for ahead in range(1, min(NEIGHBOURS, len(window) - 1) + 1):
+            alike = np.einsum("ij,ij->i", values[:-ahead], values[ahead:]) >= SAME
+            found.append(np.stack([window[:-ahead][alike], window[ahead:][alike]], axis=1))
+    return np.sort(np.concatenate(found), axis=1) if found else np.empty((0, 2), np.int64)

@@ -1,0 +1,66 @@
+"""The exception tree: every mistake a user can meet, drawn once.
+
+    BudwoodError
+    ├── DataError      the images, labels, splits or archives handed in
+    ├── RecipeError    an option that is unknown, out of range or does not apply
+    ├── WeightsError   weights that are missing or do not fit
+    ├── RunError       a run directory that is missing, incomplete or of another version
+    └── StorageError   no space, no permission
+
+A message says where, what was expected and what was found; the hint says what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class BudwoodError(Exception):
+    """The user's input is at fault: the command line shows `message` and `hint` and exits with 2."""
+
+    code: ClassVar[str] = "input"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class DataError(BudwoodError):
+    """The images, labels, splits or archives that were handed in cannot be used."""
+
+    code = "data"
+
+
+class RecipeError(BudwoodError):
+    """A recipe option is unknown, out of range or does not apply."""
+
+    code = "recipe"
+
+
+class WeightsError(BudwoodError):
+    """Pretrained weights are missing or do not fit the network."""
+
+    code = "weights"
+
+
+class RunError(BudwoodError):
+    """A run directory is missing, incomplete or cannot do what was asked."""
+
+    code = "run"
+
+
+class StorageError(BudwoodError):
+    """A disk is full or a folder cannot be written."""
+
+    code = "storage"
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The sentence that lists the valid names, with the closest one first if one is close."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    lead = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{lead}Valid: {', '.join(names)}."

@@ -1,0 +1,124 @@
+"""What decoding each file tells, remembered: a file that has not changed since is not read again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from budwood.errors import StorageError
+from budwood.files import guarded, write_atomically
+from budwood.images import BadImage, ImageFacts, examine
+from budwood.listing import Listing
+from budwood.progress import Progress
+
+_SETTLED: Final = 2_000_000_000  # ns: a file changed more recently than this may change again unseen
+_FACTS: Final = pa.schema(
+    [
+        ("path", pa.string()),
+        ("stat", pa.string()),
+        ("id", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("mode", pa.string()),
+        ("notes", pa.string()),
+        ("thumb", pa.binary()),
+        ("problem", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+def examined(listing: Listing, cache: Path, progress: Progress) -> list[ImageFacts | BadImage]:
+    """What decoding each listed file tells; files that have not changed since an earlier scan are not read again."""
+    store = (
+        cache / "facts" / f"{hashlib.blake2b(str(listing.root.resolve()).encode(), digest_size=12).hexdigest()}.parquet"
+    )
+    known = _read_facts(store)
+    stats = [_stat(listing.root / path) for path in listing.paths]
+    facts = [known.get((path, stat)) for path, stat in zip(listing.paths, stats, strict=True)]
+    new = [row for row, fact in enumerate(facts) if fact is None]
+    for row, fact in zip(new, _examine_all([listing.root / listing.paths[row] for row in new], progress), strict=True):
+        facts[row] = fact
+    done = [fact for fact in facts if fact is not None]
+    if new:
+        _write_facts(store, listing.paths, stats, done, progress)
+    return done
+
+
+def _examine_all(paths: Sequence[Path], progress: Progress) -> list[ImageFacts | BadImage]:
+    if not paths:
+        return []
+    results = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; both become findings
+        with progress.bar("Reading images", len(paths)) as step:
+            try:
+                for result in pool.map(_examine_one, paths, chunksize=1):
+                    results.append(result)
+                    step(1)
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return results
+
+
+def _examine_one(path: Path) -> ImageFacts | BadImage:
+    try:
+        return examine(path)
+    except BadImage as problem:
+        return problem
+
+
+def _stat(path: Path) -> str:
+    """What changes whenever a file's content does; empty when it cannot be told."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return ""
+    if time.time_ns() - max(facts.st_mtime_ns, facts.st_ctime_ns) < _SETTLED:
+        return ""
+    return f"{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}:{facts.st_ino}"
+
+
+def _read_facts(store: Path) -> dict[tuple[str, str], ImageFacts | BadImage]:
+    try:
+        rows = pq.read_table(store, schema=_FACTS).to_pydict()
+    except (OSError, pa.ArrowException):
+        return {}
+    names = [field.name for field in _FACTS]
+    return {(row[0], row[1]): _fact(*row[2:]) for row in zip(*(rows[name] for name in names), strict=True)}
+
+
+def _fact(
+    id: str, width: int, height: int, mode: str, notes: str, thumb: bytes, problem: str, detail: str
+) -> ImageFacts | BadImage:
+    if problem:
+        return BadImage(problem, detail)  # type: ignore[arg-type]
+    return ImageFacts(id, width, height, mode, tuple(notes.split(",")) if notes else (), thumb)
+
+
+def _write_facts(
+    store: Path, paths: Sequence[str], stats: Sequence[str], facts: Sequence[ImageFacts | BadImage], progress: Progress
+) -> None:
+    rows = [
+        (path, stat, fact.id, fact.width, fact.height, fact.mode, ",".join(fact.notes), fact.thumb, "", "")
+        if isinstance(fact, ImageFacts)
+        else (path, stat, "", 0, 0, "", "", b"", fact.problem, fact.detail)
+        for path, stat, fact in zip(paths, stats, facts, strict=True)
+        if stat and not (isinstance(fact, BadImage) and fact.problem == "unreadable")
+    ]
+    table = pa.Table.from_pylist([dict(zip(_FACTS.names, row, strict=True)) for row in rows], schema=_FACTS)
+    try:
+        with guarded(store):
+            write_atomically(store, lambda draft: pq.write_table(table, draft))
+    except StorageError as error:
+        progress.note(f"The scan could not be kept for the next time: {error}")

@@ -1,0 +1,108 @@
+"""Where Budwood writes, and how: a file or folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+from budwood.errors import StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def cache_folder() -> Path:
+    """The folder of everything that can be computed again: `$BUDWOOD_CACHE`, else the user's cache folder."""
+    named = os.environ.get("BUDWOOD_CACHE")
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("budwood"))
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk (or the user's quota) is full."""
+    return error.errno in FULL
+
+
+def storage_error(error: OSError, place: Path) -> StorageError:
+    """The one message for a write that failed.
+
+    The hint differs for a full disk and for a folder that cannot be written.
+    """
+    if is_full(error):
+        return StorageError(
+            f"{place}: no space left on the disk. Nothing half-written was left behind.",
+            "Free some space, choose another folder with --out, or move the cache with BUDWOOD_CACHE=/other/disk.",
+        )
+    return StorageError(
+        f"{place}: cannot be written ({error.strerror or error}).",
+        "Choose a folder that you may write to, with --out for runs or BUDWOOD_CACHE for the cache.",
+    )
+
+
+@contextmanager
+def guarded(place: Path) -> Iterator[None]:
+    """Turn an operating-system error of the block into a `StorageError` that names `place`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, place) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` on a hidden neighbour of `path`, flush it to disk and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        write(draft)
+        with draft.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8."""
+    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def folder_draft(final: Path) -> Iterator[Path]:
+    """A hidden folder beside `final` that is renamed to it when the block ends well, and removed when it does not.
+
+    Drafts of processes that were killed are swept away by the next draft in the same place.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    sweep_drafts(final.parent)
+    draft = final.parent / f".{final.name}.{os.getpid()}.part"
+    draft.mkdir()
+    try:
+        yield draft
+        draft.rename(final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Remove the folder drafts in `folder` whose process no longer runs."""
+    for draft in folder.glob(".*.part"):
+        owner = draft.name.split(".")[-2]
+        if draft.is_dir() and owner.isdigit() and not _runs(int(owner)):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # os.kill(pid, 0) would end the process there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,165 @@
+"""How good predictions are, with intervals: pure functions of labels and logits.
+
+Shares have Wilson 95 % intervals (Wilson 1927), means a normal interval, F1 and balanced accuracy percentile
+intervals of 1,000 bootstrap resamples of the images (Efron 1979) with a fixed seed. An undefined value is None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z: Final = 1.959963984540054
+RESAMPLES: Final = 1000
+Metric = dict[str, float | int | None]
+
+
+def evaluate(labels: NDArray[np.int32], logits: NDArray[np.float32], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Every metric of one split: labels int32 [n], logits float32 [n, classes].
+
+    `accuracy`, `balanced_accuracy`, `macro_f1`, `log_loss` (nats), and `per_class` with precision, recall, F1, support.
+    A class without an image does not enter balanced accuracy and macro F1.
+    """
+    matrix = confusion(labels, logits)
+    tally, spread, n = _tally(matrix), _resampled(matrix), len(labels)
+    return {
+        "accuracy": share(int(np.trace(matrix)), n),
+        "balanced_accuracy": _interval(_over_present(_recall(tally), tally), _over_present(_recall(spread), spread), n),
+        "macro_f1": _interval(_over_present(_f1(tally), tally), _over_present(_f1(spread), spread), n),
+        "log_loss": mean(cross_entropy(labels, logits)),
+        "per_class": {name: _of_class(tally, spread, c) for c, name in enumerate(classes)},
+    }
+
+
+def share(count: int, n: int) -> Metric:
+    """A share with its Wilson 95 % interval."""
+    if n == 0:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    p, z2 = count / n, Z * Z
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z * float(np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return {"value": p, "low": min(p, max(0.0, middle - half)), "high": max(p, min(1.0, middle + half)), "n": n}
+
+
+def mean(values: NDArray[np.float64]) -> Metric:
+    """A mean with its normal 95 % interval."""
+    n = len(values)
+    if n == 0:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    value = float(values.mean())
+    half = Z * float(values.std(ddof=1)) / float(np.sqrt(n)) if n > 1 else None
+    return {
+        "value": value,
+        "low": None if half is None else value - half,
+        "high": None if half is None else value + half,
+        "n": n,
+    }
+
+
+def confusion(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Counts of true class (row) by predicted class (column): int64 [classes, classes]."""
+    classes = logits.shape[1]
+    cells = labels.astype(np.int64) * classes + logits.argmax(axis=1)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Softmax of logits, float64 [n, classes]."""
+    return np.exp(_log_softmax(logits))
+
+
+def cross_entropy(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The loss of each image in nats: float64 [n]."""
+    return np.asarray(-_log_softmax(logits)[np.arange(len(labels)), labels])
+
+
+def reliability(labels: NDArray[np.int32], logits: NDArray[np.float32], bins: int = 10) -> list[dict[str, Any]]:
+    """Confidence against accuracy: for each bin of the top probability its mean, the accuracy and its interval."""
+    chance = probabilities(logits)
+    top, right = chance.max(axis=1), chance.argmax(axis=1) == labels
+    which = np.minimum((top * bins).astype(int), bins - 1)
+    return [
+        {
+            "confidence": float(top[which == b].mean()),
+            "accuracy": share(int(right[which == b].sum()), int(np.sum(which == b))),
+        }
+        for b in np.unique(which).tolist()
+    ]
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """Images by class, int64 [..., classes]: predicted rightly, truly of it, predicted as it."""
+
+    right: NDArray[np.int64]
+    support: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+
+def _tally(matrix: NDArray[np.int64]) -> _Tally:
+    return _Tally(np.diagonal(matrix).copy(), matrix.sum(axis=1), matrix.sum(axis=0))
+
+
+def _resampled(matrix: NDArray[np.int64]) -> _Tally:
+    """The tallies of RESAMPLES bootstrap samples of the images, [resamples, classes] each."""
+    classes, n = len(matrix), int(matrix.sum())
+    true, guess = np.nonzero(matrix)
+    right, support, predicted = (np.zeros((RESAMPLES, classes), np.int64) for _ in range(3))
+    if n:
+        drawn = np.random.default_rng(0).multinomial(n, matrix[true, guess] / n, RESAMPLES)
+        _add_by(true, drawn, support)
+        _add_by(guess, drawn, predicted)
+        _add_by(true[true == guess], drawn[:, true == guess], right)
+    return _Tally(right, support, predicted)
+
+
+def _add_by(column: NDArray[np.intp], drawn: NDArray[np.int64], total: NDArray[np.int64]) -> None:
+    """Sum the columns of `drawn` that belong to one class into that column of `total`."""
+    if not len(column):
+        return
+    order = np.argsort(column, kind="stable")
+    names, starts = np.unique(column[order], return_index=True)
+    total[:, names] = np.add.reduceat(drawn[:, order], starts, axis=1)
+
+
+def _of_class(tally: _Tally, spread: _Tally, c: int) -> dict[str, Any]:
+    right, support, predicted = int(tally.right[c]), int(tally.support[c]), int(tally.predicted[c])
+    return {
+        "precision": share(right, predicted),
+        "recall": share(right, support),
+        "f1": _interval(_f1(tally)[c], _f1(spread)[:, c], support),
+        "support": support,
+    }
+
+
+def _f1(tally: _Tally) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2 * tally.right / (tally.support + tally.predicted))
+
+
+def _recall(tally: _Tally) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(tally.right / tally.support)
+
+
+def _over_present(values: NDArray[np.float64], tally: _Tally) -> NDArray[np.float64]:
+    """The mean over the classes that have an image."""
+    present = tally.support > 0
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(present, values, 0).sum(axis=-1) / present.sum(axis=-1))
+
+
+def _interval(value: np.floating | NDArray[np.float64], spread: NDArray[np.float64], n: int) -> Metric:
+    known = spread[~np.isnan(spread)]
+    if n == 0 or np.isnan(value) or not len(known):
+        return {"value": None, "low": None, "high": None, "n": n}
+    low, high = np.percentile(known, [2.5, 97.5])
+    return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value)), "n": n}

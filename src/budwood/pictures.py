@@ -1,0 +1,66 @@
+"""The pictures of a report: small JPEGs of findings, of the worst mistakes and of the most confident hits."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from budwood.answers import TOP
+from budwood.images import BadImage, decode, read_bytes
+from budwood.metrics import cross_entropy, probabilities
+from budwood.predict import Predictions
+from budwood.report import FILES_SHOWN, GROUPS_SHOWN, Pictures, Shown
+
+SIDE: Final = 132
+GALLERY: Final = 12
+
+
+def run_pictures(record: Mapping[str, Any], predictions: Predictions) -> Pictures:
+    """The pictures of a run's report; an image that is no longer there is left without one."""
+    root, classes = Path(record["root"]), record["dataset"]["classes"]
+    losses = cross_entropy(predictions.labels, predictions.logits)
+    right = predictions.logits.argmax(axis=1) == predictions.labels
+    worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not right[row]]
+    surest = [row for row in np.argsort(losses, kind="stable").tolist() if right[row]]
+    return Pictures(
+        finding_thumbnails(root, record["findings"]),
+        _shown(root, predictions, worst[:GALLERY], classes),
+        _shown(root, predictions, surest[:GALLERY], classes),
+    )
+
+
+def finding_thumbnails(root: Path, findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Data URIs of the files of each finding that a report shows."""
+    wanted = [path for finding in findings for group in finding["groups"][:GROUPS_SHOWN] for path in group]
+    wanted += [path for finding in findings if not finding["groups"] for path in finding["files"][:FILES_SHOWN]]
+    made = {path: thumbnail(root / path) for path in dict.fromkeys(wanted)}
+    return {path: uri for path, uri in made.items() if uri}
+
+
+def thumbnail(path: Path) -> str | None:
+    """A picture of at most SIDE x SIDE pixels as a data URI, or None when the file cannot be decoded."""
+    try:
+        image = decode(read_bytes(path))
+    except BadImage:
+        return None
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _shown(root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]) -> tuple[Shown, ...]:
+    chances = probabilities(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
+    shown = []
+    for row, chance in zip(rows, chances, strict=True):
+        best = np.argsort(-chance, kind="stable")[:TOP].tolist()
+        top = tuple((classes[c], float(chance[c])) for c in best)
+        path, label = predictions.paths[row], classes[int(predictions.labels[row])]
+        shown.append(Shown(path, label, *top[0], thumbnail(root / path), top))
+    return tuple(shown)

@@ -1,0 +1,65 @@
+"""From images to Predictions, the waist of the system: everything after it needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from budwood.dataset import SEALED, Samples
+from budwood.errors import RunError
+from budwood.files import write_atomically
+from budwood.head import logits as logits_of
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of the images of one split: ids, paths, labels int32 [n], logits float32 [n, classes].
+
+    Ids are unique, so that two runs can be compared image by image. Raises `RunError` when they are not.
+    """
+
+    ids: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: NDArray[np.int32]
+    logits: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if len(set(self.ids)) != len(self.ids):
+            raise RunError("Predictions hold one image twice.", "Scan the images again.")
+
+    def save(self, path: Path) -> None:
+        """Write one Parquet file with the columns id, path, label, logits."""
+        table = pa.table(
+            {
+                "id": list(self.ids),
+                "path": list(self.paths),
+                "label": pa.array(self.labels, pa.int32()),
+                "logits": pa.array(list(self.logits), pa.list_(pa.float32())),
+            }
+        )
+        write_atomically(path, lambda draft: pq.write_table(table, draft))
+
+
+def load_predictions(path: Path) -> Predictions:
+    """The predictions in a file; raises `RunError` when it is missing or damaged."""
+    try:
+        table = pq.read_table(path)
+        logits = np.array(table["logits"].to_pylist(), np.float32)
+        labels = table["label"].to_numpy().astype(np.int32)
+        return Predictions(tuple(table["id"].to_pylist()), tuple(table["path"].to_pylist()), labels, logits)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}).", "Train again.") from error
+
+
+def predictions_of(
+    samples: Samples, outputs: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32]
+) -> Predictions:
+    """The predictions of a linear head for labelled samples; raises `RunError` when their labels are sealed."""
+    if np.any(samples.labels == SEALED):
+        raise RunError("The labels of the test split are sealed.", "`budwood test RUN` opens it and counts the look.")
+    return Predictions(samples.ids, samples.paths, samples.labels, logits_of(outputs, weight, bias))

@@ -1,0 +1,201 @@
+"""Records to one HTML file that needs nothing else: no script, no font, no image from outside. Computes no result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from budwood.plots import Series, interval_chart, line_chart, reliability_chart
+
+FILES_SHOWN: Final = 12
+GROUPS_SHOWN: Final = 8
+MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
+PAIRS_SHOWN: Final = 20
+OPTIMIZERS: Final = {
+    "lbfgs": "solved to convergence (L-BFGS)",
+    "adam": "trained by gradient descent (Adam)",
+    "sgd": "trained by gradient descent (SGD)",
+}
+RESIZES: Final = {
+    "crop": "cropped to its middle square",
+    "pad": "padded to a square",
+    "squash": "squashed to a square",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of a gallery: a path, its true class, what was predicted with which probability, a data URI or None."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+    thumbnail: str | None
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a report: thumbnails of findings by relative path (data URIs) and the two galleries."""
+
+    thumbnails: Mapping[str, str] = field(default_factory=dict)
+    mistakes: Sequence[Shown] = ()
+    hits: Sequence[Shown] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins."""
+
+    history: Sequence[Mapping[str, float]]
+    pictures: Pictures
+    confusion: Sequence[Sequence[int]]
+    reliability: Sequence[Mapping[str, Any]]
+
+
+def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
+    """The report of a run, as HTML."""
+    classes = record["dataset"]["classes"]
+    html: str = _template("run.html").render(
+        record=record,
+        pictures=evidence.pictures,
+        words=recipe_in_words(record),
+        curves=[Markup(svg) for svg in _curves(record, evidence.history)],
+        classes_chart=Markup(_classes_chart(record)) if len(classes) <= MATRIX_MOST else "",
+        reliability=Markup(reliability_chart("Confidence against accuracy", evidence.reliability)),
+        matrix=_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST else [],
+        pairs=_confused(evidence.confusion, classes),
+        chance_loss=math.log(len(classes)),
+        laps=[(name, seconds) for name, seconds in record["timings"].items() if name != "total"],
+    )
+    return html
+
+
+def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
+    """The findings about a data set, as HTML.
+
+    `about` has name, source, fingerprint, split, classes, counts, n and findings.
+    """
+    html: str = _template("inspect.html").render(about=about, pictures=pictures)
+    return html
+
+
+def recipe_in_words(record: Mapping[str, Any]) -> str:
+    """What was asked, in plain sentences."""
+    recipe, parameters = record["recipe"], record["network"]["parameters"]
+    first = (
+        f"Each image was {RESIZES[recipe['resize']]} and scaled to {recipe['size']} x {recipe['size']} pixels. "
+        f"{recipe['model']} with ImageNet weights looked at it once, frozen: its {parameters['frozen']:,} parameters "
+        f"were not changed. On its {record['network']['features']:,} outputs a linear head of "
+        f"{parameters['trainable']:,} parameters was {OPTIMIZERS[recipe['optimizer']]}"
+    )
+    chosen = record["selected"]
+    if "epoch" in chosen:
+        how = f" for {recipe['epochs']} epochs of batches of {recipe['batch']} at a learning rate of {recipe['lr']:g}"
+        return f"{first}{how}; epoch {chosen['epoch']} was kept."
+    auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
+    return f"{first}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}."
+
+
+def _template(name: str) -> Any:
+    loader = PackageLoader("budwood", "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "interval": _interval,
+        "plain": _plain,
+        "shares": _shares,
+        "visible": _visible,
+    }
+    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN}
+    return environment.get_template(name)
+
+
+def _curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
+    axis = next(iter(history[0]))
+    log = axis == "regularisation" and min(row[axis] for row in history) > 0
+    label = "strength of the L2 penalty" if axis == "regularisation" else "epoch"
+    chosen = float(record["selected"][axis])
+    if len(history) < 2:
+        return []
+    return [
+        line_chart(
+            f"{name.capitalize()} of training and validation",
+            [Series(split, [(row[axis], row[f"{key}_{name}"]) for row in history]) for key, split in _NAMES],
+            label,
+            f"{name}{' (nats)' if name == 'loss' else ''}",
+            log_x=log,
+            chosen=chosen,
+        )
+        for name in ("loss", "accuracy")
+    ]
+
+
+_NAMES: Final = (("train", "training"), ("val", "validation"))
+
+
+def _classes_chart(record: Mapping[str, Any]) -> str:
+    by_class = record["metrics"]["val"]["per_class"]
+    rows = sorted(((name, values["f1"]) for name, values in by_class.items()), key=lambda row: row[1]["value"] or 0.0)
+    return interval_chart("F1 of each class with its 95 % interval", rows[::-1], "F1 on the validation split")
+
+
+def _matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "cells": [
+                {"count": count, "share": count / (sum(row) or 1), "right": column == number}
+                for column, count in enumerate(row)
+            ],
+        }
+        for number, (name, row) in enumerate(zip(classes, counts, strict=True))
+    ]
+
+
+def _confused(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, int]]:
+    pairs = [
+        (classes[true], classes[guess], count, sum(row))
+        for true, row in enumerate(counts)
+        for guess, count in enumerate(row)
+        if guess != true and count
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:PAIRS_SHOWN]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
+
+
+def _interval(metric: Mapping[str, Any]) -> str:
+    if metric["low"] is None or metric["high"] is None:
+        return f"n = {metric['n']:,}"
+    return f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %, n = {metric['n']:,}"
+
+
+def _shares(metric: Mapping[str, Any]) -> Markup:
+    """A metric of a table cell: the value, and its interval in small."""
+    if metric["value"] is None:
+        return Markup("–")
+    return Markup("{:.1f}&nbsp;% <small>{:.0f}–{:.0f}</small>").format(
+        *(100 * metric[key] for key in ("value", "low", "high"))
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _visible(name: str) -> str:
+    """A file name in which line breaks and other unprintable characters can be seen."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)

@@ -1,0 +1,167 @@
+"""Run records: a directory that is whole or absent, readable without Budwood."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import os
+import platform
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.dataset import Dataset, load
+from budwood.errors import RunError
+from budwood.files import guarded, write_text
+from budwood.predict import Predictions, load_predictions
+
+if TYPE_CHECKING:
+    import torch
+
+RECORDED: Final = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow", "safetensors")
+LEDGER: Final = "test-looks.csv"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe carried out: its directory and `run.json`."""
+
+    path: Path
+    record: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Metrics by split: `val`, and `test` once it has been opened."""
+        opened = self.record["test"]
+        return {**self.record["metrics"], **({"test": opened["metrics"]} if opened else {})}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return tuple(self.record["dataset"]["classes"])
+
+    def history(self) -> list[dict[str, float]]:
+        """The rows of `history.csv`."""
+        with (self.path / "history.csv").open(newline="") as handle:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(handle)]
+
+    def dataset(self) -> Dataset:
+        """The data set of the run; the labels of its test split are sealed."""
+        return load(self.path / "dataset.parquet")
+
+    def predictions(self, split: str) -> Predictions:
+        """The predictions for `val`, or for `test` once it has been opened."""
+        return load_predictions(self.path / f"predictions-{split}.parquet")
+
+    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The trained head: weight float32 [classes, features] and bias float32 [classes]."""
+        from safetensors.numpy import load_file
+
+        tensors = load_file(self.path / "weights.safetensors")
+        name = self.record["network"]["head"]
+        return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+
+    def network(self) -> torch.nn.Module:
+        """The trained network, a plain module in evaluation mode; input as `run.json` says under `network`."""
+        from safetensors.torch import load_file
+
+        from budwood.networks import network
+
+        module = network(self.record["network"]["name"]).build(len(self.classes))
+        module.load_state_dict(load_file(self.path / "weights.safetensors"))
+        return module.eval()
+
+
+def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
+    """The run in a directory, or of that id under `out`; raises `RunError`."""
+    folder = next((place for place in (Path(path), out / path) if (place / "run.json").is_file()), None)
+    if folder is None:
+        known = sorted((file.parent.name for file in out.glob("*/run.json")), reverse=True) if out.is_dir() else []
+        latest = f"The latest runs in {out}/: {', '.join(known[:5])}." if known else f"There are no runs in {out}/."
+        raise RunError(f"{path}: is no run (no run.json in it).", latest)
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder}/run.json: cannot be read ({error}).", "Restore the file, or train again.") from error
+    if not isinstance(record, dict) or record.get("state") != "done":
+        raise RunError(f"{folder}/run.json: is no finished run.", "Train again.")
+    return Run(folder, record)
+
+
+def new_id(model: str) -> str:
+    """A name that sorts by time and that no other run has."""
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{model}-{secrets.token_hex(2)}"
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def save_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `run.json`."""
+    write_text(folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write `history.csv`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "history.csv", text.getvalue())
+
+
+def count_look(runs: Path, run: str, test_split: str) -> int:
+    """Note one look at a test split in the folder's ledger and say which look it is, over all runs of the folder."""
+    ledger = runs / LEDGER
+    with guarded(ledger), ledger.open("a+", encoding="utf-8") as handle:
+        handle.write(f"{now()},{run},{test_split}\n")
+        handle.flush()
+        handle.seek(0)
+        return sum(line.rstrip("\n").endswith(f",{test_split}") for line in handle)
+
+
+def environment() -> dict[str, str]:
+    """Versions of what computed the run."""
+    return {"budwood": _version("budwood"), "python": platform.python_version()} | {n: _version(n) for n in RECORDED}
+
+
+def hardware(processors: int) -> dict[str, Any]:
+    """The machine: processor, cores in use, memory in GiB, accelerator, system."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": processors,
+        "memory_gib": _memory_gib(),
+        "accelerator": "none",
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _memory_gib() -> float | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
