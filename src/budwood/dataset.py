@@ -27,8 +27,9 @@ from budwood.files import cache_folder, write_atomically
 from budwood.images import THUMB, BadImage, ImageFacts
 from budwood.listing import SPLITS, Listing, list_files
 from budwood.progress import Progress, Silent
-from budwood.splits import assign_splits, comes_with_split, has_split
+from budwood.splits import assign_splits
 
+SHARE: Final = 0.2  # of the test split, and of validation in the rest
 SEALED: Final = -1  # the label of an image whose split is sealed
 _SCHEMA: Final = pa.schema(
     [
@@ -186,7 +187,9 @@ def dataset_of(
     listing: Listing, facts: Sequence[ImageFacts | BadImage], *, val: float | None = None, test: float | None = None
 ) -> Dataset:
     """The Dataset of listed files and what decoding each of them told, in the same order."""
-    val, test = (0.2 if share is None else share for share in (val, test))
+    with_val, with_test = "val" in listing.splits, "test" in listing.splits
+    val_share = 0.0 if with_val else SHARE if val is None else val
+    test_share = 0.0 if with_val or with_test else SHARE if test is None else test
     good = [row for row, fact in enumerate(facts) if isinstance(fact, ImageFacts)]
     bad = [SetAside(listing.paths[row], fact.problem, fact.detail) for row, fact in _broken(facts)]
     left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
@@ -197,12 +200,13 @@ def dataset_of(
             "`budwood inspect` lists the files that cannot.",
         )
     known = [fact for fact in facts if isinstance(fact, ImageFacts)]
-    ids = np.array([fact.id for fact in known])
-    groups = np.array([listing.groups[row] for row in good])
-    look = _looks(ids, known)
+    ids = [fact.id for fact in known]
+    groups = [listing.groups[row] for row in good]
+    content = codes(pa.array(ids, pa.string()))
+    look = _looks(content, known)
     cluster = _clusters(look, groups)
     given = np.array([_split_index(listing.splits[row]) for row in good], np.int8)
-    split = assign_splits(ids, labels, groups, cluster, given, val=val, test=test)
+    split = assign_splits(ids, labels, groups, cluster, given, val=val_share, test=test_share)
     columns = [
         ids,
         [listing.paths[row] for row in good],
@@ -212,7 +216,7 @@ def dataset_of(
         groups,
         look,
         cluster,
-        _used(ids, labels, split),
+        _used(content, labels, split),
         [fact.width for fact in known],
         [fact.height for fact in known],
         [fact.mode for fact in known],
@@ -220,7 +224,7 @@ def dataset_of(
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
     table = pa.table(arrays, schema=_SCHEMA)
-    split_source = "made" if not comes_with_split(given) else "given" if has_split(given, 1) else "given, val made"
+    split_source = "given" if with_val else "given, val made" if with_test else "made"
     return Dataset(
         listing.source,
         listing.root,
@@ -233,26 +237,35 @@ def dataset_of(
     )
 
 
-def _looks(ids: NDArray[np.str_], facts: Sequence[ImageFacts]) -> NDArray[np.int64]:
-    thumbs = np.frombuffer(b"".join(fact.thumb for fact in facts), np.uint8).reshape(-1, THUMB * THUMB)
-    return components(len(ids), np.concatenate([same_value_pairs(ids), near_pairs(thumbs)]))
+def codes(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+    """A number for each value, equal where the values are: int32 [n]."""
+    whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return np.asarray(whole.dictionary_encode().indices.to_numpy())
 
 
-def _clusters(look: NDArray[np.int64], groups: NDArray[np.str_]) -> NDArray[np.int64]:
-    named = np.flatnonzero(groups != "")
-    return components(len(look), np.concatenate([same_value_pairs(look), named[same_value_pairs(groups[named])]]))
+def _looks(content: NDArray[np.int32], facts: Sequence[ImageFacts]) -> NDArray[np.int64]:
+    thumbs = np.empty((len(facts), THUMB * THUMB), np.uint8)
+    for row, fact in enumerate(facts):
+        thumbs[row] = np.frombuffer(fact.thumb, np.uint8)
+    return components(len(facts), np.concatenate([same_value_pairs(content), near_pairs(thumbs)]))
 
 
-def _used(ids: NDArray[np.str_], labels: NDArray[np.int32], split: NDArray[np.int8]) -> NDArray[np.bool_]:
+def _clusters(look: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
+    named = np.fromiter((row for row, group in enumerate(groups) if group), np.int64)
+    same_group = same_value_pairs(codes(pa.array([groups[row] for row in named.tolist()], pa.string())))
+    return components(len(look), np.concatenate([same_value_pairs(look), named[same_group]]))
+
+
+def _used(content: NDArray[np.int32], labels: NDArray[np.int32], split: NDArray[np.int8]) -> NDArray[np.bool_]:
     """One row of each content in each split, and no row of a content that has two labels."""
-    order = np.lexsort((np.arange(len(ids)), split, ids))
-    same_id = ids[order][1:] == ids[order][:-1]
-    repeated = np.zeros(len(ids), bool)
-    repeated[order[1:]] = same_id & (split[order][1:] == split[order][:-1])
-    by_label = np.lexsort((labels, ids))
-    clash = (ids[by_label][1:] == ids[by_label][:-1]) & (labels[by_label][1:] != labels[by_label][:-1])
-    doubted = np.unique(ids[by_label][1:][clash])
-    return np.asarray(~repeated & ~np.isin(ids, doubted))
+    order = np.lexsort((np.arange(len(content)), split, content))
+    same = content[order][1:] == content[order][:-1]
+    repeated = np.zeros(len(content), bool)
+    repeated[order[1:]] = same & (split[order][1:] == split[order][:-1])
+    by_label = np.lexsort((labels, content))
+    clash = (content[by_label][1:] == content[by_label][:-1]) & (labels[by_label][1:] != labels[by_label][:-1])
+    doubted = np.unique(content[by_label][1:][clash])
+    return np.asarray(~repeated & ~np.isin(content, doubted))
 
 
 def _check_shares(listing: Listing, val: float | None, test: float | None) -> None:

@@ -17,7 +17,7 @@ SAME: Final = 0.999  # correlation of thumbnails
 ORDERS: Final = 12  # sorted orders that are searched
 NEIGHBOURS: Final = 12  # files ahead that each file is compared with in each order
 _FLAT: Final = 2.0  # grey levels of deviation under which a thumbnail shows nothing to compare
-_CHUNK: Final = 100_000
+_CHUNK: Final = 20_000
 
 Pairs = NDArray[np.int64]
 

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from budwood.dataset import Dataset, SetAside
+from budwood.dataset import Dataset, SetAside, codes
 from budwood.duplicates import same_value_pairs
 from budwood.listing import SPLITS
 
@@ -205,7 +207,7 @@ def _rows_finding(
     count = int(rows.sum())
     if not count:
         return []
-    paths = tuple(data.column("path")[rows].tolist())
+    paths = tuple(data.table["path"].filter(pa.array(rows)).to_pylist())
     return [Finding(code, severity, f"{_files(count)} {_are(count)} {what}.", advice, paths)]
 
 
@@ -246,22 +248,22 @@ def _splits(data: Dataset) -> list[Finding]:
 
 
 def _exact_groups(data: Dataset) -> list[NDArray[np.int64]]:
-    ids = data.column("id").astype(str)
-    return _groups_of(np.unique(ids, return_inverse=True)[1], np.unique(same_value_pairs(ids)))
+    content = codes(data.table["id"])
+    return _groups_of(content, np.unique(same_value_pairs(content)))
 
 
 def _near_groups(data: Dataset) -> list[NDArray[np.int64]]:
     """Sets of files that look alike, with one file of each content."""
-    _, first = np.unique(data.column("id").astype(str), return_index=True)
+    _, first = np.unique(codes(data.table["id"]), return_index=True)
     rows = np.sort(first)
     look = data.column("look")[rows]
     return [rows[g] for g in _groups_of(look, np.unique(same_value_pairs(look)))]
 
 
 def _user_groups(data: Dataset) -> list[NDArray[np.int64]]:
-    groups = data.column("group").astype(str)
-    named = np.flatnonzero(groups != "")
-    return [named[g] for g in _groups_of(groups[named], np.unique(same_value_pairs(groups[named])))]
+    named = np.flatnonzero(pc.not_equal(data.table["group"], "").to_numpy())
+    groups = codes(data.table["group"])[named]
+    return [named[g] for g in _groups_of(groups, np.unique(same_value_pairs(groups)))]
 
 
 def _groups_of(values: NDArray[Any], members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -283,8 +285,6 @@ def _one(values: NDArray[Any], rows: NDArray[np.int64]) -> bool:
 
 
 def _noted(data: Dataset, note: str) -> NDArray[np.bool_]:
-    import pyarrow.compute as pc
-
     return np.asarray(pc.match_substring(data.table["notes"], note).to_numpy(zero_copy_only=False), bool)
 
 

@@ -44,7 +44,7 @@ class BadImage(Exception):  # noqa: N818 - it is what was found, not a failure o
         self.detail = detail
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What one full decode of a file tells.
 

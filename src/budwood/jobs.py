@@ -20,17 +20,18 @@ from numpy.typing import NDArray
 from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
+from budwood.descent import descend_head
 from budwood.errors import DataError, RunError
 from budwood.files import cache_folder, folder_draft, guarded, write_atomically, write_text
 from budwood.head import Head, Split, logits
 from budwood.images import BadImage, examine
 from budwood.networks import imagenet_weights, network
+from budwood.page import Evidence, Pictures, render_findings, render_run
 from budwood.pictures import finding_thumbnails, run_pictures
-from budwood.predict import predictions_of
+from budwood.predictions import predictions_of
 from budwood.prefix import Outputs, Prefix, outputs, prefix_of, processors, trunk_parameters, trunk_state
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
-from budwood.report import Evidence, Pictures, render_findings, render_run
 from budwood.runs import Run, count_look, environment, hardware, new_id, now, open_run, save_history, save_record
 
 
@@ -199,13 +200,11 @@ def report_findings(data: Dataset, found: Sequence[hygiene.Finding], path: Path)
 
 
 def _fit_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
-    """The head that the recipe asks for. Solving needs no torch, which takes longer to load than to be done without."""
+    """The head that the recipe asks for; SciPy, slow to load, is imported only where it solves one."""
     if recipe.optimizer == "lbfgs":
         from budwood.solve import solve_head
 
         return solve_head(train, val, classes, recipe, progress)
-    from budwood.train import descend_head
-
     return descend_head(train, val, classes, recipe, progress)
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from budwood.answers import TOP
 from budwood.images import BadImage, decode, read_bytes
 from budwood.metrics import cross_entropy, probabilities
-from budwood.predict import Predictions
-from budwood.report import FILES_SHOWN, GROUPS_SHOWN, Pictures, Shown
+from budwood.page import FILES_SHOWN, GROUPS_SHOWN, Pictures, Shown
+from budwood.predictions import Predictions
 
 SIDE: Final = 132
 GALLERY: Final = 12

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from budwood.store import Store
 
 BATCH: Final = 16  # images a call of the engine; larger batches fall out of a CPU's cache
 SHARD: Final = 512  # images a file of the store
+AHEAD: Final = 128 * 2**20  # bytes of pixels that are decoded before they are needed
 CHECKED: Final = 16  # real images that the engine must agree on
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
 PIXEL_LIMIT: Final = 20 * 2**30  # bytes of decoded pixels that the cache holds at most
@@ -95,8 +96,9 @@ def outputs(prefix: Prefix, samples: Samples, progress: Progress) -> Outputs:
         else:
             values[row] = known
     if missing:
-        run, engine, agreement = _engine(prefix, samples, missing, progress)
-        _compute(run, prefix, samples, missing, values, store, progress)
+        with _Decoder(prefix, samples, missing, progress) as decoder:
+            run, engine, agreement = _engine(prefix, samples, missing, progress)
+            _compute(run, decoder, missing, values, store, progress)
     else:
         engine, agreement = "none: every output was in the store", "checked when the outputs were computed"
     return Outputs(values, len(missing), engine, agreement)
@@ -123,8 +125,7 @@ def processors() -> int:
 
 def _compute(
     run: Engine,
-    prefix: Prefix,
-    samples: Samples,
+    decoder: _Decoder,
     rows: Sequence[int],
     values: NDArray[np.float32],
     store: Store,
@@ -132,17 +133,15 @@ def _compute(
 ) -> None:
     """Fill `values[rows]`, a shard at a time, and keep each shard; what is kept survives an interruption."""
     keep = True
-    with progress.bar(f"Frozen prefix of {prefix.net.name}", len(rows)) as step:
-        decoded = _pixel_batches(prefix, samples, rows, progress)
+    with progress.bar(f"Frozen prefix of {decoder.prefix.net.name}", len(rows)) as step:
         for start in range(0, len(rows), SHARD):
             shard = rows[start : start + SHARD]
-            done = 0
-            while done < len(shard):
-                batch = next(decoded)
-                values[shard[done : done + len(batch)]] = run(batch)
-                done += len(batch)
-                step(len(batch))
-            keep = keep and _kept(store, [samples.ids[row] for row in shard], values[shard], progress)
+            for first in range(0, len(shard), BATCH):
+                part = shard[first : first + BATCH]
+                values[part] = run(decoder.take(part))
+                step(len(part))
+            decoder.keep()
+            keep = keep and _kept(store, [decoder.samples.ids[row] for row in shard], values[shard], progress)
 
 
 def _kept(store: Store, ids: Sequence[str], values: NDArray[Any], progress: Progress) -> bool:
@@ -156,37 +155,52 @@ def _kept(store: Store, ids: Sequence[str], values: NDArray[Any], progress: Prog
     return True
 
 
-def _pixel_batches(
-    prefix: Prefix, samples: Samples, rows: Sequence[int], progress: Progress
-) -> Iterator[NDArray[np.uint8]]:
-    """The pixels of `rows` in order, in batches that never cross a shard, decoded ahead of their use and kept."""
-    shape = (prefix.size, prefix.size, 3)
-    folder = prefix.cache / "pixels" / f"{prefix.size}-{prefix.resize}-bicubic"
-    store = Store(folder, shape, np.uint8)
-    keep = _room_for(len(rows) * int(np.prod(shape)), prefix.cache, progress)
+class _Decoder:
+    """The pixels of images in order: decoded by threads ahead of their use, or read from the store of decoded pixels.
 
-    def one(row: int) -> tuple[NDArray[np.uint8], bool]:
-        known = store.row(samples.ids[row])
-        return (known, True) if known is not None else (_decoded(prefix, samples, row), False)
+    Decoding starts at once, so that it goes on while an engine is made.
+    """
 
-    with ThreadPoolExecutor(processors()) as pool:
-        ahead: deque[Future[tuple[NDArray[np.uint8], bool]]] = deque()
-        upcoming = iter(rows)
-        try:
-            for start in range(0, len(rows), SHARD):
-                shard = rows[start : start + SHARD]
-                new: list[tuple[str, NDArray[np.uint8]]] = []
-                for first in range(0, len(shard), BATCH):
-                    part = shard[first : first + BATCH]
-                    while len(ahead) < 4 * BATCH and (row := next(upcoming, None)) is not None:
-                        ahead.append(pool.submit(one, row))
-                    got = [ahead.popleft().result() for _ in part]
-                    new += [(samples.ids[r], p) for r, (p, stored) in zip(part, got, strict=True) if not stored]
-                    yield np.stack([p for p, _ in got])
-                if keep and new:
-                    keep = _kept(store, [id for id, _ in new], np.stack([p for _, p in new]), progress)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def __init__(self, prefix: Prefix, samples: Samples, rows: Sequence[int], progress: Progress) -> None:
+        self.prefix, self.samples = prefix, samples
+        shape = (prefix.size, prefix.size, 3)
+        self._store = Store(prefix.cache / "pixels" / f"{prefix.size}-{prefix.resize}-bicubic", shape, np.uint8)
+        self._keeps = _room_for(len(rows) * int(np.prod(shape)), prefix.cache, progress)
+        self._progress = progress
+        self._new: list[tuple[str, NDArray[np.uint8]]] = []
+        self._upcoming = iter(rows)
+        self._ahead: deque[Future[tuple[NDArray[np.uint8], bool]]] = deque()
+        self._pool = ThreadPoolExecutor(processors())
+        self._most_ahead = max(2 * BATCH, AHEAD // int(np.prod(shape)))
+        self._look_ahead()
+
+    def __enter__(self) -> _Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def take(self, rows: Sequence[int]) -> NDArray[np.uint8]:
+        """The pixels of the next rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
+        got = [self._ahead.popleft().result() for _ in rows]
+        self._look_ahead()
+        self._new += [(self.samples.ids[row], p) for row, (p, stored) in zip(rows, got, strict=True) if not stored]
+        return np.stack([p for p, _ in got])
+
+    def keep(self) -> None:
+        """Store the pixels that were decoded since the last call."""
+        if self._keeps and self._new:
+            ids, pictures = zip(*self._new, strict=True)
+            self._keeps = _kept(self._store, ids, np.stack(pictures), self._progress)
+        self._new.clear()
+
+    def _look_ahead(self) -> None:
+        while len(self._ahead) < self._most_ahead and (row := next(self._upcoming, None)) is not None:
+            self._ahead.append(self._pool.submit(self._one, row))
+
+    def _one(self, row: int) -> tuple[NDArray[np.uint8], bool]:
+        known = self._store.row(self.samples.ids[row])
+        return (known, True) if known is not None else (_decoded(self.prefix, self.samples, row), False)
 
 
 def _decoded(prefix: Prefix, samples: Samples, row: int) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from budwood.dataset import Dataset, load
 from budwood.errors import RunError
 from budwood.files import guarded, write_text
-from budwood.predict import Predictions, load_predictions
+from budwood.predictions import Predictions, load_predictions
 
 if TYPE_CHECKING:
     import torch

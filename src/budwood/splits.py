@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-
-from budwood.listing import SPLITS
 
 
 def assign_splits(
-    ids: NDArray[np.str_],
+    ids: Sequence[str],
     labels: NDArray[np.int32],
-    groups: NDArray[np.str_],
+    groups: Sequence[str],
     cluster: NDArray[np.int64],
     given: NDArray[np.int8],
     *,
@@ -23,21 +23,20 @@ def assign_splits(
 ) -> NDArray[np.int8]:
     """The split of each row, int8 [n]: as `given` where that is not -1, else by content.
 
+    `test` is the share of all rows that becomes the test split and `val` the share of the rest that validates; 0 makes
+    none of it, for splits that are given. Rows of a given train split may become either.
+
     Every cluster gets a number in [0, 1) from its group's name or its smallest id; below `test` it is test, below
     `test + (1 - test) * val` it is validation. So a file's split depends on nothing but its own cluster, and adding
     files moves no old one, at the price of shares that are exact only on average. A class that chance leaves
     without an image in some split, though it has enough clusters, gets the nearest one.
     """
-    made = not comes_with_split(given)
-    val_made = made or not has_split(given, SPLITS.index("val"))
-    test_below = test if made else 0.0
-    val_below = test_below + (1 - test_below) * val if val_made else test_below
+    val_below = test + (1 - test) * val
     place = _places(ids, groups, cluster)
-    free = (given < 0) | ((given == 0) & val_made)
-    drawn = np.where(place < test_below, 2, np.where(place < val_below, 1, 0)).astype(np.int8)
-    drawn = _filled(drawn, labels, cluster, place, free, test=test_below > 0, val=val_below > test_below)
-    split = np.where(free, drawn, given).astype(np.int8)
-    return split if made else _follow_given(split, cluster, given)
+    free = (given < 0) | ((given == 0) & (val_below > 0))
+    drawn = np.where(place < test, 2, np.where(place < val_below, 1, 0)).astype(np.int8)
+    drawn = _filled(drawn, labels, cluster, place, free, test=test > 0, val=val > 0)
+    return _follow_given(np.where(free, drawn, given).astype(np.int8), cluster, given)
 
 
 def _follow_given(split: NDArray[np.int8], cluster: NDArray[np.int64], given: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -60,45 +59,33 @@ def _filled(
     test: bool,
     val: bool,
 ) -> NDArray[np.int8]:
-    wanted = [0, *([1] if val else []), *([2] if test else [])]
+    wanted = [*([2] if test else []), *([1] if val else []), 0]  # in the order of their places
     result = drawn.copy()
     for label in np.unique(labels[free]):
         rows = np.flatnonzero(free & (labels == label))
-        if set(np.unique(result[rows]).tolist()) >= set(wanted):
-            continue
         by_place = rows[np.argsort(place[rows], kind="stable")]
-        order = list(dict.fromkeys(cluster[by_place].tolist()))
-        for split in wanted:
-            if split in result[rows] or len(order) < len(wanted):
-                continue
-            nearest = order[0] if split == 2 else order[-1] if split == 0 else _neighbour(order, result, cluster)
-            result[free & (cluster == nearest)] = split
+        _, first = np.unique(cluster[by_place], return_index=True)
+        members = by_place[np.sort(first)]  # one row of each cluster
+        sizes = [int(np.sum(result[members] == split)) for split in wanted]
+        if min(sizes) > 0 or len(members) < len(wanted):
+            continue
+        while 0 in sizes:
+            sizes[sizes.index(0)] += 1
+            sizes[sizes.index(max(sizes))] -= 1
+        for name, split in zip(cluster[members].tolist(), np.repeat(wanted, sizes).tolist(), strict=True):
+            result[free & (cluster == name)] = split
     return result
 
 
-def _neighbour(order: Sequence[int], split: NDArray[np.int8], cluster: NDArray[np.int64]) -> int:
-    """The training cluster whose place is the lowest, else the test cluster whose place is the highest."""
-    now = [int(split[np.flatnonzero(cluster == name)[0]]) for name in order]
-    training = [name for name, held in zip(order, now, strict=True) if held == 0]
-    return training[0] if len(training) > 1 else [n for n, held in zip(order, now, strict=True) if held == 2][-1]
-
-
-def _places(ids: NDArray[np.str_], groups: NDArray[np.str_], cluster: NDArray[np.int64]) -> NDArray[np.float64]:
-    keys = np.where(groups != "", np.char.add("group ", groups), ids)
-    order = np.lexsort((keys, cluster))
+def _places(ids: Sequence[str], groups: Sequence[str], cluster: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A number in [0, 1) for each row, from the first of its cluster's keys: group names before ids."""
+    keys = [f"group {group}" if group else id for id, group in zip(ids, groups, strict=True)]
+    rank = np.asarray(pc.rank(pa.array(keys, pa.string()), tiebreaker="dense").to_numpy())
+    named = np.fromiter((not group for group in groups), bool, len(keys))
+    order = np.lexsort((rank, named, cluster))
     first = np.ones(len(order), bool)
     first[1:] = cluster[order][1:] != cluster[order][:-1]
     heads = order[first]
-    hashes = [hashlib.blake2b(str(keys[row]).encode(), digest_size=8).digest() for row in heads]
-    numbers = np.frombuffer(b"".join(hashes), ">u8") / 2.0**64
+    hashes = b"".join(hashlib.blake2b(keys[row].encode(), digest_size=8).digest() for row in heads.tolist())
+    numbers = np.frombuffer(hashes, ">u8") / 2.0**64
     return np.asarray(numbers[np.searchsorted(cluster[heads], cluster)], np.float64)
-
-
-def has_split(given: NDArray[np.int8], split: int) -> bool:
-    """Whether any row's split was given as `split`."""
-    return bool(np.any(given == split))
-
-
-def comes_with_split(given: NDArray[np.int8]) -> bool:
-    """Whether validation or test images were given; a train split alone is none."""
-    return bool(np.any(given > 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,11 +11,13 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from budwood.plots import Series, interval_chart, line_chart, reliability_chart
+from budwood.plots import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart, visible
 
 FILES_SHOWN: Final = 12
 GROUPS_SHOWN: Final = 8
 MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
+CHART_MOST: Final = 40  # rows of a chart that can still be read
+WEAKEST_SHOWN: Final = 20
 PAIRS_SHOWN: Final = 20
 OPTIMIZERS: Final = {
     "lbfgs": "solved to convergence (L-BFGS)",
@@ -25,6 +28,15 @@ RESIZES: Final = {
     "crop": "cropped to its middle square",
     "pad": "padded to a square",
     "squash": "squashed to a square",
+}
+STEPS: Final = {
+    "check": "Checking the data",
+    "scan": "Scanning the data",
+    "prefix": "Frozen part of the network",
+    "head": "Training the head",
+    "evaluate": "Scoring",
+    "report": "Writing the report",
+    "save": "Saving",
 }
 
 
@@ -61,18 +73,26 @@ class Evidence:
 
 def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
     """The report of a run, as HTML."""
-    classes = record["dataset"]["classes"]
-    html: str = _template("run.html").render(
+    classes, val = record["dataset"]["classes"], record["metrics"]["val"]
+    weakest = _weakest_first(val["per_class"])
+    html: str = _template("report.html").render(
         record=record,
         pictures=evidence.pictures,
         words=recipe_in_words(record),
+        val_strip=Markup(interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),
+        test_strip=Markup(_test_strip(record["test"])),
+        counts_chart=Markup(_counts_chart(record["dataset"]["counts"], classes)),
+        selected_on_val=len(evidence.history) > 1,
         curves=[Markup(svg) for svg in _curves(record, evidence.history)],
-        classes_chart=Markup(_classes_chart(record)) if len(classes) <= MATRIX_MOST else "",
+        weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
+        by_class=weakest,
+        classes_chart=Markup(_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(reliability_chart("Confidence against accuracy", evidence.reliability)),
         matrix=_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST else [],
         pairs=_confused(evidence.confusion, classes),
         chance_loss=math.log(len(classes)),
-        laps=[(name, seconds) for name, seconds in record["timings"].items() if name != "total"],
+        laps=[(STEPS.get(name, name), seconds) for name, seconds in record["timings"].items() if name != "total"],
+        again=_command(record),
     )
     return html
 
@@ -82,7 +102,8 @@ def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
 
     `about` has name, source, fingerprint, split, classes, counts, n and findings.
     """
-    html: str = _template("inspect.html").render(about=about, pictures=pictures)
+    chart = Markup(_counts_chart(about["counts"], about["classes"]))
+    html: str = _template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
     return html
 
 
@@ -97,7 +118,8 @@ def recipe_in_words(record: Mapping[str, Any]) -> str:
     )
     chosen = record["selected"]
     if "epoch" in chosen:
-        how = f" for {recipe['epochs']} epochs of batches of {recipe['batch']} at a learning rate of {recipe['lr']:g}"
+        epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
+        how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {recipe['lr']:g}"
         return f"{first}{how}; epoch {chosen['epoch']} was kept."
     auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
     return f"{first}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}."
@@ -113,19 +135,44 @@ def _template(name: str) -> Any:
         "interval": _interval,
         "plain": _plain,
         "shares": _shares,
-        "visible": _visible,
+        "visible": visible,
     }
     environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN}
     return environment.get_template(name)
 
 
+def _command(record: Mapping[str, Any]) -> str:
+    """The command that carries the recipe out again, for a shell."""
+    recipe = shlex.quote(f"runs/{record['id']}/recipe.toml")
+    leaks = " --allow-leaks" if record["dataset"]["leaks_allowed"] else ""
+    return f"budwood train {_quoted(record['source'])} --recipe {recipe}{leaks}"
+
+
+def _quoted(path: str) -> str:
+    """A path as one word of a shell; one with unprintable characters in the shell's own notation for them."""
+    if visible(path) == path:
+        return shlex.quote(path)
+    return "$'" + visible(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+
+
+def _test_strip(test: Mapping[str, Any] | None) -> str:
+    return interval_strip("Test accuracy with its 95 % interval", test["metrics"]["accuracy"]) if test else ""
+
+
+def _counts_chart(counts: Mapping[str, Any], classes: Sequence[str]) -> str:
+    if len(classes) > CHART_MOST:
+        return ""
+    rows = [(name, (counts["train"][name], counts["val"][name])) for name in classes]
+    return counts_chart("Images of each class", rows, ("train", "validation"))
+
+
 def _curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
+    if len(history) < 2:
+        return []
     axis = next(iter(history[0]))
     log = axis == "regularisation" and min(row[axis] for row in history) > 0
     label = "strength of the L2 penalty" if axis == "regularisation" else "epoch"
     chosen = float(record["selected"][axis])
-    if len(history) < 2:
-        return []
     return [
         line_chart(
             f"{name.capitalize()} of training and validation",
@@ -142,19 +189,29 @@ def _curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -
 _NAMES: Final = (("train", "training"), ("val", "validation"))
 
 
-def _classes_chart(record: Mapping[str, Any]) -> str:
-    by_class = record["metrics"]["val"]["per_class"]
-    rows = sorted(((name, values["f1"]) for name, values in by_class.items()), key=lambda row: row[1]["value"] or 0.0)
-    return interval_chart("F1 of each class with its 95 % interval", rows[::-1], "F1 on the validation split")
+def _weakest_first(by_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Classes by F1, the lowest first and those without one last."""
+
+    def rank(row: tuple[str, Mapping[str, Any]]) -> tuple[bool, float]:
+        value = row[1]["f1"]["value"]
+        return value is None, value or 0.0
+
+    return sorted(by_class.items(), key=rank)
+
+
+def _classes_chart(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    metrics = [(name, values["f1"]) for name, values in rows]
+    return interval_chart("F1 of each class with its 95 % interval", metrics, "F1 on the validation split")
 
 
 def _matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
+            "n": sum(row),
             "cells": [
-                {"count": count, "share": count / (sum(row) or 1), "right": column == number}
-                for column, count in enumerate(row)
+                {"called": called, "count": count, "share": count / (sum(row) or 1), "right": column == number}
+                for column, (called, count) in enumerate(zip(classes, row, strict=True))
             ],
         }
         for number, (name, row) in enumerate(zip(classes, counts, strict=True))
@@ -185,17 +242,16 @@ def _shares(metric: Mapping[str, Any]) -> Markup:
     """A metric of a table cell: the value, and its interval in small."""
     if metric["value"] is None:
         return Markup("–")
+    if metric["low"] is None or metric["high"] is None:
+        return Markup("{:.1f}&nbsp;%").format(100 * metric["value"])
     return Markup("{:.1f}&nbsp;% <small>{:.0f}–{:.0f}</small>").format(
         *(100 * metric[key] for key in ("value", "low", "high"))
     )
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, float):
         return f"{value:g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _visible(name: str) -> str:
-    """A file name in which line breaks and other unprintable characters can be seen."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else visible(str(value))

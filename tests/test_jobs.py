@@ -1,0 +1,249 @@
+"""The whole job on small images: what a run holds, what stays sealed, and that nothing half-written is left."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import budwood as bw
+from budwood.answers import save_csv
+from budwood.dataset import SEALED
+from budwood.metrics import probabilities
+from budwood.predictions import Predictions, load_predictions
+from budwood.runs import Run
+from conftest import fill
+
+RECIPE = {"size": 32}
+FILES = {
+    "recipe.toml",
+    "run.json",
+    "history.csv",
+    "weights.safetensors",
+    "dataset.parquet",
+    "sealed.parquet",
+    "predictions-val.parquet",
+    "report.html",
+}
+
+
+@pytest.fixture
+def run(photos: Path, tmp_path: Path) -> Run:
+    return bw.train(bw.scan(photos), bw.Recipe(**RECIPE), out=tmp_path / "runs")
+
+
+def test_a_run_holds_what_is_promised(run: Run, photos: Path) -> None:
+    assert {path.name for path in run.path.iterdir()} == FILES
+    record = json.loads((run.path / "run.json").read_text())
+    assert record == json.loads(json.dumps(run.record))
+    assert record["state"] == "done"
+    assert record["source"] == str(photos)
+    assert record["dataset"]["fingerprint"] == bw.scan(photos).fingerprint
+    assert record["network"]["parameters"]["trainable"] == 2 * 1280 + 2
+    assert set(record["timings"]) >= {"prefix", "head", "total"}
+    assert record["test"] is None
+    accuracy = record["metrics"]["val"]["accuracy"]
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert accuracy["n"] == sum(record["dataset"]["counts"]["val"].values())
+    assert accuracy["value"] > 0.9, "tint is easy to tell"
+
+
+def test_the_network_is_a_plain_module_that_gives_the_predicted_logits(run: Run) -> None:
+    import timm
+
+    predictions = run.predictions("val")
+    plain = timm.create_model("tf_efficientnet_lite0", num_classes=2)
+    plain.load_state_dict(load_file(run.path / "weights.safetensors"))
+    images = [Image.open(run.dataset().root / path).convert("RGB").resize((32, 32), 3) for path in predictions.paths]
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        expected = plain.eval()(pixels / 127.5 - 1)
+        assert torch.allclose(run.network()(pixels / 127.5 - 1), expected)
+    assert np.allclose(predictions.logits, expected.numpy(), atol=1e-3 * float(expected.abs().max()))
+
+
+def test_nothing_of_a_run_but_the_sealed_file_knows_test_labels(run: Run) -> None:
+    data = run.dataset()
+    assert set(data.samples("test").labels.tolist()) == {SEALED}
+    table = pq.read_table(run.path / "dataset.parquet").to_pylist()
+    assert {row["label"] for row in table if row["split"] == 2} == {SEALED}
+    with pytest.raises(bw.RunError, match="cannot be read"):
+        run.predictions("test")
+
+
+def test_training_does_not_depend_on_test_labels(photos: Path, tmp_path: Path) -> None:
+    data = bw.scan(photos)
+    before = bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "one")
+    after = bw.train(data.sealed(), bw.Recipe(**RECIPE), out=tmp_path / "two")
+    assert all(np.array_equal(a, b) for a, b in zip(before.head(), after.head(), strict=True))
+
+
+def test_opening_the_test_split_counts_every_look(run: Run, photos: Path) -> None:
+    first = bw.test(run)
+    assert first.record["test"]["looks"] == 1
+    assert first.metrics["test"]["accuracy"]["n"] == len(bw.scan(photos).samples("test"))
+    other = bw.train(bw.scan(photos), bw.Recipe(**RECIPE, resize="squash"), out=run.path.parent)
+    assert bw.test(other).record["test"]["looks"] == 2, "a look through another run is a look at the same split"
+    again = bw.test(run.path)
+    assert again.record["test"]["looks"] == 3
+    assert len(again.record["test"]["opened"]) == 2
+    assert json.loads((run.path / "run.json").read_text())["test"]["looks"] == 3
+    labels = again.predictions("test").labels
+    assert np.array_equal(labels, bw.scan(photos).samples("test").labels)
+
+
+def test_the_second_run_reuses_every_output(run: Run, photos: Path) -> None:
+    again = bw.train(bw.scan(photos), bw.Recipe(**RECIPE, optimizer="adam", epochs=3), out=run.path.parent)
+    assert again.record["prefix"]["computed"] == 0
+    assert [row["epoch"] for row in again.history()] == [1, 2, 3]
+
+
+def test_a_run_can_be_made_again_from_its_recipe(run: Run, photos: Path) -> None:
+    import tomllib
+
+    recipe = bw.Recipe(**tomllib.loads((run.path / "recipe.toml").read_text()))
+    again = bw.train(bw.scan(photos), recipe, out=run.path.parent)
+    assert np.array_equal(again.head()[0], run.head()[0])
+
+
+def test_predicting_files_and_folders(run: Run, photos: Path, tmp_path: Path) -> None:
+    new = fill(tmp_path / "new", 3, first=700, hue=1)
+    (tmp_path / "new" / "bad.jpg").write_text("no")
+    answers = bw.predict(run, [tmp_path / "new", photos / "sky" / "000.png"])
+    assert [Path(answer.path).name for answer in answers] == [
+        "000.png".replace("000", f"{n}") for n in (700, 701, 702)
+    ] + [
+        "bad.jpg",
+        "000.png",
+    ]
+    assert [answer.top[0][0] for answer in answers if answer.top] == ["leaf", "leaf", "leaf", "sky"]
+    assert answers[3].problem.startswith("not an image")
+    assert all(sum(share for _, share in answer.top) == pytest.approx(1) for answer in answers if answer.top)
+    assert len(new) == 3
+    save_csv(tmp_path / "answers.csv", answers)
+    with (tmp_path / "answers.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert rows[0]["class_1"] == "leaf"
+    assert float(rows[0]["probability_1"]) == pytest.approx(answers[0].top[0][1], abs=1e-6)
+    assert rows[3]["problem"] == answers[3].problem
+    with pytest.raises(bw.DataError, match="no such file or folder"):
+        bw.predict(run, ["nowhere.jpg"])
+
+
+def test_predictions_agree_with_the_validation_file(run: Run) -> None:
+    predictions = run.predictions("val")
+    answers = bw.predict(run, [run.dataset().root / path for path in predictions.paths])
+    expected = probabilities(predictions.logits).max(axis=1)
+    assert [answer.top[0][1] for answer in answers] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def _leaking(root: Path) -> Path:
+    for split, first in (("train", 0), ("test", 50)):
+        for hue, label in enumerate("ab"):
+            fill(root / split / label, 16, hue=hue, first=first)
+    shutil.copy(root / "train/a/000.png", root / "test/a/copy.png")
+    return root
+
+
+def test_a_leak_is_refused_or_said_in_every_report(tmp_path: Path) -> None:
+    data = bw.scan(_leaking(tmp_path / "d"))
+    with pytest.raises(bw.DataError, match="D020: 2 files in 1 group are exact copies on two sides"):
+        bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    run = bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs", allow_leaks=True)
+    assert "This score cannot be trusted" in (run.path / "report.html").read_text()
+    assert "This score cannot be trusted" in (bw.test(run).path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("boom")])
+def test_a_job_that_ends_early_leaves_no_run(
+    error: BaseException, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("budwood.jobs.save_record", ended)
+    with pytest.raises(type(error)):
+        bw.train(bw.scan(photos), bw.Recipe(**RECIPE), out=tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_full_disk_is_one_message_and_leaves_no_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("budwood.jobs.save_history", full)
+    with pytest.raises(bw.StorageError, match="no space left on the disk"):
+        bw.train(bw.scan(photos), bw.Recipe(**RECIPE), out=tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(bw.StorageError, match="cannot be written"):
+        bw.train(bw.scan(photos), bw.Recipe(**RECIPE), out=tmp_path / "runs")
+
+
+def test_splits_without_images_are_told(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for hue, label in enumerate("ab"):
+            fill(tmp_path / "d" / split / label, 4, hue=hue, first=0 if split == "train" else 50)
+    data = bw.scan(tmp_path / "d")
+    run = bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs")
+    with pytest.raises(bw.RunError, match="the data set has no test split"):
+        bw.test(run)
+    for path in (tmp_path / "d" / "val").rglob("*.png"):
+        path.write_text("broken")
+    broken = bw.scan(tmp_path / "d")
+    assert sum(broken.counts()["val"].values()) > 0, "validation is made from training where none is left"
+
+
+def test_runs_that_are_none(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(bw.RunError, match="is no run") as caught:
+        bw.open_run("nowhere", run.path.parent)
+    assert run.path.name in caught.value.hint
+    assert bw.open_run(run.path.name, run.path.parent).path == run.path
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "run.json").write_text("{")
+    with pytest.raises(bw.RunError, match="cannot be read"):
+        bw.open_run(tmp_path / "x")
+    (tmp_path / "x" / "run.json").write_text("{}")
+    with pytest.raises(bw.RunError, match="is no finished run"):
+        bw.open_run(tmp_path / "x")
+
+
+def test_other_weights_than_the_runs_are_refused(run: Run, photos: Path) -> None:
+    network = {**run.record["network"], "weights_digest": "other"}
+    with pytest.raises(bw.RunError, match="was trained on other weights"):
+        bw.predict(Run(run.path, {**run.record, "network": network}), [photos])
+
+
+def test_a_lost_seal_is_told(run: Run) -> None:
+    (run.path / "sealed.parquet").unlink()
+    with pytest.raises(bw.RunError, match=r"sealed.parquet: cannot be read"):
+        bw.test(run)
+
+
+def test_predictions_refuse_one_image_twice_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(bw.RunError, match="hold one image twice"):
+        Predictions(("a", "a"), ("x", "y"), np.zeros(2, np.int32), np.zeros((2, 2), np.float32))
+    (tmp_path / "p.parquet").write_text("no")
+    with pytest.raises(bw.RunError, match="cannot be read"):
+        load_predictions(tmp_path / "p.parquet")
+
+
+def test_a_report_can_be_written_again_when_images_are_gone(run: Run, photos: Path) -> None:
+    shutil.rmtree(photos)
+    (run.path / "report.html").unlink()
+    assert "no picture" in (bw.report(run).path / "report.html").read_text()

@@ -1,0 +1,45 @@
+"""Real images and real weights: the figures that the README promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import budwood as bw
+from budwood.demo import PUBLISHED, run_demo
+from budwood.hygiene import findings
+from budwood.progress import Silent
+
+
+def test_scenes(real: Callable[[str], Path], tmp_path: Path) -> None:
+    data = bw.scan(real("scenes8.tar"))
+    found = {finding.code: finding for finding in findings(data)}
+    assert found["D010"].groups == (("train/mountain/sclos4.jpg", "train/mountain/sharp59.jpg"),)
+    assert found["D011"].groups == (("train/inside_city/urb992.jpg", "train/tallbuilding/urb992.jpg"),)
+    tested = bw.test(bw.train(data, out=tmp_path))
+    assert tested.metrics["test"]["accuracy"]["value"] >= 0.95
+    assert tested.metrics["test"]["accuracy"]["n"] == 807
+
+
+def test_the_caltech_layout_and_its_leak(real: Callable[[str], Path]) -> None:
+    data = bw.scan(real("caltech101_mini.tar"), exclude=["BACKGROUND_Google"])
+    assert len(data.classes) == 11
+    assert data.split_source == "given, val made"
+    leak = next(finding for finding in findings(data) if finding.code == "D021")
+    assert leak.groups == (
+        ("101_ObjectCategories/anchor/image_0005.jpg", "101_ObjectCategories/anchor/image_0016.jpg"),
+    )
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    said: list[str] = []
+    result = run_demo(tmp_path, Silent(), said.append)
+    accuracy = result["metrics"]["test"]["accuracy"]
+    assert accuracy["n"] == pytest.approx(656, abs=2)
+    assert accuracy["value"] >= PUBLISHED["support vector machine"] - 0.02
+    assert result["looks"] == 1
+    text = "\n".join(said)
+    assert all(words in text for words in ("CC BY-NC-SA 4.0", "82.42 %", "88.42 %", "95 % interval", result["report"]))
+    assert Path(result["report"]).is_file()
