@@ -17,8 +17,8 @@ SIDE = 40
 def picture(seed: int, hue: int = 0, side: int = SIDE) -> Image.Image:
     """A smooth random picture, unlike that of any other seed, tinted by `hue` (0 red, 1 green, 2 blue)."""
     random = np.random.default_rng(seed)
-    coarse = random.integers(0, 160, (6, 6, 3), dtype=np.uint8)
-    coarse[..., hue] = np.minimum(coarse[..., hue] + 90, 255)
+    coarse = random.integers(0, 110, (6, 6, 3), dtype=np.uint8)
+    coarse[..., hue] += 140
     return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
 
 

@@ -36,7 +36,7 @@ def _json(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int 
 
 
 def test_the_whole_job_in_json(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = ["--out", tmp_path / "runs"]
+    out: list[str | Path] = ["--out", tmp_path / "runs"]
     trained = _json(capsys, "train", photos, *FAST, *out)
     assert set(trained) == {"run", "state", "recipe", "metrics", "timings"}
     assert set(trained["metrics"]["val"]["accuracy"]) == {"value", "low", "high", "n"}
@@ -72,7 +72,7 @@ def test_a_recipe_file_is_overridden_by_settings_and_those_by_flags(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "r.toml").write_text('optimizer = "adam"\nepochs = 1\nlr = 0.1\nsize = 32\n')
-    options = ["--recipe", tmp_path / "r.toml", "-s", "epochs=2", "-s", "lr=0.2", "--lr", "0.3"]
+    options: list[str | Path] = ["--recipe", tmp_path / "r.toml", "-s", "epochs=2", "-s", "lr=0.2", "--lr", "0.3"]
     recipe = _json(capsys, "train", photos, *options, "--out", tmp_path / "runs")["recipe"]
     assert (recipe["optimizer"], recipe["epochs"], recipe["lr"]) == ("adam", 2, 0.3)
 
@@ -214,20 +214,20 @@ def _nasty(root: Path) -> Path:
     """A folder with every kind of file that breaks other tools."""
     fill(root / "a", 14, hue=0)
     fill(root / "b", 14, hue=1)
-    picture(1, side=300).save(root / "a" / "truncated.jpg")
+    picture(9001, side=300).save(root / "a" / "truncated.jpg")
     whole = (root / "a" / "truncated.jpg").read_bytes()
     (root / "a" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "a" / "text.jpg").write_text("hello")
-    Image.fromarray(np.asarray(picture(2).convert("L"), np.uint16) * 257).save(root / "a" / "deep.png")
-    picture(3).convert("CMYK").save(root / "a" / "print.jpg")
-    frames = [picture(4, 1), picture(5, 1)]
+    Image.fromarray(np.asarray(picture(9002).convert("L"), np.uint16) * 257).save(root / "a" / "deep.png")
+    picture(9003).convert("CMYK").save(root / "a" / "print.jpg")
+    frames = [picture(9004, 1), picture(9005, 1)]
     frames[0].save(root / "b" / "moving.gif", save_all=True, append_images=frames[1:])
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture(6, 1).save(root / "b" / "phone.jpg", exif=exif)
+    picture(9006, 1).save(root / "b" / "phone.jpg", exif=exif)
     (root / "b" / "zero.png").write_bytes(b"")
     (root / "b" / "gone.png").symlink_to(root / "nowhere")
-    picture(7, 1).save(root / "b" / NASTY)
+    picture(9007, 1).save(root / "b" / NASTY)
     return root
 
 

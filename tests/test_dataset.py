@@ -12,6 +12,7 @@ import pytest
 
 from budwood.dataset import SEALED, load, scan
 from budwood.errors import DataError, RunError
+from budwood.images import ImageFacts, examine
 from conftest import fill, picture
 
 
@@ -55,8 +56,12 @@ def test_unchanged_files_are_not_read_again(photos: Path, monkeypatch: pytest.Mo
     first = scan(photos)
     picture(500).save(photos / "sky" / "new.png")
     read: list[str] = []
-    examine = __import__("budwood.images", fromlist=["examine"]).examine
-    monkeypatch.setattr("budwood.facts.examine", lambda path: read.append(path.name) or examine(path))
+
+    def reading(path: Path) -> ImageFacts:
+        read.append(path.name)
+        return examine(path)
+
+    monkeypatch.setattr("budwood.facts.examine", reading)
     second = scan(photos)
     assert read == ["new.png"]
     assert len(second) == len(first) + 1

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageEnhance
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -58,10 +59,15 @@ def test_planted_pairs_are_found_in_ten_thousand_that_all_look_alike() -> None:
     assert found <= expected
 
 
-def test_the_work_does_not_grow_with_the_square(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    counted = []
+def test_the_work_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
     einsum = np.einsum
-    monkeypatch.setattr(np, "einsum", lambda form, a, b: counted.append(len(a)) or einsum(form, a, b))
+
+    def counting(form: str, first: np.ndarray, second: np.ndarray) -> object:
+        counted.append(len(first))
+        return einsum(form, first, second)
+
+    monkeypatch.setattr(np, "einsum", counting)
     near_pairs(np.random.default_rng(0).integers(0, 255, (3000, THUMB * THUMB), dtype=np.uint8))
     assert sum(counted) <= 3000 * ORDERS * NEIGHBOURS
 

@@ -67,9 +67,10 @@ def _reference(recipe: Recipe) -> list[torch.Tensor]:
     inputs, labels = torch.from_numpy(TRAIN.outputs), torch.from_numpy(TRAIN.labels).long()
     states = []
     for _ in range(recipe.epochs or 0):
-        for rows in torch.from_numpy(random.permutation(len(labels))).split(recipe.batch):
+        for rows in torch.split(torch.from_numpy(random.permutation(len(labels))), recipe.batch or 1):
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(layer(inputs[rows]), labels[rows]).backward()
+            loss = torch.nn.functional.cross_entropy(layer(inputs[rows]), labels[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         states.append(layer.weight.detach().clone())
     return states

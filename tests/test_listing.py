@@ -193,7 +193,7 @@ def test_a_name_that_is_no_unicode_is_told(tmp_path: Path) -> None:
     for label in "ab":
         fill(tmp_path / "d" / label, 1)
     try:
-        shutil.copy(tmp_path / "d/a/000.png", bytes(tmp_path / "d/a") + b"/\xff.png")
+        shutil.copy(bytes(tmp_path / "d/a/000.png"), bytes(tmp_path / "d/a") + b"/\xff.png")
     except OSError:
         pytest.skip("this file system takes Unicode names only")
     listing = _list(tmp_path / "d")

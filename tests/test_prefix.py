@@ -51,7 +51,7 @@ def _by_torch(samples: Samples) -> np.ndarray:
     pixels = np.stack([np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in images])
     with torch.inference_mode():
         normalised = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-        return trunk(NET, imagenet_weights(NET))(normalised).numpy()
+        return np.asarray(trunk(NET, imagenet_weights(NET))(normalised).numpy())
 
 
 def test_outputs_equal_plain_pytorch(photos: Path, fresh: Prefix) -> None:

@@ -77,4 +77,4 @@ def test_recipe_files(tmp_path: Path) -> None:
 
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Recipe().size = 300  # type: ignore[misc]
+        Recipe().size = 300

@@ -25,7 +25,8 @@ def test_what_is_added_is_read_back_also_by_another_process(tmp_path: Path) -> N
     theirs.add(IDS[4:], VALUES[4:])
     mine.refresh()
     for store in (mine, _store(tmp_path)):
-        assert all(np.array_equal(store.row(id), value) for id, value in zip(IDS, VALUES, strict=True))
+        rows = [store.row(id) for id in IDS]
+        assert all(row is not None and np.array_equal(row, value) for row, value in zip(rows, VALUES, strict=True))
     assert mine.row("f" * 32) is None
     assert IDS[0] in mine
     assert "f" * 32 not in mine

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from budwood.duplicates import components, near_pairs, same_value_pairs
 from budwood.errors import DataError, RunError
 from budwood.facts import examined
-from budwood.files import cache_folder, write_atomically
+from budwood.files import cache_folder, parquet_bytes, write_bytes
 from budwood.images import THUMB, BadImage, ImageFacts
 from budwood.listing import SPLITS, Listing, list_files
 from budwood.progress import Progress, Silent
@@ -136,7 +136,7 @@ class Dataset:
             "fingerprint": self.fingerprint,
         }
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
-        write_atomically(path, lambda draft: pq.write_table(table, draft))
+        write_bytes(path, parquet_bytes(table))
 
 
 def load(path: Path) -> Dataset:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from budwood.errors import StorageError
-from budwood.files import guarded, write_atomically
+from budwood.files import guarded, parquet_bytes, write_bytes
 from budwood.images import BadImage, ImageFacts, examine
 from budwood.listing import Listing
 from budwood.progress import Progress
@@ -119,6 +119,6 @@ def _write_facts(
     table = pa.Table.from_pylist([dict(zip(_FACTS.names, row, strict=True)) for row in rows], schema=_FACTS)
     try:
         with guarded(store):
-            write_atomically(store, lambda draft: pq.write_table(table, draft))
+            write_bytes(store, parquet_bytes(table))
     except StorageError as error:
         progress.note(f"The scan could not be kept for the next time: {error}")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from budwood.errors import StorageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -66,9 +71,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         draft.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes atomically. Libraries that write files themselves hide why they failed, so they fill memory first."""
+    write_atomically(path, lambda draft: draft.write_bytes(data))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
     write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    out = io.BytesIO()
+    pq.write_table(table, out)
+    return out.getvalue()
 
 
 @contextmanager

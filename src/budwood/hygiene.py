@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from budwood.dataset import Dataset, SetAside, codes
+from budwood.dataset import SEALED, Dataset, SetAside, codes
 from budwood.duplicates import same_value_pairs
 from budwood.listing import SPLITS
 
@@ -45,7 +45,10 @@ class Finding:
 
 
 def findings(data: Dataset) -> tuple[Finding, ...]:
-    """Every finding about `data`, by code. Reads the labels of all splits: call it before the test split is sealed."""
+    """Every finding about `data`, by code.
+
+    Reads the labels of all splits, so call it before the test split is sealed; of sealed data it tells less.
+    """
     checks: tuple[Callable[[Dataset], Sequence[Finding]], ...] = (
         _set_aside,
         _copies,
@@ -234,12 +237,15 @@ def _splits(data: Dataset) -> list[Finding]:
     split, label, used = data.column("split"), data.column("label"), data.column("used")
     found = []
     for index in (1, 2):
-        here = np.bincount(label[(split == index) & used], minlength=len(data.classes))
-        if here.sum() == 0:
+        rows = (split == index) & used
+        if not rows.any():
             if index == SPLITS.index("test"):
                 message = "There is no test split: the final score cannot be had."
                 found.append(Finding("D061", "note", message, "Add a test/ folder, or give no split at all.", ()))
             continue
+        if (label[rows] == SEALED).any():
+            continue
+        here = np.bincount(label[rows], minlength=len(data.classes))
         lacking = [data.classes[c] for c in np.flatnonzero(here == 0)]
         if lacking:
             message = f"The {SPLITS[index]} split has no image of {', '.join(map(repr, lacking[:10]))}."

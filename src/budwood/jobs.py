@@ -22,7 +22,7 @@ from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.descent import descend_head
 from budwood.errors import DataError, RunError
-from budwood.files import cache_folder, folder_draft, guarded, write_atomically, write_text
+from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
 from budwood.head import Head, Split, logits
 from budwood.images import BadImage, examine
 from budwood.networks import imagenet_weights, network
@@ -303,16 +303,16 @@ def _choices(features: Outputs) -> dict[str, Any]:
 
 
 def _save_weights(path: Path, prefix: Prefix, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     head = prefix.net.head
     tensors = {**trunk_state(prefix), f"{head}.weight": weight, f"{head}.bias": bias}
-    write_atomically(path, lambda draft: save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, draft))
+    write_bytes(path, save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
 
 
 def _save_sealed(path: Path, samples: Samples) -> None:
     table = pa.table({"id": list(samples.ids), "label": pa.array(samples.labels, pa.int32())})
-    write_atomically(path, lambda draft: pq.write_table(table, draft))
+    write_bytes(path, parquet_bytes(table))
 
 
 def _sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:

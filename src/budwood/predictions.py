@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from budwood.dataset import SEALED, Samples
 from budwood.errors import RunError
-from budwood.files import write_atomically
+from budwood.files import parquet_bytes, write_bytes
 from budwood.head import logits as logits_of
 
 
@@ -42,7 +42,7 @@ class Predictions:
                 "logits": pa.array(list(self.logits), pa.list_(pa.float32())),
             }
         )
-        write_atomically(path, lambda draft: pq.write_table(table, draft))
+        write_bytes(path, parquet_bytes(table))
 
 
 def load_predictions(path: Path) -> Predictions:

@@ -81,5 +81,7 @@ class Store:
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:
-    with path.open("wb") as handle:
-        np.save(handle, values, allow_pickle=False)
+    header = np.lib.format.header_data_from_array_1_0(values)
+    with path.open("wb") as handle:  # np.save would hide why a write failed
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(values.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from budwood.networks import Network, trunk
@@ -40,8 +41,8 @@ class FromPixels(nn.Module):
 def export(net: Network, weights: Path, size: int, folder: Path) -> int:
     """Write `trunk.onnx` and `trunk.safetensors` into a folder; the number of the trunk's parameters."""
     module = trunk(net, weights)
-    _export_onnx(FromPixels(module, net).eval(), size, folder / "trunk.onnx")
-    save_file(module.state_dict(), folder / "trunk.safetensors")
+    (folder / "trunk.onnx").write_bytes(_onnx_graph(FromPixels(module, net).eval(), size))
+    (folder / "trunk.safetensors").write_bytes(save(module.state_dict()))
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -78,7 +79,8 @@ def _module(net: Network, state: Path) -> nn.Module:
     return FromPixels(module, net).eval()
 
 
-def _export_onnx(module: nn.Module, size: int, path: Path) -> None:
+def _onnx_graph(module: nn.Module, size: int) -> bytes:
+    graph = io.BytesIO()
     sample = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -90,7 +92,7 @@ def _export_onnx(module: nn.Module, size: int, path: Path) -> None:
             torch.onnx.export(
                 module,
                 (sample,),
-                str(path),
+                graph,  # type: ignore[arg-type]  # the tracing exporter writes to any file
                 dynamo=False,
                 input_names=["pixels"],
                 output_names=["outputs"],
@@ -98,3 +100,4 @@ def _export_onnx(module: nn.Module, size: int, path: Path) -> None:
             )
         finally:
             logger.setLevel(level)
+    return graph.getvalue()
