@@ -56,11 +56,13 @@ def test_the_whole_job_in_words(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert "D010 warning: 2 files in 1 group are exact copies" in said
     assert "leaf/000.png  =  leaf/copy.png" in said
     assert "data:image/jpeg;base64," in (tmp_path / "findings.html").read_text()
-    said = _said(capsys, "train", photos, *FAST, "--out", tmp_path / "runs", "--optimizer", "adam", "-s", "epochs=2")
+    said = _said(
+        capsys, "train", photos, *FAST, "--out", tmp_path / "runs", "--optimizer", "adam", "-s", "epochs=9", "--lr=0.02"
+    )
     assert "95 % interval" in said
     assert "The test split is sealed" in said
     folder = next((tmp_path / "runs").iterdir())
-    assert 'optimizer = "adam"\nepochs = 2' in (folder / "recipe.toml").read_text()
+    assert 'optimizer = "adam"\nepochs = 9' in (folder / "recipe.toml").read_text()
     assert "first look" in _said(capsys, "test", folder.name, "--out", tmp_path / "runs")
     assert "look 2" in _said(capsys, "test", folder)
     said = _said(capsys, "predict", folder, photos / "sky", "--csv", tmp_path / "a.csv")
@@ -171,15 +173,8 @@ def test_interruption_is_exit_code_130(
 def test_ctrl_c_in_a_real_process(photos: Path, tmp_path: Path) -> None:
     fill(photos / "sky", 1500, first=100, hue=2)
     environment = {**os.environ, "BUDWOOD_CACHE": str(tmp_path / "cache")}
-    command = [
-        sys.executable,
-        "-c",
-        "from budwood.cli import main; main()",
-        "train",
-        photos,
-        "--out",
-        tmp_path / "runs",
-    ]
+    start = "from budwood.cli import main; main()"
+    command = [sys.executable, "-c", start, "train", str(photos), "--out", str(tmp_path / "runs")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
     time.sleep(2.5)
     process.send_signal(signal.SIGINT)
