@@ -179,6 +179,18 @@ def test_a_table_without_training_images(tmp_path: Path) -> None:
         _list(tmp_path / "t.csv")
 
 
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "d" / "a", 1)
+    fill(tmp_path / "d" / "b", 1)
+
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", denied)
+    with pytest.raises(DataError, match=r"d/a: cannot be read \(Permission denied\)"):
+        _list(tmp_path / "d")
+
+
 def test_excluded_classes(tmp_path: Path) -> None:
     for label in "abc":
         fill(tmp_path / "d" / label, 2)

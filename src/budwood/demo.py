@@ -30,8 +30,8 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
     accuracy, opened = tested.metrics["test"]["accuracy"], tested.record["test"]
     say(_scores(tested.metrics["val"]["accuracy"], accuracy))
     say(f"\nReport, one file that opens offline: {tested.path / 'report.html'}\n\nWhat to try next:")
-    for command, what in _next_steps(tested.path):
-        say(f"  {command:<58} {what}")
+    for what, command in _next_steps(tested.path):
+        say(f"  {what}:\n    {command}")
     return {
         "run": str(tested.path),
         "report": str(tested.path / "report.html"),
@@ -44,9 +44,9 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
 
 def _scores(val: dict[str, Any], test: dict[str, Any]) -> str:
     rows = [
-        f"  {'Validation accuracy':<32} {100 * val['value']:5.2f} %   {_interval(val)}",
-        f"  {'Test accuracy (seal opened)':<32} {100 * test['value']:5.2f} %   {_interval(test)}",
-        *(f"  {'Published, ' + name:<32} {100 * value:5.2f} %" for name, value in PUBLISHED.items()),
+        f"  {'Validation accuracy':<36} {100 * val['value']:5.2f} %   {_interval(val)}",
+        f"  {'Test accuracy (seal opened)':<36} {100 * test['value']:5.2f} %   {_interval(test)}",
+        *(f"  {'Published, ' + name:<36} {100 * value:5.2f} %" for name, value in PUBLISHED.items()),
     ]
     return "\n".join(rows)
 
@@ -57,8 +57,8 @@ def _interval(metric: dict[str, Any]) -> str:
 
 def _next_steps(run: Path) -> list[tuple[str, str]]:
     return [
-        ("budwood inspect PHOTOS/", "what is wrong with your own images"),
-        ("budwood train PHOTOS/", "the same job on a folder of class folders"),
-        ("budwood train elpv --optimizer adam --epochs 20", "gradient descent instead of solving"),
-        (f"budwood predict {run} IMAGE.png", "ask this network"),
+        ("what is wrong with your own images", "budwood inspect PHOTOS/"),
+        ("the same job on a folder of class folders", "budwood train PHOTOS/"),
+        ("gradient descent instead of solving", "budwood train elpv --optimizer adam --epochs 20"),
+        ("ask this network", f"budwood predict {run} IMAGE.png"),
     ]

@@ -62,7 +62,13 @@ def list_files(source: Path, cache: Path, progress: Progress, exclude: Sequence[
 
     Raises `DataError` when there is no such path, the layout is none that is known, or a class to exclude is absent.
     """
-    listing = replace(_list(source, cache, progress), source=_named(source))
+    try:
+        listing = replace(_list(source, cache, progress), source=_named(source))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or source}: cannot be read ({error.strerror or error}).",
+            "Check the permissions of the file or folder.",
+        ) from error
     if not listing.paths:
         raise DataError(
             f"{source}: holds no labelled image file.",
