@@ -27,7 +27,7 @@ def near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
 
     `thumbs` is uint8, [n, THUMB * THUMB]. Flat pictures are compared with nothing.
     """
-    rows = np.flatnonzero(thumbs.std(axis=1) >= _FLAT) if len(thumbs) else np.empty(0, np.int64)
+    rows = np.flatnonzero(_contrast(thumbs) >= _FLAT)
     if len(rows) < 2:
         return np.empty((0, 2), np.int64)
     bits = _hashes(thumbs, rows)
@@ -37,17 +37,18 @@ def near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
 
 def components(n: int, pairs: Pairs) -> NDArray[np.int64]:
     """The group of each of `n` rows: int64, [n], the smallest row number that pairs connect it to."""
-    parent = list(range(n))
+    parent: dict[int, int] = {}  # of the rows that are not the smallest of their group
 
     def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
+        while (above := parent.get(row, row)) != row:
+            parent[row] = parent.get(above, above)
+            row = above
         return row
 
     for first, second in pairs.tolist():
         a, b = root(first), root(second)
-        parent[max(a, b)] = min(a, b)
+        if a != b:
+            parent[max(a, b)] = min(a, b)
     touched = np.unique(pairs)
     groups = np.arange(n, dtype=np.int64)
     groups[touched] = [root(row) for row in touched.tolist()]
@@ -59,6 +60,14 @@ def same_value_pairs(values: NDArray[np.generic]) -> Pairs:
     order = np.argsort(values, kind="stable")
     equal = values[order[1:]] == values[order[:-1]]
     return np.stack([order[:-1][equal], order[1:][equal]], axis=1).astype(np.int64)
+
+
+def _contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The standard deviation of each thumbnail in grey levels, a chunk at a time: float32 [n]."""
+    found = np.empty(len(thumbs), np.float32)
+    for start in range(0, len(thumbs), _CHUNK):
+        found[start : start + _CHUNK] = thumbs[start : start + _CHUNK].std(axis=1, dtype=np.float32)
+    return found
 
 
 def _standardised(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from budwood.images import BadImage, ImageFacts, examine
 from budwood.listing import Listing
 from budwood.progress import Progress
 
+_VERSION: Final = 1  # of what is told of a file; another number forgets what was remembered
 _SETTLED: Final = 2_000_000_000  # ns: a file changed more recently than this may change again unseen
 _FACTS: Final = pa.schema(
     [
@@ -39,9 +40,8 @@ _FACTS: Final = pa.schema(
 
 def examined(listing: Listing, cache: Path, progress: Progress) -> list[ImageFacts | BadImage]:
     """What decoding each listed file tells; files that have not changed since an earlier scan are not read again."""
-    store = (
-        cache / "facts" / f"{hashlib.blake2b(str(listing.root.resolve()).encode(), digest_size=12).hexdigest()}.parquet"
-    )
+    place = hashlib.blake2b(f"{_VERSION} {listing.root.resolve()}".encode(), digest_size=12).hexdigest()
+    store = cache / "facts" / f"{place}.parquet"
     known = _read_facts(store)
     stats = [_stat(listing.root / path) for path in listing.paths]
     facts = [known.get((path, stat)) for path, stat in zip(listing.paths, stats, strict=True)]

@@ -233,7 +233,9 @@ def _text(table: pa.Table, column: str) -> list[str]:
 
     if column not in table.column_names:
         return [""] * len(table)
-    return [value or "" for value in table[column].cast(pa.string()).to_pylist()]
+    coded = table[column].cast(pa.string()).combine_chunks().dictionary_encode()
+    words = [word or "" for word in coded.dictionary.to_pylist()]  # equal words are one object in memory
+    return ["" if index is None else words[index] for index in coded.indices.to_pylist()]
 
 
 def _split_name(file: Path, row: int, name: str) -> str:
