@@ -54,6 +54,7 @@ class Terminal:
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(),
         )
-        with progress.Progress(*columns, console=self._console, transient=True) as shown:
+        silent = not self._console.is_terminal  # a log has no use for a bar
+        with progress.Progress(*columns, console=self._console, transient=True, disable=silent) as shown:
             task = shown.add_task(label, total=total)
             yield lambda steps: shown.advance(task, steps)
