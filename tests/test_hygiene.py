@@ -39,6 +39,17 @@ def test_files_that_cannot_be_used(photos: Path) -> None:
     }
 
 
+def test_damaged_and_enormous_files(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bytearray((photos / "sky" / "000.png").read_bytes())
+    whole[60:120] = bytes(60)
+    (photos / "sky" / "damaged.png").write_bytes(bytes(whole))
+    picture(920, side=300).save(photos / "sky" / "vast.png")
+    monkeypatch.setattr("budwood.images.MOST_PIXELS", 80_000)
+    found = _found(photos)
+    assert found["D002"].files == ("sky/damaged.png",)
+    assert found["D006"].files == ("sky/vast.png",)
+
+
 def test_copies_by_kind(photos: Path) -> None:
     shutil.copy(photos / "leaf/000.png", photos / "leaf/copy.png")
     shutil.copy(photos / "leaf/001.png", photos / "sky/same.png")

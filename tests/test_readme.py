@@ -1,0 +1,47 @@
+"""What the README shows, runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import budwood
+from budwood.cli import app
+from budwood.listing import PATH_COLUMNS
+from conftest import picture
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_ten_lines_of_python(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    picture(9999, hue=2).save("new.jpg")
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code
+    exec(compile(code[1], "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "'low':" in said
+    assert "'sky'" in said
+    assert list(Path("runs").glob("*/report.html"))
+
+
+def test_every_command_is_in_the_table_and_every_file_in_the_map() -> None:
+    listed = set(re.findall(r"^\| `budwood (\w+)", README, re.MULTILINE))
+    assert listed == set(app.commands)
+    modules = {path.name for path in Path(budwood.__file__).parent.glob("*.py")}
+    told = set(re.findall(r"`(\w+\.py)`", README))
+    assert told <= modules
+    assert modules - told == {"__init__.py", "errors.py", "files.py", "progress.py"}
+    assert PATH_COLUMNS[0] in README
+
+
+@pytest.mark.parametrize("name", sorted(app.commands))
+def test_every_command_explains_itself(name: str) -> None:
+    help_text = CliRunner().invoke(app, [name, "--help"]).output
+    assert "--json" in help_text
+    assert "--debug" in help_text
