@@ -20,7 +20,7 @@ from budwood.answers import save_csv
 from budwood.dataset import SEALED
 from budwood.metrics import probabilities
 from budwood.predictions import Predictions, load_predictions
-from budwood.runs import Run
+from budwood.runs import Run, hardware
 from conftest import fill
 
 RECIPE = {"size": 32}
@@ -237,6 +237,20 @@ def test_predictions_refuse_one_image_twice_and_damaged_files(tmp_path: Path) ->
     (tmp_path / "p.parquet").write_text("no")
     with pytest.raises(bw.RunError, match="cannot be read"):
         load_predictions(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [("echo NVIDIA H200; echo NVIDIA H200", "NVIDIA H200, NVIDIA H200"), ("exit 9", "none"), (None, "none")],
+)
+def test_the_accelerator_is_what_the_driver_says(
+    script: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if script:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hardware(2)["accelerator"] == name
 
 
 def test_a_report_can_be_written_again_when_images_are_gone(run: Run, photos: Path) -> None:

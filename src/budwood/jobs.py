@@ -90,8 +90,9 @@ def train(
     scores = metrics.evaluate(predictions.labels, predictions.logits, data.classes)
     clock.lap("evaluate")
 
+    versions = environment()
     record = {
-        "budwood": environment()["budwood"],
+        "budwood": versions["budwood"],
         "id": new_id(recipe.model),
         "state": "done",
         "created": now(),
@@ -106,7 +107,7 @@ def train(
         "metrics": {"val": scores},
         "timings": {},
         "prefix": {"computed": features.computed, "reused": features.reused},
-        "environment": environment(),
+        "environment": versions,
         "hardware": hardware(processors()),
         "test": None,
     }

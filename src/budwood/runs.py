@@ -9,6 +9,8 @@ import json
 import os
 import platform
 import secrets
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -141,7 +143,7 @@ def hardware(processors: int) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": processors,
         "memory_gib": _memory_gib(),
-        "accelerator": "none",
+        "accelerator": _accelerator(),
         "system": f"{platform.system()} {platform.release()}",
     }
 
@@ -159,6 +161,18 @@ def _cpu_name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _accelerator() -> str:
+    """The names of the NVIDIA devices, as their driver tells them without torch; `none` where there is no driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "none"
+    try:
+        asked = subprocess.run([tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return ", ".join(asked.stdout.decode().split("\n")).strip(", ") or "none"
 
 
 def _memory_gib() -> float | None:
