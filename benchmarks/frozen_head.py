@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from budwood.dataset import scan
+from budwood.decoding import processors
 from budwood.listing import SPLITS
-from budwood.prefix import processors
 from budwood.runs import environment, hardware
 
 PEERS = {"plain PyTorch": "plain_pytorch.py", "fastai": "fastai_frozen.py"}

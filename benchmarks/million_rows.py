@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from budwood.dataset import dataset_of, load
+from budwood.decoding import processors
 from budwood.hygiene import findings
 from budwood.images import THUMB, ImageFacts
 from budwood.listing import list_files
-from budwood.prefix import processors
 from budwood.progress import Silent
 from budwood.runs import hardware
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,7 @@ def test_a_recipe_file_is_overridden_by_settings_and_those_by_flags(
     ("arguments", "message"),
     [
         (["train", "nowhere"], "nowhere: no such file or folder"),
-        (["train", "elpv", "--lr", "0.1"], "lr: optimizer 'lbfgs' does not use it"),
+        (["train", "elpv", "--lr", "0.1", "--optimizer", "lbfgs"], "lr: optimizer 'lbfgs' does not use it"),
         (["train", "elpv", "--model", "resnet"], "there is no network 'resnet'"),
         (["train", "elpv", "-s", "oops"], "expected KEY=VALUE"),
         (["train", "elpv", "--epocs", "3"], "No such option '--epocs'"),
@@ -260,3 +261,50 @@ def test_words_for_figures() -> None:
     assert metric_text({"value": None, "low": None, "high": None, "n": 0}) == "undefined (n = 0)"
     assert "first" in look_text(1)
     assert "look 3" in look_text(3)
+
+
+def test_models_lists_searches_and_shows_surgery(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"tf_efficientnet_lite0 +timm +224 +4,652,008 +75\.1 % +here", said)
+    assert re.search(r"resnet18 +torchvision +224 +11,689,512 +69\.8 %", said)
+    assert "of timm: `budwood models '*vit*'` searches" in said
+    assert run(["models", "mobilenet_v3*", "--json"], as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"mobilenet_v3_small", "mobilenet_v3_large"} <= {entry["name"] for entry in found}
+
+    assert run(["models", "resnet18", "--freeze", "upto:layer2", "--cut", "layer3", "--classes", "8"]) == 0
+    said = capsys.readouterr().out
+    before, after = said.split("After surgery: freeze upto:layer2, cut layer3")
+    assert re.search(r"layer4 +512 x 7 x 7 +8,393,728 +411,041,792", before)
+    assert re.search(r"all +11,689,512 +1,814,073,344", before)
+    assert "layer4" not in after
+    assert re.search(r"layer2 +128 x 28 x 28 +525,568 +0 +525,568", after)
+    assert re.search(r"fc +8 +2,056 +2,056 +0 +2,048", after)
+    assert "Computed once per image: up to layer2." in after
+    assert run(["models", "resnet18", "--freeze", "none", "--json"], as_json=True) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["parameters"] == {"trainable": 11_689_512, "frozen": 0}
+    assert plan["prefix"] is None
+
+
+def test_models_asked_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "resnet18", "--cut", "layer9"]) == 2
+    assert "Its stages: conv1, bn1, relu, maxpool, layer1" in capsys.readouterr().err
+    assert run(["models", "resnet81"]) == 2
+    assert "there is no network 'resnet81'" in capsys.readouterr().err
+    assert run(["models", "*vit*", "--cut", "blocks.3"]) == 2
+    assert "cut: surgery needs the name of one network." in capsys.readouterr().err
+    assert run(["models", "resnet18", "--epochs", "3"]) == 2
+    assert "No such option" in capsys.readouterr().err
+
+
+def test_flags_of_every_kind_reach_the_recipe(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(photos), "--out", str(photos.parent / "runs"), "--json", "--model", "vgg-small"]
+    arguments += ["--blocks", "[8],[8]", "--fc", "16", "--conv-norm", "false", "--size", "16", "--channels", "1"]
+    arguments += ["--dropout", "0.1", "--batch-norm", "true", "--epochs", "1", "--batch", "16", "--momentum", "0.5"]
+    assert run(arguments, as_json=True) == 0
+    recipe = json.loads(capsys.readouterr().out)["recipe"]
+    assert (recipe["blocks"], recipe["fc"], recipe["conv_norm"]) == ([[8], [8]], [16], False)
+    assert (recipe["channels"], recipe["size"], recipe["dropout"], recipe["batch_norm"]) == (1, 16, 0.1, True)
+    assert (recipe["optimizer"], recipe["momentum"]) == ("sgd", 0.5)

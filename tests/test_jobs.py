@@ -220,7 +220,8 @@ def test_runs_that_are_none(run: Run, tmp_path: Path) -> None:
 
 
 def test_other_weights_than_the_runs_are_refused(run: Run, photos: Path) -> None:
-    network = {**run.record["network"], "weights_digest": "other"}
+    weights = {**run.record["network"]["weights"], "digest": "other"}
+    network = {**run.record["network"], "weights": weights}
     with pytest.raises(bw.RunError, match="was trained on other weights"):
         bw.predict(Run(run.path, {**run.record, "network": network}), [photos])
 
@@ -257,3 +258,104 @@ def test_a_report_can_be_written_again_when_images_are_gone(run: Run, photos: Pa
     shutil.rmtree(photos)
     (run.path / "report.html").unlink()
     assert "no picture" in (bw.report(run).path / "report.html").read_text()
+
+
+SMALL = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "epochs": 3, "batch": 8, "lr": 0.01}
+
+
+@pytest.fixture
+def small(photos: Path, tmp_path: Path) -> Run:
+    """A run of a small network of which everything was trained."""
+    return bw.train(bw.scan(photos), bw.Recipe(**SMALL), out=tmp_path / "runs")
+
+
+def test_a_network_trained_from_scratch_is_a_whole_run(small: Run, photos: Path, tmp_path: Path) -> None:
+    assert {path.name for path in small.path.iterdir()} == FILES
+    assert small.metrics["val"]["accuracy"]["value"] > 0.9
+    assert [row["epoch"] for row in small.history()] == [1, 2, 3]
+    network = small.record["network"]
+    assert network["parameters"]["frozen"] == 0
+    assert network["parameters"]["trainable"] == sum(p.numel() for p in small.network().parameters())
+    opened = bw.test(small)
+    assert opened.metrics["test"]["accuracy"]["n"] == small.record["dataset"]["counts"]["test"]
+    answers = bw.predict(small, [photos / "sky"])
+    assert sum(answer.top[0][0] == "sky" for answer in answers) > 25
+
+
+def test_its_predictions_are_those_of_its_plain_network(small: Run) -> None:
+    predictions = small.predictions("val")
+    images = [Image.open(small.dataset().root / path).convert("RGB").resize((16, 16), 3) for path in predictions.paths]
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(small.record["network"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    module = small.network()
+    assert type(module) is torch.nn.Sequential
+    with torch.inference_mode():
+        assert np.allclose(module((pixels - mean) / std).numpy(), predictions.logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "timm:resnet18"])
+def test_what_was_trained_loads_without_budwood(model: str, photos: Path, tmp_path: Path) -> None:
+    import timm
+    import torchvision
+
+    recipe = bw.Recipe(model=model, weights="none", size=32, epochs=1, batch=16)
+    run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
+    makers = {"resnet18": torchvision.models.resnet18, "timm:resnet18": lambda **k: timm.create_model("resnet18", **k)}
+    plain = makers[model](num_classes=2)
+    plain.load_state_dict(load_file(run.path / "weights.safetensors"))
+    image = torch.rand(2, 3, 32, 32)
+    assert type(run.network()) is type(plain)
+    assert torch.equal(run.network()(image), plain.eval()(image))
+
+
+def test_a_cut_network_keeps_the_names_of_its_tensors(photos: Path, tmp_path: Path) -> None:
+    recipe = bw.Recipe(cut="blocks.2", freeze="upto:blocks.1", size=32, epochs=1, batch=16)
+    run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
+    assert run.record["prefix"]["stage"] == "blocks.1"
+    names = set(load_file(run.path / "weights.safetensors"))
+    assert {"conv_stem.weight", "blocks.2.0.conv_pw.weight", "classifier.weight"} <= names
+    assert not any(name.startswith("blocks.3") for name in names)
+    predictions = run.predictions("val")
+    first = bw.predict(run, [run.dataset().root / predictions.paths[0]])[0]
+    chance = probabilities(predictions.logits[:1])[0]
+    assert first.top[0][1] == pytest.approx(float(chance.max()), abs=1e-4)
+
+
+def test_a_run_is_the_trunk_of_another_and_the_report_says_so(small: Run, tmp_path: Path) -> None:
+    for name, first in (("one", 500), ("two", 540), ("three", 580)):
+        fill(tmp_path / "others" / name, 20, first=first)
+    recipe = bw.Recipe(**{**SMALL, "weights": f"run:{small.path.name}", "freeze": "trunk", "epochs": 2})
+    run = bw.train(bw.scan(tmp_path / "others"), recipe, out=tmp_path / "runs")
+    weights = run.record["network"]["weights"]
+    assert (weights["kind"], weights["about"]) == ("run", f"run {small.path.name}, trained on photos")
+    theirs, mine = (load_file(place.path / "weights.safetensors") for place in (small, run))
+    assert all(torch.equal(theirs[name], mine[name]) for name in theirs if not name.startswith("head"))
+    assert mine["head.weight"].shape == (3, 16)
+    html = (run.path / "report.html").read_text()
+    assert f"it started from the weights of run {small.path.name}, trained on photos" in html
+    assert bw.test(run).metrics["test"]["accuracy"]["n"] > 0
+
+
+def test_a_trunk_that_has_seen_what_is_held_out_is_refused(small: Run, photos: Path, tmp_path: Path) -> None:
+    recipe = bw.Recipe(**{**SMALL, "weights": f"run:{small.path.name}", "epochs": 1})
+    same = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
+    assert not any(finding["code"] == "D023" for finding in same.record["findings"])
+    for split, keep in (("train", 0), ("val", 1)):
+        for name in ("leaf", "sky"):
+            (tmp_path / "other" / split / name).mkdir(parents=True)
+            for number, file in enumerate(sorted((photos / name).iterdir())):
+                if number % 2 == keep:
+                    shutil.copy(file, tmp_path / "other" / split / name)
+    data = bw.scan(tmp_path / "other")
+    with pytest.raises(bw.DataError, match=r"D023: \d+ files of validation or test are known to run"):
+        bw.train(data, recipe, out=tmp_path / "runs")
+    run = bw.train(data, recipe, out=tmp_path / "runs", allow_leaks=True)
+    assert "This score cannot be trusted" in (run.path / "report.html").read_text()
+
+
+def test_a_run_of_another_network_is_no_trunk(small: Run, photos: Path, tmp_path: Path) -> None:
+    recipe = bw.Recipe(model="resnet18", weights=f"run:{small.path.name}", size=32)
+    with pytest.raises(bw.WeightsError, match="holds a cnn of budwood, the recipe asks for resnet18 of torchvision"):
+        bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
+    with pytest.raises(bw.RunError, match="is no run"):
+        bw.train(bw.scan(photos), bw.Recipe(model="cnn", weights="run:nothing", epochs=1), out=tmp_path / "runs")

@@ -26,13 +26,21 @@ ORDER = [
     "dataset",
     "hygiene",
     "metrics",
+    "small_networks",
     "networks",
+    "weights",
+    "stages",
+    "surgery",
+    "plan",
+    "catalogue",
     "torch_engine",
     "store",
+    "decoding",
     "prefix",
     "head",
     "solve",
     "descent",
+    "fit",
     "predictions",
     "runs",
     "answers",
@@ -43,7 +51,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-WITH_TORCH = {"torch_engine"}
+WITH_TORCH = {"small_networks", "stages", "surgery", "torch_engine", "fit"}
 
 
 def _imports(module: str) -> set[str]:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from budwood import decoding
 from budwood import prefix as module
 from budwood.dataset import Samples, scan
 from budwood.errors import DataError
-from budwood.networks import imagenet_weights, network, trunk
-from budwood.prefix import Prefix, outputs, prefix_of
+from budwood.networks import network
+from budwood.plan import plan_of
+from budwood.prefix import TRUNK, Prefix, outputs, prefix_of
 from budwood.progress import Silent
+from budwood.recipe import Recipe
+from budwood.weights import Weights, imagenet_weights
 from conftest import picture
 
-NET = network("tf_efficientnet_lite0")
 SIZE = 32
 
 
@@ -31,12 +35,21 @@ class Noted(Silent):
         self.notes.append(sentence)
 
 
+def _prefix(cache: Path, stop: str | None = TRUNK, **options: Any) -> Prefix:
+    recipe = Recipe(**{"size": SIZE, **options})
+    return prefix_of(recipe, plan_of(recipe, 2, cache), 2, _weights(), stop, cache)
+
+
+def _weights() -> Weights:
+    return imagenet_weights("lite0", network("tf_efficientnet_lite0").origins, Path("none"), Silent())
+
+
 @pytest.fixture
 def fresh(cache: Path, tmp_path: Path) -> Prefix:
     """A prefix with the shared export and an empty store of outputs and pixels."""
-    shared = prefix_of(NET, imagenet_weights(NET), SIZE, "crop", cache)
+    shared = _prefix(cache)
     module._ensure_bundle(shared)
-    mine = prefix_of(NET, imagenet_weights(NET), SIZE, "crop", tmp_path / "mine")
+    mine = _prefix(tmp_path / "mine")
     shutil.copytree(shared.bundle, mine.bundle)
     return mine
 
@@ -51,7 +64,18 @@ def _by_torch(samples: Samples) -> np.ndarray:
     pixels = np.stack([np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in images])
     with torch.inference_mode():
         normalised = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-        return np.asarray(trunk(NET, imagenet_weights(NET))(normalised).numpy())
+        return np.asarray(_plain_trunk()(normalised).numpy())
+
+
+def _plain_trunk() -> torch.nn.Module:
+    """The trunk by timm alone, its weights put in place in their order."""
+    import timm
+
+    whole: torch.nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    theirs = torch.load(_weights().path or "", map_location="cpu", weights_only=True)
+    whole.load_state_dict(dict(zip(whole.state_dict(), theirs.values(), strict=True)))
+    whole.classifier = torch.nn.Identity()
+    return whole.eval()
 
 
 def test_outputs_equal_plain_pytorch(photos: Path, fresh: Prefix) -> None:
@@ -109,9 +133,9 @@ def test_another_resize_or_size_is_another_prefix(photos: Path, fresh: Prefix) -
     data = scan(photos)
     samples = data.samples("train")
     outputs(fresh, samples, Silent())
-    padded = prefix_of(NET, imagenet_weights(NET), SIZE, "pad", fresh.cache)
+    padded = _prefix(fresh.cache, resize="pad")
     assert outputs(padded, samples, Silent()).computed == len(samples)
-    assert prefix_of(NET, imagenet_weights(NET), 64, "crop", fresh.cache).key != fresh.key
+    assert _prefix(fresh.cache, size=64).key != fresh.key
 
 
 def test_a_file_changed_after_the_scan_is_an_error(photos: Path, fresh: Prefix) -> None:
@@ -156,7 +180,7 @@ def test_a_cache_that_is_full_costs_the_cache_only(
 
 
 def test_pixels_beyond_the_limit_are_not_kept(photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIXEL_LIMIT", 1000)
+    monkeypatch.setattr(decoding, "PIXEL_LIMIT", 1000)
     progress = Noted()
     outputs(fresh, _samples(photos), progress)
     assert any("Decoded pixels are not kept" in note for note in progress.notes)
@@ -169,7 +193,7 @@ def test_kept_pixels_serve_another_network_of_the_same_size(
     samples = _samples(photos)
     first = outputs(fresh, samples, Silent())
     shutil.rmtree(fresh.cache / "outputs")
-    monkeypatch.setattr(module, "pixels", lambda *_: pytest.fail("a file was decoded again"))
+    monkeypatch.setattr(decoding, "pixels", lambda *_: pytest.fail("a file was decoded again"))
     again = outputs(fresh, samples, Silent())
     assert again.computed == len(samples)
     assert np.array_equal(again.values, first.values)
@@ -182,7 +206,7 @@ def test_an_interrupted_export_leaves_no_bundle(tmp_path: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch_engine, "export", interrupted)
-    prefix = prefix_of(NET, imagenet_weights(NET), SIZE, "crop", tmp_path)
+    prefix = _prefix(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         module._ensure_bundle(prefix)
     assert list((tmp_path / "networks").iterdir()) == []

@@ -23,6 +23,13 @@ def test_scenes(real: Callable[[str], Path], tmp_path: Path) -> None:
     assert tested.metrics["test"]["accuracy"]["n"] == 807
 
 
+def test_a_probe_on_a_cut_squeezenet_from_a_file(real: Callable[[str], Path], tmp_path: Path) -> None:
+    recipe = bw.Recipe(model="squeezenet1_1", weights=str(real("squeezenet1_1_features.pth")), cut="features.11")
+    run = bw.train(bw.scan(real("scenes8.tar")), recipe, out=tmp_path)
+    assert "classifier.1.weight [256, 512, 1, 1]" in run.record["network"]["weights"]["set_aside"]
+    assert bw.test(run).metrics["test"]["accuracy"]["value"] >= 0.93
+
+
 def test_the_caltech_layout_and_its_leak(real: Callable[[str], Path]) -> None:
     data = bw.scan(real("caltech101_mini.tar"), exclude=["BACKGROUND_Google"])
     assert len(data.classes) == 11

@@ -11,7 +11,16 @@ from budwood.errors import RecipeError
 from budwood.recipe import Recipe, load_recipe, parse_settings
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adam"}, {"optimizer": "sgd", "epochs": 3, "lr": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": "adam"},
+        {"optimizer": "sgd", "epochs": 3, "lr": 0.5},
+        {"model": "vgg-small", "blocks": [[8, 8], [16]], "conv_norm": False},
+        {"freeze": ["features.*", "classifier.1.*"], "weights": 'a "quoted" path.pth', "dropout": 0.25},
+    ],
+)
 def test_round_trip(options: dict[str, object]) -> None:
     recipe = Recipe(**options)
     assert Recipe(**tomllib.loads(recipe.toml())) == recipe
@@ -26,7 +35,7 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 5}, "epochs: optimizer 'lbfgs' does not use it; it uses regularisation"),
+        ({"epochs": 5, "optimizer": "lbfgs"}, "epochs: optimizer 'lbfgs' does not use it; it uses regularisation"),
         ({"optimizer": "adam", "momentum": 0.9}, "momentum: optimizer 'adam' does not use it"),
         ({"optimizer": "adam", "regularisation": 1.0}, "regularisation: optimizer 'adam' does not use it"),
         (
@@ -37,8 +46,26 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
         ({"optimizer": "adam", "lr": float("nan")}, "lr: .*found nan"),
         ({"optimizer": "adam", "batch": 0}, "batch: input should be greater than or equal to 1, found 0"),
         ({"regularisation": -1}, "regularisation: .*found -1"),
-        ({"freeze": "none"}, "freeze: input should be 'trunk', found 'none'"),
-        ({"size": 8}, "size: input should be greater than or equal to 32, found 8"),
+        ({"size": 4}, "size: input should be greater than or equal to 8, found 4"),
+        ({"freeze": "none", "optimizer": "lbfgs"}, "lbfgs solves a linear head on a frozen trunk, not a network with"),
+        ({"head": "mlp:64", "optimizer": "lbfgs"}, "not the head 'mlp:64'; use adam or sgd"),
+        ({"dropout": 0.5, "optimizer": "lbfgs"}, "not dropout; use adam or sgd"),
+        ({"batch_norm": True, "optimizer": "lbfgs"}, "not batch norm; use adam or sgd"),
+        ({"init": "orthogonal", "optimizer": "lbfgs"}, "not new weights that start orthogonal; use adam or sgd"),
+        ({"head": "mlp"}, "head: expected linear, or mlp: and widths, as mlp:1024 or mlp:4096,4096, found 'mlp'"),
+        ({"head": "mlp:0"}, "head: expected linear, or mlp: and widths"),
+        ({"dropout": 1.0}, "dropout: input should be less than 1, found 1.0"),
+        ({"channels": 4}, "channels: input should be 1 or 3, found 4"),
+        ({"pool": "sum"}, "pool: input should be 'own', 'avg'"),
+        ({"widths": [8]}, "widths: 'tf_efficientnet_lite0' does not use it; it is an option of cnn"),
+        ({"model": "mlp", "conv_norm": True}, "conv_norm: 'mlp' does not use it; it is an option of cnn and vgg-small"),
+        (
+            {"model": "cnn", "widths": [8, 8], "kernels": [3, 3, 3]},
+            "kernels: expected one number, or 2, one for each of widths; found 3",
+        ),
+        ({"model": "cnn", "widths": "eight"}, "widths: input should be"),
+        ({"optimizer": "adam", "layer_decay": 0.5}, "layer_decay: optimizer 'adam' does not use it"),
+        ({"freeze": "none", "layer_decay": 2}, "layer_decay: input should be less than or equal to 1, found 2"),
     ],
 )
 def test_mistakes(options: dict[str, object], message: str) -> None:
@@ -48,10 +75,31 @@ def test_mistakes(options: dict[str, object], message: str) -> None:
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
-        Recipe(lr=3, freeze="no", sise=200, size=1)
-    assert caught.value.message.startswith("The recipe has 4 mistakes:")
-    assert all(name in caught.value.message for name in ("lr:", "freeze:", "sise:", "size:"))
+        Recipe(lr=3, head="no", sise=200, size=1, optimizer="lbfgs")
+    assert caught.value.message.startswith("The recipe has 5 mistakes:")
+    assert all(name in caught.value.message for name in ("lr:", "head:", "sise:", "size:", "optimizer:"))
     assert "Did you mean 'size'?" in caught.value.hint
+
+
+def test_what_is_trained_decides_the_optimizer_and_its_rate() -> None:
+    assert Recipe().optimizer == "lbfgs"
+    assert Recipe(head="mlp:8").optimizer == "adam"
+    assert (Recipe(head="mlp:8").lr, Recipe(freeze="none").lr) == (1e-3, 1e-4)
+    assert Recipe(freeze="none", weights="none").lr == 1e-3
+    assert (Recipe(epochs=3).optimizer, Recipe(momentum=0.5).optimizer) == ("adam", "sgd")
+    own = Recipe(model="cnn")
+    assert (own.weights, own.freeze, own.optimizer) == ("none", "none", "adam")
+    assert Recipe(weights="none").freeze == "none"
+    assert Recipe(weights="none", freeze="trunk").optimizer == "lbfgs"
+
+
+def test_options_of_small_networks_can_be_short() -> None:
+    recipe = Recipe(model="cnn", widths="8,8,16", kernels=3, strides="[2]", pools="1,1,4", fc="32")
+    assert (recipe.widths, recipe.kernels, recipe.strides) == ((8, 8, 16), (3, 3, 3), (2, 2, 2))
+    assert (recipe.pools, recipe.fc) == ((1, 1, 4), (32,))
+    assert Recipe(model="cnn").kernels == (5, 3, 3, 3)
+    assert Recipe(model="vgg-small", blocks="[8,8],[16]").blocks == ((8, 8), (16,))
+    assert Recipe(model="vgg-small", conv_norm="false").conv_norm is False
 
 
 def test_settings_are_read_as_toml_else_as_words() -> None:

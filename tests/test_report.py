@@ -17,6 +17,25 @@ from budwood.page import Evidence, Pictures, Shown, recipe_in_words, render_find
 from budwood.plots import Series, interval_chart, line_chart, reliability_chart
 
 HOSTILE = '<script>alert("x")</script>\n🌳&amp;.png'
+NETWORK: dict[str, Any] = {
+    "name": "tf_efficientnet_lite0",
+    "source": "timm",
+    "size": 224,
+    "channels": 3,
+    "head": "classifier",
+    "cut": None,
+    "pool": "own",
+    "shape": [1280],
+    "features": 1280,
+    "parameters": {"trainable": 2562, "frozen": 3371008},
+    "macs": 384_000_000,
+    "stages": [
+        {"name": "conv_stem", "shape": [32, 112, 112], "parameters": 3371008, "trainable": 0, "macs": 383_997_438},
+        {"name": "classifier", "shape": [2], "parameters": 2562, "trainable": 2562, "macs": 2562},
+    ],
+    "weights": {"kind": "imagenet", "file": "lite0.pth", "digest": "d", "about": "", "set_aside": ""},
+    "trunk_trained": False,
+}
 HISTORY = [
     {"regularisation": s, "train_loss": s, "val_loss": s + 0.1, "train_accuracy": 0.9, "val_accuracy": 0.8}
     for s in (1.0, 0.1, 0.01)
@@ -48,6 +67,8 @@ def _record(classes: tuple[str, ...] = ("leaf", "sky", "none"), **changes: Any) 
             "size": 224,
             "optimizer": "lbfgs",
             "regularisation": "auto",
+            "channels": 3,
+            "head": "linear",
         },
         "dataset": {
             "fingerprint": "f" * 64,
@@ -68,12 +89,13 @@ def _record(classes: tuple[str, ...] = ("leaf", "sky", "none"), **changes: Any) 
                 "groups": [[HOSTILE, "b.png"]],
             }
         ],
-        "network": {"features": 1280, "parameters": {"trainable": 2562, "frozen": 3371008}},
+        "network": NETWORK,
+        "trained": "head",
         "choices": {"device": "cpu", "engine": "ONNX Runtime", "engine_check": "agrees", "threads": 2},
         "selected": {"regularisation": 0.1},
         "metrics": {"val": scores},
         "timings": {"prefix": 3.0, "head": 1.0, "total": 4.0},
-        "prefix": {"computed": 100, "reused": 20},
+        "prefix": {"stage": "trunk", "computed": 100, "reused": 20},
         "environment": {"python": "3.11"},
         "hardware": {"cpu": "a cpu", "cores": 2, "memory_gib": 24.0, "accelerator": "none", "system": "Linux"},
         "test": None,
@@ -100,6 +122,7 @@ def test_every_section_is_there() -> None:
     titles = re.findall(r"<h2>(.*?)</h2>", html)
     assert titles == [
         "What was asked",
+        "Network",
         "Data",
         "Curves",
         "Class by class",
@@ -167,11 +190,52 @@ def test_undefined_figures_are_a_dash() -> None:
 def test_the_recipe_in_words() -> None:
     record, _ = _record()
     words = recipe_in_words(record)
-    assert "frozen: its 3,371,008 parameters were not changed" in words
+    assert "The network is tf_efficientnet_lite0 (timm); it started from ImageNet weights (lite0.pth)." in words
+    assert "3,371,008 of its parameters were frozen and kept their values, 2,562 were trained; " in words
     assert "the strength of its L2 penalty is 0.1, chosen on the validation split" in words
     sgd = {**record["recipe"], "optimizer": "sgd", "epochs": 7, "batch": 32, "lr": 0.1}
     words = recipe_in_words({**record, "recipe": sgd, "selected": {"epoch": 3}})
     assert "for 7 epochs of batches of 32 at a learning rate of 0.1; epoch 3 was kept" in words
+
+
+def test_surgery_in_words() -> None:
+    aside = "The file's own classifier was set aside (fc.weight [7, 512])."
+    weights = {"kind": "run", "file": "w", "digest": "d", "about": "run 7, trained on birds", "set_aside": aside}
+    network = {**NETWORK, "cut": "blocks.4", "pool": "avg", "shape": [112, 14, 14], "features": 112}
+    network |= {"weights": weights, "trunk_trained": True, "parameters": {"trainable": 9, "frozen": 0}}
+    record, evidence = _record(network=network, prefix={"stage": None, "computed": 0, "reused": 0})
+    recipe = {
+        **record["recipe"],
+        "channels": 1,
+        "head": "mlp:64",
+        "optimizer": "adam",
+        "epochs": 1,
+        "batch": 8,
+        "lr": 0.1,
+    }
+    record |= {"recipe": recipe, "selected": {"epoch": 1}, "trained": "network"}
+    words = recipe_in_words(record)
+    assert "scaled to 224 x 224 pixels and made grey." in words
+    assert "cut off after blocks.4 (112 x 14 x 14, pooled by avg); it started from the weights of run 7" in words
+    assert f"trained on birds. {aside} All its 9 parameters were trained." in words
+    assert "A head of mlp:64 on 112 features was trained by gradient descent (Adam) for 1 epoch" in words
+    assert "together with what of the trunk was not frozen; epoch 1 was kept." in words
+    history = [{"epoch": 1.0, "train_loss": 1, "val_loss": 1, "train_accuracy": 0.5, "val_accuracy": 0.5}]
+    html = render_run(record, Evidence(history, evidence.pictures, evidence.confusion, evidence.reliability))
+    assert "Frozen means" not in html
+    for kind, told in (("file", "from the weights in w"), ("none", "from random weights")):
+        changed = {**weights, "kind": kind, "about": "random", "set_aside": ""}
+        assert told in recipe_in_words({**record, "network": {**network, "weights": changed}})
+
+
+def test_the_stages_of_the_network_are_a_table() -> None:
+    html = render_run(*_record())
+    assert "32 × 112 × 112" in html
+    assert ">frozen<" in html
+    assert "classifier (head)" in html
+    assert "Its 2 stages" not in html
+    many = [{**NETWORK["stages"][0], "name": f"blocks.{number}"} for number in range(30)]
+    assert "Its 30 stages" in render_run(*_record(network={**NETWORK, "stages": many}))
 
 
 def test_findings_alone() -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from budwood.dataset import Dataset
     from budwood.hygiene import Finding
+    from budwood.plan import Plan
     from budwood.progress import Progress
     from budwood.runs import Run
 
@@ -34,6 +35,14 @@ class RecipeCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, then the recipe's."""
         return [*super().get_params(ctx), *_recipe_flags()]
+
+
+class SurgeryCommand(click.Command):
+    """A command with one flag per recipe option that decides how a network is built."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, then those of surgery."""
+        return [*super().get_params(ctx), *_recipe_flags(of_surgery=True)]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -99,28 +108,44 @@ def _fail(code: str, message: str, hint: str, exit_code: int, as_json: bool) -> 
     return exit_code
 
 
-def _recipe_flags() -> list[click.Parameter]:
-    from budwood.recipe import Recipe
+def _recipe_flags(of_surgery: bool = False) -> list[click.Parameter]:
+    from budwood.recipe import SURGERY, Recipe
 
     return [
         click.Option([f"--{name.replace('_', '-')}", name], type=_flag_type(field.annotation), help=_help(field))
         for name, field in Recipe.model_fields.items()
+        if not of_surgery or name in SURGERY
     ]
 
 
 def _flag_type(annotation: Any) -> type:
-    """The type that the command line parses: str for words, so that the recipe names every mistake at once."""
-    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    plain = [part for part in parts if part in (int, float)]
-    words = any(get_origin(part) is Literal or part is str for part in parts)
-    return str if words or not plain else plain[0]
+    """The type that the command line parses: a number, or str, so that the recipe names every mistake at once."""
+    kinds = {kind for part in _parts(annotation) for kind in _kinds(part)}
+    return int if kinds == {int} else float if kinds and kinds <= {int, float} else str
 
 
 def _help(field: FieldInfo) -> str:
-    parts = get_args(field.annotation) if get_origin(field.annotation) is not Literal else (field.annotation,)
-    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
-    default = f" [{field.default}]" if field.default is not None else ""
+    words = [str(word) for part in _parts(field.annotation) if get_origin(part) is Literal for word in get_args(part)]
+    default = f" [{_shown_default(field.default)}]" if field.default is not None else ""
     return f"{field.description}{': ' + ', '.join(words) if len(words) > 1 else ''}.{default}"
+
+
+def _shown_default(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """The alternatives of a type, without None."""
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [part for alternative in get_args(annotation) for part in _parts(alternative)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _kinds(part: Any) -> set[type]:
+    """The types of the values that a part of a type takes."""
+    return {type(word) for word in get_args(part)} if get_origin(part) is Literal else {part}
 
 
 @app.command()
@@ -286,6 +311,29 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
         print(path)
 
 
+@app.command(cls=SurgeryCommand)
+@click.argument("name", metavar="[NAME | PATTERN]", required=False)
+@click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Outputs of the new head.")
+@_common
+def models(name: str | None, classes: int, as_json: bool, debug: bool, **options: Any) -> None:
+    """List the networks, or show one before and after surgery; a pattern such as '*vit*' searches."""
+    given = {option: value for option, value in options.items() if value is not None}
+    if name is None or set(name) & set("*?["):
+        if given:
+            raise click.UsageError(f"{', '.join(sorted(given))}: surgery needs the name of one network.")
+        _list_networks(name, as_json)
+        return
+    from budwood.files import cache_folder
+    from budwood.plan import plan_of
+    from budwood.recipe import Recipe
+
+    plan = plan_of(Recipe(model=name, **given), classes, cache_folder())
+    if as_json:
+        _print_json({key: value for key, value in plan.items() if key != "origins"})
+    else:
+        _show_plan(plan, given)
+
+
 def metric_text(metric: dict[str, Any]) -> str:
     """A metric between 0 and 1 in words: value, 95 % interval and n."""
     if metric["value"] is None:
@@ -299,6 +347,71 @@ def look_text(looks: int) -> str:
     if looks == 1:
         return "This was the first look at this test split."
     return f"This was look {looks} at this test split: choosing between runs by it makes the score too good."
+
+
+def _list_networks(pattern: str | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from budwood.catalogue import entries, table
+    from budwood.files import cache_folder
+
+    found, others = entries(pattern, cache_folder())
+    if as_json:
+        _print_json([asdict(entry) for entry in found])
+        return
+    rows = [("network", "source", "pixels", "parameters", "ImageNet top-1", "weights")]
+    rows += [
+        (
+            entry.name,
+            entry.source,
+            str(entry.size),
+            f"{entry.parameters:,}" if entry.parameters else "–",
+            f"{100 * entry.accuracy:.1f} %" if entry.accuracy else "–",
+            "here" if entry.local else "none" if entry.source == "budwood" else "to be fetched",
+        )
+        for entry in found
+    ]
+    print(table(rows, right=(2, 3, 4)))
+    print("Top-1 as published with the weights, n = 50,000 (so within about 0.4 points).")
+    if others:
+        print(f"And {others:,} of timm: `budwood models '*vit*'` searches by name.")
+
+
+def _show_plan(plan: Plan, given: Mapping[str, Any]) -> None:
+    """The stages of a network before and after surgery."""
+    from budwood.catalogue import table
+
+    right = (1, 2, 3, 4, 5)
+    head = ("stage", "output", "parameters", "multiply-adds")
+    before = [
+        (row["name"], _shape(row["shape"]), f"{row['parameters']:,}", f"{row['macs']:,}") for row in plan["before"]
+    ]
+    total = sum(row["parameters"] for row in plan["before"]), sum(row["macs"] for row in plan["before"])
+    image = _shape([plan["channels"], plan["size"], plan["size"]])
+    print(f"{plan['name']} ({plan['source']}) for images of {image}, as its source makes it")
+    print(table([head, *before, ("all", "", f"{total[0]:,}", f"{total[1]:,}")], right))
+    asked = ", ".join(f"{name} {value}" for name, value in given.items()) or "a new head on the frozen trunk"
+    after = [
+        (
+            row["name"],
+            _shape(row["shape"]),
+            f"{row['parameters']:,}",
+            f"{row['trainable']:,}",
+            f"{row['parameters'] - row['trainable']:,}",
+            f"{row['macs']:,}",
+        )
+        for row in plan["stages"]
+    ]
+    counts = plan["parameters"]
+    both = counts["trainable"] + counts["frozen"]
+    last = ("all", "", f"{both:,}", f"{counts['trainable']:,}", f"{counts['frozen']:,}", f"{plan['macs']:,}")
+    print(f"\nAfter surgery: {asked}")
+    print(table([("stage", "output", "parameters", "trainable", "frozen", "multiply-adds"), *after, last], right))
+    print(f"Computed once per image: {'up to ' + plan['prefix'] if plan['prefix'] else 'nothing'}.")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
@@ -325,9 +438,10 @@ def _show_run(run: Run) -> None:
     print(f"Validation macro F1  {metric_text(record['metrics']['val']['macro_f1'])}")
     choices = record["choices"]
     made = record["prefix"]
+    frozen = f"Frozen up to {made['stage']}: {made['computed']:,} outputs computed, {made['reused']:,} reused; "
     print(
-        f"Frozen outputs: {made['computed']:,} computed, {made['reused']:,} reused; engine {choices['engine']}; "
-        f"{choices['threads']} threads; {record['timings']['total']:.1f} s in all"
+        f"{frozen if made['stage'] else ''}engine {choices['engine']}; {choices['threads']} threads; "
+        f"{record['timings']['total']:.1f} s in all"
     )
     loud = [finding for finding in record["findings"] if finding["severity"] != "note"]
     if loud:

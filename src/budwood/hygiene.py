@@ -25,7 +25,7 @@ HUGE: Final = 50_000_000  # pixels in all
 EXTREME: Final = 4.0  # longer side over shorter side
 FEW: Final = 10  # training images of a class
 IMBALANCE: Final = 10.0  # largest class over smallest
-LEAKS: Final = ("D020", "D021", "D022")
+LEAKS: Final = ("D020", "D021", "D022", "D023")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,25 @@ _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
     "too large": ("D006", "warning", "too large to decode safely", "Store them at fewer pixels."),
     "left out": ("D007", "note", "outside the layout and were left out", "Move them, list them or ignore this."),
 }
+
+
+def seen_by_trunk(data: Dataset, earlier: Dataset, run: str) -> tuple[Finding, ...]:
+    """The finding that images which are held out here trained, or chose, the run that the trunk comes from."""
+    theirs = {split: set(earlier.samples(split).ids) for split in ("train", "val")}
+    known = {"val": theirs["train"], "test": theirs["train"] | theirs["val"]}
+    files = tuple(
+        path for split, ids in known.items() for id, path in zip(*_ids_and_paths(data, split), strict=True) if id in ids
+    )
+    if not files:
+        return ()
+    message = f"{_files(len(files))} of validation or test {_are(len(files))} known to run {run}, whose trunk is used."
+    advice = "Start from another run, or give both data sets one split; --allow-leaks trains all the same and says so."
+    return (Finding("D023", "error", message, advice, files, tuple((path,) for path in files)),)
+
+
+def _ids_and_paths(data: Dataset, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    samples = data.samples(split)
+    return samples.ids, samples.paths
 
 
 def _set_aside(data: Dataset) -> list[Finding]:

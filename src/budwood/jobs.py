@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,19 +22,25 @@ from numpy.typing import NDArray
 from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
+from budwood.decoding import PixelRows, processors
 from budwood.descent import descend_head
-from budwood.errors import DataError, RunError
+from budwood.errors import DataError, RunError, WeightsError
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
 from budwood.head import Head, Split, logits
 from budwood.images import BadImage, examine
-from budwood.networks import imagenet_weights, network
+from budwood.networks import Origin
 from budwood.page import Evidence, Pictures, render_findings, render_run
 from budwood.pictures import finding_thumbnails, run_pictures
+from budwood.plan import Plan, plan_of
 from budwood.predictions import predictions_of
-from budwood.prefix import Outputs, Prefix, outputs, prefix_of, processors, trunk_parameters, trunk_state
+from budwood.prefix import TRUNK, Outputs, outputs, part_state, prefix_of, set_aside, too_large
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
 from budwood.runs import Run, count_look, environment, hardware, new_id, now, open_run, save_history, save_record
+from budwood.weights import Weights, file_weights, imagenet_weights, random_weights
+
+if TYPE_CHECKING:
+    from budwood.fit import Fitted
 
 
 class _Clock:
@@ -66,27 +74,23 @@ def train(
     weights are missing, `StorageError` when `out` cannot be written. A run that fails leaves nothing behind.
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock()
-    net = network(recipe.model)
+    plan = plan_of(recipe, len(data.classes), cache)
+    recipe = recipe.model_copy(update={"size": plan["size"]})
     found = hygiene.findings(data)
-    _refuse_leaks(found, allow_leaks)
     sealed = data.sealed()
     training, validation = sealed.samples("train"), sealed.samples("val")
+    weights, seen = _weights(recipe, plan, Path(out), cache, progress)
+    found += _seen_before(data, seen)
+    _refuse_leaks(found, allow_leaks)
     _refuse_empty(data, training, validation)
     clock.lap("check")
 
     with guarded(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
     with guarded(cache):
-        prefix = prefix_of(net, imagenet_weights(net), recipe.size, recipe.resize, cache)
-        features = outputs(prefix, _joined(training, validation), progress)
-    clock.lap("prefix")
+        made = _trained(recipe, plan, weights, data, training, validation, cache, progress, clock)
 
-    fit = Split(features.values[: len(training)], training.labels)
-    held_out = Split(features.values[len(training) :], validation.labels)
-    head = _fit_head(fit, held_out, len(data.classes), recipe, progress)
-    clock.lap("head")
-
-    predictions = predictions_of(validation, held_out.outputs, head.weight, head.bias)
+    predictions = predictions_of(validation, made.logits)
     scores = metrics.evaluate(predictions.labels, predictions.logits, data.classes)
     clock.lap("evaluate")
 
@@ -101,20 +105,21 @@ def train(
         "recipe": recipe.table(),
         "dataset": {**_about(data), "leaks_allowed": bool(hygiene.leaks(found))},
         "findings": [finding.record() for finding in found],
-        "network": _about_network(prefix, head.weight),
-        "choices": _choices(features),
-        "selected": head.selected,
+        "network": _about_network(plan, weights, made.aside),
+        "trained": made.trained,
+        "choices": made.choices,
+        "selected": made.selected,
         "metrics": {"val": scores},
         "timings": {},
-        "prefix": {"computed": features.computed, "reused": features.reused},
+        "prefix": made.prefix,
         "environment": versions,
         "hardware": hardware(processors()),
         "test": None,
     }
     with guarded(Path(out)), folder_draft(Path(out) / str(record["id"])) as folder:
         (folder / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
-        save_history(folder, head.history)
-        _save_weights(folder / "weights.safetensors", prefix, head.weight, head.bias)
+        save_history(folder, made.history)
+        _save_weights(folder / "weights.safetensors", made.state)
         sealed.save(folder / "dataset.parquet")
         _save_sealed(folder / "sealed.parquet", data.samples("test"))
         predictions.save(folder / "predictions-val.parquet")
@@ -135,13 +140,12 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     samples = run.dataset().samples("test")
     if not len(samples):
         raise RunError(f"{run.path}: the data set has no test split.", "Train again on data with a test split.")
-    prefix = _prefix(run, cache)
     with guarded(cache):
-        values = outputs(prefix, samples, progress).values
+        answers = _answers(run, samples, cache, progress)
     split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
     looks = count_look(run.path.parent, run.path.name, split)
     unsealed = Samples(samples.root, samples.ids, samples.paths, _sealed_labels(run, samples))
-    predictions = predictions_of(unsealed, values, *run.head())
+    predictions = predictions_of(unsealed, answers)
     scores = metrics.evaluate(predictions.labels, predictions.logits, run.classes)
     opened = [*(run.record["test"] or {"opened": []})["opened"], now()]
     record = {**run.record, "test": {"looks": looks, "opened": opened, "metrics": scores}}
@@ -172,9 +176,8 @@ def predict(
         tuple(str(paths[row]) for row in good),
         np.full(len(good), SEALED, np.int32),
     )
-    prefix = _prefix(run, cache)
     with guarded(cache):
-        answers = logits(outputs(prefix, samples, progress).values, *run.head())
+        answers = _answers(run, samples, cache, progress)
     tops = iter(_top(metrics.probabilities(answers), run.classes) if good else [])
     return [
         Answer(str(path), (), f"{fact.problem}: {fact.detail}")
@@ -200,6 +203,96 @@ def report_findings(data: Dataset, found: Sequence[hygiene.Finding], path: Path)
         write_text(path, render_findings(about, Pictures(finding_thumbnails(data.root, records))))
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What training gives, however it was done: the record of a run takes it as it is."""
+
+    trained: str
+    state: dict[str, NDArray[Any]]
+    logits: NDArray[np.float32]
+    history: tuple[dict[str, float], ...]
+    selected: dict[str, float]
+    choices: dict[str, Any]
+    prefix: dict[str, Any]
+    aside: str
+
+
+def _trained(
+    recipe: Recipe,
+    plan: Plan,
+    weights: Weights,
+    data: Dataset,
+    training: Samples,
+    validation: Samples,
+    cache: Path,
+    progress: Progress,
+    clock: _Clock,
+) -> _Made:
+    """The network of a recipe, trained: a head alone on the trunk's outputs, or what is not frozen by PyTorch."""
+    classes, both = len(data.classes), _joined(training, validation)
+    stop = plan["prefix"]
+    prefix = prefix_of(recipe, plan, classes, weights, stop, cache) if stop else None
+    if prefix and too_large(prefix, len(both)):
+        progress.note(f"The outputs of {stop} would take more memory than is set aside for them; they are not kept.")
+        prefix = None
+    features = outputs(prefix, both, progress) if prefix else None
+    clock.lap("prefix")
+    if prefix and features and recipe.head_alone and stop == TRUNK:
+        fit, held_out = _halves(features.values, training, validation)
+        head = _fit_head(fit, held_out, classes, recipe, progress)
+        clock.lap("head")
+        path = plan["head"]
+        state = {**part_state(prefix), f"{path}.weight": head.weight, f"{path}.bias": head.bias}
+        told = logits(held_out.outputs, head.weight, head.bias)
+        return _Made(
+            "head",
+            state,
+            told,
+            head.history,
+            head.selected,
+            _choices(features),
+            _counted(features, stop),
+            set_aside(prefix),
+        )
+    made = _fit_network(recipe, plan, weights, features, training, validation, classes, cache, progress)
+    clock.lap("train")
+    choices = _choices(features) if features else {"engine": "PyTorch for the whole network"}
+    choices |= {"device": made.device, "training": f"PyTorch {version('torch')}", "threads": processors()}
+    counted = _counted(features, stop) if features else {"stage": None, "computed": 0, "reused": 0}
+    return _Made("network", made.state, made.logits, made.history, made.selected, choices, counted, made.aside)
+
+
+def _fit_network(
+    recipe: Recipe,
+    plan: Plan,
+    weights: Weights,
+    features: Outputs | None,
+    training: Samples,
+    validation: Samples,
+    classes: int,
+    cache: Path,
+    progress: Progress,
+) -> Fitted:
+    """What is not frozen, trained on the frozen prefix's outputs, or on pixels where nothing is kept."""
+    from budwood.fit import Held, Labelled, fit
+    from budwood.torch_engine import Part
+
+    part = Part(recipe, plan, classes, weights, plan["prefix"] if features else None)
+    if features:
+        first, second = _halves(features.values, training, validation)
+        train, val = Labelled(Held(first.outputs), first.labels), Labelled(Held(second.outputs), second.labels)
+    else:
+        sides = (PixelRows(part, plan["size"], recipe.resize, cache, progress) for part in (training, validation))
+        train, val = (Labelled(rows, of.labels) for rows, of in zip(sides, (training, validation), strict=True))
+    return fit(part, train, val, progress)
+
+
+def _halves(values: NDArray[np.float32], training: Samples, validation: Samples) -> tuple[Split, Split]:
+    """Outputs of both splits, apart and with their labels."""
+    n = len(training)
+    return Split(values[:n], training.labels), Split(values[n:], validation.labels)
+
+
 def _fit_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
     """The head that the recipe asks for; SciPy, slow to load, is imported only where it solves one."""
     if recipe.optimizer == "lbfgs":
@@ -207,6 +300,57 @@ def _fit_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: 
 
         return solve_head(train, val, classes, recipe, progress)
     return descend_head(train, val, classes, recipe, progress)
+
+
+def _weights(recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progress) -> tuple[Weights, Run | None]:
+    """Where the recipe's weights are, and the run that they are from, if they are."""
+    origins = [Origin(**origin) for origin in plan["origins"]]
+    if recipe.weights == "imagenet":
+        return imagenet_weights(plan["name"], origins, cache, progress), None
+    if recipe.weights == "none":
+        return random_weights(recipe.init, recipe.seed or 0), None
+    if recipe.weights.startswith("run:"):
+        run = open_run(recipe.weights.removeprefix("run:"), out)
+        _refuse_other_network(run, recipe, plan)
+        known = file_weights(run.path / "weights.safetensors")
+        about = f"run {run.path.name}, trained on {run.record['dataset']['name']}"
+        return replace(known, kind="run", about=about), run
+    return file_weights(Path(recipe.weights).expanduser()), None
+
+
+def _refuse_other_network(run: Run, recipe: Recipe, plan: Plan) -> None:
+    """Raises `WeightsError` when a run's network is another one than the recipe's."""
+    theirs = run.record["network"]
+    if (theirs["source"], theirs["name"]) != (plan["source"], plan["name"]):
+        raise WeightsError(
+            f"weights: run {run.path.name} holds a {theirs['name']} of {theirs['source']}, "
+            f"the recipe asks for {plan['name']} of {plan['source']}.",
+            f"Write model = {theirs['name']}, or choose another run.",
+        )
+
+
+def _seen_before(data: Dataset, run: Run | None) -> tuple[hygiene.Finding, ...]:
+    """The finding that the run which the trunk comes from was trained on images that are held out here."""
+    if run is None or not run.record["network"]["trunk_trained"]:
+        return ()
+    return hygiene.seen_by_trunk(data, run.dataset(), run.path.name)
+
+
+def _answers(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDArray[np.float32]:
+    """The logits of a run's network for images: the head's on the shared trunk, or the whole network's own."""
+    recipe = Recipe(**run.record["recipe"])
+    plan = plan_of(recipe, len(run.classes), cache)
+    if run.record["trained"] == "head":
+        weights, _ = _weights(recipe, plan, run.path.parent, cache, progress)
+        if weights.digest != run.record["network"]["weights"]["digest"]:
+            raise RunError(
+                f"{run.path}: was trained on other weights of {plan['name']} than are on this machine.",
+                f"Bring back the weights that the run was made with ({run.record['network']['weights']['file']}).",
+            )
+        prefix = prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
+        return logits(outputs(prefix, samples, progress).values, *run.head())
+    own = replace(file_weights(run.path / "weights.safetensors"), kind="trained")
+    return outputs(prefix_of(recipe, plan, len(run.classes), own, None, cache), samples, progress).values
 
 
 def _rendered(run: Run) -> str:
@@ -222,19 +366,6 @@ def _rendered(run: Run) -> str:
 
 def _opened(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else open_run(run)
-
-
-def _prefix(run: Run, cache: Path) -> Prefix:
-    """The run's prefix, made again; raises `RunError` when the weights on this machine are others."""
-    recipe = run.record["recipe"]
-    net = network(recipe["model"])
-    prefix = prefix_of(net, imagenet_weights(net), recipe["size"], recipe["resize"], cache)
-    if prefix.digest != run.record["network"]["weights_digest"]:
-        raise RunError(
-            f"{run.path}: was trained on other weights of {net.name} than are on this machine.",
-            f"Install the version of {net.package} that the run was made with.",
-        )
-    return prefix
 
 
 def _refuse_leaks(found: Sequence[hygiene.Finding], allowed: bool) -> None:
@@ -279,18 +410,12 @@ def _about(data: Dataset) -> dict[str, Any]:
     }
 
 
-def _about_network(prefix: Prefix, weight: NDArray[np.float32]) -> dict[str, Any]:
-    net = prefix.net
+def _about_network(plan: Plan, weights: Weights, aside: str) -> dict[str, Any]:
+    trunk = [row for row in plan["stages"] if row["name"] != plan["head"]]
     return {
-        "name": net.name,
-        "stages": list(net.stages),
-        "head": net.head,
-        "features": net.features,
-        "mean": list(net.mean),
-        "std": list(net.std),
-        "weights_file": prefix.weights.name,
-        "weights_digest": prefix.digest,
-        "parameters": {"trainable": int(weight.size + len(weight)), "frozen": trunk_parameters(prefix)},
+        **{key: value for key, value in plan.items() if key not in ("origins", "before", "prefix", "prefix_shape")},
+        "weights": {**weights.record(), "set_aside": aside},
+        "trunk_trained": any(row["trainable"] for row in trunk),
     }
 
 
@@ -303,12 +428,14 @@ def _choices(features: Outputs) -> dict[str, Any]:
     }
 
 
-def _save_weights(path: Path, prefix: Prefix, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+def _counted(features: Outputs, stage: str) -> dict[str, Any]:
+    return {"stage": stage, "computed": features.computed, "reused": features.reused}
+
+
+def _save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:
     from safetensors.numpy import save
 
-    head = prefix.net.head
-    tensors = {**trunk_state(prefix), f"{head}.weight": weight, f"{head}.bias": bias}
-    write_bytes(path, save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
+    write_bytes(path, save({name: np.ascontiguousarray(tensor) for name, tensor in state.items()}))
 
 
 def _save_sealed(path: Path, samples: Samples) -> None:

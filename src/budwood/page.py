@@ -18,6 +18,7 @@ GROUPS_SHOWN: Final = 8
 MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
 CHART_MOST: Final = 40  # rows of a chart that can still be read
 WEAKEST_SHOWN: Final = 20
+STAGES_SHOWN: Final = 16
 PAIRS_SHOWN: Final = 20
 OPTIMIZERS: Final = {
     "lbfgs": "solved to convergence (L-BFGS)",
@@ -34,6 +35,7 @@ STEPS: Final = {
     "scan": "Scanning the data",
     "prefix": "Frozen part of the network",
     "head": "Training the head",
+    "train": "Training the network",
     "evaluate": "Scoring",
     "report": "Writing the report",
     "save": "Saving",
@@ -109,20 +111,56 @@ def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
 
 def recipe_in_words(record: Mapping[str, Any]) -> str:
     """What was asked, in plain sentences."""
-    recipe, parameters = record["recipe"], record["network"]["parameters"]
-    first = (
-        f"Each image was {RESIZES[recipe['resize']]} and scaled to {recipe['size']} x {recipe['size']} pixels. "
-        f"{recipe['model']} with ImageNet weights looked at it once, frozen: its {parameters['frozen']:,} parameters "
-        f"were not changed. On its {record['network']['features']:,} outputs a linear head of "
-        f"{parameters['trainable']:,} parameters was {OPTIMIZERS[recipe['optimizer']]}"
-    )
-    chosen = record["selected"]
+    recipe, network = record["recipe"], record["network"]
+    sight = "" if recipe["channels"] == 3 else " and made grey"
+    sentences = [
+        f"Each image was {RESIZES[recipe['resize']]} and scaled to {recipe['size']} x {recipe['size']} pixels{sight}",
+        f"The network is {network['name']} ({network['source']}){_cut_in_words(network)}; {_weights_in_words(network)}",
+        _frozen_in_words(record),
+        _training_in_words(record),
+    ]
+    return " ".join(f"{sentence}." for sentence in sentences if sentence)
+
+
+def _cut_in_words(network: Mapping[str, Any]) -> str:
+    if network["cut"] is None:
+        return ""
+    shape = " x ".join(map(str, network["shape"]))
+    return f", cut off after {network['cut']} ({shape}, pooled by {network['pool']})"
+
+
+def _weights_in_words(network: Mapping[str, Any]) -> str:
+    weights = network["weights"]
+    came = {
+        "imagenet": f"it started from ImageNet weights ({weights['file']})",
+        "file": f"it started from the weights in {weights['file']}",
+        "run": f"it started from the weights of {weights['about']}",
+        "none": f"it started from {weights['about']} weights",
+    }[weights["kind"]]
+    return f"{came}. {weights['set_aside']}".rstrip(". ") if weights["kind"] in ("file", "run") else came
+
+
+def _frozen_in_words(record: Mapping[str, Any]) -> str:
+    network = record["network"]
+    trainable, frozen = network["parameters"]["trainable"], network["parameters"]["frozen"]
+    if not frozen:
+        return f"All its {trainable:,} parameters were trained"
+    stage = record["prefix"]["stage"]
+    once = f"; the frozen part up to {stage} looked at each image once" if stage else ""
+    return f"{frozen:,} of its parameters were frozen and kept their values, {trainable:,} were trained{once}"
+
+
+def _training_in_words(record: Mapping[str, Any]) -> str:
+    recipe, chosen = record["recipe"], record["selected"]
+    what = f"A {'linear head' if recipe['head'] == 'linear' else 'head of ' + recipe['head']}"
+    what = f"{what} on {record['network']['features']:,} features was {OPTIMIZERS[recipe['optimizer']]}"
     if "epoch" in chosen:
         epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
         how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {recipe['lr']:g}"
-        return f"{first}{how}; epoch {chosen['epoch']} was kept."
+        together = ", together with what of the trunk was not frozen" if record["network"]["trunk_trained"] else ""
+        return f"{what}{how}{together}; epoch {chosen['epoch']} was kept"
     auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
-    return f"{first}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}."
+    return f"{what}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}"
 
 
 def _template(name: str) -> Any:
@@ -137,7 +175,7 @@ def _template(name: str) -> Any:
         "shares": _shares,
         "visible": visible,
     }
-    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN}
+    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN, "STAGES_SHOWN": STAGES_SHOWN}
     return environment.get_template(name)
 
 
@@ -254,4 +292,8 @@ def _plain(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else visible(str(value))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from budwood.dataset import SEALED, Samples
 from budwood.errors import RunError
 from budwood.files import parquet_bytes, write_bytes
-from budwood.head import logits as logits_of
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,8 @@ def load_predictions(path: Path) -> Predictions:
         raise RunError(f"{path}: cannot be read ({error}).", "Train again.") from error
 
 
-def predictions_of(
-    samples: Samples, outputs: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32]
-) -> Predictions:
-    """The predictions of a linear head for labelled samples; raises `RunError` when their labels are sealed."""
+def predictions_of(samples: Samples, logits: NDArray[np.float32]) -> Predictions:
+    """The predictions for labelled samples; raises `RunError` when their labels are sealed."""
     if np.any(samples.labels == SEALED):
         raise RunError("The labels of the test split are sealed.", "`budwood test RUN` opens it and counts the look.")
-    return Predictions(samples.ids, samples.paths, samples.labels, logits_of(outputs, weight, bias))
+    return Predictions(samples.ids, samples.paths, samples.labels, logits)

@@ -1,70 +1,71 @@
 """The frozen prefix: what is frozen runs once per image, through the fastest engine that agrees with PyTorch.
 
-A prefix is a network's stages with the preprocessing folded in: uint8 pixels [n, size, size, 3] to float32
-[n, features]. Its bundle (graph, weights, how well the engine agreed with PyTorch) and its outputs lie in the cache,
-keyed by weights, stages and preprocessing; outputs also by image content. When all are there, no torch is loaded.
+A prefix is the part of a network up to a stage, with the preprocessing folded in: uint8 pixels [n, size, size, 3] to
+float32 [n, *shape]. Its bundle (graph, weights, how well the engine agreed with PyTorch) and its outputs lie in the
+cache, keyed by weights, stages and preprocessing; outputs also by image content. When all is there, no torch is loaded.
+A trained network as a whole is run the same way.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import math
 import shutil
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budwood.dataset import Samples
-from budwood.errors import DataError
-from budwood.files import folder_draft, is_full, write_text
-from budwood.images import BadImage, pixels
-from budwood.networks import Network, file_digest
+from budwood.decoding import SHARD, Decoder, decoded, kept, processors
+from budwood.files import folder_draft, write_text
+from budwood.plan import Plan, hash_of, toolchain
 from budwood.progress import Progress
-from budwood.recipe import Resize
+from budwood.recipe import Recipe
 from budwood.store import Store
+from budwood.weights import Weights
+
+if TYPE_CHECKING:
+    from budwood.torch_engine import Part
 
 BATCH: Final = 16  # images a call of the engine; larger batches fall out of a CPU's cache
-SHARD: Final = 512  # images a file of the store
-AHEAD: Final = 128 * 2**20  # bytes of pixels that are decoded before they are needed
 CHECKED: Final = 16  # real images that the engine must agree on
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
-PIXEL_LIMIT: Final = 20 * 2**30  # bytes of decoded pixels that the cache holds at most
+OUTPUT_LIMIT: Final = 4 * 2**30  # bytes of outputs that are held in memory at most
+TRUNK: Final = "trunk"  # the place before the head
 
 Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """A frozen prefix that is ready to run: where its bundle is and what it is.
+    """The part of a recipe's network from the image to the end of `stop` (None: the logits), ready to run.
 
-    `digest` names the weights; `key` the weights, the stages and the preprocessing.
+    `key` names the weights, the stages and the preprocessing; `shape` is that of one image's output.
     """
 
-    net: Network
-    weights: Path
-    digest: str
-    size: int
-    resize: Resize
+    recipe: Recipe
+    plan: Plan
+    classes: int
+    weights: Weights
+    stop: str | None
+    shape: tuple[int, ...]
     key: str
     cache: Path
 
     @property
     def bundle(self) -> Path:
-        """The folder with the exported graph and the trunk's weights."""
-        return self.cache / "networks" / f"{self.key}-{_toolchain()}"
+        """The folder with the exported graph and the weights."""
+        return self.cache / "networks" / f"{self.key}-{toolchain()}"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """A prefix's outputs for images in their order: float32 [n, features]; how many were computed and reused."""
+    """A prefix's outputs for images in their order: float32 [n, *shape]; how many were computed and reused."""
 
     values: NDArray[np.float32]
     computed: int
@@ -77,18 +78,28 @@ class Outputs:
         return len(self.values) - self.computed
 
 
-def prefix_of(net: Network, weights: Path, size: int, resize: Resize, cache: Path) -> Prefix:
-    """The prefix made of all of a network's stages. Reads the weights file, loads no torch."""
-    digest = file_digest(weights)
-    parts = [digest, net.name, *net.stages, size, net.mean, net.std, "bicubic"]
-    return Prefix(net, weights, digest, size, resize, _hash(parts), cache)
+def prefix_of(recipe: Recipe, plan: Plan, classes: int, weights: Weights, stop: str | None, cache: Path) -> Prefix:
+    """The prefix up to a place of a recipe's network. Loads no torch."""
+    kept_parts = [plan[name] for name in ("source", "name", "channels", "size", "mean", "std")]
+    parts = [weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
+    if stop in (TRUNK, None):
+        parts += [plan["cut"], plan["pool"]]
+    if stop is None:
+        parts += [recipe.head, recipe.batch_norm, recipe.activation, classes]
+    shape = (classes,) if stop is None else (plan["features"],) if stop == TRUNK else tuple(plan["prefix_shape"])
+    return Prefix(recipe, plan, classes, weights, stop, shape, hash_of(parts), cache)
+
+
+def too_large(prefix: Prefix, images: int) -> bool:
+    """Whether the outputs for so many images would not fit into memory."""
+    return images * math.prod(prefix.shape) * 4 > OUTPUT_LIMIT
 
 
 def outputs(prefix: Prefix, samples: Samples, progress: Progress) -> Outputs:
     """The outputs of the prefix for every sample, from the store where they are there, else computed and stored."""
-    folder = prefix.cache / "outputs" / f"{prefix.key}-{prefix.resize}"
-    store = Store(folder, (prefix.net.features,), np.float32)
-    values = np.empty((len(samples), prefix.net.features), np.float32)
+    folder = prefix.cache / "outputs" / f"{prefix.key}-{prefix.recipe.resize}"
+    store = Store(folder, prefix.shape, np.float32)
+    values = np.empty((len(samples), *prefix.shape), np.float32)
     missing = []
     for row, id in enumerate(samples.ids):
         if (known := store.row(id)) is None:
@@ -96,36 +107,33 @@ def outputs(prefix: Prefix, samples: Samples, progress: Progress) -> Outputs:
         else:
             values[row] = known
     if missing:
-        with _Decoder(prefix, samples, missing, progress) as decoder:
+        size, resize = prefix.plan["size"], prefix.recipe.resize
+        with Decoder(samples, missing, size, resize, prefix.cache, progress) as decoder:
             run, engine, agreement = _engine(prefix, samples, missing, progress)
-            _compute(run, decoder, missing, values, store, progress)
+            _compute(prefix, run, decoder, missing, values, store, progress)
     else:
         engine, agreement = "none: every output was in the store", "checked when the outputs were computed"
     return Outputs(values, len(missing), engine, agreement)
 
 
-def trunk_state(prefix: Prefix) -> dict[str, NDArray[Any]]:
-    """The trunk's tensors by their names in the network, from the bundle, without torch."""
+def part_state(prefix: Prefix) -> dict[str, NDArray[Any]]:
+    """The part's tensors by their names in the network, from the bundle, without torch."""
     from safetensors.numpy import load_file
 
     _ensure_bundle(prefix)
-    return dict(load_file(prefix.bundle / "trunk.safetensors"))
+    return dict(load_file(prefix.bundle / "part.safetensors"))
 
 
-def trunk_parameters(prefix: Prefix) -> int:
-    """How many parameters the trunk has; running statistics are none."""
+def set_aside(prefix: Prefix) -> str:
+    """A sentence on what of the weights file was not used; empty when all was."""
     _ensure_bundle(prefix)
-    return int(json.loads((prefix.bundle / "bundle.json").read_text())["parameters"])
-
-
-def processors() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return str(_about_bundle(prefix)["aside"])
 
 
 def _compute(
+    prefix: Prefix,
     run: Engine,
-    decoder: _Decoder,
+    decoder: Decoder,
     rows: Sequence[int],
     values: NDArray[np.float32],
     store: Store,
@@ -133,7 +141,8 @@ def _compute(
 ) -> None:
     """Fill `values[rows]`, a shard at a time, and keep each shard; what is kept survives an interruption."""
     keep = True
-    with progress.bar(f"Frozen prefix of {decoder.prefix.net.name}", len(rows)) as step:
+    label = "Network" if prefix.stop is None else "Frozen prefix"
+    with progress.bar(f"{label} of {prefix.plan['name']}", len(rows)) as step:
         for start in range(0, len(rows), SHARD):
             shard = rows[start : start + SHARD]
             for first in range(0, len(shard), BATCH):
@@ -141,88 +150,7 @@ def _compute(
                 values[part] = run(decoder.take(part))
                 step(len(part))
             decoder.keep()
-            keep = keep and _kept(store, [decoder.samples.ids[row] for row in shard], values[shard], progress)
-
-
-def _kept(store: Store, ids: Sequence[str], values: NDArray[Any], progress: Progress) -> bool:
-    """Whether a shard was stored. A full disk costs the cache, not the result, and is said once."""
-    try:
-        store.add(ids, values)
-    except OSError as error:
-        reason = "the disk is full" if is_full(error) else str(error)
-        progress.note(f"The cache cannot be written ({reason}); going on without it.")
-        return False
-    return True
-
-
-class _Decoder:
-    """The pixels of images in order: decoded by threads ahead of their use, or read from the store of decoded pixels.
-
-    Decoding starts at once, so that it goes on while an engine is made.
-    """
-
-    def __init__(self, prefix: Prefix, samples: Samples, rows: Sequence[int], progress: Progress) -> None:
-        self.prefix, self.samples = prefix, samples
-        shape = (prefix.size, prefix.size, 3)
-        self._store = Store(prefix.cache / "pixels" / f"{prefix.size}-{prefix.resize}-bicubic", shape, np.uint8)
-        self._keeps = _room_for(len(rows) * int(np.prod(shape)), prefix.cache, progress)
-        self._progress = progress
-        self._new: list[tuple[str, NDArray[np.uint8]]] = []
-        self._upcoming = iter(rows)
-        self._ahead: deque[Future[tuple[NDArray[np.uint8], bool]]] = deque()
-        self._pool = ThreadPoolExecutor(processors())
-        self._most_ahead = max(2 * BATCH, AHEAD // int(np.prod(shape)))
-        self._look_ahead()
-
-    def __enter__(self) -> _Decoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def take(self, rows: Sequence[int]) -> NDArray[np.uint8]:
-        """The pixels of the next rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
-        got = [self._ahead.popleft().result() for _ in rows]
-        self._look_ahead()
-        self._new += [(self.samples.ids[row], p) for row, (p, stored) in zip(rows, got, strict=True) if not stored]
-        return np.stack([p for p, _ in got])
-
-    def keep(self) -> None:
-        """Store the pixels that were decoded since the last call."""
-        if self._keeps and self._new:
-            ids, pictures = zip(*self._new, strict=True)
-            self._keeps = _kept(self._store, ids, np.stack(pictures), self._progress)
-        self._new.clear()
-
-    def _look_ahead(self) -> None:
-        while len(self._ahead) < self._most_ahead and (row := next(self._upcoming, None)) is not None:
-            self._ahead.append(self._pool.submit(self._one, row))
-
-    def _one(self, row: int) -> tuple[NDArray[np.uint8], bool]:
-        known = self._store.row(self.samples.ids[row])
-        return (known, True) if known is not None else (_decoded(self.prefix, self.samples, row), False)
-
-
-def _decoded(prefix: Prefix, samples: Samples, row: int) -> NDArray[np.uint8]:
-    path = samples.root / samples.paths[row]
-    try:
-        return pixels(path, samples.ids[row], prefix.size, prefix.resize)
-    except BadImage as problem:
-        raise DataError(f"{path}: {problem.detail}.", "Scan the images again, then repeat the command.") from problem
-
-
-def _room_for(wanted: int, cache: Path, progress: Progress) -> bool:
-    folder = cache / "pixels"
-    held = sum(file.stat().st_size for file in folder.rglob("*.npy")) if folder.is_dir() else 0
-    place = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(place).free
-    if held + wanted <= PIXEL_LIMIT and wanted < free // 2:
-        return True
-    progress.note(
-        f"Decoded pixels are not kept: they need {wanted / 2**30:.1f} GiB beside {held / 2**30:.1f} GiB "
-        f"(limit {PIXEL_LIMIT / 2**30:.0f} GiB, {free / 2**30:.1f} GiB free)."
-    )
-    return False
+            keep = keep and kept(store, [decoder.samples.ids[row] for row in shard], values[shard], progress)
 
 
 def _engine(prefix: Prefix, samples: Samples, rows: Sequence[int], progress: Progress) -> tuple[Engine, str, str]:
@@ -231,6 +159,9 @@ def _engine(prefix: Prefix, samples: Samples, rows: Sequence[int], progress: Pro
     record = prefix.bundle / "agreement.json"
     if _cuda():
         return _checked_cuda(prefix, samples, rows, progress)
+    if reason := _about_bundle(prefix)["no_graph"]:
+        progress.note(f"{prefix.plan['name']} cannot be exported to ONNX ({reason}), so PyTorch computes it.")
+        return _eager(prefix), f"PyTorch {version('torch')}", "is the reference itself"
     if not record.is_file():
         _record_agreement(prefix, samples, rows, record)
     agreement = json.loads(record.read_text())
@@ -241,13 +172,13 @@ def _engine(prefix: Prefix, samples: Samples, rows: Sequence[int], progress: Pro
 
 
 def _record_agreement(prefix: Prefix, samples: Samples, rows: Sequence[int], record: Path) -> None:
-    batch = np.stack([_decoded(prefix, samples, row) for row in rows[:CHECKED]])
+    batch = _first_images(prefix, samples, rows)
     write_text(record, json.dumps({"error": _disagreement(_onnx(prefix), _eager(prefix), batch), "images": len(batch)}))
 
 
 def _checked_cuda(prefix: Prefix, samples: Samples, rows: Sequence[int], progress: Progress) -> tuple[Engine, str, str]:
     half = _half_cuda(prefix)
-    batch = np.stack([_decoded(prefix, samples, row) for row in rows[:CHECKED]])
+    batch = _first_images(prefix, samples, rows)
     agreement = {"error": _disagreement(half, _eager(prefix), batch), "images": len(batch)}
     if agreement["error"] <= TOLERANCE["PyTorch, half precision"]:
         return half, f"PyTorch {version('torch')}, half precision, channels last, CUDA", _sentence(agreement)
@@ -266,15 +197,31 @@ def _sentence(agreement: dict[str, Any]) -> str:
     return f"differs from PyTorch by at most {error:.1e} of the largest output on {images} images"
 
 
+def _first_images(prefix: Prefix, samples: Samples, rows: Sequence[int]) -> NDArray[np.uint8]:
+    size, resize = prefix.plan["size"], prefix.recipe.resize
+    return np.stack([decoded(samples, row, size, resize) for row in rows[:CHECKED]])
+
+
 def _ensure_bundle(prefix: Prefix) -> None:
-    """Export the trunk once: `trunk.onnx`, `trunk.safetensors` and `bundle.json` appear together or not at all."""
+    """Export the part once: graph, weights and `bundle.json` appear together or not at all."""
     if (prefix.bundle / "bundle.json").is_file():
         return
     from budwood import torch_engine
 
     with folder_draft(prefix.bundle) as draft:
-        parameters = torch_engine.export(prefix.net, prefix.weights, prefix.size, draft)
-        (draft / "bundle.json").write_text(json.dumps({"network": prefix.net.name, "parameters": parameters}))
+        told = torch_engine.export(_part(prefix), draft)
+        (draft / "bundle.json").write_text(json.dumps({"network": prefix.plan["name"], **told}))
+
+
+def _about_bundle(prefix: Prefix) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((prefix.bundle / "bundle.json").read_text())
+    return about
+
+
+def _part(prefix: Prefix) -> Part:
+    from budwood.torch_engine import Part
+
+    return Part(prefix.recipe, prefix.plan, prefix.classes, prefix.weights, prefix.stop)
 
 
 def _onnx(prefix: Prefix) -> Engine:
@@ -283,7 +230,7 @@ def _onnx(prefix: Prefix) -> Engine:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = processors()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave cores to decoding
-    graph = str(prefix.bundle / "trunk.onnx")
+    graph = str(prefix.bundle / "part.onnx")
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -295,13 +242,13 @@ def _onnx(prefix: Prefix) -> Engine:
 def _eager(prefix: Prefix, device: str = "cpu") -> Engine:
     from budwood import torch_engine
 
-    return torch_engine.eager(prefix.net, prefix.bundle / "trunk.safetensors", device)
+    return torch_engine.eager(_part(prefix), prefix.bundle / "part.safetensors", device)
 
 
 def _half_cuda(prefix: Prefix) -> Engine:
     from budwood import torch_engine
 
-    return torch_engine.half_cuda(prefix.net, prefix.bundle / "trunk.safetensors")
+    return torch_engine.half_cuda(_part(prefix), prefix.bundle / "part.safetensors")
 
 
 def _cuda() -> bool:
@@ -311,12 +258,3 @@ def _cuda() -> bool:
     from budwood import torch_engine
 
     return torch_engine.has_cuda()
-
-
-def _toolchain() -> str:
-    """The versions that the exported graph depends on."""
-    return _hash([version(name) for name in ("torch", "timm", "onnxruntime")])[:8]
-
-
-def _hash(parts: Sequence[Any]) -> str:
-    return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=12).hexdigest()

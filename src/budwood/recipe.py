@@ -5,17 +5,32 @@ Options that the chosen optimizer does not use are refused, not ignored; all mis
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from budwood.errors import RecipeError, did_you_mean
 
 Resize = Literal["crop", "pad", "squash"]
 Optimizer = Literal["lbfgs", "adam", "sgd"]
+Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
+Init = Literal["default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal"]
+Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
+Width = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 # What each optimizer uses, and the value that stands in when none is given.
 OPTIMIZER_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -23,6 +38,31 @@ OPTIMIZER_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "adam": {"epochs": 10, "batch": 64, "lr": 1e-3, "weight_decay": 0.0, "seed": 0},
     "sgd": {"epochs": 10, "batch": 64, "lr": 1e-2, "momentum": 0.9, "weight_decay": 0.0, "seed": 0},
 }
+TRUNK_OPTIONS: Final = {"layer_decay": 1.0, "decay_norms": True}  # of a gradient optimizer that trains more than a head
+FINE_TUNING: Final = 0.1  # of an optimizer's own rate, where pretrained stages are trained
+
+# The options of the small networks; what depends on others is filled in by `_own_options`.
+_NORM: Final = {"norm_momentum": 0.1, "norm_affine": True}
+OWN_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "mlp": {"fc": (4096, 4096), "activation": "relu"},
+    "cnn": {
+        "widths": (32, 32, 32, 64),
+        "kernels": (),
+        "strides": (),
+        "pools": (),
+        "padding": 0,
+        "conv_norm": False,
+        "fc": (4096,),
+        "activation": "relu",
+    },
+    "vgg-small": {"blocks": ((64, 64), (128, 128)), "conv_norm": True, "fc": (512,), "activation": "relu"},
+}
+SURGERY: Final = frozenset(  # the options that decide how a network is built
+    {"freeze", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size", *_NORM}
+    | {name for options in OWN_OPTIONS.values() for name in options}
+)
+_PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
+_HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
 
 
 class Recipe(BaseModel):
@@ -33,26 +73,69 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    model: str = Field("tf_efficientnet_lite0", description="network whose trunk is used")
-    weights: Literal["imagenet"] = Field("imagenet", description="where the trunk's weights come from")
-    freeze: Literal["trunk"] = Field("trunk", description="what is not trained")
-    head: Literal["linear"] = Field("linear", description="what is put on the trunk and trained")
-    size: int = Field(224, ge=32, le=1024, description="side of the square that the network sees, pixels")
+    model: str = Field("tf_efficientnet_lite0", description="network; `budwood models` lists them")
+    weights: str = Field(
+        "imagenet",
+        description="imagenet, none, a file (.pth, .safetensors), or run:ID of an earlier run of this network",
+    )
+    freeze: str | tuple[str, ...] = Field(
+        "trunk",
+        description="what is not trained: trunk, none, upto:STAGE, or patterns of parameter names, as features.*",
+    )
+    cut: str | None = Field(None, description="stage after which the network is cut off")
+    pool: Pool = Field(
+        "own", description="how the trunk's output becomes a vector; own: as the network does, avg after a cut"
+    )
+    head: str = Field("linear", description="what is put on the trunk and trained: linear, or mlp:1024, mlp:4096,4096")
+    dropout: Share = Field(0.0, description="dropout before the last layer and after hidden fully connected ones")
+    batch_norm: bool = Field(False, description="batch norm in the head, and in hidden fully connected layers")
+    init: Init = Field("default", description="how new weights start")
+    channels: Literal[1, 3] = Field(3, description="1: the network sees grey, 3: colour")
+    size: int | None = Field(
+        None, ge=8, le=1024, description="side of the square that the network sees, pixels [its own]"
+    )
     resize: Resize = Field("crop", description="how an image becomes a square")
-    optimizer: Optimizer = Field("lbfgs", description="lbfgs solves the head to convergence; adam and sgd take epochs")
+    fc: tuple[Width, ...] | None = Field(None, description="mlp, cnn, vgg-small: widths of fully connected layers")
+    activation: Activation | None = Field(None, description="mlp, cnn, vgg-small: what follows a layer (default relu)")
+    widths: tuple[Width, ...] | None = Field(None, min_length=1, description="cnn: widths of the convolutions")
+    kernels: tuple[Width, ...] | None = Field(None, description="cnn: their kernels (default 5, then 3)")
+    strides: tuple[Width, ...] | None = Field(None, description="cnn: their strides (default 2, then 1)")
+    pools: tuple[Width, ...] | None = Field(None, description="cnn: max-pooling after each (default 1, at last 2)")
+    padding: int | None = Field(None, ge=0, description="cnn: padding of the convolutions (default 0)")
+    blocks: tuple[Annotated[tuple[Width, ...], Field(min_length=1)], ...] | None = Field(
+        None, min_length=1, description="vgg-small: widths of the convolutions of each block, as [[64,64],[128,128]]"
+    )
+    conv_norm: bool | None = Field(None, description="cnn, vgg-small: batch norm after every convolution")
+    norm_momentum: float | None = Field(None, ge=0, le=1, description="cnn, vgg-small: its momentum (default 0.1)")
+    norm_affine: bool | None = Field(None, description="cnn, vgg-small: whether it scales and shifts (default true)")
+    optimizer: Optimizer = Field(
+        "lbfgs",
+        description="lbfgs solves a linear head on a frozen trunk; adam, sgd take epochs; an option of one chooses it",
+    )
     regularisation: Literal["auto"] | NonNegativeFloat | None = Field(
         None, description="lbfgs: strength of the L2 penalty, or auto: chosen on validation"
     )
     epochs: int | None = Field(None, ge=1, description="adam, sgd: passes over the training images (default 10)")
     batch: int | None = Field(None, ge=1, description="adam, sgd: images a step (default 64)")
-    lr: float | None = Field(None, gt=0, description="adam, sgd: learning rate (default 0.001, 0.01)")
+    lr: float | None = Field(
+        None,
+        gt=0,
+        description="adam, sgd: learning rate (default 0.001, 0.01; a tenth where pretrained stages are trained)",
+    )
     momentum: float | None = Field(None, ge=0, description="sgd: momentum, under 1 (default 0.9)")
     weight_decay: float | None = Field(None, ge=0, description="adam, sgd: L2 penalty in the gradient (default 0)")
+    decay_norms: bool | None = Field(
+        None, description="adam, sgd: whether weight decay acts on biases and norms too (default true)"
+    )
+    layer_decay: float | None = Field(
+        None, gt=0, le=1, description="adam, sgd: factor on the rate for every stage further from the head (default 1)"
+    )
     seed: int | None = Field(None, ge=0, description="adam, sgd: seed of start and order (default 0)")
 
     def __init__(self, **options: Any) -> None:
-        refused = _refused(options)
-        applied = {name: value for name, value in options.items() if name not in refused}
+        given = {name: _plain_value(name, value) for name, value in options.items() if value is not None}
+        refused = _refused(given)
+        applied = {name: value for name, value in given.items() if name not in refused}
         try:
             super().__init__(**_completed(applied))
         except ValidationError as error:
@@ -66,6 +149,41 @@ class Recipe(BaseModel):
         if momentum is not None and momentum >= 1:
             raise ValueError("expected under 1, or the steps grow without bound")
         return momentum
+
+    @field_validator("head")
+    @classmethod
+    def _is_head(cls, head: str) -> str:
+        if not _HEAD.fullmatch(head):
+            raise ValueError("expected linear, or mlp: and widths, as mlp:1024 or mlp:4096,4096")
+        return head
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Recipe:
+        for name in _PER_CONVOLUTION:
+            values = getattr(self, name)
+            if values is not None and self.widths is not None and len(values) != len(self.widths):
+                raise ValueError(
+                    f"{name}: expected one number, or {len(self.widths)}, one for each of widths; found {len(values)}"
+                )
+        return self
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the head's hidden layers."""
+        return tuple(int(width) for width in self.head.partition(":")[2].split(",") if width)
+
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing but a plain linear head is trained."""
+        return not _beyond_solving(self.table())
+
+    @property
+    def own_options(self) -> dict[str, Any]:
+        """The options of a small network, or none."""
+        if self.model not in OWN_OPTIONS:
+            return {}
+        names = {*OWN_OPTIONS[self.model], *(_NORM if self.model != "mlp" else ())}
+        return {name: getattr(self, name) for name in (*sorted(names), "batch_norm", "dropout")}
 
     def table(self) -> dict[str, Any]:
         """The options that apply, as plain values."""
@@ -104,51 +222,128 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _as_number(value: Any) -> Any:
+def _plain_value(name: str, value: Any) -> Any:
+    """A value as TOML would give it, where a flag or a short notation gave a string or one number for many."""
+    if name == "regularisation" and isinstance(value, str):
+        return _as_number(value)
+    if name in ("freeze", "model", "weights", "cut", "head"):
+        return tuple(value) if isinstance(value, list) else value
+    if name in (*_PER_CONVOLUTION, "widths", "fc", "blocks") and isinstance(value, str):
+        depth = "[[" if name == "blocks" else "["
+        value = _parsed(value if value.strip().startswith(depth) else f"[{value}]")
+    if name in (*_PER_CONVOLUTION, "widths", "fc") and isinstance(value, int):
+        return (value,)
+    return value
+
+
+def _as_number(value: str) -> Any:
     """A number where a flag that also takes words holds one; everything else as it is."""
     try:
-        return float(value) if isinstance(value, str) else value
+        return float(value)
     except ValueError:
         return value
 
 
 def _toml_value(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _refused(options: Mapping[str, Any]) -> dict[str, str]:
-    """The options that the optimizer does not use, each with the sentence that refuses it."""
-    optimizer = options.get("optimizer", "lbfgs")
-    used = OPTIMIZER_OPTIONS.get(optimizer) if isinstance(optimizer, str) else None
-    if used is None:
-        return {}
-    every = {name for names in OPTIMIZER_OPTIONS.values() for name in names}
-    return {
-        name: f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(used))}"
-        for name in sorted(every - used.keys())
-        if options.get(name) is not None
-    }
+    """The options that the network or the optimizer does not use, each with the sentence that refuses it."""
+    model, optimizer = options.get("model", Recipe.model_fields["model"].default), _optimizer(options)
+    refused = {}
+    used = {name: {*options, *(_NORM if name != "mlp" else ())} for name, options in OWN_OPTIONS.items()}
+    for name in sorted({option for names in used.values() for option in names} & options.keys()):
+        if name not in used.get(model, ()):
+            users = " and ".join(model for model, names in used.items() if name in names)
+            refused[name] = f"{name}: {model!r} does not use it; it is an option of {users}"
+    if optimizer in OPTIMIZER_OPTIONS:
+        known = _optimizer_options(options)
+        every = {*TRUNK_OPTIONS, *(name for names in OPTIMIZER_OPTIONS.values() for name in names)}
+        for name in sorted((every - known.keys()) & options.keys()):
+            refused[name] = f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
+    if options.get("optimizer") == "lbfgs" and (why := _beyond_solving(options)):
+        refused["optimizer"] = f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or sgd"
+    return refused
+
+
+def _beyond_solving(options: Mapping[str, Any]) -> str:
+    """What of the recipe cannot be solved but only descended; empty when all can."""
+    if _freeze(options) != "trunk":
+        return f"a network with freeze = {_freeze(options)!r}"
+    if options.get("head", "linear") != "linear":
+        return f"the head {options['head']!r}"
+    if options.get("init", "default") != "default":
+        return f"new weights that start {options['init']}"
+    return "dropout" if options.get("dropout") else "batch norm" if options.get("batch_norm") else ""
+
+
+def _freeze(options: Mapping[str, Any]) -> Any:
+    """What is frozen: the trunk when it has weights from somewhere, unless the recipe says otherwise."""
+    return options.get("freeze", "none" if _weights(options) == "none" else "trunk")
+
+
+def _weights(options: Mapping[str, Any]) -> Any:
+    return options.get("weights", "none" if options.get("model") in OWN_OPTIONS else "imagenet")
+
+
+def _optimizer(options: Mapping[str, Any]) -> Any:
+    """The optimizer: the one that solves, where the head can be solved and nothing is said about steps."""
+    if "momentum" in options:
+        return options.get("optimizer", "sgd")
+    steps = _beyond_solving(options) or any(name in options for name in OPTIMIZER_OPTIONS["adam"])
+    return options.get("optimizer", "adam" if steps else "lbfgs")
+
+
+def _optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the recipe's optimizer with the values that stand in for them."""
+    optimizer = _optimizer(options)
+    known = dict(OPTIMIZER_OPTIONS[optimizer])
+    if optimizer != "lbfgs" and _beyond_solving(options):
+        known |= TRUNK_OPTIONS
+        if _freeze(options) != "trunk" and _weights(options) != "none":
+            known["lr"] *= FINE_TUNING
+    return known
 
 
 def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the optimizer's own values where none is given."""
-    optimizer = options.get("optimizer", "lbfgs")
-    stand_ins = OPTIMIZER_OPTIONS.get(optimizer, {}) if isinstance(optimizer, str) else {}
-    given = {name: value for name, value in options.items() if value is not None}
-    completed = {**stand_ins, **given}
-    if "regularisation" in completed:
-        completed["regularisation"] = _as_number(completed["regularisation"])
-    return completed
+    """The options with the network's and the optimizer's own values where none is given."""
+    model, optimizer = options.get("model"), _optimizer(options)
+    stand_ins = {"weights": _weights(options), "freeze": _freeze(options), "optimizer": optimizer}
+    if isinstance(optimizer, str) and optimizer in OPTIMIZER_OPTIONS:
+        stand_ins |= _optimizer_options(options)
+    if isinstance(model, str) and model in OWN_OPTIONS:
+        stand_ins |= {**OWN_OPTIONS[model], **(_NORM if model != "mlp" else {})}
+    completed = {**stand_ins, **options}
+    return {**completed, **_one_a_convolution(completed)} if model == "cnn" else completed
+
+
+def _one_a_convolution(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Kernels, strides and pools with one number for each of the widths of a `cnn`."""
+    widths = options["widths"]
+    count = len(widths) if isinstance(widths, tuple | list) else 0
+    own = {"kernels": (5, *(3,) * (count - 1)), "strides": (2, *(1,) * (count - 1)), "pools": (*(1,) * (count - 1), 2)}
+    return {
+        name: tuple(options[name]) * count if len(options[name]) == 1 else options[name] or own[name]
+        for name in _PER_CONVOLUTION
+        if isinstance(options[name], tuple | list)
+    }
 
 
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
-        name = str(item["loc"][0])
+        name = ".".join(str(part) for part in item["loc"][:1])
+        expected = str(item["msg"]).removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"{name}: there is no such option")
+        elif not name:
+            lines.append(expected)
         else:
-            expected = str(item["msg"]).removeprefix("Value error, ")
             lines.append(f"{name}: {expected[0].lower()}{expected[1:]}, found {item['input']!r}")
     return lines
 

@@ -22,8 +22,11 @@ from numpy.typing import NDArray
 
 from budwood.dataset import Dataset, load
 from budwood.errors import RunError
-from budwood.files import guarded, write_text
+from budwood.files import cache_folder, guarded, write_text
+from budwood.plan import plan_of
 from budwood.predictions import Predictions, load_predictions
+from budwood.recipe import Recipe
+from budwood.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -73,13 +76,12 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """The trained network, a plain module in evaluation mode; input as `run.json` says under `network`."""
-        from safetensors.torch import load_file
+        from budwood.surgery import loaded
 
-        from budwood.networks import network
-
-        module = network(self.record["network"]["name"]).build(len(self.classes))
-        module.load_state_dict(load_file(self.path / "weights.safetensors"))
-        return module.eval()
+        recipe = Recipe(**self.record["recipe"])
+        plan = plan_of(recipe, len(self.classes), cache_folder())
+        own = Weights("trained", self.path / "weights.safetensors", "")
+        return loaded(recipe, plan, len(self.classes), own)[0].module.eval()
 
 
 def open_run(path: str | Path, out: Path = Path("runs")) -> Run:

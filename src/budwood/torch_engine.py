@@ -1,12 +1,14 @@
-"""A frozen prefix through PyTorch: the reference, the export for other engines, and half precision on a GPU."""
+"""A network, or its frozen prefix, through PyTorch: the reference, the export for other engines, half precision."""
 
 from __future__ import annotations
 
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,41 +16,75 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from budwood.networks import Network, trunk
+from budwood.recipe import Recipe
+from budwood.stages import segment
+from budwood.surgery import grafted, loaded
+from budwood.weights import Weights
 
 Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+LUMA: Final = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), as Pillow has it
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a recipe's network: from the image to the end of the place `stop` (None: the logits)."""
+
+    recipe: Recipe
+    plan: Mapping[str, Any]
+    classes: int
+    weights: Weights
+    stop: str | None
 
 
 class FromPixels(nn.Module):
-    """A trunk with the preprocessing in front: uint8 pixels [n, size, size, 3] to outputs [n, features]."""
+    """A network with the preprocessing in front: takes uint8 pixels [n, size, size, 3].
+
+    `mean` and `std` have one value a channel that the network sees, for pixels of 0 to 1; one channel is grey.
+    """
 
     scale: Tensor
     shift: Tensor
+    luma: Tensor
 
-    def __init__(self, trunk: nn.Module, net: Network) -> None:
+    def __init__(self, network: nn.Module, plan: Mapping[str, Any]) -> None:
         super().__init__()
-        self.trunk = trunk
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (net.mean, net.std))
+        self.network = network
+        mean, std = (torch.tensor(plan[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
+        self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
+        self.grey = plan["channels"] == 1
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The trunk's outputs for pixels."""
-        outputs: Tensor = self.trunk(pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift)
-        return outputs
+        """The network's output for pixels."""
+        image = pixels.permute(0, 3, 1, 2).float()
+        if self.grey:
+            image = (image * self.luma).sum(dim=1, keepdim=True)
+        output: Tensor = self.network(image * self.scale + self.shift)
+        return output
 
 
-def export(net: Network, weights: Path, size: int, folder: Path) -> int:
-    """Write `trunk.onnx` and `trunk.safetensors` into a folder; the number of the trunk's parameters."""
-    module = trunk(net, weights)
-    (folder / "trunk.onnx").write_bytes(_onnx_graph(FromPixels(module, net).eval(), size))
-    (folder / "trunk.safetensors").write_bytes(save(module.state_dict()))
-    return sum(parameter.numel() for parameter in module.parameters())
+def export(part: Part, folder: Path) -> dict[str, Any]:
+    """Write a part's weights, and its graph where it can be exported, into a folder.
+
+    The files are `part.safetensors` and `part.onnx`. The result tells what was set aside of the weights file, and why
+    there is no graph if there is none.
+    """
+    made, aside = loaded(part.recipe, part.plan, part.classes, part.weights)
+    module = segment(made.staged, None, part.stop).eval()
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
+    (folder / "part.safetensors").write_bytes(save(state))
+    try:
+        graph = _onnx_graph(FromPixels(module, part.plan).eval(), part.plan["size"])
+    except Exception as error:  # an exporter fails in any way
+        return {"aside": aside, "no_graph": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
+    (folder / "part.onnx").write_bytes(graph)
+    return {"aside": aside, "no_graph": ""}
 
 
-def eager(net: Network, state: Path, device: str) -> Engine:
-    """The prefix in full precision, as PyTorch computes it: the reference."""
-    module = _module(net, state).to(device)
+def eager(part: Part, state: Path, device: str) -> Engine:
+    """A part in full precision, as PyTorch computes it: the reference."""
+    module = _module(part, state).to(device)
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -57,9 +93,9 @@ def eager(net: Network, state: Path, device: str) -> Engine:
     return run
 
 
-def half_cuda(net: Network, state: Path) -> Engine:
-    """The prefix in half precision and channels-last on a CUDA device."""
-    module = _module(net, state).to("cuda").to(memory_format=torch.channels_last)
+def half_cuda(part: Part, state: Path) -> Engine:
+    """A part in half precision and channels-last on a CUDA device."""
+    module = _module(part, state).to("cuda").to(memory_format=torch.channels_last)
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.autocast("cuda", torch.float16):
@@ -73,10 +109,11 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _module(net: Network, state: Path) -> nn.Module:
-    module = net.build(0)
+def _module(part: Part, state: Path) -> nn.Module:
+    made, _, _ = grafted(part.recipe, part.plan, part.classes)
+    module = segment(made.staged, None, part.stop)
     module.load_state_dict(load_file(state))
-    return FromPixels(module, net).eval()
+    return FromPixels(module, part.plan).eval()
 
 
 def _onnx_graph(module: nn.Module, size: int) -> bytes:

@@ -1,0 +1,166 @@
+"""Pixels of images, decoded once to uint8 at the size that a network needs, and kept for every run of that size."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.dataset import Samples
+from budwood.errors import DataError
+from budwood.files import is_full
+from budwood.images import BadImage, pixels
+from budwood.progress import Progress
+from budwood.recipe import Resize
+from budwood.store import Store
+
+SHARD: Final = 512  # images a file of a store
+FEWEST_AHEAD: Final = 32  # images
+AHEAD: Final = 128 * 2**20  # bytes of pixels that are decoded before they are needed
+PIXEL_LIMIT: Final = 20 * 2**30  # bytes of decoded pixels that the cache holds at most
+
+Pixels = NDArray[np.uint8]
+
+
+class Decoder:
+    """The pixels of images in order: decoded by threads ahead of their use, or read from the store of decoded pixels.
+
+    Decoding starts at once, so that it goes on while an engine is made.
+    """
+
+    def __init__(
+        self, samples: Samples, rows: Sequence[int], size: int, resize: Resize, cache: Path, progress: Progress
+    ) -> None:
+        self.samples, self._size, self._resize = samples, size, resize
+        self._store = pixel_store(size, resize, cache)
+        self.keeps = _room_for(len(rows) * size**2 * 3, cache, progress)
+        self._progress = progress
+        self._new: list[tuple[str, Pixels]] = []
+        self._upcoming = iter(rows)
+        self._ahead: deque[Future[tuple[Pixels, bool]]] = deque()
+        self._pool = ThreadPoolExecutor(processors())
+        self._most_ahead = max(FEWEST_AHEAD, AHEAD // (size**2 * 3))
+        self._look_ahead()
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def take(self, rows: Sequence[int]) -> Pixels:
+        """The pixels of the next rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
+        got = [self._ahead.popleft().result() for _ in rows]
+        self._look_ahead()
+        self._new += [(self.samples.ids[row], p) for row, (p, stored) in zip(rows, got, strict=True) if not stored]
+        return np.stack([p for p, _ in got])
+
+    def keep(self) -> None:
+        """Store the pixels that were decoded since the last call."""
+        if self.keeps and self._new:
+            ids, pictures = zip(*self._new, strict=True)
+            self.keeps = kept(self._store, ids, np.stack(pictures), self._progress)
+        self._new.clear()
+
+    def _look_ahead(self) -> None:
+        while len(self._ahead) < self._most_ahead and (row := next(self._upcoming, None)) is not None:
+            self._ahead.append(self._pool.submit(self._one, row))
+
+    def _one(self, row: int) -> tuple[Pixels, bool]:
+        known = self._store.row(self.samples.ids[row])
+        return (known, True) if known is not None else (decoded(self.samples, row, self._size, self._resize), False)
+
+
+class PixelRows:
+    """The pixels of images in any order, from the store of decoded pixels; what it lacks is decoded when asked for."""
+
+    def __init__(self, samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
+        self._samples, self._size, self._resize = samples, size, resize
+        _fill(samples, size, resize, cache, progress)
+        self._store = pixel_store(size, resize, cache)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def take(self, rows: NDArray[np.int64]) -> Pixels:
+        """The pixels of some rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
+        missing = [row for row in rows.tolist() if self._samples.ids[row] not in self._store]
+        if not missing:
+            return np.stack([self._one(row) for row in rows.tolist()])
+        with ThreadPoolExecutor(processors()) as pool:
+            return np.stack(list(pool.map(self._one, rows.tolist())))
+
+    def _one(self, row: int) -> Pixels:
+        known = self._store.row(self._samples.ids[row])
+        return known if known is not None else decoded(self._samples, row, self._size, self._resize)
+
+
+def pixel_store(size: int, resize: Resize, cache: Path) -> Store:
+    """The store of pixels of one size."""
+    return Store(cache / "pixels" / f"{size}-{resize}-bicubic", (size, size, 3), np.uint8)
+
+
+def decoded(samples: Samples, row: int, size: int, resize: Resize) -> Pixels:
+    """The pixels of one image, uint8 [size, size, 3]; raises `DataError` for a file that was changed."""
+    path = samples.root / samples.paths[row]
+    try:
+        return pixels(path, samples.ids[row], size, resize)
+    except BadImage as problem:
+        raise DataError(f"{path}: {problem.detail}.", "Scan the images again, then repeat the command.") from problem
+
+
+def kept(store: Store, ids: Sequence[str], values: NDArray[Any], progress: Progress) -> bool:
+    """Whether a shard was stored. A full disk costs the cache, not the result, and is said once."""
+    try:
+        store.add(ids, values)
+    except OSError as error:
+        reason = "the disk is full" if is_full(error) else str(error)
+        progress.note(f"The cache cannot be written ({reason}); going on without it.")
+        return False
+    return True
+
+
+def processors() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _fill(samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
+    """Decode into the store what it does not hold yet, where there is room."""
+    store = pixel_store(size, resize, cache)
+    rows = [row for row, id in enumerate(samples.ids) if id not in store]
+    if not rows:
+        return
+    with Decoder(samples, rows, size, resize, cache, progress) as decoder:
+        if not decoder.keeps:
+            return
+        with progress.bar("Decoding images", len(rows)) as step:
+            for start in range(0, len(rows), SHARD):
+                part = rows[start : start + SHARD]
+                for first in range(0, len(part), FEWEST_AHEAD):
+                    decoder.take(part[first : first + FEWEST_AHEAD])
+                    step(len(part[first : first + FEWEST_AHEAD]))
+                decoder.keep()
+                if not decoder.keeps:
+                    return
+
+
+def _room_for(wanted: int, cache: Path, progress: Progress) -> bool:
+    folder = cache / "pixels"
+    held = sum(file.stat().st_size for file in folder.rglob("*.npy")) if folder.is_dir() else 0
+    place = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(place).free
+    if held + wanted <= PIXEL_LIMIT and wanted < free // 2:
+        return True
+    progress.note(
+        f"Decoded pixels are not kept: they need {wanted / 2**30:.1f} GiB beside {held / 2**30:.1f} GiB "
+        f"(limit {PIXEL_LIMIT / 2**30:.0f} GiB, {free / 2**30:.1f} GiB free)."
+    )
+    return False

@@ -1,0 +1,104 @@
+"""The small networks of the studies: a perceptron, a plain convolutional network, a small VGG.
+
+Each is a plain `nn.Sequential` of named stages that ends in `head`, a place for the classifier. A family is one
+function here and one line in `FAMILIES`; its options are the recipe's.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from torch import nn
+
+Options = Mapping[str, Any]
+
+ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def mlp(channels: int, size: int, options: Options) -> nn.Sequential:
+    """A perceptron on raw pixels (study 3: 3072-4096-4096-N): stages flatten, fc1, fc2 ...
+
+    Options: `fc`, `activation`, `batch_norm`, `dropout`.
+    """
+    return _network(OrderedDict(), channels * size**2, options)
+
+
+def cnn(channels: int, size: int, options: Options) -> nn.Sequential:
+    """A plain convolutional network (study 3: 32/32/32/64): stages conv1 ..., flatten, fc1 ...
+
+    Options: `widths`, `kernels`, `strides`, `pools` (one each a convolution), `padding`, `conv_norm`, `norm_momentum`,
+    `norm_affine`, `fc`, `activation`, `batch_norm`, `dropout`. Raises ValueError when nothing is left of the image.
+    """
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    layers = zip(options["widths"], options["kernels"], options["strides"], options["pools"], strict=True)
+    for number, (width, kernel, stride, pool) in enumerate(layers, 1):
+        layer = _convolution(channels, width, kernel, stride, options["padding"], options)
+        stages[f"conv{number}"] = nn.Sequential(*layer, *([nn.MaxPool2d(pool)] if pool > 1 else []))
+        channels, size = width, ((size + 2 * options["padding"] - kernel) // stride + 1) // pool
+        if size < 1:
+            raise ValueError(f"nothing is left of the image after conv{number}")
+    return _network(stages, channels * size**2, options)
+
+
+def vgg_small(channels: int, size: int, options: Options) -> nn.Sequential:
+    """A small VGG (study 2, models A to C): blocks of 3 x 3 convolutions, each block halved by max-pooling.
+
+    Stages block1 ..., flatten, fc1 ... Options: `blocks` (widths of each block), `conv_norm`, `norm_momentum`,
+    `norm_affine`, `fc`, `activation`, `batch_norm`, `dropout`. Raises ValueError when nothing is left of the image.
+    """
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, widths in enumerate(options["blocks"], 1):
+        layers: list[nn.Module] = []
+        for width in widths:
+            layers += _convolution(channels, width, 3, 1, 1, options)
+            channels = width
+        stages[f"block{number}"] = nn.Sequential(*layers, nn.MaxPool2d(2))
+        size //= 2
+        if size < 1:
+            raise ValueError(f"nothing is left of the image after block{number}")
+    return _network(stages, channels * size**2, options)
+
+
+FAMILIES: Final[Mapping[str, Callable[[int, int, Options], nn.Sequential]]] = {
+    "cnn": cnn,
+    "mlp": mlp,
+    "vgg-small": vgg_small,
+}
+
+
+def dense(before: int, after: int, activation: str, batch_norm: bool, dropout: float) -> nn.Sequential:
+    """One hidden fully connected layer: linear, batch norm if asked for, activation, dropout if it is above 0."""
+    norm = [nn.BatchNorm1d(after)] if batch_norm else []
+    drop = [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(nn.Linear(before, after, bias=not batch_norm), *norm, ACTIVATIONS[activation](), *drop)
+
+
+def _convolution(before: int, after: int, kernel: int, stride: int, padding: int, options: Options) -> list[nn.Module]:
+    """A convolution, batch norm if asked for, activation."""
+    momentum, affine = options["norm_momentum"], options["norm_affine"]
+    norm = [nn.BatchNorm2d(after, momentum=momentum, affine=affine)] if options["conv_norm"] else []
+    layer = nn.Conv2d(before, after, kernel, stride, padding, bias=not norm)
+    return [layer, *norm, ACTIVATIONS[options["activation"]]()]
+
+
+def _network(stages: OrderedDict[str, nn.Module], features: int, options: Options) -> nn.Sequential:
+    """The stages, then the fully connected layers and the head's place, which gets `features` or the last width.
+
+    Dropout follows every fully connected layer but the last: there it is the head's.
+    """
+    stages["flatten"] = nn.Flatten()
+    for number, width in enumerate(options["fc"], 1):
+        dropout = options["dropout"] if number < len(options["fc"]) else 0.0
+        stages[f"fc{number}"] = dense(features, width, options["activation"], options["batch_norm"], dropout)
+        features = width
+    stages["head"] = nn.Linear(features, 1)
+    return nn.Sequential(stages)
