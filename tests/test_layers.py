@@ -40,6 +40,9 @@ ORDER = [
     "head",
     "solve",
     "descent",
+    "schedule",
+    "losses",
+    "augment",
     "fit",
     "predictions",
     "runs",
@@ -51,7 +54,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-WITH_TORCH = {"small_networks", "stages", "surgery", "torch_engine", "fit"}
+WITH_TORCH = {"small_networks", "stages", "surgery", "torch_engine", "losses", "augment", "fit"}
 
 
 def _imports(module: str) -> set[str]:

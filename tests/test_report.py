@@ -195,7 +195,10 @@ def test_the_recipe_in_words() -> None:
     assert "the strength of its L2 penalty is 0.1, chosen on the validation split" in words
     sgd = {**record["recipe"], "optimizer": "sgd", "epochs": 7, "batch": 32, "lr": 0.1}
     words = recipe_in_words({**record, "recipe": sgd, "selected": {"epoch": 3}})
-    assert "for 7 epochs of batches of 32 at a learning rate of 0.1; epoch 3 was kept" in words
+    assert (
+        "for 7 epochs of batches of 32 at a learning rate of 0.1; epoch 3 was kept, of the lowest validation loss"
+        in words
+    )
 
 
 def test_surgery_in_words() -> None:
@@ -219,7 +222,7 @@ def test_surgery_in_words() -> None:
     assert "cut off after blocks.4 (112 x 14 x 14, pooled by avg); it started from the weights of run 7" in words
     assert f"trained on birds. {aside} All its 9 parameters were trained." in words
     assert "A head of mlp:64 on 112 features was trained by gradient descent (Adam) for 1 epoch" in words
-    assert "together with what of the trunk was not frozen; epoch 1 was kept." in words
+    assert "together with what of the trunk was not frozen; epoch 1 was kept, of the lowest" in words
     history = [{"epoch": 1.0, "train_loss": 1, "val_loss": 1, "train_accuracy": 0.5, "val_accuracy": 0.5}]
     html = render_run(record, Evidence(history, evidence.pictures, evidence.confusion, evidence.reliability))
     assert "Frozen means" not in html

@@ -318,6 +318,25 @@ def test_a_patterns_own_dropout_is_frozen_with_it() -> None:
     assert modes["classifier.6"]
 
 
+@pytest.mark.parametrize(
+    ("freeze", "prefix"),
+    [
+        (["features.*"], "avgpool"),
+        (["features.*", "classifier.1.*"], "avgpool"),  # the dropout before it was not frozen
+        (["features.*", "classifier.[01].*", "classifier.0*"], None),
+        ("upto:classifier.1", "classifier.2"),
+        ("upto:classifier.3", "classifier.3"),
+        ("trunk", "trunk"),
+    ],
+)
+def test_what_is_computed_once_ends_before_an_active_dropout(freeze: Any, prefix: str | None) -> None:
+    if prefix is None:
+        with pytest.raises(RecipeError, match="matches no parameter"):
+            _plan(3, model="alexnet", freeze=freeze)
+    else:
+        assert _plan(3, model="alexnet", freeze=freeze)["prefix"] == prefix
+
+
 def test_the_optimizer_gets_only_what_is_trained_with_rates_by_stage() -> None:
     made, frozen, recipe = _parts(freeze="upto:layer2", layer_decay=0.5, lr=0.1, weight_decay=0.01, decay_norms=False)
     groups = parameter_groups(made.staged, frozen, recipe)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -12,18 +15,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from budwood.augment import augmented, drawn
 from budwood.errors import RecipeError
-from budwood.head import best_row
+from budwood.losses import blended, epoch_order, loss_of
+from budwood.metrics import cross_entropy, score
 from budwood.progress import Progress
 from budwood.recipe import Recipe
+from budwood.schedule import rate_factor
 from budwood.stages import segment
 from budwood.surgery import Grafted, frozen_parts, loaded, parameter_groups, set_modes
 from budwood.torch_engine import FromPixels, Part
 
 EVALUATED: Final = 64  # images a batch where nothing is learned
-OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
+OPTIMIZERS: Final[dict[str, Callable[[list[dict[str, Any]], Recipe], torch.optim.Optimizer]]] = {
+    "sgd": lambda groups, recipe: torch.optim.SGD(
+        groups, momentum=recipe.momentum or 0.0, nesterov=bool(recipe.nesterov)
+    ),
     "adam": lambda groups, recipe: torch.optim.Adam(groups),
-    "sgd": lambda groups, recipe: torch.optim.SGD(groups, momentum=recipe.momentum or 0.0),
+    "adamw": lambda groups, recipe: torch.optim.AdamW(groups),
+    "nadam": lambda groups, recipe: torch.optim.NAdam(groups),
+    "adamax": lambda groups, recipe: torch.optim.Adamax(groups),
+    "adagrad": lambda groups, recipe: torch.optim.Adagrad(groups),
+    "adadelta": lambda groups, recipe: torch.optim.Adadelta(groups),
+    "rmsprop": lambda groups, recipe: torch.optim.RMSprop(groups, momentum=recipe.momentum or 0.0),
 }
 
 
@@ -73,7 +87,7 @@ class Fitted:
 
 
 def fit(part: Part, train: Labelled, val: Labelled, progress: Progress) -> Fitted:
-    """Train a recipe's network; the epoch with the lowest validation loss is kept.
+    """Train a recipe's network; the epoch that validation prefers is kept.
 
     `part.stop` is the place of the frozen prefix whose outputs `train` and `val` hold; None when they hold pixels.
     Raises `RecipeError` when the loss is no longer a number.
@@ -81,45 +95,108 @@ def fit(part: Part, train: Labelled, val: Labelled, progress: Progress) -> Fitte
     recipe = part.recipe
     assert recipe.epochs
     assert recipe.batch
+    assert recipe.accumulate
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network, aside = loaded(recipe, part.plan, part.classes, part.weights)
     frozen = frozen_parts(network.staged, recipe.freeze)
-    module = (
-        FromPixels(network.module, part.plan) if part.stop is None else segment(network.staged, part.stop, None)
-    ).to(device)
     network.module.to(device)
+    pixels = part.stop is None
+    module = (FromPixels(network.module, part.plan) if pixels else segment(network.staged, part.stop, None)).to(device)
     optimizer = OPTIMIZERS[recipe.optimizer](parameter_groups(network.staged, frozen, recipe), recipe)
-    order = np.random.default_rng(recipe.seed)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    average = Average(trained, recipe.ema) if recipe.ema else None
+    loss_of_batch = loss_of(recipe, train.labels, part.classes, device)
+    random = np.random.default_rng(recipe.seed)
+    steps_an_epoch = -(-len(list(batches(np.arange(len(train.labels)), recipe.batch))) // recipe.accumulate)
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     best_logits = np.empty(0, np.float32)
-    with (
-        torch.random.fork_rng(),
-        progress.bar(f"Training {part.plan['name']}", recipe.epochs * len(train.labels)) as step,
-    ):
+    total = recipe.epochs * len(train.labels)
+    with torch.random.fork_rng(), progress.bar(f"Training {part.plan['name']}", total) as advance:
         torch.manual_seed(recipe.seed or 0)
         for epoch in range(1, recipe.epochs + 1):
             losses, right = 0.0, 0
             set_modes(network.module, frozen)
-            for rows in batches(order.permutation(len(train.labels)), recipe.batch):
-                inputs, labels = _on(train, rows, device)
-                logits = module(inputs)
-                loss = F.cross_entropy(logits, labels)
+            order = batches(epoch_order(recipe, train.labels, random), recipe.batch)
+            for step, group in enumerate(in_groups(order, recipe.accumulate), (epoch - 1) * steps_an_epoch):
+                factor = rate_factor(recipe, step, steps_an_epoch, [row["val_loss"] for row in history])
+                for param_group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    param_group["lr"] = rate * factor
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                images = sum(map(len, group))
+                for rows in group:
+                    inputs, labels = _on(train, rows, device)
+                    shares = F.one_hot(labels, part.classes).float()
+                    if recipe.augments:
+                        inputs = augmented(inputs.float(), drawn(recipe, len(rows), part.plan["size"], random), recipe)
+                        inputs, shares = blended(recipe, inputs, shares, random)
+                    logits = module(inputs)
+                    loss = loss_of_batch(logits, shares)
+                    (loss * (len(rows) / images)).backward()  # type: ignore[no-untyped-call]
+                    losses += float(loss.detach()) * len(rows)
+                    right += int((logits.argmax(dim=1) == labels).sum())
+                    if not math.isfinite(losses):
+                        raise _diverged(epoch, recipe)
+                    advance(len(rows))
+                if recipe.clip:
+                    nn.utils.clip_grad_norm_(trained, recipe.clip)
                 optimizer.step()
-                if not torch.isfinite(loss):
-                    raise _diverged(epoch, recipe)
-                losses += float(loss.detach()) * len(rows)
-                right += int((logits.argmax(dim=1) == labels).sum())
-                step(len(rows))
-            val_logits = logits_of(module, network, val, device)
-            history.append(_row(epoch, losses, right, len(train.labels), val_logits, val.labels))
-            if best_row(history) == epoch - 1:
-                best = {name: tensor.detach().cpu().clone() for name, tensor in network.module.state_dict().items()}
-                best_logits = val_logits
-    state = {name: tensor.numpy() for name, tensor in best.items()}
-    return Fitted(state, best_logits, tuple(history), {"epoch": best_row(history) + 1}, device, aside)
+                if average:
+                    average.update()
+            with average.in_place() if average else nullcontext():
+                val_logits = logits_of(module, network, val, device)
+                state = {name: tensor.detach().cpu().clone() for name, tensor in network.module.state_dict().items()}
+            row = {"epoch": float(epoch), "lr": rates[-1] * factor}
+            history.append(row | _figures(recipe, losses, right, len(train.labels), val_logits, val.labels))
+            kept = best_epoch(history, recipe)
+            if kept == epoch:
+                best, best_logits = state, val_logits
+            if recipe.patience and epoch - kept >= recipe.patience:
+                progress.note(f"Stopped after epoch {epoch}: none was better than epoch {kept} since.")
+                break
+    tensors = {name: tensor.numpy() for name, tensor in best.items()}
+    return Fitted(tensors, best_logits, tuple(history), {"epoch": best_epoch(history, recipe)}, device, aside)
+
+
+class Average:
+    """The exponential moving average of parameters (Polyak and Juditsky 1992), which may stand in for them."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self._parameters, self._decay = parameters, decay
+        self.values = [parameter.detach().clone() for parameter in parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average a step towards the parameters."""
+        for value, parameter in zip(self.values, self._parameters, strict=True):
+            value.lerp_(parameter, 1 - self._decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The average in the place of the parameters, for a block."""
+        held = [parameter.data for parameter in self._parameters]
+        for value, parameter in zip(self.values, self._parameters, strict=True):
+            parameter.data = value
+        try:
+            yield
+        finally:
+            for data, parameter in zip(held, self._parameters, strict=True):
+                parameter.data = data
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], recipe: Recipe) -> int:
+    """The epoch that validation prefers, from 1; the earliest of equals."""
+    chosen = recipe.select or "loss"
+    scores = [-row["val_loss"] if chosen == "loss" else row[f"val_{chosen}"] for row in history]
+    return scores.index(max(scores)) + 1
+
+
+def in_groups(items: Iterable[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Items in lists of `size`; the last may be shorter."""
+    source = iter(items)
+    while group := list(islice(source, size)):
+        yield group
 
 
 def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
@@ -147,18 +224,20 @@ def _on(split: Labelled, rows: NDArray[np.int64], device: str) -> tuple[Tensor, 
     return inputs.to(device), labels.to(device)
 
 
-def _row(
-    epoch: int, losses: float, right: int, n: int, val_logits: NDArray[np.float32], labels: NDArray[np.int32]
+def _figures(
+    recipe: Recipe, losses: float, right: int, n: int, val_logits: NDArray[np.float32], labels: NDArray[np.int32]
 ) -> dict[str, float]:
-    """A row of the history: training figures are means over the epoch's steps, validation's are after it."""
-    val = torch.from_numpy(val_logits)
-    return {
-        "epoch": float(epoch),
+    """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
+    chosen = recipe.select or "loss"
+    figures = {
         "train_loss": losses / n,
         "train_accuracy": right / n,
-        "val_loss": float(F.cross_entropy(val, torch.from_numpy(labels.astype(np.int64)))),
+        "val_loss": float(cross_entropy(labels, val_logits).mean()),
         "val_accuracy": float((val_logits.argmax(axis=1) == labels).mean()),
     }
+    return (
+        figures if chosen in ("loss", "accuracy") else {**figures, f"val_{chosen}": score(chosen, labels, val_logits)}
+    )
 
 
 def _diverged(epoch: int, recipe: Recipe) -> RecipeError:

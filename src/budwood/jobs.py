@@ -231,7 +231,7 @@ def _trained(
     """The network of a recipe, trained: a head alone on the trunk's outputs, or what is not frozen by PyTorch."""
     classes, both = len(data.classes), _joined(training, validation)
     stop = plan["prefix"]
-    prefix = prefix_of(recipe, plan, classes, weights, stop, cache) if stop else None
+    prefix = prefix_of(recipe, plan, classes, weights, stop, cache) if stop and not recipe.augments else None
     if prefix and too_large(prefix, len(both)):
         progress.note(f"The outputs of {stop} would take more memory than is set aside for them; they are not kept.")
         prefix = None

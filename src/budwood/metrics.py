@@ -34,6 +34,34 @@ def evaluate(labels: NDArray[np.int32], logits: NDArray[np.float32], classes: tu
     }
 
 
+def score(name: str, labels: NDArray[np.int32], logits: NDArray[np.float32]) -> float:
+    """One figure to select by, higher is better: accuracy, balanced_accuracy, macro_f1 or auroc.
+
+    Means are over the classes that the labels hold; the AUROC is that of each class against all others, from the ranks
+    of its probability (Hanley and McNeil 1982).
+    """
+    if name == "accuracy":
+        return float((logits.argmax(axis=1) == labels).mean())
+    present = np.unique(labels)
+    if name == "auroc":
+        return float(np.mean([_auroc(labels == c, probabilities(logits)[:, c]) for c in present]))
+    matrix = confusion(labels, logits)
+    hits, are, called = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    if name == "balanced_accuracy":
+        return float((hits[present] / are[present]).mean())
+    return float((2 * hits[present] / (are + called)[present]).mean())
+
+
+def _auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:
+    """The share of pairs of a positive and a negative that are in the right order; one half where there is no pair."""
+    _, rank, count = np.unique(chance, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - (count - 1) / 2
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    if not hits or not misses:
+        return 0.5
+    return float((middle[rank][positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
 def share(count: int, n: int) -> Metric:
     """A share with its Wilson 95 % interval."""
     if n == 0:

@@ -22,8 +22,17 @@ STAGES_SHOWN: Final = 16
 PAIRS_SHOWN: Final = 20
 OPTIMIZERS: Final = {
     "lbfgs": "solved to convergence (L-BFGS)",
-    "adam": "trained by gradient descent (Adam)",
-    "sgd": "trained by gradient descent (SGD)",
+    **{
+        name.lower(): f"trained by gradient descent ({name})"
+        for name in ("SGD", "Adam", "AdamW", "NAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
+    },
+}
+SELECTED: Final = {
+    "loss": "lowest validation loss",
+    "accuracy": "highest validation accuracy",
+    "balanced_accuracy": "highest balanced validation accuracy",
+    "macro_f1": "highest macro F1 on validation",
+    "auroc": "highest AUROC on validation",
 }
 RESIZES: Final = {
     "crop": "cropped to its middle square",
@@ -85,6 +94,7 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
         test_strip=Markup(_test_strip(record["test"])),
         counts_chart=Markup(_counts_chart(record["dataset"]["counts"], classes)),
         selected_on_val=len(evidence.history) > 1,
+        selected_by=SELECTED[record["recipe"].get("select", "loss")],
         curves=[Markup(svg) for svg in _curves(record, evidence.history)],
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
         by_class=weakest,
@@ -158,7 +168,8 @@ def _training_in_words(record: Mapping[str, Any]) -> str:
         epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
         how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {recipe['lr']:g}"
         together = ", together with what of the trunk was not frozen" if record["network"]["trunk_trained"] else ""
-        return f"{what}{how}{together}; epoch {chosen['epoch']} was kept"
+        selected = SELECTED[recipe.get("select", "loss")]
+        return f"{what}{how}{together}; epoch {chosen['epoch']} was kept, of the {selected}"
     auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}"
 

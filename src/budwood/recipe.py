@@ -25,20 +25,81 @@ from pydantic import (
 from budwood.errors import RecipeError, did_you_mean
 
 Resize = Literal["crop", "pad", "squash"]
-Optimizer = Literal["lbfgs", "adam", "sgd"]
+Optimizer = Literal["lbfgs", "sgd", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta", "rmsprop"]
+Schedule = Literal["constant", "step", "multistep", "cosine", "onecycle", "plateau"]
+Loss = Literal["cross_entropy", "focal"]
+Policy = Literal["none", "randaugment", "trivialaugment"]
+Fill = Literal["reflect", "border", "black"]
+Selection = Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
 Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
 Init = Literal["default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal"]
 Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-# What each optimizer uses, and the value that stands in when none is given.
+# What every optimizer that takes steps uses, and the value that stands in when none is given; None: nothing does.
+AUGMENTATIONS: Final[Mapping[str, Any]] = {
+    "flip": 0.0,
+    "flip_vertical": 0.0,
+    "rotation": 0.0,
+    "shift_x": 0.0,
+    "shift_y": 0.0,
+    "shear": 0.0,
+    "zoom": 0.0,
+    "crop_padding": 0,
+    "crop_scale": None,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "hue": 0.0,
+    "erase": 0.0,
+    "policy": "none",
+}
+_STEPS: Final[Mapping[str, Any]] = {
+    **AUGMENTATIONS,
+    "fill": None,
+    "epochs": 10,
+    "batch": 64,
+    "accumulate": 1,
+    "weight_decay": 0.0,
+    "clip": None,
+    "ema": None,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "loss": "cross_entropy",
+    "label_smoothing": 0.0,
+    "class_weights": False,
+    "balanced_sampling": False,
+    "logit_adjustment": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "select": "loss",
+    "patience": None,
+    "seed": 0,
+}
+# What each optimizer uses beside that. The rates are those of torch.optim, but a tenth for SGD's and Adadelta's kind.
 OPTIMIZER_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "lbfgs": {"regularisation": "auto"},
-    "adam": {"epochs": 10, "batch": 64, "lr": 1e-3, "weight_decay": 0.0, "seed": 0},
-    "sgd": {"epochs": 10, "batch": 64, "lr": 1e-2, "momentum": 0.9, "weight_decay": 0.0, "seed": 0},
+    "sgd": {**_STEPS, "lr": 1e-2, "momentum": 0.9, "nesterov": False},
+    "adam": {**_STEPS, "lr": 1e-3},
+    "adamw": {**_STEPS, "lr": 1e-3, "weight_decay": 1e-2},
+    "nadam": {**_STEPS, "lr": 2e-3},
+    "adamax": {**_STEPS, "lr": 2e-3},
+    "adagrad": {**_STEPS, "lr": 1e-2},
+    "adadelta": {**_STEPS, "lr": 1.0},
+    "rmsprop": {**_STEPS, "lr": 1e-2, "momentum": 0.0},
 }
-TRUNK_OPTIONS: Final = {"layer_decay": 1.0, "decay_norms": True}  # of a gradient optimizer that trains more than a head
+SCHEDULE_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "constant": {},
+    "step": {"schedule_every": 10, "schedule_factor": 0.1, "schedule_by": "epoch"},
+    "multistep": {"schedule_at": None, "schedule_factor": 0.1, "schedule_by": "epoch"},
+    "cosine": {"schedule_t_max": None, "schedule_by": "step"},
+    "onecycle": {},
+    "plateau": {"schedule_patience": 3, "schedule_factor": 0.1},
+}
+LOSS_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"cross_entropy": {}, "focal": {"focal_gamma": 2.0}}
+_FINER: Final = {name for table in (SCHEDULE_OPTIONS, LOSS_OPTIONS) for names in table.values() for name in names}
+TRUNK_OPTIONS: Final = {"layer_decay": 1.0, "decay_norms": True}  # of an optimizer that trains more than a linear head
 FINE_TUNING: Final = 0.1  # of an optimizer's own rate, where pretrained stages are trained
 
 # The options of the small networks; what depends on others is filled in by `_own_options`.
@@ -61,6 +122,9 @@ SURGERY: Final = frozenset(  # the options that decide how a network is built
     {"freeze", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size", *_NORM}
     | {name for options in OWN_OPTIONS.values() for name in options}
 )
+_MOVING: Final = ("rotation", "shift_x", "shift_y", "shear", "zoom", "crop_padding")
+_OF_PLAIN_STEPS: Final = ("epochs", "batch", "weight_decay", "seed")
+_LISTS: Final = ("kernels", "strides", "pools", "widths", "fc", "schedule_at")
 _PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
 _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
 
@@ -110,27 +174,71 @@ class Recipe(BaseModel):
     norm_affine: bool | None = Field(None, description="cnn, vgg-small: whether it scales and shifts (default true)")
     optimizer: Optimizer = Field(
         "lbfgs",
-        description="lbfgs solves a linear head on a frozen trunk; adam, sgd take epochs; an option of one chooses it",
+        description="lbfgs solves a linear head on a frozen trunk; the others take steps; adam where steps are needed",
     )
     regularisation: Literal["auto"] | NonNegativeFloat | None = Field(
         None, description="lbfgs: strength of the L2 penalty, or auto: chosen on validation"
     )
-    epochs: int | None = Field(None, ge=1, description="adam, sgd: passes over the training images (default 10)")
-    batch: int | None = Field(None, ge=1, description="adam, sgd: images a step (default 64)")
+    epochs: int | None = Field(None, ge=1, description="passes over the training images (default 10)")
+    batch: int | None = Field(None, ge=1, description="images a step (default 64)")
+    accumulate: int | None = Field(None, ge=1, description="batches whose gradients make one step (default 1)")
     lr: float | None = Field(
-        None,
-        gt=0,
-        description="adam, sgd: learning rate (default 0.001, 0.01; a tenth where pretrained stages are trained)",
+        None, gt=0, description="learning rate (default by optimizer; a tenth where pretrained stages are trained)"
     )
-    momentum: float | None = Field(None, ge=0, description="sgd: momentum, under 1 (default 0.9)")
-    weight_decay: float | None = Field(None, ge=0, description="adam, sgd: L2 penalty in the gradient (default 0)")
-    decay_norms: bool | None = Field(
-        None, description="adam, sgd: whether weight decay acts on biases and norms too (default true)"
-    )
+    momentum: float | None = Field(None, ge=0, description="sgd, rmsprop: momentum, under 1 (default 0.9, 0)")
+    nesterov: bool | None = Field(None, description="sgd: Nesterov's momentum (default false)")
+    weight_decay: float | None = Field(None, ge=0, description="L2 penalty; adamw: decoupled (default 0; adamw 0.01)")
+    decay_norms: bool | None = Field(None, description="whether weight decay acts on biases and norms (default true)")
     layer_decay: float | None = Field(
-        None, gt=0, le=1, description="adam, sgd: factor on the rate for every stage further from the head (default 1)"
+        None, gt=0, le=1, description="factor on the rate for every stage further from the head (default 1)"
     )
-    seed: int | None = Field(None, ge=0, description="adam, sgd: seed of start and order (default 0)")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of the average of weights that is evaluated and kept"
+    )
+    schedule: Schedule | None = Field(None, description="how the rate changes (default constant)")
+    warmup: float | None = Field(None, ge=0, description="epochs in which the rate grows to its own value (default 0)")
+    schedule_by: Literal["epoch", "step"] | None = Field(None, description="step, multistep, cosine: when it changes")
+    schedule_every: int | None = Field(None, ge=1, description="step: epochs between changes (default 10)")
+    schedule_at: tuple[Width, ...] | None = Field(None, min_length=1, description="multistep: epochs of the changes")
+    schedule_factor: float | None = Field(
+        None, gt=0, lt=1, description="step, multistep, plateau: factor of a change (default 0.1)"
+    )
+    schedule_t_max: float | None = Field(None, gt=0, description="cosine: epochs until the rate is 0 (default: all)")
+    schedule_patience: int | None = Field(
+        None, ge=0, description="plateau: epochs without a lower validation loss before a change (default 3)"
+    )
+    loss: Loss | None = Field(None, description="what is minimised (default cross_entropy)")
+    focal_gamma: float | None = Field(None, ge=0, description="focal: how much less sure answers count (default 2)")
+    label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread over all classes")
+    class_weights: bool | None = Field(None, description="whether rare classes weigh more in the loss")
+    balanced_sampling: bool | None = Field(None, description="whether an epoch draws every class equally often")
+    logit_adjustment: float | None = Field(
+        None, ge=0, description="strength of logit adjustment for imbalance (1 is full)"
+    )
+    mixup: float | None = Field(None, ge=0, description="alpha of mixup: pairs of images are blended (default 0: none)")
+    cutmix: float | None = Field(
+        None, ge=0, description="alpha of CutMix: a box of another image is put in (default 0)"
+    )
+    flip: float | None = Field(None, ge=0, le=1, description="chance that an image is mirrored left to right")
+    flip_vertical: float | None = Field(None, ge=0, le=1, description="chance that it is mirrored upside down")
+    rotation: float | None = Field(None, ge=0, le=180, description="largest rotation, degrees")
+    shift_x: float | None = Field(None, ge=0, lt=1, description="largest shift sideways, share of the width")
+    shift_y: float | None = Field(None, ge=0, lt=1, description="largest shift up or down, share of the height")
+    shear: float | None = Field(None, ge=0, lt=90, description="largest shear, degrees")
+    zoom: float | None = Field(None, ge=0, lt=1, description="largest zoom in or out, share of the size")
+    crop_padding: int | None = Field(None, ge=0, description="random crop after so many pixels of padding")
+    crop_scale: float | None = Field(None, gt=0, le=1, description="random resized crop: smallest share of the area")
+    brightness: float | None = Field(None, ge=0, le=1, description="largest change of brightness, share")
+    contrast: float | None = Field(None, ge=0, le=1, description="largest change of contrast, share")
+    saturation: float | None = Field(None, ge=0, le=1, description="largest change of saturation, share")
+    hue: float | None = Field(None, ge=0, le=0.5, description="largest change of hue, share of the colour circle")
+    erase: float | None = Field(None, ge=0, le=1, description="chance that a box of an image is erased")
+    policy: Policy | None = Field(None, description="a policy of random changes of all kinds (default none)")
+    fill: Fill | None = Field(None, description="what is beyond the edge of a moved image (default reflect)")
+    select: Selection | None = Field(None, description="validation metric by which the epoch is kept (default loss)")
+    patience: int | None = Field(None, ge=1, description="epochs without a better one after which training stops")
+    seed: int | None = Field(None, ge=0, description="seed of start and order (default 0)")
 
     def __init__(self, **options: Any) -> None:
         given = {name: _plain_value(name, value) for name, value in options.items() if value is not None}
@@ -165,6 +273,12 @@ class Recipe(BaseModel):
                 raise ValueError(
                     f"{name}: expected one number, or {len(self.widths)}, one for each of widths; found {len(values)}"
                 )
+        if self.fill and not any(getattr(self, name) for name in _MOVING):
+            raise ValueError(f"fill: expected one of {', '.join(_MOVING)} beside it, or nothing is moved")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: expected a momentum above 0")
+        if self.schedule == "multistep" and self.schedule_at is None:
+            raise ValueError("schedule_at: expected the epochs of the changes, as 10,15, for the schedule multistep")
         return self
 
     @property
@@ -174,8 +288,16 @@ class Recipe(BaseModel):
 
     @property
     def head_alone(self) -> bool:
-        """Whether nothing but a plain linear head is trained."""
-        return not _beyond_solving(self.table())
+        """Whether nothing but a plain linear head is trained, in a way that needs no PyTorch."""
+        plain = all(getattr(self, name) == value for name, value in _STEPS.items() if name not in _OF_PLAIN_STEPS)
+        descended = self.optimizer in ("adam", "sgd") and plain and not self.nesterov
+        return not _beyond_solving(self.table()) and (self.optimizer == "lbfgs" or descended)
+
+    @property
+    def augments(self) -> bool:
+        """Whether images are changed at random, anew in every epoch, before the network sees them."""
+        changed = any(getattr(self, name) not in (None, value) for name, value in AUGMENTATIONS.items())
+        return changed or bool(self.mixup or self.cutmix)
 
     @property
     def own_options(self) -> dict[str, Any]:
@@ -228,10 +350,10 @@ def _plain_value(name: str, value: Any) -> Any:
         return _as_number(value)
     if name in ("freeze", "model", "weights", "cut", "head"):
         return tuple(value) if isinstance(value, list) else value
-    if name in (*_PER_CONVOLUTION, "widths", "fc", "blocks") and isinstance(value, str):
+    if name in (*_LISTS, "blocks") and isinstance(value, str):
         depth = "[[" if name == "blocks" else "["
         value = _parsed(value if value.strip().startswith(depth) else f"[{value}]")
-    if name in (*_PER_CONVOLUTION, "widths", "fc") and isinstance(value, int):
+    if name in _LISTS and isinstance(value, int):
         return (value,)
     return value
 
@@ -263,12 +385,25 @@ def _refused(options: Mapping[str, Any]) -> dict[str, str]:
             refused[name] = f"{name}: {model!r} does not use it; it is an option of {users}"
     if optimizer in OPTIMIZER_OPTIONS:
         known = _optimizer_options(options)
-        every = {*TRUNK_OPTIONS, *(name for names in OPTIMIZER_OPTIONS.values() for name in names)}
+        every = {*TRUNK_OPTIONS, *(name for names in OPTIMIZER_OPTIONS.values() for name in names), *_FINER}
         for name in sorted((every - known.keys()) & options.keys()):
-            refused[name] = f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
+            refused[name] = _why_refused(name, optimizer, options, known)
     if options.get("optimizer") == "lbfgs" and (why := _beyond_solving(options)):
-        refused["optimizer"] = f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or sgd"
+        refused["optimizer"] = (
+            f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or another"
+        )
     return refused
+
+
+def _why_refused(name: str, optimizer: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """The sentence that refuses an option which the optimizer, the schedule or the loss does not use."""
+    if optimizer != "lbfgs" and name in _FINER:
+        chooser, table = ("loss", LOSS_OPTIONS) if name == "focal_gamma" else ("schedule", SCHEDULE_OPTIONS)
+        users = " and ".join(value for value, names in table.items() if name in names)
+        return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
+    if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
+        return f"{name}: a linear head alone does not use it; it is an option where more is trained"
+    return f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
 
 
 def _beyond_solving(options: Mapping[str, Any]) -> str:
@@ -295,7 +430,7 @@ def _optimizer(options: Mapping[str, Any]) -> Any:
     """The optimizer: the one that solves, where the head can be solved and nothing is said about steps."""
     if "momentum" in options:
         return options.get("optimizer", "sgd")
-    steps = _beyond_solving(options) or any(name in options for name in OPTIMIZER_OPTIONS["adam"])
+    steps = _beyond_solving(options) or any(name in options for name in (*OPTIMIZER_OPTIONS["adam"], *_FINER))
     return options.get("optimizer", "adam" if steps else "lbfgs")
 
 
@@ -303,7 +438,12 @@ def _optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the recipe's optimizer with the values that stand in for them."""
     optimizer = _optimizer(options)
     known = dict(OPTIMIZER_OPTIONS[optimizer])
-    if optimizer != "lbfgs" and _beyond_solving(options):
+    if optimizer == "lbfgs":
+        return known
+    known |= {name: options[name] for name in ("schedule", "loss") if name in options}
+    known |= SCHEDULE_OPTIONS.get(str(known["schedule"]), {})
+    known |= LOSS_OPTIONS.get(str(known["loss"]), {})
+    if _beyond_solving(options):
         known |= TRUNK_OPTIONS
         if _freeze(options) != "trunk" and _weights(options) != "none":
             known["lr"] *= FINE_TUNING

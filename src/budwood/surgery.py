@@ -38,6 +38,8 @@ from budwood.weights import Target, Weights, fitted, tensors
 
 CLASS_TOKENS: Final = ("cls_token", "class_token")
 NORMS: Final = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+ACTIVE: Final = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+DROPS_PATHS: Final = ("DropPath", "StochasticDepth")  # of timm, of torchvision
 STARTS: Final[Mapping[str, Callable[[torch.Tensor], Any]]] = {
     "xavier_uniform": nn.init.xavier_uniform_,
     "xavier_normal": nn.init.xavier_normal_,
@@ -223,7 +225,7 @@ def frozen_parts(network: Staged, freeze: str | Sequence[str]) -> Frozen:
     }
     if parameters.issuperset(every):
         raise RecipeError(f"freeze: {freeze!r} leaves nothing to train.", "Freeze less: trunk leaves the head.")
-    return Frozen(frozenset(parameters), frozenset(modules), _last_frozen(network, parameters))
+    return Frozen(frozenset(parameters), frozenset(modules), _last_frozen(network, parameters, modules))
 
 
 def set_modes(module: nn.Module, frozen: Frozen) -> None:
@@ -392,15 +394,25 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _last_frozen(network: Staged, parameters: set[str]) -> str | None:
-    """The last place up to which every parameter is frozen; None when the first parameters are trained."""
+def _last_frozen(network: Staged, parameters: set[str], modules: set[str]) -> str | None:
+    """The last place up to which nothing changes from step to step; None when that is so of no parameter.
+
+    Every parameter is frozen there, and so is whatever acts otherwise in training: dropout, statistics of a batch.
+    """
     found = None
+    active = {name for name, part in network.module.named_modules() if _is_active(part)} - modules
     for place in (*network.stages, TRUNK):
-        used = set(parameters_of(network, network.node(place)))
-        if not used <= parameters:
+        node = network.node(place)
+        used = set(parameters_of(network, node))
+        if not used <= parameters or active & set(modules_of(network, node)):
             break
         found = place if used else found
     return found
+
+
+def _is_active(part: nn.Module) -> bool:
+    """Whether a module gives other outputs in training than in evaluation."""
+    return isinstance(part, ACTIVE) or type(part).__name__ in DROPS_PATHS
 
 
 def _by_stage(network: Staged) -> list[list[str]]:

@@ -1,0 +1,69 @@
+"""How the learning rate changes: a factor on every group's rate, as a pure function of where training stands.
+
+Nothing is kept between steps, so a training that is resumed needs no state of its schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from budwood.recipe import Recipe
+
+ONE_CYCLE_RISE: Final = 0.3  # share of the steps in which one-cycle rises; Smith and Topin 2019 as torch.optim has it
+ONE_CYCLE_START: Final = 1 / 25
+ONE_CYCLE_END: Final = ONE_CYCLE_START / 1e4
+PLATEAU_THRESHOLD: Final = 1e-4  # relative fall of the validation loss that counts
+
+
+def rate_factor(recipe: Recipe, step: int, steps_an_epoch: int, val_losses: Sequence[float]) -> float:
+    """The factor on the learning rate for one step.
+
+    `step` counts optimizer steps from 0 over all epochs; `val_losses` has one value for every finished epoch.
+    """
+    assert recipe.epochs
+    warm = (recipe.warmup or 0.0) * steps_an_epoch
+    rise = min(1.0, (step + 1) / warm) if warm else 1.0
+    epoch = step / steps_an_epoch if recipe.schedule_by == "step" else step // steps_an_epoch
+    return rise * _schedule(recipe, step, epoch, recipe.epochs * steps_an_epoch, val_losses)
+
+
+def _schedule(recipe: Recipe, step: int, epoch: float, steps: int, val_losses: Sequence[float]) -> float:
+    factor = recipe.schedule_factor or 1.0
+    if recipe.schedule == "step":
+        return float(factor ** (epoch // (recipe.schedule_every or 1)))
+    if recipe.schedule == "multistep":
+        return float(factor ** sum(epoch >= at for at in recipe.schedule_at or ()))
+    if recipe.schedule == "cosine":
+        return (1 + math.cos(math.pi * epoch / (recipe.schedule_t_max or recipe.epochs or 1))) / 2
+    if recipe.schedule == "onecycle":
+        return _one_cycle(step, steps)
+    if recipe.schedule == "plateau":
+        return float(factor ** _plateaus(val_losses, recipe.schedule_patience or 0))
+    return 1.0
+
+
+def _one_cycle(step: int, steps: int) -> float:
+    """Up from a 25th and down to almost nothing, each along a cosine."""
+    peak = ONE_CYCLE_RISE * steps - 1
+    if step <= peak:
+        return _cosine(ONE_CYCLE_START, 1.0, step / peak)
+    return _cosine(1.0, ONE_CYCLE_END, (step - peak) / max(steps - 1 - peak, 1e-9))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _plateaus(losses: Sequence[float], patience: int) -> int:
+    """How often the loss had not fallen for more than `patience` epochs."""
+    best, bad, count = math.inf, 0, 0
+    for loss in losses:
+        if loss < best * (1 - PLATEAU_THRESHOLD):
+            best, bad = loss, 0
+        else:
+            bad += 1
+        if bad > patience:
+            count, bad = count + 1, 0
+    return count
