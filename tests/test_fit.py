@@ -158,6 +158,16 @@ def test_training_stops_when_nothing_better_comes() -> None:
     assert len(found.history) == int(found.selected["epoch"]) + 2 < 30
 
 
+def test_half_precision_is_said_and_close() -> None:
+    options: dict[str, Any] = {"epochs": 4, "batch": 8, "lr": 0.01}
+    whole, half = (
+        fit(_part(precision=p, **options), _split(64), _split(40, seed=1), Silent()) for p in ("auto", "bfloat16")
+    )
+    assert (whole.precision, half.precision) == ("float32", "bfloat16 (autocast)")
+    assert half.history != whole.history
+    assert half.history[-1]["val_accuracy"] > 0.9
+
+
 def test_the_rate_of_every_epoch_is_in_the_history() -> None:
     options: dict[str, Any] = {"schedule": "step", "schedule_every": 1, "schedule_factor": 0.5}
     found = fit(_part(epochs=3, batch=8, lr=0.01, **options), _split(16), _split(8, seed=1), Silent())

@@ -44,6 +44,9 @@ ORDER = [
     "losses",
     "augment",
     "fit",
+    "rates",
+    "sheet",
+    "training",
     "predictions",
     "runs",
     "answers",
@@ -54,7 +57,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-WITH_TORCH = {"small_networks", "stages", "surgery", "torch_engine", "losses", "augment", "fit"}
+WITH_TORCH = {"small_networks", "stages", "surgery", "torch_engine", "losses", "augment", "sheet", "fit", "rates"}
 
 
 def _imports(module: str) -> set[str]:

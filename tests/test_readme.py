@@ -31,7 +31,7 @@ def test_the_ten_lines_of_python(
 
 
 def test_every_command_is_in_the_table_and_every_file_in_the_map() -> None:
-    listed = set(re.findall(r"^\| `budwood (\w+)", README, re.MULTILINE))
+    listed = set(re.findall(r"^\| `budwood ([\w-]+)", README, re.MULTILINE))
     assert listed == set(app.commands)
     modules = {path.name for path in Path(budwood.__file__).parent.glob("*.py")}
     told = set(re.findall(r"`(\w+\.py)`", README))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from budwood.hygiene import Finding
     from budwood.plan import Plan
     from budwood.progress import Progress
+    from budwood.recipe import Recipe
     from budwood.runs import Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -163,6 +164,13 @@ def demo(out: Path, as_json: bool, debug: bool) -> None:
 @app.command("inspect")
 @_data
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the findings, with pictures, to a file.")
+@click.option(
+    "--augment",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Show an augmentation in the file; may be repeated.",
+)
 @_common
 def inspect_data(
     data: str,
@@ -170,6 +178,7 @@ def inspect_data(
     test: float | None,
     exclude: tuple[str, ...],
     html: Path | None,
+    settings: tuple[str, ...],
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -177,11 +186,15 @@ def inspect_data(
     from budwood import hygiene
     from budwood.dataset import scan
     from budwood.jobs import report_findings
+    from budwood.recipe import Recipe, parse_settings
 
+    if settings and html is None:
+        raise click.UsageError("--augment: the augmented images are shown in a file: name it with --html.")
+    recipe = Recipe(**parse_settings(settings)) if settings else None
     dataset = scan(data, val=val, test=test, exclude=exclude, progress=_progress())
     found = hygiene.findings(dataset)
     if html:
-        report_findings(dataset, found, html)
+        report_findings(dataset, found, html, recipe)
     if as_json:
         _print_json(
             {
@@ -222,10 +235,8 @@ def train(
     """Train a classifier on a frozen trunk and keep it with its evidence."""
     from budwood import jobs
     from budwood.dataset import scan
-    from budwood.recipe import Recipe, load_recipe, parse_settings
 
-    flags = {name: value for name, value in options.items() if value is not None}
-    made = Recipe(**{**(load_recipe(file) if file else {}), **parse_settings(settings), **flags})
+    made = _recipe(file, settings, _given(options))
     progress = _progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, progress=progress)
     finished = jobs.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress)
@@ -311,6 +322,52 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
         print(path)
 
 
+@app.command("lr-find", cls=RecipeCommand)
+@_data
+@click.option("--recipe", "file", type=click.Path(path_type=Path), help="TOML file with recipe options.")
+@click.option("-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe option; may be repeated.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also draw the curve into a file.")
+@_common
+def lr_find(
+    data: str,
+    val: float | None,
+    test: float | None,
+    exclude: tuple[str, ...],
+    file: Path | None,
+    settings: tuple[str, ...],
+    html: Path | None,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Try growing learning rates for a hundred steps and suggest one; nothing is kept of what is learned."""
+    from budwood import jobs
+    from budwood.dataset import scan
+    from budwood.files import guarded, write_text
+    from budwood.page import render_rates
+
+    made = _recipe(file, settings, {"optimizer": "adam", **_given(options)} if not file else _given(options))
+    if made.optimizer == "lbfgs":
+        raise click.UsageError("optimizer: lbfgs has no learning rate; choose another to look for one.")
+    progress = _progress()
+    dataset = scan(data, val=val, test=test, exclude=exclude, progress=progress)
+    curve = jobs.find_rate(dataset, made, progress=progress)
+    if html:
+        with guarded(html):
+            page = render_rates(dataset.name, made.model, curve.rates, curve.losses, curve.suggestion)
+            write_text(html, page)
+    if as_json:
+        _print_json({"suggestion": curve.suggestion, "rates": curve.rates, "losses": curve.losses})
+        return
+    print("rate      training loss")
+    for rate, loss in list(zip(curve.rates, curve.losses, strict=True))[::6]:
+        print(f"{rate:<9.1e} {loss:.3f}")
+    told = f"{curve.suggestion:.2g}" if curve.suggestion else "none: the loss fell at no rate"
+    print(f"Suggested: {told} (where the loss falls most steeply)")
+    if html:
+        print(f"Curve: {html}")
+
+
 @app.command(cls=SurgeryCommand)
 @click.argument("name", metavar="[NAME | PATTERN]", required=False)
 @click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Outputs of the new head.")
@@ -332,6 +389,17 @@ def models(name: str | None, classes: int, as_json: bool, debug: bool, **options
         _print_json({key: value for key, value in plan.items() if key != "origins"})
     else:
         _show_plan(plan, given)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _recipe(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> Recipe:
+    """The recipe of a file, of settings over it, and of flags over both."""
+    from budwood.recipe import Recipe, load_recipe, parse_settings
+
+    return Recipe(**{**(load_recipe(file) if file else {}), **parse_settings(settings), **flags})
 
 
 def metric_text(metric: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.schedule import rate_factor
 from budwood.stages import segment
-from budwood.surgery import Grafted, frozen_parts, loaded, parameter_groups, set_modes
+from budwood.surgery import Frozen, Grafted, frozen_parts, loaded, parameter_groups, set_modes
 from budwood.torch_engine import FromPixels, Part
 
 EVALUATED: Final = 64  # images a batch where nothing is learned
@@ -76,37 +76,33 @@ class Labelled:
 @dataclass(frozen=True)
 class Fitted:
     """A trained network: its tensors by name, the validation logits float32 [n, classes], one row of history an epoch,
-    the epoch that was kept, the device, and what was set aside of the weights."""
+    the epoch that was kept, the device, the precision of the steps, and what was set aside of the weights."""
 
     state: dict[str, NDArray[Any]]
     logits: NDArray[np.float32]
     history: tuple[dict[str, float], ...]
     selected: dict[str, float]
     device: str
+    precision: str
     aside: str
 
 
-def fit(part: Part, train: Labelled, val: Labelled, progress: Progress) -> Fitted:
+def fit(
+    part: Part, train: Labelled, val: Labelled, progress: Progress, start: Mapping[str, NDArray[Any]] | None = None
+) -> Fitted:
     """Train a recipe's network; the epoch that validation prefers is kept.
 
     `part.stop` is the place of the frozen prefix whose outputs `train` and `val` hold; None when they hold pixels.
-    Raises `RecipeError` when the loss is no longer a number.
+    `start` has the tensors to start from, where they are not the recipe's weights. Raises `RecipeError` when the loss
+    is no longer a number.
     """
     recipe = part.recipe
     assert recipe.epochs
     assert recipe.batch
     assert recipe.accumulate
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network, aside = loaded(recipe, part.plan, part.classes, part.weights)
-    frozen = frozen_parts(network.staged, recipe.freeze)
-    network.module.to(device)
-    pixels = part.stop is None
-    module = (FromPixels(network.module, part.plan) if pixels else segment(network.staged, part.stop, None)).to(device)
-    optimizer = OPTIMIZERS[recipe.optimizer](parameter_groups(network.staged, frozen, recipe), recipe)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    average = Average(trained, recipe.ema) if recipe.ema else None
-    loss_of_batch = loss_of(recipe, train.labels, part.classes, device)
+    model = ready(part, start)
+    average = Average(model.trained, recipe.ema) if recipe.ema else None
+    loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
     random = np.random.default_rng(recipe.seed)
     steps_an_epoch = -(-len(list(batches(np.arange(len(train.labels)), recipe.batch))) // recipe.accumulate)
     history: list[dict[str, float]] = []
@@ -117,21 +113,15 @@ def fit(part: Part, train: Labelled, val: Labelled, progress: Progress) -> Fitte
         torch.manual_seed(recipe.seed or 0)
         for epoch in range(1, recipe.epochs + 1):
             losses, right = 0.0, 0
-            set_modes(network.module, frozen)
+            set_modes(model.network.module, model.frozen)
             order = batches(epoch_order(recipe, train.labels, random), recipe.batch)
             for step, group in enumerate(in_groups(order, recipe.accumulate), (epoch - 1) * steps_an_epoch):
                 factor = rate_factor(recipe, step, steps_an_epoch, [row["val_loss"] for row in history])
-                for param_group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    param_group["lr"] = rate * factor
-                optimizer.zero_grad(set_to_none=True)
+                model.set_rates(factor)
+                model.optimizer.zero_grad(set_to_none=True)
                 images = sum(map(len, group))
                 for rows in group:
-                    inputs, labels = _on(train, rows, device)
-                    shares = F.one_hot(labels, part.classes).float()
-                    if recipe.augments:
-                        inputs = augmented(inputs.float(), drawn(recipe, len(rows), part.plan["size"], random), recipe)
-                        inputs, shares = blended(recipe, inputs, shares, random)
-                    logits = module(inputs)
+                    logits, shares, labels = seen(model, train, rows, random)
                     loss = loss_of_batch(logits, shares)
                     (loss * (len(rows) / images)).backward()  # type: ignore[no-untyped-call]
                     losses += float(loss.detach()) * len(rows)
@@ -140,14 +130,14 @@ def fit(part: Part, train: Labelled, val: Labelled, progress: Progress) -> Fitte
                         raise _diverged(epoch, recipe)
                     advance(len(rows))
                 if recipe.clip:
-                    nn.utils.clip_grad_norm_(trained, recipe.clip)
-                optimizer.step()
+                    nn.utils.clip_grad_norm_(model.trained, recipe.clip)
+                model.optimizer.step()
                 if average:
                     average.update()
             with average.in_place() if average else nullcontext():
-                val_logits = logits_of(module, network, val, device)
-                state = {name: tensor.detach().cpu().clone() for name, tensor in network.module.state_dict().items()}
-            row = {"epoch": float(epoch), "lr": rates[-1] * factor}
+                val_logits = logits_of(model, val)
+                state = {n: tensor.detach().cpu().clone() for n, tensor in model.network.module.state_dict().items()}
+            row = {"epoch": float(epoch), "lr": float(recipe.lr or 0.0) * factor}
             history.append(row | _figures(recipe, losses, right, len(train.labels), val_logits, val.labels))
             kept = best_epoch(history, recipe)
             if kept == epoch:
@@ -156,7 +146,69 @@ def fit(part: Part, train: Labelled, val: Labelled, progress: Progress) -> Fitte
                 progress.note(f"Stopped after epoch {epoch}: none was better than epoch {kept} since.")
                 break
     tensors = {name: tensor.numpy() for name, tensor in best.items()}
-    return Fitted(tensors, best_logits, tuple(history), {"epoch": best_epoch(history, recipe)}, device, aside)
+    selected: dict[str, float] = {"epoch": best_epoch(history, recipe)}
+    precision = "bfloat16 (autocast)" if model.halved else "float32"
+    return Fitted(tensors, best_logits, tuple(history), selected, model.device, precision, model.aside)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A network that is ready to be trained: `module` takes what the inputs hold, and shares its parts with `network`.
+
+    `rates` are those of the optimizer's groups before any schedule; `halved` says whether steps are in bfloat16.
+    """
+
+    part: Part
+    network: Grafted
+    frozen: Frozen
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    rates: tuple[float, ...]
+    device: str
+    halved: bool
+    aside: str
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the optimizer moves."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def set_rates(self, factor: float) -> None:
+        """Give every group its own rate times a factor."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+
+def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
+    """The network of a part with its weights, or with the tensors `start`, on the device, and its optimizer."""
+    recipe = part.recipe
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network, aside = loaded(recipe, part.plan, part.classes, part.weights)
+    if start is not None:
+        network.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in start.items()})
+    network.module.to(device).to(memory_format=torch.channels_last)
+    frozen = frozen_parts(network.staged, recipe.freeze)
+    rest = FromPixels(network.module, part.plan) if part.stop is None else segment(network.staged, part.stop, None)
+    optimizer = OPTIMIZERS[recipe.optimizer](parameter_groups(network.staged, frozen, recipe), recipe)
+    rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
+    able = device == "cuda" and torch.cuda.is_bf16_supported()
+    halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and able)
+    return Ready(part, network, frozen, rest.to(device), optimizer, rates, device, halved, aside)
+
+
+def seen(
+    model: Ready, split: Labelled, rows: NDArray[np.int64], random: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a network makes of a training batch: logits float32 [n, classes], target shares [n, classes], labels [n]."""
+    recipe, plan = model.part.recipe, model.part.plan
+    inputs, labels = _on(split, rows, model.device)
+    shares = F.one_hot(labels, model.part.classes).float()
+    if recipe.augments:
+        inputs = augmented(inputs.float(), drawn(recipe, len(rows), plan["size"], random), recipe)
+        inputs, shares = blended(recipe, inputs, shares, random)
+    with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
+        logits = model.module(inputs).float()
+    return logits, shares, labels
 
 
 class Average:
@@ -208,12 +260,12 @@ def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
         yield order[start:stop]
 
 
-def logits_of(module: nn.Module, network: Grafted, split: Labelled, device: str) -> NDArray[np.float32]:
-    """The logits of a whole split in evaluation mode, float32 [n, classes]."""
-    network.module.eval()
+def logits_of(model: Ready, split: Labelled) -> NDArray[np.float32]:
+    """The logits of a whole split in evaluation mode and full precision, float32 [n, classes]."""
+    model.network.module.eval()
     order = np.arange(len(split.labels))
     with torch.inference_mode():
-        found = [module(_on(split, rows, device)[0]).float().cpu().numpy() for rows in batches(order, EVALUATED)]
+        found = [model.module(_on(split, rows, model.device)[0]).cpu().numpy() for rows in batches(order, EVALUATED)]
     return np.concatenate(found)
 
 

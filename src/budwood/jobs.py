@@ -1,6 +1,6 @@
 """The whole jobs, each a sentence of calls: train, test, predict, report.
 
-scan -> findings -> seal -> frozen prefix -> head -> predictions -> metrics -> run -> report
+scan -> findings -> seal -> plan -> training -> predictions -> metrics -> run -> report
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -22,25 +21,28 @@ from numpy.typing import NDArray
 from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
-from budwood.decoding import PixelRows, processors
-from budwood.descent import descend_head
+from budwood.decoding import processors
 from budwood.errors import DataError, RunError, WeightsError
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
-from budwood.head import Head, Split, logits
+from budwood.head import logits
 from budwood.images import BadImage, examine
 from budwood.networks import Origin
 from budwood.page import Evidence, Pictures, render_findings, render_run
-from budwood.pictures import finding_thumbnails, run_pictures
+from budwood.pictures import data_uri, finding_thumbnails, jpeg, run_pictures
 from budwood.plan import Plan, plan_of
 from budwood.predictions import predictions_of
-from budwood.prefix import TRUNK, Outputs, outputs, part_state, prefix_of, set_aside, too_large
+from budwood.prefix import TRUNK, outputs, prefix_of
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
 from budwood.runs import Run, count_look, environment, hardware, new_id, now, open_run, save_history, save_record
+from budwood.training import Task, rate_search, trained
 from budwood.weights import Weights, file_weights, imagenet_weights, random_weights
 
 if TYPE_CHECKING:
-    from budwood.fit import Fitted
+    from budwood.rates import Curve
+
+SHEET: Final = "augmented.jpg"
+SEEN: Final = 224  # side in pixels of augmented images that no network has asked for
 
 
 class _Clock:
@@ -88,7 +90,8 @@ def train(
     with guarded(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
     with guarded(cache):
-        made = _trained(recipe, plan, weights, data, training, validation, cache, progress, clock)
+        task = Task(recipe, plan, weights, len(data.classes), training, validation, cache)
+        made = trained(task, progress, clock.lap)
 
     predictions = predictions_of(validation, made.logits)
     scores = metrics.evaluate(predictions.labels, predictions.logits, data.classes)
@@ -123,11 +126,25 @@ def train(
         sealed.save(folder / "dataset.parquet")
         _save_sealed(folder / "sealed.parquet", data.samples("test"))
         predictions.save(folder / "predictions-val.parquet")
+        if recipe.augments:
+            write_bytes(folder / SHEET, _sheet(recipe, training, plan["size"]))
         clock.lap("save")
         record["timings"] = clock.total()
         save_record(folder, record)
         write_text(folder / "report.html", _rendered(Run(folder, record)))
     return Run(Path(out) / str(record["id"]), record)
+
+
+def find_rate(data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None) -> Curve:
+    """The loss of a recipe's network while its learning rate grows; nothing is kept of what it learns."""
+    cache, progress = cache or cache_folder(), progress or Silent()
+    plan = plan_of(recipe, len(data.classes), cache)
+    sealed = data.sealed()
+    training, validation = sealed.samples("train"), sealed.samples("val")
+    _refuse_empty(data, training, validation)
+    weights, _ = _weights(recipe, plan, Path("runs"), cache, progress)
+    with guarded(cache):
+        return rate_search(Task(recipe, plan, weights, len(data.classes), training, validation, cache), progress)
 
 
 def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress | None = None) -> Run:
@@ -195,111 +212,20 @@ def report(run: Run | str | Path) -> Run:
     return run
 
 
-def report_findings(data: Dataset, found: Sequence[hygiene.Finding], path: Path) -> None:
-    """Write the findings about a data set, with pictures, as one HTML file."""
+def report_findings(
+    data: Dataset, found: Sequence[hygiene.Finding], path: Path, augmentation: Recipe | None = None
+) -> None:
+    """Write the findings about a data set, with pictures, as one HTML file.
+
+    With a recipe that augments, the file also shows what it makes of training images.
+    """
     records = [finding.record() for finding in found]
     about = {**_about(data), "source": data.source, "n": len(data), "findings": records}
     with guarded(path):
-        write_text(path, render_findings(about, Pictures(finding_thumbnails(data.root, records))))
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What training gives, however it was done: the record of a run takes it as it is."""
-
-    trained: str
-    state: dict[str, NDArray[Any]]
-    logits: NDArray[np.float32]
-    history: tuple[dict[str, float], ...]
-    selected: dict[str, float]
-    choices: dict[str, Any]
-    prefix: dict[str, Any]
-    aside: str
-
-
-def _trained(
-    recipe: Recipe,
-    plan: Plan,
-    weights: Weights,
-    data: Dataset,
-    training: Samples,
-    validation: Samples,
-    cache: Path,
-    progress: Progress,
-    clock: _Clock,
-) -> _Made:
-    """The network of a recipe, trained: a head alone on the trunk's outputs, or what is not frozen by PyTorch."""
-    classes, both = len(data.classes), _joined(training, validation)
-    stop = plan["prefix"]
-    prefix = prefix_of(recipe, plan, classes, weights, stop, cache) if stop and not recipe.augments else None
-    if prefix and too_large(prefix, len(both)):
-        progress.note(f"The outputs of {stop} would take more memory than is set aside for them; they are not kept.")
-        prefix = None
-    features = outputs(prefix, both, progress) if prefix else None
-    clock.lap("prefix")
-    if prefix and features and recipe.head_alone and stop == TRUNK:
-        fit, held_out = _halves(features.values, training, validation)
-        head = _fit_head(fit, held_out, classes, recipe, progress)
-        clock.lap("head")
-        path = plan["head"]
-        state = {**part_state(prefix), f"{path}.weight": head.weight, f"{path}.bias": head.bias}
-        told = logits(held_out.outputs, head.weight, head.bias)
-        return _Made(
-            "head",
-            state,
-            told,
-            head.history,
-            head.selected,
-            _choices(features),
-            _counted(features, stop),
-            set_aside(prefix),
-        )
-    made = _fit_network(recipe, plan, weights, features, training, validation, classes, cache, progress)
-    clock.lap("train")
-    choices = _choices(features) if features else {"engine": "PyTorch for the whole network"}
-    choices |= {"device": made.device, "training": f"PyTorch {version('torch')}", "threads": processors()}
-    counted = _counted(features, stop) if features else {"stage": None, "computed": 0, "reused": 0}
-    return _Made("network", made.state, made.logits, made.history, made.selected, choices, counted, made.aside)
-
-
-def _fit_network(
-    recipe: Recipe,
-    plan: Plan,
-    weights: Weights,
-    features: Outputs | None,
-    training: Samples,
-    validation: Samples,
-    classes: int,
-    cache: Path,
-    progress: Progress,
-) -> Fitted:
-    """What is not frozen, trained on the frozen prefix's outputs, or on pixels where nothing is kept."""
-    from budwood.fit import Held, Labelled, fit
-    from budwood.torch_engine import Part
-
-    part = Part(recipe, plan, classes, weights, plan["prefix"] if features else None)
-    if features:
-        first, second = _halves(features.values, training, validation)
-        train, val = Labelled(Held(first.outputs), first.labels), Labelled(Held(second.outputs), second.labels)
-    else:
-        sides = (PixelRows(part, plan["size"], recipe.resize, cache, progress) for part in (training, validation))
-        train, val = (Labelled(rows, of.labels) for rows, of in zip(sides, (training, validation), strict=True))
-    return fit(part, train, val, progress)
-
-
-def _halves(values: NDArray[np.float32], training: Samples, validation: Samples) -> tuple[Split, Split]:
-    """Outputs of both splits, apart and with their labels."""
-    n = len(training)
-    return Split(values[:n], training.labels), Split(values[n:], validation.labels)
-
-
-def _fit_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
-    """The head that the recipe asks for; SciPy, slow to load, is imported only where it solves one."""
-    if recipe.optimizer == "lbfgs":
-        from budwood.solve import solve_head
-
-        return solve_head(train, val, classes, recipe, progress)
-    return descend_head(train, val, classes, recipe, progress)
+        thumbnails = finding_thumbnails(data.root, records)
+        sheet = _sheet(augmentation, data.samples("train"), augmentation.size or SEEN) if augmentation else None
+        pictures = Pictures(thumbnails, augmented=data_uri(sheet) if sheet else None)
+        write_text(path, render_findings(about, pictures))
 
 
 def _weights(recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progress) -> tuple[Weights, Run | None]:
@@ -353,11 +279,20 @@ def _answers(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDA
     return outputs(prefix_of(recipe, plan, len(run.classes), own, None, cache), samples, progress).values
 
 
+def _sheet(recipe: Recipe, training: Samples, size: int) -> bytes:
+    """The contact sheet of a recipe's augmentation; torch is loaded only where there is one."""
+    from budwood.sheet import contact_sheet
+
+    return jpeg(contact_sheet(recipe, training, size))
+
+
 def _rendered(run: Run) -> str:
     predictions = run.predictions("val")
+    sheet = run.path / SHEET
+    augmented = data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
         history=run.history(),
-        pictures=run_pictures(run.record, predictions),
+        pictures=replace(run_pictures(run.record, predictions), augmented=augmented),
         confusion=metrics.confusion(predictions.labels, predictions.logits).tolist(),
         reliability=metrics.reliability(predictions.labels, predictions.logits),
     )
@@ -390,15 +325,6 @@ def _refuse_empty(data: Dataset, training: Samples, validation: Samples) -> None
         )
 
 
-def _joined(first: Samples, second: Samples) -> Samples:
-    return Samples(
-        first.root,
-        first.ids + second.ids,
-        first.paths + second.paths,
-        np.concatenate([first.labels, second.labels]),
-    )
-
-
 def _about(data: Dataset) -> dict[str, Any]:
     return {
         "fingerprint": data.fingerprint,
@@ -417,19 +343,6 @@ def _about_network(plan: Plan, weights: Weights, aside: str) -> dict[str, Any]:
         "weights": {**weights.record(), "set_aside": aside},
         "trunk_trained": any(row["trainable"] for row in trunk),
     }
-
-
-def _choices(features: Outputs) -> dict[str, Any]:
-    return {
-        "device": "cuda" if "CUDA" in features.engine else "cpu",
-        "engine": features.engine,
-        "engine_check": features.agreement,
-        "threads": processors(),
-    }
-
-
-def _counted(features: Outputs, stage: str) -> dict[str, Any]:
-    return {"stage": stage, "computed": features.computed, "reused": features.reused}
 
 
 def _save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:

@@ -44,6 +44,7 @@ STEPS: Final = {
     "scan": "Scanning the data",
     "prefix": "Frozen part of the network",
     "head": "Training the head",
+    "rate": "Looking for a learning rate",
     "train": "Training the network",
     "evaluate": "Scoring",
     "report": "Writing the report",
@@ -65,11 +66,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a report: thumbnails of findings by relative path (data URIs) and the two galleries."""
+    """The pictures of a report: thumbnails of findings by relative path (data URIs), the two galleries, and the contact
+    sheet of augmented images as a data URI."""
 
     thumbnails: Mapping[str, str] = field(default_factory=dict)
     mistakes: Sequence[Shown] = ()
     hits: Sequence[Shown] = ()
+    augmented: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,18 @@ def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
     return html
 
 
+def render_rates(
+    name: str, model: str, rates: Sequence[float], losses: Sequence[float], suggestion: float | None
+) -> str:
+    """The curve of a learning-rate finder, as HTML: losses in nats at rising rates, and the rate that is suggested."""
+    series = [Series("loss", list(zip(rates, losses, strict=True)))]
+    chart = line_chart(
+        "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
+    )
+    html: str = _template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
+    return html
+
+
 def recipe_in_words(record: Mapping[str, Any]) -> str:
     """What was asked, in plain sentences."""
     recipe, network = record["recipe"], record["network"]
@@ -164,14 +179,27 @@ def _training_in_words(record: Mapping[str, Any]) -> str:
     recipe, chosen = record["recipe"], record["selected"]
     what = f"A {'linear head' if recipe['head'] == 'linear' else 'head of ' + recipe['head']}"
     what = f"{what} on {record['network']['features']:,} features was {OPTIMIZERS[recipe['optimizer']]}"
+    if "phases" in recipe:
+        return f"{what} in {len(recipe['phases'])} phases{_phases_in_words(recipe)}; epoch {chosen['epoch']} was kept"
     if "epoch" in chosen:
         epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
-        how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {recipe['lr']:g}"
+        rate = record["choices"].get("lr", recipe["lr"])
+        how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {rate:g}"
+        how += " (found by a trial)" if recipe["lr"] == "auto" else ""
         together = ", together with what of the trunk was not frozen" if record["network"]["trunk_trained"] else ""
         selected = SELECTED[recipe.get("select", "loss")]
         return f"{what}{how}{together}; epoch {chosen['epoch']} was kept, of the {selected}"
     auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}"
+
+
+def _phases_in_words(recipe: Mapping[str, Any]) -> str:
+    told = [
+        f"{'nothing' if phase['freeze'] == 'none' else phase['freeze']} frozen "
+        f"for {phase['epochs']} epochs at a rate of {phase['lr']:g}"
+        for phase in recipe["phases"]
+    ]
+    return f" of batches of {recipe['batch']}: {', then '.join(told)}"
 
 
 def _template(name: str) -> Any:

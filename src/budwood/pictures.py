@@ -50,9 +50,19 @@ def thumbnail(path: Path) -> str | None:
     except BadImage:
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return data_uri(jpeg(image))
+
+
+def data_uri(image: bytes) -> str:
+    """The bytes of a JPEG file as a data URI."""
+    return f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """A picture as the bytes of a JPEG file."""
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+    image.save(out, "JPEG", quality=85)
+    return out.getvalue()
 
 
 def _shown(root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]) -> tuple[Shown, ...]:

@@ -29,6 +29,7 @@ Optimizer = Literal["lbfgs", "sgd", "adam", "adamw", "nadam", "adamax", "adagrad
 Schedule = Literal["constant", "step", "multistep", "cosine", "onecycle", "plateau"]
 Loss = Literal["cross_entropy", "focal"]
 Policy = Literal["none", "randaugment", "trivialaugment"]
+Precision = Literal["auto", "float32", "bfloat16"]
 Fill = Literal["reflect", "border", "black"]
 Selection = Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
 Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
@@ -74,7 +75,9 @@ _STEPS: Final[Mapping[str, Any]] = {
     "mixup": 0.0,
     "cutmix": 0.0,
     "select": "loss",
+    "phases": None,
     "patience": None,
+    "precision": "auto",
     "seed": 0,
 }
 # What each optimizer uses beside that. The rates are those of torch.optim, but a tenth for SGD's and Adadelta's kind.
@@ -129,6 +132,16 @@ _PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
 _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
 
 
+class Phase(BaseModel):
+    """A part of training with its own frozen stages, length in epochs and learning rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    freeze: str | tuple[str, ...]
+    epochs: int = Field(ge=1)
+    lr: float = Field(gt=0)
+
+
 class Recipe(BaseModel):
     """How a classifier is made. What is not given is filled in on construction; values are final.
 
@@ -180,10 +193,18 @@ class Recipe(BaseModel):
         None, description="lbfgs: strength of the L2 penalty, or auto: chosen on validation"
     )
     epochs: int | None = Field(None, ge=1, description="passes over the training images (default 10)")
+    phases: tuple[Phase, ...] | None = Field(
+        None,
+        min_length=2,
+        description="train in turns, each with its own freeze, epochs and lr, as "
+        '[{freeze="trunk",epochs=5,lr=1e-3},{freeze="none",epochs=9,lr=1e-4}]',
+    )
     batch: int | None = Field(None, ge=1, description="images a step (default 64)")
     accumulate: int | None = Field(None, ge=1, description="batches whose gradients make one step (default 1)")
-    lr: float | None = Field(
-        None, gt=0, description="learning rate (default by optimizer; a tenth where pretrained stages are trained)"
+    lr: Literal["auto"] | Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="learning rate, or auto: found by a trial (default by optimizer; "
+        "a tenth where pretrained stages are trained)",
     )
     momentum: float | None = Field(None, ge=0, description="sgd, rmsprop: momentum, under 1 (default 0.9, 0)")
     nesterov: bool | None = Field(None, description="sgd: Nesterov's momentum (default false)")
@@ -238,6 +259,9 @@ class Recipe(BaseModel):
     fill: Fill | None = Field(None, description="what is beyond the edge of a moved image (default reflect)")
     select: Selection | None = Field(None, description="validation metric by which the epoch is kept (default loss)")
     patience: int | None = Field(None, ge=1, description="epochs without a better one after which training stops")
+    precision: Precision | None = Field(
+        None, description="of the training steps; auto: bfloat16 on a GPU that has it, else float32 (default auto)"
+    )
     seed: int | None = Field(None, ge=0, description="seed of start and order (default 0)")
 
     def __init__(self, **options: Any) -> None:
@@ -291,7 +315,7 @@ class Recipe(BaseModel):
         """Whether nothing but a plain linear head is trained, in a way that needs no PyTorch."""
         plain = all(getattr(self, name) == value for name, value in _STEPS.items() if name not in _OF_PLAIN_STEPS)
         descended = self.optimizer in ("adam", "sgd") and plain and not self.nesterov
-        return not _beyond_solving(self.table()) and (self.optimizer == "lbfgs" or descended)
+        return not _beyond_solving(self.table()) and self.lr != "auto" and (self.optimizer == "lbfgs" or descended)
 
     @property
     def augments(self) -> bool:
@@ -309,7 +333,12 @@ class Recipe(BaseModel):
 
     def table(self) -> dict[str, Any]:
         """The options that apply, as plain values."""
-        return {name: value for name, value in self.model_dump().items() if value is not None}
+        held = {name: value for name, value in self.model_dump().items() if value is not None}
+        return {name: value for name, value in held.items() if not (self.phases and name in Phase.model_fields)}
+
+    def in_phases(self) -> list[Recipe]:
+        """The recipes of the phases, each without any."""
+        return [self.model_copy(update={"phases": None, **phase.model_dump()}) for phase in self.phases or ()]
 
     def toml(self) -> str:
         """The recipe as a TOML table that `load_recipe` reads back to an equal recipe."""
@@ -346,7 +375,7 @@ def _parsed(text: str) -> Any:
 
 def _plain_value(name: str, value: Any) -> Any:
     """A value as TOML would give it, where a flag or a short notation gave a string or one number for many."""
-    if name == "regularisation" and isinstance(value, str):
+    if name in ("regularisation", "lr") and isinstance(value, str):
         return _as_number(value)
     if name in ("freeze", "model", "weights", "cut", "head"):
         return tuple(value) if isinstance(value, list) else value
@@ -355,6 +384,8 @@ def _plain_value(name: str, value: Any) -> Any:
         value = _parsed(value if value.strip().startswith(depth) else f"[{value}]")
     if name in _LISTS and isinstance(value, int):
         return (value,)
+    if name == "phases" and isinstance(value, str):
+        return _parsed(value)
     return value
 
 
@@ -367,6 +398,8 @@ def _as_number(value: str) -> Any:
 
 
 def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_toml_value(part)}' for key, part in value.items())} }}"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
@@ -388,6 +421,9 @@ def _refused(options: Mapping[str, Any]) -> dict[str, str]:
         every = {*TRUNK_OPTIONS, *(name for names in OPTIMIZER_OPTIONS.values() for name in names), *_FINER}
         for name in sorted((every - known.keys()) & options.keys()):
             refused[name] = _why_refused(name, optimizer, options, known)
+    if options.get("phases"):
+        own = {name: f"{name}: every phase has its own" for name in Phase.model_fields if name in options}
+        refused |= own
     if options.get("optimizer") == "lbfgs" and (why := _beyond_solving(options)):
         refused["optimizer"] = (
             f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or another"
@@ -408,6 +444,8 @@ def _why_refused(name: str, optimizer: str, options: Mapping[str, Any], known: M
 
 def _beyond_solving(options: Mapping[str, Any]) -> str:
     """What of the recipe cannot be solved but only descended; empty when all can."""
+    if options.get("phases"):
+        return "a training in phases"
     if _freeze(options) != "trunk":
         return f"a network with freeze = {_freeze(options)!r}"
     if options.get("head", "linear") != "linear":
@@ -459,6 +497,9 @@ def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model, str) and model in OWN_OPTIONS:
         stand_ins |= {**OWN_OPTIONS[model], **(_NORM if model != "mlp" else {})}
     completed = {**stand_ins, **options}
+    last = phases[-1] if isinstance(phases := options.get("phases"), list | tuple) and phases else None
+    if isinstance(last, Mapping):
+        completed |= {name: last[name] for name in ("freeze", "lr") if name in last} | {"epochs": None}
     return {**completed, **_one_a_convolution(completed)} if model == "cnn" else completed
 
 

@@ -244,7 +244,7 @@ def parameter_groups(network: Staged, frozen: Frozen, recipe: Recipe) -> list[di
     The head has the recipe's rate; each stage before it that of the next times `layer_decay`. Biases and the parameters
     of norms have no weight decay when `decay_norms` is false.
     """
-    decay, rate = recipe.layer_decay or 1.0, recipe.lr or 0.0
+    decay, rate = recipe.layer_decay or 1.0, float(recipe.lr or 0.0)
     named = dict(network.module.named_parameters())
     norms = {
         id(parameter)

@@ -1,0 +1,238 @@
+"""A recipe and two splits to a trained network, the shortest way: solved, descended, or trained in PyTorch.
+
+frozen prefix -> outputs -> head, or what is not frozen -> the epoch that validation prefers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.dataset import Samples
+from budwood.decoding import PixelRows, processors
+from budwood.descent import descend_head
+from budwood.errors import RecipeError
+from budwood.head import Head, Split, logits
+from budwood.plan import Plan, plan_of
+from budwood.prefix import TRUNK, Outputs, Prefix, outputs, part_state, prefix_of, set_aside, too_large
+from budwood.progress import Progress
+from budwood.recipe import Recipe
+from budwood.weights import Weights
+
+if TYPE_CHECKING:
+    from budwood.fit import Fitted, Labelled
+    from budwood.rates import Curve
+    from budwood.torch_engine import Part
+
+Lap = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be trained, on what. `start` is the state that an earlier phase ended with; `phase` counts from 1,
+    0 for a recipe without phases."""
+
+    recipe: Recipe
+    plan: Plan
+    weights: Weights
+    classes: int
+    training: Samples
+    validation: Samples
+    cache: Path
+    start: Mapping[str, NDArray[Any]] | None = None
+    phase: int = 0
+
+
+@dataclass(frozen=True)
+class Made:
+    """What training gives, however it was done: the record of a run takes it as it is.
+
+    `trained` says whether the head alone was trained; `state` has every tensor by its name in the network; `logits` are
+    those of the validation split, float32 [n, classes]; `history` has one row an epoch or strength of the penalty.
+    """
+
+    trained: str
+    state: Mapping[str, NDArray[Any]]
+    logits: NDArray[np.float32]
+    history: tuple[dict[str, float], ...]
+    selected: dict[str, float]
+    choices: dict[str, Any]
+    prefix: dict[str, Any]
+    aside: str
+
+
+def trained(task: Task, progress: Progress, lap: Lap) -> Made:
+    """The network of a recipe, trained; `lap` is told when a step of it ends."""
+    if task.recipe.phases:
+        return _in_phases(task, progress, lap)
+    return _in_one(task, progress, lap)
+
+
+def rate_search(task: Task, progress: Progress) -> Curve:
+    """The learning-rate curve of a recipe."""
+    from budwood.rates import rate_curve
+
+    recipe = task.recipe.model_copy(update={"lr": 1.0})
+    task = replace(task, recipe=recipe)
+    features = _features(task, progress)
+    train, _ = _inputs(task, features, progress)
+    return rate_curve(_part(task, features), train, progress)
+
+
+def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
+    """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
+    from budwood.fit import best_epoch
+
+    history: list[dict[str, float]] = []
+    start, kept = None, None
+    for number, recipe in enumerate(task.recipe.in_phases(), 1):
+        plan = plan_of(recipe, task.classes, task.cache)
+        made = _in_one(replace(task, recipe=recipe, plan=plan, start=start, phase=number), progress, lap)
+        done = len(history)
+        history += [{**row, "epoch": done + row["epoch"], "phase": float(number)} for row in made.history]
+        if best_epoch(history, recipe) > done:
+            kept = made
+        start = made.state
+    assert kept is not None
+    return replace(kept, history=tuple(history), selected={"epoch": best_epoch(history, task.recipe)})
+
+
+def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
+    recipe, stop = task.recipe, task.plan["prefix"]
+    features = _features(task, progress)
+    lap("prefix")
+    if features and recipe.head_alone and stop == TRUNK and not task.phase:
+        train, val = _halves(features.values, task)
+        head = _fit_head(train, val, task.classes, recipe, progress)
+        lap("head")
+        path = task.plan["head"]
+        return Made(
+            trained="head",
+            state={**part_state(_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
+            logits=logits(val.outputs, head.weight, head.bias),
+            history=head.history,
+            selected=head.selected,
+            choices=_choices(features),
+            prefix=_counted(features, stop),
+            aside=set_aside(_prefix(task)),
+        )
+    if recipe.lr == "auto":
+        task = replace(task, recipe=recipe.model_copy(update={"lr": _found_rate(task, features, progress)}))
+        lap("rate")
+    made = _fit_network(task, features, progress)
+    lap("train")
+    choices = _choices(features) if features else {"engine": "PyTorch for the whole network"}
+    choices |= {"device": made.device, "training": f"PyTorch {version('torch')}, channels last", "lr": task.recipe.lr}
+    return Made(
+        trained="network",
+        state=made.state,
+        logits=made.logits,
+        history=made.history,
+        selected=made.selected,
+        choices=choices | {"precision": made.precision, "threads": processors()},
+        prefix=_counted(features, stop) if features else {"stage": None, "computed": 0, "reused": 0},
+        aside=made.aside,
+    )
+
+
+def _features(task: Task, progress: Progress) -> Outputs | None:
+    """The outputs of the frozen prefix for both splits; None where images change, nothing is frozen, or too much is."""
+    stop = task.plan["prefix"]
+    if not stop or task.recipe.augments or task.start is not None:
+        return None
+    both = _joined(task.training, task.validation)
+    if too_large(_prefix(task), len(both)):
+        progress.note(f"The outputs of {stop} would take more memory than is set aside for them; they are not kept.")
+        return None
+    return outputs(_prefix(task), both, progress)
+
+
+def _prefix(task: Task) -> Prefix:
+    return prefix_of(task.recipe, task.plan, task.classes, task.weights, task.plan["prefix"], task.cache)
+
+
+def _fit_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
+    """The head that the recipe asks for; SciPy, slow to load, is imported only where it solves one."""
+    if recipe.optimizer == "lbfgs":
+        from budwood.solve import solve_head
+
+        return solve_head(train, val, classes, recipe, progress)
+    return descend_head(train, val, classes, recipe, progress)
+
+
+def _fit_network(task: Task, features: Outputs | None, progress: Progress) -> Fitted:
+    """What is not frozen, trained."""
+    from budwood.fit import fit
+
+    train, val = _inputs(task, features, progress)
+    return fit(_part(task, features), train, val, progress, task.start)
+
+
+def _found_rate(task: Task, features: Outputs | None, progress: Progress) -> float:
+    """The rate that the finder suggests; raises `RecipeError` when it finds none."""
+    from budwood.rates import rate_curve
+
+    trial = replace(task, recipe=task.recipe.model_copy(update={"lr": 1.0}))
+    train, _ = _inputs(trial, features, progress)
+    rate = rate_curve(_part(trial, features), train, progress, task.start).suggestion
+    if rate is None:
+        raise RecipeError(
+            "lr: auto found no rate at which the loss falls.", "Look at `budwood lr-find`, and give a rate yourself."
+        )
+    progress.note(f"Learning rate {rate:.2g}, found by the steepest fall of the loss.")
+    return rate
+
+
+def _inputs(task: Task, features: Outputs | None, progress: Progress) -> tuple[Labelled, Labelled]:
+    """What training and validation read: the frozen prefix's outputs, or pixels where nothing is kept."""
+    from budwood.fit import Held, Labelled
+
+    if features:
+        train, val = _halves(features.values, task)
+        return Labelled(Held(train.outputs), train.labels), Labelled(Held(val.outputs), val.labels)
+    resize, size = task.recipe.resize, task.plan["size"]
+    train_rows, val_rows = (
+        PixelRows(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
+    )
+    return Labelled(train_rows, task.training.labels), Labelled(val_rows, task.validation.labels)
+
+
+def _part(task: Task, features: Outputs | None) -> Part:
+    from budwood.torch_engine import Part
+
+    stop = task.plan["prefix"] if features else None
+    return Part(task.recipe, task.plan, task.classes, task.weights, stop)
+
+
+def _halves(values: NDArray[np.float32], task: Task) -> tuple[Split, Split]:
+    """Outputs of both splits, apart and with their labels."""
+    n = len(task.training)
+    return Split(values[:n], task.training.labels), Split(values[n:], task.validation.labels)
+
+
+def _joined(first: Samples, second: Samples) -> Samples:
+    return Samples(
+        first.root,
+        first.ids + second.ids,
+        first.paths + second.paths,
+        np.concatenate([first.labels, second.labels]),
+    )
+
+
+def _choices(features: Outputs) -> dict[str, Any]:
+    return {
+        "device": "cuda" if "CUDA" in features.engine else "cpu",
+        "engine": features.engine,
+        "engine_check": features.agreement,
+        "threads": processors(),
+    }
+
+
+def _counted(features: Outputs, stage: str) -> dict[str, Any]:
+    return {"stage": stage, "computed": features.computed, "reused": features.reused}
