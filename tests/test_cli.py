@@ -164,7 +164,7 @@ def test_interruption_is_exit_code_130(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("budwood.jobs.outputs", interrupted)
+    monkeypatch.setattr("budwood.training.outputs", interrupted)
     out = photos.parent / "runs"
     said = _said(capsys, "train", photos, *FAST, "--out", out, code=130)
     assert "Interrupted. Nothing half-written was left behind." in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 from budwood.errors import RecipeError
-from budwood.fit import Fitted, Held, Labelled, batches, fit
+from budwood.fit import Fitted, Held, Labelled, batches, fit, keep_memory
 from budwood.networks import IMAGENET_MEAN, IMAGENET_STD
 from budwood.progress import Silent
 from budwood.recipe import Recipe
@@ -166,6 +168,12 @@ def test_half_precision_is_said_and_close() -> None:
     assert (whole.precision, half.precision) == ("float32", "bfloat16 (autocast)")
     assert half.history != whole.history
     assert half.history[-1]["val_accuracy"] > 0.9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
+def test_freed_memory_is_kept_between_steps_where_the_c_library_can() -> None:
+    found = fit(_part(epochs=1, batch=8), _split(16), _split(8, seed=1), Silent())
+    assert found.keeps_memory is keep_memory() is hasattr(ctypes.CDLL(None), "mallopt")
 
 
 def test_the_rate_of_every_epoch_is_in_the_history() -> None:

@@ -184,6 +184,18 @@ def test_what_is_asked_wrongly_names_the_stages() -> None:
         assert caught.value.hint == stages
 
 
+def test_a_network_without_any_stage_is_refused() -> None:
+    with pytest.raises(RecipeError, match="crossvit_9_240 has no stage"):
+        _plan(3, model="timm:crossvit_9_240")
+
+
+def test_two_heads_become_one() -> None:
+    plan = _plan(3, model="timm:deit_tiny_distilled_patch16_224", size=64)
+    assert plan["shape"] == [18, 192]
+    assert plan["features"] == 192
+    assert plan["parameters"]["trainable"] == 192 * 3 + 3
+
+
 def test_a_short_name_must_mean_one_stage() -> None:
     assert _plan(2, model="vgg16", cut="features.16")["cut"] == "features.16"
     with pytest.raises(RecipeError, match=r"cut: '1' could be features.1 or classifier.1"):

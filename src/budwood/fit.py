@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from budwood.stages import segment
 from budwood.surgery import Frozen, Grafted, frozen_parts, loaded, parameter_groups, set_modes
 from budwood.torch_engine import FromPixels, Part
 
+ALLOCATOR: Final = {-4: 0, -1: 2**31 - 1}  # glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: map nothing apart, trim nothing
 EVALUATED: Final = 64  # images a batch where nothing is learned
 OPTIMIZERS: Final[dict[str, Callable[[list[dict[str, Any]], Recipe], torch.optim.Optimizer]]] = {
     "sgd": lambda groups, recipe: torch.optim.SGD(
@@ -76,7 +79,8 @@ class Labelled:
 @dataclass(frozen=True)
 class Fitted:
     """A trained network: its tensors by name, the validation logits float32 [n, classes], one row of history an epoch,
-    the epoch that was kept, the device, the precision of the steps, and what was set aside of the weights."""
+    the epoch that was kept, the device, the precision of the steps, whether freed memory was kept between them, and
+    what was set aside of the weights."""
 
     state: dict[str, NDArray[Any]]
     logits: NDArray[np.float32]
@@ -84,6 +88,7 @@ class Fitted:
     selected: dict[str, float]
     device: str
     precision: str
+    keeps_memory: bool
     aside: str
 
 
@@ -148,14 +153,17 @@ def fit(
     tensors = {name: tensor.numpy() for name, tensor in best.items()}
     selected: dict[str, float] = {"epoch": best_epoch(history, recipe)}
     precision = "bfloat16 (autocast)" if model.halved else "float32"
-    return Fitted(tensors, best_logits, tuple(history), selected, model.device, precision, model.aside)
+    return Fitted(
+        tensors, best_logits, tuple(history), selected, model.device, precision, model.keeps_memory, model.aside
+    )
 
 
 @dataclass(frozen=True)
 class Ready:
     """A network that is ready to be trained: `module` takes what the inputs hold, and shares its parts with `network`.
 
-    `rates` are those of the optimizer's groups before any schedule; `halved` says whether steps are in bfloat16.
+    `rates` are those of the optimizer's groups before any schedule; `halved` says whether steps are in bfloat16, and
+    `keeps_memory` whether freed memory is kept between them.
     """
 
     part: Part
@@ -166,6 +174,7 @@ class Ready:
     rates: tuple[float, ...]
     device: str
     halved: bool
+    keeps_memory: bool
     aside: str
 
     @property
@@ -183,6 +192,7 @@ def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
     """The network of a part with its weights, or with the tensors `start`, on the device, and its optimizer."""
     recipe = part.recipe
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    keeps_memory = device == "cpu" and keep_memory()
     network, aside = loaded(recipe, part.plan, part.classes, part.weights)
     if start is not None:
         network.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in start.items()})
@@ -193,7 +203,19 @@ def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
     rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
     able = device == "cuda" and torch.cuda.is_bf16_supported()
     halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and able)
-    return Ready(part, network, frozen, rest.to(device), optimizer, rates, device, halved, aside)
+    return Ready(part, network, frozen, rest.to(device), optimizer, rates, device, halved, keeps_memory, aside)
+
+
+def keep_memory() -> bool:
+    """Whether the C library now keeps freed memory for the next step instead of handing it back after each.
+
+    glibc maps every large array anew and the kernel clears its pages, which took half of a training step's time. The
+    setting is of the whole process; memory is still reused, and is handed back when the process ends.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(option, value) for option, value in ALLOCATOR.items())
 
 
 def seen(

@@ -81,6 +81,11 @@ def planned(recipe: Recipe, classes: int) -> dict[str, Any]:
     original = staged(whole, net.head)
     before = _measured(original, net, recipe.channels, size)
     original = with_stages(original, [row.name for row in before])
+    if original.trunk is None and not original.stages:
+        raise RecipeError(
+            f"model: {net.name} has no stage, because several outputs of every part go on to its several heads.",
+            "Choose a network that `budwood models NAME` can show.",
+        )
     cut = stage_named(original, recipe.cut, "cut") if recipe.cut else None
     shape = _trunk_shape(original, before, cut)
     pool = _pooling(recipe, original, shape, cut)

@@ -135,7 +135,12 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
         logits=made.logits,
         history=made.history,
         selected=made.selected,
-        choices=choices | {"precision": made.precision, "threads": processors()},
+        choices=choices
+        | {
+            "precision": made.precision,
+            "freed_memory": "kept between steps" if made.keeps_memory else "handed back",
+            "threads": processors(),
+        },
         prefix=_counted(features, stop) if features else {"stage": None, "computed": 0, "reused": 0},
         aside=made.aside,
     )
