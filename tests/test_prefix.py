@@ -16,9 +16,9 @@ from budwood import decoding
 from budwood import prefix as module
 from budwood.dataset import Samples, scan
 from budwood.errors import DataError
-from budwood.networks import network
+from budwood.networks import TRUNK, network
 from budwood.plan import plan_of
-from budwood.prefix import TRUNK, Prefix, outputs, prefix_of
+from budwood.prefix import Prefix, outputs, prefix_of
 from budwood.progress import Silent
 from budwood.recipe import Recipe
 from budwood.weights import Weights, imagenet_weights

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from budwood.errors import RecipeError
-from budwood.networks import network
+from budwood.networks import TRUNK, network
 from budwood.recipe import Recipe
-from budwood.stages import TRUNK, Staged, measured, parameters_of, segment, staged, with_stages
+from budwood.stages import Staged, measured, parameters_of, segment, staged, with_stages
 from budwood.surgery import Grafted, frozen_parts, graft, pooled_width, set_modes
 
 # A network of every kind that people use, with the side of the images that it is tried on.

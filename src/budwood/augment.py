@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from budwood.recipe import Recipe
+from budwood.torch_engine import LUMA
 
-LUMA: Final = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601)
 ASPECT: Final = (3 / 4, 4 / 3)  # of a random resized crop, as torchvision has it
 ERASED: Final = (0.02, 0.33)  # share of the picture that is erased (Zhong et al. 2020)
 FILLS: Final = {"reflect": "reflection", "border": "border", "black": "zeros"}

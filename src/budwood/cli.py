@@ -74,6 +74,14 @@ def _data(command: Command) -> Command:
     return click.argument("data", metavar="DATA")(command)
 
 
+def _recipe_sources(command: Command) -> Command:
+    settings = click.option(
+        "-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe option; may be repeated."
+    )
+    file = click.option("--recipe", "file", type=click.Path(path_type=Path), help="TOML file with recipe options.")
+    return file(settings(command))
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] or ["--help"]
@@ -215,8 +223,7 @@ def inspect_data(
 @app.command(cls=RecipeCommand)
 @_data
 @click.option("--allow-leaks", is_flag=True, help="Train although the given split leaks; every report says so.")
-@click.option("--recipe", "file", type=click.Path(path_type=Path), help="TOML file with recipe options.")
-@click.option("-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe option; may be repeated.")
+@_recipe_sources
 @_out
 @_common
 def train(
@@ -232,7 +239,7 @@ def train(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Train a classifier on a frozen trunk and keep it with its evidence."""
+    """Train a classifier and keep it with its evidence."""
     from budwood import jobs
     from budwood.dataset import scan
 
@@ -324,8 +331,7 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
 
 @app.command("lr-find", cls=RecipeCommand)
 @_data
-@click.option("--recipe", "file", type=click.Path(path_type=Path), help="TOML file with recipe options.")
-@click.option("-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe option; may be repeated.")
+@_recipe_sources
 @click.option("--html", type=click.Path(path_type=Path), help="Also draw the curve into a file.")
 @_common
 def lr_find(
@@ -374,7 +380,7 @@ def lr_find(
 @_common
 def models(name: str | None, classes: int, as_json: bool, debug: bool, **options: Any) -> None:
     """List the networks, or show one before and after surgery; a pattern such as '*vit*' searches."""
-    given = {option: value for option, value in options.items() if value is not None}
+    given = _given(options)
     if name is None or set(name) & set("*?["):
         if given:
             raise click.UsageError(f"{', '.join(sorted(given))}: surgery needs the name of one network.")

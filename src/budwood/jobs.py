@@ -26,12 +26,12 @@ from budwood.errors import DataError, RunError, WeightsError
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
 from budwood.head import logits
 from budwood.images import BadImage, examine
-from budwood.networks import Origin
+from budwood.networks import TRUNK, Origin
 from budwood.page import Evidence, Pictures, render_findings, render_run
 from budwood.pictures import data_uri, finding_thumbnails, jpeg, run_pictures
 from budwood.plan import Plan, plan_of
 from budwood.predictions import predictions_of
-from budwood.prefix import TRUNK, outputs, prefix_of
+from budwood.prefix import outputs, prefix_of
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
 from budwood.runs import Run, count_look, environment, hardware, new_id, now, open_run, save_history, save_record

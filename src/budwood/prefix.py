@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from budwood.dataset import Samples
 from budwood.decoding import SHARD, Decoder, decoded, kept, processors
 from budwood.files import folder_draft, write_text
+from budwood.networks import TRUNK
 from budwood.plan import Plan, hash_of, toolchain
 from budwood.progress import Progress
 from budwood.recipe import Recipe
@@ -36,7 +37,6 @@ BATCH: Final = 16  # images a call of the engine; larger batches fall out of a C
 CHECKED: Final = 16  # real images that the engine must agree on
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
 OUTPUT_LIMIT: Final = 4 * 2**30  # bytes of outputs that are held in memory at most
-TRUNK: Final = "trunk"  # the place before the head
 
 Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

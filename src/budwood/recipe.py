@@ -38,7 +38,7 @@ Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-# What every optimizer that takes steps uses, and the value that stands in when none is given; None: nothing does.
+# How images may be changed at random, and the values at which they are not.
 AUGMENTATIONS: Final[Mapping[str, Any]] = {
     "flip": 0.0,
     "flip_vertical": 0.0,
@@ -56,6 +56,7 @@ AUGMENTATIONS: Final[Mapping[str, Any]] = {
     "erase": 0.0,
     "policy": "none",
 }
+# What every optimizer that takes steps uses, and the value that stands in when none is given; None: nothing does.
 _STEPS: Final[Mapping[str, Any]] = {
     **AUGMENTATIONS,
     "fill": None,
@@ -80,7 +81,7 @@ _STEPS: Final[Mapping[str, Any]] = {
     "precision": "auto",
     "seed": 0,
 }
-# What each optimizer uses beside that. The rates are those of torch.optim, but a tenth for SGD's and Adadelta's kind.
+# What each optimizer uses beside that. The rates are those of torch.optim, but ten times its rate for SGD.
 OPTIMIZER_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "lbfgs": {"regularisation": "auto"},
     "sgd": {**_STEPS, "lr": 1e-2, "momentum": 0.9, "nesterov": False},
@@ -105,7 +106,7 @@ _FINER: Final = {name for table in (SCHEDULE_OPTIONS, LOSS_OPTIONS) for names in
 TRUNK_OPTIONS: Final = {"layer_decay": 1.0, "decay_norms": True}  # of an optimizer that trains more than a linear head
 FINE_TUNING: Final = 0.1  # of an optimizer's own rate, where pretrained stages are trained
 
-# The options of the small networks; what depends on others is filled in by `_own_options`.
+# The options of the small networks; what depends on `widths` is filled in by `_one_a_convolution`.
 _NORM: Final = {"norm_momentum": 0.1, "norm_affine": True}
 OWN_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "mlp": {"fc": (4096, 4096), "activation": "relu"},
@@ -290,7 +291,7 @@ class Recipe(BaseModel):
         return head
 
     @model_validator(mode="after")
-    def _one_each(self) -> Recipe:
+    def _fits_together(self) -> Recipe:
         for name in _PER_CONVOLUTION:
             values = getattr(self, name)
             if values is not None and self.widths is not None and len(values) != len(self.widths):

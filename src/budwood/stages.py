@@ -20,12 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from budwood.errors import RecipeError
+from budwood.networks import TRUNK, inside
 
 LISTS: Final = frozenset(  # parts of this name hold stages and are opened; all others are stages
     {"backbone", "blocks", "body", "classifier", "encoder", "features", "head", "heads", "layers", "levels", "network"}
     | {"stages", "transformer", "transformers", "trunk"}
 )
-TRUNK: Final = "trunk"  # the place before the head, after whatever follows the last stage
 FEWEST: Final = 3  # a network with fewer stages is opened further
 
 
@@ -146,16 +146,20 @@ def with_stages(network: Staged, names: Collection[str]) -> Staged:
 
 def parameters_of(network: Staged, last: Node) -> list[str]:
     """The names of the parameters that an output depends on, in the module's order."""
-    nodes = _between(network.graph, _placeholder(network.graph), last)
-    owned = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
-    return [name for name, _ in network.module.named_parameters() if any(_inside(name, owner) for owner in owned)]
+    owned = _run(network, last, "call_module", "get_attr")
+    return [name for name, _ in network.module.named_parameters() if any(inside(name, owner) for owner in owned)]
 
 
 def modules_of(network: Staged, last: Node) -> list[str]:
     """The names of the modules that are run for an output, with all that they contain."""
+    owned = _run(network, last, "call_module")
+    return [name for name, _ in network.module.named_modules() if any(inside(name, owner) for owner in owned)]
+
+
+def _run(network: Staged, last: Node, *kinds: str) -> list[str]:
+    """The names of what is run, or read, for an output: targets of the nodes of these kinds, in order."""
     nodes = _between(network.graph, _placeholder(network.graph), last)
-    owned = [str(node.target) for node in nodes if node.op == "call_module"]
-    return [name for name, _ in network.module.named_modules() if any(_inside(name, owner) for owner in owned)]
+    return [str(node.target) for node in nodes if node.op in kinds]
 
 
 class _MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -296,20 +300,11 @@ def _ancestors(head: str) -> set[str]:
 def _kept(network: Staged) -> Iterable[str]:
     """The parts that were kept whole and could be opened."""
     last = network.trunk or _output(network.graph)
-    names = [
-        str(node.target)
-        for node in _between(network.graph, _placeholder(network.graph), last)
-        if node.op == "call_module"
-    ]
-    return [name for name in names if any(network.module.get_submodule(name).children())]
+    return [name for name in _run(network, last, "call_module") if any(network.module.get_submodule(name).children())]
 
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _inside(name: str, owner: str) -> bool:
-    return name == owner or name.startswith(f"{owner}.")
 
 
 def _kept_functions(module: nn.Module) -> tuple[Any, ...]:

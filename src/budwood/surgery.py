@@ -19,11 +19,10 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from budwood.errors import RecipeError
-from budwood.networks import Network, State, network
+from budwood.networks import TRUNK, Network, State, inside, network
 from budwood.recipe import Recipe
 from budwood.small_networks import dense
 from budwood.stages import (
-    TRUNK,
     Staged,
     StageFacts,
     measured,
@@ -159,11 +158,10 @@ def graft(original: Staged, net: Network, recipe: Recipe, plan: Mapping[str, Any
     Made of the parts of `original`, which is used up: where nothing is cut, its own classifier is replaced.
     """
     head = new_head(plan["features"], classes, recipe)
-    place = plan["cut"] or (TRUNK if original.trunk is not None else list(original.stages)[-1])
-    trunk = segment(original, None, place)
+    trunk = segment(original, None, _end(original, plan["cut"]))
     needed = frozenset(trunk.state_dict())
     if plan["cut"] is None and plan["pool"] == "own" and original.trunk is not None:
-        own = {name for name in original.module.state_dict() if not _inside(name, net.head)}
+        own = {name for name in original.module.state_dict() if not inside(name, net.head)}
         if own == needed:
             original.module.set_submodule(net.head, head)
             return Grafted(original.module, original, needed)
@@ -341,8 +339,12 @@ def _pooling(recipe: Recipe, original: Staged, shape: Sequence[int], cut: str | 
 
 
 def _trunk_shape(original: Staged, before: Sequence[StageFacts], cut: str | None) -> tuple[int, ...]:
-    place = cut or (TRUNK if original.trunk is not None else list(original.stages)[-1])
-    return next(row.shape for row in before if row.name == place)
+    return next(row.shape for row in before if row.name == _end(original, cut))
+
+
+def _end(original: Staged, cut: str | None) -> str:
+    """The place where the trunk ends: the cut, else before the head, else the last stage before several heads."""
+    return cut or (TRUNK if original.trunk is not None else list(original.stages)[-1])
 
 
 def _on_meta(net: Network, channels: int, size: int) -> nn.Module:
@@ -447,7 +449,3 @@ def _row(row: StageFacts, named: Mapping[str, nn.Parameter], trainable: set[str]
 def _each(values: Sequence[float], channels: int) -> list[float]:
     """Means or deviations for each channel; for one channel, their average."""
     return list(values) if channels == len(values) else [sum(values) / len(values)] * channels
-
-
-def _inside(name: str, owner: str) -> bool:
-    return name == owner or name.startswith(f"{owner}.")

@@ -19,14 +19,15 @@ from budwood.decoding import PixelRows, processors
 from budwood.descent import descend_head
 from budwood.errors import RecipeError
 from budwood.head import Head, Split, logits
+from budwood.networks import TRUNK
 from budwood.plan import Plan, plan_of
-from budwood.prefix import TRUNK, Outputs, Prefix, outputs, part_state, prefix_of, set_aside, too_large
+from budwood.prefix import Outputs, Prefix, outputs, part_state, prefix_of, set_aside, too_large
 from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.weights import Weights
 
 if TYPE_CHECKING:
-    from budwood.fit import Fitted, Labelled
+    from budwood.fit import Labelled
     from budwood.rates import Curve
     from budwood.torch_engine import Part
 
@@ -76,13 +77,9 @@ def trained(task: Task, progress: Progress, lap: Lap) -> Made:
 
 def rate_search(task: Task, progress: Progress) -> Curve:
     """The learning-rate curve of a recipe."""
-    from budwood.rates import rate_curve
-
-    recipe = task.recipe.model_copy(update={"lr": 1.0})
-    task = replace(task, recipe=recipe)
     features = _features(task, progress)
     train, _ = _inputs(task, features, progress)
-    return rate_curve(_part(task, features), train, progress)
+    return _rate_curve(task, features, train, progress)
 
 
 def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
@@ -108,24 +105,28 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
     features = _features(task, progress)
     lap("prefix")
     if features and recipe.head_alone and stop == TRUNK and not task.phase:
-        train, val = _halves(features.values, task)
-        head = _fit_head(train, val, task.classes, recipe, progress)
+        fitted, held_out = _halves(features.values, task)
+        head = _fit_head(fitted, held_out, task.classes, recipe, progress)
         lap("head")
         path = task.plan["head"]
         return Made(
             trained="head",
             state={**part_state(_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
-            logits=logits(val.outputs, head.weight, head.bias),
+            logits=logits(held_out.outputs, head.weight, head.bias),
             history=head.history,
             selected=head.selected,
             choices=_choices(features),
             prefix=_counted(features, stop),
             aside=set_aside(_prefix(task)),
         )
+    from budwood.fit import fit
+
+    train, val = _inputs(task, features, progress)
     if recipe.lr == "auto":
-        task = replace(task, recipe=recipe.model_copy(update={"lr": _found_rate(task, features, progress)}))
+        rate = _found(_rate_curve(task, features, train, progress), progress)
+        task = replace(task, recipe=recipe.model_copy(update={"lr": rate}))
         lap("rate")
-    made = _fit_network(task, features, progress)
+    made = fit(_part(task, features), train, val, progress, task.start)
     lap("train")
     choices = _choices(features) if features else {"engine": "PyTorch for the whole network"}
     choices |= {"device": made.device, "training": f"PyTorch {version('torch')}, channels last", "lr": task.recipe.lr}
@@ -171,27 +172,21 @@ def _fit_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: 
     return descend_head(train, val, classes, recipe, progress)
 
 
-def _fit_network(task: Task, features: Outputs | None, progress: Progress) -> Fitted:
-    """What is not frozen, trained."""
-    from budwood.fit import fit
-
-    train, val = _inputs(task, features, progress)
-    return fit(_part(task, features), train, val, progress, task.start)
-
-
-def _found_rate(task: Task, features: Outputs | None, progress: Progress) -> float:
-    """The rate that the finder suggests; raises `RecipeError` when it finds none."""
+def _rate_curve(task: Task, features: Outputs | None, train: Labelled, progress: Progress) -> Curve:
     from budwood.rates import rate_curve
 
     trial = replace(task, recipe=task.recipe.model_copy(update={"lr": 1.0}))
-    train, _ = _inputs(trial, features, progress)
-    rate = rate_curve(_part(trial, features), train, progress, task.start).suggestion
-    if rate is None:
+    return rate_curve(_part(trial, features), train, progress, task.start)
+
+
+def _found(curve: Curve, progress: Progress) -> float:
+    """The rate that a curve suggests; raises `RecipeError` when it suggests none."""
+    if curve.suggestion is None:
         raise RecipeError(
             "lr: auto found no rate at which the loss falls.", "Look at `budwood lr-find`, and give a rate yourself."
         )
-    progress.note(f"Learning rate {rate:.2g}, found by the steepest fall of the loss.")
-    return rate
+    progress.note(f"Learning rate {curve.suggestion:.2g}, found by the steepest fall of the loss.")
+    return curve.suggestion
 
 
 def _inputs(task: Task, features: Outputs | None, progress: Progress) -> tuple[Labelled, Labelled]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from budwood.errors import WeightsError
 from budwood.files import guarded, write_atomically
-from budwood.networks import Network, Origin, State, package_file
+from budwood.networks import Network, Origin, State, inside, package_file
 from budwood.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ SHOWN: Final = 4
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a network's weights come from: `kind` is imagenet, file, run or none; `path` their file, None for none.
+    """Where a network's weights come from: `kind` is imagenet, file, run, trained (a run's own, head included) or none;
+    `path` their file, None for none.
 
     `digest` names the values. `about` says more for the report, such as the run and its data set.
     """
@@ -132,9 +133,9 @@ def fitted(weights: Weights, found: State, target: Target) -> tuple[State, str]:
     The file's classifier is left out. Raises `WeightsError` when anything else does not fit.
     """
     net, channels = target.net, target.channels
-    wanted = {name: tensor for name, tensor in target.before.items() if not _of_head(name, net.head)}
+    wanted = {name: tensor for name, tensor in target.before.items() if not inside(name, net.head)}
     named = _by_position(found, target.before, weights) if weights.by_position else _by_name(found, target)
-    aside = {name: tensor for name, tensor in named.items() if _of_head(name, net.head)}
+    aside = {name: tensor for name, tensor in named.items() if inside(name, net.head)}
     state = {name: tensor for name, tensor in named.items() if name not in aside}
     state |= {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTERS) and name not in state}
     state = {n: _adapted(tensor, wanted[n], channels) if n in wanted else tensor for n, tensor in state.items()}
@@ -342,7 +343,3 @@ def _listed(names: Sequence[str]) -> str:
 
 def _shape(tensor: torch.Tensor) -> str:
     return json.dumps(list(tensor.shape))
-
-
-def _of_head(name: str, head: str) -> bool:
-    return name == head or name.startswith(f"{head}.")
