@@ -165,7 +165,7 @@ def test_half_precision_is_said_and_close() -> None:
     whole, half = (
         fit(_part(precision=p, **options), _split(64), _split(40, seed=1), Silent()) for p in ("auto", "bfloat16")
     )
-    assert (whole.precision, half.precision) == ("float32", "bfloat16 (autocast)")
+    assert (whole.choices["precision"], half.choices["precision"]) == ("float32", "bfloat16 (autocast)")
     assert half.history != whole.history
     assert half.history[-1]["val_accuracy"] > 0.9
 
@@ -173,7 +173,9 @@ def test_half_precision_is_said_and_close() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
 def test_freed_memory_is_kept_between_steps_where_the_c_library_can() -> None:
     found = fit(_part(epochs=1, batch=8), _split(16), _split(8, seed=1), Silent())
-    assert found.keeps_memory is keep_memory() is hasattr(ctypes.CDLL(None), "mallopt")
+    able = hasattr(ctypes.CDLL(None), "mallopt")
+    assert keep_memory() is able
+    assert (found.choices["freed_memory"] == "kept between steps") is able
 
 
 def test_the_rate_of_every_epoch_is_in_the_history() -> None:
@@ -232,7 +234,7 @@ def test_a_small_network_learns_and_a_seed_decides_everything() -> None:
 
 
 def test_a_loss_that_is_no_number_is_said() -> None:
-    with pytest.raises(RecipeError, match=r"no longer a number in epoch \d+, at a learning rate of 1e\+30"):
+    with pytest.raises(RecipeError, match=r"no longer a number in epoch \d+, step \d, at a learning rate of 1e\+30"):
         fit(_part(optimizer="sgd", lr=1e30, epochs=3, batch=8), _split(24), _split(8, seed=1), Silent())
 
 

@@ -215,7 +215,10 @@ def test_runs_that_are_none(run: Run, tmp_path: Path) -> None:
     with pytest.raises(bw.RunError, match="cannot be read"):
         bw.open_run(tmp_path / "x")
     (tmp_path / "x" / "run.json").write_text("{}")
-    with pytest.raises(bw.RunError, match="is no finished run"):
+    with pytest.raises(bw.RunError, match="KeyError: 'state'"):
+        bw.open_run(tmp_path / "x")
+    (tmp_path / "x" / "run.json").write_text('{"state": "odd"}')
+    with pytest.raises(bw.RunError, match="state 'odd'"):
         bw.open_run(tmp_path / "x")
 
 
@@ -270,7 +273,7 @@ def small(photos: Path, tmp_path: Path) -> Run:
 
 
 def test_a_network_trained_from_scratch_is_a_whole_run(small: Run, photos: Path, tmp_path: Path) -> None:
-    assert {path.name for path in small.path.iterdir()} == FILES
+    assert {path.name for path in small.path.iterdir()} == {*FILES, "checkpoint"}
     assert small.metrics["val"]["accuracy"]["value"] > 0.9
     assert [row["epoch"] for row in small.history()] == [1, 2, 3]
     network = small.record["network"]

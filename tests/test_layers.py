@@ -43,6 +43,7 @@ ORDER = [
     "schedule",
     "losses",
     "augment",
+    "checkpoints",
     "fit",
     "rates",
     "sheet",
@@ -57,7 +58,18 @@ ORDER = [
     "demo",
     "cli",
 ]
-WITH_TORCH = {"small_networks", "stages", "surgery", "torch_engine", "losses", "augment", "sheet", "fit", "rates"}
+WITH_TORCH = {
+    "small_networks",
+    "stages",
+    "surgery",
+    "torch_engine",
+    "losses",
+    "augment",
+    "checkpoints",
+    "sheet",
+    "fit",
+    "rates",
+}
 
 
 def _imports(module: str) -> set[str]:

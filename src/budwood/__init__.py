@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from budwood.dataset import Dataset, scan
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, WeightsError
     from budwood.hygiene import Finding, findings
-    from budwood.jobs import predict, report, test, train
+    from budwood.jobs import predict, report, resume, test, train
     from budwood.recipe import Recipe
     from budwood.runs import Run, open_run
 
@@ -36,6 +36,7 @@ _HOMES = {
     "open_run": "runs",
     "predict": "jobs",
     "report": "jobs",
+    "resume": "jobs",
     "scan": "dataset",
     "test": "jobs",
     "train": "jobs",
@@ -56,6 +57,7 @@ __all__ = [
     "open_run",
     "predict",
     "report",
+    "resume",
     "scan",
     "test",
     "train",

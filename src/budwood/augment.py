@@ -130,7 +130,7 @@ def _boxes(chance: float, n: int, size: int, random: np.random.Generator) -> NDA
 
 
 def _moved(pictures: Tensor, maps: Floats, fill: str) -> Tensor:
-    theta = torch.from_numpy(maps).to(pictures.device, pictures.dtype)
+    theta = torch.from_numpy(maps).to(pictures.dtype).to(pictures.device)
     grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode=FILLS[fill], align_corners=False)
 
@@ -193,4 +193,4 @@ def _grey(pictures: Tensor) -> Tensor:
 
 
 def _column(values: Floats, pictures: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(pictures.device, pictures.dtype).view(-1, 1, 1, 1)
+    return torch.from_numpy(values).to(pictures.dtype).to(pictures.device).view(-1, 1, 1, 1)

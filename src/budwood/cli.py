@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -243,22 +244,31 @@ def train(
     from budwood import jobs
     from budwood.dataset import scan
 
+    started = time.perf_counter()
     made = _recipe(file, settings, _given(options))
     progress = _progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, progress=progress)
-    finished = jobs.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress)
-    if as_json:
-        _print_json(
-            {
-                "run": str(finished.path),
-                "state": finished.record["state"],
-                "recipe": finished.record["recipe"],
-                "metrics": finished.metrics,
-                "timings": finished.record["timings"],
-            }
-        )
-        return
-    _show_run(finished)
+    spent = time.perf_counter() - started
+    finished = jobs.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress, spent=spent)
+    _tell_run(finished, as_json)
+
+
+@app.command()
+@click.argument("run", metavar="RUN")
+@click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs, those that are done included.")
+@click.option("--patience", type=click.IntRange(1), help="Epochs without a better one after which training stops.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Another learning rate from here on.")
+@_out
+@_common
+def resume(
+    run: str, epochs: int | None, patience: int | None, lr: float | None, out: Path, as_json: bool, debug: bool
+) -> None:
+    """Go on with an interrupted training, or train a finished run for more epochs."""
+    from budwood import jobs
+    from budwood.runs import found_run
+
+    finished = jobs.resume(found_run(run, out), epochs=epochs, patience=patience, lr=lr, progress=_progress())
+    _tell_run(finished, as_json)
 
 
 @app.command()
@@ -506,8 +516,13 @@ def _show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
         print("\nNo findings.")
 
 
-def _show_run(run: Run) -> None:
+def _tell_run(run: Run, as_json: bool) -> None:
+    """A trained run on stdout."""
     record = run.record
+    if as_json:
+        kept = {name: record[name] for name in ("state", "recipe", "timings")}
+        _print_json({"run": str(run.path), **kept, "metrics": run.metrics})
+        return
     print(f"Validation accuracy  {metric_text(record['metrics']['val']['accuracy'])}")
     print(f"Validation macro F1  {metric_text(record['metrics']['val']['macro_f1'])}")
     choices = record["choices"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from budwood.augment import augmented, drawn
+from budwood.checkpoints import Checkpoints, Standing, set_state, state_of
 from budwood.errors import RecipeError
-from budwood.losses import blended, epoch_order, loss_of
+from budwood.losses import Loss, blended, epoch_order, loss_of
 from budwood.metrics import cross_entropy, score
 from budwood.progress import Progress
 from budwood.recipe import Recipe
@@ -30,6 +32,8 @@ from budwood.torch_engine import FromPixels, Part
 
 ALLOCATOR: Final = {-4: 0, -1: 2**31 - 1}  # glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: map nothing apart, trim nothing
 EVALUATED: Final = 64  # images a batch where nothing is learned
+DEVICE_SHARE: Final = 0.25  # of a GPU's free memory that a split may take
+OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
 OPTIMIZERS: Final[dict[str, Callable[[list[dict[str, Any]], Recipe], torch.optim.Optimizer]]] = {
     "sgd": lambda groups, recipe: torch.optim.SGD(
         groups, momentum=recipe.momentum or 0.0, nesterov=bool(recipe.nesterov)
@@ -50,7 +54,7 @@ class Rows(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any] | Tensor:
         """Some of them, in that order."""
 
 
@@ -69,6 +73,20 @@ class Held:
 
 
 @dataclass(frozen=True)
+class OnDevice:
+    """Rows that are held on the device of training."""
+
+    values: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: NDArray[np.int64]) -> Tensor:
+        """Some of them, in that order."""
+        return self.values[torch.from_numpy(rows).to(self.values.device)]
+
+
+@dataclass(frozen=True)
 class Labelled:
     """The inputs and labels (int32 [n]) of one split."""
 
@@ -79,83 +97,284 @@ class Labelled:
 @dataclass(frozen=True)
 class Fitted:
     """A trained network: its tensors by name, the validation logits float32 [n, classes], one row of history an epoch,
-    the epoch that was kept, the device, the precision of the steps, whether freed memory was kept between them, and
-    what was set aside of the weights."""
+    the epoch that was kept, what was chosen for the machine, and what was set aside of the weights."""
 
     state: dict[str, NDArray[Any]]
     logits: NDArray[np.float32]
     history: tuple[dict[str, float], ...]
     selected: dict[str, float]
-    device: str
-    precision: str
-    keeps_memory: bool
+    choices: dict[str, Any]
     aside: str
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """What `fit` does beside learning: where checkpoints go, who is told of every finished epoch, and how many seconds
+    it has, evaluation included."""
+
+    checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
+    told: Callable[[Sequence[Mapping[str, float]]], None] = lambda history: None
+    budget: float | None = None
+
+
 def fit(
-    part: Part, train: Labelled, val: Labelled, progress: Progress, start: Mapping[str, NDArray[Any]] | None = None
+    part: Part,
+    train: Labelled,
+    val: Labelled,
+    progress: Progress,
+    start: Mapping[str, NDArray[Any]] | None = None,
+    keeping: Keeping | None = None,
 ) -> Fitted:
     """Train a recipe's network; the epoch that validation prefers is kept.
 
     `part.stop` is the place of the frozen prefix whose outputs `train` and `val` hold; None when they hold pixels.
-    `start` has the tensors to start from, where they are not the recipe's weights. Raises `RecipeError` when the loss
-    is no longer a number.
+    `start` has the tensors to start from, where they are not the recipe's weights. Training goes on from a checkpoint
+    where there is one. Raises `RecipeError` when the loss is no longer a number or one image is too much for memory.
     """
-    recipe = part.recipe
-    assert recipe.epochs
+    recipe, keeping = part.recipe, keeping or Keeping()
     assert recipe.batch
     assert recipe.accumulate
     model = ready(part, start)
+    train, val = (on_device(split, model.device) for split in (train, val))
     average = Average(model.trained, recipe.ema) if recipe.ema else None
     loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
     random = np.random.default_rng(recipe.seed)
     steps_an_epoch = -(-len(list(batches(np.arange(len(train.labels)), recipe.batch))) // recipe.accumulate)
-    history: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    best_logits = np.empty(0, np.float32)
-    total = recipe.epochs * len(train.labels)
-    with torch.random.fork_rng(), progress.bar(f"Training {part.plan['name']}", total) as advance:
+    with torch.random.fork_rng():
         torch.manual_seed(recipe.seed or 0)
-        for epoch in range(1, recipe.epochs + 1):
-            losses, right = 0.0, 0
-            set_modes(model.network.module, model.frozen)
-            order = batches(epoch_order(recipe, train.labels, random), recipe.batch)
-            for step, group in enumerate(in_groups(order, recipe.accumulate), (epoch - 1) * steps_an_epoch):
-                factor = rate_factor(recipe, step, steps_an_epoch, [row["val_loss"] for row in history])
-                model.set_rates(factor)
-                model.optimizer.zero_grad(set_to_none=True)
-                images = sum(map(len, group))
-                for rows in group:
-                    logits, shares, labels = seen(model, train, rows, random)
-                    loss = loss_of_batch(logits, shares)
-                    (loss * (len(rows) / images)).backward()  # type: ignore[no-untyped-call]
-                    losses += float(loss.detach()) * len(rows)
-                    right += int((logits.argmax(dim=1) == labels).sum())
-                    if not math.isfinite(losses):
-                        raise _diverged(epoch, recipe)
-                    advance(len(rows))
-                if recipe.clip:
-                    nn.utils.clip_grad_norm_(model.trained, recipe.clip)
-                model.optimizer.step()
-                if average:
-                    average.update()
-            with average.in_place() if average else nullcontext():
-                val_logits = logits_of(model, val)
-                state = {n: tensor.detach().cpu().clone() for n, tensor in model.network.module.state_dict().items()}
-            row = {"epoch": float(epoch), "lr": float(recipe.lr or 0.0) * factor}
-            history.append(row | _figures(recipe, losses, right, len(train.labels), val_logits, val.labels))
-            kept = best_epoch(history, recipe)
-            if kept == epoch:
-                best, best_logits = state, val_logits
-            if recipe.patience and epoch - kept >= recipe.patience:
-                progress.note(f"Stopped after epoch {epoch}: none was better than epoch {kept} since.")
-                break
-    tensors = {name: tensor.numpy() for name, tensor in best.items()}
-    selected: dict[str, float] = {"epoch": best_epoch(history, recipe)}
-    precision = "bfloat16 (autocast)" if model.halved else "float32"
+        at = _resumed(keeping.checkpoints, model, average, random) or Standing()
+        clock = Clock(at.seconds, keeping.budget)
+        with _bar(part, at, len(train.labels), clock, progress) as advance:
+            while not finished(at, recipe, clock):
+                set_modes(model.network.module, model.frozen)
+                if at.step == 0:
+                    at.order = epoch_order(recipe, train.labels, random)
+                groups = list(in_groups(batches(at.order, recipe.batch), recipe.accumulate))
+                for group in groups[at.step :]:
+                    done = (at.epoch - 1) * steps_an_epoch + at.step
+                    reserve = _evaluating(at, len(val.labels))
+                    epochs = clock.epochs(done / steps_an_epoch, recipe.epochs, reserve)
+                    losses_so_far = [row["val_loss"] for row in at.history]
+                    at.factor = rate_factor(recipe, done, steps_an_epoch, losses_so_far, epochs)
+                    model.set_rates(at.factor)
+                    loss, right = _gradients(model, train, group, loss_of_batch, random, at, progress)
+                    if not math.isfinite(loss):
+                        raise _diverged(at, recipe)
+                    if recipe.clip:
+                        nn.utils.clip_grad_norm_(model.trained, recipe.clip)
+                    model.optimizer.step()
+                    if average:
+                        average.update()
+                    at.losses, at.right = at.losses + loss, at.right + right
+                    at.step, at.seen, at.seconds = at.step + 1, at.seen + sum(map(len, group)), clock.seconds
+                    advance()
+                    if keeping.checkpoints.due:
+                        keeping.checkpoints.keep(at, _moving(model, average), random)
+                    if clock.is_over(reserve):
+                        break
+                _end_epoch(at, model, average, val, progress)
+                at.seconds = clock.seconds
+                if keeping.checkpoints.due or at.epoch == 2:
+                    keeping.checkpoints.keep(at, _moving(model, average), random)
+                keeping.told(at.history)
+        keeping.checkpoints.keep(at, _moving(model, average), random)
+    if len(at.history) < (recipe.epochs or 0):
+        progress.note(_why_ended(at, recipe))
+    state = {**model.network.module.state_dict(), **at.best}
     return Fitted(
-        tensors, best_logits, tuple(history), selected, model.device, precision, model.keeps_memory, model.aside
+        state={name: tensor.detach().cpu().numpy() for name, tensor in state.items()},
+        logits=at.best_logits,
+        history=tuple(at.history),
+        selected={"epoch": at.best_epoch},
+        choices=_choices(model, at, train),
+        aside=model.aside,
     )
+
+
+def _gradients(
+    model: Ready,
+    train: Labelled,
+    group: Sequence[NDArray[np.int64]],
+    loss_of_batch: Loss,
+    random: np.random.Generator,
+    at: Standing,
+    progress: Progress,
+) -> tuple[float, int]:
+    """The summed loss (nats) and the right answers of the batches of one step, whose gradients are left in place.
+
+    Where memory runs out the step is done again with batches in twice as many parts, and so are all that follow.
+    """
+    images = sum(map(len, group))
+    while True:
+        model.optimizer.zero_grad(set_to_none=True)
+        losses, right = 0.0, 0
+        try:
+            for rows in group:
+                for piece in batches(rows, -(-(model.part.recipe.batch or 1) // at.parts)):
+                    logits, shares, labels = seen(model, train, piece, random)
+                    loss = loss_of_batch(logits, shares)
+                    (loss * (len(piece) / images)).backward()  # type: ignore[no-untyped-call]
+                    losses += float(loss.detach()) * len(piece)
+                    right += int((logits.argmax(dim=1) == labels).sum())
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        else:
+            return losses, right
+        _halve(at, model, progress)
+
+
+def _halve(at: Standing, model: Ready, progress: Progress) -> None:
+    """Twice as many parts a batch from here on; raises `RecipeError` when a part would be less than two images."""
+    at.parts *= 2
+    size = -(-(model.part.recipe.batch or 1) // at.parts)
+    model.optimizer.zero_grad(set_to_none=True)
+    if model.device == "cuda":
+        torch.cuda.empty_cache()
+    if size < 2:
+        raise RecipeError(
+            f"batch: not even 2 images at a time fit into the memory of the device ({model.device}).",
+            "Choose a smaller size or network, or freeze more of it.",
+        )
+    progress.note(f"Memory ran out: from here on a batch is computed in {at.parts} parts of {size} images.")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch could not get memory, on a device or on the CPU, which has no exception of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error).lower() for word in OUT_OF_MEMORY)
+
+
+def _end_epoch(at: Standing, model: Ready, average: Average | None, val: Labelled, progress: Progress) -> None:
+    """Evaluate, add a row to the history, and keep the network if it is the best so far."""
+    recipe, started = model.part.recipe, time.monotonic()
+    with average.in_place() if average else nullcontext():
+        logits = _evaluated(at, model, val, progress)
+        row = {"epoch": float(at.epoch), "lr": float(recipe.lr or 0.0) * at.factor}
+        at.history.append(row | _figures(recipe, at, logits, val.labels))
+        if best_epoch(at.history, recipe) == at.epoch:
+            state = _moved(model)
+            at.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+            at.best_epoch, at.best_logits = at.epoch, logits
+    at.evaluating = time.monotonic() - started
+    at.epoch, at.step, at.losses, at.right, at.seen = at.epoch + 1, 0, 0.0, 0, 0
+
+
+def finished(at: Standing, recipe: Recipe, clock: Clock) -> bool:
+    """Whether training has nothing more to do: all epochs, no better one for long enough, or no time left."""
+    patience = recipe.patience and len(at.history) - at.best_epoch >= recipe.patience
+    late = bool(at.history) and clock.is_over(at.evaluating or 0.0)
+    return bool(patience) or late or (recipe.epochs is not None and at.epoch > recipe.epochs)
+
+
+class Clock:
+    """Seconds of training, those before an interruption included, against what it may take."""
+
+    def __init__(self, spent: float, budget: float | None) -> None:
+        self._spent, self.budget, self._started = spent, budget, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """What was spent so far."""
+        return self._spent + time.monotonic() - self._started
+
+    def is_over(self, reserve: float) -> bool:
+        """Whether no more than `reserve` seconds are left."""
+        return self.budget is not None and self.seconds + reserve >= self.budget
+
+    def epochs(self, done: float, wanted: int | None, reserve: float) -> float:
+        """How many epochs there will be: as many as wanted, or as the time will do for if it goes on as so far."""
+        limit = math.inf if wanted is None else float(wanted)
+        if self.budget is None or not done:
+            return limit
+        return min(limit, done * max((self.budget - reserve) / self.seconds, 1.0))
+
+
+@contextmanager
+def _bar(part: Part, at: Standing, images: int, clock: Clock, progress: Progress) -> Iterator[Callable[[], None]]:
+    """A bar in images, or in seconds where only the time is limited; the yielded function moves it to where `at` is."""
+    epochs, shown = part.recipe.epochs, 0
+    total = epochs * images if epochs else math.ceil(clock.budget or 0)
+    with progress.bar(f"Training {part.plan['name']}", total) as advance:
+
+        def move() -> None:
+            nonlocal shown
+            here = (at.epoch - 1) * images + at.seen if epochs else int(clock.seconds)
+            advance(here - shown)
+            shown = here
+
+        move()
+        yield move
+
+
+def _evaluating(at: Standing, images: int) -> float:
+    """Seconds that an evaluation takes: as the latest did, else as training on so many images, which takes longer."""
+    if at.evaluating is not None:
+        return at.evaluating
+    return at.seconds / at.seen * images if at.seen else 0.0
+
+
+def _why_ended(at: Standing, recipe: Recipe) -> str:
+    """Why training ended before its last epoch."""
+    epoch = len(at.history)
+    if recipe.patience and epoch - at.best_epoch >= recipe.patience:
+        return f"Stopped after epoch {epoch}: none was better than epoch {at.best_epoch} since."
+    return f"Stopped in epoch {epoch}: the time was over."
+
+
+def _resumed(
+    checkpoints: Checkpoints, model: Ready, average: Average | None, random: np.random.Generator
+) -> Standing | None:
+    """Where a checkpoint stood, with the network, the optimizer, the average and all random states as they were."""
+    found = checkpoints.found(random)
+    if found is None:
+        return None
+    standing, tensors = found
+    by_part: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "average": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        by_part[part][rest] = tensor
+    with torch.no_grad():
+        for name, tensor in _moved(model).items():
+            tensor.copy_(by_part["network"][name])
+        for number, value in enumerate(average.values if average else []):
+            value.copy_(by_part["average"][str(number)])
+    set_state(model.optimizer, by_part["optimizer"])
+    return standing
+
+
+def _moving(model: Ready, average: Average | None) -> dict[str, Tensor]:
+    """Every tensor that a step changes, by name: the network's, the optimizer's, the average's."""
+    parts = {
+        "network": _moved(model),
+        "optimizer": state_of(model.optimizer),
+        "average": {str(number): value for number, value in enumerate(average.values if average else [])},
+    }
+    return {f"{part}/{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+
+
+def _moved(model: Ready) -> dict[str, Tensor]:
+    """The network's tensors by name, but for those that are frozen."""
+    frozen = model.frozen
+    return {
+        name: tensor
+        for name, tensor in model.network.module.state_dict().items()
+        if name not in frozen.parameters and name.rpartition(".")[0] not in frozen.modules
+    }
+
+
+def _choices(model: Ready, at: Standing, train: Labelled) -> dict[str, Any]:
+    """What was chosen for this machine."""
+    batch = model.part.recipe.batch or 1
+    whole = f"{batch} images"
+    return {
+        "device": model.device,
+        "training": f"PyTorch {torch.__version__.partition('+')[0]}, channels last",
+        "precision": "bfloat16 (autocast)" if model.halved else "float32",
+        "batch": whole if at.parts == 1 else f"{whole} in parts of {-(-batch // at.parts)}, as memory ran out",
+        "data": "on the device" if isinstance(train.inputs, OnDevice) else "read from memory for every step",
+        "freed_memory": "kept between steps" if model.keeps_memory else "handed back",
+        "training_threads": torch.get_num_threads(),
+    }
 
 
 @dataclass(frozen=True)
@@ -191,7 +410,7 @@ class Ready:
 def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
     """The network of a part with its weights, or with the tensors `start`, on the device, and its optimizer."""
     recipe = part.recipe
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     keeps_memory = device == "cpu" and keep_memory()
     network, aside = loaded(recipe, part.plan, part.classes, part.weights)
     if start is not None:
@@ -204,6 +423,30 @@ def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
     able = device == "cuda" and torch.cuda.is_bf16_supported()
     halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and able)
     return Ready(part, network, frozen, rest.to(device), optimizer, rates, device, halved, keeps_memory, aside)
+
+
+def best_device() -> str:
+    """The fastest kind of device that PyTorch sees: cuda, mps (Apple) or cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def on_device(split: Labelled, device: str) -> Labelled:
+    """The split with its inputs on a CUDA device, where they take a small part of its free memory; else as it is."""
+    if device != "cuda":
+        return split
+    first = split.inputs.take(np.zeros(1, np.int64))
+    if isinstance(first, Tensor) or first.nbytes * len(split.labels) > DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
+        return split
+    return placed(split, device)
+
+
+def placed(split: Labelled, device: str) -> Labelled:
+    """The split with its inputs on a device."""
+    order = np.arange(len(split.labels))
+    taken = [_on(split, rows, device)[0] for rows in batches(order, EVALUATED)]
+    return Labelled(OnDevice(torch.cat(taken)), split.labels)
 
 
 def keep_memory() -> bool:
@@ -282,30 +525,42 @@ def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
         yield order[start:stop]
 
 
-def logits_of(model: Ready, split: Labelled) -> NDArray[np.float32]:
+def logits_of(model: Ready, split: Labelled, size: int = EVALUATED) -> NDArray[np.float32]:
     """The logits of a whole split in evaluation mode and full precision, float32 [n, classes]."""
     model.network.module.eval()
     order = np.arange(len(split.labels))
     with torch.inference_mode():
-        found = [model.module(_on(split, rows, model.device)[0]).cpu().numpy() for rows in batches(order, EVALUATED)]
+        found = [model.module(_on(split, rows, model.device)[0]).cpu().numpy() for rows in batches(order, size)]
     return np.concatenate(found)
+
+
+def _evaluated(at: Standing, model: Ready, split: Labelled, progress: Progress) -> NDArray[np.float32]:
+    """The logits of a split, in as many parts as memory asks for."""
+    while True:
+        try:
+            return logits_of(model, split, max(2, EVALUATED // at.parts))
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        _halve(at, model, progress)
 
 
 def _on(split: Labelled, rows: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
     """A batch and its labels on the device."""
-    inputs = torch.from_numpy(split.inputs.take(rows))
+    taken = split.inputs.take(rows)
+    inputs = taken if isinstance(taken, Tensor) else torch.from_numpy(taken)
     labels = torch.from_numpy(split.labels[rows].astype(np.int64))
     return inputs.to(device), labels.to(device)
 
 
 def _figures(
-    recipe: Recipe, losses: float, right: int, n: int, val_logits: NDArray[np.float32], labels: NDArray[np.int32]
+    recipe: Recipe, at: Standing, val_logits: NDArray[np.float32], labels: NDArray[np.int32]
 ) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
     chosen = recipe.select or "loss"
     figures = {
-        "train_loss": losses / n,
-        "train_accuracy": right / n,
+        "train_loss": at.losses / at.seen,
+        "train_accuracy": at.right / at.seen,
         "val_loss": float(cross_entropy(labels, val_logits).mean()),
         "val_accuracy": float((val_logits.argmax(axis=1) == labels).mean()),
     }
@@ -314,8 +569,9 @@ def _figures(
     )
 
 
-def _diverged(epoch: int, recipe: Recipe) -> RecipeError:
+def _diverged(at: Standing, recipe: Recipe) -> RecipeError:
     return RecipeError(
-        f"The loss is no longer a number in epoch {epoch}, at a learning rate of {recipe.lr}.",
+        f"The loss is no longer a number in epoch {at.epoch}, step {at.step + 1}, "
+        f"at a learning rate of {float(recipe.lr or 0.0) * at.factor:.3g}.",
         "Lower the learning rate, for example by a factor of ten.",
     )

@@ -6,9 +6,11 @@ scan -> findings -> seal -> plan -> training -> predictions -> metrics -> run ->
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +24,7 @@ from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.decoding import processors
-from budwood.errors import DataError, RunError, WeightsError
+from budwood.errors import DataError, RecipeError, RunError, WeightsError
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
 from budwood.head import logits
 from budwood.images import BadImage, examine
@@ -34,7 +36,20 @@ from budwood.predictions import predictions_of
 from budwood.prefix import outputs, prefix_of
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
-from budwood.runs import Run, count_look, environment, hardware, new_id, now, open_run, save_history, save_record
+from budwood.runs import (
+    CHECKPOINT,
+    Run,
+    count_look,
+    environment,
+    found_run,
+    hardware,
+    locked,
+    new_id,
+    now,
+    open_run,
+    save_history,
+    save_record,
+)
 from budwood.training import Task, rate_search, trained
 from budwood.weights import Weights, file_weights, imagenet_weights, random_weights
 
@@ -42,14 +57,16 @@ if TYPE_CHECKING:
     from budwood.rates import Curve
 
 SHEET: Final = "augmented.jpg"
+SAVING: Final = 3.0  # seconds kept back from a limited time for writing the run and its report
 SEEN: Final = 224  # side in pixels of augmented images that no network has asked for
 
 
 class _Clock:
     """Seconds by step of a job."""
 
-    def __init__(self) -> None:
-        self.start = self._last = time.perf_counter()
+    def __init__(self, spent: float = 0.0) -> None:
+        self._last = time.perf_counter()
+        self.start = self._last - spent
         self.seconds: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
@@ -57,8 +74,11 @@ class _Clock:
         self.seconds[name] = round(here - self._last, 3)
         self._last = here
 
+    def so_far(self) -> float:
+        return time.perf_counter() - self.start
+
     def total(self) -> dict[str, float]:
-        return {**self.seconds, "total": round(time.perf_counter() - self.start, 3)}
+        return {**self.seconds, "total": round(self.so_far(), 3)}
 
 
 def train(
@@ -69,13 +89,15 @@ def train(
     allow_leaks: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
+    spent: float = 0.0,
 ) -> Run:
     """Train a classifier and keep it, with its evidence, as a new run under `out`.
 
     Raises `DataError` when the given split leaks (unless `allow_leaks`) or a split is empty, `WeightsError` when the
-    weights are missing, `StorageError` when `out` cannot be written. A run that fails leaves nothing behind.
+    weights are missing, `StorageError` when `out` cannot be written. A run that fails leaves nothing behind, unless it
+    came far enough to be resumed. `spent` is how many seconds of the recipe's `time` have gone already, in scanning.
     """
-    recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock()
+    recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     plan = plan_of(recipe, len(data.classes), cache)
     recipe = recipe.model_copy(update={"size": plan["size"]})
     found = hygiene.findings(data)
@@ -87,52 +109,163 @@ def train(
     _refuse_empty(data, training, validation)
     clock.lap("check")
 
-    with guarded(Path(out)):
-        Path(out).mkdir(parents=True, exist_ok=True)
-    with guarded(cache):
-        task = Task(recipe, plan, weights, len(data.classes), training, validation, cache)
-        made = trained(task, progress, clock.lap)
-
-    predictions = predictions_of(validation, made.logits)
-    scores = metrics.evaluate(predictions.labels, predictions.logits, data.classes)
-    clock.lap("evaluate")
-
     versions = environment()
     record = {
         "budwood": versions["budwood"],
         "id": new_id(recipe.model),
-        "state": "done",
+        "state": "running",
         "created": now(),
+        "resumed": [],
         "source": data.source,
         "root": str(data.root),
         "recipe": recipe.table(),
         "dataset": {**_about(data), "leaks_allowed": bool(hygiene.leaks(found))},
         "findings": [finding.record() for finding in found],
-        "network": _about_network(plan, weights, made.aside),
-        "trained": made.trained,
-        "choices": made.choices,
-        "selected": made.selected,
-        "metrics": {"val": scores},
-        "timings": {},
-        "prefix": made.prefix,
+        "network": _about_network(plan, weights, ""),
         "environment": versions,
         "hardware": hardware(processors()),
+        "metrics": {},
         "test": None,
     }
-    with guarded(Path(out)), folder_draft(Path(out) / str(record["id"])) as folder:
-        (folder / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
-        save_history(folder, made.history)
-        _save_weights(folder / "weights.safetensors", made.state)
-        sealed.save(folder / "dataset.parquet")
-        _save_sealed(folder / "sealed.parquet", data.samples("test"))
-        predictions.save(folder / "predictions-val.parquet")
+    with guarded(Path(out)), folder_draft(Path(out) / str(record["id"])) as draft:
+        (draft / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
+        sealed.save(draft / "dataset.parquet")
+        _save_sealed(draft / "sealed.parquet", data.samples("test"))
         if recipe.augments:
-            write_bytes(folder / SHEET, _sheet(recipe, training, plan["size"]))
-        clock.lap("save")
-        record["timings"] = clock.total()
-        save_record(folder, record)
-        write_text(folder / "report.html", _rendered(Run(folder, record)))
-    return Run(Path(out) / str(record["id"]), record)
+            write_bytes(draft / SHEET, _sheet(recipe, training, plan["size"]))
+        save_record(draft, record)
+    run = Run(Path(out) / str(record["id"]), record)
+    try:
+        return _carried_out(run, recipe, plan, weights, cache, progress, clock)
+    except BaseException:
+        if not _has_checkpoint(run):
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def resume(
+    run: Run | str | Path,
+    *,
+    epochs: int | None = None,
+    patience: int | None = None,
+    lr: float | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Go on with a run whose training was interrupted, or train a finished one for more epochs.
+
+    On a CPU the result has the bits of one that was never interrupted. `epochs` counts all, those that are done
+    included (of the last phase, where there are phases); schedules that depend on their number are drawn anew over all.
+    Raises `RunError` when there is nothing to go on with, or another process trains the run.
+    """
+    run = found_run(run) if not isinstance(run, Run) else run
+    cache, progress, clock = cache or cache_folder(), progress or Silent(), _Clock()
+    given = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
+    recipe = _continued(Recipe(**run.record["recipe"]), given)
+    if run.record["state"] == "done" and not given:
+        raise RunError(f"{run.path}: is finished.", "`--epochs N` trains it for more epochs.")
+    if epochs is not None and epochs <= (done := _epochs_done(run, recipe)):
+        raise RunError(f"{run.path}: has {done} epochs already, not fewer than {epochs}.", "Give a larger number.")
+    plan = plan_of(recipe, len(run.classes), cache)
+    weights = _same_weights(run, recipe, plan, cache, progress)
+    clock.lap("check")
+    with locked(run.path), guarded(run.path):
+        record = {**run.record, "state": "running", "recipe": recipe.table(), "test": None}
+        record["resumed"] = [*run.record["resumed"], now()]
+        save_record(run.path, record)
+        write_text(run.path / "recipe.toml", recipe.toml())
+        (run.path / "predictions-test.parquet").unlink(missing_ok=True)
+    return _carried_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock)
+
+
+def _carried_out(
+    run: Run, recipe: Recipe, plan: Plan, weights: Weights, cache: Path, progress: Progress, clock: _Clock
+) -> Run:
+    """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
+    data = run.dataset()
+    training, validation = data.samples("train"), data.samples("val")
+    with locked(run.path):
+        task = Task(
+            recipe,
+            plan,
+            weights,
+            len(data.classes),
+            training,
+            validation,
+            cache,
+            checkpoint=run.path / CHECKPOINT,
+            told=lambda history: save_history(run.path, history),
+            left=lambda: None if recipe.time is None else recipe.time - clock.so_far() - SAVING,
+        )
+        try:
+            with guarded(cache):
+                made = trained(task, progress, clock.lap)
+        except BaseException as error:
+            _note_stop(run, error, progress)
+            raise
+
+        predictions = predictions_of(validation, made.logits)
+        scores = metrics.evaluate(predictions.labels, predictions.logits, data.classes)
+        clock.lap("evaluate")
+        record = {
+            **run.record,
+            "state": "done",
+            "network": _about_network(plan, weights, made.aside),
+            "trained": made.trained,
+            "choices": made.choices,
+            "selected": made.selected,
+            "metrics": {"val": scores},
+            "timings": {},
+            "prefix": made.prefix,
+        }
+        record.pop("problem", None)
+        with guarded(run.path):
+            save_history(run.path, made.history)
+            _save_weights(run.path / "weights.safetensors", made.state)
+            predictions.save(run.path / "predictions-val.parquet")
+            clock.lap("save")
+            record["timings"] = clock.total()
+            finished = Run(run.path, record)
+            write_text(run.path / "report.html", _rendered(finished))
+            save_record(run.path, record)
+    if not _has_checkpoint(finished):
+        shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
+    return finished
+
+
+def _has_checkpoint(run: Run) -> bool:
+    """Whether there is anything to go on with."""
+    return any((run.path / CHECKPOINT).rglob("*.safetensors"))
+
+
+def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
+    """Note in a run's record why it stopped, and say how to go on, where there is a checkpoint."""
+    if not _has_checkpoint(run):
+        return
+    with suppress(OSError):  # a full disk may be the reason
+        save_record(run.path, {**run.record, "state": "stopped", "problem": str(error) or type(error).__name__})
+    further = " --lr RATE" if isinstance(error, RecipeError) else ""
+    progress.note(f"The last good checkpoint is kept: `budwood resume {run.path}{further}` goes on from it.")
+
+
+def _continued(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """A recipe with other epochs, patience or rate; of its last phase, where it has phases."""
+    if not given:
+        return recipe
+    options = {**recipe.table(), **given}
+    if recipe.phases:
+        last = {**recipe.phases[-1].model_dump(), **{name: given[name] for name in ("epochs", "lr") if name in given}}
+        phases = [*(phase.model_dump() for phase in recipe.phases[:-1]), last]
+        options = {**recipe.table(), **{n: v for n, v in given.items() if n == "patience"}, "phases": phases}
+    return Recipe(**options)
+
+
+def _epochs_done(run: Run, recipe: Recipe) -> int:
+    """The epochs that a run has done; of its last phase, where it has phases."""
+    if not (run.path / "history.csv").is_file():
+        return 0
+    last = float(len(recipe.phases or ()))
+    return sum(row.get("phase", last) == last for row in run.history())
 
 
 def find_rate(data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None) -> Curve:
@@ -244,6 +377,17 @@ def _weights(recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progr
     return file_weights(Path(recipe.weights).expanduser()), None
 
 
+def _same_weights(run: Run, recipe: Recipe, plan: Plan, cache: Path, progress: Progress) -> Weights:
+    """The weights that a run started from; raises `RunError` when this machine has others."""
+    weights, _ = _weights(recipe, plan, run.path.parent, cache, progress)
+    if weights.digest != run.record["network"]["weights"]["digest"]:
+        raise RunError(
+            f"{run.path}: was trained on other weights of {plan['name']} than are on this machine.",
+            f"Bring back the weights that the run was made with ({run.record['network']['weights']['file']}).",
+        )
+    return weights
+
+
 def _refuse_other_network(run: Run, recipe: Recipe, plan: Plan) -> None:
     """Raises `WeightsError` when a run's network is another one than the recipe's."""
     theirs = run.record["network"]
@@ -267,12 +411,7 @@ def _answers(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDA
     recipe = Recipe(**run.record["recipe"])
     plan = plan_of(recipe, len(run.classes), cache)
     if run.record["trained"] == "head":
-        weights, _ = _weights(recipe, plan, run.path.parent, cache, progress)
-        if weights.digest != run.record["network"]["weights"]["digest"]:
-            raise RunError(
-                f"{run.path}: was trained on other weights of {plan['name']} than are on this machine.",
-                f"Bring back the weights that the run was made with ({run.record['network']['weights']['file']}).",
-            )
+        weights = _same_weights(run, recipe, plan, cache, progress)
         prefix = prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
         return logits(outputs(prefix, samples, progress).values, *run.head())
     own = replace(file_weights(run.path / "weights.safetensors"), kind="trained")

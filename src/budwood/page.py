@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from budwood.plots import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart, visible
+from budwood.recipe import neutral
 
 FILES_SHOWN: Final = 12
 GROUPS_SHOWN: Final = 8
@@ -93,6 +94,7 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
         record=record,
         pictures=evidence.pictures,
         words=recipe_in_words(record),
+        neutral=neutral(record["recipe"]),
         val_strip=Markup(interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),
         test_strip=Markup(_test_strip(record["test"])),
         counts_chart=Markup(_counts_chart(record["dataset"]["counts"], classes)),
@@ -143,6 +145,7 @@ def recipe_in_words(record: Mapping[str, Any]) -> str:
         f"The network is {network['name']} ({network['source']}){_cut_in_words(network)}; {_weights_in_words(network)}",
         _frozen_in_words(record),
         _training_in_words(record),
+        _resumed_in_words(record),
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
@@ -182,7 +185,7 @@ def _training_in_words(record: Mapping[str, Any]) -> str:
     if "phases" in recipe:
         return f"{what} in {len(recipe['phases'])} phases{_phases_in_words(recipe)}; epoch {chosen['epoch']} was kept"
     if "epoch" in chosen:
-        epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
+        epochs = _length_in_words(recipe)
         rate = record["choices"].get("lr", recipe["lr"])
         how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {rate:g}"
         how += " (found by a trial)" if recipe["lr"] == "auto" else ""
@@ -191,6 +194,24 @@ def _training_in_words(record: Mapping[str, Any]) -> str:
         return f"{what}{how}{together}; epoch {chosen['epoch']} was kept, of the {selected}"
     auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}"
+
+
+def _length_in_words(recipe: Mapping[str, Any]) -> str:
+    """How long training was to be, at most."""
+    epochs, seconds = recipe.get("epochs"), recipe.get("time")
+    if epochs is None:
+        return f"as many epochs as {seconds:,.0f} seconds allowed"
+    count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return count if seconds is None else f"{count} or {seconds:,.0f} seconds"
+
+
+def _resumed_in_words(record: Mapping[str, Any]) -> str:
+    times = len(record.get("resumed", ()))
+    return f"Training was interrupted or prolonged and went on {_times(times)}" if times else ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
 
 
 def _phases_in_words(recipe: Mapping[str, Any]) -> str:

@@ -61,6 +61,7 @@ _STEPS: Final[Mapping[str, Any]] = {
     **AUGMENTATIONS,
     "fill": None,
     "epochs": 10,
+    "time": None,
     "batch": 64,
     "accumulate": 1,
     "weight_decay": 0.0,
@@ -127,9 +128,15 @@ SURGERY: Final = frozenset(  # the options that decide how a network is built
     | {name for options in OWN_OPTIONS.values() for name in options}
 )
 _MOVING: Final = ("rotation", "shift_x", "shift_y", "shear", "zoom", "crop_padding")
+_ALWAYS_TOLD: Final = frozenset(
+    {"model", "weights", "freeze", "head", "size", "resize", "optimizer", "epochs", "batch", "weight_decay", "seed"}
+)
 _OF_PLAIN_STEPS: Final = ("epochs", "batch", "weight_decay", "seed")
 _LISTS: Final = ("kernels", "strides", "pools", "widths", "fc", "schedule_at")
 _PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
+_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?) *([hms]?)")
+_DURATION: Final = re.compile(rf"(?:{_PART.pattern} *)+")
 _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
 
 
@@ -194,6 +201,9 @@ class Recipe(BaseModel):
         None, description="lbfgs: strength of the L2 penalty, or auto: chosen on validation"
     )
     epochs: int | None = Field(None, ge=1, description="passes over the training images (default 10)")
+    time: float | None = Field(
+        None, gt=0, description="limit of the whole command, as 90s, 10m or 1.5h; schedules are shaped to fit"
+    )
     phases: tuple[Phase, ...] | None = Field(
         None,
         min_length=2,
@@ -346,6 +356,12 @@ class Recipe(BaseModel):
         return "".join(f"{name} = {_toml_value(value)}\n" for name, value in self.table().items())
 
 
+def neutral(table: Mapping[str, Any]) -> set[str]:
+    """The options of a recipe's table that change nothing: they have the value that stands in when none is given."""
+    defaults = {**{name: field.default for name, field in Recipe.model_fields.items()}, **_STEPS}
+    return {name for name, value in table.items() if name not in _ALWAYS_TOLD and value == defaults[name]}
+
+
 def load_recipe(path: Path) -> dict[str, Any]:
     """The options in a TOML file; raises `RecipeError` when it is missing or no TOML."""
     try:
@@ -378,6 +394,8 @@ def _plain_value(name: str, value: Any) -> Any:
     """A value as TOML would give it, where a flag or a short notation gave a string or one number for many."""
     if name in ("regularisation", "lr") and isinstance(value, str):
         return _as_number(value)
+    if name == "time" and isinstance(value, str):
+        return _seconds(value)
     if name in ("freeze", "model", "weights", "cut", "head"):
         return tuple(value) if isinstance(value, list) else value
     if name in (*_LISTS, "blocks") and isinstance(value, str):
@@ -388,6 +406,13 @@ def _plain_value(name: str, value: Any) -> Any:
     if name == "phases" and isinstance(value, str):
         return _parsed(value)
     return value
+
+
+def _seconds(text: str) -> Any:
+    """A duration such as 90s, 10m, 1.5h or 1h30m in seconds; everything else as it is."""
+    if text and _DURATION.fullmatch(text.strip()):
+        return sum(float(count) * _SECONDS[unit or "s"] for count, unit in _PART.findall(text))
+    return text
 
 
 def _as_number(value: str) -> Any:
@@ -425,6 +450,8 @@ def _refused(options: Mapping[str, Any]) -> dict[str, str]:
     if options.get("phases"):
         own = {name: f"{name}: every phase has its own" for name in Phase.model_fields if name in options}
         refused |= own
+        if "time" in options:
+            refused["time"] = "time: phases are as long as their epochs; give it without phases"
     if options.get("optimizer") == "lbfgs" and (why := _beyond_solving(options)):
         refused["optimizer"] = (
             f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or another"
@@ -482,6 +509,8 @@ def _optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
     known |= {name: options[name] for name in ("schedule", "loss") if name in options}
     known |= SCHEDULE_OPTIONS.get(str(known["schedule"]), {})
     known |= LOSS_OPTIONS.get(str(known["loss"]), {})
+    if "time" in options:
+        known["epochs"] = None
     if _beyond_solving(options):
         known |= TRUNK_OPTIONS
         if _freeze(options) != "trunk" and _weights(options) != "none":

@@ -11,13 +11,15 @@ import platform
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from budwood.dataset import Dataset, load
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 RECORDED: Final = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow", "safetensors")
 LEDGER: Final = "test-looks.csv"
+STATES: Final = ("running", "stopped", "done")
+CHECKPOINT: Final = "checkpoint"
+LOCK: Final = "lock"
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,20 @@ class Run:
 
 
 def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
-    """The run in a directory, or of that id under `out`; raises `RunError`."""
+    """The finished run in a directory, or of that id under `out`; raises `RunError`."""
+    run = found_run(path, out)
+    if run.record["state"] == "done":
+        return run
+    if is_locked(run.path):
+        raise RunError(f"{run.path}: is no finished run; it is still being trained.", "Wait until it is done.")
+    raise RunError(
+        f"{run.path}: is no finished run; its training was interrupted.",
+        f"`budwood resume {run.path}` goes on with it.",
+    )
+
+
+def found_run(path: str | Path, out: Path = Path("runs")) -> Run:
+    """The run in a directory, or of that id under `out`, in whatever state; raises `RunError`."""
     folder = next((place for place in (Path(path), out / path) if (place / "run.json").is_file()), None)
     if folder is None:
         known = sorted((file.parent.name for file in out.glob("*/run.json")), reverse=True) if out.is_dir() else []
@@ -93,11 +111,39 @@ def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
         raise RunError(f"{path}: is no run (no run.json in it).", latest)
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder}/run.json: cannot be read ({error}).", "Restore the file, or train again.") from error
-    if not isinstance(record, dict) or record.get("state") != "done":
-        raise RunError(f"{folder}/run.json: is no finished run.", "Train again.")
-    return Run(folder, record)
+        if record["state"] in STATES:
+            return Run(folder, record)
+        problem = f"state {record['state']!r}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise RunError(f"{folder}/run.json: cannot be read ({problem}).", "Restore the file, or train again.")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time trains a run; raises `RunError` when another does. A killed one holds nothing."""
+    with guarded(folder):
+        (folder / CHECKPOINT).mkdir(exist_ok=True)
+        lock = FileLock(folder / CHECKPOINT / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(f"{folder}: is being trained by another process.", "Wait until it is done.") from error
+    try:
+        for draft in folder.rglob(".*.part"):  # of a process that was killed
+            draft.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is training a run."""
+    try:
+        with locked(folder):
+            return False
+    except RunError:
+        return True
 
 
 def new_id(model: str) -> str:

@@ -5,11 +5,11 @@ frozen prefix -> outputs -> head, or what is not frozen -> the epoch that valida
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from budwood.dataset import Samples
 from budwood.decoding import PixelRows, processors
 from budwood.descent import descend_head
 from budwood.errors import RecipeError
+from budwood.files import write_text
 from budwood.head import Head, Split, logits
 from budwood.networks import TRUNK
 from budwood.plan import Plan, plan_of
@@ -32,12 +33,18 @@ if TYPE_CHECKING:
     from budwood.torch_engine import Part
 
 Lap = Callable[[str], None]
+Told = Callable[[Sequence[Mapping[str, float]]], None]
+CHOSEN: Final = "chosen.json"  # beside a checkpoint: what was decided once, before the first step
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be trained, on what. `start` is the state that an earlier phase ended with; `phase` counts from 1,
-    0 for a recipe without phases."""
+    """What is to be trained, on what.
+
+    `start` is the state that an earlier phase ended with; `phase` counts from 1, 0 for a recipe without phases.
+    Checkpoints lie in the folder `checkpoint` (None: none are kept); `told` gets the whole history after every epoch;
+    `left` gives the seconds that are left to training (None: as many as it takes).
+    """
 
     recipe: Recipe
     plan: Plan
@@ -48,6 +55,9 @@ class Task:
     cache: Path
     start: Mapping[str, NDArray[Any]] | None = None
     phase: int = 0
+    checkpoint: Path | None = None
+    told: Told = lambda history: None
+    left: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -89,15 +99,34 @@ def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
     history: list[dict[str, float]] = []
     start, kept = None, None
     for number, recipe in enumerate(task.recipe.in_phases(), 1):
-        plan = plan_of(recipe, task.classes, task.cache)
-        made = _in_one(replace(task, recipe=recipe, plan=plan, start=start, phase=number), progress, lap)
+        phase = replace(
+            task,
+            recipe=recipe,
+            plan=plan_of(recipe, task.classes, task.cache),
+            start=start,
+            phase=number,
+            checkpoint=task.checkpoint and task.checkpoint / f"phase-{number}",
+            told=_after(history, number, task.told),
+        )
+        made = _in_one(phase, progress, lap)
         done = len(history)
-        history += [{**row, "epoch": done + row["epoch"], "phase": float(number)} for row in made.history]
+        history += _numbered(made.history, number, done)
         if best_epoch(history, recipe) > done:
             kept = made
         start = made.state
     assert kept is not None
     return replace(kept, history=tuple(history), selected={"epoch": best_epoch(history, task.recipe)})
+
+
+def _after(history: Sequence[Mapping[str, float]], phase: int, told: Told) -> Told:
+    """Tells of a phase's history behind those of the phases before it."""
+    before = list(history)
+    return lambda rows: told([*before, *_numbered(rows, phase, len(before))])
+
+
+def _numbered(rows: Sequence[Mapping[str, float]], phase: int, done: int) -> list[dict[str, float]]:
+    """Rows of a phase with their epochs counted over all phases."""
+    return [{**row, "epoch": done + row["epoch"], "phase": float(phase)} for row in rows]
 
 
 def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
@@ -119,32 +148,38 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
             prefix=_counted(features, stop),
             aside=set_aside(_prefix(task)),
         )
-    from budwood.fit import fit
+    from budwood.checkpoints import Checkpoints
+    from budwood.fit import Keeping, fit
 
     train, val = _inputs(task, features, progress)
     if recipe.lr == "auto":
-        rate = _found(_rate_curve(task, features, train, progress), progress)
-        task = replace(task, recipe=recipe.model_copy(update={"lr": rate}))
+        task = replace(task, recipe=recipe.model_copy(update={"lr": _rate(task, features, train, progress)}))
         lap("rate")
-    made = fit(_part(task, features), train, val, progress, task.start)
+    keeping = Keeping(Checkpoints(task.checkpoint), task.told, task.left())
+    made = fit(_part(task, features), train, val, progress, task.start, keeping)
     lap("train")
-    choices = _choices(features) if features else {"engine": "PyTorch for the whole network"}
-    choices |= {"device": made.device, "training": f"PyTorch {version('torch')}, channels last", "lr": task.recipe.lr}
+    choices = _choices(features) if features else {"engine": "PyTorch for the whole network", "threads": processors()}
     return Made(
         trained="network",
         state=made.state,
         logits=made.logits,
         history=made.history,
         selected=made.selected,
-        choices=choices
-        | {
-            "precision": made.precision,
-            "freed_memory": "kept between steps" if made.keeps_memory else "handed back",
-            "threads": processors(),
-        },
+        choices=choices | made.choices | {"lr": task.recipe.lr},
         prefix=_counted(features, stop) if features else {"stage": None, "computed": 0, "reused": 0},
         aside=made.aside,
     )
+
+
+def _rate(task: Task, features: Outputs | None, train: Labelled, progress: Progress) -> float:
+    """The learning rate that a trial finds; it is kept beside the checkpoint, so that it is looked for once."""
+    file = task.checkpoint and task.checkpoint / CHOSEN
+    if file and file.is_file():
+        return float(json.loads(file.read_text(encoding="utf-8"))["lr"])
+    rate = _found(_rate_curve(task, features, train, progress), progress)
+    if file:
+        write_text(file, json.dumps({"lr": rate}))
+    return rate
 
 
 def _features(task: Task, progress: Progress) -> Outputs | None:
