@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from budwood.errors import RecipeError
-from budwood.fit import Fitted, Held, Labelled, batches, fit, keep_memory
+from budwood.fit import Fitted, fit
+from budwood.learner import Held, Labelled, batches, keep_memory
 from budwood.networks import IMAGENET_MEAN, IMAGENET_STD
 from budwood.progress import Silent
 from budwood.recipe import Recipe

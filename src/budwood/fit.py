@@ -2,96 +2,42 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from budwood.augment import augmented, drawn
 from budwood.checkpoints import Checkpoints, Standing, set_state, state_of
 from budwood.errors import RecipeError
-from budwood.losses import Loss, blended, epoch_order, loss_of
+from budwood.learner import (
+    EVALUATED,
+    Average,
+    Labelled,
+    OnDevice,
+    Ready,
+    batches,
+    in_groups,
+    logits_of,
+    on_device,
+    ready,
+    seen,
+)
+from budwood.losses import Loss, epoch_order, loss_of
 from budwood.metrics import cross_entropy, score
 from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.schedule import rate_factor
-from budwood.stages import segment
-from budwood.surgery import Frozen, Grafted, frozen_parts, loaded, parameter_groups, set_modes
-from budwood.torch_engine import FromPixels, Part
+from budwood.surgery import set_modes
+from budwood.torch_engine import Part
 
-ALLOCATOR: Final = {-4: 0, -1: 2**31 - 1}  # glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: map nothing apart, trim nothing
-EVALUATED: Final = 64  # images a batch where nothing is learned
-DEVICE_SHARE: Final = 0.25  # of a GPU's free memory that a split may take
 OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
-OPTIMIZERS: Final[dict[str, Callable[[list[dict[str, Any]], Recipe], torch.optim.Optimizer]]] = {
-    "sgd": lambda groups, recipe: torch.optim.SGD(
-        groups, momentum=recipe.momentum or 0.0, nesterov=bool(recipe.nesterov)
-    ),
-    "adam": lambda groups, recipe: torch.optim.Adam(groups),
-    "adamw": lambda groups, recipe: torch.optim.AdamW(groups),
-    "nadam": lambda groups, recipe: torch.optim.NAdam(groups),
-    "adamax": lambda groups, recipe: torch.optim.Adamax(groups),
-    "adagrad": lambda groups, recipe: torch.optim.Adagrad(groups),
-    "adadelta": lambda groups, recipe: torch.optim.Adadelta(groups),
-    "rmsprop": lambda groups, recipe: torch.optim.RMSprop(groups, momentum=recipe.momentum or 0.0),
-}
-
-
-class Rows(Protocol):
-    """Inputs of a network by row: uint8 pixels [n, size, size, 3] or float32 outputs of a frozen prefix [n, *shape]."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any] | Tensor:
-        """Some of them, in that order."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """Rows that are held in memory."""
-
-    values: NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Some of them, in that order."""
-        return np.asarray(self.values[rows])
-
-
-@dataclass(frozen=True)
-class OnDevice:
-    """Rows that are held on the device of training."""
-
-    values: Tensor
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Some of them, in that order."""
-        return self.values[torch.from_numpy(rows).to(self.values.device)]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The inputs and labels (int32 [n]) of one split."""
-
-    inputs: Rows
-    labels: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -178,7 +124,7 @@ def fit(
                     keeping.checkpoints.keep(at, _moving(model, average), random)
                 keeping.told(at.history)
         keeping.checkpoints.keep(at, _moving(model, average), random)
-    if len(at.history) < (recipe.epochs or 0):
+    if len(at.history) < (recipe.epochs or math.inf):
         progress.note(_why_ended(at, recipe))
     state = {**model.network.module.state_dict(), **at.best}
     return Fitted(
@@ -377,161 +323,11 @@ def _choices(model: Ready, at: Standing, train: Labelled) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A network that is ready to be trained: `module` takes what the inputs hold, and shares its parts with `network`.
-
-    `rates` are those of the optimizer's groups before any schedule; `halved` says whether steps are in bfloat16, and
-    `keeps_memory` whether freed memory is kept between them.
-    """
-
-    part: Part
-    network: Grafted
-    frozen: Frozen
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    rates: tuple[float, ...]
-    device: str
-    halved: bool
-    keeps_memory: bool
-    aside: str
-
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        """The parameters that the optimizer moves."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-    def set_rates(self, factor: float) -> None:
-        """Give every group its own rate times a factor."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-
-
-def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
-    """The network of a part with its weights, or with the tensors `start`, on the device, and its optimizer."""
-    recipe = part.recipe
-    device = best_device()
-    keeps_memory = device == "cpu" and keep_memory()
-    network, aside = loaded(recipe, part.plan, part.classes, part.weights)
-    if start is not None:
-        network.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in start.items()})
-    network.module.to(device).to(memory_format=torch.channels_last)
-    frozen = frozen_parts(network.staged, recipe.freeze)
-    rest = FromPixels(network.module, part.plan) if part.stop is None else segment(network.staged, part.stop, None)
-    optimizer = OPTIMIZERS[recipe.optimizer](parameter_groups(network.staged, frozen, recipe), recipe)
-    rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
-    able = device == "cuda" and torch.cuda.is_bf16_supported()
-    halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and able)
-    return Ready(part, network, frozen, rest.to(device), optimizer, rates, device, halved, keeps_memory, aside)
-
-
-def best_device() -> str:
-    """The fastest kind of device that PyTorch sees: cuda, mps (Apple) or cpu."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def on_device(split: Labelled, device: str) -> Labelled:
-    """The split with its inputs on a CUDA device, where they take a small part of its free memory; else as it is."""
-    if device != "cuda":
-        return split
-    first = split.inputs.take(np.zeros(1, np.int64))
-    if isinstance(first, Tensor) or first.nbytes * len(split.labels) > DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
-        return split
-    return placed(split, device)
-
-
-def placed(split: Labelled, device: str) -> Labelled:
-    """The split with its inputs on a device."""
-    order = np.arange(len(split.labels))
-    taken = [_on(split, rows, device)[0] for rows in batches(order, EVALUATED)]
-    return Labelled(OnDevice(torch.cat(taken)), split.labels)
-
-
-def keep_memory() -> bool:
-    """Whether the C library now keeps freed memory for the next step instead of handing it back after each.
-
-    glibc maps every large array anew and the kernel clears its pages, which took half of a training step's time. The
-    setting is of the whole process; memory is still reused, and is handed back when the process ends.
-    """
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(option, value) for option, value in ALLOCATOR.items())
-
-
-def seen(
-    model: Ready, split: Labelled, rows: NDArray[np.int64], random: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What a network makes of a training batch: logits float32 [n, classes], target shares [n, classes], labels [n]."""
-    recipe, plan = model.part.recipe, model.part.plan
-    inputs, labels = _on(split, rows, model.device)
-    shares = F.one_hot(labels, model.part.classes).float()
-    if recipe.augments:
-        inputs = augmented(inputs.float(), drawn(recipe, len(rows), plan["size"], random), recipe)
-        inputs, shares = blended(recipe, inputs, shares, random)
-    with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
-        logits = model.module(inputs).float()
-    return logits, shares, labels
-
-
-class Average:
-    """The exponential moving average of parameters (Polyak and Juditsky 1992), which may stand in for them."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
-        self._parameters, self._decay = parameters, decay
-        self.values = [parameter.detach().clone() for parameter in parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move the average a step towards the parameters."""
-        for value, parameter in zip(self.values, self._parameters, strict=True):
-            value.lerp_(parameter, 1 - self._decay)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The average in the place of the parameters, for a block."""
-        held = [parameter.data for parameter in self._parameters]
-        for value, parameter in zip(self.values, self._parameters, strict=True):
-            parameter.data = value
-        try:
-            yield
-        finally:
-            for data, parameter in zip(held, self._parameters, strict=True):
-                parameter.data = data
-
-
 def best_epoch(history: Sequence[Mapping[str, float]], recipe: Recipe) -> int:
     """The epoch that validation prefers, from 1; the earliest of equals."""
     chosen = recipe.select or "loss"
     scores = [-row["val_loss"] if chosen == "loss" else row[f"val_{chosen}"] for row in history]
     return scores.index(max(scores)) + 1
-
-
-def in_groups(items: Iterable[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
-    """Items in lists of `size`; the last may be shorter."""
-    source = iter(items)
-    while group := list(islice(source, size)):
-        yield group
-
-
-def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """An order of rows in batches; a single row that is left over joins the batch before, as batch norm needs two."""
-    starts = list(range(0, len(order), size))
-    if len(starts) > 1 and len(order) - starts[-1] == 1:
-        starts.pop()
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        yield order[start:stop]
-
-
-def logits_of(model: Ready, split: Labelled, size: int = EVALUATED) -> NDArray[np.float32]:
-    """The logits of a whole split in evaluation mode and full precision, float32 [n, classes]."""
-    model.network.module.eval()
-    order = np.arange(len(split.labels))
-    with torch.inference_mode():
-        found = [model.module(_on(split, rows, model.device)[0]).cpu().numpy() for rows in batches(order, size)]
-    return np.concatenate(found)
 
 
 def _evaluated(at: Standing, model: Ready, split: Labelled, progress: Progress) -> NDArray[np.float32]:
@@ -543,14 +339,6 @@ def _evaluated(at: Standing, model: Ready, split: Labelled, progress: Progress) 
             if not _is_out_of_memory(error):
                 raise
         _halve(at, model, progress)
-
-
-def _on(split: Labelled, rows: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
-    """A batch and its labels on the device."""
-    taken = split.inputs.take(rows)
-    inputs = taken if isinstance(taken, Tensor) else torch.from_numpy(taken)
-    labels = torch.from_numpy(split.labels[rows].astype(np.int64))
-    return inputs.to(device), labels.to(device)
 
 
 def _figures(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from budwood.fit import Labelled, batches, ready, seen
+from budwood.learner import Labelled, batches, ready, seen
 from budwood.losses import epoch_order, loss_of
 from budwood.progress import Progress
 from budwood.surgery import set_modes

@@ -28,7 +28,7 @@ from budwood.recipe import Recipe
 from budwood.weights import Weights
 
 if TYPE_CHECKING:
-    from budwood.fit import Labelled
+    from budwood.learner import Labelled
     from budwood.rates import Curve
     from budwood.torch_engine import Part
 
@@ -226,7 +226,7 @@ def _found(curve: Curve, progress: Progress) -> float:
 
 def _inputs(task: Task, features: Outputs | None, progress: Progress) -> tuple[Labelled, Labelled]:
     """What training and validation read: the frozen prefix's outputs, or pixels where nothing is kept."""
-    from budwood.fit import Held, Labelled
+    from budwood.learner import Held, Labelled
 
     if features:
         train, val = _halves(features.values, task)

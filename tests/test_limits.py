@@ -1,0 +1,194 @@
+"""Limits of time and memory: training fits into what there is, and says so."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from budwood import fit as fitting
+from budwood.errors import RecipeError
+from budwood.fit import Clock, Keeping, fit
+from budwood.learner import Held, Labelled, OnDevice, placed
+from budwood.losses import Loss, loss_of
+from budwood.progress import Silent
+from budwood.recipe import Recipe
+from budwood.schedule import rate_factor
+from budwood.surgery import planned
+from budwood.torch_engine import Part
+from budwood.weights import random_weights
+
+SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "pools": (1, 2), "lr": 0.01}
+
+
+class Said(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+def _split(n: int, seed: int = 0) -> Labelled:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, n).astype(np.int32)
+    pixels = random.integers(0, 120, (n, 16, 16, 3)) + 100 * labels[:, None, None, None]
+    return Labelled(Held(pixels.astype(np.uint8)), labels)
+
+
+def _part(**options: Any) -> Part:
+    recipe = Recipe(**{**SMALL, **options})
+    return Part(recipe, planned(recipe, 2), 2, random_weights("default", recipe.seed or 0), None)
+
+
+@pytest.fixture
+def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The schedule's factors as training asks for them, while every look at the clock takes a tenth of a second."""
+    asked: list[float] = []
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(fitting, "time", types.SimpleNamespace(monotonic=lambda: next(ticks) / 10))
+
+    def noted(*arguments: Any) -> float:
+        asked.append(rate_factor(*arguments))
+        return asked[-1]
+
+    monkeypatch.setattr(fitting, "rate_factor", noted)
+    return asked
+
+
+@pytest.mark.parametrize("epochs", [None, 1000])
+def test_a_schedule_is_shaped_to_the_time(factors: list[float], epochs: int | None) -> None:
+    said = Said()
+    part = _part(batch=4, time=100.0, epochs=epochs, schedule="onecycle")
+    found = fit(part, _split(40), _split(8, seed=1), said, keeping=Keeping(budget=100.0))
+    peak = int(np.argmax(factors))
+    assert factors[0] == pytest.approx(1 / 25)
+    assert max(factors) == pytest.approx(1, abs=0.01)
+    assert peak / len(factors) == pytest.approx(0.3, abs=0.05)
+    assert factors[-1] < 0.01
+    assert 1 < len(found.history) < 1000
+    assert said.notes == [f"Stopped in epoch {len(found.history)}: the time was over."]
+
+
+def test_time_that_is_not_needed_changes_nothing(factors: list[float]) -> None:
+    options: dict[str, Any] = {"batch": 4, "epochs": 3, "schedule": "cosine"}
+    limited = fit(_part(**options, time=1e6), _split(40), _split(8, seed=1), Silent(), keeping=Keeping(budget=1e6))
+    asked = list(factors)
+    free = fit(_part(**options), _split(40), _split(8, seed=1), Silent())
+    assert limited.history == free.history
+    assert asked == factors[len(asked) :]
+
+
+def test_even_less_time_than_an_epoch_gives_an_evaluated_network(factors: list[float]) -> None:
+    part = _part(batch=4, time=2.0, schedule="cosine")
+    found = fit(part, _split(400), _split(8, seed=1), Silent(), keeping=Keeping(budget=2.0))
+    assert len(found.history) == 1
+    assert len(factors) < 100
+    assert found.logits.shape == (8, 2)
+    assert 0 <= found.history[0]["train_accuracy"] <= 1
+
+
+def test_a_clock_goes_on_where_it_was_stopped() -> None:
+    assert Clock(90.0, 100.0).is_over(11.0)
+    assert not Clock(80.0, 100.0).is_over(11.0)
+    assert Clock(50.0, 100.0).epochs(3.0, 40, reserve=0.0) == pytest.approx(6.0, abs=0.01)
+    assert Clock(50.0, 100.0).epochs(3.0, 4, reserve=0.0) == 4.0
+    assert Clock(50.0, None).epochs(3.0, 4, reserve=0.0) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("45", 45), (12, 12)]
+)
+def test_a_time_is_read_in_its_units(text: str | int, seconds: float) -> None:
+    recipe = Recipe(time=text)
+    assert recipe.time == seconds
+    assert (recipe.optimizer, recipe.epochs) == ("adam", None)
+    assert Recipe(**recipe.table()) == recipe
+    assert Recipe(time=text, epochs=3).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time": "soon"}, "time: input should be a valid number"),
+        ({"time": 0}, "time: input should be greater than 0"),
+        ({"time": 9, "optimizer": "lbfgs"}, "time: optimizer 'lbfgs' does not use it"),
+        ({"time": 9, "phases": [{"freeze": "trunk", "epochs": 1, "lr": 1}] * 2}, "time: phases are as long as"),
+    ],
+)
+def test_a_time_that_has_no_meaning_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe(**options)
+
+
+def _short_of_memory(most: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A loss that fails for batches of more than `most` images; the sizes that it was asked for."""
+    sizes: list[int] = []
+
+    def failing(*arguments: Any) -> Loss:
+        loss = loss_of(*arguments)
+
+        def limited(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(logits))
+            if len(logits) > most:
+                raise error
+            return loss(logits, shares)
+
+        return limited
+
+    monkeypatch.setattr(fitting, "loss_of", failing)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["device", "cpu"],
+)
+def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = _part(batch=16, epochs=2, optimizer="sgd", conv_norm=False)
+    train, val, said = _split(40), _split(8, seed=1), Said()
+    whole = fit(part, train, val, Silent())
+    sizes = _short_of_memory(5, error, monkeypatch)
+    halved = fit(part, train, val, said)
+    assert sizes[:6] == [16, 8, 4, 4, 4, 4]
+    assert max(sizes[2:]) == 4
+    assert said.notes == [
+        "Memory ran out: from here on a batch is computed in 2 parts of 8 images.",
+        "Memory ran out: from here on a batch is computed in 4 parts of 4 images.",
+    ]
+    assert whole.choices["batch"] == "16 images"
+    assert halved.choices["batch"] == "16 images in parts of 4, as memory ran out"
+    for name, tensor in whole.state.items():
+        assert np.allclose(halved.state[name], tensor, atol=1e-5), "the parts of a batch make the same step"
+
+
+def test_what_does_not_fit_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    _short_of_memory(1, torch.OutOfMemoryError("CUDA out of memory."), monkeypatch)
+    with pytest.raises(RecipeError, match="not even 2 images at a time fit into the memory of the device"):
+        fit(_part(batch=8, epochs=1), _split(16), _split(8, seed=1), Silent())
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    _short_of_memory(0, RuntimeError("shapes differ"), monkeypatch)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fit(_part(batch=8, epochs=1), _split(16), _split(8, seed=1), Silent())
+
+
+def test_inputs_that_lie_on_the_device_train_alike() -> None:
+    part = _part(batch=8, epochs=2)
+    train, val = _split(20), _split(8, seed=1)
+    held = placed(train, "cpu")
+    assert isinstance(held.inputs, OnDevice)
+    assert len(held.inputs) == 20
+    assert fit(part, held, placed(val, "cpu"), Silent()).history == fit(part, train, val, Silent()).history
