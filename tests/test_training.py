@@ -125,3 +125,44 @@ def test_phases_on_the_command_line(photos: Path, tmp_path: Path, capsys: pytest
     recipe = json.loads(capsys.readouterr().out)["recipe"]
     assert [phase["epochs"] for phase in recipe["phases"]] == [1, 1]
     assert "lr" not in recipe
+
+
+def _probabilities(network: Any, run: Run, images: list[np.ndarray]) -> np.ndarray:
+    """The mean logits of a plain network over images of one kind, as probabilities [n, classes]."""
+    import torch
+
+    mean, std = (torch.tensor(run.record["network"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.inference_mode():
+        answers = [
+            network((torch.from_numpy(np.ascontiguousarray(view)).permute(0, 3, 1, 2) / 255 - mean) / std)
+            for view in images
+        ]
+    return np.asarray(torch.softmax(torch.stack(answers).mean(dim=0), dim=1))
+
+
+@pytest.mark.parametrize("tta", ["flip", "flips"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**SMALL, "epochs": 2},
+        {**SMALL, "epochs": 2, "freeze": "upto:conv1"},
+        {"size": 32},
+        {"size": 32, "optimizer": "adam", "epochs": 2},
+    ],
+    ids=["pixels", "outputs of a prefix", "solved", "descended"],
+)
+def test_answers_are_means_over_the_views(options: dict[str, Any], tta: str, photos: Path, tmp_path: Path) -> None:
+    made = bw.train(bw.scan(photos), bw.Recipe(**options, tta=tta), out=tmp_path / "runs")
+    assert "Its answers are means of the logits for an image and its" in (made.path / "report.html").read_text()
+    predictions = made.predictions("val")
+    files = [made.dataset().root / path for path in predictions.paths]
+    side = made.record["network"]["size"]
+    plain = np.stack([np.asarray(Image.open(file).convert("RGB").resize((side, side), 3)) for file in files])
+    views = [plain, plain[:, :, ::-1], plain[:, ::-1], plain[:, ::-1, ::-1]][: 2 if tta == "flip" else 4]
+    expected = _probabilities(made.network(), made, views)
+    logits = predictions.logits.astype(np.float64)
+    found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.allclose(found, expected, atol=2e-3)
+    assert not np.allclose(found, _probabilities(made.network(), made, [plain]), atol=1e-6)
+    for answer, row in zip(bw.predict(made, files), found, strict=True):
+        assert dict(answer.top)[made.classes[int(row.argmax())]] == pytest.approx(float(row.max()), abs=2e-3)

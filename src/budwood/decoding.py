@@ -26,6 +26,8 @@ FEWEST_AHEAD: Final = 32  # images
 AHEAD: Final = 128 * 2**20  # bytes of pixels that are decoded before they are needed
 PIXEL_LIMIT: Final = 20 * 2**30  # bytes of decoded pixels that the cache holds at most
 
+VIEWS: Final = {"none": ("",), "flip": ("", "h"), "flips": ("", "h", "v", "hv")}  # of an image that is evaluated
+
 Pixels = NDArray[np.uint8]
 
 
@@ -100,6 +102,12 @@ class PixelRows:
     def _one(self, row: int) -> Pixels:
         known = self._store.row(self._samples.ids[row])
         return known if known is not None else decoded(self._samples, row, self._size, self._resize)
+
+
+def viewed(pixels: Pixels, view: str) -> Pixels:
+    """Pixels [n, height, width, 3] as they are, mirrored left to right (h), upside down (v), or both (hv)."""
+    axes = tuple({"h": 2, "v": 1}[letter] for letter in view)
+    return np.ascontiguousarray(np.flip(pixels, axes)) if axes else pixels
 
 
 def pixel_store(size: int, resize: Resize, cache: Path) -> Store:

@@ -22,6 +22,7 @@ from budwood.learner import (
     Labelled,
     OnDevice,
     Ready,
+    Rows,
     batches,
     in_groups,
     logits_of,
@@ -70,18 +71,21 @@ def fit(
     progress: Progress,
     start: Mapping[str, NDArray[Any]] | None = None,
     keeping: Keeping | None = None,
+    views: Sequence[Rows] = (),
 ) -> Fitted:
     """Train a recipe's network; the epoch that validation prefers is kept.
 
     `part.stop` is the place of the frozen prefix whose outputs `train` and `val` hold; None when they hold pixels.
-    `start` has the tensors to start from, where they are not the recipe's weights. Training goes on from a checkpoint
+    `start` has the tensors to start from, where they are not the recipe's weights. `views` has other views of the
+    validation images, over which logits are averaged. Training goes on from a checkpoint
     where there is one. Raises `RecipeError` when the loss is no longer a number or one image is too much for memory.
     """
     recipe, keeping = part.recipe, keeping or Keeping()
     assert recipe.batch
     assert recipe.accumulate
     model = ready(part, start)
-    train, val = (on_device(split, model.device) for split in (train, val))
+    shown = [val, *(Labelled(view, val.labels) for view in views)]
+    train, *shown = (on_device(split, model.device) for split in (train, *shown))
     average = Average(model.trained, recipe.ema) if recipe.ema else None
     loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
     random = np.random.default_rng(recipe.seed)
@@ -98,7 +102,7 @@ def fit(
                 groups = list(in_groups(batches(at.order, recipe.batch), recipe.accumulate))
                 for group in groups[at.step :]:
                     done = (at.epoch - 1) * steps_an_epoch + at.step
-                    reserve = _evaluating(at, len(val.labels))
+                    reserve = _evaluating(at, len(val.labels) * len(shown))
                     epochs = clock.epochs(done / steps_an_epoch, recipe.epochs, reserve)
                     losses_so_far = [row["val_loss"] for row in at.history]
                     at.factor = rate_factor(recipe, done, steps_an_epoch, losses_so_far, epochs)
@@ -118,7 +122,7 @@ def fit(
                         keeping.checkpoints.keep(at, _moving(model, average), random)
                     if clock.is_over(reserve):
                         break
-                _end_epoch(at, model, average, val, progress)
+                _end_epoch(at, model, average, shown, progress)
                 at.seconds = clock.seconds
                 if keeping.checkpoints.due or at.epoch == 2:
                     keeping.checkpoints.keep(at, _moving(model, average), random)
@@ -190,13 +194,16 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error).lower() for word in OUT_OF_MEMORY)
 
 
-def _end_epoch(at: Standing, model: Ready, average: Average | None, val: Labelled, progress: Progress) -> None:
+def _end_epoch(
+    at: Standing, model: Ready, average: Average | None, val: Sequence[Labelled], progress: Progress
+) -> None:
     """Evaluate, add a row to the history, and keep the network if it is the best so far."""
     recipe, started = model.part.recipe, time.monotonic()
     with average.in_place() if average else nullcontext():
-        logits = _evaluated(at, model, val, progress)
+        seen_by_view = [_evaluated(at, model, view, progress) for view in val]
+        logits = np.asarray(np.mean(seen_by_view, axis=0), np.float32)
         row = {"epoch": float(at.epoch), "lr": float(recipe.lr or 0.0) * at.factor}
-        at.history.append(row | _figures(recipe, at, logits, val.labels))
+        at.history.append(row | _figures(recipe, at, logits, val[0].labels))
         if best_epoch(at.history, recipe) == at.epoch:
             state = _moved(model)
             at.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}

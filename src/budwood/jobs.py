@@ -33,7 +33,7 @@ from budwood.page import Evidence, Pictures, render_findings, render_run
 from budwood.pictures import data_uri, finding_thumbnails, jpeg, run_pictures
 from budwood.plan import Plan, plan_of
 from budwood.predictions import predictions_of
-from budwood.prefix import outputs, prefix_of
+from budwood.prefix import evaluated, prefix_of
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
 from budwood.runs import (
@@ -413,9 +413,9 @@ def _answers(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDA
     if run.record["trained"] == "head":
         weights = _same_weights(run, recipe, plan, cache, progress)
         prefix = prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
-        return logits(outputs(prefix, samples, progress).values, *run.head())
+        return logits(evaluated(prefix, samples, progress).values, *run.head())  # linear, so of the mean
     own = replace(file_weights(run.path / "weights.safetensors"), kind="trained")
-    return outputs(prefix_of(recipe, plan, len(run.classes), own, None, cache), samples, progress).values
+    return evaluated(prefix_of(recipe, plan, len(run.classes), own, None, cache), samples, progress).values
 
 
 def _sheet(recipe: Recipe, training: Samples, size: int) -> bytes:

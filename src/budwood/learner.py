@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from budwood.augment import augmented, drawn
+from budwood.decoding import viewed
 from budwood.losses import blended
 from budwood.recipe import Recipe
 from budwood.stages import segment
@@ -62,6 +63,21 @@ class Held:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Some of them, in that order."""
         return np.asarray(self.values[rows])
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """Rows of pixels as one view shows them."""
+
+    rows: Rows
+    view: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pixels of some rows, uint8 [n, size, size, 3]."""
+        return viewed(np.asarray(self.rows.take(rows)), self.view)
 
 
 @dataclass(frozen=True)

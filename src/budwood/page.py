@@ -28,6 +28,11 @@ OPTIMIZERS: Final = {
         for name in ("SGD", "Adam", "AdamW", "NAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
     },
 }
+VIEWED: Final = {
+    "none": "",
+    "flip": "Its answers are means of the logits for an image and its mirror image",
+    "flips": "Its answers are means of the logits for an image and its flips in both directions",
+}
 SELECTED: Final = {
     "loss": "lowest validation loss",
     "accuracy": "highest validation accuracy",
@@ -146,6 +151,7 @@ def recipe_in_words(record: Mapping[str, Any]) -> str:
         _frozen_in_words(record),
         _training_in_words(record),
         _resumed_in_words(record),
+        VIEWED[recipe.get("tta", "none")],
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 

@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.dataset import Samples
-from budwood.decoding import SHARD, Decoder, decoded, kept, processors
+from budwood.decoding import SHARD, VIEWS, Decoder, decoded, kept, processors, viewed
 from budwood.files import folder_draft, write_text
 from budwood.networks import TRUNK
 from budwood.plan import Plan, hash_of, toolchain
@@ -95,9 +95,9 @@ def too_large(prefix: Prefix, images: int) -> bool:
     return images * math.prod(prefix.shape) * 4 > OUTPUT_LIMIT
 
 
-def outputs(prefix: Prefix, samples: Samples, progress: Progress) -> Outputs:
-    """The outputs of the prefix for every sample, from the store where they are there, else computed and stored."""
-    folder = prefix.cache / "outputs" / f"{prefix.key}-{prefix.recipe.resize}"
+def outputs(prefix: Prefix, samples: Samples, progress: Progress, view: str = "") -> Outputs:
+    """The outputs of the prefix for every sample as a view shows it: from the store, else computed and stored."""
+    folder = prefix.cache / "outputs" / "-".join([prefix.key, prefix.recipe.resize, *([view] if view else [])])
     store = Store(folder, prefix.shape, np.float32)
     values = np.empty((len(samples), *prefix.shape), np.float32)
     missing = []
@@ -110,10 +110,18 @@ def outputs(prefix: Prefix, samples: Samples, progress: Progress) -> Outputs:
         size, resize = prefix.plan["size"], prefix.recipe.resize
         with Decoder(samples, missing, size, resize, prefix.cache, progress) as decoder:
             run, engine, agreement = _engine(prefix, samples, missing, progress)
-            _compute(prefix, run, decoder, missing, values, store, progress)
+            _compute(prefix, lambda batch: run(viewed(batch, view)), decoder, missing, values, store, progress)
     else:
         engine, agreement = "none: every output was in the store", "checked when the outputs were computed"
     return Outputs(values, len(missing), engine, agreement)
+
+
+def evaluated(prefix: Prefix, samples: Samples, progress: Progress) -> Outputs:
+    """The mean outputs over the views of the recipe's test-time augmentation."""
+    first, *others = (outputs(prefix, samples, progress, view) for view in VIEWS[prefix.recipe.tta])
+    if not others:
+        return first
+    return replace(first, values=sum((other.values for other in others), first.values) / np.float32(1 + len(others)))
 
 
 def part_state(prefix: Prefix) -> dict[str, NDArray[Any]]:

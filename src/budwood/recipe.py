@@ -30,6 +30,7 @@ Schedule = Literal["constant", "step", "multistep", "cosine", "onecycle", "plate
 Loss = Literal["cross_entropy", "focal"]
 Policy = Literal["none", "randaugment", "trivialaugment"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Views = Literal["none", "flip", "flips"]
 Fill = Literal["reflect", "border", "black"]
 Selection = Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
 Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
@@ -180,6 +181,11 @@ class Recipe(BaseModel):
         None, ge=8, le=1024, description="side of the square that the network sees, pixels [its own]"
     )
     resize: Resize = Field("crop", description="how an image becomes a square")
+    tta: Views = Field(
+        "none",
+        description="test-time augmentation: logits are the mean over the image and its mirror image (flip), "
+        "or all four flips (flips)",
+    )
     fc: tuple[Width, ...] | None = Field(None, description="mlp, cnn, vgg-small: widths of fully connected layers")
     activation: Activation | None = Field(None, description="mlp, cnn, vgg-small: what follows a layer (default relu)")
     widths: tuple[Width, ...] | None = Field(None, min_length=1, description="cnn: widths of the convolutions")

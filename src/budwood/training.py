@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.dataset import Samples
-from budwood.decoding import PixelRows, processors
+from budwood.decoding import VIEWS, PixelRows, processors
 from budwood.descent import descend_head
 from budwood.errors import RecipeError
 from budwood.files import write_text
 from budwood.head import Head, Split, logits
 from budwood.networks import TRUNK
 from budwood.plan import Plan, plan_of
-from budwood.prefix import Outputs, Prefix, outputs, part_state, prefix_of, set_aside, too_large
+from budwood.prefix import Outputs, Prefix, evaluated, outputs, part_state, prefix_of, set_aside, too_large
 from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.weights import Weights
 
 if TYPE_CHECKING:
-    from budwood.learner import Labelled
+    from budwood.learner import Labelled, Rows
     from budwood.rates import Curve
     from budwood.torch_engine import Part
 
@@ -135,6 +135,8 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
     lap("prefix")
     if features and recipe.head_alone and stop == TRUNK and not task.phase:
         fitted, held_out = _halves(features.values, task)
+        if task.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
+            held_out = replace(held_out, outputs=evaluated(_prefix(task), task.validation, progress).values)
         head = _fit_head(fitted, held_out, task.classes, recipe, progress)
         lap("head")
         path = task.plan["head"]
@@ -156,7 +158,8 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
         task = replace(task, recipe=recipe.model_copy(update={"lr": _rate(task, features, train, progress)}))
         lap("rate")
     keeping = Keeping(Checkpoints(task.checkpoint), task.told, task.left())
-    made = fit(_part(task, features), train, val, progress, task.start, keeping)
+    views = _other_views(task, features, val, progress)
+    made = fit(_part(task, features), train, val, progress, task.start, keeping, views)
     lap("train")
     choices = _choices(features) if features else {"engine": "PyTorch for the whole network", "threads": processors()}
     return Made(
@@ -236,6 +239,16 @@ def _inputs(task: Task, features: Outputs | None, progress: Progress) -> tuple[L
         PixelRows(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
     )
     return Labelled(train_rows, task.training.labels), Labelled(val_rows, task.validation.labels)
+
+
+def _other_views(task: Task, features: Outputs | None, val: Labelled, progress: Progress) -> list[Rows]:
+    """What evaluation sees of the validation images beside the images themselves."""
+    from budwood.learner import Held, Viewed
+
+    others = VIEWS[task.recipe.tta][1:]
+    if features:
+        return [Held(outputs(_prefix(task), task.validation, progress, view).values) for view in others]
+    return [Viewed(val.inputs, view) for view in others]
 
 
 def _part(task: Task, features: Outputs | None) -> Part:
