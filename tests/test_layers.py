@@ -49,6 +49,7 @@ ORDER = [
     "rates",
     "sheet",
     "training",
+    "rehearsal",
     "predictions",
     "runs",
     "answers",

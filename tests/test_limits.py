@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import budwood as bw
 from budwood import fit as fitting
+from budwood.cli import run
 from budwood.errors import RecipeError
 from budwood.fit import Clock, Keeping, fit
 from budwood.learner import Held, Labelled, OnDevice, placed
@@ -192,3 +196,65 @@ def test_inputs_that_lie_on_the_device_train_alike() -> None:
     assert isinstance(held.inputs, OnDevice)
     assert len(held.inputs) == 20
     assert fit(part, held, placed(val, "cpu"), Silent()).history == fit(part, train, val, Silent()).history
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "epochs"),
+    [
+        ({**SMALL, "batch": 8, "epochs": 3, "ema": 0.9}, 15, 3),
+        ({**SMALL, "batch": 8, "epochs": 4, "accumulate": 2, "freeze": "upto:conv1", "tta": "flip"}, 12, 4),
+        ({**SMALL, "batch": 8, "epochs": 2, "lr": "auto", "flip": 0.5}, 10, 2),
+        ({"size": 32}, 0, 0),
+        ({"size": 32, "optimizer": "adam", "epochs": 7}, 0, 7),
+        ({**SMALL, "lr": None, "batch": 8, "phases": [
+            {"freeze": "upto:conv1", "epochs": 1, "lr": 0.1}, {"freeze": "none", "epochs": 2, "lr": 0.1}]}, 15, 3),
+    ],
+    ids=["scratch", "frozen", "augmented", "solved", "descended", "phases"],
+)  # fmt: skip
+def test_a_dry_run_reckons_with_every_step(
+    options: dict[str, Any], steps: int, epochs: float, photos: Path, tmp_path: Path
+) -> None:
+    data = bw.scan(photos)  # 38 images to train on
+    recipe, cost = bw.rehearse(data, bw.Recipe(**options), out=tmp_path / "runs")
+    assert recipe.size
+    assert (cost.steps, cost.epochs) == (steps, epochs)
+    assert all(seconds >= 0 for seconds in cost.seconds.values())
+    assert cost.total > 0
+    assert cost.memory > 2**26
+    assert cost.measured
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_a_dry_run_says_of_the_disk_is_what_a_run_takes(photos: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**SMALL, "batch": 8, "epochs": 3, "fc": (512,), "ema": 0.9}
+    data, cache = bw.scan(photos), tmp_path / "cache"
+    _, cost = bw.rehearse(data, bw.Recipe(**options), cache=cache)
+    made = bw.train(data, bw.Recipe(**options), out=tmp_path / "runs", cache=cache)
+    taken = sum(file.stat().st_size for file in made.path.rglob("*.safetensors"))
+    assert cost.disk["run"] == pytest.approx(taken, rel=0.05)
+    used = len(data.samples("train")) + len(data.samples("val"))
+    assert cost.disk["cache"] == used * 16 * 16 * 3
+    _, again = bw.rehearse(data, bw.Recipe(**options), cache=cache)
+    assert again.disk["cache"] == 0
+
+
+def test_a_dry_run_fits_its_epochs_to_the_time(photos: Path, tmp_path: Path) -> None:
+    data = bw.scan(photos)
+    _, cost = bw.rehearse(data, bw.Recipe(**SMALL, batch=8, time="2h"), out=tmp_path)
+    assert 5000 < cost.total < 7201
+    assert cost.epochs > 100
+
+
+def test_a_dry_run_is_shown_and_is_json(photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["train", str(photos), "--dry-run", "--model", "cnn", "--size", "16", "--epochs", "3"]
+    arguments += ["--widths", "8,8", "--fc", "16", "--pools", "1,2", "--batch", "8", "--out", str(tmp_path / "runs")]
+    assert run(arguments) == 0
+    told = capsys.readouterr().out
+    assert 'optimizer = "adam"' in told
+    assert "15 optimizer steps in 3 epochs" in told
+    assert "Nothing was trained." in told
+    assert run([*arguments, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown) == {"recipe", "estimate"}
+    assert set(shown["estimate"]) == {"steps", "epochs", "seconds", "memory_bytes", "disk_bytes", "measured"}
+    assert not (tmp_path / "runs").exists()

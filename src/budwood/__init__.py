@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from budwood.dataset import Dataset, scan
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, WeightsError
     from budwood.hygiene import Finding, findings
-    from budwood.jobs import predict, report, resume, test, train
+    from budwood.jobs import predict, rehearse, report, resume, test, train
     from budwood.recipe import Recipe
     from budwood.runs import Run, open_run
 
@@ -35,6 +35,7 @@ _HOMES = {
     "findings": "hygiene",
     "open_run": "runs",
     "predict": "jobs",
+    "rehearse": "jobs",
     "report": "jobs",
     "resume": "jobs",
     "scan": "dataset",
@@ -56,6 +57,7 @@ __all__ = [
     "findings",
     "open_run",
     "predict",
+    "rehearse",
     "report",
     "resume",
     "scan",

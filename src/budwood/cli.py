@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from budwood.plan import Plan
     from budwood.progress import Progress
     from budwood.recipe import Recipe
+    from budwood.rehearsal import Rehearsal
     from budwood.runs import Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -224,6 +225,7 @@ def inspect_data(
 @app.command(cls=RecipeCommand)
 @_data
 @click.option("--allow-leaks", is_flag=True, help="Train although the given split leaks; every report says so.")
+@click.option("--dry-run", is_flag=True, help="Show the whole recipe and what it will cost, measured; train nothing.")
 @_recipe_sources
 @_out
 @_common
@@ -233,6 +235,7 @@ def train(
     test: float | None,
     exclude: tuple[str, ...],
     allow_leaks: bool,
+    dry_run: bool,
     file: Path | None,
     settings: tuple[str, ...],
     out: Path,
@@ -248,6 +251,9 @@ def train(
     made = _recipe(file, settings, _given(options))
     progress = _progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, progress=progress)
+    if dry_run:
+        _tell_cost(*jobs.rehearse(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
+        return
     spent = time.perf_counter() - started
     finished = jobs.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress, spent=spent)
     _tell_run(finished, as_json)
@@ -514,6 +520,29 @@ def _show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
             print(f"    and {len(groups) - 10:,} more (--json lists all)")
     if not found:
         print("\nNo findings.")
+
+
+def _tell_cost(recipe: Recipe, cost: Rehearsal, as_json: bool) -> None:
+    """A recipe and what it will cost, on stdout."""
+    if as_json:
+        _print_json({"recipe": recipe.table(), "estimate": cost.record()})
+        return
+    print(recipe.toml())
+    steps = f"{cost.steps:,} optimizer steps in {cost.epochs:,.3g} epochs" if cost.steps else "one head, no network"
+    parts = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in cost.seconds.items())
+    print(f"Training    {steps}")
+    print(f"Time        about {_duration(cost.total)} ({parts})")
+    print(f"Memory      about {cost.memory / 2**30:.1f} GiB at the peak")
+    cache, run = (cost.disk[place] / 2**20 for place in ("cache", "run"))
+    print(f"Disk        about {cache:,.0f} MiB more in the cache, {run:,.0f} in the run")
+    print(f"Measured on {cost.measured}. Nothing was trained.")
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _tell_run(run: Run, as_json: bool) -> None:

@@ -140,10 +140,15 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def missing_pixels(samples: Samples, size: int, resize: Resize, cache: Path) -> list[int]:
+    """The rows whose pixels are not in the store yet."""
+    store = pixel_store(size, resize, cache)
+    return [row for row, id in enumerate(samples.ids) if id not in store]
+
+
 def _fill(samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
     """Decode into the store what it does not hold yet, where there is room."""
-    store = pixel_store(size, resize, cache)
-    rows = [row for row, id in enumerate(samples.ids) if id not in store]
+    rows = missing_pixels(samples, size, resize, cache)
     if not rows:
         return
     with Decoder(samples, rows, size, resize, cache, progress) as decoder:

@@ -38,6 +38,7 @@ from budwood.schedule import rate_factor
 from budwood.surgery import set_modes
 from budwood.torch_engine import Part
 
+MEASURED: Final = 4  # steps of a rehearsal; the first is slower and does not count
 OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -89,7 +90,7 @@ def fit(
     average = Average(model.trained, recipe.ema) if recipe.ema else None
     loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
     random = np.random.default_rng(recipe.seed)
-    steps_an_epoch = -(-len(list(batches(np.arange(len(train.labels)), recipe.batch))) // recipe.accumulate)
+    steps_an_epoch = steps_of(recipe, len(train.labels))
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed or 0)
         at = _resumed(keeping.checkpoints, model, average, random) or Standing()
@@ -139,6 +140,47 @@ def fit(
         choices=_choices(model, at, train),
         aside=model.aside,
     )
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step costs, measured on real inputs: seconds until the first, a step and an evaluated image, and the bytes
+    that it moves: of the network alone, and with the optimizer's and the average's."""
+
+    starting: float
+    seconds: float
+    evaluating: float
+    network: int
+    moved: int
+
+
+def step_cost(part: Part, train: Labelled, val: Labelled, progress: Progress) -> StepCost:
+    """Measure a few steps on one step's worth of inputs, and forget what was learned."""
+    recipe, started = part.recipe, time.perf_counter()
+    model = ready(part, None)
+    starting = time.perf_counter() - started
+    average = Average(model.trained, recipe.ema) if recipe.ema else None
+    loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
+    group = list(batches(np.arange(len(train.labels)), recipe.batch or 1))
+    random, at, seconds = np.random.default_rng(recipe.seed), Standing(), []
+    with torch.random.fork_rng():
+        set_modes(model.network.module, model.frozen)
+        for _ in range(MEASURED):
+            started = time.perf_counter()
+            _gradients(model, train, group, loss_of_batch, random, at, progress)
+            model.optimizer.step()
+            seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        logits_of(model, val)
+        evaluating = (time.perf_counter() - started) / len(val.labels)
+    network, moved = (sum(t.nbytes for t in held.values()) for held in (_moved(model), _moving(model, average)))
+    return StepCost(starting, min(seconds[1:]), evaluating, network, moved)
+
+
+def steps_of(recipe: Recipe, images: int) -> int:
+    """Optimizer steps of one epoch."""
+    count = len(list(batches(np.arange(images), recipe.batch or 1)))
+    return -(-count // (recipe.accumulate or 1))
 
 
 def _gradients(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +36,7 @@ from budwood.predictions import predictions_of
 from budwood.prefix import evaluated, prefix_of
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
+from budwood.rehearsal import Rehearsal, rehearsed
 from budwood.runs import (
     CHECKPOINT,
     Run,
@@ -98,15 +99,9 @@ def train(
     came far enough to be resumed. `spent` is how many seconds of the recipe's `time` have gone already, in scanning.
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
-    plan = plan_of(recipe, len(data.classes), cache)
-    recipe = recipe.model_copy(update={"size": plan["size"]})
-    found = hygiene.findings(data)
+    ready = _prepared(data, recipe, Path(out), allow_leaks, cache, progress)
+    recipe, plan, weights, found = ready.recipe, ready.plan, ready.weights, ready.findings
     sealed = data.sealed()
-    training, validation = sealed.samples("train"), sealed.samples("val")
-    weights, seen = _weights(recipe, plan, Path(out), cache, progress)
-    found += _seen_before(data, seen)
-    _refuse_leaks(found, allow_leaks)
-    _refuse_empty(data, training, validation)
     clock.lap("check")
 
     versions = environment()
@@ -132,7 +127,7 @@ def train(
         sealed.save(draft / "dataset.parquet")
         _save_sealed(draft / "sealed.parquet", data.samples("test"))
         if recipe.augments:
-            write_bytes(draft / SHEET, _sheet(recipe, training, plan["size"]))
+            write_bytes(draft / SHEET, _sheet(recipe, ready.training, plan["size"]))
         save_record(draft, record)
     run = Run(Path(out) / str(record["id"]), record)
     try:
@@ -176,6 +171,33 @@ def resume(
         write_text(run.path / "recipe.toml", recipe.toml())
         (run.path / "predictions-test.parquet").unlink(missing_ok=True)
     return _carried_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A recipe with its size, plan and weights, and the findings and splits that it will be trained on."""
+
+    recipe: Recipe
+    plan: Plan
+    weights: Weights
+    findings: tuple[hygiene.Finding, ...]
+    training: Samples
+    validation: Samples
+
+
+def _prepared(
+    data: Dataset, recipe: Recipe, out: Path, allow_leaks: bool, cache: Path, progress: Progress
+) -> _Prepared:
+    """All that is decided and checked before anything is trained."""
+    plan = plan_of(recipe, len(data.classes), cache)
+    found = hygiene.findings(data)
+    sealed = data.sealed()
+    training, validation = sealed.samples("train"), sealed.samples("val")
+    weights, seen = _weights(recipe, plan, out, cache, progress)
+    found += _seen_before(data, seen)
+    _refuse_leaks(found, allow_leaks)
+    _refuse_empty(data, training, validation)
+    return _Prepared(recipe.model_copy(update={"size": plan["size"]}), plan, weights, found, training, validation)
 
 
 def _carried_out(
@@ -268,16 +290,35 @@ def _epochs_done(run: Run, recipe: Recipe) -> int:
     return sum(row.get("phase", last) == last for row in run.history())
 
 
+def rehearse(
+    data: Dataset,
+    recipe: Recipe | None = None,
+    *,
+    out: str | Path = "runs",
+    allow_leaks: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Recipe, Rehearsal]:
+    """The recipe as it would be carried out, and what it will cost, measured on a sample; no run is made.
+
+    Raises what `train` raises before it trains.
+    """
+    cache, progress = cache or cache_folder(), progress or Silent()
+    ready = _prepared(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress)
+    with guarded(cache):
+        return ready.recipe, rehearsed(_task(ready, len(data.classes), cache), progress)
+
+
 def find_rate(data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None) -> Curve:
     """The loss of a recipe's network while its learning rate grows; nothing is kept of what it learns."""
     cache, progress = cache or cache_folder(), progress or Silent()
-    plan = plan_of(recipe, len(data.classes), cache)
-    sealed = data.sealed()
-    training, validation = sealed.samples("train"), sealed.samples("val")
-    _refuse_empty(data, training, validation)
-    weights, _ = _weights(recipe, plan, Path("runs"), cache, progress)
+    ready = _prepared(data, recipe, Path("runs"), True, cache, progress)
     with guarded(cache):
-        return rate_search(Task(recipe, plan, weights, len(data.classes), training, validation, cache), progress)
+        return rate_search(_task(ready, len(data.classes), cache), progress)
+
+
+def _task(ready: _Prepared, classes: int, cache: Path) -> Task:
+    return Task(ready.recipe, ready.plan, ready.weights, classes, ready.training, ready.validation, cache)
 
 
 def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress | None = None) -> Run:

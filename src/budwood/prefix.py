@@ -97,8 +97,7 @@ def too_large(prefix: Prefix, images: int) -> bool:
 
 def outputs(prefix: Prefix, samples: Samples, progress: Progress, view: str = "") -> Outputs:
     """The outputs of the prefix for every sample as a view shows it: from the store, else computed and stored."""
-    folder = prefix.cache / "outputs" / "-".join([prefix.key, prefix.recipe.resize, *([view] if view else [])])
-    store = Store(folder, prefix.shape, np.float32)
+    store = _store(prefix, view)
     values = np.empty((len(samples), *prefix.shape), np.float32)
     missing = []
     for row, id in enumerate(samples.ids):
@@ -114,6 +113,12 @@ def outputs(prefix: Prefix, samples: Samples, progress: Progress, view: str = ""
     else:
         engine, agreement = "none: every output was in the store", "checked when the outputs were computed"
     return Outputs(values, len(missing), engine, agreement)
+
+
+def missing_outputs(prefix: Prefix, samples: Samples) -> list[int]:
+    """The rows whose outputs are not in the store yet."""
+    store = _store(prefix, "")
+    return [row for row, id in enumerate(samples.ids) if id not in store]
 
 
 def evaluated(prefix: Prefix, samples: Samples, progress: Progress) -> Outputs:
@@ -136,6 +141,11 @@ def set_aside(prefix: Prefix) -> str:
     """A sentence on what of the weights file was not used; empty when all was."""
     _ensure_bundle(prefix)
     return str(_about_bundle(prefix)["aside"])
+
+
+def _store(prefix: Prefix, view: str) -> Store:
+    folder = prefix.cache / "outputs" / "-".join([prefix.key, prefix.recipe.resize, *([view] if view else [])])
+    return Store(folder, prefix.shape, np.float32)
 
 
 def _compute(

@@ -87,8 +87,8 @@ def trained(task: Task, progress: Progress, lap: Lap) -> Made:
 
 def rate_search(task: Task, progress: Progress) -> Curve:
     """The learning-rate curve of a recipe."""
-    features = _features(task, progress)
-    train, _ = _inputs(task, features, progress)
+    features = features_of(task, progress)
+    train, _ = inputs_of(task, features, progress)
     return _rate_curve(task, features, train, progress)
 
 
@@ -131,35 +131,35 @@ def _numbered(rows: Sequence[Mapping[str, float]], phase: int, done: int) -> lis
 
 def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
     recipe, stop = task.recipe, task.plan["prefix"]
-    features = _features(task, progress)
+    features = features_of(task, progress)
     lap("prefix")
     if features and recipe.head_alone and stop == TRUNK and not task.phase:
-        fitted, held_out = _halves(features.values, task)
+        fitted, held_out = halves(features.values, task)
         if task.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
-            held_out = replace(held_out, outputs=evaluated(_prefix(task), task.validation, progress).values)
-        head = _fit_head(fitted, held_out, task.classes, recipe, progress)
+            held_out = replace(held_out, outputs=evaluated(frozen_prefix(task), task.validation, progress).values)
+        head = fitted_head(fitted, held_out, task.classes, recipe, progress)
         lap("head")
         path = task.plan["head"]
         return Made(
             trained="head",
-            state={**part_state(_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
+            state={**part_state(frozen_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
             logits=logits(held_out.outputs, head.weight, head.bias),
             history=head.history,
             selected=head.selected,
             choices=_choices(features),
             prefix=_counted(features, stop),
-            aside=set_aside(_prefix(task)),
+            aside=set_aside(frozen_prefix(task)),
         )
     from budwood.checkpoints import Checkpoints
     from budwood.fit import Keeping, fit
 
-    train, val = _inputs(task, features, progress)
+    train, val = inputs_of(task, features, progress)
     if recipe.lr == "auto":
         task = replace(task, recipe=recipe.model_copy(update={"lr": _rate(task, features, train, progress)}))
         lap("rate")
     keeping = Keeping(Checkpoints(task.checkpoint), task.told, task.left())
     views = _other_views(task, features, val, progress)
-    made = fit(_part(task, features), train, val, progress, task.start, keeping, views)
+    made = fit(part_of(task, features), train, val, progress, task.start, keeping, views)
     lap("train")
     choices = _choices(features) if features else {"engine": "PyTorch for the whole network", "threads": processors()}
     return Made(
@@ -185,23 +185,24 @@ def _rate(task: Task, features: Outputs | None, train: Labelled, progress: Progr
     return rate
 
 
-def _features(task: Task, progress: Progress) -> Outputs | None:
+def features_of(task: Task, progress: Progress) -> Outputs | None:
     """The outputs of the frozen prefix for both splits; None where images change, nothing is frozen, or too much is."""
     stop = task.plan["prefix"]
     if not stop or task.recipe.augments or task.start is not None:
         return None
-    both = _joined(task.training, task.validation)
-    if too_large(_prefix(task), len(both)):
+    both = joined(task.training, task.validation)
+    if too_large(frozen_prefix(task), len(both)):
         progress.note(f"The outputs of {stop} would take more memory than is set aside for them; they are not kept.")
         return None
-    return outputs(_prefix(task), both, progress)
+    return outputs(frozen_prefix(task), both, progress)
 
 
-def _prefix(task: Task) -> Prefix:
+def frozen_prefix(task: Task) -> Prefix:
+    """The frozen prefix of a recipe's network."""
     return prefix_of(task.recipe, task.plan, task.classes, task.weights, task.plan["prefix"], task.cache)
 
 
-def _fit_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
+def fitted_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
     """The head that the recipe asks for; SciPy, slow to load, is imported only where it solves one."""
     if recipe.optimizer == "lbfgs":
         from budwood.solve import solve_head
@@ -214,7 +215,7 @@ def _rate_curve(task: Task, features: Outputs | None, train: Labelled, progress:
     from budwood.rates import rate_curve
 
     trial = replace(task, recipe=task.recipe.model_copy(update={"lr": 1.0}))
-    return rate_curve(_part(trial, features), train, progress, task.start)
+    return rate_curve(part_of(trial, features), train, progress, task.start)
 
 
 def _found(curve: Curve, progress: Progress) -> float:
@@ -227,12 +228,12 @@ def _found(curve: Curve, progress: Progress) -> float:
     return curve.suggestion
 
 
-def _inputs(task: Task, features: Outputs | None, progress: Progress) -> tuple[Labelled, Labelled]:
+def inputs_of(task: Task, features: Outputs | None, progress: Progress) -> tuple[Labelled, Labelled]:
     """What training and validation read: the frozen prefix's outputs, or pixels where nothing is kept."""
     from budwood.learner import Held, Labelled
 
     if features:
-        train, val = _halves(features.values, task)
+        train, val = halves(features.values, task)
         return Labelled(Held(train.outputs), train.labels), Labelled(Held(val.outputs), val.labels)
     resize, size = task.recipe.resize, task.plan["size"]
     train_rows, val_rows = (
@@ -247,24 +248,26 @@ def _other_views(task: Task, features: Outputs | None, val: Labelled, progress: 
 
     others = VIEWS[task.recipe.tta][1:]
     if features:
-        return [Held(outputs(_prefix(task), task.validation, progress, view).values) for view in others]
+        return [Held(outputs(frozen_prefix(task), task.validation, progress, view).values) for view in others]
     return [Viewed(val.inputs, view) for view in others]
 
 
-def _part(task: Task, features: Outputs | None) -> Part:
+def part_of(task: Task, features: Outputs | None) -> Part:
+    """What of the network is trained in PyTorch."""
     from budwood.torch_engine import Part
 
     stop = task.plan["prefix"] if features else None
     return Part(task.recipe, task.plan, task.classes, task.weights, stop)
 
 
-def _halves(values: NDArray[np.float32], task: Task) -> tuple[Split, Split]:
+def halves(values: NDArray[np.float32], task: Task) -> tuple[Split, Split]:
     """Outputs of both splits, apart and with their labels."""
     n = len(task.training)
     return Split(values[:n], task.training.labels), Split(values[n:], task.validation.labels)
 
 
-def _joined(first: Samples, second: Samples) -> Samples:
+def joined(first: Samples, second: Samples) -> Samples:
+    """The samples of two splits, one after the other."""
     return Samples(
         first.root,
         first.ids + second.ids,
