@@ -50,6 +50,7 @@ ORDER = [
     "sheet",
     "training",
     "rehearsal",
+    "tracking",
     "predictions",
     "runs",
     "answers",

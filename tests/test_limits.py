@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import torch
 
 import budwood as bw
 from budwood import fit as fitting
+from budwood.checkpoints import Standing
 from budwood.cli import run
 from budwood.errors import RecipeError
-from budwood.fit import Clock, Keeping, fit
-from budwood.learner import Held, Labelled, OnDevice, placed
+from budwood.fit import Clock, Keeping, StepCost, fit
+from budwood.learner import Held, Labelled, OnDevice, compiled, placed, ready
 from budwood.losses import Loss, loss_of
 from budwood.progress import Silent
 from budwood.recipe import Recipe
@@ -258,3 +260,56 @@ def test_a_dry_run_is_shown_and_is_json(photos: Path, capsys: pytest.CaptureFixt
     assert set(shown) == {"recipe", "estimate"}
     assert set(shown["estimate"]) == {"steps", "epochs", "seconds", "memory_bytes", "disk_bytes", "measured"}
     assert not (tmp_path / "runs").exists()
+
+
+def test_many_threads_are_measured_once_and_recorded(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("budwood.training.processors", lambda: 4)
+    monkeypatch.setattr("budwood.fit.processors", lambda: 4)
+    monkeypatch.setattr("budwood.training.LONG", 5)
+    measured: list[int] = []
+
+    def cost(*arguments: Any) -> StepCost:
+        measured.append(torch.get_num_threads())
+        return StepCost(0.0, float(torch.get_num_threads()), 0.0, 0, 0)
+
+    monkeypatch.setattr(fitting, "step_cost", cost)
+    made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, batch=8, epochs=2), out=tmp_path)
+    assert measured == [4, 2]
+    assert made.record["choices"]["training_threads"] == 2
+    assert torch.get_num_threads() == before
+    longer = bw.resume(made, epochs=3)
+    assert measured == [4, 2], "a resumed training decides alike without measuring again"
+    assert longer.record["choices"]["training_threads"] == 2
+
+
+def test_a_network_is_compiled_on_a_gpu_when_enough_is_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ready(_part(epochs=10, batch=8), None)
+    at, said = Standing(epoch=1), Said()
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    assert fitting._compiled_if_it_pays(model, at, Clock(1000.0, None), said) is model
+    on_gpu = replace(model, device="cuda")
+    assert fitting._compiled_if_it_pays(on_gpu, at, Clock(10.0, None), said) is on_gpu
+    fast = fitting._compiled_if_it_pays(on_gpu, at, Clock(100.0, None), said)
+    assert fast.compiled
+    assert said.notes == ["About 15 minutes are left: the network is compiled."]
+    assert fitting._compiled_if_it_pays(fast, at, Clock(1000.0, None), said) is fast
+
+
+def test_a_compiler_that_fails_is_said_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, calls = Said(), []
+
+    def failing(module: Any) -> Any:
+        def run(inputs: torch.Tensor) -> torch.Tensor:
+            calls.append(1)
+            raise torch._dynamo.exc.TorchDynamoException("no compiler")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", failing)
+    run = compiled(lambda inputs: inputs + 1, said)
+    assert run(torch.zeros(2)).tolist() == run(torch.zeros(2)).tolist() == [1, 1]
+    assert len(calls) == 1
+    assert said.notes == ["torch.compile failed (TorchDynamoException); going on without it."]

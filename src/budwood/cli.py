@@ -225,6 +225,9 @@ def inspect_data(
 @app.command(cls=RecipeCommand)
 @_data
 @click.option("--allow-leaks", is_flag=True, help="Train although the given split leaks; every report says so.")
+@click.option(
+    "--track", multiple=True, metavar="TOOL", help="Tell tensorboard or mlflow of every epoch; may be repeated."
+)
 @click.option("--dry-run", is_flag=True, help="Show the whole recipe and what it will cost, measured; train nothing.")
 @_recipe_sources
 @_out
@@ -235,6 +238,7 @@ def train(
     test: float | None,
     exclude: tuple[str, ...],
     allow_leaks: bool,
+    track: tuple[str, ...],
     dry_run: bool,
     file: Path | None,
     settings: tuple[str, ...],
@@ -255,7 +259,7 @@ def train(
         _tell_cost(*jobs.rehearse(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
         return
     spent = time.perf_counter() - started
-    finished = jobs.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress, spent=spent)
+    finished = jobs.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress, track=track, spent=spent)
     _tell_run(finished, as_json)
 
 

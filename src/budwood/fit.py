@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from budwood.checkpoints import Checkpoints, Standing, set_state, state_of
+from budwood.decoding import processors
 from budwood.errors import RecipeError
 from budwood.learner import (
     EVALUATED,
@@ -24,7 +25,9 @@ from budwood.learner import (
     Ready,
     Rows,
     batches,
+    compiled,
     in_groups,
+    in_threads,
     logits_of,
     on_device,
     ready,
@@ -39,6 +42,7 @@ from budwood.surgery import set_modes
 from budwood.torch_engine import Part
 
 MEASURED: Final = 4  # steps of a rehearsal; the first is slower and does not count
+COMPILE_PAYS: Final = 600.0  # seconds of training that must be left for torch.compile to be worth its minute or two
 OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -123,6 +127,7 @@ def fit(
                         keeping.checkpoints.keep(at, _moving(model, average), random)
                     if clock.is_over(reserve):
                         break
+                model = _compiled_if_it_pays(model, at, clock, progress)
                 _end_epoch(at, model, average, shown, progress)
                 at.seconds = clock.seconds
                 if keeping.checkpoints.due or at.epoch == 2:
@@ -175,6 +180,28 @@ def step_cost(part: Part, train: Labelled, val: Labelled, progress: Progress) ->
         evaluating = (time.perf_counter() - started) / len(val.labels)
     network, moved = (sum(t.nbytes for t in held.values()) for held in (_moved(model), _moving(model, average)))
     return StepCost(starting, min(seconds[1:]), evaluating, network, moved)
+
+
+def fastest_threads(part: Part, train: Labelled, val: Labelled, progress: Progress) -> int:
+    """Threads with which a step is fastest: one a processor, or half as many, as two may share a core."""
+    seconds = {}
+    for count in sorted({processors(), max(processors() // 2, 1)}, reverse=True):
+        with in_threads(count):
+            seconds[count] = step_cost(part, train, val, progress).seconds
+    return min(seconds, key=lambda count: seconds[count])
+
+
+def _compiled_if_it_pays(model: Ready, at: Standing, clock: Clock, progress: Progress) -> Ready:
+    """On a GPU, the network compiled after the first epoch where enough is left to do.
+
+    On a CPU compiled steps were no faster than eager ones (BENCHMARKS.md).
+    """
+    epochs = clock.epochs(at.epoch, model.part.recipe.epochs, 0.0)
+    left = clock.seconds / at.epoch * (epochs - at.epoch)
+    if model.device != "cuda" or model.compiled or left < COMPILE_PAYS:
+        return model
+    progress.note(f"About {left / 60:.0f} minutes are left: the network is compiled.")
+    return replace(model, module=compiled(model.module, progress), compiled=True)
 
 
 def steps_of(recipe: Recipe, images: int) -> int:
@@ -369,6 +396,7 @@ def _choices(model: Ready, at: Standing, train: Labelled) -> dict[str, Any]:
         "data": "on the device" if isinstance(train.inputs, OnDevice) else "read from memory for every step",
         "freed_memory": "kept between steps" if model.keeps_memory else "handed back",
         "training_threads": torch.get_num_threads(),
+        "compiled": model.compiled,
     }
 
 

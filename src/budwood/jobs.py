@@ -51,6 +51,7 @@ from budwood.runs import (
     save_history,
     save_record,
 )
+from budwood.tracking import refuse_unknown_trackers, tracked
 from budwood.training import Task, rate_search, trained
 from budwood.weights import Weights, file_weights, imagenet_weights, random_weights
 
@@ -90,15 +91,18 @@ def train(
     allow_leaks: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
+    track: Sequence[str] = (),
     spent: float = 0.0,
 ) -> Run:
     """Train a classifier and keep it, with its evidence, as a new run under `out`.
 
     Raises `DataError` when the given split leaks (unless `allow_leaks`) or a split is empty, `WeightsError` when the
     weights are missing, `StorageError` when `out` cannot be written. A run that fails leaves nothing behind, unless it
-    came far enough to be resumed. `spent` is how many seconds of the recipe's `time` have gone already, in scanning.
+    came far enough to be resumed. `track` names tools that are told of every epoch: tensorboard, mlflow. `spent` is how
+    many seconds of the recipe's `time` have gone already, in scanning.
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
+    refuse_unknown_trackers(track)
     ready = _prepared(data, recipe, Path(out), allow_leaks, cache, progress)
     recipe, plan, weights, found = ready.recipe, ready.plan, ready.weights, ready.findings
     sealed = data.sealed()
@@ -119,6 +123,7 @@ def train(
         "network": _about_network(plan, weights, ""),
         "environment": versions,
         "hardware": hardware(processors()),
+        "track": list(track),
         "metrics": {},
         "test": None,
     }
@@ -206,7 +211,12 @@ def _carried_out(
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
     training, validation = data.samples("train"), data.samples("val")
-    with locked(run.path):
+    with locked(run.path), tracked(run.record["track"], run.path, run.record, progress) as tell:
+
+        def told(history: Sequence[Mapping[str, float]]) -> None:
+            save_history(run.path, history)
+            tell(history)
+
         task = Task(
             recipe,
             plan,
@@ -216,7 +226,7 @@ def _carried_out(
             validation,
             cache,
             checkpoint=run.path / CHECKPOINT,
-            told=lambda history: save_history(run.path, history),
+            told=told,
             left=lambda: None if recipe.time is None else recipe.time - clock.so_far() - SAVING,
         )
         try:
@@ -242,7 +252,7 @@ def _carried_out(
         }
         record.pop("problem", None)
         with guarded(run.path):
-            save_history(run.path, made.history)
+            told(made.history)
             _save_weights(run.path / "weights.safetensors", made.state)
             predictions.save(run.path / "predictions-val.parquet")
             clock.lap("save")

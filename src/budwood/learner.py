@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from budwood.augment import augmented, drawn
 from budwood.decoding import viewed
 from budwood.losses import blended
+from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.stages import segment
 from budwood.surgery import Frozen, Grafted, frozen_parts, loaded, parameter_groups
@@ -113,13 +114,14 @@ class Ready:
     part: Part
     network: Grafted
     frozen: Frozen
-    module: nn.Module
+    module: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     rates: tuple[float, ...]
     device: str
     halved: bool
     keeps_memory: bool
     aside: str
+    compiled: bool = False
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -148,6 +150,35 @@ def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
     able = device == "cuda" and torch.cuda.is_bf16_supported()
     halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and able)
     return Ready(part, network, frozen, rest.to(device), optimizer, rates, device, halved, keeps_memory, aside)
+
+
+@contextmanager
+def in_threads(count: int) -> Iterator[None]:
+    """PyTorch computes in so many threads, for a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def compiled(module: Callable[[Tensor], Tensor], progress: Progress) -> Callable[[Tensor], Tensor]:
+    """A module through `torch.compile`; where the compiler fails that is said, and the module is used as it is."""
+    fast: Callable[[Tensor], Tensor] = torch.compile(module)
+    failed = False
+
+    def run(inputs: Tensor) -> Tensor:
+        nonlocal failed
+        if not failed:
+            try:
+                return fast(inputs)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                failed = True
+                progress.note(f"torch.compile failed ({type(error).__name__}); going on without it.")
+        return module(inputs)
+
+    return run
 
 
 def best_device() -> str:

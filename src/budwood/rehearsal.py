@@ -121,15 +121,14 @@ def _one(task: Task, progress: Progress) -> Rehearsal:
 
 def _cache_bytes(task: Task, samples: Samples, cached: bool) -> int:
     """What the cache will hold more than now: decoded pixels, and outputs of what is frozen."""
-    size = task.plan["size"]
+    size: int = task.plan["size"]
     pixels = len(missing_pixels(samples, size, task.recipe.resize, task.cache)) * size**2 * 3
     return pixels + (_output_bytes(task) * len(missing_outputs(frozen_prefix(task), samples)) if cached else 0)
 
 
 def _output_bytes(task: Task) -> int:
     """The size of one image's output of the frozen prefix."""
-    shape: tuple[int, ...] = frozen_prefix(task).shape
-    return math.prod(shape) * 4
+    return int(math.prod(frozen_prefix(task).shape)) * 4
 
 
 def _reading(task: Task, samples: Samples, cached: bool, progress: Progress) -> tuple[float, str]:

@@ -6,6 +6,7 @@ frozen prefix -> outputs -> head, or what is not frozen -> the epoch that valida
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 Lap = Callable[[str], None]
 Told = Callable[[Sequence[Mapping[str, float]]], None]
+MANY: Final = 4  # processors, from which on fewer threads may be faster
+LONG: Final = 500  # steps, from which on it is worth measuring
 CHOSEN: Final = "chosen.json"  # beside a checkpoint: what was decided once, before the first step
 
 
@@ -151,15 +154,24 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
             aside=set_aside(frozen_prefix(task)),
         )
     from budwood.checkpoints import Checkpoints
-    from budwood.fit import Keeping, fit
+    from budwood.fit import Keeping, fastest_threads, fit
+    from budwood.learner import best_device, in_threads
 
     train, val = inputs_of(task, features, progress)
     if recipe.lr == "auto":
-        task = replace(task, recipe=recipe.model_copy(update={"lr": _rate(task, features, train, progress)}))
+        rate = _decided(task, "lr", lambda: _found(_rate_curve(task, features, train, progress), progress))
+        task = replace(task, recipe=recipe.model_copy(update={"lr": rate}))
         lap("rate")
+    part = part_of(task, features)
+    threads = processors()
+    if threads >= MANY and best_device() == "cpu" and _steps(recipe, train) >= LONG:
+        threads = int(_decided(task, "threads", lambda: fastest_threads(part, *_a_step_of(part, train, val), progress)))
+        progress.note(f"Training computes in {threads} of {processors()} threads: measured, and so faster.")
+        lap("threads")
     keeping = Keeping(Checkpoints(task.checkpoint), task.told, task.left())
     views = _other_views(task, features, val, progress)
-    made = fit(part_of(task, features), train, val, progress, task.start, keeping, views)
+    with in_threads(threads):
+        made = fit(part, train, val, progress, task.start, keeping, views)
     lap("train")
     choices = _choices(features) if features else {"engine": "PyTorch for the whole network", "threads": processors()}
     return Made(
@@ -174,15 +186,30 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
     )
 
 
-def _rate(task: Task, features: Outputs | None, train: Labelled, progress: Progress) -> float:
-    """The learning rate that a trial finds; it is kept beside the checkpoint, so that it is looked for once."""
+def _decided(task: Task, name: str, decide: Callable[[], float]) -> float:
+    """What is decided by measuring; it is kept beside the checkpoint, so that a resumed training decides alike."""
     file = task.checkpoint and task.checkpoint / CHOSEN
-    if file and file.is_file():
-        return float(json.loads(file.read_text(encoding="utf-8"))["lr"])
-    rate = _found(_rate_curve(task, features, train, progress), progress)
-    if file:
-        write_text(file, json.dumps({"lr": rate}))
-    return rate
+    chosen: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    if name not in chosen:
+        chosen[name] = decide()
+        if file:
+            write_text(file, json.dumps(chosen))
+    return chosen[name]
+
+
+def _steps(recipe: Recipe, train: Labelled) -> float:
+    """Optimizer steps of the whole training, without end where time is the limit."""
+    return len(train.labels) / (recipe.batch or 1) * (recipe.epochs or math.inf)
+
+
+def _a_step_of(part: Part, train: Labelled, val: Labelled) -> tuple[Labelled, Labelled]:
+    """One step's worth of training inputs, and the first validation inputs, held in memory."""
+    from budwood.learner import Held, Labelled
+
+    recipe = part.recipe
+    rows = np.arange(min(len(train.labels), (recipe.batch or 1) * (recipe.accumulate or 1)))
+    some = Labelled(Held(np.asarray(train.inputs.take(rows))), train.labels[rows])
+    return some, Labelled(Held(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1])
 
 
 def features_of(task: Task, progress: Progress) -> Outputs | None:
