@@ -295,8 +295,7 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
     if as_json:
         _print_json({"run": str(tested.path), "split": "test", "looks": opened["looks"], "metrics": opened["metrics"]})
         return
-    print(f"Test accuracy  {metric_text(opened['metrics']['accuracy'])}")
-    print(f"Test macro F1  {metric_text(opened['metrics']['macro_f1'])}")
+    _show_metrics("Test", opened["metrics"])
     print(look_text(opened["looks"]))
     print(f"Report: {tested.path / 'report.html'}")
 
@@ -436,6 +435,15 @@ def metric_text(metric: dict[str, Any]) -> str:
     return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f}), n = {metric['n']:,}"
 
 
+def _show_metrics(split: str, scores: Mapping[str, Any]) -> None:
+    """The metrics of a split, one a line."""
+    several = "mean_average_precision" in scores
+    print(f"{split} accuracy  {metric_text(scores['accuracy'])}{'; every label right' if several else ''}")
+    print(f"{split} macro F1  {metric_text(scores['macro_f1'])}")
+    if several:
+        print(f"{split} mean average precision  {metric_text(scores['mean_average_precision'])}")
+
+
 def look_text(looks: int) -> str:
     """What the number of looks at a test split means."""
     if looks == 1:
@@ -556,8 +564,7 @@ def _tell_run(run: Run, as_json: bool) -> None:
         kept = {name: record[name] for name in ("state", "recipe", "timings")}
         _print_json({"run": str(run.path), **kept, "metrics": run.metrics})
         return
-    print(f"Validation accuracy  {metric_text(record['metrics']['val']['accuracy'])}")
-    print(f"Validation macro F1  {metric_text(record['metrics']['val']['macro_f1'])}")
+    _show_metrics("Validation", record["metrics"]["val"])
     choices = record["choices"]
     made = record["prefix"]
     frozen = f"Frozen up to {made['stage']}: {made['computed']:,} outputs computed, {made['reused']:,} reused; "

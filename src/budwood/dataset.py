@@ -25,9 +25,11 @@ from budwood.errors import DataError, RunError
 from budwood.facts import examined
 from budwood.files import cache_folder, parquet_bytes, write_bytes
 from budwood.images import THUMB, BadImage, ImageFacts
-from budwood.listing import SPLITS, Listing, list_files
+from budwood.listing import SPLITS, Listing, list_files, names_in
 from budwood.progress import Progress, Silent
 from budwood.splits import assign_splits
+
+Sets = tuple[tuple[int, ...], ...]  # of classes, by their number; none where an image has one label
 
 SHARE: Final = 0.2  # of the test split, and of validation in the rest
 SEALED: Final = -1  # the label of an image whose split is sealed
@@ -61,12 +63,16 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Samples:
-    """The images of one split in a fixed order: ids, paths relative to `root`, labels int32 [n] (-1 when sealed)."""
+    """The images of one split in a fixed order: ids, paths relative to `root`, labels int32 [n] (-1 when sealed).
+
+    Where images have several labels each, a label is the number of a set of classes in `sets`.
+    """
 
     root: Path
     ids: tuple[str, ...]
     paths: tuple[str, ...]
     labels: NDArray[np.int32]
+    sets: Sets = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,6 +85,7 @@ class Dataset:
     `table` has one row per decodable file: id, path, label (index into `classes`, -1 when sealed), split (0 train,
     1 val, 2 test), given (the split was given), group, look (equal for exact and near copies), cluster (equal for
     those and for one group), used, width, height, mode, notes. `split_source` is `made`, `given` or `given, val made`.
+    Where images have several labels each, `label` is the number of a set of classes in `sets`, else that is empty.
     """
 
     source: str
@@ -89,6 +96,7 @@ class Dataset:
     set_aside: tuple[SetAside, ...]
     split_source: str
     fingerprint: str
+    sets: Sets = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -106,14 +114,21 @@ class Dataset:
             tuple(chosen["id"].to_pylist()),
             tuple(chosen["path"].to_pylist()),
             chosen["label"].to_numpy().astype(np.int32),
+            self.sets,
         )
+
+    def class_counts(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many of some rows, whose labels are known, are of each class: int64 [classes]."""
+        labels = self.column("label")[rows]
+        if not self.sets:
+            return np.bincount(labels, minlength=len(self.classes))
+        return np.asarray(members(self.sets, len(self.classes))[labels].sum(axis=0), np.int64)
 
     def counts(self) -> dict[str, Any]:
         """Images by split and class; the test split has one number, since its labels are sealed."""
-        label, split = self.column("label"), self.column("split")
-        used = self.column("used")
+        split, used = self.column("split"), self.column("used")
         by_class = {
-            SPLITS[s]: {name: int(np.sum((label == c) & (split == s) & used)) for c, name in enumerate(self.classes)}
+            SPLITS[s]: dict(zip(self.classes, self.class_counts((split == s) & used).tolist(), strict=True))
             for s in (0, 1)
         }
         return {**by_class, "test": int(np.sum((split == 2) & used))}
@@ -134,6 +149,7 @@ class Dataset:
             "set_aside": [(item.path, item.problem, item.detail) for item in self.set_aside],
             "split_source": self.split_source,
             "fingerprint": self.fingerprint,
+            "sets": self.sets,
         }
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
         write_bytes(path, parquet_bytes(table))
@@ -155,8 +171,9 @@ def load(path: Path) -> Dataset:
         tuple(SetAside(*item) for item in meta["set_aside"]),
         meta["split_source"],
         meta["fingerprint"],
+        tuple(tuple(members) for members in meta.get("sets", ())),
     )
-    if _fingerprint(data.classes, data.table) != data.fingerprint:
+    if _fingerprint(data.classes, data.sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")
     return data
 
@@ -193,7 +210,7 @@ def dataset_of(
     good = [row for row, fact in enumerate(facts) if isinstance(fact, ImageFacts)]
     bad = [SetAside(listing.paths[row], fact.problem, fact.detail) for row, fact in _broken(facts)]
     left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
-    classes, labels = _labels([listing.labels[row] for row in good])
+    classes, sets, labels = _labels([listing.labels[row] for row in good], listing.several)
     if len(classes) < 2:
         raise DataError(
             f"{listing.root}: fewer than two classes have an image that can be decoded.",
@@ -233,8 +250,17 @@ def dataset_of(
         table,
         tuple(bad + left_out),
         split_source,
-        _fingerprint(classes, table),
+        _fingerprint(classes, sets, table),
+        sets,
     )
+
+
+def members(sets: Sets, classes: int) -> NDArray[np.bool_]:
+    """Which classes are in each set: bool [sets, classes]."""
+    table = np.zeros((len(sets), classes), bool)
+    for row, chosen in enumerate(sets):
+        table[row, list(chosen)] = True
+    return table
 
 
 def codes(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
@@ -280,19 +306,25 @@ def _check_shares(listing: Listing, val: float | None, test: float | None) -> No
             )
 
 
-def _labels(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    classes = tuple(sorted(set(names)))
-    index = {name: position for position, name in enumerate(classes)}
-    return classes, np.array([index[name] for name in names], np.int32)
+def _labels(names: Sequence[str], several: bool) -> tuple[tuple[str, ...], Sets, NDArray[np.int32]]:
+    """The classes, the sets of classes that occur (none where an image has one label), and the label of each name."""
+    distinct = sorted(set(names))
+    index = {name: position for position, name in enumerate(distinct)}
+    labels = np.array([index[name] for name in names], np.int32)
+    if not several:
+        return tuple(distinct), (), labels
+    classes = tuple(sorted({part for name in distinct for part in names_in(name)}))
+    place = {name: position for position, name in enumerate(classes)}
+    return classes, tuple(tuple(place[part] for part in names_in(name)) for name in distinct), labels
 
 
-def _fingerprint(classes: Sequence[str], table: pa.Table) -> str:
+def _fingerprint(classes: Sequence[str], sets: Sets, table: pa.Table) -> str:
     """SHA-256 over classes, contents and splits: what makes two runs comparable. Labels of the test split excluded."""
     order = pc.sort_indices(table, sort_keys=[("id", "ascending"), ("path", "ascending")])
     rows = table.take(order)
     split = rows["split"].to_numpy()
     label = np.where(split == SPLITS.index("test"), SEALED, rows["label"].to_numpy()).astype(np.int32)
-    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    digest = hashlib.sha256(json.dumps([list(classes), sets] if sets else list(classes)).encode())
     digest.update("".join(rows["id"].to_pylist()).encode())
     digest.update(split.tobytes())
     digest.update(label.tobytes())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from budwood.checkpoints import Checkpoints, Standing, set_state, state_of
+from budwood.dataset import members
 from budwood.decoding import processors
 from budwood.errors import RecipeError
 from budwood.learner import (
@@ -25,6 +26,7 @@ from budwood.learner import (
     Ready,
     Rows,
     batches,
+    called_rightly,
     compiled,
     in_groups,
     in_threads,
@@ -32,9 +34,10 @@ from budwood.learner import (
     on_device,
     ready,
     seen,
+    targets,
 )
 from budwood.losses import Loss, epoch_order, loss_of
-from budwood.metrics import cross_entropy, score
+from budwood.metrics import binary_cross_entropy, cross_entropy, score, score_several
 from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.schedule import rate_factor
@@ -89,7 +92,7 @@ def fit(
     assert recipe.batch
     assert recipe.accumulate
     model = ready(part, start)
-    shown = [val, *(Labelled(view, val.labels) for view in views)]
+    shown = [val, *(Labelled(view, val.labels, val.sets) for view in views)]
     train, *shown = (on_device(split, model.device) for split in (train, *shown))
     average = Average(model.trained, recipe.ema) if recipe.ema else None
     loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
@@ -234,7 +237,7 @@ def _gradients(
                     loss = loss_of_batch(logits, shares)
                     (loss * (len(piece) / images)).backward()  # type: ignore[no-untyped-call]
                     losses += float(loss.detach()) * len(piece)
-                    right += int((logits.argmax(dim=1) == labels).sum())
+                    right += called_rightly(logits, targets(train, labels, model.part.classes), bool(train.sets))
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -272,7 +275,7 @@ def _end_epoch(
         seen_by_view = [_evaluated(at, model, view, progress) for view in val]
         logits = np.asarray(np.mean(seen_by_view, axis=0), np.float32)
         row = {"epoch": float(at.epoch), "lr": float(recipe.lr or 0.0) * at.factor}
-        at.history.append(row | _figures(recipe, at, logits, val[0].labels))
+        at.history.append(row | _figures(recipe, at, logits, val[0]))
         if best_epoch(at.history, recipe) == at.epoch:
             state = _moved(model)
             at.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
@@ -418,20 +421,22 @@ def _evaluated(at: Standing, model: Ready, split: Labelled, progress: Progress) 
         _halve(at, model, progress)
 
 
-def _figures(
-    recipe: Recipe, at: Standing, val_logits: NDArray[np.float32], labels: NDArray[np.int32]
-) -> dict[str, float]:
+def _figures(recipe: Recipe, at: Standing, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
-    chosen = recipe.select or "loss"
-    figures = {
+    names = sorted({"accuracy", recipe.select or "loss"} - {"loss"})
+    if val.sets:
+        truth = members(val.sets, logits.shape[1])[val.labels]
+        losses = binary_cross_entropy(truth, logits)
+        chosen = {f"val_{name}": score_several(name, truth, logits) for name in names}
+    else:
+        losses = cross_entropy(val.labels, logits)
+        chosen = {f"val_{name}": score(name, val.labels, logits) for name in names}
+    return {
         "train_loss": at.losses / at.seen,
         "train_accuracy": at.right / at.seen,
-        "val_loss": float(cross_entropy(labels, val_logits).mean()),
-        "val_accuracy": float((val_logits.argmax(axis=1) == labels).mean()),
+        "val_loss": float(losses.mean()),
+        **chosen,
     }
-    return (
-        figures if chosen in ("loss", "accuracy") else {**figures, f"val_{chosen}": score(chosen, labels, val_logits)}
-    )
 
 
 def _diverged(at: Standing, recipe: Recipe) -> RecipeError:

@@ -234,8 +234,7 @@ def _rows_finding(
 
 
 def _class_sizes(data: Dataset) -> list[Finding]:
-    label, split = data.column("label"), data.column("split")
-    training = np.bincount(label[(split == 0) & data.column("used")], minlength=len(data.classes))
+    training = data.class_counts((data.column("split") == 0) & data.column("used"))
     found = []
     if training.min() and training.max() > IMBALANCE * training.min():
         large, small = data.classes[int(training.argmax())], data.classes[int(training.argmin())]
@@ -264,8 +263,7 @@ def _splits(data: Dataset) -> list[Finding]:
             continue
         if (label[rows] == SEALED).any():
             continue
-        here = np.bincount(label[rows], minlength=len(data.classes))
-        lacking = [data.classes[c] for c in np.flatnonzero(here == 0)]
+        lacking = [data.classes[c] for c in np.flatnonzero(data.class_counts(rows) == 0)]
         if lacking:
             message = f"The {SPLITS[index]} split has no image of {', '.join(map(repr, lacking[:10]))}."
             found.append(Finding("D060", "warning", message, "Nothing will be known about these classes.", ()))

@@ -32,10 +32,10 @@ from budwood.networks import TRUNK, Origin
 from budwood.page import Evidence, Pictures, render_findings, render_run
 from budwood.pictures import data_uri, finding_thumbnails, jpeg, run_pictures
 from budwood.plan import Plan, plan_of
-from budwood.predictions import predictions_of
+from budwood.predictions import Predictions, predictions_of
 from budwood.prefix import evaluated, prefix_of
 from budwood.progress import Progress, Silent
-from budwood.recipe import Recipe
+from budwood.recipe import Recipe, for_labels
 from budwood.rehearsal import Rehearsal, rehearsed
 from budwood.runs import (
     CHECKPOINT,
@@ -194,6 +194,12 @@ def _prepared(
     data: Dataset, recipe: Recipe, out: Path, allow_leaks: bool, cache: Path, progress: Progress
 ) -> _Prepared:
     """All that is decided and checked before anything is trained."""
+    fitting = for_labels(recipe, bool(data.sets))
+    if fitting.optimizer != recipe.optimizer:
+        progress.note(
+            f"The images have several labels each, so the head is not solved but trained ({fitting.optimizer})."
+        )
+    recipe = fitting
     plan = plan_of(recipe, len(data.classes), cache)
     found = hygiene.findings(data)
     sealed = data.sealed()
@@ -237,7 +243,7 @@ def _carried_out(
             raise
 
         predictions = predictions_of(validation, made.logits)
-        scores = metrics.evaluate(predictions.labels, predictions.logits, data.classes)
+        scores = _scores(predictions, data.classes)
         clock.lap("evaluate")
         record = {
             **run.record,
@@ -263,6 +269,12 @@ def _carried_out(
     if not _has_checkpoint(finished):
         shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
     return finished
+
+
+def _scores(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
+    if predictions.sets:
+        return metrics.evaluate_several(predictions.targets, predictions.logits, classes)
+    return metrics.evaluate(predictions.labels, predictions.logits, classes)
 
 
 def _has_checkpoint(run: Run) -> bool:
@@ -345,9 +357,9 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
         answers = _answers(run, samples, cache, progress)
     split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
     looks = count_look(run.path.parent, run.path.name, split)
-    unsealed = Samples(samples.root, samples.ids, samples.paths, _sealed_labels(run, samples))
+    unsealed = replace(samples, labels=_sealed_labels(run, samples))
     predictions = predictions_of(unsealed, answers)
-    scores = metrics.evaluate(predictions.labels, predictions.logits, run.classes)
+    scores = _scores(predictions, run.classes)
     opened = [*(run.record["test"] or {"opened": []})["opened"], now()]
     record = {**run.record, "test": {"looks": looks, "opened": opened, "metrics": scores}}
     with guarded(run.path):
@@ -379,7 +391,8 @@ def predict(
     )
     with guarded(cache):
         answers = _answers(run, samples, cache, progress)
-    tops = iter(_top(metrics.probabilities(answers), run.classes) if good else [])
+    chance = metrics.sigmoid if run.record["dataset"].get("several") else metrics.probabilities
+    tops = iter(_top(chance(answers), run.classes) if good else [])
     return [
         Answer(str(path), (), f"{fact.problem}: {fact.detail}")
         if isinstance(fact, BadImage)
@@ -478,13 +491,16 @@ def _sheet(recipe: Recipe, training: Samples, size: int) -> bytes:
 
 def _rendered(run: Run) -> str:
     predictions = run.predictions("val")
+    several = bool(predictions.sets)
     sheet = run.path / SHEET
     augmented = data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
         history=run.history(),
         pictures=replace(run_pictures(run.record, predictions), augmented=augmented),
-        confusion=metrics.confusion(predictions.labels, predictions.logits).tolist(),
-        reliability=metrics.reliability(predictions.labels, predictions.logits),
+        confusion=[] if several else metrics.confusion(predictions.labels, predictions.logits).tolist(),
+        reliability=metrics.reliability_several(predictions.targets, predictions.logits)
+        if several
+        else metrics.reliability(predictions.labels, predictions.logits),
     )
     return render_run(run.record, evidence)
 
@@ -521,6 +537,7 @@ def _about(data: Dataset) -> dict[str, Any]:
         "name": data.name,
         "split": data.split_source,
         "classes": list(data.classes),
+        "several": bool(data.sets),
         "counts": data.counts(),
         "set_aside": len(data.set_aside),
     }

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from budwood.augment import augmented, drawn
+from budwood.dataset import Sets, members
 from budwood.decoding import viewed
 from budwood.losses import blended
 from budwood.progress import Progress
@@ -97,10 +98,11 @@ class OnDevice:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The inputs and labels (int32 [n]) of one split."""
+    """The inputs and labels (int32 [n]) of one split; a label is the number of a set in `sets`, where there are any."""
 
     inputs: Rows
     labels: NDArray[np.int32]
+    sets: Sets = ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def placed(split: Labelled, device: str) -> Labelled:
     """The split with its inputs on a device."""
     order = np.arange(len(split.labels))
     taken = [_on(split, rows, device)[0] for rows in batches(order, EVALUATED)]
-    return Labelled(OnDevice(torch.cat(taken)), split.labels)
+    return Labelled(OnDevice(torch.cat(taken)), split.labels, split.sets)
 
 
 def keep_memory() -> bool:
@@ -223,13 +225,27 @@ def seen(
     """What a network makes of a training batch: logits float32 [n, classes], target shares [n, classes], labels [n]."""
     recipe, plan = model.part.recipe, model.part.plan
     inputs, labels = _on(split, rows, model.device)
-    shares = F.one_hot(labels, model.part.classes).float()
+    shares = targets(split, labels, model.part.classes)
     if recipe.augments:
         inputs = augmented(inputs.float(), drawn(recipe, len(rows), plan["size"], random), recipe)
         inputs, shares = blended(recipe, inputs, shares, random)
     with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
         logits = model.module(inputs).float()
     return logits, shares, labels
+
+
+def targets(split: Labelled, labels: Tensor, classes: int) -> Tensor:
+    """The target shares of labels [n], float32 [n, classes]: one for every class that an image has."""
+    if not split.sets:
+        return F.one_hot(labels, classes).float()
+    return torch.from_numpy(members(split.sets, classes)).to(labels.device)[labels].float()
+
+
+def called_rightly(logits: Tensor, shares: Tensor, several: bool) -> int:
+    """How many images are called rightly: by their likeliest class, or in every class where they have several."""
+    if several:
+        return int(((logits > 0) == (shares > 0)).all(dim=1).sum())
+    return int((logits.argmax(dim=1) == shares.argmax(dim=1)).sum())
 
 
 class Average:

@@ -35,6 +35,8 @@ SPLIT_NAMES: Final = {
 }
 PATH_COLUMNS: Final = ("path", "file", "filename", "image")
 LABEL_COLUMNS: Final = ("label", "class")
+LABELS_COLUMN: Final = "labels"  # of images that have several labels each, or none
+BETWEEN: Final = ";"
 TABLES: Final = (".csv", ".tsv", ".parquet")
 
 
@@ -44,7 +46,8 @@ class Listing:
 
     `source` is what was handed in; `paths` are relative to `root` with forward slashes; `splits` holds train, val, test
     or "" (not given);
-    `groups` holds "" where no group is given. `left_out` pairs a name with the reason.
+    `groups` holds "" where no group is given. `left_out` pairs a name with the reason. With `several`, an image has any
+    number of labels: its entry of `labels` names them in order, with semicolons between.
     """
 
     source: str
@@ -55,6 +58,7 @@ class Listing:
     splits: Sequence[str]
     groups: Sequence[str]
     left_out: Sequence[tuple[str, str]] = field(default=())
+    several: bool = False
 
 
 def list_files(source: Path, cache: Path, progress: Progress, exclude: Sequence[str] = ()) -> Listing:
@@ -183,14 +187,23 @@ def _within(base: Path, name: str, where: str) -> Path:
 def _list_table(file: Path) -> Listing:
     table = _read_table(file)
     path_column = _column(file, table.column_names, PATH_COLUMNS)
-    label_column = _column(file, table.column_names, LABEL_COLUMNS)
+    several = LABELS_COLUMN in table.column_names and not set(LABEL_COLUMNS) & set(table.column_names)
+    label_column = LABELS_COLUMN if several else _column(file, table.column_names, LABEL_COLUMNS)
     labels = _text(table, label_column)
-    blank = next((row for row, label in enumerate(labels) if not label), None)
+    if several:
+        labels = [BETWEEN.join(sorted(set(names_in(text)))) for text in labels]
+    blank = None if several else next((row for row, label in enumerate(labels) if not label), None)
     if blank is not None:
         raise DataError(f"{file}, row {blank + 1}: the column {label_column!r} is empty.", "Give every image a label.")
     splits = [_split_name(file, row, name) for row, name in enumerate(_text(table, "split"), 1)]
     paths = [name.replace(os.sep, "/") for name in _text(table, path_column)]
-    return Listing("", file.resolve().parent, file.stem, paths, labels, splits, _text(table, "group"))
+    groups = _text(table, "group")
+    return Listing("", file.resolve().parent, file.stem, paths, labels, splits, groups, several=several)
+
+
+def names_in(labels: str) -> list[str]:
+    """The names in a text that lists several, with semicolons between."""
+    return [name.strip() for name in labels.split(BETWEEN) if name.strip()]
 
 
 def _read_table(file: Path) -> pa.Table:
@@ -270,12 +283,11 @@ def _listing(
 
 
 def _check_classes(source: Path, listing: Listing) -> None:
-    training = {label for label, split in zip(listing.labels, listing.splits, strict=True) if split in ("train", "")}
+    training = _classes_of(listing, ("train", ""))
     if not training:
         raise DataError(f"{source}: no image is in the train split.", "Put some images into train.")
     for split in ("val", "test"):
-        here = {label for label, name in zip(listing.labels, listing.splits, strict=True) if name == split}
-        unknown = sorted(here - training)
+        unknown = sorted(_classes_of(listing, (split,)) - training)
         if unknown:
             raise DataError(
                 f"{source}: the {split} split has the class {unknown[0]!r}, which the train split does not have.",
@@ -288,7 +300,16 @@ def _check_classes(source: Path, listing: Listing) -> None:
         )
 
 
+def _classes_of(listing: Listing, splits: Sequence[str]) -> set[str]:
+    labels = {label for label, split in zip(listing.labels, listing.splits, strict=True) if split in splits}
+    return {name for label in labels for name in names_in(label)} if listing.several else labels
+
+
 def _without(listing: Listing, exclude: Sequence[str]) -> Listing:
+    if listing.several:
+        raise DataError(
+            "--exclude does not apply to images with several labels each.", "Leave the name out of the table."
+        )
     counts = Counter(listing.labels)
     for name in exclude:
         if name not in counts:

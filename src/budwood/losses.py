@@ -18,16 +18,19 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def loss_of(recipe: Recipe, labels: NDArray[np.int32], classes: int, device: str) -> Loss:
     """The training loss: logits [n, classes] and target shares [n, classes] to a scalar in nats.
 
-    A target is one-hot, or a blend of two by mixup. `labels` are those of the training split: they give the weights of
-    classes (n / (classes * n of the class), as scikit-learn has it) and the priors of logit adjustment (Menon et al.
-    2021). Label smoothing as in Szegedy et al. 2016; focal loss as in Lin et al. 2017. The weighted sum is divided by
-    the weights of the true classes, as torch.nn.CrossEntropyLoss does.
+    A target is one-hot, or a blend of two by mixup, or has several ones. `labels` are those of the training split: they
+    give the weights of classes (n / (classes * n of the class), as scikit-learn has it) and the priors of logit
+    adjustment (Menon et al. 2021). Label smoothing as in Szegedy et al. 2016; focal loss as in Lin et al. 2017. The
+    weighted sum is divided by the weights of the true classes, as torch.nn.CrossEntropyLoss does. Binary cross-entropy
+    is the mean over images and classes, each a yes or no of its own.
     """
     counts = np.maximum(np.bincount(labels, minlength=classes), 1)
     weight = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=device)
     prior = torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32, device=device)
     if not recipe.class_weights:
         weight = torch.ones_like(weight)
+    if recipe.loss == "binary_cross_entropy":
+        return F.binary_cross_entropy_with_logits
     smoothing, adjustment = recipe.label_smoothing or 0.0, recipe.logit_adjustment or 0.0
     gamma = recipe.focal_gamma if recipe.loss == "focal" else None
 

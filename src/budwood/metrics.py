@@ -6,6 +6,7 @@ intervals of 1,000 bootstrap resamples of the images (Efron 1979) with a fixed s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 Z: Final = 1.959963984540054
 RESAMPLES: Final = 1000
+PART: Final = 50  # resamples that are weighed at a time
 Metric = dict[str, float | int | None]
 
 
@@ -60,6 +62,78 @@ def _auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:
     return float((middle[rank][positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
+def evaluate_several(
+    targets: NDArray[np.bool_], logits: NDArray[np.float32], classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Every metric where images have several labels each: targets bool [n, classes], logits float32 [n, classes].
+
+    A class is called where its logit is over 0. `accuracy` is the share of images right in every class, `macro_f1` and
+    `mean_average_precision` are means over the classes that have an image, `log_loss` is the binary cross-entropy
+    (nats, mean over classes); `per_class` has precision, recall, F1, average precision and support.
+    """
+    called, n = logits > 0, len(targets)
+    counts = [targets & called, targets, called]
+    tally = _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
+    spread = _Tally(*(np.concatenate([part @ count for part in _image_weights(n)]) for count in counts))
+    precision, precisions = _average_precision(targets, logits)
+    per_class = {
+        name: {
+            **_of_class(tally, spread, c),
+            "average_precision": _interval(precision[c], precisions[:, c], int(tally.support[c])),
+        }
+        for c, name in enumerate(classes)
+    }
+    whole, resampled = _over_present(precision, tally), _over_present(np.nan_to_num(precisions), spread)
+    return {
+        "accuracy": share(int((called == targets).all(axis=1).sum()), n),
+        "macro_f1": _interval(_over_present(_f1(tally), tally), _over_present(_f1(spread), spread), n),
+        "mean_average_precision": _interval(whole, resampled, n),
+        "log_loss": mean(binary_cross_entropy(targets, logits)),
+        "per_class": per_class,
+    }
+
+
+def score_several(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> float:
+    """One figure to select by where images have several labels: accuracy (all classes right), macro_f1 or auroc."""
+    called = logits > 0
+    if name == "accuracy":
+        return float((called == targets).all(axis=1).mean())
+    if name == "auroc":
+        present = np.flatnonzero(targets.any(axis=0)).tolist()
+        return float(np.mean([_auroc(targets[:, c], logits[:, c].astype(np.float64)) for c in present]))
+    tally = _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in (targets & called, targets, called)))
+    return float(_over_present(_f1(tally), tally))
+
+
+def _image_weights(n: int) -> Iterator[NDArray[np.int64]]:
+    """How often each image is in each of RESAMPLES bootstrap samples, always the same, in parts: int64 [.., n]."""
+    random = np.random.default_rng(0)
+    for start in range(0, RESAMPLES, PART):
+        count = min(PART, RESAMPLES - start)
+        drawn = random.integers(0, n, (count, n)) if n else np.empty((count, 0), np.int64)
+        yield np.stack([np.bincount(row, minlength=n) for row in drawn])
+
+
+def _average_precision(
+    targets: NDArray[np.bool_], logits: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean precision at each image of a class, by falling logit: float64 [classes], and [resamples, classes]."""
+    orders = np.argsort(-logits, axis=0, kind="stable")
+
+    def weighed(part: NDArray[np.int64]) -> NDArray[np.float64]:
+        values = []
+        for c in range(targets.shape[1]):
+            ordered = part[:, orders[:, c]]
+            found = ordered * targets[orders[:, c], c]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                precision = np.nan_to_num(np.cumsum(found, axis=1) / np.cumsum(ordered, axis=1))
+                values.append((found * precision).sum(axis=1) / found.sum(axis=1))
+        return np.stack(values, axis=1)
+
+    whole = weighed(np.ones((1, len(targets)), np.int64))[0]
+    return whole, np.concatenate([weighed(part) for part in _image_weights(len(targets))])
+
+
 def share(count: int, n: int) -> Metric:
     """A share with its Wilson 95 % interval."""
     if n == 0:
@@ -97,15 +171,34 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.exp(_log_softmax(logits))
 
 
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The probability of each class where images have several labels: float64 [n, classes]."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
+
+
+def binary_cross_entropy(targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The mean loss over classes of each image, nats: float64 [n]."""
+    signed = np.where(targets, logits, -logits).astype(np.float64)
+    return np.asarray(np.logaddexp(0, -signed).mean(axis=1))
+
+
 def cross_entropy(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """The loss of each image in nats: float64 [n]."""
     return np.asarray(-_log_softmax(logits)[np.arange(len(labels)), labels])
 
 
-def reliability(labels: NDArray[np.int32], logits: NDArray[np.float32], bins: int = 10) -> list[dict[str, Any]]:
+def reliability(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> list[dict[str, Any]]:
     """Confidence against accuracy: for each bin of the top probability its mean, the accuracy and its interval."""
     chance = probabilities(logits)
-    top, right = chance.max(axis=1), chance.argmax(axis=1) == labels
+    return _by_confidence(chance.max(axis=1), chance.argmax(axis=1) == labels)
+
+
+def reliability_several(targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """The same where images have several labels: the probability of every class against how often it is there."""
+    return _by_confidence(sigmoid(logits).ravel(), targets.ravel())
+
+
+def _by_confidence(top: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> list[dict[str, Any]]:
     which = np.minimum((top * bins).astype(int), bins - 1)
     return [
         {

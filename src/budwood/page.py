@@ -94,6 +94,7 @@ class Evidence:
 def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
     """The report of a run, as HTML."""
     classes, val = record["dataset"]["classes"], record["metrics"]["val"]
+    several = bool(record["dataset"].get("several"))
     weakest = _weakest_first(val["per_class"])
     html: str = _template("report.html").render(
         record=record,
@@ -110,9 +111,10 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
         by_class=weakest,
         classes_chart=Markup(_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(reliability_chart("Confidence against accuracy", evidence.reliability)),
-        matrix=_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST else [],
-        pairs=_confused(evidence.confusion, classes),
-        chance_loss=math.log(len(classes)),
+        several=several,
+        matrix=_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and not several else [],
+        pairs=[] if several else _confused(evidence.confusion, classes),
+        chance_loss=math.log(2 if several else len(classes)),
         laps=[(STEPS.get(name, name), seconds) for name, seconds in record["timings"].items() if name != "total"],
         again=_command(record),
     )

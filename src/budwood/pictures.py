@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from budwood.answers import TOP
 from budwood.images import BadImage, decode, read_bytes
-from budwood.metrics import cross_entropy, probabilities
+from budwood.metrics import binary_cross_entropy, cross_entropy, probabilities, sigmoid
 from budwood.page import FILES_SHOWN, GROUPS_SHOWN, Pictures, Shown
 from budwood.predictions import Predictions
 
@@ -24,8 +25,12 @@ GALLERY: Final = 12
 def run_pictures(record: Mapping[str, Any], predictions: Predictions) -> Pictures:
     """The pictures of a run's report; an image that is no longer there is left without one."""
     root, classes = Path(record["root"]), record["dataset"]["classes"]
-    losses = cross_entropy(predictions.labels, predictions.logits)
-    right = predictions.logits.argmax(axis=1) == predictions.labels
+    if predictions.sets:
+        losses = binary_cross_entropy(predictions.targets, predictions.logits)
+        right = ((predictions.logits > 0) == predictions.targets).all(axis=1)
+    else:
+        losses = cross_entropy(predictions.labels, predictions.logits)
+        right = predictions.logits.argmax(axis=1) == predictions.labels
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not right[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if right[row]]
     return Pictures(
@@ -66,11 +71,32 @@ def jpeg(image: Image.Image) -> bytes:
 
 
 def _shown(root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]) -> tuple[Shown, ...]:
-    chances = probabilities(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
+    scale = sigmoid if predictions.sets else probabilities
+    chances = scale(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
     shown = []
     for row, chance in zip(rows, chances, strict=True):
         best = np.argsort(-chance, kind="stable")[:TOP].tolist()
         top = tuple((classes[c], float(chance[c])) for c in best)
-        path, label = predictions.paths[row], classes[int(predictions.labels[row])]
-        shown.append(Shown(path, label, *top[0], thumbnail(root / path), top))
+        path = predictions.paths[row]
+        if predictions.sets:
+            called = chance > 0.5
+            sure = float(np.where(called, chance, 1 - chance).prod())
+            shown.append(
+                Shown(
+                    path,
+                    _named(predictions.targets[row], classes),
+                    _named(called, classes),
+                    sure,
+                    thumbnail(root / path),
+                    top,
+                )
+            )
+        else:
+            label = classes[int(predictions.labels[row])]
+            shown.append(Shown(path, label, *top[0], thumbnail(root / path), top))
     return tuple(shown)
+
+
+def _named(chosen: NDArray[np.bool_], classes: Sequence[str]) -> str:
+    """The classes that are chosen, in words."""
+    return ", ".join(name for name, one in zip(classes, chosen.tolist(), strict=True) if one) or "none of them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budwood.dataset import SEALED, Samples
+from budwood.dataset import SEALED, Samples, Sets, members
 from budwood.errors import RunError
 from budwood.files import parquet_bytes, write_bytes
 
@@ -19,13 +20,23 @@ from budwood.files import parquet_bytes, write_bytes
 class Predictions:
     """What a network says of the images of one split: ids, paths, labels int32 [n], logits float32 [n, classes].
 
-    Ids are unique, so that two runs can be compared image by image. Raises `RunError` when they are not.
+    Where images have several labels each, a label is the number of a set of classes in `sets`. Ids are unique, so that
+    two runs can be compared image by image. Raises `RunError` when they are not.
     """
 
     ids: tuple[str, ...]
     paths: tuple[str, ...]
     labels: NDArray[np.int32]
     logits: NDArray[np.float32]
+    sets: Sets = ()
+
+    @property
+    def targets(self) -> NDArray[np.bool_]:
+        """Which classes each image has: bool [n, classes]."""
+        classes = self.logits.shape[1]
+        if not self.sets:
+            return np.asarray(self.labels[:, None] == np.arange(classes))
+        return np.asarray(members(self.sets, classes)[self.labels])
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
@@ -41,6 +52,8 @@ class Predictions:
                 "logits": pa.array(list(self.logits), pa.list_(pa.float32())),
             }
         )
+        if self.sets:
+            table = table.replace_schema_metadata({"sets": json.dumps(self.sets)})
         write_bytes(path, parquet_bytes(table))
 
 
@@ -50,7 +63,8 @@ def load_predictions(path: Path) -> Predictions:
         table = pq.read_table(path)
         logits = np.array(table["logits"].to_pylist(), np.float32)
         labels = table["label"].to_numpy().astype(np.int32)
-        return Predictions(tuple(table["id"].to_pylist()), tuple(table["path"].to_pylist()), labels, logits)
+        sets = tuple(map(tuple, json.loads((table.schema.metadata or {}).get(b"sets", b"[]"))))
+        return Predictions(tuple(table["id"].to_pylist()), tuple(table["path"].to_pylist()), labels, logits, sets)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error}).", "Train again.") from error
 
@@ -59,4 +73,4 @@ def predictions_of(samples: Samples, logits: NDArray[np.float32]) -> Predictions
     """The predictions for labelled samples; raises `RunError` when their labels are sealed."""
     if np.any(samples.labels == SEALED):
         raise RunError("The labels of the test split are sealed.", "`budwood test RUN` opens it and counts the look.")
-    return Predictions(samples.ids, samples.paths, samples.labels, logits)
+    return Predictions(samples.ids, samples.paths, samples.labels, logits, samples.sets)

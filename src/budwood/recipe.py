@@ -27,7 +27,7 @@ from budwood.errors import RecipeError, did_you_mean
 Resize = Literal["crop", "pad", "squash"]
 Optimizer = Literal["lbfgs", "sgd", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta", "rmsprop"]
 Schedule = Literal["constant", "step", "multistep", "cosine", "onecycle", "plateau"]
-Loss = Literal["cross_entropy", "focal"]
+Loss = Literal["cross_entropy", "focal", "binary_cross_entropy"]
 Policy = Literal["none", "randaugment", "trivialaugment"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Views = Literal["none", "flip", "flips"]
@@ -103,7 +103,12 @@ SCHEDULE_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "onecycle": {},
     "plateau": {"schedule_patience": 3, "schedule_factor": 0.1},
 }
-LOSS_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"cross_entropy": {}, "focal": {"focal_gamma": 2.0}}
+LOSS_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "cross_entropy": {},
+    "focal": {"focal_gamma": 2.0},
+    "binary_cross_entropy": {},
+}
+_OF_ONE_LABEL: Final = ("label_smoothing", "class_weights", "balanced_sampling", "logit_adjustment")
 _FINER: Final = {name for table in (SCHEDULE_OPTIONS, LOSS_OPTIONS) for names in table.values() for name in names}
 TRUNK_OPTIONS: Final = {"layer_decay": 1.0, "decay_norms": True}  # of an optimizer that trains more than a linear head
 FINE_TUNING: Final = 0.1  # of an optimizer's own rate, where pretrained stages are trained
@@ -246,7 +251,10 @@ class Recipe(BaseModel):
     schedule_patience: int | None = Field(
         None, ge=0, description="plateau: epochs without a lower validation loss before a change (default 3)"
     )
-    loss: Loss | None = Field(None, description="what is minimised (default cross_entropy)")
+    loss: Loss | None = Field(
+        None,
+        description="what is minimised (default cross_entropy; binary_cross_entropy for images with several labels)",
+    )
     focal_gamma: float | None = Field(None, ge=0, description="focal: how much less sure answers count (default 2)")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread over all classes")
     class_weights: bool | None = Field(None, description="whether rare classes weigh more in the loss")
@@ -366,6 +374,28 @@ def neutral(table: Mapping[str, Any]) -> set[str]:
     """The options of a recipe's table that change nothing: they have the value that stands in when none is given."""
     defaults = {**{name: field.default for name, field in Recipe.model_fields.items()}, **_STEPS}
     return {name for name, value in table.items() if name not in _ALWAYS_TOLD and value == defaults[name]}
+
+
+def for_labels(recipe: Recipe, several: bool) -> Recipe:
+    """The recipe as it applies to images with one label each, or with several, where every class is a yes or no.
+
+    Raises `RecipeError` for options that have no meaning there.
+    """
+    if not several:
+        if recipe.loss == "binary_cross_entropy":
+            raise _mistakes(["loss: binary_cross_entropy is for images with several labels; these have one each"], [])
+        return recipe
+    wrong = [f"{name}: images with several labels do not use it" for name in _OF_ONE_LABEL if getattr(recipe, name)]
+    if recipe.loss == "focal":
+        wrong.append("loss: images with several labels use binary_cross_entropy")
+    if recipe.select == "balanced_accuracy":
+        wrong.append("select: balanced_accuracy is not defined for images with several labels")
+    if wrong:
+        raise _mistakes(wrong, [])
+    table = recipe.table()
+    if recipe.optimizer == "lbfgs":
+        table = {name: value for name, value in table.items() if name not in ("optimizer", "regularisation")}
+    return Recipe(**{**table, "loss": "binary_cross_entropy"})
 
 
 def load_recipe(path: Path) -> dict[str, Any]:

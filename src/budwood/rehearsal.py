@@ -172,7 +172,7 @@ def _a_step(recipe: Recipe) -> int:
 
 def _some(samples: Samples, rows: Sequence[int]) -> Samples:
     ids, paths = (tuple(values[row] for row in rows) for values in (samples.ids, samples.paths))
-    return Samples(samples.root, ids, paths, samples.labels[list(rows)])
+    return Samples(samples.root, ids, paths, samples.labels[list(rows)], samples.sets)
 
 
 def _peak() -> int:

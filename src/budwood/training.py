@@ -208,8 +208,8 @@ def _a_step_of(part: Part, train: Labelled, val: Labelled) -> tuple[Labelled, La
 
     recipe = part.recipe
     rows = np.arange(min(len(train.labels), (recipe.batch or 1) * (recipe.accumulate or 1)))
-    some = Labelled(Held(np.asarray(train.inputs.take(rows))), train.labels[rows])
-    return some, Labelled(Held(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1])
+    some = Labelled(Held(np.asarray(train.inputs.take(rows))), train.labels[rows], train.sets)
+    return some, Labelled(Held(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1], val.sets)
 
 
 def features_of(task: Task, progress: Progress) -> Outputs | None:
@@ -261,12 +261,14 @@ def inputs_of(task: Task, features: Outputs | None, progress: Progress) -> tuple
 
     if features:
         train, val = halves(features.values, task)
-        return Labelled(Held(train.outputs), train.labels), Labelled(Held(val.outputs), val.labels)
+        sets = task.training.sets
+        return Labelled(Held(train.outputs), train.labels, sets), Labelled(Held(val.outputs), val.labels, sets)
     resize, size = task.recipe.resize, task.plan["size"]
     train_rows, val_rows = (
         PixelRows(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
     )
-    return Labelled(train_rows, task.training.labels), Labelled(val_rows, task.validation.labels)
+    sets = task.training.sets
+    return Labelled(train_rows, task.training.labels, sets), Labelled(val_rows, task.validation.labels, sets)
 
 
 def _other_views(task: Task, features: Outputs | None, val: Labelled, progress: Progress) -> list[Rows]:
@@ -300,6 +302,7 @@ def joined(first: Samples, second: Samples) -> Samples:
         first.ids + second.ids,
         first.paths + second.paths,
         np.concatenate([first.labels, second.labels]),
+        first.sets,
     )
 
 
