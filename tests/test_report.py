@@ -75,6 +75,7 @@ def _record(classes: tuple[str, ...] = ("leaf", "sky", "none"), **changes: Any) 
             "name": "photos",
             "split": "made",
             "classes": list(classes),
+            "several": False,
             "counts": counts,
             "set_aside": 1,
             "leaks_allowed": False,
@@ -162,7 +163,7 @@ def test_the_seal_the_test_score_and_its_looks() -> None:
     html = render_run({**record, "test": opened}, evidence)
     assert "Look 3 at this test split" in html
     assert "First look" not in html
-    none = {**record["dataset"], "counts": {**record["dataset"]["counts"], "test": 0}}
+    none = {**record["dataset"], "several": False, "counts": {**record["dataset"]["counts"], "test": 0}}
     assert "no test split" in render_run({**record, "dataset": none}, evidence)
 
 

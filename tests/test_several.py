@@ -88,6 +88,7 @@ def test_it_learns_them_and_keeps_the_evidence(made: Run) -> None:
     assert "every label right" in html
     assert "mean average precision" in html
     assert "What is taken for what" not in html
+    assert "labels in all" in html
     answers = bw.predict(made, [made.dataset().root / path for path in predictions.paths[:5]])
     for answer, logits in zip(answers, predictions.logits, strict=False):
         assert dict(answer.top)[NAMES[int(logits.argmax())]] == pytest.approx(1 / (1 + np.exp(-logits.max())), abs=1e-3)

@@ -517,12 +517,9 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
-    counts = dataset.counts()
     print(f"{dataset.name}: {len(dataset):,} images in {len(dataset.classes)} classes; split {dataset.split_source}:")
-    print(
-        f"  train {sum(counts['train'].values()):,}, val {sum(counts['val'].values()):,}, "
-        f"test {counts['test']:,} (sealed)"
-    )
+    train, val = (len(dataset.samples(name)) for name in ("train", "val"))
+    print(f"  train {train:,}, val {val:,}, test {dataset.counts()['test']:,} (sealed)")
     for finding in found:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
         groups = finding.groups or [(file,) for file in finding.files]

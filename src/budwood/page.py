@@ -124,7 +124,7 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
 def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
     """The findings about a data set, as HTML.
 
-    `about` has name, source, fingerprint, split, classes, counts, n and findings.
+    `about` has name, source, fingerprint, split, classes, several, counts, n and findings.
     """
     chart = Markup(_counts_chart(about["counts"], about["classes"]))
     html: str = _template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
