@@ -255,9 +255,10 @@ def test_a_dry_run_is_shown_and_is_json(photos: Path, capsys: pytest.CaptureFixt
     assert 'optimizer = "adam"' in told
     assert "15 optimizer steps in 3 epochs" in told
     assert "Nothing was trained." in told
-    assert run([*arguments, "--json"]) == 0
+    assert run([*arguments, "--time", "1.5h", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert set(shown) == {"recipe", "estimate"}
+    assert shown["recipe"]["time"] == 5400
     assert set(shown["estimate"]) == {"steps", "epochs", "seconds", "memory_bytes", "disk_bytes", "measured"}
     assert not (tmp_path / "runs").exists()
 

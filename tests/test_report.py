@@ -163,7 +163,7 @@ def test_the_seal_the_test_score_and_its_looks() -> None:
     html = render_run({**record, "test": opened}, evidence)
     assert "Look 3 at this test split" in html
     assert "First look" not in html
-    none = {**record["dataset"], "several": False, "counts": {**record["dataset"]["counts"], "test": 0}}
+    none = {**record["dataset"], "counts": {**record["dataset"]["counts"], "test": 0}}
     assert "no test split" in render_run({**record, "dataset": none}, evidence)
 
 

@@ -120,10 +120,14 @@ def _fail(code: str, message: str, hint: str, exit_code: int, as_json: bool) -> 
 
 
 def _recipe_flags(of_surgery: bool = False) -> list[click.Parameter]:
-    from budwood.recipe import SURGERY, Recipe
+    from budwood.recipe import DURATION, SURGERY, Recipe
 
     return [
-        click.Option([f"--{name.replace('_', '-')}", name], type=_flag_type(field.annotation), help=_help(field))
+        click.Option(
+            [f"--{name.replace('_', '-')}", name],
+            type=str if name == DURATION else _flag_type(field.annotation),
+            help=_help(field),
+        )
         for name, field in Recipe.model_fields.items()
         if not of_surgery or name in SURGERY
     ]

@@ -140,6 +140,7 @@ _ALWAYS_TOLD: Final = frozenset(
 _OF_PLAIN_STEPS: Final = ("epochs", "batch", "weight_decay", "seed")
 _LISTS: Final = ("kernels", "strides", "pools", "widths", "fc", "schedule_at")
 _PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
+DURATION: Final = "time"  # the option that may be written with units
 _SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?) *([hms]?)")
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern} *)+")
@@ -430,7 +431,7 @@ def _plain_value(name: str, value: Any) -> Any:
     """A value as TOML would give it, where a flag or a short notation gave a string or one number for many."""
     if name in ("regularisation", "lr") and isinstance(value, str):
         return _as_number(value)
-    if name == "time" and isinstance(value, str):
+    if name == DURATION and isinstance(value, str):
         return _seconds(value)
     if name in ("freeze", "model", "weights", "cut", "head"):
         return tuple(value) if isinstance(value, list) else value
