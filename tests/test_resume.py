@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import budwood as bw
+from budwood import checkpoints
 from budwood import fit as fitting
 from budwood.checkpoints import Checkpoints
 from budwood.cli import run
-from budwood.errors import RecipeError, RunError
+from budwood.errors import RecipeError, RunError, StorageError
+from budwood.files import write_bytes
 from budwood.losses import loss_of
 from budwood.runs import Run, found_run, locked, open_run
 
@@ -197,6 +200,36 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     finished = open_run(folder)
     assert "problem" not in finished.record
     assert [row["lr"] for row in finished.history()] == [0.02, 0.01, 0.01, 0.01]
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = []
+
+    def filling(path: Path, data: bytes) -> None:
+        writes.append(path)
+        if len(writes) == 5:  # the best and the last after two epochs, then the disk is full
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_bytes(path, data)
+
+    monkeypatch.setattr(checkpoints, "write_bytes", filling)
+    monkeypatch.setattr(Checkpoints, "due", True)
+    recipe = bw.Recipe(**{**SMALL, "batch": 64}, lr=0.001, epochs=6)
+    with pytest.raises(StorageError, match=r"checkpoint: no space left on the disk"):
+        bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
+    monkeypatch.undo()
+    (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/run.json"))
+    resumed = bw.resume(folder)
+    assert _content(resumed) == _content(bw.train(bw.scan(photos), recipe, out=tmp_path / "other"))
+
+
+def test_a_run_whose_time_was_over_can_be_trained_for_more_epochs(photos: Path, tmp_path: Path) -> None:
+    first = bw.train(bw.scan(photos), bw.Recipe(**SMALL, lr=0.01, time="4s"), out=tmp_path / "runs")
+    done = len(first.history())
+    longer = bw.resume(first, epochs=done + 2)
+    assert len(longer.history()) == done + 2
+    assert "time" not in longer.record["recipe"]
 
 
 def test_what_fails_before_a_checkpoint_leaves_nothing(photos: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from budwood.errors import RunError
-from budwood.files import write_bytes
+from budwood.files import guarded, write_bytes
 
 LAST: Final = "last.safetensors"
 OFTEN: Final = 30.0  # seconds from one checkpoint to the next, at least
@@ -74,20 +74,25 @@ class Checkpoints:
         """Write where training stands, with the tensors that it moves, by name.
 
         The best epoch has a file of its own, which is written only when it changes, and before the file that names it.
-        What is not a number is not kept: the checkpoint before it is the last good one.
+        What is not a number is not kept: the checkpoint before it is the last good one. Raises `StorageError`; the
+        checkpoint before is then still whole.
         """
         if self.folder is None or not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
             return
         started = time.monotonic()
-        best = self.folder / f"best-{standing.best_epoch}.safetensors"
+        with guarded(self.folder):
+            self._write(self.folder, standing, tensors, random)
+        self._next = time.monotonic() + max(self._often, (time.monotonic() - started) / SHARE)
+
+    def _write(self, folder: Path, standing: Standing, tensors: Tensors, random: np.random.Generator) -> None:
+        best = folder / f"best-{standing.best_epoch}.safetensors"
         if standing.best and not best.is_file():
             write_bytes(best, save({**standing.best, LOGITS: torch.from_numpy(standing.best_logits)}))
         about = {"standing": {name: getattr(standing, name) for name in _PLAIN}, "random": random.bit_generator.state}
         extra = {ORDER: torch.from_numpy(standing.order), **_generators()}
         held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_bytes(self.folder / LAST, save({**held, **extra}, {"about": json.dumps(about)}))
+        write_bytes(folder / LAST, save({**held, **extra}, {"about": json.dumps(about)}))
         self._forget_all_but(best)
-        self._next = time.monotonic() + max(self._often, (time.monotonic() - started) / SHARE)
 
     def found(self, random: np.random.Generator) -> tuple[Standing, Tensors] | None:
         """Where training stood and the tensors that it moves, or None; random states are set to what they were.

@@ -85,8 +85,8 @@ def fit(
 
     `part.stop` is the place of the frozen prefix whose outputs `train` and `val` hold; None when they hold pixels.
     `start` has the tensors to start from, where they are not the recipe's weights. `views` has other views of the
-    validation images, over which logits are averaged. Training goes on from a checkpoint
-    where there is one. Raises `RecipeError` when the loss is no longer a number or one image is too much for memory.
+    validation images, over which logits are averaged. Training goes on from a checkpoint where there is one.
+    Raises `RecipeError` when the loss is no longer a number or one image is too much for memory.
     """
     recipe, keeping = part.recipe, keeping or Keeping()
     assert recipe.batch

@@ -220,7 +220,8 @@ def _carried_out(
     with locked(run.path), tracked(run.record["track"], run.path, run.record, progress) as tell:
 
         def told(history: Sequence[Mapping[str, float]]) -> None:
-            save_history(run.path, history)
+            with guarded(run.path):
+                save_history(run.path, history)
             tell(history)
 
         task = Task(
@@ -296,7 +297,10 @@ def _continued(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """A recipe with other epochs, patience or rate; of its last phase, where it has phases."""
     if not given:
         return recipe
-    options = {**recipe.table(), **given}
+    before = recipe.table()
+    if "epochs" in given:
+        before.pop("time", None)  # it is over
+    options = {**before, **given}
     if recipe.phases:
         last = {**recipe.phases[-1].model_dump(), **{name: given[name] for name in ("epochs", "lr") if name in given}}
         phases = [*(phase.model_dump() for phase in recipe.phases[:-1]), last]
