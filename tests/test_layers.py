@@ -34,6 +34,7 @@ ORDER = [
     "plan",
     "catalogue",
     "torch_engine",
+    "space",
     "store",
     "decoding",
     "prefix",

@@ -180,7 +180,7 @@ def test_a_cache_that_is_full_costs_the_cache_only(
 
 
 def test_pixels_beyond_the_limit_are_not_kept(photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "PIXEL_LIMIT", 1000)
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "1000")
     progress = Noted()
     outputs(fresh, _samples(photos), progress)
     assert any("Decoded pixels are not kept" in note for note in progress.notes)

@@ -6,6 +6,7 @@ Results go to stdout, everything that is said on the way to stderr. Exit code 0:
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 import time
@@ -418,6 +419,40 @@ def models(name: str | None, classes: int, as_json: bool, debug: bool, **options
         _print_json({key: value for key, value in plan.items() if key != "origins"})
     else:
         _show_plan(plan, given)
+
+
+@app.command()
+@click.option("--clear", is_flag=True, help="Remove all that can be computed again; downloaded weights stay.")
+@_common
+def cache(clear: bool, as_json: bool, debug: bool) -> None:
+    """What is kept to be used again: how much, where, and how to clear it."""
+    from budwood import space
+    from budwood.catalogue import table
+    from budwood.files import cache_folder
+
+    folder = cache_folder()
+    removed = space.clear(folder) if clear else None
+    found, limit = space.held(folder), space.limit()
+    if as_json:
+        kinds = {one.kind: {"bytes": one.bytes, "files": one.files, "used": one.used or None} for one in found}
+        _print_json({"folder": str(folder), "limit_bytes": limit, "removed_bytes": removed, "kinds": kinds})
+        return
+    if removed is not None:
+        print(f"Removed {removed / 2**20:,.1f} MiB.")
+    rows = [("kind", "MiB", "files", "last used", "what")]
+    rows += [
+        (one.kind, f"{one.bytes / 2**20:,.1f}", f"{one.files:,}", _day(one.used), space.KINDS[one.kind])
+        for one in found
+    ]
+    print(table(rows, right=(1, 2)))
+    print(f"Folder: {folder} (BUDWOOD_CACHE names another)")
+    sharded = sum(one.bytes for one in found if one.kind in space.SHARDED)
+    print(f"Pixels and outputs take {sharded / 2**30:.2f} of {limit / 2**30:.1f} GiB (BUDWOOD_CACHE_LIMIT, as 50GB).")
+
+
+def _day(seconds: float) -> str:
+    """A moment as a date and time of here."""
+    return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "–"
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

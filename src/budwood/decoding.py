@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,12 +18,12 @@ from budwood.files import is_full
 from budwood.images import BadImage, pixels
 from budwood.progress import Progress
 from budwood.recipe import Resize
+from budwood.space import make_room
 from budwood.store import Store
 
 SHARD: Final = 512  # images a file of a store
 FEWEST_AHEAD: Final = 32  # images
 AHEAD: Final = 128 * 2**20  # bytes of pixels that are decoded before they are needed
-PIXEL_LIMIT: Final = 20 * 2**30  # bytes of decoded pixels that the cache holds at most
 
 VIEWS: Final = {"none": ("",), "flip": ("", "h"), "flips": ("", "h", "v", "hv")}  # of an image that is evaluated
 
@@ -42,7 +41,9 @@ class Decoder:
     ) -> None:
         self.samples, self._size, self._resize = samples, size, resize
         self._store = pixel_store(size, resize, cache)
-        self.keeps = _room_for(len(rows) * size**2 * 3, cache, progress)
+        self._store.use(samples.ids)
+        missing = sum(samples.ids[row] not in self._store for row in rows)
+        self.keeps = make_room(cache, missing * size**2 * 3, "Decoded pixels", progress)
         self._progress = progress
         self._new: list[tuple[str, Pixels]] = []
         self._upcoming = iter(rows)
@@ -87,6 +88,7 @@ class PixelRows:
         self._samples, self._size, self._resize = samples, size, resize
         _fill(samples, size, resize, cache, progress)
         self._store = pixel_store(size, resize, cache)
+        self._store.use(samples.ids)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -163,17 +165,3 @@ def _fill(samples: Samples, size: int, resize: Resize, cache: Path, progress: Pr
                 decoder.keep()
                 if not decoder.keeps:
                     return
-
-
-def _room_for(wanted: int, cache: Path, progress: Progress) -> bool:
-    folder = cache / "pixels"
-    held = sum(file.stat().st_size for file in folder.rglob("*.npy")) if folder.is_dir() else 0
-    place = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(place).free
-    if held + wanted <= PIXEL_LIMIT and wanted < free // 2:
-        return True
-    progress.note(
-        f"Decoded pixels are not kept: they need {wanted / 2**30:.1f} GiB beside {held / 2**30:.1f} GiB "
-        f"(limit {PIXEL_LIMIT / 2**30:.0f} GiB, {free / 2**30:.1f} GiB free)."
-    )
-    return False

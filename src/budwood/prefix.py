@@ -27,6 +27,7 @@ from budwood.networks import TRUNK
 from budwood.plan import Plan, hash_of, toolchain
 from budwood.progress import Progress
 from budwood.recipe import Recipe
+from budwood.space import make_room
 from budwood.store import Store
 from budwood.weights import Weights
 
@@ -105,6 +106,7 @@ def outputs(prefix: Prefix, samples: Samples, progress: Progress, view: str = ""
             missing.append(row)
         else:
             values[row] = known
+    store.use(samples.ids)
     if missing:
         size, resize = prefix.plan["size"], prefix.recipe.resize
         with Decoder(samples, missing, size, resize, prefix.cache, progress) as decoder:
@@ -158,7 +160,8 @@ def _compute(
     progress: Progress,
 ) -> None:
     """Fill `values[rows]`, a shard at a time, and keep each shard; what is kept survives an interruption."""
-    keep = True
+    size = len(rows) * math.prod(prefix.shape) * 4
+    keep = make_room(prefix.cache, size, f"Outputs of {prefix.stop or 'the network'}", progress)
     label = "Network" if prefix.stop is None else "Frozen prefix"
     with progress.bar(f"{label} of {prefix.plan['name']}", len(rows)) as step:
         for start in range(0, len(rows), SHARD):

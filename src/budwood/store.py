@@ -7,9 +7,11 @@ which nobody reads. A row whose checksum fails is treated as absent, and so comp
 
 from __future__ import annotations
 
+import os
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,7 @@ class Store:
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._values: list[NDArray[Any]] = []
+        self._markers: list[Path] = []
         self._index: dict[str, tuple[int, int, int]] = {}
         self._known: set[str] = set()
         self.refresh()
@@ -55,6 +58,12 @@ class Store:
             return None
         return value
 
+    def use(self, ids: Iterable[str]) -> None:
+        """Mark the shards that hold some ids as used now, so that they are the last to be removed for room."""
+        for shard in {self._index[id][0] for id in ids if id in self._index}:
+            with suppress(OSError):  # removed, or of another user
+                os.utime(self._markers[shard])
+
     def add(self, ids: Sequence[str], values: NDArray[Any]) -> None:
         """Write rows, [n, *shape], as one shard; raises OSError when the disk is full."""
         values = np.ascontiguousarray(values, self._dtype)
@@ -76,6 +85,7 @@ class Store:
             return
         shard = len(self._values)
         self._values.append(values)
+        self._markers.append(marker)
         for row, (id, crc) in enumerate(rows.tolist()):
             self._index[id.decode("ascii", "replace")] = (shard, row, crc)
 

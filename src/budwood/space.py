@@ -1,0 +1,134 @@
+"""How much the cache holds, and its limit: when it is reached, what was used least recently goes first.
+
+Only decoded pixels and outputs of frozen prefixes are limited; the rest is small, or was downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from budwood.errors import StorageError
+from budwood.progress import Progress
+
+LIMIT: Final = 20 * 2**30  # bytes, unless $BUDWOOD_CACHE_LIMIT says otherwise
+KINDS: Final = {
+    "pixels": "images decoded to the size that a network needs",
+    "outputs": "outputs of frozen prefixes",
+    "networks": "exported networks",
+    "facts": "what was found in image files",
+    "plans": "what recipes make of networks",
+    "archives": "unpacked archives",
+    "weights": "downloaded weights",
+}
+SHARDED: Final = ("pixels", "outputs")
+OLD: Final = 3600.0  # seconds after which what no process has finished is taken for abandoned
+_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the cache holds of one kind: bytes, files, and when it was last used (seconds since 1970; 0 for nothing)."""
+
+    kind: str
+    bytes: int
+    files: int
+    used: float
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The files of one shard, or what was left of one, and when it was last used."""
+
+    files: tuple[Path, ...]
+    bytes: int
+    used: float
+
+
+def limit() -> int:
+    """The most bytes that pixels and outputs may take; raises `StorageError` for an amount that is none."""
+    text = os.environ.get("BUDWOOD_CACHE_LIMIT")
+    if not text:
+        return LIMIT
+    found = _AMOUNT.fullmatch(text.strip())
+    if not found:
+        raise StorageError(f"BUDWOOD_CACHE_LIMIT: {text!r} is no amount.", "Write for example 20GB or 500MB.")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+
+
+def held(cache: Path) -> list[Held]:
+    """What the cache holds, by kind."""
+    return [_held(kind, cache / kind) for kind in KINDS]
+
+
+def make_room(cache: Path, wanted: int, what: str, progress: Progress) -> bool:
+    """Whether so many bytes more may be written; what was used least recently is removed for them, which is said.
+
+    They may not when they alone are over the limit, or over half of what the disk has free.
+    """
+    if wanted == 0:
+        return True
+    most = limit()
+    place = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
+    free = shutil.disk_usage(place).free
+    if wanted > most or wanted >= free // 2:
+        room = f"the cache may hold {_gib(most)}, the disk has {_gib(free)}"
+        progress.note(f"{what} are not kept: they need {_gib(wanted)}; {room}.")
+        return False
+    shards = sorted(_shards(cache), key=lambda shard: shard.used)
+    over = sum(shard.bytes for shard in shards) + wanted - most
+    removed = 0
+    for shard in shards:
+        if removed >= over:
+            break
+        for file in shard.files:
+            with suppress(PermissionError):  # another process has it open, on Windows
+                file.unlink(missing_ok=True)
+        removed += shard.bytes
+    if removed:
+        progress.note(f"The cache is full: {_gib(removed)} that were used least recently were removed.")
+    return True
+
+
+def clear(cache: Path) -> int:
+    """Remove all that can be computed again, and say how many bytes that were; downloads stay."""
+    kinds = [kind for kind in KINDS if kind != "weights"]
+    removed = sum(_held(kind, cache / kind).bytes for kind in kinds)
+    for kind in kinds:
+        shutil.rmtree(cache / kind, ignore_errors=True)
+    return removed
+
+
+def _held(kind: str, folder: Path) -> Held:
+    stats = [file.stat() for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
+    used = max((stat.st_mtime for stat in stats), default=0.0)
+    return Held(kind, sum(stat.st_size for stat in stats), len(stats), used)
+
+
+def _shards(cache: Path) -> Iterator[_Shard]:
+    """Every shard, the file that commits it first, so that a kill leaves no shard that is half there."""
+    for kind in SHARDED:
+        for store in (cache / kind).glob("*"):
+            markers = {file.name.removesuffix(".ids.npy"): file for file in store.glob("*.ids.npy")}
+            for file in store.glob("*"):
+                if file.name.endswith(".ids.npy"):
+                    continue
+                marker = markers.get(file.name.removesuffix(".npy"))
+                files = (marker, file) if marker else (file,)
+                try:
+                    used, size = files[0].stat().st_mtime, sum(part.stat().st_size for part in files)
+                except FileNotFoundError:  # another process removed it
+                    continue
+                if marker or time.time() - used > OLD:
+                    yield _Shard(files, size, used if marker else 0.0)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"
