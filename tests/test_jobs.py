@@ -356,6 +356,19 @@ def test_a_trunk_that_has_seen_what_is_held_out_is_refused(small: Run, photos: P
     assert "This score cannot be trusted" in (run.path / "report.html").read_text()
 
 
+def test_what_a_trunk_has_seen_is_known_over_several_runs(small: Run, photos: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "others" / "one", 20, first=500)
+    fill(tmp_path / "others" / "two", 20, first=540)
+    between = bw.Recipe(**{**SMALL, "weights": f"run:{small.path.name}", "freeze": "trunk", "epochs": 1})
+    middle = bw.train(bw.scan(tmp_path / "others"), between, out=tmp_path / "runs")
+    last = bw.Recipe(**{**SMALL, "weights": f"run:{middle.path.name}", "epochs": 1})
+    data = bw.scan(photos, val=0.5, test=0.3)
+    with pytest.raises(bw.DataError, match=f"known to run {small.path.name}, whose trunk is used"):
+        bw.train(data, last, out=tmp_path / "runs")
+    shutil.rmtree(small.path)
+    assert bw.train(data, last, out=tmp_path / "runs").record["state"] == "done", "a run that is gone cannot be asked"
+
+
 def test_a_run_of_another_network_is_no_trunk(small: Run, photos: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(model="resnet18", weights=f"run:{small.path.name}", size=32)
     with pytest.raises(bw.WeightsError, match="holds a cnn of budwood, the recipe asks for resnet18 of torchvision"):

@@ -468,10 +468,23 @@ def _refuse_other_network(run: Run, recipe: Recipe, plan: Plan) -> None:
 
 
 def _seen_before(data: Dataset, run: Run | None) -> tuple[hygiene.Finding, ...]:
-    """The finding that the run which the trunk comes from was trained on images that are held out here."""
-    if run is None or not run.record["network"]["trunk_trained"]:
-        return ()
-    return hygiene.seen_by_trunk(data, run.dataset(), run.path.name)
+    """The findings that runs which the trunk comes from, one after another, knew images that are held out here."""
+    found: tuple[hygiene.Finding, ...] = ()
+    while run is not None:
+        if run.record["network"]["trunk_trained"]:
+            found += hygiene.seen_by_trunk(data, run.dataset(), run.path.name)
+        run = _trunk_run(run)
+    return found
+
+
+def _trunk_run(run: Run) -> Run | None:
+    """The run whose trunk a run started from; None where that was no run, or it is gone."""
+    weights = run.record["recipe"]["weights"]
+    if not weights.startswith("run:"):
+        return None
+    with suppress(RunError):
+        return open_run(weights.removeprefix("run:"), run.path.parent)
+    return None
 
 
 def _answers(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDArray[np.float32]:
