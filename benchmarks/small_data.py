@@ -83,7 +83,9 @@ def main() -> None:
             by_seed, by_image = right.mean(axis=1), right.mean(axis=0) - first.mean(axis=0)
             drawn = np.random.default_rng(0).integers(0, len(by_image), (2000, len(by_image)))
             low, high = np.percentile(by_image[drawn].mean(axis=1), [2.5, 97.5])
-            told = f"{100 * by_image.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" if variant else "-"
+            told = (
+                f"{100 * by_image.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" if right is not first else "–"
+            )
             spread = f"{100 * by_seed.min():.1f} to {100 * by_seed.max():.1f}"
             row = f"| {name} | {100 * by_seed.mean():.1f} %, n = {right.shape[1]:,} | {spread} | {told} |"
             print(row, flush=True)

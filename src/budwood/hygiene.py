@@ -73,7 +73,7 @@ _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
     "empty": ("D004", "warning", "empty files", "Copy or download again."),
     "unreadable": ("D005", "warning", "not readable", "Check permissions, links and the disk."),
     "too large": ("D006", "warning", "too large to decode safely", "Store them at fewer pixels."),
-    "left out": ("D007", "note", "outside the layout and were left out", "Move them, list them or ignore this."),
+    "left out": ("D007", "note", "outside the layout and left out", "Move them, list them or ignore this."),
 }
 
 

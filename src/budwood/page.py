@@ -208,7 +208,7 @@ def _length_in_words(recipe: Mapping[str, Any]) -> str:
     """How long training was to be, at most."""
     epochs, seconds = recipe.get("epochs"), recipe.get("time")
     if epochs is None:
-        return f"as many epochs as {seconds:,.0f} seconds allowed"
+        return f"{seconds:,.0f} seconds in all"
     count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     return count if seconds is None else f"{count} or {seconds:,.0f} seconds"
 
@@ -363,5 +363,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
+        nested = any(isinstance(part, list | tuple) for part in value)
+        return ("; " if nested else ", ").join(map(_plain, value))
     return f"{value:,}" if isinstance(value, int) else visible(str(value))

@@ -373,7 +373,12 @@ class Recipe(BaseModel):
 
 def neutral(table: Mapping[str, Any]) -> set[str]:
     """The options of a recipe's table that change nothing: they have the value that stands in when none is given."""
-    defaults = {**{name: field.default for name, field in Recipe.model_fields.items()}, **_STEPS}
+    defaults = {
+        **{name: field.default for name, field in Recipe.model_fields.items()},
+        **_STEPS,
+        **TRUNK_OPTIONS,
+        **_NORM,
+    }
     return {name for name, value in table.items() if name not in _ALWAYS_TOLD and value == defaults[name]}
 
 
