@@ -14,11 +14,12 @@ import torch
 
 import budwood as bw
 from budwood import fit as fitting
+from budwood import rates
 from budwood.checkpoints import Standing
 from budwood.cli import run
 from budwood.errors import RecipeError
 from budwood.fit import Clock, Keeping, StepCost, fit
-from budwood.learner import Held, Labelled, OnDevice, compiled, placed, ready
+from budwood.learner import Held, Labelled, OnDevice, compiled, logits_of, placed, ready
 from budwood.losses import Loss, loss_of
 from budwood.progress import Silent
 from budwood.recipe import Recipe
@@ -71,7 +72,7 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_schedule_is_shaped_to_the_time(factors: list[float], epochs: int | None) -> None:
     said = Said()
     part = _part(batch=4, time=100.0, epochs=epochs, schedule="onecycle")
-    found = fit(part, _split(40), _split(8, seed=1), said, keeping=Keeping(budget=100.0))
+    found = fit(part, _split(40), _split(8, seed=1), said, keeping=Keeping(left=lambda: 100.0))
     peak = int(np.argmax(factors))
     assert factors[0] == pytest.approx(1 / 25)
     assert max(factors) == pytest.approx(1, abs=0.01)
@@ -83,7 +84,9 @@ def test_a_schedule_is_shaped_to_the_time(factors: list[float], epochs: int | No
 
 def test_time_that_is_not_needed_changes_nothing(factors: list[float]) -> None:
     options: dict[str, Any] = {"batch": 4, "epochs": 3, "schedule": "cosine"}
-    limited = fit(_part(**options, time=1e6), _split(40), _split(8, seed=1), Silent(), keeping=Keeping(budget=1e6))
+    limited = fit(
+        _part(**options, time=1e6), _split(40), _split(8, seed=1), Silent(), keeping=Keeping(left=lambda: 1e6)
+    )
     asked = list(factors)
     free = fit(_part(**options), _split(40), _split(8, seed=1), Silent())
     assert limited.history == free.history
@@ -92,7 +95,7 @@ def test_time_that_is_not_needed_changes_nothing(factors: list[float]) -> None:
 
 def test_even_less_time_than_an_epoch_gives_an_evaluated_network(factors: list[float]) -> None:
     part = _part(batch=4, time=2.0, schedule="cosine")
-    found = fit(part, _split(400), _split(8, seed=1), Silent(), keeping=Keeping(budget=2.0))
+    found = fit(part, _split(400), _split(8, seed=1), Silent(), keeping=Keeping(left=lambda: 2.0))
     assert len(found.history) == 1
     assert len(factors) < 100
     assert found.logits.shape == (8, 2)
@@ -148,6 +151,7 @@ def _short_of_memory(most: int, error: Exception, monkeypatch: pytest.MonkeyPatc
         return limited
 
     monkeypatch.setattr(fitting, "loss_of", failing)
+    monkeypatch.setattr(rates, "loss_of", failing)
     return sizes
 
 
@@ -183,6 +187,31 @@ def test_what_does_not_fit_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     _short_of_memory(1, torch.OutOfMemoryError("CUDA out of memory."), monkeypatch)
     with pytest.raises(RecipeError, match="not even 2 images at a time fit into the memory of the device"):
         fit(_part(batch=8, epochs=1), _split(16), _split(8, seed=1), Silent())
+
+
+@pytest.mark.parametrize("batch", [2, 16])
+def test_memory_that_runs_out_in_evaluation_leaves_the_batch_alone(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def limited(model: Any, split: Labelled, size: int) -> Any:
+        asked.append(size)
+        if size > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return logits_of(model, split, size)
+
+    monkeypatch.setattr(fitting, "logits_of", limited)
+    said = Said()
+    found = fit(_part(batch=batch, epochs=2), _split(16), _split(40, seed=1), said)
+    assert asked == [64, 32, 16, 16]
+    assert found.choices["batch"] == f"{batch} images"
+    assert said.notes[-1] == "Memory ran out: from here on 16 images are evaluated at a time."
+
+
+def test_looking_for_a_rate_halves_the_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = _short_of_memory(5, torch.OutOfMemoryError("CUDA out of memory."), monkeypatch)
+    curve = rates.rate_curve(_part(batch=16), _split(40), Said())
+    assert len(curve.rates) > 20
+    assert max(sizes[2:]) <= 4
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:

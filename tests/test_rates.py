@@ -68,4 +68,19 @@ def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert len(found["rates"]) == len(found["losses"]) > 20
     assert run(["lr-find", str(photos), "--optimizer", "lbfgs"]) == 2
-    assert "lbfgs has no learning rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", [["-s", "optimizer=sgd"], ["--momentum", "0.9"], []])
+def test_the_command_tries_the_optimizer_that_is_asked_for(
+    named: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def find(data: Any, recipe: Recipe, **_: Any) -> Curve:
+        asked.append(recipe.optimizer)
+        return Curve((), ())
+
+    monkeypatch.setattr("budwood.jobs.find_rate", find)
+    monkeypatch.setattr(Curve, "suggestion", None)
+    assert run(["lr-find", str(photos), *named, "--json"]) == 0
+    assert asked == ["sgd" if named else "adam"]

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import budwood as bw
-from budwood import checkpoints
+from budwood import checkpoints, jobs
 from budwood import fit as fitting
 from budwood.checkpoints import Checkpoints
 from budwood.cli import run
@@ -254,6 +254,56 @@ def test_what_cannot_be_resumed_says_why(trained: Run) -> None:
     with pytest.raises(RunError, match=r"last\.safetensors: the checkpoint cannot be read"):
         bw.resume(found_run(trained.path))
     assert last.is_file(), "nothing of a run is lost by a failed resume"
+
+
+def test_what_would_change_nothing_is_refused_and_costs_nothing(trained: Run, photos: Path, tmp_path: Path) -> None:
+    bw.test(trained)
+    for options in ({"lr": 0.001}, {"patience": 2}):
+        with pytest.raises(RunError, match="is finished"):
+            bw.resume(trained.path, **options)
+    tested = open_run(trained.path)
+    assert tested.metrics["test"]
+    assert tested.predictions("test")
+    recipe = bw.Recipe(**{**SMALL, "lr": 0.5, "epochs": 30}, patience=1)
+    stopped = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
+    with pytest.raises(RunError, match="stopped as no epoch was better for 1") as caught:
+        bw.resume(stopped, epochs=40)
+    assert "--patience of more than 1" in caught.value.hint
+    alone = bw.train(bw.scan(photos), bw.Recipe(size=32, optimizer="sgd", epochs=2), out=tmp_path / "runs")
+    with pytest.raises(RunError, match="--lr does not apply to a head that is trained alone"):
+        bw.resume(alone, lr=0.1)
+
+
+def test_a_finished_run_stays_so_when_going_on_fails(trained: Run, photos: Path) -> None:
+    tested = bw.test(trained)
+    before = {file.name: file.read_bytes() for file in tested.path.iterdir() if file.is_file()}
+    last = trained.path / "checkpoint" / "last.safetensors"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:100])
+    with pytest.raises(RunError, match="the checkpoint cannot be read"):
+        bw.resume(tested, epochs=5)
+    assert {file.name: file.read_bytes() for file in tested.path.iterdir() if file.is_file()} == before
+    last.write_bytes(whole)
+    assert len(bw.resume(tested, epochs=5).history()) == 5
+
+
+def test_a_head_that_time_limited_goes_on_and_does_not_start_over(photos: Path, tmp_path: Path) -> None:
+    first = bw.train(bw.scan(photos), bw.Recipe(size=32, time="6s"), out=tmp_path / "runs")
+    history = first.history()
+    longer = bw.resume(first, epochs=len(history) + 1)
+    assert longer.history()[:-1] == history
+
+
+def test_another_rate_is_for_the_phase_that_is_not_finished(photos: Path, tmp_path: Path) -> None:
+    phases = [{"freeze": "upto:conv1", "epochs": 3, "lr": 1e30}, {"freeze": "none", "epochs": 1, "lr": 0.01}]
+    options = {**SMALL, "optimizer": "sgd"}
+    run_ = bw.train(bw.scan(photos), bw.Recipe(**options, phases=[{**phases[0], "lr": 0.01}, phases[1]]), out=tmp_path)
+    (run_.path / "history.csv").write_text("\n".join((run_.path / "history.csv").read_text().split("\n")[:3]) + "\n")
+    half = Run(run_.path, {**run_.record, "state": "stopped"})
+    assert [phase.lr for phase in jobs._continued(half, {"lr": 0.1}).phases or ()] == [0.1, 0.01]
+    assert [phase.epochs for phase in jobs._continued(half, {"epochs": 7}).phases or ()] == [3, 7]
+    with pytest.raises(RunError, match="--patience does not apply to a training in phases"):
+        jobs._continued(half, {"patience": 3})
 
 
 def test_a_solved_head_has_no_epochs_to_add(photos: Path, tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ def test_intervals_of_the_mean_average_precision_cover_at_about_their_rate() -> 
     ("options", "several", "message"),
     [
         ({"loss": "binary_cross_entropy"}, False, "is for images with several labels; these have one each"),
+        ({"regularisation": 5.0}, True, "regularisation: images with several labels do not use it"),
         ({"loss": "focal"}, True, "loss: images with several labels use binary_cross_entropy"),
         ({"label_smoothing": 0.1}, True, "label_smoothing: images with several labels do not use it"),
         ({"class_weights": True}, True, "class_weights: images with several"),

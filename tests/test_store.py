@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from budwood.files import folder_draft, storage_error, sweep_drafts, write_text
+from budwood.files import _machine, folder_draft, storage_error, sweep_drafts, write_text
 from budwood.store import Store
 
 IDS = [f"{number:032x}" for number in range(6)]
@@ -93,7 +94,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_drafts_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path: Path) -> None:
-    dead, alive = tmp_path / ".run.999999999.part", tmp_path / ".run.1.part"
+    dead, alive = tmp_path / f".run.{_machine()}-999999999.part", tmp_path / f".run.{_machine()}-{os.getpid()}.part"
     dead.mkdir()
     alive.mkdir()
     sweep_drafts(tmp_path)
@@ -107,3 +108,19 @@ def test_storage_errors_say_what_to_do(tmp_path: Path) -> None:
     denied = storage_error(OSError(errno.EACCES, "Permission denied"), tmp_path)
     assert "cannot be written (Permission denied)" in denied.message
     assert "BUDWOOD_CACHE" in denied.hint
+
+
+def test_of_two_that_make_one_folder_the_first_wins_and_nobody_fails(tmp_path: Path) -> None:
+    with folder_draft(tmp_path / "bundle") as mine:
+        write_text(mine / "whole.txt", "mine")
+        (tmp_path / "bundle").mkdir()
+        write_text(tmp_path / "bundle" / "whole.txt", "theirs")
+    assert (tmp_path / "bundle" / "whole.txt").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_draft_of_another_machine_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / ".run.elsewhere-999999999.part"
+    theirs.mkdir()
+    sweep_drafts(tmp_path)
+    assert theirs.is_dir()

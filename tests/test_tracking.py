@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,39 @@ def test_unknown_and_missing_tools_are_refused(photos: Path, tmp_path: Path, mon
         bw.train(bw.scan(photos), out=tmp_path / "runs", track=["mlflow"])
     assert "budwood[track]" in caught.value.hint
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_tool_that_cannot_be_ended_costs_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def dying(folder: Path, record: Any) -> Iterator[Any]:
+        yield lambda history: None
+        raise OSError("the server is gone")
+
+    monkeypatch.setattr("budwood.tracking.TRACKERS", {"mlflow": dying})
+    assert run(["train", str(photos), "--size", "32", "--out", str(tmp_path / "runs"), "--track", "mlflow"]) == 0
+    assert "mlflow could not be ended (OSError: the server is gone)." in " ".join(capsys.readouterr().err.split())
+    assert len(list((tmp_path / "runs").glob("*/report.html"))) == 1
+
+
+def test_a_training_that_fails_ends_its_mlflow_run_as_failed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    told = []
+
+    def stop(history: Any, *rest: Any) -> None:
+        told.append(len(history))
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("budwood.jobs.save_history", lambda folder, rows: stop(rows))
+    with pytest.raises(KeyboardInterrupt):
+        bw.train(bw.scan(photos), bw.Recipe(**SMALL, epochs=3), out=tmp_path / "runs", track=["mlflow"])
+    experiment = MlflowClient().get_experiment_by_name("budwood")
+    assert experiment
+    (found,) = MlflowClient().search_runs([experiment.experiment_id])
+    assert found.info.status == "FAILED"

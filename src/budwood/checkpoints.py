@@ -38,8 +38,8 @@ class Standing:
     `epoch` is the one being trained, from 1, and `step` how many of its optimizer steps are done; `order` has its rows,
     int64; `losses` (nats) and `right` are sums over its `seen` images so far, and `factor` is that of the schedule at
     its latest step. `history` has a row for every finished epoch; `best` and `best_logits` are those of `best_epoch`.
-    A batch is computed in `parts`. `seconds` counts the time spent, over all interruptions, and `evaluating` the time
-    of the latest evaluation.
+    A batch is computed in `parts`, and `at_once` images are evaluated together. `seconds` counts the time spent, over
+    all interruptions, and `evaluating` that of the latest evaluation.
     """
 
     epoch: int = 1
@@ -54,6 +54,7 @@ class Standing:
     best: Tensors = field(default_factory=dict)
     best_logits: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     parts: int = 1
+    at_once: int = 64
     seconds: float = 0.0
     evaluating: float | None = None
 

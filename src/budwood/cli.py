@@ -375,8 +375,15 @@ def lr_find(
     from budwood.dataset import scan
     from budwood.files import guarded, write_text
     from budwood.page import render_rates
+    from budwood.recipe import load_recipe, parse_settings
 
-    made = _recipe(file, settings, {"optimizer": "adam", **_given(options)} if not file else _given(options))
+    given = _given(options)
+    made = _recipe(file, settings, given)
+    if made.optimizer == "lbfgs" and "optimizer" not in {
+        **(load_recipe(file) if file else {}),
+        **parse_settings(settings),
+    }:
+        made = _recipe(file, settings, {"optimizer": "adam", **given})
     if made.optimizer == "lbfgs":
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another to look for one.")
     progress = _progress()

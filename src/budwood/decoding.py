@@ -42,8 +42,8 @@ class Decoder:
         self.samples, self._size, self._resize = samples, size, resize
         self._store = pixel_store(size, resize, cache)
         self._store.use(samples.ids)
-        missing = sum(samples.ids[row] not in self._store for row in rows)
-        self.keeps = make_room(cache, missing * size**2 * 3, "Decoded pixels", progress)
+        self._missing = sum(samples.ids[row] not in self._store for row in rows)
+        self.keeps = make_room(cache, self._missing * size**2 * 3, 0, "Decoded pixels", progress)
         self._progress = progress
         self._new: list[tuple[str, Pixels]] = []
         self._upcoming = iter(rows)
@@ -64,6 +64,11 @@ class Decoder:
         self._look_ahead()
         self._new += [(self.samples.ids[row], p) for row, (p, stored) in zip(rows, got, strict=True) if not stored]
         return np.stack([p for p, _ in got])
+
+    @property
+    def pending(self) -> int:
+        """Bytes of pixels that are still to be stored."""
+        return self._missing * self._size**2 * 3 if self.keeps else 0
 
     def keep(self) -> None:
         """Store the pixels that were decoded since the last call."""

@@ -3,6 +3,7 @@
     BudwoodError
     ├── DataError      the images, labels, splits or archives handed in
     ├── RecipeError    an option that is unknown, out of range or does not apply
+    │   └── DivergedError  a loss that is no longer a number
     ├── WeightsError   weights that are missing or do not fit
     ├── RunError       a run directory that is missing, incomplete or of another version
     └── StorageError   no space, no permission
@@ -38,6 +39,10 @@ class RecipeError(BudwoodError):
     """A recipe option is unknown, out of range or does not apply."""
 
     code = "recipe"
+
+
+class DivergedError(RecipeError):
+    """The loss is no longer a number: another learning rate may help."""
 
 
 class WeightsError(BudwoodError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -94,25 +95,35 @@ def parquet_bytes(table: pa.Table) -> bytes:
 def folder_draft(final: Path) -> Iterator[Path]:
     """A hidden folder beside `final` that is renamed to it when the block ends well, and removed when it does not.
 
-    Drafts of processes that were killed are swept away by the next draft in the same place.
+    Where another process made `final` meanwhile, its folder stays. Drafts of processes that were killed are swept away
+    by the next draft in the same place on the same machine.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(final.parent)
-    draft = final.parent / f".{final.name}.{os.getpid()}.part"
+    draft = final.parent / f".{final.name}.{_machine()}-{os.getpid()}.part"
     draft.mkdir()
     try:
         yield draft
-        draft.rename(final)
+        try:
+            draft.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def sweep_drafts(folder: Path) -> None:
-    """Remove the folder drafts in `folder` whose process no longer runs."""
-    for draft in folder.glob(".*.part"):
-        owner = draft.name.split(".")[-2]
+    """Remove the folder drafts in `folder` whose process, of this machine, no longer runs."""
+    for draft in folder.glob(f".*.{_machine()}-*.part"):
+        owner = draft.name.split("-")[-1].removesuffix(".part")
         if draft.is_dir() and owner.isdigit() and not _runs(int(owner)):
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _machine() -> str:
+    """The name of this machine, without dots."""
+    return platform.node().replace(".", "-") or "here"
 
 
 def _runs(process: int) -> bool:

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from budwood.checkpoints import Checkpoints, Standing, set_state, state_of
 from budwood.dataset import members
 from budwood.decoding import processors
-from budwood.errors import RecipeError
+from budwood.errors import DivergedError, RecipeError
 from budwood.learner import (
-    EVALUATED,
     Average,
     Labelled,
     OnDevice,
@@ -40,7 +39,7 @@ from budwood.losses import Loss, epoch_order, loss_of
 from budwood.metrics import binary_cross_entropy, cross_entropy, score, score_several
 from budwood.progress import Progress
 from budwood.recipe import Recipe
-from budwood.schedule import rate_factor
+from budwood.schedule import best_epoch, rate_factor
 from budwood.surgery import set_modes
 from budwood.torch_engine import Part
 
@@ -65,11 +64,11 @@ class Fitted:
 @dataclass(frozen=True)
 class Keeping:
     """What `fit` does beside learning: where checkpoints go, who is told of every finished epoch, and how many seconds
-    it has, evaluation included."""
+    are left to it, evaluation included (None: as many as it takes)."""
 
     checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
     told: Callable[[Sequence[Mapping[str, float]]], None] = lambda history: None
-    budget: float | None = None
+    left: Callable[[], float | None] = lambda: None
 
 
 def fit(
@@ -101,7 +100,7 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed or 0)
         at = _resumed(keeping.checkpoints, model, average, random) or Standing()
-        clock = Clock(at.seconds, keeping.budget)
+        clock = Clock(at.seconds, keeping.left())
         with _bar(part, at, len(train.labels), clock, progress) as advance:
             while not finished(at, recipe, clock):
                 set_modes(model.network.module, model.frozen)
@@ -115,7 +114,7 @@ def fit(
                     losses_so_far = [row["val_loss"] for row in at.history]
                     at.factor = rate_factor(recipe, done, steps_an_epoch, losses_so_far, epochs)
                     model.set_rates(at.factor)
-                    loss, right = _gradients(model, train, group, loss_of_batch, random, at, progress)
+                    loss, right = gradients(model, train, group, loss_of_batch, random, at, progress)
                     if not math.isfinite(loss):
                         raise _diverged(at, recipe)
                     if recipe.clip:
@@ -175,7 +174,7 @@ def step_cost(part: Part, train: Labelled, val: Labelled, progress: Progress) ->
         set_modes(model.network.module, model.frozen)
         for _ in range(MEASURED):
             started = time.perf_counter()
-            _gradients(model, train, group, loss_of_batch, random, at, progress)
+            gradients(model, train, group, loss_of_batch, random, at, progress)
             model.optimizer.step()
             seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
@@ -213,7 +212,7 @@ def steps_of(recipe: Recipe, images: int) -> int:
     return -(-count // (recipe.accumulate or 1))
 
 
-def _gradients(
+def gradients(
     model: Ready,
     train: Labelled,
     group: Sequence[NDArray[np.int64]],
@@ -250,15 +249,24 @@ def _halve(at: Standing, model: Ready, progress: Progress) -> None:
     """Twice as many parts a batch from here on; raises `RecipeError` when a part would be less than two images."""
     at.parts *= 2
     size = -(-(model.part.recipe.batch or 1) // at.parts)
+    _free(model)
+    if size < 2:
+        raise _too_large("2 images", model)
+    progress.note(f"Memory ran out: from here on a batch is computed in {at.parts} parts of {size} images.")
+
+
+def _free(model: Ready) -> None:
+    """Hand back what a step that failed has taken."""
     model.optimizer.zero_grad(set_to_none=True)
     if model.device == "cuda":
         torch.cuda.empty_cache()
-    if size < 2:
-        raise RecipeError(
-            f"batch: not even 2 images at a time fit into the memory of the device ({model.device}).",
-            "Choose a smaller size or network, or freeze more of it.",
-        )
-    progress.note(f"Memory ran out: from here on a batch is computed in {at.parts} parts of {size} images.")
+
+
+def _too_large(count: str, model: Ready) -> RecipeError:
+    return RecipeError(
+        f"batch: not even {count} at a time fit into the memory of the device ({model.device}).",
+        "Choose a smaller size or network, or freeze more of it.",
+    )
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -403,22 +411,19 @@ def _choices(model: Ready, at: Standing, train: Labelled) -> dict[str, Any]:
     }
 
 
-def best_epoch(history: Sequence[Mapping[str, float]], recipe: Recipe) -> int:
-    """The epoch that validation prefers, from 1; the earliest of equals."""
-    chosen = recipe.select or "loss"
-    scores = [-row["val_loss"] if chosen == "loss" else row[f"val_{chosen}"] for row in history]
-    return scores.index(max(scores)) + 1
-
-
 def _evaluated(at: Standing, model: Ready, split: Labelled, progress: Progress) -> NDArray[np.float32]:
     """The logits of a split, in as many parts as memory asks for."""
     while True:
         try:
-            return logits_of(model, split, max(2, EVALUATED // at.parts))
+            return logits_of(model, split, at.at_once)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        _halve(at, model, progress)
+        at.at_once //= 2
+        _free(model)
+        if at.at_once < 1:
+            raise _too_large("1 image", model)
+        progress.note(f"Memory ran out: from here on {at.at_once} images are evaluated at a time.")
 
 
 def _figures(recipe: Recipe, at: Standing, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
@@ -439,8 +444,8 @@ def _figures(recipe: Recipe, at: Standing, logits: NDArray[np.float32], val: Lab
     }
 
 
-def _diverged(at: Standing, recipe: Recipe) -> RecipeError:
-    return RecipeError(
+def _diverged(at: Standing, recipe: Recipe) -> DivergedError:
+    return DivergedError(
         f"The loss is no longer a number in epoch {at.epoch}, step {at.step + 1}, "
         f"at a learning rate of {float(recipe.lr or 0.0) * at.factor:.3g}.",
         "Lower the learning rate, for example by a factor of ten.",

@@ -24,7 +24,7 @@ from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.decoding import processors
-from budwood.errors import DataError, RecipeError, RunError, WeightsError
+from budwood.errors import DataError, DivergedError, RunError, WeightsError
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
 from budwood.head import logits
 from budwood.images import BadImage, examine
@@ -51,6 +51,7 @@ from budwood.runs import (
     save_history,
     save_record,
 )
+from budwood.schedule import best_epoch
 from budwood.tracking import refuse_unknown_trackers, tracked
 from budwood.training import Task, rate_search, trained
 from budwood.weights import Weights, file_weights, imagenet_weights, random_weights
@@ -58,6 +59,7 @@ from budwood.weights import Weights, file_weights, imagenet_weights, random_weig
 if TYPE_CHECKING:
     from budwood.rates import Curve
 
+MARKS: Final = ("history.csv", "recipe.toml", "run.json")  # files that say what a run is, the one that counts last
 SHEET: Final = "augmented.jpg"
 SAVING: Final = 3.0  # seconds kept back from a limited time for writing the run and its report
 SEEN: Final = 224  # side in pixels of augmented images that no network has asked for
@@ -138,7 +140,7 @@ def train(
     try:
         return _carried_out(run, recipe, plan, weights, cache, progress, clock)
     except BaseException:
-        if not _has_checkpoint(run):
+        if not _has_checkpoint(run) and found_run(run.path).record["state"] != "done":
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
@@ -161,21 +163,25 @@ def resume(
     run = found_run(run) if not isinstance(run, Run) else run
     cache, progress, clock = cache or cache_folder(), progress or Silent(), _Clock()
     given = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
-    recipe = _continued(Recipe(**run.record["recipe"]), given)
-    if run.record["state"] == "done" and not given:
-        raise RunError(f"{run.path}: is finished.", "`--epochs N` trains it for more epochs.")
-    if epochs is not None and epochs <= (done := _epochs_done(run, recipe)):
-        raise RunError(f"{run.path}: has {done} epochs already, not fewer than {epochs}.", "Give a larger number.")
+    recipe = _continued(run, given)
+    _refuse_nothing_to_do(run, recipe, given)
     plan = plan_of(recipe, len(run.classes), cache)
     weights = _same_weights(run, recipe, plan, cache, progress)
     clock.lap("check")
+    before = {name: (run.path / name).read_bytes() for name in MARKS if (run.path / name).is_file()}
+    weighed = _changed(run)
+    record = {**run.record, "state": "running", "recipe": recipe.table(), "resumed": [*run.record["resumed"], now()]}
     with locked(run.path), guarded(run.path):
-        record = {**run.record, "state": "running", "recipe": recipe.table(), "test": None}
-        record["resumed"] = [*run.record["resumed"], now()]
         save_record(run.path, record)
         write_text(run.path / "recipe.toml", recipe.toml())
-        (run.path / "predictions-test.parquet").unlink(missing_ok=True)
-    return _carried_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock)
+    try:
+        return _carried_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock)
+    except BaseException:
+        if run.record["state"] == "done" and _changed(run) == weighed:
+            with guarded(run.path):  # what was finished stays so
+                for name, content in before.items():
+                    write_bytes(run.path / name, content)
+        raise
 
 
 @dataclass(frozen=True)
@@ -256,10 +262,12 @@ def _carried_out(
             "metrics": {"val": scores},
             "timings": {},
             "prefix": made.prefix,
+            "test": None,  # an earlier look was at another network
         }
         record.pop("problem", None)
         with guarded(run.path):
             told(made.history)
+            (run.path / "predictions-test.parquet").unlink(missing_ok=True)
             _save_weights(run.path / "weights.safetensors", made.state)
             predictions.save(run.path / "predictions-val.parquet")
             clock.lap("save")
@@ -289,31 +297,65 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
         return
     with suppress(OSError):  # a full disk may be the reason
         save_record(run.path, {**run.record, "state": "stopped", "problem": str(error) or type(error).__name__})
-    further = " --lr RATE" if isinstance(error, RecipeError) else ""
+    further = " --lr RATE" if isinstance(error, DivergedError) else ""
     progress.note(f"The last good checkpoint is kept: `budwood resume {run.path}{further}` goes on from it.")
 
 
-def _continued(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """A recipe with other epochs, patience or rate; of its last phase, where it has phases."""
-    if not given:
-        return recipe
-    before = recipe.table()
+def _continued(run: Run, given: Mapping[str, Any]) -> Recipe:
+    """A run's recipe with other epochs, patience or rate. Of phases, the last gets the epochs and the first that is not
+    finished the rate. Raises `RunError` for what cannot be changed in a training that has begun."""
+    recipe = Recipe(**run.record["recipe"])
+    alone = run.record.get("trained") == "head"
+    for name in ("lr", "patience"):
+        if name in given and (alone or (name == "patience" and recipe.phases)):
+            what = "a head that is trained alone" if alone else "a training in phases"
+            raise RunError(f"{run.path}: --{name} does not apply to {what}.", "Train anew with it.")
+    options = {**recipe.table(), **given}
     if "epochs" in given:
-        before.pop("time", None)  # it is over
-    options = {**before, **given}
+        options.pop("time", None)  # it is over
     if recipe.phases:
-        last = {**recipe.phases[-1].model_dump(), **{name: given[name] for name in ("epochs", "lr") if name in given}}
-        phases = [*(phase.model_dump() for phase in recipe.phases[:-1]), last]
-        options = {**recipe.table(), **{n: v for n, v in given.items() if n == "patience"}, "phases": phases}
+        phases = [phase.model_dump() for phase in recipe.phases]
+        if "epochs" in given:
+            phases[-1]["epochs"] = options.pop("epochs")
+        if "lr" in given:
+            done = [_epochs_done(run, number) for number in range(1, len(phases) + 1)]
+            open_ = [n for n, phase in enumerate(phases) if done[n] < phase["epochs"]]
+            phases[open_[0] if open_ else -1]["lr"] = options.pop("lr")
+        options["phases"] = phases
     return Recipe(**options)
 
 
-def _epochs_done(run: Run, recipe: Recipe) -> int:
-    """The epochs that a run has done; of its last phase, where it has phases."""
+def _changed(run: Run) -> int | None:
+    """When a run's weights were written last (nanoseconds); None where there are none."""
+    file = run.path / "weights.safetensors"
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def _refuse_nothing_to_do(run: Run, recipe: Recipe, given: Mapping[str, Any]) -> None:
+    """Raises `RunError` when a finished run would not be trained any further, or has so many epochs already."""
+    last = len(recipe.phases or ())
+    done = _epochs_done(run, last)
+    if "epochs" in given and given["epochs"] <= done:
+        raise RunError(
+            f"{run.path}: has {done} epochs already, not fewer than {given['epochs']}.", "Give a larger number."
+        )
+    if run.record["state"] != "done":
+        return
+    whole = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
+    if recipe.time is not None or whole is None or done >= whole:
+        raise RunError(f"{run.path}: is finished.", "`--epochs N` trains it for more epochs.")
+    since = done - best_epoch([row for row in run.history() if row.get("phase", last) == last], recipe)
+    if recipe.patience and since >= recipe.patience:
+        raise RunError(
+            f"{run.path}: stopped as no epoch was better for {since}.", f"Give a --patience of more than {since}."
+        )
+
+
+def _epochs_done(run: Run, phase: int) -> int:
+    """The epochs that a run has done: of one phase, counted from 1, or of all where it has none (0)."""
     if not (run.path / "history.csv").is_file():
         return 0
-    last = float(len(recipe.phases or ()))
-    return sum(row.get("phase", last) == last for row in run.history())
+    return sum(row.get("phase", phase) == phase for row in run.history())
 
 
 def rehearse(

@@ -149,7 +149,7 @@ def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
     rest = FromPixels(network.module, part.plan) if part.stop is None else segment(network.staged, part.stop, None)
     optimizer = OPTIMIZERS[recipe.optimizer](parameter_groups(network.staged, frozen, recipe), recipe)
     rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
-    able = device == "cuda" and torch.cuda.is_bf16_supported()
+    able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and able)
     return Ready(part, network, frozen, rest.to(device), optimizer, rates, device, halved, keeps_memory, aside)
 

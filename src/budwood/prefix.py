@@ -161,7 +161,7 @@ def _compute(
 ) -> None:
     """Fill `values[rows]`, a shard at a time, and keep each shard; what is kept survives an interruption."""
     size = len(rows) * math.prod(prefix.shape) * 4
-    keep = make_room(prefix.cache, size, f"Outputs of {prefix.stop or 'the network'}", progress)
+    keep = make_room(prefix.cache, size, decoder.pending, f"Outputs of {prefix.stop or 'the network'}", progress)
     label = "Network" if prefix.stop is None else "Frozen prefix"
     with progress.bar(f"{label} of {prefix.plan['name']}", len(rows)) as step:
         for start in range(0, len(rows), SHARD):

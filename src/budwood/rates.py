@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from budwood.learner import Labelled, batches, ready, seen
+from budwood.checkpoints import Standing
+from budwood.fit import gradients
+from budwood.learner import Labelled, batches, ready
 from budwood.losses import epoch_order, loss_of
 from budwood.progress import Progress
 from budwood.surgery import set_modes
@@ -51,7 +53,7 @@ def rate_curve(
     model = ready(part, start)
     loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
     random = np.random.default_rng(recipe.seed)
-    rates, losses = [], []
+    rates, losses, at = [], [], Standing()
     mean, lowest = 0.0, float("inf")
     with torch.random.fork_rng(), progress.bar("Looking for a learning rate", STEPS) as advance:
         torch.manual_seed(recipe.seed or 0)
@@ -59,18 +61,15 @@ def rate_curve(
         for step, rows in zip(range(STEPS), _endless(part, train, random), strict=False):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
             model.set_rates(rate / model.rates[0])
-            model.optimizer.zero_grad(set_to_none=True)
-            logits, shares, _ = seen(model, train, rows, random)
-            loss = loss_of_batch(logits, shares)
-            loss.backward()  # type: ignore[no-untyped-call]
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * float(loss.detach())
+            loss = gradients(model, train, [rows], loss_of_batch, random, at, progress)[0] / len(rows)
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             smooth = mean / (1 - SMOOTHING ** (step + 1))
             if not np.isfinite(smooth) or smooth > DIVERGED * lowest:
                 break
             model.optimizer.step()
             lowest = min(lowest, smooth)
             rates.append(rate)
-            losses.append(float(loss.detach()))
+            losses.append(loss)
             advance(1)
     return Curve(tuple(rates), tuple(_centred(np.array(losses)).tolist()))
 

@@ -392,6 +392,8 @@ def for_labels(recipe: Recipe, several: bool) -> Recipe:
             raise _mistakes(["loss: binary_cross_entropy is for images with several labels; these have one each"], [])
         return recipe
     wrong = [f"{name}: images with several labels do not use it" for name in _OF_ONE_LABEL if getattr(recipe, name)]
+    if recipe.regularisation not in (None, "auto"):
+        wrong.append("regularisation: images with several labels do not use it; their head is not solved")
     if recipe.loss == "focal":
         wrong.append("loss: images with several labels use binary_cross_entropy")
     if recipe.select == "balanced_accuracy":

@@ -1,4 +1,4 @@
-"""How the learning rate changes: a factor on every group's rate, as a pure function of where training stands.
+"""How the learning rate changes, and which epoch is kept: pure functions of where training stands.
 
 Nothing is kept between steps, so a training that is resumed needs no state of its schedule.
 """
@@ -6,7 +6,7 @@ Nothing is kept between steps, so a training that is resumed needs no state of i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from budwood.recipe import Recipe
@@ -15,6 +15,13 @@ ONE_CYCLE_RISE: Final = 0.3  # share of the steps in which one-cycle rises; Smit
 ONE_CYCLE_START: Final = 1 / 25
 ONE_CYCLE_END: Final = ONE_CYCLE_START / 1e4
 PLATEAU_THRESHOLD: Final = 1e-4  # relative fall of the validation loss that counts
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], recipe: Recipe) -> int:
+    """The epoch that validation prefers, from 1; the earliest of equals."""
+    chosen = recipe.select or "loss"
+    scores = [-row["val_loss"] if chosen == "loss" else row[f"val_{chosen}"] for row in history]
+    return scores.index(max(scores)) + 1
 
 
 def rate_factor(

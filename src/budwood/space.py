@@ -68,22 +68,23 @@ def held(cache: Path) -> list[Held]:
     return [_held(kind, cache / kind) for kind in KINDS]
 
 
-def make_room(cache: Path, wanted: int, what: str, progress: Progress) -> bool:
+def make_room(cache: Path, wanted: int, promised: int, what: str, progress: Progress) -> bool:
     """Whether so many bytes more may be written; what was used least recently is removed for them, which is said.
 
-    They may not when they alone are over the limit, or over half of what the disk has free.
+    `promised` bytes are to be written beside them, and are not there yet. They may not when all of these alone are over
+    the limit, or over half of what the disk has free.
     """
     if wanted == 0:
         return True
     most = limit()
     place = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
-    if wanted > most or wanted >= free // 2:
+    if wanted + promised > most or wanted + promised >= free // 2:
         room = f"the cache may hold {_gib(most)}, the disk has {_gib(free)}"
         progress.note(f"{what} are not kept: they need {_gib(wanted)}; {room}.")
         return False
     shards = sorted(_shards(cache), key=lambda shard: shard.used)
-    over = sum(shard.bytes for shard in shards) + wanted - most
+    over = sum(shard.bytes for shard in shards) + wanted + promised - most
     removed = 0
     for shard in shards:
         if removed >= over:

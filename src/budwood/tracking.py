@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -36,19 +37,30 @@ def tracked(names: Sequence[str], folder: Path, record: Mapping[str, Any], progr
     A tool that fails is noted once and left alone: training goes on.
     """
     tools: dict[str, Told] = {}
+    opened: dict[str, AbstractContextManager[Told]] = {}
 
     def told(history: History) -> None:
         for name in names:
             try:
                 if name not in tools:
-                    tools[name] = stack.enter_context(TRACKERS[name](folder, record))
+                    opened[name] = TRACKERS[name](folder, record)
+                    tools[name] = opened[name].__enter__()
                 tools[name](history)
             except Exception as error:  # a server may be gone, a disk full, a version another
                 tools[name] = _nothing
+                opened.pop(name, None)
                 progress.note(f"{name} could not be told ({type(error).__name__}: {error}); going on without it.")
 
-    with ExitStack() as stack:
+    try:
         yield told
+    finally:
+        reason = sys.exc_info()
+        for name, tool in opened.items():
+            try:
+                tool.__exit__(*reason)
+            except Exception as error:
+                if error is not reason[1]:
+                    progress.note(f"{name} could not be ended ({type(error).__name__}: {error}).")
 
 
 def _nothing(history: History) -> None:

@@ -26,6 +26,7 @@ from budwood.plan import Plan, plan_of
 from budwood.prefix import Outputs, Prefix, evaluated, outputs, part_state, prefix_of, set_aside, too_large
 from budwood.progress import Progress
 from budwood.recipe import Recipe
+from budwood.schedule import best_epoch
 from budwood.weights import Weights
 
 if TYPE_CHECKING:
@@ -97,8 +98,6 @@ def rate_search(task: Task, progress: Progress) -> Curve:
 
 def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
     """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
-    from budwood.fit import best_epoch
-
     history: list[dict[str, float]] = []
     start, kept = None, None
     for number, recipe in enumerate(task.recipe.in_phases(), 1):
@@ -136,7 +135,8 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
     recipe, stop = task.recipe, task.plan["prefix"]
     features = features_of(task, progress)
     lap("prefix")
-    if features and recipe.head_alone and stop == TRUNK and not task.phase:
+    begun = task.checkpoint is not None and any(task.checkpoint.glob("*.safetensors"))
+    if features and recipe.head_alone and stop == TRUNK and not task.phase and not begun:
         fitted, held_out = halves(features.values, task)
         if task.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
             held_out = replace(held_out, outputs=evaluated(frozen_prefix(task), task.validation, progress).values)
@@ -168,7 +168,7 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
         threads = int(_decided(task, "threads", lambda: fastest_threads(part, *_a_step_of(part, train, val), progress)))
         progress.note(f"Training computes in {threads} of {processors()} threads: measured, and so faster.")
         lap("threads")
-    keeping = Keeping(Checkpoints(task.checkpoint), task.told, task.left())
+    keeping = Keeping(Checkpoints(task.checkpoint), task.told, task.left)
     views = _other_views(task, features, val, progress)
     with in_threads(threads):
         made = fit(part, train, val, progress, task.start, keeping, views)
