@@ -58,6 +58,7 @@ ORDER = [
     "plots",
     "page",
     "pictures",
+    "prepare",
     "jobs",
     "demo",
     "cli",

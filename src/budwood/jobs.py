@@ -1,4 +1,4 @@
-"""The whole jobs, each a sentence of calls: train, test, predict, report.
+"""The whole jobs, each a sentence of calls: train, resume, test, predict, report.
 
 scan -> findings -> seal -> plan -> training -> predictions -> metrics -> run -> report
 """
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,18 +24,19 @@ from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.decoding import processors
-from budwood.errors import DataError, DivergedError, RunError, WeightsError
+from budwood.errors import DataError, DivergedError, RunError
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
 from budwood.head import logits
 from budwood.images import BadImage, examine
-from budwood.networks import TRUNK, Origin
+from budwood.networks import TRUNK
 from budwood.page import Evidence, Pictures, render_findings, render_run
 from budwood.pictures import data_uri, finding_thumbnails, jpeg, run_pictures
 from budwood.plan import Plan, plan_of
 from budwood.predictions import Predictions, predictions_of
 from budwood.prefix import evaluated, prefix_of
+from budwood.prepare import Prepared, prepared, same_weights
 from budwood.progress import Progress, Silent
-from budwood.recipe import Recipe, for_labels
+from budwood.recipe import Recipe
 from budwood.rehearsal import Rehearsal, rehearsed
 from budwood.runs import (
     CHECKPOINT,
@@ -54,7 +55,7 @@ from budwood.runs import (
 from budwood.schedule import best_epoch
 from budwood.tracking import refuse_unknown_trackers, tracked
 from budwood.training import Task, rate_search, trained
-from budwood.weights import Weights, file_weights, imagenet_weights, random_weights
+from budwood.weights import Weights, file_weights
 
 if TYPE_CHECKING:
     from budwood.rates import Curve
@@ -105,7 +106,7 @@ def train(
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
-    ready = _prepared(data, recipe, Path(out), allow_leaks, cache, progress)
+    ready = prepared(data, recipe, Path(out), allow_leaks, cache, progress)
     recipe, plan, weights, found = ready.recipe, ready.plan, ready.weights, ready.findings
     sealed = data.sealed()
     clock.lap("check")
@@ -166,7 +167,7 @@ def resume(
     recipe = _continued(run, given)
     _refuse_nothing_to_do(run, recipe, given)
     plan = plan_of(recipe, len(run.classes), cache)
-    weights = _same_weights(run, recipe, plan, cache, progress)
+    weights = same_weights(run, recipe, plan, cache, progress)
     clock.lap("check")
     before = {name: (run.path / name).read_bytes() for name in MARKS if (run.path / name).is_file()}
     weighed = _changed(run)
@@ -182,39 +183,6 @@ def resume(
                 for name, content in before.items():
                     write_bytes(run.path / name, content)
         raise
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A recipe with its size, plan and weights, and the findings and splits that it will be trained on."""
-
-    recipe: Recipe
-    plan: Plan
-    weights: Weights
-    findings: tuple[hygiene.Finding, ...]
-    training: Samples
-    validation: Samples
-
-
-def _prepared(
-    data: Dataset, recipe: Recipe, out: Path, allow_leaks: bool, cache: Path, progress: Progress
-) -> _Prepared:
-    """All that is decided and checked before anything is trained."""
-    fitting = for_labels(recipe, bool(data.sets))
-    if fitting.optimizer != recipe.optimizer:
-        progress.note(
-            f"The images have several labels each, so the head is not solved but trained ({fitting.optimizer})."
-        )
-    recipe = fitting
-    plan = plan_of(recipe, len(data.classes), cache)
-    found = hygiene.findings(data)
-    sealed = data.sealed()
-    training, validation = sealed.samples("train"), sealed.samples("val")
-    weights, seen = _weights(recipe, plan, out, cache, progress)
-    found += _seen_before(data, seen)
-    _refuse_leaks(found, allow_leaks)
-    _refuse_empty(data, training, validation)
-    return _Prepared(recipe.model_copy(update={"size": plan["size"]}), plan, weights, found, training, validation)
 
 
 def _carried_out(
@@ -372,7 +340,7 @@ def rehearse(
     Raises what `train` raises before it trains.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    ready = _prepared(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress)
+    ready = prepared(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress)
     with guarded(cache):
         return ready.recipe, rehearsed(_task(ready, len(data.classes), cache), progress)
 
@@ -380,12 +348,12 @@ def rehearse(
 def find_rate(data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None) -> Curve:
     """The loss of a recipe's network while its learning rate grows; nothing is kept of what it learns."""
     cache, progress = cache or cache_folder(), progress or Silent()
-    ready = _prepared(data, recipe, Path("runs"), True, cache, progress)
+    ready = prepared(data, recipe, Path("runs"), True, cache, progress)
     with guarded(cache):
         return rate_search(_task(ready, len(data.classes), cache), progress)
 
 
-def _task(ready: _Prepared, classes: int, cache: Path) -> Task:
+def _task(ready: Prepared, classes: int, cache: Path) -> Task:
     return Task(ready.recipe, ready.plan, ready.weights, classes, ready.training, ready.validation, cache)
 
 
@@ -471,70 +439,12 @@ def report_findings(
         write_text(path, render_findings(about, pictures))
 
 
-def _weights(recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progress) -> tuple[Weights, Run | None]:
-    """Where the recipe's weights are, and the run that they are from, if they are."""
-    origins = [Origin(**origin) for origin in plan["origins"]]
-    if recipe.weights == "imagenet":
-        return imagenet_weights(plan["name"], origins, cache, progress), None
-    if recipe.weights == "none":
-        return random_weights(recipe.init, recipe.seed or 0), None
-    if recipe.weights.startswith("run:"):
-        run = open_run(recipe.weights.removeprefix("run:"), out)
-        _refuse_other_network(run, recipe, plan)
-        known = file_weights(run.path / "weights.safetensors")
-        about = f"run {run.path.name}, trained on {run.record['dataset']['name']}"
-        return replace(known, kind="run", about=about), run
-    return file_weights(Path(recipe.weights).expanduser()), None
-
-
-def _same_weights(run: Run, recipe: Recipe, plan: Plan, cache: Path, progress: Progress) -> Weights:
-    """The weights that a run started from; raises `RunError` when this machine has others."""
-    weights, _ = _weights(recipe, plan, run.path.parent, cache, progress)
-    if weights.digest != run.record["network"]["weights"]["digest"]:
-        raise RunError(
-            f"{run.path}: was trained on other weights of {plan['name']} than are on this machine.",
-            f"Bring back the weights that the run was made with ({run.record['network']['weights']['file']}).",
-        )
-    return weights
-
-
-def _refuse_other_network(run: Run, recipe: Recipe, plan: Plan) -> None:
-    """Raises `WeightsError` when a run's network is another one than the recipe's."""
-    theirs = run.record["network"]
-    if (theirs["source"], theirs["name"]) != (plan["source"], plan["name"]):
-        raise WeightsError(
-            f"weights: run {run.path.name} holds a {theirs['name']} of {theirs['source']}, "
-            f"the recipe asks for {plan['name']} of {plan['source']}.",
-            f"Write model = {theirs['name']}, or choose another run.",
-        )
-
-
-def _seen_before(data: Dataset, run: Run | None) -> tuple[hygiene.Finding, ...]:
-    """The findings that runs which the trunk comes from, one after another, knew images that are held out here."""
-    found: tuple[hygiene.Finding, ...] = ()
-    while run is not None:
-        if run.record["network"]["trunk_trained"]:
-            found += hygiene.seen_by_trunk(data, run.dataset(), run.path.name)
-        run = _trunk_run(run)
-    return found
-
-
-def _trunk_run(run: Run) -> Run | None:
-    """The run whose trunk a run started from; None where that was no run, or it is gone."""
-    weights = run.record["recipe"]["weights"]
-    if not weights.startswith("run:"):
-        return None
-    with suppress(RunError):
-        return open_run(weights.removeprefix("run:"), run.path.parent)
-    return None
-
-
 def _answers(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDArray[np.float32]:
     """The logits of a run's network for images: the head's on the shared trunk, or the whole network's own."""
     recipe = Recipe(**run.record["recipe"])
     plan = plan_of(recipe, len(run.classes), cache)
     if run.record["trained"] == "head":
-        weights = _same_weights(run, recipe, plan, cache, progress)
+        weights = same_weights(run, recipe, plan, cache, progress)
         prefix = prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
         return logits(evaluated(prefix, samples, progress).values, *run.head())  # linear, so of the mean
     own = replace(file_weights(run.path / "weights.safetensors"), kind="trained")
@@ -566,28 +476,6 @@ def _rendered(run: Run) -> str:
 
 def _opened(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else open_run(run)
-
-
-def _refuse_leaks(found: Sequence[hygiene.Finding], allowed: bool) -> None:
-    leaking = hygiene.leaks(found)
-    if leaking and not allowed:
-        raise DataError(
-            " ".join(f"{finding.code}: {finding.message}" for finding in leaking)
-            + f" The first: {', '.join(map(repr, leaking[0].groups[0]))}.",
-            leaking[0].advice,
-        )
-
-
-def _refuse_empty(data: Dataset, training: Samples, validation: Samples) -> None:
-    for name, samples in (("train", training), ("val", validation)):
-        if not len(samples):
-            raise DataError(
-                f"{data.root}: the {name} split has no usable image.", "Add images, or give no split at all."
-            )
-    if len(np.unique(training.labels)) < 2:
-        raise DataError(
-            f"{data.root}: the train split has usable images of one class only.", "Add images of another class."
-        )
 
 
 def _about(data: Dataset) -> dict[str, Any]:
