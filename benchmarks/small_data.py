@@ -22,28 +22,19 @@ import budwood as bw
 TUNED: dict[str, Any] = {"freeze": "upto:blocks.5", "batch": 32}
 SCRATCH: dict[str, Any] = {"model": "vgg-small", "size": 32, "blocks": [[32, 32], [64, 64]], "fc": [128], "batch": 32}
 SCRATCH |= {"flip": 0.5, "crop_padding": 4}
-VARIANTS: dict[str, dict[str, Any]] = {
+SMOOTH: dict[str, Any] = {"ema": 0.98, "label_smoothing": 0.1}
+VARIANTS: dict[str, dict[str, Any]] = {  # `scale` multiplies the optimizer's own rate
     "adam, constant": {"optimizer": "adam"},
     "adam, constant, rate x 3": {"optimizer": "adam", "scale": 3},
-    "sgd with Nesterov's momentum, one cycle": {
-        "optimizer": "sgd",
-        "nesterov": True,
-        "schedule": "onecycle",
-        "scale": 3,
-    },
-    "adamw, one cycle": {"optimizer": "adamw", "schedule": "onecycle", "scale": 3},
-    "adamw, one cycle, average, smoothing": {
-        "optimizer": "adamw",
-        "schedule": "onecycle",
-        "scale": 3,
-        "ema": 0.98,
-        "label_smoothing": 0.1,
-    },
+    "adam, constant, rate x 10": {"optimizer": "adam", "scale": 10},
+    "adamw, one cycle, rate x 10": {"optimizer": "adamw", "schedule": "onecycle", "scale": 10},
+    "the same, average, smoothing": {"optimizer": "adamw", "schedule": "onecycle", "scale": 10, **SMOOTH},
+    "sgd, Nesterov, one cycle, rate x 10": {"optimizer": "sgd", "nesterov": True, "schedule": "onecycle", "scale": 10},
 }
 
 
 def recipe_of(variant: dict[str, Any], base: dict[str, Any], epochs: int, seed: int) -> bw.Recipe:
-    """The recipe of one variant and seed; `scale` multiplies the optimizer's own rate."""
+    """The recipe of one variant and seed."""
     options = {name: value for name, value in variant.items() if name != "scale"}
     own = bw.Recipe(**base, **options, epochs=epochs, seed=seed)
     assert isinstance(own.lr, float)

@@ -111,7 +111,7 @@ LOSS_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 _OF_ONE_LABEL: Final = ("label_smoothing", "class_weights", "balanced_sampling", "logit_adjustment")
 _FINER: Final = {name for table in (SCHEDULE_OPTIONS, LOSS_OPTIONS) for names in table.values() for name in names}
 TRUNK_OPTIONS: Final = {"layer_decay": 1.0, "decay_norms": True}  # of an optimizer that trains more than a linear head
-FINE_TUNING: Final = 0.1  # of an optimizer's own rate, where pretrained stages are trained
+FINE_TUNING: Final = 0.3  # of an optimizer's own rate, where pretrained stages are trained; BENCHMARKS.md, "Small data"
 
 # The options of the small networks; what depends on `widths` is filled in by `_one_a_convolution`.
 _NORM: Final = {"norm_momentum": 0.1, "norm_affine": True}
@@ -227,7 +227,7 @@ class Recipe(BaseModel):
     lr: Literal["auto"] | Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="learning rate, or auto: found by a trial (default by optimizer; "
-        "a tenth where pretrained stages are trained)",
+        "three tenths of it where pretrained stages are trained)",
     )
     momentum: float | None = Field(None, ge=0, description="sgd, rmsprop: momentum, under 1 (default 0.9, 0)")
     nesterov: bool | None = Field(None, description="sgd: Nesterov's momentum (default false)")
