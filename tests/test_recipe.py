@@ -84,7 +84,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_what_is_trained_decides_the_optimizer_and_its_rate() -> None:
     assert Recipe().optimizer == "lbfgs"
     assert Recipe(head="mlp:8").optimizer == "adam"
-    assert (Recipe(head="mlp:8").lr, Recipe(freeze="none").lr) == (1e-3, 1e-4)
+    assert (Recipe(head="mlp:8").lr, Recipe(freeze="none").lr) == (1e-3, 3e-4)
     assert Recipe(freeze="none", weights="none").lr == 1e-3
     assert (Recipe(epochs=3).optimizer, Recipe(momentum=0.5).optimizer) == ("adam", "sgd")
     own = Recipe(model="cnn")
