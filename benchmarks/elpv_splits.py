@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/elpv_splits.py FOLDER [--seeds 3]
 
-Writes FOLDER/elpv_split1.csv and so on, for `budwood train FOLDER/elpv_split1.csv --seed 1 ...`, and a link to the images.
+Writes FOLDER/elpv_split1.csv and so on, and a link to the images: `budwood train FOLDER/elpv_split1.csv --seed 1`.
 """
 
 from __future__ import annotations
