@@ -126,7 +126,7 @@ def state_of(optimizer: torch.optim.Optimizer) -> Tensors:
     """The tensors that an optimizer keeps between steps, as `<number of the parameter>.<name>`."""
     return {
         f"{number}.{name}": value
-        for number, parameter in enumerate(_parameters(optimizer))
+        for number, parameter in enumerate(parameters_of(optimizer))
         for name, value in optimizer.state[parameter].items()
         if isinstance(value, Tensor)
     }
@@ -134,7 +134,7 @@ def state_of(optimizer: torch.optim.Optimizer) -> Tensors:
 
 def set_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer what `state_of` told of one like it."""
-    parameters = _parameters(optimizer)
+    parameters = parameters_of(optimizer)
     for key, value in tensors.items():
         number, name = key.split(".", 1)
         parameter = parameters[int(number)]
@@ -145,7 +145,8 @@ def set_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -
             optimizer.state[parameter][name] = like.to(parameter.device).copy_(value)
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """The parameters that an optimizer moves, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 

@@ -375,15 +375,12 @@ def lr_find(
     from budwood.dataset import scan
     from budwood.files import guarded, write_text
     from budwood.page import render_rates
-    from budwood.recipe import load_recipe, parse_settings
+    from budwood.recipe import Recipe
 
-    given = _given(options)
-    made = _recipe(file, settings, given)
-    if made.optimizer == "lbfgs" and "optimizer" not in {
-        **(load_recipe(file) if file else {}),
-        **parse_settings(settings),
-    }:
-        made = _recipe(file, settings, {"optimizer": "adam", **given})
+    named = _options(file, settings, _given(options))
+    made = Recipe(**named)
+    if made.optimizer == "lbfgs" and "optimizer" not in named:
+        made = Recipe(**{**named, "optimizer": "adam"})
     if made.optimizer == "lbfgs":
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another to look for one.")
     progress = _progress()
@@ -468,9 +465,16 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _recipe(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> Recipe:
     """The recipe of a file, of settings over it, and of flags over both."""
-    from budwood.recipe import Recipe, load_recipe, parse_settings
+    from budwood.recipe import Recipe
 
-    return Recipe(**{**(load_recipe(file) if file else {}), **parse_settings(settings), **flags})
+    return Recipe(**_options(file, settings, flags))
+
+
+def _options(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a recipe is made of: of a file, of settings over it, and of flags over both."""
+    from budwood.recipe import load_recipe, parse_settings
+
+    return {**(load_recipe(file) if file else {}), **parse_settings(settings), **flags}
 
 
 def metric_text(metric: dict[str, Any]) -> str:

@@ -33,7 +33,6 @@ from budwood.learner import (
     on_device,
     ready,
     seen,
-    targets,
 )
 from budwood.losses import Loss, epoch_order, loss_of
 from budwood.metrics import binary_cross_entropy, cross_entropy, score, score_several
@@ -106,12 +105,12 @@ def fit(
                 set_modes(model.network.module, model.frozen)
                 if at.step == 0:
                     at.order = epoch_order(recipe, train.labels, random)
+                losses_so_far = [row["val_loss"] for row in at.history]
                 groups = list(in_groups(batches(at.order, recipe.batch), recipe.accumulate))
                 for group in groups[at.step :]:
                     done = (at.epoch - 1) * steps_an_epoch + at.step
                     reserve = _evaluating(at, len(val.labels) * len(shown))
                     epochs = clock.epochs(done / steps_an_epoch, recipe.epochs, reserve)
-                    losses_so_far = [row["val_loss"] for row in at.history]
                     at.factor = rate_factor(recipe, done, steps_an_epoch, losses_so_far, epochs)
                     model.set_rates(at.factor)
                     loss, right = gradients(model, train, group, loss_of_batch, random, at, progress)
@@ -232,11 +231,11 @@ def gradients(
         try:
             for rows in group:
                 for piece in batches(rows, -(-(model.part.recipe.batch or 1) // at.parts)):
-                    logits, shares, labels = seen(model, train, piece, random)
+                    logits, shares, truth = seen(model, train, piece, random)
                     loss = loss_of_batch(logits, shares)
                     (loss * (len(piece) / images)).backward()  # type: ignore[no-untyped-call]
                     losses += float(loss.detach()) * len(piece)
-                    right += called_rightly(logits, targets(train, labels, model.part.classes), bool(train.sets))
+                    right += called_rightly(logits, truth, bool(train.sets))
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise

@@ -54,7 +54,7 @@ from budwood.runs import (
 )
 from budwood.schedule import best_epoch
 from budwood.tracking import refuse_unknown_trackers, tracked
-from budwood.training import Task, rate_search, trained
+from budwood.training import Task, has_checkpoint, rate_search, trained
 from budwood.weights import Weights, file_weights
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def train(
     try:
         return _carried_out(run, recipe, plan, weights, cache, progress, clock)
     except BaseException:
-        if not _has_checkpoint(run) and found_run(run.path).record["state"] != "done":
+        if not has_checkpoint(run.path / CHECKPOINT) and found_run(run.path).record["state"] != "done":
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
@@ -243,7 +243,7 @@ def _carried_out(
             finished = Run(run.path, record)
             write_text(run.path / "report.html", _rendered(finished))
             save_record(run.path, record)
-    if not _has_checkpoint(finished):
+    if not has_checkpoint(finished.path / CHECKPOINT):
         shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
     return finished
 
@@ -254,14 +254,9 @@ def _scores(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
     return metrics.evaluate(predictions.labels, predictions.logits, classes)
 
 
-def _has_checkpoint(run: Run) -> bool:
-    """Whether there is anything to go on with."""
-    return any((run.path / CHECKPOINT).rglob("*.safetensors"))
-
-
 def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
     """Note in a run's record why it stopped, and say how to go on, where there is a checkpoint."""
-    if not _has_checkpoint(run):
+    if not has_checkpoint(run.path / CHECKPOINT):
         return
     with suppress(OSError):  # a full disk may be the reason
         save_record(run.path, {**run.record, "state": "stopped", "problem": str(error) or type(error).__name__})

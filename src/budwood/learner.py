@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from budwood.augment import augmented, drawn
+from budwood.checkpoints import parameters_of
 from budwood.dataset import Sets, members
 from budwood.decoding import viewed
 from budwood.losses import blended
@@ -128,7 +129,7 @@ class Ready:
     @property
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimizer moves."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return parameters_of(self.optimizer)
 
     def set_rates(self, factor: float) -> None:
         """Give every group its own rate times a factor."""
@@ -222,16 +223,17 @@ def keep_memory() -> bool:
 def seen(
     model: Ready, split: Labelled, rows: NDArray[np.int64], random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a network makes of a training batch: logits float32 [n, classes], target shares [n, classes], labels [n]."""
+    """What a network makes of a training batch: logits float32 [n, classes], the shares [n, classes] that are its
+    targets, and those that they were before images were blended."""
     recipe, plan = model.part.recipe, model.part.plan
     inputs, labels = _on(split, rows, model.device)
-    shares = targets(split, labels, model.part.classes)
+    truth = shares = targets(split, labels, model.part.classes)
     if recipe.augments:
         inputs = augmented(inputs.float(), drawn(recipe, len(rows), plan["size"], random), recipe)
         inputs, shares = blended(recipe, inputs, shares, random)
     with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
         logits = model.module(inputs).float()
-    return logits, shares, labels
+    return logits, shares, truth
 
 
 def targets(split: Labelled, labels: Tensor, classes: int) -> Tensor:

@@ -6,7 +6,7 @@ intervals of 1,000 bootstrap resamples of the images (Efron 1979) with a fixed s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,7 +73,7 @@ def evaluate_several(
     """
     called, n = logits > 0, len(targets)
     counts = [targets & called, targets, called]
-    tally = _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
+    tally = _summed(counts)
     spread = _Tally(*(np.concatenate([part @ count for part in _image_weights(n)]) for count in counts))
     precision, precisions = _average_precision(targets, logits)
     per_class = {
@@ -101,8 +101,13 @@ def score_several(name: str, targets: NDArray[np.bool_], logits: NDArray[np.floa
     if name == "auroc":
         present = np.flatnonzero(targets.any(axis=0)).tolist()
         return float(np.mean([_auroc(targets[:, c], logits[:, c].astype(np.float64)) for c in present]))
-    tally = _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in (targets & called, targets, called)))
+    tally = _summed([targets & called, targets, called])
     return float(_over_present(_f1(tally), tally))
+
+
+def _summed(counts: Sequence[NDArray[np.bool_]]) -> _Tally:
+    """The tally of all images, of what each is called rightly, is, and is called: bool [n, classes] each."""
+    return _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
 
 
 def _image_weights(n: int) -> Iterator[NDArray[np.int64]]:

@@ -81,13 +81,14 @@ def _one(task: Task, progress: Progress) -> Rehearsal:
     cached = cached and not too_large(frozen_prefix(task), len(everything))
     views, more = len(VIEWS[recipe.tta]), _cache_bytes(task, everything, cached)
     reading, read = _reading(task, everything, cached, progress)
+    alone = cached and recipe.head_alone and plan["prefix"] == TRUNK and not task.phase
     small = replace(
         task,
-        training=_some(task.training, range(min(n, max(SAMPLE, _a_step(recipe))))),
+        training=_some(task.training, range(min(n, max(SAMPLE if alone else 0, _a_step(recipe))))),
         validation=_some(task.validation, range(min(len(task.validation), SAMPLE))),
     )
     features = features_of(small, progress) if cached else None
-    if features and recipe.head_alone and plan["prefix"] == TRUNK and not task.phase:
+    if features and alone:
         for _ in range(2):  # the first loads what solves it
             started = time.perf_counter()
             fitted_head(*halves(features.values, small), task.classes, recipe, progress)
@@ -97,8 +98,7 @@ def _one(task: Task, progress: Progress) -> Rehearsal:
     else:
         from budwood.fit import MEASURED, step_cost, steps_of
 
-        small = replace(small, training=_some(task.training, range(min(n, _a_step(recipe)))))
-        train, val = inputs_of(small, features_of(small, progress) if cached else None, progress)
+        train, val = inputs_of(small, features, progress)
         part = part_of(replace(task, recipe=_with_a_rate(recipe)), features)
         cost = step_cost(part, train, val, progress)
         steps_an_epoch = steps_of(recipe, n)

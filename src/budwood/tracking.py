@@ -77,9 +77,8 @@ def _tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
 
         def told(history: History) -> None:
             nonlocal logged
-            for step, row in enumerate(history[logged:], logged + 1):
-                for name, value in _figures(row).items():
-                    writer.add_scalar(name, value, step)
+            for step, name, value in _untold(history, logged):
+                writer.add_scalar(name, value, step)
             writer.flush()
             logged = len(history)
 
@@ -106,9 +105,8 @@ def _mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
 
     def told(history: History) -> None:
         nonlocal logged
-        for step, row in enumerate(history[logged:], logged + 1):
-            for name, value in _figures(row).items():
-                client.log_metric(run, name, value, step=step)
+        for step, name, value in _untold(history, logged):
+            client.log_metric(run, name, value, step=step)
         logged = len(history)
 
     status = "FAILED"
@@ -119,8 +117,10 @@ def _mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
         client.set_terminated(run, status)
 
 
-def _figures(row: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name != "epoch"}
+def _untold(history: History, logged: int) -> Iterator[tuple[int, str, float]]:
+    """Step, name and value of every figure after the first `logged` rows."""
+    for step, row in enumerate(history[logged:], logged + 1):
+        yield from ((step, name, value) for name, value in row.items() if name != "epoch")
 
 
 TRACKERS: Final[Mapping[str, Tool]] = {

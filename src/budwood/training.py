@@ -89,6 +89,11 @@ def trained(task: Task, progress: Progress, lap: Lap) -> Made:
     return _in_one(task, progress, lap)
 
 
+def has_checkpoint(folder: Path | None) -> bool:
+    """Whether a folder of checkpoints, or of phases with theirs, holds anything to go on with."""
+    return folder is not None and any(folder.rglob("*.safetensors"))
+
+
 def rate_search(task: Task, progress: Progress) -> Curve:
     """The learning-rate curve of a recipe."""
     features = features_of(task, progress)
@@ -135,8 +140,8 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
     recipe, stop = task.recipe, task.plan["prefix"]
     features = features_of(task, progress)
     lap("prefix")
-    begun = task.checkpoint is not None and any(task.checkpoint.glob("*.safetensors"))
-    if features and recipe.head_alone and stop == TRUNK and not task.phase and not begun:
+    alone = recipe.head_alone and stop == TRUNK and not task.phase and not has_checkpoint(task.checkpoint)
+    if features and alone:
         fitted, held_out = halves(features.values, task)
         if task.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
             held_out = replace(held_out, outputs=evaluated(frozen_prefix(task), task.validation, progress).values)
