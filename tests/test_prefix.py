@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 
 from budwood import decoding
-from budwood import prefix as module
+from budwood import engines as module
+from budwood import prefix as storing
 from budwood.dataset import Samples, scan
+from budwood.engines import Prefix, prefix_of
 from budwood.errors import DataError
 from budwood.networks import TRUNK, network
 from budwood.plan import plan_of
-from budwood.prefix import Prefix, outputs, prefix_of
+from budwood.prefix import outputs
 from budwood.progress import Silent
 from budwood.recipe import Recipe
 from budwood.weights import Weights, imagenet_weights
@@ -48,7 +50,7 @@ def _weights() -> Weights:
 def fresh(cache: Path, tmp_path: Path) -> Prefix:
     """A prefix with the shared export and an empty store of outputs and pixels."""
     shared = _prefix(cache)
-    module._ensure_bundle(shared)
+    module.ensure_bundle(shared)
     mine = _prefix(tmp_path / "mine")
     shutil.copytree(shared.bundle, mine.bundle)
     return mine
@@ -96,7 +98,7 @@ def test_a_second_run_computes_nothing_and_only_new_images_are_computed(
     second = outputs(fresh, samples, Silent())
     assert (second.computed, second.reused) == (len(samples) - 20, 20)
     assert np.array_equal(second.values[:20], first.values)
-    monkeypatch.setattr(module, "_engine", lambda *_: pytest.fail("an engine was asked for"))
+    monkeypatch.setattr(storing, "engine_of", lambda *_: pytest.fail("an engine was asked for"))
     third = outputs(fresh, samples, Silent())
     assert third.computed == 0
     assert np.array_equal(third.values, second.values)
@@ -146,7 +148,7 @@ def test_a_file_changed_after_the_scan_is_an_error(photos: Path, fresh: Prefix) 
 
 
 def test_an_engine_that_disagrees_is_not_used(photos: Path, fresh: Prefix) -> None:
-    (fresh.bundle / "agreement.json").write_text(json.dumps({"error": 0.3, "images": 16}))
+    (fresh.bundle / "checked.json").write_text(json.dumps({"error": 0.3, "images": 16, "packed": None}))
     progress = Noted()
     samples = _samples(photos)
     found = outputs(fresh, samples, progress)
@@ -156,10 +158,10 @@ def test_an_engine_that_disagrees_is_not_used(photos: Path, fresh: Prefix) -> No
 
 
 def test_agreement_is_measured_on_real_images(photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
-    (fresh.bundle / "agreement.json").unlink(missing_ok=True)
-    monkeypatch.setattr(module, "_onnx", lambda _: lambda batch: np.full((len(batch), 1280), 9.0, np.float32))
+    (fresh.bundle / "checked.json").unlink(missing_ok=True)
+    monkeypatch.setattr(module, "_onnx", lambda *_: lambda batch: np.full((len(batch), 1280), 9.0, np.float32))
     assert outputs(fresh, _samples(photos), Silent()).engine.startswith("PyTorch")
-    assert json.loads((fresh.bundle / "agreement.json").read_text())["error"] > 0.5
+    assert json.loads((fresh.bundle / "checked.json").read_text())["error"] > 0.5
 
 
 def test_a_cache_that_is_full_costs_the_cache_only(
@@ -208,5 +210,5 @@ def test_an_interrupted_export_leaves_no_bundle(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch_engine, "export", interrupted)
     prefix = _prefix(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        module._ensure_bundle(prefix)
+        module.ensure_bundle(prefix)
     assert list((tmp_path / "networks").iterdir()) == []

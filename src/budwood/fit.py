@@ -23,7 +23,6 @@ from budwood.learner import (
     Labelled,
     OnDevice,
     Ready,
-    Rows,
     batches,
     called_rightly,
     compiled,
@@ -38,6 +37,7 @@ from budwood.losses import Loss, epoch_order, loss_of
 from budwood.metrics import binary_cross_entropy, cross_entropy, score, score_several
 from budwood.progress import Progress
 from budwood.recipe import Recipe
+from budwood.rows import Rows
 from budwood.schedule import best_epoch, rate_factor
 from budwood.surgery import set_modes
 from budwood.torch_engine import Part

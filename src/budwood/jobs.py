@@ -24,6 +24,7 @@ from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.decoding import processors
+from budwood.engines import prefix_of
 from budwood.errors import DataError, DivergedError, RunError
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
 from budwood.head import logits
@@ -33,7 +34,7 @@ from budwood.page import Evidence, Pictures, render_findings, render_run
 from budwood.pictures import data_uri, finding_thumbnails, jpeg, run_pictures
 from budwood.plan import Plan, plan_of
 from budwood.predictions import Predictions, predictions_of
-from budwood.prefix import evaluated, prefix_of
+from budwood.prefix import evaluated
 from budwood.prepare import Prepared, prepared, same_weights
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
@@ -441,7 +442,8 @@ def _answers(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDA
     if run.record["trained"] == "head":
         weights = same_weights(run, recipe, plan, cache, progress)
         prefix = prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
-        return logits(evaluated(prefix, samples, progress).values, *run.head())  # linear, so of the mean
+        head = run.head()
+        return evaluated(prefix, samples, progress, lambda outputs: logits(outputs, *head)).values
     own = replace(file_weights(run.path / "weights.safetensors"), kind="trained")
     return evaluated(prefix_of(recipe, plan, len(run.classes), own, None, cache), samples, progress).values
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from budwood.augment import augmented, drawn
 from budwood.checkpoints import parameters_of
 from budwood.dataset import Sets, members
-from budwood.decoding import viewed
 from budwood.losses import blended
 from budwood.progress import Progress
 from budwood.recipe import Recipe
+from budwood.rows import Rows
 from budwood.stages import segment
 from budwood.surgery import Frozen, Grafted, frozen_parts, loaded, parameter_groups
 from budwood.torch_engine import FromPixels, Part
@@ -44,45 +44,6 @@ OPTIMIZERS: Final[dict[str, Callable[[list[dict[str, Any]], Recipe], torch.optim
 }
 
 
-class Rows(Protocol):
-    """Inputs of a network by row: uint8 pixels [n, size, size, 3] or float32 outputs of a frozen prefix [n, *shape]."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any] | Tensor:
-        """Some of them, in that order."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """Rows that are held in memory."""
-
-    values: NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Some of them, in that order."""
-        return np.asarray(self.values[rows])
-
-
-@dataclass(frozen=True)
-class Viewed:
-    """Rows of pixels as one view shows them."""
-
-    rows: Rows
-    view: str
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The pixels of some rows, uint8 [n, size, size, 3]."""
-        return viewed(np.asarray(self.rows.take(rows)), self.view)
-
-
 @dataclass(frozen=True)
 class OnDevice:
     """Rows that are held on the device of training."""
@@ -99,7 +60,10 @@ class OnDevice:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The inputs and labels (int32 [n]) of one split; a label is the number of a set in `sets`, where there are any."""
+    """The inputs and labels (int32 [n]) of one split; a label is the number of a set in `sets`, where there are any.
+
+    Inputs may be several views of the images, each of n rows: all of the first before all of the second.
+    """
 
     inputs: Rows
     labels: NDArray[np.int32]
@@ -196,15 +160,14 @@ def on_device(split: Labelled, device: str) -> Labelled:
     if device != "cuda":
         return split
     first = split.inputs.take(np.zeros(1, np.int64))
-    if isinstance(first, Tensor) or first.nbytes * len(split.labels) > DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
+    if isinstance(first, Tensor) or first.nbytes * len(split.inputs) > DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
         return split
     return placed(split, device)
 
 
 def placed(split: Labelled, device: str) -> Labelled:
     """The split with its inputs on a device."""
-    order = np.arange(len(split.labels))
-    taken = [_on(split, rows, device)[0] for rows in batches(order, EVALUATED)]
+    taken = [_inputs(split, rows, device) for rows in batches(np.arange(len(split.inputs)), EVALUATED)]
     return Labelled(OnDevice(torch.cat(taken)), split.labels, split.sets)
 
 
@@ -226,9 +189,12 @@ def seen(
     """What a network makes of a training batch: logits float32 [n, classes], the shares [n, classes] that are its
     targets, and those that they were before images were blended."""
     recipe, plan = model.part.recipe, model.part.plan
-    inputs, labels = _on(split, rows, model.device)
+    views = len(split.inputs) // len(split.labels)
+    shown = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
+    inputs = _inputs(split, shown, model.device)
+    labels = torch.from_numpy(split.labels[rows].astype(np.int64)).to(model.device)
     truth = shares = targets(split, labels, model.part.classes)
-    if recipe.augments:
+    if recipe.augments and model.part.stop is None:
         inputs = augmented(inputs.float(), drawn(recipe, len(rows), plan["size"], random), recipe)
         inputs, shares = blended(recipe, inputs, shares, random)
     with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
@@ -297,13 +263,11 @@ def logits_of(model: Ready, split: Labelled, size: int = EVALUATED) -> NDArray[n
     model.network.module.eval()
     order = np.arange(len(split.labels))
     with torch.inference_mode():
-        found = [model.module(_on(split, rows, model.device)[0]).cpu().numpy() for rows in batches(order, size)]
+        found = [model.module(_inputs(split, rows, model.device)).cpu().numpy() for rows in batches(order, size)]
     return np.concatenate(found)
 
 
-def _on(split: Labelled, rows: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
-    """A batch and its labels on the device."""
+def _inputs(split: Labelled, rows: NDArray[np.int64], device: str) -> Tensor:
+    """A batch on the device."""
     taken = split.inputs.take(rows)
-    inputs = taken if isinstance(taken, Tensor) else torch.from_numpy(taken)
-    labels = torch.from_numpy(split.labels[rows].astype(np.int64))
-    return inputs.to(device), labels.to(device)
+    return (taken if isinstance(taken, Tensor) else torch.from_numpy(taken)).to(device)

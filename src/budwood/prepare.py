@@ -14,7 +14,7 @@ import numpy as np
 
 from budwood import hygiene
 from budwood.dataset import Dataset, Samples
-from budwood.errors import DataError, RunError, WeightsError
+from budwood.errors import DataError, RecipeError, RunError, WeightsError
 from budwood.networks import Origin
 from budwood.plan import Plan, plan_of
 from budwood.progress import Progress
@@ -44,6 +44,7 @@ def prepared(data: Dataset, recipe: Recipe, out: Path, allow_leaks: bool, cache:
         )
     recipe = fitting
     plan = plan_of(recipe, len(data.classes), cache)
+    _refuse_views_of_nothing(recipe, plan, len(data.classes), cache)
     found = hygiene.findings(data)
     sealed = data.sealed()
     training, validation = sealed.samples("train"), sealed.samples("val")
@@ -52,6 +53,16 @@ def prepared(data: Dataset, recipe: Recipe, out: Path, allow_leaks: bool, cache:
     _refuse_leaks(found, allow_leaks)
     _refuse_empty(data, training, validation)
     return Prepared(recipe.model_copy(update={"size": plan["size"]}), plan, weights, found, training, validation)
+
+
+def _refuse_views_of_nothing(recipe: Recipe, plan: Plan, classes: int, cache: Path) -> None:
+    """Raises `RecipeError` when views are to be computed once, and nothing is frozen from the image on."""
+    stops = [plan_of(phase, classes, cache)["prefix"] for phase in recipe.in_phases()] or [plan["prefix"]]
+    if recipe.views and not any(stops):
+        raise RecipeError(
+            "views: nothing is frozen from the image on, so that nothing could be computed once for each version.",
+            "Leave views out, or freeze the first stages: `budwood models` shows them.",
+        )
 
 
 def weights_of(recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progress) -> tuple[Weights, Run | None]:

@@ -61,6 +61,7 @@ AUGMENTATIONS: Final[Mapping[str, Any]] = {
 _STEPS: Final[Mapping[str, Any]] = {
     **AUGMENTATIONS,
     "fill": None,
+    "views": None,
     "epochs": 10,
     "time": None,
     "batch": 64,
@@ -283,6 +284,12 @@ class Recipe(BaseModel):
     erase: float | None = Field(None, ge=0, le=1, description="chance that a box of an image is erased")
     policy: Policy | None = Field(None, description="a policy of random changes of all kinds (default none)")
     fill: Fill | None = Field(None, description="what is beyond the edge of a moved image (default reflect)")
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="augmented versions of each training image that are made once, so that what is frozen is computed "
+        "once for each (default: anew in every epoch, and computed every time)",
+    )
     select: Selection | None = Field(None, description="validation metric by which the epoch is kept (default loss)")
     patience: int | None = Field(None, ge=1, description="epochs without a better one after which training stops")
     precision: Precision | None = Field(
@@ -325,11 +332,22 @@ class Recipe(BaseModel):
                 )
         if self.fill and not any(getattr(self, name) for name in _MOVING):
             raise ValueError(f"fill: expected one of {', '.join(_MOVING)} beside it, or nothing is moved")
+        if self.views:
+            self._refuse_views()
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected a momentum above 0")
         if self.schedule == "multistep" and self.schedule_at is None:
             raise ValueError("schedule_at: expected the epochs of the changes, as 10,15, for the schedule multistep")
         return self
+
+    def _refuse_views(self) -> None:
+        """Raises `ValueError` where there is nothing of which several versions could be made once."""
+        if self.mixup or self.cutmix:
+            raise ValueError("views: expected no mixup or cutmix beside it, which blend images anew in every step")
+        if not self.augments:
+            raise ValueError("views: expected augmentation beside it, as flip=0.5, or all versions are alike")
+        if not self.phases and self.freeze == "none":
+            raise ValueError("views: expected something frozen, or every version is computed in every epoch anyway")
 
     @property
     def hidden(self) -> tuple[int, ...]:

@@ -11,12 +11,23 @@ from typing import Any, Final
 
 from budwood.dataset import Samples
 from budwood.decoding import VIEWS, decoded, missing_pixels, processors
-from budwood.networks import TRUNK
 from budwood.plan import plan_of
-from budwood.prefix import missing_outputs, outputs, too_large
+from budwood.prefix import HELD, missing_outputs, output_bytes, outputs
 from budwood.progress import Progress
 from budwood.recipe import Recipe
-from budwood.training import Task, features_of, fitted_head, frozen_prefix, halves, inputs_of, joined, part_of
+from budwood.training import (
+    Task,
+    features_of,
+    fitted_head,
+    frozen_prefix,
+    inputs_of,
+    joined,
+    keeps_outputs,
+    part_of,
+    shown,
+    splits_of,
+    trains_head_alone,
+)
 
 SAMPLE: Final = 64  # images of each split that are looked at, at least
 WARM: Final = 16  # images on which an engine is made and checked before it is timed
@@ -58,10 +69,12 @@ def rehearsed(task: Task, progress: Progress) -> Rehearsal:
     """Measure a sample and reckon the whole; but for the cache, nothing is kept. Phases are added up."""
     if not task.recipe.phases:
         return _one(task, progress)
-    phases = [
-        _one(replace(task, recipe=recipe, plan=plan_of(recipe, task.classes, task.cache), phase=number), progress)
-        for number, recipe in enumerate(task.recipe.in_phases(), 1)
-    ]
+    phases: list[Rehearsal] = []
+    before: tuple[str | None, ...] = ()
+    for number, recipe in enumerate(task.recipe.in_phases(), 1):
+        plan = plan_of(recipe, task.classes, task.cache)
+        phases.append(_one(replace(task, recipe=recipe, plan=plan, phase=number, before=before), progress))
+        before = (*before, plan["prefix"])
     names = dict.fromkeys(name for phase in phases for name in phase.seconds)
     return Rehearsal(
         steps=sum(phase.steps for phase in phases),
@@ -77,11 +90,10 @@ def _one(task: Task, progress: Progress) -> Rehearsal:
     """The cost of a recipe without phases, or of one phase."""
     recipe, plan, n = task.recipe, task.plan, len(task.training)
     everything = joined(task.training, task.validation)
-    cached = bool(plan["prefix"]) and not recipe.augments and task.phase < 2
-    cached = cached and not too_large(frozen_prefix(task), len(everything))
+    cached = keeps_outputs(task)
     views, more = len(VIEWS[recipe.tta]), _cache_bytes(task, everything, cached)
     reading, read = _reading(task, everything, cached, progress)
-    alone = cached and recipe.head_alone and plan["prefix"] == TRUNK and not task.phase
+    alone = trains_head_alone(task)
     small = replace(
         task,
         training=_some(task.training, range(min(n, max(SAMPLE if alone else 0, _a_step(recipe))))),
@@ -91,7 +103,7 @@ def _one(task: Task, progress: Progress) -> Rehearsal:
     if features and alone:
         for _ in range(2):  # the first loads what solves it
             started = time.perf_counter()
-            fitted_head(*halves(features.values, small), task.classes, recipe, progress)
+            fitted_head(*splits_of(features, small), task.classes, recipe, progress)
         seconds = {"training the head": (time.perf_counter() - started) * n / len(small.training)}
         steps, epochs, moved, network = 0, float(recipe.epochs or 0), 0, 0
         measured = f"the head on {len(small.training)} images"
@@ -113,7 +125,7 @@ def _one(task: Task, progress: Progress) -> Rehearsal:
         steps=steps,
         epochs=epochs,
         seconds={"reading images": reading, **seconds},
-        memory=_peak() + (_output_bytes(task) * len(everything) if cached else 0),
+        memory=_peak() + (_held_bytes(task) if cached else 0),
         disk={"cache": more, "run": whole + moved + network},
         measured=f"{read}; {measured}" if read else measured,
     )
@@ -123,28 +135,34 @@ def _cache_bytes(task: Task, samples: Samples, cached: bool) -> int:
     """What the cache will hold more than now: decoded pixels, and outputs of what is frozen."""
     size: int = task.plan["size"]
     pixels = len(missing_pixels(samples, size, task.recipe.resize, task.cache)) * size**2 * 3
-    return pixels + (_output_bytes(task) * len(missing_outputs(frozen_prefix(task), samples)) if cached else 0)
+    if not cached:
+        return pixels
+    prefix = frozen_prefix(task)
+    missing = sum(len(missing_outputs(prefix, samples, view)) for samples, view in shown(task))
+    return pixels + missing * output_bytes(prefix)
 
 
-def _output_bytes(task: Task) -> int:
-    """The size of one image's output of the frozen prefix."""
-    return int(math.prod(frozen_prefix(task).shape)) * 4
+def _held_bytes(task: Task) -> int:
+    """The memory that outputs take in training; what is more lies on disk."""
+    images = sum(len(samples) for samples, _ in shown(task))
+    return min(images * math.prod(frozen_prefix(task).shape) * 4, HELD)
 
 
 def _reading(task: Task, samples: Samples, cached: bool, progress: Progress) -> tuple[float, str]:
     """Seconds until every image was decoded, and went through what is frozen, and on what this was measured."""
     if cached:
         prefix = frozen_prefix(task)
-        missing = missing_outputs(prefix, samples)
+        rows = [missing_outputs(prefix, samples, view) for samples, view in shown(task)]
+        count, (samples, view), missing = sum(map(len, rows)), shown(task)[-1], rows[-1]
         warm, timed = missing[:WARM], missing[WARM : WARM + SAMPLE]
         started = time.perf_counter()
-        outputs(prefix, _some(samples, warm), progress)
+        outputs(prefix, _some(samples, warm), progress, view)
         making = time.perf_counter() - started
         started = time.perf_counter()
-        outputs(prefix, _some(samples, timed), progress)
+        outputs(prefix, _some(samples, timed), progress, view)
         each = (time.perf_counter() - started) / max(len(timed), 1)
         told = f"{len(warm) + len(timed)} images through what is frozen" if missing else ""
-        return (making if warm else 0.0) + each * (len(missing) - len(warm)), told
+        return (making if warm else 0.0) + each * (count - len(warm)), told
     missing = missing_pixels(samples, task.plan["size"], task.recipe.resize, task.cache)
     timed = missing[:SAMPLE]
     started = time.perf_counter()

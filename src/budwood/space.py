@@ -80,8 +80,8 @@ def make_room(cache: Path, wanted: int, promised: int, what: str, progress: Prog
     place = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
     if wanted + promised > most or wanted + promised >= free // 2:
-        room = f"the cache may hold {_gib(most)}, the disk has {_gib(free)}"
-        progress.note(f"{what} are not kept: they need {_gib(wanted)}; {room}.")
+        room = f"the cache may hold {gib(most)}, the disk has {gib(free)}"
+        progress.note(f"{what} are not kept: they need {gib(wanted)}; {room}.")
         return False
     shards = sorted(_shards(cache), key=lambda shard: shard.used)
     over = sum(shard.bytes for shard in shards) + wanted + promised - most
@@ -94,7 +94,7 @@ def make_room(cache: Path, wanted: int, promised: int, what: str, progress: Prog
                 file.unlink(missing_ok=True)
         removed += shard.bytes
     if removed:
-        progress.note(f"The cache is full: {_gib(removed)} that were used least recently were removed.")
+        progress.note(f"The cache is full: {gib(removed)} that were used least recently were removed.")
     return True
 
 
@@ -131,5 +131,6 @@ def _shards(cache: Path) -> Iterator[_Shard]:
                     yield _Shard(files, size, used if marker else 0.0)
 
 
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
+    """Bytes for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

@@ -93,6 +93,18 @@ def eager(part: Part, state: Path, device: str) -> Engine:
     return run
 
 
+def rest(part: Part) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """What follows a part in its network, as PyTorch computes it: from the part's outputs to the logits."""
+    made, _ = loaded(part.recipe, part.plan, part.classes, part.weights)
+    module = segment(made.staged, part.stop, None).eval()
+
+    def run(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(module(torch.from_numpy(outputs)).numpy())
+
+    return run
+
+
 def half_cuda(part: Part, state: Path) -> Engine:
     """A part in half precision and channels-last on a CUDA device."""
     module = _module(part, state).to("cuda").to(memory_format=torch.channels_last)

@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 from budwood.dataset import Samples
 from budwood.decoding import VIEWS, PixelRows, processors
 from budwood.descent import descend_head
+from budwood.engines import Floats, Prefix, engine_of, part_state, prefix_of, runs_on_cuda, set_aside
 from budwood.errors import RecipeError
 from budwood.files import write_text
 from budwood.head import Head, Split, logits
 from budwood.networks import TRUNK
 from budwood.plan import Plan, plan_of
-from budwood.prefix import Outputs, Prefix, evaluated, outputs, part_state, prefix_of, set_aside, too_large
+from budwood.prefix import AS_IT_IS, View, evaluated, first_images, flipped, outputs, why_not_kept
 from budwood.progress import Progress
 from budwood.recipe import Recipe
+from budwood.rows import Computed, Held, Rows, Stacked, seen_as
 from budwood.schedule import best_epoch
 from budwood.weights import Weights
 
 if TYPE_CHECKING:
-    from budwood.learner import Labelled, Rows
+    from budwood.learner import Labelled
     from budwood.rates import Curve
     from budwood.torch_engine import Part
 
@@ -45,7 +47,8 @@ CHOSEN: Final = "chosen.json"  # beside a checkpoint: what was decided once, bef
 class Task:
     """What is to be trained, on what.
 
-    `start` is the state that an earlier phase ended with; `phase` counts from 1, 0 for a recipe without phases.
+    `start` is the state that an earlier phase ended with, and `before` has the frozen prefixes of all earlier phases;
+    `phase` counts from 1, 0 for a recipe without phases.
     Checkpoints lie in the folder `checkpoint` (None: none are kept); `told` gets the whole history after every epoch;
     `left` gives the seconds that are left to training (None: as many as it takes).
     """
@@ -58,10 +61,26 @@ class Task:
     validation: Samples
     cache: Path
     start: Mapping[str, NDArray[Any]] | None = None
+    before: tuple[str | None, ...] = ()
     phase: int = 0
     checkpoint: Path | None = None
     told: Told = lambda history: None
     left: Callable[[], float | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the frozen prefix makes of both splits, float32 [n, *shape] each: of the training images once a view.
+
+    `computed` and `reused` count images over all views.
+    """
+
+    training: tuple[Floats, ...]
+    validation: Floats
+    computed: int
+    reused: int
+    engine: str
+    agreement: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,7 @@ def rate_search(task: Task, progress: Progress) -> Curve:
 def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
     """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
     history: list[dict[str, float]] = []
+    before: tuple[str | None, ...] = ()
     start, kept = None, None
     for number, recipe in enumerate(task.recipe.in_phases(), 1):
         phase = replace(
@@ -111,6 +131,7 @@ def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
             recipe=recipe,
             plan=plan_of(recipe, task.classes, task.cache),
             start=start,
+            before=before,
             phase=number,
             checkpoint=task.checkpoint and task.checkpoint / f"phase-{number}",
             told=_after(history, number, task.told),
@@ -120,7 +141,7 @@ def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
         history += _numbered(made.history, number, done)
         if best_epoch(history, recipe) > done:
             kept = made
-        start = made.state
+        start, before = made.state, (*before, phase.plan["prefix"])
     assert kept is not None
     return replace(kept, history=tuple(history), selected={"epoch": best_epoch(history, task.recipe)})
 
@@ -140,9 +161,8 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
     recipe, stop = task.recipe, task.plan["prefix"]
     features = features_of(task, progress)
     lap("prefix")
-    alone = recipe.head_alone and stop == TRUNK and not task.phase and not has_checkpoint(task.checkpoint)
-    if features and alone:
-        fitted, held_out = halves(features.values, task)
+    if features and trains_head_alone(task):
+        fitted, held_out = splits_of(features, task)
         if task.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
             held_out = replace(held_out, outputs=evaluated(frozen_prefix(task), task.validation, progress).values)
         head = fitted_head(fitted, held_out, task.classes, recipe, progress)
@@ -178,7 +198,7 @@ def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
     with in_threads(threads):
         made = fit(part, train, val, progress, task.start, keeping, views)
     lap("train")
-    choices = _choices(features) if features else {"engine": "PyTorch for the whole network", "threads": processors()}
+    choices = _choices(features) if features else _choices_of_rows(train.inputs)
     return Made(
         trained="network",
         state=made.state,
@@ -209,7 +229,7 @@ def _steps(recipe: Recipe, train: Labelled) -> float:
 
 def _a_step_of(part: Part, train: Labelled, val: Labelled) -> tuple[Labelled, Labelled]:
     """One step's worth of training inputs, and the first validation inputs, held in memory."""
-    from budwood.learner import Held, Labelled
+    from budwood.learner import Labelled
 
     recipe = part.recipe
     rows = np.arange(min(len(train.labels), (recipe.batch or 1) * (recipe.accumulate or 1)))
@@ -217,16 +237,65 @@ def _a_step_of(part: Part, train: Labelled, val: Labelled) -> tuple[Labelled, La
     return some, Labelled(Held(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1], val.sets)
 
 
-def features_of(task: Task, progress: Progress) -> Outputs | None:
-    """The outputs of the frozen prefix for both splits; None where images change, nothing is frozen, or too much is."""
+def features_of(task: Task, progress: Progress) -> Features | None:
+    """What the frozen prefix makes of both splits, kept for all epochs; None where it is not kept."""
+    if not keeps_outputs(task):
+        if runs_apart(task):
+            why = why_not_kept(frozen_prefix(task), _images(task))
+            progress.note(f"Outputs of {task.plan['prefix']} are computed as they are needed, and not kept: {why}.")
+        return None
+    found = [outputs(frozen_prefix(task), samples, progress, view) for samples, view in shown(task)]
+    last, n = max(found, key=lambda part: part.computed), len(task.training)
+    return Features(
+        training=tuple(part.values for part in found[1:]) or (found[0].values[:n],),
+        validation=found[0].values[len(found[0].values) - len(task.validation) :],
+        computed=sum(part.computed for part in found),
+        reused=sum(part.reused for part in found),
+        engine=last.engine,
+        agreement=last.agreement,
+    )
+
+
+def keeps_outputs(task: Task) -> bool:
+    """Whether the frozen prefix's outputs are kept: there is one, images are as they are or of so many views, and the
+    outputs are worth their room; a head that is trained alone needs them all."""
+    if trains_head_alone(task):
+        return True
+    apart = runs_apart(task) or (task.recipe.views and is_as_it_was(task))
+    return bool(apart) and not why_not_kept(frozen_prefix(task), _images(task))
+
+
+def shown(task: Task) -> list[tuple[Samples, View]]:
+    """What a frozen prefix is shown: both splits as they are; or validation, and then training in each of its views."""
+    if not task.recipe.views:
+        return [(joined(task.training, task.validation), AS_IT_IS)]
+    from budwood.views import augmented_view
+
+    views = [augmented_view(task.recipe, task.plan["size"], number) for number in range(task.recipe.views)]
+    return [(task.validation, AS_IT_IS), *((task.training, view) for view in views)]
+
+
+def _images(task: Task) -> int:
+    """How many images a frozen prefix is shown, views of one counted each."""
+    return len(task.training) * (task.recipe.views or 1) + len(task.validation)
+
+
+def trains_head_alone(task: Task) -> bool:
+    """Whether nothing but a linear head is trained, without PyTorch."""
+    alone = task.recipe.head_alone and task.plan["prefix"] == TRUNK
+    return alone and not task.phase and not has_checkpoint(task.checkpoint)
+
+
+def runs_apart(task: Task) -> bool:
+    """Whether the frozen prefix can run apart from what is trained: images do not change, and it is as it was."""
+    return not task.recipe.augments and is_as_it_was(task)
+
+
+def is_as_it_was(task: Task) -> bool:
+    """Whether there is a frozen prefix whose weights are the recipe's: no phase before has trained any of it."""
+    places = [row["name"] for row in task.plan["stages"]]
     stop = task.plan["prefix"]
-    if not stop or task.recipe.augments or task.start is not None:
-        return None
-    both = joined(task.training, task.validation)
-    if too_large(frozen_prefix(task), len(both)):
-        progress.note(f"The outputs of {stop} would take more memory than is set aside for them; they are not kept.")
-        return None
-    return outputs(frozen_prefix(task), both, progress)
+    return bool(stop) and all(other and places.index(stop) <= places.index(other) for other in task.before)
 
 
 def frozen_prefix(task: Task) -> Prefix:
@@ -243,7 +312,7 @@ def fitted_head(train: Split, val: Split, classes: int, recipe: Recipe, progress
     return descend_head(train, val, classes, recipe, progress)
 
 
-def _rate_curve(task: Task, features: Outputs | None, train: Labelled, progress: Progress) -> Curve:
+def _rate_curve(task: Task, features: Features | None, train: Labelled, progress: Progress) -> Curve:
     from budwood.rates import rate_curve
 
     trial = replace(task, recipe=task.recipe.model_copy(update={"lr": 1.0}))
@@ -260,44 +329,53 @@ def _found(curve: Curve, progress: Progress) -> float:
     return curve.suggestion
 
 
-def inputs_of(task: Task, features: Outputs | None, progress: Progress) -> tuple[Labelled, Labelled]:
-    """What training and validation read: the frozen prefix's outputs, or pixels where nothing is kept."""
-    from budwood.learner import Held, Labelled
+def inputs_of(task: Task, features: Features | None, progress: Progress) -> tuple[Labelled, Labelled]:
+    """What training and validation read: the frozen prefix's outputs, kept or computed anew, or pixels."""
+    from budwood.learner import Labelled
 
-    if features:
-        train, val = halves(features.values, task)
-        sets = task.training.sets
-        return Labelled(Held(train.outputs), train.labels, sets), Labelled(Held(val.outputs), val.labels, sets)
-    resize, size = task.recipe.resize, task.plan["size"]
-    train_rows, val_rows = (
-        PixelRows(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
-    )
     sets = task.training.sets
-    return Labelled(train_rows, task.training.labels, sets), Labelled(val_rows, task.validation.labels, sets)
+    if features:
+        train: Rows = Held(features.training[0]) if len(features.training) == 1 else Stacked(features.training)
+        return (
+            Labelled(train, task.training.labels, sets),
+            Labelled(Held(features.validation), task.validation.labels, sets),
+        )
+    resize, size = task.recipe.resize, task.plan["size"]
+    rows: list[Rows] = [
+        PixelRows(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
+    ]
+    if _by_an_engine(task):
+        prefix = frozen_prefix(task)
+        engine = engine_of(prefix, lambda: first_images(prefix, task.training), progress)
+        rows = [Computed(engine, pixels) for pixels in rows]
+    return Labelled(rows[0], task.training.labels, sets), Labelled(rows[1], task.validation.labels, sets)
 
 
-def _other_views(task: Task, features: Outputs | None, val: Labelled, progress: Progress) -> list[Rows]:
+def _by_an_engine(task: Task) -> bool:
+    """Whether what is frozen is computed in an engine of its own when its outputs are not kept: on a GPU it is not."""
+    return runs_apart(task) and not runs_on_cuda()
+
+
+def _other_views(task: Task, features: Features | None, val: Labelled, progress: Progress) -> list[Rows]:
     """What evaluation sees of the validation images beside the images themselves."""
-    from budwood.learner import Held, Viewed
-
     others = VIEWS[task.recipe.tta][1:]
     if features:
-        return [Held(outputs(frozen_prefix(task), task.validation, progress, view).values) for view in others]
-    return [Viewed(val.inputs, view) for view in others]
+        prefix = frozen_prefix(task)
+        return [Held(outputs(prefix, task.validation, progress, flipped(letters)).values) for letters in others]
+    return [seen_as(val.inputs, view) for view in others]
 
 
-def part_of(task: Task, features: Outputs | None) -> Part:
+def part_of(task: Task, features: Features | None) -> Part:
     """What of the network is trained in PyTorch."""
     from budwood.torch_engine import Part
 
-    stop = task.plan["prefix"] if features else None
+    stop = task.plan["prefix"] if features or _by_an_engine(task) else None
     return Part(task.recipe, task.plan, task.classes, task.weights, stop)
 
 
-def halves(values: NDArray[np.float32], task: Task) -> tuple[Split, Split]:
-    """Outputs of both splits, apart and with their labels."""
-    n = len(task.training)
-    return Split(values[:n], task.training.labels), Split(values[n:], task.validation.labels)
+def splits_of(features: Features, task: Task) -> tuple[Split, Split]:
+    """The outputs of both splits with their labels, for a head that is trained alone."""
+    return Split(features.training[0], task.training.labels), Split(features.validation, task.validation.labels)
 
 
 def joined(first: Samples, second: Samples) -> Samples:
@@ -311,7 +389,15 @@ def joined(first: Samples, second: Samples) -> Samples:
     )
 
 
-def _choices(features: Outputs) -> dict[str, Any]:
+def _choices_of_rows(rows: Rows) -> dict[str, Any]:
+    """What runs a network of which no outputs are kept."""
+    if not isinstance(rows, Computed):
+        return {"engine": "PyTorch for the whole network", "threads": processors()}
+    name = f"{rows.engine.name} for what is frozen, in every step; PyTorch for the rest"
+    return {"engine": name, "engine_check": rows.engine.agreement, "threads": processors()}
+
+
+def _choices(features: Features) -> dict[str, Any]:
     return {
         "device": "cuda" if "CUDA" in features.engine else "cpu",
         "engine": features.engine,
@@ -320,5 +406,5 @@ def _choices(features: Outputs) -> dict[str, Any]:
     }
 
 
-def _counted(features: Outputs, stage: str) -> dict[str, Any]:
+def _counted(features: Features, stage: str) -> dict[str, Any]:
     return {"stage": stage, "computed": features.computed, "reused": features.reused}
