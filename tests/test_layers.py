@@ -57,6 +57,7 @@ ORDER = [
     "rehearsal",
     "tracking",
     "predictions",
+    "quantised",
     "runs",
     "answers",
     "plots",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
 PACKED: Final = 1e-4  # of the largest logit: what keeping outputs in 16 bits may change
+WHOLE: Final = "part.onnx"  # the graph in full precision
 MANY: Final = 4  # processors, from which on fewer threads may be faster
 
 Floats = NDArray[np.float32]
@@ -43,7 +44,8 @@ Run = Callable[[Pixels], Floats]
 class Prefix:
     """The part of a recipe's network from the image to the end of `stop` (None: the logits), ready to run.
 
-    `key` names the weights, the stages and the preprocessing; `shape` is that of one image's output.
+    `key` names the weights, the stages and the preprocessing; `shape` is that of one image's output; `graph` is the
+    file in the bundle that ONNX Runtime runs.
     """
 
     recipe: Recipe
@@ -54,6 +56,7 @@ class Prefix:
     shape: tuple[int, ...]
     key: str
     cache: Path
+    graph: str = WHOLE
 
     @property
     def bundle(self) -> Path:
@@ -86,6 +89,11 @@ def prefix_of(recipe: Recipe, plan: Plan, classes: int, weights: Weights, stop: 
 def engine_of(prefix: Prefix, some: Callable[[], Pixels], progress: Progress) -> Engine:
     """The fastest engine of this machine that agrees with PyTorch on the real images that `some` gives."""
     ensure_bundle(prefix)
+    if prefix.graph != WHOLE:
+        run = _onnx(prefix, processors())
+        return Engine(
+            run, f"ONNX Runtime {version('onnxruntime')}, {prefix.graph}", "was compared on validation", False
+        )
     if runs_on_cuda():
         return _checked_cuda(prefix, some(), progress)
     if reason := _about_bundle(prefix)["no_graph"]:
@@ -219,7 +227,7 @@ def _onnx(prefix: Prefix, threads: int) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave cores to decoding
-    graph = str(prefix.bundle / "part.onnx")
+    graph = str(prefix.bundle / prefix.graph)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def run(batch: Pixels) -> Floats:

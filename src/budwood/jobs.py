@@ -382,12 +382,15 @@ def predict(
     run: Run | str | Path,
     files: Iterable[str | Path],
     *,
+    int8: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Answer]:
     """What a run's network says of image files and of the files in folders, in order.
 
-    A file that cannot be decoded gets an answer with its problem. Raises `DataError` when a path does not exist.
+    With `int8` the network computes in 8-bit whole numbers, unless that calls fewer of the run's validation images
+    rightly. A file that cannot be decoded gets an answer with its problem. Raises `DataError` for a path that does not
+    exist.
     """
     run, cache, progress = _opened(run), cache or cache_folder(), progress or Silent()
     paths = list(_files(files))
@@ -400,7 +403,7 @@ def predict(
         np.full(len(good), SEALED, np.int32),
     )
     with guarded(cache):
-        answers = _answers(run, samples, cache, progress)
+        answers = _answers(run, samples, cache, progress, int8)
     chance = metrics.sigmoid if run.record["dataset"].get("several") else metrics.probabilities
     tops = iter(_top(chance(answers), run.classes) if good else [])
     return [
@@ -435,17 +438,22 @@ def report_findings(
         write_text(path, render_findings(about, pictures))
 
 
-def _answers(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDArray[np.float32]:
+def _answers(run: Run, samples: Samples, cache: Path, progress: Progress, int8: bool = False) -> NDArray[np.float32]:
     """The logits of a run's network for images: the head's on the shared trunk, or the whole network's own."""
     recipe = Recipe(**run.record["recipe"])
     plan = plan_of(recipe, len(run.classes), cache)
-    if run.record["trained"] == "head":
+    if run.record["trained"] == "head" and not int8:
         weights = same_weights(run, recipe, plan, cache, progress)
         prefix = prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
         head = run.head()
         return evaluated(prefix, samples, progress, lambda outputs: logits(outputs, *head)).values
     own = replace(file_weights(run.path / "weights.safetensors"), kind="trained")
-    return evaluated(prefix_of(recipe, plan, len(run.classes), own, None, cache), samples, progress).values
+    prefix = prefix_of(recipe, plan, len(run.classes), own, None, cache)
+    if int8:
+        from budwood.quantised import in_whole_numbers
+
+        prefix = in_whole_numbers(prefix, run.dataset().samples("train"), run.predictions("val"), progress)
+    return evaluated(prefix, samples, progress).values
 
 
 def _sheet(recipe: Recipe, training: Samples, size: int) -> bytes:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from budwood.dataset import Samples
 from budwood.decoding import SHARD, VIEWS, Decoder, Pixels, decoded, kept, viewed
-from budwood.engines import Engine, Floats, Prefix, engine_of
+from budwood.engines import WHOLE, Engine, Floats, Prefix, engine_of
 from budwood.packing import HEADER, packed, unpacked
 from budwood.progress import Progress
 from budwood.space import gib, limit, make_room
@@ -132,7 +133,8 @@ def why_not_kept(prefix: Prefix, images: int) -> str:
 
 def _stores(prefix: Prefix, view: View) -> tuple[Store, ...]:
     """Where outputs may lie: in full precision, and for maps in 16 bits a value."""
-    name = "-".join([prefix.key, prefix.recipe.resize, *([view.name] if view.name else [])])
+    graph = [] if prefix.graph == WHOLE else [Path(prefix.graph).stem]
+    name = "-".join([prefix.key, prefix.recipe.resize, *([view.name] if view.name else []), *graph])
     folder = prefix.cache / "outputs"
     full = Store(folder / name, prefix.shape, np.float32)
     if len(prefix.shape) < 2:
