@@ -94,9 +94,14 @@ def eager(part: Part, state: Path, device: str) -> Engine:
 
 
 def rest(part: Part) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """What follows a part in its network, as PyTorch computes it: from the part's outputs to the logits."""
+    """What follows a part in its network, as PyTorch computes it: from the part's outputs to the logits.
+
+    Batch norms take the statistics of the batch, as they do in training, which makes small differences larger.
+    """
     made, _ = loaded(part.recipe, part.plan, part.classes, part.weights)
     module = segment(made.staged, part.stop, None).eval()
+    for layer in module.modules():
+        layer.train(isinstance(layer, nn.modules.batchnorm._BatchNorm))
 
     def run(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
