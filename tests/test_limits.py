@@ -19,14 +19,14 @@ from budwood.checkpoints import Standing
 from budwood.cli import run
 from budwood.errors import RecipeError
 from budwood.fit import Clock, Keeping, StepCost, fit
-from budwood.learner import Labelled, OnDevice, compiled, logits_of, placed, ready
+from budwood.learner import Labelled, OnDevice, logits_of, placed, ready
 from budwood.losses import Loss, loss_of
 from budwood.progress import Silent
 from budwood.recipe import Recipe
 from budwood.rows import Held
 from budwood.schedule import rate_factor
 from budwood.surgery import planned
-from budwood.torch_engine import Part
+from budwood.torch_engine import Part, compiled
 from budwood.weights import random_weights
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "pools": (1, 2), "lr": 0.01}

@@ -212,3 +212,29 @@ def test_an_interrupted_export_leaves_no_bundle(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         module.ensure_bundle(prefix)
     assert list((tmp_path / "networks").iterdir()) == []
+
+
+@pytest.mark.parametrize(("off", "engine"), [(1.001, "half precision, channels last, CUDA"), (1.1, "CUDA")])
+def test_half_precision_on_a_gpu_is_used_where_it_agrees(
+    off: float, engine: str, photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager, compiles = module._eager, []
+
+    def half(prefix: Prefix, compiled: bool, _: object) -> module.Run:
+        compiles.append(compiled)
+        run = eager(prefix)
+        return lambda batch: run(batch) * np.float32(off)
+
+    monkeypatch.setattr(module, "runs_on_cuda", lambda: True)
+    monkeypatch.setattr(module, "_eager", lambda prefix, device="cpu": eager(prefix))
+    monkeypatch.setattr(module, "_half_cuda", half)
+    progress, samples = Noted(), _samples(photos)
+    found = outputs(fresh, samples, progress)
+    assert found.engine == f"PyTorch {torch.__version__.split('+')[0]}, {engine}"
+    assert np.allclose(found.values, _by_torch(samples) * (off if off < 1.01 else 1), atol=1e-3)
+    assert any("not good enough, so full precision" in note for note in progress.notes) == (off > 1.01)
+    monkeypatch.setattr(module, "COMPILE_PAYS", len(samples))
+    shutil.rmtree(fresh.cache / "outputs")
+    again = outputs(fresh, samples, progress)
+    assert compiles == [False, True]
+    assert ("compiled" in again.engine) == (off < 1.01)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
 PACKED: Final = 1e-4  # of the largest logit: what keeping outputs in 16 bits may change
 WHOLE: Final = "part.onnx"  # the graph in full precision
+COMPILE_PAYS: Final = 200_000  # images on a GPU from which on torch.compile is worth its minute
 MANY: Final = 4  # processors, from which on fewer threads may be faster
 
 Floats = NDArray[np.float32]
@@ -86,8 +87,8 @@ def prefix_of(recipe: Recipe, plan: Plan, classes: int, weights: Weights, stop: 
     return Prefix(recipe, plan, classes, weights, stop, shape, hash_of(parts), cache)
 
 
-def engine_of(prefix: Prefix, some: Callable[[], Pixels], progress: Progress) -> Engine:
-    """The fastest engine of this machine that agrees with PyTorch on the real images that `some` gives."""
+def engine_of(prefix: Prefix, some: Callable[[], Pixels], images: int, progress: Progress) -> Engine:
+    """The fastest engine of this machine, for so many images, that agrees with PyTorch on the real ones of `some`."""
     ensure_bundle(prefix)
     if prefix.graph != WHOLE:
         run = _onnx(prefix, processors())
@@ -95,7 +96,7 @@ def engine_of(prefix: Prefix, some: Callable[[], Pixels], progress: Progress) ->
             run, f"ONNX Runtime {version('onnxruntime')}, {prefix.graph}", "was compared on validation", False
         )
     if runs_on_cuda():
-        return _checked_cuda(prefix, some(), progress)
+        return _checked_cuda(prefix, some(), images >= COMPILE_PAYS, progress)
     if reason := _about_bundle(prefix)["no_graph"]:
         progress.note(f"{prefix.plan['name']} cannot be exported to ONNX ({reason}), so PyTorch computes it.")
         return Engine(_eager(prefix), f"PyTorch {version('torch')}", "is the reference itself", False)
@@ -151,13 +152,13 @@ def _agreement(prefix: Prefix, some: Callable[[], Pixels]) -> dict[str, Any]:
     return known
 
 
-def _checked_cuda(prefix: Prefix, batch: Pixels, progress: Progress) -> Engine:
+def _checked_cuda(prefix: Prefix, batch: Pixels, compiles: bool, progress: Progress) -> Engine:
     expected = _eager(prefix, "cuda")(batch)
-    half = _half_cuda(prefix)
+    half = _half_cuda(prefix, compiles, progress)
     known = {"error": _disagreement(half(batch), expected), "images": len(batch)}
     packs = _is_harmless(_packing_error(prefix, expected))
     if known["error"] <= TOLERANCE["PyTorch, half precision"]:
-        name = f"PyTorch {version('torch')}, half precision, channels last, CUDA"
+        name = f"PyTorch {version('torch')}, half precision, channels last, {'compiled, ' * compiles}CUDA"
         return Engine(half, name, _sentence(known), packs)
     progress.note(f"Half precision {_sentence(known)}: not good enough, so full precision is used.")
     return Engine(_eager(prefix, "cuda"), f"PyTorch {version('torch')}, CUDA", "is the reference itself", packs)
@@ -242,10 +243,10 @@ def _eager(prefix: Prefix, device: str = "cpu") -> Run:
     return torch_engine.eager(_part(prefix), prefix.bundle / "part.safetensors", device)
 
 
-def _half_cuda(prefix: Prefix) -> Run:
+def _half_cuda(prefix: Prefix, compiles: bool, progress: Progress) -> Run:
     from budwood import torch_engine
 
-    return torch_engine.half_cuda(_part(prefix), prefix.bundle / "part.safetensors")
+    return torch_engine.half_cuda(_part(prefix), prefix.bundle / "part.safetensors", compiles, progress)
 
 
 def runs_on_cuda() -> bool:

@@ -25,7 +25,6 @@ from budwood.learner import (
     Ready,
     batches,
     called_rightly,
-    compiled,
     in_groups,
     in_threads,
     logits_of,
@@ -40,7 +39,7 @@ from budwood.recipe import Recipe
 from budwood.rows import Rows
 from budwood.schedule import best_epoch, rate_factor
 from budwood.surgery import set_modes
-from budwood.torch_engine import Part
+from budwood.torch_engine import Part, compiled
 
 MEASURED: Final = 4  # steps of a rehearsal; the first is slower and does not count
 COMPILE_PAYS: Final = 600.0  # seconds of training that must be left for torch.compile to be worth its minute or two

@@ -20,7 +20,6 @@ from budwood.augment import augmented, drawn
 from budwood.checkpoints import parameters_of
 from budwood.dataset import Sets, members
 from budwood.losses import blended
-from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.rows import Rows
 from budwood.stages import segment
@@ -128,24 +127,6 @@ def in_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def compiled(module: Callable[[Tensor], Tensor], progress: Progress) -> Callable[[Tensor], Tensor]:
-    """A module through `torch.compile`; where the compiler fails that is said, and the module is used as it is."""
-    fast: Callable[[Tensor], Tensor] = torch.compile(module)
-    failed = False
-
-    def run(inputs: Tensor) -> Tensor:
-        nonlocal failed
-        if not failed:
-            try:
-                return fast(inputs)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                failed = True
-                progress.note(f"torch.compile failed ({type(error).__name__}); going on without it.")
-        return module(inputs)
-
-    return run
 
 
 def best_device() -> str:

@@ -88,7 +88,7 @@ def outputs(
     if not missing:
         return Outputs(values, 0, "none: every output was in the store", "checked when the outputs were computed")
     with Decoder(samples, missing, prefix.plan["size"], prefix.recipe.resize, prefix.cache, progress) as decoder:
-        engine = engine_of(prefix, lambda: first_images(prefix, samples, missing), progress)
+        engine = engine_of(prefix, lambda: first_images(prefix, samples, missing), len(missing), progress)
         for rows, computed in _computed(prefix, engine, view, decoder, missing, stores, progress):
             values[rows] = through(computed)
     return Outputs(values, len(missing), engine.name, engine.agreement)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.stages import segment
 from budwood.surgery import grafted, loaded
@@ -110,13 +111,35 @@ def rest(part: Part) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     return run
 
 
-def half_cuda(part: Part, state: Path) -> Engine:
-    """A part in half precision and channels-last on a CUDA device."""
-    module = _module(part, state).to("cuda").to(memory_format=torch.channels_last)
+def half_cuda(part: Part, state: Path, compiles: bool, progress: Progress) -> Engine:
+    """A part in half precision and channels-last on a CUDA device; compiled where that pays.
+
+    In float16, which has eight times the precision of bfloat16 at the same speed.
+    """
+    plain = _module(part, state).to("cuda").to(memory_format=torch.channels_last)
+    module = compiled(plain, progress) if compiles else plain
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.autocast("cuda", torch.float16):
             return np.asarray(module(torch.from_numpy(batch).to("cuda")).float().cpu().numpy())
+
+    return run
+
+
+def compiled(module: Callable[[Tensor], Tensor], progress: Progress) -> Callable[[Tensor], Tensor]:
+    """A module through `torch.compile`; where the compiler fails that is said, and the module is used as it is."""
+    fast: Callable[[Tensor], Tensor] = torch.compile(module)
+    failed = False
+
+    def run(inputs: Tensor) -> Tensor:
+        nonlocal failed
+        if not failed:
+            try:
+                return fast(inputs)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                failed = True
+                progress.note(f"torch.compile failed ({type(error).__name__}); going on without it.")
+        return module(inputs)
 
     return run
 

@@ -346,7 +346,8 @@ def inputs_of(task: Task, features: Features | None, progress: Progress) -> tupl
     ]
     if _by_an_engine(task):
         prefix = frozen_prefix(task)
-        engine = engine_of(prefix, lambda: first_images(prefix, task.training), progress)
+        steps = len(task.training) * (task.recipe.epochs or 1)
+        engine = engine_of(prefix, lambda: first_images(prefix, task.training), steps, progress)
         rows = [Computed(engine, pixels) for pixels in rows]
     return Labelled(rows[0], task.training.labels, sets), Labelled(rows[1], task.validation.labels, sets)
 
