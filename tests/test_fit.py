@@ -14,11 +14,11 @@ from torch import nn
 
 from budwood.errors import RecipeError
 from budwood.fit import Fitted, fit
+from budwood.inputs import Held
 from budwood.learner import Labelled, batches, keep_memory
 from budwood.networks import IMAGENET_MEAN, IMAGENET_STD
 from budwood.progress import Silent
 from budwood.recipe import Recipe
-from budwood.rows import Held
 from budwood.stages import segment
 from budwood.surgery import grafted, planned
 from budwood.torch_engine import FromPixels, Part

@@ -40,7 +40,7 @@ ORDER = [
     "packing",
     "engines",
     "prefix",
-    "rows",
+    "inputs",
     "head",
     "solve",
     "descent",

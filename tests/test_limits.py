@@ -19,11 +19,11 @@ from budwood.checkpoints import Standing
 from budwood.cli import run
 from budwood.errors import RecipeError
 from budwood.fit import Clock, Keeping, StepCost, fit
+from budwood.inputs import Held
 from budwood.learner import Labelled, OnDevice, logits_of, placed, ready
 from budwood.losses import Loss, loss_of
 from budwood.progress import Silent
 from budwood.recipe import Recipe
-from budwood.rows import Held
 from budwood.schedule import rate_factor
 from budwood.surgery import planned
 from budwood.torch_engine import Part, compiled

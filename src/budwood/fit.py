@@ -18,6 +18,7 @@ from budwood.checkpoints import Checkpoints, Standing, set_state, state_of
 from budwood.dataset import members
 from budwood.decoding import processors
 from budwood.errors import DivergedError, RecipeError
+from budwood.inputs import Rows
 from budwood.learner import (
     Average,
     Labelled,
@@ -36,7 +37,6 @@ from budwood.losses import Loss, epoch_order, loss_of
 from budwood.metrics import binary_cross_entropy, cross_entropy, score, score_several
 from budwood.progress import Progress
 from budwood.recipe import Recipe
-from budwood.rows import Rows
 from budwood.schedule import best_epoch, rate_factor
 from budwood.surgery import set_modes
 from budwood.torch_engine import Part, compiled

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from budwood.augment import augmented, drawn
 from budwood.checkpoints import parameters_of
 from budwood.dataset import Sets, members
+from budwood.inputs import Rows
 from budwood.losses import blended
 from budwood.recipe import Recipe
-from budwood.rows import Rows
 from budwood.stages import segment
 from budwood.surgery import Frozen, Grafted, frozen_parts, loaded, parameter_groups
 from budwood.torch_engine import FromPixels, Part

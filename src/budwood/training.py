@@ -22,12 +22,12 @@ from budwood.engines import Floats, Prefix, engine_of, part_state, prefix_of, ru
 from budwood.errors import RecipeError
 from budwood.files import write_text
 from budwood.head import Head, Split, logits
+from budwood.inputs import Computed, Held, Rows, Stacked, seen_as
 from budwood.networks import TRUNK
 from budwood.plan import Plan, plan_of
 from budwood.prefix import AS_IT_IS, View, evaluated, first_images, flipped, outputs, why_not_kept
 from budwood.progress import Progress
 from budwood.recipe import Recipe
-from budwood.rows import Computed, Held, Rows, Stacked, seen_as
 from budwood.schedule import best_epoch
 from budwood.weights import Weights
 
