@@ -238,3 +238,23 @@ def test_half_precision_on_a_gpu_is_used_where_it_agrees(
     again = outputs(fresh, samples, progress)
     assert compiles == [False, True]
     assert ("compiled" in again.engine) == (off < 1.01)
+
+
+def test_the_writer_passes_on_what_went_wrong_and_keeps_the_order() -> None:
+    written: list[int] = []
+    writer = decoding.Writer()
+    for number in range(5):
+        writer.do(lambda number=number: written.append(number))  # type: ignore[misc]
+    writer.close()
+    assert written == [0, 1, 2, 3, 4]
+    failing = decoding.Writer()
+
+    def fail() -> None:
+        raise ValueError("the disk caught fire")
+
+    failing.do(fail)
+    with pytest.raises(ValueError, match="caught fire"):
+        failing.do(lambda: written.append(5))
+    with pytest.raises(ValueError, match="caught fire"):
+        failing.close()
+    assert written == [0, 1, 2, 3, 4]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,7 @@ class Decoder:
         self.keeps = make_room(cache, self._missing * size**2 * 3, 0, "Decoded pixels", progress)
         self._progress = progress
         self._new: list[tuple[str, Pixels]] = []
+        self._writer = Writer()
         self._upcoming = iter(rows)
         self._ahead: deque[Future[tuple[Pixels, bool]]] = deque()
         self._pool = ThreadPoolExecutor(processors())
@@ -57,6 +58,7 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._writer.close()
 
     def take(self, rows: Sequence[int]) -> Pixels:
         """The pixels of the next rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
@@ -71,11 +73,14 @@ class Decoder:
         return self._missing * self._size**2 * 3 if self.keeps else 0
 
     def keep(self) -> None:
-        """Store the pixels that were decoded since the last call."""
-        if self.keeps and self._new:
-            ids, pictures = zip(*self._new, strict=True)
-            self.keeps = kept(self._store, ids, np.stack(pictures), self._progress)
-        self._new.clear()
+        """Store the pixels that were decoded since the last call, while others are decoded."""
+        new, self._new = self._new, []
+        if self.keeps and new:
+            self._writer.do(lambda: self._keep(new))
+
+    def _keep(self, new: Sequence[tuple[str, Pixels]]) -> None:
+        ids, pictures = zip(*new, strict=True)
+        self.keeps = kept(self._store, ids, np.stack(pictures), self._progress)
 
     def _look_ahead(self) -> None:
         while len(self._ahead) < self._most_ahead and (row := next(self._upcoming, None)) is not None:
@@ -84,6 +89,26 @@ class Decoder:
     def _one(self, row: int) -> tuple[Pixels, bool]:
         known = self._store.row(self.samples.ids[row])
         return (known, True) if known is not None else (decoded(self.samples, row, self._size, self._resize), False)
+
+
+class Writer:
+    """Writes in a thread of its own, so that nobody waits for the disk; one thing at a time, and at most one waits."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def do(self, write: Callable[[], None]) -> None:
+        """Begin to write as soon as what was given before is written; raises what that raised."""
+        if self._last:
+            self._last.result()
+        self._last = self._pool.submit(write)
+
+    def close(self) -> None:
+        """Wait until all is written; raises what the last one raised."""
+        self._pool.shutdown()
+        if self._last:
+            self._last.result()
 
 
 class PixelRows:

@@ -11,7 +11,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.dataset import Samples
-from budwood.decoding import SHARD, VIEWS, Decoder, Pixels, decoded, kept, viewed
+from budwood.decoding import SHARD, VIEWS, Decoder, Pixels, Writer, decoded, kept, viewed
 from budwood.engines import WHOLE, Engine, Floats, Prefix, engine_of
 from budwood.packing import HEADER, packed, unpacked
 from budwood.progress import Progress
@@ -163,7 +165,13 @@ def _computed(
     size = len(missing) * math.prod(prefix.shape) * (2 if engine.packs else 4)
     keep = make_room(prefix.cache, size, decoder.pending, f"Outputs of {prefix.stop or 'the network'}", progress)
     label = "Network" if prefix.stop is None else "Frozen prefix"
-    with progress.bar(f"{label} of {prefix.plan['name']}", len(missing)) as step:
+    writer = Writer()
+
+    def write(store: Store, ids: Sequence[str], rows: NDArray[Any]) -> None:
+        nonlocal keep
+        keep = keep and kept(store, ids, rows, progress)
+
+    with closing(writer), progress.bar(f"{label} of {prefix.plan['name']}", len(missing)) as step:
         for shard in _blocks(missing, SHARD):
             ids = [decoder.samples.ids[row] for row in shard]
             values = np.empty((len(shard), *prefix.shape), np.float32)
@@ -177,25 +185,8 @@ def _computed(
             if engine.packs and np.isfinite(values).all():
                 rows, store = packed(values), stores[-1]
                 values = unpacked(rows, prefix.shape)  # the run that computes them sees what all later ones will read
-            keep = keep and kept(store, ids, rows, progress)
+            writer.do(partial(write, store, ids, rows))
             yield shard, values
-
-
-def _keep(
-    prefix: Prefix,
-    values: Floats,
-    packs: bool,
-    stores: Sequence[Store],
-    ids: Sequence[str],
-    keep: bool,
-    progress: Progress,
-) -> tuple[Floats, bool]:
-    """Values as they will be read back, so that the run that computes them and all later ones see the same, and whether
-    they could be kept."""
-    if packs and np.isfinite(values).all():
-        rows = packed(values)
-        return unpacked(rows, prefix.shape), keep and kept(stores[-1], ids, rows, progress)
-    return values, keep and kept(stores[0], ids, values, progress)
 
 
 def _blocks(rows: Sequence[int], size: int) -> Iterator[list[int]]:
