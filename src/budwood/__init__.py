@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from budwood.comparison import Comparison, Entry, Published, compare
     from budwood.dataset import Dataset, scan
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, WeightsError
     from budwood.hygiene import Finding, findings
@@ -23,15 +24,19 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BudwoodError": "errors",
+    "Comparison": "comparison",
     "DataError": "errors",
     "Dataset": "dataset",
+    "Entry": "comparison",
     "Finding": "hygiene",
+    "Published": "comparison",
     "Recipe": "recipe",
     "RecipeError": "errors",
     "Run": "runs",
     "RunError": "errors",
     "StorageError": "errors",
     "WeightsError": "errors",
+    "compare": "comparison",
     "findings": "hygiene",
     "open_run": "runs",
     "predict": "jobs",
@@ -45,15 +50,19 @@ _HOMES = {
 
 __all__ = [
     "BudwoodError",
+    "Comparison",
     "DataError",
     "Dataset",
+    "Entry",
     "Finding",
+    "Published",
     "Recipe",
     "RecipeError",
     "Run",
     "RunError",
     "StorageError",
     "WeightsError",
+    "compare",
     "findings",
     "open_run",
     "predict",

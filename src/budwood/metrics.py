@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 Z: Final = 1.959963984540054
 RESAMPLES: Final = 1000
 PART: Final = 50  # resamples that are weighed at a time
+NAMES: Final = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")  # that evaluate gives
+NAMES_SEVERAL: Final = ("accuracy", "macro_f1", "mean_average_precision", "log_loss")  # that evaluate_several gives
+MEANS: Final = ("accuracy", "log_loss")  # those that are means over images
+LOSSES: Final = ("log_loss",)  # those of which less is better
 Metric = dict[str, float | int | None]
+Values = NDArray[np.float64]
 
 
 def evaluate(labels: NDArray[np.int32], logits: NDArray[np.float32], classes: tuple[str, ...]) -> dict[str, Any]:
@@ -52,6 +57,43 @@ def score(name: str, labels: NDArray[np.int32], logits: NDArray[np.float32]) -> 
     return float(_over_present(values, tally))
 
 
+def image_values(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> Values:
+    """What each image adds to a metric that is a mean: whether it is right (0 or 1), or its loss in nats: float64 [n].
+
+    `targets` bool [n, classes], logits float32 [n, classes]. Where images have several labels, right means every class.
+    """
+    if name == "log_loss":
+        if several:
+            return binary_cross_entropy(targets, logits)
+        return cross_entropy(targets.argmax(axis=1).astype(np.int32), logits)
+    if several:
+        return np.asarray(((logits > 0) == targets).all(axis=1), np.float64)
+    return np.asarray(targets[np.arange(len(targets)), logits.argmax(axis=1)], np.float64)
+
+
+def resampled_metric(
+    name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool
+) -> tuple[float, Values]:
+    """A metric that is no mean over images, and the same for every bootstrap resample of `image_weights`: [resamples].
+
+    Equal images give equal resamples, so that the differences of two networks on them are paired.
+    """
+    if name == "mean_average_precision":
+        precision, precisions = _average_precision(targets, logits)
+        tally = _summed([targets, targets, targets])
+        support = np.concatenate([part @ targets for part in image_weights(len(targets))])
+        spread = _Tally(support, support, support)
+        return float(_over_present(precision, tally)), _over_present(np.nan_to_num(precisions), spread)
+    classes = np.arange(logits.shape[1])
+    called = np.asarray(logits > 0) if several else np.asarray(logits.argmax(axis=1)[:, None] == classes)
+    counts = [targets & called, targets, called]
+    stacked = np.concatenate(counts, axis=1).astype(np.float32)  # counts of images are exact in float32
+    parts = [part.astype(np.float32) @ stacked for part in image_weights(len(targets))]
+    spread = _Tally(*np.split(np.concatenate(parts).astype(np.int64), 3, axis=1))
+    tally, by_class = _summed(counts), _recall if name == "balanced_accuracy" else _f1
+    return float(_over_present(by_class(tally), tally)), _over_present(by_class(spread), spread)
+
+
 def _auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:
     """The share of pairs of a positive and a negative that are in the right order; one half where there is no pair."""
     _, rank, count = np.unique(chance, return_inverse=True, return_counts=True)
@@ -74,7 +116,7 @@ def evaluate_several(
     called, n = logits > 0, len(targets)
     counts = [targets & called, targets, called]
     tally = _summed(counts)
-    spread = _Tally(*(np.concatenate([part @ count for part in _image_weights(n)]) for count in counts))
+    spread = _Tally(*(np.concatenate([part @ count for part in image_weights(n)]) for count in counts))
     precision, precisions = _average_precision(targets, logits)
     per_class = {
         name: {
@@ -110,7 +152,7 @@ def _summed(counts: Sequence[NDArray[np.bool_]]) -> _Tally:
     return _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
 
 
-def _image_weights(n: int) -> Iterator[NDArray[np.int64]]:
+def image_weights(n: int) -> Iterator[NDArray[np.int64]]:
     """How often each image is in each of RESAMPLES bootstrap samples, always the same, in parts: int64 [.., n]."""
     random = np.random.default_rng(0)
     for start in range(0, RESAMPLES, PART):
@@ -136,7 +178,7 @@ def _average_precision(
         return np.stack(values, axis=1)
 
     whole = weighed(np.ones((1, len(targets)), np.int64))[0]
-    return whole, np.concatenate([weighed(part) for part in _image_weights(len(targets))])
+    return whole, np.concatenate([weighed(part) for part in image_weights(len(targets))])
 
 
 def share(count: int, n: int) -> Metric:
