@@ -69,7 +69,7 @@ def labels(options: Sequence[Options], names: Sequence[str]) -> list[str]:
 
 
 def unusual(options: Options) -> dict[str, Any]:
-    """Options without those that have the value which stands in when none is given; all of them where nothing is left."""
+    """Options without those that have the value which stands in when none is given; all where none is left."""
     usual = OPTIMIZER_OPTIONS.get(str(options.get("optimizer")), {})
     quiet = {name for name in options if name in Recipe.model_fields and _is_usual(name, options[name], usual)}
     return {name: value for name, value in options.items() if name in TOLD or name not in quiet} or dict(options)
