@@ -64,6 +64,7 @@ ORDER = [
     "drawing",
     "plots",
     "comparison_plots",
+    "comparison_text",
     "page",
     "comparison_page",
     "pictures",

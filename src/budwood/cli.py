@@ -353,6 +353,55 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
         print(path)
 
 
+@app.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--metric", default="accuracy", show_default=True, help="What rows are ranked by; macro_f1, log_loss, ..."
+)
+@click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
+@click.option("--allow-looks", is_flag=True, help="Compare test splits that were opened at different looks.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to a CSV file.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with figures to a file.")
+@_out
+@_common
+def compare(
+    runs: tuple[str, ...],
+    metric: str,
+    split: str,
+    allow_looks: bool,
+    csv: Path | None,
+    html: Path | None,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """One table of runs, or of all in a folder: intervals, paired tests, and which cannot be told from the best."""
+    from budwood import comparison
+    from budwood.comparison_page import render_comparison
+    from budwood.comparison_text import table_text
+    from budwood.files import guarded, write_text
+
+    found = [comparison.runs_in(run, out) for run in runs]
+    progress = _progress()
+    for left_out in (name for _, others in found for name in others):
+        progress.note(f"Left out, as it is not finished: {left_out}.")
+    finished = [run for group, _ in found for run in group]
+    made = comparison.compare(finished, metric=metric, split=split, allow_looks=allow_looks)
+    record = made.record()
+    for path, text in ((csv, made.csv()), (html, render_comparison(record))):
+        if path:
+            with guarded(path):
+                write_text(path, text)
+    if as_json:
+        _print_json(record)
+        return
+    print(table_text(record))
+    for finding in made.findings:
+        print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
+    if html:
+        print(f"\nPage: {html}")
+
+
 @app.command("lr-find", cls=RecipeCommand)
 @_data
 @_recipe_sources

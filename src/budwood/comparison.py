@@ -401,11 +401,18 @@ def _train(runs: Sequence[Run], metric: str) -> Metric | None:
     kept = [row for run in runs if (row := _kept(run)) is not None]
     if not kept or column is None:
         return None
-    n = runs[0].dataset().samples("train")
-    value = float(np.mean([row[column] for row in kept]))
+    n, value = _trained_on(runs[0]), float(np.mean([row[column] for row in kept]))
     if metric in LOSSES:
-        return {"value": value, "low": None, "high": None, "n": len(n)}
-    return {**metrics.share(round(value * len(n)), len(n)), "value": value}
+        return {"value": value, "low": None, "high": None, "n": n}
+    return {**metrics.share(round(value * n), n), "value": value}
+
+
+def _trained_on(run: Run) -> int:
+    """How many images a run was trained on."""
+    about = run.record["dataset"]
+    if about.get("several"):
+        return len(run.dataset().samples("train"))
+    return sum(about["counts"]["train"].values())
 
 
 def _kept(run: Run) -> Mapping[str, float] | None:
@@ -526,20 +533,26 @@ def _edges(rows: Sequence[Row]) -> dict[str, list[float]]:
     return found
 
 
-def _outcome(entry: Entry, row: Row, metric: str) -> Outcome:
-    runs = entry.runs
+def outcome_of(label: str, runs: Sequence[Run]) -> Outcome:
+    """What findings about results look at in the runs of one row."""
     opened = bool(runs) and all(run.record["test"] for run in runs)
-    scores = [float(value) for run in runs if (value := _scores(run, metric, "val")["value"]) is not None]
     return Outcome(
-        entry.label,
+        label,
         _train(runs, "accuracy"),
-        _figure(entry.label, runs, "accuracy", "val"),
-        _figure(entry.label, runs, "accuracy", "test") if opened else None,
+        _figure(label, runs, "accuracy", "val"),
+        _figure(label, runs, "accuracy", "test") if opened else None,
         [run.history() for run in runs],
-        row.options,
-        scores,
-        row.looks,
-        entry.problem,
+    )
+
+
+def _outcome(entry: Entry, row: Row, metric: str) -> Outcome:
+    scores = [float(value) for run in entry.runs if (value := _scores(run, metric, "val")["value"]) is not None]
+    return replace(
+        outcome_of(entry.label, entry.runs),
+        options=row.options,
+        scores=scores,
+        looks=row.looks,
+        problem=entry.problem,
     )
 
 

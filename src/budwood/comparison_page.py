@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -19,6 +18,7 @@ from budwood.comparison_plots import (
     pareto_chart,
     slice_chart,
 )
+from budwood.comparison_text import METRICS, SPLITS, Cell, cells_of, gap_in_words, present, probability
 from budwood.differences import in_words, unusual
 from budwood.importance import importance
 from budwood.metrics import LOSSES
@@ -26,39 +26,13 @@ from budwood.page import template
 
 PAIRS_SHOWN: Final = 66
 SLICES_SHOWN: Final = 8
-METRICS: Final = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "log_loss": "log loss",
-    "mean_average_precision": "mean average precision",
-}
-SPLITS: Final = {"train": "training", "val": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class Cells:
-    """One row of the page's table, as it is written."""
-
-    row: Mapping[str, Any]
-    differs: str
-    value: Markup
-    from_best: Markup
-    p: str
-    seeds: Markup
-    train: Markup
-    test: Markup
-    published: Markup
-    epochs: str
-    parameters: Markup
-    macs: str
-    seconds: Markup
 
 
 def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
     """A comparison as HTML: `record` is what `Comparison.record()` gives; `title` stands above it."""
     unit = Unit(record["metric"] in LOSSES)
-    rows = ranked(record["rows"], unit)
+    cells = cells_of(record)
+    rows = [one.row for one in cells]
     name = METRICS[record["metric"]]
     html: str = template("comparison.html").render(
         record=record,
@@ -66,10 +40,10 @@ def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
         name=name,
         label=f"{SPLITS[record['split']]} {name}",
         split=SPLITS[record["split"]],
-        rows=[_cells(row, unit) for row in rows],
+        rows=cells,
         best=[row for row in rows if row["best"]],
         tied=[row for row in rows if row["tied"]],
-        has=_present(rows),
+        has=present(record),
         text=unit.text,
         dots=Markup(_dots(rows, record, unit)),
         planes=[Markup(figure) for figure in _planes(rows, name, unit)],
@@ -82,148 +56,6 @@ def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
         base=in_words(unusual(record["base"])),
     )
     return html
-
-
-def ranked(rows: Sequence[Mapping[str, Any]], unit: Unit) -> list[Mapping[str, Any]]:
-    """Rows by group, the best first, those without a value last."""
-
-    def place(row: Mapping[str, Any]) -> tuple[bool, int, float]:
-        value = row["value"]["value"] if row["value"] else None
-        return value is None, row["group"], 0.0 if value is None else value if unit.loss else -value
-
-    return sorted(rows, key=place)
-
-
-def figure(metric: Mapping[str, Any] | None, unit: Unit) -> Markup:
-    """A metric of a table cell: the value, and its interval in small."""
-    if metric is None or metric["value"] is None:
-        return Markup("–")
-    if metric["low"] is None or metric["high"] is None:
-        return Markup("{}").format(unit.text(metric["value"]))
-    low, high = (unit.text(metric[end]).removesuffix(" %") for end in ("low", "high"))
-    return Markup("{} <small>{}–{}</small>").format(unit.text(metric["value"]), low, high)
-
-
-def difference(value: float, unit: Unit) -> str:
-    """A difference of a metric with its sign, shares in points."""
-    return f"{value:+.3f}" if unit.loss else f"{100 * value:+.1f}"
-
-
-def _cells(row: Mapping[str, Any], unit: Unit) -> Cells:
-    gap = row["difference"]
-    return Cells(
-        row=row,
-        differs=in_words(unusual(row["differs"])),
-        value=figure(row["value"], unit),
-        from_best=Markup("best")
-        if row["best"]
-        else Markup("–")
-        if gap is None
-        else Markup("{} <small>{} to {}</small>").format(
-            *(difference(gap[end], unit) for end in ("value", "low", "high"))
-        ),
-        p=probability(row["p"]),
-        seeds=_seeds(row, unit),
-        train=figure(row["train"], unit),
-        test=_test(row, unit),
-        published=_published(row["published"]),
-        epochs=_epochs(row["epochs"]),
-        parameters=_parameters(row["parameters"]),
-        macs=compact(row["macs"]),
-        seconds=_seconds(row),
-    )
-
-
-def probability(p: float | None) -> str:
-    """A p-value, in as many digits as matter."""
-    if p is None:
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def compact(count: int | None) -> str:
-    """A number with three digits that count, and k, M or G after it."""
-    if count is None:
-        return "–"
-    for least, size, letter in ((10**9, 10**9, "G"), (10**6, 10**6, "M"), (10**4, 10**3, "k")):
-        if count >= least:
-            digits = max(0, 3 - len(str(count // size)))
-            return f"{count / size:.{digits}f} {letter}"
-    return f"{count:,}"
-
-
-def _parameters(counts: Mapping[str, int] | None) -> Markup:
-    if counts is None:
-        return Markup("–")
-    return Markup("{} <small>{} trained</small>").format(compact(counts["total"]), compact(counts["trainable"]))
-
-
-def _seconds(row: Mapping[str, Any]) -> Markup:
-    if row["training_seconds"] is None:
-        return Markup("–")
-    return Markup("{} <small>{} in all</small>").format(duration(row["training_seconds"]), duration(row["seconds"]))
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _seeds(row: Mapping[str, Any], unit: Unit) -> Markup:
-    spread = row["spread"]
-    if spread is None:
-        return Markup("1") if row["seeds"] else Markup("–")
-    low, high = (unit.text(spread[end]).removesuffix(" %") for end in ("low", "high"))
-    sd = f"{spread['sd']:.3f}" if unit.loss else f"{100 * spread['sd']:.1f}"
-    return Markup("{} <small>{}–{}, sd {}</small>").format(row["seeds"], low, high, sd)
-
-
-def _test(row: Mapping[str, Any], unit: Unit) -> Markup:
-    if row["test"] is None:
-        return Markup("sealed") if row["seeds"] else Markup("–")
-    looks = ", ".join(map(str, sorted(set(row["looks"]))))
-    return Markup("{} <small>look {}</small>").format(figure(row["test"], unit), looks)
-
-
-def _published(given: Mapping[str, Any] | None) -> Markup:
-    """A published figure, of which split it is, and how ours differs, of which split that is."""
-    if given is None:
-        return Markup("–")
-    unit = Unit(given["metric"] in LOSSES)
-    told = Markup("{} <small>{}{}</small>").format(
-        unit.text(given["value"]),
-        SPLITS[given["split"]],
-        "" if given["metric"] == "accuracy" else f", {METRICS.get(given['metric'], given['metric'])}",
-    )
-    if given["difference"] is None:
-        return told
-    unlike = "" if given["ours_split"] == given["split"] else " (another split)"
-    ours = f"ours on {SPLITS[given['ours_split']]}{unlike} {difference(given['difference'], unit)}"
-    return told + Markup("<small>{}</small>").format(ours)
-
-
-def _epochs(epochs: Sequence[int]) -> str:
-    if not epochs:
-        return "–"
-    return str(epochs[0]) if len(set(epochs)) == 1 else f"{min(epochs)}–{max(epochs)}"
-
-
-def _present(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """Which columns have something to show."""
-    return {
-        "differs": any(
-            row["differs"] and in_words(unusual(row["differs"]), short=True) != row["label"] for row in rows
-        ),
-        "seeds": any(row["spread"] for row in rows),
-        "train": any(row["train"] for row in rows),
-        "test": any(row["test"] for row in rows),
-        "published": any(row["published"] for row in rows),
-        "epochs": any(row["epochs"] for row in rows),
-        "groups": len({row["group"] for row in rows if row["group"]}) > 1,
-        "unlike": any(p["split"] == "test" and p["ours_split"] == "val" for row in rows if (p := row["published"])),
-    }
 
 
 def _dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], unit: Unit) -> str:
@@ -313,13 +145,16 @@ def _slices(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[st
     return figures
 
 
-def _pairs(pairs: Sequence[Mapping[str, Any]], unit: Unit) -> list[tuple[str, str, Markup, str, str, str]]:
-    written = []
-    for pair in sorted(pairs, key=lambda one: one["p"]):
-        gap = Markup("{} <small>{} to {}</small>").format(
-            *(difference(pair["difference"][end], unit) for end in ("value", "low", "high"))
+def _pairs(pairs: Sequence[Mapping[str, Any]], unit: Unit) -> list[tuple[str, str, Cell, str, str, str]]:
+    """Pairs as they are written, the surest first."""
+    return [
+        (
+            pair["one"],
+            pair["other"],
+            gap_in_words(pair["difference"], unit),
+            probability(pair["p"]),
+            probability(pair["p_holm"]),
+            pair["test"],
         )
-        written.append(
-            (pair["one"], pair["other"], gap, probability(pair["p"]), probability(pair["p_holm"]), pair["test"])
-        )
-    return written
+        for pair in sorted(pairs, key=lambda one: one["p"])
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from budwood.drawing import (
     CHAR,
     HEIGHT,
     LEFT,
+    LETTER,
     RIGHT,
     ROW,
     TOP,
@@ -37,10 +39,10 @@ from budwood.drawing import (
 
 TALL: Final = 380
 LABEL: Final = 24  # columns of a label beside a point
-NAMED: Final = 6  # curves that have their name at the right
+NAMED: Final = 6  # curves that have their name at the right, five of them in a colour
 SIDE: Final = 132  # room for those names
-LETTER: Final = 5.9  # mean width of a character of a small label
-LINE: Final = 13  # its height
+LINE: Final = 13  # height of a small text
+MARGIN: Final = 184  # most room for the names of rows
 _PLACES: Final = (  # of a label around its point: shift in x and y, and which of its ends it is placed by
     *((8.0, 4.0, "start"), (-8.0, 4.0, "end"), (0.0, -10.0, "middle"), (0.0, 18.0, "middle")),
     *((8.0, -8.0, "start"), (8.0, 16.0, "start"), (-8.0, -8.0, "end"), (-8.0, 16.0, "end")),
@@ -122,7 +124,7 @@ def pareto_chart(title: str, points: Sequence[Point], cost: str, metric: str, un
 
 
 def curves_chart(title: str, rows: Sequence[Curves], y_label: str, unit: Unit) -> str:
-    """The curves of all rows, the mean of each row's runs; rows like the best in colour, the first few named."""
+    """The curves of all rows, the mean of each row's runs; those that end best, and the worst, have names."""
     lines = [(row, _mean_curve(row.runs)) for row in rows]
     lines = [(row, points) for row, points in lines if points]
     named = _worth_a_name(lines, unit)
@@ -132,16 +134,9 @@ def curves_chart(title: str, rows: Sequence[Curves], y_label: str, unit: Unit) -
     up, y_ticks = _value_scale([y for _, points in lines for _, y in points], HEIGHT - BOTTOM)
     x_ticks = even_ticks(min(xs), max(xs), whole=True)
     parts = [*_frame(across, up, x_ticks, y_ticks, "epoch", y_label, unit, HEIGHT)]
-    for row, points in sorted(lines, key=lambda line: line[0].tied):
-        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
-        look = _look(row.tied)
-        parts.append(
-            f'<polyline points="{path}" fill="none" {look}><title>{escaped(row.label)}: '
-            f"{unit.text(points[-1][1])} after {points[-1][0]:g} epochs</title></polyline>"
-        )
-        if len(points) == 1:
-            x, y = points[0]
-            parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3" fill="{_colour(row.tied)}"/>')
+    number = {id(row): rank for rank, (row, _) in enumerate(named)}
+    for row, points in sorted(lines, key=lambda line: -number.get(id(line[0]), NAMED)):
+        parts.append(_curve(row.label, points, number.get(id(row)), across, up, unit))
     parts.extend(_end_names([(row, points[-1]) for row, points in named], right, up))
     said = "; ".join(f"{visible(row.label)} {unit.text(points[-1][1])} at the end" for row, points in lines)
     return svg(title, f"By epoch. {said or 'No row has a curve'}", "".join(parts), HEIGHT)
@@ -149,7 +144,8 @@ def curves_chart(title: str, rows: Sequence[Curves], y_label: str, unit: Unit) -
 
 def dots_chart(title: str, rows: Sequence[Dot], x_label: str, unit: Unit) -> str:
     """A dot with its interval for each row, marks at its lowest and highest seed, a diamond at what is published."""
-    left, floor = left_margin([row.label for row in rows]), 34 + ROW * len(rows)
+    longest = max((columns(visible(row.label)) for row in rows), default=0)
+    left, floor = min(MARGIN, 16 + LETTER * longest), 34 + ROW * len(rows)
     ends = [end for row in rows if row.metric for end in _ends(row.metric)]
     ends += [row.published for row in rows if row.published is not None]
     ends += [end for row in rows if row.seeds for end in row.seeds]
@@ -163,7 +159,7 @@ def dots_chart(title: str, rows: Sequence[Dot], x_label: str, unit: Unit) -> str
         parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{text}</text>')
     for number, row in enumerate(rows):
         y = 34 + ROW * number + ROW / 2
-        parts.append(row_name(row.label, left, y))
+        parts.append(row_name(row.label, left, y, small=True))
         parts.extend(_dot_row(row, across, y, unit))
     parts.append(x_title(x_label, floor + 40, left))
     said = "; ".join(f"{visible(row.label)} {_said(row, unit)}" for row in rows)
@@ -262,13 +258,16 @@ def _whisker(point: Point, across: Scale, up: Scale, on_front: bool) -> Iterator
 
 def _stairs(points: Sequence[Point], across: Scale, up: Scale) -> Iterator[str]:
     """The front as steps: the best that each cost can buy."""
-    if len(points) < 2:
-        return
-    corners = [(across(points[0].cost), up(points[0].metric["value"]))]
-    for point in points[1:]:
-        corners += [(across(point.cost), corners[-1][1]), (across(point.cost), up(point.metric["value"]))]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _corners(points, across, up))
     yield f'<polyline points="{path}" fill="none" stroke="var(--accent)" stroke-width="1.6" stroke-dasharray="5 4"/>'
+
+
+def _corners(points: Sequence[Point], across: Scale, up: Scale) -> list[tuple[float, float]]:
+    corners: list[tuple[float, float]] = []
+    for point in points:
+        x, y = across(point.cost), up(point.metric["value"])
+        corners += [(x, corners[-1][1]), (x, y)] if corners else [(x, y)]
+    return corners
 
 
 def _dot(point: Point, across: Scale, up: Scale, on_front: bool, unit: Unit) -> str:
@@ -295,6 +294,8 @@ def _placed(best: Sequence[Point], points: Sequence[Point], across: Scale, up: S
     """The names of points where they meet no other name or dot: first those of the front, then others."""
     at = {point: (across(point.cost), up(point.metric["value"])) for point in points}
     taken = [_Box(x - 6, y - 6, x + 6, y + 6) for x, y in at.values()]
+    corners = _corners(best, across, up)
+    taken += [_Box(min(x, u), min(y, v) - 1, max(x, u), max(y, v) + 1) for (x, y), (u, v) in pairwise(corners)]
     rest = [point for point in points if point not in best]
     for point in [*reversed(best), *sorted(rest, key=lambda one: -abs(at[one][1] - TALL / 2))]:
         name = shortened(visible(point.label), LABEL)
@@ -332,17 +333,28 @@ def _worth_a_name(
     return ordered if len(ordered) <= NAMED else [*ordered[: NAMED - 1], ordered[-1]]
 
 
+def _curve(
+    label: str, points: Sequence[tuple[float, float]], rank: int | None, across: Scale, up: Scale, unit: Unit
+) -> str:
+    """One line, or a dot where there is one point only; without a rank it stays in the background."""
+    told = f"<title>{escaped(label)}: {unit.text(points[-1][1])} after {points[-1][0]:g} epochs</title>"
+    look = 'class="curve"' if rank is None else f'class="curve named-{rank}"'
+    if len(points) == 1:
+        return f'<circle cx="{across(points[0][0]):.1f}" cy="{up(points[0][1]):.1f}" r="3" {look}>{told}</circle>'
+    path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
+    return f'<polyline points="{path}" fill="none" {look}>{told}</polyline>'
+
+
 def _end_names(ends: Sequence[tuple[Curves, tuple[float, float]]], right: float, up: Scale) -> Iterator[str]:
     """Names beside the ends of curves, pushed apart so that they do not overlap."""
-    wanted = sorted(ends, key=lambda end: up(end[1][1]))
-    places = _spread([up(value) + 4 for _, (_, value) in wanted], TOP, HEIGHT - BOTTOM)
-    for (row, (_, value)), y in zip(wanted, places, strict=True):
+    wanted = sorted(enumerate(ends), key=lambda end: up(end[1][1][1]))
+    places = _spread([up(value) + 4 for _, (_, (_, value)) in wanted], TOP, HEIGHT - BOTTOM)
+    for (rank, (row, (_, value))), y in zip(wanted, places, strict=True):
         line = f'x1="{right + 2:.1f}" x2="{right + 12:.1f}" y1="{up(value):.1f}" y2="{y - 4:.1f}"'
-        yield f'<line {line} stroke="var(--soft)" stroke-width="1"/>'
+        yield f'<line {line} stroke="var(--rule)" stroke-width="1"/>'
         name = shortened(visible(row.label), int((SIDE + RIGHT - 16) / LETTER))
-        colour = "var(--accent)" if row.tied else "var(--soft)"
         yield (
-            f'<text class="tick" x="{right + 15:.1f}" y="{y:.1f}" style="fill: {colour}">{escaped(name)}'
+            f'<text class="tick name-{rank}" x="{right + 15:.1f}" y="{y:.1f}">{escaped(name)}'
             f"<title>{escaped(row.label)}</title></text>"
         )
 
@@ -356,10 +368,6 @@ def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
         limit = places[number + 1] - LINE - 1 if number + 1 < len(places) else high
         places[number] = min(places[number], limit)
     return places
-
-
-def _look(tied: bool) -> str:
-    return f'stroke="{_colour(tied)}" stroke-width="{2 if tied else 1.3}" opacity="{0.9 if tied else 0.55}"'
 
 
 def _colour(tied: bool) -> str:

@@ -14,6 +14,8 @@ HEIGHT: Final = 300
 ROW: Final = 24
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 48, 46
 CHAR: Final = 7.2  # mean width of a character, in units of the drawing
+LETTER: Final = 6.2  # that of a small text
+SMALL: Final = ' style="font-size: 12px"'
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _JOINERS: Final = "\u200c\u200d"  # unprintable by Unicode's letter, but part of words and of emoji
 
@@ -89,10 +91,10 @@ def interval_of(metric: Mapping[str, Any], across: Scale, y: float) -> Iterator[
     yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.1f} %</text>'
 
 
-def row_name(name: str, left: float, y: float) -> str:
+def row_name(name: str, left: float, y: float, *, small: bool = False) -> str:
     """The label of a row, cut to its margin; the whole name shows on pointing at it."""
-    short = shortened(visible(name), int((left - 12) / CHAR))
-    place = f'x="{left - 10:.1f}" y="{y + 4:.1f}" text-anchor="end"'
+    short = shortened(visible(name), int((left - 12) / (LETTER if small else CHAR)))
+    place = f'x="{left - 10:.1f}" y="{y + 4:.1f}" text-anchor="end"{SMALL if small else ""}'
     return f"<text {place}>{escape(short)}<title>{escaped(name)}</title></text>"
 
 
@@ -157,11 +159,12 @@ def power_ticks(low: float, high: float) -> list[float]:
 
 
 def power_text(value: float) -> str:
-    """A power of ten as people write it; other values with two digits."""
-    power = math.log10(value)
-    if abs(power - round(power)) > 1e-9:
-        return f"{value:.2g}"
-    return f"10{str(round(power)).translate(_RAISED)}" if abs(power) > 2.5 else f"{value:g}"
+    """A tick of a logarithmic axis as people write it: 0.05, 10⁻⁴, 2·10⁵."""
+    power = math.floor(math.log10(value) + 1e-9)
+    if abs(power + 0.5) < 3:
+        return f"{value:.2g}" if value < 1 else f"{value:g}"
+    raised, factor = f"10{str(power).translate(_RAISED)}", value / 10.0**power
+    return raised if abs(factor - 1) < 1e-9 else f"{factor:.2g}·{raised}"
 
 
 def numbers(values: Sequence[float]) -> list[str]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
+from budwood.comparison import outcome_of
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.decoding import processors
 from budwood.errors import DataError, DivergedError, RunError
@@ -38,6 +39,7 @@ from budwood.prepare import Prepared, prepared, same_weights
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
 from budwood.rehearsal import Rehearsal, rehearsed
+from budwood.results import run_findings
 from budwood.runs import (
     CHECKPOINT,
     Run,
@@ -465,6 +467,7 @@ def _rendered(run: Run) -> str:
         reliability=metrics.reliability_several(predictions.targets, predictions.logits)
         if several
         else metrics.reliability(predictions.labels, predictions.logits),
+        results=[finding.record() for finding in run_findings(outcome_of("", [run]))],
     )
     return render_run(run.record, evidence)
 

@@ -84,12 +84,14 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins."""
+    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins, and findings
+    about the result."""
 
     history: Sequence[Mapping[str, float]]
     pictures: Pictures
     confusion: Sequence[Sequence[int]]
     reliability: Sequence[Mapping[str, Any]]
+    results: Sequence[Mapping[str, Any]] = ()
 
 
 def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
@@ -100,6 +102,7 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
     html: str = template("report.html").render(
         record=record,
         pictures=evidence.pictures,
+        results=evidence.results,
         words=recipe_in_words(record),
         neutral=neutral(record["recipe"]),
         val_strip=Markup(interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),
