@@ -59,6 +59,7 @@ ORDER = [
     "predictions",
     "runs",
     "pairing",
+    "rows",
     "comparison",
     "answers",
     "drawing",

@@ -11,18 +11,30 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from budwood import metrics
-from budwood.differences import Options, completed, differing, distinct, in_words, labels, plain, unusual, varying
+from budwood.differences import Options, completed, distinct, in_words, labels, plain, unusual, varying
 from budwood.errors import RunError, did_you_mean
 from budwood.metrics import LOSSES, MEANS, Metric, Values
-from budwood.pairing import Answers, answers_of, refuse_different, refuse_unfinished, refuse_unopened, values_of
+from budwood.pairing import (
+    Answers,
+    Measured,
+    answers_of,
+    measured,
+    refuse_different,
+    refuse_unfinished,
+    refuse_unopened,
+)
 from budwood.results import Outcome, Resolution, ResultFinding, table_findings
+from budwood.rows import Entry as Entry
+from budwood.rows import Published as Published
+from budwood.rows import Row as Row
+from budwood.rows import outcome_of, row_of, score_of
 from budwood.runs import Run, found_run, open_run
 from budwood.statistics import (
     ALPHA,
@@ -31,71 +43,14 @@ from budwood.statistics import (
     holm,
     mcnemar,
     mean_difference_intervals,
-    mean_share,
     sign_flips,
     smallest_difference,
 )
 
-TRAINING: Final = ("head", "rate", "threads", "train")  # laps of a run in which its own part of a network is trained
 SPLITS: Final = ("val", "test")
 MCNEMAR: Final = "McNemar's exact test"
 FLIPPED: Final = "sign-flip permutation test"
 BOOTSTRAPPED: Final = "paired bootstrap"
-
-
-@dataclass(frozen=True)
-class Published:
-    """What a source reports for a row: a `value` from 0 to 1 of a metric on `val`, `test` or `train`."""
-
-    value: float
-    metric: str = "accuracy"
-    split: str = "test"
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of a table: its runs, one a seed or fold; none where it failed or is not done, with the `problem`."""
-
-    label: str
-    runs: tuple[Run, ...]
-    published: Published | None = None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a comparison. Metrics are value, low, high (95 % interval over n images), n; None where unknown.
-
-    `differs` are the options that are not the base recipe's, `options` those that vary in the table. `spread` tells how
-    the metric differs between the row's runs: lowest, highest, standard deviation. Times are means over the runs in
-    seconds: of the whole command, and of training alone. `published` holds what a source reports and the difference to
-    the figure of ours that is closest in kind. `p` is Holm's p-value against the best row of the same images, `tied`
-    says that it cannot be told from it; `group` numbers the sets of held-out images.
-    """
-
-    label: str
-    runs: tuple[str, ...]
-    seeds: int
-    group: int
-    differs: Mapping[str, Any]
-    options: Mapping[str, Any]
-    parameters: Mapping[str, int] | None
-    macs: int | None
-    epochs: tuple[int, ...]
-    seconds: float | None
-    training_seconds: float | None
-    train: Metric | None
-    value: Metric | None
-    spread: Mapping[str, float] | None
-    test: Metric | None
-    looks: tuple[int, ...]
-    published: Mapping[str, Any] | None
-    difference: Metric | None = None
-    p: float | None = None
-    best: bool = False
-    tied: bool = False
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,24 +150,26 @@ def compare(
     answers = {entry.label: answers_of(entry.label, entry.runs, split) for entry in entries if entry.runs}
     if not apart and answers:
         refuse_different({entry.label: entry.runs for entry in entries if entry.runs}, answers, split)
-    groups = _groups(answers)
+    groups = [
+        dict(zip(names, measured([answers[name] for name in names], metric), strict=True)) for names in _groups(answers)
+    ]
     tables = {entry.label: plain(entry.runs[0].record["recipe"]) for entry in entries if entry.runs}
     options = dict(zip(tables, varying(list(tables.values())), strict=True))
     given = completed(base) if base is not None else None
     rows = [
-        _row(
+        row_of(
             entry,
             metric,
             split,
-            answers.get(entry.label),
-            _group(groups, entry.label),
+            next((group[entry.label] for group in groups if entry.label in group), None),
+            next((number for number, group in enumerate(groups, 1) if entry.label in group), 0),
             given,
             tables.get(entry.label, {}),
             options.get(entry.label, {}),
         )
         for entry in entries
     ]
-    pairs = _corrected([pair for group in groups for pair in _pairs(group, answers, entries, metric)])
+    pairs = _corrected([pair for group in groups for pair in _pairs(group, metric)])
     ranked = [_ranked(row, rows, pairs, metric) for row in rows]
     return Comparison(
         metric,
@@ -222,7 +179,7 @@ def compare(
         tuple(dict.fromkeys(_machine(run) for run in done)),
         tuple(ranked),
         tuple(pairs),
-        _findings(entries, ranked, pairs, metric, edges),
+        _findings(entries, answers if split == "val" else {}, ranked, pairs, metric, edges),
         {entry.label: [run.history() for run in entry.runs] for entry in entries if entry.runs},
     )
 
@@ -305,10 +262,6 @@ def _groups(answers: Mapping[str, Answers]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _group(groups: Sequence[Sequence[str]], label: str) -> int:
-    return next((number for number, group in enumerate(groups, 1) if label in group), 0)
-
-
 def _shared(tables: Sequence[Options]) -> dict[str, Any]:
     """The options that all recipes have, with the value that they share."""
     if not tables:
@@ -316,167 +269,40 @@ def _shared(tables: Sequence[Options]) -> dict[str, Any]:
     return {name: value for name, value in tables[0].items() if all(t.get(name) == value for t in tables)}
 
 
-def _row(
-    entry: Entry,
-    metric: str,
-    split: str,
-    answers: Answers | None,
-    group: int,
-    base: Options | None,
-    table: Options,
-    options: Options,
-) -> Row:
-    """The figures of one row alone."""
-    runs = entry.runs
-    network = runs[0].record["network"] if runs else None
-    selected = [run.record["selected"] for run in runs]
-    opened = bool(runs) and all(run.record["test"] for run in runs)
-    return Row(
-        label=entry.label,
-        runs=tuple(str(run.path) for run in runs),
-        seeds=len(runs),
-        group=group,
-        differs=options if base is None else differing(table, base),
-        options=options,
-        parameters=_parameters(network) if network else None,
-        macs=network["macs"] if network else None,
-        epochs=tuple(int(chosen["epoch"]) for chosen in selected if "epoch" in chosen),
-        seconds=_mean([run.record["timings"]["total"] for run in runs]),
-        training_seconds=_mean([_training_seconds(run) for run in runs]),
-        train=_train(runs, metric),
-        value=_figure(entry.label, runs, metric, split, answers),
-        spread=_spread(runs, metric, split),
-        test=_figure(entry.label, runs, metric, "test") if opened else None,
-        looks=tuple(run.record["test"]["looks"] for run in runs) if opened else (),
-        published=_published(entry, opened) if entry.published else None,
-        problem=entry.problem,
-    )
-
-
-def _parameters(network: Mapping[str, Any]) -> dict[str, int]:
-    counts = network["parameters"]
-    return {"trainable": counts["trainable"], "total": counts["trainable"] + counts["frozen"]}
-
-
-def _training_seconds(run: Run) -> float:
-    return float(sum(seconds for name, seconds in run.record["timings"].items() if name in TRAINING))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _scores(run: Run, metric: str, split: str) -> Metric:
-    found: Metric = run.metrics[split][metric]
-    return found
-
-
-def _spread(runs: Sequence[Run], metric: str, split: str) -> dict[str, float] | None:
-    """Lowest, highest and standard deviation of a metric over the runs of a row."""
-    values = [float(value) for run in runs if (value := _scores(run, metric, split)["value"]) is not None]
-    if len(values) < 2:
-        return None
-    return {"low": min(values), "high": max(values), "sd": float(np.std(values, ddof=1))}
-
-
-def _figure(label: str, runs: Sequence[Run], metric: str, split: str, answers: Answers | None = None) -> Metric | None:
-    """A metric of a row with its interval over images: the run's own, or the mean over several."""
-    if not runs:
-        return None
-    if len(runs) == 1:
-        return _scores(runs[0], metric, split)
-    answers = answers or answers_of(label, runs, split)
-    if metric in LOSSES:
-        return metrics.mean(answers.means(metric))
-    if metric in MEANS:
-        return mean_share(answers.means(metric), answers.repeats)
-    value, spread = answers.resampled(metric)
-    low, high = np.percentile(spread, [2.5, 97.5])
-    return {"value": value, "low": float(min(low, value)), "high": float(max(high, value)), "n": answers.n}
-
-
-def _train(runs: Sequence[Run], metric: str) -> Metric | None:
-    """The metric on training images in the epoch that was kept, as the run's history has it: accuracy or loss."""
-    column = {"accuracy": "train_accuracy", "log_loss": "train_loss"}.get(metric)
-    kept = [row for run in runs if (row := _kept(run)) is not None]
-    if not kept or column is None:
-        return None
-    n, value = _trained_on(runs[0]), float(np.mean([row[column] for row in kept]))
-    if metric in LOSSES:
-        return {"value": value, "low": None, "high": None, "n": n}
-    return {**metrics.share(round(value * n), n), "value": value}
-
-
-def _trained_on(run: Run) -> int:
-    """How many images a run was trained on."""
-    about = run.record["dataset"]
-    if about.get("several"):
-        return len(run.dataset().samples("train"))
-    return sum(about["counts"]["train"].values())
-
-
-def _kept(run: Run) -> Mapping[str, float] | None:
-    """The row of a run's history that was kept."""
-    chosen = run.record["selected"]
-    return next((row for row in run.history() if all(row.get(name) == value for name, value in chosen.items())), None)
-
-
-def _published(entry: Entry, opened: bool) -> dict[str, Any] | None:
-    """What a source reports, the figure of ours that is held against it, of which split that is, and the difference."""
-    given = entry.published
-    if given is None:
-        return None
-    record = {**asdict(given), "ours": None, "ours_split": None, "difference": None}
-    split = given.split if given.split != "test" or opened else "val"
-    if not entry.runs:
-        return record
-    if split == "train":
-        ours = _train(entry.runs, given.metric)
-    else:
-        known = all(given.metric in run.metrics[split] for run in entry.runs)
-        ours = _figure(entry.label, entry.runs, given.metric, split) if known else None
-    if ours is None or ours["value"] is None:
-        return record
-    return {**record, "ours": ours, "ours_split": split, "difference": ours["value"] - given.value}
-
-
-def _pairs(
-    group: Sequence[str], answers: Mapping[str, Answers], entries: Sequence[Entry], metric: str
-) -> Iterator[Pair]:
+def _pairs(group: Mapping[str, Measured], metric: str) -> Iterator[Pair]:
     """Every pair of rows on the same images, with its test."""
-    if len(group) < 2:
-        return
-    values, spread = values_of([answers[label] for label in group], metric)
-    alone = np.array([answers[label].repeats == 1 for label in group])
-    p, tests = _tested(values, spread, alone, metric)
-    means = values if spread is not None else values.mean(axis=0)
-    low, high = difference_intervals(spread) if spread is not None else mean_difference_intervals(values)
-    n = answers[group[0]].n
-    for one in range(len(group)):
-        for other in range(one + 1, len(group)):
-            difference: Metric = {
-                "value": float(means[one] - means[other]),
-                "low": float(low[one, other]),
-                "high": float(high[one, other]),
-                "n": n,
-            }
-            found = float(p[one, other])
-            yield Pair(group[one], group[other], difference, found, found, tests[bool(alone[one] and alone[other])])
+    rows = list(group.values())
+    p, low, high = _tested(rows, metric)
+    for (one, name), (other, against) in combinations(enumerate(group), 2):
+        difference: Metric = {
+            "value": rows[one].value - rows[other].value,
+            "low": float(low[one, other]),
+            "high": float(high[one, other]),
+            "n": rows[one].n,
+        }
+        found = float(p[one, other])
+        yield Pair(name, against, difference, found, found, _test_of(rows[one], rows[other], metric))
 
 
-def _tested(
-    values: Values, spread: Values | None, alone: NDArray[np.bool_], metric: str
-) -> tuple[Values, Mapping[bool, str]]:
-    """The p-values of all pairs, and the name of the test for two rows of one run each (True) and for others."""
-    if spread is not None:
-        return bootstrap_p(values, spread), {True: BOOTSTRAPPED, False: BOOTSTRAPPED}
-    if metric in LOSSES:
-        return sign_flips(values), {True: FLIPPED, False: FLIPPED}
-    both = alone[:, None] & alone
-    p = sign_flips(values) if not both.all() else np.ones((len(alone), len(alone)))
-    if both.any():
-        p = np.where(both, mcnemar(np.where(alone, values, 0.0)), p)
-    return p, {True: MCNEMAR, False: FLIPPED}
+def _test_of(one: Measured, other: Measured, metric: str) -> str:
+    """The test that a pair is compared by."""
+    if metric not in MEANS:
+        return BOOTSTRAPPED
+    return MCNEMAR if metric not in LOSSES and one.repeats == other.repeats == 1 else FLIPPED
+
+
+def _tested(rows: Sequence[Measured], metric: str) -> tuple[Values, Values, Values]:
+    """The p-values of all pairs of rows, and the ends of the intervals of their differences: [rows, rows] each."""
+    if metric not in MEANS:
+        spread = np.stack([row.spread for row in rows if row.spread is not None], axis=1)
+        return bootstrap_p(np.array([row.value for row in rows]), spread), *difference_intervals(spread)
+    values = np.stack([row.means for row in rows if row.means is not None], axis=1)
+    exact = np.array([[_test_of(one, other, metric) == MCNEMAR for other in rows] for one in rows])
+    p = np.ones(exact.shape) if exact.all() else sign_flips(values)
+    if exact.any():
+        alone = np.array([row.repeats == 1 for row in rows])
+        p = np.where(exact, mcnemar(np.where(alone, values, 0.0)), p)
+    return p, *mean_difference_intervals(values)
 
 
 def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
@@ -512,12 +338,15 @@ def _best(rows: Sequence[Row], group: int, metric: str) -> Row | None:
 
 def _findings(
     entries: Sequence[Entry],
+    answers: Mapping[str, Answers],
     rows: Sequence[Row],
     pairs: Sequence[Pair],
     metric: str,
     edges: Mapping[str, Sequence[float]] | None,
 ) -> tuple[ResultFinding, ...]:
-    outcomes = [_outcome(entry, row, metric) for entry, row in zip(entries, rows, strict=True)]
+    outcomes = [
+        _outcome(entry, row, metric, answers.get(entry.label)) for entry, row in zip(entries, rows, strict=True)
+    ]
     best = _best(rows, 1, metric)
     tried = edges if edges is not None else _edges(rows)
     return table_findings(outcomes, best.label if best else None, tried, _resolution(rows, pairs, best, metric))
@@ -533,22 +362,10 @@ def _edges(rows: Sequence[Row]) -> dict[str, list[float]]:
     return found
 
 
-def outcome_of(label: str, runs: Sequence[Run]) -> Outcome:
-    """What findings about results look at in the runs of one row."""
-    opened = bool(runs) and all(run.record["test"] for run in runs)
-    return Outcome(
-        label,
-        _train(runs, "accuracy"),
-        _figure(label, runs, "accuracy", "val"),
-        _figure(label, runs, "accuracy", "test") if opened else None,
-        [run.history() for run in runs],
-    )
-
-
-def _outcome(entry: Entry, row: Row, metric: str) -> Outcome:
-    scores = [float(value) for run in entry.runs if (value := _scores(run, metric, "val")["value"]) is not None]
+def _outcome(entry: Entry, row: Row, metric: str, answers: Answers | None) -> Outcome:
+    scores = [float(value) for run in entry.runs if (value := score_of(run, metric, "val")["value"]) is not None]
     return replace(
-        outcome_of(entry.label, entry.runs),
+        outcome_of(entry.label, entry.runs, answers),
         options=row.options,
         scores=scores,
         looks=row.looks,

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
-from budwood.comparison import outcome_of
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.decoding import processors
 from budwood.errors import DataError, DivergedError, RunError
@@ -40,6 +39,7 @@ from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
 from budwood.rehearsal import Rehearsal, rehearsed
 from budwood.results import run_findings
+from budwood.rows import outcome_of
 from budwood.runs import (
     CHECKPOINT,
     Run,

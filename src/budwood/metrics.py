@@ -6,7 +6,7 @@ intervals of 1,000 bootstrap resamples of the images (Efron 1979) with a fixed s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -72,26 +72,41 @@ def image_values(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float
 
 
 def resampled_metric(
-    name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool
-) -> tuple[float, Values]:
-    """A metric that is no mean over images, and the same for every bootstrap resample of `image_weights`: [resamples].
+    name: str, targets: NDArray[np.bool_], answers: Sequence[NDArray[np.float32]], several: bool
+) -> tuple[Values, Values]:
+    """A metric that is no mean over images, for the logits of several networks on the same images: float64 [networks];
+    and the same for every bootstrap resample of `image_weights`: float64 [resamples, networks].
 
-    Equal images give equal resamples, so that the differences of two networks on them are paired.
+    All networks share the resamples, so that their differences are paired.
     """
     if name == "mean_average_precision":
-        precision, precisions = _average_precision(targets, logits)
-        tally = _summed([targets, targets, targets])
         support = np.concatenate([part @ targets for part in image_weights(len(targets))])
-        spread = _Tally(support, support, support)
-        return float(_over_present(precision, tally)), _over_present(np.nan_to_num(precisions), spread)
+        whole, spread = _summed([targets, targets, targets]), _Tally(support, support, support)
+        made = [_average_precision(targets, logits) for logits in answers]
+        values = [float(_over_present(precision, whole)) for precision, _ in made]
+        return np.array(values), np.stack([_over_present(np.nan_to_num(drawn), spread) for _, drawn in made], axis=1)
+    counts = [_counts(targets, logits, several) for logits in answers]
+    stacked = [np.concatenate(count, axis=1).astype(np.float32) for count in counts]  # counts are exact in float32
+    by_class = _recall if name == "balanced_accuracy" else _f1
+    drawn = [
+        [_mean_of(np.split((weights @ one).astype(np.int64), 3, axis=1), by_class) for one in stacked]
+        for part in image_weights(len(targets))
+        for weights in [part.astype(np.float32)]
+    ]
+    values = [float(_mean_of([part.sum(axis=0) for part in count], by_class)) for count in counts]
+    return np.array(values), np.concatenate([np.stack(part, axis=1) for part in drawn])
+
+
+def _counts(targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> list[NDArray[np.bool_]]:
+    """What is called rightly, is, and is called, for each image and class: bool [n, classes] each."""
     classes = np.arange(logits.shape[1])
     called = np.asarray(logits > 0) if several else np.asarray(logits.argmax(axis=1)[:, None] == classes)
-    counts = [targets & called, targets, called]
-    stacked = np.concatenate(counts, axis=1).astype(np.float32)  # counts of images are exact in float32
-    parts = [part.astype(np.float32) @ stacked for part in image_weights(len(targets))]
-    spread = _Tally(*np.split(np.concatenate(parts).astype(np.int64), 3, axis=1))
-    tally, by_class = _summed(counts), _recall if name == "balanced_accuracy" else _f1
-    return float(_over_present(by_class(tally), tally)), _over_present(by_class(spread), spread)
+    return [targets & called, targets, called]
+
+
+def _mean_of(counts: Sequence[NDArray[np.int64]], by_class: Callable[[_Tally], Values]) -> Values:
+    tally = _Tally(*counts)
+    return _over_present(by_class(tally), tally)
 
 
 def _auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:

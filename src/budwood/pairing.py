@@ -54,23 +54,17 @@ class Answers:
             digest.update("".join(part.ids).encode() + part.targets.tobytes())
         return digest.hexdigest()
 
-    def means(self, metric: str) -> Values:
-        """What each image adds to a metric that is a mean, itself the mean over repeats: float64 [n]."""
-        return np.concatenate(
-            [
-                np.mean([image_values(metric, part.targets, logits, self.several) for logits in part.logits], axis=0)
-                for part in self.parts
-            ]
-        )
 
-    def resampled(self, metric: str) -> tuple[float, Values]:
-        """A metric that is no mean over images, the mean over repeats, and that of every resample: [resamples]."""
-        targets = np.concatenate([part.targets for part in self.parts])
-        made = [
-            resampled_metric(metric, targets, np.concatenate([part.logits[k] for part in self.parts]), self.several)
-            for k in range(self.repeats)
-        ]
-        return float(np.mean([value for value, _ in made])), np.mean([spread for _, spread in made], axis=0)
+@dataclass(frozen=True)
+class Measured:
+    """A metric of one row on n images: its value, the mean over its repeats, and what its tests need: what each image
+    adds, float64 [n], or, where the metric is no mean over images, its bootstrap resamples, float64 [resamples]."""
+
+    value: float
+    n: int
+    repeats: int
+    means: Values | None
+    spread: Values | None
 
 
 def answers_of(name: str, runs: Sequence[Run], split: str) -> Answers:
@@ -92,13 +86,32 @@ def answers_of(name: str, runs: Sequence[Run], split: str) -> Answers:
     return Answers(parts, bool(held[0].sets))
 
 
-def values_of(rows: Sequence[Answers], metric: str) -> tuple[Values, Values | None]:
-    """The figures of rows on the same images: what each image adds, float64 [n, rows], and None; or, for a metric that
-    is no mean over images, the metric, float64 [rows], and its resamples, float64 [resamples, rows]."""
+def measured(rows: Sequence[Answers], metric: str) -> list[Measured]:
+    """A metric of rows that answered the same images."""
     if metric in MEANS:
-        return np.stack([row.means(metric) for row in rows], axis=1), None
-    made = [row.resampled(metric) for row in rows]
-    return np.array([value for value, _ in made]), np.stack([spread for _, spread in made], axis=1)
+        means = [_image_means(row, metric) for row in rows]
+        return [
+            Measured(float(mean.mean()), row.n, row.repeats, mean, None) for row, mean in zip(rows, means, strict=True)
+        ]
+    targets = np.concatenate([part.targets for part in rows[0].parts])
+    repeats = [np.concatenate([part.logits[k] for part in row.parts]) for row in rows for k in range(row.repeats)]
+    values, spread = resampled_metric(metric, targets, repeats, rows[0].several)
+    ends = np.cumsum([row.repeats for row in rows])
+    columns = [slice(end - row.repeats, end) for row, end in zip(rows, ends.tolist(), strict=True)]
+    return [
+        Measured(float(values[own].mean()), row.n, row.repeats, None, spread[:, own].mean(axis=1))
+        for row, own in zip(rows, columns, strict=True)
+    ]
+
+
+def _image_means(row: Answers, metric: str) -> Values:
+    """What each image adds to a metric that is a mean, itself the mean over repeats: float64 [n]."""
+    return np.concatenate(
+        [
+            np.mean([image_values(metric, part.targets, logits, row.several) for logits in part.logits], axis=0)
+            for part in row.parts
+        ]
+    )
 
 
 def refuse_unfinished(runs: Sequence[Run]) -> None:
