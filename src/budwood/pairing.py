@@ -148,12 +148,22 @@ def refuse_unopened(runs: Sequence[Run], allow_looks: bool) -> None:
 def refuse_different(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, Answers], split: str) -> None:
     """Raises `RunError` that says which rows have other classes, data or held-out images than the first, and why."""
     first = next(iter(rows))
-    reasons = [f"{name} {why}" for name in rows if name != first and (why := _other(rows, answers, first, name, split))]
+    reasons = [
+        f"{_called(name, rows[name])} {why}"
+        for name in rows
+        if name != first and (why := _other(rows, answers, first, name, split))
+    ]
     if reasons:
         raise RunError(
-            f"These runs cannot be compared with {first}: {_some(reasons, '; ')}.",
+            f"These runs cannot be compared with {_called(first, rows[first])}: {_some(reasons, '; ')}.",
             "Train them on the same data with the same split: `budwood train` with the same DATA, --val and --test.",
         )
+
+
+def _called(label: str, runs: Sequence[Run]) -> str:
+    """A row's label with the directories of its runs."""
+    names = _some([run.path.name for run in runs])
+    return label if label == names else f"{label} ({names})"
 
 
 def _other(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, Answers], first: str, name: str, split: str) -> str:
