@@ -74,7 +74,9 @@ def test_sign_flips_know_ties_and_are_deterministic() -> None:
     assert np.allclose(p, turned, atol=1e-9), "the order of the rows does not matter"
     far = np.zeros((300, 2))
     far[:, 1] = 1
-    assert sign_flips(far)[0, 1] == pytest.approx(1 / 10_001), "the observed signs count as one vector"
+    assert 0 < sign_flips(far)[0, 1] < 1e-60, "less than a vector can show is bounded, not counted"
+    far[11:] = 0
+    assert 1 / 10_001 <= sign_flips(far)[0, 1] <= 20 / 10_001, "the observed signs count as one vector"
 
 
 def test_a_table_of_many_pairs_can_still_tell_rows_apart() -> None:
