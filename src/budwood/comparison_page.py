@@ -32,7 +32,7 @@ def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
     """A comparison as HTML: `record` is what `Comparison.record()` gives; `title` stands above it."""
     unit = Unit(record["metric"] in LOSSES)
     cells = cells_of(record)
-    rows = [one.row for one in cells]
+    rows = [{**one.row, "name": f"{one.rank}  {one.row['label']}"} for one in cells]
     name = METRICS[record["metric"]]
     html: str = template("comparison.html").render(
         record=record,
@@ -51,7 +51,7 @@ def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
         shares=_importance(rows),
         slices=[Markup(figure) for figure in _slices(rows, name, unit)],
         importance=Markup(importance_chart("Share of variance that each option explains", _importance(rows))),
-        pairs=_pairs(record["pairs"], unit) if len(record["pairs"]) <= PAIRS_SHOWN else [],
+        pairs=_pairs(record["pairs"], unit) if 1 < len(record["pairs"]) <= PAIRS_SHOWN else [],
         tests=sorted({pair["test"] for pair in record["pairs"]}),
         base=in_words(unusual(record["base"])),
     )
@@ -66,7 +66,7 @@ def _dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], unit: Un
         spread = row["spread"]
         dots.append(
             Dot(
-                row["label"],
+                row["name"],
                 row["value"],
                 (spread["low"], spread["high"]) if spread else None,
                 given["value"] if given else None,
@@ -89,7 +89,10 @@ def _planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[st
     return [
         pareto_chart(
             f"{name.capitalize()} against {cost}",
-            [Point(row["label"], float(v), row["value"], row["tied"]) for row, v in zip(known, values, strict=True)],
+            [
+                Point(row["name"], float(value), row["value"], row["name"].partition(" ")[0])
+                for row, value in zip(known, values, strict=True)
+            ],
             cost,
             name,
             unit,
@@ -105,7 +108,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any]) -> lis
     for column, name, unit in (("val_accuracy", "accuracy", Unit()), ("val_loss", "loss (nats)", Unit(loss=True))):
         drawn = [
             Curves(
-                row["label"],
+                row["name"],
                 [
                     [(one["epoch"], one[column]) for one in history if "epoch" in one]
                     for history in curves[row["label"]]

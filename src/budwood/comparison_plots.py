@@ -39,6 +39,7 @@ from budwood.drawing import (
 
 TALL: Final = 380
 LABEL: Final = 24  # columns of a label beside a point
+FEW: Final = 10  # points of which all have their whole name
 NAMED: Final = 6  # curves that have their name at the right, five of them in a colour
 SIDE: Final = 132  # room for those names
 LINE: Final = 13  # height of a small text
@@ -68,12 +69,12 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A row in a plane: its cost, its metric, whether it cannot be told from the best."""
+    """A row in a plane: its cost, its metric, and a short name for where there are many."""
 
     label: str
     cost: float
     metric: Mapping[str, Any]
-    tied: bool = False
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def dots_chart(title: str, rows: Sequence[Dot], x_label: str, unit: Unit) -> str
         parts.extend(_dot_row(row, across, y, unit))
     parts.append(x_title(x_label, floor + 40, left))
     said = "; ".join(f"{visible(row.label)} {_said(row, unit)}" for row in rows)
-    return svg(title, said, "".join(parts), floor + 48)
+    return svg(title, said or "no row", "".join(parts), floor + 48)
 
 
 def importance_chart(title: str, shares: Sequence[tuple[str, float]]) -> str:
@@ -298,7 +299,8 @@ def _placed(best: Sequence[Point], points: Sequence[Point], across: Scale, up: S
     taken += [_Box(min(x, u), min(y, v) - 1, max(x, u), max(y, v) + 1) for (x, y), (u, v) in pairwise(corners)]
     rest = [point for point in points if point not in best]
     for point in [*reversed(best), *sorted(rest, key=lambda one: -abs(at[one][1] - TALL / 2))]:
-        name = shortened(visible(point.label), LABEL)
+        few = point in best or len(points) <= FEW
+        name = shortened(visible(point.label if few else point.short or point.label), LABEL)
         for shift_x, shift_y, anchor in _PLACES:
             x, y = at[point][0] + shift_x, at[point][1] + shift_y
             box = _box(name, x, y, anchor)
@@ -379,7 +381,7 @@ def _legend(rows: Sequence[Dot]) -> Iterator[str]:
     x = 4.0
     marks = [("●", "like the best", "var(--accent)", any(row.tied for row in rows))]
     marks += [("●", "others", "var(--soft)", any(not row.tied and row.metric for row in rows))]
-    marks += [("|", "lowest, highest seed", "var(--ink)", any(row.seeds for row in rows))]
+    marks += [("|", "seeds", "var(--ink)", any(row.seeds for row in rows))]
     marks += [("◆", "published", "var(--second)", any(row.published is not None and row.alike for row in rows))]
     marks += [
         ("◇", "on another split", "var(--second)", any(row.published is not None and not row.alike for row in rows))

@@ -29,8 +29,9 @@ MARK: Final = "*"
 
 @dataclass(frozen=True)
 class Cells:
-    """One row of a table, as it is written."""
+    """One row of a table, as it is written, and its rank in it."""
 
+    rank: int
     row: Mapping[str, Any]
     differs: str
     value: Cell
@@ -54,7 +55,7 @@ def cells_of(record: Mapping[str, Any]) -> list[Cells]:
         value = row["value"]["value"] if row["value"] else None
         return value is None, row["group"], 0.0 if value is None else value if unit.loss else -value
 
-    return [_cells(row, unit) for row in sorted(record["rows"], key=place)]
+    return [_cells(rank, row, unit) for rank, row in enumerate(sorted(record["rows"], key=place), 1)]
 
 
 def present(record: Mapping[str, Any]) -> dict[str, bool]:
@@ -78,16 +79,16 @@ def table_text(record: Mapping[str, Any]) -> str:
     rows, has = cells_of(record), present(record)
     chosen = {
         "row": [_name(cells) for cells in rows],
-        "differs in": [cells.differs or "nothing" for cells in rows] if has["differs"] else None,
-        f"{SPLITS[record['split']]} {METRICS[record['metric']]}": [_joined(cells.value) for cells in rows],
-        "from best": [_joined(cells.from_best) for cells in rows],
-        "p": [_joined(cells.p) for cells in rows],
-        "runs": [_joined(cells.seeds) for cells in rows] if has["seeds"] else None,
+        "differs in": [shortened(cells.differs, LABEL) for cells in rows] if has["differs"] else None,
+        f"{SPLITS[record['split']]} {METRICS[record['metric']]}": [joined(cells.value) for cells in rows],
+        "from best": [joined(cells.from_best) for cells in rows],
+        "p": [joined(cells.p) for cells in rows],
+        "runs": [joined(cells.seeds) for cells in rows] if has["seeds"] else None,
         "training": [cells.train[0] for cells in rows] if has["train"] else None,
-        "test": [_joined(cells.test) for cells in rows] if has["test"] else None,
-        "published": [_joined(cells.published) for cells in rows] if has["published"] else None,
+        "test": [joined(cells.test) for cells in rows] if has["test"] else None,
+        "published": [joined(cells.published) for cells in rows] if has["published"] else None,
         "epoch": [cells.epochs[0] for cells in rows] if has["epochs"] else None,
-        "parameters": [_joined(cells.parameters) for cells in rows],
+        "parameters": [joined(cells.parameters) for cells in rows],
         "mult-adds": [cells.macs[0] for cells in rows],
         "time": [cells.time[0] for cells in rows],
     }
@@ -101,7 +102,8 @@ def _name(cells: Cells) -> str:
     return f"{mark} {shortened(visible(cells.row['label']), LABEL)}"
 
 
-def _joined(cell: Cell) -> str:
+def joined(cell: Cell) -> str:
+    """A cell in one line."""
     return f"{cell[0]} ({cell[1]})" if cell[1] else cell[0]
 
 
@@ -132,9 +134,10 @@ def _legend(record: Mapping[str, Any], has: Mapping[str, bool]) -> list[str]:
     return told
 
 
-def _cells(row: Mapping[str, Any], unit: Unit) -> Cells:
+def _cells(rank: int, row: Mapping[str, Any], unit: Unit) -> Cells:
     gap = row["difference"]
     return Cells(
+        rank=rank,
         row=row,
         differs=in_words(unusual(row["differs"])),
         value=figure(row["value"], unit),

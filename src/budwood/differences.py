@@ -110,5 +110,5 @@ def _word(name: str, value: Any, short: bool) -> str:
         return f"no {name.replace('_', ' ')}"
     if isinstance(value, bool):
         return name.replace("_", " ") if value else f"no {name.replace('_', ' ')}"
-    said = f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    said = f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
     return said if short and name in SAID_ALONE and said != "none" else f"{name.replace('_', ' ')} {said}"

@@ -161,7 +161,7 @@ def power_ticks(low: float, high: float) -> list[float]:
 def power_text(value: float) -> str:
     """A tick of a logarithmic axis as people write it: 0.05, 10⁻⁴, 2·10⁵."""
     power = math.floor(math.log10(value) + 1e-9)
-    if abs(power + 0.5) < 3:
+    if abs(power) < 3:
         return f"{value:.2g}" if value < 1 else f"{value:g}"
     raised, factor = f"10{str(power).translate(_RAISED)}", value / 10.0**power
     return raised if abs(factor - 1) < 1e-9 else f"{factor:.2g}·{raised}"

@@ -313,7 +313,7 @@ def _last_phase(history: History) -> list[Mapping[str, float]]:
 
 
 def _who(outcome: Outcome) -> str:
-    return f"{outcome.label} " if outcome.label else ""
+    return f"{outcome.label}: " if outcome.label else ""
 
 
 def _of(outcomes: Sequence[Outcome]) -> str:

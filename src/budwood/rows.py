@@ -94,7 +94,7 @@ def row_of(
         runs=tuple(str(run.path) for run in runs),
         seeds=len(runs),
         group=group,
-        differs=options if base is None else differing(table, base),
+        differs=options if base is None or not runs else differing(table, base),
         options=options,
         parameters=_parameters(network) if network else None,
         macs=network["macs"] if network else None,
