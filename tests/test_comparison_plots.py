@@ -143,7 +143,15 @@ def test_published_figures_of_another_split_are_hollow() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.05, "0.05"), (1e-4, "10⁻⁴"), (2e5, "2·10⁵"), (1000.0, "10³"), (500.0, "500"), (5e-3, "5·10⁻³"), (1e-3, "10⁻³")],
+    [
+        (0.05, "0.05"),
+        (1e-4, "10⁻⁴"),
+        (2e5, "2·10⁵"),
+        (1000.0, "10³"),
+        (500.0, "500"),
+        (5e-3, "5·10⁻³"),
+        (1e-3, "10⁻³"),
+    ],
 )
 def test_ticks_of_logarithmic_axes(value: float, text: str) -> None:
     assert power_text(value) == text
