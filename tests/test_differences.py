@@ -60,12 +60,6 @@ def test_options_in_words(options: dict[str, Any], long: str, short: str) -> Non
 def test_labels_leave_out_what_is_usual_and_are_all_different() -> None:
     stepped = {"optimizer": "adam", "flip": 0.0, "weight_decay": 0.0}
     options: list[dict[str, Any]] = [stepped, {"flip": 0.0}, {"flip": 0.5}, {"flip": 0.5}, {}]
-        {"optimizer": "adam", "flip": 0.0, "weight_decay": 0.0},
-        {"flip": 0.0},
-        {"flip": 0.5},
-        {"flip": 0.5},
-        {},
-    ]
     assert labels(options, ["a", "b", "c", "d", "e"]) == ["adam", "flip 0", "flip 0.5", "flip 0.5 (2)", "e"]
     long = labels([{"freeze": "x" * 100}], ["a"])[0]
     assert len(long) == 60
