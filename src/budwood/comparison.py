@@ -179,7 +179,7 @@ def compare(
         tuple(dict.fromkeys(_machine(run) for run in done)),
         tuple(ranked),
         tuple(pairs),
-        _findings(entries, answers if split == "val" else {}, ranked, pairs, metric, edges),
+        _findings(entries, answers, ranked, pairs, metric, split, edges),
         {entry.label: [run.history() for run in entry.runs] for entry in entries if entry.runs},
     )
 
@@ -342,10 +342,12 @@ def _findings(
     rows: Sequence[Row],
     pairs: Sequence[Pair],
     metric: str,
+    split: str,
     edges: Mapping[str, Sequence[float]] | None,
 ) -> tuple[ResultFinding, ...]:
+    known = answers if split == "val" else {}
     outcomes = [
-        _outcome(entry, row, metric, answers.get(entry.label)) for entry, row in zip(entries, rows, strict=True)
+        _outcome(entry, row, metric, split, known.get(entry.label)) for entry, row in zip(entries, rows, strict=True)
     ]
     best = _best(rows, 1, metric)
     tried = edges if edges is not None else _edges(rows)
@@ -362,8 +364,8 @@ def _edges(rows: Sequence[Row]) -> dict[str, list[float]]:
     return found
 
 
-def _outcome(entry: Entry, row: Row, metric: str, answers: Answers | None) -> Outcome:
-    scores = [float(value) for run in entry.runs if (value := score_of(run, metric, "val")["value"]) is not None]
+def _outcome(entry: Entry, row: Row, metric: str, split: str, answers: Answers | None) -> Outcome:
+    scores = [float(value) for run in entry.runs if (value := score_of(run, metric, split)["value"]) is not None]
     return replace(
         outcome_of(entry.label, entry.runs, answers),
         options=row.options,

@@ -124,14 +124,18 @@ def _legend(record: Mapping[str, Any], has: Mapping[str, bool]) -> list[str]:
     seeds = "; runs: lowest to highest, standard deviation" if has["seeds"] else ""
     told = [
         f"{MARK} cannot be told from the best. In brackets: {shown}{seeds}.",
-        f"p: {tests}, corrected over all {len(record['pairs']):,} pairs (Holm). Time of training on "
-        f"{'; '.join(record['hardware'])}.",
+        f"p: {tests}{_corrected(record)}. Time of training on {'; '.join(record['hardware'])}.",
     ]
     if has["unlike"]:
         told.append("A figure that is published for another split than ours says little about the difference.")
     if has["groups"]:
         told.append("Rows were scored on different images; each is compared with those on the same images only.")
     return told
+
+
+def _corrected(record: Mapping[str, Any]) -> str:
+    count = len(record["pairs"])
+    return f", corrected over all {count:,} pairs (Holm)" if count > 1 else ""
 
 
 def _cells(rank: int, row: Mapping[str, Any], unit: Unit) -> Cells:

@@ -156,7 +156,7 @@ def refuse_different(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, An
     if reasons:
         raise RunError(
             f"These runs cannot be compared with {_called(first, rows[first])}: {_some(reasons, '; ')}.",
-            "Train them on the same data with the same split: `budwood train` with the same DATA, --val and --test.",
+            "Name runs on one data set with one split: those of `budwood train` with the same DATA, --val and --test.",
         )
 
 

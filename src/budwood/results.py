@@ -207,20 +207,19 @@ def _bounds(name: str) -> set[float]:
 def _too_few(resolution: Resolution) -> list[ResultFinding]:
     if resolution.tied < 2:
         return []
+    alone, corrected = (_difference(size, resolution.loss) for size in (resolution.alone, resolution.corrected))
+    among = "" if resolution.pairs == 1 else f", and of {corrected} among {resolution.pairs:,} pairs"
     needed = ""
     if 0 < resolution.found < resolution.corrected:
         many = resolution.n * (resolution.corrected / resolution.found) ** 2
-        needed = f" To tell all of them apart takes about {_round(many):,} images, if they differ as found."
-    count = _rows(resolution.tied)
-    alone, corrected = (_difference(size, resolution.loss) for size in (resolution.alone, resolution.corrected))
+        needed = f" The largest difference among them would show on about {_round(many):,} images."
     return [
         ResultFinding(
             "R004",
             "note",
-            f"{count} cannot be told from the best: {resolution.n:,} images show a difference of "
-            f"{alone} between two rows, and of {corrected} among "
-            f"{resolution.pairs:,} {'pair' if resolution.pairs == 1 else 'pairs'}.",
-            f"Compare fewer rows, or on more images, and take the cheapest of those at the top.{needed}",
+            f"{_rows(resolution.tied)} cannot be told from the best, that one included: {resolution.n:,} images show a "
+            f"difference of {alone} between two rows{among}.",
+            f"Take the cheapest of them, or compare on more images{'' if not among else ' or fewer rows'}.{needed}",
         )
     ]
 
