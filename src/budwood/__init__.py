@@ -14,11 +14,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from budwood.comparison import Comparison, Entry, Published, compare
     from budwood.dataset import Dataset, scan
-    from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, WeightsError
+    from budwood.errors import (
+        BudwoodError,
+        DataError,
+        RecipeError,
+        RunError,
+        StorageError,
+        StudyError,
+        WeightsError,
+    )
     from budwood.hygiene import Finding, findings
     from budwood.jobs import predict, rehearse, report, resume, test, train
     from budwood.recipe import Recipe
     from budwood.runs import Run, open_run
+    from budwood.studying import study, tune
 
 __version__ = "0.1.0"
 
@@ -35,6 +44,7 @@ _HOMES = {
     "Run": "runs",
     "RunError": "errors",
     "StorageError": "errors",
+    "StudyError": "errors",
     "WeightsError": "errors",
     "compare": "comparison",
     "findings": "hygiene",
@@ -44,8 +54,10 @@ _HOMES = {
     "report": "jobs",
     "resume": "jobs",
     "scan": "dataset",
+    "study": "studying",
     "test": "jobs",
     "train": "jobs",
+    "tune": "studying",
 }
 
 __all__ = [
@@ -61,6 +73,7 @@ __all__ = [
     "Run",
     "RunError",
     "StorageError",
+    "StudyError",
     "WeightsError",
     "compare",
     "findings",
@@ -70,8 +83,10 @@ __all__ = [
     "report",
     "resume",
     "scan",
+    "study",
     "test",
     "train",
+    "tune",
 ]
 
 

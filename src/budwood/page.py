@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -237,6 +238,12 @@ def _phases_in_words(recipe: Mapping[str, Any]) -> str:
 
 def template(name: str) -> Any:
     """A template of a page, with the filters that all pages share."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, compiled once a process: a study renders many reports."""
     loader = PackageLoader("budwood", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -249,7 +256,7 @@ def template(name: str) -> Any:
         "visible": visible,
     }
     environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN, "STAGES_SHOWN": STAGES_SHOWN}
-    return environment.get_template(name)
+    return environment
 
 
 def _command(record: Mapping[str, Any]) -> str:
