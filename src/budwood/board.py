@@ -132,5 +132,5 @@ def window(lines: Sequence[Line]) -> Sequence[Line]:
 def in_words(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -280,7 +280,9 @@ def train(
 def _carrying_out(command: Command) -> Command:
     for option in (
         click.option("--allow-leaks", is_flag=True, help="Train although a given split leaks; every report says so."),
-        click.option("--test", "opens", is_flag=True, help="Open the sealed test split of every row; counts as a look."),
+        click.option(
+            "--test", "opens", is_flag=True, help="Open the sealed test split of every row; counts as a look."
+        ),
         click.option("--time", "limit", metavar="TIME", help="Begin no row or trial after so long, as 90s, 10m, 1.5h."),
         click.option("--storage", metavar="URL", help="Where a search keeps its trials (Optuna's URL). [its folder]"),
         click.option("--ray", metavar="ADDRESS", help="Train on a Ray cluster; local starts one here."),
@@ -295,7 +297,12 @@ def _carrying_out(command: Command) -> Command:
 @click.option("--dry-run", is_flag=True, help="Every row's network, cost and what is shared, measured; train nothing.")
 @click.option("--quick", is_flag=True, help="Put the file's [quick] table over every row, to run in minutes.")
 @click.option(
-    "-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Put a recipe option over every row; repeatable."
+    "-s",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Put a recipe option over every row; repeatable.",
 )
 @_carrying_out
 @_out
@@ -339,9 +346,7 @@ def study(
         print("\n\n".join(study_text.forecast_text(*one) for one in found))
         return
     ways = Ways(count, ray, storage, _limit(limit), opens)
-    made = [
-        carry_out(one, ways=ways, out=out, allow_leaks=allow_leaks, watcher=Board()) for one in studies
-    ]
+    made = [carry_out(one, ways=ways, out=out, allow_leaks=allow_leaks, watcher=Board()) for one in studies]
     if as_json:
         _print_json([study_text.record(*one, out) for one in zip(studies, made, strict=True)])
         return
@@ -378,21 +383,22 @@ def tune(
     """Search for a better recipe; what is given is not searched. Goes on where it was interrupted."""
     from budwood import study_text
     from budwood.board import Board
+    from budwood.studies import tuning_study
     from budwood.studying import Ways
-    from budwood.studying import tune as search
+    from budwood.studying import study as carry_out
 
-    found = search(
-        data,
-        _options(file, settings, _given(options)),
-        trials=trials,
-        sampler=sampler,
-        metric=metric,
+    made = tuning_study(data, _options(file, settings, _given(options)), trials=trials, sampler=sampler, metric=metric)
+    found = carry_out(
+        made,
         ways=Ways(count, ray, storage, _limit(limit), opens),
         out=out,
         allow_leaks=allow_leaks,
         watcher=Board(),
     )
-    _ = found
+    if as_json:
+        _print_json(study_text.record(made, found, out))
+        return
+    print(study_text.in_text(made, found, out))
 
 
 def _place(argument: str) -> tuple[str, str]:

@@ -124,7 +124,9 @@ def _forecast(
     plan = plan_of(row.recipe, classes, shelf.cache)
     kept = plan["prefix"] and not row.recipe.augments
     shares = groups.setdefault(group_of(row.recipe, plan, row.images), len(groups) + 1) if kept else 0
-    runs = len(repeats(study, row.recipe)) * (study.search.trials if study.search and row.label.startswith("search,") else 1)
+    runs = len(repeats(study, row.recipe)) * (
+        study.search.trials if study.search and row.label.startswith("search,") else 1
+    )
     if not isinstance(stock, Stock):
         return Forecast(row.label, plan, runs, shares, None, 0.0, None, None, published, stock)
     key = hash_of([group_of(row.recipe, plan, row.images), row.images.record(), _way(row.recipe, plan)])
@@ -169,7 +171,9 @@ def _measured(recipe: Recipe, stock: Stock, cache: Path, progress: Progress) -> 
     stand in for those that are not here."""
     try:
         with suppress(WeightsError):
-            return jobs.rehearse(stock.data, recipe, cache=cache, progress=progress, found=stock.found, allow_leaks=True)[1]
+            return jobs.rehearse(
+                stock.data, recipe, cache=cache, progress=progress, found=stock.found, allow_leaks=True
+            )[1]
         random = recipe.model_copy(update={"weights": "none"})
         return jobs.rehearse(stock.data, random, cache=cache, progress=progress, found=stock.found, allow_leaks=True)[1]
     except BudwoodError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from budwood.progress import Progress, Silent
 from budwood.works import Bench, Outcome, Shelf, Told, Work, carried_out
 
 
-class WorkerDied(Exception):
+class WorkerDied(Exception):  # noqa: N818 - it is an event
     """The process or machine that carried out a work is gone; the work can be given to another."""
 
 
@@ -142,8 +143,7 @@ def ray_workers(bench: Bench, address: str, count: int | None) -> tuple[list[Han
     """
     if find_spec("ray") is None:
         raise StudyError("--ray: Ray is not installed.", "Install it with: pip install 'budwood[ray]'")
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     bench = Bench(bench.folder.resolve(), bench.cache.resolve(), bench.allow_leaks)
     try:
         if address == "local":

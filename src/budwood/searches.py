@@ -212,8 +212,10 @@ def _choice(where: str, values: Any, when: tuple[tuple[str, tuple[Any, ...]], ..
 def _range(
     where: str, value: Mapping[str, Any], when: tuple[tuple[str, tuple[Any, ...]], ...], wrong: list[str]
 ) -> Axis | None:
-    low, high, step, log = value.get("low"), value.get("high"), value.get("step"), value.get("log", False)
-    numbers = [number for number in (low, high, *([step] if "step" in value else []))]
+    low: Any = value.get("low")
+    high: Any = value.get("high")
+    step, log = value.get("step"), value.get("log", False)
+    numbers = [low, high, *([step] if "step" in value else [])]
     if not all(_is_number(number) for number in numbers) or not isinstance(log, bool):
         wrong.append(f"{where}: expected numbers low and high (and step), log true or false, found {dict(value)!r}")
         return None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from budwood.errors import StudyError
 from budwood.plan import hash_of
-from budwood.searches import Axis, Search, Space, grid_points
+from budwood.searches import Axis, Search, grid_points
 from budwood.studies import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ OPTIONS: Final = "options"  # the attribute of a trial that holds its recipe opt
 OWNER: Final = "owner"  # the attribute that holds the folder of the study that carries it out
 
 
-class Pruned(Exception):
+class Pruned(Exception):  # noqa: N818 - it is no error
     """Training ended as the trial was worse than half of those before it at the same epoch."""
 
 
@@ -64,7 +64,7 @@ class Trials:
         self._asked: set[int] = set()
         self.name = f"{name}-{hash_of([search.record(), metric])[:8]}"
         try:
-            self._study: optuna.Study = optuna.create_study(
+            self._study: Any = optuna.create_study(
                 storage=storage,
                 study_name=self.name,
                 direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
@@ -172,7 +172,7 @@ def _drawn(trial: optuna.Trial, name: str, axis: Axis) -> Any:
     return trial.suggest_float(name, axis.low, axis.high, log=axis.log, step=axis.step)
 
 
-def _sampler(search: Search, number: int, option: str) -> optuna.samplers.BaseSampler:
+def _sampler(search: Search, number: int, option: str) -> Any:
     """A sampler that draws one option of one trial from the search's seed and the trials that are done."""
     optuna = _optuna()
     seed = int(hash_of([search.seed, number, option])[:8], 16)
@@ -181,7 +181,7 @@ def _sampler(search: Search, number: int, option: str) -> optuna.samplers.BaseSa
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _pruner() -> optuna.pruners.BasePruner:
+def _pruner() -> Any:
     return _optuna().pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARMUP)
 
 

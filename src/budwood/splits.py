@@ -44,7 +44,7 @@ def assign_folds(
 ) -> NDArray[np.int8]:
     """The fold of each row, int8 [n] from 0, such that folds are of like size in every class.
 
-    A cluster is in one fold. Those of a class, which is that of most of a cluster's rows, are dealt to the fold that has
+    A cluster is in one fold. Those of a class, which is that of most of a cluster's rows, are dealt to the fold with
     the fewest of the class, and of these to the smallest, large clusters first, else in the order of their places.
     """
     place = _places(ids, groups, cluster)

@@ -1,6 +1,6 @@
 """Study files: a whole table of experiments in one TOML file, read into records, every mistake told at once.
 
-    base, rows, grids, search -> the options of each row -> Row -> Study
+base, rows, grids, search -> the options of each row -> Row -> Study
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from budwood.comparison import Published
 from budwood.errors import RecipeError, StudyError, did_you_mean
 from budwood.plan import hash_of
 from budwood.recipe import Recipe
-from budwood.searches import SAMPLERS, Axis, Search, check_space, space_of
+from budwood.searches import SAMPLERS, Axis, Search, check_space, default_space, space_of
 
 METRICS: Final = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "log_loss")
 LOWER_IS_BETTER: Final = ("log_loss",)
@@ -38,6 +38,7 @@ KEYS: Final = (
 )
 ROW_KEYS: Final = ("label", "published", "refused")
 IMAGE_OPTIONS: Final = ("data", "val", "test", "exclude", "images", "classes")
+LIMITS: Final = ("images", "points", "trials")  # of the quick table, beside `epochs` and recipe options
 GRID_KEYS: Final = ("label", "paired", "published")
 SEARCH_KEYS: Final = ("sampler", "trials", "seed", "space", "base", "best", "worst")
 PUBLISHED_KEYS: Final = ("value", "metric", "split", "note")
@@ -135,9 +136,29 @@ def study_of(table: Mapping[str, Any], where: str, text: str, over: Over | None 
     return study if over is None or over == Over() else _checked(table, where, text, over)
 
 
-def table_text(table: Mapping[str, Any]) -> str:
-    """A table as TOML, everything within its values in one line."""
-    return "".join(f"{name} = {_toml(value)}\n" for name, value in table.items())
+def tuning_study(
+    source: str,
+    options: Mapping[str, Any],
+    *,
+    trials: int = TRIALS,
+    sampler: str = "tpe",
+    metric: str = "accuracy",
+    seed: int = 0,
+) -> Study:
+    """A study of one row, the recipe of `options`, and of a search around it; what is given is not searched."""
+    place = Path(source).name.split(".")[0]
+    search = {"sampler": sampler, "trials": trials, "seed": seed, "space": default_space(options)}
+    table = {
+        "name": f"tune-{place}-{hash_of([dict(options), sampler, metric, seed])[:6]}",
+        "title": f"Search on {place}",
+        "data": source,
+        "metric": metric,
+        "base": dict(options),
+        "rows": [{"label": "as given"}],
+        "search": search,
+    }
+    text = "".join(f"{name} = {_toml(value)}\n" for name, value in table.items())
+    return study_of(table, "tune", text)
 
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:
@@ -157,7 +178,12 @@ def _checked(table: Mapping[str, Any], where: str, text: str, over: Over) -> Stu
     quick = _table(table, "quick", wrong)
     base = {"data": head["data"], **_table(table, "base", wrong)}
     _refuse_unknown(base, (*Recipe.model_fields, *IMAGE_OPTIONS), "base", wrong)
-    _refuse_unknown(quick, (*Recipe.model_fields, "images", "trials"), "quick", wrong)
+    _refuse_unknown(quick, (*Recipe.model_fields, *LIMITS), "quick", wrong)
+    wrong += [
+        f"quick: {name}: expected a whole number from 1, found {quick[name]!r}"
+        for name in (*LIMITS, "epochs")
+        if name in quick and not _is_count(quick[name], 1)
+    ]
     seeds, folds = _repeats(table, wrong)
     own = over.places.get("")
     places = {**over.places, **({head["data"]: own} if own is not None else {})}
@@ -196,8 +222,13 @@ class _Put:
 
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """A row's recipe options with those of the command line; `epochs` of the quick table is a limit."""
-        quick = {name: value for name, value in self.quick.items() if name not in ("images", "trials", "epochs")}
+        quick = {name: value for name, value in self.quick.items() if name not in (*LIMITS, "epochs")}
         return _shortened({**options, **quick, **self.over.settings}, self.quick.get("epochs"))
+
+    def places(self, count: int) -> list[int]:
+        """The rows of a grid that are kept: at most `points` of the quick table, spread evenly."""
+        most = min(self.quick.get("points", count), count)
+        return [number * (count - 1) // max(most - 1, 1) for number in range(most)]
 
     def images(self, images: Images) -> Images:
         """A row's images in the place that was given, no more than the quick table says."""
@@ -252,16 +283,24 @@ def _grid_rows(
             continue
         points = _points(grid, where, wrong)
         published = _published_points(grid, points, metric, where, wrong)
-        lead = f"{grid['label']}: " if isinstance(grid.get("label"), str) else ""
+        told_label = grid.get("label", "")
+        varying = {name for name in _union(points) if len({str(point.get(name)) for point in points}) > 1}
         told: list[str] = []
-        for place, point in enumerate(points):
-            label = lead + _label(point)
+        for place in put.places(len(points)):
+            point = points[place]
+            words = _label({name: value for name, value in point.items() if name in varying})
+            label = ": ".join(filter(None, (str(told_label), words))) or _label(point)
             row = _row(label, point, base, put, f"{where} ({label})", "", told)
             if row is not None:
                 yield replace(row, published=published.get(place))
         wrong += told[:5]
         if len(told) > 5:
             wrong.append(f"{where}: {len(told) - 5} more rows with mistakes")
+
+
+def _union(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options that any row of a grid has."""
+    return list(dict.fromkeys(name for point in points for name in point))
 
 
 def _points(grid: Mapping[str, Any], where: str, wrong: list[str]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """A study carried out: its rows in the order that shares most, whatever was finished left as it is, then compared.
 
-    Study -> scan -> works, grouped by what they share -> outcomes -> the trials of a search -> Comparison
+Study -> scan -> works, grouped by what they share -> outcomes -> the trials of a search -> Comparison
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from budwood.plan import hash_of, plan_of
 from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.runs import Run, found_run, now
-from budwood.searches import default_space
 from budwood.searching import Trial, Trials
-from budwood.studies import LOWER_IS_BETTER, TRIALS, Images, Over, Study, load_study, seeded, study_of, table_text
+from budwood.studies import LOWER_IS_BETTER, TRIALS, Images, Over, Study, load_study, seeded, tuning_study
 from budwood.works import Bench, Outcome, Shelf, Work, id_of
 
 TRIES: Final = 3  # times that a work is given out when those who carry it out die
@@ -116,22 +115,9 @@ def tune(
     It is a study of one row and a search, and goes on where it was interrupted. Raises what `study` raises.
     """
     source = data.source if isinstance(data, Dataset) else str(data)
-    given = dict(options or {})
-    name = f"tune-{Path(source).name.split('.')[0]}-{hash_of([given, sampler, metric, seed])[:6]}"
-    search = {"sampler": sampler, "trials": trials, "seed": seed, "space": default_space(given)}
-    table = {
-        "name": name,
-        "title": f"Search on {Path(source).name}",
-        "data": source,
-        "metric": metric,
-        "base": given,
-        "rows": [{"label": "as given"}],
-        "search": search,
-    }
-    made = study_of(table, "tune", table_text(table))
-    return study(
-        made, data if isinstance(data, Dataset) else None, ways=ways, out=out, allow_leaks=allow_leaks, cache=cache, watcher=watcher
-    )
+    made = tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
+    given = data if isinstance(data, Dataset) else None
+    return study(made, given, ways=ways, out=out, allow_leaks=allow_leaks, cache=cache, watcher=watcher)
 
 
 class _Once:
@@ -417,17 +403,21 @@ class _Studying:
                 continue
             taken |= {work.id: task.label for work in done}
             runs = tuple(found_run(self.bench.folder / work.id) for work in done)
-            problem = task.problem or ("" if runs else "was not trained")
-            entries.append(Entry(task.label, runs, task.published, problem if len(runs) < len(task.works) or not runs else ""))
+            whole = bool(runs) and len(runs) == len(task.works)
+            problem = "" if whole else task.problem or "was not trained to its end"
+            entries.append(Entry(task.label, runs, task.published, problem))
         return _with_extremes(entries, self.study)
 
     def _compared(self) -> Comparison:
-        """The rows side by side; `table.csv` and `report.html` are written. Raises `StudyError` when none was trained."""
-        entries = self._entries()
+        """The rows side by side; `table.csv` is written. Raises `StudyError` when none was trained."""
+        entries, name = self._entries(), self.study.name
         if not any(entry.runs for entry in entries):
             told = "; ".join(dict.fromkeys(entry.problem for entry in entries if entry.problem))
-            raise StudyError(f"{self.study.name}: no row could be trained: {told}.", "Mend what is said, and repeat the command.")
-        return compare(entries, metric=self.study.metric, base=self.study.base, edges=self.study.edges, apart=True)
+            raise StudyError(f"{name}: no row could be trained: {told}.", "Mend what is said, and repeat the command.")
+        made = compare(entries, metric=self.study.metric, base=self.study.base, edges=self.study.edges, apart=True)
+        with guarded(self.bench.folder):
+            write_text(self.bench.folder / "table.csv", made.csv())
+        return made
 
 
 def _tasks(study: Study, bench: Bench, shelf: Shelf) -> list[Task]:
@@ -452,7 +442,9 @@ def _tasks(study: Study, bench: Bench, shelf: Shelf) -> list[Task]:
             tasks.append(Task(row.label, (), row.published, error.message, "failed"))
     if wrong:
         count = "1 row that makes" if len(wrong) == 1 else f"{len(wrong)} rows that make"
-        raise StudyError(f"{study.name} has {count} no network: {' '.join(wrong)}", "`budwood models NAME` shows its stages.")
+        raise StudyError(
+            f"{study.name} has {count} no network: {' '.join(wrong)}", "`budwood models NAME` shows its stages."
+        )
     if first is not None and study.search is None and not any(task.works for task in tasks):
         raise first
     return tasks
