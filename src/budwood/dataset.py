@@ -273,9 +273,8 @@ def limited(data: Dataset, training: int | None, validation: int | None) -> Data
 def folded(data: Dataset, fold: int, folds: int) -> Dataset:
     """The data set whose fold number `fold`, from 0, validates, while the others train; the test split stays.
 
-
-    Copies and the user's groups are in one fold, and classes are spread evenly. Raises `DataError` where there are fewer
-    clusters of images than folds.
+    Copies and the user's groups are in one fold, and classes are spread evenly. Raises `DataError` where there are
+    fewer clusters of images than folds.
     """
     split = data.column("split").copy()
     free = np.flatnonzero(split != SPLITS.index("test"))

@@ -29,8 +29,8 @@ from budwood.works import Shelf, Stock
 class Forecast:
     """What a row would be: its network (None where it is refused), how often it is trained, and its cost.
 
-    `shares` numbers the rows, from 1, that share what is frozen, 0 where nothing is kept; `seconds`, `memory` and `disk`
-    (bytes) are of one training, None where nothing was measured, and `problem` says why.
+    `shares` numbers the rows, from 1, that share what is frozen, 0 where nothing is kept; `seconds`, `memory` and
+    `disk` (bytes) are of one training, None where nothing was measured, and `problem` says why.
     """
 
     label: str

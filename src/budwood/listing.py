@@ -102,7 +102,8 @@ def _list(source: Path, cache: Path, progress: Progress) -> Listing:
             return _list_folder(fetched(str(source), cache, progress), str(source))
         raise DataError(
             f"{source}: no such file or folder.",
-            f"Check the path and quote it if it holds spaces. Data sets by name: {', '.join(sorted({*BUILT_IN, *SOURCES}))}.",
+            "Check the path and quote it if it holds spaces. "
+            f"Data sets by name: {', '.join(sorted({*BUILT_IN, *SOURCES}))}.",
         )
     if source.is_dir():
         return _list_folder(source, source.resolve().name)
