@@ -8,26 +8,18 @@ from typing import Any
 
 from budwood.board import in_words
 from budwood.catalogue import table
-from budwood.comparison import Comparison, Row
+from budwood.comparison import Comparison
+from budwood.comparison_text import table_text
 from budwood.forecasts import Forecast, total_seconds
-from budwood.metrics import LOSSES
 from budwood.studies import Study
+from budwood.studying import headline
 
 
 def in_text(study: Study, comparison: Comparison, out: Path) -> str:
-    """The rows of a study that was carried out, and where everything is."""
-    rows = [("row", f"validation {study.metric}", "published", "seconds", "")]
-    rows += [
-        (row.label, _figure(row, study.metric), _published(row), _seconds(row), _remark(row)) for row in comparison.rows
-    ]
-    folder = out / study.name
-    lines = [study.title, table(rows, right=(1, 2, 3))]
-    if study.changed:
-        lines.append(f"Put over every row: {', '.join(f'{name} = {value}' for name, value in study.changed.items())}.")
-    lines += [f"{finding.code} {finding.severity}: {finding.message}" for finding in comparison.findings]
-    lines.append("* not distinguishable from the best row (paired tests on the same images, Holm's correction)")
-    lines.append(f"Runs, table.csv and report.html: {folder}/")
-    return "\n".join(lines)
+    """The rows of a study that was carried out, what they show, and where everything is."""
+    found = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
+    place = f"Runs, table.csv and report.html: {out / study.name}/"
+    return "\n\n".join([headline(study), table_text(comparison.record()), *found, place])
 
 
 def record(study: Study, comparison: Comparison, out: Path) -> dict[str, Any]:
@@ -102,28 +94,3 @@ def _letter(number: int) -> str:
         number, rest = divmod(number - 1, 26)
         letters = chr(ord("A") + rest) + letters
     return letters
-
-
-def _figure(row: Row, metric: str) -> str:
-    value = row.value
-    if value is None or value["value"] is None:
-        return ""
-    scale, digits = (1, 3) if metric in LOSSES else (100, 1)
-    shown = f"{scale * value['value']:.{digits}f}"
-    if value["low"] is not None and value["high"] is not None:
-        shown += f" ({scale * value['low']:.{digits}f} to {scale * value['high']:.{digits}f}), n = {value['n']:,}"
-    return shown + (" *" if row.tied else "  ")
-
-
-def _published(row: Row) -> str:
-    if row.published is None:
-        return ""
-    return f"{100 * float(row.published['value']):.1f} ({row.published['split']})"
-
-
-def _seconds(row: Row) -> str:
-    return f"{row.seconds:.1f}" if row.seconds is not None else ""
-
-
-def _remark(row: Row) -> str:
-    return row.problem or (f"{row.seeds} runs" if row.seeds > 1 else "")

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from budwood import jobs
 from budwood.board import Line, Unwatched, Watcher
 from budwood.comparison import Comparison, Entry, Published, compare
+from budwood.comparison_page import render_comparison
 from budwood.dataset import Dataset
 from budwood.errors import BudwoodError, RecipeError, StudyError
 from budwood.files import cache_folder, guarded, write_text
@@ -417,6 +418,7 @@ class _Studying:
         made = compare(entries, metric=self.study.metric, base=self.study.base, edges=self.study.edges, apart=True)
         with guarded(self.bench.folder):
             write_text(self.bench.folder / "table.csv", made.csv())
+            write_text(self.bench.folder / "report.html", render_comparison(made.record(), headline(self.study)))
         return made
 
 
@@ -448,6 +450,12 @@ def _tasks(study: Study, bench: Bench, shelf: Shelf) -> list[Task]:
     if first is not None and study.search is None and not any(task.works for task in tasks):
         raise first
     return tasks
+
+
+def headline(study: Study) -> str:
+    """The title of a study, with what was put over every row."""
+    put = ", ".join(f"{name} = {value}" for name, value in study.changed.items())
+    return f"{study.title} (over every row: {put})" if put else study.title
 
 
 def repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
