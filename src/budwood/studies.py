@@ -103,6 +103,11 @@ class Study:
     changed: Mapping[str, Any]
     text: str
 
+    @property
+    def changed_options(self) -> dict[str, Any]:
+        """The recipe options among what was put over every row; `epochs` of the quick table is but a limit."""
+        return {name: value for name, value in self.changed.items() if name not in (*LIMITS, "epochs")}
+
 
 @dataclass(frozen=True)
 class Over:
@@ -500,7 +505,7 @@ def _edges(table: Mapping[str, Any], search: Search | None) -> dict[str, tuple[f
 
 def _label(options: Mapping[str, Any]) -> str:
     """Options in a few words."""
-    return ", ".join(f"{name}={_shown(value)}" for name, value in options.items())
+    return ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in options.items())
 
 
 def _shown(value: Any) -> str:

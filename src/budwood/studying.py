@@ -415,7 +415,8 @@ class _Studying:
         if not any(entry.runs for entry in entries):
             told = "; ".join(dict.fromkeys(entry.problem for entry in entries if entry.problem))
             raise StudyError(f"{name}: no row could be trained: {told}.", "Mend what is said, and repeat the command.")
-        made = compare(entries, metric=self.study.metric, base=self.study.base, edges=self.study.edges, apart=True)
+        base = _base(self.study, [run for entry in entries for run in entry.runs])
+        made = compare(entries, metric=self.study.metric, base=base, edges=self.study.edges, apart=True)
         with guarded(self.bench.folder):
             write_text(self.bench.folder / "table.csv", made.csv())
             write_text(self.bench.folder / "report.html", render_comparison(made.record(), headline(self.study)))
@@ -450,6 +451,12 @@ def _tasks(study: Study, bench: Bench, shelf: Shelf) -> list[Task]:
     if first is not None and study.search is None and not any(task.works for task in tasks):
         raise first
     return tasks
+
+
+def _base(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
+    """The options that rows are told from: the base's, and the network's own size where all rows have it."""
+    sizes = {run.record["recipe"]["size"] for run in runs}
+    return {**({"size": sizes.pop()} if len(sizes) == 1 else {}), **study.base, **study.changed_options}
 
 
 def headline(study: Study) -> str:
