@@ -31,7 +31,7 @@ from budwood.recipe import Recipe
 from budwood.runs import Run, found_run, now
 from budwood.searching import Trial, Trials
 from budwood.studies import LOWER_IS_BETTER, TRIALS, Images, Over, Study, load_study, seeded, tuning_study
-from budwood.works import Bench, Outcome, Shelf, Work, id_of
+from budwood.works import Bench, Outcome, Shelf, Work, digest_of, id_of, known_ids
 
 TRIES: Final = 3  # times that a work is given out when those who carry it out die
 LOCK: Final = "lock"
@@ -157,13 +157,14 @@ class _Studying:
         self.tries: dict[str, int] = {}
         self.seconds: dict[str, list[float]] = {}
         self.values: dict[str, float] = {}
+        self.known = known_ids(bench.folder)
         self.trials: Trials | None = None
         self.changed = threading.Condition()
         self.stopped: BaseException | None = None
 
     def carried_out(self) -> Comparison:
         """All works done that were not, the tests opened where that is asked for, and the rows compared."""
-        self.tasks = _tasks(self.study, self.bench, self.shelf)
+        self.tasks = _tasks(self.study, self.shelf, self.known)
         self._know_finished()
         self._open_search()
         with guarded(self.bench.folder):
@@ -211,7 +212,7 @@ class _Studying:
 
     def _ended_trial(self, trial: Trial) -> Task:
         """A trial that was told already."""
-        task = _trial_task(trial, self.study, self.shelf, self.trials)
+        task = _trial_task(trial, self.study, self.shelf, self.trials, self.known)
         task.state, task.problem = trial.state, task.problem or trial.problem
         if task.works and _is_done(self.bench, task.works[0]):
             task.outcomes[task.works[0].id] = Outcome("done")
@@ -269,7 +270,7 @@ class _Studying:
         """The next work; waits while the only ones left are of groups whose shared part is just being computed."""
         with self.changed:
             while not self.stopped and not self._is_over():
-                place = next((n for n, (_, w) in enumerate(self.waiting) if w.group not in self.warming), None)
+                place = next((n for n, (_, work) in enumerate(self.waiting) if self._is_free(work)), None)
                 taken = self.waiting.pop(place) if place is not None else self._next_trial()
                 if taken is not None:
                     task, work = taken
@@ -284,13 +285,17 @@ class _Studying:
                 self.changed.wait(1.0)
             return None
 
+    def _is_free(self, work: Work) -> bool:
+        """Whether a work can be begun: neither its twin is under way nor what its group shares."""
+        return work.group not in self.warming and all(work.id != other.id for other in self.under_way)
+
     def _next_trial(self) -> tuple[Task, Work] | None:
         """The next trial of the search, once all rows are given out."""
         while self.trials is not None and not self.waiting:
             trial = self.trials.ask()
             if trial is None:
                 return None
-            task = _trial_task(trial, self.study, self.shelf, self.trials)
+            task = _trial_task(trial, self.study, self.shelf, self.trials, self.known)
             self.tasks.append(task)
             if task.works:
                 return task, task.works[0]
@@ -423,7 +428,7 @@ class _Studying:
         return made
 
 
-def _tasks(study: Study, bench: Bench, shelf: Shelf) -> list[Task]:
+def _tasks(study: Study, shelf: Shelf, known: dict[str, str]) -> list[Task]:
     """The rows of a study as tasks. Raises `StudyError` that names every row whose network cannot be made, and
     `DataError` when the images of no row can be used."""
     tasks, wrong = [], []
@@ -434,7 +439,7 @@ def _tasks(study: Study, bench: Bench, shelf: Shelf) -> list[Task]:
             continue
         try:
             works = tuple(
-                _work(row.label, seeded(row.recipe, seed), row.images, fold, study.folds, shelf, bench.cache)
+                _work(row.label, seeded(row.recipe, seed), row.images, fold, study.folds, shelf, known)
                 for seed, fold in repeats(study, row.recipe)
             )
             tasks.append(Task(row.label, works, row.published))
@@ -474,13 +479,19 @@ def repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
 
 
 def _work(
-    label: str, recipe: Recipe, images: Images, fold: int | None, folds: int | None, shelf: Shelf, cache: Path
+    label: str,
+    recipe: Recipe,
+    images: Images,
+    fold: int | None,
+    folds: int | None,
+    shelf: Shelf,
+    known: dict[str, str],
 ) -> Work:
     stock = shelf.stock(images, fold, folds)
-    plan = plan_of(recipe, len(stock.data.classes), cache)
+    plan = plan_of(recipe, len(stock.data.classes), shelf.cache)
     fingerprint = stock.data.fingerprint
     return Work(
-        id_of(label, recipe, images, fingerprint, fold, folds),
+        id_of(label, digest_of(recipe, images, fingerprint, fold, folds), known),
         label,
         recipe,
         images,
@@ -501,13 +512,13 @@ def group_of(recipe: Recipe, plan: Mapping[str, Any], images: Images) -> str:
     return hash_of([pixels, parts, recipe.weights, recipe.own_options, recipe.init, start])
 
 
-def _trial_task(trial: Trial, study: Study, shelf: Shelf, trials: Trials | None) -> Task:
+def _trial_task(trial: Trial, study: Study, shelf: Shelf, trials: Trials | None, known: dict[str, str]) -> Task:
     """A trial as a task of one work, or of none where its options make no recipe."""
     label = f"trial {trial.number}"
     try:
         recipe = Recipe(**trial.options)
         fold = 0 if study.folds is not None else None
-        work = _work(label, recipe, study.searched, fold, study.folds, shelf, shelf.cache)
+        work = _work(label, recipe, study.searched, fold, study.folds, shelf, known)
     except BudwoodError as error:
         return Task(label, (), problem=error.message, trial=trial)
     place = trials.place(trial) if trials is not None else None
@@ -570,8 +581,7 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
-        with guarded(folder):
-            lock.acquire()
+        lock.acquire()
     except Timeout as error:
         raise StudyError(f"{folder}: is being carried out by another process.", "Wait until it is done.") from error
     try:

@@ -26,8 +26,8 @@ Told = Callable[[Sequence[Mapping[str, float]]], None]
 class Work:
     """A recipe, the images it is about, the fold (from 0) that validates, and the trial of a search that it is.
 
-    `id` is the name of its run: it says the same for the same recipe, seed, images and split, so that what is finished
-    is known again. Works of one `group` share what is computed once per image.
+    `id` is the name of its run: the same for the same recipe, seed, images and split, so that what is finished is known
+    again, whatever its row is called by now. Works of one `group` share what is computed once per image.
     """
 
     id: str
@@ -106,13 +106,25 @@ def _key(images: Images) -> str:
     return hash_of([images.data, images.val, images.test, images.exclude])
 
 
-def id_of(label: str, recipe: Recipe, images: Images, fingerprint: str, fold: int | None, folds: int | None) -> str:
-    """The name of a work's run: its label, in letters that a folder may have, and a digest of what decides it."""
-    plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in label.lower())
-    words = "-".join(word for word in plain.split("-") if word)[:40].strip("-")
+def digest_of(recipe: Recipe, images: Images, fingerprint: str, fold: int | None, folds: int | None) -> str:
+    """What decides a work, in ten letters: its recipe with the seed, its images and their split."""
     about = {name: value for name, value in images.record().items() if name != "data"}
     table: dict[str, Any] = recipe.table()
-    return f"{words or 'row'}-{hash_of([sorted(table.items()), about, fingerprint, fold, folds])[:10]}"
+    return hash_of([sorted(table.items()), about, fingerprint, fold, folds])[:10]
+
+
+def known_ids(folder: Path) -> dict[str, str]:
+    """The names of the runs in a study's folder by their digests."""
+    names = [file.parent.name for file in folder.glob("*/run.json")]
+    return {name.rpartition("-")[2]: name for name in names}
+
+
+def id_of(label: str, digest: str, known: dict[str, str]) -> str:
+    """The name of a work's run: that which it has already, else its label, in letters that a folder may have, and its
+    digest."""
+    plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in label.lower())
+    words = "-".join(word for word in plain.split("-") if word)[:40].strip("-")
+    return known.setdefault(digest, f"{words or 'row'}-{digest}")
 
 
 def carried_out(work: Work, bench: Bench, shelf: Shelf, progress: Progress, told: Told | None = None) -> Outcome:
