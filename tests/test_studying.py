@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -502,3 +504,46 @@ def test_no_row_is_begun_once_the_time_is_over(here: Path) -> None:
     started = time.monotonic()
     assert len(bw.study(file).rows) == 3
     assert time.monotonic() - started < 60
+
+
+def test_workers_of_a_ray_cluster_give_the_same_table_and_a_killed_one_is_replaced(here: Path) -> None:
+    pytest.importorskip("ray")
+    from budwood.hands import ray_workers
+
+    file = _file(here, SMALL + ROWS)
+    bw.study(file, out="alone")
+    bw.study(file, out="cluster", ways=Ways(ray="local"))
+    assert _table(here / "cluster/small") == _table(here / "alone/small")
+    recipe = load_study(file).rows[0].recipe
+    assert recipe
+    long = Work("long-1", "long", _for_long(recipe), Images("photos"), scan("photos").fingerprint)
+    bench = Bench(here / "killed", Path(os.environ["BUDWOOD_CACHE"]))
+    (hand,), leave = ray_workers(bench, "local", 1)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(hand.do, long)
+            while not (workers := _ray_workers()) or not (here / "killed").exists():
+                assert not answer.done(), answer.result()
+                time.sleep(0.05)
+            os.kill(workers[0], signal.SIGKILL)
+            with pytest.raises(WorkerDied, match="the worker that trained 'long' is gone"):
+                answer.result(timeout=60)
+        assert hand.do(long).state == "done"
+    finally:
+        hand.close()
+        leave()
+
+
+def _for_long(recipe: bw.Recipe) -> bw.Recipe:
+    """The recipe for long enough to be killed while it trains."""
+    return recipe.model_copy(update={"epochs": 60})
+
+
+def _ray_workers() -> list[int]:
+    """The processes that carry out works for Ray."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(folder.name))
+    return found

@@ -182,7 +182,7 @@ def _sampler(search: Search, number: int, option: str) -> Any:
 
 
 def _pruner() -> Any:
-    return _optuna().pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARMUP)
+    return _optuna().pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARMUP + 1)
 
 
 def _record(trial: optuna.trial.FrozenTrial) -> Trial:
