@@ -18,8 +18,9 @@ import budwood as bw
 from budwood import searching
 from budwood.cli import run
 from budwood.errors import StudyError
+from budwood.searches import Search
 from budwood.searching import Pruned, Trials, reporter
-from budwood.studies import Search, study_of
+from budwood.studies import study_of
 from budwood.studying import Ways
 
 SPACE = {
@@ -47,9 +48,18 @@ def _value(options: Any) -> float:
 
 
 def _carried_out(trials: Trials, most: int = 100) -> list[dict[str, Any]]:
-    drawn = []
+    drawn: list[dict[str, Any]] = []
     while len(drawn) < most and (trial := trials.ask()) is not None:
         trials.tell(trial, "done", _value(trial.options), "")
+        drawn.append(dict(trial.options))
+    return drawn
+
+
+def _carried_out_flat(trials: Trials) -> list[dict[str, Any]]:
+    """Every trial, each as good as the others."""
+    drawn: list[dict[str, Any]] = []
+    while (trial := trials.ask()) is not None:
+        trials.tell(trial, "done", 0.5, "")
         drawn.append(dict(trial.options))
     return drawn
 
@@ -92,11 +102,7 @@ def test_a_grid_has_every_point_once_and_ends(tmp_path: Path) -> None:
     search = _search("grid", 100, {"optimizer": ["adam", "sgd"], "batch": {"low": 8, "high": 24, "step": 8}})
     trials = Trials(search, _url(tmp_path), "s", "accuracy", "here")
     assert trials.most == 6
-    drawn = [
-        trials.tell(trial, "done", 0.5, "") or (trial.options["optimizer"], trial.options["batch"])
-        for trial in iter(trials.ask, None)
-        if trial
-    ]
+    drawn = [(options["optimizer"], options["batch"]) for options in _carried_out_flat(trials)]
     assert drawn == [(name, size) for name in ("adam", "sgd") for size in (8, 16, 24)]
 
 

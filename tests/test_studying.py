@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import budwood as bw
-from budwood import cli, sources, works
+from budwood import cli, jobs, sources, works
 from budwood.board import Board, Line, Unwatched, window
 from budwood.comparison import Comparison
 from budwood.dataset import folded, limited, scan
@@ -104,13 +104,13 @@ def test_what_is_finished_is_not_repeated_and_rows_can_be_added_and_moved(
 ) -> None:
     bw.study(_file(here, SMALL + ROWS))
     trained: list[str] = []
-    train = works.jobs.train
+    train = jobs.train
 
     def noted(*arguments: Any, **options: Any) -> Any:
         trained.append(options["id"])
         return train(*arguments, **options)
 
-    monkeypatch.setattr(works.jobs, "train", noted)
+    monkeypatch.setattr(jobs, "train", noted)
     bw.study(_file(here, SMALL + ROWS))
     assert trained == []
     added = '[[rows]]\nlabel = "new"\nlr = 0.02\n'
@@ -143,14 +143,14 @@ def test_a_row_that_fails_is_recorded_and_the_others_go_on(here: Path, monkeypat
     made = bw.study(_file(here, base + ROWS + missing))
     assert made.rows[3].problem == "weights: nowhere.pth is no file."
     assert _states(here / "runs" / "small") == {"slow": "done", "fast": "done", "wild": "refused", "missing": "failed"}
-    train = works.jobs.train
+    train = jobs.train
 
     def broken(*arguments: Any, **options: Any) -> Any:
         if options["id"].startswith("new"):
             raise ZeroDivisionError("oh")
         return train(*arguments, **options)
 
-    monkeypatch.setattr(works.jobs, "train", broken)
+    monkeypatch.setattr(jobs, "train", broken)
     made = bw.study(_file(here, base + ROWS + '[[rows]]\nlabel = "new"\nlr = 0.5\n'))
     assert made.rows[3].problem == "ZeroDivisionError: oh"
     with pytest.raises(StudyError, match=r"small: no row could be trained: weights: nowhere\.pth is no file"):
@@ -491,7 +491,7 @@ def test_a_storage_error_ends_a_study(here: Path, monkeypatch: pytest.MonkeyPatc
     def full(*arguments: Any, **options: Any) -> Any:
         raise StorageError("no space left on the disk")
 
-    monkeypatch.setattr(works.jobs, "train", full)
+    monkeypatch.setattr(jobs, "train", full)
     with pytest.raises(StorageError, match="no space left"):
         bw.study(_file(here, SMALL + ROWS))
 
