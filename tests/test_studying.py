@@ -534,6 +534,64 @@ def test_workers_of_a_ray_cluster_give_the_same_table_and_a_killed_one_is_replac
         leave()
 
 
+class _GoneError(Exception):
+    """What Ray raises when an actor is gone."""
+
+
+class _Cluster:
+    """What of Ray is used, in this process; the first actor is gone when it is first asked."""
+
+    class exceptions:  # noqa: N801 - as Ray calls it
+        RayActorError = _GoneError
+
+    def __init__(self) -> None:
+        self.actors = 0
+
+    def remote(self, **options: Any) -> Any:
+        cluster = self
+
+        class Remote:
+            def __init__(self, kind: Any) -> None:
+                self.kind = kind
+
+            def options(self, **options: Any) -> Any:
+                return self
+
+            def remote(self, bench: Bench) -> Any:
+                cluster.actors += 1
+                number, worker = cluster.actors, self.kind(bench)
+
+                class Method:
+                    def remote(self, work: Work) -> Any:
+                        return lambda: (_ for _ in ()).throw(_GoneError()) if number == 1 else worker.do(work)
+
+                return type("Handle", (), {"do": Method()})()
+
+        return Remote
+
+    def get(self, answer: Any) -> Any:
+        return answer()
+
+    def kill(self, actor: Any) -> None:
+        self.actors = -1
+
+
+def test_an_actor_that_is_gone_is_replaced(here: Path) -> None:
+    from budwood.hands import Actor
+
+    recipe = load_study(_file(here, SMALL + ROWS)).rows[0].recipe
+    assert recipe
+    work = Work("slow-1", "slow", recipe, Images("photos"), scan("photos").fingerprint)
+    cluster = _Cluster()
+    hand = Actor(cluster, Bench(here / "runs", Path(os.environ["BUDWOOD_CACHE"])), {})
+    with pytest.raises(WorkerDied, match="the worker that trained 'slow' is gone"):
+        hand.do(work)
+    assert hand.do(work).state == "done"
+    assert cluster.actors == 2
+    hand.close()
+    assert cluster.actors == -1
+
+
 def _for_long(recipe: bw.Recipe) -> bw.Recipe:
     """The recipe for long enough to be killed while it trains."""
     return recipe.model_copy(update={"epochs": 60})

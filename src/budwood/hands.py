@@ -150,7 +150,7 @@ def ray_workers(bench: Bench, address: str, count: int | None) -> tuple[list[Han
             ray.init(num_cpus=count or 2, include_dashboard=False, log_to_driver=False, configure_logging=False)
         else:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         raise StudyError(
             f"--ray {address}: no cluster can be reached there ({error}).",
             "Start one with `ray start --head`, or write --ray local.",
