@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+
+from budwood import metrics
+from budwood.predictions import Predictions
+from budwood.recipe import Recipe
+from budwood.runs import Run, save_history, save_record
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 40
@@ -29,6 +36,79 @@ def fill(folder: Path, count: int, *, first: int = 0, hue: int = 0) -> list[Path
     for number, path in enumerate(paths, first):
         picture(1000 * hue + number, hue).save(path)
     return paths
+
+
+def scored_run(
+    folder: Path,
+    labels: NDArray[np.int32],
+    logits: NDArray[np.float32],
+    *,
+    history: Sequence[Mapping[str, float]] = (),
+    ids: Sequence[str] = (),
+    test: tuple[NDArray[np.int32], NDArray[np.float32], int] | None = None,
+    sets: tuple[tuple[int, ...], ...] = (),
+    fingerprint: str = "f" * 64,
+    state: str = "done",
+    seconds: float = 1.0,
+    **recipe: Any,
+) -> Run:
+    """A run that was not trained: it has answered as `logits` say, and `test` holds labels, logits and looks."""
+    classes = tuple(f"class {number}" for number in range(logits.shape[1]))
+
+    def scored(split: str, truth: NDArray[np.int32], said: NDArray[np.float32], names: Sequence[str]) -> dict[str, Any]:
+        ids = tuple(names or (f"{split}{number:05}" for number in range(len(truth))))
+        predictions = Predictions(ids, ids, truth.astype(np.int32), said.astype(np.float32), sets)
+        predictions.save(folder / f"predictions-{split}.parquet")
+        if sets:
+            return metrics.evaluate_several(predictions.targets, predictions.logits, classes)
+        return metrics.evaluate(predictions.labels, predictions.logits, classes)
+
+    folder.mkdir(parents=True)
+    rows = history or [{"epoch": 1.0, "train_loss": 0.5, "train_accuracy": 0.9, "val_loss": 0.5, "val_accuracy": 0.9}]
+    save_history(folder, rows)
+    counts = {split: dict.fromkeys(classes, 100) for split in ("train", "val")}
+    record = {
+        "id": folder.name,
+        "state": state,
+        "recipe": Recipe(**{"optimizer": "adam", **recipe}).table(),
+        "dataset": {
+            "name": "photos",
+            "fingerprint": fingerprint,
+            "classes": list(classes),
+            "several": bool(sets),
+            "split": "made",
+            "counts": {**counts, "test": 100},
+        },
+        "network": {
+            "name": "net",
+            "parameters": {"trainable": 2_562, "frozen": 3_371_008},
+            "macs": 384_000_000,
+            "weights": {"kind": "imagenet", "digest": "d"},
+        },
+        "choices": {"device": "cpu"},
+        "hardware": {"cpu": "a cpu", "cores": 2, "accelerator": "none"},
+        "selected": {"epoch": float(rows[-1]["epoch"])},
+        "timings": {"check": 0.5, "train": seconds, "total": seconds + 0.5},
+        "metrics": {"val": scored("val", labels, logits, ids)},
+        "test": None,
+    }
+    if test:
+        record["test"] = {"looks": test[2], "opened": ["2026"], "metrics": scored("test", test[0], test[1], ())}
+    save_record(folder, record)
+    return Run(folder, record)
+
+
+def answers(
+    truth: NDArray[np.int32], accuracy: float, seed: int, classes: int = 3, hard: float = 0.0
+) -> NDArray[np.float32]:
+    """Logits that call so many images rightly; `hard` of the images are hard for every seed alike."""
+    random = np.random.default_rng(seed)
+    difficulty = np.random.default_rng(0).random(len(truth)) < hard
+    right = (random.random(len(truth)) < accuracy) & ~difficulty
+    called = np.where(right, truth, (truth + random.integers(1, classes, len(truth))) % classes)
+    logits = random.normal(0, 0.3, (len(truth), classes))
+    logits[np.arange(len(truth)), called] += 3
+    return logits.astype(np.float32)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from budwood.drawing import visible
 from budwood.plots import (
     Series,
     counts_chart,
@@ -14,7 +15,6 @@ from budwood.plots import (
     interval_strip,
     line_chart,
     reliability_chart,
-    visible,
 )
 
 HOSTILE = '<b>&"\n\x07🌳'

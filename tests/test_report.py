@@ -15,6 +15,7 @@ import pytest
 from budwood.metrics import evaluate
 from budwood.page import Evidence, Pictures, Shown, recipe_in_words, render_findings, render_run
 from budwood.plots import Series, interval_chart, line_chart, reliability_chart
+from budwood.results import ResultFinding
 
 HOSTILE = '<script>alert("x")</script>\n🌳&amp;.png'
 NETWORK: dict[str, Any] = {
@@ -147,6 +148,16 @@ def test_nothing_is_asked_of_the_network() -> None:
     assert "http" not in html
     assert "@import" not in html
     assert not {"script", "link", "iframe"} & page.tags
+
+
+def test_a_report_shows_findings_about_its_result() -> None:
+    record, evidence = _record()
+    assert "Findings about the result" not in render_run(record, evidence)
+    finding = ResultFinding("R001", "warning", "Far <above>.", "Do less.")
+    shown = Evidence(evidence.history, Pictures(), evidence.confusion, evidence.reliability, [finding.record()])
+    html = render_run(record, shown)
+    assert "Findings about the result" in html
+    assert "Far &lt;above&gt;." in html
 
 
 def test_hostile_names_are_text() -> None:

@@ -12,26 +12,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from budwood.comparison import Comparison, Entry, Published, compare
     from budwood.dataset import Dataset, scan
-    from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, WeightsError
+    from budwood.errors import (
+        BudwoodError,
+        DataError,
+        RecipeError,
+        RunError,
+        StorageError,
+        StudyError,
+        WeightsError,
+    )
     from budwood.hygiene import Finding, findings
     from budwood.jobs import predict, rehearse, report, resume, test, train
     from budwood.recipe import Recipe
     from budwood.runs import Run, open_run
+    from budwood.studying import study, tune
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BudwoodError": "errors",
+    "Comparison": "comparison",
     "DataError": "errors",
     "Dataset": "dataset",
+    "Entry": "comparison",
     "Finding": "hygiene",
+    "Published": "comparison",
     "Recipe": "recipe",
     "RecipeError": "errors",
     "Run": "runs",
     "RunError": "errors",
     "StorageError": "errors",
+    "StudyError": "errors",
     "WeightsError": "errors",
+    "compare": "comparison",
     "findings": "hygiene",
     "open_run": "runs",
     "predict": "jobs",
@@ -39,21 +54,28 @@ _HOMES = {
     "report": "jobs",
     "resume": "jobs",
     "scan": "dataset",
+    "study": "studying",
     "test": "jobs",
     "train": "jobs",
+    "tune": "studying",
 }
 
 __all__ = [
     "BudwoodError",
+    "Comparison",
     "DataError",
     "Dataset",
+    "Entry",
     "Finding",
+    "Published",
     "Recipe",
     "RecipeError",
     "Run",
     "RunError",
     "StorageError",
+    "StudyError",
     "WeightsError",
+    "compare",
     "findings",
     "open_run",
     "predict",
@@ -61,8 +83,10 @@ __all__ = [
     "report",
     "resume",
     "scan",
+    "study",
     "test",
     "train",
+    "tune",
 ]
 
 

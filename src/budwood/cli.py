@@ -49,6 +49,15 @@ class SurgeryCommand(click.Command):
         return [*super().get_params(ctx), *_recipe_flags(of_surgery=True)]
 
 
+class TuneCommand(RecipeCommand):
+    """A command with the recipe's flags, whose --time is its own."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, then the recipe's but for those that it has itself."""
+        own = {parameter.name for parameter in self.params}
+        return [p for p in super().get_params(ctx) if p in self.params or p.name not in own]
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="budwood")
 def app() -> None:
@@ -268,6 +277,143 @@ def train(
     _tell_run(finished, as_json)
 
 
+def _carrying_out(command: Command) -> Command:
+    for option in (
+        click.option("--allow-leaks", is_flag=True, help="Train although a given split leaks; every report says so."),
+        click.option(
+            "--test", "opens", is_flag=True, help="Open the sealed test split of every row; counts as a look."
+        ),
+        click.option("--time", "limit", metavar="TIME", help="Begin no row or trial after so long, as 90s, 10m, 1.5h."),
+        click.option("--storage", metavar="URL", help="Where a search keeps its trials (Optuna's URL). [its folder]"),
+        click.option("--ray", metavar="ADDRESS", help="Train on a Ray cluster; local starts one here."),
+        click.option("--jobs", "count", type=click.IntRange(1), default=1, help="Train in so many processes. [1]"),
+    ):
+        command = option(command)
+    return command
+
+
+@app.command()
+@click.argument("given", metavar="FILE [DATA | NAME=DATA]...", nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Every row's network, cost and what is shared, measured; train nothing.")
+@click.option("--quick", is_flag=True, help="Put the file's [quick] table over every row, to run in minutes.")
+@click.option(
+    "-s",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Put a recipe option over every row; repeatable.",
+)
+@_carrying_out
+@_out
+@_common
+def study(
+    given: tuple[str, ...],
+    dry_run: bool,
+    quick: bool,
+    settings: tuple[str, ...],
+    count: int,
+    ray: str | None,
+    storage: str | None,
+    limit: str | None,
+    opens: bool,
+    allow_leaks: bool,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Carry out a whole table of experiments and compare its rows; what is finished is not repeated."""
+    from budwood import study_text
+    from budwood.board import Board
+    from budwood.files import cache_folder
+    from budwood.forecasts import forecasts
+    from budwood.recipe import parse_settings
+    from budwood.studies import Over, load_study
+    from budwood.studying import Ways
+    from budwood.studying import study as carry_out
+
+    files = [Path(argument) for argument in given if argument.endswith(".toml")]
+    places = dict(_place(argument) for argument in given if not argument.endswith(".toml"))
+    if not files:
+        raise click.UsageError("Missing argument 'FILE': expected a study file (.toml).")
+    over = Over(quick, parse_settings(settings), places)
+    studies = [load_study(file, over) for file in files]
+    if dry_run:
+        found = [(made, forecasts(made, cache_folder(), _progress())) for made in studies]
+        if as_json:
+            _print_json([study_text.forecast_record(*one) for one in found])
+            return
+        print("\n\n".join(study_text.forecast_text(*one) for one in found))
+        return
+    ways = Ways(count, ray, storage, _limit(limit), opens)
+    made = [carry_out(one, ways=ways, out=out, allow_leaks=allow_leaks, watcher=Board()) for one in studies]
+    if as_json:
+        _print_json([study_text.record(*one, out) for one in zip(studies, made, strict=True)])
+        return
+    print("\n\n".join(study_text.in_text(*one, out) for one in zip(studies, made, strict=True)))
+
+
+@app.command(cls=TuneCommand)
+@click.argument("data", metavar="DATA")
+@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="How many recipes are tried.")
+@click.option("--sampler", type=click.Choice(("random", "tpe")), default="tpe", show_default=True)
+@click.option("--metric", default="accuracy", show_default=True, help="What is compared, on validation.")
+@_carrying_out
+@_recipe_sources
+@_out
+@_common
+def tune(
+    data: str,
+    trials: int,
+    sampler: str,
+    metric: str,
+    count: int,
+    ray: str | None,
+    storage: str | None,
+    limit: str | None,
+    opens: bool,
+    allow_leaks: bool,
+    file: Path | None,
+    settings: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Search for a better recipe; what is given is not searched. Goes on where it was interrupted."""
+    from budwood import study_text
+    from budwood.board import Board
+    from budwood.studies import tuning_study
+    from budwood.studying import Ways
+    from budwood.studying import study as carry_out
+
+    made = tuning_study(data, _options(file, settings, _given(options)), trials=trials, sampler=sampler, metric=metric)
+    found = carry_out(
+        made,
+        ways=Ways(count, ray, storage, _limit(limit), opens),
+        out=out,
+        allow_leaks=allow_leaks,
+        watcher=Board(),
+    )
+    if as_json:
+        _print_json(study_text.record(made, found, out))
+        return
+    print(study_text.in_text(made, found, out))
+
+
+def _place(argument: str) -> tuple[str, str]:
+    """DATA, or NAME=DATA, as a pair of the name ("" for the study's own) and the place."""
+    name, separator, place = argument.partition("=")
+    return (name, place) if separator and not Path(argument).exists() else ("", argument)
+
+
+def _limit(text: str | None) -> float | None:
+    """A duration in seconds, as the recipe reads it."""
+    from budwood.recipe import Recipe
+
+    return Recipe(optimizer="adam", time=text).time if text else None
+
+
 @app.command()
 @click.argument("run", metavar="RUN")
 @click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs, those that are done included.")
@@ -354,6 +500,55 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
         _print_json({"report": str(path)})
     else:
         print(path)
+
+
+@app.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--metric", default="accuracy", show_default=True, help="What rows are ranked by; macro_f1, log_loss, ..."
+)
+@click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
+@click.option("--allow-looks", is_flag=True, help="Compare test splits that were opened at different looks.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to a CSV file.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with figures to a file.")
+@_out
+@_common
+def compare(
+    runs: tuple[str, ...],
+    metric: str,
+    split: str,
+    allow_looks: bool,
+    csv: Path | None,
+    html: Path | None,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """One table of runs, or of all in a folder: intervals, paired tests, and which cannot be told from the best."""
+    from budwood import comparison
+    from budwood.comparison_page import render_comparison
+    from budwood.comparison_text import table_text
+    from budwood.files import guarded, write_text
+
+    found = [comparison.runs_in(run, out) for run in runs]
+    progress = _progress()
+    for left_out in (name for _, others in found for name in others):
+        progress.note(f"Left out, as it is not finished: {left_out}.")
+    finished = [run for group, _ in found for run in group]
+    made = comparison.compare(finished, metric=metric, split=split, allow_looks=allow_looks)
+    record = made.record()
+    for path, text in ((csv, made.csv()), (html, render_comparison(record))):
+        if path:
+            with guarded(path):
+                write_text(path, text)
+    if as_json:
+        _print_json(record)
+        return
+    print(table_text(record))
+    for finding in made.findings:
+        print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
+    if html:
+        print(f"\nPage: {html}")
 
 
 @app.command("lr-find", cls=RecipeCommand)

@@ -27,7 +27,7 @@ from budwood.files import cache_folder, parquet_bytes, write_bytes
 from budwood.images import THUMB, BadImage, ImageFacts
 from budwood.listing import SPLITS, Listing, list_files, names_in
 from budwood.progress import Progress, Silent
-from budwood.splits import assign_splits
+from budwood.splits import assign_folds, assign_splits, drawn
 
 Sets = tuple[tuple[int, ...], ...]  # of classes, by their number; none where an image has one label
 
@@ -252,6 +252,57 @@ def dataset_of(
         split_source,
         _fingerprint(classes, sets, table),
         sets,
+    )
+
+
+def limited(data: Dataset, training: int | None, validation: int | None) -> Dataset:
+    """The data set of which at most so many images train and validate; each class keeps its share.
+
+    The others stay in the table, unused, so that the fingerprint, which names contents and splits, is the same.
+    """
+    used, split = data.column("used").copy(), data.column("split")
+    ids, labels = data.table["id"].to_pylist(), data.column("label")
+    for name, count in (("train", training), ("val", validation)):
+        if count is not None:
+            rows = np.flatnonzero((split == SPLITS.index(name)) & used)
+            used[rows] = drawn([ids[row] for row in rows.tolist()], labels[rows], count)
+    column = data.table.schema.get_field_index("used")
+    return replace(data, table=data.table.set_column(column, "used", pa.array(used, pa.bool_())))
+
+
+def folded(data: Dataset, fold: int, folds: int) -> Dataset:
+    """The data set whose fold number `fold`, from 0, validates, while the others train; the test split stays.
+
+    Copies and the user's groups are in one fold, and classes are spread evenly. Raises `DataError` where there are
+    fewer clusters of images than folds.
+    """
+    split = data.column("split").copy()
+    free = np.flatnonzero(split != SPLITS.index("test"))
+    ids, groups = data.table["id"].to_pylist(), data.table["group"].to_pylist()
+    cluster, labels = data.column("cluster"), data.column("label")
+    if len(np.unique(cluster[free])) < folds:
+        raise DataError(f"{data.root}: has too few different images for {folds} folds.", "Ask for fewer folds.")
+    chosen = assign_folds(
+        [ids[row] for row in free.tolist()],
+        labels[free],
+        [groups[row] for row in free.tolist()],
+        cluster[free],
+        folds,
+    )
+    split[free] = np.where(chosen == fold, SPLITS.index("val"), SPLITS.index("train"))
+    columns = {
+        "split": pa.array(split, pa.int8()),
+        "given": pa.array(data.column("given") & (split == SPLITS.index("test")), pa.bool_()),
+        "used": pa.array(_used(codes(data.table["id"]), labels, split), pa.bool_()),
+    }
+    table = data.table
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return replace(
+        data,
+        table=table,
+        split_source=f"fold {fold + 1} of {folds}",
+        fingerprint=_fingerprint(data.classes, data.sets, table),
     )
 
 

@@ -6,6 +6,7 @@
     │   └── DivergedError  a loss that is no longer a number
     ├── WeightsError   weights that are missing or do not fit
     ├── RunError       a run directory that is missing, incomplete or of another version
+    ├── StudyError     a study file with mistakes, or a study of which nothing could be trained
     └── StorageError   no space, no permission
 
 A message says where, what was expected and what was found; the hint says what to do.
@@ -55,6 +56,12 @@ class RunError(BudwoodError):
     """A run directory is missing, incomplete or cannot do what was asked."""
 
     code = "run"
+
+
+class StudyError(BudwoodError):
+    """A study file has mistakes, or nothing of a study could be trained."""
+
+    code = "study"
 
 
 class StorageError(BudwoodError):

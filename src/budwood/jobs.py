@@ -39,6 +39,8 @@ from budwood.prepare import Prepared, prepared, same_weights
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
 from budwood.rehearsal import Rehearsal, rehearsed
+from budwood.results import run_findings
+from budwood.rows import outcome_of
 from budwood.runs import (
     CHECKPOINT,
     Run,
@@ -55,7 +57,7 @@ from budwood.runs import (
 )
 from budwood.schedule import best_epoch
 from budwood.tracking import refuse_unknown_trackers, tracked
-from budwood.training import Task, has_checkpoint, rate_search, trained
+from budwood.training import Task, Told, has_checkpoint, rate_search, trained
 from budwood.weights import Weights, file_weights
 
 if TYPE_CHECKING:
@@ -97,17 +99,22 @@ def train(
     progress: Progress | None = None,
     track: Sequence[str] = (),
     spent: float = 0.0,
+    id: str | None = None,
+    found: tuple[hygiene.Finding, ...] | None = None,
+    told: Told | None = None,
 ) -> Run:
     """Train a classifier and keep it, with its evidence, as a new run under `out`.
 
     Raises `DataError` when the given split leaks (unless `allow_leaks`) or a split is empty, `WeightsError` when the
     weights are missing, `StorageError` when `out` cannot be written. A run that fails leaves nothing behind, unless it
     came far enough to be resumed. `track` names tools that are told of every epoch: tensorboard, mlflow. `spent` is how
-    many seconds of the recipe's `time` have gone already, in scanning.
+    many seconds of the recipe's `time` have gone already, in scanning. `id` names the run (None: a new name), `found`
+    are the data's findings where they are known already, and `told` gets the history after every epoch; what it raises
+    ends the training.
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
-    ready = prepared(data, recipe, Path(out), allow_leaks, cache, progress)
+    ready = prepared(data, recipe, Path(out), allow_leaks, cache, progress, found)
     recipe, plan, weights, found = ready.recipe, ready.plan, ready.weights, ready.findings
     sealed = data.sealed()
     clock.lap("check")
@@ -115,7 +122,7 @@ def train(
     versions = environment()
     record = {
         "budwood": versions["budwood"],
-        "id": new_id(recipe.model),
+        "id": id or new_id(recipe.model),
         "state": "running",
         "created": now(),
         "resumed": [],
@@ -140,7 +147,7 @@ def train(
         save_record(draft, record)
     run = Run(Path(out) / str(record["id"]), record)
     try:
-        return _carried_out(run, recipe, plan, weights, cache, progress, clock)
+        return _carried_out(run, recipe, plan, weights, cache, progress, clock, told)
     except BaseException:
         if not has_checkpoint(run.path / CHECKPOINT) and found_run(run.path).record["state"] != "done":
             shutil.rmtree(run.path, ignore_errors=True)
@@ -155,11 +162,13 @@ def resume(
     lr: float | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    told: Told | None = None,
 ) -> Run:
     """Go on with a run whose training was interrupted, or train a finished one for more epochs.
 
     On a CPU the result has the bits of one that was never interrupted. `epochs` counts all, those that are done
     included (of the last phase, where there are phases); schedules that depend on their number are drawn anew over all.
+    `told` gets the history after every epoch.
     Raises `RunError` when there is nothing to go on with, or another process trains the run.
     """
     run = found_run(run) if not isinstance(run, Run) else run
@@ -177,7 +186,7 @@ def resume(
         save_record(run.path, record)
         write_text(run.path / "recipe.toml", recipe.toml())
     try:
-        return _carried_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock)
+        return _carried_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock, told)
     except BaseException:
         if run.record["state"] == "done" and _changed(run) == weighed:
             with guarded(run.path):  # what was finished stays so
@@ -187,17 +196,29 @@ def resume(
 
 
 def _carried_out(
-    run: Run, recipe: Recipe, plan: Plan, weights: Weights, cache: Path, progress: Progress, clock: _Clock
+    run: Run,
+    recipe: Recipe,
+    plan: Plan,
+    weights: Weights,
+    cache: Path,
+    progress: Progress,
+    clock: _Clock,
+    listener: Told | None = None,
 ) -> Run:
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
     training, validation = data.samples("train"), data.samples("val")
     with locked(run.path), tracked(run.record["track"], run.path, run.record, progress) as tell:
 
-        def told(history: Sequence[Mapping[str, float]]) -> None:
+        def kept(history: Sequence[Mapping[str, float]]) -> None:
             with guarded(run.path):
                 save_history(run.path, history)
             tell(history)
+
+        def told(history: Sequence[Mapping[str, float]]) -> None:
+            kept(history)
+            if listener:
+                listener(history)
 
         task = Task(
             recipe,
@@ -235,7 +256,7 @@ def _carried_out(
         }
         record.pop("problem", None)
         with guarded(run.path):
-            told(made.history)
+            kept(made.history)
             (run.path / "predictions-test.parquet").unlink(missing_ok=True)
             _save_weights(run.path / "weights.safetensors", made.state)
             predictions.save(run.path / "predictions-val.parquet")
@@ -330,13 +351,14 @@ def rehearse(
     allow_leaks: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
+    found: tuple[hygiene.Finding, ...] | None = None,
 ) -> tuple[Recipe, Rehearsal]:
     """The recipe as it would be carried out, and what it will cost, measured on a sample; no run is made.
 
-    Raises what `train` raises before it trains.
+    `found` are the data's findings where they are known already. Raises what `train` raises before it trains.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    ready = prepared(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress)
+    ready = prepared(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
     with guarded(cache):
         return ready.recipe, rehearsed(_task(ready, len(data.classes), cache), progress)
 
@@ -475,6 +497,7 @@ def _rendered(run: Run) -> str:
         reliability=metrics.reliability_several(predictions.targets, predictions.logits)
         if several
         else metrics.reliability(predictions.labels, predictions.logits),
+        results=[finding.record() for finding in run_findings(outcome_of("", [run]))],
     )
     return render_run(run.record, evidence)
 

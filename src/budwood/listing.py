@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from budwood.archives import extracted, is_archive
 from budwood.errors import DataError, did_you_mean
 from budwood.progress import Progress
+from budwood.sources import SOURCES, fetched, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,6 +84,12 @@ def list_files(source: Path, cache: Path, progress: Progress, exclude: Sequence[
     return _without(listing, exclude) if exclude else listing
 
 
+def is_there(source: str, cache: Path) -> bool:
+    """Whether images can be read without fetching them first: from a path, a built-in data set, or the cache."""
+    path = Path(source).expanduser()
+    return path.exists() or source in BUILT_IN or (source in SOURCES and place_of(source, cache).is_dir())
+
+
 def _named(source: Path) -> str:
     return str(source.resolve()) if source.exists() else str(source)
 
@@ -91,9 +98,12 @@ def _list(source: Path, cache: Path, progress: Progress) -> Listing:
     if not source.exists():
         if str(source) in BUILT_IN:
             return BUILT_IN[str(source)]()
+        if str(source) in SOURCES:
+            return _list_folder(fetched(str(source), cache, progress), str(source))
         raise DataError(
             f"{source}: no such file or folder.",
-            f"Check the path and quote it if it holds spaces. Built-in data sets: {', '.join(sorted(BUILT_IN))}.",
+            "Check the path and quote it if it holds spaces. "
+            f"Data sets by name: {', '.join(sorted({*BUILT_IN, *SOURCES}))}.",
         )
     if source.is_dir():
         return _list_folder(source, source.resolve().name)

@@ -6,7 +6,7 @@ intervals of 1,000 bootstrap resamples of the images (Efron 1979) with a fixed s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 Z: Final = 1.959963984540054
 RESAMPLES: Final = 1000
 PART: Final = 50  # resamples that are weighed at a time
+NAMES: Final = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")  # that evaluate gives
+NAMES_SEVERAL: Final = ("accuracy", "macro_f1", "mean_average_precision", "log_loss")  # that evaluate_several gives
+MEANS: Final = ("accuracy", "log_loss")  # those that are means over images
+LOSSES: Final = ("log_loss",)  # those of which less is better
 Metric = dict[str, float | int | None]
+Values = NDArray[np.float64]
 
 
 def evaluate(labels: NDArray[np.int32], logits: NDArray[np.float32], classes: tuple[str, ...]) -> dict[str, Any]:
@@ -52,6 +57,58 @@ def score(name: str, labels: NDArray[np.int32], logits: NDArray[np.float32]) -> 
     return float(_over_present(values, tally))
 
 
+def image_values(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> Values:
+    """What each image adds to a metric that is a mean: whether it is right (0 or 1), or its loss in nats: float64 [n].
+
+    `targets` bool [n, classes], logits float32 [n, classes]. Where images have several labels, right means every class.
+    """
+    if name == "log_loss":
+        if several:
+            return binary_cross_entropy(targets, logits)
+        return cross_entropy(targets.argmax(axis=1).astype(np.int32), logits)
+    if several:
+        return np.asarray(((logits > 0) == targets).all(axis=1), np.float64)
+    return np.asarray(targets[np.arange(len(targets)), logits.argmax(axis=1)], np.float64)
+
+
+def resampled_metric(
+    name: str, targets: NDArray[np.bool_], answers: Sequence[NDArray[np.float32]], several: bool
+) -> tuple[Values, Values]:
+    """A metric that is no mean over images, for the logits of several networks on the same images: float64 [networks];
+    and the same for every bootstrap resample of `image_weights`: float64 [resamples, networks].
+
+    All networks share the resamples, so that their differences are paired.
+    """
+    if name == "mean_average_precision":
+        support = np.concatenate([part @ targets for part in image_weights(len(targets))])
+        whole, spread = _summed([targets, targets, targets]), _Tally(support, support, support)
+        made = [_average_precision(targets, logits) for logits in answers]
+        values = [float(_over_present(precision, whole)) for precision, _ in made]
+        return np.array(values), np.stack([_over_present(np.nan_to_num(drawn), spread) for _, drawn in made], axis=1)
+    counts = [_counts(targets, logits, several) for logits in answers]
+    stacked = [np.concatenate(count, axis=1).astype(np.float32) for count in counts]  # counts are exact in float32
+    by_class = _recall if name == "balanced_accuracy" else _f1
+    drawn = [
+        [_mean_of(np.split((weights @ one).astype(np.int64), 3, axis=1), by_class) for one in stacked]
+        for part in image_weights(len(targets))
+        for weights in [part.astype(np.float32)]
+    ]
+    values = [float(_mean_of([part.sum(axis=0) for part in count], by_class)) for count in counts]
+    return np.array(values), np.concatenate([np.stack(part, axis=1) for part in drawn])
+
+
+def _counts(targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> list[NDArray[np.bool_]]:
+    """What is called rightly, is, and is called, for each image and class: bool [n, classes] each."""
+    classes = np.arange(logits.shape[1])
+    called = np.asarray(logits > 0) if several else np.asarray(logits.argmax(axis=1)[:, None] == classes)
+    return [targets & called, targets, called]
+
+
+def _mean_of(counts: Sequence[NDArray[np.int64]], by_class: Callable[[_Tally], Values]) -> Values:
+    tally = _Tally(*counts)
+    return _over_present(by_class(tally), tally)
+
+
 def _auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:
     """The share of pairs of a positive and a negative that are in the right order; one half where there is no pair."""
     _, rank, count = np.unique(chance, return_inverse=True, return_counts=True)
@@ -74,7 +131,7 @@ def evaluate_several(
     called, n = logits > 0, len(targets)
     counts = [targets & called, targets, called]
     tally = _summed(counts)
-    spread = _Tally(*(np.concatenate([part @ count for part in _image_weights(n)]) for count in counts))
+    spread = _Tally(*(np.concatenate([part @ count for part in image_weights(n)]) for count in counts))
     precision, precisions = _average_precision(targets, logits)
     per_class = {
         name: {
@@ -110,7 +167,7 @@ def _summed(counts: Sequence[NDArray[np.bool_]]) -> _Tally:
     return _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
 
 
-def _image_weights(n: int) -> Iterator[NDArray[np.int64]]:
+def image_weights(n: int) -> Iterator[NDArray[np.int64]]:
     """How often each image is in each of RESAMPLES bootstrap samples, always the same, in parts: int64 [.., n]."""
     random = np.random.default_rng(0)
     for start in range(0, RESAMPLES, PART):
@@ -136,7 +193,7 @@ def _average_precision(
         return np.stack(values, axis=1)
 
     whole = weighed(np.ones((1, len(targets)), np.int64))[0]
-    return whole, np.concatenate([weighed(part) for part in _image_weights(len(targets))])
+    return whole, np.concatenate([weighed(part) for part in image_weights(len(targets))])
 
 
 def share(count: int, n: int) -> Metric:

@@ -6,12 +6,14 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from budwood.plots import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart, visible
+from budwood.drawing import visible
+from budwood.plots import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart
 from budwood.recipe import neutral
 
 FILES_SHOWN: Final = 12
@@ -83,12 +85,14 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins."""
+    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins, and findings
+    about the result."""
 
     history: Sequence[Mapping[str, float]]
     pictures: Pictures
     confusion: Sequence[Sequence[int]]
     reliability: Sequence[Mapping[str, Any]]
+    results: Sequence[Mapping[str, Any]] = ()
 
 
 def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
@@ -96,9 +100,10 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
     classes, val = record["dataset"]["classes"], record["metrics"]["val"]
     several = bool(record["dataset"].get("several"))
     weakest = _weakest_first(val["per_class"])
-    html: str = _template("report.html").render(
+    html: str = template("report.html").render(
         record=record,
         pictures=evidence.pictures,
+        results=evidence.results,
         words=recipe_in_words(record),
         neutral=neutral(record["recipe"]),
         val_strip=Markup(interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),
@@ -127,7 +132,7 @@ def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
     `about` has name, source, fingerprint, split, classes, several, counts, n and findings.
     """
     chart = Markup(_counts_chart(about["counts"], about["classes"]))
-    html: str = _template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
+    html: str = template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
     return html
 
 
@@ -139,7 +144,7 @@ def render_rates(
     chart = line_chart(
         "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
     )
-    html: str = _template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
+    html: str = template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
     return html
 
 
@@ -231,7 +236,14 @@ def _phases_in_words(recipe: Mapping[str, Any]) -> str:
     return f" of batches of {recipe['batch']}: {', then '.join(told)}"
 
 
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """A template of a page, with the filters that all pages share."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, compiled once a process: a study renders many reports."""
     loader = PackageLoader("budwood", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -244,7 +256,7 @@ def _template(name: str) -> Any:
         "visible": visible,
     }
     environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN, "STAGES_SHOWN": STAGES_SHOWN}
-    return environment.get_template(name)
+    return environment
 
 
 def _command(record: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from budwood.predictions import Predictions
 
 SIDE: Final = 132
 GALLERY: Final = 12
+THUMBNAILS: Final = 1024  # that are remembered
 
 
 def run_pictures(record: Mapping[str, Any], predictions: Predictions) -> Pictures:
@@ -50,6 +52,15 @@ def finding_thumbnails(root: Path, findings: Sequence[Mapping[str, Any]]) -> dic
 
 def thumbnail(path: Path) -> str | None:
     """A picture of at most SIDE x SIDE pixels as a data URI, or None when the file cannot be decoded."""
+    try:
+        return _thumbnail(path, path.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(THUMBNAILS)
+def _thumbnail(path: Path, changed: int) -> str | None:
+    """The picture of a file as it was last changed: the rows of a study show many of the same images."""
     try:
         image = decode(read_bytes(path))
     except BadImage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ def plan_of(recipe: Recipe, classes: int, cache: Path) -> Plan:
     return plan
 
 
+@cache
 def toolchain() -> str:
     """The versions that networks and exported graphs depend on."""
     return hash_of([version(name) for name in LIBRARIES])[:8]

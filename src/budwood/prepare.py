@@ -35,8 +35,17 @@ class Prepared:
     validation: Samples
 
 
-def prepared(data: Dataset, recipe: Recipe, out: Path, allow_leaks: bool, cache: Path, progress: Progress) -> Prepared:
-    """All that is decided and checked before anything is trained."""
+def prepared(
+    data: Dataset,
+    recipe: Recipe,
+    out: Path,
+    allow_leaks: bool,
+    cache: Path,
+    progress: Progress,
+    found: tuple[hygiene.Finding, ...] | None = None,
+) -> Prepared:
+    """All that is decided and checked before anything is trained; `found` are the data's findings, where they are
+    known already."""
     fitting = for_labels(recipe, bool(data.sets))
     if fitting.optimizer != recipe.optimizer:
         progress.note(
@@ -45,7 +54,7 @@ def prepared(data: Dataset, recipe: Recipe, out: Path, allow_leaks: bool, cache:
     recipe = fitting
     plan = plan_of(recipe, len(data.classes), cache)
     _refuse_views_of_nothing(recipe, plan, len(data.classes), cache)
-    found = hygiene.findings(data)
+    found = hygiene.findings(data) if found is None else found
     sealed = data.sealed()
     training, validation = sealed.samples("train"), sealed.samples("val")
     weights, seen = weights_of(recipe, plan, out, cache, progress)

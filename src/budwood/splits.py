@@ -39,6 +39,56 @@ def assign_splits(
     return _follow_given(np.where(free, drawn, given).astype(np.int8), cluster, given)
 
 
+def assign_folds(
+    ids: Sequence[str], labels: NDArray[np.int32], groups: Sequence[str], cluster: NDArray[np.int64], folds: int
+) -> NDArray[np.int8]:
+    """The fold of each row, int8 [n] from 0, such that folds are of like size in every class.
+
+    A cluster is in one fold. Those of a class, which is that of most of a cluster's rows, are dealt to the fold with
+    the fewest of the class, and of these to the smallest, large clusters first, else in the order of their places.
+    """
+    place = _places(ids, groups, cluster)
+    heads, inverse, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
+    votes = np.zeros((len(heads), int(labels.max()) + 1), np.int64)
+    np.add.at(votes, (inverse, labels), 1)
+    first = np.full(len(heads), 2.0)
+    np.minimum.at(first, inverse, place)
+    of_class = np.zeros((votes.shape[1], folds), np.int64)
+    whole = np.zeros(folds, np.int64)
+    chosen = np.empty(len(heads), np.int8)
+    for head in np.lexsort((first, -sizes)).tolist():
+        label = int(votes[head].argmax())
+        fold = int(np.lexsort((whole, of_class[label]))[0])
+        chosen[head] = fold
+        of_class[:, fold] += votes[head]
+        whole[fold] += sizes[head]
+    return np.asarray(chosen[inverse], np.int8)
+
+
+def drawn(ids: Sequence[str], labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
+    """Which of some rows are in a sample of `count`, bool [n]: by content, each class with the share that it has.
+
+    What rounding leaves over goes to the classes with the largest remainders, but no class goes without an image while
+    there are as many images as classes. The sample of a smaller count lies within that of a larger one, but for
+    rounding.
+    """
+    if len(ids) <= count:
+        return np.ones(len(ids), bool)
+    classes, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    shares = sizes * (count / len(ids))
+    least = 1 if count >= len(classes) else 0
+    wanted = np.maximum(np.floor(shares).astype(np.int64), least)
+    for label in np.argsort(wanted - shares, kind="stable").tolist():
+        wanted[label] += wanted.sum() < count
+    while wanted.sum() > count:
+        wanted[int(wanted.argmax())] -= 1
+    order = np.lexsort((np.asarray(ids), inverse))
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    rank = np.empty(len(ids), np.int64)
+    rank[order] = np.arange(len(ids)) - np.repeat(starts, sizes)
+    return np.asarray(rank < wanted[inverse])
+
+
 def _follow_given(split: NDArray[np.int8], cluster: NDArray[np.int64], given: NDArray[np.int8]) -> NDArray[np.int8]:
     """Rows without a given split, and rows drawn for validation, stay beside their cluster's given val or test."""
     fixed = np.flatnonzero(given > 0)

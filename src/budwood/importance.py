@@ -1,0 +1,71 @@
+"""How much each option of a table or a search matters for its metric: plain records in, shares of variance out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+Record = tuple[Mapping[str, Any], float]  # the options of a trial and its metric
+
+LEVELS: Final = 6  # different numbers of an option that are levels of their own; more are put into quarters
+QUARTERS: Final = 4
+LEAST: Final = 6  # records that shares of variance can be told from
+
+
+@dataclass(frozen=True)
+class Importance:
+    """One option, the share of the metric's variance (0 to 1) that its levels explain, and how many levels it has."""
+
+    option: str
+    share: float
+    levels: int
+
+
+def importance(records: Sequence[Record]) -> list[Importance]:
+    """The share of variance that each option explains alone, the largest first; empty for fewer than 6 records.
+
+    The variance between the option's levels over the whole, less what as many random levels would explain (epsilon
+    squared, Kelley 1935). Numbers with more than 6 values are put into quarters of equal size; where an option is not
+    used it has a level of its own. Shares of options that work together, or that a search varied together, overlap, so
+    they need not add up to one.
+    """
+    if len(records) < LEAST:
+        return []
+    scores = np.array([score for _, score in records], np.float64)
+    names = dict.fromkeys(name for options, _ in records for name in options)
+    levels = {name: _levels([options.get(name, _Unused) for options, _ in records]) for name in names}
+    found = [
+        Importance(name, _explained(codes, scores), int(codes.max()) + 1)
+        for name, codes in levels.items()
+        if 1 < int(codes.max()) + 1 < len(records)
+    ]
+    return sorted(found, key=lambda one: -one.share)
+
+
+class _Unused:
+    """Stands for an option that a record does not have."""
+
+
+def _levels(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """The number of each value's level."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(set(numbers)) > LEVELS:
+        bounds = np.quantile(numbers, np.arange(1, QUARTERS) / QUARTERS)
+        named = [str(np.searchsorted(bounds, v)) if isinstance(v, int | float) else repr(v) for v in values]
+    else:
+        named = [repr(value) for value in values]
+    return np.unique(named, return_inverse=True)[1]
+
+
+def _explained(codes: np.ndarray[Any, np.dtype[np.intp]], scores: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    whole = float(((scores - scores.mean()) ** 2).sum())
+    if whole <= 0:
+        return 0.0
+    counts = np.bincount(codes)
+    means = np.bincount(codes, weights=scores) / counts
+    within = float(((scores - means[codes]) ** 2).sum())
+    mean_square = within / (len(scores) - len(counts))
+    return max(0.0, (whole - within - (len(counts) - 1) * mean_square) / whole)
