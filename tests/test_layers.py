@@ -18,6 +18,7 @@ ORDER = [
     "progress",
     "board",
     "recipe",
+    "early",
     "images",
     "archives",
     "sources",
