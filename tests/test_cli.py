@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from budwood.cli import look_text, main, metric_text, run
+from budwood.cli import main, run
+from budwood.told import look_text, metric_text
 from conftest import fill, picture
 
 FAST = ["--size", "32"]

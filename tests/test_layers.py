@@ -88,6 +88,9 @@ ORDER = [
     "forecasts",
     "study_text",
     "demo",
+    "flags",
+    "told",
+    "table_commands",
     "cli",
 ]
 WITH_TORCH = {
