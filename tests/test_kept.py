@@ -43,6 +43,7 @@ from test_stages import NETWORKS
 
 SIZE = 64
 STEPS = 20
+LARGER = {"efficientnet_b0": 96}  # at 64 its batch norms see four places an image, and rounding grows a hundredfold
 SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "weights": "none"}
 QUICK = ("resnet18", "timm:mobilenetv4_conv_small", "timm:vit_tiny_patch16_224")
 
@@ -118,7 +119,7 @@ def test_training_on_kept_outputs_is_training(
 ) -> None:
     monkeypatch.setattr(storing, "why_not_kept", lambda *_: "")
     monkeypatch.setattr("budwood.training.why_not_kept", lambda *_: "")
-    size = NETWORKS[model]
+    size = LARGER.get(model, NETWORKS[model])
     boundaries, weights = _boundaries(model, size, cache), _tame(model, size, tmp_path / "tame.safetensors")
     assert len(boundaries) == 3
     for freeze in boundaries:
@@ -126,7 +127,7 @@ def test_training_on_kept_outputs_is_training(
         steps = -(-len(task.training) // 8)
         recipe = task.recipe.model_copy(update={"epochs": -(-STEPS // steps)})
         _same_losses(replace(task, recipe=recipe, weights=weights))
-        shutil.rmtree(tmp_path / "networks")
+        shutil.rmtree(tmp_path / "networks", ignore_errors=True)  # not there where the boundary is that before
 
 
 def _map_prefix(cache: Path, **options: Any) -> Prefix:
