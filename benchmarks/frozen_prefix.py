@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/frozen_prefix.py PARTS --jpegs FOLDER --peers ../shared/peers [--epochs 10]
 
-PARTS are letters: a, feature extraction beside raw ONNX Runtime on pixels in memory; c, twelve head recipes; d, three
-quarters of the stages frozen; e, predicting files; f, peak memory. (b, a frozen trunk, is frozen_head.py.) FOLDER has
+PARTS are letters: a, feature extraction beside raw ONNX Runtime on pixels in memory; b, a frozen trunk; c, twelve head
+recipes; d, three quarters of the stages frozen; e, predicting files; f, peak memory. FOLDER has
 JPEG files in class folders. Peers are timed as whole processes, and Budwood too but for a, which is images a second of
-the one call. Nothing else should run on the machine.
+the one call. With --peer-epochs a peer is run for so many epochs only, and what it says of an epoch stands for the
+rest. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--jpegs", type=Path, required=True)
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--peer-epochs", type=int, help="[as --epochs]")
     parser.add_argument("--images", type=int, help=argparse.SUPPRESS)  # of one measurement of memory
     asked = parser.parse_args()
     if asked.images:
@@ -85,6 +87,7 @@ def main() -> None:
         return
     parts: dict[str, Callable[[argparse.Namespace, Path], Any]] = {
         "a": _extraction,
+        "b": _trunk,
         "c": _heads,
         "d": _three_quarters,
         "e": _predicting,
@@ -143,6 +146,24 @@ def _first(samples: Samples, n: int) -> Samples:
     return Samples(samples.root, samples.ids[:n], samples.paths[:n], samples.labels[:n])
 
 
+def _trunk(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Seconds of a linear head on a frozen trunk, cold and warm, and of plain PyTorch."""
+    data = _elpv(scratch)
+    plain = _peer(asked, asked.peers / "plain_pytorch.py", data)
+    command = [BUDWOOD, "train", str(data), "--out", str(scratch / "runs"), "--optimizer", "adam"]
+    command += ["--epochs", str(asked.epochs)]
+    cold = [_from_nothing(command, scratch) for _ in range(2)]
+    warm = [_seconds(command, scratch) for _ in range(3)]
+    times = {"cold": round(plain / min(cold), 1), "warm": round(plain / min(warm), 1)}
+    return {"plain": plain, "cold": cold, "warm": warm, "times_faster": times}
+
+
+def _from_nothing(command: Sequence[str], scratch: Path) -> float:
+    """Seconds of a whole process with an empty cache."""
+    shutil.rmtree(scratch / "cache", ignore_errors=True)
+    return _seconds(command, scratch)
+
+
 def _heads(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Seconds of twelve recipes of a head with dropout, cold and warm, beside one plain run."""
     data = _elpv(scratch)
@@ -169,8 +190,7 @@ def _three_quarters(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         command = [BUDWOOD, "train", str(data), "--out", str(scratch / "runs"), "--model", model]
         command += ["--freeze", f"upto:{stage}", "--optimizer", "adam", "--lr", "0.001", "--epochs", str(asked.epochs)]
         command += ["--weights", "none"] if model == "resnet18" else []
-        shutil.rmtree(scratch / "cache", ignore_errors=True)
-        cold, warm = (_seconds(command, scratch) for _ in range(2))
+        cold, warm = _from_nothing(command, scratch), _seconds(command, scratch)
         times = {name: round(plain / seconds, 1) for name, seconds in (("cold", cold), ("warm", warm))}
         found[model] = {"frozen": stage, "plain": plain, "cold": cold, "warm": warm, "times_faster": times}
     return found
@@ -250,7 +270,15 @@ def _elpv(scratch: Path) -> Path:
 
 
 def _peer(asked: argparse.Namespace, script: Path, data: Path) -> float:
-    return _seconds([sys.executable, str(script), str(data), str(asked.epochs), "freeze"], data.parent)
+    """Seconds of a peer as a whole process, for all epochs."""
+    measured = asked.peer_epochs or asked.epochs
+    command = [sys.executable, str(script), str(data), str(measured), "freeze"]
+    started = time.perf_counter()
+    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+    seconds = time.perf_counter() - started
+    epochs = [float(line.split()[-1]) for line in said.splitlines() if line.startswith("epoch ")]
+    print(f"{script.name}: {seconds:.1f} s for {measured} epochs", file=sys.stderr, flush=True)
+    return round(seconds + (asked.epochs - measured) * float(np.mean(epochs)), 1)
 
 
 def _seconds(command: Sequence[str], scratch: Path) -> float:

@@ -172,12 +172,24 @@ def test_interruption_is_exit_code_130(
     assert list(out.iterdir()) == []
 
 
+def _heed_interrupts() -> None:
+    """Tests that a shell runs in the background ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_in_a_real_process(photos: Path, tmp_path: Path) -> None:
     fill(photos / "sky", 1500, first=100, hue=2)
     environment = {**os.environ, "BUDWOOD_CACHE": str(tmp_path / "cache")}
     start = "from budwood.cli import main; main()"
     command = [sys.executable, "-c", start, "train", str(photos), "--out", str(tmp_path / "runs")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+        preexec_fn=_heed_interrupts,
+    )
     time.sleep(2.5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
