@@ -88,6 +88,7 @@ ORDER = [
     "forecasts",
     "study_text",
     "demo",
+    "study_reports",
     "flags",
     "told",
     "table_commands",

@@ -26,8 +26,10 @@ from budwood.errors import DataError, StudyError
 from budwood.hands import Process, WorkerDied
 from budwood.runs import found_run
 from budwood.studies import Images, load_study
+from budwood.study_reports import study_report
 from budwood.studying import Ways
 from budwood.works import Bench, Outcome, Work
+from conftest import fill
 
 SMALL = """
 name = "small"
@@ -97,6 +99,26 @@ def test_a_study_keeps_its_file_its_state_its_table_and_its_page(here: Path) -> 
     assert "Small networks" in (folder / "report.html").read_text()
     assert len(list(folder.glob("*/run.json"))) == 2
     assert all(found_run(path.parent).record["test"] is None for path in folder.glob("*/run.json"))
+
+
+def test_the_report_of_a_study_is_made_again_from_its_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = bw.study(_file(here, SMALL + ROWS))
+    folder = here / "runs" / "small"
+    page, table = (folder / "report.html").read_text(), (folder / "table.csv").read_text()
+    (folder / "report.html").unlink()
+    (folder / "table.csv").write_text("lost")
+    fill(here / "photos" / "leaf", 3, first=900)  # images play no part in it
+    assert _said(capsys, "report", "small").strip() == str(Path("runs") / "small" / "report.html")
+    assert (folder / "report.html").read_text() == page
+    assert (folder / "table.csv").read_text() == table
+    assert study_report(folder).record() == made.record()
+    for run in folder.glob("*/run.json"):
+        run.unlink()
+    with pytest.raises(StudyError, match="no row of the study was trained"):
+        study_report(folder)
+    (folder / "study.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"study\.json: cannot be read"):
+        study_report(folder)
 
 
 def test_what_is_finished_is_not_repeated_and_rows_can_be_added_and_moved(
@@ -441,8 +463,6 @@ def test_data_sets_are_fetched_by_name_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_folders_that_are_fetched_become_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from conftest import fill
-
     def stub(name: str) -> Callable[..., Any]:
         def make(root: str, download: bool = False) -> None:
             for hue, label in enumerate(("BACKGROUND_Google", "ant", "bee")):

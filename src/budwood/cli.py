@@ -270,15 +270,19 @@ def predict(
 
 
 @app.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN|STUDY")
 @with_out
 @common
 def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
-    """Write a run's report again and say where it is."""
+    """Write the report of a run or a study again and say where it is."""
     from budwood import jobs
     from budwood.runs import open_run
+    from budwood.study_reports import RECORD, study_report
 
-    path = jobs.report(open_run(run, out)).path / "report.html"
+    study = next((place for place in (Path(run), out / run) if (place / RECORD).is_file()), None)
+    if study:
+        study_report(study)
+    path = (study or jobs.report(open_run(run, out)).path) / "report.html"
     if as_json:
         print_json({"report": str(path)})
     else:

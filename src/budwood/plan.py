@@ -25,17 +25,24 @@ def plan_of(recipe: Recipe, classes: int, cache: Path) -> Plan:
 
     Raises `RecipeError` for a network, stage, size or pooling that does not exist.
     """
-    asked = [[getattr(recipe, name) for name in DECIDING], recipe.own_options, classes]
-    file = cache / "plans" / f"{hash_of([asked, toolchain(), _made_by()])}.json"
+    file = _file(recipe, classes, cache)
     try:
         plan: Plan = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         from budwood.surgery import planned
 
         plan = planned(recipe, classes)
+        sized = recipe.model_copy(update={"size": plan["size"]})  # as a run's record has it
         with guarded(cache):
-            write_text(file, json.dumps(plan))
+            for name in {file, _file(sized, classes, cache)}:
+                write_text(name, json.dumps(plan))
     return plan
+
+
+def _file(recipe: Recipe, classes: int, cache: Path) -> Path:
+    """Where the plan of a recipe is remembered."""
+    asked = [[getattr(recipe, name) for name in DECIDING], recipe.own_options, classes]
+    return cache / "plans" / f"{hash_of([asked, toolchain(), _made_by()])}.json"
 
 
 @cache

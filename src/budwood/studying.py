@@ -420,7 +420,7 @@ class _Studying:
         if not any(entry.runs for entry in entries):
             told = "; ".join(dict.fromkeys(entry.problem for entry in entries if entry.problem))
             raise StudyError(f"{name}: no row could be trained: {told}.", "Mend what is said, and repeat the command.")
-        base = _base(self.study, [run for entry in entries for run in entry.runs])
+        base = base_of(self.study, [run for entry in entries for run in entry.runs])
         made = compare(entries, metric=self.study.metric, base=base, edges=self.study.edges, apart=True)
         with guarded(self.bench.folder):
             write_text(self.bench.folder / "table.csv", made.csv())
@@ -458,7 +458,7 @@ def _tasks(study: Study, shelf: Shelf, known: dict[str, str]) -> list[Task]:
     return tasks
 
 
-def _base(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
+def base_of(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     """The options that rows are told from: the base's, and the network's own size where all rows have it."""
     sizes = {run.record["recipe"]["size"] for run in runs}
     return {**({"size": sizes.pop()} if len(sizes) == 1 else {}), **study.base, **study.changed_options}
