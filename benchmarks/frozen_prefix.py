@@ -278,7 +278,8 @@ def _peer(asked: argparse.Namespace, script: Path, data: Path) -> float:
     seconds = time.perf_counter() - started
     epochs = [float(line.split()[-1]) for line in said.splitlines() if line.startswith("epoch ")]
     print(f"{script.name}: {seconds:.1f} s for {measured} epochs", file=sys.stderr, flush=True)
-    return round(seconds + (asked.epochs - measured) * sum(epochs) / len(epochs), 1)
+    whole: float = seconds + (asked.epochs - measured) * sum(epochs) / len(epochs)
+    return round(whole, 1)
 
 
 def _seconds(command: Sequence[str], scratch: Path) -> float:
