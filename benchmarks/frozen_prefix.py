@@ -29,11 +29,11 @@ import numpy as np
 
 from budwood.dataset import Samples, scan
 from budwood.decoding import processors
-from budwood.engines import Prefix, _onnx, ensure_bundle, prefix_of
+from budwood.engines import BATCH, Prefix, _onnx, ensure_bundle, prefix_of
 from budwood.head import logits
 from budwood.networks import TRUNK
 from budwood.plan import plan_of
-from budwood.prefix import BATCH, first_images, flipped, outputs
+from budwood.prefix import first_images, flipped, outputs
 from budwood.prepare import weights_of
 from budwood.progress import Silent
 from budwood.recipe import Recipe

@@ -18,7 +18,6 @@ ORDER = [
     "progress",
     "board",
     "recipe",
-    "early",
     "images",
     "archives",
     "sources",

@@ -179,15 +179,10 @@ def train(
     """Train a classifier and keep it with its evidence."""
     from budwood import jobs
     from budwood.dataset import scan
-    from budwood.early import load_early
-    from budwood.files import cache_folder
-    from budwood.listing import is_there
 
     started = time.perf_counter()
     made = recipe_of(file, settings, given_flags(options))
     progress = terminal_progress()
-    if is_there(data, cache_folder()):
-        load_early(made, cache_folder())
     dataset = scan(data, val=val, test=test, exclude=exclude, progress=progress)
     if dry_run:
         tell_cost(*jobs.rehearse(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress), as_json)

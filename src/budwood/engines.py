@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
 PACKED: Final = 1e-4  # of the largest logit: what keeping outputs in 16 bits may change
+BATCH: Final = 16  # images a call of the engine; larger batches fall out of a CPU's cache
 WHOLE: Final = "part.onnx"  # the graph in full precision
 COMPILE_PAYS: Final = 200_000  # images on a GPU from which on torch.compile is worth its minute
 MANY: Final = 4  # processors, from which on fewer threads may be faster
@@ -223,18 +225,31 @@ def _seconds(run: Run, batch: Pixels) -> float:
 
 
 def _onnx(prefix: Prefix, threads: int) -> Run:
+    """ONNX Runtime, with a session of its own for full batches.
+
+    Where the number of images is fixed, it folds all that is computed of shapes, and padding becomes part of the
+    convolutions: EfficientNet-Lite0 has 56 nodes instead of 269 and takes three quarters of the time.
+    """
+    whole = _session(prefix, threads, BATCH)
+    any_number = cache(lambda: _session(prefix, threads, None))
+
+    def run(batch: Pixels) -> Floats:
+        session = whole if len(batch) == BATCH else any_number()
+        return np.asarray(session.run(None, {"pixels": batch})[0], np.float32)
+
+    return run
+
+
+def _session(prefix: Prefix, threads: int, images: int | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave cores to decoding
+    if images:
+        options.add_free_dimension_override_by_name("n", images)
     graph = str(prefix.bundle / prefix.graph)
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    def run(batch: Pixels) -> Floats:
-        return np.asarray(session.run(None, {"pixels": batch})[0], np.float32)
-
-    return run
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _eager(prefix: Prefix, device: str = "cpu") -> Run:

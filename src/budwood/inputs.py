@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.decoding import Pixels, viewed
-from budwood.engines import Engine, Floats
-from budwood.prefix import BATCH
+from budwood.engines import BATCH, Engine, Floats
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from budwood.dataset import Samples
 from budwood.decoding import SHARD, VIEWS, Decoder, Pixels, Writer, decoded, kept, viewed
-from budwood.engines import WHOLE, Engine, Floats, Prefix, engine_of
+from budwood.engines import BATCH, WHOLE, Engine, Floats, Prefix, engine_of
 from budwood.packing import HEADER, packed, unpacked
 from budwood.progress import Progress
 from budwood.space import gib, limit, make_room
 from budwood.store import Store
 
-BATCH: Final = 16  # images a call of the engine; larger batches fall out of a CPU's cache
 CHECKED: Final = 16  # real images that an engine must agree on
 HELD: Final = 2**30  # bytes of outputs that are held in memory; more lie in a file that is mapped into it
 

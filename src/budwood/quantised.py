@@ -15,10 +15,10 @@ import numpy as np
 
 from budwood.dataset import Samples
 from budwood.decoding import decoded
-from budwood.engines import WHOLE, Prefix, ensure_bundle, runs_on_cuda
+from budwood.engines import BATCH, WHOLE, Prefix, ensure_bundle, runs_on_cuda
 from budwood.files import write_atomically, write_text
 from budwood.predictions import Predictions
-from budwood.prefix import BATCH, evaluated
+from budwood.prefix import evaluated
 from budwood.progress import Progress
 
 CALIBRATED: Final = 64  # training images, from all over the split, that the ranges are taken from
