@@ -70,7 +70,6 @@ def frame(
 
 
 def percent_grid(across: Scale, floor: float) -> Iterator[str]:
-    """A share in whole percent."""
     """Vertical lines at even shares, with their values below."""
     for tick in even_ticks(across.low, across.high):
         x = across(tick)
@@ -118,12 +117,12 @@ def svg(title: str, description: str, body: str, height: float) -> str:
 
 
 def said_shares(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """A share with its interval in words."""
     """Named shares in words."""
     return "; ".join(f"{visible(name)} {said_share(metric)}" for name, metric in rows)
 
 
 def said_share(metric: Mapping[str, Any]) -> str:
+    """A share with its interval in words."""
     if metric["value"] is None:
         return "undefined"
     interval = "" if metric["low"] is None else f" ({100 * metric['low']:.1f} to {100 * metric['high']:.1f} %)"
@@ -176,6 +175,7 @@ def numbers(values: Sequence[float]) -> list[str]:
 
 
 def percent(share: float) -> str:
+    """A share in whole percent."""
     return f"{100 * share:.0f} %"
 
 

@@ -12,7 +12,7 @@ from budwood.comparison import Comparison
 from budwood.comparison_text import table_text
 from budwood.forecasts import Forecast, total_seconds
 from budwood.studies import Study
-from budwood.studying import headline
+from budwood.study_reports import headline
 
 
 def in_text(study: Study, comparison: Comparison, out: Path) -> str:

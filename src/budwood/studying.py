@@ -19,8 +19,7 @@ from filelock import FileLock, Timeout
 
 from budwood import jobs
 from budwood.board import Line, Unwatched, Watcher
-from budwood.comparison import Comparison, Entry, Published, compare
-from budwood.comparison_page import render_comparison
+from budwood.comparison import Comparison, Published
 from budwood.dataset import Dataset
 from budwood.errors import BudwoodError, RecipeError, StudyError
 from budwood.files import cache_folder, guarded, write_text
@@ -28,9 +27,10 @@ from budwood.hands import Hand, Own, WorkerDied, processes, ray_workers
 from budwood.plan import hash_of, plan_of
 from budwood.progress import Progress
 from budwood.recipe import Recipe
-from budwood.runs import Run, found_run, now
+from budwood.runs import found_run, now
 from budwood.searching import Trial, Trials
 from budwood.studies import LOWER_IS_BETTER, TRIALS, Images, Over, Study, load_study, seeded, tuning_study
+from budwood.study_reports import RECORD, Carried, compared, entries_of, metric_of
 from budwood.works import Bench, Outcome, Shelf, Work, digest_of, id_of, known_ids
 
 TRIES: Final = 3  # times that a work is given out when those who carry it out die
@@ -338,7 +338,7 @@ class _Studying:
     def _value(self, id: str) -> float:
         """The metric of a finished run on validation."""
         if id not in self.values:
-            self.values[id] = _metric(found_run(self.bench.folder / id), self.study.metric)
+            self.values[id] = metric_of(found_run(self.bench.folder / id), self.study.metric)
         return self.values[id]
 
     def _is_over(self) -> bool:
@@ -396,36 +396,16 @@ class _Studying:
             "rows": [_task_record(task) for task in self.tasks],
         }
         with guarded(self.bench.folder):
-            write_text(self.bench.folder / "study.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-
-    def _entries(self) -> list[Entry]:
-        entries, taken = [], dict[str, str]()
-        for task in self.tasks:
-            done = [work for work in task.works if _is_done(self.bench, work)]
-            twin = next((taken[work.id] for work in done if work.id in taken), None)
-            if twin is not None:
-                problem = f"the same experiment as {twin!r}, with what was put over every row"
-                entries.append(Entry(task.label, (), task.published, problem))
-                continue
-            taken |= {work.id: task.label for work in done}
-            runs = tuple(found_run(self.bench.folder / work.id) for work in done)
-            whole = bool(runs) and len(runs) == len(task.works)
-            problem = "" if whole else task.problem or "was not trained to its end"
-            entries.append(Entry(task.label, runs, task.published, problem))
-        return _with_extremes(entries, self.study)
+            write_text(self.bench.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
     def _compared(self) -> Comparison:
-        """The rows side by side; `table.csv` is written. Raises `StudyError` when none was trained."""
-        entries, name = self._entries(), self.study.name
+        """The rows side by side. Raises `StudyError` when none was trained."""
+        rows = [Carried(t.label, tuple(work.id for work in t.works), t.published, t.problem) for t in self.tasks]
+        entries, name = entries_of(self.study, self.bench.folder, rows), self.study.name
         if not any(entry.runs for entry in entries):
             told = "; ".join(dict.fromkeys(entry.problem for entry in entries if entry.problem))
             raise StudyError(f"{name}: no row could be trained: {told}.", "Mend what is said, and repeat the command.")
-        base = base_of(self.study, [run for entry in entries for run in entry.runs])
-        made = compare(entries, metric=self.study.metric, base=base, edges=self.study.edges, apart=True)
-        with guarded(self.bench.folder):
-            write_text(self.bench.folder / "table.csv", made.csv())
-            write_text(self.bench.folder / "report.html", render_comparison(made.record(), headline(self.study)))
-        return made
+        return compared(self.study, self.bench.folder, entries)
 
 
 def _tasks(study: Study, shelf: Shelf, known: dict[str, str]) -> list[Task]:
@@ -456,18 +436,6 @@ def _tasks(study: Study, shelf: Shelf, known: dict[str, str]) -> list[Task]:
     if first is not None and study.search is None and not any(task.works for task in tasks):
         raise first
     return tasks
-
-
-def base_of(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
-    """The options that rows are told from: the base's, and the network's own size where all rows have it."""
-    sizes = {run.record["recipe"]["size"] for run in runs}
-    return {**({"size": sizes.pop()} if len(sizes) == 1 else {}), **study.base, **study.changed_options}
-
-
-def headline(study: Study) -> str:
-    """The title of a study, with what was put over every row."""
-    put = ", ".join(f"{name} = {value}" for name, value in study.changed.items())
-    return f"{study.title} (over every row: {put})" if put else study.title
 
 
 def repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
@@ -534,24 +502,6 @@ def _settle(task: Task) -> None:
     task.state = next((state for state in ("failed", "pruned") if state in states), "done")
     problems = dict.fromkeys(outcome.problem for outcome in task.outcomes.values() if outcome.problem)
     task.problem = " ".join(problems)
-
-
-def _with_extremes(entries: Sequence[Entry], study: Study) -> list[Entry]:
-    """The best and the worst trial beside what the source reports of its own best and worst."""
-    search = study.search
-    trials = [n for n, entry in enumerate(entries) if entry.label.startswith("trial ") and entry.runs]
-    if search is None or not trials:
-        return list(entries)
-    sign = -1 if study.metric in LOWER_IS_BETTER else 1
-    ranked = sorted(trials, key=lambda n: sign * _metric(entries[n].runs[0], study.metric))
-    made = list(entries)
-    for place, published in ((ranked[0], search.worst), (ranked[-1], search.best)):
-        made[place] = replace(made[place], published=published)
-    return made
-
-
-def _metric(run: Run, name: str) -> float:
-    return float(run.metrics["val"][name]["value"])
 
 
 def _is_done(bench: Bench, work: Work) -> bool:
