@@ -59,6 +59,7 @@ ORDER = [
     "fit",
     "rates",
     "sheet",
+    "subject",
     "training",
     "rehearsal",
     "tracking",
@@ -106,6 +107,7 @@ WITH_TORCH = {
     "sheet",
     "fit",
     "rates",
+    "subject",
 }
 
 

@@ -56,12 +56,16 @@ class FromPixels(nn.Module):
         self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
         self.grey = plan["channels"] == 1
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """The network's output for pixels."""
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """What the network is given for pixels: float32 [n, channels, size, size]."""
         image = pixels.permute(0, 3, 1, 2).float()
         if self.grey:
             image = (image * self.luma).sum(dim=1, keepdim=True)
-        output: Tensor = self.network(image * self.scale + self.shift)
+        return image * self.scale + self.shift
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The network's output for pixels."""
+        output: Tensor = self.network(self.normalised(pixels))
         return output
 
 
