@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from budwood.networks import IMAGENET_MEAN, IMAGENET_STD
 from budwood.progress import Silent
 from budwood.recipe import Recipe
 from budwood.stages import segment
-from budwood.surgery import grafted, planned
+from budwood.surgery import frozen_parts, grafted, planned, set_modes
 from budwood.torch_engine import FromPixels, Part
 from budwood.weights import random_weights
 
@@ -115,6 +115,34 @@ def test_accumulated_batches_make_one_step_and_the_gradient_is_clipped() -> None
             parameter.grad *= 0.01 / norm
         steps.step()
     _equal(found, plain, val)
+
+
+def test_the_history_tells_the_norms_of_weights_and_gradients_by_stage() -> None:
+    part = _part(epochs=1, batch=8, lr=0.1, optimizer="sgd", momentum=0.0, seed=4, freeze=["conv1.*"])
+    train, val = _split(20), _split(9, seed=1)
+    (row,) = fit(part, train, val, Silent()).history
+    made = grafted(part.recipe, part.plan, 2)[0]
+    plain = made.module
+    frozen = frozen_parts(made.staged, part.recipe.freeze)
+    set_modes(plain, frozen)
+    trained = {name: p for name, p in plain.named_parameters() if p.requires_grad}
+    steps = torch.optim.SGD(trained.values(), 0.1)
+    order, norms = np.random.default_rng(4).permutation(20), []
+    for rows in (order[:8], order[8:16], order[16:]):
+        steps.zero_grad()
+        _loss(plain, train, rows).backward()  # type: ignore[no-untyped-call]
+        norms.append(_norm(p.grad for name, p in trained.items() if name.startswith("conv2.") and p.grad is not None))
+        steps.step()
+    assert row["gradient/conv2"] == pytest.approx(np.mean(norms), rel=1e-4)
+    assert row["weight/conv2"] == pytest.approx(
+        _norm(p.detach() for name, p in plain.named_parameters() if name.startswith("conv2.")), rel=1e-4
+    )
+    assert row["gradient/conv1"] == 0 < row["weight/conv1"]
+    assert row["gradient/head"] > 0 < row["weight/head"]
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> float:
+    return float(np.sqrt(sum(float((tensor.double() ** 2).sum()) for tensor in tensors)))
 
 
 def test_the_average_of_weights_is_torchs_and_is_what_is_kept() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -53,8 +55,9 @@ def test_the_strength_is_chosen_by_validation_loss_and_the_path_ends() -> None:
     assert float(mine) == pytest.approx(losses[best], rel=1e-4)
 
 
-def _reference(recipe: Recipe) -> list[torch.Tensor]:
-    """The same descent by torch: a Linear layer, autograd and an optimizer object."""
+def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, np.floating[Any]]]]:
+    """The same descent by torch: a Linear layer, autograd and an optimizer object; the weights after each epoch, and
+    the norms of weights and of gradients."""
     random = np.random.default_rng(recipe.seed)
     layer = torch.nn.Linear(FEATURES, CLASSES)
     bound = FEATURES**-0.5
@@ -65,15 +68,20 @@ def _reference(recipe: Recipe) -> list[torch.Tensor]:
     extra = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
     optimizer = kinds[recipe.optimizer](layer.parameters(), recipe.lr, weight_decay=recipe.weight_decay, **extra)
     inputs, labels = torch.from_numpy(TRAIN.outputs), torch.from_numpy(TRAIN.labels).long()
-    states = []
+    states, norms = [], []
     for _ in range(recipe.epochs or 0):
+        steps = []
         for rows in torch.split(torch.from_numpy(random.permutation(len(labels))), recipe.batch or 1):
             optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(layer(inputs[rows]), labels[rows])
             loss.backward()  # type: ignore[no-untyped-call]
+            steps.append(
+                float(torch.nn.utils.get_total_norm([p.grad for p in layer.parameters() if p.grad is not None]))
+            )
             optimizer.step()
         states.append(layer.weight.detach().clone())
-    return states
+        norms.append((float(torch.nn.utils.get_total_norm([p.detach() for p in layer.parameters()])), np.mean(steps)))
+    return states, norms
 
 
 @pytest.mark.parametrize(
@@ -87,8 +95,9 @@ def _reference(recipe: Recipe) -> list[torch.Tensor]:
 def test_descent_is_torchs(options: dict[str, object]) -> None:
     recipe = Recipe(**options, epochs=6, batch=50, seed=4)
     head = descend_head(TRAIN, VAL, CLASSES, recipe, Silent())
-    kept = _reference(recipe)[int(head.selected["epoch"]) - 1]
-    assert np.allclose(head.weight, kept.numpy(), atol=1e-5)
+    states, norms = _reference(recipe)
+    assert np.allclose(head.weight, states[int(head.selected["epoch"]) - 1].numpy(), atol=1e-5)
+    assert np.allclose([(row["weight/head"], row["gradient/head"]) for row in head.history], norms, rtol=1e-3)
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:

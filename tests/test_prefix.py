@@ -23,7 +23,8 @@ from budwood.plan import plan_of
 from budwood.prefix import outputs
 from budwood.progress import Silent
 from budwood.recipe import Recipe
-from budwood.weights import Weights, imagenet_weights
+from budwood.torch_engine import Part, export
+from budwood.weights import Weights, imagenet_weights, random_weights
 from conftest import picture
 
 SIZE = 32
@@ -258,3 +259,13 @@ def test_the_writer_passes_on_what_went_wrong_and_keeps_the_order() -> None:
     with pytest.raises(ValueError, match="caught fire"):
         failing.close()
     assert written == [0, 1, 2, 3, 4]
+
+
+def test_a_network_that_cannot_be_exported_prints_nothing(
+    tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(model="alexnet", weights="none", size=64, optimizer="adam")  # its pooling has no place in ONNX
+    plan = plan_of(recipe, 2, cache)
+    told = export(Part(recipe, plan, 2, random_weights("default", 0), None), tmp_path)
+    assert "adaptive_avg_pool2d" in told["no_graph"]
+    assert capfd.readouterr().out == ""

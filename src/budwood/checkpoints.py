@@ -36,10 +36,11 @@ class Standing:
     """Where training stands between two steps.
 
     `epoch` is the one being trained, from 1, and `step` how many of its optimizer steps are done; `order` has its rows,
-    int64; `losses` (nats) and `right` are sums over its `seen` images so far, and `factor` is that of the schedule at
-    its latest step. `history` has a row for every finished epoch; `best` and `best_logits` are those of `best_epoch`.
-    A batch is computed in `parts`, and `at_once` images are evaluated together. `seconds` counts the time spent, over
-    all interruptions, and `evaluating` that of the latest evaluation.
+    int64; `losses` (nats) and `right` are sums over its `seen` images so far, `gradients` sums over its steps of each
+    stage's gradient norm, and `factor` is that of the schedule at its latest step. `history` has a row for every
+    finished epoch; `best` and `best_logits` are those of `best_epoch`. A batch is computed in `parts`, and `at_once`
+    images are evaluated together. `seconds` counts the time spent, over all interruptions, and `evaluating` that of the
+    latest evaluation.
     """
 
     epoch: int = 1
@@ -48,6 +49,7 @@ class Standing:
     losses: float = 0.0
     right: int = 0
     seen: int = 0
+    gradients: list[float] = field(default_factory=list)
     factor: float = 1.0
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0

@@ -20,6 +20,7 @@ import numpy as np
 from budwood import metrics
 from budwood.differences import Options, completed, distinct, in_words, labels, plain, unusual, varying
 from budwood.errors import RunError, did_you_mean
+from budwood.history import whole
 from budwood.metrics import LOSSES, MEANS, Metric, Values
 from budwood.pairing import (
     Answers,
@@ -101,7 +102,7 @@ class Comparison:
             "rows": self.table(),
             "pairs": [asdict(pair) for pair in self.pairs],
             "findings": [finding.record() for finding in self.findings],
-            "curves": {label: [list(history) for history in runs] for label, runs in self.curves.items()},
+            "curves": {label: [whole(history) for history in runs] for label, runs in self.curves.items()},
         }
 
     def csv(self) -> str:

@@ -6,6 +6,7 @@ where ten epochs take a third of one. It makes the same steps as `torch.optim`; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from budwood.errors import RecipeError
 from budwood.head import Head, Split, best_row, logits, scores
+from budwood.history import GRADIENT, WEIGHT
 from budwood.progress import Progress
 from budwood.recipe import Recipe
 
@@ -41,20 +43,28 @@ def descend_head(train: Split, val: Split, classes: int, recipe: Recipe, progres
     heads = []
     with progress.bar("Training the head", recipe.epochs) as step:
         for epoch in range(1, recipe.epochs + 1):
-            order = random.permutation(n)
+            order, gradients = random.permutation(n), []
             for start in range(0, n, recipe.batch):
                 rows = order[start : start + recipe.batch]
                 inputs, labels = train.outputs[rows], train.labels[rows]
                 loss, excess = _loss_and_slope(logits(inputs, weight, bias), labels)
                 if not np.isfinite(loss):
                     raise _diverged(epoch, recipe)
-                move_weight(weight, excess.T @ inputs)
-                move_bias(bias, excess.sum(axis=0))
+                slope, shift = excess.T @ inputs, excess.sum(axis=0)
+                gradients.append(_norm(slope, shift))
+                move_weight(weight, slope)
+                move_bias(bias, shift)
             heads.append((weight.copy(), bias.copy()))
-            history.append({"epoch": float(epoch), **scores(train, val, weight, bias)})
+            norms = {f"{WEIGHT}head": _norm(weight, bias), f"{GRADIENT}head": float(np.mean(gradients))}
+            history.append({"epoch": float(epoch), **scores(train, val, weight, bias), **norms})
             step(1)
     best = best_row(history)
     return Head(*heads[best], tuple(history), {"epoch": best + 1})
+
+
+def _norm(*tensors: Array) -> float:
+    """The L2 norm of several tensors together."""
+    return math.sqrt(sum(float(np.vdot(tensor, tensor)) for tensor in tensors))
 
 
 def optimizer(recipe: Recipe) -> Optimizer:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, Final
 
 import numpy as np
@@ -35,6 +36,7 @@ from budwood.learner import (
 )
 from budwood.losses import Loss, epoch_order, loss_of
 from budwood.metrics import binary_cross_entropy, cross_entropy, score, score_several
+from budwood.norms import Stages, as_columns, gradient_norms, stages_of, weight_norms
 from budwood.progress import Progress
 from budwood.recipe import Recipe
 from budwood.schedule import best_epoch, rate_factor
@@ -95,6 +97,7 @@ def fit(
     loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
     random = np.random.default_rng(recipe.seed)
     steps_an_epoch = steps_of(recipe, len(train.labels))
+    stages = stages_of(model.network)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed or 0)
         at = _resumed(keeping.checkpoints, model, average, random) or Standing()
@@ -115,6 +118,7 @@ def fit(
                     loss, right = gradients(model, train, group, loss_of_batch, random, at, progress)
                     if not math.isfinite(loss):
                         raise _diverged(at, recipe)
+                    at.gradients = [a + b for a, b in zip_longest(at.gradients, gradient_norms(stages), fillvalue=0.0)]
                     if recipe.clip:
                         nn.utils.clip_grad_norm_(model.trained, recipe.clip)
                     model.optimizer.step()
@@ -128,7 +132,7 @@ def fit(
                     if clock.is_over(reserve):
                         break
                 model = _compiled_if_it_pays(model, at, clock, progress)
-                _end_epoch(at, model, average, shown, progress)
+                _end_epoch(at, model, stages, average, shown, progress)
                 at.seconds = clock.seconds
                 if keeping.checkpoints.due or at.epoch == 2:
                     keeping.checkpoints.keep(at, _moving(model, average), random)
@@ -273,7 +277,12 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _end_epoch(
-    at: Standing, model: Ready, average: Average | None, val: Sequence[Labelled], progress: Progress
+    at: Standing,
+    model: Ready,
+    stages: Stages,
+    average: Average | None,
+    val: Sequence[Labelled],
+    progress: Progress,
 ) -> None:
     """Evaluate, add a row to the history, and keep the network if it is the best so far."""
     recipe, started = model.part.recipe, time.monotonic()
@@ -281,13 +290,14 @@ def _end_epoch(
         seen_by_view = [_evaluated(at, model, view, progress) for view in val]
         logits = np.asarray(np.mean(seen_by_view, axis=0), np.float32)
         row = {"epoch": float(at.epoch), "lr": float(recipe.lr or 0.0) * at.factor}
-        at.history.append(row | _figures(recipe, at, logits, val[0]))
+        means = as_columns([total / at.step for total in at.gradients], stages)
+        at.history.append(row | _figures(recipe, at, logits, val[0]) | weight_norms(stages) | means)
         if best_epoch(at.history, recipe) == at.epoch:
             state = _moved(model)
             at.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
             at.best_epoch, at.best_logits = at.epoch, logits
     at.evaluating = time.monotonic() - started
-    at.epoch, at.step, at.losses, at.right, at.seen = at.epoch + 1, 0, 0.0, 0, 0
+    at.epoch, at.step, at.losses, at.right, at.seen, at.gradients = at.epoch + 1, 0, 0.0, 0, 0, []
 
 
 def finished(at: Standing, recipe: Recipe, clock: Clock) -> bool:

@@ -524,7 +524,16 @@ def _about_network(plan: Plan, weights: Weights, aside: str) -> dict[str, Any]:
         **{key: value for key, value in plan.items() if key not in ("origins", "before", "prefix", "prefix_shape")},
         "weights": {**weights.record(), "set_aside": aside},
         "trunk_trained": any(row["trainable"] for row in trunk),
+        "removed": _removed(plan),
     }
+
+
+def _removed(plan: Plan) -> list[dict[str, Any]]:
+    """The rows of the stages that the cut has taken off."""
+    names = [row["name"] for row in plan["before"]]
+    if plan["cut"] is None:
+        return []
+    return [row for row in plan["before"][names.index(plan["cut"]) + 1 :] if row["name"] not in (TRUNK, plan["head"])]
 
 
 def _save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:

@@ -13,8 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from budwood.drawing import visible
+from budwood.history import GRADIENT, WEIGHT, by_stage
 from budwood.plots import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart
 from budwood.recipe import neutral
+from budwood.stage_plots import network_diagram, norms_chart
 
 FILES_SHOWN: Final = 12
 GROUPS_SHOWN: Final = 8
@@ -112,6 +114,8 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
         selected_on_val=len(evidence.history) > 1,
         selected_by=SELECTED[record["recipe"].get("select", "loss")],
         curves=[Markup(svg) for svg in _curves(record, evidence.history)],
+        norms=Markup(_norms(evidence.history)),
+        diagram=Markup(_diagram(record["network"])),
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
         by_class=weakest,
         classes_chart=Markup(_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
@@ -291,17 +295,35 @@ def _curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -
     log = axis == "regularisation" and min(row[axis] for row in history) > 0
     label = "strength of the L2 penalty" if axis == "regularisation" else "epoch"
     chosen = float(record["selected"][axis])
-    return [
-        line_chart(
+
+    def drawn(title: str, y_label: str, *columns: tuple[str, str]) -> str:
+        series = [Series(name, [(row[axis], row[key]) for row in history if key in row]) for key, name in columns]
+        return line_chart(title, series, label, y_label, log_x=log, chosen=chosen)
+
+    figures = [
+        drawn(
             f"{name.capitalize()} of training and validation",
-            [Series(split, [(row[axis], row[f"{key}_{name}"]) for row in history]) for key, split in _NAMES],
-            label,
             f"{name}{' (nats)' if name == 'loss' else ''}",
-            log_x=log,
-            chosen=chosen,
+            *((f"{key}_{name}", split) for key, split in _NAMES),
         )
         for name in ("loss", "accuracy")
     ]
+    if len({row["lr"] for row in history if "lr" in row}) > 1:
+        figures.append(drawn("Learning rate of each epoch", "learning rate", ("lr", "at its end")))
+    return figures
+
+
+def _norms(history: Sequence[Mapping[str, float]]) -> str:
+    weights = by_stage(history, WEIGHT)
+    if len(history) < 2 or not weights:
+        return ""
+    return norms_chart("Norms of weights and gradients by stage", weights, by_stage(history, GRADIENT))
+
+
+def _diagram(network: Mapping[str, Any]) -> str:
+    image = (network["channels"], network["size"], network["size"])
+    rows, removed = network["stages"], network.get("removed", ())
+    return network_diagram(f"{network['name']}, stage by stage", image, rows, removed, network["head"])
 
 
 _NAMES: Final = (("train", "training"), ("val", "validation"))

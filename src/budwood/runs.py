@@ -61,7 +61,7 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """The rows of `history.csv`."""
         with (self.path / "history.csv").open(newline="") as handle:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(handle)]
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(handle)]
 
     def dataset(self) -> Dataset:
         """The data set of the run; the labels of its test split are sealed."""
@@ -162,9 +162,9 @@ def save_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write `history.csv`."""
+    """Write `history.csv`; what a row does not tell stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "history.csv", text.getvalue())

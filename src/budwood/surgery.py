@@ -35,6 +35,7 @@ from budwood.stages import (
 )
 from budwood.weights import Target, Weights, fitted, tensors
 
+HEAD: Final = "head"  # what follows the trunk, whatever its source calls it
 CLASS_TOKENS: Final = ("cls_token", "class_token")
 NORMS: Final = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 ACTIVE: Final = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
@@ -256,7 +257,7 @@ def parameter_groups(network: Staged, frozen: Frozen, recipe: Recipe) -> list[di
         for parameter in part.parameters(recurse=False)
     }
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for distance, names in enumerate(reversed(_by_stage(network))):
+    for distance, names in enumerate(reversed(parameters_by_stage(network).values())):
         for name in names:
             if name in frozen.parameters:
                 continue
@@ -266,6 +267,18 @@ def parameter_groups(network: Staged, frozen: Frozen, recipe: Recipe) -> list[di
             group["params"].append(named[name])
             group["names"].append(name)
     return list(groups.values())
+
+
+def parameters_by_stage(network: Staged) -> dict[str, list[str]]:
+    """The names of parameters by the stage that first uses them, the head's last under `HEAD`; stages without any are
+    left out."""
+    groups: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for place in (*network.stages, TRUNK, None):
+        names = [name for name in parameters_of(network, network.node(place)) if name not in seen]
+        seen.update(names)
+        groups |= {place or HEAD: names} if names else {}
+    return groups
 
 
 def stage_named(network: Staged, name: str, option: str) -> str:
@@ -420,16 +433,6 @@ def _last_frozen(network: Staged, parameters: set[str], modules: set[str]) -> st
 def _is_active(part: nn.Module) -> bool:
     """Whether a module gives other outputs in training than in evaluation."""
     return isinstance(part, ACTIVE) or type(part).__name__ in DROPS_PATHS
-
-
-def _by_stage(network: Staged) -> list[list[str]]:
-    """The names of parameters by the stage that first uses them, the head's last; stages without any left out."""
-    groups, seen = [], set()
-    for place in (*network.stages, TRUNK, None):
-        names = [name for name in parameters_of(network, network.node(place)) if name not in seen]
-        seen.update(names)
-        groups += [names] if names else []
-    return groups
 
 
 def _stages_hint(network: Staged) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -165,7 +168,7 @@ def _onnx_graph(module: nn.Module, size: int) -> bytes:
     sample = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _nothing_printed():
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
         try:
@@ -182,3 +185,18 @@ def _onnx_graph(module: nn.Module, size: int) -> bytes:
         finally:
             logger.setLevel(level)
     return graph.getvalue()
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Whatever is printed in the block, by C++ code too, goes nowhere: an exporter that fails prints its whole graph to
+    the standard output, where a command's result belongs."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
