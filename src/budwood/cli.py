@@ -35,6 +35,7 @@ from budwood.told import (
     list_networks,
     look_text,
     show_dataset,
+    show_explanation,
     show_metrics,
     show_plan,
     shown,
@@ -262,6 +263,63 @@ def predict(
     for answer in answers:
         told = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"not read ({answer.problem})"
         print(f"{shown(answer.path)}: {told}")
+
+
+@app.command()
+@click.argument("run", metavar="RUN")
+@click.argument("images", metavar="[IMAGES...]", nargs=-1)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="grad-cam, layer-cam, integrated-gradients or occlusion; may be repeated. [grad-cam]",
+)
+@click.option("--place", metavar="STAGE", help="The stage that grad-cam and layer-cam look at. [the last with a map]")
+@click.option("--class", "called", metavar="NAME", help="The class that is explained. [the likeliest of each image]")
+@click.option(
+    "--show",
+    "parts",
+    multiple=True,
+    metavar="PART",
+    help="images, stages, filters, embedding, mistakes, labels or classes; may be repeated. [all but classes]",
+)
+@click.option("--html", type=click.Path(path_type=Path), help="Where the page about IMAGES goes. [explained.html in RUN]")
+@with_out
+@common
+def explain(
+    run: str,
+    images: tuple[str, ...],
+    methods: tuple[str, ...],
+    place: str | None,
+    called: str | None,
+    parts: tuple[str, ...],
+    html: Path | None,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Show what a run's network has learned: of the run, in its report; of IMAGES, on a page of their own."""
+    from budwood.explaining import explain_run
+    from budwood.runs import open_run
+
+    if html and not images:
+        raise click.UsageError("--html: what is found of the run goes into its report; name images for a page of theirs.")
+    found, page = explain_run(
+        open_run(run, out),
+        images,
+        methods=methods,
+        place=place,
+        called=called,
+        parts=parts,
+        page=html,
+        progress=terminal_progress(),
+    )
+    if as_json:
+        print_json({"run": run, "page": str(page), **found.record})
+        return
+    show_explanation(found.record)
+    print(f"Page: {page}")
 
 
 @app.command()

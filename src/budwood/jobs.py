@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -25,10 +25,13 @@ from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.decoding import processors
 from budwood.engines import prefix_of
-from budwood.errors import DataError, DivergedError, RunError
+from budwood.errors import DivergedError, RunError
+from budwood.explanations import FILE as EXPLANATION
+from budwood.explanations import kept_explanation
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
 from budwood.head import logits
 from budwood.images import BadImage, examine
+from budwood.listing import image_files
 from budwood.networks import TRUNK
 from budwood.page import Evidence, Pictures, render_findings, render_run
 from budwood.pictures import data_uri, finding_thumbnails, jpeg, run_pictures
@@ -257,7 +260,8 @@ def _carried_out(
         record.pop("problem", None)
         with guarded(run.path):
             kept(made.history)
-            (run.path / "predictions-test.parquet").unlink(missing_ok=True)
+            for stale in ("predictions-test.parquet", EXPLANATION):
+                (run.path / stale).unlink(missing_ok=True)
             _save_weights(run.path / "weights.safetensors", made.state)
             predictions.save(run.path / "predictions-val.parquet")
             clock.lap("save")
@@ -415,7 +419,7 @@ def predict(
     exist.
     """
     run, cache, progress = _opened(run), cache or cache_folder(), progress or Silent()
-    paths = list(_files(files))
+    paths = list(image_files(files))
     facts = _ids(paths, progress)
     good = [row for row, fact in enumerate(facts) if isinstance(fact, str)]
     samples = Samples(
@@ -498,6 +502,7 @@ def _rendered(run: Run) -> str:
         if several
         else metrics.reliability(predictions.labels, predictions.logits),
         results=[finding.record() for finding in run_findings(outcome_of("", [run]))],
+        explanation=kept_explanation(run.path),
     )
     return render_run(run.record, evidence)
 
@@ -558,16 +563,6 @@ def _sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
     if missing:
         raise RunError(f"{file}: lacks the label of {missing[0]!r}.", "Restore the file, or train again.")
     return np.array([known[id] for id in samples.ids], np.int32)
-
-
-def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    for path in map(Path, paths):
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if not file.is_dir() and not file.name.startswith("."))
-        elif path.exists() or path.is_symlink():
-            yield path
-        else:
-            raise DataError(f"{path}: no such file or folder.", "Check the path; quote it if it holds spaces.")
 
 
 def _ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:

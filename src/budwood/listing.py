@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -88,6 +88,20 @@ def is_there(source: str, cache: Path) -> bool:
     """Whether images can be read without fetching them first: from a path, a built-in data set, or the cache."""
     path = Path(source).expanduser()
     return path.exists() or source in BUILT_IN or (source in SOURCES and place_of(source, cache).is_dir())
+
+
+def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """The files that are named, and those in the folders that are, in order; hidden ones in folders are left out.
+
+    Raises `DataError` for a path that does not exist.
+    """
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if not file.is_dir() and not file.name.startswith("."))
+        elif path.exists() or path.is_symlink():
+            yield path
+        else:
+            raise DataError(f"{path}: no such file or folder.", "Check the path; quote it if it holds spaces.")
 
 
 def _named(source: Path) -> str:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from budwood.drawing import visible
+from budwood.explanations import Explanation
 from budwood.history import GRADIENT, WEIGHT, by_stage
 from budwood.plots import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart
 from budwood.recipe import neutral
@@ -87,14 +88,15 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins, and findings
-    about the result."""
+    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins, findings
+    about the result, and what was found out about what it has learned."""
 
     history: Sequence[Mapping[str, float]]
     pictures: Pictures
     confusion: Sequence[Sequence[int]]
     reliability: Sequence[Mapping[str, Any]]
     results: Sequence[Mapping[str, Any]] = ()
+    explanation: Explanation | None = None
 
 
 def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
@@ -106,6 +108,7 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
         record=record,
         pictures=evidence.pictures,
         results=evidence.results,
+        explanation=evidence.explanation,
         words=recipe_in_words(record),
         neutral=neutral(record["recipe"]),
         val_strip=Markup(interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),

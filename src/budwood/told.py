@@ -174,3 +174,21 @@ def shown(path: str) -> str:
 def day(seconds: float) -> str:
     """A moment as a date and time of here."""
     return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "–"
+
+
+def show_explanation(record: Mapping[str, Any]) -> None:
+    """What was found out about a network, in a few lines."""
+    for row in record.get("images", {"rows": ()})["rows"]:
+        right = f" (it is {shown(row['label'])})" if row["label"] not in (None, row["called"]) else ""
+        print(f"{shown(row['path'])}: {shown(row['called'])} {row['probability']:.1%}{right}")
+    for name, method in record.get("images", {"methods": {}})["methods"].items():
+        said = "depend on what was learned" if method["depends"] else "do NOT depend on what was learned: do not read them"
+        where = f" after {method['place']}" if method["place"] else ""
+        like = f"rank correlation {method['likeness']['value']:.2f} with those of a random network"
+        print(f"The maps of {name}{where} {said} ({like}).")
+    for row in record.get("filters", {"rows": ()})["rows"]:
+        told = f"{len(row['dead'])} dead, {len(row['duplicates'])} pairs doubled"
+        print(f"{row['layer']}: {row['filters']} filters, {told}.")
+    labels = record.get("labels")
+    if labels and not labels["reason"]:
+        print(f"{len(labels['rows']):,} of {labels['n']:,} labels are suspected: {labels['file']}")

@@ -1,0 +1,239 @@
+"""What a run's network has learned: one function a question. Each returns data; other modules draw it.
+
+>>> import budwood as bw
+>>> run = bw.open_run("runs/20261121-100000-resnet18-1a2b")
+>>> found = bw.explain.attribution(run, ["photos/leaf/001.jpg"])
+>>> found.maps.shape
+(1, 224, 224)
+
+Images are files. Whatever is asked, the run and the images stay as they are. `cache` is the folder of what is kept for
+the next time (None: the usual one); `progress` is told of what takes long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.confusions import Confused, confusions_of
+from budwood.dataset import Samples
+from budwood.decoding import Pixels, decoded
+from budwood.embeddings import Embedding, Method, Neighbours, embedding_of, neighbours_of, samples_of_files, trunk_of
+from budwood.engines import engine_of, prefix_of
+from budwood.errors import DataError, RecipeError, did_you_mean
+from budwood.files import cache_folder, guarded
+from budwood.head import logits
+from budwood.plan import plan_of
+from budwood.progress import Progress, Silent
+from budwood.recipe import Recipe
+from budwood.runs import Run
+from budwood.slices import Slice, slices_of
+from budwood.suspects import Suspects, suspects_of
+from budwood.weights import Weights, file_weights
+
+if TYPE_CHECKING:
+    from budwood.attribution import Attribution
+    from budwood.faithfulness import Faithfulness
+    from budwood.feature_maps import Maps, Strip
+    from budwood.filters import Filters
+    from budwood.maximisation import Maximised
+    from budwood.sanity import Sanity
+    from budwood.subject import Subject
+
+Files = Sequence[str | Path]
+Answering = Callable[[Pixels], NDArray[np.float32]]
+
+
+def subject(run: Run, *, cache: Path | None = None) -> Subject:
+    """The run's network as the modules `attribution`, `filters`, `feature_maps` and `maximisation` look at it."""
+    from budwood.subject import subject_of
+
+    recipe = Recipe(**run.record["recipe"])
+    plan = plan_of(recipe, len(run.classes), cache or cache_folder())
+    return subject_of(recipe, plan, run.classes, _own(run))
+
+
+def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = None) -> Pixels:
+    """Images as the run's network sees them before they are normalised: uint8 [n, size, size, 3].
+
+    Raises `DataError` for files that do not exist or cannot be read, and where there is none.
+    """
+    samples = images if isinstance(images, Samples) else samples_of_files(images, progress or Silent())
+    if not len(samples):
+        raise DataError("No image was given.", "Name one or more image files.")
+    recipe = run.record["recipe"]
+    size = run.record["network"]["size"]
+    return np.stack([decoded(samples, row, size, recipe["resize"]) for row in range(len(samples))])
+
+
+def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Progress | None = None) -> Answering:
+    """The run's network as predictions have it: from uint8 pixels [n, size, size, 3] to logits float32 [n, classes].
+
+    The engine is checked on `some` real images where it has not been before.
+    """
+    cache, progress = cache or cache_folder(), progress or Silent()
+    with guarded(cache):
+        if run.record["trained"] == "head":
+            engine, head = engine_of(trunk_of(run, cache, progress), lambda: some, len(some), progress), run.head()
+            return lambda images: logits(engine.run(images), *head)
+        recipe = Recipe(**run.record["recipe"])
+        plan = plan_of(recipe, len(run.classes), cache)
+        whole = prefix_of(recipe, plan, len(run.classes), _own(run), None, cache)
+        return engine_of(whole, lambda: some, len(some), progress).run
+
+
+def attribution(
+    run: Run,
+    images: Files,
+    method: str = "grad-cam",
+    *,
+    classes: Sequence[int | str] | None = None,
+    place: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Attribution:
+    """What in each image speaks for a class (by default the likeliest): `grad-cam`, `layer-cam`,
+    `integrated-gradients` or `occlusion`, as `attribution.attributed` has them."""
+    from budwood.attribution import attributed
+
+    shown, several = pixels(run, images, progress=progress), bool(run.record["dataset"].get("several"))
+    engine = answering(run, shown, cache=cache, progress=progress)
+    opened = subject(run, cache=cache)
+    return attributed(opened, shown, method, classes, place, run=engine, several=several, progress=progress)
+
+
+def sanity(
+    run: Run,
+    images: Files,
+    method: str = "grad-cam",
+    *,
+    place: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Sanity:
+    """Whether a method's maps depend on what the network has learned: the weight randomisation test."""
+    from budwood.sanity import sanity_of
+
+    return sanity_of(
+        subject(run, cache=cache), pixels(run, images, progress=progress), method, place, progress=progress
+    )
+
+
+def faithfulness(
+    run: Run,
+    images: Files,
+    found: Attribution,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Faithfulness:
+    """Whether the network goes by what an attribution of these images points at: deletion and insertion scores."""
+    from budwood.faithfulness import faithfulness_of
+
+    shown, several = pixels(run, images, progress=progress), bool(run.record["dataset"].get("several"))
+    engine = answering(run, shown, cache=cache, progress=progress)
+    return faithfulness_of(engine, shown, found, several=several, progress=progress)
+
+
+def filters(run: Run, layer: str | None = None, *, cache: Path | None = None) -> Filters:
+    """The weights of a convolution (None: the first) to be looked at, with those that are dead or doubled."""
+    from budwood.filters import filters_of
+
+    return filters_of(subject(run, cache=cache), layer)
+
+
+def feature_maps(run: Run, images: Files, name: str, *, cache: Path | None = None) -> Maps:
+    """What a stage, or a layer by its full name, makes of images."""
+    from budwood.feature_maps import maps_after
+
+    return maps_after(subject(run, cache=cache), pixels(run, images), name)
+
+
+def seen_through(
+    run: Run, image: str | Path, layer: str, numbers: Sequence[int], *, cache: Path | None = None
+) -> NDArray[np.float32]:
+    """An image after chosen filters of a convolution: float32 [len(numbers), height, width]."""
+    from budwood.feature_maps import seen_through
+
+    return seen_through(subject(run, cache=cache), pixels(run, [image])[0], layer, numbers)
+
+
+def strip(run: Run, image: str | Path, *, cache: Path | None = None) -> Strip:
+    """An image on its way through the network: of each stage the maps that vary most."""
+    from budwood.feature_maps import strip_of
+
+    return strip_of(subject(run, cache=cache), pixels(run, [image])[0])
+
+
+def maximised(
+    run: Run,
+    classes: Sequence[str] | None = None,
+    *,
+    place: str | None = None,
+    channels: Sequence[int] = (),
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Maximised, ...]:
+    """Pictures that a class answers most to (None: every class), or with `place` the channels of a stage.
+
+    Raises `RecipeError` for a class, a stage or a channel that does not exist.
+    """
+    from budwood.maximisation import Target, maximised
+
+    opened = subject(run, cache=cache)
+    if place is not None:
+        from budwood.subject import place_named
+
+        where = place_named(opened, place)
+        return maximised(opened, [Target(where, channel) for channel in channels], progress=progress)
+    names = run.classes if classes is None else classes
+    for name in names:
+        if name not in run.classes:
+            raise RecipeError(f"classes: there is no class {name!r}.", did_you_mean(name, run.classes))
+    return maximised(opened, [Target(None, run.classes.index(name)) for name in names], progress=progress)
+
+
+def embedding(
+    run: Run,
+    split: str = "val",
+    method: Method = "pca",
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Embedding:
+    """The images of a split as points of a plane, by the features that the network's head is given."""
+    return embedding_of(run, split, method, cache=cache, progress=progress)
+
+
+def neighbours(
+    run: Run, images: Files, k: int = 5, *, cache: Path | None = None, progress: Progress | None = None
+) -> list[Neighbours]:
+    """The training images that the network finds most like each image."""
+    return neighbours_of(run, images, k, cache=cache, progress=progress)
+
+
+def slices(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
+    """The accuracy on validation images that share a property: brightness, size, shape, group."""
+    return slices_of(run, cache=cache, progress=progress)
+
+
+def confusions(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Confused, ...]:
+    """The most confused pairs of classes on validation, with examples."""
+    return confusions_of(run, cache=cache, progress=progress)
+
+
+def suspects(
+    run: Run, threshold: float | None = None, *, cache: Path | None = None, progress: Progress | None = None
+) -> Suspects:
+    """The training and validation images whose labels are suspected, by out-of-fold predictions."""
+    return suspects_of(run, threshold, cache=cache, progress=progress)
+
+
+def _own(run: Run) -> Weights:
+    """A run's own weights, its head's included."""
+    return replace(file_weights(run.path / "weights.safetensors"), kind="trained")

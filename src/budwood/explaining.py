@@ -1,0 +1,375 @@
+"""What `budwood explain` finds out about a run, as a record of plain values and the pictures that it names.
+
+    run -> chosen images -> parts -> Explanation
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image
+
+from budwood import explain
+from budwood.decoding import Pixels, processors
+from budwood.errors import RecipeError, RunError, did_you_mean
+from budwood.explanation_page import render_explanation
+from budwood.explanations import Explanation, keep_explanation, kept_explanation
+from budwood.files import cache_folder, guarded, write_text
+from budwood.jobs import report
+from budwood.listing import image_files
+from budwood.maps import AT_A_PLACE, METHODS, Attribution
+from budwood.metrics import binary_cross_entropy, cross_entropy, probabilities, sigmoid
+from budwood.overlays import legend, overlay
+from budwood.pictures import data_uri, jpeg, thumbnail
+from budwood.predictions import Predictions
+from budwood.progress import Progress, Silent
+from budwood.runs import Run, hardware, now
+from budwood.scatter import sampled, scatter, small_pictures
+from budwood.suspects import save_suspects
+from budwood.tiles import png_uri
+
+if TYPE_CHECKING:
+    from budwood.filters import Filters
+    from budwood.subject import Subject
+
+SUSPECTS: Final = "label-suspects.csv"
+METHOD: Final = "grad-cam"
+IMAGES: Final = 12  # that are explained where none is named
+NEAREST: Final = 4  # training images beside each
+SUSPECTS_SHOWN: Final = 24
+DRAWN: Final = 24  # classes that are drawn, at most
+PARTS: Final[Mapping[str, str]] = {
+    "images": "where the network looks, and the training images that it finds most like",
+    "stages": "an image on its way through the stages",
+    "filters": "the weights of the first convolution and of one in the middle",
+    "embedding": "all validation images as points of a plane",
+    "mistakes": "the most confused pairs, and the accuracy by brightness, size and shape",
+    "labels": "images whose labels are suspected",
+    "classes": "what each class looks for, drawn from noise; takes about a minute",
+}
+USUAL: Final = tuple(part for part in PARTS if part != "classes")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be found out: parts, methods of attribution, the place that they look at and the class that they
+    explain (None: chosen for the network, and the likeliest), the files (none: validation images are chosen)."""
+
+    files: tuple[Path, ...] = ()
+    parts: tuple[str, ...] = USUAL
+    methods: tuple[str, ...] = (METHOD,)
+    place: str | None = None
+    called: str | None = None
+
+
+@dataclass
+class _Bench:
+    """What several parts need, made once and only if one needs it."""
+
+    run: Run
+    asked: Asked
+    cache: Path
+    progress: Progress
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    def subject(self) -> Subject:
+        found: Subject = self._once("subject", lambda: explain.subject(self.run, cache=self.cache))
+        return found
+
+    def files(self) -> tuple[Path, ...]:
+        found: tuple[Path, ...] = self._once("files", lambda: self.asked.files or chosen_files(self.run))
+        return found
+
+    def pixels(self) -> Pixels:
+        found: Pixels = self._once("pixels", lambda: explain.pixels(self.run, self.files(), progress=self.progress))
+        return found
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+
+Found = tuple[Any, dict[str, str]]
+
+
+def explain_run(
+    run: Run,
+    images: Iterable[str | Path] = (),
+    *,
+    methods: Sequence[str] = (),
+    place: str | None = None,
+    called: str | None = None,
+    parts: Sequence[str] = (),
+    page: Path | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Explanation, Path]:
+    """What a run's network has learned, and where it is shown: in the run's report, or of images on a page of theirs.
+
+    What is left empty is chosen: `grad-cam`; of the run all parts but `classes`, of images the part `images`. Raises
+    what `explained` raises.
+    """
+    cache, progress = cache or cache_folder(), progress or Silent()
+    files = tuple(image_files(images))
+    asked = Asked(
+        files, tuple(parts) or (("images",) if files else USUAL), tuple(methods) or (METHOD,), place, called
+    )
+    found = explained(run, asked, cache=cache, progress=progress)
+    if not files:
+        keep_explanation(run.path, _added(kept_explanation(run.path), found))
+        return found, report(run).path / "report.html"
+    page = page or run.path / "explained.html"
+    with guarded(page):
+        write_text(page, render_explanation(found, run.record["dataset"]["name"], run.record["network"]["name"]))
+    return found, page
+
+
+def _added(before: Explanation | None, found: Explanation) -> Explanation:
+    """What was found, with the parts of an earlier explanation that were not asked for this time."""
+    if before is None:
+        return found
+    seconds = {**before.record["seconds"], **found.record["seconds"]}
+    record = {**before.record, **found.record, "seconds": seconds}
+    return Explanation(record, {**before.pictures, **found.pictures})
+
+
+def explained(run: Run, asked: Asked, *, cache: Path, progress: Progress | None = None) -> Explanation:
+    """What is asked about a run. Raises `RecipeError` for a part, method, place or class that does not exist."""
+    for part in asked.parts:
+        if part not in PARTS:
+            raise RecipeError(f"show: there is no part {part!r}.", did_you_mean(part, PARTS))
+    for method in asked.methods:
+        if method not in METHODS:
+            raise RecipeError(f"method: there is no method {method!r}.", did_you_mean(method, METHODS))
+    if asked.called is not None and asked.called not in run.classes:
+        raise RecipeError(f"class: there is no class {asked.called!r}.", did_you_mean(asked.called, run.classes))
+    bench = _Bench(run, asked, cache, progress or Silent())
+    record: dict[str, Any] = {"run": run.path.name, "created": now()}
+    pictures: dict[str, str] = {}
+    seconds = {}
+    for part in asked.parts:
+        started = time.perf_counter()
+        record[part], drawn = _MAKERS[part](bench)
+        pictures |= drawn
+        seconds[part] = round(time.perf_counter() - started, 2)
+    record["seconds"], record["hardware"] = seconds, hardware(processors())
+    return Explanation(record, pictures)
+
+
+def chosen_files(run: Run) -> tuple[Path, ...]:
+    """The validation images to explain where none is named: up to half of them the worst mistakes, the others those of
+    each class in turn that the network is surest of and right about."""
+    predictions = run.predictions("val")
+    losses, right = _judged(predictions)
+    order = np.argsort(-losses, kind="stable")
+    wrong = [row for row in order.tolist() if not right[row]][: IMAGES // 2]
+    surest: list[int] = []
+    labels = predictions.labels
+    queues = [
+        [row for row in order[::-1].tolist() if right[row] and labels[row] == label] for label in np.unique(labels)
+    ]
+    while len(surest) < IMAGES - len(wrong) and any(queues):
+        surest += [queue.pop(0) for queue in queues if queue]
+    rows = [*wrong, *surest[: IMAGES - len(wrong)]]
+    root = Path(run.record["root"])
+    there = [root / predictions.paths[row] for row in rows if (root / predictions.paths[row]).is_file()]
+    if not there:
+        raise RunError(
+            f"{run.path}: the validation images are no longer in {root}.", "Bring them back, or name images to explain."
+        )
+    return tuple(there)
+
+
+def _judged(predictions: Predictions) -> tuple[Any, Any]:
+    """The loss of each image, and whether it is called rightly."""
+    if predictions.sets:
+        called = (predictions.logits > 0) == predictions.targets
+        return binary_cross_entropy(predictions.targets, predictions.logits), called.all(axis=1)
+    return cross_entropy(predictions.labels, predictions.logits), predictions.logits.argmax(
+        axis=1
+    ) == predictions.labels
+
+
+def _images(bench: _Bench) -> Found:
+    """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
+    from budwood.attribution import attributed
+
+    run, asked, shown = bench.run, bench.asked, bench.pixels()
+    several = bool(run.record["dataset"].get("several"))
+    engine = explain.answering(run, shown, cache=bench.cache, progress=bench.progress)
+    chances = (sigmoid if several else probabilities)(engine(shown))
+    near = explain.neighbours(run, bench.files(), NEAREST, cache=bench.cache, progress=bench.progress)
+    truth = _labels(run)
+    rows: list[dict[str, Any]] = [
+        {
+            "path": str(path),
+            "label": truth.get(one.id),
+            "called": run.classes[int(chance.argmax())],
+            "probability": float(chance.max()),
+            "near": [
+                {"path": path, "label": run.classes[label], "likeness": float(likeness)}
+                for path, label, likeness in zip(one.paths, one.labels.tolist(), one.similarities, strict=True)
+            ],
+            "maps": {},
+        }
+        for path, one, chance in zip(bench.files(), near, chances, strict=True)
+    ]
+    pictures = {"legend": png_uri(legend())}
+    pictures |= {f"image-{number}": data_uri(jpeg(Image.fromarray(image))) for number, image in enumerate(shown)}
+    classes = None if asked.called is None else [asked.called] * len(shown)
+    methods = {}
+    for method in asked.methods:
+        place = asked.place if method in AT_A_PLACE else None
+        found = attributed(
+            bench.subject(), shown, method, classes, place, run=engine, several=several, progress=bench.progress
+        )
+        methods[method] = _trusted(bench, method, found, engine)
+        for number, row in enumerate(rows):
+            row["explained"] = run.classes[int(found.classes[number])]
+            row["maps"][method] = bool(found.empty[number])
+            pictures[f"{method}-{number}"] = data_uri(jpeg(overlay(shown[number], found.maps[number])))
+    pictures |= _thumbnails(run, {one["path"] for row in rows for one in row["near"]})
+    return {"rows": rows, "methods": methods, "chosen": not asked.files}, pictures
+
+
+def _trusted(bench: _Bench, method: str, found: Attribution, engine: explain.Answering) -> dict[str, Any]:
+    """Whether a method's maps depend on what was learned, and whether the network goes by them."""
+    from budwood.faithfulness import faithfulness_of
+    from budwood.sanity import sanity_of
+
+    several = bool(bench.run.record["dataset"].get("several"))
+    sane = sanity_of(bench.subject(), bench.pixels(), method, found.place, progress=bench.progress)
+    faith = faithfulness_of(engine, bench.pixels(), found, several=several, progress=bench.progress)
+    return {
+        "place": found.place,
+        "likeness": sane.likeness[-1],
+        "unrelated": sane.unrelated,
+        "depends": sane.depends,
+        "deletion": faith.deletion.mean,
+        "insertion": faith.insertion.mean,
+        "gains": dict(faith.gains),
+    }
+
+
+def _stages(bench: _Bench) -> Found:
+    """The first of the images on its way through the stages."""
+    from budwood.feature_maps import strip_of, strip_pictures
+
+    found = strip_of(bench.subject(), bench.pixels()[0])
+    rows = [{"name": stage.name, "shape": list(stage.shape)} for stage in found.stages]
+    pictures = {f"stage-{stage.name}": png_uri(p) for stage, p in zip(found.stages, strip_pictures(found), strict=True)}
+    pictures["stages-image"] = data_uri(jpeg(Image.fromarray(bench.pixels()[0])))
+    return {"path": str(bench.files()[0]), "rows": rows, "left_out": list(found.left_out)}, pictures
+
+
+def _filters(bench: _Bench) -> Found:
+    """The first convolution, and the one in the middle of those that see all channels before them."""
+    from budwood.filters import convolutions, filters_of, filters_picture
+
+    names = convolutions(bench.subject())
+    later = [name for name in names[1:] if (found := filters_of(bench.subject(), name)).groups == 1 and _is_wide(found)]
+    rows, pictures = [], {}
+    for name in [*names[:1], *later[len(later) // 2 :][:1]]:
+        found = filters_of(bench.subject(), name)
+        pictures[f"filters-{name}"] = png_uri(filters_picture(found))
+        out, channels, height, width = found.weights.shape
+        rows.append(
+            {
+                "layer": name,
+                "filters": out,
+                "channels": channels,
+                "size": [height, width],
+                "colour": found.colour,
+                "dead": list(found.dead),
+                "duplicates": [list(pair) for pair in found.duplicates],
+            }
+        )
+    return {"rows": rows}, pictures
+
+
+def _is_wide(found: Filters) -> bool:
+    """Whether a filter is more than a single weight an input channel."""
+    return max(found.weights.shape[2:]) > 1
+
+
+def _embedding(bench: _Bench) -> Found:
+    """The validation images as points of a plane."""
+    found = explain.embedding(bench.run, cache=bench.cache, progress=bench.progress)
+    thumbnails = small_pictures(Path(bench.run.record["root"]), sampled(found).paths)
+    about = {"method": found.method, "explained": found.explained, "n": len(found), "right": int(found.right.sum())}
+    return about, {"embedding": scatter(found, bench.run.classes, thumbnails)}
+
+
+def _mistakes(bench: _Bench) -> Found:
+    """The most confused pairs with examples, and the accuracy by slice."""
+    run = bench.run
+    slices = [one.record() for one in explain.slices(run, cache=bench.cache, progress=bench.progress)]
+    if run.record["dataset"].get("several"):
+        return {"slices": slices, "pairs": []}, {}
+    pairs = [one.record() for one in explain.confusions(run, cache=bench.cache, progress=bench.progress)]
+    named = {path for pair in pairs for one in pair["examples"] for path in (one["path"], one["like_path"]) if path}
+    return {"slices": slices, "pairs": pairs}, _thumbnails(run, named)
+
+
+def _label_errors(bench: _Bench) -> Found:
+    """The images whose labels are suspected; the table to correct them by is written into the run's folder."""
+    run = bench.run
+    if run.record["dataset"].get("several"):
+        return {"reason": "the images have several labels each"}, {}
+    found = explain.suspects(run, cache=bench.cache, progress=bench.progress)
+    with guarded(run.path):
+        save_suspects(run.path / SUSPECTS, found)
+    shown = found.rows[:SUSPECTS_SHOWN]
+    return {"reason": "", "file": str(run.path / SUSPECTS), **found.record()}, _thumbnails(run, {s.path for s in shown})
+
+
+def _classes(bench: _Bench) -> Found:
+    """What each class looks for; of many classes the first ones."""
+    from budwood.maximisation import Target, maximised
+
+    numbers = range(min(len(bench.run.classes), DRAWN))
+    found = maximised(bench.subject(), [Target(None, number) for number in numbers], progress=bench.progress)
+    rows = [
+        {
+            "name": bench.run.classes[one.target.channel],
+            "before": one.before,
+            "after": one.after,
+            "noise": one.noise,
+            "flat": one.flat,
+        }
+        for one in found
+    ]
+    pictures = {f"class-{n}": data_uri(jpeg(Image.fromarray(one.pixels))) for n, one in enumerate(found)}
+    return {"rows": rows, "left_out": len(bench.run.classes) - len(rows)}, pictures
+
+
+_MAKERS: Final[Mapping[str, Callable[[_Bench], Found]]] = {
+    "images": _images,
+    "stages": _stages,
+    "filters": _filters,
+    "embedding": _embedding,
+    "mistakes": _mistakes,
+    "labels": _label_errors,
+    "classes": _classes,
+}
+
+
+def _labels(run: Run) -> dict[str, str]:
+    """The class of each training and validation image by its id; none where images have several."""
+    data = run.dataset()
+    if data.sets:
+        return {}
+    known = [(samples.ids, samples.labels.tolist()) for samples in (data.samples("train"), data.samples("val"))]
+    return {id: run.classes[label] for ids, labels in known for id, label in zip(ids, labels, strict=True)}
+
+
+def _thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
+    """Small pictures of a run's images, by `file-` and their path; those that are gone have none."""
+    made = {path: thumbnail(Path(run.record["root"]) / path) for path in sorted(paths)}
+    return {f"file-{path}": uri for path, uri in made.items() if uri}
