@@ -60,6 +60,11 @@ ORDER = [
     "rates",
     "sheet",
     "subject",
+    "maps",
+    "attribution",
+    "sanity",
+    "faithfulness",
+    "overlays",
     "training",
     "rehearsal",
     "tracking",
@@ -108,6 +113,8 @@ WITH_TORCH = {
     "fit",
     "rates",
     "subject",
+    "attribution",
+    "sanity",
 }
 
 
