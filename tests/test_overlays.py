@@ -17,7 +17,7 @@ def _lightness(picture: Image.Image) -> NDArray[np.float64]:
     values = np.asarray(picture, np.float64) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     y = linear @ np.array([0.2126, 0.7152, 0.0722])
-    return np.where(y > 0.008856, 116 * np.cbrt(y) - 16, 903.3 * y)
+    return np.asarray(np.where(y > 0.008856, 116 * np.cbrt(y) - 16, 903.3 * y))
 
 
 def _stripes(low: int, high: int) -> NDArray[np.uint8]:

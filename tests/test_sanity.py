@@ -62,7 +62,7 @@ def _edges(subject: Subject, pixels: Pixels, classes: Classes) -> Maps:
     """A map that looks convincing and knows nothing of the network."""
     grey = pixels.astype(np.float32).mean(axis=3)
     down, across = np.gradient(grey, axis=(1, 2))
-    return np.hypot(down, across).astype(np.float32)
+    return np.asarray(np.hypot(down, across), np.float32)
 
 
 def test_maps_of_a_trained_network_depend_on_its_weights(trained: Subject) -> None:

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from budwood.decoding import Pixels
 from budwood.engines import BATCH, Run
 from budwood.errors import RecipeError, did_you_mean
-from budwood.maps import AT_A_PLACE, METHODS, Attribution, Maps, blurred, scaled
+from budwood.maps import AT_A_PLACE, METHODS, Attribution, Maps, plain, scaled
 from budwood.metrics import probabilities, sigmoid
 from budwood.progress import Progress, Silent
 from budwood.subject import FEWEST, Subject, as_maps, part_of, place_named, places_of, studied, target_of
 
-STEPS: Final = 24  # points between the blurred image and the image itself
+STEPS: Final = 24  # points between an image of its mean colour and the image itself
 SMOOTHING: Final = 1 / 32  # standard deviation as a share of the side: 7 pixels of 224
 STRIDES: Final = 14  # that an occluding square takes across an image; it is two of them wide
 
@@ -48,8 +48,8 @@ def attributed(
 
     `grad-cam`: a map's channels, weighed by their mean gradient (Selvaraju et al. 2017). `layer-cam`: each cell weighed
     by its own gradient where that is positive, which suits earlier places, whose maps are finer (Jiang et al. 2021).
-    `integrated-gradients`: gradients summed from the blurred image to the image (Sundararajan et al. 2017), then
-    smoothed. `occlusion`: how much a logit falls when a square is blurred (after Zeiler and Fergus 2014).
+    `integrated-gradients`: gradients summed from an image of the mean colour to the image (Sundararajan et al. 2017),
+    then smoothed. `occlusion`: how much a logit falls when a square has the mean colour (Zeiler and Fergus 2014).
 
     `place` is that of the first two, by default `target_of`. `run`, from uint8 pixels to logits, answers for occluded
     images, PyTorch if there is none; an engine is several times as fast. `several`: images have several labels each.
@@ -173,7 +173,7 @@ def _integrated(subject: Subject, pixels: Pixels, classes: Classes, progress: Pr
     with studied(subject) as module, progress.bar("Integrated gradients", len(pixels)) as step:
         integrated = IntegratedGradients(lambda images: module(images.clone()))
         for row, chosen in enumerate(classes.tolist()):
-            image, start = subject.images(pixels[[row]]), subject.images(blurred(pixels[[row]]))
+            image, start = subject.images(pixels[[row]]), subject.images(plain(pixels[[row]]))
             parts, error = integrated.attribute(
                 image, start, target=chosen, n_steps=STEPS, return_convergence_delta=True
             )
@@ -185,11 +185,11 @@ def _integrated(subject: Subject, pixels: Pixels, classes: Classes, progress: Pr
 
 
 def _occluded(run: Run, pixels: Pixels, classes: Classes, progress: Progress) -> Maps:
-    """How much the logit falls when a square is blurred: the mean over the squares that a pixel lies in."""
+    """How much the logit falls when a square has the mean colour: the mean over the squares that a pixel lies in."""
     n, size = pixels.shape[:2]
     squares = _squares(size)
     pairs = [(row, square) for row in range(n) for square in squares]
-    without, whole = blurred(pixels), np.zeros(n, np.float32)
+    without, whole = plain(pixels), np.zeros(n, np.float32)
     total, covered = np.zeros((n, size, size), np.float32), np.zeros((size, size), np.float32)
     for rows in _blocks(n):
         whole[rows] = run(pixels[rows])[np.arange(len(rows)), classes[rows]]

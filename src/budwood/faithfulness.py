@@ -1,10 +1,9 @@
 """Whether what an attribution points at is what the network goes by: deletion and insertion.
 
-The squares of an image are replaced by what is left of them when it is blurred, the most important first (deletion), or
-revealed on the blurred image in that order (insertion); the probability of the class is followed (Petsiuk et al. 2018).
-A map that is right makes it fall and rise sooner than a random order does. Squares, as in Samek et al. 2017, because
-single pixels in random order make a noise that harms any network more than losing what matters. Blurred, because the
-edges of grey or black squares would be evidence themselves.
+The squares of an image get its mean colour, the most important first (deletion), or are revealed on an image of that
+colour in that order (insertion); the probability of the class is followed (Petsiuk et al. 2018; squares as in Samek et
+al. 2017). A map that is right makes it fall and rise sooner than chance does. Chance is the same map, mirrored and
+moved round the edges at random: scattered squares harm a network more than any connected area, whatever is in it.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from numpy.typing import NDArray
 from budwood.decoding import Pixels
 from budwood.engines import BATCH, Run
 from budwood.errors import RecipeError
-from budwood.maps import Attribution, Maps, blurred
+from budwood.maps import Attribution, Maps, plain
 from budwood.metrics import Metric, probabilities, sigmoid
 from budwood.progress import Progress, Silent
 from budwood.statistics import difference_intervals, resampled_means, sign_flips
 
 STEPS: Final = 10
-SQUARES: Final = 14  # a side; the finest map that a random order can still be compared with fairly
+SQUARES: Final = 14  # a side
 
 Curves = NDArray[np.float32]
 
@@ -44,9 +43,9 @@ class Curve:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Deletion (a small area is good) and insertion (a large area is good), and both in a random order.
+    """Deletion (a small area is good) and insertion (a large area is good), and both by the maps moved at random.
 
-    `gains` say how much better than random the method is on the same images: `value`, `low`, `high`, `n` and the
+    `gains` say how much better than these the method is on the same images: `value`, `low`, `high`, `n` and the
     two-sided `p` of a paired permutation test, for `deletion` and `insertion`; more than 0 is better.
     """
 
@@ -75,20 +74,28 @@ def faithfulness_of(
     if steps < 2:
         raise RecipeError(f"steps: found {steps}, expected 2 or more.", "10 steps replace a tenth of the image each.")
     random = np.random.default_rng(seed)
-    orders = [ranks_of(attribution.maps, random), ranks_of(np.zeros_like(attribution.maps), random)]
-    without = blurred(pixels)
-    pairs = [(order, *pair) for order in orders for pair in ((pixels, without), (without, pixels))]
-    found = []
-    with (progress or Silent()).bar("Deletion and insertion", len(pairs) * len(pixels)) as step:
-        for ranks, before, after in pairs:
-            curves = np.zeros((len(pixels), steps + 1), np.float32)
-            for row, chosen in enumerate(attribution.classes.tolist()):
-                shown = _changed(before[row], after[row], ranks[row], steps)
-                logits = np.concatenate([run(shown[first : first + BATCH]) for first in range(0, len(shown), BATCH)])
-                curves[row] = (sigmoid if several else probabilities)(logits)[:, chosen]
-                step(1)
-            found.append(curves)
-    return _compared(found)
+    orders = [ranks_of(maps, random) for maps in (attribution.maps, moved(attribution.maps, random))]
+    without = plain(pixels)
+    curves = np.zeros((len(pixels), 4, steps + 1), np.float32)
+    with (progress or Silent()).bar("Deletion and insertion", len(pixels)) as step:
+        for row, chosen in enumerate(attribution.classes.tolist()):
+            ends = (pixels[row], without[row])
+            shown = np.concatenate(
+                [_changed(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]
+            )
+            logits = np.concatenate([run(shown[first : first + BATCH]) for first in range(0, len(shown), BATCH)])
+            curves[row] = (sigmoid if several else probabilities)(logits)[:, chosen].reshape(4, -1)
+            step(1)
+    return _compared(curves)
+
+
+def moved(maps: Maps, random: np.random.Generator) -> Maps:
+    """Maps [n, size, size] of the same shapes elsewhere: mirrored, and moved round the edges, at random."""
+    found = np.empty_like(maps)
+    for number, values in enumerate(maps):
+        down, across = random.choice([-1, 1], 2)
+        found[number] = np.roll(values[::down, ::across], random.integers(0, maps.shape[1], 2), (0, 1))
+    return found
 
 
 def ranks_of(maps: Maps, random: np.random.Generator) -> NDArray[np.float64]:
@@ -118,12 +125,12 @@ def _changed(before: Pixels, after: Pixels, ranks: NDArray[np.float64], steps: i
     return np.where((ranks < shares[:, None, None])[..., None], after, before)
 
 
-def _compared(curves: list[Curves]) -> Faithfulness:
-    """Curves of deletion and insertion, then both in random order, with their areas and what they gain."""
-    areas = np.stack([(c[:, 1:] + c[:, :-1]).mean(axis=1, dtype=np.float64) / 2 for c in curves], axis=1)
+def _compared(curves: Curves) -> Faithfulness:
+    """Curves [n, 4, steps + 1] of deletion and insertion, then both by moved maps, with areas and what they gain."""
+    areas = (curves[..., 1:] + curves[..., :-1]).mean(axis=2, dtype=np.float64) / 2
     n, spread = len(areas), resampled_means(areas)
-    means = [_metric(float(areas[:, k].mean()) if n else None, spread[:, k], n) for k in range(len(curves))]
-    made = [Curve(curve, areas[:, k], means[k]) for k, curve in enumerate(curves)]
+    means = [_metric(float(areas[:, k].mean()) if n else None, spread[:, k], n) for k in range(4)]
+    deletion, insertion, *others = [Curve(curves[:, k], areas[:, k], means[k]) for k in range(4)]
     gains = {}
     if n:
         low, high = difference_intervals(spread)
@@ -132,7 +139,7 @@ def _compared(curves: list[Curves]) -> Faithfulness:
             value = float((areas[:, better] - areas[:, worse]).mean())
             bounds = {"low": float(low[better, worse]), "high": float(high[better, worse])}
             gains[name] = {"value": value, **bounds, "n": n, "p": float(p[better, worse])}
-    return Faithfulness(*made, gains)
+    return Faithfulness(deletion, insertion, others[0], others[1], gains)
 
 
 def _metric(value: float | None, spread: NDArray[np.float64], n: int) -> Metric:
