@@ -62,6 +62,11 @@ ORDER = [
     "rates",
     "sheet",
     "subject",
+    "maps",
+    "attribution",
+    "sanity",
+    "faithfulness",
+    "overlays",
     "training",
     "rehearsal",
     "tracking",
@@ -112,6 +117,8 @@ WITH_TORCH = {
     "fit",
     "rates",
     "subject",
+    "attribution",
+    "sanity",
 }
 
 
