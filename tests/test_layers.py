@@ -71,6 +71,8 @@ ORDER = [
     "comparison",
     "answers",
     "drawing",
+    "tiles",
+    "filters",
     "plots",
     "comparison_plots",
     "comparison_text",
@@ -108,6 +110,7 @@ WITH_TORCH = {
     "fit",
     "rates",
     "subject",
+    "filters",
 }
 
 
