@@ -73,6 +73,7 @@ ORDER = [
     "drawing",
     "tiles",
     "filters",
+    "feature_maps",
     "plots",
     "comparison_plots",
     "comparison_text",
@@ -111,6 +112,7 @@ WITH_TORCH = {
     "rates",
     "subject",
     "filters",
+    "feature_maps",
 }
 
 
