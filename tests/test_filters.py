@@ -137,7 +137,7 @@ def test_later_layers_are_drawn_by_filter_and_input_channel(subject: Subject) ->
     rows, columns = shown(found, 16)
     assert rows[0] == found.order[0] == 9
     assert (len(rows), len(columns), columns[0]) == (4, 4, 6)
-    pixels = np.asarray(filters_picture(found, 16))
+    pixels = np.asarray(filters_picture(found, 16).convert("RGBA"))
     side = 3 * round(SIDE / 3)
     assert pixels.shape[:2] == (4 * (side + GAP) - GAP, 4 * (side + GAP) - GAP)
     assert pixels[side // 2, side // 2].tolist() == [0, 0, 0, 255]
@@ -209,4 +209,4 @@ def test_the_filters_of_any_network_give_its_output_from_plain_pixels(model: str
     for name in (names[len(names) // 2], names[-1]):
         later = filters_of(subject, name, pixels)
         assert later.weights.shape == _layer(subject, name).weight.shape
-        assert filters_picture(later).mode == "RGBA"
+        assert filters_picture(later).mode == "LA"

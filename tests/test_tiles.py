@@ -14,7 +14,7 @@ from budwood.tiles import GAP, as_png, grid, png_uri, stretched
 
 def test_crisp_tiles_are_squares_of_their_values_and_gaps_are_transparent() -> None:
     tiles = np.array([[[0, 1], [0.5, 0]], [[1, 1], [1, 1]], [[0.2, 0.2], [0.2, 0.2]]], np.float32)
-    pixels = np.asarray(grid(tiles, 2, 7, crisp=True))
+    pixels = np.asarray(grid(tiles, 2, 7, crisp=True).convert("RGBA"))
     side = 8  # twice 4, the nearest to 7
     assert pixels.shape == (2 * side + GAP, 2 * side + GAP, 4)
     assert (pixels[:4, :4] == [0, 0, 0, 255]).all()

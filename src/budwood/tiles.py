@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 GAP: Final = 2  # pixels between two tiles
-_CLEAR: Final = (0, 0, 0, 0)
 
 
 def grid(tiles: NDArray[Any], columns: int, side: int, *, crisp: bool = False) -> Image.Image:
-    """Tiles in rows of `columns`, as a picture with transparency.
+    """Tiles in rows of `columns`, as a picture with transparency (LA for grey tiles, RGBA for coloured ones).
 
     Tiles are grey [n, height, width] or coloured [n, height, width, 3], float in 0..1 (what is beyond is cut off) or
     uint8. Their longer side becomes `side` pixels by bicubic interpolation; `crisp` tiles are enlarged by the whole
@@ -28,10 +27,11 @@ def grid(tiles: NDArray[Any], columns: int, side: int, *, crisp: bool = False) -
     drawn = [_tile(tile, side, crisp) for tile in _bytes(tiles)]
     width, height = drawn[0].size
     across, down = min(columns, len(drawn)), -(-len(drawn) // columns)
-    canvas = Image.new("RGBA", (across * (width + GAP) - GAP, down * (height + GAP) - GAP), _CLEAR)
+    mode = "LA" if drawn[0].mode == "L" else "RGBA"
+    canvas = Image.new(mode, (across * (width + GAP) - GAP, down * (height + GAP) - GAP))
     for number, tile in enumerate(drawn):
         row, column = divmod(number, columns)
-        canvas.paste(tile, (column * (width + GAP), row * (height + GAP)))
+        canvas.paste(tile.convert(mode), (column * (width + GAP), row * (height + GAP)))
     return canvas
 
 
