@@ -78,6 +78,9 @@ ORDER = [
     "comparison",
     "answers",
     "drawing",
+    "tiles",
+    "filters",
+    "feature_maps",
     "plots",
     "stage_plots",
     "comparison_plots",
@@ -119,6 +122,8 @@ WITH_TORCH = {
     "subject",
     "attribution",
     "sanity",
+    "filters",
+    "feature_maps",
 }
 
 
