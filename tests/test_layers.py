@@ -21,6 +21,7 @@ ORDER = [
     "images",
     "archives",
     "sources",
+    "corrections",
     "listing",
     "facts",
     "duplicates",
