@@ -117,6 +117,7 @@ def inspect_data(
     val: float | None,
     test: float | None,
     exclude: tuple[str, ...],
+    corrections: tuple[str, ...],
     html: Path | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -131,7 +132,7 @@ def inspect_data(
     if settings and html is None:
         raise click.UsageError("--augment: the augmented images are shown in a file: name it with --html.")
     recipe = Recipe(**parse_settings(settings)) if settings else None
-    dataset = scan(data, val=val, test=test, exclude=exclude, progress=terminal_progress())
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=terminal_progress())
     found = hygiene.findings(dataset)
     if html:
         report_findings(dataset, found, html, recipe)
@@ -167,6 +168,7 @@ def train(
     val: float | None,
     test: float | None,
     exclude: tuple[str, ...],
+    corrections: tuple[str, ...],
     allow_leaks: bool,
     track: tuple[str, ...],
     dry_run: bool,
@@ -184,7 +186,7 @@ def train(
     started = time.perf_counter()
     made = recipe_of(file, settings, given_flags(options))
     progress = terminal_progress()
-    dataset = scan(data, val=val, test=test, exclude=exclude, progress=progress)
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
     if dry_run:
         tell_cost(*jobs.rehearse(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
         return
@@ -352,6 +354,7 @@ def lr_find(
     val: float | None,
     test: float | None,
     exclude: tuple[str, ...],
+    corrections: tuple[str, ...],
     file: Path | None,
     settings: tuple[str, ...],
     html: Path | None,
@@ -373,7 +376,7 @@ def lr_find(
     if made.optimizer == "lbfgs":
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another to look for one.")
     progress = terminal_progress()
-    dataset = scan(data, val=val, test=test, exclude=exclude, progress=progress)
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
     curve = jobs.find_rate(dataset, made, progress=progress)
     if html:
         with guarded(html):

@@ -86,6 +86,7 @@ class Dataset:
     1 val, 2 test), given (the split was given), group, look (equal for exact and near copies), cluster (equal for
     those and for one group), used, width, height, mode, notes. `split_source` is `made`, `given` or `given, val made`.
     Where images have several labels each, `label` is the number of a set of classes in `sets`, else that is empty.
+    `corrected` counts the images whose label corrections changed, or that these leave out.
     """
 
     source: str
@@ -97,6 +98,7 @@ class Dataset:
     split_source: str
     fingerprint: str
     sets: Sets = ()
+    corrected: int = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -150,6 +152,7 @@ class Dataset:
             "split_source": self.split_source,
             "fingerprint": self.fingerprint,
             "sets": self.sets,
+            "corrected": self.corrected,
         }
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
         write_bytes(path, parquet_bytes(table))
@@ -172,6 +175,7 @@ def load(path: Path) -> Dataset:
         meta["split_source"],
         meta["fingerprint"],
         tuple(tuple(members) for members in meta.get("sets", ())),
+        meta.get("corrected", 0),
     )
     if _fingerprint(data.classes, data.sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")
@@ -184,6 +188,7 @@ def scan(
     val: float | None = None,
     test: float | None = None,
     exclude: Sequence[str] = (),
+    corrections: str | Path | Sequence[str | Path] = (),
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -192,10 +197,15 @@ def scan(
     `source` is a folder of class folders (with or without train / val / test around them), a folder with `train.txt`
     and `test.txt`, a CSV or Parquet table, an archive, or the name of a built-in data set (`elpv`). Where no split is
     given, `test` (default 0.2) is the share of all images that is sealed and `val` (default 0.2) the share of the rest
-    that validates. Raises `DataError`, also for a share of a split that is given.
+    that validates. `corrections` is a CSV file, or several in order, whose columns path, label and correct say which
+    images belong to another class, or to none (`-`); no file is moved or changed, and as splits are made by content, a
+    corrected image stays in its split unless its class would lack one. Raises `DataError`, also for a share of a split
+    that is given, and for corrections that do not fit the data.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    listing = list_files(Path(source).expanduser(), cache, progress, exclude)
+    tables = [corrections] if isinstance(corrections, str | Path) else corrections
+    files = [Path(file).expanduser() for file in tables]
+    listing = list_files(Path(source).expanduser(), cache, progress, exclude, files)
     _check_shares(listing, val, test)
     return dataset_of(listing, examined(listing, cache, progress), val=val, test=test)
 
@@ -252,6 +262,7 @@ def dataset_of(
         split_source,
         _fingerprint(classes, sets, table),
         sets,
+        listing.corrected,
     )
 
 

@@ -40,18 +40,35 @@ _FACTS: Final = pa.schema(
 
 def examined(listing: Listing, cache: Path, progress: Progress) -> list[ImageFacts | BadImage]:
     """What decoding each listed file tells; files that have not changed since an earlier scan are not read again."""
-    place = hashlib.blake2b(f"{_VERSION} {listing.root.resolve()}".encode(), digest_size=12).hexdigest()
-    store = cache / "facts" / f"{place}.parquet"
-    known = _read_facts(store)
-    stats = [_stat(listing.root / path) for path in listing.paths]
-    facts = [known.get((path, stat)) for path, stat in zip(listing.paths, stats, strict=True)]
-    new = [row for row, fact in enumerate(facts) if fact is None]
-    for row, fact in zip(new, _examine_all([listing.root / listing.paths[row] for row in new], progress), strict=True):
-        facts[row] = fact
-    done = [fact for fact in facts if fact is not None]
+    store = _store(listing.root, cache)
+    stats, facts, new = _looked_up(store, listing.root, listing.paths, progress)
     if new:
-        _write_facts(store, listing.paths, stats, done, progress)
-    return done
+        _write_facts(store, listing.paths, stats, facts, progress)
+    return facts
+
+
+def recalled(root: Path, paths: Sequence[str], cache: Path, progress: Progress) -> list[ImageFacts | BadImage]:
+    """What decoding some files of a scanned folder tells: as the scan remembers it, or read again; nothing is kept."""
+    return _looked_up(_store(root, cache), root, paths, progress)[1]
+
+
+def _store(root: Path, cache: Path) -> Path:
+    """Where the facts of a folder's files are remembered."""
+    place = hashlib.blake2b(f"{_VERSION} {root.resolve()}".encode(), digest_size=12).hexdigest()
+    return cache / "facts" / f"{place}.parquet"
+
+
+def _looked_up(
+    store: Path, root: Path, paths: Sequence[str], progress: Progress
+) -> tuple[list[str], list[ImageFacts | BadImage], list[int]]:
+    """What changes with each file, what decoding it tells, and the rows of files that had to be read."""
+    known = _read_facts(store)
+    stats = [_stat(root / path) for path in paths]
+    facts = [known.get((path, stat)) for path, stat in zip(paths, stats, strict=True)]
+    new = [row for row, fact in enumerate(facts) if fact is None]
+    for row, fact in zip(new, _examine_all([root / paths[row] for row in new], progress), strict=True):
+        facts[row] = fact
+    return stats, [fact for fact in facts if fact is not None], new
 
 
 def _examine_all(paths: Sequence[Path], progress: Progress) -> list[ImageFacts | BadImage]:

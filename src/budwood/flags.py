@@ -54,6 +54,16 @@ def with_out(command: Command) -> Command:
     return option(command)
 
 
+def with_corrections(command: Command) -> Command:
+    option = click.option(
+        "--corrections",
+        multiple=True,
+        metavar="FILE",
+        help="CSV of corrected labels (path, label, correct), put over the data; may be repeated.",
+    )
+    return option(command)
+
+
 def with_data(command: Command) -> Command:
     share = click.FloatRange(0, 1, min_open=True, max_open=True)
     command = click.option("--exclude", multiple=True, metavar="CLASS", help="Leave a class out; may be repeated.")(
@@ -63,7 +73,7 @@ def with_data(command: Command) -> Command:
     command = click.option("--val", type=share, help="Share of the rest that validates, if none is given. [0.2]")(
         command
     )
-    return click.argument("data", metavar="DATA")(command)
+    return click.argument("data", metavar="DATA")(with_corrections(command))
 
 
 def recipe_sources(command: Command) -> Command:

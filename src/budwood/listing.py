@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from budwood.archives import extracted, is_archive
+from budwood.corrections import OMIT, corrections_for
 from budwood.errors import DataError, did_you_mean
 from budwood.progress import Progress
 from budwood.sources import SOURCES, fetched, place_of
@@ -48,7 +49,8 @@ class Listing:
     `source` is what was handed in; `paths` are relative to `root` with forward slashes; `splits` holds train, val, test
     or "" (not given);
     `groups` holds "" where no group is given. `left_out` pairs a name with the reason. With `several`, an image has any
-    number of labels: its entry of `labels` names them in order, with semicolons between.
+    number of labels: its entry of `labels` names them in order, with semicolons between. `corrected` counts the images
+    whose label the user's corrections changed, or that these leave out.
     """
 
     source: str
@@ -60,12 +62,16 @@ class Listing:
     groups: Sequence[str]
     left_out: Sequence[tuple[str, str]] = field(default=())
     several: bool = False
+    corrected: int = 0
 
 
-def list_files(source: Path, cache: Path, progress: Progress, exclude: Sequence[str] = ()) -> Listing:
-    """The labelled files of `source`, without the classes named in `exclude`.
+def list_files(
+    source: Path, cache: Path, progress: Progress, exclude: Sequence[str] = (), corrections: Sequence[Path] = ()
+) -> Listing:
+    """The labelled files of `source`, with the user's corrections, without the classes named in `exclude`.
 
-    Raises `DataError` when there is no such path, the layout is none that is known, or a class to exclude is absent.
+    Raises `DataError` when there is no such path, the layout is none that is known, a class to exclude is absent, or
+    corrections do not fit.
     """
     try:
         listing = replace(_list(source, cache, progress), source=_named(source))
@@ -80,6 +86,8 @@ def list_files(source: Path, cache: Path, progress: Progress, exclude: Sequence[
             "Expected one folder per class with images in it, train/ and test/ folders of those, "
             "or a CSV file with the columns path and label.",
         )
+    for file in corrections:
+        listing = _corrected(listing, file)
     _check_classes(source, listing)
     return _without(listing, exclude) if exclude else listing
 
@@ -340,13 +348,34 @@ def _without(listing: Listing, exclude: Sequence[str]) -> Listing:
             raise DataError(f"--exclude {name}: there is no such class.", did_you_mean(name, counts))
     if len(counts) - len(set(exclude)) < 2:
         raise DataError("--exclude leaves fewer than two classes.", "Exclude fewer classes.")
-    keep = [row for row, label in enumerate(listing.labels) if label not in exclude]
+    return _kept(listing, [row for row, label in enumerate(listing.labels) if label not in exclude])
+
+
+def _corrected(listing: Listing, file: Path) -> Listing:
+    """The listing with the labels of a table of corrections, without the images that it leaves out."""
+    if listing.several:
+        raise DataError(
+            f"{file}: corrections do not apply to images with several labels each.", "Correct the table of labels."
+        )
+    answers = corrections_for(listing.paths, listing.labels, file)
+    labels = list(listing.labels)
+    for row, label in answers.items():
+        labels[row] = label
+    out = {row for row, label in answers.items() if label == OMIT}
+    made = _kept(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
+    reasons = [(listing.paths[row], f"is left out by {file.name}") for row in sorted(out)]
+    changed = sum(label != listing.labels[row] for row, label in answers.items())
+    return replace(made, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)
+
+
+def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
+    """The listing with some of its rows only."""
     return replace(
         listing,
-        paths=[listing.paths[row] for row in keep],
-        labels=[listing.labels[row] for row in keep],
-        splits=[listing.splits[row] for row in keep],
-        groups=[listing.groups[row] for row in keep],
+        paths=[listing.paths[row] for row in rows],
+        labels=[listing.labels[row] for row in rows],
+        splits=[listing.splits[row] for row in rows],
+        groups=[listing.groups[row] for row in rows],
     )
 
 

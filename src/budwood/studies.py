@@ -37,7 +37,7 @@ KEYS: Final = (
     "quick",
 )
 ROW_KEYS: Final = ("label", "published", "refused")
-IMAGE_OPTIONS: Final = ("data", "val", "test", "exclude", "images", "classes")
+IMAGE_OPTIONS: Final = ("data", "val", "test", "exclude", "corrections", "images", "classes")
 LIMITS: Final = ("images", "points", "trials")  # of the quick table, beside `epochs` and recipe options
 GRID_KEYS: Final = ("label", "paired", "published")
 SEARCH_KEYS: Final = ("sampler", "trials", "seed", "space", "base", "best", "worst")
@@ -48,7 +48,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Images:
-    """Which images a row is about: those of `data` (a path or a name) with the shares and exclusions of `scan`.
+    """Which images a row is about: those of `data` (a path or a name) with the shares, exclusions and corrections of
+    `scan`.
 
     At most `images` of them train, and at most `held_out` validate, in each class as large a share as in all; `classes`
     says how many classes there are, for when the images are not there.
@@ -60,11 +61,13 @@ class Images:
     exclude: tuple[str, ...] = ()
     images: int | None = None
     held_out: int | None = None
+    corrections: tuple[str, ...] = ()
     classes: int | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
         """What decides the images, as plain values."""
-        named = {name: getattr(self, name) for name in ("data", "val", "test", "exclude", "images", "held_out")}
+        names = ("data", "val", "test", "exclude", "images", "held_out", "corrections")
+        named = {name: getattr(self, name) for name in names}
         return {name: value for name, value in named.items() if value not in (None, ())}
 
 
@@ -112,11 +115,13 @@ class Study:
 @dataclass(frozen=True)
 class Over:
     """What is put over every row: `quick` asks for the file's `[quick]` table, `settings` are recipe options, `places`
-    say where a data set of some name lies ("" for the study's own)."""
+    say where a data set of some name lies ("" for the study's own), `corrections` are tables that correct the labels of
+    the study's own."""
 
     quick: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
+    corrections: Sequence[str] = ()
 
 
 def load_study(path: str | Path, over: Over | None = None) -> Study:
@@ -193,7 +198,7 @@ def _checked(table: Mapping[str, Any], where: str, text: str, over: Over) -> Stu
     own = over.places.get("")
     places = {**over.places, **({head["data"]: own} if own is not None else {})}
     over = replace(over, places=places)
-    put = _Put(quick if over.quick else {}, over)
+    put = _Put(quick if over.quick else {}, over, head["data"])
     rows = [*_listed_rows(table, base, put, metric, wrong), *_grid_rows(table, base, put, metric, wrong)]
     search, searched = _search(table, base, put, metric, wrong)
     if not rows and search is None and not wrong:
@@ -220,10 +225,12 @@ def _checked(table: Mapping[str, Any], where: str, text: str, over: Over) -> Stu
 
 @dataclass(frozen=True)
 class _Put:
-    """What is put over a row's options: the quick table that was asked for, settings and places."""
+    """What is put over a row's options: the quick table that was asked for, settings, places, and corrections of the
+    study's own data."""
 
     quick: Mapping[str, Any]
     over: Over
+    own: str
 
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """A row's recipe options with those of the command line; `epochs` of the quick table is a limit."""
@@ -239,7 +246,8 @@ class _Put:
         """A row's images in the place that was given, no more than the quick table says."""
         most = self.quick.get("images")
         place = self.over.places.get(images.data, images.data)
-        held = replace(images, data=place)
+        more = self.over.corrections if images.data == self.own else ()
+        held = replace(images, data=place, corrections=(*images.corrections, *more))
         if most is None:
             return held
         return replace(held, images=min(most, images.images or most), held_out=most)
@@ -390,6 +398,7 @@ def _images(given: Mapping[str, Any], where: str, wrong: list[str]) -> Images:
         "val": lambda value: isinstance(value, float) and 0 < value < 1,
         "test": lambda value: isinstance(value, float) and 0 < value < 1,
         "exclude": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+        "corrections": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
         "images": lambda value: _is_count(value, 2),
         "classes": lambda value: _is_count(value, 2),
     }
@@ -398,6 +407,7 @@ def _images(given: Mapping[str, Any], where: str, wrong: list[str]) -> Images:
         "val": "a share between 0 and 1",
         "test": "a share between 0 and 1",
         "exclude": "a list of classes",
+        "corrections": "a list of files",
         "images": "a whole number from 2",
         "classes": "a whole number from 2",
     }
@@ -405,7 +415,8 @@ def _images(given: Mapping[str, Any], where: str, wrong: list[str]) -> Images:
         if not expected[name](value):
             wrong.append(f"{where}: {name}: expected {words[name]}, found {value!r}")
             del chosen[name]
-    return Images(**{**chosen, "exclude": tuple(chosen.get("exclude", ()))})
+    lists = {name: tuple(chosen.get(name, ())) for name in ("exclude", "corrections")}
+    return Images(**{**chosen, **lists})
 
 
 def _search(

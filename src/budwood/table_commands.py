@@ -16,6 +16,7 @@ from budwood.flags import (
     print_json,
     recipe_sources,
     terminal_progress,
+    with_corrections,
     with_out,
 )
 
@@ -48,10 +49,12 @@ def _carrying_out(command: Command) -> Command:
     help="Put a recipe option over every row; repeatable.",
 )
 @_carrying_out
+@with_corrections
 @with_out
 @common
 def study(
     given: tuple[str, ...],
+    corrections: tuple[str, ...],
     dry_run: bool,
     quick: bool,
     settings: tuple[str, ...],
@@ -79,7 +82,7 @@ def study(
     places = dict(_place(argument) for argument in given if not argument.endswith(".toml"))
     if not files:
         raise click.UsageError("Missing argument 'FILE': expected a study file (.toml).")
-    over = Over(quick, parse_settings(settings), places)
+    over = Over(quick, parse_settings(settings), places, corrections)
     studies = [load_study(file, over) for file in files]
     if dry_run:
         found = [(made, forecasts(made, cache_folder(), terminal_progress())) for made in studies]
@@ -103,10 +106,12 @@ def study(
 @click.option("--metric", default="accuracy", show_default=True, help="What is compared, on validation.")
 @_carrying_out
 @recipe_sources
+@with_corrections
 @with_out
 @common
 def tune(
     data: str,
+    corrections: tuple[str, ...],
     trials: int,
     sampler: str,
     metric: str,
@@ -130,9 +135,10 @@ def tune(
     from budwood.studying import Ways
     from budwood.studying import study as carry_out
 
-    made = tuning_study(
-        data, options_of(file, settings, given_flags(options)), trials=trials, sampler=sampler, metric=metric
-    )
+    base = {**options_of(file, settings, given_flags(options))}
+    if corrections:
+        base["corrections"] = list(corrections)
+    made = tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
     found = carry_out(
         made,
         ways=Ways(count, ray, storage, _limit(limit), opens),

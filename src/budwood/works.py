@@ -95,6 +95,7 @@ class Shelf:
                 val=images.val,
                 test=images.test,
                 exclude=images.exclude,
+                corrections=images.corrections,
                 cache=self.cache,
                 progress=self._progress,
             )
@@ -103,12 +104,12 @@ class Shelf:
 
 def _key(images: Images) -> str:
     """What decides a scan."""
-    return hash_of([images.data, images.val, images.test, images.exclude])
+    return hash_of([images.data, images.val, images.test, images.exclude, images.corrections])
 
 
 def digest_of(recipe: Recipe, images: Images, fingerprint: str, fold: int | None, folds: int | None) -> str:
     """What decides a work, in ten letters: its recipe with the seed, its images and their split."""
-    about = {name: value for name, value in images.record().items() if name != "data"}
+    about = {name: value for name, value in images.record().items() if name not in ("data", "corrections")}
     table: dict[str, Any] = recipe.table()
     return hash_of([sorted(table.items()), about, fingerprint, fold, folds])[:10]
 

@@ -1,0 +1,113 @@
+"""Corrections of labels, kept in a table beside the images, which are never moved or changed.
+
+A table has the columns path, label and correct: `correct` holds the class that an image belongs to, `-` to leave the
+image out, or nothing where it is as it should be. `label` is what the data said when the table was written, so that a
+table that no longer fits is noticed. Further columns are for the reader.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from budwood.errors import DataError, did_you_mean
+
+COLUMNS: Final = ("path", "label", "correct")
+OMIT: Final = "-"
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
+TEXT: Final = "'"  # before such a cell: it is text
+SHOWN: Final = 8  # mistakes that a message names
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One filled row of a table: an image's path, its label when the table was written, and what is right."""
+
+    line: int
+    path: str
+    label: str
+    correct: str
+
+
+def corrections_for(paths: Sequence[str], labels: Sequence[str], file: Path) -> dict[int, str]:
+    """What a table of corrections says of images: by row, the class that is right, or OMIT.
+
+    Raises `DataError` that names all mistakes of the table: columns that are missing, paths that the data do not have,
+    classes that do not exist, labels that are not those of the data, two different answers for one image.
+    """
+    rows = {path: row for row, path in enumerate(paths)}
+    classes = set(labels)
+    answers: dict[int, Correction] = {}
+    wrong: list[str] = []
+    for given in read_corrections(file):
+        row = rows.get(given.path, rows.get(_as_text(given.path)))
+        problem = "is no image of the data"
+        if row is not None:
+            problem = _problem(given, labels[row], classes, answers.get(row))
+            answers.setdefault(row, given)
+        if problem:
+            wrong.append(f"line {given.line}: {given.path} {problem}")
+    if wrong:
+        raise _mistakes(file, wrong)
+    return {row: given.correct for row, given in answers.items()}
+
+
+def read_corrections(file: Path) -> list[Correction]:
+    """The filled rows of a table of corrections, with commas, semicolons or tabs between its cells.
+
+    Raises `DataError` for a file that cannot be read, or that lacks a column.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error}).", "Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 text ({error}).", "Save the table as UTF-8 CSV.") from error
+    head = text.partition("\n")[0]
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    names = [name.strip() for name in rows.fieldnames or ()]
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise DataError(
+            f"{file}: has no column {', '.join(map(repr, missing))}; found {', '.join(names) or 'no columns'}.",
+            f"A table of corrections has the columns {', '.join(COLUMNS)}.",
+        )
+    rows.fieldnames = names
+    return [
+        Correction(rows.line_num, row["path"] or "", _as_text(row["label"]), _as_text(row["correct"]))
+        for row in rows
+        if (row["correct"] or "").strip()
+    ]
+
+
+def cell(text: str) -> str:
+    """A text as a cell that no spreadsheet takes for a formula."""
+    return f"{TEXT}{text}" if text.startswith(FORMULA) else text
+
+
+def _as_text(text: str | None) -> str:
+    """What a cell says, without the sign that it is text."""
+    bare = (text or "").strip()
+    return bare[1:] if bare.startswith(TEXT) and bare[1:].startswith(FORMULA) else bare
+
+
+def _problem(given: Correction, label: str, classes: set[str], other: Correction | None) -> str:
+    """What is wrong with a correction of an image that the data have, in words; empty when it can be applied."""
+    if given.label != label:
+        return f"is {label!r} in the data now, not {given.label!r} as when the table was written"
+    if given.correct != OMIT and given.correct not in classes:
+        return f"cannot be {given.correct!r}: there is no such class. {did_you_mean(given.correct, classes)}"
+    if other is not None and other.correct != given.correct:
+        return f"is {other.correct!r} in line {other.line} and {given.correct!r} here"
+    return ""
+
+
+def _mistakes(file: Path, lines: Sequence[str]) -> DataError:
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    told = "; ".join(line.rstrip(".") for line in lines[:SHOWN])
+    return DataError(f"{file} has {count}: {told}{more}.", "Mend these lines, or empty their column 'correct'.")
