@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+import budwood
 from budwood.embeddings import Embedding
-from budwood.scatter import CSS, MOST, caption, sampled, scatter, small_pictures
+from budwood.scatter import MOST, caption, sampled, scatter, small_pictures
 from conftest import fill
 
 CLASSES = tuple("abcdefghij")
@@ -87,7 +88,8 @@ def test_the_upper_right_point_is_drawn_there() -> None:
 def test_colours_tell_few_classes_apart_and_of_many_the_mistakes() -> None:
     few = _Dots(scatter(_embedding(40, 4, 8), CLASSES[:8], {}))
     assert {str(dot["class"]).split()[1] for dot in few.dots} == {f"k{number}" for number in range(8)}
-    assert all(f".k{number} " in CSS for number in range(8))
+    css = (Path(budwood.__file__).parent / "templates" / "scatter.css").read_text()
+    assert all(f".k{number} " in css for number in range(8))
     many = _Dots(scatter(_embedding(40, 4, 9), CLASSES[:9], {}))
     assert [str(dot["class"]).split()[1] for dot in many.dots] == ["rest"] * 36 + ["wrong"] * 4
 

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from budwood import explain
     from budwood.comparison import Comparison, Entry, Published, compare
     from budwood.dataset import Dataset, scan
     from budwood.errors import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_HOMES = {  # the module of each public name; a module is its own
     "BudwoodError": "errors",
     "Comparison": "comparison",
     "DataError": "errors",
@@ -47,6 +48,7 @@ _HOMES = {
     "StudyError": "errors",
     "WeightsError": "errors",
     "compare": "comparison",
+    "explain": "",
     "findings": "hygiene",
     "open_run": "runs",
     "predict": "jobs",
@@ -76,6 +78,7 @@ __all__ = [
     "StudyError",
     "WeightsError",
     "compare",
+    "explain",
     "findings",
     "open_run",
     "predict",
@@ -93,4 +96,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'budwood' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"budwood.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    if not home:
+        return importlib.import_module(f"budwood.{name}")
+    return getattr(importlib.import_module(f"budwood.{home}"), name)

@@ -286,7 +286,9 @@ def predict(
     metavar="PART",
     help="images, stages, filters, embedding, mistakes, labels or classes; may be repeated. [all but classes]",
 )
-@click.option("--html", type=click.Path(path_type=Path), help="Where the page about IMAGES goes. [explained.html in RUN]")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Where the page about IMAGES goes. [explained.html in RUN]"
+)
 @with_out
 @common
 def explain(
@@ -306,7 +308,9 @@ def explain(
     from budwood.runs import open_run
 
     if html and not images:
-        raise click.UsageError("--html: what is found of the run goes into its report; name images for a page of theirs.")
+        raise click.UsageError(
+            "--html: what is found of the run goes into its report; name images for a page of theirs."
+        )
     found, page = explain_run(
         open_run(run, out),
         images,

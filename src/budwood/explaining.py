@@ -1,6 +1,6 @@
 """What `budwood explain` finds out about a run, as a record of plain values and the pictures that it names.
 
-    run -> chosen images -> parts -> Explanation
+run -> chosen images -> parts -> Explanation
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from budwood.suspects import save_suspects
 from budwood.tiles import png_uri
 
 if TYPE_CHECKING:
-    from budwood.filters import Filters
     from budwood.subject import Subject
 
 SUSPECTS: Final = "label-suspects.csv"
@@ -117,9 +116,7 @@ def explain_run(
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     files = tuple(image_files(images))
-    asked = Asked(
-        files, tuple(parts) or (("images",) if files else USUAL), tuple(methods) or (METHOD,), place, called
-    )
+    asked = Asked(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods) or (METHOD,), place, called)
     found = explained(run, asked, cache=cache, progress=progress)
     if not files:
         keep_explanation(run.path, _added(kept_explanation(run.path), found))
@@ -273,7 +270,8 @@ def _filters(bench: _Bench) -> Found:
     from budwood.filters import convolutions, filters_of, filters_picture
 
     names = convolutions(bench.subject())
-    later = [name for name in names[1:] if (found := filters_of(bench.subject(), name)).groups == 1 and _is_wide(found)]
+    layers: dict[str, Any] = dict(bench.subject().module.named_modules())
+    later = [name for name in names[1:] if layers[name].groups == 1 and max(layers[name].kernel_size) > 1]
     rows, pictures = [], {}
     for name in [*names[:1], *later[len(later) // 2 :][:1]]:
         found = filters_of(bench.subject(), name)
@@ -291,11 +289,6 @@ def _filters(bench: _Bench) -> Found:
             }
         )
     return {"rows": rows}, pictures
-
-
-def _is_wide(found: Filters) -> bool:
-    """Whether a filter is more than a single weight an input channel."""
-    return max(found.weights.shape[2:]) > 1
 
 
 def _embedding(bench: _Bench) -> Found:

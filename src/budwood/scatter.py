@@ -28,85 +28,9 @@ QUALITY: Final = 70  # of its JPEG
 MARGIN: Final = 4.0  # percent of the plane that stays free at each edge
 SPLIT_WORDS: Final = {"val": "validation", "test": "test"}
 
-CSS: Final = """
-.scatter {
-  --k0: #0072b2; --k1: #d55e00; --k2: #00835f; --k3: #b3478a; --k4: #8a6a00; --k5: #2f9bd6; --k6: #5b3fa0;
-  --k7: #4a4f54;
-  margin: 0;
-}
-@media screen and (prefers-color-scheme: dark) {
-  .scatter {
-    --k0: #4ba3e3; --k1: #ff8a47; --k2: #2fcf9f; --k3: #f08cc6; --k4: #e6c84a; --k5: #a9dcff; --k6: #b79cff;
-    --k7: #d5dadd;
-  }
-}
-.scatter .plane {
-  position: relative; aspect-ratio: 4 / 3; max-height: 640px; width: 100%; background: var(--well);
-  border-radius: 8px;
-}
-.scatter .point {
-  position: absolute; width: 18px; height: 18px; margin: -9px 0 0 -9px; border-radius: 50%; cursor: default;
-}
-.scatter .mark { display: block; width: 9px; height: 9px; background: var(--k); opacity: 0.85; }
-.scatter .point > .mark { position: absolute; left: 4.5px; top: 4.5px; }
-.scatter .missed { box-shadow: inset 0 0 0 1.5px var(--ink); }
-.scatter .point:hover, .scatter .point:focus, .scatter .point:focus-within {
-  z-index: 9; outline: 2px solid var(--accent);
-}
-.scatter .k0 { --k: var(--k0); }
-.scatter .k1 { --k: var(--k1); }
-.scatter .k2 { --k: var(--k2); }
-.scatter .k3 { --k: var(--k3); }
-.scatter .k4 { --k: var(--k4); }
-.scatter .k5 { --k: var(--k5); }
-.scatter .k6 { --k: var(--k6); }
-.scatter .k7 { --k: var(--k7); }
-.scatter .rest { --k: var(--soft); }
-.scatter .rest > .mark { opacity: 0.45; }
-.scatter .wrong { --k: var(--second); }
-.scatter .k0 > .mark, .scatter .rest > .mark, .scatter .wrong .mark { border-radius: 50%; }
-.scatter .k2 > .mark { clip-path: polygon(50% 0, 100% 100%, 0 100%); }
-.scatter .k3 > .mark { clip-path: polygon(50% 0, 100% 50%, 50% 100%, 0 50%); }
-.scatter .k4 > .mark { clip-path: polygon(0 0, 100% 0, 50% 100%); }
-.scatter .k5 > .mark {
-  clip-path: polygon(35% 0, 65% 0, 65% 35%, 100% 35%, 100% 65%, 65% 65%, 65% 100%, 35% 100%, 35% 65%, 0 65%,
-    0 35%, 35% 35%);
-}
-.scatter .k6 > .mark {
-  clip-path: polygon(20% 0, 50% 30%, 80% 0, 100% 20%, 70% 50%, 100% 80%, 80% 100%, 50% 70%, 20% 100%, 0 80%,
-    30% 50%, 0 20%);
-}
-.scatter .k7 > .mark { clip-path: polygon(0 28%, 100% 28%, 100% 72%, 0 72%); }
-.scatter .tip {
-  display: none; position: absolute; width: 132px; padding: 8px; border-radius: 8px; background: var(--card);
-  color: var(--ink); border: 1px solid var(--rule); box-shadow: 0 4px 16px rgb(0 0 0 / 0.3);
-  font-size: 0.78rem; line-height: 1.3; overflow-wrap: anywhere; pointer-events: none;
-}
-.scatter .point:hover > .tip, .scatter .point:focus > .tip { display: block; }
-.scatter .plane:has(.point:hover) .point:focus:not(:hover) { z-index: auto; }
-.scatter .plane:has(.point:hover) .point:focus:not(:hover) > .tip { display: none; }
-.scatter .east > .tip { left: 22px; }
-.scatter .west > .tip { right: 22px; }
-.scatter .south > .tip { top: 0; }
-.scatter .north > .tip { bottom: 0; }
-.scatter .tip img { display: block; margin: 0 auto 6px; max-width: 64px; max-height: 64px; border-radius: 4px; }
-.scatter .tip b { display: block; }
-.scatter .tip .called { color: var(--second); }
-.scatter .key {
-  display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0 0 10px; padding: 0; list-style: none;
-  font-size: 0.86rem;
-}
-.scatter .key li { display: flex; align-items: center; gap: 6px; overflow-wrap: anywhere; }
-.scatter .ring {
-  display: grid; place-items: center; width: 15px; height: 15px; border-radius: 50%;
-  box-shadow: inset 0 0 0 1.5px var(--ink);
-}
-.scatter figcaption { margin-top: 10px; max-width: 74ch; }
-"""
-
 
 def scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mapping[str, str]) -> str:
-    """The images of an embedding, of which `sampled` chooses at most MOST, as a fragment of HTML that needs CSS.
+    """The images of an embedding, of which `sampled` chooses at most MOST, as HTML that needs scatter.css.
 
     `thumbnails` are data URIs by path. Colour and shape tell up to COLOURED classes apart; of more classes, or where
     images have several labels each, only the mistakes are coloured. Mistakes have a ring, lie above the others, and can
