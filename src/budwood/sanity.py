@@ -53,7 +53,7 @@ class Sanity:
 def sanity_of(
     subject: Subject,
     pixels: Pixels,
-    method: str | Drawing = "grad-cam",
+    method: str | Drawing = "layer-cam",
     place: str | None = None,
     *,
     seed: int = 0,
