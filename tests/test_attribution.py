@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from budwood import attribution as methods
-from budwood.attribution import attributed, eager
+from budwood.attribution import attributed, eager, fine_place
 from budwood.engines import engine_of, prefix_of
 from budwood.errors import RecipeError
-from budwood.maps import AT_A_PLACE, METHODS, Attribution, plain, scaled
+from budwood.maps import METHODS, Attribution, plain, scaled
 from budwood.plan import plan_of
 from budwood.progress import Silent
 from budwood.recipe import Recipe
@@ -97,12 +97,16 @@ def test_a_network_that_looks_at_a_corner(method: str, channels: int) -> None:
     assert not found.empty.any()
 
 
-def test_a_finer_place(subject: Subject) -> None:
+def test_a_finer_place(cache: Path) -> None:
     corner = looking_at_a_corner()
     found = attributed(corner, noise(), "layer-cam", [0] * 3, "relu")
     assert (found.maps[:, *CORNER].sum(axis=(1, 2)) > 0.9 * found.maps.sum(axis=(1, 2))).all()
     assert found.place == "relu"
-    assert attributed(corner, noise(), "layer-cam").place == target_of(corner) == "window"
+    assert attributed(corner, noise(), "layer-cam").place == fine_place(corner) == "window"
+    fine = opened(cache, model="tf_efficientnet_lite0", size=224)
+    assert (target_of(fine), fine_place(fine)) == ("bn2", "blocks.4")
+    coarse = opened(cache, model="timm:vit_tiny_patch16_224", size=64)
+    assert fine_place(coarse) == target_of(coarse) == "blocks.10"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -225,7 +229,8 @@ def test_every_network(model: str, cache: Path, monkeypatch: pytest.MonkeyPatch)
         found = attributed(network, noise(2, size), method, [0, 1])
         assert found.maps.shape == (2, size, size)
         assert np.isfinite(found.maps).all()
-        assert found.place == (target_of(network) if method in AT_A_PLACE else None)
+        places = {"grad-cam": target_of(network), "layer-cam": fine_place(network)}
+        assert found.place == places.get(method)
         others = attributed(network, noise(2, size), method, [2, 2])
         assert found.maps.any() or others.maps.any()
     after, others_rest = _state(network.module)

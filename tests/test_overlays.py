@@ -44,7 +44,9 @@ def test_where_nothing_speaks_the_image_is_in_plain_grey() -> None:
 def test_the_image_shows_through_at_every_value_dark_or_bright() -> None:
     for low, high in ((4, 24), (220, 250)):  # a dark solar cell, a bright photograph
         for value in (0.0, 0.3, 0.7, 1.0):
-            picture = overlay(_stripes(low, high), np.full((64, 64), value, np.float32), 64)
+            values = np.full((64, 64), value, np.float32)
+            values[:2] = 1
+            picture = overlay(_stripes(low, high), values, 64)
             inner = _lightness(picture)[8:-8, 8:-8]
             assert np.percentile(inner, 90) - np.percentile(inner, 10) > 10, (low, value)
 
@@ -61,6 +63,19 @@ def test_a_line_runs_at_half_of_the_largest_value() -> None:
     flat = np.asarray(overlay(_stripes(100, 140), values, 64), np.int64)
     dark = np.flatnonzero((flat == (40, 44, 48)).all(axis=(0, 2)))
     assert dark.tolist() == [32]
+
+
+def test_a_few_cells_far_above_all_others_do_not_hide_them() -> None:
+    values = np.zeros((64, 64), np.float32)
+    values[:, 40:] = 0.05
+    values[3, 3] = 1
+    made = np.asarray(overlay(_stripes(100, 140), values, 64), np.int64)
+    tinted = made.max(axis=2) - made.min(axis=2) > 25
+    assert tinted[:, 42:].all()
+    values[:, 40:] = 0
+    alone = np.asarray(overlay(_stripes(100, 140), values, 64), np.int64)
+    assert (alone[3, 3] != alone[20, 3]).any()
+    assert (alone[8:] == alone[8]).all()
 
 
 def test_a_coarse_map_is_enlarged_where_it_belongs() -> None:

@@ -24,6 +24,7 @@ from budwood.metrics import probabilities, sigmoid
 from budwood.progress import Progress, Silent
 from budwood.subject import FEWEST, Subject, as_maps, part_of, place_named, places_of, studied, target_of
 
+FINE: Final = 16  # pixels that a cell is wide at most
 STEPS: Final = 24  # points between an image of its mean colour and the image itself
 SMOOTHING: Final = 1 / 32  # standard deviation as a share of the side: 7 pixels of 224
 STRIDES: Final = 14  # that an occluding square takes across an image; it is two of them wide
@@ -36,7 +37,7 @@ Cam = Callable[[Tensor, Tensor], Tensor]  # of maps and gradients [n, channels, 
 def attributed(
     subject: Subject,
     pixels: Pixels,
-    method: str = "grad-cam",
+    method: str = "layer-cam",
     classes: Sequence[int | str] | None = None,
     place: str | None = None,
     *,
@@ -51,8 +52,9 @@ def attributed(
     `integrated-gradients`: gradients summed from an image of the mean colour to the image (Sundararajan et al. 2017),
     then smoothed. `occlusion`: how much a logit falls when a square has the mean colour (Zeiler and Fergus 2014).
 
-    `place` is that of the first two, by default `target_of`. `run`, from uint8 pixels to logits, answers for occluded
-    images, PyTorch if there is none; an engine is several times as fast. `several`: images have several labels each.
+    `place` is that of the first two: by default `target_of` for Grad-CAM, `fine_place` for LayerCAM. `run`, from uint8
+    pixels to logits, gives the answers, PyTorch if there is none; an engine is several times as fast at occlusion.
+    `several`: images have several labels each.
     Raises `RecipeError` for an unknown method, class or place, and for a place without a map.
     """
     if method not in METHODS:
@@ -90,7 +92,7 @@ def place_of(subject: Subject, method: str, place: str | None) -> str | None:
             )
         return None
     if place is None:
-        return target_of(subject)
+        return target_of(subject) if method == "grad-cam" else fine_place(subject)
     name = place_named(subject, place)
     sides = {found.name: found.side or 0 for found in places_of(subject)}
     if sides.get(name, 0) < FEWEST:
@@ -100,6 +102,19 @@ def place_of(subject: Subject, method: str, place: str | None) -> str | None:
             f"Places with a map: {', '.join(maps)}." if maps else "Choose integrated-gradients or occlusion.",
         )
     return name
+
+
+def fine_place(subject: Subject) -> str:
+    """The last place whose cells are at most FINE pixels wide, before `target_of` or that itself.
+
+    Where a network has none, as a transformer of larger patches, it is `target_of`, which raises `RecipeError` where
+    there is no map at all.
+    """
+    target = target_of(subject)
+    sides = {place.name: place.side or 0 for place in places_of(subject)}
+    names = list(sides)
+    fine = [name for name in names[: names.index(target) + 1] if sides[name] * FINE >= subject.plan["size"]]
+    return fine[-1] if fine else target
 
 
 def _raw(

@@ -131,7 +131,7 @@ def _compared(curves: Curves) -> Faithfulness:
     n, spread = len(areas), resampled_means(areas)
     means = [_metric(float(areas[:, k].mean()) if n else None, spread[:, k], n) for k in range(4)]
     deletion, insertion, *others = [Curve(curves[:, k], areas[:, k], means[k]) for k in range(4)]
-    gains = {}
+    gains: dict[str, Metric] = {}
     if n:
         low, high = difference_intervals(spread)
         p = sign_flips(areas)

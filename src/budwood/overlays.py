@@ -2,8 +2,9 @@
 
 The image loses its colours and is stretched to its own darkest and brightest, so that a dark solar cell is as readable
 as a bright photograph. A map's colours are ordered by lightness and told apart by colour-blind people; they tint the
-image, the more the higher the value, and what is in the image stays visible through them. A line runs where a map
-reaches half of its largest value.
+image, the more the higher the value, and what is in the image stays visible through them. A few cells of a fine map
+can be far above all others, so the colours end at the value that one pixel in a hundred exceeds; a line runs at half of
+it.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ GAP: Final = 6
 PAPER: Final = (255, 255, 255)
 INK: Final = (40, 44, 48)
 LETTERS: Final = 13  # pixels high
-COLOURS: Final = (  # for values of 0, 0.25 ... 1: pale yellow, orange, red, purple, dark blue
+COLOURS: Final = (  # for values of 0, 0.25 ... 1: pale yellow, orange, red, magenta, violet
     (255, 240, 150),
     (253, 187, 74),
     (236, 104, 74),
     (178, 32, 106),
-    (84, 10, 120),
+    (106, 16, 136),
 )
 LIFT: Final = 0.25  # how far the image's black is lightened
 SHADE: Final = 0.45  # how dark the tint of a black place is; that of a white one is the colour itself
-STRONGEST: Final = 0.85  # opacity of the largest value
+STRONGEST: Final = 0.75  # opacity of the largest value
 HALF: Final = 0.5
+TOP: Final = 99  # percentile of a map that has the last colour
 
 Plane = NDArray[np.float32]
 
@@ -44,7 +46,7 @@ def overlay(image: Pixels, values: Maps, side: int = SIDE) -> Image.Image:
     An empty map leaves the image in grey.
     """
     grey = _stretched(image, side)
-    spoken = np.clip(_enlarged(values, side), 0, 1)
+    spoken = _stretched_map(_enlarged(values, side))
     opacity = (STRONGEST * np.minimum(1, spoken * 2) * (0.4 + 0.6 * spoken))[..., None]
     plain = (LIFT + (1 - LIFT) * grey)[..., None] * 255
     tint = coloured(spoken) * (SHADE + (1 - SHADE) * grey)[..., None]
@@ -102,6 +104,12 @@ def _stretched(image: Pixels, side: int) -> Plane:
     grey = np.asarray(_picture(image, side).convert("L"), np.float32)
     low, high = np.percentile(grey, [1, 99])
     return np.asarray(np.clip((grey - low) / max(float(high - low), 1), 0, 1), np.float32)
+
+
+def _stretched_map(values: Plane) -> Plane:
+    """A map that ends at the value that one pixel in a hundred exceeds; at its largest where that is 0."""
+    top = float(np.percentile(values, TOP)) or float(values.max())
+    return np.asarray(np.clip(values / top, 0, 1), np.float32) if top > 0 else np.zeros_like(values)
 
 
 def _enlarged(values: Maps, side: int) -> Plane:

@@ -26,7 +26,7 @@ from budwood.progress import Progress, Silent
 from budwood.stages import parameters_of
 from budwood.subject import Subject
 
-LIKE: Final = 0.5  # rank correlation from which on two maps are much the same
+LIKE: Final = 0.7  # rank correlation from which on two maps are the same map; those of different images reach 0.64
 SPREAD: Final = 5  # places from the last stage to the first
 
 Drawing = Callable[[Subject, Pixels, Classes], Maps]
@@ -39,7 +39,8 @@ class Sanity:
     `places` name the first random part of each step: the head, then stages ever further back; all after it is random
     too, and in the last step everything. `likeness` is Spearman's rank correlation by step, the mean over the images
     with a 95 % interval, and `unrelated` that between maps of different images. `depends` is false where the last
-    step's is not below LIKE: such maps do not show what was learned.
+    step's is not below LIKE: such maps do not show what was learned. LIKE lies above what maps of different images have
+    in common because both lie in the middle: 0.52 (0.39 to 0.64) for Grad-CAM on 12 scenes, 0.33 on 12 solar cells.
     """
 
     method: str
@@ -53,7 +54,7 @@ class Sanity:
 def sanity_of(
     subject: Subject,
     pixels: Pixels,
-    method: str | Drawing = "grad-cam",
+    method: str | Drawing = "layer-cam",
     place: str | None = None,
     *,
     seed: int = 0,
@@ -84,10 +85,13 @@ def sanity_of(
 
 
 def cascade(subject: Subject) -> tuple[str, ...]:
-    """The head, and stages spread from the last to the first."""
-    stages = list(subject.network.staged.stages)
+    """The head, and stages that hold weights, spread from the last to the first."""
+    head, names = subject.plan["head"], list(subject.network.staged.stages)
+    before = [_before(subject, name) for name in (*names, head)]
+    weights = {name for name, parameter in subject.module.named_parameters() if parameter.ndim > 1}
+    stages = [name for number, name in enumerate(names) if weights & (before[number + 1] - before[number])]
     steps = np.linspace(len(stages) - 1, 0, min(SPREAD, len(stages))).round().astype(int).tolist()
-    return (subject.plan["head"], *(stages[step] for step in steps))
+    return (head, *(stages[step] for step in steps))
 
 
 def randomised(subject: Subject, start: str, seed: int) -> Subject:
