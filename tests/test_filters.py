@@ -209,4 +209,4 @@ def test_the_filters_of_any_network_give_its_output_from_plain_pixels(model: str
     for name in (names[len(names) // 2], names[-1]):
         later = filters_of(subject, name, pixels)
         assert later.weights.shape == _layer(subject, name).weight.shape
-        assert filters_picture(later).mode == "LA"
+        assert filters_picture(later).mode == ("RGBA" if later.colour else "LA")

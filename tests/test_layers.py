@@ -74,6 +74,7 @@ ORDER = [
     "tiles",
     "filters",
     "feature_maps",
+    "maximisation",
     "plots",
     "comparison_plots",
     "comparison_text",
@@ -113,6 +114,7 @@ WITH_TORCH = {
     "subject",
     "filters",
     "feature_maps",
+    "maximisation",
 }
 
 
