@@ -145,7 +145,8 @@ def _maximised(
 class _Painter:
     """Draws pictures [n, 3, size, size] in 0..1 from Fourier coefficients [n, channels, size, size // 2 + 1, 2].
 
-    Coefficients are divided by a power of their frequency, and colours mixed by `COLOURS`. A network that sees grey gets grey.
+    Coefficients are divided by a power of their frequency, and colours mixed by `COLOURS`. A network that sees grey
+    gets grey.
     """
 
     def __init__(self, size: int, channels: int, device: str) -> None:
@@ -164,11 +165,10 @@ class _Painter:
     def __call__(self, spectra: Tensor) -> Tensor:
         """The pictures of coefficients."""
         scaled = torch.view_as_complex(spectra) * self.scale
-        values = torch.fft.irfft2(scaled, s=(self.size, self.size), norm="ortho")
+        values: Tensor = torch.fft.irfft2(scaled, s=(self.size, self.size), norm="ortho")
         if self.channels == 1:
             return values.sigmoid().expand(-1, 3, -1, -1)
-        mixed: Tensor = torch.einsum("nchw,dc->ndhw", values, self.colours)
-        return mixed.sigmoid()
+        return torch.einsum("nchw,dc->ndhw", values, self.colours).sigmoid()
 
 
 def _answers(subject: Subject, place: str | None) -> Callable[[Tensor], Tensor]:
@@ -178,7 +178,7 @@ def _answers(subject: Subject, place: str | None) -> Callable[[Tensor], Tensor]:
 
     def answers(images: Tensor) -> Tensor:
         given = sight.normalised(255 * images.permute(0, 2, 3, 1))
-        return _by_channel(part(given.contiguous(memory_format=torch.channels_last)))  # a quarter faster on a CPU
+        return _by_channel(part(given.contiguous(memory_format=torch.channels_last)))  # a fifth less time on a CPU
 
     return answers
 
@@ -187,7 +187,7 @@ def _by_channel(outputs: Tensor) -> Tensor:
     """Outputs of any shape [n, ...] as one value a channel [n, channels]: means over maps or tokens."""
     maps = as_maps(outputs)
     if maps is not None:
-        return maps.mean(dim=(2, 3))
+        return maps.flatten(2).mean(dim=2)
     return outputs if outputs.ndim == 2 else outputs.flatten(1, -2).mean(dim=1)
 
 
