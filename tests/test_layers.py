@@ -83,6 +83,7 @@ ORDER = [
     "tiles",
     "filters",
     "feature_maps",
+    "maximisation",
     "plots",
     "stage_plots",
     "comparison_plots",
@@ -134,6 +135,7 @@ WITH_TORCH = {
     "sanity",
     "filters",
     "feature_maps",
+    "maximisation",
 }
 
 

@@ -35,7 +35,7 @@ class Filters:
     """The filters of a convolution.
 
     `weights` float32 [out, in, height, width], where `in` counts the input channels of a group; those of the first
-    convolution are divided by the deviation of their channel, and so weigh pixels of 0 to 1. `norms` float32 [out] are
+    convolution weigh pixels of 0 to 1, before they are normalised. `norms` float32 [out] are
     their Euclidean norms. `order` int64 [out] is how to show them: from the strongest on, always the most similar one
     (by cosine) of those that are left comes next, so that similar filters stand together; dead ones come last.
 
@@ -84,7 +84,7 @@ def filters_of(subject: Subject, layer: str | None = None, images: NDArray[np.ui
     weights = convolution.weight.detach().float().cpu().numpy()
     sees_images = name == names[0] and weights.shape[1] == subject.plan["channels"]
     if sees_images:
-        weights = weights / np.array(subject.plan["std"], np.float32)[:, None, None]
+        weights = weights * _slopes(subject, convolution)[:, None, None]
     norms = np.linalg.norm(weights.reshape(len(weights), -1), axis=1)
     dead = norms <= DEAD * np.median(norms)
     if images is not None:
@@ -202,6 +202,22 @@ def _spreads(subject: Subject, convolution: nn.Conv2d, pixels: NDArray[np.uint8]
     spread = torch.stack(highs).amax(dim=0) - torch.stack(lows).amin(dim=0)
     found: Floats = spread.float().cpu().numpy()
     return found
+
+
+def _slopes(subject: Subject, convolution: nn.Conv2d) -> Floats:
+    """How much of each input of the first convolution a pixel's way from 0 to 1 makes, float32 [channels]: one by the
+    deviation of the channel, unless the network scales its images once more, as GoogLeNet does."""
+    given: list[Tensor] = []
+    ends = np.zeros((2, subject.plan["size"], subject.plan["size"], 3), np.uint8)
+    ends[1] = 255
+    with studied(subject) as module, torch.no_grad():
+        handle = convolution.register_forward_pre_hook(lambda part, inputs: given.append(inputs[0].clone()))
+        try:
+            module(subject.images(ends))
+        finally:
+            handle.remove()
+    slopes: Floats = (given[0][1] - given[0][0]).mean(dim=(1, 2)).float().cpu().numpy()
+    return slopes
 
 
 def _answers(subject: Subject, convolution: nn.Conv2d, images: Tensor) -> Tensor:
