@@ -37,7 +37,8 @@ def test_pairs_by_frequency_with_the_surest_mistakes_first() -> None:
     assert first.share["value"] == pytest.approx(0.3)
     assert [one.id for one in first.examples] == ["id01", "id02"]
     assert first.examples[0].probability == pytest.approx(np.exp(9) / (np.exp(9) + 2))
-    assert (first.examples[0].like_id, first.examples[0].similarity) == ("id14", pytest.approx(1.0))
+    assert first.examples[0].like_id == "id14"
+    assert first.examples[0].similarity == pytest.approx(1.0)
     unit = space / np.linalg.norm(space, axis=1, keepdims=True)
     nearest = 10 + int((unit[10:20] @ unit[2]).argmax())
     assert first.examples[1].like_id == f"id{nearest}"
@@ -76,6 +77,6 @@ def test_a_run_is_compared_by_features_from_the_store(tmp_path: Path) -> None:
 
 
 def test_images_with_several_labels_are_refused(tmp_path: Path) -> None:
-    run = scored_run(tmp_path / "run", np.array([0, 1]), np.zeros((2, 3)), sets=((0,), (0, 1)))
+    run = scored_run(tmp_path / "run", np.array([0, 1], np.int32), np.zeros((2, 3), np.float32), sets=((0,), (0, 1)))
     with pytest.raises(bw.RunError, match="several labels each"):
         confusions_of(run)

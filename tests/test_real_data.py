@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import budwood as bw
 from budwood.demo import PUBLISHED, run_demo
 from budwood.hygiene import findings
 from budwood.progress import Silent
+from budwood.suspects import suspects_of
 
 
 def test_scenes(real: Callable[[str], Path], tmp_path: Path) -> None:
@@ -21,6 +23,24 @@ def test_scenes(real: Callable[[str], Path], tmp_path: Path) -> None:
     tested = bw.test(bw.train(data, out=tmp_path))
     assert tested.metrics["test"]["accuracy"]["value"] >= 0.95
     assert tested.metrics["test"]["accuracy"]["n"] == 807
+
+
+def test_label_errors_planted_in_scenes_are_found(real: Callable[[str], Path], tmp_path: Path) -> None:
+    plain = bw.scan(real("scenes8.tar"))
+    random = np.random.default_rng(0)
+    paths, labels = plain.table["path"].to_pylist(), plain.column("label")
+    flipped = random.choice(np.flatnonzero(plain.column("split") != 2), 94, replace=False).tolist()
+    rows = ["path,label,correct"]
+    for row in flipped:
+        other = (int(labels[row]) + random.integers(1, len(plain.classes))) % len(plain.classes)
+        rows.append(f"{paths[row]},{plain.classes[labels[row]]},{plain.classes[other]}")
+    (tmp_path / "flips.csv").write_text("\n".join(rows))
+    data = bw.scan(real("scenes8.tar"), corrections=tmp_path / "flips.csv")
+    found = suspects_of(bw.train(data, out=tmp_path / "runs"))
+    named, planted = {one.path for one in found.rows}, {paths[row] for row in flipped}
+    assert found.n == pytest.approx(1878, abs=2)
+    assert len(named & planted) / len(named) >= 0.7
+    assert len(named & planted) / len(planted) >= 0.7
 
 
 def test_a_probe_on_a_cut_squeezenet_from_a_file(real: Callable[[str], Path], tmp_path: Path) -> None:
