@@ -69,6 +69,11 @@ def attributed(
     return Attribution(method, where, explained, chances.astype(np.float32), *scaled(raw), errors)
 
 
+def usual_method(subject: Subject) -> str:
+    """LayerCAM, or occlusion for a network none of whose stages gives a map."""
+    return "layer-cam" if any((place.side or 0) >= FEWEST for place in places_of(subject)) else "occlusion"
+
+
 def raw_maps(
     subject: Subject, pixels: Pixels, classes: Classes, method: str, place: str | None, progress: Progress
 ) -> Maps:

@@ -275,9 +275,9 @@ def predict(
     "methods",
     multiple=True,
     metavar="NAME",
-    help="grad-cam, layer-cam, integrated-gradients or occlusion; may be repeated. [grad-cam]",
+    help="layer-cam, grad-cam, integrated-gradients or occlusion; may be repeated. [layer-cam]",
 )
-@click.option("--place", metavar="STAGE", help="The stage that grad-cam and layer-cam look at. [the last with a map]")
+@click.option("--place", metavar="STAGE", help="The stage that layer-cam and grad-cam look at. [by its map]")
 @click.option("--class", "called", metavar="NAME", help="The class that is explained. [the likeliest of each image]")
 @click.option(
     "--show",

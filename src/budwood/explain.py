@@ -90,7 +90,7 @@ def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Pr
 def attribution(
     run: Run,
     images: Files,
-    method: str = "grad-cam",
+    method: str = "layer-cam",
     *,
     classes: Sequence[int | str] | None = None,
     place: str | None = None,
@@ -110,7 +110,7 @@ def attribution(
 def sanity(
     run: Run,
     images: Files,
-    method: str = "grad-cam",
+    method: str = "layer-cam",
     *,
     place: str | None = None,
     cache: Path | None = None,

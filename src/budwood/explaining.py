@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from budwood.subject import Subject
 
 SUSPECTS: Final = "label-suspects.csv"
-METHOD: Final = "grad-cam"
 IMAGES: Final = 12  # that are explained where none is named
 NEAREST: Final = 4  # training images beside each
 SUSPECTS_SHOWN: Final = 24
@@ -56,12 +55,13 @@ USUAL: Final = tuple(part for part in PARTS if part != "classes")
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be found out: parts, methods of attribution, the place that they look at and the class that they
-    explain (None: chosen for the network, and the likeliest), the files (none: validation images are chosen)."""
+    """What is to be found out: of which files (none: validation images are chosen), which parts, by which methods of
+    attribution (none: the usual one), the place that they look at (None: chosen for the network) and the class that
+    they explain (None: the likeliest)."""
 
     files: tuple[Path, ...] = ()
     parts: tuple[str, ...] = USUAL
-    methods: tuple[str, ...] = (METHOD,)
+    methods: tuple[str, ...] = ()
     place: str | None = None
     called: str | None = None
 
@@ -111,12 +111,12 @@ def explain_run(
 ) -> tuple[Explanation, Path]:
     """What a run's network has learned, and where it is shown: in the run's report, or of images on a page of theirs.
 
-    What is left empty is chosen: `grad-cam`; of the run all parts but `classes`, of images the part `images`. Raises
-    what `explained` raises.
+    What is left empty is chosen: of the run all parts but `classes`, of images the part `images`. Raises what
+    `explained` raises.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     files = tuple(image_files(images))
-    asked = Asked(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods) or (METHOD,), place, called)
+    asked = Asked(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
     found = explained(run, asked, cache=cache, progress=progress)
     if not files:
         keep_explanation(run.path, _added(kept_explanation(run.path), found))
@@ -195,7 +195,7 @@ def _judged(predictions: Predictions) -> tuple[Any, Any]:
 
 def _images(bench: _Bench) -> Found:
     """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
-    from budwood.attribution import attributed
+    from budwood.attribution import attributed, usual_method
 
     run, asked, shown = bench.run, bench.asked, bench.pixels()
     several = bool(run.record["dataset"].get("several"))
@@ -205,7 +205,7 @@ def _images(bench: _Bench) -> Found:
     truth = _labels(run)
     rows: list[dict[str, Any]] = [
         {
-            "path": str(path),
+            "path": _told(run, path),
             "label": truth.get(one.id),
             "called": run.classes[int(chance.argmax())],
             "probability": float(chance.max()),
@@ -221,7 +221,7 @@ def _images(bench: _Bench) -> Found:
     pictures |= {f"image-{number}": data_uri(jpeg(Image.fromarray(image))) for number, image in enumerate(shown)}
     classes = None if asked.called is None else [asked.called] * len(shown)
     methods = {}
-    for method in asked.methods:
+    for method in asked.methods or (usual_method(bench.subject()),):
         place = asked.place if method in AT_A_PLACE else None
         found = attributed(
             bench.subject(), shown, method, classes, place, run=engine, several=several, progress=bench.progress
@@ -241,10 +241,11 @@ def _trusted(bench: _Bench, method: str, found: Attribution, engine: explain.Ans
     from budwood.sanity import sanity_of
 
     several = bool(bench.run.record["dataset"].get("several"))
-    sane = sanity_of(bench.subject(), bench.pixels(), method, found.place, progress=bench.progress)
+    sane = sanity_of(bench.subject(), bench.pixels(), method, found.place, stages=1, progress=bench.progress)
     faith = faithfulness_of(engine, bench.pixels(), found, several=several, progress=bench.progress)
     return {
         "place": found.place,
+        "errors": [] if found.errors is None else [float(error) for error in found.errors],
         "likeness": sane.likeness[-1],
         "unrelated": sane.unrelated,
         "depends": sane.depends,
@@ -258,11 +259,11 @@ def _stages(bench: _Bench) -> Found:
     """The first of the images on its way through the stages."""
     from budwood.feature_maps import strip_of, strip_pictures
 
-    found = strip_of(bench.subject(), bench.pixels()[0])
+    run, found = bench.run, strip_of(bench.subject(), bench.pixels()[0])
     rows = [{"name": stage.name, "shape": list(stage.shape)} for stage in found.stages]
     pictures = {f"stage-{stage.name}": png_uri(p) for stage, p in zip(found.stages, strip_pictures(found), strict=True)}
     pictures["stages-image"] = data_uri(jpeg(Image.fromarray(bench.pixels()[0])))
-    return {"path": str(bench.files()[0]), "rows": rows, "left_out": list(found.left_out)}, pictures
+    return {"path": _told(run, bench.files()[0]), "rows": rows, "left_out": list(found.left_out)}, pictures
 
 
 def _filters(bench: _Bench) -> Found:
@@ -360,6 +361,12 @@ def _labels(run: Run) -> dict[str, str]:
         return {}
     known = [(samples.ids, samples.labels.tolist()) for samples in (data.samples("train"), data.samples("val"))]
     return {id: run.classes[label] for ids, labels in known for id, label in zip(ids, labels, strict=True)}
+
+
+def _told(run: Run, path: Path) -> str:
+    """A path as it is shown: one of the run's own images as its data set has it."""
+    root = Path(run.record["root"])
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:

@@ -84,7 +84,7 @@ def legend(width: int = SIDE, height: int = 12) -> Image.Image:
     """The colours from 0 (left) to the largest value (right), as they look over a bright image."""
     values = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (width, width))
     white = np.full((width, width, 3), 255, np.uint8)
-    white[0, 0] = 0
+    white[: width // 4] = 0  # so that the rest is its brightest
     return overlay(white, values, width).crop((0, width // 2, width, width // 2 + height))
 
 

@@ -57,10 +57,13 @@ def sanity_of(
     method: str | Drawing = "layer-cam",
     place: str | None = None,
     *,
+    stages: int = SPREAD,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Sanity:
     """The weight randomisation test on images uint8 [n, size, size, 3], for the classes that are likeliest.
+
+    It goes from the head back over so many `stages`, of which the last is the first of the network.
 
     Random weights are the trained ones of a layer in random order, so that they stay of its scale; norms and biases
     stay as they are. Images for which the trained network has no map do not enter. A method can be a function of a
@@ -71,7 +74,7 @@ def sanity_of(
     draw, name, where = _drawing(subject, method, place, said)
     classes = eager(subject)(pixels).argmax(axis=1).astype(np.int64)
     trained, _, empty = scaled(draw(subject, pixels, classes))
-    places = cascade(subject)
+    places = cascade(subject, stages)
     likeness = []
     with said.bar("Weight randomisation", len(places)) as step:
         for start in places:
@@ -84,13 +87,13 @@ def sanity_of(
     return Sanity(name, where, places, tuple(likeness), unrelated, last is not None and last < LIKE)
 
 
-def cascade(subject: Subject) -> tuple[str, ...]:
-    """The head, and stages that hold weights, spread from the last to the first."""
+def cascade(subject: Subject, count: int = SPREAD) -> tuple[str, ...]:
+    """The head, and so many stages that hold weights, spread from the last to the first, which is always among them."""
     head, names = subject.plan["head"], list(subject.network.staged.stages)
     before = [_before(subject, name) for name in (*names, head)]
     weights = {name for name, parameter in subject.module.named_parameters() if parameter.ndim > 1}
     stages = [name for number, name in enumerate(names) if weights & (before[number + 1] - before[number])]
-    steps = np.linspace(len(stages) - 1, 0, min(SPREAD, len(stages))).round().astype(int).tolist()
+    steps = np.linspace(0, len(stages) - 1, min(count, len(stages))).round().astype(int).tolist()[::-1]
     return (head, *(stages[step] for step in steps))
 
 
