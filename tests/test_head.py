@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -55,7 +53,7 @@ def test_the_strength_is_chosen_by_validation_loss_and_the_path_ends() -> None:
     assert float(mine) == pytest.approx(losses[best], rel=1e-4)
 
 
-def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, np.floating[Any]]]]:
+def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, float]]]:
     """The same descent by torch: a Linear layer, autograd and an optimizer object; the weights after each epoch, and
     the norms of weights and of gradients."""
     random = np.random.default_rng(recipe.seed)
@@ -80,7 +78,9 @@ def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, np
             )
             optimizer.step()
         states.append(layer.weight.detach().clone())
-        norms.append((float(torch.nn.utils.get_total_norm([p.detach() for p in layer.parameters()])), np.mean(steps)))
+        norms.append(
+            (float(torch.nn.utils.get_total_norm([p.detach() for p in layer.parameters()])), float(np.mean(steps)))
+        )
     return states, norms
 
 

@@ -308,9 +308,7 @@ def explain(
     from budwood.runs import open_run
 
     if html and not images:
-        raise click.UsageError(
-            "--html: what is found of the run goes into its report; name images for a page of theirs."
-        )
+        raise click.UsageError("--html: what is found of a run goes into its report; name images for another page.")
     found, page = explain_run(
         open_run(run, out),
         images,

@@ -37,10 +37,10 @@ from budwood.suspects import Suspects, suspects_of
 from budwood.weights import Weights, file_weights
 
 if TYPE_CHECKING:
-    from budwood.attribution import Attribution
     from budwood.faithfulness import Faithfulness
     from budwood.feature_maps import Maps, Strip
     from budwood.filters import Filters
+    from budwood.maps import Attribution
     from budwood.maximisation import Maximised
     from budwood.sanity import Sanity
     from budwood.subject import Subject

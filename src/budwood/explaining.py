@@ -202,7 +202,7 @@ def _images(bench: _Bench) -> Found:
     engine = explain.answering(run, shown, cache=bench.cache, progress=bench.progress)
     chances = (sigmoid if several else probabilities)(engine(shown))
     near = explain.neighbours(run, bench.files(), NEAREST, cache=bench.cache, progress=bench.progress)
-    truth = _labels(run)
+    names, truth = _label_names(run), _labels(run)
     rows: list[dict[str, Any]] = [
         {
             "path": _told(run, path),
@@ -210,7 +210,7 @@ def _images(bench: _Bench) -> Found:
             "called": run.classes[int(chance.argmax())],
             "probability": float(chance.max()),
             "near": [
-                {"path": path, "label": run.classes[label], "likeness": float(likeness)}
+                {"path": path, "label": names[label], "likeness": float(likeness)}
                 for path, label, likeness in zip(one.paths, one.labels.tolist(), one.similarities, strict=True)
             ],
             "maps": {},
@@ -258,8 +258,12 @@ def _trusted(bench: _Bench, method: str, found: Attribution, engine: explain.Ans
 def _stages(bench: _Bench) -> Found:
     """The first of the images on its way through the stages."""
     from budwood.feature_maps import strip_of, strip_pictures
+    from budwood.subject import FEWEST, places_of
 
-    run, found = bench.run, strip_of(bench.subject(), bench.pixels()[0])
+    run = bench.run
+    if not any((place.side or 0) >= FEWEST for place in places_of(bench.subject())):
+        return {"path": "", "rows": [], "left_out": []}, {}
+    found = strip_of(bench.subject(), bench.pixels()[0])
     rows = [{"name": stage.name, "shape": list(stage.shape)} for stage in found.stages]
     pictures = {f"stage-{stage.name}": png_uri(p) for stage, p in zip(found.stages, strip_pictures(found), strict=True)}
     pictures["stages-image"] = data_uri(jpeg(Image.fromarray(bench.pixels()[0])))
@@ -352,6 +356,12 @@ _MAKERS: Final[Mapping[str, Callable[[_Bench], Found]]] = {
     "labels": _label_errors,
     "classes": _classes,
 }
+
+
+def _label_names(run: Run) -> list[str]:
+    """What each label number means: a class, or several where images have several labels each."""
+    sets = run.dataset().sets
+    return [", ".join(run.classes[one] for one in some) or "none" for some in sets] or list(run.classes)
 
 
 def _labels(run: Run) -> dict[str, str]:

@@ -31,7 +31,7 @@ def network_diagram(title: str, image: Sequence[int], stages: Rows, removed: Row
     """
     kept = [row for row in stages if row["name"] != head]
     heads = [row for row in stages if row["name"] == head]
-    rows = [("image", list(image), None, "no parameters")]
+    rows: list[tuple[str, Sequence[int], int | None, str]] = [("image", image, None, "no parameters")]
     rows += [(row["name"], row["shape"], row["parameters"], _state(row)) for row in kept]
     rows += [(row["name"], row["shape"], row["parameters"], "cut off") for row in removed]
     rows += [(row["name"] if row["name"] == "head" else f"{row['name']} (head)", *_facts(row)) for row in heads]

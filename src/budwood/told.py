@@ -182,10 +182,11 @@ def show_explanation(record: Mapping[str, Any]) -> None:
         right = f" (it is {shown(row['label'])})" if row["label"] not in (None, row["called"]) else ""
         print(f"{shown(row['path'])}: {shown(row['called'])} {row['probability']:.1%}{right}")
     for name, method in record.get("images", {"methods": {}})["methods"].items():
-        said = (
-            "depend on what was learned" if method["depends"] else "do NOT depend on what was learned: do not read them"
-        )
         where = f" after {method['place']}" if method["place"] else ""
+        if method["likeness"]["value"] is None:
+            print(f"No image has a map of {name}{where}: nothing speaks for its class.")
+            continue
+        said = "depend" if method["depends"] else "DO NOT depend"
         like = f"rank correlation {method['likeness']['value']:.2f} with those of a random network"
         print(f"The maps of {name}{where} {said} on what was learned ({like}).")
     for row in record.get("filters", {"rows": ()})["rows"]:
