@@ -119,6 +119,14 @@ class _Resources(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
 
 
+def test_corrected_labels_are_told() -> None:
+    record, evidence = _record()
+    assert "corrected" not in render_run(record, evidence)
+    html = render_run({**record, "dataset": {**record["dataset"], "corrected": 3}}, evidence)
+    assert "3 labels were corrected by a table." in html
+    assert "--corrections FILE" in html
+
+
 def test_every_section_is_there() -> None:
     html = render_run(*_record())
     titles = re.findall(r"<h2>(.*?)</h2>", html)
@@ -131,6 +139,7 @@ def test_every_section_is_there() -> None:
         "What is taken for what",
         "Worst mistakes",
         "Most confident hits",
+        "What it has learned",
         "Can its confidence be believed?",
         "Time and place",
         "Make it again",

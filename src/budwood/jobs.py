@@ -520,6 +520,7 @@ def _about(data: Dataset) -> dict[str, Any]:
         "several": bool(data.sets),
         "counts": data.counts(),
         "set_aside": len(data.set_aside),
+        "corrected": data.corrected,
     }
 
 
