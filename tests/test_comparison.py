@@ -201,6 +201,10 @@ def test_a_row_that_failed_stands_in_the_table(runs: list[Run]) -> None:
     assert (row["value"], row["problem"], row["published"]["value"]) == (None, "the loss is no number", 0.9)
     assert [finding.code for finding in made.findings if "bad" in finding.rows] == ["R006"]
     assert made.best == ("good",)
+    pruned = bw.Entry("trial 3", (), problem="pruned after epoch 3", aside=True)
+    kept = compare([bw.Entry("good", (runs[0],)), pruned])
+    assert "R006" not in {finding.code for finding in kept.findings}
+    assert kept.table()[1]["problem"] == "pruned after epoch 3"
     nothing = compare([bw.Entry("a", (), problem="x"), bw.Entry("b", (), problem="y")])
     assert nothing.best == ()
     assert json.loads(json.dumps(nothing.record()))["data"] == {}
@@ -218,6 +222,8 @@ def test_a_best_row_at_the_edge_is_found(runs: list[Run]) -> None:
     assert "largest lr that was tried (0.01)" in found["R003"].message
     wider = compare(runs, edges={"lr": [1e-4, 1e-3, 1e-2, 1e-1]})
     assert "R003" not in {finding.code for finding in wider.findings}
+    listed = [bw.Entry(str(number), (one,), varied=False) for number, one in enumerate(runs)]
+    assert "R003" not in {finding.code for finding in compare(listed).findings}
 
 
 def test_csv_and_json_hold_every_row(runs: list[Run]) -> None:

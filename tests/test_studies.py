@@ -60,6 +60,7 @@ def test_a_grid_is_the_product_of_its_lists_with_paired_ones_together() -> None:
     assert made.rows[3].label == "lr 0.01, epochs 20, batch 32"
     assert [row.label for row in made.rows if row.published] == ["lr 0.01, epochs 20, batch 32"]
     assert made.edges == {"lr": (0.001, 0.01, 0.1)}
+    assert {row.varied for row in made.rows if "lr" in row.label} == {True}
 
 
 def test_every_mistake_is_told_at_once_with_its_place() -> None:

@@ -351,7 +351,8 @@ def _findings(
         _outcome(entry, row, metric, split, known.get(entry.label)) for entry, row in zip(entries, rows, strict=True)
     ]
     best = _best(rows, 1, metric)
-    tried = edges if edges is not None else _edges(rows)
+    varied = best is not None and any(entry.varied for entry in entries if entry.label == best.label)
+    tried = (edges if edges is not None else _edges(rows)) if varied else {}
     return table_findings(outcomes, best.label if best else None, tried, _resolution(rows, pairs, best, metric))
 
 
@@ -372,7 +373,7 @@ def _outcome(entry: Entry, row: Row, metric: str, split: str, answers: Answers |
         options=row.options,
         scores=scores,
         looks=row.looks,
-        problem=entry.problem,
+        problem="" if entry.aside else entry.problem,
     )
 
 

@@ -31,12 +31,18 @@ class Published:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a table: its runs, one a seed or fold; none where it failed or is not done, with the `problem`."""
+    """One row of a table: its runs, one a seed or fold; none where it failed or is not done, with the `problem`.
+
+    `aside` says that this is no failure: a search has pruned it, or another row is the same experiment. `varied` says
+    that the row is one of those that options were varied in, at whose edges the best may lie.
+    """
 
     label: str
     runs: tuple[Run, ...]
     published: Published | None = None
     problem: str = ""
+    aside: bool = False
+    varied: bool = True
 
 
 @dataclass(frozen=True)

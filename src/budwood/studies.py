@@ -75,7 +75,7 @@ class Images:
 class Row:
     """One experiment: its `options` as the file names them, those of the base included, and the `recipe` they make.
 
-    `recipe` is None where the row is refused, and `refused` says why.
+    `recipe` is None where the row is refused, and `refused` says why. `varied`: it is a point of a grid.
     """
 
     label: str
@@ -84,6 +84,7 @@ class Row:
     images: Images
     published: Published | None = None
     refused: str = ""
+    varied: bool = False
 
 
 @dataclass(frozen=True)
@@ -305,7 +306,7 @@ def _grid_rows(
             label = ": ".join(filter(None, (str(told_label), words))) or _label(point)
             row = _row(label, point, base, put, f"{where} ({label})", "", told)
             if row is not None:
-                yield replace(row, published=published.get(place))
+                yield replace(row, published=published.get(place), varied=True)
         wrong += told[:5]
         if len(told) > 5:
             wrong.append(f"{where}: {len(told) - 5} more rows with mistakes")

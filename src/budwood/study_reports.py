@@ -13,6 +13,7 @@ from budwood.comparison_page import render_comparison
 from budwood.errors import StudyError
 from budwood.files import guarded, write_text
 from budwood.runs import Run, found_run
+from budwood.searching import PRUNED
 from budwood.studies import LOWER_IS_BETTER, Study, load_study
 
 RECORD: Final = "study.json"
@@ -55,17 +56,19 @@ def study_report(folder: Path) -> Comparison:
 def entries_of(study: Study, folder: Path, rows: Iterable[Carried]) -> list[Entry]:
     """The rows with their finished runs; a run that two rows share is the first one's."""
     entries, taken = [], dict[str, str]()
+    listed = {row.label for row in study.rows if not row.varied}
     for row in rows:
         runs = _finished(folder, row.runs)
         twin = next((taken[run.path.name] for run in runs if run.path.name in taken), None)
         if twin is not None:
             problem = f"the same experiment as {twin!r}, with what was put over every row"
-            entries.append(Entry(row.label, (), row.published, problem))
+            entries.append(Entry(row.label, (), row.published, problem, aside=True))
             continue
         taken |= {run.path.name: row.label for run in runs}
         whole = bool(runs) and len(runs) == len(row.runs)
         problem = "" if whole else row.problem or "was not trained to its end"
-        entries.append(Entry(row.label, runs, row.published, problem))
+        pruned = problem.startswith(PRUNED)
+        entries.append(Entry(row.label, runs, row.published, problem, pruned, row.label not in listed))
     return _with_extremes(entries, study)
 
 
