@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +20,29 @@ from budwood.errors import RecipeError, RunError, StorageError
 from budwood.files import write_bytes
 from budwood.losses import loss_of
 from budwood.runs import Run, found_run, locked, open_run
+from killing import run_killer
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "optimizer": "adam"}
 STEADY: dict[str, Any] = {**SMALL, "dropout": 0.2, "conv_norm": True, "ema": 0.9, "flip": 0.5, "mixup": 0.2}
 
-# Forks a process for every attempt, as importing PyTorch 30 times would take minutes, and kills most of them.
 KILLER = """
-import json, os, random, signal, sys, time
+import json, sys
 from pathlib import Path
-import torch
 import budwood as bw
-from budwood import checkpoints, fit, jobs, sheet
+from budwood import fit, jobs, sheet
+from killing import killed_until_done
 
-torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # loads what is slow to load, once for all
 photos, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 recipe = eval(sys.argv[4])
 data = bw.scan(photos)
-checkpoints.Checkpoints.due = property(lambda self: self.folder is not None)  # after every step
 
-def attempt(folder, seconds):
-    child = os.fork()
-    if child == 0:
-        known = list(folder.glob("*/run.json"))
-        try:
-            if known and json.loads(known[0].read_text())["state"] == "done":
-                os._exit(0)  # it was killed between its last act and its end
-            bw.resume(known[0].parent) if known else bw.train(data, bw.Recipe(**recipe), out=folder)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
-    started = time.monotonic()
-    while seconds is None or time.monotonic() - started < seconds:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            if status:
-                sys.exit(f"an attempt failed: {status}")
-            return time.monotonic() - started
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+def work(folder):
+    known = list(folder.glob("*/run.json"))
+    if known and json.loads(known[0].read_text())["state"] == "done":
+        return  # it was killed between its last act and its end
+    bw.resume(known[0].parent) if known else bw.train(data, bw.Recipe(**recipe), out=folder)
 
-whole = attempt(out / "whole", None)
-moments = random.Random(0)
-killed, number = 0, 0
-while killed < kills:
-    number += 1
-    while killed < kills:
-        if attempt(out / f"killed-{number}", moments.uniform(0, whole)) is not None:
-            break
-        killed += 1
-    else:
-        attempt(out / f"killed-{number}", None)
-print(number, killed)
+killed_until_done(work, out, kills)
 """
 
 
@@ -109,8 +76,7 @@ def _content(run: Run) -> tuple[bytes, bytes, bytes]:
 def test_killed_at_random_moments_it_ends_with_the_same_bits(
     photos: Path, tmp_path: Path, kills: int, recipe: dict[str, Any]
 ) -> None:
-    command = [sys.executable, "-c", KILLER, str(photos), str(tmp_path), str(kills), repr(recipe)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_killer(KILLER, photos, tmp_path, kills, repr(recipe))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == str(kills)
     (whole,) = (open_run(path.parent) for path in tmp_path.glob("whole/*/run.json"))

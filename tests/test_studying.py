@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +28,7 @@ from budwood.study_reports import study_report
 from budwood.studying import Ways
 from budwood.works import Bench, Outcome, Work
 from conftest import fill
+from killing import run_killer
 
 SMALL = """
 name = "small"
@@ -291,45 +290,14 @@ def test_a_row_whose_workers_die_three_times_has_failed(here: Path, monkeypatch:
 
 # Kills a study at random moments, starts it again until it has gone through, and says how often it was killed.
 KILLER = """
-import os, random, signal, sys, time
-import torch
+import sys
+from pathlib import Path
 import budwood as bw
-from budwood import checkpoints, comparison_page, fit, hands, studying
+from budwood import comparison_page, fit, hands, studying
+from killing import killed_until_done
 
-torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # loads what is slow to load, once for all
-file, out, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
-checkpoints.Checkpoints.due = property(lambda self: self.folder is not None)  # after every step
-
-def attempt(folder, seconds):
-    child = os.fork()
-    if child == 0:
-        try:
-            bw.study(file, out=folder)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
-    started = time.monotonic()
-    while seconds is None or time.monotonic() - started < seconds:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            if status:
-                sys.exit(f"an attempt failed: {status}")
-            return time.monotonic() - started
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
-
-whole = attempt(f"{out}/whole", None)
-moments, killed, number = random.Random(int(sys.argv[4])), 0, 0
-while killed < kills:
-    number += 1
-    while killed < kills and attempt(f"{out}/killed-{number}", moments.uniform(0, whole)) is None:
-        killed += 1
-    else:
-        attempt(f"{out}/killed-{number}", None)
-print(number, killed)
+file, out, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+killed_until_done(lambda folder: bw.study(file, out=folder), out, kills, seed)
 """
 KILLS = int(os.environ.get("BUDWOOD_KILLS", "4"))  # more by hand
 
@@ -338,12 +306,7 @@ KILLS = int(os.environ.get("BUDWOOD_KILLS", "4"))  # more by hand
 def test_killed_at_random_moments_it_ends_with_the_same_table(here: Path) -> None:
     search = '[search]\nsampler = "random"\ntrials = 2\n[search.space]\nlr = { low = 1e-4, high = 1e-1, log = true }\n'
     file = _file(here, SMALL + ROWS + search)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(file), str(here / "out"), str(KILLS), "1"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_killer(KILLER, file, here / "out", KILLS, 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == str(KILLS)
     whole = _table(here / "out/whole/small")
