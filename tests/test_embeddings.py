@@ -12,9 +12,10 @@ import pytest
 from sklearn.decomposition import PCA
 
 import budwood as bw
-from budwood.embeddings import embedding_of, features_of, nearest, neighbours_of, principal_axes, trunk_of
+from budwood.embeddings import embedding_of, features_of, nearest, neighbours_of, principal_axes
 from budwood.files import cache_folder
 from budwood.progress import Silent
+from budwood.run_parts import trunk_of
 from conftest import fill
 
 
@@ -126,6 +127,14 @@ def test_neighbours_are_training_images(run: bw.Run) -> None:
     assert all(one.id not in one.ids for one in own)
 
 
+def test_training_images_have_an_embedding_too(run: bw.Run) -> None:
+    found = embedding_of(run, "train")
+    training = run.dataset().samples("train")
+    assert found.ids == training.ids
+    weight, bias = run.head()
+    assert np.array_equal(found.predicted, (features_of(run, training) @ weight.T + bias).argmax(axis=1))
+
+
 def test_neighbours_of_files(run: bw.Run, tmp_path: Path) -> None:
     file = run.dataset().root / run.dataset().samples("val").paths[0]
     (one,) = neighbours_of(run, [file], 2)
@@ -142,8 +151,8 @@ def test_mistakes_of_the_caller_are_named(run: bw.Run, monkeypatch: pytest.Monke
         neighbours_of(run, run.dataset().samples("val"), 0)
     with pytest.raises(bw.RunError, match="there is no method 'tsne'"):
         embedding_of(run, method="tsne")  # type: ignore[arg-type]
-    with pytest.raises(bw.RunError, match="there are no predictions for 'train'"):
-        embedding_of(run, "train")
+    with pytest.raises(bw.RunError, match="there is no split 'training'"):
+        embedding_of(run, "training")
     monkeypatch.setattr("budwood.embeddings.find_spec", lambda name: None)
     with pytest.raises(bw.RunError, match="umap-learn is not installed") as caught:
         embedding_of(run, method="umap")

@@ -92,6 +92,7 @@ ORDER = [
     "comparison_page",
     "pictures",
     "prepare",
+    "run_parts",
     "embeddings",
     "scatter",
     "slices",

@@ -56,7 +56,7 @@ def _content(run: Run) -> tuple[bytes, bytes, bytes]:
 @pytest.mark.parametrize(
     ("kills", "recipe"),
     [
-        (20, {**STEADY, "epochs": 8, "lr": 0.01, "schedule": "onecycle", "rotation": 20, "patience": 6}),
+        (20, {**STEADY, "epochs": 5, "lr": 0.01, "schedule": "onecycle", "rotation": 20, "patience": 4}),
         (
             8,
             {

@@ -10,13 +10,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.embeddings import features_of, nearest, trunk_of
+from budwood.embeddings import features_of, nearest
 from budwood.errors import RunError
 from budwood.files import cache_folder
 from budwood.metrics import Metric, confusion, probabilities, share
 from budwood.predictions import Predictions
 from budwood.prefix import missing_outputs
 from budwood.progress import Progress, Silent
+from budwood.run_parts import trunk_of
 from budwood.runs import Run
 
 PAIRS: Final = 6

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -17,20 +17,16 @@ from numpy.typing import NDArray
 
 from budwood.dataset import SEALED, Samples, Sets
 from budwood.decoding import processors
-from budwood.engines import Prefix, prefix_of
 from budwood.errors import DataError, RunError, did_you_mean
 from budwood.files import cache_folder, guarded
 from budwood.images import BadImage, examine
-from budwood.networks import TRUNK
-from budwood.plan import plan_of
-from budwood.predictions import Predictions
+from budwood.listing import SPLITS
+from budwood.predictions import Predictions, predictions_of
 from budwood.prefix import outputs
-from budwood.prepare import same_weights
 from budwood.progress import Progress, Silent
-from budwood.recipe import Recipe
+from budwood.run_parts import said_of, trunk_of
 from budwood.runs import Run
 from budwood.splits import drawn
-from budwood.weights import file_weights
 
 Method = Literal["pca", "umap"]
 Features = NDArray[np.float32]
@@ -80,20 +76,6 @@ class Neighbours:
     similarities: NDArray[np.float32]
 
 
-def trunk_of(run: Run, cache: Path, progress: Progress) -> Prefix:
-    """The part of a run's network that makes features: the shared trunk where only a head was trained, else its own.
-
-    Raises `RunError` when the weights that a head was trained on are not on this machine.
-    """
-    recipe = Recipe(**run.record["recipe"])
-    plan = plan_of(recipe, len(run.classes), cache)
-    if run.record["trained"] == "head":
-        weights = same_weights(run, recipe, plan, cache, progress)
-    else:
-        weights = replace(file_weights(run.path / "weights.safetensors"), kind="trained")
-    return prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
-
-
 def features_of(run: Run, samples: Samples, *, cache: Path | None = None, progress: Progress | None = None) -> Features:
     """The features of images as they are (no flips): float32 [n, features], from the store or computed and stored.
 
@@ -115,13 +97,15 @@ def embedding_of(
 ) -> Embedding:
     """The images of a split as points of a plane, at most so many of them, each class with its share.
 
-    Raises `RunError` for a test split that was not opened, and when UMAP is asked for and not installed.
+    `split` is train, val, or test once it was opened. Raises `RunError` for a test split that was not, and when UMAP is
+    asked for and not installed.
     """
     if method not in get_args(Method):
         raise RunError(f"method: there is no method {method!r}.", did_you_mean(method, get_args(Method)))
     if method == "umap":
         _refuse_without_umap()
-    whole = opened_predictions(run, split)
+    cache, progress = cache or cache_folder(), progress or Silent()
+    whole = predictions_for(run, split, cache, progress)
     chosen = np.flatnonzero(drawn(whole.ids, whole.labels, most))
     samples = Samples(
         run.dataset().root,
@@ -150,15 +134,18 @@ def embedding_of(
     )
 
 
-def opened_predictions(run: Run, split: str) -> Predictions:
-    """A run's predictions for `val`, or for `test` when it was opened; raises `RunError` when it was not."""
-    if split not in ("val", "test"):
-        raise RunError(
-            f"split: there are no predictions for {split!r}.", "Valid: val, and test once `budwood test` has opened it."
-        )
+def predictions_for(run: Run, split: str, cache: Path, progress: Progress) -> Predictions:
+    """A run's predictions for a split; those for train are computed. Raises `RunError` for a test split that was not
+    opened, and for a split that does not exist."""
+    if split not in SPLITS:
+        raise RunError(f"split: there is no split {split!r}.", f"Valid: {', '.join(SPLITS)}.")
     if split == "test" and run.record["test"] is None:
         raise RunError(f"{run.path}: its test split is sealed.", f"`budwood test {run.path}` opens it.")
-    return run.predictions(split)
+    if split != "train":
+        return run.predictions(split)
+    samples = run.dataset().samples(split)
+    with guarded(cache):
+        return predictions_of(samples, said_of(run, samples, cache, progress))
 
 
 def principal_axes(features: Features) -> tuple[NDArray[np.float64], tuple[float, float]]:

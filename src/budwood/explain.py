@@ -13,7 +13,6 @@ the next time (None: the usual one); `progress` is told of what takes long.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,18 +22,18 @@ from numpy.typing import NDArray
 from budwood.confusions import Confused, confusions_of
 from budwood.dataset import Samples
 from budwood.decoding import Pixels, decoded
-from budwood.embeddings import Embedding, Method, Neighbours, embedding_of, neighbours_of, samples_of_files, trunk_of
-from budwood.engines import engine_of, prefix_of
+from budwood.embeddings import Embedding, Method, Neighbours, embedding_of, neighbours_of, samples_of_files
+from budwood.engines import engine_of
 from budwood.errors import DataError, RecipeError, did_you_mean
 from budwood.files import cache_folder, guarded
 from budwood.head import logits
 from budwood.plan import plan_of
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
+from budwood.run_parts import own_weights, trunk_of, whole_of
 from budwood.runs import Run
 from budwood.slices import Slice, slices_of
 from budwood.suspects import Suspects, suspects_of
-from budwood.weights import Weights, file_weights
 
 if TYPE_CHECKING:
     from budwood.faithfulness import Faithfulness
@@ -55,7 +54,7 @@ def subject(run: Run, *, cache: Path | None = None) -> Subject:
 
     recipe = Recipe(**run.record["recipe"])
     plan = plan_of(recipe, len(run.classes), cache or cache_folder())
-    return subject_of(recipe, plan, run.classes, _own(run))
+    return subject_of(recipe, plan, run.classes, own_weights(run))
 
 
 def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = None) -> Pixels:
@@ -81,10 +80,7 @@ def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Pr
         if run.record["trained"] == "head":
             engine, head = engine_of(trunk_of(run, cache, progress), lambda: some, len(some), progress), run.head()
             return lambda images: logits(engine.run(images), *head)
-        recipe = Recipe(**run.record["recipe"])
-        plan = plan_of(recipe, len(run.classes), cache)
-        whole = prefix_of(recipe, plan, len(run.classes), _own(run), None, cache)
-        return engine_of(whole, lambda: some, len(some), progress).run
+        return engine_of(whole_of(run, cache), lambda: some, len(some), progress).run
 
 
 def attribution(
@@ -232,8 +228,3 @@ def suspects(
 ) -> Suspects:
     """The training and validation images whose labels are suspected, by out-of-fold predictions."""
     return suspects_of(run, threshold, cache=cache, progress=progress)
-
-
-def _own(run: Run) -> Weights:
-    """A run's own weights, its head's included."""
-    return replace(file_weights(run.path / "weights.safetensors"), kind="trained")

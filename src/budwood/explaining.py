@@ -40,6 +40,7 @@ SUSPECTS: Final = "label-suspects.csv"
 IMAGES: Final = 12  # that are explained where none is named
 NEAREST: Final = 4  # training images beside each
 SUSPECTS_SHOWN: Final = 24
+SEEN: Final = 12  # filters that an image is seen through
 DRAWN: Final = 24  # classes that are drawn, at most
 PARTS: Final[Mapping[str, str]] = {
     "images": "where the network looks, and the training images that it finds most like",
@@ -272,6 +273,7 @@ def _stages(bench: _Bench) -> Found:
 
 def _filters(bench: _Bench) -> Found:
     """The first convolution, and the one in the middle of those that see all channels before them."""
+    from budwood.feature_maps import seen_picture, seen_through
     from budwood.filters import convolutions, filters_of, filters_picture
 
     names = convolutions(bench.subject())
@@ -281,6 +283,8 @@ def _filters(bench: _Bench) -> Found:
     for name in [*names[:1], *later[len(later) // 2 :][:1]]:
         found = filters_of(bench.subject(), name)
         pictures[f"filters-{name}"] = png_uri(filters_picture(found))
+        seen = seen_through(bench.subject(), bench.pixels()[0], name, found.order[:SEEN].tolist())
+        pictures[f"seen-{name}"] = png_uri(seen_picture(seen))
         out, channels, height, width = found.weights.shape
         rows.append(
             {
@@ -293,7 +297,7 @@ def _filters(bench: _Bench) -> Found:
                 "duplicates": [list(pair) for pair in found.duplicates],
             }
         )
-    return {"rows": rows}, pictures
+    return {"rows": rows, "path": _told(bench.run, bench.files()[0])}, pictures
 
 
 def _embedding(bench: _Bench) -> Found:

@@ -24,12 +24,10 @@ from budwood import hygiene, metrics
 from budwood.answers import TOP, Answer
 from budwood.dataset import SEALED, Dataset, Samples
 from budwood.decoding import processors
-from budwood.engines import prefix_of
 from budwood.errors import DivergedError, RunError
 from budwood.explanations import FILE as EXPLANATION
 from budwood.explanations import kept_explanation
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
-from budwood.head import logits
 from budwood.images import BadImage, examine
 from budwood.listing import image_files
 from budwood.networks import TRUNK
@@ -44,6 +42,7 @@ from budwood.recipe import Recipe
 from budwood.rehearsal import Rehearsal, rehearsed
 from budwood.results import run_findings
 from budwood.rows import outcome_of
+from budwood.run_parts import said_of, whole_of
 from budwood.runs import (
     CHECKPOINT,
     Run,
@@ -61,7 +60,7 @@ from budwood.runs import (
 from budwood.schedule import best_epoch
 from budwood.tracking import refuse_unknown_trackers, tracked
 from budwood.training import Task, Told, has_checkpoint, rate_search, trained
-from budwood.weights import Weights, file_weights
+from budwood.weights import Weights
 
 if TYPE_CHECKING:
     from budwood.rates import Curve
@@ -465,21 +464,13 @@ def report_findings(
 
 
 def _answers(run: Run, samples: Samples, cache: Path, progress: Progress, int8: bool = False) -> NDArray[np.float32]:
-    """The logits of a run's network for images: the head's on the shared trunk, or the whole network's own."""
-    recipe = Recipe(**run.record["recipe"])
-    plan = plan_of(recipe, len(run.classes), cache)
-    if run.record["trained"] == "head" and not int8:
-        weights = same_weights(run, recipe, plan, cache, progress)
-        prefix = prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
-        head = run.head()
-        return evaluated(prefix, samples, progress, lambda outputs: logits(outputs, *head)).values
-    own = replace(file_weights(run.path / "weights.safetensors"), kind="trained")
-    prefix = prefix_of(recipe, plan, len(run.classes), own, None, cache)
-    if int8:
-        from budwood.quantised import in_whole_numbers
+    """The logits of a run's network for images, in full precision or in 8-bit whole numbers."""
+    if not int8:
+        return said_of(run, samples, cache, progress)
+    from budwood.quantised import in_whole_numbers
 
-        prefix = in_whole_numbers(prefix, run.dataset().samples("train"), run.predictions("val"), progress)
-    return evaluated(prefix, samples, progress).values
+    whole = in_whole_numbers(whole_of(run, cache), run.dataset().samples("train"), run.predictions("val"), progress)
+    return evaluated(whole, samples, progress).values
 
 
 def _sheet(recipe: Recipe, training: Samples, size: int) -> bytes:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from budwood.corrections import cell
 from budwood.dataset import Dataset, Samples
-from budwood.embeddings import trunk_of
 from budwood.engines import Prefix, prefix_of
 from budwood.errors import DataError, RunError
 from budwood.files import cache_folder, guarded, write_bytes
@@ -32,6 +31,7 @@ from budwood.prefix import outputs
 from budwood.prepare import same_weights
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
+from budwood.run_parts import trunk_of
 from budwood.runs import Run
 from budwood.solve import solve_head
 from budwood.splits import assign_folds

@@ -1,0 +1,54 @@
+"""The parts of a run's network that predictions and explanations are computed with, and what it says of images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.dataset import Samples
+from budwood.engines import Prefix, prefix_of
+from budwood.head import logits
+from budwood.networks import TRUNK
+from budwood.plan import plan_of
+from budwood.prefix import evaluated
+from budwood.prepare import same_weights
+from budwood.progress import Progress
+from budwood.recipe import Recipe
+from budwood.runs import Run
+from budwood.weights import Weights, file_weights
+
+
+def own_weights(run: Run) -> Weights:
+    """A run's own weights, its head's included."""
+    return replace(file_weights(run.path / "weights.safetensors"), kind="trained")
+
+
+def trunk_of(run: Run, cache: Path, progress: Progress) -> Prefix:
+    """The part of a run's network that makes features: the shared trunk where only a head was trained, else its own.
+
+    Raises `RunError` when the weights that a head was trained on are not on this machine.
+    """
+    recipe = Recipe(**run.record["recipe"])
+    plan = plan_of(recipe, len(run.classes), cache)
+    alone = run.record["trained"] == "head"
+    weights = same_weights(run, recipe, plan, cache, progress) if alone else own_weights(run)
+    return prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
+
+
+def whole_of(run: Run, cache: Path) -> Prefix:
+    """A run's whole network, from pixels to logits."""
+    recipe = Recipe(**run.record["recipe"])
+    plan = plan_of(recipe, len(run.classes), cache)
+    return prefix_of(recipe, plan, len(run.classes), own_weights(run), None, cache)
+
+
+def said_of(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDArray[np.float32]:
+    """The logits of a run's network for images, float32 [n, classes]: the head's on the shared trunk, or the whole
+    network's own."""
+    if run.record["trained"] != "head":
+        return evaluated(whole_of(run, cache), samples, progress).values
+    head = run.head()
+    return evaluated(trunk_of(run, cache, progress), samples, progress, lambda outputs: logits(outputs, *head)).values
