@@ -24,7 +24,6 @@ GROUPS_SHOWN: Final = 8
 MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
 CHART_MOST: Final = 40  # rows of a chart that can still be read
 WEAKEST_SHOWN: Final = 20
-STAGES_SHOWN: Final = 16
 PAIRS_SHOWN: Final = 20
 OPTIMIZERS: Final = {
     "lbfgs": "solved to convergence (L-BFGS)",
@@ -262,7 +261,7 @@ def _environment() -> Environment:
         "shares": _shares,
         "visible": visible,
     }
-    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN, "STAGES_SHOWN": STAGES_SHOWN}
+    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN}
     return environment
 
 
