@@ -69,9 +69,11 @@ def attributed(
     return Attribution(method, where, explained, chances.astype(np.float32), *scaled(raw), errors)
 
 
-def usual_method(subject: Subject) -> str:
-    """LayerCAM, or occlusion for a network none of whose stages gives a map."""
-    return "layer-cam" if any((place.side or 0) >= FEWEST for place in places_of(subject)) else "occlusion"
+def usual_methods(subject: Subject) -> tuple[str, ...]:
+    """LayerCAM, which is fine, and Grad-CAM, which is coarse and easier to read; or occlusion for a network none of
+    whose stages gives a map."""
+    maps = any((place.side or 0) >= FEWEST for place in places_of(subject))
+    return ("layer-cam", "grad-cam") if maps else ("occlusion",)
 
 
 def raw_maps(

@@ -275,7 +275,7 @@ def predict(
     "methods",
     multiple=True,
     metavar="NAME",
-    help="layer-cam, grad-cam, integrated-gradients or occlusion; may be repeated. [layer-cam]",
+    help="layer-cam, grad-cam, integrated-gradients or occlusion; may be repeated. [the first two]",
 )
 @click.option("--place", metavar="STAGE", help="The stage that layer-cam and grad-cam look at. [by its map]")
 @click.option("--class", "called", metavar="NAME", help="The class that is explained. [the likeliest of each image]")

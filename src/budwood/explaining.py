@@ -57,7 +57,7 @@ USUAL: Final = tuple(part for part in PARTS if part != "classes")
 @dataclass(frozen=True)
 class Asked:
     """What is to be found out: of which files (none: validation images are chosen), which parts, by which methods of
-    attribution (none: the usual one), the place that they look at (None: chosen for the network) and the class that
+    attribution (none: the usual ones), the place that they look at (None: chosen for the network) and the class that
     they explain (None: the likeliest)."""
 
     files: tuple[Path, ...] = ()
@@ -196,7 +196,7 @@ def _judged(predictions: Predictions) -> tuple[Any, Any]:
 
 def _images(bench: _Bench) -> Found:
     """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
-    from budwood.attribution import attributed, usual_method
+    from budwood.attribution import attributed, usual_methods
 
     run, asked, shown = bench.run, bench.asked, bench.pixels()
     several = bool(run.record["dataset"].get("several"))
@@ -222,7 +222,7 @@ def _images(bench: _Bench) -> Found:
     pictures |= {f"image-{number}": data_uri(jpeg(Image.fromarray(image))) for number, image in enumerate(shown)}
     classes = None if asked.called is None else [asked.called] * len(shown)
     methods = {}
-    for method in asked.methods or (usual_method(bench.subject()),):
+    for method in asked.methods or usual_methods(bench.subject()):
         place = asked.place if method in AT_A_PLACE else None
         found = attributed(
             bench.subject(), shown, method, classes, place, run=engine, several=several, progress=bench.progress
