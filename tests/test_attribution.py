@@ -27,8 +27,8 @@ from budwood.stages import measured, staged, with_stages
 from budwood.subject import Subject, outputs_at, part_of, studied, subject_of, target_of
 from budwood.surgery import Grafted, frozen_parts, set_modes
 from budwood.weights import random_weights
+from subjects import SMALL, opened, unchanged
 from test_stages import NETWORKS
-from test_subject import SMALL, _state, opened
 
 QUICK = ("resnet18", "swin_t", "timm:vit_tiny_patch16_224", "timm:mobilenetv4_conv_small")
 CORNER = (slice(0, 16), slice(16, 32))  # of images of 32 pixels: above, on the right
@@ -224,20 +224,20 @@ def test_every_network(model: str, cache: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(methods, "STEPS", 3)
     size = NETWORKS[model]
     network = opened(cache, model=model, size=size)
-    tensors, rest = _state(network.module)
-    for method in METHODS[:3]:
-        found = attributed(network, noise(2, size), method, [0, 1])
-        assert found.maps.shape == (2, size, size)
-        assert np.isfinite(found.maps).all()
-        places = {"grad-cam": target_of(network), "layer-cam": fine_place(network)}
-        assert found.place == places.get(method)
-        if not found.maps.any():  # with random weights everything may speak against a class; then the negative shows it
-            cam = methods._CAMS[method]
-            monkeypatch.setitem(methods._CAMS, method, lambda maps, slopes, cam=cam: -cam(maps, slopes))
-            assert attributed(network, noise(2, size), method, [0, 1]).maps.any()
-    after, others = _state(network.module)
-    assert others == rest
-    assert all(torch.equal(tensor, after[name]) for name, tensor in tensors.items())
+    with unchanged(network.module):
+        for method in METHODS[:3]:
+            found = attributed(network, noise(2, size), method, [0, 1])
+            assert found.maps.shape == (2, size, size)
+            assert np.isfinite(found.maps).all()
+            places = {"grad-cam": target_of(network), "layer-cam": fine_place(network)}
+            assert found.place == places.get(method)
+            if not found.maps.any():  # with random weights everything may speak against a class: then the negative
+                monkeypatch.setitem(methods._CAMS, method, _negative(methods._CAMS[method]))
+                assert attributed(network, noise(2, size), method, [0, 1]).maps.any()
+
+
+def _negative(cam: methods.Cam) -> methods.Cam:
+    return lambda maps, slopes: -cam(maps, slopes)
 
 
 def test_two_classes_and_no_image(cache: Path) -> None:
@@ -258,14 +258,11 @@ def test_an_error_leaves_no_trace(subject: Subject, method: str, freeze: str | N
     subject.module.eval()
     if freeze:
         set_modes(subject.module, frozen_parts(subject.network.staged, freeze))  # as in the midst of training
-    tensors, rest = _state(subject.module)
-    answer: Callable[[Any], Any] = lambda pixels: np.zeros((len(pixels), 3), np.float32)  # noqa: E731
-    with pytest.raises((RuntimeError, MemoryError)):
-        attributed(subject, noise(2, 4), method, run=_failing if method == "occlusion" else answer)
-    attributed(subject, noise(2), method)
-    after, others = _state(subject.module)
-    assert others == rest
-    assert all(torch.equal(tensor, after[name]) for name, tensor in tensors.items())
+    with unchanged(subject.module):
+        answer: Callable[[Any], Any] = lambda pixels: np.zeros((len(pixels), 3), np.float32)  # noqa: E731
+        with pytest.raises((RuntimeError, MemoryError)):
+            attributed(subject, noise(2, 4), method, run=_failing if method == "occlusion" else answer)
+        attributed(subject, noise(2), method)
 
 
 def test_mistakes(subject: Subject, cache: Path) -> None:

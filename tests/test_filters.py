@@ -17,8 +17,8 @@ from budwood.filters import COLUMNS, SIDE, Filters, convolutions, filters_of, fi
 from budwood.subject import Subject, heard
 from budwood.surgery import frozen_parts, set_modes
 from budwood.tiles import GAP
+from subjects import SMALL, opened, unchanged
 from test_stages import NETWORKS
-from test_subject import SMALL, _state, opened
 
 QUICK = ("resnet18", "timm:mobilenetv4_conv_small", "timm:vit_tiny_patch16_224")
 
@@ -184,11 +184,8 @@ def test_looking_at_filters_leaves_no_trace(subject: Subject, freeze: str) -> No
     looks: list[Callable[[], Any]] = [lambda: filters_of(subject, None, _pixels()), fail]
     set_modes(subject.module, frozen_parts(subject.network.staged, freeze))  # as in the midst of training
     for look in looks:
-        tensors, rest = _state(subject.module)
-        look()
-        after, others = _state(subject.module)
-        assert others == rest
-        assert all(torch.equal(tensor, after[name]) for name, tensor in tensors.items())
+        with unchanged(subject.module):
+            look()
 
 
 @pytest.mark.parametrize(

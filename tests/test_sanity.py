@@ -16,7 +16,7 @@ from budwood.errors import RecipeError
 from budwood.maps import Maps
 from budwood.sanity import LIKE, cascade, randomised, rank_correlations, sanity_of
 from budwood.subject import Subject
-from test_subject import _state, opened
+from subjects import opened, unchanged
 
 NET = {"model": "cnn", "widths": [12, 16, 16], "kernels": [3, 3, 3], "strides": [1, 1, 1], "pools": [2, 2, 1], "fc": []}
 
@@ -67,15 +67,12 @@ def _edges(subject: Subject, pixels: Pixels, classes: Classes) -> Maps:
 
 def test_maps_of_a_trained_network_depend_on_its_weights(trained: Subject) -> None:
     pixels, _ = _spots(12, 2)
-    tensors, rest = _state(trained.module)
-    found = sanity_of(trained, pixels, "grad-cam", "conv2")
-    assert found.depends
-    assert found.places == ("head", "conv3", "conv2", "conv1")
-    assert found.likeness[-1]["n"] == 12
-    assert found.likeness[-1]["value"] < LIKE  # type: ignore[operator]
-    after, others = _state(trained.module)
-    assert others == rest
-    assert all(torch.equal(tensor, after[name]) for name, tensor in tensors.items())
+    with unchanged(trained.module):
+        found = sanity_of(trained, pixels, "grad-cam", "conv2")
+        assert found.depends
+        assert found.places == ("head", "conv3", "conv2", "conv1")
+        assert found.likeness[-1]["n"] == 12
+        assert found.likeness[-1]["value"] < LIKE  # type: ignore[operator]
 
 
 def test_maps_that_know_nothing_of_the_network_are_flagged(trained: Subject) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from budwood.errors import RecipeError
 from budwood.networks import TRUNK
-from budwood.plan import plan_of
-from budwood.recipe import Recipe
 from budwood.subject import (
     Subject,
     as_maps,
@@ -26,20 +24,11 @@ from budwood.subject import (
     place_named,
     places_of,
     studied,
-    subject_of,
     target_of,
 )
 from budwood.surgery import frozen_parts, set_modes
 from budwood.torch_engine import FromPixels
-from budwood.weights import random_weights
-
-SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "size": 32}
-
-
-def opened(cache: Path, **options: Any) -> Subject:
-    """A network with random weights and three classes."""
-    recipe = Recipe(**{"weights": "none", "optimizer": "adam", **options})
-    return subject_of(recipe, plan_of(recipe, 3, cache), ("a", "b", "c"), random_weights("default", 0))
+from subjects import SMALL, opened, unchanged
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +39,6 @@ def subject(cache: Path) -> Subject:
 
 def _pixels(size: int, count: int = 2) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-
-
-def _state(module: nn.Module) -> tuple[dict[str, Tensor], list[Any]]:
-    parts = [(part.training, len(part._forward_hooks), len(part._forward_pre_hooks)) for part in module.modules()]
-    needs = [(parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}, [*parts, *needs]
 
 
 def _looks(subject: Subject) -> dict[str, Callable[[], Any]]:
@@ -89,11 +72,8 @@ def test_a_look_leaves_no_trace(subject: Subject, look: str, freeze: str | None)
     subject.module.eval()
     if freeze:
         set_modes(subject.module, frozen_parts(subject.network.staged, freeze))  # as in the midst of training
-    tensors, rest = _state(subject.module)
-    _looks(subject)[look]()
-    after, others = _state(subject.module)
-    assert others == rest
-    assert all(torch.equal(tensor, after[name]) for name, tensor in tensors.items())
+    with unchanged(subject.module):
+        _looks(subject)[look]()
 
 
 def test_a_subject_sees_what_the_engine_sees(subject: Subject) -> None:

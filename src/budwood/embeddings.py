@@ -6,7 +6,6 @@ A feature vector is the output of the trunk, which the head sees. When the store
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.dataset import SEALED, Samples, Sets
-from budwood.decoding import processors
 from budwood.errors import DataError, RunError, did_you_mean
+from budwood.facts import content_ids
 from budwood.files import cache_folder, guarded
-from budwood.images import BadImage, examine
+from budwood.images import BadImage
 from budwood.listing import SPLITS
 from budwood.predictions import Predictions, predictions_of
 from budwood.prefix import outputs
@@ -208,11 +207,7 @@ def neighbours_of(
 def samples_of_files(files: Iterable[str | Path], progress: Progress) -> Samples:
     """Image files as samples without labels, in order; raises `DataError` that names every file that cannot be read."""
     paths = [Path(file) for file in files]
-    with ThreadPoolExecutor(processors()) as pool, progress.bar("Reading images", len(paths)) as step:
-        found = []
-        for result in pool.map(_id_or_problem, paths):
-            found.append(result)
-            step(1)
+    found = content_ids(paths, progress)
     bad = [
         f"{path} ({one.problem}: {one.detail})"
         for path, one in zip(paths, found, strict=True)
@@ -286,10 +281,3 @@ def _umap(features: Features) -> NDArray[np.float64]:
 def _refuse_without_umap() -> None:
     if find_spec("umap") is None:
         raise RunError("method: umap-learn is not installed.", "Install it with: pip install 'budwood[embed]'")
-
-
-def _id_or_problem(path: Path) -> str | BadImage:
-    try:
-        return examine(path).id
-    except BadImage as problem:
-        return problem

@@ -71,6 +71,16 @@ def _looked_up(
     return stats, [fact for fact in facts if fact is not None], new
 
 
+def content_ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:
+    """The content id of each file, or why it cannot be read as an image; nothing is remembered."""
+    found: list[str | BadImage] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar("Reading images", len(paths)) as step:
+        for result in pool.map(_examine_one, paths):
+            found.append(result.id if isinstance(result, ImageFacts) else result)
+            step(1)
+    return found
+
+
 def _examine_all(paths: Sequence[Path], progress: Progress) -> list[ImageFacts | BadImage]:
     if not paths:
         return []

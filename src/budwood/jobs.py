@@ -9,7 +9,6 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +26,9 @@ from budwood.decoding import processors
 from budwood.errors import DivergedError, RunError
 from budwood.explanations import FILE as EXPLANATION
 from budwood.explanations import kept_explanation
+from budwood.facts import content_ids
 from budwood.files import cache_folder, folder_draft, guarded, parquet_bytes, write_bytes, write_text
-from budwood.images import BadImage, examine
+from budwood.images import BadImage
 from budwood.listing import image_files
 from budwood.networks import TRUNK
 from budwood.page import Evidence, Pictures, render_findings, render_run
@@ -419,7 +419,7 @@ def predict(
     """
     run, cache, progress = _opened(run), cache or cache_folder(), progress or Silent()
     paths = list(image_files(files))
-    facts = _ids(paths, progress)
+    facts = content_ids(paths, progress)
     good = [row for row, fact in enumerate(facts) if isinstance(fact, str)]
     samples = Samples(
         Path(),
@@ -555,22 +555,6 @@ def _sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
     if missing:
         raise RunError(f"{file}: lacks the label of {missing[0]!r}.", "Restore the file, or train again.")
     return np.array([known[id] for id in samples.ids], np.int32)
-
-
-def _ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:
-    results: list[str | BadImage] = []
-    with ThreadPoolExecutor(processors()) as pool, progress.bar("Reading images", len(paths)) as step:
-        for result in pool.map(_id, paths):
-            results.append(result)
-            step(1)
-    return results
-
-
-def _id(path: Path) -> str | BadImage:
-    try:
-        return examine(path).id
-    except BadImage as problem:
-        return problem
 
 
 def _top(probabilities: NDArray[np.float64], classes: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:

@@ -1,0 +1,40 @@
+"""Networks to be looked at, and whether a look has left a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from budwood.plan import plan_of
+from budwood.recipe import Recipe
+from budwood.subject import Subject, subject_of
+from budwood.weights import random_weights
+
+SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "size": 32}
+
+
+def opened(cache: Path, **options: Any) -> Subject:
+    """A network with random weights and three classes."""
+    recipe = Recipe(**{"weights": "none", "optimizer": "adam", **options})
+    return subject_of(recipe, plan_of(recipe, 3, cache), ("a", "b", "c"), random_weights("default", 0))
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """A module whose tensors, modes, hooks and gradients are after the block, bit by bit, what they were before."""
+    tensors, rest = _state(module)
+    yield
+    after, others = _state(module)
+    assert others == rest
+    assert all(torch.equal(tensor, after[name]) for name, tensor in tensors.items())
+
+
+def _state(module: nn.Module) -> tuple[dict[str, Tensor], list[Any]]:
+    parts = [(part.training, len(part._forward_hooks), len(part._forward_pre_hooks)) for part in module.modules()]
+    needs = [(parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}, [*parts, *needs]
