@@ -164,6 +164,28 @@ def test_images_with_several_labels_have_no_suspects(tmp_path: Path) -> None:
     assert "Not looked for: the images have several labels each." in page.read_text()
 
 
+def test_a_table_that_somebody_has_filled_in_is_kept(run: Run) -> None:
+    first = run.path / "label-suspects.csv"
+    explain_run(run, parts=["labels"])
+    explain_run(run, parts=["labels"])
+    filled = "path,label,correct\nleaf/001.png,leaf,sky\n"
+    first.write_text(filled)
+    (run.path / "label-suspects-2.csv").write_text("not a table of corrections")
+    found, _ = explain_run(run, parts=["labels"])
+    assert found.record["labels"]["file"] == str(run.path / "label-suspects-3.csv")
+    assert first.read_text() == filled
+    assert (run.path / "label-suspects-2.csv").read_text() == "not a table of corrections"
+
+
+def test_too_few_images_for_folds_are_told_and_the_rest_is_shown(tmp_path: Path) -> None:
+    for number, place in enumerate(("train/leaf", "train/sky", "val/leaf", "val/sky")):
+        fill(tmp_path / "photos" / place, 1, first=number, hue=1 + number % 2)
+    run = bw.train(bw.scan(tmp_path / "photos"), bw.Recipe(**{**SMALL, "epochs": 1}), out=tmp_path / "runs")
+    found, page = explain_run(run)
+    assert "has too few different images for 5 folds" in found.record["labels"]["reason"]
+    assert "Not looked for: " in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from budwood import explain
+from budwood.corrections import read_corrections
 from budwood.decoding import Pixels, processors
-from budwood.errors import RecipeError, RunError, did_you_mean
+from budwood.errors import DataError, RecipeError, RunError, did_you_mean
 from budwood.explanation_page import render_explanation
 from budwood.explanations import Explanation, keep_explanation, kept_explanation
 from budwood.files import cache_folder, guarded, write_text
@@ -324,11 +325,31 @@ def _label_errors(bench: _Bench) -> Found:
     run = bench.run
     if run.record["dataset"].get("several"):
         return {"reason": "the images have several labels each"}, {}
-    found = explain.suspects(run, cache=bench.cache, progress=bench.progress)
+    try:
+        found = explain.suspects(run, cache=bench.cache, progress=bench.progress)
+    except DataError as error:  # as where there are fewer images than folds
+        return {"reason": error.message.rstrip(".")}, {}
+    file = _unfilled(run.path / SUSPECTS)
     with guarded(run.path):
-        save_suspects(run.path / SUSPECTS, found)
+        save_suspects(file, found)
     shown = found.rows[:SUSPECTS_SHOWN]
-    return {"reason": "", "file": str(run.path / SUSPECTS), **found.record()}, _thumbnails(run, {s.path for s in shown})
+    return {"reason": "", "file": str(file), **found.record()}, _thumbnails(run, {one.path for one in shown})
+
+
+def _unfilled(path: Path) -> Path:
+    """That path, or the next one with a number, at which no table lies that somebody may have filled in."""
+    number, free = 1, path
+    while free.exists() and _is_filled(free):
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
+def _is_filled(table: Path) -> bool:
+    try:
+        return bool(read_corrections(table))
+    except DataError:  # it is somebody's all the same
+        return True
 
 
 def _classes(bench: _Bench) -> Found:
