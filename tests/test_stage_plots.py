@@ -54,6 +54,14 @@ def test_bars_are_as_wide_as_maps_are_large_and_as_thick_as_they_have_channels()
     assert heights["layer2"] > heights["layer1"] > heights["conv1"] > heights["image"]
 
 
+def test_a_long_name_keeps_its_end() -> None:
+    row = _row("encoder.layers.encoder_layer_11", [1024, 112, 112], 1, 1)
+    tree = ElementTree.fromstring(network_diagram("t", (3, 224, 224), [row, _row("head", [3], 9, 9)], [], "head"))
+    (text,) = (element.text or "" for element in tree.iter("text") if (element.text or "").endswith("er_11"))
+    assert text.startswith("…")
+    assert len(text) < 20
+
+
 def test_a_figure_draws_only_in_the_colours_of_the_page() -> None:
     chart = norms_chart("t", {"a": [1.0, 2.0]}, {"a": [0.1, 0.01]})
     for tree in (_diagram(), ElementTree.fromstring(chart)):

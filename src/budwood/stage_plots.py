@@ -6,7 +6,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from budwood.drawing import ROW, WIDTH, Scale, columns, escaped, left_margin, row_name, shortened, svg, visible
+from budwood.drawing import (
+    CHAR,
+    ROW,
+    WIDTH,
+    Scale,
+    columns,
+    escaped,
+    left_margin,
+    row_name,
+    shortened,
+    svg,
+    visible,
+)
+from budwood.networks import TRUNK
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -29,11 +42,13 @@ def network_diagram(title: str, image: Sequence[int], stages: Rows, removed: Row
     A bar is as wide as the map is large and as thick as it has channels, both on logarithmic scales. `removed` are the
     stages that surgery has cut off; rows have name, shape, parameters and trainable, as a plan's have.
     """
-    kept = [row for row in stages if row["name"] != head]
+    places = [row for row in stages if row["name"] not in (TRUNK, head)]
+    trunk = [row for row in stages if row["name"] == TRUNK]
     heads = [row for row in stages if row["name"] == head]
     rows: list[tuple[str, Sequence[int], int | None, str]] = [("image", image, None, "no parameters")]
-    rows += [(row["name"], row["shape"], row["parameters"], _state(row)) for row in kept]
+    rows += [(row["name"], row["shape"], row["parameters"], _state(row)) for row in places]
     rows += [(row["name"], row["shape"], row["parameters"], "cut off") for row in removed]
+    rows += [(row["name"], row["shape"], row["parameters"], _state(row)) for row in trunk]
     rows += [(row["name"] if row["name"] == "head" else f"{row['name']} (head)", *_facts(row)) for row in heads]
     sizes = [_size(shape) for _, shape, _, _ in rows]
     wide = Scale(0, max(math.log2(1 + side) for side, _ in sizes), 3, BAR)
@@ -47,10 +62,11 @@ def network_diagram(title: str, image: Sequence[int], stages: Rows, removed: Row
         box = f'x="{(BAR - width) / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2"'
         parts.append(f"<rect {box} {LOOKS[look]}><title>{escaped(name)}: {escaped(look)}</title></rect>")
         soft = ' class="tick"' if look == "cut off" else ""
-        short = shortened(visible(name), int((SHAPE_AT - 92 - NAME_AT) / 7.2))
+        size = " × ".join(map(str, shape))
+        short = _ending(visible(name), int((SHAPE_AT - 8 - NAME_AT) / CHAR) - columns(size))
         parts.append(f'<text x="{NAME_AT}" y="{y + 4:.1f}"{soft}>{escaped(short)}<title>{escaped(name)}</title></text>')
         end = 'text-anchor="end" class="tick"'
-        parts.append(f'<text x="{SHAPE_AT}" y="{y + 4:.1f}" {end}>{escaped(" × ".join(map(str, shape)))}</text>')
+        parts.append(f'<text x="{SHAPE_AT}" y="{y + 4:.1f}" {end}>{escaped(size)}</text>')
         if parameters is not None:
             parts.append(f'<text x="{WIDTH}" y="{y + 4:.1f}" {end}>{parameters:,}</text>')
         top += ROW
@@ -92,6 +108,11 @@ def norms_chart(title: str, weights: Mapping[str, Sequence[float]], gradients: M
         parts.append(_number(WIDTH - 2, middle, f"{size:.2g}"))
         said.append(f"{visible(stage)} weights {told}, gradients {size:.2g}")
     return svg(title, "; ".join(said), "".join(parts), 24 + ROW * len(weights))
+
+
+def _ending(name: str, most: int) -> str:
+    """A name cut to so many columns, of which its end tells most."""
+    return name if columns(name) <= most else f"…{shortened(name[::-1], most)[:-1][::-1]}"
 
 
 def _facts(row: Mapping[str, Any]) -> tuple[list[int], int, str]:
