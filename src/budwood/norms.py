@@ -36,7 +36,8 @@ def as_columns(norms: Sequence[float], stages: Stages) -> dict[str, float]:
 
 
 def _norms(groups: Sequence[Sequence[Tensor]]) -> list[float]:
-    """The L2 norm over each group of tensors, handed over from the device at once."""
+    """The L2 norm over each group of tensors, 0 for an empty one; handed over from the device at once."""
     with torch.no_grad():
-        found: list[float] = torch.stack([get_total_norm([*group]).cpu() for group in groups]).tolist()
-    return found
+        known = [get_total_norm(list(group)) for group in groups if group]
+        values = iter(torch.stack(known).tolist() if known else [])
+    return [next(values) if group else 0.0 for group in groups]
