@@ -19,6 +19,7 @@ from budwood.explaining import PARTS, USUAL, explain_run
 from budwood.explanations import FILE, kept_explanation
 from budwood.runs import Run, open_run
 from conftest import fill
+from test_stages import NETWORKS
 
 SMALL: dict[str, Any] = {
     "model": "cnn",
@@ -184,6 +185,18 @@ def test_too_few_images_for_folds_are_told_and_the_rest_is_shown(tmp_path: Path)
     found, page = explain_run(run)
     assert "has too few different images for 5 folds" in found.record["labels"]["reason"]
     assert "Not looked for: " in page.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_network_is_explained(model: str, tmp_path: Path, photos: Path) -> None:
+    recipe = bw.Recipe(model=model, weights="none", size=NETWORKS[model], freeze="trunk")
+    run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
+    found, page = explain_run(run)
+    assert list(found.record["images"]["methods"]) == ["layer-cam", "grad-cam"]
+    assert found.record["stages"]["rows"]
+    assert found.record["filters"]["rows"][0]["colour"]
+    assert "<h2>Suspected label errors</h2>" in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def test_norms_tell_how_far_weights_moved_and_how_large_gradients_were() -> None
     tree = ElementTree.fromstring(norms_chart("t", weights, gradients))
     said = tree.findtext("desc")
     assert said is not None
-    assert "conv1 frozen; layer1 weights +25 %, gradients 0.02" in said
-    assert "weights -20 %, gradients 3" in said
+    assert "conv1 frozen; layer1 weights +25.00 %, gradients 0.02" in said
+    assert "weights -20.00 %, gradients 3" in said
     assert len(list(tree.iter("polyline"))) == 4
 
 

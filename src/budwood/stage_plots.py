@@ -87,7 +87,7 @@ def norms_chart(title: str, weights: Mapping[str, Sequence[float]], gradients: M
     first, second = left, left + SPARK + LAST + 12
     stretch = (WIDTH - 2 - second - LAST) / SPARK
     parts = [
-        f'<text class="tick" x="{first}" y="12">weights moved by</text>',
+        f'<text class="tick" x="{first}" y="12">weight norm, change</text>',
         f'<text class="tick" x="{second}" y="12">mean norm of gradients</text>',
     ]
     said = []
@@ -101,7 +101,7 @@ def norms_chart(title: str, weights: Mapping[str, Sequence[float]], gradients: M
             said.append(f"{visible(stage)} frozen")
             continue
         parts += _spark(moved[stage], Scale(-far, far, y + ROW - 4, y + 4), first, SPARK)
-        told = f"{100 * _last(moved[stage]):+.2g} %"
+        told = f"{100 * _last(moved[stage]):+.2f} %"
         parts.append(_number(first + SPARK + LAST - 4, middle, told))
         parts += _spark(steep[stage], Scale(min(powers), max(powers), y + ROW - 4, y + 4), second, SPARK * stretch)
         size = 10 ** _last(steep[stage])
