@@ -53,11 +53,12 @@ def test_the_interval_of_a_mean() -> None:
 
 
 def test_intervals_cover_at_their_rate() -> None:
-    random, covered = np.random.default_rng(5), {"accuracy": 0, "macro_f1": 0}
+    random, covered = np.random.default_rng(5), {"accuracy": 0, "balanced_accuracy": 0, "macro_f1": 0}
     chance = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.05, 0.05, 0.9]])
-    joint = chance / 3
+    joint = chance * np.array([0.5, 0.3, 0.2])[:, None]
     f1 = [2 * joint[c, c] / (joint[c].sum() + joint[:, c].sum()) for c in range(3)]
-    truth = {"accuracy": float(np.trace(joint)), "macro_f1": float(np.mean(f1))}
+    recall = float(np.trace(chance)) / 3
+    truth = {"accuracy": float(np.trace(joint)), "balanced_accuracy": recall, "macro_f1": float(np.mean(f1))}
     rounds = 300
     for _ in range(rounds):
         cells = random.choice(9, 200, p=joint.ravel())
