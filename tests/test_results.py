@@ -173,3 +173,11 @@ def test_a_run_tells_its_own_findings(tmp_path: Path) -> None:
     found = run_findings(outcome_of("", [run]))
     assert [finding.code for finding in found] == ["R001", "R002", "R004"]
     assert found[0].message.startswith("Training accuracy is far above validation accuracy: 99.0 % against")
+
+
+def test_rows_that_were_trained_on_a_leaking_split_are_told() -> None:
+    outcomes = [Outcome("a", leaking=True), Outcome("b")]
+    (found,) = [finding for finding in table_findings(outcomes) if finding.code == "R010"]
+    assert (found.severity, found.rows) == ("warning", ("a",))
+    assert "1 row was trained although the given split leaks" in found.message
+    assert not table_findings([Outcome("b")])

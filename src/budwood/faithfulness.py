@@ -80,11 +80,12 @@ def faithfulness_of(
     with (progress or Silent()).bar("Deletion and insertion", len(pixels)) as step:
         for row, chosen in enumerate(attribution.classes.tolist()):
             ends = (pixels[row], without[row])
-            shown = np.concatenate(
-                [_changed(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]
-            )
+            between = [_between(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]
+            shown = np.concatenate([np.stack(ends), *between])
             logits = np.concatenate([run(shown[first : first + BATCH]) for first in range(0, len(shown), BATCH)])
-            curves[row] = (sigmoid if several else probabilities)(logits)[:, chosen].reshape(4, -1)
+            found = (sigmoid if several else probabilities)(logits)[:, chosen]
+            curves[row, :, 0], curves[row, :, -1] = np.tile(found[:2], 2), np.tile(found[1::-1], 2)
+            curves[row, :, 1:-1] = found[2:].reshape(4, -1)
             step(1)
     return _compared(curves)
 
@@ -119,9 +120,9 @@ def ranks_of(maps: Maps, random: np.random.Generator) -> NDArray[np.float64]:
     return found
 
 
-def _changed(before: Pixels, after: Pixels, ranks: NDArray[np.float64], steps: int) -> Pixels:
-    """An image on its way into another, the first squares first: uint8 [steps + 1, size, size, 3]."""
-    shares = np.arange(steps + 1) / steps
+def _between(before: Pixels, after: Pixels, ranks: NDArray[np.float64], steps: int) -> Pixels:
+    """An image on its way into another, the first squares first, without both: uint8 [steps - 1, size, size, 3]."""
+    shares = np.arange(1, steps) / steps
     return np.where((ranks < shares[:, None, None])[..., None], after, before)
 
 

@@ -46,7 +46,8 @@ class ResultFinding:
 @dataclass(frozen=True)
 class Outcome:
     """What is known of one row: accuracies as metrics (value, low, high, n; None where unknown), the history of each of
-    its runs, the values of its options, the metric of the table for each of its runs, and why it failed."""
+    its runs, the values of its options, the metric of the table for each of its runs, why it failed, and whether it was
+    trained although the given split leaks."""
 
     label: str
     train: Mapping[str, Any] | None = None
@@ -57,6 +58,7 @@ class Outcome:
     scores: Sequence[float] = ()
     looks: Sequence[int] = ()
     problem: str = ""
+    leaking: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def table_findings(
         *(_too_few(resolution) if resolution else []),
         *_seeds(outcomes, best),
         *_looks(outcomes),
+        *_leaks_allowed(outcomes),
     ]
     return _sorted(found)
 
@@ -279,6 +282,20 @@ def _looks(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
             tuple(one.label for one in outcomes if len(one.looks) and max(one.looks) > min(looks)),
         )
     ]
+
+
+def _leaks_allowed(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+    leaking = [one for one in outcomes if one.leaking]
+    if not leaking:
+        return []
+    were = "was" if len(leaking) == 1 else "were"
+    message = (
+        f"{_rows(len(leaking))} {were} trained although the given split leaks: copies or groups stand on two sides."
+    )
+    advice = (
+        "Trust none of these scores, or repeat the rows with a split that does not leak: `budwood inspect` says more."
+    )
+    return [ResultFinding("R010", "warning", message, advice, _labels(leaking))]
 
 
 def _above(one: Mapping[str, Any], other: Mapping[str, Any], least: float) -> bool:

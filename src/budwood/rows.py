@@ -213,4 +213,5 @@ def outcome_of(label: str, runs: Sequence[Run], answers: Answers | None = None) 
         _figure(label, runs, "accuracy", "val", measured([answers], "accuracy")[0] if answers else None),
         _figure(label, runs, "accuracy", "test") if opened else None,
         [run.history() for run in runs],
+        leaking=any(run.record["dataset"].get("leaks_allowed", False) for run in runs),
     )
