@@ -206,6 +206,8 @@ def test_every_network_is_explained(model: str, tmp_path: Path, photos: Path) ->
         ({"methods": ["gradcam"]}, "method: there is no method 'gradcam'"),
         ({"called": "ski"}, "class: there is no class 'ski'"),
         ({"place": "layer9", "parts": ["images"]}, "place: 'layer9' is no stage of this network"),
+        ({"place": "conv2", "methods": ["occlusion"]}, "place: occlusion look at the image itself, not at 'conv2'"),
+        ({"called": "sky", "parts": ["filters"]}, "class: only the part `images` uses it"),
     ],
 )
 def test_what_does_not_exist_cannot_be_asked_for(run: Run, asked: dict[str, Any], message: str) -> None:
@@ -226,6 +228,8 @@ def test_images_that_are_not_there_or_cannot_be_read(run: Run, tmp_path: Path) -
         explain_run(moved, parts=["images"])
     with pytest.raises(DataError, match="No image was given"):
         bw.explain.pixels(run, [])
+    with pytest.raises(DataError, match="201 images are too many for one page"):
+        explain_run(run, [Path(run.record["root"]) / run.predictions("val").paths[0]] * 201)
 
 
 def test_a_damaged_explanation_says_so(run: Run) -> None:

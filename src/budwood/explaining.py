@@ -43,15 +43,8 @@ NEAREST: Final = 4  # training images beside each
 SUSPECTS_SHOWN: Final = 24
 SEEN: Final = 12  # filters that an image is seen through
 DRAWN: Final = 24  # classes that are drawn, at most
-PARTS: Final[Mapping[str, str]] = {
-    "images": "where the network looks, and the training images that it finds most like",
-    "stages": "an image on its way through the stages",
-    "filters": "the weights of the first convolution and of one in the middle",
-    "embedding": "all validation images as points of a plane",
-    "mistakes": "the most confused pairs, and the accuracy by brightness, size and shape",
-    "labels": "images whose labels are suspected",
-    "classes": "what each class looks for, drawn from noise; takes about a minute",
-}
+MOST: Final = 200  # images that one page shows
+PARTS: Final = ("images", "stages", "filters", "embedding", "mistakes", "labels", "classes")
 USUAL: Final = tuple(part for part in PARTS if part != "classes")
 
 
@@ -139,15 +132,12 @@ def _added(before: Explanation | None, found: Explanation) -> Explanation:
 
 
 def explained(run: Run, asked: Asked, *, cache: Path, progress: Progress | None = None) -> Explanation:
-    """What is asked about a run. Raises `RecipeError` for a part, method, place or class that does not exist."""
-    for part in asked.parts:
-        if part not in PARTS:
-            raise RecipeError(f"show: there is no part {part!r}.", did_you_mean(part, PARTS))
-    for method in asked.methods:
-        if method not in METHODS:
-            raise RecipeError(f"method: there is no method {method!r}.", did_you_mean(method, METHODS))
-    if asked.called is not None and asked.called not in run.classes:
-        raise RecipeError(f"class: there is no class {asked.called!r}.", did_you_mean(asked.called, run.classes))
+    """What is asked about a run.
+
+    Raises `RecipeError` for a part, method, place or class that does not exist or is not used by what is asked for, and
+    `DataError` for more images than a page can show.
+    """
+    _refuse(run, asked)
     bench = _Bench(run, asked, cache, progress or Silent())
     record: dict[str, Any] = {"run": run.path.name, "created": now()}
     pictures: dict[str, str] = {}
@@ -159,6 +149,29 @@ def explained(run: Run, asked: Asked, *, cache: Path, progress: Progress | None 
         seconds[part] = round(time.perf_counter() - started, 2)
     record["seconds"], record["hardware"] = seconds, hardware(processors())
     return Explanation(record, pictures)
+
+
+def _refuse(run: Run, asked: Asked) -> None:
+    """Raises what `explained` raises before anything is computed."""
+    for part in asked.parts:
+        if part not in PARTS:
+            raise RecipeError(f"show: there is no part {part!r}.", did_you_mean(part, PARTS))
+    for method in asked.methods:
+        if method not in METHODS:
+            raise RecipeError(f"method: there is no method {method!r}.", did_you_mean(method, METHODS))
+    if asked.called is not None and asked.called not in run.classes:
+        raise RecipeError(f"class: there is no class {asked.called!r}.", did_you_mean(asked.called, run.classes))
+    given = {"method": asked.methods, "place": asked.place, "class": asked.called}
+    unused = [name for name, value in given.items() if value] if "images" not in asked.parts else []
+    if unused:
+        raise RecipeError(f"{unused[0]}: only the part `images` uses it.", "Ask for that part too, or leave it out.")
+    if asked.place and asked.methods and not set(asked.methods) & set(AT_A_PLACE):
+        raise RecipeError(
+            f"place: {' and '.join(asked.methods)} look at the image itself, not at {asked.place!r}.",
+            f"Leave it out, or choose {' or '.join(AT_A_PLACE)}.",
+        )
+    if len(asked.files) > MOST:
+        raise DataError(f"{len(asked.files):,} images are too many for one page.", f"Name at most {MOST}.")
 
 
 def chosen_files(run: Run) -> tuple[Path, ...]:
