@@ -23,7 +23,7 @@ from budwood.confusions import Confused, confusions_of
 from budwood.dataset import Samples
 from budwood.decoding import Pixels, decoded
 from budwood.embeddings import Embedding, Method, Neighbours, embedding_of, neighbours_of, samples_of_files
-from budwood.engines import engine_of
+from budwood.engines import BATCH, engine_of
 from budwood.errors import DataError, RecipeError, did_you_mean
 from budwood.files import cache_folder, guarded
 from budwood.head import logits
@@ -76,11 +76,18 @@ def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Pr
     The engine is checked on `some` real images where it has not been before.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
+    alone = run.record["trained"] == "head"
     with guarded(cache):
-        if run.record["trained"] == "head":
-            engine, head = engine_of(trunk_of(run, cache, progress), lambda: some, len(some), progress), run.head()
-            return lambda images: logits(engine.run(images), *head)
-        return engine_of(whole_of(run, cache), lambda: some, len(some), progress).run
+        part = trunk_of(run, cache, progress) if alone else whole_of(run, cache)
+        engine = engine_of(part, lambda: some, len(some), progress)
+    head = run.head() if alone else None
+
+    def answer(images: Pixels) -> NDArray[np.float32]:
+        blocks = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
+        outputs = np.concatenate([engine.run(block) for block in blocks])
+        return logits(outputs, *head) if head else outputs
+
+    return answer
 
 
 def attribution(
