@@ -110,6 +110,8 @@ def test_words_say_how_many_of_how_many() -> None:
         "they hold 40.0 % (across) and 10.0 % (up) of the variance."
     )
     assert caption(sampled(_embedding(3000, 1))).startswith("500 of 3,000 validation images; one of them is a mistake.")
+    trained = Embedding(**{**vars(_embedding(60, 7)), "split": "train"})
+    assert caption(trained).startswith("60 training images; 7 are mistakes.")
     assert "none of them is a mistake. UMAP keeps" in caption(_embedding(5, 0, method="umap"))
 
 

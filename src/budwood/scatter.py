@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from budwood.comparison_text import SPLITS
 from budwood.decoding import processors
 from budwood.drawing import escaped
 from budwood.embeddings import Embedding
@@ -26,7 +27,6 @@ COLOURED: Final = 8  # classes that colours and shapes can still tell apart
 SIDE: Final = 64  # pixels of a picture
 QUALITY: Final = 70  # of its JPEG
 MARGIN: Final = 4.0  # percent of the plane that stays free at each edge
-SPLIT_WORDS: Final = {"val": "validation", "test": "test"}
 
 
 def scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mapping[str, str]) -> str:
@@ -78,7 +78,7 @@ def small_pictures(root: Path, paths: Sequence[str]) -> dict[str, str]:
 
 def caption(shown: Embedding) -> str:
     """What is drawn, in words."""
-    split = SPLIT_WORDS[shown.split]
+    split = SPLITS[shown.split]
     count = f"{len(shown):,}" if len(shown) == shown.of else f"{len(shown):,} of {shown.of:,}"
     wrong = int((~shown.right).sum())
     mistakes = {0: "none of them is a mistake", 1: "one of them is a mistake"}.get(wrong, f"{wrong:,} are mistakes")
