@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from budwood.decoding import Pixels
 from budwood.engines import BATCH, Run
 from budwood.errors import RecipeError, did_you_mean
-from budwood.maps import AT_A_PLACE, METHODS, Attribution, Maps, plain, scaled
+from budwood.maps import AT_A_PLACE, Attribution, Maps, plain, refuse_unknown_method, scaled
 from budwood.metrics import probabilities, sigmoid
 from budwood.progress import Progress, Silent
-from budwood.subject import FEWEST, Subject, as_maps, part_of, place_named, places_of, studied, target_of
+from budwood.subject import FEWEST, Subject, as_maps, mapped, part_of, place_named, places_of, studied, target_of
 
 FINE: Final = 16  # pixels that a cell is wide at most
 STEPS: Final = 24  # points between an image of its mean colour and the image itself
@@ -57,8 +57,7 @@ def attributed(
     `several`: images have several labels each.
     Raises `RecipeError` for an unknown method, class or place, and for a place without a map.
     """
-    if method not in METHODS:
-        raise RecipeError(f"method: there is no method {method!r}.", did_you_mean(method, METHODS))
+    refuse_unknown_method(method)
     where, run = place_of(subject, method, place), run or eager(subject)
     wanted = None if classes is None else _numbered(subject, classes, len(pixels))
     answers = [run(pixels[rows]) for rows in _blocks(len(pixels))]
@@ -72,8 +71,7 @@ def attributed(
 def usual_methods(subject: Subject) -> tuple[str, ...]:
     """LayerCAM, which is fine, and Grad-CAM, which is coarse and easier to read; or occlusion for a network none of
     whose stages gives a map."""
-    maps = any((place.side or 0) >= FEWEST for place in places_of(subject))
-    return ("layer-cam", "grad-cam") if maps else ("occlusion",)
+    return ("layer-cam", "grad-cam") if mapped(subject) else ("occlusion",)
 
 
 def raw_maps(
@@ -101,9 +99,8 @@ def place_of(subject: Subject, method: str, place: str | None) -> str | None:
     if place is None:
         return target_of(subject) if method == "grad-cam" else fine_place(subject)
     name = place_named(subject, place)
-    sides = {found.name: found.side or 0 for found in places_of(subject)}
-    if sides.get(name, 0) < FEWEST:
-        maps = [found for found, side in sides.items() if side >= FEWEST]
+    maps = mapped(subject)
+    if name not in maps:
         raise RecipeError(
             f"place: {name!r} of {subject.plan['name']} gives no map of {FEWEST} x {FEWEST} cells or more.",
             f"Places with a map: {', '.join(maps)}." if maps else "Choose integrated-gradients or occlusion.",

@@ -115,9 +115,6 @@ def embedding_of(
     )
     features = features_of(run, samples, cache=cache, progress=progress)
     points, explained = principal_axes(features) if method == "pca" else (_umap(features), None)
-    logits = whole.logits[chosen]
-    predicted = logits.argmax(axis=1).astype(np.int32)
-    right = ((logits > 0) == whole.targets[chosen]).all(axis=1) if whole.sets else predicted == samples.labels
     return Embedding(
         method,
         split,
@@ -126,8 +123,8 @@ def embedding_of(
         samples.ids,
         samples.paths,
         samples.labels,
-        predicted,
-        np.asarray(right, np.bool_),
+        whole.logits[chosen].argmax(axis=1).astype(np.int32),
+        whole.right[chosen],
         len(whole.ids),
         whole.sets,
     )

@@ -16,6 +16,7 @@ from PIL import Image
 
 from budwood import explain
 from budwood.corrections import read_corrections
+from budwood.dataset import Dataset
 from budwood.decoding import Pixels, processors
 from budwood.errors import DataError, RecipeError, RunError, did_you_mean
 from budwood.explanation_page import render_explanation
@@ -23,11 +24,10 @@ from budwood.explanations import Explanation, keep_explanation, kept_explanation
 from budwood.files import cache_folder, guarded, write_text
 from budwood.jobs import report
 from budwood.listing import image_files
-from budwood.maps import AT_A_PLACE, METHODS, Attribution
-from budwood.metrics import binary_cross_entropy, cross_entropy, probabilities, sigmoid
+from budwood.maps import AT_A_PLACE, Attribution, refuse_unknown_method
+from budwood.metrics import probabilities, sigmoid
 from budwood.overlays import legend, overlay
 from budwood.pictures import data_uri, jpeg, thumbnail
-from budwood.predictions import Predictions
 from budwood.progress import Progress, Silent
 from budwood.runs import Run, hardware, now
 from budwood.scatter import sampled, scatter, small_pictures
@@ -157,8 +157,7 @@ def _refuse(run: Run, asked: Asked) -> None:
         if part not in PARTS:
             raise RecipeError(f"show: there is no part {part!r}.", did_you_mean(part, PARTS))
     for method in asked.methods:
-        if method not in METHODS:
-            raise RecipeError(f"method: there is no method {method!r}.", did_you_mean(method, METHODS))
+        refuse_unknown_method(method)
     if asked.called is not None and asked.called not in run.classes:
         raise RecipeError(f"class: there is no class {asked.called!r}.", did_you_mean(asked.called, run.classes))
     given = {"method": asked.methods, "place": asked.place, "class": asked.called}
@@ -178,8 +177,8 @@ def chosen_files(run: Run) -> tuple[Path, ...]:
     """The validation images to explain where none is named: up to half of them the worst mistakes, the others those of
     each class in turn that the network is surest of and right about."""
     predictions = run.predictions("val")
-    losses, right = _judged(predictions)
-    order = np.argsort(-losses, kind="stable")
+    right = predictions.right
+    order = np.argsort(-predictions.losses, kind="stable")
     wrong = [row for row in order.tolist() if not right[row]][: IMAGES // 2]
     surest: list[int] = []
     labels = predictions.labels
@@ -198,16 +197,6 @@ def chosen_files(run: Run) -> tuple[Path, ...]:
     return tuple(there)
 
 
-def _judged(predictions: Predictions) -> tuple[Any, Any]:
-    """The loss of each image, and whether it is called rightly."""
-    if predictions.sets:
-        called = (predictions.logits > 0) == predictions.targets
-        return binary_cross_entropy(predictions.targets, predictions.logits), called.all(axis=1)
-    return cross_entropy(predictions.labels, predictions.logits), predictions.logits.argmax(
-        axis=1
-    ) == predictions.labels
-
-
 def _images(bench: _Bench) -> Found:
     """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
     from budwood.attribution import attributed, usual_methods
@@ -217,7 +206,8 @@ def _images(bench: _Bench) -> Found:
     engine = explain.answering(run, shown, cache=bench.cache, progress=bench.progress)
     chances = (sigmoid if several else probabilities)(engine(shown))
     near = explain.neighbours(run, bench.files(), NEAREST, cache=bench.cache, progress=bench.progress)
-    names, truth = _label_names(run), _labels(run)
+    data = run.dataset()
+    names, truth = _label_names(data), _labels(data)
     rows: list[dict[str, Any]] = [
         {
             "path": _told(run, path),
@@ -272,11 +262,10 @@ def _trusted(bench: _Bench, method: str, found: Attribution, engine: explain.Ans
 
 def _stages(bench: _Bench) -> Found:
     """The first of the images on its way through the stages."""
-    from budwood.feature_maps import strip_of, strip_pictures
-    from budwood.subject import FEWEST, places_of
+    from budwood.feature_maps import mapped_stages, strip_of, strip_pictures
 
     run = bench.run
-    if not any((place.side or 0) >= FEWEST for place in places_of(bench.subject())):
+    if not mapped_stages(bench.subject()):
         return {"path": "", "rows": [], "left_out": []}, {}
     found = strip_of(bench.subject(), bench.pixels()[0])
     rows = [{"name": stage.name, "shape": list(stage.shape)} for stage in found.stages]
@@ -396,19 +385,17 @@ _MAKERS: Final[Mapping[str, Callable[[_Bench], Found]]] = {
 }
 
 
-def _label_names(run: Run) -> list[str]:
+def _label_names(data: Dataset) -> list[str]:
     """What each label number means: a class, or several where images have several labels each."""
-    sets = run.dataset().sets
-    return [", ".join(run.classes[one] for one in some) or "none" for some in sets] or list(run.classes)
+    return [", ".join(data.classes[one] for one in some) or "none" for some in data.sets] or list(data.classes)
 
 
-def _labels(run: Run) -> dict[str, str]:
+def _labels(data: Dataset) -> dict[str, str]:
     """The class of each training and validation image by its id; none where images have several."""
-    data = run.dataset()
     if data.sets:
         return {}
     known = [(samples.ids, samples.labels.tolist()) for samples in (data.samples("train"), data.samples("val"))]
-    return {id: run.classes[label] for ids, labels in known for id, label in zip(ids, labels, strict=True)}
+    return {id: data.classes[label] for ids, labels in known for id, label in zip(ids, labels, strict=True)}
 
 
 def _told(run: Run, path: Path) -> str:

@@ -73,12 +73,7 @@ def _looked_up(
 
 def content_ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:
     """The content id of each file, or why it cannot be read as an image; nothing is remembered."""
-    found: list[str | BadImage] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar("Reading images", len(paths)) as step:
-        for result in pool.map(_examine_one, paths):
-            found.append(result.id if isinstance(result, ImageFacts) else result)
-            step(1)
-    return found
+    return [one.id if isinstance(one, ImageFacts) else one for one in _examine_all(paths, progress)]
 
 
 def _examine_all(paths: Sequence[Path], progress: Progress) -> list[ImageFacts | BadImage]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from budwood.errors import RecipeError
 from budwood.filters import convolution_named
 from budwood.networks import TRUNK
-from budwood.subject import FEWEST, Subject, as_maps, heard, layer_named, outputs_at, place_named, places_of
+from budwood.subject import FEWEST, Subject, as_maps, heard, layer_named, mapped, outputs_at, place_named, places_of
 from budwood.tiles import grid, stretched
 
 Floats = NDArray[np.float32]
@@ -61,6 +61,11 @@ class Strip:
     left_out: tuple[str, ...]
 
 
+def mapped_stages(subject: Subject) -> list[str]:
+    """The stages that give a map of at least 2 x 2 cells."""
+    return [name for name in mapped(subject) if name != TRUNK]
+
+
 def maps_after(subject: Subject, pixels: NDArray[np.uint8], name: str) -> Maps:
     """The maps after a stage, the trunk, or a layer of that full name, for pixels uint8 [n, size, size, 3].
 
@@ -70,7 +75,7 @@ def maps_after(subject: Subject, pixels: NDArray[np.uint8], name: str) -> Maps:
     found, outputs = _outputs(subject, subject.images(pixels), name)
     maps = None if outputs is None or len(outputs) != len(pixels) else as_maps(outputs)
     if maps is None or min(maps.shape[2:]) < FEWEST:
-        with_maps = ", ".join(_mapped(subject)) or "none of its stages does"
+        with_maps = ", ".join(mapped_stages(subject)) or "none of its stages does"
         raise RecipeError(
             f"layer: {found} of {subject.plan['name']} gives no map of an image.", f"These do: {with_maps}."
         )
@@ -104,7 +109,7 @@ def strip_of(subject: Subject, pixels: NDArray[np.uint8], most: int = CHANNELS) 
     Of many stages, 8 are chosen that are evenly spread over them, the first and the last among them. Raises
     `RecipeError` where no stage gives a map.
     """
-    names = _mapped(subject)
+    names = mapped_stages(subject)
     if not names:
         raise RecipeError(
             f"{subject.plan['name']}: none of its stages gives a map, so there is nothing to look at on the way.",
@@ -144,11 +149,6 @@ def _outputs(subject: Subject, images: Tensor, name: str) -> tuple[str, Tensor |
         return name, told.get(name)
     place = place_named(subject, name, "layer")
     return place, outputs_at(subject, images, [place]).get(place)
-
-
-def _mapped(subject: Subject) -> list[str]:
-    """The stages that give a map of at least 2 x 2 cells."""
-    return [place.name for place in places_of(subject) if place.name != TRUNK and (place.side or 0) >= FEWEST]
 
 
 def _stage_maps(name: str, outputs: Tensor, most: int) -> StageMaps:

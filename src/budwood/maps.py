@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.decoding import Pixels
+from budwood.errors import RecipeError, did_you_mean
 
 METHODS: Final = ("grad-cam", "layer-cam", "integrated-gradients", "occlusion")
 AT_A_PLACE: Final = ("grad-cam", "layer-cam")  # those that look at a map inside the network
@@ -40,6 +41,12 @@ class Attribution:
     peaks: NDArray[np.float32]
     empty: NDArray[np.bool_]
     errors: NDArray[np.float32] | None = None
+
+
+def refuse_unknown_method(name: str) -> None:
+    """Raises `RecipeError` for a method that does not exist."""
+    if name not in METHODS:
+        raise RecipeError(f"method: there is no method {name!r}.", did_you_mean(name, METHODS))
 
 
 def scaled(raw: Maps) -> tuple[Maps, NDArray[np.float32], NDArray[np.bool_]]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from budwood.answers import TOP
 from budwood.images import BadImage, decode, read_bytes
-from budwood.metrics import binary_cross_entropy, cross_entropy, probabilities, sigmoid
+from budwood.metrics import probabilities, sigmoid
 from budwood.page import FILES_SHOWN, GROUPS_SHOWN, Pictures, Shown
 from budwood.predictions import Predictions
 
@@ -27,12 +27,7 @@ THUMBNAILS: Final = 1024  # that are remembered
 def run_pictures(record: Mapping[str, Any], predictions: Predictions) -> Pictures:
     """The pictures of a run's report; an image that is no longer there is left without one."""
     root, classes = Path(record["root"]), record["dataset"]["classes"]
-    if predictions.sets:
-        losses = binary_cross_entropy(predictions.targets, predictions.logits)
-        right = ((predictions.logits > 0) == predictions.targets).all(axis=1)
-    else:
-        losses = cross_entropy(predictions.labels, predictions.logits)
-        right = predictions.logits.argmax(axis=1) == predictions.labels
+    losses, right = predictions.losses, predictions.right
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not right[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if right[row]]
     return Pictures(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from budwood.dataset import SEALED, Samples, Sets, members
 from budwood.errors import RunError
 from budwood.files import parquet_bytes, write_bytes
+from budwood.metrics import image_values
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class Predictions:
         if not self.sets:
             return np.asarray(self.labels[:, None] == np.arange(classes))
         return np.asarray(members(self.sets, classes)[self.labels])
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """The loss of each image, nats: float64 [n]."""
+        return image_values("log_loss", self.targets, self.logits, bool(self.sets))
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image is called rightly, in every class where it has several: bool [n]."""
+        return np.asarray(image_values("accuracy", self.targets, self.logits, bool(self.sets)) > 0)
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):

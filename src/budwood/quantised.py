@@ -17,7 +17,6 @@ from budwood.dataset import Samples
 from budwood.decoding import decoded
 from budwood.engines import BATCH, WHOLE, Prefix, ensure_bundle, runs_on_cuda
 from budwood.files import write_atomically, write_text
-from budwood.metrics import image_values
 from budwood.predictions import Predictions
 from budwood.prefix import evaluated
 from budwood.progress import Progress
@@ -57,7 +56,7 @@ def in_whole_numbers(prefix: Prefix, training: Samples, known: Predictions, prog
 
 def _right(predictions: Predictions) -> int:
     """Images that are called rightly: by their likeliest class, or in every class where they have several."""
-    return int(image_values("accuracy", predictions.targets, predictions.logits, bool(predictions.sets)).sum())
+    return int(predictions.right.sum())
 
 
 def _quantise(prefix: Prefix, training: Samples, path: Path) -> None:

@@ -26,23 +26,25 @@ def own_weights(run: Run) -> Weights:
     return replace(file_weights(run.path / "weights.safetensors"), kind="trained")
 
 
+def first_trunk_of(run: Run, cache: Path, progress: Progress) -> Prefix:
+    """The trunk of a run's network with the weights that it started from; raises `RunError` when this machine has
+    others."""
+    recipe = Recipe(**run.record["recipe"])
+    plan = plan_of(recipe, len(run.classes), cache)
+    return prefix_of(recipe, plan, len(run.classes), same_weights(run, recipe, plan, cache, progress), TRUNK, cache)
+
+
 def trunk_of(run: Run, cache: Path, progress: Progress) -> Prefix:
     """The part of a run's network that makes features: the shared trunk where only a head was trained, else its own.
 
     Raises `RunError` when the weights that a head was trained on are not on this machine.
     """
-    recipe = Recipe(**run.record["recipe"])
-    plan = plan_of(recipe, len(run.classes), cache)
-    alone = run.record["trained"] == "head"
-    weights = same_weights(run, recipe, plan, cache, progress) if alone else own_weights(run)
-    return prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
+    return first_trunk_of(run, cache, progress) if run.record["trained"] == "head" else _own(run, TRUNK, cache)
 
 
 def whole_of(run: Run, cache: Path) -> Prefix:
     """A run's whole network, from pixels to logits."""
-    recipe = Recipe(**run.record["recipe"])
-    plan = plan_of(recipe, len(run.classes), cache)
-    return prefix_of(recipe, plan, len(run.classes), own_weights(run), None, cache)
+    return _own(run, None, cache)
 
 
 def said_of(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDArray[np.float32]:
@@ -52,3 +54,10 @@ def said_of(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDAr
         return evaluated(whole_of(run, cache), samples, progress).values
     head = run.head()
     return evaluated(trunk_of(run, cache, progress), samples, progress, lambda outputs: logits(outputs, *head)).values
+
+
+def _own(run: Run, stop: str | None, cache: Path) -> Prefix:
+    """A run's network with its own weights, from pixels to a place."""
+    recipe = Recipe(**run.record["recipe"])
+    plan = plan_of(recipe, len(run.classes), cache)
+    return prefix_of(recipe, plan, len(run.classes), own_weights(run), stop, cache)

@@ -18,8 +18,7 @@ from scipy.stats import rankdata
 
 from budwood.attribution import Classes, eager, place_of, raw_maps
 from budwood.decoding import Pixels
-from budwood.errors import RecipeError, did_you_mean
-from budwood.maps import METHODS, Maps, scaled
+from budwood.maps import Maps, refuse_unknown_method, scaled
 from budwood.metrics import Metric, mean
 from budwood.networks import inside
 from budwood.progress import Progress, Silent
@@ -128,8 +127,7 @@ def _drawing(
     """A method as a function, its name, and the place that it looks at."""
     if not isinstance(method, str):
         return method, getattr(method, "__name__", "own"), None
-    if method not in METHODS:
-        raise RecipeError(f"method: there is no method {method!r}.", did_you_mean(method, METHODS))
+    refuse_unknown_method(method)
     name, where = method, place_of(subject, method, place)
     return lambda some, images, classes: raw_maps(some, images, classes, name, where, progress), name, where
 

@@ -17,7 +17,7 @@ from budwood.dataset import Dataset
 from budwood.facts import recalled
 from budwood.files import cache_folder
 from budwood.images import ImageFacts
-from budwood.metrics import Metric, image_values, share
+from budwood.metrics import Metric, share
 from budwood.predictions import Predictions
 from budwood.progress import Progress, Silent
 from budwood.runs import Run
@@ -82,8 +82,7 @@ def slices_of(run: Run, *, cache: Path | None = None, progress: Progress | None 
         *aspects(width, height),
         *grouped(group),
     ]
-    right = image_values("accuracy", predictions.targets, predictions.logits, bool(predictions.sets)) > 0
-    return scored(parts, right, predictions.ids)
+    return scored(parts, predictions.right, predictions.ids)
 
 
 def scored(parts: Sequence[Part], right: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:

@@ -77,6 +77,11 @@ def places_of(subject: Subject) -> tuple[Place, ...]:
     return tuple(Place(row["name"], tuple(row["shape"]), map_side(row["shape"])) for row in rows)
 
 
+def mapped(subject: Subject) -> dict[str, int]:
+    """The places that give a map of at least 2 x 2 cells, in order, with its side in cells."""
+    return {place.name: place.side for place in places_of(subject) if place.side and place.side >= FEWEST}
+
+
 def place_named(subject: Subject, name: str, option: str = "place") -> str:
     """The place of that name, or whose name ends so; raises `RecipeError` that lists the stages."""
     return TRUNK if name == TRUNK else stage_named(subject.network.staged, name, option)
@@ -89,7 +94,7 @@ def target_of(subject: Subject) -> str:
     After the last block of a transformer they may depend on its class token alone; then the place before it is taken.
     Raises `RecipeError` for a network without any, such as one of fully connected layers.
     """
-    maps = {place.name: place.side for place in places_of(subject) if place.side and place.side >= FEWEST}
+    maps = mapped(subject)
     if not maps:
         raise RecipeError(
             f"{subject.plan['name']}: none of its stages gives a map, so nothing says where in an image it looks.",
@@ -163,8 +168,7 @@ def heard(subject: Subject, layers: Sequence[str]) -> Iterator[dict[str, Tensor]
     """
     told: dict[str, Tensor] = {}
     with studied(subject):
-        parts = {name: layer_named(subject, name) for name in layers}
-
+        parts = _layers(subject, layers)
         handles = [part.register_forward_hook(_noting(told, name)) for name, part in parts.items()]
         try:
             yield told
@@ -175,15 +179,20 @@ def heard(subject: Subject, layers: Sequence[str]) -> Iterator[dict[str, Tensor]
 
 def layer_named(subject: Subject, name: str) -> nn.Module:
     """The layer of that full name; raises `RecipeError` that names some."""
+    return _layers(subject, [name])[name]
+
+
+def _layers(subject: Subject, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The layers of these full names, all of which the network runs."""
     run = set(modules_of(subject.network.staged, subject.network.staged.node(None)))
     named = {path: part for path, part in subject.module.named_modules() if path in run}
-    if name not in named:
+    missing = next((name for name in names if name not in named), None)
+    if missing is not None:
         raise RecipeError(
-            f"layer: {name!r} is no layer of {subject.plan['name']}.",
+            f"layer: {missing!r} is no layer of {subject.plan['name']}.",
             f"Its layers: {', '.join(list(named)[:12])}, ...: `run.network()` shows them all.",
         )
-    layer: nn.Module = named[name]
-    return layer
+    return {name: named[name] for name in names}
 
 
 def part_of(subject: Subject, start: str | None, stop: str | None) -> GraphModule:

@@ -19,19 +19,16 @@ from numpy.typing import NDArray
 
 from budwood.corrections import cell
 from budwood.dataset import Dataset, Samples
-from budwood.engines import Prefix, prefix_of
+from budwood.engines import Prefix
 from budwood.errors import DataError, RunError
 from budwood.files import cache_folder, guarded, write_bytes
 from budwood.head import Split, logits
 from budwood.listing import SPLITS
 from budwood.metrics import Metric, probabilities, share
-from budwood.networks import TRUNK
-from budwood.plan import plan_of
 from budwood.prefix import outputs
-from budwood.prepare import same_weights
 from budwood.progress import Progress, Silent
 from budwood.recipe import Recipe
-from budwood.run_parts import trunk_of
+from budwood.run_parts import first_trunk_of, trunk_of
 from budwood.runs import Run
 from budwood.solve import solve_head
 from budwood.splits import assign_folds
@@ -287,9 +284,10 @@ def _untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Prefix,
             "The run's own trunk, trained from scratch on these labels: it may have learned some errors by heart, "
             "which are then not suspected."
         )
-    plan = plan_of(recipe, len(run.classes), cache)
-    weights = same_weights(run, recipe, plan, cache, progress)
-    prefix = prefix_of(recipe, plan, len(run.classes), weights, TRUNK, cache)
+    prefix = first_trunk_of(run, cache, progress)
     if recipe.weights.startswith("run:"):
-        return prefix, f"The trunk of {weights.about}, from which the run started: it has seen the labels of that run."
+        return (
+            prefix,
+            f"The trunk of {prefix.weights.about}, from which the run started: it has seen the labels of that run.",
+        )
     return prefix, "The trunk that the run started from: it has not seen these labels."
