@@ -60,8 +60,7 @@ def attributed(
     refuse_unknown_method(method)
     where, run = place_of(subject, method, place), run or eager(subject)
     wanted = None if classes is None else _numbered(subject, classes, len(pixels))
-    answers = [run(pixels[rows]) for rows in _blocks(len(pixels))]
-    logits = np.concatenate([np.empty((0, len(subject.classes)), np.float32), *answers])
+    logits = run(pixels)
     explained = logits.argmax(axis=1).astype(np.int64) if wanted is None else wanted
     chances = (sigmoid if several else probabilities)(logits)[np.arange(len(pixels)), explained]
     raw, errors = _raw(subject, pixels, explained, method, where, run, progress or Silent())
@@ -144,7 +143,8 @@ def eager(subject: Subject) -> Run:
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
         with studied(subject) as module, torch.inference_mode():
-            return np.asarray(module(subject.images(pixels)).float().cpu().numpy())
+            answers = [module(subject.images(pixels[rows])).float().cpu().numpy() for rows in _blocks(len(pixels))]
+        return np.concatenate([np.empty((0, len(subject.classes)), np.float32), *answers])
 
     return run
 
@@ -208,10 +208,8 @@ def _occluded(run: Run, pixels: Pixels, classes: Classes, progress: Progress) ->
     n, size = pixels.shape[:2]
     squares = _squares(size)
     pairs = [(row, square) for row in range(n) for square in squares]
-    without, whole = plain(pixels), np.zeros(n, np.float32)
+    without, whole = plain(pixels), run(pixels)[np.arange(n), classes]
     total, covered = np.zeros((n, size, size), np.float32), np.zeros((size, size), np.float32)
-    for rows in _blocks(n):
-        whole[rows] = run(pixels[rows])[np.arange(len(rows)), classes[rows]]
     for square in squares:
         covered[square] += 1
     with progress.bar("Occlusion", len(pairs)) as step:

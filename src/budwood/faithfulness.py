@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.decoding import Pixels
-from budwood.engines import BATCH, Run
+from budwood.engines import Run
 from budwood.errors import RecipeError
 from budwood.maps import Attribution, Maps, plain
 from budwood.metrics import Metric, probabilities, sigmoid
@@ -82,8 +82,7 @@ def faithfulness_of(
             ends = (pixels[row], without[row])
             between = [_between(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]
             shown = np.concatenate([np.stack(ends), *between])
-            logits = np.concatenate([run(shown[first : first + BATCH]) for first in range(0, len(shown), BATCH)])
-            found = (sigmoid if several else probabilities)(logits)[:, chosen]
+            found = (sigmoid if several else probabilities)(run(shown))[:, chosen]
             curves[row, :, 0], curves[row, :, -1] = np.tile(found[:2], 2), np.tile(found[1::-1], 2)
             curves[row, :, 1:-1] = found[2:].reshape(4, -1)
             step(1)
