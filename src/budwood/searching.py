@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import optuna
 
 STARTUP: Final = 10  # trials that TPE draws at random, and that are not pruned
-PRUNED: Final = "pruned after"  # how the reason of a pruned trial begins
 WARMUP: Final = 2  # epochs of a trial before it may be pruned
 OPTIONS: Final = "options"  # the attribute of a trial that holds its recipe options
 OWNER: Final = "owner"  # the attribute that holds the folder of the study that carries it out
@@ -144,7 +143,7 @@ def reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]], Non
             known.add(epoch)
             trial.report(float(row.get(f"val_{place.metric}", _stand_in(row, place.metric))), epoch)
         if place.prunes and trial.should_prune():
-            raise Pruned(f"{PRUNED} epoch {epoch}: worse than half of the trials before it at that epoch")
+            raise Pruned(f"pruned after epoch {epoch}: worse than half of the trials before it at that epoch")
 
     return report
 

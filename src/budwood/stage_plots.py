@@ -19,7 +19,7 @@ from budwood.drawing import (
     svg,
     visible,
 )
-from budwood.networks import TRUNK
+from budwood.networks import HEAD, TRUNK, channels_last
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -49,7 +49,7 @@ def network_diagram(title: str, image: Sequence[int], stages: Rows, removed: Row
     rows += [(row["name"], row["shape"], row["parameters"], _state(row)) for row in places]
     rows += [(row["name"], row["shape"], row["parameters"], "cut off") for row in removed]
     rows += [(row["name"], row["shape"], row["parameters"], _state(row)) for row in trunk]
-    rows += [(row["name"] if row["name"] == "head" else f"{row['name']} (head)", *_facts(row)) for row in heads]
+    rows += [(row["name"] if row["name"] == HEAD else f"{row['name']} (head)", *_facts(row)) for row in heads]
     sizes = [_size(shape) for _, shape, _, _ in rows]
     wide = Scale(0, max(math.log2(1 + side) for side, _ in sizes), 3, BAR)
     thick = Scale(0, max(math.log2(1 + channels) for _, channels in sizes), THIN, THICK)
@@ -130,8 +130,7 @@ def _state(row: Mapping[str, Any]) -> str:
 def _size(shape: Sequence[int]) -> tuple[float, int]:
     """The side of an output's map and how many channels it has; tokens count as the square that they make."""
     if len(shape) == 3:
-        last = shape[0] == shape[1] != shape[2]
-        return (shape[0], shape[2]) if last else (shape[1], shape[0])
+        return (shape[0], shape[2]) if channels_last(shape) else (shape[1], shape[0])
     return (math.sqrt(shape[0]), shape[1]) if len(shape) == 2 else (1, shape[0])
 
 

@@ -13,7 +13,6 @@ from budwood.comparison_page import render_comparison
 from budwood.errors import StudyError
 from budwood.files import guarded, write_text
 from budwood.runs import Run, found_run
-from budwood.searching import PRUNED
 from budwood.studies import LOWER_IS_BETTER, Study, load_study
 
 RECORD: Final = "study.json"
@@ -21,11 +20,13 @@ RECORD: Final = "study.json"
 
 @dataclass(frozen=True)
 class Carried:
-    """A row as it was carried out: the names of its runs, those that are not finished included, and what went wrong."""
+    """A row as it was carried out: the names of its runs, those that are not finished included, how it ended (done,
+    failed, pruned and so on), and what went wrong."""
 
     label: str
     runs: tuple[str, ...]
     published: Published | None
+    state: str
     problem: str
 
 
@@ -39,7 +40,11 @@ def study_report(folder: Path) -> Comparison:
         study = replace(load_study(folder / "study.toml"), changed=record["changed"])
         rows = [
             Carried(
-                row["label"], tuple(row["runs"]), row["published"] and Published(**row["published"]), row["problem"]
+                row["label"],
+                tuple(row["runs"]),
+                row["published"] and Published(**row["published"]),
+                row["state"],
+                row["problem"],
             )
             for row in record["rows"]
         ]
@@ -67,8 +72,7 @@ def entries_of(study: Study, folder: Path, rows: Iterable[Carried]) -> list[Entr
         taken |= {run.path.name: row.label for run in runs}
         whole = bool(runs) and len(runs) == len(row.runs)
         problem = "" if whole else row.problem or "was not trained to its end"
-        pruned = problem.startswith(PRUNED)
-        entries.append(Entry(row.label, runs, row.published, problem, pruned, row.label not in listed))
+        entries.append(Entry(row.label, runs, row.published, problem, row.state == "pruned", row.label not in listed))
     return _with_extremes(entries, study)
 
 

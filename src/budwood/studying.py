@@ -400,7 +400,10 @@ class _Studying:
 
     def _compared(self) -> Comparison:
         """The rows side by side. Raises `StudyError` when none was trained."""
-        rows = [Carried(t.label, tuple(work.id for work in t.works), t.published, t.problem) for t in self.tasks]
+        rows = [
+            Carried(task.label, tuple(work.id for work in task.works), task.published, task.state, task.problem)
+            for task in self.tasks
+        ]
         entries, name = entries_of(self.study, self.bench.folder, rows), self.study.name
         if not any(entry.runs for entry in entries):
             told = "; ".join(dict.fromkeys(entry.problem for entry in entries if entry.problem))

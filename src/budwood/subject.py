@@ -20,11 +20,11 @@ from torch.fx import GraphModule
 
 from budwood.errors import RecipeError
 from budwood.learner import best_device
-from budwood.networks import TRUNK
+from budwood.networks import TRUNK, channels_last
 from budwood.plan import Plan
 from budwood.recipe import Recipe
 from budwood.stages import modules_of, segment, with_stages
-from budwood.surgery import Grafted, channels_last, loaded, stage_named
+from budwood.surgery import Grafted, loaded, stage_named
 from budwood.torch_engine import FromPixels
 from budwood.weights import Weights
 

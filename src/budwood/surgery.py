@@ -19,7 +19,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from budwood.errors import RecipeError
-from budwood.networks import TRUNK, Network, State, inside, network
+from budwood.networks import HEAD, TRUNK, Network, State, channels_last, inside, network
 from budwood.recipe import Recipe
 from budwood.small_networks import dense
 from budwood.stages import (
@@ -35,7 +35,6 @@ from budwood.stages import (
 )
 from budwood.weights import Target, Weights, fitted, tensors
 
-HEAD: Final = "head"  # what follows the trunk, whatever its source calls it
 CLASS_TOKENS: Final = ("cls_token", "class_token")
 NORMS: Final = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 ACTIVE: Final = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
@@ -290,11 +289,6 @@ def stage_named(network: Staged, name: str, option: str) -> str:
         problem = f"could be {' or '.join(found)}" if found else "is no stage of this network"
         raise RecipeError(f"{option}: {name!r} {problem}.", _stages_hint(network))
     return found[0]
-
-
-def channels_last(shape: Sequence[int]) -> bool:
-    """Whether an output [a, b, c] of a square image is [height, width, channels] and not [channels, height, width]."""
-    return len(shape) == 3 and shape[0] == shape[1] != shape[2]
 
 
 def pooled_width(shape: Sequence[int], pool: str) -> int:
