@@ -12,7 +12,7 @@ import csv
 import random
 from pathlib import Path
 
-from budwood.listing import elpv
+from budwood.data.listing import elpv
 
 
 def main() -> None:

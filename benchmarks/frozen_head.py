@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from budwood.dataset import scan
-from budwood.decoding import processors
-from budwood.listing import SPLITS
-from budwood.runs import environment, hardware
+from budwood.data.dataset import scan
+from budwood.data.listing import SPLITS
+from budwood.hardware import processors
+from budwood.runs.machine import environment, hardware
 
 PEERS = {"plain PyTorch": "plain_pytorch.py", "fastai": "fastai_frozen.py"}
 WARM_REPEATS = 3

@@ -27,17 +27,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from budwood.dataset import Samples, scan
-from budwood.decoding import processors
-from budwood.engines import BATCH, Prefix, _onnx, ensure_bundle, prefix_of
-from budwood.head import logits
-from budwood.networks import TRUNK
-from budwood.plan import plan_of
-from budwood.prefix import first_images, flipped, outputs
-from budwood.prepare import weights_of
+from budwood.config.recipe import Recipe
+from budwood.data.dataset import Samples, scan
+from budwood.hardware import processors
+from budwood.inference.engines import BATCH, Prefix, _onnx, ensure_bundle, prefix_of
+from budwood.inference.feature_cache import first_images, flipped, outputs
+from budwood.networks.plan import plan_of
+from budwood.networks.registry import TRUNK
 from budwood.progress import Silent
-from budwood.recipe import Recipe
-from budwood.runs import environment, hardware
+from budwood.runs.machine import environment, hardware
+from budwood.runs.preflight import weights_of
+from budwood.training.linear_head import compute_head_logits
 
 BUDWOOD: Final = str(Path(sys.executable).with_name("budwood"))
 FROZEN: Final = {"tf_efficientnet_lite0": "blocks.5", "resnet18": "layer3"}  # the last of three quarters of the stages
@@ -256,7 +256,7 @@ def _memory_of(jpegs: Path, images: int) -> dict[str, Any]:
     )
     head = np.zeros((8, prefix.shape[0]), np.float32), np.zeros(8, np.float32)
     started = time.perf_counter()
-    outputs(prefix, many, Silent(), flipped(""), lambda values: logits(values, *head))
+    outputs(prefix, many, Silent(), flipped(""), lambda values: compute_head_logits(values, *head))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"peak_mib": round(peak), "seconds": round(time.perf_counter() - started, 1)}
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from budwood.dataset import dataset_of, load
-from budwood.decoding import processors
-from budwood.hygiene import findings
-from budwood.images import THUMB, ImageFacts
-from budwood.listing import list_files
+from budwood.data.checks import findings
+from budwood.data.dataset import dataset_of, load
+from budwood.data.images import THUMB, ImageFacts
+from budwood.data.listing import list_files
+from budwood.hardware import processors
 from budwood.progress import Silent
-from budwood.runs import hardware
+from budwood.runs.machine import hardware
 
 CLASSES = 1000
 

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from budwood import metrics
-from budwood.predictions import Predictions
-from budwood.recipe import Recipe
-from budwood.runs import Run, save_history, save_record
+from budwood.config.recipe import Recipe
+from budwood.evaluation import metrics
+from budwood.evaluation.predictions import Predictions
+from budwood.runs.run import Run, save_history, save_record
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 40

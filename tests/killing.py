@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from budwood import checkpoints
+from budwood.training import checkpoints
 
 
 def killed_until_done(work: Callable[[Path], object], out: Path, kills: int, seed: int = 0) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from budwood.plan import plan_of
-from budwood.recipe import Recipe
-from budwood.subject import Subject, subject_of
-from budwood.weights import random_weights
+from budwood.config.recipe import Recipe
+from budwood.explain.probe import Subject, subject_of
+from budwood.networks.plan import plan_of
+from budwood.networks.weights import random_weights
 
 SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "size": 32}
 

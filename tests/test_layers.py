@@ -1,167 +1,91 @@
-"""The order of the modules, the lines that torch does not cross, and the public names."""
+"""The order of the packages, the lines that torch does not cross, and the public names."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import budwood
+from budwood import explain
 
 SOURCE = Path(budwood.__file__).parent
-ORDER = [
-    "errors",
-    "files",
-    "progress",
-    "explanations",
-    "history",
-    "board",
-    "recipe",
-    "images",
-    "archives",
-    "sources",
-    "corrections",
-    "listing",
-    "facts",
-    "duplicates",
-    "splits",
-    "dataset",
-    "hygiene",
-    "metrics",
-    "statistics",
-    "importance",
-    "differences",
-    "results",
-    "small_networks",
-    "networks",
-    "weights",
-    "stages",
-    "surgery",
-    "norms",
-    "plan",
-    "catalogue",
-    "torch_engine",
-    "space",
-    "store",
-    "decoding",
-    "packing",
-    "engines",
-    "prefix",
-    "inputs",
-    "head",
-    "solve",
-    "descent",
-    "schedule",
-    "losses",
-    "augment",
-    "views",
-    "checkpoints",
-    "learner",
-    "fit",
-    "rates",
-    "sheet",
-    "subject",
-    "maps",
-    "attribution",
-    "sanity",
-    "faithfulness",
-    "overlays",
-    "training",
-    "rehearsal",
-    "tracking",
-    "predictions",
-    "quantised",
-    "runs",
-    "pairing",
-    "rows",
-    "comparison",
-    "answers",
-    "drawing",
-    "tiles",
-    "filters",
-    "feature_maps",
-    "maximisation",
-    "plots",
-    "stage_plots",
-    "comparison_plots",
-    "comparison_text",
-    "page",
-    "comparison_page",
-    "pictures",
-    "prepare",
-    "run_parts",
-    "embeddings",
-    "scatter",
-    "slices",
-    "confusions",
-    "suspects",
-    "explain",
-    "explanation_page",
-    "jobs",
-    "explaining",
-    "searches",
-    "studies",
-    "searching",
-    "works",
-    "hands",
-    "study_reports",
-    "studying",
-    "forecasts",
-    "study_text",
-    "demo",
-    "flags",
-    "told",
-    "table_commands",
-    "cli",
-]
+PROJECT = Path(__file__).parents[1]
 WITH_TORCH = {
-    "small_networks",
-    "stages",
-    "surgery",
-    "norms",
-    "torch_engine",
-    "losses",
-    "augment",
-    "views",
-    "checkpoints",
-    "learner",
-    "sheet",
-    "fit",
-    "rates",
-    "subject",
-    "attribution",
-    "sanity",
-    "filters",
-    "feature_maps",
-    "maximisation",
+    "explain.activations",
+    "explain.convolutions",
+    "explain.feature_visualization",
+    "explain.probe",
+    "explain.saliency",
+    "explain.sanity_checks",
+    "inference.pytorch_backend",
+    "networks.freezing",
+    "networks.small",
+    "networks.stages",
+    "networks.surgery",
+    "reporting.augmentation_sheet",
+    "training.augmentation",
+    "training.cached_augmentation",
+    "training.checkpoints",
+    "training.device",
+    "training.ema",
+    "training.loop",
+    "training.losses",
+    "training.lr_finder",
+    "training.norms",
+    "training.optimizers",
+    "training.profiling",
+    "training.state",
 }
 
 
-def _imports(module: str) -> set[str]:
-    tree = ast.parse((SOURCE / f"{module}.py").read_text())
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "budwood":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("budwood."):
-            found.add(node.module.split(".")[1])
-    return found
+def _modules() -> list[str]:
+    """Every module by its dotted name under `budwood`; packages by their own."""
+    names = (path.relative_to(SOURCE).with_suffix("").as_posix() for path in SOURCE.rglob("*.py"))
+    return sorted(name.removesuffix("/__init__").replace("/", ".") for name in names if name != "__init__")
 
 
-def test_every_module_has_its_place() -> None:
-    assert {path.stem for path in SOURCE.glob("*.py")} - {"__init__"} == set(ORDER)
+MODULES = _modules()
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_earlier_ones(module: str) -> None:
-    assert _imports(module) <= set(ORDER[: ORDER.index(module)])
+def _layers() -> list[str]:
+    """The packages of the contract, the first of which may import all others."""
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers: list[str] = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    return layers
 
 
-def test_only_one_module_loads_torch() -> None:
-    others = sorted(set(ORDER) - WITH_TORCH)
+def test_every_package_has_its_place_in_the_contract() -> None:
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    modules = {path.stem for path in SOURCE.glob("*.py")} - {"__init__"}
+    named = {name for layer in _layers() for name in layer.split(" : ")}
+    assert named == packages | modules
+
+
+def test_the_packages_import_only_those_below_them() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=PROJECT,
+        env={"PYTHONPATH": str(SOURCE.parent), "PATH": ""},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_says_what_it_is(module: str) -> None:
+    file = SOURCE / (module.replace(".", "/") + ".py")
+    text = (file if file.is_file() else file.with_suffix("") / "__init__.py").read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_what_loads_torch_is_listed_here() -> None:
+    others = sorted(set(MODULES) - WITH_TORCH)
     code = f"import sys, {', '.join(f'budwood.{name}' for name in others)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -169,7 +93,7 @@ def test_only_one_module_loads_torch() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["inspect", "--help"], ["train", "--help"], ["--version"]])
 def test_help_loads_neither_torch_nor_numpy(arguments: list[str]) -> None:
     code = (
-        "import sys; from budwood.cli import run; code = run(sys.argv[1:]); "
+        "import sys; from budwood.cli.main import run; code = run(sys.argv[1:]); "
         "sys.exit(code or any(name in sys.modules for name in ('torch', 'numpy', 'pyarrow')))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True)
@@ -184,9 +108,16 @@ def test_public_names_are_sorted_complete_and_documented() -> None:
 
 
 def test_no_module_hides_a_public_name() -> None:
-    assert set(budwood.__all__) & set(ORDER) == {"explain"}, "importing the module would put it in the function's place"
+    at_the_root = {path.stem for path in SOURCE.iterdir()}
+    assert set(budwood.__all__) & at_the_root == {"explain"}, "importing the module would put it in the name's place"
+    in_explain = {path.stem for path in (SOURCE / "explain").glob("*.py")}
+    assert not set(explain.__all__) & in_explain, "importing the module would put it in the function's place"
+    for name in explain.__all__:
+        assert callable(getattr(explain, name))
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'fastai'"):
         budwood.fastai  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'fastai'"):
+        explain.fastai  # noqa: B018

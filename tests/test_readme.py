@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import budwood
-from budwood.cli import app
-from budwood.listing import PATH_COLUMNS
+from budwood.cli.main import app
+from budwood.data.listing import PATH_COLUMNS
 from conftest import picture
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -30,13 +30,16 @@ def test_the_ten_lines_of_python(
     assert list(Path("runs").glob("*/report.html"))
 
 
-def test_every_command_is_in_the_table_and_every_file_in_the_map() -> None:
+def test_every_command_is_in_the_table_and_every_package_in_the_map() -> None:
     listed = set(re.findall(r"^\| `budwood ([\w-]+)", README, re.MULTILINE))
     assert listed == set(app.commands)
-    modules = {path.name for path in Path(budwood.__file__).parent.glob("*.py")}
-    told = set(re.findall(r"`(\w+\.py)`", README))
-    assert told <= modules
-    assert modules - told == {"__init__.py", "errors.py", "files.py", "progress.py"}
+    source = Path(budwood.__file__).parent
+    told = set(re.findall(r"`([\w/]+\.py)`", README))
+    assert told
+    assert all((source / file).is_file() for file in told)
+    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) >= {
+        p.parent.name for p in source.glob("*/__init__.py")
+    }
     assert PATH_COLUMNS[0] in README
 
 

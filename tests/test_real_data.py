@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import budwood as bw
-from budwood.demo import PUBLISHED, run_demo
-from budwood.hygiene import findings
+from budwood.data.checks import findings
+from budwood.explain.label_errors import suspects_of
 from budwood.progress import Silent
-from budwood.suspects import suspects_of
+from budwood.workflows.demo import PUBLISHED, run_demo
 
 
 def test_scenes(real: Callable[[str], Path], tmp_path: Path) -> None:

@@ -13,53 +13,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budwood import explain
-    from budwood.comparison import Comparison, Entry, Published, compare
-    from budwood.dataset import Dataset, scan
-    from budwood.errors import (
-        BudwoodError,
-        DataError,
-        RecipeError,
-        RunError,
-        StorageError,
-        StudyError,
-        WeightsError,
-    )
-    from budwood.hygiene import Finding, findings
-    from budwood.jobs import predict, rehearse, report, resume, test, train
-    from budwood.recipe import Recipe
-    from budwood.runs import Run, open_run
-    from budwood.studying import study, tune
+    from budwood.comparison.compare import Comparison, compare
+    from budwood.comparison.rows import Entry, Published
+    from budwood.config.recipe import Recipe
+    from budwood.data.checks import Finding, findings
+    from budwood.data.dataset import Dataset, scan
+    from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
+    from budwood.runs.run import Run, open_run
+    from budwood.studies.runner import study, tune
+    from budwood.workflows.evaluate import predict, test
+    from budwood.workflows.report import report
+    from budwood.workflows.train import rehearse, resume, train
 
 __version__ = "0.1.0"
 
 _HOMES = {  # the module of each public name; a module is its own
     "BudwoodError": "errors",
-    "Comparison": "comparison",
+    "Comparison": "comparison.compare",
     "DataError": "errors",
-    "Dataset": "dataset",
-    "Entry": "comparison",
-    "Finding": "hygiene",
-    "Published": "comparison",
-    "Recipe": "recipe",
+    "Dataset": "data.dataset",
+    "Entry": "comparison.rows",
+    "Finding": "data.checks",
+    "Published": "comparison.rows",
+    "Recipe": "config.recipe",
     "RecipeError": "errors",
-    "Run": "runs",
+    "Run": "runs.run",
     "RunError": "errors",
     "StorageError": "errors",
     "StudyError": "errors",
     "WeightsError": "errors",
-    "compare": "comparison",
+    "compare": "comparison.compare",
     "explain": "",
-    "findings": "hygiene",
-    "open_run": "runs",
-    "predict": "jobs",
-    "rehearse": "jobs",
-    "report": "jobs",
-    "resume": "jobs",
-    "scan": "dataset",
-    "study": "studying",
-    "test": "jobs",
-    "train": "jobs",
-    "tune": "studying",
+    "findings": "data.checks",
+    "open_run": "runs.run",
+    "predict": "workflows.evaluate",
+    "rehearse": "workflows.train",
+    "report": "workflows.report",
+    "resume": "workflows.train",
+    "scan": "data.dataset",
+    "study": "studies.runner",
+    "test": "workflows.evaluate",
+    "train": "workflows.train",
+    "tune": "studies.runner",
 }
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""The command line: thin commands, their options and what they print."""

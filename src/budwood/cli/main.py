@@ -1,0 +1,448 @@
+"""The command line: one thin command a stage.
+
+Results go to stdout, everything that is said on the way to stderr. Exit code 0: done; 2: the user's input is at fault;
+1: Budwood is; 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from budwood.cli.options import (
+    RecipeCommand,
+    SurgeryCommand,
+    common,
+    given_flags,
+    options_of,
+    print_json,
+    quiet,
+    recipe_of,
+    recipe_sources,
+    terminal_progress,
+    with_data,
+    with_out,
+)
+from budwood.cli.output import (
+    day,
+    list_networks,
+    look_text,
+    show_dataset,
+    show_explanation,
+    show_metrics,
+    show_plan,
+    shown,
+    tell_cost,
+    tell_run,
+)
+from budwood.cli.study_commands import compare, study, tune
+from budwood.errors import BudwoodError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="budwood")
+def app() -> None:
+    """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
+
+
+for command in (compare, study, tune):
+    app.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] or ["--help"]
+    sys.exit(run(arguments, as_json="--json" in arguments, debug="--debug" in arguments))
+
+
+def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False) -> int:
+    """Carry out one command line and return its exit code; no exception but a debugged one leaves."""
+    try:
+        code = app(list(arguments), prog_name="budwood", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except BudwoodError as error:
+        if debug:
+            raise
+        return _fail(error.code, error.message, error.hint, 2, as_json)
+    except click.UsageError as error:
+        hint = f"`{error.ctx.command_path} --help` lists what there is." if error.ctx else ""
+        return _fail("usage", error.format_message(), hint, 2, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", "Interrupted. Nothing half-written was left behind.", "", 130, as_json)
+    except Exception as error:
+        if debug:
+            raise
+        hint = "This is a mistake of Budwood's, not yours. Repeat the command with --debug and report what it prints."
+        return _fail("internal", f"{type(error).__name__}: {error}", hint, 1, as_json)
+
+
+def _fail(code: str, message: str, hint: str, exit_code: int, as_json: bool) -> int:
+    if as_json:
+        print_json({"error": {"code": code, "message": message, "hint": hint}})
+    else:
+        print(f"budwood: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
+    return exit_code
+
+
+@app.command()
+@with_out
+@common
+def demo(out: Path, as_json: bool, debug: bool) -> None:
+    """The whole job on the bundled solar cells, offline."""
+    from budwood.workflows.demo import run_demo
+
+    result = run_demo(out, terminal_progress(), say=quiet if as_json else print)
+    if as_json:
+        print_json(result)
+
+
+@app.command("inspect")
+@with_data
+@click.option("--html", type=click.Path(path_type=Path), help="Also write the findings, with pictures, to a file.")
+@click.option(
+    "--augment",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Show an augmentation in the file; may be repeated.",
+)
+@common
+def inspect_data(
+    data: str,
+    val: float | None,
+    test: float | None,
+    exclude: tuple[str, ...],
+    corrections: tuple[str, ...],
+    html: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Findings about a data set; nothing is trained, no file of yours is changed."""
+    from budwood.config.recipe import Recipe, parse_settings
+    from budwood.data import checks
+    from budwood.data.dataset import scan
+    from budwood.workflows.report import report_findings
+
+    if settings and html is None:
+        raise click.UsageError("--augment: the augmented images are shown in a file: name it with --html.")
+    recipe = Recipe(**parse_settings(settings)) if settings else None
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=terminal_progress())
+    found = checks.findings(dataset)
+    if html:
+        report_findings(dataset, found, html, recipe)
+    if as_json:
+        print_json(
+            {
+                "fingerprint": dataset.fingerprint,
+                "classes": list(dataset.classes),
+                "n": len(dataset),
+                "split": dataset.split_source,
+                "counts": dataset.counts(),
+                "findings": [finding.record() for finding in found],
+            }
+        )
+        return
+    show_dataset(dataset, found)
+    if html:
+        print(f"\nFindings with pictures: {html}")
+
+
+@app.command(cls=RecipeCommand)
+@with_data
+@click.option("--allow-leaks", is_flag=True, help="Train although the given split leaks; every report says so.")
+@click.option(
+    "--track", multiple=True, metavar="TOOL", help="Tell tensorboard or mlflow of every epoch; may be repeated."
+)
+@click.option("--dry-run", is_flag=True, help="Show the whole recipe and what it will cost, measured; train nothing.")
+@recipe_sources
+@with_out
+@common
+def train(
+    data: str,
+    val: float | None,
+    test: float | None,
+    exclude: tuple[str, ...],
+    corrections: tuple[str, ...],
+    allow_leaks: bool,
+    track: tuple[str, ...],
+    dry_run: bool,
+    file: Path | None,
+    settings: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Train a classifier and keep it with its evidence."""
+    import budwood as bw
+    from budwood.data.dataset import scan
+
+    started = time.perf_counter()
+    made = recipe_of(file, settings, given_flags(options))
+    progress = terminal_progress()
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
+    if dry_run:
+        tell_cost(*bw.rehearse(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
+        return
+    spent = time.perf_counter() - started
+    finished = bw.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress, track=track, spent=spent)
+    tell_run(finished, as_json)
+
+
+@app.command()
+@click.argument("run", metavar="RUN")
+@click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs, those that are done included.")
+@click.option("--patience", type=click.IntRange(1), help="Epochs without a better one after which training stops.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Another learning rate from here on.")
+@with_out
+@common
+def resume(
+    run: str, epochs: int | None, patience: int | None, lr: float | None, out: Path, as_json: bool, debug: bool
+) -> None:
+    """Go on with an interrupted training, or train a finished run for more epochs."""
+    import budwood as bw
+    from budwood.runs.run import found_run
+
+    finished = bw.resume(found_run(run, out), epochs=epochs, patience=patience, lr=lr, progress=terminal_progress())
+    tell_run(finished, as_json)
+
+
+@app.command()
+@click.argument("run", metavar="RUN")
+@with_out
+@common
+def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
+    """Open the sealed test split, score the run on it and count the look."""
+    import budwood as bw
+    from budwood.runs.run import open_run
+
+    tested = bw.test(open_run(run, out), progress=terminal_progress())
+    opened = tested.record["test"]
+    if as_json:
+        print_json({"run": str(tested.path), "split": "test", "looks": opened["looks"], "metrics": opened["metrics"]})
+        return
+    show_metrics("Test", opened["metrics"])
+    print(look_text(opened["looks"]))
+    print(f"Report: {tested.path / 'report.html'}")
+
+
+@app.command()
+@click.argument("run", metavar="RUN")
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
+@click.option("--csv", type=click.Path(path_type=Path), help="Also write the answers to a CSV file.")
+@click.option("--int8", is_flag=True, help="Compute in 8 bits, unless that calls fewer validation images rightly.")
+@with_out
+@common
+def predict(
+    run: str, images: tuple[str, ...], csv: Path | None, int8: bool, out: Path, as_json: bool, debug: bool
+) -> None:
+    """What a run's network says of images: class, probability and the three likeliest."""
+    import budwood as bw
+    from budwood.evaluation.prediction_table import save_csv
+    from budwood.runs.run import open_run
+
+    answers = bw.predict(open_run(run, out), images, int8=int8, progress=terminal_progress())
+    if csv:
+        save_csv(csv, answers)
+    if as_json:
+        print_json(
+            [
+                {
+                    "path": answer.path,
+                    "top": [{"class": name, "probability": share} for name, share in answer.top],
+                    "problem": answer.problem or None,
+                }
+                for answer in answers
+            ]
+        )
+        return
+    for answer in answers:
+        told = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"not read ({answer.problem})"
+        print(f"{shown(answer.path)}: {told}")
+
+
+@app.command()
+@click.argument("run", metavar="RUN")
+@click.argument("images", metavar="[IMAGES...]", nargs=-1)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="layer-cam, grad-cam, integrated-gradients or occlusion; may be repeated. [the first two]",
+)
+@click.option("--place", metavar="STAGE", help="The stage that layer-cam and grad-cam look at. [by its map]")
+@click.option("--class", "called", metavar="NAME", help="The class that is explained. [the likeliest of each image]")
+@click.option(
+    "--show",
+    "parts",
+    multiple=True,
+    metavar="PART",
+    help="images, stages, filters, embedding, mistakes, labels or classes; may be repeated. [all but classes]",
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Where the page about IMAGES goes. [explained.html in RUN]"
+)
+@with_out
+@common
+def explain(
+    run: str,
+    images: tuple[str, ...],
+    methods: tuple[str, ...],
+    place: str | None,
+    called: str | None,
+    parts: tuple[str, ...],
+    html: Path | None,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Show what a run's network has learned: of the run, in its report; of IMAGES, on a page of their own."""
+    from budwood.runs.run import open_run
+    from budwood.workflows.explain import explain_run
+
+    if html and not images:
+        raise click.UsageError("--html: what is found of a run goes into its report; name images for another page.")
+    found, page = explain_run(
+        open_run(run, out),
+        images,
+        methods=methods,
+        place=place,
+        called=called,
+        parts=parts,
+        page=html,
+        progress=terminal_progress(),
+    )
+    if as_json:
+        print_json({"run": run, "page": str(page), **found.record})
+        return
+    show_explanation(found.record)
+    print(f"Page: {page}")
+
+
+@app.command()
+@click.argument("run", metavar="RUN|STUDY")
+@with_out
+@common
+def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
+    """Write the report of a run or a study again and say where it is."""
+    import budwood as bw
+    from budwood.runs.run import open_run
+    from budwood.studies.reports import RECORD, study_report
+
+    study = next((place for place in (Path(run), out / run) if (place / RECORD).is_file()), None)
+    if study:
+        study_report(study)
+    path = (study or bw.report(open_run(run, out)).path) / "report.html"
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        print(path)
+
+
+@app.command("lr-find", cls=RecipeCommand)
+@with_data
+@recipe_sources
+@click.option("--html", type=click.Path(path_type=Path), help="Also draw the curve into a file.")
+@common
+def lr_find(
+    data: str,
+    val: float | None,
+    test: float | None,
+    exclude: tuple[str, ...],
+    corrections: tuple[str, ...],
+    file: Path | None,
+    settings: tuple[str, ...],
+    html: Path | None,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Try growing learning rates for a hundred steps and suggest one; nothing is kept of what is learned."""
+    from budwood.config.recipe import Recipe
+    from budwood.data.dataset import scan
+    from budwood.reporting.run_page import render_rates
+    from budwood.storage.atomic import guarded, write_text
+    from budwood.workflows.train import find_rate
+
+    named = options_of(file, settings, given_flags(options))
+    made = Recipe(**named)
+    if made.optimizer == "lbfgs" and "optimizer" not in named:
+        made = Recipe(**{**named, "optimizer": "adam"})
+    if made.optimizer == "lbfgs":
+        raise click.UsageError("optimizer: lbfgs has no learning rate; choose another to look for one.")
+    progress = terminal_progress()
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
+    curve = find_rate(dataset, made, progress=progress)
+    if html:
+        with guarded(html):
+            page = render_rates(dataset.name, made.model, curve.rates, curve.losses, curve.suggestion)
+            write_text(html, page)
+    if as_json:
+        print_json({"suggestion": curve.suggestion, "rates": curve.rates, "losses": curve.losses})
+        return
+    print("rate      training loss")
+    for rate, loss in list(zip(curve.rates, curve.losses, strict=True))[::6]:
+        print(f"{rate:<9.1e} {loss:.3f}")
+    told = f"{curve.suggestion:.2g}" if curve.suggestion else "none: the loss fell at no rate"
+    print(f"Suggested: {told} (where the loss falls most steeply)")
+    if html:
+        print(f"Curve: {html}")
+
+
+@app.command(cls=SurgeryCommand)
+@click.argument("name", metavar="[NAME | PATTERN]", required=False)
+@click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Outputs of the new head.")
+@common
+def models(name: str | None, classes: int, as_json: bool, debug: bool, **options: Any) -> None:
+    """List the networks, or show one before and after surgery; a pattern such as '*vit*' searches."""
+    given = given_flags(options)
+    if name is None or set(name) & set("*?["):
+        if given:
+            raise click.UsageError(f"{', '.join(sorted(given))}: surgery needs the name of one network.")
+        list_networks(name, as_json)
+        return
+    from budwood.config.recipe import Recipe
+    from budwood.networks.plan import plan_of
+    from budwood.storage.atomic import cache_folder
+
+    plan = plan_of(Recipe(model=name, **given), classes, cache_folder())
+    if as_json:
+        print_json({key: value for key, value in plan.items() if key != "origins"})
+    else:
+        show_plan(plan, given)
+
+
+@app.command()
+@click.option("--clear", is_flag=True, help="Remove all that can be computed again; downloaded weights stay.")
+@common
+def cache(clear: bool, as_json: bool, debug: bool) -> None:
+    """What is kept to be used again: how much, where, and how to clear it."""
+    from budwood.storage import eviction
+    from budwood.storage.atomic import cache_folder
+    from budwood.text import format_table
+
+    folder = cache_folder()
+    removed = eviction.clear(folder) if clear else None
+    found, limit = eviction.held(folder), eviction.limit()
+    if as_json:
+        kinds = {one.kind: {"bytes": one.bytes, "files": one.files, "used": one.used or None} for one in found}
+        print_json({"folder": str(folder), "limit_bytes": limit, "removed_bytes": removed, "kinds": kinds})
+        return
+    if removed is not None:
+        print(f"Removed {removed / 2**20:,.1f} MiB.")
+    rows = [("kind", "MiB", "files", "last used", "what")]
+    rows += [
+        (one.kind, f"{one.bytes / 2**20:,.1f}", f"{one.files:,}", day(one.used), eviction.KINDS[one.kind])
+        for one in found
+    ]
+    print(format_table(rows, right=(1, 2)))
+    print(f"Folder: {folder} (BUDWOOD_CACHE names another)")
+    sharded = sum(one.bytes for one in found if one.kind in eviction.SHARDED)
+    print(f"Pixels and outputs take {sharded / 2**30:.2f} of {limit / 2**30:.1f} GiB (BUDWOOD_CACHE_LIMIT, as 50GB).")

@@ -1,0 +1,160 @@
+"""What commands of the command line have in common: flags of recipes, of data and of output; progress; JSON."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from budwood.config.recipe import Recipe
+    from budwood.progress import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class RecipeCommand(click.Command):
+    """A command with one flag per recipe option; they are generated when it is called, not when Budwood starts."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, then the recipe's."""
+        return [*super().get_params(ctx), *recipe_flags()]
+
+
+class SurgeryCommand(click.Command):
+    """A command with one flag per recipe option that decides how a network is built."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, then those of surgery."""
+        return [*super().get_params(ctx), *recipe_flags(of_surgery=True)]
+
+
+class TuneCommand(RecipeCommand):
+    """A command with the recipe's flags, whose --time is its own."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, then the recipe's but for those that it has itself."""
+        own = {parameter.name for parameter in self.params}
+        return [p for p in super().get_params(ctx) if p in self.params or p.name not in own]
+
+
+def common(command: Command) -> Command:
+    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(command)
+
+
+def with_out(command: Command) -> Command:
+    option = click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True)
+    return option(command)
+
+
+def with_corrections(command: Command) -> Command:
+    option = click.option(
+        "--corrections",
+        multiple=True,
+        metavar="FILE",
+        help="CSV of corrected labels (path, label, correct), put over the data; may be repeated.",
+    )
+    return option(command)
+
+
+def with_data(command: Command) -> Command:
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    command = click.option("--exclude", multiple=True, metavar="CLASS", help="Leave a class out; may be repeated.")(
+        command
+    )
+    command = click.option("--test", type=share, help="Share that is sealed, if no split is given. [0.2]")(command)
+    command = click.option("--val", type=share, help="Share of the rest that validates, if none is given. [0.2]")(
+        command
+    )
+    return click.argument("data", metavar="DATA")(with_corrections(command))
+
+
+def recipe_sources(command: Command) -> Command:
+    settings = click.option(
+        "-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe option; may be repeated."
+    )
+    file = click.option("--recipe", "file", type=click.Path(path_type=Path), help="TOML file with recipe options.")
+    return file(settings(command))
+
+
+def given_flags(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def recipe_of(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> Recipe:
+    """The recipe of a file, of settings over it, and of flags over both."""
+    from budwood.config.recipe import Recipe
+
+    return Recipe(**options_of(file, settings, flags))
+
+
+def options_of(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a recipe is made of: of a file, of settings over it, and of flags over both."""
+    from budwood.config.recipe import load_recipe, parse_settings
+
+    return {**(load_recipe(file) if file else {}), **parse_settings(settings), **flags}
+
+
+def recipe_flags(of_surgery: bool = False) -> list[click.Parameter]:
+    from budwood.config.recipe import DURATION, SURGERY, Recipe
+
+    return [
+        click.Option(
+            [f"--{name.replace('_', '-')}", name],
+            type=str if name == DURATION else _flag_type(field.annotation),
+            help=_help(field),
+        )
+        for name, field in Recipe.model_fields.items()
+        if not of_surgery or name in SURGERY
+    ]
+
+
+def _flag_type(annotation: Any) -> type:
+    """The type that the command line parses: a number, or str, so that the recipe names every mistake at once."""
+    kinds = {kind for part in _parts(annotation) for kind in _kinds(part)}
+    return int if kinds == {int} else float if kinds and kinds <= {int, float} else str
+
+
+def _help(field: FieldInfo) -> str:
+    words = [str(word) for part in _parts(field.annotation) if get_origin(part) is Literal for word in get_args(part)]
+    default = f" [{_shown_default(field.default)}]" if field.default is not None else ""
+    return f"{field.description}{': ' + ', '.join(words) if len(words) > 1 else ''}.{default}"
+
+
+def _shown_default(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """The alternatives of a type, without None."""
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [part for alternative in get_args(annotation) for part in _parts(alternative)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _kinds(part: Any) -> set[type]:
+    """The types of the values that a part of a type takes."""
+    return {type(word) for word in get_args(part)} if get_origin(part) is Literal else {part}
+
+
+def terminal_progress() -> Progress:
+    from budwood.progress import Terminal
+
+    return Terminal()
+
+
+def quiet(sentence: str = "") -> None:
+    """Says nothing."""
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=1))

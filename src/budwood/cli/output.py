@@ -1,0 +1,200 @@
+"""What commands print: metrics, networks, data sets, costs and runs, as text for a terminal."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from budwood.cli.options import print_json
+
+if TYPE_CHECKING:
+    from budwood.config.recipe import Recipe
+    from budwood.data.checks import Finding
+    from budwood.data.dataset import Dataset
+    from budwood.networks.plan import Plan
+    from budwood.runs.run import Run
+    from budwood.training.cost_estimate import Rehearsal
+
+
+def metric_text(metric: dict[str, Any]) -> str:
+    """A metric between 0 and 1 in words: value, 95 % interval and n."""
+    if metric["value"] is None:
+        return f"undefined (n = {metric['n']:,})"
+    value, low, high = (100 * metric[key] for key in ("value", "low", "high"))
+    return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f}), n = {metric['n']:,}"
+
+
+def show_metrics(split: str, scores: Mapping[str, Any]) -> None:
+    """The metrics of a split, one a line."""
+    several = "mean_average_precision" in scores
+    print(f"{split} accuracy  {metric_text(scores['accuracy'])}{'; every label right' if several else ''}")
+    print(f"{split} macro F1  {metric_text(scores['macro_f1'])}")
+    if several:
+        print(f"{split} mean average precision  {metric_text(scores['mean_average_precision'])}")
+
+
+def look_text(looks: int) -> str:
+    """What the number of looks at a test split means."""
+    if looks == 1:
+        return "This was the first look at this test split."
+    return f"This was look {looks} at this test split: choosing between runs by it makes the score too good."
+
+
+def list_networks(pattern: str | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from budwood.networks.catalogue import entries
+    from budwood.storage.atomic import cache_folder
+    from budwood.text import format_table
+
+    found, others = entries(pattern, cache_folder())
+    if as_json:
+        print_json([asdict(entry) for entry in found])
+        return
+    rows = [("network", "source", "pixels", "parameters", "ImageNet top-1", "weights")]
+    rows += [
+        (
+            entry.name,
+            entry.source,
+            str(entry.size),
+            f"{entry.parameters:,}" if entry.parameters else "–",
+            f"{100 * entry.accuracy:.1f} %" if entry.accuracy else "–",
+            "here" if entry.local else "none" if entry.source == "budwood" else "to be fetched",
+        )
+        for entry in found
+    ]
+    print(format_table(rows, right=(2, 3, 4)))
+    print("Top-1 as published with the weights, n = 50,000 (so within about 0.4 points).")
+    if others:
+        print(f"And {others:,} of timm: `budwood models '*vit*'` searches by name.")
+
+
+def show_plan(plan: Plan, given: Mapping[str, Any]) -> None:
+    """The stages of a network before and after surgery."""
+    from budwood.text import format_table
+
+    right = (1, 2, 3, 4, 5)
+    head = ("stage", "output", "parameters", "multiply-adds")
+    before = [
+        (row["name"], _shape(row["shape"]), f"{row['parameters']:,}", f"{row['macs']:,}") for row in plan["before"]
+    ]
+    total = sum(row["parameters"] for row in plan["before"]), sum(row["macs"] for row in plan["before"])
+    image = _shape([plan["channels"], plan["size"], plan["size"]])
+    print(f"{plan['name']} ({plan['source']}) for images of {image}, as its source makes it")
+    print(format_table([head, *before, ("all", "", f"{total[0]:,}", f"{total[1]:,}")], right))
+    asked = ", ".join(f"{name} {value}" for name, value in given.items()) or "a new head on the frozen trunk"
+    after = [
+        (
+            row["name"],
+            _shape(row["shape"]),
+            f"{row['parameters']:,}",
+            f"{row['trainable']:,}",
+            f"{row['parameters'] - row['trainable']:,}",
+            f"{row['macs']:,}",
+        )
+        for row in plan["stages"]
+    ]
+    counts = plan["parameters"]
+    both = counts["trainable"] + counts["frozen"]
+    last = ("all", "", f"{both:,}", f"{counts['trainable']:,}", f"{counts['frozen']:,}", f"{plan['macs']:,}")
+    print(f"\nAfter surgery: {asked}")
+    print(
+        format_table([("stage", "output", "parameters", "trainable", "frozen", "multiply-adds"), *after, last], right)
+    )
+    print(f"Computed once per image: {'up to ' + plan['prefix'] if plan['prefix'] else 'nothing'}.")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
+    print(f"{dataset.name}: {len(dataset):,} images in {len(dataset.classes)} classes; split {dataset.split_source}:")
+    train, val = (len(dataset.samples(name)) for name in ("train", "val"))
+    print(f"  train {train:,}, val {val:,}, test {dataset.counts()['test']:,} (sealed)")
+    for finding in found:
+        print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
+        groups = finding.groups or [(file,) for file in finding.files]
+        for group in groups[:10]:
+            print("    " + "  =  ".join(map(shown, group)))
+        if len(groups) > 10:
+            print(f"    and {len(groups) - 10:,} more (--json lists all)")
+    if not found:
+        print("\nNo findings.")
+
+
+def tell_cost(recipe: Recipe, cost: Rehearsal, as_json: bool) -> None:
+    """A recipe and what it will cost, on stdout."""
+    if as_json:
+        print_json({"recipe": recipe.table(), "estimate": cost.record()})
+        return
+    print(recipe.toml())
+    steps = f"{cost.steps:,} optimizer steps in {cost.epochs:,.3g} epochs" if cost.steps else "one head, no network"
+    parts = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in cost.seconds.items())
+    print(f"Training    {steps}")
+    print(f"Time        about {_duration(cost.total)} ({parts})")
+    print(f"Memory      about {cost.memory / 2**30:.1f} GiB at the peak")
+    cache, run = (cost.disk[place] / 2**20 for place in ("cache", "run"))
+    print(f"Disk        about {cache:,.0f} MiB more in the cache, {run:,.0f} in the run")
+    print(f"Measured on {cost.measured}. Nothing was trained.")
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def tell_run(run: Run, as_json: bool) -> None:
+    """A trained run on stdout."""
+    record = run.record
+    if as_json:
+        kept = {name: record[name] for name in ("state", "recipe", "timings")}
+        print_json({"run": str(run.path), **kept, "metrics": run.metrics})
+        return
+    show_metrics("Validation", record["metrics"]["val"])
+    choices = record["choices"]
+    made = record["prefix"]
+    frozen = f"Frozen up to {made['stage']}: {made['computed']:,} outputs computed, {made['reused']:,} reused; "
+    print(
+        f"{frozen if made['stage'] else ''}engine {choices['engine']}; {choices['threads']} threads; "
+        f"{record['timings']['total']:.1f} s in all"
+    )
+    loud = [finding for finding in record["findings"] if finding["severity"] != "note"]
+    if loud:
+        print("Findings: " + " ".join(f"{finding['code']}: {finding['message']}" for finding in loud))
+    print(f"Run: {run.path}\nReport: {run.path / 'report.html'}")
+    if record["dataset"]["counts"]["test"]:
+        print(f"The test split is sealed. When you have chosen your run: budwood test {run.path}")
+
+
+def shown(path: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
+
+
+def day(seconds: float) -> str:
+    """A moment as a date and time of here."""
+    return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "–"
+
+
+def show_explanation(record: Mapping[str, Any]) -> None:
+    """What was found out about a network, in a few lines."""
+    for row in record.get("images", {"rows": ()})["rows"]:
+        right = f" (it is {shown(row['label'])})" if row["label"] not in (None, row["called"]) else ""
+        print(f"{shown(row['path'])}: {shown(row['called'])} {row['probability']:.1%}{right}")
+    for name, method in record.get("images", {"methods": {}})["methods"].items():
+        where = f" after {method['place']}" if method["place"] else ""
+        if method["likeness"]["value"] is None:
+            print(f"No image has a map of {name}{where}: nothing speaks for its class.")
+            continue
+        said = "depend" if method["depends"] else "DO NOT depend"
+        like = f"rank correlation {method['likeness']['value']:.2f} with those of a random network"
+        print(f"The maps of {name}{where} {said} on what was learned ({like}).")
+    for row in record.get("filters", {"rows": ()})["rows"]:
+        told = f"{len(row['dead'])} dead, {len(row['duplicates'])} pairs doubled"
+        print(f"{row['layer']}: {row['filters']} filters, {told}.")
+    labels = record.get("labels")
+    if labels and not labels["reason"]:
+        print(f"{len(labels['rows']):,} of {labels['n']:,} labels are suspected: {labels['file']}")

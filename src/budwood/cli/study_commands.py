@@ -1,0 +1,214 @@
+"""The commands about tables of runs: compare, study, tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from budwood.cli.options import (
+    Command,
+    TuneCommand,
+    common,
+    given_flags,
+    options_of,
+    print_json,
+    recipe_sources,
+    terminal_progress,
+    with_corrections,
+    with_out,
+)
+
+
+def _carrying_out(command: Command) -> Command:
+    for option in (
+        click.option("--allow-leaks", is_flag=True, help="Train although a given split leaks; every report says so."),
+        click.option(
+            "--test", "opens", is_flag=True, help="Open the sealed test split of every row; counts as a look."
+        ),
+        click.option("--time", "limit", metavar="TIME", help="Begin no row or trial after so long, as 90s, 10m, 1.5h."),
+        click.option("--storage", metavar="URL", help="Where a search keeps its trials (Optuna's URL). [its folder]"),
+        click.option("--ray", metavar="ADDRESS", help="Train on a Ray cluster; local starts one here."),
+        click.option("--jobs", "count", type=click.IntRange(1), default=1, help="Train in so many processes. [1]"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("given", metavar="FILE [DATA | NAME=DATA]...", nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Every row's network, cost and what is shared, measured; train nothing.")
+@click.option("--quick", is_flag=True, help="Put the file's [quick] table over every row, to run in minutes.")
+@click.option(
+    "-s",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Put a recipe option over every row; repeatable.",
+)
+@_carrying_out
+@with_corrections
+@with_out
+@common
+def study(
+    given: tuple[str, ...],
+    corrections: tuple[str, ...],
+    dry_run: bool,
+    quick: bool,
+    settings: tuple[str, ...],
+    count: int,
+    ray: str | None,
+    storage: str | None,
+    limit: str | None,
+    opens: bool,
+    allow_leaks: bool,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Carry out a whole table of experiments and compare its rows; what is finished is not repeated."""
+    from budwood.config.recipe import parse_settings
+    from budwood.storage.atomic import cache_folder
+    from budwood.studies import text
+    from budwood.studies.cost_estimate import forecasts
+    from budwood.studies.live_table import Board
+    from budwood.studies.runner import Ways
+    from budwood.studies.runner import study as carry_out
+    from budwood.studies.study_file import Over, load_study
+
+    files = [Path(argument) for argument in given if argument.endswith(".toml")]
+    places = dict(_place(argument) for argument in given if not argument.endswith(".toml"))
+    if not files:
+        raise click.UsageError("Missing argument 'FILE': expected a study file (.toml).")
+    over = Over(quick, parse_settings(settings), places, corrections)
+    studies = [load_study(file, over) for file in files]
+    if dry_run:
+        found = [(made, forecasts(made, cache_folder(), terminal_progress())) for made in studies]
+        if as_json:
+            print_json([text.forecast_record(*one) for one in found])
+            return
+        print("\n\n".join(text.forecast_text(*one) for one in found))
+        return
+    ways = Ways(count, ray, storage, _limit(limit), opens)
+    made = [carry_out(one, ways=ways, out=out, allow_leaks=allow_leaks, watcher=Board()) for one in studies]
+    if as_json:
+        print_json([text.record(*one, out) for one in zip(studies, made, strict=True)])
+        return
+    print("\n\n".join(text.in_text(*one, out) for one in zip(studies, made, strict=True)))
+
+
+@click.command(cls=TuneCommand)
+@click.argument("data", metavar="DATA")
+@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="How many recipes are tried.")
+@click.option("--sampler", type=click.Choice(("random", "tpe")), default="tpe", show_default=True)
+@click.option("--metric", default="accuracy", show_default=True, help="What is compared, on validation.")
+@_carrying_out
+@recipe_sources
+@with_corrections
+@with_out
+@common
+def tune(
+    data: str,
+    corrections: tuple[str, ...],
+    trials: int,
+    sampler: str,
+    metric: str,
+    count: int,
+    ray: str | None,
+    storage: str | None,
+    limit: str | None,
+    opens: bool,
+    allow_leaks: bool,
+    file: Path | None,
+    settings: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Search for a better recipe; what is given is not searched. Goes on where it was interrupted."""
+    from budwood.studies import text
+    from budwood.studies.live_table import Board
+    from budwood.studies.runner import Ways
+    from budwood.studies.runner import study as carry_out
+    from budwood.studies.study_file import tuning_study
+
+    base = {**options_of(file, settings, given_flags(options))}
+    if corrections:
+        base["corrections"] = list(corrections)
+    made = tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
+    found = carry_out(
+        made,
+        ways=Ways(count, ray, storage, _limit(limit), opens),
+        out=out,
+        allow_leaks=allow_leaks,
+        watcher=Board(),
+    )
+    if as_json:
+        print_json(text.record(made, found, out))
+        return
+    print(text.in_text(made, found, out))
+
+
+def _place(argument: str) -> tuple[str, str]:
+    """DATA, or NAME=DATA, as a pair of the name ("" for the study's own) and the place."""
+    name, separator, place = argument.partition("=")
+    return (name, place) if separator and not Path(argument).exists() else ("", argument)
+
+
+def _limit(text: str | None) -> float | None:
+    """A duration in seconds, as the recipe reads it."""
+    from budwood.config.recipe import Recipe
+
+    return Recipe(optimizer="adam", time=text).time if text else None
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--metric", default="accuracy", show_default=True, help="What rows are ranked by; macro_f1, log_loss, ..."
+)
+@click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
+@click.option("--allow-looks", is_flag=True, help="Compare test splits that were opened at different looks.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to a CSV file.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with figures to a file.")
+@with_out
+@common
+def compare(
+    runs: tuple[str, ...],
+    metric: str,
+    split: str,
+    allow_looks: bool,
+    csv: Path | None,
+    html: Path | None,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """One table of runs, or of all in a folder: intervals, paired tests, and which cannot be told from the best."""
+    from budwood.comparison import compare
+    from budwood.comparison.text import table_text
+    from budwood.reporting.comparison_page import render_comparison
+    from budwood.storage.atomic import guarded, write_text
+
+    found = [compare.runs_in(run, out) for run in runs]
+    progress = terminal_progress()
+    for left_out in (name for _, others in found for name in others):
+        progress.note(f"Left out, as it is not finished: {left_out}.")
+    finished = [run for group, _ in found for run in group]
+    made = compare.compare(finished, metric=metric, split=split, allow_looks=allow_looks)
+    record = made.record()
+    for path, text in ((csv, made.csv()), (html, render_comparison(record))):
+        if path:
+            with guarded(path):
+                write_text(path, text)
+    if as_json:
+        print_json(record)
+        return
+    print(table_text(record))
+    for finding in made.findings:
+        print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
+    if html:
+        print(f"\nPage: {html}")

@@ -1,0 +1,1 @@
+"""Runs to one table: aligned predictions, paired tests, differences of recipes."""

@@ -1,0 +1,209 @@
+"""Which rows may be held against each other, and what each says of every image: runs to aligned answers.
+
+A row is one run, or one run a seed, a fold, or both. Rows can be compared when they were scored on the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.errors import RunError
+from budwood.evaluation.metrics import MEANS, Values, image_values, resampled_metric
+from budwood.evaluation.predictions import Predictions
+from budwood.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one fold, by sorted id: which classes each has, bool [n, classes], and the logits, float32
+    [n, classes], of every run that was scored on them."""
+
+    ids: tuple[str, ...]
+    targets: NDArray[np.bool_]
+    logits: tuple[NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one row says of its images, fold by fold; `several` says that an image may have several labels."""
+
+    parts: tuple[Part, ...]
+    several: bool
+
+    @property
+    def n(self) -> int:
+        """How many images there are."""
+        return sum(len(part.ids) for part in self.parts)
+
+    @property
+    def repeats(self) -> int:
+        """How many runs speak of every image."""
+        return len(self.parts[0].logits)
+
+    @property
+    def images(self) -> str:
+        """A digest of the images and their labels: equal for rows that can be paired."""
+        digest = hashlib.sha256()
+        for part in self.parts:
+            digest.update("".join(part.ids).encode() + part.targets.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of one row on n images: its value, the mean over its repeats, and what its tests need: what each image
+    adds, float64 [n], or, where the metric is no mean over images, its bootstrap resamples, float64 [resamples]."""
+
+    value: float
+    n: int
+    repeats: int
+    means: Values | None
+    spread: Values | None
+
+
+def answers_of(name: str, runs: Sequence[Run], split: str) -> Answers:
+    """The answers of one row's runs for a split; raises `RunError` when its folds are not whole."""
+    held = [_by_id(run.predictions(split)) for run in runs]
+    folds: dict[tuple[str, ...], list[Predictions]] = {}
+    for predictions in held:
+        folds.setdefault(predictions.ids, []).append(predictions)
+    if len({len(found) for found in folds.values()}) > 1 or len({id for ids in folds for id in ids}) < sum(
+        map(len, folds)
+    ):
+        raise RunError(
+            f"{name}: its runs were scored on different images that are no folds of one whole.",
+            "Give runs on the same split, or one run (or as many seeds) for every fold.",
+        )
+    parts = tuple(
+        Part(ids, found[0].targets, tuple(one.logits for one in found)) for ids, found in sorted(folds.items())
+    )
+    return Answers(parts, bool(held[0].sets))
+
+
+def measured(rows: Sequence[Answers], metric: str) -> list[Measured]:
+    """A metric of rows that answered the same images."""
+    if metric in MEANS:
+        means = [_image_means(row, metric) for row in rows]
+        return [
+            Measured(float(mean.mean()), row.n, row.repeats, mean, None) for row, mean in zip(rows, means, strict=True)
+        ]
+    targets = np.concatenate([part.targets for part in rows[0].parts])
+    repeats = [np.concatenate([part.logits[k] for part in row.parts]) for row in rows for k in range(row.repeats)]
+    values, spread = resampled_metric(metric, targets, repeats, rows[0].several)
+    ends = np.cumsum([row.repeats for row in rows])
+    columns = [slice(end - row.repeats, end) for row, end in zip(rows, ends.tolist(), strict=True)]
+    return [
+        Measured(float(values[own].mean()), row.n, row.repeats, None, spread[:, own].mean(axis=1))
+        for row, own in zip(rows, columns, strict=True)
+    ]
+
+
+def _image_means(row: Answers, metric: str) -> Values:
+    """What each image adds to a metric that is a mean, itself the mean over repeats: float64 [n]."""
+    return np.concatenate(
+        [
+            np.mean([image_values(metric, part.targets, logits, row.several) for logits in part.logits], axis=0)
+            for part in row.parts
+        ]
+    )
+
+
+def refuse_unfinished(runs: Sequence[Run]) -> None:
+    """Raises `RunError` when a run was not trained to its end."""
+    for run in runs:
+        if run.record["state"] != "done":
+            raise RunError(
+                f"{run.path}: is no finished run (state {run.record['state']}), so it cannot be compared.",
+                f"`budwood resume {run.path}` goes on with it; or leave it out.",
+            )
+
+
+def refuse_unopened(runs: Sequence[Run], allow_looks: bool) -> None:
+    """Raises `RunError` when the test split of a run is sealed, or was opened at another look than that of the others.
+
+    Different looks are allowed with `allow_looks`; a finding tells them.
+    """
+    sealed = [run.path.name for run in runs if not run.record["test"]]
+    if sealed:
+        raise RunError(
+            f"The test split is sealed for {_some(sealed)}, so the runs cannot be compared on it.",
+            "`budwood test RUN` opens it and counts the look; or compare on --split val.",
+        )
+    looks = {run.path.name: run.record["test"]["looks"] for run in runs}
+    if len(set(looks.values())) > 1 and not allow_looks:
+        told = _some([f"{name} (look {count})" for name, count in looks.items()])
+        raise RunError(
+            f"The test split was opened at different looks: {told}.",
+            "Choices that were made after more looks make a score too good. Compare on --split val, "
+            "or say --allow-looks and read the finding.",
+        )
+
+
+def refuse_different(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, Answers], split: str) -> None:
+    """Raises `RunError` that says which rows have other classes, data or held-out images than the first, and why."""
+    first = next(iter(rows))
+    reasons = [
+        f"{_called(name, rows[name])} {why}"
+        for name in rows
+        if name != first and (why := _other(rows, answers, first, name, split))
+    ]
+    if reasons:
+        raise RunError(
+            f"These runs cannot be compared with {_called(first, rows[first])}: {_some(reasons, '; ')}.",
+            "Name runs on one data set with one split: those of `budwood train` with the same DATA, --val and --test.",
+        )
+
+
+def _called(label: str, runs: Sequence[Run]) -> str:
+    """A row's label with the directories of its runs."""
+    names = _some([run.path.name for run in runs])
+    return label if label == names else f"{label} ({names})"
+
+
+def _other(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, Answers], first: str, name: str, split: str) -> str:
+    """Why a row cannot be compared with the first; empty when it can."""
+    theirs, mine = rows[first][0], rows[name][0]
+    if theirs.classes != mine.classes:
+        return f"has other classes ({_some(mine.classes)} instead of {_some(theirs.classes)})"
+    if answers[first].images != answers[name].images:
+        known, found = ({id for part in answers[row].parts for id in part.ids} for row in (first, name))
+        which = {"val": "validation", "test": "test"}[split]
+        if known == found:
+            return f"has other labels or folds of the {which} images"
+        return f"has another {which} split ({len(known & found):,} of its {len(found):,} images are shared)"
+    if _fingerprints(rows[first]) != _fingerprints(rows[name]):
+        return f"was trained on other data or another split ({_data(mine)} instead of {_data(theirs)})"
+    return ""
+
+
+def _fingerprints(runs: Sequence[Run]) -> set[str]:
+    return {run.record["dataset"]["fingerprint"] for run in runs}
+
+
+def _data(run: Run) -> str:
+    about: Mapping[str, Any] = run.record["dataset"]
+    return f"{about['name']} {about['fingerprint'][:8]}"
+
+
+def _by_id(predictions: Predictions) -> Predictions:
+    """Predictions by sorted id."""
+    order = sorted(range(len(predictions.ids)), key=lambda row: predictions.ids[row])
+    return Predictions(
+        tuple(predictions.ids[row] for row in order),
+        tuple(predictions.paths[row] for row in order),
+        predictions.labels[order],
+        predictions.logits[order],
+        predictions.sets,
+    )
+
+
+def _some(names: Sequence[str], separator: str = ", ") -> str:
+    """Up to three names, and how many more there are."""
+    more = len(names) - 3
+    return separator.join(names) if more < 1 else f"{separator.join(names[:3])} and {more:,} more"

@@ -1,0 +1,1 @@
+"""Files to images, labels and splits: a `Dataset`, and findings about it."""

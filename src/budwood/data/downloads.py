@@ -1,0 +1,100 @@
+"""Data sets that are fetched by name, checked, through torchvision: the images of the studies that can be had freely.
+
+They are written as folders of images into the cache, once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from budwood.errors import DataError
+from budwood.progress import Progress
+from budwood.storage.atomic import folder_draft, guarded
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set by name: how many classes it has, and what makes a folder of class folders of it."""
+
+    classes: int
+    fetch: Callable[[Path, Path, Progress], None]
+
+
+def fetched(name: str, cache: Path, progress: Progress) -> Path:
+    """The folder of a data set's images, fetched into the cache where it is not there yet.
+
+    Raises `DataError` when it cannot be fetched.
+    """
+    folder = place_of(name, cache)
+    if folder.is_dir():
+        return folder
+    progress.note(f"Fetching {name} through torchvision; its files are checked against their checksums.")
+    raw = cache / "sources" / f"{name}-download"
+    with guarded(cache), folder_draft(folder) as draft:
+        raw.mkdir(parents=True, exist_ok=True)
+        try:
+            SOURCES[name].fetch(raw, draft, progress)
+        except (OSError, RuntimeError, ValueError) as error:  # torchvision raises any of these
+            raise DataError(
+                f"{name}: cannot be fetched ({error}).",
+                f"Connect to the network, or name a folder that holds it: budwood study FILE {name}=FOLDER",
+            ) from error
+    shutil.rmtree(raw, ignore_errors=True)
+    return folder
+
+
+def place_of(name: str, cache: Path) -> Path:
+    """Where a data set's images are once they were fetched."""
+    return cache / "sources" / name
+
+
+def class_count(name: str) -> int | None:
+    """How many classes a data set has that is known by name."""
+    return SOURCES[name].classes if name in SOURCES else None
+
+
+def _cifar(name: str) -> Callable[[Path, Path, Progress], None]:
+    """CIFAR (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 x 32 pixels, as PNG."""
+
+    def fetch(raw: Path, draft: Path, progress: Progress) -> None:
+        from PIL import Image
+
+        for split, training in (("train", True), ("test", False)):
+            images: Any = _torchvision(name)(str(raw), train=training, download=True)
+            with progress.bar(f"Writing {split}", len(images.data)) as step:
+                for number, (pixels, label) in enumerate(zip(images.data, images.targets, strict=True)):
+                    folder = draft / split / images.classes[label]
+                    folder.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(folder / f"{number:05}.png")
+                    step(1)
+
+    return fetch
+
+
+def _folders(name: str, inside: str) -> Callable[[Path, Path, Progress], None]:
+    """A data set that is an archive of class folders already (Fei-Fei et al. 2004, Griffin et al. 2007)."""
+
+    def fetch(raw: Path, draft: Path, progress: Progress) -> None:
+        _torchvision(name)(str(raw), download=True)
+        for folder in sorted((raw / inside).iterdir()):
+            folder.rename(draft / folder.name)
+
+    return fetch
+
+
+def _torchvision(name: str) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, name)
+
+
+SOURCES: Final[dict[str, Source]] = {
+    "caltech101": Source(102, _folders("Caltech101", "caltech101/101_ObjectCategories")),
+    "caltech256": Source(257, _folders("Caltech256", "caltech256/256_ObjectCategories")),
+    "cifar10": Source(10, _cifar("CIFAR10")),
+    "cifar100": Source(100, _cifar("CIFAR100")),
+}

@@ -1,0 +1,190 @@
+"""Any image file to RGB, correctly, or a reason why not.
+
+Pillow's `open` and `verify` pass truncated files and its `convert("RGB")` clips 16-bit grey to white,
+so every file is decoded whole once and every mode is handled by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from budwood.config.recipe import Resize
+
+Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
+
+THUMB: Final = 16  # side of the grey thumbnail that near duplicates are compared by
+MOST_PIXELS: Final = 178_956_970  # Pillow's own bound against decompression bombs
+_ORIENTATION: Final = 0x0112
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImage(Exception):  # noqa: N818 - it is what was found, not a failure of the program
+    """A file that cannot be decoded whole: `problem` is its kind, the message one clause of detail."""
+
+    def __init__(self, problem: Problem, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = problem
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What one full decode of a file tells.
+
+    `id` is the BLAKE2b-128 of the file's bytes in hex; width and height are in pixels after EXIF orientation;
+    `mode` is Pillow's name of the stored mode; `notes` name what was done to reach RGB
+    (`rotated`, `animated`, `alpha`, `16-bit`, `cmyk`, `blank`); `thumb` is a THUMB x THUMB grey picture, uint8.
+    """
+
+    id: str
+    width: int
+    height: int
+    mode: str
+    notes: tuple[str, ...]
+    thumb: bytes
+
+
+def content_id(data: bytes) -> str:
+    """The name of a file's content: BLAKE2b-128 in hex."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a regular file; raises `BadImage` for anything that cannot be read or is empty."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise BadImage("unreadable", "not a regular file")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage("unreadable", error.strerror or str(error)) from error
+    if not data:
+        raise BadImage("empty", "the file has no bytes")
+    return data
+
+
+def examine(path: Path) -> ImageFacts:
+    """Decode a file whole and say what it is; raises `BadImage`."""
+    data = read_bytes(path)
+    image, mode, notes = _decode(data)
+    # Bilinear rather than box: it changes least when the same picture comes at another size.
+    grey = image.convert("L").resize((THUMB, THUMB), Image.Resampling.BILINEAR)
+    if image.getcolors(1):
+        notes = (*notes, "blank")
+    return ImageFacts(content_id(data), image.width, image.height, mode, notes, grey.tobytes())
+
+
+def decode(data: bytes) -> Image.Image:
+    """The bytes of an image file as an upright RGB image; raises `BadImage`."""
+    return _decode(data)[0]
+
+
+def square(image: Image.Image, size: int, how: Resize) -> Image.Image:
+    """An RGB image at `size` x `size`, bicubic: `crop` the middle, `pad` with black, or `squash`."""
+    width, height = image.size
+    if how == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    if how == "squash":
+        return image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    scale = size / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas = Image.new("RGB", (size, size))
+    small = image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    canvas.paste(small, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return canvas
+
+
+def pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray[np.uint8]:
+    """The network's view of a file: uint8, [size, size, 3], RGB.
+
+    Raises `BadImage` when the file's content is no longer the one that `expected_id` names.
+    """
+    data = read_bytes(path)
+    if content_id(data) != expected_id:
+        raise BadImage("unreadable", "the file was changed after it was scanned")
+    return np.asarray(square(decode(data), size, how))
+
+
+def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MOST_PIXELS:
+            raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+        image.load()
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage("not an image", "no known image format") from error
+    except Image.DecompressionBombError as error:
+        raise BadImage("too large", f"more than {MOST_PIXELS:,} pixels") from error
+    except MemoryError as error:
+        raise BadImage("too large", "does not fit in memory") from error
+    except Exception as error:  # each of Pillow's format readers raises errors of its own kinds
+        detail = " ".join(str(error).split()) or type(error).__name__
+        cut_short = "truncated" in detail.lower() or isinstance(error, EOFError)
+        raise BadImage("truncated" if cut_short else "broken", detail) from error
+    turn = _TURNS.get(_orientation(image))
+    rgb, notes = _to_rgb(image)
+    if turn is not None:
+        rgb, notes = rgb.transpose(turn), ("rotated", *notes)
+    if getattr(image, "is_animated", False):
+        notes = ("animated", *notes)
+    return rgb, image.mode, notes
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    if image.mode.startswith("I;16"):
+        return _grey(np.asarray(image, np.float32) / 257), ("16-bit",)
+    if image.mode == "I":
+        values = np.asarray(image, np.float64)
+        top = 65535 if values.max() <= 65535 else 2**31 - 1
+        return _grey(values * (255 / top)), ("16-bit",)
+    if image.mode == "F":
+        return _float_grey(np.asarray(image, np.float64)), ("16-bit",)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return _on_white(image.convert("RGBA"))
+    return image.convert("RGB"), (("cmyk",) if image.mode == "CMYK" else ())
+
+
+def _grey(values: NDArray[np.floating]) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _float_grey(values: NDArray[np.float64]) -> Image.Image:
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
+        raise BadImage("broken", f"floating-point pixels from {low:g} to {high:g}; expected 0 to 1 or 0 to 255")
+    return _grey(values * 255 if high <= 1 else values)
+
+
+def _on_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    low, _ = image.getchannel("A").getextrema()
+    white = Image.new("RGBA", image.size, "white")
+    rgb = Image.alpha_composite(white, image).convert("RGB")
+    return rgb, (("alpha",) if isinstance(low, int) and low < 255 else ())

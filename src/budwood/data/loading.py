@@ -1,0 +1,192 @@
+"""Pixels of images, decoded once to uint8 at the size that a network needs, and kept for every run of that size."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.config.recipe import Resize
+from budwood.data.dataset import Samples
+from budwood.data.images import BadImage, pixels
+from budwood.errors import DataError
+from budwood.hardware import processors
+from budwood.progress import Progress
+from budwood.storage.atomic import is_full
+from budwood.storage.eviction import make_room
+from budwood.storage.shards import Store
+
+SHARD: Final = 512  # images a file of a store
+FEWEST_AHEAD: Final = 32  # images
+AHEAD: Final = 128 * 2**20  # bytes of pixels that are decoded before they are needed
+
+VIEWS: Final = {"none": ("",), "flip": ("", "h"), "flips": ("", "h", "v", "hv")}  # of an image that is evaluated
+
+Pixels = NDArray[np.uint8]
+
+
+class Decoder:
+    """The pixels of images in order: decoded by threads ahead of their use, or read from the store of decoded pixels.
+
+    Decoding starts at once, so that it goes on while an engine is made.
+    """
+
+    def __init__(
+        self, samples: Samples, rows: Sequence[int], size: int, resize: Resize, cache: Path, progress: Progress
+    ) -> None:
+        self.samples, self._size, self._resize = samples, size, resize
+        self._store = pixel_store(size, resize, cache)
+        self._store.use(samples.ids)
+        self._missing = sum(samples.ids[row] not in self._store for row in rows)
+        self.keeps = make_room(cache, self._missing * size**2 * 3, 0, "Decoded pixels", progress)
+        self._progress = progress
+        self._new: list[tuple[str, Pixels]] = []
+        self._writer = Writer()
+        self._upcoming = iter(rows)
+        self._ahead: deque[Future[tuple[Pixels, bool]]] = deque()
+        self._pool = ThreadPoolExecutor(processors())
+        self._most_ahead = max(FEWEST_AHEAD, AHEAD // (size**2 * 3))
+        self._look_ahead()
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._writer.close()
+
+    def take(self, rows: Sequence[int]) -> Pixels:
+        """The pixels of the next rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
+        got = [self._ahead.popleft().result() for _ in rows]
+        self._look_ahead()
+        self._new += [(self.samples.ids[row], p) for row, (p, stored) in zip(rows, got, strict=True) if not stored]
+        return np.stack([p for p, _ in got])
+
+    @property
+    def pending(self) -> int:
+        """Bytes of pixels that are still to be stored."""
+        return self._missing * self._size**2 * 3 if self.keeps else 0
+
+    def keep(self) -> None:
+        """Store the pixels that were decoded since the last call, while others are decoded."""
+        new, self._new = self._new, []
+        if self.keeps and new:
+            self._writer.do(lambda: self._keep(new))
+
+    def _keep(self, new: Sequence[tuple[str, Pixels]]) -> None:
+        ids, pictures = zip(*new, strict=True)
+        self.keeps = kept(self._store, ids, np.stack(pictures), self._progress)
+
+    def _look_ahead(self) -> None:
+        while len(self._ahead) < self._most_ahead and (row := next(self._upcoming, None)) is not None:
+            self._ahead.append(self._pool.submit(self._one, row))
+
+    def _one(self, row: int) -> tuple[Pixels, bool]:
+        known = self._store.row(self.samples.ids[row])
+        return (known, True) if known is not None else (decoded(self.samples, row, self._size, self._resize), False)
+
+
+class Writer:
+    """Writes in a thread of its own, so that nobody waits for the disk; one thing at a time, and at most one waits."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def do(self, write: Callable[[], None]) -> None:
+        """Begin to write as soon as what was given before is written; raises what that raised."""
+        if self._last:
+            self._last.result()
+        self._last = self._pool.submit(write)
+
+    def close(self) -> None:
+        """Wait until all is written; raises what the last one raised."""
+        self._pool.shutdown()
+        if self._last:
+            self._last.result()
+
+
+class PixelRows:
+    """The pixels of images in any order, from the store of decoded pixels; what it lacks is decoded when asked for."""
+
+    def __init__(self, samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
+        self._samples, self._size, self._resize = samples, size, resize
+        _fill(samples, size, resize, cache, progress)
+        self._store = pixel_store(size, resize, cache)
+        self._store.use(samples.ids)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def take(self, rows: NDArray[np.int64]) -> Pixels:
+        """The pixels of some rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
+        missing = [row for row in rows.tolist() if self._samples.ids[row] not in self._store]
+        if not missing:
+            return np.stack([self._one(row) for row in rows.tolist()])
+        with ThreadPoolExecutor(processors()) as pool:
+            return np.stack(list(pool.map(self._one, rows.tolist())))
+
+    def _one(self, row: int) -> Pixels:
+        known = self._store.row(self._samples.ids[row])
+        return known if known is not None else decoded(self._samples, row, self._size, self._resize)
+
+
+def viewed(pixels: Pixels, view: str) -> Pixels:
+    """Pixels [n, height, width, 3] as they are, mirrored left to right (h), upside down (v), or both (hv)."""
+    axes = tuple({"h": 2, "v": 1}[letter] for letter in view)
+    return np.ascontiguousarray(np.flip(pixels, axes)) if axes else pixels
+
+
+def pixel_store(size: int, resize: Resize, cache: Path) -> Store:
+    """The store of pixels of one size."""
+    return Store(cache / "pixels" / f"{size}-{resize}-bicubic", (size, size, 3), np.uint8)
+
+
+def decoded(samples: Samples, row: int, size: int, resize: Resize) -> Pixels:
+    """The pixels of one image, uint8 [size, size, 3]; raises `DataError` for a file that was changed."""
+    path = samples.root / samples.paths[row]
+    try:
+        return pixels(path, samples.ids[row], size, resize)
+    except BadImage as problem:
+        raise DataError(f"{path}: {problem.detail}.", "Scan the images again, then repeat the command.") from problem
+
+
+def kept(store: Store, ids: Sequence[str], values: NDArray[Any], progress: Progress) -> bool:
+    """Whether a shard was stored. A full disk costs the cache, not the result, and is said once."""
+    try:
+        store.add(ids, values)
+    except OSError as error:
+        reason = "the disk is full" if is_full(error) else str(error)
+        progress.note(f"The cache cannot be written ({reason}); going on without it.")
+        return False
+    return True
+
+
+def missing_pixels(samples: Samples, size: int, resize: Resize, cache: Path) -> list[int]:
+    """The rows whose pixels are not in the store yet."""
+    store = pixel_store(size, resize, cache)
+    return [row for row, id in enumerate(samples.ids) if id not in store]
+
+
+def _fill(samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
+    """Decode into the store what it does not hold yet, where there is room."""
+    rows = missing_pixels(samples, size, resize, cache)
+    if not rows:
+        return
+    with Decoder(samples, rows, size, resize, cache, progress) as decoder:
+        if not decoder.keeps:
+            return
+        with progress.bar("Decoding images", len(rows)) as step:
+            for start in range(0, len(rows), SHARD):
+                part = rows[start : start + SHARD]
+                for first in range(0, len(part), FEWEST_AHEAD):
+                    decoder.take(part[first : first + FEWEST_AHEAD])
+                    step(len(part[first : first + FEWEST_AHEAD]))
+                decoder.keep()
+                if not decoder.keeps:
+                    return

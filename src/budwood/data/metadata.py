@@ -1,0 +1,146 @@
+"""What decoding each file tells, remembered: a file that has not changed since is not read again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from budwood.data.images import BadImage, ImageFacts, examine
+from budwood.data.listing import Listing
+from budwood.errors import StorageError
+from budwood.progress import Progress
+from budwood.storage.atomic import guarded, parquet_bytes, write_bytes
+
+_VERSION: Final = 1  # of what is told of a file; another number forgets what was remembered
+_SETTLED: Final = 2_000_000_000  # ns: a file changed more recently than this may change again unseen
+_FACTS: Final = pa.schema(
+    [
+        ("path", pa.string()),
+        ("stat", pa.string()),
+        ("id", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("mode", pa.string()),
+        ("notes", pa.string()),
+        ("thumb", pa.binary()),
+        ("problem", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+def examined(listing: Listing, cache: Path, progress: Progress) -> list[ImageFacts | BadImage]:
+    """What decoding each listed file tells; files that have not changed since an earlier scan are not read again."""
+    store = _store(listing.root, cache)
+    stats, facts, new = _looked_up(store, listing.root, listing.paths, progress)
+    if new:
+        _write_facts(store, listing.paths, stats, facts, progress)
+    return facts
+
+
+def recalled(root: Path, paths: Sequence[str], cache: Path, progress: Progress) -> list[ImageFacts | BadImage]:
+    """What decoding some files of a scanned folder tells: as the scan remembers it, or read again; nothing is kept."""
+    return _looked_up(_store(root, cache), root, paths, progress)[1]
+
+
+def _store(root: Path, cache: Path) -> Path:
+    """Where the facts of a folder's files are remembered."""
+    place = hashlib.blake2b(f"{_VERSION} {root.resolve()}".encode(), digest_size=12).hexdigest()
+    return cache / "facts" / f"{place}.parquet"
+
+
+def _looked_up(
+    store: Path, root: Path, paths: Sequence[str], progress: Progress
+) -> tuple[list[str], list[ImageFacts | BadImage], list[int]]:
+    """What changes with each file, what decoding it tells, and the rows of files that had to be read."""
+    known = _read_facts(store)
+    stats = [_stat(root / path) for path in paths]
+    facts = [known.get((path, stat)) for path, stat in zip(paths, stats, strict=True)]
+    new = [row for row, fact in enumerate(facts) if fact is None]
+    for row, fact in zip(new, _examine_all([root / paths[row] for row in new], progress), strict=True):
+        facts[row] = fact
+    return stats, [fact for fact in facts if fact is not None], new
+
+
+def content_ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:
+    """The content id of each file, or why it cannot be read as an image; nothing is remembered."""
+    return [one.id if isinstance(one, ImageFacts) else one for one in _examine_all(paths, progress)]
+
+
+def _examine_all(paths: Sequence[Path], progress: Progress) -> list[ImageFacts | BadImage]:
+    if not paths:
+        return []
+    results = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; both become findings
+        with progress.bar("Reading images", len(paths)) as step:
+            try:
+                for result in pool.map(_examine_one, paths, chunksize=1):
+                    results.append(result)
+                    step(1)
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return results
+
+
+def _examine_one(path: Path) -> ImageFacts | BadImage:
+    try:
+        return examine(path)
+    except BadImage as problem:
+        return problem
+
+
+def _stat(path: Path) -> str:
+    """What changes whenever a file's content does; empty when it cannot be told."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return ""
+    if time.time_ns() - max(facts.st_mtime_ns, facts.st_ctime_ns) < _SETTLED:
+        return ""
+    return f"{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}:{facts.st_ino}"
+
+
+def _read_facts(store: Path) -> dict[tuple[str, str], ImageFacts | BadImage]:
+    try:
+        rows = pq.read_table(store, schema=_FACTS).to_pydict()
+    except (OSError, pa.ArrowException):
+        return {}
+    names = [field.name for field in _FACTS]
+    return {(row[0], row[1]): _fact(*row[2:]) for row in zip(*(rows[name] for name in names), strict=True)}
+
+
+def _fact(
+    id: str, width: int, height: int, mode: str, notes: str, thumb: bytes, problem: str, detail: str
+) -> ImageFacts | BadImage:
+    if problem:
+        return BadImage(problem, detail)  # type: ignore[arg-type]
+    return ImageFacts(id, width, height, mode, tuple(notes.split(",")) if notes else (), thumb)
+
+
+def _write_facts(
+    store: Path, paths: Sequence[str], stats: Sequence[str], facts: Sequence[ImageFacts | BadImage], progress: Progress
+) -> None:
+    rows = [
+        (path, stat, fact.id, fact.width, fact.height, fact.mode, ",".join(fact.notes), fact.thumb, "", "")
+        if isinstance(fact, ImageFacts)
+        else (path, stat, "", 0, 0, "", "", b"", fact.problem, fact.detail)
+        for path, stat, fact in zip(paths, stats, facts, strict=True)
+        if stat and not (isinstance(fact, BadImage) and fact.problem == "unreadable")
+    ]
+    table = pa.Table.from_pylist([dict(zip(_FACTS.names, row, strict=True)) for row in rows], schema=_FACTS)
+    try:
+        with guarded(store):
+            write_bytes(store, parquet_bytes(table))
+    except StorageError as error:
+        progress.note(f"The scan could not be kept for the next time: {error}")

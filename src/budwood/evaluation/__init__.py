@@ -1,0 +1,1 @@
+"""Logits to figures: predictions, metrics, intervals, tests and checks of results."""

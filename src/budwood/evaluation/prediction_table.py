@@ -1,0 +1,44 @@
+"""Answers about new images, as a table for people and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from budwood.storage.atomic import guarded, write_atomically
+
+TOP = 3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of one file: classes with probabilities, likeliest first; or why it could not be read."""
+
+    path: str
+    top: tuple[tuple[str, float], ...]
+    problem: str = ""
+
+
+def save_csv(path: Path, answers: Sequence[Answer]) -> None:
+    """Write one row a file: path, class and probability of the three likeliest, problem."""
+    header = [
+        "path",
+        *(name for rank in range(1, TOP + 1) for name in (f"class_{rank}", f"probability_{rank}")),
+        "problem",
+    ]
+
+    def write(draft: Path) -> None:
+        with draft.open("w", newline="", encoding="utf-8") as handle:
+            rows = csv.writer(handle, lineterminator="\n")
+            rows.writerow(header)
+            rows.writerows(_row(answer) for answer in answers)
+
+    with guarded(path):
+        write_atomically(path, write)
+
+
+def _row(answer: Answer) -> list[str]:
+    told = [text for name, share in answer.top for text in (name, f"{share:.6f}")]
+    return [answer.path, *told, *[""] * (2 * TOP - len(told)), answer.problem]

@@ -1,0 +1,368 @@
+"""Findings about results: numbered, one sentence each, with what to do and the rows they speak of.
+
+A finding's severity is `error` (the figure is not to be believed), `warning` (the result may be worse than it could be,
+or less sure than it looks) or `note` (good to know). They speak of one run as of a table of many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from budwood.config.recipe import Recipe
+from budwood.evaluation.significance import gap
+
+Severity = Literal["error", "warning", "note"]
+History = Sequence[Mapping[str, float]]
+
+OVERFIT: Final = 0.10  # training accuracy over validation accuracy
+LEAK: Final = 0.03  # test over validation
+WIDE: Final = 0.05  # half an interval of one run
+GRID: Final = 3  # values of an option, at least, that have an edge
+EPOCHS: Final = 5  # of a curve that can be judged
+STILL: Final = 0.02  # share of the validation loss that fell in the last fifth of training
+SHOWN: Final = 4  # rows that a finding names
+
+
+@dataclass(frozen=True)
+class ResultFinding:
+    """One remark about results; `rows` are the labels of the rows that it speaks of."""
+
+    code: str
+    severity: Severity
+    message: str
+    advice: str
+    rows: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The finding as plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of one row: accuracies as metrics (value, low, high, n; None where unknown), the history of each of
+    its runs, the values of its options, the metric of the table for each of its runs, why it failed, and whether it was
+    trained although the given split leaks."""
+
+    label: str
+    train: Mapping[str, Any] | None = None
+    val: Mapping[str, Any] | None = None
+    test: Mapping[str, Any] | None = None
+    histories: Sequence[History] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    scores: Sequence[float] = ()
+    looks: Sequence[int] = ()
+    problem: str = ""
+    leaking: bool = False
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How finely a table tells its rows apart: images, pairs, the smallest difference that a single test shows and that
+    this table shows, the largest that was found between rows that cannot be told from the best, their number, and
+    whether differences are of a loss (nats) rather than of shares."""
+
+    n: int
+    pairs: int
+    alone: float
+    corrected: float
+    found: float
+    tied: int
+    loss: bool = False
+
+
+def run_findings(outcome: Outcome) -> tuple[ResultFinding, ...]:
+    """What can be said of one run alone."""
+    return _sorted([*_of_rows([outcome]), *_wide_interval(outcome)])
+
+
+def table_findings(
+    outcomes: Sequence[Outcome],
+    best: str | None = None,
+    edges: Mapping[str, Sequence[float]] | None = None,
+    resolution: Resolution | None = None,
+) -> tuple[ResultFinding, ...]:
+    """What can be said of a table: of its rows, of its `best` row at the edge of a grid, of what it cannot tell apart.
+
+    `edges` has the values that were tried of each option.
+    """
+    found = [
+        *_of_rows(outcomes),
+        *_at_the_edge(outcomes, best, edges or {}),
+        *(_too_few(resolution) if resolution else []),
+        *_seeds(outcomes, best),
+        *_looks(outcomes),
+        *_leaks_allowed(outcomes),
+    ]
+    return _sorted(found)
+
+
+def _sorted(found: Sequence[ResultFinding]) -> tuple[ResultFinding, ...]:
+    return tuple(sorted(found, key=lambda finding: finding.code))
+
+
+def _of_rows(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+    checks = (_overfit, _leaking, _still_learning, _diverged)
+    return [found for check in checks for found in check(outcomes)]
+
+
+def _overfit(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+    far = [one for one in outcomes if one.train and one.val and _above(one.train, one.val, OVERFIT)]
+    if not far:
+        return []
+    told = _named([f"{_who(one)}{_percent(one.train)} against {_percent(one.val)}" for one in far])
+    return [
+        ResultFinding(
+            "R001",
+            "warning",
+            f"Training accuracy is far above validation accuracy: {told}.",
+            "The network learns its training images by heart: augment them, add dropout or weight decay, freeze more, "
+            "or train for fewer epochs.",
+            _labels(far),
+        )
+    ]
+
+
+def _leaking(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+    far = [one for one in outcomes if one.test and one.val and _above(one.test, one.val, LEAK)]
+    if not far:
+        return []
+    told = _named([f"{_who(one)}{_percent(one.test)} against {_percent(one.val)}" for one in far])
+    return [
+        ResultFinding(
+            "R002",
+            "error",
+            f"Test accuracy is far above validation accuracy: {told}; so it looks when test images were trained on.",
+            "Look for the same pictures on both sides of the split (`budwood inspect`), and make the split anew; "
+            "do not publish these figures.",
+            _labels(far),
+        )
+    ]
+
+
+def _still_learning(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+    rising = [one for one in outcomes if one.histories and all(_falls_at_its_end(rows) for rows in one.histories)]
+    if not rising:
+        return []
+    return [
+        ResultFinding(
+            "R005",
+            "note",
+            f"Validation loss was still falling when training ended{_of(rising)}.",
+            "Train for more epochs (`budwood resume RUN --epochs N` goes on), or at a higher rate.",
+            _labels(rising),
+        )
+    ]
+
+
+def _diverged(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+    failed = [one for one in outcomes if one.problem]
+    diverged = [one for one in outcomes if any(_rises(rows) for rows in one.histories)]
+    found = []
+    if failed:
+        told = _named([f"{one.label} ({one.problem.rstrip('.')})" for one in failed])
+        advice = "Mend what the message names and run the row again; the others stand without it."
+        found.append(ResultFinding("R006", "warning", f"{_rows(len(failed))} failed: {told}.", advice, _labels(failed)))
+    if diverged:
+        message = f"Training loss ended higher than it began{_of(diverged)}."
+        advice = "The learning rate is too high: lower it, for example by a factor of ten, or add a warm-up."
+        found.append(ResultFinding("R007", "warning", message, advice, _labels(diverged)))
+    return found
+
+
+def _at_the_edge(
+    outcomes: Sequence[Outcome], best: str | None, edges: Mapping[str, Sequence[float]]
+) -> list[ResultFinding]:
+    found = []
+    chosen = next((one.options for one in outcomes if one.label == best), {})
+    for name, values in edges.items():
+        tried, value = sorted(set(values)), chosen.get(name)
+        if len(tried) < GRID or not isinstance(value, int | float) or value not in (tried[0], tried[-1]):
+            continue
+        if value in _bounds(name):
+            continue
+        side = "smallest" if value == tried[0] else "largest"
+        beyond = "smaller" if value == tried[0] else "larger"
+        found.append(
+            ResultFinding(
+                "R003",
+                "warning",
+                f"The best row, {best}, has the {side} {name.replace('_', ' ')} that was tried ({value:g}).",
+                f"Try {beyond} ones: the best may lie beyond the edge.",
+                (str(best),),
+            )
+        )
+    return found
+
+
+def _bounds(name: str) -> set[float]:
+    """The values that an option cannot go beyond."""
+    known = Recipe.model_fields.get(name)
+    limits = [getattr(rule, side, None) for rule in (known.metadata if known else ()) for side in ("ge", "le")]
+    return {float(limit) for limit in limits if limit is not None}
+
+
+def _too_few(resolution: Resolution) -> list[ResultFinding]:
+    if resolution.tied < 2:
+        return []
+    alone, corrected = (_difference(size, resolution.loss) for size in (resolution.alone, resolution.corrected))
+    among = "" if resolution.pairs == 1 else f", and of {corrected} among {resolution.pairs:,} pairs"
+    needed = ""
+    if 0 < resolution.found < resolution.corrected:
+        many = resolution.n * (resolution.corrected / resolution.found) ** 2
+        needed = f" The largest difference among them would show on about {_round(many):,} images."
+    return [
+        ResultFinding(
+            "R004",
+            "note",
+            f"{_rows(resolution.tied)} cannot be told from the best, that one included: {resolution.n:,} images show a "
+            f"difference of {alone} between two rows{among}.",
+            f"Take the cheapest of them, or compare on more images{'' if not among else ' or fewer rows'}.{needed}",
+        )
+    ]
+
+
+def _wide_interval(outcome: Outcome) -> list[ResultFinding]:
+    val = outcome.val
+    if not val or val["low"] is None or (val["high"] - val["low"]) / 2 < WIDE:
+        return []
+    half = (val["high"] - val["low"]) / 2
+    return [
+        ResultFinding(
+            "R004",
+            "note",
+            f"{val['n']:,} validation images tell the accuracy within {_points(half)} only.",
+            f"About {_round(val['n'] * (half / 0.02) ** 2):,} images would tell it within 2 points.",
+            (outcome.label,),
+        )
+    ]
+
+
+def _seeds(outcomes: Sequence[Outcome], best: str | None) -> list[ResultFinding]:
+    top = next((one for one in outcomes if one.label == best and len(one.scores) > 1), None)
+    if top is None:
+        return []
+    near = [one for one in outcomes if one is not top and len(one.scores) > 1 and _overlap(one.scores, top.scores)]
+    if not near:
+        return []
+    return [
+        ResultFinding(
+            "R008",
+            "note",
+            f"The seeds of {_rows(len(near))} spread more than the row differs from the best{_of(near)}.",
+            "Another seed may turn the order round: add seeds, or take the cheaper row.",
+            _labels([top, *near]),
+        )
+    ]
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two rows' means lie closer than the seeds of either spread."""
+    spread = max(max(one) - min(one), max(other) - min(other))
+    return spread > 0 and abs(float(np.mean(one)) - float(np.mean(other))) < spread
+
+
+def _looks(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+    looks = {count for one in outcomes for count in one.looks}
+    if len(looks) < 2:
+        return []
+    told = _named([f"{one.label} ({', '.join(map(str, one.looks))})" for one in outcomes if one.looks])
+    return [
+        ResultFinding(
+            "R009",
+            "warning",
+            f"The test split was opened at different looks: {told}.",
+            "Who chooses after more looks gets a better score by chance alone: trust the row with the fewest, "
+            "or keep new test images.",
+            tuple(one.label for one in outcomes if len(one.looks) and max(one.looks) > min(looks)),
+        )
+    ]
+
+
+def _leaks_allowed(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+    leaking = [one for one in outcomes if one.leaking]
+    if not leaking:
+        return []
+    were = "was" if len(leaking) == 1 else "were"
+    message = (
+        f"{_rows(len(leaking))} {were} trained although the given split leaks: copies or groups stand on two sides."
+    )
+    advice = (
+        "Trust none of these scores, or repeat the rows with a split that does not leak: `budwood inspect` says more."
+    )
+    return [ResultFinding("R010", "warning", message, advice, _labels(leaking))]
+
+
+def _above(one: Mapping[str, Any], other: Mapping[str, Any], least: float) -> bool:
+    """Whether one share is above another by at least so much, and by more than chance would bring about."""
+    if one["value"] is None or other["value"] is None:
+        return False
+    difference, low, _ = gap(one, other)
+    return difference >= least - 1e-9 and low > 0
+
+
+def _falls_at_its_end(history: History) -> bool:
+    """Whether the mean validation loss of the last fifth of the epochs is lower than that of the fifth before."""
+    losses = [row["val_loss"] for row in _last_phase(history)]
+    if len(losses) < EPOCHS or not all(map(math.isfinite, losses)):
+        return False
+    part = max(1, len(losses) // 5)
+    before, last = float(np.mean(losses[-2 * part : -part])), float(np.mean(losses[-part:]))
+    return before - last > STILL * abs(before) and losses[-1] <= min(losses) * (1 + STILL)
+
+
+def _rises(history: History) -> bool:
+    """Whether the training loss of the last epoch is above that of the first, or no number."""
+    losses = [row["train_loss"] for row in _last_phase(history)]
+    return len(losses) > 1 and not losses[-1] <= losses[0]
+
+
+def _last_phase(history: History) -> list[Mapping[str, float]]:
+    """The epochs of the last phase; none where the history is no course of time but a choice of penalties."""
+    last = max((row.get("phase", 0.0) for row in history), default=0.0)
+    return [row for row in history if "epoch" in row and row.get("phase", 0.0) == last]
+
+
+def _who(outcome: Outcome) -> str:
+    return f"{outcome.label}: " if outcome.label else ""
+
+
+def _of(outcomes: Sequence[Outcome]) -> str:
+    """The rows that are meant, after a colon; nothing where only one without a name is."""
+    named = [one.label for one in outcomes if one.label]
+    return f": {_named(named)}" if named else ""
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return "; ".join(names) if more < 2 else f"{'; '.join(names[:SHOWN])}; and {more} more"
+
+
+def _labels(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    return tuple(one.label for one in outcomes if one.label)
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def _percent(metric: Mapping[str, Any] | None) -> str:
+    return f"{100 * metric['value']:.1f} %" if metric else "–"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:.1f} points"
+
+
+def _difference(size: float, loss: bool) -> str:
+    return f"{size:.2g} nats" if loss else _points(size)
+
+
+def _round(count: float) -> int:
+    """A number with two digits that count."""
+    return int(round(count, 1 - math.floor(math.log10(count)))) if count > 0 else 0

@@ -1,0 +1,181 @@
+"""How sure a difference between rows is: pure functions of arrays, all pairs of a table at once.
+
+Values are float64 [n, rows], one for each image and row: whether it is right, its loss, or the mean of either over the
+seeds of the row. Everything random has a fixed seed. The same images stand behind every row, so all tests are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtr, ndtr, ndtri
+
+from budwood.evaluation.metrics import Metric, Z, image_weights, share
+
+ALPHA: Final = 0.05
+FLIPS: Final = 10_000  # sign flips of a test, at least
+FLIPS_A_PAIR: Final = 40  # and for each pair of a table, so that a small p-value can survive Holm's correction
+ENOUGH: Final = 50  # sign vectors of FLIPS as far from zero as what was observed: the pair is far from significant
+PART: Final = 1000  # flips at a time
+TIE: Final = 1e-3  # sums over images that differ by less are equal; seeds divide a right answer into larger steps
+
+Values = NDArray[np.float64]
+
+
+def mcnemar(right: Values) -> Values:
+    """Two-sided p-values of the exact McNemar test for every pair of rows: float64 [rows, rows].
+
+    `right` holds 0 and 1. Of the images on which two rows differ, half should favour either (McNemar 1947, exact as in
+    Dietterich 1998).
+    """
+    wins = right.T @ (1 - right)
+    fewer, discordant = np.minimum(wins, wins.T), wins + wins.T
+    return np.asarray(np.minimum(1.0, 2 * bdtr(fewer, discordant.astype(np.int64), 0.5)))
+
+
+def sign_flips(values: Values, seed: int = 0) -> Values:
+    """Two-sided p-values of the paired permutation test for every pair of rows: float64 [rows, rows].
+
+    If two rows were equal, the sign of every image's difference would be a matter of chance (Fisher 1935); the p-value
+    is the share of random sign vectors, the observed one included, whose sum is as far from zero (Phipson and Smyth
+    2010). All pairs share the vectors, as a flipped difference is a difference of flipped values. Where Hoeffding's
+    bound (1963) on that share is smaller than one vector it stands in for it, and a pair that FLIPS vectors show to be
+    far from significant gets no more of them (Besag and Clifford 1991).
+    """
+    rows = values.shape[1]
+    one, other = np.triu_indices(rows, 1)
+    centred = values - values.mean(axis=1, keepdims=True)
+    centred = centred[np.any(centred != 0, axis=1)]
+    sums, bound = _sums_and_bounds(centred, one, other)
+    total = max(FLIPS, FLIPS_A_PAIR * len(one))
+    limit, small = (sums - TIE * np.minimum(sums, 1)).astype(np.float32), centred.astype(np.float32)
+    random, hits, flips = np.random.default_rng(seed), np.zeros(len(one), np.int64), np.zeros(len(one), np.int64)
+    open_ = np.flatnonzero(bound > 1 / (total + 1))
+    for start in range(0, total, PART):
+        if start == FLIPS:
+            open_ = open_[hits[open_] < ENOUGH]
+        bits = random.integers(0, 256, (min(PART, total - start), -(-len(small) // 8)), np.uint8)
+        flipped = (np.unpackbits(bits, axis=1, count=len(small)).astype(np.float32) * 2 - 1) @ small
+        hits[open_] += (np.abs(flipped[:, one[open_]] - flipped[:, other[open_]]) >= limit[open_]).sum(axis=0)
+        flips[open_] += len(bits)
+    return _symmetric(np.where(flips > 0, (hits + 1) / (flips + 1), bound), rows)
+
+
+def _sums_and_bounds(values: Values, one: NDArray[np.intp], other: NDArray[np.intp]) -> tuple[Values, Values]:
+    """How far from zero the sum of each pair's differences is, and the most that its p-value can be: [pairs]."""
+    sums = values.sum(axis=0)
+    products = values.T @ values
+    squares = np.diag(products)
+    observed = np.abs(sums[one] - sums[other])
+    spread = np.maximum(squares[one] + squares[other] - 2 * products[one, other], 1e-12)
+    return observed, np.minimum(1.0, 2 * np.exp(-(observed**2) / (2 * spread)))
+
+
+def bootstrap_p(observed: Values, spread: Values) -> Values:
+    """Two-sided p-values of the paired bootstrap for every pair of rows: float64 [rows, rows].
+
+    `observed` float64 [rows] are figures that are no mean over images, `spread` float64 [resamples, rows] the same for
+    resamples of the images that all rows share. A difference is measured by its bootstrap standard error (Efron and
+    Tibshirani 1993), which, unlike counting resamples, still tells small p-values apart.
+    """
+    difference = np.abs(observed[:, None] - observed)
+    covariance = np.atleast_2d(np.cov(spread, rowvar=False))
+    variance = np.diag(covariance)
+    error = np.sqrt(np.maximum(0.0, variance[:, None] + variance - 2 * covariance))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(error > 1e-12, 2 * ndtr(-difference / error), np.where(difference > 0, 0.0, 1.0))
+    return np.asarray(p)
+
+
+def resampled_means(values: Values) -> Values:
+    """The mean of every row over bootstrap resamples of the images: float64 [resamples, rows]."""
+    return np.concatenate([part @ values for part in image_weights(len(values))]) / max(1, len(values))
+
+
+def mean_difference_intervals(values: Values) -> tuple[Values, Values]:
+    """The 95 % bootstrap intervals of the differences of means, row minus column: two of float64 [rows, rows].
+
+    Percentiles of paired resamples, to which two images are added that are as likely to be there once or not at all and
+    favour one row each (Agresti and Min 2005): without them, rows that differ on a few images only get an interval that
+    is too narrow.
+    """
+    n, spread = len(values), resampled_means(values)
+    added = np.random.default_rng(1).poisson(0.5, (2, len(spread)))
+    return _percentiles(spread * n / (n + 2), (added[0] - added[1]) / (n + 2))
+
+
+def difference_intervals(spread: Values) -> tuple[Values, Values]:
+    """The 95 % percentile intervals of differences, row minus column, from resampled figures [resamples, rows]."""
+    return _percentiles(spread, np.zeros(len(spread)))
+
+
+def _percentiles(spread: Values, added: Values) -> tuple[Values, Values]:
+    rows = spread.shape[1]
+    low, high = np.zeros((rows, rows)), np.zeros((rows, rows))
+    for row in range(rows):
+        drawn = spread[:, [row]] - spread[:, row + 1 :] + added[:, None]
+        low[row, row + 1 :], high[row, row + 1 :] = np.percentile(drawn, [2.5, 97.5], axis=0)
+        low[row + 1 :, row], high[row + 1 :, row] = -high[row, row + 1 :], -low[row, row + 1 :]
+    return low, high
+
+
+def holm(p: Values) -> Values:
+    """p-values [tests], corrected so that the chance of any false alarm among them is at most that of one (Holm 1979).
+
+    Values that are not a number are no tests and stay.
+    """
+    tests = np.flatnonzero(~np.isnan(p))
+    order = tests[np.argsort(p[tests], kind="stable")]
+    corrected = p.astype(np.float64)
+    steps = p[order] * (len(order) - np.arange(len(order)))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
+    return corrected
+
+
+def mean_share(values: Values, most: int) -> Metric:
+    """The mean over images of shares [n] between 0 and 1, each of `most` answers, with a 95 % interval.
+
+    Wilson's interval at the effective number of answers, which the spread over the images tells (Korn and Graubard
+    1998): between n, where the seeds agree on every image, and n times their number. With one answer an image it is
+    Wilson's.
+    """
+    n = len(values)
+    if n == 0:
+        return share(0, 0)
+    p, variance = float(values.mean()), float(values.var())
+    effective = n * float(np.clip(p * (1 - p) / variance, 1, most)) if variance > 0 else float(n)
+    z2 = Z * Z
+    middle = (p + z2 / (2 * effective)) / (1 + z2 / effective)
+    half = Z * float(np.sqrt(p * (1 - p) / effective + z2 / (4 * effective**2))) / (1 + z2 / effective)
+    return {"value": p, "low": min(p, max(0.0, middle - half)), "high": max(p, min(1.0, middle + half)), "n": n}
+
+
+def gap(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float, float]:
+    """How much larger one share is than another of other images, with the 95 % interval of Newcombe (1998, method 10).
+
+    Shares without an interval give the difference alone, three times.
+    """
+    difference = one["value"] - other["value"]
+    if one["low"] is None or other["low"] is None:
+        return difference, difference, difference
+    down = np.hypot(one["value"] - one["low"], other["high"] - other["value"])
+    up = np.hypot(one["high"] - one["value"], other["value"] - other["low"])
+    return difference, float(difference - down), float(difference + up)
+
+
+def smallest_difference(half: float, tests: int = 1) -> float:
+    """The smallest difference that would count as real at 5 % over so many tests, of which each is the strictest.
+
+    `half` is half the width of the 95 % interval of such a difference.
+    """
+    return float(half * -ndtri(ALPHA / (2 * max(1, tests))) / Z)
+
+
+def _symmetric(pairs: Values, rows: int) -> Values:
+    matrix = np.ones((rows, rows))
+    one, other = np.triu_indices(rows, 1)
+    matrix[one, other] = matrix[other, one] = pairs
+    return matrix

@@ -1,0 +1,247 @@
+"""The filters of a convolution: what they look like, which are dead, and which say the same thing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from budwood.errors import RecipeError
+from budwood.explain.image_grid import grid
+from budwood.explain.probe import Subject, heard, studied
+from budwood.networks.stages import modules_of
+
+Floats = NDArray[np.float32]
+
+DEAD: Final = 0.01  # share of the layer's median up to which a norm, or the spread of an output, counts as none
+DUPLICATE: Final = 0.98  # |cosine| above which two filters are the same up to a factor
+MOST: Final = 64
+COLUMNS: Final = 8
+SIDE: Final = 44  # pixels of a tile
+LISTED: Final = 12
+_BATCH: Final = 32
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The filters of a convolution.
+
+    `weights` float32 [out, in, height, width], where `in` counts the input channels of a group; those of the first
+    convolution weigh pixels of 0 to 1, before they are normalised. `norms` float32 [out] are
+    their Euclidean norms. `order` int64 [out] is how to show them: from the strongest on, always the most similar one
+    (by cosine) of those that are left comes next, so that similar filters stand together; dead ones come last.
+
+    `dead`: filters whose norm is at most `DEAD` of the median norm; and, where images were given, those whose output
+    hardly varies: from its lowest to its highest value, over every place of every image, at most `DEAD` of the median.
+    It is the output after the batch norm and the activation that follow as layers of their own; an activation that is
+    a function in a network's code is not seen, and the output before it counts.
+    `duplicates`: pairs, the lower number first, of living filters on the same inputs with |cosine| above `DUPLICATE`.
+    `colour`: the three input channels are those of an image.
+    """
+
+    layer: str
+    weights: Floats
+    norms: Floats
+    order: NDArray[np.int64]
+    dead: tuple[int, ...]
+    duplicates: tuple[tuple[int, int], ...]
+    colour: bool
+    groups: int
+
+
+def convolutions(subject: Subject) -> tuple[str, ...]:
+    """The full names of the convolutions that the network runs for an image, in the order in which it does so."""
+    run = set(modules_of(subject.network.staged, subject.network.staged.node(None)))
+    names = [name for name, part in subject.module.named_modules() if isinstance(part, nn.Conv2d) and name in run]
+    plan = subject.plan
+    with heard(subject, names) as told, torch.no_grad():
+        subject.module(torch.zeros(1, plan["channels"], plan["size"], plan["size"], device=subject.device))
+    return tuple(told)
+
+
+def convolution_named(subject: Subject, layer: str) -> nn.Conv2d:
+    """The convolution of that full name; raises `RecipeError` that lists some."""
+    return _convolution(subject, _chosen(subject, convolutions(subject), layer))
+
+
+def filters_of(subject: Subject, layer: str | None = None, images: NDArray[np.uint8] | None = None) -> Filters:
+    """The filters of the convolution of that full name, None: the first one.
+
+    With images, pixels uint8 [n, size, size, 3], filters are found dead by what they answer to them as well. Raises
+    `RecipeError` for a network without convolutions and for a layer that is none.
+    """
+    names = convolutions(subject)
+    name = _chosen(subject, names, layer)
+    convolution = _convolution(subject, name)
+    weights = convolution.weight.detach().float().cpu().numpy()
+    sees_images = name == names[0] and weights.shape[1] == subject.plan["channels"]
+    if sees_images:
+        weights = weights * _slopes(subject, convolution)[:, None, None]
+    norms = np.linalg.norm(weights.reshape(len(weights), -1), axis=1)
+    dead = norms <= DEAD * np.median(norms)
+    if images is not None:
+        spreads = _spreads(subject, convolution, images)
+        dead |= spreads <= DEAD * np.median(spreads)
+    cosines = _cosines(weights, norms)
+    return Filters(
+        name,
+        weights.copy(),
+        norms,
+        _chained(cosines, norms, dead),
+        tuple(np.flatnonzero(dead).tolist()),
+        _duplicates(cosines, dead, convolution.groups),
+        sees_images and weights.shape[1] == 3,
+        convolution.groups,
+    )
+
+
+def pictures(filters: Filters) -> Floats:
+    """Every filter to be looked at, in 0..1: [out, height, width, 3] where they are coloured, else [out, in, height,
+    width].
+
+    0.5 (grey) is zero; the largest weight of each filter, by itself, is 0 or 1.
+    """
+    largest = np.abs(filters.weights).max(axis=(1, 2, 3), keepdims=True)
+    scaled: Floats = (0.5 + 0.5 * filters.weights / np.where(largest > 0, largest, 1)).astype(np.float32)
+    return scaled.transpose(0, 2, 3, 1) if filters.colour else scaled
+
+
+def shown(filters: Filters, most: int = MOST) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The filters and the input channels that `filters_picture` draws, with at most `most` tiles.
+
+    Filters of one tile, coloured or on a single channel: the strongest `most`, in `order`, and the channel 0. Others:
+    as many of the strongest filters, in `order`, and of the strongest input channels, strongest first, as make a
+    square of tiles. The input channels of a grouped convolution are numbered within their group.
+    """
+    one_tile = filters.colour or filters.weights.shape[1] == 1
+    count = most if one_tile else isqrt(most)
+    strongest = np.argsort(-filters.norms, kind="stable")[:count]
+    rows = filters.order[np.isin(filters.order, strongest)]
+    if one_tile:
+        return rows, np.zeros(1, np.int64)
+    weight = (filters.weights**2).sum(axis=(0, 2, 3))
+    return rows, np.argsort(-weight, kind="stable")[:count]
+
+
+def filters_picture(filters: Filters, most: int = MOST) -> Image.Image:
+    """The filters that `shown` chooses.
+
+    Filters of one tile stand in rows of 8, in colours where they see colours. Of others every row is a filter, and
+    every column an input channel: the weights by input channel (study 2).
+    """
+    rows, columns = shown(filters, most)
+    drawn = pictures(filters)[rows]
+    if filters.colour:
+        return grid(drawn, COLUMNS, SIDE, crisp=True)
+    tiles = drawn[:, columns]
+    across = COLUMNS if len(columns) == 1 else len(columns)
+    return grid(tiles.reshape(-1, *tiles.shape[2:]), across, SIDE, crisp=True)
+
+
+def _chosen(subject: Subject, names: Sequence[str], layer: str | None) -> str:
+    """The convolution of that name, or the first."""
+    if not names:
+        raise RecipeError(
+            f"layer: {subject.plan['name']} has no convolution, and so no filters.",
+            "Choose a network with convolutions; `budwood models` lists networks.",
+        )
+    if layer is not None and layer not in names:
+        listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+        raise RecipeError(
+            f"layer: {layer!r} is no convolution of {subject.plan['name']}.", f"Its convolutions: {listed}."
+        )
+    return layer or names[0]
+
+
+def _convolution(subject: Subject, name: str) -> nn.Conv2d:
+    found = subject.module.get_submodule(name)
+    assert isinstance(found, nn.Conv2d)
+    return found
+
+
+def _cosines(weights: Floats, norms: Floats) -> Floats:
+    """The cosine of every filter with every other, [out, out]; 0 for a filter that is zero."""
+    flat = weights.reshape(len(weights), -1) / np.where(norms > 0, norms, np.float32(1))[:, None]
+    found: Floats = (flat @ flat.T).astype(np.float32)
+    return found
+
+
+def _chained(cosines: Floats, norms: Floats, dead: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """From the strongest filter on, always the most similar one of those left; the dead ones last."""
+    left = ~dead
+    chain: list[int] = []
+    while left.any():
+        likeness = cosines[chain[-1]] if chain else norms
+        chain.append(int(np.where(left, likeness, -np.inf).argmax()))
+        left[chain[-1]] = False
+    return np.array([*chain, *np.flatnonzero(dead)], np.int64)
+
+
+def _duplicates(cosines: Floats, dead: NDArray[np.bool_], groups: int) -> tuple[tuple[int, int], ...]:
+    """Pairs of living filters of the same group that are the same up to a factor."""
+    group = np.arange(len(cosines)) // (len(cosines) // groups)
+    alike = (np.abs(cosines) > DUPLICATE) & (group[:, None] == group) & ~dead[:, None] & ~dead
+    return tuple((int(one), int(other)) for one, other in np.argwhere(np.triu(alike, 1)))
+
+
+def _spreads(subject: Subject, convolution: nn.Conv2d, pixels: NDArray[np.uint8]) -> Floats:
+    """From the lowest to the highest output of every filter over all places of all images, float32 [out]."""
+    lows, highs = [], []
+    for start in range(0, len(pixels), _BATCH):
+        answers = _answers(subject, convolution, subject.images(pixels[start : start + _BATCH]))
+        lows.append(answers.amin(dim=(0, 2, 3)))
+        highs.append(answers.amax(dim=(0, 2, 3)))
+    spread = torch.stack(highs).amax(dim=0) - torch.stack(lows).amin(dim=0)
+    found: Floats = spread.float().cpu().numpy()
+    return found
+
+
+def _slopes(subject: Subject, convolution: nn.Conv2d) -> Floats:
+    """How much of each input of the first convolution a pixel's way from 0 to 1 makes, float32 [channels]: one by the
+    deviation of the channel, unless the network scales its images once more, as GoogLeNet does."""
+    given: list[Tensor] = []
+    ends = np.zeros((2, subject.plan["size"], subject.plan["size"], 3), np.uint8)
+    ends[1] = 255
+    with studied(subject) as module, torch.no_grad():
+        handle = convolution.register_forward_pre_hook(lambda part, inputs: given.append(inputs[0].clone()))
+        try:
+            module(subject.images(ends))
+        finally:
+            handle.remove()
+    slopes: Floats = (given[0][1] - given[0][0]).mean(dim=(1, 2)).float().cpu().numpy()
+    return slopes
+
+
+def _answers(subject: Subject, convolution: nn.Conv2d, images: Tensor) -> Tensor:
+    """What a convolution gives [n, out, height, width] after the batch norm and activation that follow it.
+
+    They are told by their being given the very tensor that came before.
+    """
+    handed: list[Tensor] = []  # the latest tensor itself, and as it was: what follows may work in place
+
+    def follow(part: nn.Module, given: Sequence[Any], output: Any) -> None:
+        follows = handed and len(given) == 1 and given[0] is handed[0] and _is_pointwise(part)
+        if part is convolution or (follows and output.shape == handed[0].shape):
+            handed[:] = [output, output.clone()]
+
+    with studied(subject) as module, torch.no_grad():
+        handles = [part.register_forward_hook(follow) for part in module.modules()]
+        try:
+            module(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return handed[1]
+
+
+def _is_pointwise(part: nn.Module) -> bool:
+    """Whether a layer treats every value by itself: a batch norm, or one without parameters, such as an activation."""
+    return isinstance(part, _BatchNorm) or not any(True for _ in part.parameters())

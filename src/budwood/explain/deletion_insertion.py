@@ -1,0 +1,149 @@
+"""Whether what an attribution points at is what the network goes by: deletion and insertion.
+
+The squares of an image get its mean colour, the most important first (deletion), or are revealed on an image of that
+colour in that order (insertion); the probability of the class is followed (Petsiuk et al. 2018; squares as in Samek et
+al. 2017). A map that is right makes it fall and rise sooner than chance does. Chance is the same map, mirrored and
+moved round the edges at random: scattered squares harm a network more than any connected area, whatever is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.data.loading import Pixels
+from budwood.errors import RecipeError
+from budwood.evaluation.metrics import Metric, probabilities, sigmoid
+from budwood.evaluation.significance import difference_intervals, resampled_means, sign_flips
+from budwood.explain.heatmaps import Attribution, Maps, plain
+from budwood.inference.engines import Run
+from budwood.progress import Progress, Silent
+
+STEPS: Final = 10
+SQUARES: Final = 14  # a side
+
+Curves = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The probability of the explained class, float32 [n, steps + 1], as ever more of the image changes.
+
+    `areas` float64 [n] under each, 0 to 1, and their mean with a 95 % bootstrap interval over the images.
+    """
+
+    values: Curves
+    areas: NDArray[np.float64]
+    mean: Metric
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Deletion (a small area is good) and insertion (a large area is good), and both by the maps moved at random.
+
+    `gains` say how much better than these the method is on the same images: `value`, `low`, `high`, `n` and the
+    two-sided `p` of a paired permutation test, for `deletion` and `insertion`; more than 0 is better.
+    """
+
+    deletion: Curve
+    insertion: Curve
+    random_deletion: Curve
+    random_insertion: Curve
+    gains: Mapping[str, Metric]
+
+
+def faithfulness_of(
+    run: Run,
+    pixels: Pixels,
+    attribution: Attribution,
+    steps: int = STEPS,
+    *,
+    several: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Faithfulness:
+    """How faithful the maps of images uint8 [n, size, size, 3] are to the network that `run` computes.
+
+    `run` takes uint8 pixels and gives logits float32 [n, classes]. Where a map is empty, or its squares are equal, the
+    order is random. Raises `RecipeError` for fewer than 2 steps.
+    """
+    if steps < 2:
+        raise RecipeError(f"steps: found {steps}, expected 2 or more.", "10 steps replace a tenth of the image each.")
+    random = np.random.default_rng(seed)
+    orders = [ranks_of(maps, random) for maps in (attribution.maps, moved(attribution.maps, random))]
+    without = plain(pixels)
+    curves = np.zeros((len(pixels), 4, steps + 1), np.float32)
+    with (progress or Silent()).bar("Deletion and insertion", len(pixels)) as step:
+        for row, chosen in enumerate(attribution.classes.tolist()):
+            ends = (pixels[row], without[row])
+            between = [_between(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]
+            shown = np.concatenate([np.stack(ends), *between])
+            found = (sigmoid if several else probabilities)(run(shown))[:, chosen]
+            curves[row, :, 0], curves[row, :, -1] = np.tile(found[:2], 2), np.tile(found[1::-1], 2)
+            curves[row, :, 1:-1] = found[2:].reshape(4, -1)
+            step(1)
+    return _compared(curves)
+
+
+def moved(maps: Maps, random: np.random.Generator) -> Maps:
+    """Maps [n, size, size] of the same shapes elsewhere: mirrored, and moved round the edges, at random."""
+    found = np.empty_like(maps)
+    for number, values in enumerate(maps):
+        down, across = random.choice([-1, 1], 2)
+        found[number] = np.roll(values[::down, ::across], random.integers(0, maps.shape[1], 2), (0, 1))
+    return found
+
+
+def ranks_of(maps: Maps, random: np.random.Generator) -> NDArray[np.float64]:
+    """Where each pixel's square stands in the order of importance: float64 [n, size, size], 0 (first) to below 1.
+
+    Squares are ordered by the mean of the map in them; equal ones at random.
+    """
+    size = maps.shape[1]
+    side = min(SQUARES, size)
+    square = np.arange(size) * side // size
+    rows, columns = np.meshgrid(square, square, indexing="ij")
+    member = (rows * side + columns).ravel()
+    counts = np.bincount(member)
+    found = np.zeros(maps.shape)
+    for number, values in enumerate(maps):
+        means = np.bincount(member, values.ravel()) / counts
+        order = np.lexsort((random.random(len(means)), -means))
+        places = np.empty(len(means))
+        places[order] = np.arange(len(means)) / len(means)
+        found[number] = places[member].reshape(size, size)
+    return found
+
+
+def _between(before: Pixels, after: Pixels, ranks: NDArray[np.float64], steps: int) -> Pixels:
+    """An image on its way into another, the first squares first, without both: uint8 [steps - 1, size, size, 3]."""
+    shares = np.arange(1, steps) / steps
+    return np.where((ranks < shares[:, None, None])[..., None], after, before)
+
+
+def _compared(curves: Curves) -> Faithfulness:
+    """Curves [n, 4, steps + 1] of deletion and insertion, then both by moved maps, with areas and what they gain."""
+    areas = (curves[..., 1:] + curves[..., :-1]).mean(axis=2, dtype=np.float64) / 2
+    n, spread = len(areas), resampled_means(areas)
+    means = [_metric(float(areas[:, k].mean()) if n else None, spread[:, k], n) for k in range(4)]
+    deletion, insertion, *others = [Curve(curves[:, k], areas[:, k], means[k]) for k in range(4)]
+    gains: dict[str, Metric] = {}
+    if n:
+        low, high = difference_intervals(spread)
+        p = sign_flips(areas)
+        for name, better, worse in (("deletion", 2, 0), ("insertion", 1, 3)):
+            value = float((areas[:, better] - areas[:, worse]).mean())
+            bounds = {"low": float(low[better, worse]), "high": float(high[better, worse])}
+            gains[name] = {"value": value, **bounds, "n": n, "p": float(p[better, worse])}
+    return Faithfulness(deletion, insertion, others[0], others[1], gains)
+
+
+def _metric(value: float | None, spread: NDArray[np.float64], n: int) -> Metric:
+    if value is None:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    low, high = np.percentile(spread, [2.5, 97.5])
+    return {"value": value, "low": float(low), "high": float(high), "n": n}

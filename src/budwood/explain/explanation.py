@@ -1,0 +1,370 @@
+"""What `budwood explain` finds out about a run, as a record of plain values and the pictures that it names.
+
+run -> chosen images -> parts -> Explanation
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image
+
+from budwood.data.corrections import read_corrections
+from budwood.data.dataset import Dataset
+from budwood.data.loading import Pixels
+from budwood.errors import DataError, RecipeError, RunError, did_you_mean
+from budwood.evaluation.metrics import probabilities, sigmoid
+from budwood.explain import api
+from budwood.explain.heatmaps import AT_A_PLACE, Attribution, refuse_unknown_method
+from budwood.explain.image_grid import png_uri
+from budwood.explain.label_errors import save_suspects
+from budwood.explain.overlays import legend, overlay
+from budwood.explain.scatter import sampled, scatter, small_pictures
+from budwood.hardware import processors
+from budwood.progress import Progress, Silent
+from budwood.reporting.thumbnails import data_uri, jpeg, thumbnail
+from budwood.runs.explanation_record import Explanation
+from budwood.runs.machine import hardware
+from budwood.runs.run import Run, now
+from budwood.storage.atomic import guarded
+
+if TYPE_CHECKING:
+    from budwood.explain.probe import Subject
+
+SUSPECTS: Final = "label-suspects.csv"
+IMAGES: Final = 12  # that are explained where none is named
+NEAREST: Final = 4  # training images beside each
+SUSPECTS_SHOWN: Final = 24
+SEEN: Final = 12  # filters that an image is seen through
+DRAWN: Final = 24  # classes that are drawn, at most
+MOST: Final = 200  # images that one page shows
+PARTS: Final = ("images", "stages", "filters", "embedding", "mistakes", "labels", "classes")
+USUAL: Final = tuple(part for part in PARTS if part != "classes")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be found out: of which files (none: validation images are chosen), which parts, by which methods of
+    attribution (none: the usual ones), the place that they look at (None: chosen for the network) and the class that
+    they explain (None: the likeliest)."""
+
+    files: tuple[Path, ...] = ()
+    parts: tuple[str, ...] = USUAL
+    methods: tuple[str, ...] = ()
+    place: str | None = None
+    called: str | None = None
+
+
+@dataclass
+class _Bench:
+    """What several parts need, made once and only if one needs it."""
+
+    run: Run
+    asked: Asked
+    cache: Path
+    progress: Progress
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    def subject(self) -> Subject:
+        found: Subject = self._once("subject", lambda: api.subject(self.run, cache=self.cache))
+        return found
+
+    def files(self) -> tuple[Path, ...]:
+        found: tuple[Path, ...] = self._once("files", lambda: self.asked.files or chosen_files(self.run))
+        return found
+
+    def pixels(self) -> Pixels:
+        found: Pixels = self._once("pixels", lambda: api.pixels(self.run, self.files(), progress=self.progress))
+        return found
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+
+Found = tuple[Any, dict[str, str]]
+
+
+def explained(run: Run, asked: Asked, *, cache: Path, progress: Progress | None = None) -> Explanation:
+    """What is asked about a run.
+
+    Raises `RecipeError` for a part, method, place or class that does not exist or is not used by what is asked for, and
+    `DataError` for more images than a page can show.
+    """
+    _refuse(run, asked)
+    bench = _Bench(run, asked, cache, progress or Silent())
+    record: dict[str, Any] = {"run": run.path.name, "created": now()}
+    pictures: dict[str, str] = {}
+    seconds = {}
+    for part in asked.parts:
+        started = time.perf_counter()
+        record[part], drawn = _MAKERS[part](bench)
+        pictures |= drawn
+        seconds[part] = round(time.perf_counter() - started, 2)
+    record["seconds"], record["hardware"] = seconds, hardware(processors())
+    return Explanation(record, pictures)
+
+
+def _refuse(run: Run, asked: Asked) -> None:
+    """Raises what `explained` raises before anything is computed."""
+    for part in asked.parts:
+        if part not in PARTS:
+            raise RecipeError(f"show: there is no part {part!r}.", did_you_mean(part, PARTS))
+    for method in asked.methods:
+        refuse_unknown_method(method)
+    if asked.called is not None and asked.called not in run.classes:
+        raise RecipeError(f"class: there is no class {asked.called!r}.", did_you_mean(asked.called, run.classes))
+    given = {"method": asked.methods, "place": asked.place, "class": asked.called}
+    unused = [name for name, value in given.items() if value] if "images" not in asked.parts else []
+    if unused:
+        raise RecipeError(f"{unused[0]}: only the part `images` uses it.", "Ask for that part too, or leave it out.")
+    if asked.place and asked.methods and not set(asked.methods) & set(AT_A_PLACE):
+        raise RecipeError(
+            f"place: {' and '.join(asked.methods)} look at the image itself, not at {asked.place!r}.",
+            f"Leave it out, or choose {' or '.join(AT_A_PLACE)}.",
+        )
+    if len(asked.files) > MOST:
+        raise DataError(f"{len(asked.files):,} images are too many for one page.", f"Name at most {MOST}.")
+
+
+def chosen_files(run: Run) -> tuple[Path, ...]:
+    """The validation images to explain where none is named: up to half of them the worst mistakes, the others those of
+    each class in turn that the network is surest of and right about."""
+    predictions = run.predictions("val")
+    right = predictions.right
+    order = np.argsort(-predictions.losses, kind="stable")
+    wrong = [row for row in order.tolist() if not right[row]][: IMAGES // 2]
+    surest: list[int] = []
+    labels = predictions.labels
+    queues = [
+        [row for row in order[::-1].tolist() if right[row] and labels[row] == label] for label in np.unique(labels)
+    ]
+    while len(surest) < IMAGES - len(wrong) and any(queues):
+        surest += [queue.pop(0) for queue in queues if queue]
+    rows = [*wrong, *surest[: IMAGES - len(wrong)]]
+    root = Path(run.record["root"])
+    there = [root / predictions.paths[row] for row in rows if (root / predictions.paths[row]).is_file()]
+    if not there:
+        raise RunError(
+            f"{run.path}: the validation images are no longer in {root}.", "Bring them back, or name images to explain."
+        )
+    return tuple(there)
+
+
+def _images(bench: _Bench) -> Found:
+    """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
+    from budwood.explain.saliency import attributed, usual_methods
+
+    run, asked, shown = bench.run, bench.asked, bench.pixels()
+    several = bool(run.record["dataset"].get("several"))
+    engine = api.answering(run, shown, cache=bench.cache, progress=bench.progress)
+    chances = (sigmoid if several else probabilities)(engine(shown))
+    near = api.neighbours(run, bench.files(), NEAREST, cache=bench.cache, progress=bench.progress)
+    data = run.dataset()
+    names, truth = _label_names(data), _labels(data)
+    rows: list[dict[str, Any]] = [
+        {
+            "path": _told(run, path),
+            "label": truth.get(one.id),
+            "called": run.classes[int(chance.argmax())],
+            "probability": float(chance.max()),
+            "near": [
+                {"path": path, "label": names[label], "likeness": float(likeness)}
+                for path, label, likeness in zip(one.paths, one.labels.tolist(), one.similarities, strict=True)
+            ],
+            "maps": {},
+        }
+        for path, one, chance in zip(bench.files(), near, chances, strict=True)
+    ]
+    pictures = {"legend": png_uri(legend())}
+    pictures |= {f"image-{number}": data_uri(jpeg(Image.fromarray(image))) for number, image in enumerate(shown)}
+    classes = None if asked.called is None else [asked.called] * len(shown)
+    methods = {}
+    for method in asked.methods or usual_methods(bench.subject()):
+        place = asked.place if method in AT_A_PLACE else None
+        found = attributed(
+            bench.subject(), shown, method, classes, place, run=engine, several=several, progress=bench.progress
+        )
+        methods[method] = _trusted(bench, method, found, engine)
+        for number, row in enumerate(rows):
+            row["explained"] = run.classes[int(found.classes[number])]
+            row["maps"][method] = bool(found.empty[number])
+            pictures[f"{method}-{number}"] = data_uri(jpeg(overlay(shown[number], found.maps[number])))
+    pictures |= _thumbnails(run, {one["path"] for row in rows for one in row["near"]})
+    return {"rows": rows, "methods": methods, "chosen": not asked.files}, pictures
+
+
+def _trusted(bench: _Bench, method: str, found: Attribution, engine: api.Answering) -> dict[str, Any]:
+    """Whether a method's maps depend on what was learned, and whether the network goes by them."""
+    from budwood.explain.deletion_insertion import faithfulness_of
+    from budwood.explain.sanity_checks import sanity_of
+
+    several = bool(bench.run.record["dataset"].get("several"))
+    sane = sanity_of(bench.subject(), bench.pixels(), method, found.place, stages=1, progress=bench.progress)
+    faith = faithfulness_of(engine, bench.pixels(), found, several=several, progress=bench.progress)
+    return {
+        "place": found.place,
+        "errors": [] if found.errors is None else [float(error) for error in found.errors],
+        "likeness": sane.likeness[-1],
+        "unrelated": sane.unrelated,
+        "depends": sane.depends,
+        "deletion": faith.deletion.mean,
+        "insertion": faith.insertion.mean,
+        "gains": dict(faith.gains),
+    }
+
+
+def _stages(bench: _Bench) -> Found:
+    """The first of the images on its way through the stages."""
+    from budwood.explain.activations import mapped_stages, strip_of, strip_pictures
+
+    run = bench.run
+    if not mapped_stages(bench.subject()):
+        return {"path": "", "rows": [], "left_out": []}, {}
+    found = strip_of(bench.subject(), bench.pixels()[0])
+    rows = [{"name": stage.name, "shape": list(stage.shape)} for stage in found.stages]
+    pictures = {f"stage-{stage.name}": png_uri(p) for stage, p in zip(found.stages, strip_pictures(found), strict=True)}
+    pictures["stages-image"] = data_uri(jpeg(Image.fromarray(bench.pixels()[0])))
+    return {"path": _told(run, bench.files()[0]), "rows": rows, "left_out": list(found.left_out)}, pictures
+
+
+def _filters(bench: _Bench) -> Found:
+    """The first convolution, and the one in the middle of those that see all channels before them."""
+    from budwood.explain.activations import seen_picture, seen_through
+    from budwood.explain.convolutions import convolutions, filters_of, filters_picture
+
+    names = convolutions(bench.subject())
+    layers: dict[str, Any] = dict(bench.subject().module.named_modules())
+    later = [name for name in names[1:] if layers[name].groups == 1 and max(layers[name].kernel_size) > 1]
+    rows, pictures = [], {}
+    for name in [*names[:1], *later[len(later) // 2 :][:1]]:
+        found = filters_of(bench.subject(), name)
+        pictures[f"filters-{name}"] = png_uri(filters_picture(found))
+        seen = seen_through(bench.subject(), bench.pixels()[0], name, found.order[:SEEN].tolist())
+        pictures[f"seen-{name}"] = png_uri(seen_picture(seen))
+        out, channels, height, width = found.weights.shape
+        rows.append(
+            {
+                "layer": name,
+                "filters": out,
+                "channels": channels,
+                "size": [height, width],
+                "colour": found.colour,
+                "dead": list(found.dead),
+                "duplicates": [list(pair) for pair in found.duplicates],
+            }
+        )
+    return {"rows": rows, "path": _told(bench.run, bench.files()[0])}, pictures
+
+
+def _embedding(bench: _Bench) -> Found:
+    """The validation images as points of a plane."""
+    found = api.embedding(bench.run, cache=bench.cache, progress=bench.progress)
+    thumbnails = small_pictures(Path(bench.run.record["root"]), sampled(found).paths)
+    about = {"method": found.method, "explained": found.explained, "n": len(found), "right": int(found.right.sum())}
+    return about, {"embedding": scatter(found, bench.run.classes, thumbnails)}
+
+
+def _mistakes(bench: _Bench) -> Found:
+    """The most confused pairs with examples, and the accuracy by slice."""
+    run = bench.run
+    slices = [one.record() for one in api.slices(run, cache=bench.cache, progress=bench.progress)]
+    if run.record["dataset"].get("several"):
+        return {"slices": slices, "pairs": []}, {}
+    pairs = [one.record() for one in api.confusions(run, cache=bench.cache, progress=bench.progress)]
+    named = {path for pair in pairs for one in pair["examples"] for path in (one["path"], one["like_path"]) if path}
+    return {"slices": slices, "pairs": pairs}, _thumbnails(run, named)
+
+
+def _label_errors(bench: _Bench) -> Found:
+    """The images whose labels are suspected; the table to correct them by is written into the run's folder."""
+    run = bench.run
+    if run.record["dataset"].get("several"):
+        return {"reason": "the images have several labels each"}, {}
+    try:
+        found = api.suspects(run, cache=bench.cache, progress=bench.progress)
+    except DataError as error:  # as where there are fewer images than folds
+        return {"reason": error.message.rstrip(".")}, {}
+    file = _unfilled(run.path / SUSPECTS)
+    with guarded(run.path):
+        save_suspects(file, found)
+    shown = found.rows[:SUSPECTS_SHOWN]
+    return {"reason": "", "file": str(file), **found.record()}, _thumbnails(run, {one.path for one in shown})
+
+
+def _unfilled(path: Path) -> Path:
+    """That path, or the next one with a number, at which no table lies that somebody may have filled in."""
+    number, free = 1, path
+    while free.exists() and _is_filled(free):
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
+def _is_filled(table: Path) -> bool:
+    try:
+        return bool(read_corrections(table))
+    except DataError:  # it is somebody's all the same
+        return True
+
+
+def _classes(bench: _Bench) -> Found:
+    """What each class looks for; of many classes the first ones."""
+    from budwood.explain.feature_visualization import Target, maximised
+
+    numbers = range(min(len(bench.run.classes), DRAWN))
+    found = maximised(bench.subject(), [Target(None, number) for number in numbers], progress=bench.progress)
+    rows = [
+        {
+            "name": bench.run.classes[one.target.channel],
+            "before": one.before,
+            "after": one.after,
+            "noise": one.noise,
+            "flat": one.flat,
+        }
+        for one in found
+    ]
+    pictures = {f"class-{n}": data_uri(jpeg(Image.fromarray(one.pixels))) for n, one in enumerate(found)}
+    return {"rows": rows, "left_out": len(bench.run.classes) - len(rows)}, pictures
+
+
+_MAKERS: Final[Mapping[str, Callable[[_Bench], Found]]] = {
+    "images": _images,
+    "stages": _stages,
+    "filters": _filters,
+    "embedding": _embedding,
+    "mistakes": _mistakes,
+    "labels": _label_errors,
+    "classes": _classes,
+}
+
+
+def _label_names(data: Dataset) -> list[str]:
+    """What each label number means: a class, or several where images have several labels each."""
+    return [", ".join(data.classes[one] for one in some) or "none" for some in data.sets] or list(data.classes)
+
+
+def _labels(data: Dataset) -> dict[str, str]:
+    """The class of each training and validation image by its id; none where images have several."""
+    if data.sets:
+        return {}
+    known = [(samples.ids, samples.labels.tolist()) for samples in (data.samples("train"), data.samples("val"))]
+    return {id: data.classes[label] for ids, labels in known for id, label in zip(ids, labels, strict=True)}
+
+
+def _told(run: Run, path: Path) -> str:
+    """A path as it is shown: one of the run's own images as its data set has it."""
+    root = Path(run.record["root"])
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
+    """Small pictures of a run's images, by `file-` and their path; those that are gone have none."""
+    made = {path: thumbnail(Path(run.record["root"]) / path) for path in sorted(paths)}
+    return {f"file-{path}": uri for path, uri in made.items() if uri}

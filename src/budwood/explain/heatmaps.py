@@ -1,0 +1,67 @@
+"""What in an image speaks for a class, as data: the record of its maps, and what is left of an image without it.
+
+Methods that ask what happens without a part of an image need something to put there. It is the image's own mean colour:
+black is dark on a bright image and grey bright on a dark one, and so would be evidence where dark areas tell a class. A
+blurred image was tried: on solar cells a network finds it as defective as the image itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.data.loading import Pixels
+from budwood.errors import RecipeError, did_you_mean
+
+METHODS: Final = ("grad-cam", "layer-cam", "integrated-gradients", "occlusion")
+AT_A_PLACE: Final = ("grad-cam", "layer-cam")  # those that look at a map inside the network
+
+Maps = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What speaks for a class in each of n images, by one method.
+
+    `maps` float32 [n, size, size] are 0 to 1, each divided by its own largest value, which `peaks` float32 [n] keeps;
+    what speaks against the class is 0. `empty` bool [n] says where nothing speaks for it: the map is 0 throughout.
+    `classes` int64 [n] are explained, with their `probabilities` float32 [n]. `place` is the stage whose map was looked
+    at, None for methods that look at the image. `errors` float32 [n], of integrated gradients alone, is how far their
+    sum is from the difference of the logits that they should add up to: 0 is exact.
+    """
+
+    method: str
+    place: str | None
+    classes: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    maps: Maps
+    peaks: NDArray[np.float32]
+    empty: NDArray[np.bool_]
+    errors: NDArray[np.float32] | None = None
+
+
+def refuse_unknown_method(name: str) -> None:
+    """Raises `RecipeError` for a method that does not exist."""
+    if name not in METHODS:
+        raise RecipeError(f"method: there is no method {name!r}.", did_you_mean(name, METHODS))
+
+
+def scaled(raw: Maps) -> tuple[Maps, NDArray[np.float32], NDArray[np.bool_]]:
+    """Maps [n, side, side] as 0 to 1 each, their largest values [n], and which are empty [n].
+
+    Values below 0, and those that are no number, count as 0.
+    """
+    maps = np.maximum(np.nan_to_num(raw, nan=0.0, posinf=0.0, neginf=0.0), 0).astype(np.float32)
+    peaks = maps.max(axis=(1, 2), initial=0.0)
+    empty = peaks <= 0
+    divisors = np.where(empty, 1, peaks).astype(np.float32)
+    return np.asarray(maps / divisors[:, None, None], np.float32), peaks, empty
+
+
+def plain(pixels: Pixels) -> Pixels:
+    """Images uint8 [n, size, size, 3] of which only the mean colour is left, all over."""
+    mean = pixels.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
+    return np.broadcast_to(mean, pixels.shape).copy()

@@ -1,0 +1,293 @@
+"""Suspected label errors: images whose label disagrees with what a network says that has not seen this label.
+
+    features -> folds -> a linear head in each -> out-of-fold probabilities -> confident learning -> Suspects
+
+Every training and validation image is judged, never one of the test split. The method is confident learning (Northcutt,
+Jiang and Chuang, Journal of Artificial Intelligence Research 70, 2021).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.config.recipe import Recipe
+from budwood.data.corrections import cell
+from budwood.data.dataset import Dataset, Samples
+from budwood.data.listing import SPLITS
+from budwood.data.splits import assign_folds
+from budwood.errors import DataError, RunError
+from budwood.evaluation.metrics import Metric, probabilities, share
+from budwood.inference.engines import Prefix
+from budwood.inference.feature_cache import outputs
+from budwood.progress import Progress, Silent
+from budwood.runs.networks import first_trunk_of, trunk_of
+from budwood.runs.run import Run
+from budwood.storage.atomic import cache_folder, guarded, write_bytes
+from budwood.training.head_solver import solve
+from budwood.training.linear_head import Split, compute_head_logits
+
+FOLDS: Final = 5
+HEADER: Final = ("path", "label", "suggested", "p_label", "p_suggested", "split", "correct")
+WHY: Final = (
+    "Confident learning counts {count} images whose label disagrees with a class that reached the mean probability "
+    "which this class has among its own images; the {count} with the least probability of their label have {limit:.2g} "
+    "at the most."
+)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One image whose label is doubted: the split it is in, its label, the class that is suggested, and the
+    probabilities (0 to 1) that a head which has not seen its label gives to both."""
+
+    path: str
+    id: str
+    split: str
+    label: str
+    suggested: str
+    p_label: float
+    p_suggested: float
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """The images whose labels are suspected, the least probable label first, and how they were found.
+
+    `rows` are those whose label has a probability of at most `threshold` and is not the likeliest class.
+    `suggested_threshold` is the one that `why` gives the reason for (0 where nothing is suspected), and `expected` the
+    number of label errors that confident learning expects among the `n` images that were judged.
+    `accuracy` is that of the out-of-fold predictions, by the labels as they are; `not_judged` counts images of classes
+    too small for the folds. `trunk` says in words whose features they are, and whether it may have seen the labels.
+    """
+
+    rows: tuple[Suspect, ...]
+    threshold: float
+    suggested_threshold: float
+    why: str
+    expected: int
+    n: int
+    not_judged: int
+    folds: int
+    accuracy: Metric
+    trunk: str
+
+    def record(self) -> dict[str, Any]:
+        """The suspects as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What confident learning tells of labels [i] and latent classes [j].
+
+    `counts` int64 [classes, classes] is the confident joint, `shares` float64 [classes, classes] the estimated joint
+    distribution, and `thresholds` float64 [classes] the mean probability of a class among the images that are labelled
+    so.
+    """
+
+    counts: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+
+
+def suspects_of(
+    run: Run,
+    threshold: float | None = None,
+    *,
+    folds: int = FOLDS,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Suspects:
+    """The training and validation images of a run whose labels are suspected, by out-of-fold predictions.
+
+    An image is named when its label has a probability of at most `threshold` (0 to 1). Without one it is chosen such
+    that as many images are named as the confident joint has off its diagonal. The features are those of the trunk that
+    the run started from, which has not seen these labels unless `trunk` says so. Copies and groups are in one fold.
+    Raises `RunError` for images with several labels each and for a threshold out of range, `DataError` for fewer
+    clusters of images than folds.
+    """
+    data = run.dataset()
+    if data.sets:
+        raise RunError(
+            f"{run.path}: its images have several labels each, so no single label can be suspected.",
+            "Label errors are looked for where an image has one label.",
+        )
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise RunError(f"threshold: expected a number from 0 to 1, found {threshold}.", "0.01 names sure cases only.")
+    cache, progress = cache or cache_folder(), progress or Silent()
+    judged = labelled(data)
+    prefix, trunk = _untouched_trunk(run, cache, progress)
+    with guarded(cache):
+        features = outputs(prefix, judged.samples, progress).values
+    fold = _folds(data, judged, folds)
+    chances, known = out_of_fold(features, judged.samples.labels, fold, len(data.classes), progress)
+    return judged_by(data, judged, chances, known, threshold, folds, trunk)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The images of train and val, each content once, and their rows in the data set's table."""
+
+    samples: Samples
+    rows: NDArray[np.int64]
+
+
+def labelled(data: Dataset) -> Labelled:
+    """All images that train or validate, each content once."""
+    held_out = SPLITS.index("test")
+    rows = np.flatnonzero((data.column("split") != held_out) & data.column("used"))
+    ids = data.table["id"].to_pylist()
+    _, first = np.unique([ids[row] for row in rows.tolist()], return_index=True)
+    rows = rows[np.sort(first)]
+    paths = data.table["path"].to_pylist()
+    samples = Samples(
+        data.root,
+        tuple(ids[row] for row in rows.tolist()),
+        tuple(paths[row] for row in rows.tolist()),
+        data.column("label")[rows].astype(np.int32),
+    )
+    return Labelled(samples, rows)
+
+
+def out_of_fold(
+    features: NDArray[np.float32], labels: NDArray[np.int32], fold: NDArray[np.int8], classes: int, progress: Progress
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """What a linear head says of each image that was solved without the image's fold: probabilities float64
+    [n, classes], and whether that head knew the image's class bool [n].
+
+    The strength of the penalty is the one that is best on the first fold.
+    """
+    chances = np.zeros((len(labels), classes))
+    known = np.zeros(len(labels), bool)
+    recipe = Recipe()
+    for number in range(int(fold.max()) + 1):
+        inside = fold == number
+        train, held_out = Split(features[~inside], labels[~inside]), Split(features[inside], labels[inside])
+        head = solve(train, held_out, classes, recipe, progress)
+        recipe = Recipe(regularisation=head.selected["regularisation"])
+        chances[inside] = probabilities(compute_head_logits(held_out.outputs, head.weight, head.bias))
+        known[inside] = np.isin(held_out.labels, train.labels)
+    return chances, known
+
+
+def confident_joint(chances: NDArray[np.float64], labels: NDArray[np.int32]) -> Joint:
+    """The confident joint of labels and latent classes (Northcutt et al. 2021, equations 1 to 3).
+
+    An image counts as of the likeliest class among those whose probability is at least the mean that this class has
+    among the images labelled so; an image that reaches no mean is not counted. The joint distribution is the counts of
+    each label scaled to all of its images.
+    """
+    classes = chances.shape[1]
+    sizes = np.bincount(labels, minlength=classes)
+    sums = np.bincount(labels, chances[np.arange(len(labels)), labels], classes)
+    thresholds = np.where(sizes > 0, sums / np.maximum(sizes, 1), np.inf)
+    reached = np.where(chances >= thresholds, chances, -1.0)
+    latent = np.where(reached.max(axis=1) >= 0, reached.argmax(axis=1), -1)
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels[latent >= 0], latent[latent >= 0]), 1)
+    totals = counts.sum(axis=1, keepdims=True)
+    scaled = np.where(totals > 0, counts / np.maximum(totals, 1), np.eye(classes)) * sizes[:, None]
+    return Joint(counts, scaled / max(1, len(labels)), thresholds)
+
+
+def judged_by(
+    data: Dataset,
+    judged: Labelled,
+    chances: NDArray[np.float64],
+    known: NDArray[np.bool_],
+    threshold: float | None,
+    folds: int,
+    trunk: str,
+) -> Suspects:
+    """The suspects among images by their out-of-fold probabilities float64 [n, classes]; those that are not `known`
+    bool [n] are not judged."""
+    rows = np.flatnonzero(known)
+    labels, chance = judged.samples.labels[rows], chances[rows]
+    joint = confident_joint(chance, labels)
+    own = chance[np.arange(len(rows)), labels]
+    suggested = chance.argmax(axis=1)
+    order = np.argsort(own, kind="stable")
+    order = order[suggested[order] != labels[order]]
+    count = min(int(joint.counts.sum() - np.trace(joint.counts)), len(order))
+    limit = float(own[order[count - 1]]) if count else 0.0
+    chosen = limit if threshold is None else threshold
+    named = [place for place in order.tolist() if own[place] <= chosen and (count or threshold is not None)]
+    split = data.column("split")[judged.rows[rows]]
+    made = [
+        Suspect(
+            path=judged.samples.paths[rows[place]],
+            id=judged.samples.ids[rows[place]],
+            split=SPLITS[split[place]],
+            label=data.classes[labels[place]],
+            suggested=data.classes[suggested[place]],
+            p_label=float(own[place]),
+            p_suggested=float(chance[place, suggested[place]]),
+        )
+        for place in named
+    ]
+    return Suspects(
+        rows=tuple(made),
+        threshold=chosen,
+        suggested_threshold=limit,
+        why=WHY.format(count=count, limit=limit) if count else "Confident learning counts no image.",
+        expected=round((1 - float(np.trace(joint.shares))) * len(rows)) if len(rows) else 0,
+        n=len(rows),
+        not_judged=int(np.sum(~known)),
+        folds=folds,
+        accuracy=share(int(np.sum(suggested == labels)), len(rows)),
+        trunk=trunk,
+    )
+
+
+def save_suspects(path: Path, suspects: Suspects) -> None:
+    """Write a table for people and spreadsheets: one row a suspect, with an empty column `correct` to be filled in.
+
+    What is filled in is the name of a class, or `-` to leave the image out; a row that stays empty changes nothing.
+    `bw.scan(data, corrections=path)` puts it over the data. UTF-8 with a byte order mark, without which some
+    spreadsheets take it for another encoding.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(HEADER)
+    table.writerows(_row(one) for one in suspects.rows)
+    with guarded(path):
+        write_bytes(path, text.getvalue().encode("utf-8-sig"))
+
+
+def _row(one: Suspect) -> list[str]:
+    names = [cell(text) for text in (one.path, one.label, one.suggested)]
+    return [*names, f"{one.p_label:.4f}", f"{one.p_suggested:.4f}", one.split, ""]
+
+
+def _folds(data: Dataset, judged: Labelled, folds: int) -> NDArray[np.int8]:
+    """The fold of each image: copies and groups in one."""
+    cluster = data.column("cluster")[judged.rows]
+    if folds < 2 or len(np.unique(cluster)) < folds:
+        raise DataError(f"{data.root}: has too few different images for {folds} folds.", "Ask for 2 folds or more.")
+    groups = data.table["group"].to_pylist()
+    own_groups = [groups[row] or "" for row in judged.rows.tolist()]
+    return assign_folds(judged.samples.ids, judged.samples.labels, own_groups, cluster, folds)
+
+
+def _untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Prefix, str]:
+    """The trunk whose features are judged by, and whether it has seen the labels, in words."""
+    recipe = Recipe(**run.record["recipe"])
+    if recipe.weights == "none" and run.record["network"]["trunk_trained"]:
+        return trunk_of(run, cache, progress), (
+            "The run's own trunk, trained from scratch on these labels: it may have learned some errors by heart, "
+            "which are then not suspected."
+        )
+    prefix = first_trunk_of(run, cache, progress)
+    if recipe.weights.startswith("run:"):
+        return (
+            prefix,
+            f"The trunk of {prefix.weights.about}, from which the run started: it has seen the labels of that run.",
+        )
+    return prefix, "The trunk that the run started from: it has not seen these labels."

@@ -1,0 +1,270 @@
+"""What in an image speaks for a class: Grad-CAM, LayerCAM, integrated gradients and occlusion.
+
+In every method what speaks for a class raises its logit, before any softmax. The network is looked at as `subject` has
+it, without hooks: maps are the outputs of its part up to a place, and their gradients those of the part from there on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional as F
+
+from budwood.data.loading import Pixels
+from budwood.errors import RecipeError, did_you_mean
+from budwood.evaluation.metrics import probabilities, sigmoid
+from budwood.explain.heatmaps import AT_A_PLACE, Attribution, Maps, plain, refuse_unknown_method, scaled
+from budwood.explain.probe import (
+    FEWEST,
+    Subject,
+    as_maps,
+    mapped,
+    place_named,
+    places_of,
+    slice_probe,
+    studied,
+    target_of,
+)
+from budwood.inference.engines import BATCH, Run
+from budwood.progress import Progress, Silent
+
+FINE: Final = 16  # pixels that a cell is wide at most
+STEPS: Final = 24  # points between an image of its mean colour and the image itself
+SMOOTHING: Final = 1 / 32  # standard deviation as a share of the side: 7 pixels of 224
+STRIDES: Final = 14  # that an occluding square takes across an image; it is two of them wide
+
+Classes = NDArray[np.int64]
+Raw = tuple[Maps, NDArray[np.float32] | None]
+Cam = Callable[[Tensor, Tensor], Tensor]  # of maps and gradients [n, channels, side, side]
+
+
+def attributed(
+    subject: Subject,
+    pixels: Pixels,
+    method: str = "layer-cam",
+    classes: Sequence[int | str] | None = None,
+    place: str | None = None,
+    *,
+    run: Run | None = None,
+    several: bool = False,
+    progress: Progress | None = None,
+) -> Attribution:
+    """What in each of the images uint8 [n, size, size, 3] speaks for a class: its number or name, or the likeliest.
+
+    `grad-cam`: a map's channels, weighed by their mean gradient (Selvaraju et al. 2017). `layer-cam`: each cell weighed
+    by its own gradient where that is positive, which suits earlier places, whose maps are finer (Jiang et al. 2021).
+    `integrated-gradients`: gradients summed from an image of the mean colour to the image (Sundararajan et al. 2017),
+    then smoothed. `occlusion`: how much a logit falls when a square has the mean colour (Zeiler and Fergus 2014).
+
+    `place` is that of the first two: by default `target_of` for Grad-CAM, `fine_place` for LayerCAM. `run`, from uint8
+    pixels to logits, gives the answers, PyTorch if there is none; an engine is several times as fast at occlusion.
+    `several`: images have several labels each.
+    Raises `RecipeError` for an unknown method, class or place, and for a place without a map.
+    """
+    refuse_unknown_method(method)
+    where, run = place_of(subject, method, place), run or eager(subject)
+    wanted = None if classes is None else _numbered(subject, classes, len(pixels))
+    logits = run(pixels)
+    explained = logits.argmax(axis=1).astype(np.int64) if wanted is None else wanted
+    chances = (sigmoid if several else probabilities)(logits)[np.arange(len(pixels)), explained]
+    raw, errors = _raw(subject, pixels, explained, method, where, run, progress or Silent())
+    return Attribution(method, where, explained, chances.astype(np.float32), *scaled(raw), errors)
+
+
+def usual_methods(subject: Subject) -> tuple[str, ...]:
+    """LayerCAM, which is fine, and Grad-CAM, which is coarse and easier to read; or occlusion for a network none of
+    whose stages gives a map."""
+    return ("layer-cam", "grad-cam") if mapped(subject) else ("occlusion",)
+
+
+def raw_maps(
+    subject: Subject, pixels: Pixels, classes: Classes, method: str, place: str | None, progress: Progress
+) -> Maps:
+    """The maps of a method, float32 [n, size, size], as they are before they are scaled: at least 0.
+
+    `place` is a full name, or None for a method that needs none.
+    """
+    return _raw(subject, pixels, classes, method, place, eager(subject), progress)[0]
+
+
+def place_of(subject: Subject, method: str, place: str | None) -> str | None:
+    """The place that a method looks at, by its full name; None for a method that needs none.
+
+    Raises `RecipeError` for a place that does not exist, has no map, or is not looked at.
+    """
+    if method not in AT_A_PLACE:
+        if place is not None:
+            raise RecipeError(
+                f"place: {method} looks at the image itself, not at {place!r}.",
+                f"Leave place out, or choose {' or '.join(AT_A_PLACE)}.",
+            )
+        return None
+    if place is None:
+        return target_of(subject) if method == "grad-cam" else fine_place(subject)
+    name = place_named(subject, place)
+    maps = mapped(subject)
+    if name not in maps:
+        raise RecipeError(
+            f"place: {name!r} of {subject.plan['name']} gives no map of {FEWEST} x {FEWEST} cells or more.",
+            f"Places with a map: {', '.join(maps)}." if maps else "Choose integrated-gradients or occlusion.",
+        )
+    return name
+
+
+def fine_place(subject: Subject) -> str:
+    """The last place whose cells are at most FINE pixels wide, before `target_of` or that itself.
+
+    Where a network has none, as a transformer of larger patches, it is `target_of`, which raises `RecipeError` where
+    there is no map at all.
+    """
+    target = target_of(subject)
+    sides = {place.name: place.side or 0 for place in places_of(subject)}
+    names = list(sides)
+    fine = [name for name in names[: names.index(target) + 1] if sides[name] * FINE >= subject.plan["size"]]
+    return fine[-1] if fine else target
+
+
+def _raw(
+    subject: Subject,
+    pixels: Pixels,
+    classes: Classes,
+    method: str,
+    place: str | None,
+    run: Run,
+    progress: Progress,
+) -> Raw:
+    """The maps of a method, and its errors where it has some."""
+    if method == "integrated-gradients":
+        return _integrated(subject, pixels, classes, progress)
+    if method == "occlusion":
+        return _occluded(run, pixels, classes, progress), None
+    assert place is not None
+    return _at_place(subject, pixels, classes, _CAMS[method], place), None
+
+
+def eager(subject: Subject) -> Run:
+    """The subject as PyTorch computes it: from pixels uint8 [n, size, size, 3] to logits float32 [n, classes]."""
+
+    def run(pixels: Pixels) -> NDArray[np.float32]:
+        with studied(subject) as module, torch.inference_mode():
+            answers = [module(subject.images(pixels[rows])).float().cpu().numpy() for rows in _blocks(len(pixels))]
+        return np.concatenate([np.empty((0, len(subject.classes)), np.float32), *answers])
+
+    return run
+
+
+def _at_place(subject: Subject, pixels: Pixels, classes: Classes, cam: Cam, place: str) -> Maps:
+    """What a method makes of the map at a place and of its gradient, enlarged to the size of the images."""
+    size = pixels.shape[1]
+    found = np.zeros((len(pixels), size, size), np.float32)
+    with studied(subject):
+        before, after = slice_probe(subject, None, place), slice_probe(subject, place, None)
+        for rows in _blocks(len(pixels)):
+            with torch.no_grad():
+                values = before(subject.images(pixels[rows]))
+            values = values.detach().clone().requires_grad_()  # what follows may work in place
+            logits = after(values.clone())
+            chosen = torch.from_numpy(classes[rows]).to(logits.device)
+            (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), values)
+            maps, slopes = as_maps(values.detach()), as_maps(gradient)
+            assert maps is not None
+            assert slopes is not None
+            cells = F.relu(cam(maps, slopes).sum(dim=1, keepdim=True))
+            large = F.interpolate(cells.float(), (size, size), mode="bilinear", align_corners=False)
+            found[rows] = large[:, 0].cpu().numpy()
+    return found
+
+
+def _grad_cam(maps: Tensor, slopes: Tensor) -> Tensor:
+    return maps * slopes.mean(dim=(2, 3), keepdim=True)
+
+
+def _layer_cam(maps: Tensor, slopes: Tensor) -> Tensor:
+    return maps * F.relu(slopes)
+
+
+_CAMS: Final[dict[str, Cam]] = {"grad-cam": _grad_cam, "layer-cam": _layer_cam}
+
+
+def _integrated(subject: Subject, pixels: Pixels, classes: Classes, progress: Progress) -> Raw:
+    """Integrated gradients, summed over channels and smoothed, and how far their sum is from what it should be."""
+    from captum.attr import IntegratedGradients
+
+    size = pixels.shape[1]
+    found = np.zeros((len(pixels), size, size), np.float32)
+    errors = np.zeros(len(pixels), np.float32)
+    with studied(subject) as module, progress.bar("Integrated gradients", len(pixels)) as step:
+        integrated = IntegratedGradients(lambda images: module(images.clone()))
+        for row, chosen in enumerate(classes.tolist()):
+            image, start = subject.images(pixels[[row]]), subject.images(plain(pixels[[row]]))
+            parts, error = integrated.attribute(
+                image, start, target=chosen, n_steps=STEPS, return_convergence_delta=True
+            )
+            signed = parts[0].detach().sum(dim=0).float().cpu().numpy()
+            found[row] = np.maximum(gaussian_filter(signed, size * SMOOTHING), 0)
+            errors[row] = abs(float(error))
+            step(1)
+    return found, errors
+
+
+def _occluded(run: Run, pixels: Pixels, classes: Classes, progress: Progress) -> Maps:
+    """How much the logit falls when a square has the mean colour: the mean over the squares that a pixel lies in."""
+    n, size = pixels.shape[:2]
+    squares = _squares(size)
+    pairs = [(row, square) for row in range(n) for square in squares]
+    without, whole = plain(pixels), run(pixels)[np.arange(n), classes]
+    total, covered = np.zeros((n, size, size), np.float32), np.zeros((size, size), np.float32)
+    for square in squares:
+        covered[square] += 1
+    with progress.bar("Occlusion", len(pairs)) as step:
+        for block in _blocks(len(pairs)):
+            some = [pairs[number] for number in block]
+            shown = pixels[[row for row, _ in some]]
+            for image, (row, square) in zip(shown, some, strict=True):
+                image[square] = without[row][square]
+            for (row, square), logits in zip(some, run(shown), strict=True):
+                total[row][square] += whole[row] - logits[classes[row]]
+            step(len(some))
+    return np.asarray(np.maximum(total / covered, 0))
+
+
+def _squares(size: int) -> list[tuple[slice, slice]]:
+    """The squares that are occluded, one after the other; those at the end may be cut off by the edge."""
+    stride = max(1, round(size / STRIDES))
+    starts = range(0, size - stride, stride)
+    spans = [slice(start, min(start + 2 * stride, size)) for start in starts]
+    return [(down, across) for down in spans for across in spans]
+
+
+def _numbered(subject: Subject, classes: Sequence[int | str], n: int) -> Classes:
+    """The classes that are asked for, one an image, as numbers."""
+    if len(classes) != n:
+        raise RecipeError(f"classes: found {len(classes)} for {n} images.", "Give one class for each image.")
+    return np.array([_number(subject, one) for one in classes], np.int64)
+
+
+def _number(subject: Subject, asked: int | str) -> int:
+    """A class's number, by that number or its name."""
+    names = subject.classes
+    if isinstance(asked, str):
+        if asked not in names:
+            raise RecipeError(f"classes: there is no class {asked!r}.", did_you_mean(asked, names))
+        return names.index(asked)
+    if not 0 <= asked < len(names):
+        raise RecipeError(
+            f"classes: there is no class {asked}: they are numbered 0 to {len(names) - 1}.",
+            did_you_mean(str(asked), names),
+        )
+    return int(asked)
+
+
+def _blocks(n: int) -> Iterator[NDArray[np.int64]]:
+    """The numbers below n, as many at a time as an engine likes best."""
+    for start in range(0, n, BATCH):
+        yield np.arange(start, min(start + BATCH, n))

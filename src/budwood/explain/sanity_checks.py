@@ -1,0 +1,142 @@
+"""Whether an attribution depends on what the network has learned: the weight randomisation test.
+
+Maps that look like the object, but would look the same with random weights, are drawings of the image and explain
+nothing (Adebayo et al. 2018). The network is randomised in a copy, from its head backwards, and its maps compared.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from budwood.data.loading import Pixels
+from budwood.evaluation.metrics import Metric, mean
+from budwood.explain.heatmaps import Maps, refuse_unknown_method, scaled
+from budwood.explain.probe import Subject
+from budwood.explain.saliency import Classes, eager, place_of, raw_maps
+from budwood.networks.registry import inside
+from budwood.networks.stages import parameters_of
+from budwood.progress import Progress, Silent
+
+LIKE: Final = 0.7  # rank correlation from which on two maps are the same map; those of different images reach 0.64
+SPREAD: Final = 5  # places from the last stage to the first
+
+Drawing = Callable[[Subject, Pixels, Classes], Maps]
+
+
+@dataclass(frozen=True)
+class Sanity:
+    """How like the trained network's maps are to those of the network with ever more random weights.
+
+    `places` name the first random part of each step: the head, then stages ever further back; all after it is random
+    too, and in the last step everything. `likeness` is Spearman's rank correlation by step, the mean over the images
+    with a 95 % interval, and `unrelated` that between maps of different images. `depends` is false where the last
+    step's is not below LIKE: such maps do not show what was learned. LIKE lies above what maps of different images have
+    in common because both lie in the middle: 0.52 (0.39 to 0.64) for Grad-CAM on 12 scenes, 0.33 on 12 solar cells.
+    """
+
+    method: str
+    place: str | None
+    places: tuple[str, ...]
+    likeness: tuple[Metric, ...]
+    unrelated: Metric
+    depends: bool
+
+
+def sanity_of(
+    subject: Subject,
+    pixels: Pixels,
+    method: str | Drawing = "layer-cam",
+    place: str | None = None,
+    *,
+    stages: int = SPREAD,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Sanity:
+    """The weight randomisation test on images uint8 [n, size, size, 3], for the classes that are likeliest.
+
+    It goes from the head back over so many `stages`, of which the last is the first of the network.
+
+    Random weights are the trained ones of a layer in random order, so that they stay of its scale; norms and biases
+    stay as they are. Images for which the trained network has no map do not enter. A method can be a function of a
+    subject, pixels and classes that gives maps float32 [n, size, size]. The subject is not changed. Raises
+    `RecipeError` for an unknown method or place.
+    """
+    said = progress or Silent()
+    draw, name, where = _drawing(subject, method, place, said)
+    classes = eager(subject)(pixels).argmax(axis=1).astype(np.int64)
+    trained, _, empty = scaled(draw(subject, pixels, classes))
+    places = cascade(subject, stages)
+    likeness = []
+    with said.bar("Weight randomisation", len(places)) as step:
+        for start in places:
+            maps, _, _ = scaled(draw(randomised(subject, start, seed), pixels, classes))
+            likeness.append(mean(rank_correlations(trained, maps)[~empty]))
+            step(1)
+    shown = trained[~empty]
+    unrelated = mean(rank_correlations(shown, np.roll(shown, 1, axis=0)) if len(shown) > 1 else np.empty(0))
+    last = likeness[-1]["value"]
+    return Sanity(name, where, places, tuple(likeness), unrelated, last is not None and last < LIKE)
+
+
+def cascade(subject: Subject, count: int = SPREAD) -> tuple[str, ...]:
+    """The head, and so many stages that hold weights, spread from the last to the first, which is always among them."""
+    head, names = subject.plan["head"], list(subject.network.staged.stages)
+    before = [_before(subject, name) for name in (*names, head)]
+    weights = {name for name, parameter in subject.module.named_parameters() if parameter.ndim > 1}
+    stages = [name for number, name in enumerate(names) if weights & (before[number + 1] - before[number])]
+    steps = np.linspace(0, len(stages) - 1, min(count, len(stages))).round().astype(int).tolist()[::-1]
+    return (head, *(stages[step] for step in steps))
+
+
+def randomised(subject: Subject, start: str, seed: int) -> Subject:
+    """A copy of a subject whose weights are in random order in the part `start`, and in all that follows it."""
+    staged = subject.network.staged
+    module = copy.deepcopy(subject.module)
+    kept = _before(subject, start)
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name not in kept and parameter.ndim > 1:
+                order = torch.randperm(parameter.numel(), generator=random).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    network = replace(subject.network, module=module, staged=replace(staged, module=module))
+    return replace(subject, network=network)
+
+
+def rank_correlations(one: Maps, other: Maps) -> NDArray[np.float64]:
+    """Spearman's correlation of each pair of maps [n, side, side]: float64 [n]; 0 where either is the same all over."""
+    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (one, other)] if len(one) else []
+    if not ranks:
+        return np.empty(0)
+    first, second = (values - values.mean(axis=1, keepdims=True) for values in ranks)
+    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    return np.asarray((first * second).sum(axis=1) / np.where(spread > 0, spread, 1))
+
+
+def _drawing(
+    subject: Subject, method: str | Drawing, place: str | None, progress: Progress
+) -> tuple[Drawing, str, str | None]:
+    """A method as a function, its name, and the place that it looks at."""
+    if not isinstance(method, str):
+        return method, getattr(method, "__name__", "own"), None
+    refuse_unknown_method(method)
+    name, where = method, place_of(subject, method, place)
+    return lambda some, images, classes: raw_maps(some, images, classes, name, where, progress), name, where
+
+
+def _before(subject: Subject, start: str) -> set[str]:
+    """The names of the parameters that come before a stage, or before the head."""
+    staged = subject.network.staged
+    stages: Sequence[str] = list(staged.stages)
+    if start == subject.plan["head"]:
+        return {name for name, _ in staged.module.named_parameters() if not inside(name, start)}
+    number = stages.index(start)
+    return set(parameters_of(staged, staged.node(stages[number - 1]))) if number else set()

@@ -1,0 +1,162 @@
+"""An embedding as HTML without any script: a dot an image, whose picture shows on pointing at it or on focus."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from budwood.data.images import BadImage, decode, read_bytes
+from budwood.data.splits import drawn
+from budwood.explain.embeddings import Embedding
+from budwood.hardware import processors
+from budwood.reporting.svg import escaped
+from budwood.reporting.thumbnails import data_uri
+from budwood.text import SPLITS
+
+MOST: Final = 500  # dots
+MISTAKES: Final = 300  # dots that are mistakes
+COLOURED: Final = 8  # classes that colours and shapes can still tell apart
+SIDE: Final = 64  # pixels of a picture
+QUALITY: Final = 70  # of its JPEG
+MARGIN: Final = 4.0  # percent of the plane that stays free at each edge
+
+
+def scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mapping[str, str]) -> str:
+    """The images of an embedding, of which `sampled` chooses at most MOST, as HTML that needs scatter.css.
+
+    `thumbnails` are data URIs by path. Colour and shape tell up to COLOURED classes apart; of more classes, or where
+    images have several labels each, only the mistakes are coloured. Mistakes have a ring, lie above the others, and can
+    be reached by keyboard; every dot shows its picture on pointing at it or touching it.
+    """
+    shown = sampled(embedding)
+    coloured = len(classes) <= COLOURED and not shown.sets
+    order = np.argsort(~shown.right, kind="stable")  # hits first, so that mistakes lie above
+    places = _places(shown.points)
+    dots = "".join(_dot(shown, row, places[row], classes, coloured, thumbnails) for row in order.tolist())
+    label = f"{len(shown):,} images as {shown.method.upper()} places them"
+    plane = f'<div class="plane" role="group" aria-label="{escaped(label)}">{dots}</div>'
+    key = _key(classes) if coloured else _plain_key()
+    return f'<figure class="scatter">{key}{plane}<figcaption>{escaped(caption(shown))}</figcaption></figure>'
+
+
+def sampled(embedding: Embedding, most: int = MOST) -> Embedding:
+    """At most so many images of an embedding: all mistakes up to MISTAKES, and of the others each class with its share.
+
+    What is drawn depends on the images' contents alone.
+    """
+    if len(embedding) <= most:
+        return embedding
+    wrong, right = np.flatnonzero(~embedding.right), np.flatnonzero(embedding.right)
+    wrong = wrong[_drawn(embedding, wrong, min(MISTAKES, most))]
+    right = right[_drawn(embedding, right, most - len(wrong))]
+    rows = np.sort(np.concatenate([wrong, right]))
+    return replace(
+        embedding,
+        points=embedding.points[rows],
+        ids=tuple(embedding.ids[row] for row in rows.tolist()),
+        paths=tuple(embedding.paths[row] for row in rows.tolist()),
+        labels=embedding.labels[rows],
+        predicted=embedding.predicted[rows],
+        right=embedding.right[rows],
+    )
+
+
+def small_pictures(root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """Pictures of at most SIDE x SIDE pixels as data URIs by path; files that cannot be decoded have none."""
+    with ThreadPoolExecutor(processors()) as pool:
+        made = pool.map(_small, (root / path for path in paths))
+        return {path: uri for path, uri in zip(paths, made, strict=True) if uri}
+
+
+def caption(shown: Embedding) -> str:
+    """What is drawn, in words."""
+    split = SPLITS[shown.split]
+    count = f"{len(shown):,}" if len(shown) == shown.of else f"{len(shown):,} of {shown.of:,}"
+    wrong = int((~shown.right).sum())
+    mistakes = {0: "none of them is a mistake", 1: "one of them is a mistake"}.get(wrong, f"{wrong:,} are mistakes")
+    some = f"{count} {split} images; {mistakes}"
+    if shown.explained is None:
+        return f"{some}. UMAP keeps images together that the network finds alike; the gaps between groups mean little."
+    first, second = (f"{100 * part:.1f} %" for part in shown.explained)
+    return (
+        f"{some}. The two axes are those along which the features differ most; "
+        f"they hold {first} (across) and {second} (up) of the variance."
+    )
+
+
+def _drawn(embedding: Embedding, rows: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    return drawn([embedding.ids[row] for row in rows.tolist()], embedding.labels[rows], count)
+
+
+def _places(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points in percent of the plane, from its upper left corner."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    spread = np.where(high > low, high - low, 1)
+    share = np.where(high > low, (points - low) / spread, 0.5)
+    share[:, 1] = 1 - share[:, 1]
+    return np.asarray(MARGIN + (100 - 2 * MARGIN) * share)
+
+
+def _dot(
+    shown: Embedding,
+    row: int,
+    place: NDArray[np.float64],
+    classes: Sequence[str],
+    coloured: bool,
+    thumbnails: Mapping[str, str],
+) -> str:
+    path, right = shown.paths[row], bool(shown.right[row])
+    actual, called = _named(shown, row, classes)
+    kind = f"k{shown.labels[row]}" if coloured else "rest" if right else "wrong"
+    sides = f"{'east' if place[0] < 50 else 'west'} {'south' if place[1] < 50 else 'north'}"
+    uri = thumbnails.get(path)
+    picture = f'<img src="{uri}" alt="" loading="lazy">' if uri else ""
+    said = f'<span class="called">called {escaped(called)}</span>' if not right else ""
+    spoken = f"{path}: {actual}" + ("" if right else f", called {called}")
+    return (
+        f'<span class="point {kind} {sides}{"" if right else " missed"}" tabindex="{-1 if right else 0}" role="img"'
+        f' aria-label="{escaped(spoken)}" style="left:{place[0]:.2f}%;top:{place[1]:.2f}%"><span class="mark"></span>'
+        f'<span class="tip">{picture}<b>{escaped(actual)}</b>{said}</span></span>'
+    )
+
+
+def _named(shown: Embedding, row: int, classes: Sequence[str]) -> tuple[str, str]:
+    """What an image is, and what it was called."""
+    label = int(shown.labels[row])
+    called = classes[int(shown.predicted[row])]
+    if not shown.sets:
+        return classes[label], called
+    return ", ".join(classes[one] for one in shown.sets[label]) or "none of them", f"{called} before all"
+
+
+def _key(classes: Sequence[str]) -> str:
+    items = "".join(
+        f'<li class="k{number}"><span class="mark"></span>{escaped(name)}</li>' for number, name in enumerate(classes)
+    )
+    return f'<ul class="key">{items}<li><span class="ring"></span>called wrongly</li></ul>'
+
+
+def _plain_key() -> str:
+    return (
+        '<ul class="key"><li class="rest"><span class="mark"></span>called rightly</li>'
+        '<li class="wrong"><span class="ring"><span class="mark"></span></span>called wrongly</li></ul>'
+    )
+
+
+def _small(path: Path) -> str | None:
+    try:
+        image = decode(read_bytes(path))
+    except BadImage:
+        return None
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=QUALITY)
+    return data_uri(out.getvalue())

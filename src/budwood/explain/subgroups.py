@@ -1,0 +1,199 @@
+"""Where a run is weaker than elsewhere: the accuracy on validation by brightness, size, aspect and group of images.
+
+A class is no slice: the report has a table of classes. Each slice is compared with the rest of the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.data.dataset import Dataset
+from budwood.data.images import ImageFacts
+from budwood.data.metadata import recalled
+from budwood.evaluation.metrics import Metric, share
+from budwood.evaluation.predictions import Predictions
+from budwood.evaluation.significance import gap, holm
+from budwood.progress import Progress, Silent
+from budwood.runs.run import Run
+from budwood.storage.atomic import cache_folder
+
+QUARTERS: Final = {
+    "brightness": ("darkest quarter", "second darkest quarter", "second brightest quarter", "brightest quarter"),
+    "size": ("smallest quarter", "second smallest quarter", "second largest quarter", "largest quarter"),
+}
+UNITS: Final = {"brightness": ("mean luma ", ""), "size": ("", " pixels")}
+EVEN: Final = (0.2, 0.3)  # share of the images that may be called a quarter
+SQUARE: Final = 0.05  # by which the sides of a square may differ
+FEW: Final = 10  # images of a group, for it to be a slice
+GROUPS: Final = 20  # the largest groups, that are slices
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Images that share a property: what they are in words, how many, and how many of them are called rightly.
+
+    `metric` and `rest` are the accuracies of the slice and of all other images, `difference` is how much higher that of
+    the slice is, each with a 95 % interval; `p` is that of Fisher's exact test of the two, corrected over all slices
+    (Holm 1979). `ids` names the images.
+    """
+
+    property: str
+    label: str
+    n: int
+    metric: Metric
+    rest: Metric
+    difference: Metric
+    p: float
+    ids: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """The slice as plain values, without its images."""
+        return {name: value for name, value in asdict(self).items() if name != "ids"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of a slice, bool [n], before they are scored."""
+
+    property: str
+    label: str
+    rows: NDArray[np.bool_]
+
+
+def slices_of(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
+    """The slices of a run's validation images by property; a property that does not vary makes none.
+
+    Brightness is that of the pictures that the scan kept of each image, so that a large split takes seconds. An image
+    that was changed since has none.
+    """
+    cache, progress = cache or cache_folder(), progress or Silent()
+    predictions, data = run.predictions("val"), run.dataset()
+    luma = brightness(data.root, predictions, cache, progress)
+    width, height, group = _columns(data, predictions)
+    parts = [
+        *quarters("brightness", luma),
+        *quarters("size", width * height),
+        *aspects(width, height),
+        *grouped(group),
+    ]
+    return scored(parts, predictions.right, predictions.ids)
+
+
+def scored(parts: Sequence[Part], right: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:
+    """Each part's accuracy beside that of the rest: whether each image is called rightly bool [n].
+
+    A difference has the interval of Newcombe (1998), and the exact test of Fisher (1935) with Holm's correction.
+    """
+    made = [_scored(part, right, ids) for part in parts]
+    corrected = holm(np.array([one.p for one in made], np.float64))
+    return tuple(replace(one, p=float(p)) for one, p in zip(made, corrected, strict=True))
+
+
+def brightness(root: Path, predictions: Predictions, cache: Path, progress: Progress) -> NDArray[np.float64]:
+    """The mean luma (ITU-R BT.601) of each image, 0 black to 1 white: float64 [n]; not a number where the file is
+    missing or was changed."""
+    facts = recalled(root, predictions.paths, cache, progress)
+    return np.array(
+        [
+            np.frombuffer(fact.thumb, np.uint8).mean() / 255
+            if isinstance(fact, ImageFacts) and fact.id == id
+            else np.nan
+            for fact, id in zip(facts, predictions.ids, strict=True)
+        ]
+    )
+
+
+def quarters(property: str, values: NDArray[np.float64]) -> list[Part]:
+    """The images in four parts of rising value, cut at the quartiles; fewer where many values are equal.
+
+    `property` is brightness or size. Values that are not a number are in no part.
+    """
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return []
+    edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75), method="higher"))
+    edges = edges[edges > known.min()]
+    if len(edges) == 0:
+        return []
+    rank = np.where(np.isnan(values), -1, np.searchsorted(edges, values, side="right"))
+    shares = np.bincount(rank[rank >= 0], minlength=len(edges) + 1) / len(known)
+    even = len(edges) == 3 and bool(np.all((shares >= EVEN[0]) & (shares <= EVEN[1])))
+    texts = _numbers(property, edges)
+    before, after = UNITS[property]
+    labels = [f"{before}{_between(place, texts)}{after}" for place in range(len(edges) + 1)]
+    if even:
+        labels = [f"{name}: {label}" for name, label in zip(QUARTERS[property], labels, strict=True)]
+    return [Part(property, label, rank == place) for place, label in enumerate(labels)]
+
+
+def aspects(width: NDArray[np.float64], height: NDArray[np.float64]) -> list[Part]:
+    """The images by which side is longer: portrait, square (sides within 5 % of each other), landscape."""
+    square = np.maximum(width, height) <= np.minimum(width, height) * (1 + SQUARE)
+    kinds = {
+        "portrait: higher than wide": ~square & (height > width),
+        "square: sides within 5 % of each other": square,
+        "landscape: wider than high": ~square & (width > height),
+    }
+    parts = [Part("aspect", label, rows) for label, rows in kinds.items() if rows.any()]
+    return parts if len(parts) > 1 else []
+
+
+def grouped(groups: Sequence[str]) -> list[Part]:
+    """The images of each of the user's groups that has at least FEW of them; of the GROUPS largest where there are
+    more."""
+    names = np.array(groups, dtype=object)
+    found, counts = np.unique([name for name in groups if name], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:GROUPS]
+    parts = [Part("group", f"group {found[place]}", names == found[place]) for place in order if counts[place] >= FEW]
+    return [part for part in parts if not part.rows.all()]
+
+
+def _scored(part: Part, right: NDArray[np.bool_], ids: Sequence[str]) -> Slice:
+    from scipy.stats import fisher_exact
+
+    inside, outside = right[part.rows], right[~part.rows]
+    table = [[int(side.sum()), int(len(side) - side.sum())] for side in (inside, outside)]
+    metric, rest = share(table[0][0], len(inside)), share(table[1][0], len(outside))
+    value, low, high = gap(metric, rest)
+    return Slice(
+        property=part.property,
+        label=part.label,
+        n=len(inside),
+        metric=metric,
+        rest=rest,
+        difference={"value": value, "low": low, "high": high, "n": len(right)},
+        p=float(fisher_exact(table).pvalue),
+        ids=tuple(ids[row] for row in np.flatnonzero(part.rows).tolist()),
+    )
+
+
+def _columns(data: Dataset, predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    """Width and height in pixels, and the group, of each image."""
+    place = {path: row for row, path in enumerate(data.table["path"].to_pylist())}
+    rows = [place[path] for path in predictions.paths]
+    groups = data.table["group"].to_pylist()
+    width, height = (data.column(name)[rows].astype(np.float64) for name in ("width", "height"))
+    return width, height, [groups[row] or "" for row in rows]
+
+
+def _numbers(property: str, edges: NDArray[np.float64]) -> list[str]:
+    """Edges in words, with as many digits as tell them apart."""
+    if property == "size":
+        return [f"{edge:,.0f}" for edge in edges]
+    digits = next((n for n in range(2, 6) if len({f"{edge:.{n}f}" for edge in edges}) == len(edges)), 6)
+    return [f"{edge:.{digits}f}" for edge in edges]
+
+
+def _between(place: int, texts: Sequence[str]) -> str:
+    """What lies in a part, in words."""
+    if place == 0:
+        return f"below {texts[0]}"
+    if place == len(texts):
+        return f"at least {texts[-1]}"
+    return f"from {texts[place - 1]} to below {texts[place]}"

@@ -1,0 +1,92 @@
+"""Inputs of a network by row, wherever they come from: memory, the store of pixels, an engine that is run for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.data.loading import Pixels, viewed
+from budwood.inference.engines import BATCH, Engine, Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Rows(Protocol):
+    """Inputs of a network by row: uint8 pixels [n, size, size, 3] or float32 outputs of a frozen prefix [n, *shape]."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any] | Tensor:
+        """Some of them, in that order."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows that are held in memory."""
+
+    values: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Some of them, in that order."""
+        return np.asarray(self.values[rows])
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """The rows of several arrays of one shape, all of the first before all of the second."""
+
+    parts: tuple[NDArray[Any], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Some of them, in that order."""
+        which, place = np.divmod(rows, len(self.parts[0]))
+        return np.stack([self.parts[part][row] for part, row in zip(which.tolist(), place.tolist(), strict=True)])
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """Rows of pixels as one view shows them."""
+
+    rows: Rows
+    view: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: NDArray[np.int64]) -> Pixels:
+        """The pixels of some rows, uint8 [n, size, size, 3]."""
+        return viewed(np.asarray(self.rows.take(rows)), self.view)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What an engine makes of rows of pixels, computed whenever it is asked for."""
+
+    engine: Engine
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: NDArray[np.int64]) -> Floats:
+        """The outputs for some rows, float32 [n, *shape]."""
+        pixels = np.asarray(self.rows.take(rows))
+        return np.concatenate(
+            [self.engine.run(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
+        )
+
+
+def seen_as(rows: Rows, view: str) -> Rows:
+    """Rows as they are for images that one view shows."""
+    return Computed(rows.engine, Viewed(rows.rows, view)) if isinstance(rows, Computed) else Viewed(rows, view)

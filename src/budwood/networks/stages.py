@@ -1,0 +1,317 @@
+"""A network as named stages in order, for any module: by its graph, not by hand.
+
+The forward pass is traced with `torch.fx`, with the network's parts kept whole. A part is a stage when everything that
+follows it depends on the image through its output alone, so that a network can be cut, frozen or continued there. What
+lies between two stages (an activation, a flatten, adding position embeddings) belongs to the later one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx import Graph, GraphModule, Node, Tracer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from budwood.errors import RecipeError
+from budwood.networks.registry import TRUNK, inside
+
+LISTS: Final = frozenset(  # parts of this name hold stages and are opened; all others are stages
+    {"backbone", "blocks", "body", "classifier", "encoder", "features", "head", "heads", "layers", "levels", "network"}
+    | {"stages", "transformer", "transformers", "trunk"}
+)
+FEWEST: Final = 3  # a network with fewer stages is opened further
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A module, its traced graph, and the nodes of its stages by name in order.
+
+    `trunk` is the node that the head is given, or None when the head is not the one way from there to the logits.
+    """
+
+    module: nn.Module
+    graph: Graph
+    stages: dict[str, Node]
+    head: str
+    trunk: Node | None
+
+    def node(self, place: str | None) -> Node:
+        """Where a stage, or the trunk (`TRUNK`), ends; the logits for None."""
+        if place == TRUNK:
+            assert self.trunk is not None
+            return self.trunk
+        return _output(self.graph) if place is None else self.stages[place]
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """One stage: its output's shape without the batch, its parameters' names, and multiply-adds for one image."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: tuple[str, ...]
+    macs: int
+
+
+class _StageTracer(Tracer):
+    """Keeps every part whole except those that it is told to open."""
+
+    def __init__(self, opened: frozenset[str], wrapped: tuple[Any, ...]) -> None:
+        super().__init__(autowrap_functions=wrapped)
+        self._opened = opened
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a part is kept whole."""
+        return module_qualified_name not in self._opened
+
+
+def staged(module: nn.Module, head: str) -> Staged:
+    """The stages of a module whose classifier is the part `head`.
+
+    Raises `RecipeError` when its forward pass cannot be traced.
+    """
+    opened = _lists(module, head)
+    found = _traced(module, head, opened) or _traced(module, head, frozenset(_ancestors(head)))
+    while found is not None and len(found.stages) < FEWEST:
+        largest = max(_kept(found), key=lambda name: _size(module.get_submodule(name)), default=None)
+        further = _traced(module, head, opened := opened | {largest}) if largest else None
+        if further is None or len(further.stages) <= len(found.stages):
+            break
+        found = further
+    if found is None:
+        raise RecipeError(
+            "model: this network cannot be divided into stages, because its forward pass depends on its values.",
+            "Choose a network that `budwood models NAME` can show.",
+        )
+    return found
+
+
+def of_graph(module: GraphModule, head: str) -> Staged:
+    """The stages of a module that is a traced graph already."""
+    found = _staged(module, module.graph, head)
+    assert found is not None
+    return found
+
+
+def segment(network: Staged, start: str | None, stop: str | None) -> GraphModule:
+    """The part of a network from the end of stage `start` (None: the image) to the end of `stop` (None: the logits).
+
+    A plain module that shares its parts, and their names, with the whole network.
+    """
+    graph = Graph()
+    first = _placeholder(network.graph) if start is None else network.node(start)
+    copied = {first: graph.placeholder("inputs")}
+    last = network.node(stop)
+    for node in _between(network.graph, first, last):
+        copied[node] = graph.node_copy(node, copied.__getitem__)
+    graph.output(copied[last])
+    return GraphModule(network.module, graph, "Segment")
+
+
+def measured(network: Staged, channels: int, size: int) -> list[StageFacts]:
+    """Facts of each stage, of the trunk, and of the head under its own name, for one image of `size` pixels.
+
+    A stage whose output is no single tensor has none.
+
+    Nothing is computed when the module is on the meta device. Raises what the module raises for a size it cannot take.
+    """
+    meter = _Meter(network, channels, size)
+    ends = [(name, node) for name, node in network.stages.items()]
+    ends += [(TRUNK, network.trunk)] if network.trunk is not None else []
+    facts: list[StageFacts] = []
+    seen: set[str] = set()
+    before = 0
+    for name, node in [*ends, (network.head, _output(network.graph))]:
+        if node not in meter.readings:
+            continue
+        shape, total = meter.readings[node]
+        used = [p for p in parameters_of(network, node) if p not in seen]
+        seen.update(used)
+        facts.append(StageFacts(name, shape, tuple(used), total - before))
+        before = total
+    return facts
+
+
+def with_stages(network: Staged, names: Collection[str]) -> Staged:
+    """The same network with those of its stages only; stages whose output is no tensor are left out so."""
+    return replace(network, stages={name: node for name, node in network.stages.items() if name in names})
+
+
+def parameters_of(network: Staged, last: Node) -> list[str]:
+    """The names of the parameters that an output depends on, in the module's order."""
+    owned = _run(network, last, "call_module", "get_attr")
+    return [name for name, _ in network.module.named_parameters() if any(inside(name, owner) for owner in owned)]
+
+
+def modules_of(network: Staged, last: Node) -> list[str]:
+    """The names of the modules that are run for an output, with all that they contain."""
+    owned = _run(network, last, "call_module")
+    return [name for name, _ in network.module.named_modules() if any(inside(name, owner) for owner in owned)]
+
+
+def _run(network: Staged, last: Node, *kinds: str) -> list[str]:
+    """The names of what is run, or read, for an output: targets of the nodes of these kinds, in order."""
+    nodes = _between(network.graph, _placeholder(network.graph), last)
+    return [str(node.target) for node in nodes if node.op in kinds]
+
+
+class _MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the multiply-adds of convolutions, matrix products and attention, by PyTorch's own formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and count it."""
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.count += formula(*args, **(kwargs or {}), out_val=out) // 2
+        return out
+
+
+class _Meter(fx.Interpreter):
+    """Runs a network once in evaluation mode and reads shape and multiply-adds at every node that gives a tensor."""
+
+    def __init__(self, network: Staged, channels: int, size: int) -> None:
+        super().__init__(GraphModule(network.module, network.graph))
+        self.readings: dict[Node, tuple[tuple[int, ...], int]] = {}
+        device = next(iter(network.module.parameters()), torch.empty(0)).device
+        image = torch.zeros(1, channels, size, size, device=device)
+        with _evaluating(network.module), torch.no_grad(), _MultiplyAdds() as self._counter:
+            self.run(image)
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node and note its output's shape and the multiply-adds so far."""
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.readings[n] = (tuple(result.shape[1:]), self._counter.count)
+        return result
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a part; it may change the lists that it is given, as it may in the network's own forward pass."""
+        return super().call_module(target, tuple([*a] if isinstance(a, list) else a for a in args), kwargs)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a block; every part has its own mode again afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _traced(module: nn.Module, head: str, opened: frozenset[str]) -> Staged | None:
+    """The stages as they are with these parts opened, or None when the forward pass cannot be traced so.
+
+    In evaluation mode, so that what is written for training only, such as auxiliary classifiers, is left out.
+    """
+    parameters = list(inspect.signature(module.forward).parameters.values())[1:]
+    given = {p.name: p.default for p in parameters if p.default is not p.empty}
+    with _evaluating(module):
+        try:
+            graph = _StageTracer(opened, _kept_functions(module)).trace(module, concrete_args=given or None)
+        except Exception:  # a traced forward pass can fail in any way
+            return None
+    return _staged(module, graph, head)
+
+
+def _staged(module: nn.Module, graph: Graph, head: str) -> Staged | None:
+    """The stages in a graph, or None when it does not give one tensor of logits."""
+    if not isinstance(_output(graph), Node):
+        return None
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    heads = [node for node in calls if node.target == head]
+    trunk = heads[0].args[0] if len(heads) == 1 and _is_gate(graph, heads[0]) else None
+    assert trunk is None or isinstance(trunk, Node)
+    before = _between(graph, _placeholder(graph), trunk or _output(graph))
+    named = [str(node.target) for node in calls]
+    stages = {
+        str(node.target): node
+        for node in before
+        if node.op == "call_module"
+        and named.count(str(node.target)) == 1
+        and not isinstance(module.get_submodule(str(node.target)), nn.Identity)
+        and _is_gate(graph, node)
+    }
+    return Staged(module, graph, stages, head, trunk)
+
+
+def _is_gate(graph: Graph, gate: Node) -> bool:
+    """Whether the logits depend on the image only through one node."""
+    return _placeholder(graph) not in _needed(graph, gate, _output(graph))
+
+
+def _between(graph: Graph, first: Node, last: Node) -> list[Node]:
+    """The nodes in order that `last` needs once `first` is known, `last` included and `first` not."""
+    needed = _needed(graph, first, last)
+    return [node for node in graph.nodes if node in needed and node is not first]
+
+
+def _needed(graph: Graph, known: Node, last: Node) -> set[Node]:
+    needed: set[Node] = set()
+    open_ends = [last]
+    while open_ends:
+        node = open_ends.pop()
+        if node in needed or node is known:
+            continue
+        needed.add(node)
+        open_ends += node.all_input_nodes
+    return needed
+
+
+def _placeholder(graph: Graph) -> Node:
+    return cast("Node", next(node for node in graph.nodes if node.op == "placeholder"))
+
+
+def _output(graph: Graph) -> Node:
+    """The node of the logits."""
+    end = next(node for node in graph.nodes if node.op == "output")
+    return cast("Node", end.args[0])
+
+
+def _lists(module: nn.Module, head: str) -> frozenset[str]:
+    """The parts that hold stages: the head's ancestors, and lists of parts inside other lists or at the top."""
+    opened = _ancestors(head)
+    for name, part in module.named_modules():
+        parent, _, last = name.rpartition(".")
+        if last in LISTS and name != head and any(part.children()) and (not parent or parent in opened):
+            opened.add(name)
+    return frozenset(opened)
+
+
+def _ancestors(head: str) -> set[str]:
+    parts = head.split(".")
+    return {".".join(parts[:depth]) for depth in range(1, len(parts))}
+
+
+def _kept(network: Staged) -> Iterable[str]:
+    """The parts that were kept whole and could be opened."""
+    last = network.trunk or _output(network.graph)
+    return [name for name in _run(network, last, "call_module") if any(network.module.get_submodule(name).children())]
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _kept_functions(module: nn.Module) -> tuple[Any, ...]:
+    """Functions that timm marks as not to be traced through."""
+    if not type(module).__module__.startswith("timm."):
+        return ()
+    import timm.layers
+
+    functions: Any = timm.layers
+    return tuple(functions.get_notrace_functions())

@@ -1,0 +1,39 @@
+"""A contact sheet of augmented images, so that what the network is shown can be looked at."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from budwood.config.recipe import Recipe
+from budwood.data.dataset import Samples
+from budwood.data.loading import decoded
+from budwood.training.augmentation import augmented, drawn
+from budwood.training.losses import blended
+
+ROWS: Final = 4
+VERSIONS: Final = 7
+CELL: Final = 112  # pixels
+GAP: Final = 4
+PAPER: Final = (150, 155, 160)  # between a light and a dark page
+
+
+def contact_sheet(recipe: Recipe, samples: Samples, size: int) -> Image.Image:
+    """One row an image, from all over the split: as the network sees it in validation, then as training may see it."""
+    random = np.random.default_rng(recipe.seed)
+    chosen = np.unique(np.linspace(0, len(samples) - 1, ROWS).round().astype(int)).tolist()
+    pixels = torch.from_numpy(np.stack([decoded(samples, row, size, recipe.resize) for row in chosen])).float()
+    versions = [pixels]
+    for _ in range(VERSIONS):
+        changed = augmented(pixels, drawn(recipe, len(pixels), size, random), recipe)
+        versions.append(blended(recipe, changed, torch.eye(len(pixels)), random)[0])
+    step = CELL + GAP
+    sheet = Image.new("RGB", (len(versions) * step + 2 * GAP, len(chosen) * step + GAP), PAPER)
+    for column, batch in enumerate(versions):
+        for row, picture in enumerate(batch.round().clamp(0, 255).to(torch.uint8).numpy()):
+            cell = Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.LANCZOS)
+            sheet.paste(cell, (column * step + (GAP if column == 0 else 2 * GAP), row * step + GAP))
+    return sheet

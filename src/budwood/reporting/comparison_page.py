@@ -1,0 +1,163 @@
+"""A comparison's record to one HTML file, in the manner of `page.py`; computes no result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from budwood.comparison.importance import importance
+from budwood.comparison.recipe_diff import in_words, unusual
+from budwood.comparison.text import METRICS, Cell, cells_of, gap_in_words, present, probability
+from budwood.evaluation.metrics import LOSSES
+from budwood.reporting.comparison_charts import (
+    Curves,
+    Dot,
+    Point,
+    curves_chart,
+    dots_chart,
+    importance_chart,
+    pareto_chart,
+    slice_chart,
+)
+from budwood.reporting.templating import template
+from budwood.text import SPLITS, Unit
+
+PAIRS_SHOWN: Final = 66
+SLICES_SHOWN: Final = 8
+
+
+def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
+    """A comparison as HTML: `record` is what `Comparison.record()` gives; `title` stands above it."""
+    unit = Unit(record["metric"] in LOSSES)
+    cells = cells_of(record)
+    rows = [{**one.row, "name": f"{one.rank}  {one.row['label']}"} for one in cells]
+    name = METRICS[record["metric"]]
+    html: str = template("comparison.html").render(
+        record=record,
+        title=title or record["data"].get("name", "comparison"),
+        name=name,
+        label=f"{SPLITS[record['split']]} {name}",
+        split=SPLITS[record["split"]],
+        rows=cells,
+        best=[row for row in rows if row["best"]],
+        tied=[row for row in rows if row["tied"]],
+        has=present(record),
+        text=unit.text,
+        dots=Markup(_dots(rows, record, unit)),
+        planes=[Markup(figure) for figure in _planes(rows, name, unit)],
+        curves=[Markup(figure) for figure in _curves(rows, record["curves"])],
+        shares=_importance(rows),
+        slices=[Markup(figure) for figure in _slices(rows, name, unit)],
+        importance=Markup(importance_chart("Share of variance that each option explains", _importance(rows))),
+        pairs=_pairs(record["pairs"], unit) if 1 < len(record["pairs"]) <= PAIRS_SHOWN else [],
+        tests=sorted({pair["test"] for pair in record["pairs"]}),
+        base=in_words(unusual(record["base"])),
+    )
+    return html
+
+
+def _dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], unit: Unit) -> str:
+    label = METRICS[record["metric"]]
+    dots = []
+    for row in rows:
+        given = row["published"] if row["published"] and row["published"]["metric"] == record["metric"] else None
+        spread = row["spread"]
+        dots.append(
+            Dot(
+                row["name"],
+                row["value"],
+                (spread["low"], spread["high"]) if spread else None,
+                given["value"] if given else None,
+                given is None or given["split"] == record["split"],
+                row["tied"],
+            )
+        )
+    return dots_chart(f"{label.capitalize()} of each row with its 95 % interval", dots, label, unit)
+
+
+def _planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
+    """The metric against time, and against all or the trained parameters: those in which rows differ more."""
+    known = [row for row in rows if row["value"] and row["value"]["value"] is not None]
+    sizes = {
+        "parameters": [row["parameters"]["total"] for row in known],
+        "trained parameters": [row["parameters"]["trainable"] for row in known],
+    }
+    farther = max(sizes, key=lambda kind: max(sizes[kind], default=1) / max(1, min(sizes[kind], default=1)))
+    costs = {"seconds of training": [row["training_seconds"] for row in known], farther: sizes[farther]}
+    return [
+        pareto_chart(
+            f"{name.capitalize()} against {cost}",
+            [
+                Point(row["name"], float(value), row["value"], row["name"].partition(" ")[0])
+                for row, value in zip(known, values, strict=True)
+            ],
+            cost,
+            name,
+            unit,
+        )
+        for cost, values in costs.items()
+        if len(set(values)) > 1
+    ]
+
+
+def _curves(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any]) -> list[str]:
+    """Validation accuracy and loss of every row by epoch."""
+    figures = []
+    for column, name, unit in (("val_accuracy", "accuracy", Unit()), ("val_loss", "loss (nats)", Unit(loss=True))):
+        drawn = [
+            Curves(
+                row["name"],
+                [
+                    [(one["epoch"], one[column]) for one in history if "epoch" in one]
+                    for history in curves[row["label"]]
+                ],
+                row["tied"],
+            )
+            for row in rows
+            if row["label"] in curves
+        ]
+        if any(run for row in drawn for run in row.runs):
+            figures.append(curves_chart(f"Validation {name} by epoch", drawn, name, unit))
+    return figures
+
+
+def _records(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], float]]:
+    return [
+        (row["options"], row["value"]["value"])
+        for row in rows
+        if row["group"] == 1 and row["value"] and row["value"]["value"] is not None
+    ]
+
+
+def _importance(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    return [(one.option.replace("_", " "), one.share) for one in importance(_records(rows))]
+
+
+def _slices(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
+    """The metric against each option that varies, the most important first."""
+    figures = []
+    for one in importance(_records(rows))[:SLICES_SHOWN]:
+        points = [
+            (row["options"][one.option], row["value"]["value"], row["tied"])
+            for row in rows
+            if one.option in row["options"] and row["group"] == 1 and row["value"]
+        ]
+        figures.append(slice_chart(one.option.replace("_", " "), points, name, unit))
+    return figures
+
+
+def _pairs(pairs: Sequence[Mapping[str, Any]], unit: Unit) -> list[tuple[str, str, Cell, str, str, str]]:
+    """Pairs as they are written, the surest first."""
+    return [
+        (
+            pair["one"],
+            pair["other"],
+            gap_in_words(pair["difference"], unit),
+            probability(pair["p"]),
+            probability(pair["p_holm"]),
+            pair["test"],
+        )
+        for pair in sorted(pairs, key=lambda one: one["p"])
+    ]

@@ -1,0 +1,138 @@
+"""A recipe in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+OPTIMIZERS: Final = {
+    "lbfgs": "solved to convergence (L-BFGS)",
+    **{
+        name.lower(): f"trained by gradient descent ({name})"
+        for name in ("SGD", "Adam", "AdamW", "NAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
+    },
+}
+
+
+VIEWED: Final = {
+    "none": "",
+    "flip": "Its answers are means of the logits for an image and its mirror image",
+    "flips": "Its answers are means of the logits for an image and its flips in both directions",
+}
+
+
+SELECTED: Final = {
+    "loss": "lowest validation loss",
+    "accuracy": "highest validation accuracy",
+    "balanced_accuracy": "highest balanced validation accuracy",
+    "macro_f1": "highest macro F1 on validation",
+    "auroc": "highest AUROC on validation",
+}
+
+
+RESIZES: Final = {
+    "crop": "cropped to its middle square",
+    "pad": "padded to a square",
+    "squash": "squashed to a square",
+}
+
+
+STEPS: Final = {
+    "check": "Checking the data",
+    "scan": "Scanning the data",
+    "prefix": "Frozen part of the network",
+    "head": "Training the head",
+    "rate": "Looking for a learning rate",
+    "train": "Training the network",
+    "evaluate": "Scoring",
+    "report": "Writing the report",
+    "save": "Saving",
+}
+
+
+def recipe_in_words(record: Mapping[str, Any]) -> str:
+    """What was asked, in plain sentences."""
+    recipe, network = record["recipe"], record["network"]
+    sight = "" if recipe["channels"] == 3 else " and made grey"
+    sentences = [
+        f"Each image was {RESIZES[recipe['resize']]} and scaled to {recipe['size']} x {recipe['size']} pixels{sight}",
+        f"The network is {network['name']} ({network['source']}){_cut_in_words(network)}; {_weights_in_words(network)}",
+        _frozen_in_words(record),
+        _training_in_words(record),
+        _resumed_in_words(record),
+        VIEWED[recipe.get("tta", "none")],
+    ]
+    return " ".join(f"{sentence}." for sentence in sentences if sentence)
+
+
+def _cut_in_words(network: Mapping[str, Any]) -> str:
+    if network["cut"] is None:
+        return ""
+    shape = " x ".join(map(str, network["shape"]))
+    return f", cut off after {network['cut']} ({shape}, pooled by {network['pool']})"
+
+
+def _weights_in_words(network: Mapping[str, Any]) -> str:
+    weights = network["weights"]
+    came = {
+        "imagenet": f"it started from ImageNet weights ({weights['file']})",
+        "file": f"it started from the weights in {weights['file']}",
+        "run": f"it started from the weights of {weights['about']}",
+        "none": f"it started from {weights['about']} weights",
+    }[weights["kind"]]
+    return f"{came}. {weights['set_aside']}".rstrip(". ") if weights["kind"] in ("file", "run") else came
+
+
+def _frozen_in_words(record: Mapping[str, Any]) -> str:
+    network = record["network"]
+    trainable, frozen = network["parameters"]["trainable"], network["parameters"]["frozen"]
+    if not frozen:
+        return f"All its {trainable:,} parameters were trained"
+    stage = record["prefix"]["stage"]
+    once = f"; the frozen part up to {stage} looked at each image once" if stage else ""
+    return f"{frozen:,} of its parameters were frozen and kept their values, {trainable:,} were trained{once}"
+
+
+def _training_in_words(record: Mapping[str, Any]) -> str:
+    recipe, chosen = record["recipe"], record["selected"]
+    what = f"A {'linear head' if recipe['head'] == 'linear' else 'head of ' + recipe['head']}"
+    what = f"{what} on {record['network']['features']:,} features was {OPTIMIZERS[recipe['optimizer']]}"
+    if "phases" in recipe:
+        return f"{what} in {len(recipe['phases'])} phases{_phases_in_words(recipe)}; epoch {chosen['epoch']} was kept"
+    if "epoch" in chosen:
+        epochs = _length_in_words(recipe)
+        rate = record["choices"].get("lr", recipe["lr"])
+        how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {rate:g}"
+        how += " (found by a trial)" if recipe["lr"] == "auto" else ""
+        together = ", together with what of the trunk was not frozen" if record["network"]["trunk_trained"] else ""
+        selected = SELECTED[recipe.get("select", "loss")]
+        return f"{what}{how}{together}; epoch {chosen['epoch']} was kept, of the {selected}"
+    auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
+    return f"{what}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}"
+
+
+def _length_in_words(recipe: Mapping[str, Any]) -> str:
+    """How long training was to be, at most."""
+    epochs, seconds = recipe.get("epochs"), recipe.get("time")
+    if epochs is None:
+        return f"{seconds:,.0f} seconds in all"
+    count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return count if seconds is None else f"{count} or {seconds:,.0f} seconds"
+
+
+def _resumed_in_words(record: Mapping[str, Any]) -> str:
+    times = len(record.get("resumed", ()))
+    return f"Training was interrupted or prolonged and went on {_times(times)}" if times else ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
+
+
+def _phases_in_words(recipe: Mapping[str, Any]) -> str:
+    told = [
+        f"{'nothing' if phase['freeze'] == 'none' else phase['freeze']} frozen "
+        f"for {phase['epochs']} epochs at a rate of {phase['lr']:g}"
+        for phase in recipe["phases"]
+    ]
+    return f" of batches of {recipe['batch']}: {', then '.join(told)}"

@@ -1,0 +1,230 @@
+"""Records to one HTML file that needs nothing else: no script, no font, no image from outside. Computes no result."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from budwood.config.recipe import neutral
+from budwood.reporting.charts import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart
+from budwood.reporting.network_charts import network_diagram, norms_chart
+from budwood.reporting.recipe_text import SELECTED, STEPS, recipe_in_words
+from budwood.reporting.templating import template
+from budwood.runs.explanation_record import Explanation
+from budwood.text import visible
+from budwood.training.history import GRADIENT, WEIGHT, by_stage
+
+MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
+CHART_MOST: Final = 40  # rows of a chart that can still be read
+WEAKEST_SHOWN: Final = 20
+PAIRS_SHOWN: Final = 20
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of a gallery: a path, its true class, what was predicted with which probability, a data URI or None."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+    thumbnail: str | None
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a report: thumbnails of findings by relative path (data URIs), the two galleries, and the contact
+    sheet of augmented images as a data URI."""
+
+    thumbnails: Mapping[str, str] = field(default_factory=dict)
+    mistakes: Sequence[Shown] = ()
+    hits: Sequence[Shown] = ()
+    augmented: str | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins, findings
+    about the result, and what was found out about what it has learned."""
+
+    history: Sequence[Mapping[str, float]]
+    pictures: Pictures
+    confusion: Sequence[Sequence[int]]
+    reliability: Sequence[Mapping[str, Any]]
+    results: Sequence[Mapping[str, Any]] = ()
+    explanation: Explanation | None = None
+
+
+def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
+    """The report of a run, as HTML."""
+    classes, val = record["dataset"]["classes"], record["metrics"]["val"]
+    several = bool(record["dataset"].get("several"))
+    weakest = _weakest_first(val["per_class"])
+    html: str = template("report.html").render(
+        record=record,
+        pictures=evidence.pictures,
+        results=evidence.results,
+        explanation=evidence.explanation,
+        words=recipe_in_words(record),
+        neutral=neutral(record["recipe"]),
+        val_strip=Markup(interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),
+        test_strip=Markup(_test_strip(record["test"])),
+        counts_chart=Markup(_counts_chart(record["dataset"]["counts"], classes)),
+        selected_on_val=len(evidence.history) > 1,
+        selected_by=SELECTED[record["recipe"].get("select", "loss")],
+        curves=[Markup(svg) for svg in _curves(record, evidence.history)],
+        norms=Markup(_norms(evidence.history)),
+        diagram=Markup(_diagram(record["network"])),
+        weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
+        by_class=weakest,
+        classes_chart=Markup(_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
+        reliability=Markup(reliability_chart("Confidence against accuracy", evidence.reliability)),
+        several=several,
+        matrix=_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and not several else [],
+        pairs=[] if several else _confused(evidence.confusion, classes),
+        chance_loss=math.log(2 if several else len(classes)),
+        laps=[(STEPS.get(name, name), seconds) for name, seconds in record["timings"].items() if name != "total"],
+        again=_command(record),
+    )
+    return html
+
+
+def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
+    """The findings about a data set, as HTML.
+
+    `about` has name, source, fingerprint, split, classes, several, counts, n and findings.
+    """
+    chart = Markup(_counts_chart(about["counts"], about["classes"]))
+    html: str = template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
+    return html
+
+
+def render_rates(
+    name: str, model: str, rates: Sequence[float], losses: Sequence[float], suggestion: float | None
+) -> str:
+    """The curve of a learning-rate finder, as HTML: losses in nats at rising rates, and the rate that is suggested."""
+    series = [Series("loss", list(zip(rates, losses, strict=True)))]
+    chart = line_chart(
+        "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
+    )
+    html: str = template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
+    return html
+
+
+def _command(record: Mapping[str, Any]) -> str:
+    """The command that carries the recipe out again, for a shell."""
+    recipe = shlex.quote(f"runs/{record['id']}/recipe.toml")
+    leaks = " --allow-leaks" if record["dataset"]["leaks_allowed"] else ""
+    return f"budwood train {_quoted(record['source'])} --recipe {recipe}{leaks}"
+
+
+def _quoted(path: str) -> str:
+    """A path as one word of a shell; one with unprintable characters in the shell's own notation for them."""
+    if visible(path) == path:
+        return shlex.quote(path)
+    return "$'" + visible(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+
+
+def _test_strip(test: Mapping[str, Any] | None) -> str:
+    return interval_strip("Test accuracy with its 95 % interval", test["metrics"]["accuracy"]) if test else ""
+
+
+def _counts_chart(counts: Mapping[str, Any], classes: Sequence[str]) -> str:
+    if len(classes) > CHART_MOST:
+        return ""
+    rows = [(name, (counts["train"][name], counts["val"][name])) for name in classes]
+    return counts_chart("Images of each class", rows, ("train", "validation"))
+
+
+def _curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
+    if len(history) < 2:
+        return []
+    axis = next(iter(history[0]))
+    log = axis == "regularisation" and min(row[axis] for row in history) > 0
+    label = "strength of the L2 penalty" if axis == "regularisation" else "epoch"
+    chosen = float(record["selected"][axis])
+
+    def drawn(title: str, y_label: str, *columns: tuple[str, str]) -> str:
+        series = [Series(name, [(row[axis], row[key]) for row in history if key in row]) for key, name in columns]
+        return line_chart(title, series, label, y_label, log_x=log, chosen=chosen)
+
+    figures = [
+        drawn(
+            f"{name.capitalize()} of training and validation",
+            f"{name}{' (nats)' if name == 'loss' else ''}",
+            *((f"{key}_{name}", split) for key, split in _NAMES),
+        )
+        for name in ("loss", "accuracy")
+    ]
+    if len({row["lr"] for row in history if "lr" in row}) > 1:
+        figures.append(drawn("Learning rate of each epoch", "learning rate", ("lr", "at its end")))
+    return figures
+
+
+def _norms(history: Sequence[Mapping[str, float]]) -> str:
+    weights = by_stage(history, WEIGHT)
+    if len(history) < 2 or not weights:
+        return ""
+    return norms_chart("Norms of weights and gradients by stage", weights, by_stage(history, GRADIENT))
+
+
+def _diagram(network: Mapping[str, Any]) -> str:
+    image = (network["channels"], network["size"], network["size"])
+    rows, removed = network["stages"], network.get("removed", ())
+    return network_diagram(f"{network['name']}, stage by stage", image, rows, removed, network["head"])
+
+
+_NAMES: Final = (("train", "training"), ("val", "validation"))
+
+
+def _weakest_first(by_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Classes by F1, the lowest first and those without one last."""
+
+    def rank(row: tuple[str, Mapping[str, Any]]) -> tuple[bool, float]:
+        value = row[1]["f1"]["value"]
+        return value is None, value or 0.0
+
+    return sorted(by_class.items(), key=rank)
+
+
+def _classes_chart(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    metrics = [(name, values["f1"]) for name, values in rows]
+    return interval_chart("F1 of each class with its 95 % interval", metrics, "F1 on the validation split")
+
+
+def _matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "n": sum(row),
+            "cells": [
+                {"called": called, "count": count, "share": count / (sum(row) or 1), "right": column == number}
+                for column, (called, count) in enumerate(zip(classes, row, strict=True))
+            ],
+        }
+        for number, (name, row) in enumerate(zip(classes, counts, strict=True))
+    ]
+
+
+def _confused(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, int]]:
+    pairs = [
+        (classes[true], classes[guess], count, sum(row))
+        for true, row in enumerate(counts)
+        for guess, count in enumerate(row)
+        if guess != true and count
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:PAIRS_SHOWN]
+
+
+def render_explanation(found: Explanation, name: str, network: str) -> str:
+    """An explanation as HTML; `name` is that of the data, `network` that of the network."""
+    html: str = template("explained.html").render(
+        record=found.record, pictures=found.pictures, name=name, network=network
+    )
+    return html

@@ -1,0 +1,177 @@
+"""The parts that figures are drawn of: scales, ticks, axes, texts, as strings of SVG in the colours of the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Final
+
+from budwood.text import columns, shortened, visible
+
+WIDTH: Final = 460
+HEIGHT: Final = 300
+ROW: Final = 24
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 48, 46
+CHAR: Final = 7.2  # mean width of a character, in units of the drawing
+LETTER: Final = 6.2  # that of a small text
+SMALL: Final = ' style="font-size: 12px"'
+_RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A way from values to places in a drawing, linear or logarithmic."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        place, low, high = (math.log10(v) if self.log else v for v in (value, self.low, self.high))
+        if high == low:
+            return (self.start + self.end) / 2
+        return self.start + (place - low) / (high - low) * (self.end - self.start)
+
+
+def frame(
+    across: Scale,
+    up: Scale,
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    x_label: str,
+    y_label: str,
+    height: float = HEIGHT,
+) -> Iterator[str]:
+    """Axes with ticks and their labels; the y label stands at the top left."""
+    floor = height - BOTTOM
+    for tick, text in zip(y_ticks, numbers(y_ticks), strict=True):
+        y = up(tick)
+        yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
+    for tick, text in zip(x_ticks, numbers(x_ticks), strict=True):
+        x = across(tick)
+        yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{floor}" y2="{floor + 4}"/>'
+        label = power_text(tick) if across.log else text
+        yield f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{label}</text>'
+    yield f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>'
+    yield x_title(x_label, height - 6, LEFT)
+    yield f'<text class="tick" x="2" y="16.5">{escaped(y_label)}</text>'
+
+
+def percent_grid(across: Scale, floor: float) -> Iterator[str]:
+    """Vertical lines at even shares, with their values below."""
+    for tick in even_ticks(across.low, across.high):
+        x = across(tick)
+        yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="6" y2="{floor}"/>'
+        yield f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{percent(tick)}</text>'
+
+
+def interval_of(metric: Mapping[str, Any], across: Scale, y: float) -> Iterator[str]:
+    """A dot with its 95 % interval and its value at the right; a dash where it is undefined."""
+    value = metric["value"]
+    if value is None:
+        yield f'<text class="tick" x="{across.start + 4:.1f}" y="{y + 4:.1f}">–</text>'
+        return
+    if metric["low"] is not None:
+        ends = f'x1="{across(metric["low"]):.1f}" x2="{across(metric["high"]):.1f}"'
+        yield f'<line class="range" {ends} y1="{y}" y2="{y}"/>'
+    yield f'<circle class="dot" cx="{across(value):.1f}" cy="{y}" r="4.5"/>'
+    yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.1f} %</text>'
+
+
+def row_name(name: str, left: float, y: float, *, small: bool = False) -> str:
+    """The label of a row, cut to its margin; the whole name shows on pointing at it."""
+    short = shortened(visible(name), int((left - 12) / (LETTER if small else CHAR)))
+    place = f'x="{left - 10:.1f}" y="{y + 4:.1f}" text-anchor="end"{SMALL if small else ""}'
+    return f"<text {place}>{escape(short)}<title>{escaped(name)}</title></text>"
+
+
+def left_margin(names: Sequence[str]) -> float:
+    """Room for the names of rows."""
+    return min(160.0, 16 + CHAR * max((columns(visible(name)) for name in names), default=0))
+
+
+def x_title(label: str, y: float, left: float) -> str:
+    """What the x axis shows, below it."""
+    middle = (left + WIDTH - RIGHT) / 2
+    return f'<text class="tick" x="{middle:.0f}" y="{y:.0f}" text-anchor="middle">{escaped(label)}</text>'
+
+
+def svg(title: str, description: str, body: str, height: float) -> str:
+    """A whole drawing with its title and a description in words."""
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escaped(title)}">'
+        f"<title>{escaped(title)}</title><desc>{escaped(description)}</desc>{body}</svg>"
+    )
+
+
+def said_shares(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Named shares in words."""
+    return "; ".join(f"{visible(name)} {said_share(metric)}" for name, metric in rows)
+
+
+def said_share(metric: Mapping[str, Any]) -> str:
+    """A share with its interval in words."""
+    if metric["value"] is None:
+        return "undefined"
+    interval = "" if metric["low"] is None else f" ({100 * metric['low']:.1f} to {100 * metric['high']:.1f} %)"
+    return f"{100 * metric['value']:.1f} %{interval}"
+
+
+def rounded(low: float, high: float) -> tuple[float, float]:
+    """The range from a tick below the lowest value to one above the highest."""
+    step = tick_step(low, high)
+    bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return bottom, top if top > bottom else bottom + step
+
+
+def tick_step(low: float, high: float) -> float:
+    """A round distance between about six ticks."""
+    raw = ((high - low) or abs(high) or 1) / 5
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
+
+
+def even_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Round values from low to high; `whole`: integers."""
+    step = max(1.0, tick_step(low, high)) if whole else tick_step(low, high)
+    first = math.ceil(low / step - 1e-9)
+    count = math.floor(high / step + 1e-9) - first + 1
+    return [round((first + number) * step, 10) for number in range(count)]
+
+
+def power_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from low to high, at most eight of them; low itself when there is none between."""
+    powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
+    return [10.0**power for power in powers[:: 1 + len(powers) // 9]] or [low]
+
+
+def power_text(value: float) -> str:
+    """A tick of a logarithmic axis as people write it: 0.05, 10⁻⁴, 2·10⁵."""
+    power = math.floor(math.log10(value) + 1e-9)
+    if abs(power) < 3:
+        return f"{value:.2g}" if value < 1 else f"{value:g}"
+    raised, factor = f"10{str(power).translate(_RAISED)}", value / 10.0**power
+    return raised if abs(factor - 1) < 1e-9 else f"{factor:.2g}·{raised}"
+
+
+def numbers(values: Sequence[float]) -> list[str]:
+    """Numbers of one axis with the same digits after the point, as few as tell them apart."""
+    if not values or not 1e-4 <= max(map(abs, values)) < 1e6:
+        return [f"{value:.3g}" for value in values]
+    digits = next((n for n in range(5) if all(abs(round(v, n) - v) < 1e-9 for v in values)), 5)
+    return [f"{value:,.{digits}f}" for value in values]
+
+
+def percent(share: float) -> str:
+    """A share in whole percent."""
+    return f"{100 * share:.0f} %"
+
+
+def escaped(text: str) -> str:
+    """A text as XML, with what is unprintable spelt out."""
+    return escape(visible(text))

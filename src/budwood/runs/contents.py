@@ -1,0 +1,69 @@
+"""What a run's folder holds beside its record, and how its record tells of data and network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from budwood.data.dataset import Dataset, Samples
+from budwood.evaluation import metrics
+from budwood.evaluation.predictions import Predictions
+from budwood.networks.plan import Plan
+from budwood.networks.registry import TRUNK
+from budwood.networks.weights import Weights
+from budwood.storage.atomic import parquet_bytes, write_bytes
+
+SHEET: Final = "augmented.jpg"
+
+
+def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
+    if predictions.sets:
+        return metrics.evaluate_several(predictions.targets, predictions.logits, classes)
+    return metrics.evaluate(predictions.labels, predictions.logits, classes)
+
+
+def describe_dataset(data: Dataset) -> dict[str, Any]:
+    return {
+        "fingerprint": data.fingerprint,
+        "name": data.name,
+        "split": data.split_source,
+        "classes": list(data.classes),
+        "several": bool(data.sets),
+        "counts": data.counts(),
+        "set_aside": len(data.set_aside),
+        "corrected": data.corrected,
+    }
+
+
+def describe_network(plan: Plan, weights: Weights, aside: str) -> dict[str, Any]:
+    trunk = [row for row in plan["stages"] if row["name"] != plan["head"]]
+    return {
+        **{key: value for key, value in plan.items() if key not in ("origins", "before", "prefix", "prefix_shape")},
+        "weights": {**weights.record(), "set_aside": aside},
+        "trunk_trained": any(row["trainable"] for row in trunk),
+        "removed": _list_removed(plan),
+    }
+
+
+def _list_removed(plan: Plan) -> list[dict[str, Any]]:
+    """The rows of the stages that the cut has taken off."""
+    names = [row["name"] for row in plan["before"]]
+    if plan["cut"] is None:
+        return []
+    return [row for row in plan["before"][names.index(plan["cut"]) + 1 :] if row["name"] not in (TRUNK, plan["head"])]
+
+
+def save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:
+    from safetensors.numpy import save
+
+    write_bytes(path, save({name: np.ascontiguousarray(tensor) for name, tensor in state.items()}))
+
+
+def save_sealed(path: Path, samples: Samples) -> None:
+    table = pa.table({"id": list(samples.ids), "label": pa.array(samples.labels, pa.int32())})
+    write_bytes(path, parquet_bytes(table))

@@ -1,0 +1,62 @@
+"""The machine and the libraries that computed a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+RECORDED: Final = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow", "safetensors")
+
+
+def environment() -> dict[str, str]:
+    """Versions of what computed the run."""
+    return {"budwood": _version("budwood"), "python": platform.python_version()} | {n: _version(n) for n in RECORDED}
+
+
+def hardware(processors: int) -> dict[str, Any]:
+    """The machine: processor, cores in use, memory in GiB, accelerator, system."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": processors,
+        "memory_gib": _memory_gib(),
+        "accelerator": _accelerator(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _accelerator() -> str:
+    """The names of the NVIDIA devices, as their driver tells them without torch; `none` where there is no driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "none"
+    try:
+        asked = subprocess.run([tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return ", ".join(asked.stdout.decode().split("\n")).strip(", ") or "none"
+
+
+def _memory_gib() -> float | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)

@@ -1,0 +1,154 @@
+"""What is decided and checked before anything is trained: the plan, the weights, what the data show.
+
+recipe and data -> plan -> findings -> weights -> Prepared
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from budwood.config.recipe import Recipe, for_labels
+from budwood.data import checks
+from budwood.data.dataset import Dataset, Samples
+from budwood.errors import DataError, RecipeError, RunError, WeightsError
+from budwood.networks.plan import Plan, plan_of
+from budwood.networks.registry import Origin
+from budwood.networks.weights import Weights, file_weights, imagenet_weights, random_weights
+from budwood.progress import Progress
+from budwood.runs.run import Run, open_run
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe with its size, plan and weights, and the findings and splits that it will be trained on."""
+
+    recipe: Recipe
+    plan: Plan
+    weights: Weights
+    findings: tuple[checks.Finding, ...]
+    training: Samples
+    validation: Samples
+
+
+def prepared(
+    data: Dataset,
+    recipe: Recipe,
+    out: Path,
+    allow_leaks: bool,
+    cache: Path,
+    progress: Progress,
+    found: tuple[checks.Finding, ...] | None = None,
+) -> Prepared:
+    """All that is decided and checked before anything is trained; `found` are the data's findings, where they are
+    known already."""
+    fitting = for_labels(recipe, bool(data.sets))
+    if fitting.optimizer != recipe.optimizer:
+        progress.note(
+            f"The images have several labels each, so the head is not solved but trained ({fitting.optimizer})."
+        )
+    recipe = fitting
+    plan = plan_of(recipe, len(data.classes), cache)
+    _refuse_views_of_nothing(recipe, plan, len(data.classes), cache)
+    found = checks.findings(data) if found is None else found
+    sealed = data.sealed()
+    training, validation = sealed.samples("train"), sealed.samples("val")
+    weights, seen = weights_of(recipe, plan, out, cache, progress)
+    found += _seen_before(data, seen)
+    _refuse_leaks(found, allow_leaks)
+    _refuse_empty(data, training, validation)
+    return Prepared(recipe.model_copy(update={"size": plan["size"]}), plan, weights, found, training, validation)
+
+
+def _refuse_views_of_nothing(recipe: Recipe, plan: Plan, classes: int, cache: Path) -> None:
+    """Raises `RecipeError` when views are to be computed once, and nothing is frozen from the image on."""
+    stops = [plan_of(phase, classes, cache)["prefix"] for phase in recipe.in_phases()] or [plan["prefix"]]
+    if recipe.views and not any(stops):
+        raise RecipeError(
+            "views: nothing is frozen from the image on, so that nothing could be computed once for each version.",
+            "Leave views out, or freeze the first stages: `budwood models` shows them.",
+        )
+
+
+def weights_of(recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progress) -> tuple[Weights, Run | None]:
+    """Where the recipe's weights are, and the run that they are from, if they are."""
+    origins = [Origin(**origin) for origin in plan["origins"]]
+    if recipe.weights == "imagenet":
+        return imagenet_weights(plan["name"], origins, cache, progress), None
+    if recipe.weights == "none":
+        return random_weights(recipe.init, recipe.seed or 0), None
+    if recipe.weights.startswith("run:"):
+        run = open_run(recipe.weights.removeprefix("run:"), out)
+        _refuse_other_network(run, recipe, plan)
+        known = file_weights(run.path / "weights.safetensors")
+        about = f"run {run.path.name}, trained on {run.record['dataset']['name']}"
+        return replace(known, kind="run", about=about), run
+    return file_weights(Path(recipe.weights).expanduser()), None
+
+
+def same_weights(run: Run, recipe: Recipe, plan: Plan, cache: Path, progress: Progress) -> Weights:
+    """The weights that a run started from; raises `RunError` when this machine has others."""
+    weights, _ = weights_of(recipe, plan, run.path.parent, cache, progress)
+    if weights.digest != run.record["network"]["weights"]["digest"]:
+        raise RunError(
+            f"{run.path}: was trained on other weights of {plan['name']} than are on this machine.",
+            f"Bring back the weights that the run was made with ({run.record['network']['weights']['file']}).",
+        )
+    return weights
+
+
+def _refuse_other_network(run: Run, recipe: Recipe, plan: Plan) -> None:
+    """Raises `WeightsError` when a run's network is another one than the recipe's."""
+    theirs = run.record["network"]
+    if (theirs["source"], theirs["name"]) != (plan["source"], plan["name"]):
+        raise WeightsError(
+            f"weights: run {run.path.name} holds a {theirs['name']} of {theirs['source']}, "
+            f"the recipe asks for {plan['name']} of {plan['source']}.",
+            f"Write model = {theirs['name']}, or choose another run.",
+        )
+
+
+def _seen_before(data: Dataset, run: Run | None) -> tuple[checks.Finding, ...]:
+    """The findings that runs which the trunk comes from, one after another, knew images that are held out here."""
+    found: tuple[checks.Finding, ...] = ()
+    while run is not None:
+        if run.record["network"]["trunk_trained"]:
+            found += checks.seen_by_trunk(data, run.dataset(), run.path.name)
+        run = _trunk_run(run)
+    return found
+
+
+def _trunk_run(run: Run) -> Run | None:
+    """The run whose trunk a run started from; None where that was no run, or it is gone."""
+    weights = run.record["recipe"]["weights"]
+    if not weights.startswith("run:"):
+        return None
+    with suppress(RunError):
+        return open_run(weights.removeprefix("run:"), run.path.parent)
+    return None
+
+
+def _refuse_leaks(found: Sequence[checks.Finding], allowed: bool) -> None:
+    leaking = checks.leaks(found)
+    if leaking and not allowed:
+        raise DataError(
+            " ".join(f"{finding.code}: {finding.message}" for finding in leaking)
+            + f" The first: {', '.join(map(repr, leaking[0].groups[0]))}.",
+            leaking[0].advice,
+        )
+
+
+def _refuse_empty(data: Dataset, training: Samples, validation: Samples) -> None:
+    for name, samples in (("train", training), ("val", validation)):
+        if not len(samples):
+            raise DataError(
+                f"{data.root}: the {name} split has no usable image.", "Add images, or give no split at all."
+            )
+    if len(np.unique(training.labels)) < 2:
+        raise DataError(
+            f"{data.root}: the train split has usable images of one class only.", "Add images of another class."
+        )

@@ -1,0 +1,129 @@
+"""What training tells other tools after every epoch, where that is asked for: TensorBoard, MLflow."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from budwood.errors import RecipeError, did_you_mean
+from budwood.progress import Progress
+from budwood.storage.atomic import write_text
+
+History = Sequence[Mapping[str, float]]
+Told = Callable[[History], None]
+Tool = Callable[[Path, Mapping[str, Any]], AbstractContextManager[Told]]
+EXPERIMENT: Final = "budwood"  # of MLflow
+MLFLOW_RUN: Final = "mlflow.json"
+
+
+def refuse_unknown_trackers(names: Sequence[str]) -> None:
+    """Raises `RecipeError` for a tool that is not known or not installed."""
+    for name in names:
+        if name not in TRACKERS:
+            raise RecipeError(f"track: there is no tracker {name!r}.", did_you_mean(name, TRACKERS))
+        if find_spec(name) is None:
+            raise RecipeError(f"track: {name} is not installed.", "Install it with: pip install 'budwood[track]'")
+
+
+@contextmanager
+def tracked(names: Sequence[str], folder: Path, record: Mapping[str, Any], progress: Progress) -> Iterator[Told]:
+    """Tells the named tools of a run's history; what they have been told already is not said twice.
+
+    A tool that fails is noted once and left alone: training goes on.
+    """
+    tools: dict[str, Told] = {}
+    opened: dict[str, AbstractContextManager[Told]] = {}
+
+    def told(history: History) -> None:
+        for name in names:
+            try:
+                if name not in tools:
+                    opened[name] = TRACKERS[name](folder, record)
+                    tools[name] = opened[name].__enter__()
+                tools[name](history)
+            except Exception as error:  # a server may be gone, a disk full, a version another
+                tools[name] = _nothing
+                opened.pop(name, None)
+                progress.note(f"{name} could not be told ({type(error).__name__}: {error}); going on without it.")
+
+    try:
+        yield told
+    finally:
+        reason = sys.exc_info()
+        for name, tool in opened.items():
+            try:
+                tool.__exit__(*reason)
+            except Exception as error:
+                if error is not reason[1]:
+                    progress.note(f"{name} could not be ended ({type(error).__name__}: {error}).")
+
+
+def _nothing(history: History) -> None:
+    """Tells nobody."""
+
+
+@contextmanager
+def _tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
+    """Scalars in `tensorboard/` of the run; what an interrupted training wrote is replaced."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    logged = 0
+    with SummaryWriter(folder / "tensorboard", purge_step=1) as writer:
+
+        def told(history: History) -> None:
+            nonlocal logged
+            for step, name, value in _untold(history, logged):
+                writer.add_scalar(name, value, step)
+            writer.flush()
+            logged = len(history)
+
+        yield told
+
+
+@contextmanager
+def _mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
+    """A run of the experiment `budwood` at the place that MLFLOW_TRACKING_URI names; a resumed run goes on in it."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    file = folder / MLFLOW_RUN
+    if file.is_file():
+        run = json.loads(file.read_text(encoding="utf-8"))["run"]
+    else:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+        run = client.create_run(experiment, run_name=record["id"], tags={"source": record["source"]}).info.run_id
+        for name, value in record["recipe"].items():
+            client.log_param(run, name, value)
+        write_text(file, json.dumps({"run": run}))
+    logged = max((metric.step for metric in client.get_metric_history(run, "val_loss")), default=0)
+
+    def told(history: History) -> None:
+        nonlocal logged
+        for step, name, value in _untold(history, logged):
+            client.log_metric(run, name, value, step=step)
+        logged = len(history)
+
+    status = "FAILED"
+    try:
+        yield told
+        status = "FINISHED"
+    finally:
+        client.set_terminated(run, status)
+
+
+def _untold(history: History, logged: int) -> Iterator[tuple[int, str, float]]:
+    """Step, name and value of every figure after the first `logged` rows."""
+    for step, row in enumerate(history[logged:], logged + 1):
+        yield from ((step, name, value) for name, value in row.items() if name != "epoch")
+
+
+TRACKERS: Final[Mapping[str, Tool]] = {
+    "mlflow": _mlflow,
+    "tensorboard": _tensorboard,
+}

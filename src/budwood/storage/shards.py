@@ -1,0 +1,97 @@
+"""Arrays by image content on disk: memory-mapped, shared by processes, never wrong.
+
+A store is a folder of shards. A shard is two files: `<name>.npy`, the values, and `<name>.ids.npy`, the content id and
+CRC-32 of each row, which is written last and so commits the shard. A writer that is killed leaves values without ids,
+which nobody reads. A row whose checksum fails is treated as absent, and so computed again.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+import zlib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.storage.atomic import write_atomically
+
+_ROW: Final = np.dtype([("id", "S32"), ("crc", "<u4")])
+
+
+class Store:
+    """Rows of one shape and type, keyed by content id."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self._folder = folder
+        self._shape = shape
+        self._dtype = np.dtype(dtype)
+        self._values: list[NDArray[Any]] = []
+        self._markers: list[Path] = []
+        self._index: dict[str, tuple[int, int, int]] = {}
+        self._known: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Learn of the shards that were added since, by this or another process."""
+        for marker in sorted(self._folder.glob("*.ids.npy")):
+            if marker.name not in self._known and not marker.name.startswith("."):
+                self._known.add(marker.name)
+                self._learn(marker)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._index
+
+    def row(self, id: str) -> NDArray[Any] | None:
+        """The value of one id as a view of the file, or None when it is absent or damaged."""
+        place = self._index.get(id)
+        if place is None:
+            return None
+        shard, row, crc = place
+        value: NDArray[Any] = self._values[shard][row]
+        if zlib.crc32(value.data) != crc:
+            del self._index[id]
+            return None
+        return value
+
+    def use(self, ids: Iterable[str]) -> None:
+        """Mark the shards that hold some ids as used now, so that they are the last to be removed for room."""
+        for shard in {self._index[id][0] for id in ids if id in self._index}:
+            with suppress(OSError):  # removed, or of another user
+                os.utime(self._markers[shard])
+
+    def add(self, ids: Sequence[str], values: NDArray[Any]) -> None:
+        """Write rows, [n, *shape], as one shard; raises OSError when the disk is full."""
+        values = np.ascontiguousarray(values, self._dtype)
+        name = uuid.uuid4().hex
+        rows = np.array([(id.encode(), zlib.crc32(value.data)) for id, value in zip(ids, values, strict=True)], _ROW)
+        content, marker = self._folder / f"{name}.npy", self._folder / f"{name}.ids.npy"
+        write_atomically(content, lambda draft: _save(draft, values))
+        write_atomically(marker, lambda draft: _save(draft, rows))
+        self._known.add(marker.name)
+        self._learn(marker)
+
+    def _learn(self, marker: Path) -> None:
+        try:
+            rows = np.load(marker, allow_pickle=False)
+            values = np.load(marker.with_name(marker.name.replace(".ids.npy", ".npy")), "r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return
+        if rows.dtype != _ROW or values.dtype != self._dtype or values.shape != (len(rows), *self._shape):
+            return
+        shard = len(self._values)
+        self._values.append(values)
+        self._markers.append(marker)
+        for row, (id, crc) in enumerate(rows.tolist()):
+            self._index[id.decode("ascii", "replace")] = (shard, row, crc)
+
+
+def _save(path: Path, values: NDArray[Any]) -> None:
+    header = np.lib.format.header_data_from_array_1_0(values)
+    with path.open("wb") as handle:  # np.save would hide why a write failed
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(values.data)

@@ -1,0 +1,1 @@
+"""A study file to runs and their comparison: rows, searches, executors."""

@@ -1,0 +1,188 @@
+"""What a study would cost: every row's network, what rows share, and time, memory and disk where they can be measured.
+
+Rows of one network, prefix and way of training are measured once, on a sample of the images, and reckoned from that by
+their epochs. Where the images are not there, the networks alone are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from budwood.config.recipe import Recipe
+from budwood.data.downloads import class_count
+from budwood.data.listing import is_there
+from budwood.errors import BudwoodError, DataError, RecipeError, StudyError, WeightsError
+from budwood.networks.plan import Plan, hash_of, plan_of
+from budwood.progress import Progress
+from budwood.studies.runner import group_of, repeats
+from budwood.studies.study_file import Images, Row, Study
+from budwood.studies.training_job import Shelf, Stock
+from budwood.training.cost_estimate import Rehearsal
+from budwood.workflows.train import rehearse
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a row would be: its network (None where it is refused), how often it is trained, and its cost.
+
+    `shares` numbers the rows, from 1, that share what is frozen, 0 where nothing is kept; `seconds`, `memory` and
+    `disk` (bytes) are of one training, None where nothing was measured, and `problem` says why.
+    """
+
+    label: str
+    plan: Plan | None
+    runs: int
+    shares: int
+    seconds: float | None
+    reading: float
+    memory: int | None
+    disk: Mapping[str, int] | None
+    published: float | None
+    problem: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """The forecast as plain values."""
+        network = None
+        if self.plan is not None:
+            network = {name: self.plan[name] for name in ("name", "source", "parameters", "macs", "prefix", "size")}
+            network["stages"] = [row["name"] for row in self.plan["stages"]]
+        return {
+            "label": self.label,
+            "network": network,
+            "runs": self.runs,
+            "shares": self.shares,
+            "seconds": self.seconds,
+            "reading_seconds": self.reading,
+            "memory_bytes": self.memory,
+            "disk_bytes": dict(self.disk) if self.disk else None,
+            "published": self.published,
+            "problem": self.problem,
+        }
+
+
+def forecasts(study: Study, cache: Path, progress: Progress) -> list[Forecast]:
+    """What every row of a study would cost, and one trial of its search where it has one.
+
+    Raises `StudyError` that names every row whose network cannot be made.
+    """
+    shelf, measured, groups = Shelf(cache, progress), dict[str, Rehearsal | str](), dict[str, int]()
+    rows = [*study.rows, *([_first_trial(study)] if study.search else [])]
+    found, wrong = [], []
+    with progress.bar("Rehearsing", len(rows)) as step:
+        for row in rows:
+            try:
+                found.append(_forecast(row, study, shelf, measured, groups, progress))
+            except RecipeError as error:
+                wrong.append(f"{row.label}: {error.message}")
+            step(1)
+    if wrong:
+        count = "1 row that makes" if len(wrong) == 1 else f"{len(wrong)} rows that make"
+        raise StudyError(
+            f"{study.name} has {count} no network: {' '.join(wrong)}", "`budwood models NAME` shows its stages."
+        )
+    return found
+
+
+def total_seconds(found: Sequence[Forecast]) -> float | None:
+    """Seconds of all rows, where what is shared is computed once; None where a row was not measured."""
+    if not found or any(row.seconds is None and row.plan is not None for row in found):
+        return None
+    shared: dict[int, float] = {}
+    for row in found:
+        shared[row.shares] = max(shared.get(row.shares, 0.0), row.reading)
+    return sum(row.runs * ((row.seconds or 0.0) - row.reading) for row in found) + sum(shared.values())
+
+
+def _first_trial(study: Study) -> Row:
+    """The trial of a search with the first of every choice and the low end of every range."""
+    assert study.search
+    chosen: dict[str, Any] = {}
+    for name, axis in study.search.space.items():
+        if axis.applies(chosen):
+            chosen[name] = axis.ends[0]
+    recipe = Recipe(**{**study.search.options, **chosen})
+    return Row(f"search, {study.search.trials} trials as the first", chosen, recipe, study.searched, study.search.best)
+
+
+def _forecast(
+    row: Row,
+    study: Study,
+    shelf: Shelf,
+    measured: dict[str, Rehearsal | str],
+    groups: dict[str, int],
+    progress: Progress,
+) -> Forecast:
+    published = row.published.value if row.published else None
+    if row.recipe is None:
+        return Forecast(row.label, None, 0, 0, None, 0.0, None, None, published, f"refused: {row.refused}")
+    stock = _stock(row.images, study, shelf)
+    classes = len(stock.data.classes) if isinstance(stock, Stock) else _classes(row, study)
+    plan = plan_of(row.recipe, classes, shelf.cache)
+    kept = plan["prefix"] and not row.recipe.augments
+    shares = groups.setdefault(group_of(row.recipe, plan, row.images), len(groups) + 1) if kept else 0
+    runs = len(repeats(study, row.recipe)) * (
+        study.search.trials if study.search and row.label.startswith("search,") else 1
+    )
+    if not isinstance(stock, Stock):
+        return Forecast(row.label, plan, runs, shares, None, 0.0, None, None, published, stock)
+    key = hash_of([group_of(row.recipe, plan, row.images), row.images.record(), _way(row.recipe, plan)])
+    if key not in measured:
+        measured[key] = _measured(row.recipe, stock, shelf.cache, progress)
+    cost = measured[key]
+    if isinstance(cost, str):
+        return Forecast(row.label, plan, runs, shares, None, 0.0, None, None, published, cost)
+    seconds, reading = _scaled(cost, row.recipe)
+    return Forecast(row.label, plan, runs, shares, seconds, reading, cost.memory, cost.disk, published)
+
+
+def _stock(images: Images, study: Study, shelf: Shelf) -> Stock | str:
+    """A row's images, or why there are none; nothing is fetched for a forecast."""
+    if not images.data:
+        return "no images are named"
+    if not is_there(images.data, shelf.cache):
+        return f"{images.data} is not here"
+    try:
+        return shelf.stock(images, 0 if study.folds else None, study.folds)
+    except DataError as error:
+        return error.message
+
+
+def _classes(row: Row, study: Study) -> int:
+    """How many classes a row's images have, where they are not there; raises `RecipeError`."""
+    images = row.images
+    known = images.classes or class_count(images.data)
+    if known is None:
+        raise RecipeError(f"{images.data or 'the images'} are not here, and `classes` does not say how many there are.")
+    return known if images.classes else known - len(images.exclude)
+
+
+def _way(recipe: Recipe, plan: Plan) -> list[Any]:
+    """What decides the cost of a step, but for how many there are."""
+    network = [plan["name"], plan["cut"], plan["pool"], recipe.head, recipe.freeze, recipe.phases, plan["parameters"]]
+    return [network, recipe.head_alone, recipe.optimizer, recipe.batch, recipe.accumulate, recipe.augments, recipe.tta]
+
+
+def _measured(recipe: Recipe, stock: Stock, cache: Path, progress: Progress) -> Rehearsal | str:
+    """The cost of a recipe, or why it cannot be had. What a step costs does not depend on the weights, so random ones
+    stand in for those that are not here."""
+    try:
+        with suppress(WeightsError):
+            return rehearse(stock.data, recipe, cache=cache, progress=progress, found=stock.found, allow_leaks=True)[1]
+        random = recipe.model_copy(update={"weights": "none"})
+        return rehearse(stock.data, random, cache=cache, progress=progress, found=stock.found, allow_leaks=True)[1]
+    except BudwoodError as error:
+        return error.message
+
+
+def _scaled(cost: Rehearsal, recipe: Recipe) -> tuple[float, float]:
+    """Seconds of a recipe, and of the images' reading in it, from a measurement with other epochs."""
+    reading = cost.seconds.get("reading images", 0.0)
+    epochs = sum(phase.epochs for phase in recipe.phases or ()) or recipe.epochs or cost.epochs
+    factor = epochs / cost.epochs if cost.epochs else 1.0
+    growing = sum(cost.seconds.get(name, 0.0) for name in ("training", "evaluating", "training the head"))
+    whole = cost.total - growing + growing * factor
+    return (min(whole, recipe.time) if recipe.time else whole), reading

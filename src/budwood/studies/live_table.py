@@ -1,0 +1,96 @@
+"""What a study shows while it runs: a live table on a terminal, one line a row in a log, nothing in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from budwood.studies.monitor import Line
+from budwood.text import in_words
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHOWN: Final = 24  # lines of the live table; the rows around the one that is being trained
+COLOURS: Final = {"done": "green", "failed": "red", "refused": "yellow", "pruned": "yellow", "training": "cyan"}
+
+
+class Board:
+    """The live table, on stderr; where that is no terminal, each row is told once, when it has ended."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._title = ""
+        self._doing = ""
+        self._lines: Sequence[Line] = ()
+        self._left: float | None = None
+        self._told: set[tuple[str, str]] = set()
+
+    def note(self, sentence: str) -> None:
+        """Print one sentence, above the table."""
+        self._console.print(sentence, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """What is being done to the row that is trained, below the table."""
+        done = 0
+
+        def step(steps: int) -> None:
+            nonlocal done
+            done += steps
+            self._doing = f"{label}: {done:,} of {total:,}"
+            self._draw()
+
+        yield step
+        self._doing = ""
+
+    def show(self, lines: Sequence[Line], left: float | None) -> None:
+        """Show the table."""
+        self._lines, self._left = lines, left
+        for line in lines:
+            if line.state not in ("waiting", "training") and (line.label, line.state) not in self._told:
+                self._told.add((line.label, line.state))
+                if not self._console.is_terminal:
+                    self.note(f"{line.state:>8}  {line.label}  {line.told}")
+        self._draw()
+
+    @contextmanager
+    def watching(self, title: str) -> Iterator[None]:
+        """The table is shown while the block runs."""
+        self._title = title
+        if not self._console.is_terminal:
+            yield
+            return
+        with self._live:
+            yield
+
+    def _draw(self) -> None:
+        if self._console.is_terminal:
+            self._live.update(self._table())
+
+    def _table(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        ended = sum(line.state not in ("waiting", "training") for line in self._lines)
+        left = f", about {in_words(self._left)} left" if self._left is not None else ""
+        table = Table(title=f"{self._title}: {ended} of {len(self._lines)}{left}", caption=self._doing or None)
+        for name in ("row", "state", ""):
+            table.add_column(name)
+        for line in window(self._lines):
+            table.add_row(Text(line.label), Text(line.state, COLOURS.get(line.state, "")), Text(line.told))
+        return table
+
+
+def window(lines: Sequence[Line]) -> Sequence[Line]:
+    """The lines that are shown of a long table: those around the last one that has begun."""
+    if len(lines) <= SHOWN:
+        return lines
+    begun = max((place for place, line in enumerate(lines) if line.state != "waiting"), default=0)
+    start = min(max(begun - SHOWN * 2 // 3, 0), len(lines) - SHOWN)
+    return lines[start : start + SHOWN]

@@ -1,0 +1,211 @@
+"""The trials of a search, drawn and judged by Optuna, which is loaded only where something is searched.
+
+A trial is drawn from what was learned from those before it and from a seed of its own number, so that a search that
+was killed goes on with the trials that it would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from budwood.errors import StudyError
+from budwood.networks.plan import hash_of
+from budwood.studies.search_space import Axis, Search, grid_points
+from budwood.studies.study_file import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    import optuna
+
+STARTUP: Final = 10  # trials that TPE draws at random, and that are not pruned
+WARMUP: Final = 2  # epochs of a trial before it may be pruned
+OPTIONS: Final = "options"  # the attribute of a trial that holds its recipe options
+OWNER: Final = "owner"  # the attribute that holds the folder of the study that carries it out
+
+
+class Pruned(Exception):  # noqa: N818 - it is no error
+    """Training ended as the trial was worse than half of those before it at the same epoch."""
+
+
+@dataclass(frozen=True)
+class TrialPlace:
+    """Where a trial is kept: the storage's URL, the name of its study there, the trial's id, and the metric."""
+
+    storage: str
+    study: str
+    trial: int
+    metric: str
+    prunes: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial: its number from 0, its recipe options, its state and, once it has ended, its value."""
+
+    number: int
+    id: int
+    options: Mapping[str, Any]
+    state: str
+    value: float | None
+    problem: str = ""
+
+
+class Trials:
+    """The trials of one search in a storage; `owner` tells those of this study's folder from those of other machines
+    that carry out trials of the same search."""
+
+    def __init__(self, search: Search, storage: str, name: str, metric: str, owner: str) -> None:
+        optuna = _optuna()
+        self.search = search
+        self.storage = storage
+        self.metric = metric
+        self.owner = owner
+        self._asked: set[int] = set()
+        self.name = f"{name}-{hash_of([search.record(), metric])[:8]}"
+        try:
+            self._study: Any = optuna.create_study(
+                storage=storage,
+                study_name=self.name,
+                direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:  # of whatever library the URL needs
+            raise StudyError(
+                f"--storage {_without_password(storage)}: cannot be opened ({type(error).__name__}: {error}).",
+                "Expected a URL such as sqlite:///study.db or postgresql+psycopg://USER@HOST/NAME, and its driver.",
+            ) from error
+
+    def all(self) -> list[Trial]:
+        """Every trial so far, in the order of their numbers."""
+        return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def place(self, trial: Trial) -> TrialPlace:
+        """Where a trial is kept, for whoever carries it out."""
+        return TrialPlace(self.storage, self.name, trial.id, self.metric, self.search.sampler == "tpe")
+
+    def ask(self) -> Trial | None:
+        """The next trial: one that this study began and did not end, else a new one; None where there are enough."""
+        begun = next((trial for trial in self._study.get_trials(deepcopy=False) if self._is_ours(trial)), None)
+        if begun is not None:
+            return self._drawn_trial(begun.number, begun._trial_id)
+        if len(self._study.get_trials(deepcopy=False)) >= self.most:
+            return None
+        asked = self._study.ask()
+        asked.set_user_attr(OWNER, self.owner)
+        return self._drawn_trial(asked.number, asked._trial_id)
+
+    def _is_ours(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether a trial was begun by an earlier process of this study, and is not being carried out by this one."""
+        if trial.state.name != "RUNNING" or trial._trial_id in self._asked:
+            return False
+        return bool(trial.user_attrs.get(OWNER, self.owner) == self.owner)
+
+    def _drawn_trial(self, number: int, id: int) -> Trial:
+        """A trial with its options; what was drawn of it before it was interrupted is drawn alike again."""
+        self._asked.add(id)
+        trial = _optuna().Trial(self._study, id)
+        if self.search.sampler == "grid":
+            chosen = grid_points(self.search.space)[number]
+        else:
+            chosen = _suggested(trial, self.search, number)
+        trial.set_user_attr(OPTIONS, {**self.search.options, **chosen})
+        return Trial(number, id, {**self.search.options, **chosen}, "running", None)
+
+    @property
+    def most(self) -> int:
+        """How many trials there will be; a grid has no more than its points."""
+        if self.search.sampler != "grid":
+            return self.search.trials
+        return min(self.search.trials, len(grid_points(self.search.space)))
+
+    def tell(self, trial: Trial, state: str, value: float | None, problem: str) -> None:
+        """Note how a trial ended: done with a value, pruned or failed."""
+        from optuna.trial import TrialState
+
+        states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        if problem:
+            self._study._storage.set_trial_user_attr(trial.id, "problem", problem)
+        self._study.tell(trial.number, value if state == "done" else None, state=states[state], skip_if_finished=True)
+
+
+def reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]], None]:
+    """Who reports every epoch of a trial to its search; raises `Pruned` where it is worse than the median (TPE)."""
+    optuna = _optuna()
+    study = optuna.load_study(study_name=place.study, storage=place.storage, pruner=_pruner())
+    trial = optuna.Trial(study, place.trial)
+    known = set(study._storage.get_trial(place.trial).intermediate_values)
+
+    def report(history: Sequence[Mapping[str, float]]) -> None:
+        row = history[-1]
+        epoch = int(row["epoch"])
+        if epoch not in known:  # an interrupted trial has reported its first epochs already
+            known.add(epoch)
+            trial.report(float(row.get(f"val_{place.metric}", _stand_in(row, place.metric))), epoch)
+        if place.prunes and trial.should_prune():
+            raise Pruned(f"pruned after epoch {epoch}: worse than half of the trials before it at that epoch")
+
+    return report
+
+
+def _stand_in(row: Mapping[str, float], metric: str) -> float:
+    """What of an epoch stands in for a metric that training does not follow."""
+    return row["val_loss"] if metric in LOWER_IS_BETTER else row["val_accuracy"]
+
+
+def _suggested(trial: optuna.Trial, search: Search, number: int) -> dict[str, Any]:
+    """The options of a trial; what others decide about is drawn after them, where it is drawn."""
+    chosen: dict[str, Any] = {}
+    for name, axis in search.space.items():
+        if axis.applies(chosen):
+            trial.study.sampler = _sampler(search, number, name)
+            chosen[name] = _drawn(trial, name, axis)
+    return chosen
+
+
+def _drawn(trial: optuna.Trial, name: str, axis: Axis) -> Any:
+    if axis.values:
+        place = trial.suggest_categorical(name, list(range(len(axis.values))))  # a choice may be a list
+        return axis.values[place]
+    if axis.whole:
+        return trial.suggest_int(name, int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
+    return trial.suggest_float(name, axis.low, axis.high, log=axis.log, step=axis.step)
+
+
+def _sampler(search: Search, number: int, option: str) -> Any:
+    """A sampler that draws one option of one trial from the search's seed and the trials that are done."""
+    optuna = _optuna()
+    seed = int(hash_of([search.seed, number, option])[:8], 16)
+    if search.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, constant_liar=True)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _pruner() -> Any:
+    return _optuna().pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARMUP + 1)
+
+
+def _record(trial: optuna.trial.FrozenTrial) -> Trial:
+    states = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
+    return Trial(
+        trial.number,
+        trial._trial_id,
+        trial.user_attrs.get(OPTIONS, {}),
+        states.get(trial.state.name, "running"),
+        trial.value if trial.state.name == "COMPLETE" else None,
+        trial.user_attrs.get("problem", ""),
+    )
+
+
+def _without_password(url: str) -> str:
+    """A URL without what stands between user and host."""
+    head, at, tail = url.rpartition("@")
+    return f"{head.rpartition(':')[0]}:...@{tail}" if at and head.count(":") > 1 else url
+
+
+def _optuna() -> Any:
+    """Optuna, which is slow to load, with its own notes turned off."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

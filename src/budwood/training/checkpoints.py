@@ -1,0 +1,174 @@
+"""Checkpoints: all that the next step of training depends on, in one file that holds no pickles.
+
+On a CPU a training that goes on from a checkpoint ends with the same bits as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from budwood.errors import RunError
+from budwood.storage.atomic import guarded, write_bytes
+
+LAST: Final = "last.safetensors"
+OFTEN: Final = 30.0  # seconds from one checkpoint to the next, at least
+SHARE: Final = 0.02  # of the time that may go into checkpoints
+ORDER, LOGITS, CPU_RANDOM, CUDA_RANDOM = "/order", "/logits", "/random/cpu", "/random/cuda"  # no module has such a name
+COUNTERS: Final = ("step", "mu_product")  # of optimizers, kept on the CPU whatever the device
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Standing:
+    """Where training stands between two steps.
+
+    `epoch` is the one being trained, from 1, and `step` how many of its optimizer steps are done; `order` has its rows,
+    int64; `losses` (nats) and `right` are sums over its `seen` images so far, `gradients` sums over its steps of each
+    stage's gradient norm, and `factor` is that of the schedule at its latest step. `history` has a row for every
+    finished epoch; `best` and `best_logits` are those of `best_epoch`. A batch is computed in `parts`, and `at_once`
+    images are evaluated together. `seconds` counts the time spent, over all interruptions, and `evaluating` that of the
+    latest evaluation.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    order: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    losses: float = 0.0
+    right: int = 0
+    seen: int = 0
+    gradients: list[float] = field(default_factory=list)
+    factor: float = 1.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best: Tensors = field(default_factory=dict)
+    best_logits: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    parts: int = 1
+    at_once: int = 64
+    seconds: float = 0.0
+    evaluating: float | None = None
+
+
+class Checkpoints:
+    """The checkpoints of one training in a folder; without one, nothing is kept and nothing is found."""
+
+    def __init__(self, folder: Path | None, often: float = OFTEN) -> None:
+        self.folder, self._often = folder, often
+        self._next = time.monotonic() + often
+
+    @property
+    def due(self) -> bool:
+        """Whether so much time has passed since the last one that the next may be written."""
+        return self.folder is not None and time.monotonic() >= self._next
+
+    def keep(self, standing: Standing, tensors: Tensors, random: np.random.Generator) -> None:
+        """Write where training stands, with the tensors that it moves, by name.
+
+        The best epoch has a file of its own, which is written only when it changes, and before the file that names it.
+        What is not a number is not kept: the checkpoint before it is the last good one. Raises `StorageError`; the
+        checkpoint before is then still whole.
+        """
+        if self.folder is None or not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
+            return
+        started = time.monotonic()
+        with guarded(self.folder):
+            self._write(self.folder, standing, tensors, random)
+        self._next = time.monotonic() + max(self._often, (time.monotonic() - started) / SHARE)
+
+    def _write(self, folder: Path, standing: Standing, tensors: Tensors, random: np.random.Generator) -> None:
+        best = folder / f"best-{standing.best_epoch}.safetensors"
+        if standing.best and not best.is_file():
+            write_bytes(best, save({**standing.best, LOGITS: torch.from_numpy(standing.best_logits)}))
+        about = {"standing": {name: getattr(standing, name) for name in _PLAIN}, "random": random.bit_generator.state}
+        extra = {ORDER: torch.from_numpy(standing.order), **_generators()}
+        held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        write_bytes(folder / LAST, save({**held, **extra}, {"about": json.dumps(about)}))
+        self._forget_all_but(best)
+
+    def found(self, random: np.random.Generator) -> tuple[Standing, Tensors] | None:
+        """Where training stood and the tensors that it moves, or None; random states are set to what they were.
+
+        Raises `RunError` when a file cannot be read.
+        """
+        if self.folder is None or not (self.folder / LAST).is_file():
+            return None
+        tensors, about = _read(self.folder / LAST)
+        random.bit_generator.state = about["random"]
+        _set_generators(tensors)
+        standing = Standing(**about["standing"], order=tensors[ORDER].numpy())
+        best = self.folder / f"best-{standing.best_epoch}.safetensors"
+        self._forget_all_but(best)  # a later one, that no checkpoint came to name
+        if standing.best_epoch:
+            standing.best, _ = _read(best)
+            standing.best_logits = standing.best.pop(LOGITS).numpy()
+        return standing, {name: tensor for name, tensor in tensors.items() if not name.startswith("/")}
+
+    def _forget_all_but(self, best: Path) -> None:
+        for old in best.parent.glob("best-*.safetensors"):
+            if old != best:
+                old.unlink()
+
+
+_PLAIN: Final = tuple(f.name for f in fields(Standing) if f.name not in ("order", "best", "best_logits"))
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The tensors that an optimizer keeps between steps, as `<number of the parameter>.<name>`."""
+    return {
+        f"{number}.{name}": value
+        for number, parameter in enumerate(parameters_of(optimizer))
+        for name, value in optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+
+
+def set_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer what `state_of` told of one like it."""
+    parameters = parameters_of(optimizer)
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        parameter = parameters[int(number)]
+        if name in COUNTERS:
+            optimizer.state[parameter][name] = value.clone()
+        else:  # the memory format decides which kernels are used, and so the last bits
+            like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+            optimizer.state[parameter][name] = like.to(parameter.device).copy_(value)
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """The parameters that an optimizer moves, in its order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _generators() -> Tensors:
+    states = {CPU_RANDOM: torch.get_rng_state()}
+    return {**states, CUDA_RANDOM: torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
+
+
+def _set_generators(tensors: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(tensors[CPU_RANDOM])
+    if torch.cuda.is_available() and CUDA_RANDOM in tensors:
+        torch.cuda.set_rng_state(tensors[CUDA_RANDOM])
+
+
+def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = (file.metadata() or {}).get("about", "{}")
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(about)  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunError(
+            f"{path}: the checkpoint cannot be read ({error}).", "Restore the file, or train again from the start."
+        ) from error

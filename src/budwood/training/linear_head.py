@@ -1,0 +1,167 @@
+"""A linear head on features, trained in NumPy, which loads in no time: SGD and Adam as torch.optim has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.config.recipe import Recipe
+from budwood.errors import RecipeError
+from budwood.evaluation.metrics import cross_entropy
+from budwood.networks.registry import HEAD
+from budwood.progress import Progress
+from budwood.training.history import GRADIENT, WEIGHT
+
+
+@dataclass(frozen=True)
+class Split:
+    """Inputs of a head: outputs of the trunk float32 [n, features] and labels int32 [n]."""
+
+    outputs: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head: weight float32 [classes, features], bias float32 [classes].
+
+    `history` has one row per epoch, or per strength of the penalty; `selected` names the row that was kept.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    history: tuple[dict[str, float], ...]
+    selected: dict[str, float]
+
+
+def compute_head_logits(
+    outputs: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The head's logits: float32 [n, classes]."""
+    return outputs @ weight.T + bias
+
+
+def scores(train: Split, val: Split, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> dict[str, float]:
+    """Mean loss (nats) and accuracy of a head on both splits, for a row of the history."""
+    row = {}
+    for name, split in (("train", train), ("val", val)):
+        answers = compute_head_logits(split.outputs, weight, bias)
+        row[f"{name}_loss"] = float(cross_entropy(split.labels, answers).mean())
+        row[f"{name}_accuracy"] = float((answers.argmax(axis=1) == split.labels).mean())
+    return row
+
+
+def best_row(history: list[dict[str, float]]) -> int:
+    """The row with the lowest validation loss; the earliest of equals."""
+    return min(range(len(history)), key=lambda row: history[row]["val_loss"])
+
+
+Array = NDArray[np.float32]
+Optimizer = Callable[[Array, Array], None]  # moves a parameter, in place, along its gradient
+
+BETAS: Final = (0.9, 0.999)
+EPSILON: Final = 1e-8
+
+
+def descend(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
+    """Mini-batch gradient descent on the cross-entropy; the epoch with the lowest validation loss is kept.
+
+    Raises `RecipeError` when the loss is no longer a number.
+    """
+    assert recipe.epochs
+    assert recipe.batch
+    random = np.random.default_rng(recipe.seed)
+    n, features = train.outputs.shape
+    bound = features**-0.5
+    weight = random.uniform(-bound, bound, (classes, features)).astype(np.float32)
+    bias = random.uniform(-bound, bound, classes).astype(np.float32)
+    move_weight, move_bias = make_numpy_optimizer(recipe), make_numpy_optimizer(recipe)
+    history: list[dict[str, float]] = []
+    heads = []
+    with progress.bar("Training the head", recipe.epochs) as step:
+        for epoch in range(1, recipe.epochs + 1):
+            order, gradients = random.permutation(n), []
+            for start in range(0, n, recipe.batch):
+                rows = order[start : start + recipe.batch]
+                inputs, labels = train.outputs[rows], train.labels[rows]
+                loss, excess = _loss_and_slope(compute_head_logits(inputs, weight, bias), labels)
+                if not np.isfinite(loss):
+                    raise _diverged(epoch, recipe)
+                slope, shift = excess.T @ inputs, excess.sum(axis=0)
+                gradients.append(_norm(slope, shift))
+                move_weight(weight, slope)
+                move_bias(bias, shift)
+            heads.append((weight.copy(), bias.copy()))
+            norms = {f"{WEIGHT}{HEAD}": _norm(weight, bias), f"{GRADIENT}{HEAD}": float(np.mean(gradients))}
+            history.append({"epoch": float(epoch), **scores(train, val, weight, bias), **norms})
+            step(1)
+    best = best_row(history)
+    return Head(*heads[best], tuple(history), {"epoch": best + 1})
+
+
+def _norm(*tensors: Array) -> float:
+    """The L2 norm of several tensors together."""
+    return math.sqrt(sum(float(np.vdot(tensor, tensor)) for tensor in tensors))
+
+
+def make_numpy_optimizer(recipe: Recipe) -> Optimizer:
+    """The optimizer of one parameter, with the state that it keeps between steps."""
+    return _sgd(recipe) if recipe.optimizer == "sgd" else _adam(recipe)
+
+
+def _sgd(recipe: Recipe) -> Optimizer:
+    """Stochastic gradient descent with momentum; weight decay is part of the gradient."""
+    lr, decay, momentum = (np.float32(value or 0) for value in (recipe.lr, recipe.weight_decay, recipe.momentum))
+    velocity: list[Array] = []
+
+    def move(parameter: Array, gradient: Array) -> None:
+        gradient = gradient + decay * parameter
+        velocity[:] = [momentum * velocity[0] + gradient] if velocity else [gradient]
+        parameter -= lr * velocity[0]
+
+    return move
+
+
+def _adam(recipe: Recipe) -> Optimizer:
+    """Adam (Kingma and Ba 2015); weight decay is part of the gradient."""
+    lr, decay = np.float32(recipe.lr or 0), np.float32(recipe.weight_decay or 0)
+    first, second = (np.float32(beta) for beta in BETAS)
+    mean: Array = np.zeros(1, np.float32)
+    square: Array = np.zeros(1, np.float32)
+    count = 0
+
+    def move(parameter: Array, gradient: Array) -> None:
+        nonlocal mean, square, count
+        count += 1
+        gradient = gradient + decay * parameter
+        mean = first * mean + (1 - first) * gradient
+        square = second * square + (1 - second) * gradient * gradient
+        unbiased = np.sqrt(square / np.float32(1 - BETAS[1] ** count)) + np.float32(EPSILON)
+        parameter -= lr / np.float32(1 - BETAS[0] ** count) * mean / unbiased
+
+    return move
+
+
+def _loss_and_slope(answers: Array, labels: NDArray[np.int32]) -> tuple[float, Array]:
+    """Mean cross-entropy (nats) and its derivative by the logits: float32 [n, classes]."""
+    rows = np.arange(len(labels))
+    with np.errstate(invalid="ignore", over="ignore"):
+        shifted = answers - answers.max(axis=1, keepdims=True)
+        chance = np.exp(shifted)
+        total = chance.sum(axis=1, keepdims=True)
+        loss = float((np.log(total[:, 0]) - shifted[rows, labels]).mean())
+        chance /= total
+    chance[rows, labels] -= 1
+    return loss, chance / np.float32(len(labels))
+
+
+def _diverged(epoch: int, recipe: Recipe) -> RecipeError:
+    return RecipeError(
+        f"The loss is no longer a number in epoch {epoch}, at a learning rate of {recipe.lr}.",
+        "Lower the learning rate, for example by a factor of ten.",
+    )

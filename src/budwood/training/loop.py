@@ -1,0 +1,413 @@
+"""Training a network, or what of it is not frozen: the loop, in plain sight."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from budwood.config.recipe import Recipe
+from budwood.data.dataset import members
+from budwood.errors import DivergedError, RecipeError
+from budwood.evaluation.metrics import binary_cross_entropy, cross_entropy, score, score_several
+from budwood.inference.input_sources import Rows
+from budwood.inference.pytorch_backend import Part, compiled
+from budwood.networks.freezing import set_modes
+from budwood.progress import Progress
+from budwood.training.checkpoints import Checkpoints, Standing, set_state, state_of
+from budwood.training.ema import Average
+from budwood.training.losses import Loss, epoch_order, loss_of
+from budwood.training.norms import Stages, as_columns, gradient_norms, stages_of, weight_norms
+from budwood.training.schedules import best_epoch, rate_factor
+from budwood.training.state import (
+    Labelled,
+    OnDevice,
+    Ready,
+    batches,
+    called_rightly,
+    in_groups,
+    logits_of,
+    on_device,
+    ready,
+    seen,
+)
+
+COMPILE_PAYS: Final = 600.0  # seconds of training that must be left for torch.compile to be worth its minute or two
+OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network: its tensors by name, the validation logits float32 [n, classes], one row of history an epoch,
+    the epoch that was kept, what was chosen for the machine, and what was set aside of the weights."""
+
+    state: dict[str, NDArray[Any]]
+    logits: NDArray[np.float32]
+    history: tuple[dict[str, float], ...]
+    selected: dict[str, float]
+    choices: dict[str, Any]
+    aside: str
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What `fit` does beside learning: where checkpoints go, who is told of every finished epoch, and how many seconds
+    are left to it, evaluation included (None: as many as it takes)."""
+
+    checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
+    told: Callable[[Sequence[Mapping[str, float]]], None] = lambda history: None
+    left: Callable[[], float | None] = lambda: None
+
+
+def fit(
+    part: Part,
+    train: Labelled,
+    val: Labelled,
+    progress: Progress,
+    start: Mapping[str, NDArray[Any]] | None = None,
+    keeping: Keeping | None = None,
+    views: Sequence[Rows] = (),
+) -> Fitted:
+    """Train a recipe's network; the epoch that validation prefers is kept.
+
+    `part.stop` is the place of the frozen prefix whose outputs `train` and `val` hold; None when they hold pixels.
+    `start` has the tensors to start from, where they are not the recipe's weights. `views` has other views of the
+    validation images, over which logits are averaged. Training goes on from a checkpoint where there is one.
+    Raises `RecipeError` when the loss is no longer a number or one image is too much for memory.
+    """
+    recipe, keeping = part.recipe, keeping or Keeping()
+    assert recipe.batch
+    assert recipe.accumulate
+    model = ready(part, start)
+    shown = [val, *(Labelled(view, val.labels, val.sets) for view in views)]
+    train, *shown = (on_device(split, model.device) for split in (train, *shown))
+    average = Average(model.trained, recipe.ema) if recipe.ema else None
+    loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
+    random = np.random.default_rng(recipe.seed)
+    steps_an_epoch = steps_of(recipe, len(train.labels))
+    stages = stages_of(model.network)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed or 0)
+        at = _resumed(keeping.checkpoints, model, average, random) or Standing()
+        clock = Clock(at.seconds, keeping.left())
+        with _bar(part, at, len(train.labels), clock, progress) as advance:
+            while not finished(at, recipe, clock):
+                set_modes(model.network.module, model.frozen)
+                if at.step == 0:
+                    at.order = epoch_order(recipe, train.labels, random)
+                losses_so_far = [row["val_loss"] for row in at.history]
+                groups = list(in_groups(batches(at.order, recipe.batch), recipe.accumulate))
+                for group in groups[at.step :]:
+                    done = (at.epoch - 1) * steps_an_epoch + at.step
+                    reserve = _evaluating(at, len(val.labels) * len(shown))
+                    epochs = clock.epochs(done / steps_an_epoch, recipe.epochs, reserve)
+                    at.factor = rate_factor(recipe, done, steps_an_epoch, losses_so_far, epochs)
+                    model.set_rates(at.factor)
+                    loss, right = gradients(model, train, group, loss_of_batch, random, at, progress)
+                    if not math.isfinite(loss):
+                        raise _diverged(at, recipe)
+                    at.gradients = [a + b for a, b in zip_longest(at.gradients, gradient_norms(stages), fillvalue=0.0)]
+                    if recipe.clip:
+                        nn.utils.clip_grad_norm_(model.trained, recipe.clip)
+                    model.optimizer.step()
+                    if average:
+                        average.update()
+                    at.losses, at.right = at.losses + loss, at.right + right
+                    at.step, at.seen, at.seconds = at.step + 1, at.seen + sum(map(len, group)), clock.seconds
+                    advance()
+                    if keeping.checkpoints.due:
+                        keeping.checkpoints.keep(at, collect_step_tensors(model, average), random)
+                    if clock.is_over(reserve):
+                        break
+                model = _compiled_if_it_pays(model, at, clock, progress)
+                _end_epoch(at, model, stages, average, shown, progress)
+                at.seconds = clock.seconds
+                if keeping.checkpoints.due or at.epoch == 2:
+                    keeping.checkpoints.keep(at, collect_step_tensors(model, average), random)
+                keeping.told(at.history)
+        keeping.checkpoints.keep(at, collect_step_tensors(model, average), random)
+    if len(at.history) < (recipe.epochs or math.inf):
+        progress.note(_why_ended(at, recipe))
+    state = {**model.network.module.state_dict(), **at.best}
+    return Fitted(
+        state={name: tensor.detach().cpu().numpy() for name, tensor in state.items()},
+        logits=at.best_logits,
+        history=tuple(at.history),
+        selected={"epoch": at.best_epoch},
+        choices=_choices(model, at, train),
+        aside=model.aside,
+    )
+
+
+def _compiled_if_it_pays(model: Ready, at: Standing, clock: Clock, progress: Progress) -> Ready:
+    """On a GPU, the network compiled after the first epoch where enough is left to do.
+
+    On a CPU compiled steps were no faster than eager ones (BENCHMARKS.md).
+    """
+    epochs = clock.epochs(at.epoch, model.part.recipe.epochs, 0.0)
+    left = clock.seconds / at.epoch * (epochs - at.epoch)
+    if model.device != "cuda" or model.compiled or left < COMPILE_PAYS:
+        return model
+    progress.note(f"About {left / 60:.0f} minutes are left: the network is compiled.")
+    return replace(model, module=compiled(model.module, progress), compiled=True)
+
+
+def steps_of(recipe: Recipe, images: int) -> int:
+    """Optimizer steps of one epoch."""
+    count = len(list(batches(np.arange(images), recipe.batch or 1)))
+    return -(-count // (recipe.accumulate or 1))
+
+
+def gradients(
+    model: Ready,
+    train: Labelled,
+    group: Sequence[NDArray[np.int64]],
+    loss_of_batch: Loss,
+    random: np.random.Generator,
+    at: Standing,
+    progress: Progress,
+) -> tuple[float, int]:
+    """The summed loss (nats) and the right answers of the batches of one step, whose gradients are left in place.
+
+    Where memory runs out the step is done again with batches in twice as many parts, and so are all that follow.
+    """
+    images = sum(map(len, group))
+    while True:
+        model.optimizer.zero_grad(set_to_none=True)
+        losses, right = 0.0, 0
+        try:
+            for rows in group:
+                for piece in batches(rows, -(-(model.part.recipe.batch or 1) // at.parts)):
+                    logits, shares, truth = seen(model, train, piece, random)
+                    loss = loss_of_batch(logits, shares)
+                    (loss * (len(piece) / images)).backward()  # type: ignore[no-untyped-call]
+                    losses += float(loss.detach()) * len(piece)
+                    right += called_rightly(logits, truth, bool(train.sets))
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        else:
+            return losses, right
+        _halve(at, model, progress)
+
+
+def _halve(at: Standing, model: Ready, progress: Progress) -> None:
+    """Twice as many parts a batch from here on; raises `RecipeError` when a part would be less than two images."""
+    at.parts *= 2
+    size = -(-(model.part.recipe.batch or 1) // at.parts)
+    _free(model)
+    if size < 2:
+        raise _too_large("2 images", model)
+    progress.note(f"Memory ran out: from here on a batch is computed in {at.parts} parts of {size} images.")
+
+
+def _free(model: Ready) -> None:
+    """Hand back what a step that failed has taken."""
+    model.optimizer.zero_grad(set_to_none=True)
+    if model.device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _too_large(count: str, model: Ready) -> RecipeError:
+    return RecipeError(
+        f"batch: not even {count} at a time fit into the memory of the device ({model.device}).",
+        "Choose a smaller size or network, or freeze more of it.",
+    )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch could not get memory, on a device or on the CPU, which has no exception of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error).lower() for word in OUT_OF_MEMORY)
+
+
+def _end_epoch(
+    at: Standing,
+    model: Ready,
+    stages: Stages,
+    average: Average | None,
+    val: Sequence[Labelled],
+    progress: Progress,
+) -> None:
+    """Evaluate, add a row to the history, and keep the network if it is the best so far."""
+    recipe, started = model.part.recipe, time.monotonic()
+    with average.in_place() if average else nullcontext():
+        seen_by_view = [_evaluated(at, model, view, progress) for view in val]
+        logits = np.asarray(np.mean(seen_by_view, axis=0), np.float32)
+        row = {"epoch": float(at.epoch), "lr": float(recipe.lr or 0.0) * at.factor}
+        means = as_columns([total / at.step for total in at.gradients], stages)
+        at.history.append(row | _figures(recipe, at, logits, val[0]) | weight_norms(stages) | means)
+        if best_epoch(at.history, recipe) == at.epoch:
+            state = collect_network_tensors(model)
+            at.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+            at.best_epoch, at.best_logits = at.epoch, logits
+    at.evaluating = time.monotonic() - started
+    at.epoch, at.step, at.losses, at.right, at.seen, at.gradients = at.epoch + 1, 0, 0.0, 0, 0, []
+
+
+def finished(at: Standing, recipe: Recipe, clock: Clock) -> bool:
+    """Whether training has nothing more to do: all epochs, no better one for long enough, or no time left."""
+    patience = recipe.patience and len(at.history) - at.best_epoch >= recipe.patience
+    late = bool(at.history) and clock.is_over(at.evaluating or 0.0)
+    return bool(patience) or late or (recipe.epochs is not None and at.epoch > recipe.epochs)
+
+
+class Clock:
+    """Seconds of training, those before an interruption included, against what it may take."""
+
+    def __init__(self, spent: float, budget: float | None) -> None:
+        self._spent, self.budget, self._started = spent, budget, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """What was spent so far."""
+        return self._spent + time.monotonic() - self._started
+
+    def is_over(self, reserve: float) -> bool:
+        """Whether no more than `reserve` seconds are left."""
+        return self.budget is not None and self.seconds + reserve >= self.budget
+
+    def epochs(self, done: float, wanted: int | None, reserve: float) -> float:
+        """How many epochs there will be: as many as wanted, or as the time will do for if it goes on as so far."""
+        limit = math.inf if wanted is None else float(wanted)
+        if self.budget is None or not done:
+            return limit
+        return min(limit, done * max((self.budget - reserve) / self.seconds, 1.0))
+
+
+@contextmanager
+def _bar(part: Part, at: Standing, images: int, clock: Clock, progress: Progress) -> Iterator[Callable[[], None]]:
+    """A bar in images, or in seconds where only the time is limited; the yielded function moves it to where `at` is."""
+    epochs, shown = part.recipe.epochs, 0
+    total = epochs * images if epochs else math.ceil(clock.budget or 0)
+    with progress.bar(f"Training {part.plan['name']}", total) as advance:
+
+        def move() -> None:
+            nonlocal shown
+            here = (at.epoch - 1) * images + at.seen if epochs else int(clock.seconds)
+            advance(here - shown)
+            shown = here
+
+        move()
+        yield move
+
+
+def _evaluating(at: Standing, images: int) -> float:
+    """Seconds that an evaluation takes: as the latest did, else as training on so many images, which takes longer."""
+    if at.evaluating is not None:
+        return at.evaluating
+    return at.seconds / at.seen * images if at.seen else 0.0
+
+
+def _why_ended(at: Standing, recipe: Recipe) -> str:
+    """Why training ended before its last epoch."""
+    epoch = len(at.history)
+    if recipe.patience and epoch - at.best_epoch >= recipe.patience:
+        return f"Stopped after epoch {epoch}: none was better than epoch {at.best_epoch} since."
+    return f"Stopped in epoch {epoch}: the time was over."
+
+
+def _resumed(
+    checkpoints: Checkpoints, model: Ready, average: Average | None, random: np.random.Generator
+) -> Standing | None:
+    """Where a checkpoint stood, with the network, the optimizer, the average and all random states as they were."""
+    found = checkpoints.found(random)
+    if found is None:
+        return None
+    standing, tensors = found
+    by_part: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "average": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        by_part[part][rest] = tensor
+    with torch.no_grad():
+        for name, tensor in collect_network_tensors(model).items():
+            tensor.copy_(by_part["network"][name])
+        for number, value in enumerate(average.values if average else []):
+            value.copy_(by_part["average"][str(number)])
+    set_state(model.optimizer, by_part["optimizer"])
+    return standing
+
+
+def collect_step_tensors(model: Ready, average: Average | None) -> dict[str, Tensor]:
+    """Every tensor that a step changes, by name: the network's, the optimizer's, the average's."""
+    parts = {
+        "network": collect_network_tensors(model),
+        "optimizer": state_of(model.optimizer),
+        "average": {str(number): value for number, value in enumerate(average.values if average else [])},
+    }
+    return {f"{part}/{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+
+
+def collect_network_tensors(model: Ready) -> dict[str, Tensor]:
+    """The network's tensors by name, but for those that are frozen."""
+    frozen = model.frozen
+    return {
+        name: tensor
+        for name, tensor in model.network.module.state_dict().items()
+        if name not in frozen.parameters and name.rpartition(".")[0] not in frozen.modules
+    }
+
+
+def _choices(model: Ready, at: Standing, train: Labelled) -> dict[str, Any]:
+    """What was chosen for this machine."""
+    batch = model.part.recipe.batch or 1
+    whole = f"{batch} images"
+    return {
+        "device": model.device,
+        "training": f"PyTorch {torch.__version__.partition('+')[0]}, channels last",
+        "precision": "bfloat16 (autocast)" if model.halved else "float32",
+        "batch": whole if at.parts == 1 else f"{whole} in parts of {-(-batch // at.parts)}, as memory ran out",
+        "data": "on the device" if isinstance(train.inputs, OnDevice) else "read from memory for every step",
+        "freed_memory": "kept between steps" if model.keeps_memory else "handed back",
+        "training_threads": torch.get_num_threads(),
+        "compiled": model.compiled,
+    }
+
+
+def _evaluated(at: Standing, model: Ready, split: Labelled, progress: Progress) -> NDArray[np.float32]:
+    """The logits of a split, in as many parts as memory asks for."""
+    while True:
+        try:
+            return logits_of(model, split, at.at_once)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        at.at_once //= 2
+        _free(model)
+        if at.at_once < 1:
+            raise _too_large("1 image", model)
+        progress.note(f"Memory ran out: from here on {at.at_once} images are evaluated at a time.")
+
+
+def _figures(recipe: Recipe, at: Standing, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
+    """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
+    names = sorted({"accuracy", recipe.select or "loss"} - {"loss"})
+    if val.sets:
+        truth = members(val.sets, logits.shape[1])[val.labels]
+        losses = binary_cross_entropy(truth, logits)
+        chosen = {f"val_{name}": score_several(name, truth, logits) for name in names}
+    else:
+        losses = cross_entropy(val.labels, logits)
+        chosen = {f"val_{name}": score(name, val.labels, logits) for name in names}
+    return {
+        "train_loss": at.losses / at.seen,
+        "train_accuracy": at.right / at.seen,
+        "val_loss": float(losses.mean()),
+        **chosen,
+    }
+
+
+def _diverged(at: Standing, recipe: Recipe) -> DivergedError:
+    return DivergedError(
+        f"The loss is no longer a number in epoch {at.epoch}, step {at.step + 1}, "
+        f"at a learning rate of {float(recipe.lr or 0.0) * at.factor:.3g}.",
+        "Lower the learning rate, for example by a factor of ten.",
+    )

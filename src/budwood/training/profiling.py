@@ -1,0 +1,70 @@
+"""What a step costs, measured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from budwood.hardware import processors
+from budwood.inference.pytorch_backend import Part
+from budwood.networks.freezing import set_modes
+from budwood.progress import Progress
+from budwood.training.checkpoints import Standing
+from budwood.training.device import in_threads
+from budwood.training.ema import Average
+from budwood.training.loop import collect_network_tensors, collect_step_tensors, gradients
+from budwood.training.losses import loss_of
+from budwood.training.state import Labelled, batches, logits_of, ready
+
+MEASURED: Final = 4  # steps of a rehearsal; the first is slower and does not count
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step costs, measured on real inputs: seconds until the first, a step and an evaluated image, and the bytes
+    that it moves: of the network alone, and with the optimizer's and the average's."""
+
+    starting: float
+    seconds: float
+    evaluating: float
+    network: int
+    moved: int
+
+
+def step_cost(part: Part, train: Labelled, val: Labelled, progress: Progress) -> StepCost:
+    """Measure a few steps on one step's worth of inputs, and forget what was learned."""
+    recipe, started = part.recipe, time.perf_counter()
+    model = ready(part, None)
+    starting = time.perf_counter() - started
+    average = Average(model.trained, recipe.ema) if recipe.ema else None
+    loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
+    group = list(batches(np.arange(len(train.labels)), recipe.batch or 1))
+    random, at, seconds = np.random.default_rng(recipe.seed), Standing(), []
+    with torch.random.fork_rng():
+        set_modes(model.network.module, model.frozen)
+        for _ in range(MEASURED):
+            started = time.perf_counter()
+            gradients(model, train, group, loss_of_batch, random, at, progress)
+            model.optimizer.step()
+            seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        logits_of(model, val)
+        evaluating = (time.perf_counter() - started) / len(val.labels)
+    network, moved = (
+        sum(t.nbytes for t in held.values())
+        for held in (collect_network_tensors(model), collect_step_tensors(model, average))
+    )
+    return StepCost(starting, min(seconds[1:]), evaluating, network, moved)
+
+
+def fastest_threads(part: Part, train: Labelled, val: Labelled, progress: Progress) -> int:
+    """Threads with which a step is fastest: one a processor, or half as many, as two may share a core."""
+    seconds = {}
+    for count in sorted({processors(), max(processors() // 2, 1)}, reverse=True):
+        with in_threads(count):
+            seconds[count] = step_cost(part, train, val, progress).seconds
+    return min(seconds, key=lambda count: seconds[count])

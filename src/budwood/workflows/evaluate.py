@@ -1,0 +1,121 @@
+"""Test and predict: what a finished run answers about images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from budwood.data.dataset import SEALED, Samples
+from budwood.data.images import BadImage
+from budwood.data.listing import image_files
+from budwood.data.metadata import content_ids
+from budwood.errors import RunError
+from budwood.evaluation import metrics
+from budwood.evaluation.prediction_table import TOP, Answer
+from budwood.evaluation.predictions import predictions_of
+from budwood.inference.feature_cache import evaluated
+from budwood.progress import Progress, Silent
+from budwood.runs.contents import evaluate_predictions
+from budwood.runs.networks import said_of, whole_of
+from budwood.runs.run import Run, count_look, now, open_any_run, save_record
+from budwood.storage.atomic import cache_folder, guarded
+from budwood.workflows.report import report
+
+
+def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress | None = None) -> Run:
+    """Open the sealed test split: score the run on it, note the look, and put both into the run and its report.
+
+    The look is counted over all runs of the same folder before any label is read. Raises `RunError` when the data set
+    has no test split or its images were changed.
+    """
+    run, cache, progress = open_any_run(run), cache or cache_folder(), progress or Silent()
+    samples = run.dataset().samples("test")
+    if not len(samples):
+        raise RunError(f"{run.path}: the data set has no test split.", "Train again on data with a test split.")
+    with guarded(cache):
+        answers = _answers(run, samples, cache, progress)
+    split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
+    looks = count_look(run.path.parent, run.path.name, split)
+    unsealed = replace(samples, labels=_sealed_labels(run, samples))
+    predictions = predictions_of(unsealed, answers)
+    scores = evaluate_predictions(predictions, run.classes)
+    opened = [*(run.record["test"] or {"opened": []})["opened"], now()]
+    record = {**run.record, "test": {"looks": looks, "opened": opened, "metrics": scores}}
+    with guarded(run.path):
+        predictions.save(run.path / "predictions-test.parquet")
+        save_record(run.path, record)
+    return report(Run(run.path, record))
+
+
+def predict(
+    run: Run | str | Path,
+    files: Iterable[str | Path],
+    *,
+    int8: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """What a run's network says of image files and of the files in folders, in order.
+
+    With `int8` the network computes in 8-bit whole numbers, unless that calls fewer of the run's validation images
+    rightly. A file that cannot be decoded gets an answer with its problem. Raises `DataError` for a path that does not
+    exist.
+    """
+    run, cache, progress = open_any_run(run), cache or cache_folder(), progress or Silent()
+    paths = list(image_files(files))
+    facts = content_ids(paths, progress)
+    good = [row for row, fact in enumerate(facts) if isinstance(fact, str)]
+    samples = Samples(
+        Path(),
+        tuple(str(facts[row]) for row in good),
+        tuple(str(paths[row]) for row in good),
+        np.full(len(good), SEALED, np.int32),
+    )
+    with guarded(cache):
+        answers = _answers(run, samples, cache, progress, int8)
+    chance = metrics.sigmoid if run.record["dataset"].get("several") else metrics.probabilities
+    tops = iter(_top(chance(answers), run.classes) if good else [])
+    return [
+        Answer(str(path), (), f"{fact.problem}: {fact.detail}")
+        if isinstance(fact, BadImage)
+        else Answer(str(path), next(tops))
+        for path, fact in zip(paths, facts, strict=True)
+    ]
+
+
+def _answers(run: Run, samples: Samples, cache: Path, progress: Progress, int8: bool = False) -> NDArray[np.float32]:
+    """The logits of a run's network for images, in full precision or in 8-bit whole numbers."""
+    if not int8:
+        return said_of(run, samples, cache, progress)
+    from budwood.inference.quantization import in_whole_numbers
+
+    whole = in_whole_numbers(whole_of(run, cache), run.dataset().samples("train"), run.predictions("val"), progress)
+    return evaluated(whole, samples, progress).values
+
+
+def _sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
+    file = run.path / "sealed.parquet"
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{file}: cannot be read ({error}).", "Restore the file, or train again.") from error
+    known = dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
+    missing = [path for id, path in zip(samples.ids, samples.paths, strict=True) if id not in known]
+    if missing:
+        raise RunError(f"{file}: lacks the label of {missing[0]!r}.", "Restore the file, or train again.")
+    return np.array([known[id] for id in samples.ids], np.int32)
+
+
+def _top(probabilities: NDArray[np.float64], classes: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
+    return [
+        tuple((classes[c], float(row[c])) for c in best.tolist())
+        for best, row in zip(order, probabilities, strict=True)
+    ]

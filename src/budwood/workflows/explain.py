@@ -1,0 +1,54 @@
+"""Explain a run: what it has learned, kept beside it and shown in its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from budwood.data.listing import image_files
+from budwood.explain.explanation import USUAL, Asked, explained
+from budwood.progress import Progress, Silent
+from budwood.reporting.run_page import render_explanation
+from budwood.runs.explanation_record import Explanation, keep_explanation, kept_explanation
+from budwood.runs.run import Run
+from budwood.storage.atomic import cache_folder, guarded, write_text
+from budwood.workflows.report import report
+
+
+def explain_run(
+    run: Run,
+    images: Iterable[str | Path] = (),
+    *,
+    methods: Sequence[str] = (),
+    place: str | None = None,
+    called: str | None = None,
+    parts: Sequence[str] = (),
+    page: Path | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Explanation, Path]:
+    """What a run's network has learned, and where it is shown: in the run's report, or of images on a page of theirs.
+
+    What is left empty is chosen: of the run all parts but `classes`, of images the part `images`. Raises what
+    `explained` raises.
+    """
+    cache, progress = cache or cache_folder(), progress or Silent()
+    files = tuple(image_files(images))
+    asked = Asked(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
+    found = explained(run, asked, cache=cache, progress=progress)
+    if not files:
+        keep_explanation(run.path, _added(kept_explanation(run.path), found))
+        return found, report(run).path / "report.html"
+    page = page or run.path / "explained.html"
+    with guarded(page):
+        write_text(page, render_explanation(found, run.record["dataset"]["name"], run.record["network"]["name"]))
+    return found, page
+
+
+def _added(before: Explanation | None, found: Explanation) -> Explanation:
+    """What was found, with the parts of an earlier explanation that were not asked for this time."""
+    if before is None:
+        return found
+    seconds = {**before.record["seconds"], **found.record["seconds"]}
+    record = {**before.record, **found.record, "seconds": seconds}
+    return Explanation(record, {**before.pictures, **found.pictures})

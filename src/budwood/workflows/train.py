@@ -1,0 +1,355 @@
+"""Train and resume: scan -> findings -> seal -> plan -> training -> predictions -> metrics -> run -> report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from budwood.config.recipe import Recipe
+from budwood.data import checks
+from budwood.data.dataset import Dataset
+from budwood.errors import DivergedError, RunError
+from budwood.evaluation.predictions import predictions_of
+from budwood.hardware import processors
+from budwood.networks.plan import Plan, plan_of
+from budwood.networks.weights import Weights
+from budwood.progress import Progress, Silent
+from budwood.reporting.thumbnails import make_augmentation_sheet
+from budwood.runs.contents import (
+    SHEET,
+    describe_dataset,
+    describe_network,
+    evaluate_predictions,
+    save_sealed,
+    save_weights,
+)
+from budwood.runs.explanation_record import FILE as EXPLANATION
+from budwood.runs.machine import environment, hardware
+from budwood.runs.preflight import Prepared, prepared, same_weights
+from budwood.runs.run import (
+    CHECKPOINT,
+    Run,
+    found_run,
+    locked,
+    new_id,
+    now,
+    save_history,
+    save_record,
+)
+from budwood.runs.trackers import refuse_unknown_trackers, tracked
+from budwood.storage.atomic import cache_folder, folder_draft, guarded, write_bytes, write_text
+from budwood.training.cost_estimate import Rehearsal, rehearsed
+from budwood.training.schedules import best_epoch
+from budwood.training.trainer import EpochCallback, Task, has_checkpoint, rate_search, trained
+from budwood.workflows.report import render_report
+
+if TYPE_CHECKING:
+    from budwood.training.lr_finder import Curve
+
+MARKS: Final = ("history.csv", "recipe.toml", "run.json")  # files that say what a run is, the one that counts last
+SAVING: Final = 3.0  # seconds kept back from a limited time for writing the run and its report
+
+
+class _Clock:
+    """Seconds by step of a job."""
+
+    def __init__(self, spent: float = 0.0) -> None:
+        self._last = time.perf_counter()
+        self.start = self._last - spent
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        here = time.perf_counter()
+        self.seconds[name] = round(here - self._last, 3)
+        self._last = here
+
+    def so_far(self) -> float:
+        return time.perf_counter() - self.start
+
+    def total(self) -> dict[str, float]:
+        return {**self.seconds, "total": round(self.so_far(), 3)}
+
+
+def train(
+    data: Dataset,
+    recipe: Recipe | None = None,
+    *,
+    out: str | Path = "runs",
+    allow_leaks: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    track: Sequence[str] = (),
+    spent: float = 0.0,
+    id: str | None = None,
+    found: tuple[checks.Finding, ...] | None = None,
+    told: EpochCallback | None = None,
+) -> Run:
+    """Train a classifier and keep it, with its evidence, as a new run under `out`.
+
+    Raises `DataError` when the given split leaks (unless `allow_leaks`) or a split is empty, `WeightsError` when the
+    weights are missing, `StorageError` when `out` cannot be written. A run that fails leaves nothing behind, unless it
+    came far enough to be resumed. `track` names tools that are told of every epoch: tensorboard, mlflow. `spent` is how
+    many seconds of the recipe's `time` have gone already, in scanning. `id` names the run (None: a new name), `found`
+    are the data's findings where they are known already, and `told` gets the history after every epoch; what it raises
+    ends the training.
+    """
+    recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
+    refuse_unknown_trackers(track)
+    ready = prepared(data, recipe, Path(out), allow_leaks, cache, progress, found)
+    recipe, plan, weights, found = ready.recipe, ready.plan, ready.weights, ready.findings
+    sealed = data.sealed()
+    clock.lap("check")
+
+    versions = environment()
+    record = {
+        "budwood": versions["budwood"],
+        "id": id or new_id(recipe.model),
+        "state": "running",
+        "created": now(),
+        "resumed": [],
+        "source": data.source,
+        "root": str(data.root),
+        "recipe": recipe.table(),
+        "dataset": {**describe_dataset(data), "leaks_allowed": bool(checks.leaks(found))},
+        "findings": [finding.record() for finding in found],
+        "network": describe_network(plan, weights, ""),
+        "environment": versions,
+        "hardware": hardware(processors()),
+        "track": list(track),
+        "metrics": {},
+        "test": None,
+    }
+    with guarded(Path(out)), folder_draft(Path(out) / str(record["id"])) as draft:
+        (draft / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
+        sealed.save(draft / "dataset.parquet")
+        save_sealed(draft / "sealed.parquet", data.samples("test"))
+        if recipe.augments:
+            write_bytes(draft / SHEET, make_augmentation_sheet(recipe, ready.training, plan["size"]))
+        save_record(draft, record)
+    run = Run(Path(out) / str(record["id"]), record)
+    try:
+        return _carried_out(run, recipe, plan, weights, cache, progress, clock, told)
+    except BaseException:
+        if not has_checkpoint(run.path / CHECKPOINT) and found_run(run.path).record["state"] != "done":
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def resume(
+    run: Run | str | Path,
+    *,
+    epochs: int | None = None,
+    patience: int | None = None,
+    lr: float | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    told: EpochCallback | None = None,
+) -> Run:
+    """Go on with a run whose training was interrupted, or train a finished one for more epochs.
+
+    On a CPU the result has the bits of one that was never interrupted. `epochs` counts all, those that are done
+    included (of the last phase, where there are phases); schedules that depend on their number are drawn anew over all.
+    `told` gets the history after every epoch.
+    Raises `RunError` when there is nothing to go on with, or another process trains the run.
+    """
+    run = found_run(run) if not isinstance(run, Run) else run
+    cache, progress, clock = cache or cache_folder(), progress or Silent(), _Clock()
+    given = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
+    recipe = _continued(run, given)
+    _refuse_nothing_to_do(run, recipe, given)
+    plan = plan_of(recipe, len(run.classes), cache)
+    weights = same_weights(run, recipe, plan, cache, progress)
+    clock.lap("check")
+    before = {name: (run.path / name).read_bytes() for name in MARKS if (run.path / name).is_file()}
+    weighed = _changed(run)
+    record = {**run.record, "state": "running", "recipe": recipe.table(), "resumed": [*run.record["resumed"], now()]}
+    with locked(run.path), guarded(run.path):
+        save_record(run.path, record)
+        write_text(run.path / "recipe.toml", recipe.toml())
+    try:
+        return _carried_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock, told)
+    except BaseException:
+        if run.record["state"] == "done" and _changed(run) == weighed:
+            with guarded(run.path):  # what was finished stays so
+                for name, content in before.items():
+                    write_bytes(run.path / name, content)
+        raise
+
+
+def _carried_out(
+    run: Run,
+    recipe: Recipe,
+    plan: Plan,
+    weights: Weights,
+    cache: Path,
+    progress: Progress,
+    clock: _Clock,
+    listener: EpochCallback | None = None,
+) -> Run:
+    """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
+    data = run.dataset()
+    training, validation = data.samples("train"), data.samples("val")
+    with locked(run.path), tracked(run.record["track"], run.path, run.record, progress) as tell:
+
+        def kept(history: Sequence[Mapping[str, float]]) -> None:
+            with guarded(run.path):
+                save_history(run.path, history)
+            tell(history)
+
+        def told(history: Sequence[Mapping[str, float]]) -> None:
+            kept(history)
+            if listener:
+                listener(history)
+
+        task = Task(
+            recipe,
+            plan,
+            weights,
+            len(data.classes),
+            training,
+            validation,
+            cache,
+            checkpoint=run.path / CHECKPOINT,
+            told=told,
+            left=lambda: None if recipe.time is None else recipe.time - clock.so_far() - SAVING,
+        )
+        try:
+            with guarded(cache):
+                made = trained(task, progress, clock.lap)
+        except BaseException as error:
+            _note_stop(run, error, progress)
+            raise
+
+        predictions = predictions_of(validation, made.logits)
+        scores = evaluate_predictions(predictions, data.classes)
+        clock.lap("evaluate")
+        record = {
+            **run.record,
+            "state": "done",
+            "network": describe_network(plan, weights, made.aside),
+            "trained": made.trained,
+            "choices": made.choices,
+            "selected": made.selected,
+            "metrics": {"val": scores},
+            "timings": {},
+            "prefix": made.prefix,
+            "test": None,  # an earlier look was at another network
+        }
+        record.pop("problem", None)
+        with guarded(run.path):
+            kept(made.history)
+            for stale in ("predictions-test.parquet", EXPLANATION):
+                (run.path / stale).unlink(missing_ok=True)
+            save_weights(run.path / "weights.safetensors", made.state)
+            predictions.save(run.path / "predictions-val.parquet")
+            clock.lap("save")
+            record["timings"] = clock.total()
+            finished = Run(run.path, record)
+            write_text(run.path / "report.html", render_report(finished))
+            save_record(run.path, record)
+    if not has_checkpoint(finished.path / CHECKPOINT):
+        shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
+    return finished
+
+
+def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
+    """Note in a run's record why it stopped, and say how to go on, where there is a checkpoint."""
+    if not has_checkpoint(run.path / CHECKPOINT):
+        return
+    with suppress(OSError):  # a full disk may be the reason
+        save_record(run.path, {**run.record, "state": "stopped", "problem": str(error) or type(error).__name__})
+    further = " --lr RATE" if isinstance(error, DivergedError) else ""
+    progress.note(f"The last good checkpoint is kept: `budwood resume {run.path}{further}` goes on from it.")
+
+
+def _continued(run: Run, given: Mapping[str, Any]) -> Recipe:
+    """A run's recipe with other epochs, patience or rate. Of phases, the last gets the epochs and the first that is not
+    finished the rate. Raises `RunError` for what cannot be changed in a training that has begun."""
+    recipe = Recipe(**run.record["recipe"])
+    alone = run.record.get("trained") == "head"
+    for name in ("lr", "patience"):
+        if name in given and (alone or (name == "patience" and recipe.phases)):
+            what = "a head that is trained alone" if alone else "a training in phases"
+            raise RunError(f"{run.path}: --{name} does not apply to {what}.", "Train anew with it.")
+    options = {**recipe.table(), **given}
+    if "epochs" in given:
+        options.pop("time", None)  # it is over
+    if recipe.phases:
+        phases = [phase.model_dump() for phase in recipe.phases]
+        if "epochs" in given:
+            phases[-1]["epochs"] = options.pop("epochs")
+        if "lr" in given:
+            done = [_epochs_done(run, number) for number in range(1, len(phases) + 1)]
+            open_ = [n for n, phase in enumerate(phases) if done[n] < phase["epochs"]]
+            phases[open_[0] if open_ else -1]["lr"] = options.pop("lr")
+        options["phases"] = phases
+    return Recipe(**options)
+
+
+def _changed(run: Run) -> int | None:
+    """When a run's weights were written last (nanoseconds); None where there are none."""
+    file = run.path / "weights.safetensors"
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def _refuse_nothing_to_do(run: Run, recipe: Recipe, given: Mapping[str, Any]) -> None:
+    """Raises `RunError` when a finished run would not be trained any further, or has so many epochs already."""
+    last = len(recipe.phases or ())
+    done = _epochs_done(run, last)
+    if "epochs" in given and given["epochs"] <= done:
+        raise RunError(
+            f"{run.path}: has {done} epochs already, not fewer than {given['epochs']}.", "Give a larger number."
+        )
+    if run.record["state"] != "done":
+        return
+    whole = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
+    if recipe.time is not None or whole is None or done >= whole:
+        raise RunError(f"{run.path}: is finished.", "`--epochs N` trains it for more epochs.")
+    since = done - best_epoch([row for row in run.history() if row.get("phase", last) == last], recipe)
+    if recipe.patience and since >= recipe.patience:
+        raise RunError(
+            f"{run.path}: stopped as no epoch was better for {since}.", f"Give a --patience of more than {since}."
+        )
+
+
+def _epochs_done(run: Run, phase: int) -> int:
+    """The epochs that a run has done: of one phase, counted from 1, or of all where it has none (0)."""
+    if not (run.path / "history.csv").is_file():
+        return 0
+    return sum(row.get("phase", phase) == phase for row in run.history())
+
+
+def rehearse(
+    data: Dataset,
+    recipe: Recipe | None = None,
+    *,
+    out: str | Path = "runs",
+    allow_leaks: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    found: tuple[checks.Finding, ...] | None = None,
+) -> tuple[Recipe, Rehearsal]:
+    """The recipe as it would be carried out, and what it will cost, measured on a sample; no run is made.
+
+    `found` are the data's findings where they are known already. Raises what `train` raises before it trains.
+    """
+    cache, progress = cache or cache_folder(), progress or Silent()
+    ready = prepared(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
+    with guarded(cache):
+        return ready.recipe, rehearsed(_task(ready, len(data.classes), cache), progress)
+
+
+def find_rate(data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None) -> Curve:
+    """The loss of a recipe's network while its learning rate grows; nothing is kept of what it learns."""
+    cache, progress = cache or cache_folder(), progress or Silent()
+    ready = prepared(data, recipe, Path("runs"), True, cache, progress)
+    with guarded(cache):
+        return rate_search(_task(ready, len(data.classes), cache), progress)
+
+
+def _task(ready: Prepared, classes: int, cache: Path) -> Task:
+    return Task(ready.recipe, ready.plan, ready.weights, classes, ready.training, ready.validation, cache)

@@ -1,0 +1,110 @@
+"""`budwood compare`: a table, JSON, CSV and a page; every refusal is one message and exit code 2."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from budwood.cli.main import run
+from conftest import answers, scored_run
+
+TRUTH = (np.arange(200) % 3).astype(np.int32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of four finished runs, two of them seeds of one recipe, and of one that was stopped."""
+    rows: list[tuple[str, float, dict[str, Any]]] = [
+        ("low", 0.6, {"lr": 0.001}),
+        ("high-0", 0.8, {"lr": 0.01}),
+        ("high-1", 0.82, {"lr": 0.01, "seed": 1}),
+        ("other", 0.7, {"optimizer": "sgd", "lr": 0.01}),
+        ("stopped", 0.79, {"lr": 0.5, "state": "stopped"}),
+    ]
+    for seed, (name, accuracy, options) in enumerate(rows):
+        scored_run(tmp_path / "runs" / name, TRUTH, answers(TRUTH, accuracy, seed), **options)
+    return tmp_path / "runs"
+
+
+def _said(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> tuple[str, str]:
+    found = run([str(argument) for argument in arguments], as_json="--json" in arguments)
+    out, err = capsys.readouterr()
+    assert found == code, err
+    assert "Traceback" not in out + err
+    return out, err
+
+
+def test_a_folder_is_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, table = tmp_path / "new" / "page.html", tmp_path / "new" / "table.csv"
+    out, err = _said(capsys, "compare", folder, "--html", page, "--csv", table)
+    assert "Left out, as it is not finished: stopped (stopped)." in err
+    lines = out.splitlines()
+    assert lines[0].split()[:4] == ["row", "validation", "accuracy", "from"]
+    assert lines[2].startswith("* adam, lr 0.01")
+    assert "best" in lines[2]
+    assert "cannot be told from the best" in out
+    assert "p: McNemar's exact test, sign-flip permutation test, corrected over all 3 pairs (Holm)." in out
+    assert "Time of training on a cpu, 2 cores; trained on cpu." in out
+    assert page.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    with table.open() as handle:
+        assert [line["seeds"] for line in csv.DictReader(handle)] == ["2", "1", "1"]
+    assert sorted(path.name for path in page.parent.iterdir()) == ["page.html", "table.csv"], "no draft is left"
+
+
+def test_json_is_one_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads(_said(capsys, "compare", folder / "low", "other", "--out", folder, "--json")[0])
+    assert {"metric", "split", "best", "rows", "pairs", "findings"} <= set(record)
+    assert set(record["rows"][0]["value"]) == {"value", "low", "high", "n"}
+    assert [Path(row["runs"][0]).name for row in record["rows"]] == ["low", "other"]
+
+
+def test_another_metric(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = _said(capsys, "compare", folder, "--metric", "macro_f1")
+    assert "validation macro F1" in out
+    assert "paired bootstrap" in out
+    out, _ = _said(capsys, "compare", folder, "--metric", "log_loss")
+    assert "0.5" in out
+    assert "validation log loss" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["low"], "There are fewer than two runs to compare (low)."),
+        (["low", "low"], "low: is named twice."),
+        (["low", "nowhere"], "nowhere: is no run"),
+        (["low", "stopped"], "stopped: is no finished run"),
+        (["low", "other", "--metric", "f1"], "metric: there is no metric 'f1' of these runs."),
+        (["low", "other", "--split", "test"], "The test split is sealed for low, other"),
+        (["low", "other", "--split", "train"], "'train' is not one of 'val', 'test'"),
+        ([], "Missing argument 'RUN...'"),
+    ],
+)
+def test_refusals_have_one_message_and_exit_code_2(
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, err = _said(capsys, "compare", *arguments, "--out", folder, code=2)
+    assert message in err
+    out, _ = _said(capsys, "compare", *arguments, "--out", folder, "--json", code=2)
+    assert message in json.loads(out)["error"]["message"]
+
+
+def test_a_page_that_cannot_be_written_is_one_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "file").write_text("")
+    _, err = _said(capsys, "compare", folder, "--html", folder / "file" / "page.html", code=2)
+    assert "cannot be written" in err
+
+
+def test_looks_are_refused_and_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for looks in (1, 2):
+        said = answers(TRUTH, 0.7, looks)
+        scored_run(tmp_path / f"run{looks}", TRUTH, said, lr=looks / 100, test=(TRUTH, said, looks))
+    _, err = _said(capsys, "compare", tmp_path, "--split", "test", code=2)
+    assert "opened at different looks: run1 (look 1), run2 (look 2)" in err
+    out, _ = _said(capsys, "compare", tmp_path, "--split", "test", "--allow-looks")
+    assert "R009 warning: The test split was opened at different looks" in out

@@ -1,0 +1,354 @@
+"""A comparison pairs what can be paired, refuses the rest with the reason, and says which split a figure is of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
+
+import budwood as bw
+from budwood.comparison.compare import Comparison, compare, runs_in
+from budwood.runs.run import Run
+from conftest import answers, scored_run
+
+N = 400
+TRUTH = (np.arange(N) % 3).astype(np.int32)
+
+
+def _run(folder: Path, accuracy: float, seed: int = 0, **given: Any) -> Run:
+    return scored_run(folder, TRUTH, answers(TRUTH, accuracy, 100 * seed + round(1000 * accuracy)), seed=seed, **given)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    """Three recipes of one run each, of rising rate and accuracy."""
+    return [_run(tmp_path / f"run{n}", acc, lr=10.0**-n) for n, acc in ((4, 0.6), (3, 0.75), (2, 0.8))]
+
+
+def _row(made: Comparison, label: str) -> dict[str, Any]:
+    return next(row for row in made.table() if row["label"] == label)
+
+
+def test_a_table_has_a_row_for_each_recipe(runs: list[Run]) -> None:
+    made = compare(runs)
+    assert [row["label"] for row in made.table()] == ["lr 0.0001", "lr 0.001", "lr 0.01"]
+    row = _row(made, "lr 0.01")
+    assert row["value"] == runs[2].metrics["val"]["accuracy"], "one run has its own figure and interval"
+    assert row["parameters"] == {"trainable": 2_562, "total": 3_373_570}
+    assert (row["macs"], row["epochs"], row["seconds"], row["training_seconds"]) == (384_000_000, (1,), 1.5, 1.0)
+    assert row["train"]["value"] == 0.9
+    assert row["train"]["n"] == 300
+    assert (row["differs"], row["seeds"], row["spread"], row["test"]) == ({"lr": 0.01}, 1, None, None)
+    assert made.record()["base"]["optimizer"] == "adam"
+    assert "lr" not in made.record()["base"]
+
+
+def test_pairs_are_mcnemars_test_and_holms_correction(runs: list[Run]) -> None:
+    made = compare(runs)
+    right = [run.predictions("val").logits.argmax(axis=1) == TRUTH for run in runs]
+    for pair, (one, other) in zip(made.pairs, ((0, 1), (0, 2), (1, 2)), strict=True):
+        wins, losses = int((right[one] & ~right[other]).sum()), int((~right[one] & right[other]).sum())
+        assert pair.p == pytest.approx(binomtest(wins, wins + losses).pvalue)
+        assert pair.difference["value"] == pytest.approx((wins - losses) / N)
+        assert pair.difference["low"] <= pair.difference["value"] <= pair.difference["high"]  # type: ignore[operator]
+        assert pair.test == "McNemar's exact test"
+    ordered = sorted(made.pairs, key=lambda pair: pair.p)
+    assert ordered[0].p_holm == pytest.approx(3 * ordered[0].p)
+    assert ordered[2].p_holm >= ordered[1].p_holm
+
+
+def test_the_rows_like_the_best_are_named(runs: list[Run], tmp_path: Path) -> None:
+    near = _run(tmp_path / "near", 0.79, lr=0.02)
+    made = compare([*runs, near])
+    best = max(made.rows, key=lambda row: row.value["value"])  # type: ignore[index,arg-type,return-value]
+    assert best.best
+    assert best.difference is None
+    assert best.label in made.best
+    assert "lr 0.02" in made.best
+    assert "lr 0.0001" not in made.best
+    worst = _row(made, "lr 0.0001")
+    assert worst["p"] < 0.05
+    assert worst["difference"]["high"] < 0
+
+
+def test_predictions_are_paired_by_id_not_by_place(runs: list[Run], tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(N)
+    said = runs[2].predictions("val")
+    ids = [f"val{number:05}" for number in order]
+    turned = scored_run(tmp_path / "turned", TRUTH[order], said.logits[order], ids=ids, lr=0.5)
+    pair = compare([runs[2], turned]).pairs[0]
+    assert (pair.difference["value"], pair.p) == (0, 1)
+
+
+def test_runs_that_differ_in_the_seed_make_one_row(tmp_path: Path) -> None:
+    low = [_run(tmp_path / f"low{seed}", 0.7, seed, lr=0.001) for seed in range(3)]
+    high = [_run(tmp_path / f"high{seed}", 0.8, seed, lr=0.01) for seed in range(3)]
+    made = compare([*low, *high])
+    row = _row(made, "lr 0.001")
+    values = [run.metrics["val"]["accuracy"]["value"] for run in low]
+    assert row["seeds"] == 3
+    assert row["value"]["value"] == pytest.approx(np.mean(values))
+    assert row["value"]["n"] == N
+    assert row["spread"] == {"low": min(values), "high": max(values), "sd": pytest.approx(np.std(values, ddof=1))}
+    assert made.pairs[0].test == "sign-flip permutation test"
+    assert made.best == ("lr 0.01",)
+    alone = compare(low)
+    assert [row.seeds for row in alone.rows] == [3]
+    again = _run(tmp_path / "again", 0.7, 0, lr=0.001)
+    assert [row.label for row in compare([*low, again]).rows] == ["low0", "again"], "a seed counts once in a row"
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "log_loss"])
+def test_other_metrics_rank_and_test(metric: str, tmp_path: Path) -> None:
+    rows = [_run(tmp_path / f"{acc}-{s}", acc, s, lr=acc) for acc in (0.6, 0.85) for s in (0, 1)]
+    made = compare(rows, metric=metric)
+    assert made.best == ("lr 0.85",)
+    expected = "sign-flip permutation test" if metric == "log_loss" else "paired bootstrap"
+    assert {pair.test for pair in made.pairs} == {expected}
+    row = _row(made, "lr 0.85")
+    assert row["value"]["low"] < row["value"]["value"] < row["value"]["high"]
+    mean = np.mean([run.metrics["val"][metric]["value"] for run in rows[2:]])
+    assert row["value"]["value"] == pytest.approx(mean)
+
+
+def test_images_with_several_labels_count_when_every_label_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "dataset", lambda _: SimpleNamespace(samples=lambda _: range(300)))
+    sets = ((), (0,), (1,), (0, 1))
+    labels = (np.arange(N) % 4).astype(np.int32)
+    targets = np.array([[0 in s, 1 in s] for s in sets])[labels]
+    random = np.random.default_rng(0)
+    rows = []
+    for name, noise in (("a", 0.3), ("b", 2.5)):
+        logits = (np.where(targets, 2, -2) + random.normal(0, noise, targets.shape)).astype(np.float32)
+        rows.append(scored_run(tmp_path / name, labels, logits, sets=sets, lr=noise, loss="binary_cross_entropy"))
+    made = compare(rows)
+    right = (rows[1].predictions("val").logits > 0) == targets
+    assert _row(made, "lr 2.5")["value"]["value"] == pytest.approx(right.all(axis=1).mean())
+    assert made.best == ("lr 0.3",)
+    score = compare(rows, metric="macro_f1")
+    expected = f1_score(targets, rows[1].predictions("val").logits > 0, average="macro")
+    assert _row(score, "lr 2.5")["value"]["value"] == pytest.approx(expected)
+    assert compare(rows, metric="mean_average_precision").best == ("lr 0.3",)
+    with pytest.raises(bw.RunError, match="there is no metric 'balanced_accuracy' of these runs"):
+        compare(rows, metric="balanced_accuracy")
+
+
+def _fold(folder: Path, fold: int, accuracy: float, **given: Any) -> Run:
+    ids = [f"val{number:05}" for number in range(100 * fold, 100 * fold + 100)]
+    truth = TRUTH[:100]
+    logits = answers(truth, accuracy, fold + round(1000 * accuracy))
+    return scored_run(folder, truth, logits, ids=ids, fingerprint=f"{fold}" * 64, **given)
+
+
+def test_folds_are_pooled(tmp_path: Path) -> None:
+    entries = [
+        bw.Entry(name, tuple(_fold(tmp_path / f"{name}{k}", k, acc, lr=acc) for k in range(3)))
+        for name, acc in (("a", 0.6), ("b", 0.9))
+    ]
+    made = compare(entries)
+    values = [run.metrics["val"]["accuracy"]["value"] for run in entries[1].runs]
+    row = _row(made, "b")
+    assert row["value"]["value"] == pytest.approx(np.mean(values))
+    assert row["value"]["n"] == 300
+    assert made.best == ("b",)
+    assert compare(entries, metric="macro_f1").best == ("b",)
+    uneven = bw.Entry("c", (*entries[0].runs, _fold(tmp_path / "more", 0, 0.7, lr=0.6)))
+    with pytest.raises(bw.RunError, match="c: its runs were scored on different images that are no folds of one whole"):
+        compare([entries[1], uneven])
+    with pytest.raises(bw.RunError, match=r"c \(b0, b1\) has another validation split \(200 of its 200 images"):
+        compare([entries[0], bw.Entry("c", entries[1].runs[:2])])
+
+
+def test_published_figures_say_which_split_is_held_against_which(runs: list[Run], tmp_path: Path) -> None:
+    opened = _run(tmp_path / "opened", 0.8, lr=0.5, test=(TRUTH, answers(TRUTH, 0.7, 5), 1))
+    entries = [
+        bw.Entry("sealed", (runs[0],), bw.Published(0.5, note="Table 2")),
+        bw.Entry("opened", (opened,), bw.Published(0.5)),
+        bw.Entry("val", (runs[1],), bw.Published(0.7, split="val")),
+        bw.Entry("train", (runs[2],), bw.Published(0.98, split="train")),
+        bw.Entry("f1", (_run(tmp_path / "f1", 0.66, lr=0.7),), bw.Published(0.6, "macro_f1", "val")),
+        bw.Entry("none", (_run(tmp_path / "none", 0.67, lr=0.8),), bw.Published(0.6, "mean_average_precision")),
+    ]
+    made = compare(entries)
+    published = {row["label"]: row["published"] for row in made.table()}
+    assert published["sealed"]["ours_split"] == "val"
+    assert (published["sealed"]["split"], published["sealed"]["note"]) == ("test", "Table 2")
+    assert published["opened"]["ours_split"] == "test"
+    assert published["opened"]["ours"] == opened.metrics["test"]["accuracy"]
+    assert _row(made, "opened")["test"] == opened.metrics["test"]["accuracy"]
+    assert _row(made, "opened")["looks"] == (1,)
+    difference = runs[1].metrics["val"]["accuracy"]["value"] - 0.7
+    assert (published["val"]["ours_split"], published["val"]["difference"]) == ("val", pytest.approx(difference))
+    assert published["train"]["difference"] == pytest.approx(0.9 - 0.98)
+    assert published["f1"]["ours"] == entries[4].runs[0].metrics["val"]["macro_f1"]
+    assert published["none"]["difference"] is None
+
+
+def test_a_row_that_failed_stands_in_the_table(runs: list[Run]) -> None:
+    made = compare([bw.Entry("good", (runs[0],)), bw.Entry("bad", (), bw.Published(0.9), "the loss is no number")])
+    row = _row(made, "bad")
+    assert (row["value"], row["problem"], row["published"]["value"]) == (None, "the loss is no number", 0.9)
+    assert [finding.code for finding in made.findings if "bad" in finding.rows] == ["R006"]
+    assert made.best == ("good",)
+    pruned = bw.Entry("trial 3", (), problem="pruned after epoch 3", aside=True)
+    kept = compare([bw.Entry("good", (runs[0],)), pruned])
+    assert "R006" not in {finding.code for finding in kept.findings}
+    assert kept.table()[1]["problem"] == "pruned after epoch 3"
+    nothing = compare([bw.Entry("a", (), problem="x"), bw.Entry("b", (), problem="y")])
+    assert nothing.best == ()
+    assert json.loads(json.dumps(nothing.record()))["data"] == {}
+
+
+def test_differences_are_told_from_a_base(runs: list[Run], tmp_path: Path) -> None:
+    flipped = _run(tmp_path / "flipped", 0.7, lr=0.001, flip=0.5, clip=1.0)
+    made = compare([*runs, flipped], base={"optimizer": "adam", "lr": 0.001})
+    assert [row["differs"] for row in made.table()] == [{"lr": 0.0001}, {}, {"lr": 0.01}, {"clip": 1.0, "flip": 0.5}]
+    assert _row(made, made.rows[0].label)["options"] == {"lr": 0.0001, "clip": None, "flip": 0.0}
+
+
+def test_a_best_row_at_the_edge_is_found(runs: list[Run]) -> None:
+    found = {finding.code: finding for finding in compare(runs).findings}
+    assert "largest lr that was tried (0.01)" in found["R003"].message
+    wider = compare(runs, edges={"lr": [1e-4, 1e-3, 1e-2, 1e-1]})
+    assert "R003" not in {finding.code for finding in wider.findings}
+    listed = [bw.Entry(str(number), (one,), varied=False) for number, one in enumerate(runs)]
+    assert "R003" not in {finding.code for finding in compare(listed).findings}
+
+
+def test_csv_and_json_hold_every_row(runs: list[Run]) -> None:
+    made = compare(runs)
+    lines = list(csv.DictReader(io.StringIO(made.csv())))
+    assert [line["label"] for line in lines] == [row.label for row in made.rows]
+    assert float(lines[2]["value_value"]) == runs[2].metrics["val"]["accuracy"]["value"]
+    assert lines[2]["differs"] == "lr 0.01"
+    assert lines[0]["test_value"] == ""
+    record = json.loads(json.dumps(made.record()))
+    assert set(record["rows"][0]["value"]) == {"value", "low", "high", "n"}
+    assert len(record["pairs"]) == 3
+    assert record["best"] == list(made.best)
+    assert record["hardware"] == ["a cpu, 2 cores; trained on cpu"]
+
+
+# Refusals.
+
+
+def _other_ids(tmp_path: Path) -> Run:
+    ids = [f"val{number:05}" for number in range(50, 50 + N)]
+    return scored_run(tmp_path / "ids", TRUTH, answers(TRUTH, 0.7, 1), ids=ids, fingerprint="e" * 64)
+
+
+def test_other_images_are_refused(runs: list[Run], tmp_path: Path) -> None:
+    other = _other_ids(tmp_path)
+    with pytest.raises(
+        bw.RunError, match=r"compared with lr 0.0001 \(run4\): lr 0.001 \(ids\) has another validation split \(350 of"
+    ):
+        compare([runs[0], other])
+
+
+def test_other_data_are_refused(runs: list[Run], tmp_path: Path) -> None:
+    other = _run(tmp_path / "other", 0.7, fingerprint="e" * 64)
+    with pytest.raises(bw.RunError, match=r"\(other\) was trained on other data or another split") as caught:
+        compare([runs[0], other])
+    assert "photos eeeeeeee instead of photos ffffffff" in caught.value.message
+
+
+def test_other_classes_are_refused(runs: list[Run], tmp_path: Path) -> None:
+    four = scored_run(tmp_path / "four", TRUTH, answers(TRUTH, 0.7, 1, classes=4))
+    with pytest.raises(bw.RunError, match=r"\(four\) has other classes"):
+        compare([runs[0], four])
+
+
+def test_other_labels_are_refused(runs: list[Run], tmp_path: Path) -> None:
+    turned = TRUTH[::-1].copy()
+    other = scored_run(tmp_path / "labels", turned, answers(turned, 0.7, 1))
+    with pytest.raises(bw.RunError, match=r"\(labels\) has other labels or folds of the validation images"):
+        compare([runs[0], other])
+
+
+def test_rows_on_other_images_can_stand_apart(runs: list[Run], tmp_path: Path) -> None:
+    other = _other_ids(tmp_path)
+    made = compare([*runs, other], apart=True)
+    assert [row.group for row in made.rows] == [1, 1, 1, 2]
+    assert len(made.pairs) == 3
+    assert other.path.name not in {name for pair in made.pairs for name in (pair.one, pair.other)}
+    assert made.rows[3].tied, "it is the best on its own images"
+
+
+def test_fewer_than_two_runs_are_refused(runs: list[Run]) -> None:
+    with pytest.raises(bw.RunError, match=r"fewer than two runs to compare \(none\)"):
+        compare([])
+    with pytest.raises(bw.RunError, match=r"fewer than two runs to compare \(run4\)"):
+        compare(runs[:1])
+    with pytest.raises(bw.RunError, match="run4: is named twice"):
+        compare([runs[0], runs[1], runs[0].path])
+
+
+def test_unfinished_runs_are_refused(runs: list[Run], tmp_path: Path) -> None:
+    stopped = _run(tmp_path / "stopped", 0.7, state="stopped")
+    with pytest.raises(bw.RunError, match=r"stopped: is no finished run \(state stopped\)"):
+        compare([runs[0], stopped])
+    with pytest.raises(bw.RunError, match="its training was interrupted"):
+        compare([runs[0], stopped.path])
+
+
+def test_unknown_metrics_and_splits_are_refused(runs: list[Run]) -> None:
+    with pytest.raises(bw.RunError, match="there is no metric 'acuracy'") as caught:
+        compare(runs, metric="acuracy")
+    assert "Did you mean 'accuracy'?" in caught.value.hint
+    with pytest.raises(bw.RunError, match="there is no split 'train' to compare on"):
+        compare(runs, split="train")
+
+
+def _opened(folder: Path, looks: int, seed: int = 0, truth: NDArray[np.int32] = TRUTH) -> Run:
+    return _run(folder, 0.7, lr=looks / 100, test=(truth, answers(truth, 0.8, looks + 10 * seed), looks))
+
+
+def test_a_sealed_test_split_is_refused(runs: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(bw.RunError, match="The test split is sealed for run4, so the runs cannot be compared on it"):
+        compare([_opened(tmp_path / "one", 1), runs[0]], split="test")
+
+
+def test_test_splits_of_different_looks_are_refused_unless_allowed(tmp_path: Path) -> None:
+    first, third = _opened(tmp_path / "first", 1), _opened(tmp_path / "third", 3)
+    with pytest.raises(bw.RunError, match=r"opened at different looks: first \(look 1\), third \(look 3\)"):
+        compare([first, third], split="test")
+    made = compare([first, third], split="test", allow_looks=True)
+    finding = next(finding for finding in made.findings if finding.code == "R009")
+    assert "lr 0.01 (1); lr 0.03 (3)" in finding.message
+    assert finding.rows == ("lr 0.03",)
+    assert made.rows[0].value == first.metrics["test"]["accuracy"]
+    same = _run(tmp_path / "same", 0.7, lr=0.5, test=(TRUTH, answers(TRUTH, 0.6, 2), 1))
+    assert compare([first, same], split="test").best
+
+
+def test_other_sealed_images_are_refused(tmp_path: Path) -> None:
+    first = _opened(tmp_path / "first", 1)
+    fewer = _run(tmp_path / "fewer", 0.7, lr=0.5, test=(TRUTH[:90], answers(TRUTH[:90], 0.6, 2), 1))
+    with pytest.raises(bw.RunError, match=r"\(fewer\) has another test split \(90 of its 90 images are shared\)"):
+        compare([first, fewer], split="test")
+
+
+def test_a_folder_gives_its_finished_runs(runs: list[Run], tmp_path: Path) -> None:
+    _run(tmp_path / "stopped", 0.7, state="stopped")
+    found, left = runs_in(tmp_path)
+    assert {run.path for run in found} == {run.path for run in runs}
+    assert left == ["stopped (stopped)"]
+    assert len(compare([tmp_path]).rows) == 3
+    assert [run.path for run in runs_in("run4", tmp_path)[0]] == [tmp_path / "run4"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(bw.RunError, match="is no run"):
+        runs_in(tmp_path / "empty")
+    _run(tmp_path / "only" / "one", 0.7, state="stopped")
+    with pytest.raises(bw.RunError, match="holds no finished run"):
+        runs_in(tmp_path / "only")

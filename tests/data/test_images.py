@@ -1,0 +1,171 @@
+"""Every kind of image file becomes the right RGB, and every bad one is told by its kind."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from budwood.data.images import BadImage, decode, examine, pixels, square
+from conftest import picture
+
+
+def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def _rgb(data: bytes) -> np.ndarray:
+    return np.asarray(decode(data))
+
+
+def test_a_16_bit_ramp_is_scaled_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    expected = np.rint(ramp / 257).astype(np.uint8)
+    assert np.array_equal(_rgb(_saved(Image.fromarray(ramp), "PNG"))[..., 0], expected)
+
+
+def test_a_32_bit_grey_file_of_16_bit_values_is_scaled() -> None:
+    values = np.array([[0, 257], [32896, 65535]], np.int32)
+    assert _rgb(_saved(Image.fromarray(values), "TIFF"))[..., 2].tolist() == [[0, 1], [128, 255]]
+
+
+@pytest.mark.parametrize(("top", "scale"), [(1.0, 255.0), (200.0, 1.0)])
+def test_a_float_file_is_read_as_0_to_1_or_0_to_255(top: float, scale: float) -> None:
+    values = np.linspace(0, top, 16, dtype=np.float32).reshape(4, 4)
+    assert np.array_equal(_rgb(_saved(Image.fromarray(values), "TIFF"))[..., 1], np.rint(values * scale))
+
+
+def test_a_float_file_of_another_range_is_refused() -> None:
+    with pytest.raises(BadImage, match="expected 0 to 1 or 0 to 255"):
+        decode(_saved(Image.fromarray(np.full((2, 2), -3.0, np.float32)), "TIFF"))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    assert np.abs(_rgb(_saved(red, "JPEG")).reshape(-1, 3).mean(0) - [255, 0, 0]).max() < 8
+
+
+def test_transparency_is_laid_on_white() -> None:
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    image.putpixel((0, 0), (10, 20, 30, 255))
+    rgb = _rgb(_saved(image, "PNG"))
+    assert rgb[0, 0].tolist() == [10, 20, 30]
+    assert rgb[3, 3].tolist() == [255, 255, 255]
+
+
+def test_a_palette_with_a_transparent_colour_is_laid_on_white() -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 1), 1)
+    rgb = _rgb(_saved(image, "PNG", transparency=0))
+    assert rgb[0, 0].tolist() == [255, 255, 255]
+    assert rgb[1, 1].tolist() == [0, 0, 255]
+
+
+def test_one_bit_becomes_black_and_white() -> None:
+    image = Image.new("1", (4, 4), 0)
+    image.putpixel((2, 1), 1)
+    assert _rgb(_saved(image, "PNG"))[1, 2].tolist() == [255, 255, 255]
+    assert _rgb(_saved(image, "PNG")).sum() == 3 * 255
+
+
+def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "blue")]
+    data = _saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    (tmp_path / "a.gif").write_bytes(data)
+    assert _rgb(data)[0, 0].tolist() == [255, 0, 0]
+    assert examine(tmp_path / "a.gif").notes[:1] == ("animated",)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
+    from PIL import ImageOps
+
+    image = picture(1).resize((40, 24))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = _saved(image, "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(_rgb(data), np.asarray(expected))
+    (tmp_path / "a.png").write_bytes(data)
+    facts = examine(tmp_path / "a.png")
+    assert (facts.width, facts.height) == expected.size
+    assert ("rotated" in facts.notes) == (orientation > 1)
+
+
+def test_a_truncated_jpeg_opens_but_is_found(tmp_path: Path) -> None:
+    data = _saved(picture(2, side=200), "JPEG")
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    Image.open(tmp_path / "a.jpg").verify()
+    with pytest.raises(BadImage) as caught:
+        examine(tmp_path / "a.jpg")
+    assert caught.value.problem == "truncated"
+
+
+def test_every_bad_file_is_told_by_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "zero.png").write_bytes(b"")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    damaged = bytearray(_saved(picture(3), "PNG"))
+    damaged[60:120] = bytes(60)
+    (tmp_path / "damaged.png").write_bytes(bytes(damaged))
+    kinds = {}
+    for path in tmp_path.iterdir():
+        with pytest.raises(BadImage) as caught:
+            examine(path)
+        kinds[path.name] = caught.value.problem
+    assert kinds == {
+        "text.jpg": "not an image",
+        "zero.png": "empty",
+        "gone.png": "unreadable",
+        "pipe.png": "unreadable",
+        "damaged.png": "broken",
+    }
+
+
+def test_a_bomb_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budwood.data.images.MOST_PIXELS", 100)
+    picture(1).save(tmp_path / "a.png")
+    with pytest.raises(BadImage, match="40 x 40 pixels, more than 100") as caught:
+        examine(tmp_path / "a.png")
+    assert caught.value.problem == "too large"
+
+
+def test_a_picture_of_one_colour_is_noted(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20), "teal").save(tmp_path / "a.png")
+    picture(1).save(tmp_path / "b.png")
+    assert "blank" in examine(tmp_path / "a.png").notes
+    assert "blank" not in examine(tmp_path / "b.png").notes
+
+
+def test_crop_is_the_middle_square() -> None:
+    image = picture(4, side=96).crop((0, 0, 96, 64))
+    expected = image.crop((16, 0, 80, 64)).resize((32, 32), Image.Resampling.BICUBIC)
+    apart = np.abs(np.asarray(square(image, 32, "crop"), int) - np.asarray(expected, int))
+    assert apart[:, 2:-2].max() == 0
+    assert apart.max() <= 3, "at the sides the filter sees what was cut away"
+
+
+def test_pad_keeps_everything_and_squash_distorts() -> None:
+    image = Image.new("RGB", (80, 40), "white")
+    padded = np.asarray(square(image, 32, "pad"))
+    assert padded[:8].max() == 0
+    assert padded[8:24].min() == 255
+    assert padded[24:].max() == 0
+    assert np.asarray(square(image, 32, "squash")).min() == 255
+
+
+def test_pixels_refuse_a_file_that_was_changed(tmp_path: Path) -> None:
+    picture(5).save(tmp_path / "a.png")
+    facts = examine(tmp_path / "a.png")
+    assert pixels(tmp_path / "a.png", facts.id, 32, "crop").shape == (32, 32, 3)
+    picture(6).save(tmp_path / "a.png")
+    with pytest.raises(BadImage, match="changed after it was scanned"):
+        pixels(tmp_path / "a.png", facts.id, 32, "crop")

@@ -1,0 +1,187 @@
+"""Images with several labels each, or none: from the table to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn import metrics as reference
+
+import budwood as bw
+from budwood.cli.main import run
+from budwood.config.recipe import Recipe, for_labels
+from budwood.data.dataset import load, members
+from budwood.evaluation import metrics
+from budwood.runs.run import Run
+from budwood.training.losses import loss_of
+
+SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (32,), "size": 16, "batch": 8, "lr": 0.01}
+NAMES = ("bright", "left", "top")
+
+
+def _pictures(folder: Path, count: int) -> list[str]:
+    """Noise, brighter throughout, on the left, at the top, or any of these together; the labels of each."""
+    random = np.random.default_rng(0)
+    told = []
+    for number in range(count):
+        has = random.random(3) < 0.5
+        pixels = random.integers(0, 60, (24, 24, 3))
+        pixels[..., 2] += 150 * int(has[0])
+        pixels[:, :8, 0] += 150 * int(has[1])
+        pixels[:8, :, 1] += 150 * int(has[2])
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+        told.append("; ".join(name for name, one in zip(NAMES, has, strict=True) if one))
+    return told
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A CSV file with the column `labels`."""
+    labels = _pictures(tmp_path, 160)
+    lines = [f'{number}.png,"{text}"' for number, text in enumerate(labels)]
+    (tmp_path / "photos.csv").write_text("path,labels\n" + "\n".join(lines) + "\n")
+    return tmp_path / "photos.csv"
+
+
+@pytest.fixture
+def made(table: Path, tmp_path: Path) -> Run:
+    return bw.train(bw.scan(table), bw.Recipe(**SMALL, epochs=30), out=tmp_path / "runs")
+
+
+def test_a_table_with_labels_becomes_sets_of_classes(table: Path, tmp_path: Path) -> None:
+    data = bw.scan(table)
+    assert data.classes == NAMES
+    assert () in data.sets, "an image may have none of the labels"
+    rows = [line.split(",", 1) for line in table.read_text().splitlines()[1:]]
+    wanted = {path: {name.strip() for name in text.strip('"').split(";") if name.strip()} for path, text in rows}
+    labels = dict(zip(data.column("path").tolist(), data.column("label").tolist(), strict=True))
+    for path, names in wanted.items():
+        assert {NAMES[c] for c in data.sets[labels[path]]} == names
+    counts = data.counts()
+    training = data.samples("train")
+    assert list(counts["train"].values()) == members(training.sets, 3)[training.labels].sum(axis=0).tolist()
+    data.sealed().save(tmp_path / "d.parquet")
+    assert load(tmp_path / "d.parquet").sets == data.sets
+    table.write_text(table.read_text().replace("bright", "dark"))
+    assert bw.scan(table).fingerprint != data.fingerprint
+
+
+def test_it_learns_them_and_keeps_the_evidence(made: Run) -> None:
+    scores = made.metrics["val"]
+    assert set(scores) == {"accuracy", "macro_f1", "mean_average_precision", "log_loss", "per_class"}
+    assert scores["macro_f1"]["value"] > 0.9
+    assert scores["mean_average_precision"]["value"] > 0.95
+    assert made.record["recipe"]["loss"] == "binary_cross_entropy"
+    predictions = made.predictions("val")
+    assert predictions.targets.shape == predictions.logits.shape
+    history = made.history()[int(made.record["selected"]["epoch"]) - 1]
+    assert history["val_accuracy"] == pytest.approx(scores["accuracy"]["value"])
+    assert history["val_loss"] == pytest.approx(scores["log_loss"]["value"], rel=1e-5)
+    tested = bw.test(made)
+    assert tested.metrics["test"]["mean_average_precision"]["n"] == made.record["dataset"]["counts"]["test"]
+    html = (made.path / "report.html").read_text()
+    assert "every label right" in html
+    assert "mean average precision" in html
+    assert "What is taken for what" not in html
+    assert "labels in all" in html
+    answers = bw.predict(made, [made.dataset().root / path for path in predictions.paths[:5]])
+    for answer, logits in zip(answers, predictions.logits, strict=False):
+        assert dict(answer.top)[NAMES[int(logits.argmax())]] == pytest.approx(1 / (1 + np.exp(-logits.max())), abs=1e-3)
+
+
+def test_a_frozen_trunk_and_the_command_line(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(table), "--size", "32", "--out", str(table.parent / "runs")]
+    assert run(arguments) == 0
+    said = capsys.readouterr()
+    assert "several labels each, so the head is not solved but trained (adam)" in " ".join(said.err.split())
+    assert "every label right" in said.out
+    assert "Validation mean average precision" in said.out
+    assert run([*arguments, "--json", "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"]["loss"] == "binary_cross_entropy"
+    assert run(["inspect", str(table), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == list(NAMES)
+
+
+def test_the_loss_is_pytorchs() -> None:
+    logits, targets = torch.randn(7, 4), (torch.rand(7, 4) < 0.4).float()
+    loss = loss_of(Recipe(loss="binary_cross_entropy"), np.zeros(3, np.int32), 4, "cpu")
+    expected = torch.nn.BCEWithLogitsLoss()(logits, targets)
+    assert torch.allclose(loss(logits, targets), expected)
+    found = metrics.binary_cross_entropy(targets.numpy() > 0, logits.numpy())
+    assert found.mean() == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_metrics_are_scikit_learns() -> None:
+    random = np.random.default_rng(3)
+    targets = random.random((120, 4)) < [0.5, 0.3, 0.1, 0.7]
+    logits = (random.normal(size=(120, 4)) + targets).astype(np.float32)
+    found = metrics.evaluate_several(targets, logits, ("a", "b", "c", "d"))
+    called = logits > 0
+    assert found["accuracy"]["value"] == pytest.approx(reference.accuracy_score(targets, called))
+    assert found["macro_f1"]["value"] == pytest.approx(reference.f1_score(targets, called, average="macro"))
+    assert found["mean_average_precision"]["value"] == pytest.approx(
+        reference.average_precision_score(targets, logits, average="macro")
+    )
+    for c, name in enumerate("abcd"):
+        of_class = found["per_class"][name]
+        assert of_class["recall"]["value"] == pytest.approx(reference.recall_score(targets[:, c], called[:, c]))
+        assert of_class["average_precision"]["value"] == pytest.approx(
+            reference.average_precision_score(targets[:, c], logits[:, c])
+        )
+    assert metrics.score_several("auroc", targets, logits) == pytest.approx(reference.roc_auc_score(targets, logits))
+    assert metrics.score_several("macro_f1", targets, logits) == found["macro_f1"]["value"]
+    assert metrics.score_several("accuracy", targets, logits) == found["accuracy"]["value"]
+    for name in ("macro_f1", "mean_average_precision", "accuracy"):
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+
+
+def test_intervals_of_the_mean_average_precision_cover_at_about_their_rate() -> None:
+    random = np.random.default_rng(5)
+
+    def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = random.random((n, 2)) < 0.4
+        return targets, (random.normal(size=(n, 2)) + 1.2 * targets).astype(np.float32)
+
+    truth = metrics.evaluate_several(*drawn(40_000), ("a", "b"))["mean_average_precision"]["value"]
+    hits = 0
+    for _ in range(40):
+        found = metrics.evaluate_several(*drawn(150), ("a", "b"))["mean_average_precision"]
+        hits += found["low"] <= truth <= found["high"]
+    assert hits >= 34
+
+
+@pytest.mark.parametrize(
+    ("options", "several", "message"),
+    [
+        ({"loss": "binary_cross_entropy"}, False, "is for images with several labels; these have one each"),
+        ({"regularisation": 5.0}, True, "regularisation: images with several labels do not use it"),
+        ({"loss": "focal"}, True, "loss: images with several labels use binary_cross_entropy"),
+        ({"label_smoothing": 0.1}, True, "label_smoothing: images with several labels do not use it"),
+        ({"class_weights": True}, True, "class_weights: images with several"),
+        ({"balanced_sampling": True}, True, "balanced_sampling: images with several"),
+        ({"logit_adjustment": 1.0}, True, "logit_adjustment: images with several"),
+        ({"select": "balanced_accuracy"}, True, "select: balanced_accuracy is not defined"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(options: dict[str, Any], several: bool, message: str) -> None:
+    with pytest.raises(bw.RecipeError, match=message):
+        for_labels(Recipe(**options), several)
+
+
+def test_the_recipe_of_a_run_makes_it_again(made: Run, table: Path) -> None:
+    from budwood.config.recipe import load_recipe
+
+    recipe = Recipe(**load_recipe(made.path / "recipe.toml"))
+    assert for_labels(recipe, True) == recipe
+    longer = bw.resume(made, epochs=31)
+    assert longer.metrics["val"]["macro_f1"]["value"] > 0.9
+
+
+def test_leaving_a_class_out_is_refused(table: Path) -> None:
+    with pytest.raises(bw.DataError, match="--exclude does not apply to images with several labels"):
+        bw.scan(table, exclude=["left"])

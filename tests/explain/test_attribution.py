@@ -1,0 +1,315 @@
+"""Attribution points at what the network looks at, as the methods' own definitions and Captum have it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam, Occlusion
+from numpy.typing import NDArray
+from test_stages import NETWORKS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from budwood.config.recipe import Recipe
+from budwood.errors import RecipeError
+from budwood.explain import saliency as methods
+from budwood.explain.heatmaps import METHODS, Attribution, plain, scaled
+from budwood.explain.probe import Subject, outputs_at, slice_probe, studied, subject_of, target_of
+from budwood.explain.saliency import attributed, eager, fine_place
+from budwood.inference.engines import engine_of, prefix_of
+from budwood.networks.freezing import frozen_parts, set_modes
+from budwood.networks.plan import plan_of
+from budwood.networks.stages import measured, staged, with_stages
+from budwood.networks.surgery import Grafted
+from budwood.networks.weights import random_weights
+from budwood.progress import Silent
+from subjects import SMALL, opened, unchanged
+
+QUICK = ("resnet18", "swin_t", "timm:vit_tiny_patch16_224", "timm:mobilenetv4_conv_small")
+CORNER = (slice(0, 16), slice(16, 32))  # of images of 32 pixels: above, on the right
+
+
+class Window(nn.Module):
+    """Lets through what is in one corner."""
+
+    mask: Tensor
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        mask = torch.zeros(side, side)
+        mask[: side // 2, side // 2 :] = 1
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The corner; 0 elsewhere."""
+        return x * self.mask
+
+
+def looking_at_a_corner(channels: int = 3) -> Subject:
+    """A network whose logit for `fine` rises, and for `flat` falls, with the detail in one corner alone."""
+    random = torch.Generator().manual_seed(0)
+    conv = nn.Conv2d(channels, 16, 4, 4, bias=False)
+    kernels = torch.randn(conv.weight.shape, generator=random)
+    conv.weight.data = kernels - kernels.mean(dim=(2, 3), keepdim=True)  # brightness does not count
+    head = nn.Linear(16, 3)
+    head.weight.data = torch.tensor([[0.6], [-0.6], [0.0]]).repeat(1, 16)
+    head.bias.data = torch.tensor([-2.0, 2.0, 0.0])
+    parts = [("conv", conv), ("relu", nn.ReLU(inplace=True)), ("window", Window(8)), ("pool", nn.AdaptiveAvgPool2d(1))]
+    module = nn.Sequential(OrderedDict([*parts, ("flatten", nn.Flatten()), ("head", head)])).eval()
+    found = staged(module, "head")
+    rows = measured(found, channels, 32)
+    scale = {"mean": [0.5] * channels, "std": [0.25] * channels}
+    stages = [{"name": row.name, "shape": list(row.shape)} for row in rows]
+    plan = {"name": "corner", "size": 32, "channels": channels, "head": "head", "stages": stages, **scale}
+    named = with_stages(found, [row.name for row in rows])
+    return Subject(Grafted(module, named, frozenset()), plan, ("fine", "flat", "other"), "cpu")
+
+
+def noise(count: int = 3, size: int = 32, seed: int = 0) -> NDArray[np.uint8]:
+    """Images that are full of detail everywhere."""
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def raw(found: Attribution) -> NDArray[np.float32]:
+    """The maps before they were divided by their largest values."""
+    return found.maps * found.peaks[:, None, None]
+
+
+@pytest.fixture(scope="module")
+def subject(cache: Path) -> Subject:
+    """A small convolutional network with batch norms."""
+    return opened(cache, **SMALL)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_that_looks_at_a_corner(method: str, channels: int) -> None:
+    found = attributed(looking_at_a_corner(channels), noise(), method, ["fine"] * 3)
+    within = found.maps[:, *CORNER].sum(axis=(1, 2)) / found.maps.sum(axis=(1, 2))
+    assert (within > 0.9).all()
+    assert found.maps.shape == (3, 32, 32)
+    assert found.maps.max(axis=(1, 2)).tolist() == [1.0] * 3
+    assert not found.empty.any()
+
+
+def test_a_finer_place(cache: Path) -> None:
+    corner = looking_at_a_corner()
+    found = attributed(corner, noise(), "layer-cam", [0] * 3, "relu")
+    assert (found.maps[:, *CORNER].sum(axis=(1, 2)) > 0.9 * found.maps.sum(axis=(1, 2))).all()
+    assert found.place == "relu"
+    assert attributed(corner, noise(), "layer-cam").place == fine_place(corner) == "window"
+    fine = opened(cache, model="tf_efficientnet_lite0", size=224)
+    assert (target_of(fine), fine_place(fine)) == ("bn2", "blocks.4")
+    coarse = opened(cache, model="timm:vit_tiny_patch16_224", size=64)
+    assert fine_place(coarse) == target_of(coarse) == "blocks.10"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_speaks_for_a_class_that_no_input_changes(method: str) -> None:
+    found = attributed(looking_at_a_corner(), noise(), method, ["other"] * 3)
+    assert found.empty.all()
+    assert not found.maps.any()
+    assert not found.peaks.any()
+
+
+def test_the_likeliest_class_is_explained_and_has_its_probability(subject: Subject) -> None:
+    pixels = noise(5)
+    found = attributed(subject, pixels)
+    with studied(subject) as module, torch.no_grad():
+        chances = module(subject.images(pixels)).softmax(dim=1)
+        independent = module(subject.images(pixels)).sigmoid()
+    assert np.array_equal(found.classes, chances.argmax(dim=1).numpy())
+    np.testing.assert_allclose(found.probabilities, chances.max(dim=1).values.numpy(), rtol=1e-5)
+    third = attributed(subject, pixels, classes=[2, "c", 2, "c", 2], several=True)
+    assert third.classes.tolist() == [2] * 5
+    np.testing.assert_allclose(third.probabilities, independent[:, 2].numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"channels": 1}, {"model": "resnet18", "size": 64, "cut": "layer2"}])
+def test_grad_cam_is_captums(cache: Path, options: dict[str, Any]) -> None:
+    small = opened(cache, **({} if "model" in options else SMALL) | options)
+    place, size = target_of(small), small.plan["size"]
+    pixels, classes = noise(3, size), torch.tensor([2, 0, 1])
+    found = attributed(small, pixels, "grad-cam", classes.tolist())
+    layer = small.module.get_submodule(place)
+    with studied(small) as module:
+        images = small.images(pixels).requires_grad_()
+        cells = LayerGradCam(module, layer).attribute(images, classes, relu_attributions=True)
+        expected = F.interpolate(cells, (size, size), mode="bilinear")[:, 0].detach().numpy()
+    assert expected.any()
+    np.testing.assert_allclose(raw(found), expected, atol=1e-5 * expected.max())
+
+
+def test_layer_cam_of_a_linear_head_by_hand(cache: Path) -> None:
+    linear = opened(cache, model="cnn", widths=[4], kernels=[3], strides=[2], pools=[1], fc=[], size=32)
+    pixels = noise()
+    place = target_of(linear)
+    values = outputs_at(linear, linear.images(pixels), [place])[place]
+    head = linear.module.get_submodule(linear.plan["head"])
+    assert isinstance(head, nn.Linear)
+    weights = head.weight.detach()[1].reshape(1, *values.shape[1:])
+    by_hand = F.relu((weights.clamp(min=0) * values).sum(dim=1, keepdim=True))
+    expected = F.interpolate(by_hand, (32, 32), mode="bilinear")[:, 0].numpy()
+    assert expected.any()
+    found = attributed(linear, pixels, "layer-cam", [1] * 3)
+    np.testing.assert_allclose(raw(found), expected, atol=1e-5 * expected.max())
+
+
+@pytest.mark.parametrize("size", [32, 37])
+def test_occlusion_is_captums(cache: Path, size: int) -> None:
+    small = opened(cache, **{**SMALL, "size": size})
+    pixels, classes, stride = noise(2, size), [1, 2], round(size / 14)
+    found = attributed(small, pixels, "occlusion", classes)
+    with studied(small) as module, torch.no_grad():
+        falls = Occlusion(module).attribute(
+            small.images(pixels),
+            sliding_window_shapes=(3, 2 * stride, 2 * stride),
+            strides=(3, stride, stride),
+            baselines=small.images(plain(pixels)),
+            target=torch.tensor(classes),
+        )
+    expected = falls[:, 0].clamp(min=0).numpy()
+    assert expected.any()
+    np.testing.assert_allclose(raw(found), expected, atol=1e-5)
+
+
+def test_occlusion_by_an_engine_is_occlusion_by_pytorch(cache: Path) -> None:
+    recipe = Recipe(**{"weights": "none", "optimizer": "adam", **SMALL})
+    plan, small, pixels = plan_of(recipe, 3, cache), opened(cache, **SMALL), noise()
+    prefix = prefix_of(recipe, plan, 3, random_weights("default", 0), None, cache)
+    engine = engine_of(prefix, lambda: pixels, 1000, Silent())
+    assert engine.name.startswith("ONNX Runtime")
+    fast = attributed(small, pixels, "occlusion", run=engine.run)
+    slow = attributed(small, pixels, "occlusion")
+    np.testing.assert_allclose(raw(fast), raw(slow), atol=1e-4)
+    np.testing.assert_allclose(fast.probabilities, slow.probabilities, atol=1e-4)
+
+
+def test_integrated_gradients_of_a_linear_network_by_hand(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "SMOOTHING", 0.0)
+    linear = opened(cache, model="mlp", fc=[], size=16)
+    pixels = noise(2, 16)
+    head = linear.module.get_submodule(linear.plan["head"])
+    assert isinstance(head, nn.Linear)
+    difference = linear.images(pixels) - linear.images(plain(pixels))
+    parts = difference * head.weight.detach()[2].reshape(1, *difference.shape[1:])
+    expected = parts.sum(dim=1).clamp(min=0).numpy()
+    found = attributed(linear, pixels, "integrated-gradients", [2, 2])
+    np.testing.assert_allclose(raw(found), expected, atol=1e-5)
+    assert found.errors is not None
+    assert (found.errors < 1e-4).all()
+
+
+def test_the_error_of_integrated_gradients_falls_with_the_steps(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curved = opened(cache, **{**SMALL, "activation": "tanh"})
+    errors = []
+    for steps in (2, 24):
+        monkeypatch.setattr(methods, "STEPS", steps)
+        found = attributed(curved, noise(), "integrated-gradients")
+        assert found.errors is not None
+        errors.append(found.errors.max())
+    assert errors[1] < errors[0] / 5
+    assert attributed(curved, noise()).errors is None
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS]
+)
+def test_every_network(model: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "STEPS", 3)
+    size = NETWORKS[model]
+    network = opened(cache, model=model, size=size)
+    with unchanged(network.module):
+        for method in METHODS[:3]:
+            found = attributed(network, noise(2, size), method, [0, 1])
+            assert found.maps.shape == (2, size, size)
+            assert np.isfinite(found.maps).all()
+            places = {"grad-cam": target_of(network), "layer-cam": fine_place(network)}
+            assert found.place == places.get(method)
+            if not found.maps.any():  # with random weights everything may speak against a class: then the negative
+                monkeypatch.setitem(methods._CAMS, method, _negative(methods._CAMS[method]))
+                assert attributed(network, noise(2, size), method, [0, 1]).maps.any()
+
+
+def _negative(cam: methods.Cam) -> methods.Cam:
+    return lambda maps, slopes: -cam(maps, slopes)
+
+
+def test_two_classes_and_no_image(cache: Path) -> None:
+    recipe = Recipe(**{"weights": "none", "optimizer": "adam", **SMALL})
+    two = subject_of(recipe, plan_of(recipe, 2, cache), ("a", "b"), random_weights("default", 0))
+    for method in METHODS:
+        assert attributed(two, noise(2), method).maps.shape == (2, 32, 32)
+        assert attributed(two, noise(0), method).maps.shape == (0, 32, 32)
+
+
+def _failing(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("freeze", [None, "none", "trunk"])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_error_leaves_no_trace(subject: Subject, method: str, freeze: str | None) -> None:
+    subject.module.eval()
+    if freeze:
+        set_modes(subject.module, frozen_parts(subject.network.staged, freeze))  # as in the midst of training
+    with unchanged(subject.module):
+        answer: Callable[[Any], Any] = lambda pixels: np.zeros((len(pixels), 3), np.float32)  # noqa: E731
+        with pytest.raises((RuntimeError, MemoryError)):
+            attributed(subject, noise(2, 4), method, run=_failing if method == "occlusion" else answer)
+        attributed(subject, noise(2), method)
+
+
+def test_mistakes(subject: Subject, cache: Path) -> None:
+    pixels = noise(2)
+    with pytest.raises(RecipeError, match="no method 'gradcam'") as found:
+        attributed(subject, pixels, "gradcam")
+    assert "Did you mean 'grad-cam'?" in found.value.hint
+    with pytest.raises(RecipeError, match="no class 'd'"):
+        attributed(subject, pixels, classes=["a", "d"])
+    with pytest.raises(RecipeError, match="no class 3: they are numbered 0 to 2") as found:
+        attributed(subject, pixels, classes=[0, 3])
+    assert "Valid: a, b, c." in found.value.hint
+    with pytest.raises(RecipeError, match="found 1 for 2 images"):
+        attributed(subject, pixels, classes=[0])
+    with pytest.raises(RecipeError, match="'conv9' is no stage"):
+        attributed(subject, pixels, place="conv9")
+    with pytest.raises(RecipeError, match="'fc1' of cnn gives no map") as found:
+        attributed(subject, pixels, place="fc1")
+    assert "Places with a map: conv1, conv2, conv3" in found.value.hint
+    with pytest.raises(RecipeError, match="occlusion looks at the image itself, not at 'conv1'"):
+        attributed(subject, pixels, "occlusion", place="conv1")
+    with pytest.raises(RecipeError, match="none of its stages gives a map"):
+        attributed(opened(cache, model="mlp", fc=[16], size=32), pixels)
+
+
+def test_the_parts_before_and_after_the_place_make_the_network(subject: Subject) -> None:
+    images = subject.images(noise())
+    place = target_of(subject)
+    with studied(subject) as module, torch.no_grad():
+        values = slice_probe(subject, None, place)(images)
+        assert torch.allclose(slice_probe(subject, place, None)(values.clone()), module(images), atol=1e-6)
+    np.testing.assert_allclose(eager(subject)(noise()), module(images).detach().numpy(), atol=1e-5)
+
+
+def test_values_that_are_no_number_are_nothing() -> None:
+    maps, peaks, empty = scaled(np.array([[[np.nan, 2], [-1, 4]], [[np.inf, 0], [-1, 0]]], np.float32))
+    assert maps[0].tolist() == [[0, 0.5], [0, 1]]
+    assert peaks.tolist() == [4, 0]
+    assert empty.tolist() == [False, True]
+
+
+def test_a_plain_image_has_the_mean_colour() -> None:
+    pixels = noise(2)
+    pixels[1, ..., 0] //= 4
+    without = plain(pixels)
+    for before, after in zip(pixels, without, strict=True):
+        assert len(np.unique(after.reshape(-1, 3), axis=0)) == 1
+        np.testing.assert_allclose(after[0, 0], before.mean(axis=(0, 1)), atol=0.5)
+    assert np.array_equal(pixels[0], noise(2)[0])

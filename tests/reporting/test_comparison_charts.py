@@ -1,0 +1,157 @@
+"""Figures of many rows are well-formed, hold every row, mark the front, and no label covers another."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations, pairwise
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from budwood.reporting.comparison_charts import (
+    LINE,
+    Curves,
+    Dot,
+    Point,
+    curves_chart,
+    dots_chart,
+    front,
+    importance_chart,
+    pareto_chart,
+    slice_chart,
+)
+from budwood.reporting.svg import LETTER, power_text
+from budwood.text import Unit
+
+HOSTILE = '<b>&"\n\x07🌳'
+METRIC = {"value": 0.9, "low": 0.85, "high": 0.95, "n": 90}
+UNDEFINED = {"value": None, "low": None, "high": None, "n": 0}
+
+
+def _points(count: int, seed: int = 0) -> list[Point]:
+    random = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        value = float(random.uniform(0.6, 0.95))
+        metric = {"value": value, "low": value - 0.03, "high": value + 0.03, "n": 200}
+        made.append(Point(f"{number} a row with a long name", float(10 ** random.uniform(-1, 3)), metric, str(number)))
+    return made
+
+
+def _figures() -> dict[str, str]:
+    bare = {**METRIC, "low": None, "high": None}
+    curves = [Curves(HOSTILE, [[(1, 0.5), (2, 0.6)], [(1, 0.6), (2, 0.8)]]), Curves("one", [[(1, 0.4)]])]
+    return {
+        "pareto": pareto_chart(HOSTILE, [Point(HOSTILE, 1.0, METRIC), Point("b", 100.0, bare)], "s", HOSTILE, Unit()),
+        "pareto of losses": pareto_chart("t", _points(24), "s", "loss", Unit(loss=True)),
+        "one point": pareto_chart("t", [Point("a", 0.0, METRIC)], "s", "m", Unit()),
+        "no point": pareto_chart("t", [Point("a", 1.0, UNDEFINED)], "s", "m", Unit()),
+        "curves": curves_chart(HOSTILE, curves, "accuracy", Unit()),
+        "no curve": curves_chart("t", [Curves("a", [[]]), Curves("b", [[(1, float("nan"))]])], "loss", Unit(loss=True)),
+        "dots": dots_chart(HOSTILE, [Dot(HOSTILE, METRIC, (0.88, 0.91), 0.93, False, True)], HOSTILE, Unit()),
+        "losses": dots_chart("t", [Dot("a", METRIC), Dot("b", bare), Dot("c", UNDEFINED)], "x", Unit(loss=True)),
+        "failed": dots_chart("t", [Dot("a", METRIC), Dot("d", None)], "x", Unit()),
+        "no row": dots_chart("t", [], "x", Unit()),
+        "importance": importance_chart(HOSTILE, [(HOSTILE, 0.6), ("b", 0.0)]),
+        "no option": importance_chart("t", []),
+        "numbers": slice_chart("lr", [(0.001, 0.8, True), (1.0, 0.7, False)], "accuracy", Unit()),
+        "near numbers": slice_chart("dropout", [(0, 0.8, True), (0.5, 0.7, False)], "accuracy", Unit()),
+        "words": slice_chart(HOSTILE, [(HOSTILE, 0.8, True), (None, 0.7, False), (True, 0.7, False)], "m", Unit()),
+    }
+
+
+@pytest.mark.parametrize("name", list(_figures()))
+def test_every_figure_is_xml_in_the_colours_of_the_page(name: str) -> None:
+    tree = ElementTree.fromstring(_figures()[name])
+    assert tree.get("role") == "img"
+    assert tree.findtext("title")
+    assert tree.findtext("desc")
+    for element in tree.iter():
+        for attribute in ("fill", "stroke"):
+            assert element.get(attribute, "none") == "none" or element.get(attribute, "").startswith("var(--")
+        for attribute in ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy"):
+            assert float(element.get(attribute, "0")) == pytest.approx(float(element.get(attribute, "0")))
+
+
+def test_the_front_is_what_nothing_beats_in_both() -> None:
+    def point(name: str, cost: float, value: float) -> Point:
+        return Point(name, cost, {**METRIC, "value": value})
+
+    points = [point("dear", 9, 0.95), point("cheap", 1, 0.8), point("bad", 5, 0.7), point("mid", 4, 0.9)]
+    points += [point("equal", 9, 0.95), point("tie", 1, 0.7)]
+    assert [one.label for one in front(points, Unit())] == ["cheap", "mid", "dear"]
+    assert [one.label for one in front(points, Unit(loss=True))] == ["tie"]
+
+
+@pytest.mark.parametrize(("count", "seed"), [(3, 0), (9, 1), (24, 2), (24, 3), (60, 4)])
+def test_no_name_covers_another_or_a_dot(count: int, seed: int) -> None:
+    points = _points(count, seed)
+    tree = ElementTree.fromstring(pareto_chart("t", points, "seconds", "accuracy", Unit()))
+    dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in tree.iter("circle")]
+    assert len(dots) == count
+    boxes = []
+    for name in tree.iter("text"):
+        text, x, y = name.text or "", float(name.get("x", "")), float(name.get("y", ""))
+        if not re.match(r"\d+( a row|$)", text) or x < 52 or y > 340:
+            continue  # a tick or a title
+        width = LETTER * len(text)
+        left = {"start": x, "end": x - width, "middle": x - width / 2}[name.get("text-anchor", "start")]
+        boxes.append((left, y - LINE + 3, left + width, y + 3))
+    assert len(boxes) >= min(count, len(front(points, Unit())))
+    for one, other in combinations(boxes, 2):
+        assert one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
+    for left, top, right, bottom in boxes:
+        assert not any(left < x < right and top < y < bottom for x, y in dots)
+
+
+def test_the_front_has_names_and_filled_dots() -> None:
+    points = _points(24)
+    tree = ElementTree.fromstring(pareto_chart("t", points, "seconds", "accuracy", Unit()))
+    best = front(points, Unit())
+    assert len([dot for dot in tree.iter("circle") if dot.get("class") == "dot"]) == len(best)
+    said = tree.findtext("desc") or ""
+    assert all(point.label in said for point in best)
+    assert len(tree.findall("polyline")) == 1
+
+
+def test_curves_are_means_over_seeds_and_the_best_have_names() -> None:
+    rows = [Curves(f"row {n}", [[(1, 0.1), (2, n / 10)], [(1, 0.3), (2, n / 10)]]) for n in range(10)]
+    tree = ElementTree.fromstring(curves_chart("t", rows, "accuracy", Unit()))
+    lines = tree.findall("polyline")
+    assert len(lines) == 10
+    starts = {(line.get("points") or "").split()[0] for line in lines}
+    assert len(starts) == 1, "the mean of 0.1 and 0.3"
+    named = [text.text for text in tree.iter("text") if (text.get("class") or "").startswith("tick name-")]
+    assert sorted(map(str, named)) == ["row 0", "row 5", "row 6", "row 7", "row 8", "row 9"]
+    heights = sorted(float(t.get("y", "")) for t in tree.iter("text") if "name-" in (t.get("class") or ""))
+    assert all(low + LINE <= high for low, high in pairwise(heights))
+    losses = ElementTree.fromstring(curves_chart("t", rows, "loss", Unit(loss=True)))
+    first = next(text.text for text in losses.iter("text") if text.get("class") == "tick name-0")
+    assert first == "row 0", "the lowest loss is the best"
+
+
+def test_published_figures_of_another_split_are_hollow() -> None:
+    rows: list[Any] = [Dot("a", METRIC, published=0.8, alike=True), Dot("b", METRIC, published=0.8, alike=False)]
+    tree = ElementTree.fromstring(dots_chart("t", rows, "x", Unit()))
+    assert [mark.get("fill") for mark in tree.findall("polygon")] == ["var(--second)", "var(--card)"]
+    legend = " ".join("".join(text.itertext()) for text in tree.findall("text"))
+    assert "on another split" in legend
+    assert "seeds" not in legend, "only what is there is explained"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.05, "0.05"),
+        (1e-4, "10⁻⁴"),
+        (2e5, "2·10⁵"),
+        (1000.0, "10³"),
+        (500.0, "500"),
+        (5e-3, "5·10⁻³"),
+        (1e-3, "10⁻³"),
+    ],
+)
+def test_ticks_of_logarithmic_axes(value: float, text: str) -> None:
+    assert power_text(value) == text

@@ -1,0 +1,183 @@
+"""The page and the terminal show every row of a comparison, whatever is missing of it, and fit a phone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from test_run_page import BROWSER, MEASURE, _luminance, _Resources, _styles
+
+import budwood as bw
+from budwood.comparison.compare import Comparison, compare
+from budwood.comparison.text import compact, difference, duration, probability, table_text
+from budwood.reporting.comparison_page import render_comparison
+from budwood.text import Unit
+from conftest import answers, scored_run
+
+TRUTH = (np.arange(150) % 3).astype(np.int32)
+HOSTILE = '<script>alert("x")</script>\n🌳'
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """A table of 24 rows and one that failed, with seeds, curves, published figures and opened test splits."""
+    folder = tmp_path_factory.mktemp("runs")
+    entries = []
+    for number in range(24):
+        rate, optimizer = 10.0 ** -(1 + number // 4), ("adam", "sgd", "adamw", "rmsprop")[number % 4]
+        accuracy = 0.6 + number / 80
+        history = [
+            {
+                "epoch": e,
+                "train_loss": 1 / e,
+                "train_accuracy": 0.9,
+                "val_loss": 1 / e,
+                "val_accuracy": accuracy - 0.1 / e,
+            }
+            for e in (1.0, 2.0, 3.0)
+        ]
+        runs = tuple(
+            scored_run(
+                folder / f"{number}-{seed}",
+                TRUTH,
+                answers(TRUTH, accuracy, 10 * number + seed),
+                lr=rate,
+                optimizer=optimizer,
+                seed=seed,
+                seconds=float(number + 1),
+                history=history,
+                test=(TRUTH, answers(TRUTH, accuracy, 99 + number), 1) if number % 5 == 0 else None,
+            )
+            for seed in range(2 if number % 3 == 0 else 1)
+        )
+        split = "test" if number % 2 else "val"
+        label = HOSTILE if number == 7 else f"row {number} with a name that is rather long"
+        entries.append(
+            bw.Entry(label, runs, bw.Published(0.8, split=split) if number % 4 == 0 or number == 7 else None)
+        )
+    entries.append(bw.Entry("failed", (), bw.Published(0.1), "The loss is no longer a number."))
+    return compare(entries, base={"optimizer": "adam", "lr": 0.001})
+
+
+def test_every_section_and_every_row_is_there(made: Comparison) -> None:
+    html = render_comparison(made.record(), "A study")
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert titles == [
+        "Findings",
+        "Table",
+        "Rows with their intervals",
+        "What the best costs",
+        "Learning curves",
+        "Which options matter",
+        "What was compared",
+    ]
+    assert len(re.findall(r'<th scope="row"><span class="rank">', html)) == 25
+    assert "A study" in html
+    assert "failed: The loss is no longer a number. Published: 10.0 %, test." in html
+    assert "test; ours on validation" in html
+    assert "says little about the difference" in html
+    assert "corrected over all 276 pairs" in html
+    assert "sealed" in html
+    assert "look 1" in html
+    best = next(row for row in made.rows if row.best)
+    assert html.index('<p class="figure">') < html.index(best.label) < html.index("<h2>Findings</h2>")
+
+
+def test_rows_are_ranked(made: Comparison) -> None:
+    html = render_comparison(made.record()).split("<h2>Table</h2>")[1].split("</table>")[0]
+    values = [float(value) for value in re.findall(r'</th>\s*<td class="number">([\d.]+) %', html)]
+    assert len(values) == 24
+    assert values == sorted(values, reverse=True)
+    assert html.rstrip().index("failed:") > html.index(f"{values[-1]:.1f} %")
+
+
+def test_nothing_is_asked_of_the_network_and_names_are_text(made: Comparison) -> None:
+    html = render_comparison(made.record())
+    page = _Resources()
+    page.feed(html)
+    assert all(value.startswith("data:") for value in page.found)
+    assert "http" not in html
+    assert not {"script", "link", "iframe"} & page.tags
+    assert "&lt;script&gt;" in html
+    figures = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(figures) >= 6
+    assert all(ElementTree.fromstring(figure).findtext("title") for figure in figures)
+
+
+def test_colours_of_curves_can_be_told_from_the_card(made: Comparison) -> None:
+    for theme in _styles(render_comparison(made.record())).values():
+        for name in ("accent", "second", "green", "violet", "rose"):
+            low, high = sorted((_luminance(theme[name]), _luminance(theme["card"])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, name
+
+
+def test_two_plain_rows_have_a_small_page(tmp_path: Path) -> None:
+    runs = [scored_run(tmp_path / f"{n}", TRUTH, answers(TRUTH, 0.7, n), lr=n / 10) for n in (1, 2)]
+    html = render_comparison(compare(runs).record())
+    assert "Which options matter" not in html, "two rows cannot tell"
+    assert "All 1 pairs" not in html
+    assert "McNemar&#39;s exact test" in html
+    assert "None" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+    for metric in ("macro_f1", "log_loss"):
+        assert "<svg" in render_comparison(compare(runs, metric=metric).record())
+
+
+def test_rows_on_other_images_are_lettered(tmp_path: Path) -> None:
+    runs = [scored_run(tmp_path / f"{n}", TRUTH, answers(TRUTH, 0.7, n), lr=n / 10) for n in (1, 2)]
+    other = scored_run(tmp_path / "3", TRUTH[:90], answers(TRUTH[:90], 0.7, 3), lr=0.3, fingerprint="e" * 64)
+    made = compare([*runs, other], apart=True)
+    html = render_comparison(made.record())
+    assert "Rows with another letter were scored on other images" in html
+    assert html.count('<p class="name">Best') == 2
+    assert "each is compared with those on the same images only" in table_text(made.record())
+
+
+def test_a_table_without_a_single_result(tmp_path: Path) -> None:
+    nothing = compare([bw.Entry("a", (), problem="x"), bw.Entry("b", (), problem="y")]).record()
+    assert "failed: x" in render_comparison(nothing)
+    assert "failed: b: y" in table_text(nothing)
+
+
+def test_the_table_for_a_terminal(made: Comparison) -> None:
+    text = table_text(made.record())
+    lines = text.splitlines()
+    assert lines[0].split()[0] == "row"
+    assert sum(line.startswith(("* row", "  row", "* <", "  <")) for line in lines) == 24
+    assert "\\n🌳" in text, "a name with a line break stays in its line"
+    assert "failed: failed: The loss is no longer a number." in text
+    assert "95 % intervals over n = 150 images; runs: lowest to highest, standard deviation." in text
+
+
+def test_numbers_in_words() -> None:
+    assert [compact(n) for n in (None, 0, 9_999, 12_345, 123_456, 3_373_570, 138_000_000, 4_100_000_000)] == [
+        "–",
+        "0",
+        "9,999",
+        "12.3 k",
+        "123 k",
+        "3.37 M",
+        "138 M",
+        "4.10 G",
+    ]
+    assert [duration(s) for s in (0.123, 12.3, 150, 7200)] == ["0.12 s", "12 s", "2 min", "2.0 h"]
+    assert [probability(p) for p in (None, 1e-9, 0.0123, 0.5)] == ["–", "< 0.001", "0.012", "0.50"]
+    assert [difference(v, Unit()) for v in (0.012, -0.034, -0.0001)] == ["+1.2", "−3.4", "0.0"]
+    assert difference(-0.0123, Unit(loss=True)) == "−0.012"
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BROWSER is None, reason="needs a headless Chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_never_scrolls_sideways(width: int, made: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(render_comparison(made.record()))
+    (tmp_path / "measure.html").write_text(MEASURE.format(width=width))
+    command: list[Any] = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--disable-component-update", "--disable-sync", "--no-first-run", "--allow-file-access-from-files"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'measure.html'}"]
+    dom = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "<title>fits</title>" in dom, dom[:200]

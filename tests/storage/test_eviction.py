@@ -1,0 +1,144 @@
+"""The cache stays under its limit, says what it removes, and can be looked at and cleared."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import budwood as bw
+from budwood.cli.main import run
+from budwood.errors import StorageError
+from budwood.progress import Silent
+from budwood.storage.eviction import clear, held, limit, make_room
+from budwood.storage.shards import Store
+
+ROW = 4000  # bytes
+
+
+class Said(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+def _store(cache: Path, name: str) -> Store:
+    return Store(cache / "outputs" / name, (ROW // 4,), np.float32)
+
+
+def _add(cache: Path, name: str, ids: list[str], used: float) -> None:
+    """A shard of ten rows, used last at some second."""
+    store = _store(cache, name)
+    before = set((cache / "outputs" / name).glob("*.ids.npy"))
+    store.add(ids, np.ones((len(ids), ROW // 4), np.float32))
+    for marker in set((cache / "outputs" / name).glob("*.ids.npy")) - before:
+        os.utime(marker, (used, used))
+
+
+def _ids(first: int) -> list[str]:
+    return [f"{number:032x}" for number in range(first, first + 10)]
+
+
+def test_what_was_used_least_recently_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, used in enumerate((3000.0, 1000.0, 2000.0)):
+        _add(tmp_path, "a" if place < 2 else "b", _ids(10 * place), used)
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(4 * 10 * ROW))
+    said = Said()
+    assert make_room(tmp_path, 5 * ROW, 0, "Outputs", said)
+    assert not said.notes, "there is room"
+    _store(tmp_path, "a").use(_ids(10)[:1])
+    assert make_room(tmp_path, 15 * ROW, 0, "Outputs", said)
+    assert said.notes == ["The cache is full: 0.0 MiB that were used least recently were removed."]
+    assert _store(tmp_path, "b").row(_ids(20)[0]) is None
+    assert _store(tmp_path, "a").row(_ids(10)[0]) is not None, "it was used just now"
+    assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
+
+
+def test_more_than_the_limit_is_not_kept_and_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _add(tmp_path, "a", _ids(0), 1000.0)
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(20 * ROW))
+    said = Said()
+    assert not make_room(tmp_path, 21 * ROW, 0, "Outputs of trunk", said)
+    assert len(said.notes) == 1
+    assert said.notes[0].startswith("Outputs of trunk are not kept: they need 0.1 MiB; the cache may hold 0.1 MiB")
+    assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
+
+
+def test_what_a_killed_writer_left_is_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _add(tmp_path, "a", _ids(0), 1000.0)
+    left = tmp_path / "outputs" / "a" / "left.npy"
+    left.write_bytes(b"x" * 10 * ROW)
+    fresh = tmp_path / "outputs" / "a" / ".being-written.npy.abc.part"
+    fresh.write_bytes(b"x" * ROW)
+    os.utime(left, (500.0, 500.0))
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(25 * ROW))
+    assert make_room(tmp_path, 10 * ROW, 0, "Outputs", Said())
+    assert not left.exists()
+    assert fresh.exists(), "another process may be writing it"
+    assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
+
+
+def test_a_run_under_a_small_limit_gives_the_same_and_stays_under_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bw.scan(photos)
+    free = bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs", cache=tmp_path / "free")
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "200KB")  # pixels or outputs of 48 images, not both
+    tight = bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs", cache=tmp_path / "tight")
+    assert all(np.array_equal(a, b) for a, b in zip(free.head(), tight.head(), strict=True))
+    taken = {one.kind: one.bytes for one in held(tmp_path / "tight")}
+    assert taken["pixels"] + taken["outputs"] <= 200 * 1024
+    assert sum(one.bytes for one in held(tmp_path / "free") if one.kind in ("pixels", "outputs")) > 200 * 1024
+
+
+def test_pixels_and_outputs_together_stay_under_the_limit(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bw.scan(photos)
+    bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs", cache=tmp_path / "free")
+    sizes = {one.kind: one.bytes for one in held(tmp_path / "free")}
+    most = max(sizes["pixels"], sizes["outputs"]) + 4096  # either, not both
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(most))
+    bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs", cache=tmp_path / "tight")
+    taken = {one.kind: one.bytes for one in held(tmp_path / "tight")}
+    assert taken["pixels"] + taken["outputs"] <= most
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("20GB", 20 * 2**30), ("500 MiB", 500 * 2**20), ("1.5g", 3 * 2**29), ("2048", 2048)]
+)
+def test_the_limit_is_read_in_its_units(text: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", text)
+    assert limit() == count
+
+
+def test_a_limit_that_is_no_amount_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "plenty")
+    with pytest.raises(StorageError, match="'plenty' is no amount"):
+        limit()
+
+
+def test_the_command_shows_and_clears(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BUDWOOD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "weights").mkdir(parents=True)
+    (tmp_path / "cache" / "weights" / "big.pth").write_bytes(b"downloaded")
+    _add(tmp_path / "cache", "a", _ids(0), 1000.0)
+    assert run(["cache"]) == 0
+    told = capsys.readouterr().out
+    assert "outputs of frozen prefixes" in told
+    assert str(tmp_path / "cache") in told.replace("\n", "")
+    assert run(["cache", "--clear", "--json"], as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["removed_bytes"] > 10 * ROW
+    assert shown["kinds"]["outputs"] == {"bytes": 0, "files": 0, "used": None}
+    assert shown["kinds"]["weights"]["bytes"] == 10
+    assert clear(tmp_path / "cache") == 0

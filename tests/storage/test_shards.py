@@ -1,0 +1,126 @@
+"""A store never gives a wrong value: not after a kill, a full disk, a flipped bit or two writers."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from budwood.storage.atomic import _machine, folder_draft, storage_error, sweep_drafts, write_text
+from budwood.storage.shards import Store
+
+IDS = [f"{number:032x}" for number in range(6)]
+VALUES = np.random.default_rng(0).normal(0, 1, (6, 4)).astype(np.float32)
+
+
+def _store(folder: Path) -> Store:
+    return Store(folder, (4,), np.float32)
+
+
+def test_what_is_added_is_read_back_also_by_another_process(tmp_path: Path) -> None:
+    mine, theirs = _store(tmp_path), _store(tmp_path)
+    mine.add(IDS[:4], VALUES[:4])
+    theirs.add(IDS[4:], VALUES[4:])
+    mine.refresh()
+    for store in (mine, _store(tmp_path)):
+        rows = [store.row(id) for id in IDS]
+        assert all(row is not None and np.array_equal(row, value) for row, value in zip(rows, VALUES, strict=True))
+    assert mine.row("f" * 32) is None
+    assert IDS[0] in mine
+    assert "f" * 32 not in mine
+
+
+def test_a_writer_killed_before_the_commit_leaves_nothing(tmp_path: Path) -> None:
+    _store(tmp_path).add(IDS, VALUES)
+    next(tmp_path.glob("*.ids.npy")).unlink()
+    assert _store(tmp_path).row(IDS[0]) is None
+
+
+@pytest.mark.parametrize("place", [0, 200, -1])
+def test_a_flipped_bit_is_never_served(place: int, tmp_path: Path) -> None:
+    _store(tmp_path).add(IDS, VALUES)
+    file = next(path for path in tmp_path.glob("*.npy") if not path.name.endswith(".ids.npy"))
+    data = bytearray(file.read_bytes())
+    data[place] ^= 16
+    file.write_bytes(bytes(data))
+    store = _store(tmp_path)
+    for id, value in zip(IDS, VALUES, strict=True):
+        row = store.row(id)
+        assert row is None or np.array_equal(row, value)
+    assert any(store.row(id) is None for id in IDS)
+
+
+def test_a_cut_file_is_never_served(tmp_path: Path) -> None:
+    _store(tmp_path).add(IDS, VALUES)
+    for file in tmp_path.glob("*.npy"):
+        data = file.read_bytes()
+        file.write_bytes(data[: len(data) // 2])
+        assert _store(tmp_path).row(IDS[0]) is None
+        file.write_bytes(data)
+
+
+def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _store(tmp_path)
+    store.add(IDS[:3], VALUES[:3])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.add(IDS[3:], VALUES[3:])
+    again = _store(tmp_path)
+    assert again.row(IDS[0]) is not None
+    assert again.row(IDS[4]) is None
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with folder_draft(tmp_path / "run") as draft:
+            write_text(draft / "a.txt", "half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    with folder_draft(tmp_path / "run") as draft:
+        write_text(draft / "a.txt", "whole")
+    assert (tmp_path / "run" / "a.txt").read_text() == "whole"
+
+
+def test_drafts_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path: Path) -> None:
+    dead, alive = tmp_path / f".run.{_machine()}-999999999.part", tmp_path / f".run.{_machine()}-{os.getpid()}.part"
+    dead.mkdir()
+    alive.mkdir()
+    sweep_drafts(tmp_path)
+    assert not dead.exists()
+    assert alive.exists()
+
+
+def test_storage_errors_say_what_to_do(tmp_path: Path) -> None:
+    full = storage_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
+    assert "no space left on the disk" in full.message
+    denied = storage_error(OSError(errno.EACCES, "Permission denied"), tmp_path)
+    assert "cannot be written (Permission denied)" in denied.message
+    assert "BUDWOOD_CACHE" in denied.hint
+
+
+def test_of_two_that_make_one_folder_the_first_wins_and_nobody_fails(tmp_path: Path) -> None:
+    with folder_draft(tmp_path / "bundle") as mine:
+        write_text(mine / "whole.txt", "mine")
+        (tmp_path / "bundle").mkdir()
+        write_text(tmp_path / "bundle" / "whole.txt", "theirs")
+    assert (tmp_path / "bundle" / "whole.txt").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_draft_of_another_machine_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / ".run.elsewhere-999999999.part"
+    theirs.mkdir()
+    sweep_drafts(tmp_path)
+    assert theirs.is_dir()

@@ -1,0 +1,597 @@
+"""Studies are carried out: shared, resumed, extended, on several processes, with the same table whatever happens."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import budwood as bw
+from budwood.cli import main
+from budwood.comparison.compare import Comparison
+from budwood.data import downloads
+from budwood.data.dataset import folded, limited, scan
+from budwood.errors import DataError, StudyError
+from budwood.runs.run import found_run
+from budwood.studies import training_job
+from budwood.studies.executors import Process, WorkerDied
+from budwood.studies.live_table import Board, window
+from budwood.studies.monitor import Line, Unwatched
+from budwood.studies.reports import study_report
+from budwood.studies.runner import Ways
+from budwood.studies.study_file import Images, load_study
+from budwood.studies.training_job import Bench, Outcome, Work
+from budwood.workflows import train
+from conftest import fill
+from killing import run_killer
+
+SMALL = """
+name = "small"
+title = "Small networks"
+data = "photos"
+[base]
+model = "cnn"
+widths = [8, 8]
+fc = [16]
+size = 16
+batch = 8
+optimizer = "adam"
+epochs = 3
+"""
+ROWS = """
+[[rows]]
+label = "slow"
+lr = 0.001
+published = { value = 0.9 }
+[[rows]]
+label = "fast"
+lr = 0.01
+[[rows]]
+label = "wild"
+optimizer = "sgd"
+momentum = 1.2
+refused = "momentum"
+"""
+UNTIMED = {"seconds", "training_seconds", "runs"}
+
+
+@pytest.fixture
+def here(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that holds `photos`, as the working directory."""
+    monkeypatch.chdir(photos.parent)
+    return photos.parent
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "small.toml"
+    path.write_text(text)
+    return path
+
+
+def _table(folder: Path) -> list[dict[str, str]]:
+    """The rows of a study's table, without what takes its time."""
+    with (folder / "table.csv").open(newline="") as handle:
+        return [{name: value for name, value in row.items() if name not in UNTIMED} for row in csv.DictReader(handle)]
+
+
+def _states(folder: Path) -> dict[str, str]:
+    record = json.loads((folder / "study.json").read_text())
+    return {row["label"]: row["state"] for row in record["rows"]}
+
+
+def test_a_study_keeps_its_file_its_state_its_table_and_its_page(here: Path) -> None:
+    made = bw.study(_file(here, SMALL + ROWS))
+    assert isinstance(made, Comparison)
+    assert [row.label for row in made.rows] == ["slow", "fast", "wild"]
+    assert made.rows[2].problem == "momentum: expected under 1, or the steps grow without bound, found 1.2"
+    assert made.rows[0].published
+    assert made.rows[0].published["ours_split"] == "val"
+    folder = here / "runs" / "small"
+    assert (folder / "study.toml").read_text() == SMALL + ROWS
+    assert _states(folder) == {"slow": "done", "fast": "done", "wild": "refused"}
+    assert [row["label"] for row in _table(folder)] == ["slow", "fast", "wild"]
+    assert "Small networks" in (folder / "report.html").read_text()
+    assert len(list(folder.glob("*/run.json"))) == 2
+    assert all(found_run(path.parent).record["test"] is None for path in folder.glob("*/run.json"))
+
+
+def test_the_report_of_a_study_is_made_again_from_its_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = bw.study(_file(here, SMALL + ROWS))
+    folder = here / "runs" / "small"
+    page, table = (folder / "report.html").read_text(), (folder / "table.csv").read_text()
+    (folder / "report.html").unlink()
+    (folder / "table.csv").write_text("lost")
+    fill(here / "photos" / "leaf", 3, first=900)  # images play no part in it
+    assert _said(capsys, "report", "small").strip() == str(Path("runs") / "small" / "report.html")
+    assert (folder / "report.html").read_text() == page
+    assert (folder / "table.csv").read_text() == table
+    assert [row.label for row in study_report(folder).rows] == [row.label for row in made.rows]
+    for run in folder.glob("*/run.json"):
+        run.unlink()
+    with pytest.raises(StudyError, match="no row of the study was trained"):
+        study_report(folder)
+    (folder / "study.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"study\.json: cannot be read"):
+        study_report(folder)
+
+
+def test_what_is_finished_is_not_repeated_and_rows_can_be_added_and_moved(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bw.study(_file(here, SMALL + ROWS))
+    trained: list[str] = []
+    train = bw.train
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        trained.append(options["id"])
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(train, "train", noted)
+    bw.study(_file(here, SMALL + ROWS))
+    assert trained == []
+    added = '[[rows]]\nlabel = "new"\nlr = 0.02\n'
+    made = bw.study(_file(here, SMALL + added + ROWS.replace("fast", "quicker")))
+    assert [row.label for row in made.rows] == ["new", "slow", "quicker", "wild"]
+    assert [id.rpartition("-")[0] for id in trained] == ["new"]
+
+
+def test_rows_are_trained_once_a_seed_and_solved_ones_once(here: Path) -> None:
+    heads = 'name = "heads"\ndata = "photos"\nseeds = [0, 1]\n[base]\nsize = 32\n[[rows]]\nlabel = "solved"\n'
+    made = bw.study(_file(here, heads + '[[rows]]\nlabel = "steps"\noptimizer = "adam"\nepochs = 2\n'))
+    assert [row.seeds for row in made.rows] == [1, 2]
+    assert [found_run(path).record["recipe"]["seed"] for path in made.rows[1].runs] == [0, 1]
+
+
+def test_folds_validate_every_image_once_and_leave_the_test_split_sealed(here: Path) -> None:
+    made = bw.study(_file(here, "folds = 3\n" + SMALL + ROWS))
+    data = scan("photos")
+    held = [set(found_run(path).predictions("val").ids) for path in made.rows[0].runs]
+    assert len(held) == 3
+    assert sum(map(len, held)) == len(set.union(*held)) == len(data.samples("train")) + len(data.samples("val"))
+    assert not set.union(*held) & set(data.samples("test").ids)
+    assert made.rows[0].value
+    assert made.rows[0].value["n"] == len(set.union(*held))
+
+
+def test_a_row_that_fails_is_recorded_and_the_others_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = '[[rows]]\nlabel = "missing"\nweights = "nowhere.pth"\nmodel = "resnet18"\n'
+    base = SMALL.replace("widths = [8, 8]\nfc = [16]\n", "").replace("size = 16", "size = 32")
+    made = bw.study(_file(here, base + ROWS + missing))
+    assert made.rows[3].problem == "weights: nowhere.pth is no file."
+    assert _states(here / "runs" / "small") == {"slow": "done", "fast": "done", "wild": "refused", "missing": "failed"}
+    train = bw.train
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        if options["id"].startswith("new"):
+            raise ZeroDivisionError("oh")
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(train, "train", broken)
+    made = bw.study(_file(here, base + ROWS + '[[rows]]\nlabel = "new"\nlr = 0.5\n'))
+    assert made.rows[3].problem == "ZeroDivisionError: oh"
+    with pytest.raises(StudyError, match=r"small: no row could be trained: weights: nowhere\.pth is no file"):
+        bw.study(_file(here, base + missing), out="other")
+
+
+def test_a_network_that_cannot_be_made_is_told_before_anything_is_trained(here: Path) -> None:
+    wrong = '[[rows]]\nlabel = "cut"\ncut = "layer9"\n'
+    with pytest.raises(StudyError, match=r"1 row that makes no network: cut: cut: 'layer9' is no stage"):
+        bw.study(_file(here, SMALL + ROWS + wrong))
+    assert not list(here.glob("runs/small/*/run.json"))
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        bw.study(_file(here, SMALL + ROWS), "nowhere")
+
+
+def test_rows_that_share_what_is_frozen_are_trained_together_and_it_is_computed_once(here: Path) -> None:
+    file = _file(
+        here,
+        'name = "heads"\ndata = "photos"\n[base]\nsize = 32\noptimizer = "adam"\nepochs = 2\n'
+        '[[rows]]\nlabel = "a"\nlr = 0.1\n[[rows]]\nlabel = "b"\nlr = 0.1\nresize = "pad"\n'
+        '[[rows]]\nlabel = "c"\nlr = 0.2\n[[rows]]\nlabel = "d"\nlr = 0.2\nresize = "pad"\n',
+    )
+    seen: list[str] = []
+
+    class Watching(Unwatched):
+        def show(self, lines: Any, left: float | None) -> None:
+            training = [line.label for line in lines if line.state == "training"]
+            seen.extend(label for label in training if label not in seen)
+
+    made = bw.study(file, watcher=Watching())
+    assert seen == ["a", "c", "b", "d"]
+    computed = [found_run(row.runs[0]).record["prefix"]["computed"] for row in made.rows]
+    assert computed[2:] == [0, 0]
+
+
+def test_the_test_split_is_opened_only_when_asked_for_and_looks_are_counted(here: Path) -> None:
+    file = _file(here, SMALL + ROWS)
+    assert bw.study(file).rows[0].test is None
+    made = bw.study(file, ways=Ways(test=True))
+    assert made.rows[0].test
+    assert [row.looks for row in made.rows] == [(1,), (2,), ()]
+    again = bw.study(file, ways=Ways(test=True))
+    assert [row.looks for row in again.rows] == [(1,), (2,), ()], "what is open is not opened again"
+
+
+def test_quick_limits_images_and_says_what_was_put_over_the_rows(here: Path) -> None:
+    file = _file(here, SMALL + ROWS + "[quick]\nimages = 8\nepochs = 1\nlr = 0.01\n")
+    made = bw.study(file, quick=True)
+    assert made.rows[1].problem == "the same experiment as 'slow', with what was put over every row"
+    assert made.rows[0].value
+    assert made.rows[0].value["n"] == 8
+    run = found_run(made.rows[0].runs[0])
+    assert len(run.dataset().samples("train")) == 8
+    assert len(run.history()) == 1
+    page = (here / "runs/small/report.html").read_text()
+    assert "over every row: images = 8, epochs = 1, lr = 0.01" in page
+
+
+def test_one_process_at_a_time_carries_out_a_study(here: Path) -> None:
+    from filelock import FileLock
+
+    file = _file(here, SMALL + ROWS)
+    (here / "runs/small").mkdir(parents=True)
+    with FileLock(here / "runs/small/lock"), pytest.raises(StudyError, match="is being carried out by another process"):
+        bw.study(file)
+
+
+def test_several_processes_give_the_same_table(here: Path) -> None:
+    rows = ROWS + '[[rows]]\nlabel = "faster"\nlr = 0.03\n'
+    bw.study(_file(here, SMALL + rows), out="alone")
+    bw.study(_file(here, SMALL + rows), out="together", ways=Ways(jobs=2))
+    assert _table(here / "together/small") == _table(here / "alone/small")
+
+
+def test_a_process_that_dies_is_replaced_and_its_row_trained_all_the_same(here: Path, tmp_path: Path) -> None:
+    study = load_study(_file(here, SMALL + ROWS.replace('"adam"', '"sgd"')))
+    recipe = study.rows[0].recipe
+    assert recipe
+    data = scan("photos")
+    work = Work("slow-1", "slow", recipe, Images("photos"), data.fingerprint)
+    hand = Process(Bench(tmp_path / "runs", Path(os.environ["BUDWOOD_CACHE"])), 0, 1)
+    hand._started()
+    assert hand._process
+    assert hand._process.pid
+    os.kill(hand._process.pid, signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="the process that trained 'slow' is gone"):
+        hand.do(work)
+    assert hand.do(work).state == "done"
+    hand.close()
+    other = Work("slow-2", "slow", recipe, Images("photos"), "another fingerprint")
+    assert (
+        "holds other images or splits"
+        in training_job.carried_out(
+            other,
+            Bench(tmp_path / "runs", Path(os.environ["BUDWOOD_CACHE"])),
+            training_job.Shelf(tmp_path, Unwatched()),
+            Unwatched(),
+        ).problem
+    )
+
+
+def test_a_row_whose_workers_die_three_times_has_failed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        def do(self, work: Work, told: Any = None) -> Outcome:
+            if work.label == "slow":
+                raise WorkerDied("the worker that trained 'slow' is gone")
+            return Outcome("failed", "no")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("budwood.studies.runner.processes", lambda bench, count: [Dying(), Dying()])
+    with pytest.raises(StudyError, match="the worker that trained 'slow' is gone, 3 times; no"):
+        bw.study(_file(here, SMALL + ROWS), ways=Ways(jobs=2))
+
+
+# Kills a study at random moments, starts it again until it has gone through, and says how often it was killed.
+KILLER = """
+import sys
+from pathlib import Path
+import budwood as bw
+from budwood.reporting import comparison_page
+from budwood.training import loop
+from budwood.studies import executors
+from budwood.studies import runner
+from killing import killed_until_done
+
+file, out, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+killed_until_done(lambda folder: bw.study(file, out=folder), out, kills, seed)
+"""
+KILLS = int(os.environ.get("BUDWOOD_KILLS", "4"))  # more by hand
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_killed_at_random_moments_it_ends_with_the_same_table(here: Path) -> None:
+    search = '[search]\nsampler = "random"\ntrials = 2\n[search.space]\nlr = { low = 1e-4, high = 1e-1, log = true }\n'
+    file = _file(here, SMALL + ROWS + search)
+    done = run_killer(KILLER, file, here / "out", KILLS, 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == str(KILLS)
+    whole = _table(here / "out/whole/small")
+    assert [row["label"] for row in whole] == ["slow", "fast", "wild", "trial 0", "trial 1"]
+    others = list(here.glob("out/killed-*/small"))
+    assert others
+    for other in others:
+        assert _table(other) == whole
+        assert not list(other.rglob("*.part"))
+
+
+def _said(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> str:
+    found = main.run([str(argument) for argument in arguments], as_json="--json" in arguments)
+    out, err = capsys.readouterr()
+    assert found == code, err
+    assert "Traceback" not in err + out
+    return out if code == 0 else err
+
+
+def test_the_command_line_carries_out_a_study(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = _file(here, SMALL + ROWS)
+    said = _said(capsys, "study", file, "-s", "epochs=1", "--jobs", "1")
+    assert "Small networks (over every row: epochs = 1)" in said
+    assert "Runs, table.csv and report.html: runs/small/" in said
+    (told,) = json.loads(_said(capsys, "study", file, "photos", "-s", "epochs=1", "--json"))
+    assert (told["study"], told["changed"]) == ("small", {"epochs": 1})
+    assert set(told["rows"][0]["value"]) == {"value", "low", "high", "n"}
+    assert "expected a study file (.toml)" in _said(capsys, "study", "photos", code=2)
+    assert "no such study file" in _said(capsys, "study", "nowhere.toml", code=2)
+    assert "time: " in _said(capsys, "study", file, "--time", "soon", code=2)
+    assert "--ray: Ray is not installed" in _without_ray(capsys, file)
+
+
+def _without_ray(capsys: pytest.CaptureFixture[str], file: Path) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("budwood.studies.executors.find_spec", lambda name: None)
+        return _said(capsys, "study", file, "--ray", "local", "-s", "lr=0.3", code=2)
+
+
+def test_a_dry_run_measures_each_network_once_and_trains_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Any] = []
+    rehearse = bw.rehearse
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        measured.append(arguments[1])
+        return rehearse(*arguments, **options)
+
+    monkeypatch.setattr("budwood.studies.cost_estimate.jobs.rehearse", noted)
+    long = '[[rows]]\nlabel = "long"\nepochs = 300\nlr = 0.01\n'
+    file = _file(here, SMALL + ROWS + long)
+    (told,) = json.loads(_said(capsys, "study", file, "--dry-run", "--json"))
+    rows = {row["label"]: row for row in told["rows"]}
+    assert len(measured) == 1
+    assert rows["slow"]["seconds"] == rows["fast"]["seconds"] < rows["long"]["seconds"]
+    assert rows["wild"]["network"] is None
+    assert rows["wild"]["problem"].startswith("refused: momentum: expected under 1")
+    assert rows["slow"]["network"]["stages"][:2] == ["conv1", "conv2"]
+    assert not (here / "runs").exists()
+    said = _said(capsys, "study", file, "--dry-run")
+    assert "Nothing was trained." in said
+
+
+def test_all_five_studies_have_a_dry_run_without_their_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+    told = json.loads(_said(capsys, "study", *files, "--dry-run", "--json"))
+    assert [len(study["rows"]) for study in told] == [29, 20, 15, 8, 142, 138]
+    assert told[0]["seconds"] is None
+    for study in told:
+        for row in study["rows"]:
+            assert row["network"] or row["problem"].startswith("refused: momentum")
+            assert "not here" in row["problem"] or not row["network"]
+    fives = {row["label"]: row["network"] for row in told[4]["rows"]}
+    counts = [sum(fives[label]["parameters"].values()) for label in list(fives)[1:5]]
+    assert [round(count / 1e6, 1) for count in counts] == [7.0, 4.8, 1.4, 0.4]
+
+
+def test_data_sets_are_fetched_by_name_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    fetched: list[str] = []
+
+    def stub(name: str) -> Callable[..., Any]:
+        def make(root: str, train: bool = True, download: bool = False) -> Any:
+            assert download
+            fetched.append(name)
+            import numpy as np
+
+            random = np.random.default_rng(int(train))
+
+            class Cifar:
+                classes = ("plane", "car")
+                data = random.integers(0, 255, (20, 32, 32, 3), dtype=np.uint8)
+                targets = (0, 1) * 10
+
+            return Cifar()
+
+        return make
+
+    monkeypatch.setattr(downloads, "_torchvision", stub)
+    monkeypatch.chdir(tmp_path)
+    data = scan("cifar10", cache=tmp_path / "cache")
+    assert (data.classes, data.split_source, data.counts()["test"]) == (("car", "plane"), "given, val made", 20)
+    assert len(data) == 40
+    scan("cifar10", cache=tmp_path / "cache")
+    assert fetched == ["CIFAR10", "CIFAR10"]
+
+    def unreachable(name: str) -> Any:
+        raise OSError("no network")
+
+    monkeypatch.setattr(downloads, "_torchvision", unreachable)
+    with pytest.raises(DataError, match=r"cifar100: cannot be fetched \(no network\)"):
+        scan("cifar100", cache=tmp_path / "cache")
+    assert not (tmp_path / "cache/sources/cifar100").exists()
+
+
+def test_folders_that_are_fetched_become_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stub(name: str) -> Callable[..., Any]:
+        def make(root: str, download: bool = False) -> None:
+            for hue, label in enumerate(("BACKGROUND_Google", "ant", "bee")):
+                fill(Path(root) / "caltech101/101_ObjectCategories" / label, 12, hue=hue)
+
+        return make
+
+    monkeypatch.setattr(downloads, "_torchvision", stub)
+    monkeypatch.chdir(tmp_path)
+    data = scan("caltech101", exclude=["BACKGROUND_Google"], cache=tmp_path / "cache")
+    assert (data.classes, len(data)) == (("ant", "bee"), 24)
+    assert not (tmp_path / "cache/sources/caltech101-download").exists()
+
+
+def test_a_limited_data_set_has_the_fingerprint_of_the_whole(photos: Path, tmp_path: Path) -> None:
+    data = scan(photos)
+    small = limited(data, 10, 4)
+    assert (len(small.samples("train")), len(small.samples("val"))) == (10, 4)
+    assert small.samples("test").ids == data.samples("test").ids
+    assert small.fingerprint == data.fingerprint
+    whole = data.samples("train").labels
+    assert abs(small.samples("train").labels.mean() - whole.mean()) <= 0.05, "each class keeps its share"
+    with pytest.raises(DataError, match="has too few different images for 1000 folds"):
+        folded(data, 0, 1000)
+
+
+def test_the_board_says_each_row_once_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    board = Board()
+    with board.watching("Study"), board.bar("Reading", 3) as step:
+        step(1)
+        board.show([Line("one", "done", "accuracy 90.00 %"), Line("two", "training", "epoch 1")], 12.0)
+        board.show([Line("one", "done", "accuracy 90.00 %"), Line("two", "failed", "no weights")], None)
+    assert capsys.readouterr().err.split("\n")[:2] == ["    done  one  accuracy 90.00 %", "  failed  two  no weights"]
+    table = board._table()
+    assert (table.row_count, table.title) == (2, "Study: 2 of 2")
+    many = [Line(str(number), "done" if number < 50 else "waiting", "") for number in range(100)]
+    shown = [line.label for line in window(many)]
+    assert len(shown) == 24
+    assert "49" in shown
+    assert "50" in shown
+
+
+def test_a_storage_error_ends_a_study(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from budwood.errors import StorageError
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise StorageError("no space left on the disk")
+
+    monkeypatch.setattr(train, "train", full)
+    with pytest.raises(StorageError, match="no space left"):
+        bw.study(_file(here, SMALL + ROWS))
+
+
+def test_no_row_is_begun_once_the_time_is_over(here: Path) -> None:
+    file = _file(here, SMALL + ROWS)
+    with pytest.raises(StudyError, match="was not trained to its end"):
+        bw.study(file, ways=Ways(time=1e-9))
+    assert json.loads((here / "runs/small/study.json").read_text())["state"] == "stopped"
+    started = time.monotonic()
+    assert len(bw.study(file).rows) == 3
+    assert time.monotonic() - started < 60
+
+
+def test_workers_of_a_ray_cluster_give_the_same_table_and_a_killed_one_is_replaced(here: Path) -> None:
+    pytest.importorskip("ray")
+    from budwood.studies.executors import ray_workers
+
+    file = _file(here, SMALL + ROWS)
+    bw.study(file, out="alone")
+    bw.study(file, out="cluster", ways=Ways(ray="local"))
+    assert _table(here / "cluster/small") == _table(here / "alone/small")
+    recipe = load_study(file).rows[0].recipe
+    assert recipe
+    long = Work("long-1", "long", _for_long(recipe), Images("photos"), scan("photos").fingerprint)
+    bench = Bench(here / "killed", Path(os.environ["BUDWOOD_CACHE"]))
+    (hand,), leave = ray_workers(bench, "local", 1)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(hand.do, long)
+            while not (workers := _ray_workers()) or not (here / "killed").exists():
+                assert not answer.done(), answer.result()
+                time.sleep(0.05)
+            os.kill(workers[0], signal.SIGKILL)
+            with pytest.raises(WorkerDied, match="the worker that trained 'long' is gone"):
+                answer.result(timeout=60)
+        assert hand.do(long).state == "done"
+    finally:
+        hand.close()
+        leave()
+
+
+class _GoneError(Exception):
+    """What Ray raises when an actor is gone."""
+
+
+class _Cluster:
+    """What of Ray is used, in this process; the first actor is gone when it is first asked."""
+
+    class exceptions:  # noqa: N801 - as Ray calls it
+        RayActorError = _GoneError
+
+    def __init__(self) -> None:
+        self.actors = 0
+
+    def remote(self, **options: Any) -> Any:
+        cluster = self
+
+        class Remote:
+            def __init__(self, kind: Any) -> None:
+                self.kind = kind
+
+            def options(self, **options: Any) -> Any:
+                return self
+
+            def remote(self, bench: Bench) -> Any:
+                cluster.actors += 1
+                number, worker = cluster.actors, self.kind(bench)
+
+                class Method:
+                    def remote(self, work: Work) -> Any:
+                        return lambda: (_ for _ in ()).throw(_GoneError()) if number == 1 else worker.do(work)
+
+                return type("Handle", (), {"do": Method()})()
+
+        return Remote
+
+    def get(self, answer: Any) -> Any:
+        return answer()
+
+    def kill(self, actor: Any) -> None:
+        self.actors = -1
+
+
+def test_an_actor_that_is_gone_is_replaced(here: Path) -> None:
+    from budwood.studies.executors import Actor
+
+    recipe = load_study(_file(here, SMALL + ROWS)).rows[0].recipe
+    assert recipe
+    work = Work("slow-1", "slow", recipe, Images("photos"), scan("photos").fingerprint)
+    cluster = _Cluster()
+    hand = Actor(cluster, Bench(here / "runs", Path(os.environ["BUDWOOD_CACHE"])), {})
+    with pytest.raises(WorkerDied, match="the worker that trained 'slow' is gone"):
+        hand.do(work)
+    assert hand.do(work).state == "done"
+    assert cluster.actors == 2
+    hand.close()
+    assert cluster.actors == -1
+
+
+def _for_long(recipe: bw.Recipe) -> bw.Recipe:
+    """The recipe for long enough to be killed while it trains."""
+    return recipe.model_copy(update={"epochs": 60})
+
+
+def _ray_workers() -> list[int]:
+    """The processes that carry out works for Ray."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(folder.name))
+    return found

@@ -1,0 +1,295 @@
+"""Study files: rows, grids and searches are read; every mistake is told at once, with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from budwood.data.splits import assign_folds, drawn
+from budwood.errors import StudyError
+from budwood.studies.search_space import default_space, grid_points
+from budwood.studies.study_file import Over, Study, load_study, seeded, study_of, tuning_study
+
+ROOT = Path(__file__).parents[2] / "studies"
+BASE: dict[str, Any] = {"name": "small", "data": "photos", "base": {"optimizer": "adam", "epochs": 3}}
+TWO = [{"label": "slow", "lr": 0.001}, {"label": "fast", "lr": 0.1}]
+
+
+def _study(over: Over | None = None, **table: Any) -> Study:
+    return study_of({**BASE, **table}, "small.toml", "", over)
+
+
+def _refused(**table: Any) -> str:
+    with pytest.raises(StudyError) as refused:
+        _study(**table)
+    return refused.value.message
+
+
+def test_rows_are_recipes_over_the_base() -> None:
+    made = _study(rows=[*TWO, {"optimizer": "sgd", "val": 0.5, "exclude": ["sky"], "images": 40}])
+    assert [row.label for row in made.rows] == ["slow", "fast", "optimizer sgd, val 0.5, exclude sky, images 40"]
+    recipes = [row.recipe for row in made.rows]
+    assert all(recipe and recipe.epochs == 3 for recipe in recipes)
+    assert [recipe.optimizer for recipe in recipes if recipe] == ["adam", "adam", "sgd"]
+    last = made.rows[2].images
+    assert (last.data, last.val, last.exclude, last.images) == ("photos", 0.5, ("sky",), 40)
+    assert (made.seeds, made.folds, made.metric, made.title) == ((0,), None, "accuracy", "small")
+
+
+def test_a_published_figure_has_its_metric_and_split() -> None:
+    published = {"value": 0.916, "split": "val", "note": "about"}
+    made = _study(metric="macro_f1", rows=[{**TWO[0], "published": published}, TWO[1]])
+    figure = made.rows[0].published
+    assert figure
+    assert (figure.value, figure.metric, figure.split, figure.note) == (0.916, "macro_f1", "val", "about")
+    assert made.rows[1].published is None
+
+
+def test_a_grid_is_the_product_of_its_lists_with_paired_ones_together() -> None:
+    grid = {
+        "lr": [0.1, 0.01, 0.001],
+        "paired": [{"epochs": [10, 20], "batch": [16, 32]}],
+        "published": [{"where": {"lr": 0.01, "epochs": 20}, "value": 0.9}],
+    }
+    made = _study(grid=grid)
+    found = [(row.recipe.lr, row.recipe.epochs, row.recipe.batch) for row in made.rows if row.recipe]
+    assert found == [(lr, e, b) for lr in (0.1, 0.01, 0.001) for e, b in ((10, 16), (20, 32))]
+    assert made.rows[3].label == "lr 0.01, epochs 20, batch 32"
+    assert [row.label for row in made.rows if row.published] == ["lr 0.01, epochs 20, batch 32"]
+    assert made.edges == {"lr": (0.001, 0.01, 0.1)}
+    assert {row.varied for row in made.rows if "lr" in row.label} == {True}
+
+
+def test_every_mistake_is_told_at_once_with_its_place() -> None:
+    message = _refused(
+        name="has spaces",
+        metric="acuracy",
+        seeds=[0, 0],
+        rows=[
+            {"label": "one", "lr": -1.0},
+            {"label": "two", "optimiser": "adam"},
+            {"label": "two", "val": 3, "published": {"value": 91}},
+            {"label": "three", "momentum": 1.2, "optimizer": "sgd", "refused": "lr"},
+            {"label": "four", "seed": 3},
+        ],
+        grid={"lr": 0.1, "paired": [{"epochs": [1, 2], "batch": [8]}]},
+        colour="blue",
+    )
+    assert message.startswith("small.toml has ")
+    for part in (
+        "there is no 'colour'. Valid: base,",
+        "name: expected letters, digits, '.', '_' and '-', found 'has spaces'",
+        "metric: found 'acuracy'. Did you mean 'accuracy'?",
+        "seeds: expected each once, found [0, 0]",
+        "rows 1 (one): lr: ",
+        "rows 2 (two): optimiser: there is no such option. Did you mean 'optimizer'?",
+        "rows 3 (two): val: expected a share between 0 and 1, found 3",
+        "rows 3 (two): published: expected a value from 0 to 1, found 91",
+        "rows 4 (three): momentum: expected under 1",
+        "rows 5 (four): seed: a study says `seeds = [0, 1, 2]` once for all rows",
+        "grid.lr: expected a list of values, found 0.1",
+        "grid.paired: lists that vary together have one length, found epochs 2, batch 1",
+    ):
+        assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "holds no [[rows]], no [grid] and no [search]"),
+        ({"rows": [*TWO, {"label": "again", "lr": 0.1}]}, "row 3 (again): is the same experiment as 'fast'"),
+        ({"rows": [*TWO, {"label": "fast", "lr": 0.2}]}, "row 3: has the label of row 2, 'fast'"),
+        ({"rows": TWO, "grid": {"lr": [0.1, 0.2]}}, "row 3 (lr 0.1): is the same experiment as 'fast'"),
+        ({"rows": TWO, "folds": 3, "seeds": [0]}, "folds: expected either seeds or folds, found both"),
+        ({"rows": TWO, "folds": 1}, "folds: expected a whole number from 2, found 1"),
+        ({"rows": TWO, "quick": {"images": 0}}, "quick: images: expected a whole number from 1, found 0"),
+        ({"rows": {"label": "x"}}, "rows: expected tables, each under [[rows]]"),
+        ({"rows": TWO, "base": 3}, "base: expected a table, found 3"),
+        ({"rows": [{"lr": 0.1, "refused": "lr"}]}, "refused: lr is valid here, so the row would be trained"),
+        ({"rows": [{"lr": 0.1, "published": 0.9}]}, "published: expected a table with a value, found 0.9"),
+        (
+            {"rows": [{"lr": 0.1, "published": {"value": 0.9, "split": "dev"}}]},
+            "expected a split of train, val and test",
+        ),
+        ({"grid": {}}, "grid: holds no list of values"),
+        ({"grid": {"lr": [0.1], "published": [{"where": {"lr": 3}, "value": 0.5}]}}, "describes 0 rows, expected one"),
+        ({"search": {"space": {"lrr": [1]}}}, "search: space.lrr: there is no such option. Did you mean 'lr'?"),
+        (
+            {"search": {"sampler": "cma", "space": {"lr": [0.1]}}},
+            "search: sampler: found 'cma'. Valid: grid, random, tpe",
+        ),
+        ({"search": {"trials": 0, "space": {"lr": [0.1]}}}, "search: expected whole numbers for trials"),
+        ({"search": {"space": {"lr": {"low": 1, "high": 0}}}}, "search: space.lr: expected low < high"),
+        (
+            {"search": {"space": {"lr": {"low": 1, "hi": 2}}}},
+            "search: space.lr: there is no 'hi'. Did you mean 'high'?",
+        ),
+        ({"search": {"space": {"lr": 3}}}, "search: space.lr: expected a list of values, or {low, high, log, step}"),
+        ({"search": {"space": {"momentum": [0.5, 0.9], "lr": [0.1]}}}, "momentum: optimizer 'adam' does not use it"),
+        (
+            {"search": {"space": {"lr": [0.1], "batch": {"low": 8, "high": 64, "when": {"seed": [1]}}}}},
+            "`when` names 'seed'",
+        ),
+        ({"search": {"sampler": "grid", "space": {"lr": {"low": 0.1, "high": 0.2}}}}, "the sampler grid needs a list"),
+        ({"search": {"space": {}}}, "search: space: expected at least one option"),
+    ],
+)
+def test_a_mistake_has_its_message(table: dict[str, Any], message: str) -> None:
+    assert message in _refused(**table)
+
+
+def test_a_file_that_is_missing_or_no_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"nowhere\.toml: no such study file"):
+        load_study(tmp_path / "nowhere.toml")
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(StudyError, match=r"bad\.toml: cannot be read as TOML"):
+        load_study(tmp_path / "bad.toml")
+
+
+def test_a_refused_row_has_no_recipe_but_its_reason() -> None:
+    rows = [*TWO, {"label": "wild", "optimizer": "sgd", "momentum": 1.2, "refused": "momentum"}]
+    wild = _study(rows=rows).rows[2]
+    assert wild.recipe is None
+    assert wild.refused == "momentum: expected under 1, or the steps grow without bound, found 1.2"
+
+
+def test_quick_limits_and_settings_go_over_every_row() -> None:
+    phases = [{"freeze": "trunk", "epochs": 5, "lr": 0.001}, {"freeze": "none", "epochs": 1, "lr": 0.0001}]
+    table = {
+        "base": {"optimizer": "adam"},
+        "quick": {"epochs": 2, "images": 40, "size": 32, "points": 2},
+        "rows": [{"label": "long", "epochs": 9}, {"label": "phases", "phases": phases}, {"label": "own", "images": 10}],
+        "grid": {"lr": [0.1, 0.2, 0.3, 0.4, 0.5]},
+    }
+    made = _study(Over(quick=True, settings={"batch": 8}, places={"": "elsewhere"}), **table)
+    long, in_phases, own = (row.recipe for row in made.rows[:3])
+    assert long
+    assert in_phases
+    assert own
+    assert (long.epochs, long.size, long.batch) == (2, 32, 8)
+    assert [phase.epochs for phase in in_phases.phases or ()] == [2, 1]
+    assert own.epochs == 2
+    assert [row.images.images for row in made.rows[:3]] == [40, 40, 10]
+    assert {(row.images.held_out, row.images.data) for row in made.rows} == {(40, "elsewhere")}
+    assert [row.label for row in made.rows[3:]] == ["lr 0.1", "lr 0.5"]
+    assert made.changed == {"epochs": 2, "images": 40, "size": 32, "points": 2, "batch": 8}
+    with pytest.raises(StudyError, match="batch: input should be greater"):
+        _study(Over(settings={"batch": 0}), **table)
+
+
+def test_rows_that_become_alike_are_allowed_once_something_is_put_over_them() -> None:
+    made = _study(Over(settings={"lr": 0.5}), rows=TWO)
+    assert made.rows[0].recipe == made.rows[1].recipe
+
+
+def test_a_seed_matters_only_where_something_is_left_to_chance() -> None:
+    made = _study(base={}, rows=[{"label": "solved", "regularisation": 0.1}, {"label": "steps", "optimizer": "adam"}])
+    solved, steps = (row.recipe for row in made.rows)
+    assert solved
+    assert steps
+    assert seeded(solved, 3) == solved
+    assert seeded(steps, 3).seed == 3
+
+
+def test_a_space_draws_options_only_where_they_apply() -> None:
+    space = {
+        "momentum": {"low": 0.5, "high": 0.9, "step": 0.2, "when": {"optimizer": ["sgd"]}},
+        "optimizer": ["adam", "sgd"],
+    }
+    search = _study(search={"sampler": "grid", "space": space}).search
+    assert search
+    assert list(search.space) == ["optimizer", "momentum"]
+    points = grid_points(search.space)
+    assert points[0] == {"optimizer": "adam"}
+    assert [round(point["momentum"], 3) for point in points[1:]] == [0.5, 0.7, 0.9]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimizer": "sgd"}, {"freeze": "none"}, {"weights": "none", "model": "resnet18"}, {"lr": 0.1, "batch": 8}],
+)
+def test_the_default_space_makes_recipes_and_leaves_out_what_is_given(options: dict[str, Any]) -> None:
+    assert not set(default_space(options)) & set(options)
+    made = tuning_study("photos", options, trials=5)
+    assert made.search
+    assert made.search.trials == 5
+    assert [row.label for row in made.rows] == ["as given"]
+    again = tuning_study("photos", options, trials=50)
+    assert again.name == made.name, "more trials go on with the same study"
+
+
+# Rows, and rows and trials with a published figure, of each of the five studies (../shared/studies.md).
+COMPLETE = {
+    "study1_caltech101": (29, 25),
+    "study2_cifar10_vgg": (20, 7),
+    "study3_cifar100": (15, 13),
+    "study4_cifar10_resnet18": (8, 5),
+    "study5_scenes": (141, 13),
+}
+
+
+@pytest.mark.parametrize("name", sorted(COMPLETE))
+def test_the_five_studies_are_complete(name: str) -> None:
+    made = load_study(ROOT / f"{name}.toml")
+    figures = [row.published for row in made.rows]
+    figures += [made.search.best, made.search.worst] if made.search else []
+    assert (len(made.rows), sum(figure is not None for figure in figures)) == COMPLETE[name]
+    assert made.name == name
+    assert made.source
+    quick = load_study(ROOT / f"{name}.toml", Over(quick=True))
+    assert all(row.images.images and row.images.images <= 400 for row in quick.rows)
+    assert all((row.recipe.epochs or 0) <= 2 for row in quick.rows if row.recipe)
+
+
+def test_published_figures_are_those_of_the_sources() -> None:
+    studies = [load_study(ROOT / f"{name}.toml") for name in sorted(COMPLETE)]
+    told = [{row.label: row.published.value for row in made.rows if row.published} for made in studies]
+    assert sorted(told[0].values())[:6] == [0.097, 0.154, 0.1657, 0.2325, 0.2589, 0.275]
+    assert told[0]["ResNet-34 frozen, 8 epochs"] == 0.981
+    assert told[1]["VGG-16, features after block 3"] == 0.2744
+    assert [row.label for row in studies[1].rows if row.refused] == [
+        f"basic, SGD, momentum {m}" for m in (1.0, 1.1, 1.2)
+    ]
+    assert told[2]["batch norm, fc 8192"] == 0.43
+    assert told[3]["all frozen but the head"] == 0.491
+    assert told[4]["two phases, 300 epochs"] == 0.9542
+    search = studies[4].search
+    assert search
+    assert search.best
+    assert search.worst
+    assert (search.trials, search.best.value, search.worst.value) == (30, 0.9518, 0.21)
+
+
+def test_folds_keep_clusters_together_and_classes_even() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3, dtype=np.int32), [120, 60, 25])
+    ids = [f"{number:032x}" for number in random.permutation(len(labels))]
+    cluster = np.arange(len(labels))
+    cluster[1::10] = cluster[0::10][: len(cluster[1::10])]  # every tenth image has a copy
+    folds = assign_folds(ids, labels, [""] * len(ids), cluster, 5)
+    for name in np.unique(cluster):
+        assert len(set(folds[cluster == name].tolist())) == 1
+    for label in range(3):
+        counts = np.bincount(folds[labels == label], minlength=5)
+        assert counts.max() - counts.min() <= 2, counts
+    order = random.permutation(len(ids))
+    again = assign_folds([ids[row] for row in order], labels[order], [""] * len(ids), cluster[order], 5)
+    together = {tuple(sorted(np.flatnonzero(folds == fold).tolist())) for fold in range(5)}
+    assert {tuple(sorted(order[again == fold].tolist())) for fold in range(5)} == together
+
+
+def test_a_sample_is_stratified_and_grows_by_content() -> None:
+    labels = np.repeat(np.arange(3, dtype=np.int32), [80, 16, 4])
+    ids = [f"{number * 7919 % 100003:032x}" for number in range(100)]
+    half = drawn(ids, labels, 50)
+    assert np.bincount(labels[half]).tolist() == [40, 8, 2]
+    assert np.bincount(labels[drawn(ids, labels, 10)]).tolist() == [8, 1, 1]
+    assert np.bincount(labels[drawn(ids, labels, 3)]).tolist() == [1, 1, 1]
+    assert drawn(ids, labels, 2).sum() == 2
+    assert drawn(ids, labels, 1000).all()
+    assert not (drawn(ids, labels, 25) & ~half).any()
+    turned = np.arange(100)[::-1]
+    assert (drawn([ids[row] for row in turned], labels[turned], 50) == half[turned]).all()

@@ -1,0 +1,121 @@
+"""Heads: the solved one agrees with scikit-learn, the descended one with torch's own optimizers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from budwood.config.recipe import Recipe
+from budwood.errors import RecipeError
+from budwood.progress import Silent
+from budwood.training.head_solver import PATIENCE, PENALTIES, solve
+from budwood.training.linear_head import Split, compute_head_logits, descend
+
+CLASSES, FEATURES = 4, 12
+
+
+def _split(seed: int, n: int = 240) -> Split:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, n).astype(np.int32)
+    centres = np.random.default_rng(9).normal(0, 1.0, (CLASSES, FEATURES))
+    outputs = centres[labels] + random.normal(0, 1.2, (n, FEATURES))
+    return Split((outputs * 3 + 5).astype(np.float32), labels)
+
+
+TRAIN, VAL = _split(0), _split(1)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.01, 0.0001])
+def test_the_solution_is_scikit_learns(strength: float) -> None:
+    head = solve(TRAIN, VAL, CLASSES, Recipe(regularisation=strength), Silent())
+    scale = np.sqrt(TRAIN.outputs.var(axis=0).mean())
+    inputs = (TRAIN.outputs - TRAIN.outputs.mean(axis=0)) / scale
+    reference = LogisticRegression(C=1 / (strength * len(inputs)), tol=1e-8, max_iter=5000).fit(inputs, TRAIN.labels)
+    expected = reference.decision_function((VAL.outputs - TRAIN.outputs.mean(axis=0)) / scale)
+    found = compute_head_logits(VAL.outputs, head.weight, head.bias)
+    centred = [values - values.mean(axis=1, keepdims=True) for values in (found, expected)]
+    assert np.abs(centred[0] - centred[1]).max() < 0.02
+    assert head.selected == {"regularisation": strength}
+
+
+def test_the_strength_is_chosen_by_validation_loss_and_the_path_ends() -> None:
+    head = solve(TRAIN, VAL, CLASSES, Recipe(), Silent())
+    losses = [row["val_loss"] for row in head.history]
+    best = int(np.argmin(losses))
+    assert head.selected["regularisation"] == PENALTIES[best]
+    assert len(losses) == min(best + PATIENCE + 1, len(PENALTIES))
+    mine = torch.nn.functional.cross_entropy(
+        torch.from_numpy(compute_head_logits(VAL.outputs, head.weight, head.bias)), torch.from_numpy(VAL.labels).long()
+    )
+    assert float(mine) == pytest.approx(losses[best], rel=1e-4)
+
+
+def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, float]]]:
+    """The same descent by torch: a Linear layer, autograd and an optimizer object; the weights after each epoch, and
+    the norms of weights and of gradients."""
+    random = np.random.default_rng(recipe.seed)
+    layer = torch.nn.Linear(FEATURES, CLASSES)
+    bound = FEATURES**-0.5
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(random.uniform(-bound, bound, (CLASSES, FEATURES))))
+        layer.bias.copy_(torch.from_numpy(random.uniform(-bound, bound, CLASSES)))
+    kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    extra = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
+    optimizer = kinds[recipe.optimizer](layer.parameters(), recipe.lr, weight_decay=recipe.weight_decay, **extra)
+    inputs, labels = torch.from_numpy(TRAIN.outputs), torch.from_numpy(TRAIN.labels).long()
+    states, norms = [], []
+    for _ in range(recipe.epochs or 0):
+        steps = []
+        for rows in torch.split(torch.from_numpy(random.permutation(len(labels))), recipe.batch or 1):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(layer(inputs[rows]), labels[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            steps.append(
+                float(torch.nn.utils.get_total_norm([p.grad for p in layer.parameters() if p.grad is not None]))
+            )
+            optimizer.step()
+        states.append(layer.weight.detach().clone())
+        norms.append(
+            (float(torch.nn.utils.get_total_norm([p.detach() for p in layer.parameters()])), float(np.mean(steps)))
+        )
+    return states, norms
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam", "lr": 0.01, "weight_decay": 0.1},
+        {"optimizer": "sgd", "lr": 0.003, "momentum": 0.8, "weight_decay": 0.01},
+        {"optimizer": "sgd", "lr": 0.003, "momentum": 0.0},
+    ],
+)
+def test_descent_is_torchs(options: dict[str, object]) -> None:
+    recipe = Recipe(**options, epochs=6, batch=50, seed=4)
+    head = descend(TRAIN, VAL, CLASSES, recipe, Silent())
+    states, norms = _reference(recipe)
+    assert np.allclose(head.weight, states[int(head.selected["epoch"]) - 1].numpy(), atol=1e-5)
+    assert np.allclose([(row["weight/head"], row["gradient/head"]) for row in head.history], norms, rtol=1e-3)
+
+
+def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:
+    recipe = Recipe(optimizer="adam", lr=0.5, epochs=12, batch=16)
+    head = descend(TRAIN, VAL, CLASSES, recipe, Silent())
+    losses = [row["val_loss"] for row in head.history]
+    assert head.selected["epoch"] == int(np.argmin(losses)) + 1
+    assert len(losses) == 12
+
+
+def test_the_same_seed_gives_the_same_head_and_another_seed_another() -> None:
+    first, second, third = (
+        descend(TRAIN, VAL, CLASSES, Recipe(optimizer="adam", epochs=2, seed=seed), Silent()) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first.weight, second.weight)
+    assert not np.array_equal(first.weight, third.weight)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_reason() -> None:
+    broken = Split(np.full_like(TRAIN.outputs, np.nan), TRAIN.labels)
+    with pytest.raises(RecipeError, match=r"no longer a number in epoch 1, at a learning rate of 0\.01"):
+        descend(broken, VAL, CLASSES, Recipe(optimizer="sgd"), Silent())

@@ -1,0 +1,86 @@
+"""The learning-rate finder: known curves give known rates, a real one gives a rate that trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_loop import SMALL as PLAIN
+from test_loop import _split
+
+import budwood as bw
+from budwood.cli.main import run
+from budwood.config.recipe import Recipe
+from budwood.inference.pytorch_backend import Part
+from budwood.networks.surgery import planned
+from budwood.networks.weights import random_weights
+from budwood.progress import Silent
+from budwood.training.lr_finder import HIGHEST, LOWEST, Curve, rate_curve
+
+RATES = tuple(float(rate) for rate in np.geomspace(LOWEST, HIGHEST, 100))
+SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "epochs": 4}
+
+
+@pytest.mark.parametrize("middle", [1e-4, 1e-3, 1e-2])
+def test_the_steepest_fall_is_found(middle: float) -> None:
+    places = np.log10(RATES)
+    losses = 2 - 1.5 / (1 + np.exp(-4 * (places - np.log10(middle)))) + 3 * np.clip(places + 0.5, 0, None)
+    found = Curve(RATES, tuple(losses.tolist())).suggestion
+    assert found == pytest.approx(middle, rel=0.25)
+
+
+def test_a_loss_that_never_falls_gives_no_rate() -> None:
+    assert Curve(RATES, tuple(np.linspace(1, 3, 100).tolist())).suggestion is None
+    assert Curve(RATES, tuple([1.0] * 100)).suggestion is None
+
+
+def test_the_curve_starts_at_the_loss_of_the_untrained_network_and_stops_where_it_diverges() -> None:
+    recipe = Recipe(**{**PLAIN, "batch": 8, "optimizer": "sgd", "lr": 3.0})
+    part = Part(recipe, planned(recipe, 2), 2, random_weights("default", 0), None)
+    curve = rate_curve(part, _split(64), Silent())
+    assert curve.rates == pytest.approx(RATES[: len(curve.rates)])
+    assert curve.losses[5] == pytest.approx(np.log(2), abs=0.25)
+    assert min(curve.losses) < 0.5 * curve.losses[5]
+    assert curve == rate_curve(part, _split(64), Silent())
+
+
+def test_auto_finds_a_rate_that_trains_and_says_which(photos: Path, tmp_path: Path) -> None:
+    made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, lr="auto"), out=tmp_path / "runs")
+    rate = made.record["choices"]["lr"]
+    assert 1e-5 < rate < 1
+    assert made.history()[0]["lr"] == pytest.approx(rate)
+    assert made.metrics["val"]["accuracy"]["value"] > 0.9
+    assert f"at a learning rate of {rate:g} (found by a trial)" in (made.path / "report.html").read_text()
+    assert bw.Recipe(**made.record["recipe"]).lr == "auto"
+
+
+def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", "cnn", "--widths", "8", "--fc", "16", "--size", "16", "--batch", "8"]
+    assert run(["lr-find", str(photos), *flags, "--html", str(tmp_path / "rates.html")]) == 0
+    said = capsys.readouterr().out
+    assert "Suggested: " in said
+    assert "learning rate</" not in said
+    assert "<svg" in (tmp_path / "rates.html").read_text()
+    assert run(["lr-find", str(photos), *flags, "--json"], as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rates"]) == len(found["losses"]) > 20
+    assert run(["lr-find", str(photos), "--optimizer", "lbfgs"]) == 2
+
+
+@pytest.mark.parametrize("named", [["-s", "optimizer=sgd"], ["--momentum", "0.9"], []])
+def test_the_command_tries_the_optimizer_that_is_asked_for(
+    named: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def find(data: Any, recipe: Recipe, **_: Any) -> Curve:
+        asked.append(recipe.optimizer)
+        return Curve((), ())
+
+    monkeypatch.setattr("budwood.workflows.train.find_rate", find)
+    monkeypatch.setattr(Curve, "suggestion", None)
+    assert run(["lr-find", str(photos), *named, "--json"]) == 0
+    assert asked == ["sgd" if named else "adam"]
