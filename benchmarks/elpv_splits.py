@@ -12,7 +12,7 @@ import csv
 import random
 from pathlib import Path
 
-from budwood.data.listing import elpv
+from budwood.data.listing import list_elpv
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    listing = elpv()
+    listing = list_elpv()
     kinds = {
         line.split()[0]: line.split()[2] for line in (listing.root / "labels.csv").read_text().splitlines() if line
     }

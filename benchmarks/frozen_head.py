@@ -27,8 +27,8 @@ from typing import Any
 
 from budwood.data.dataset import scan
 from budwood.data.listing import SPLITS
-from budwood.hardware import processors
-from budwood.runs.machine import environment, hardware
+from budwood.hardware import count_processors
+from budwood.runs.machine import describe_hardware, library_versions
 
 PEERS = {"plain PyTorch": "plain_pytorch.py", "fastai": "fastai_frozen.py"}
 WARM_REPEATS = 3
@@ -57,8 +57,8 @@ def main() -> None:
     about = {
         "date": datetime.date.today().isoformat(),
         "epochs": options.epochs,
-        "hardware": hardware(processors()),
-        "environment": environment(),
+        "hardware": describe_hardware(count_processors()),
+        "environment": library_versions(),
         "rows": rows,
     }
     print(_table(rows))

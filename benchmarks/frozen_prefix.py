@@ -29,14 +29,14 @@ import numpy as np
 
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Samples, scan
-from budwood.hardware import processors
-from budwood.inference.engines import BATCH, Prefix, _onnx, ensure_bundle, prefix_of
-from budwood.inference.feature_cache import first_images, flipped, outputs
-from budwood.networks.plan import plan_of
+from budwood.hardware import count_processors
+from budwood.inference.engines import BATCH, Prefix, _make_onnx_inference, ensure_exported, make_prefix
+from budwood.inference.feature_cache import compute_features, flip_transform, take_first_images
+from budwood.networks.plan import load_plan
 from budwood.networks.registry import TRUNK
 from budwood.progress import Silent
-from budwood.runs.machine import environment, hardware
-from budwood.runs.preflight import weights_of
+from budwood.runs.machine import describe_hardware, library_versions
+from budwood.runs.preflight import locate_weights
 from budwood.training.linear_head import compute_head_logits
 
 BUDWOOD: Final = str(Path(sys.executable).with_name("budwood"))
@@ -98,14 +98,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             found[letter] = parts[letter](asked, Path(scratch))
             print(letter, json.dumps(found[letter], indent=1), flush=True)
-    about = {"date": datetime.date.today().isoformat(), "hardware": hardware(processors())}
-    print(json.dumps({**about, "environment": environment(), **found}))
+    about = {"date": datetime.date.today().isoformat(), "hardware": describe_hardware(count_processors())}
+    print(json.dumps({**about, "environment": library_versions(), **found}))
 
 
 def _prefix(samples_of: Path | str, cache: Path, **options: Any) -> tuple[Prefix, Samples]:
     data, recipe = scan(samples_of), Recipe(**options)
-    plan = plan_of(recipe, len(data.classes), cache)
-    weights, _ = weights_of(recipe, plan, Path("runs"), cache, Silent())
+    plan = load_plan(recipe, len(data.classes), cache)
+    weights, _ = locate_weights(recipe, plan, Path("runs"), cache, Silent())
     everything = [data.sealed().samples(split) for split in ("train", "val", "test")]
     first = everything[0]
     samples = Samples(
@@ -114,18 +114,18 @@ def _prefix(samples_of: Path | str, cache: Path, **options: Any) -> tuple[Prefix
         tuple(path for part in everything for path in part.paths),
         np.concatenate([part.labels for part in everything]),
     )
-    return prefix_of(recipe, plan, len(data.classes), weights, TRUNK, cache), samples
+    return make_prefix(recipe, plan, len(data.classes), weights, TRUNK, cache), samples
 
 
 def _extraction(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Images a second: of ONNX Runtime on pixels in memory, and of Budwood from files and from the store of pixels."""
     prefix, samples = _prefix(asked.jpegs, scratch)
-    ensure_bundle(prefix)
-    outputs(prefix, _first(samples, 64), Silent())  # agreement is checked once a network
-    pixels = np.concatenate([first_images(prefix, samples, range(k, k + BATCH)) for k in range(0, 512, BATCH)])
+    ensure_exported(prefix)
+    compute_features(prefix, _first(samples, 64), Silent())  # agreement is checked once a network
+    pixels = np.concatenate([take_first_images(prefix, samples, range(k, k + BATCH)) for k in range(0, 512, BATCH)])
     rates: dict[str, list[float]] = {"limit": [], "from files": [], "from pixels": []}
     for _ in range(3):
-        run = _onnx(prefix, processors())
+        run = _make_onnx_inference(prefix, count_processors())
         run(pixels[:BATCH])
         started = time.perf_counter()
         for first in range(0, len(pixels), BATCH):
@@ -135,7 +135,7 @@ def _extraction(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         for name in ("from files", "from pixels"):
             shutil.rmtree(scratch / "outputs", ignore_errors=True)
             started = time.perf_counter()
-            assert outputs(prefix, samples, Silent()).computed == len(samples)
+            assert compute_features(prefix, samples, Silent()).computed == len(samples)
             rates[name].append(len(samples) / (time.perf_counter() - started))
     best = {name: max(values) for name, values in rates.items()}
     shares = {name: round(best[name] / best["limit"], 3) for name in ("from files", "from pixels")}
@@ -256,7 +256,7 @@ def _memory_of(jpegs: Path, images: int) -> dict[str, Any]:
     )
     head = np.zeros((8, prefix.shape[0]), np.float32), np.zeros(8, np.float32)
     started = time.perf_counter()
-    outputs(prefix, many, Silent(), flipped(""), lambda values: compute_head_logits(values, *head))
+    compute_features(prefix, many, Silent(), flip_transform(""), lambda values: compute_head_logits(values, *head))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"peak_mib": round(peak), "seconds": round(time.perf_counter() - started, 1)}
 

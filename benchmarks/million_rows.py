@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from budwood.data.checks import findings
-from budwood.data.dataset import dataset_of, load
-from budwood.data.images import THUMB, ImageFacts
+from budwood.data.dataset import build_dataset, load
+from budwood.data.images import THUMBNAIL_SIDE, ImageMetadata
 from budwood.data.listing import list_files
-from budwood.hardware import processors
+from budwood.hardware import count_processors
 from budwood.progress import Silent
-from budwood.runs.machine import hardware
+from budwood.runs.machine import describe_hardware
 
 CLASSES = 1000
 
@@ -48,7 +48,7 @@ def main() -> None:
 
         listing = list_files(manifest, Path(scratch), Silent())
         lap("list")
-        data = dataset_of(listing, list(_facts(rows)))
+        data = build_dataset(listing, list(_facts(rows)))
         del listing
         lap("cluster and split")
         found = findings(data)
@@ -60,7 +60,12 @@ def main() -> None:
         lap("load")
     print(
         json.dumps(
-            {"rows": rows, "findings": [f.code for f in found], "laps": laps, "hardware": hardware(processors())}
+            {
+                "rows": rows,
+                "findings": [f.code for f in found],
+                "laps": laps,
+                "hardware": describe_hardware(count_processors()),
+            }
         )
     )
 
@@ -72,15 +77,15 @@ def _write(path: Path, rows: int) -> None:
             handle.write(f"images/{row % CLASSES:04}/photograph-{row:07}.jpg,class-{row % CLASSES:04},\n")
 
 
-def _facts(rows: int) -> Iterator[ImageFacts]:
+def _facts(rows: int) -> Iterator[ImageMetadata]:
     random = np.random.default_rng(0)
     for first in range(0, rows, 10_000):
         count = min(10_000, rows - first)
-        thumbs = random.integers(0, 255, (count, THUMB * THUMB), dtype=np.uint8)
+        thumbs = random.integers(0, 255, (count, THUMBNAIL_SIDE * THUMBNAIL_SIDE), dtype=np.uint8)
         thumbs[1::100] = thumbs[0::100][: len(thumbs[1::100])] // 2 * 2
         for row in range(count):
             twin = row - 2 if row % 100 == 2 and row >= 2 else row
-            yield ImageFacts(f"{first + twin:032x}", 640, 480, "RGB", (), thumbs[twin].tobytes())
+            yield ImageMetadata(f"{first + twin:032x}", 640, 480, "RGB", (), thumbs[twin].tobytes())
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def scored_run(
         predictions = Predictions(ids, ids, truth.astype(np.int32), said.astype(np.float32), sets)
         predictions.save(folder / f"predictions-{split}.parquet")
         if sets:
-            return metrics.evaluate_several(predictions.targets, predictions.logits, classes)
+            return metrics.evaluate_multilabel(predictions.targets, predictions.logits, classes)
         return metrics.evaluate(predictions.labels, predictions.logits, classes)
 
     folder.mkdir(parents=True)

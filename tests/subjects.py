@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from budwood.config.recipe import Recipe
-from budwood.explain.probe import Subject, subject_of
-from budwood.networks.plan import plan_of
-from budwood.networks.weights import random_weights
+from budwood.explain.probe import NetworkProbe, make_probe
+from budwood.networks.plan import load_plan
+from budwood.networks.weights import describe_random
 
 SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "size": 32}
 
 
-def opened(cache: Path, **options: Any) -> Subject:
+def opened(cache: Path, **options: Any) -> NetworkProbe:
     """A network with random weights and three classes."""
     recipe = Recipe(**{"weights": "none", "optimizer": "adam", **options})
-    return subject_of(recipe, plan_of(recipe, 3, cache), ("a", "b", "c"), random_weights("default", 0))
+    return make_probe(recipe, load_plan(recipe, 3, cache), ("a", "b", "c"), describe_random("default", 0))
 
 
 @contextmanager

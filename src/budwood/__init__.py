@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from budwood import explain
     from budwood.comparison.compare import Comparison, compare
-    from budwood.comparison.rows import Entry, Published
+    from budwood.comparison.rows import Published, RowSpec
     from budwood.config.recipe import Recipe
     from budwood.data.checks import Finding, findings
     from budwood.data.dataset import Dataset, scan
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from budwood.studies.runner import study, tune
     from budwood.workflows.evaluate import predict, test
     from budwood.workflows.report import report
-    from budwood.workflows.train import rehearse, resume, train
+    from budwood.workflows.train import estimate_cost, resume, train
 
 __version__ = "0.1.0"
 
@@ -32,22 +32,22 @@ _HOMES = {  # the module of each public name; a module is its own
     "Comparison": "comparison.compare",
     "DataError": "errors",
     "Dataset": "data.dataset",
-    "Entry": "comparison.rows",
     "Finding": "data.checks",
     "Published": "comparison.rows",
     "Recipe": "config.recipe",
     "RecipeError": "errors",
+    "RowSpec": "comparison.rows",
     "Run": "runs.run",
     "RunError": "errors",
     "StorageError": "errors",
     "StudyError": "errors",
     "WeightsError": "errors",
     "compare": "comparison.compare",
+    "estimate_cost": "workflows.train",
     "explain": "",
     "findings": "data.checks",
     "open_run": "runs.run",
     "predict": "workflows.evaluate",
-    "rehearse": "workflows.train",
     "report": "workflows.report",
     "resume": "workflows.train",
     "scan": "data.dataset",
@@ -62,22 +62,22 @@ __all__ = [
     "Comparison",
     "DataError",
     "Dataset",
-    "Entry",
     "Finding",
     "Published",
     "Recipe",
     "RecipeError",
+    "RowSpec",
     "Run",
     "RunError",
     "StorageError",
     "StudyError",
     "WeightsError",
     "compare",
+    "estimate_cost",
     "explain",
     "findings",
     "open_run",
     "predict",
-    "rehearse",
     "report",
     "resume",
     "scan",

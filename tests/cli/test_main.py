@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from budwood.cli.main import main, run
-from budwood.cli.output import look_text, metric_text
+from budwood.cli.output import format_looks, format_metric
 from conftest import fill, picture
 
 FAST = ["--size", "32"]
@@ -165,7 +165,7 @@ def test_interruption_is_exit_code_130(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("budwood.training.trainer.outputs", interrupted)
+    monkeypatch.setattr("budwood.training.trainer.compute_features", interrupted)
     out = photos.parent / "runs"
     said = _said(capsys, "train", photos, *FAST, "--out", out, code=130)
     assert "Interrupted. Nothing half-written was left behind." in said
@@ -270,10 +270,10 @@ def test_a_nasty_folder_trains_and_every_file_is_accounted_for(
 
 def test_words_for_figures() -> None:
     metric = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 1200}
-    assert metric_text(metric) == "50.0 % (95 % interval 25.0 to 75.0), n = 1,200"
-    assert metric_text({"value": None, "low": None, "high": None, "n": 0}) == "undefined (n = 0)"
-    assert "first" in look_text(1)
-    assert "look 3" in look_text(3)
+    assert format_metric(metric) == "50.0 % (95 % interval 25.0 to 75.0), n = 1,200"
+    assert format_metric({"value": None, "low": None, "high": None, "n": 0}) == "undefined (n = 0)"
+    assert "first" in format_looks(1)
+    assert "look 3" in format_looks(3)
 
 
 def test_models_lists_searches_and_shows_surgery(capsys: pytest.CaptureFixture[str]) -> None:

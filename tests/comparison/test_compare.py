@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 import budwood as bw
-from budwood.comparison.compare import Comparison, compare, runs_in
+from budwood.comparison.compare import Comparison, compare, find_runs
 from budwood.runs.run import Run
 from conftest import answers, scored_run
 
@@ -153,7 +153,7 @@ def _fold(folder: Path, fold: int, accuracy: float, **given: Any) -> Run:
 
 def test_folds_are_pooled(tmp_path: Path) -> None:
     entries = [
-        bw.Entry(name, tuple(_fold(tmp_path / f"{name}{k}", k, acc, lr=acc) for k in range(3)))
+        bw.RowSpec(name, tuple(_fold(tmp_path / f"{name}{k}", k, acc, lr=acc) for k in range(3)))
         for name, acc in (("a", 0.6), ("b", 0.9))
     ]
     made = compare(entries)
@@ -163,22 +163,22 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     assert row["value"]["n"] == 300
     assert made.best == ("b",)
     assert compare(entries, metric="macro_f1").best == ("b",)
-    uneven = bw.Entry("c", (*entries[0].runs, _fold(tmp_path / "more", 0, 0.7, lr=0.6)))
+    uneven = bw.RowSpec("c", (*entries[0].runs, _fold(tmp_path / "more", 0, 0.7, lr=0.6)))
     with pytest.raises(bw.RunError, match="c: its runs were scored on different images that are no folds of one whole"):
         compare([entries[1], uneven])
     with pytest.raises(bw.RunError, match=r"c \(b0, b1\) has another validation split \(200 of its 200 images"):
-        compare([entries[0], bw.Entry("c", entries[1].runs[:2])])
+        compare([entries[0], bw.RowSpec("c", entries[1].runs[:2])])
 
 
 def test_published_figures_say_which_split_is_held_against_which(runs: list[Run], tmp_path: Path) -> None:
     opened = _run(tmp_path / "opened", 0.8, lr=0.5, test=(TRUTH, answers(TRUTH, 0.7, 5), 1))
     entries = [
-        bw.Entry("sealed", (runs[0],), bw.Published(0.5, note="Table 2")),
-        bw.Entry("opened", (opened,), bw.Published(0.5)),
-        bw.Entry("val", (runs[1],), bw.Published(0.7, split="val")),
-        bw.Entry("train", (runs[2],), bw.Published(0.98, split="train")),
-        bw.Entry("f1", (_run(tmp_path / "f1", 0.66, lr=0.7),), bw.Published(0.6, "macro_f1", "val")),
-        bw.Entry("none", (_run(tmp_path / "none", 0.67, lr=0.8),), bw.Published(0.6, "mean_average_precision")),
+        bw.RowSpec("sealed", (runs[0],), bw.Published(0.5, note="Table 2")),
+        bw.RowSpec("opened", (opened,), bw.Published(0.5)),
+        bw.RowSpec("val", (runs[1],), bw.Published(0.7, split="val")),
+        bw.RowSpec("train", (runs[2],), bw.Published(0.98, split="train")),
+        bw.RowSpec("f1", (_run(tmp_path / "f1", 0.66, lr=0.7),), bw.Published(0.6, "macro_f1", "val")),
+        bw.RowSpec("none", (_run(tmp_path / "none", 0.67, lr=0.8),), bw.Published(0.6, "mean_average_precision")),
     ]
     made = compare(entries)
     published = {row["label"]: row["published"] for row in made.table()}
@@ -196,16 +196,16 @@ def test_published_figures_say_which_split_is_held_against_which(runs: list[Run]
 
 
 def test_a_row_that_failed_stands_in_the_table(runs: list[Run]) -> None:
-    made = compare([bw.Entry("good", (runs[0],)), bw.Entry("bad", (), bw.Published(0.9), "the loss is no number")])
+    made = compare([bw.RowSpec("good", (runs[0],)), bw.RowSpec("bad", (), bw.Published(0.9), "the loss is no number")])
     row = _row(made, "bad")
     assert (row["value"], row["problem"], row["published"]["value"]) == (None, "the loss is no number", 0.9)
     assert [finding.code for finding in made.findings if "bad" in finding.rows] == ["R006"]
     assert made.best == ("good",)
-    pruned = bw.Entry("trial 3", (), problem="pruned after epoch 3", aside=True)
-    kept = compare([bw.Entry("good", (runs[0],)), pruned])
+    pruned = bw.RowSpec("trial 3", (), problem="pruned after epoch 3", aside=True)
+    kept = compare([bw.RowSpec("good", (runs[0],)), pruned])
     assert "R006" not in {finding.code for finding in kept.findings}
     assert kept.table()[1]["problem"] == "pruned after epoch 3"
-    nothing = compare([bw.Entry("a", (), problem="x"), bw.Entry("b", (), problem="y")])
+    nothing = compare([bw.RowSpec("a", (), problem="x"), bw.RowSpec("b", (), problem="y")])
     assert nothing.best == ()
     assert json.loads(json.dumps(nothing.record()))["data"] == {}
 
@@ -222,7 +222,7 @@ def test_a_best_row_at_the_edge_is_found(runs: list[Run]) -> None:
     assert "largest lr that was tried (0.01)" in found["R003"].message
     wider = compare(runs, edges={"lr": [1e-4, 1e-3, 1e-2, 1e-1]})
     assert "R003" not in {finding.code for finding in wider.findings}
-    listed = [bw.Entry(str(number), (one,), varied=False) for number, one in enumerate(runs)]
+    listed = [bw.RowSpec(str(number), (one,), varied=False) for number, one in enumerate(runs)]
     assert "R003" not in {finding.code for finding in compare(listed).findings}
 
 
@@ -341,14 +341,14 @@ def test_other_sealed_images_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_gives_its_finished_runs(runs: list[Run], tmp_path: Path) -> None:
     _run(tmp_path / "stopped", 0.7, state="stopped")
-    found, left = runs_in(tmp_path)
+    found, left = find_runs(tmp_path)
     assert {run.path for run in found} == {run.path for run in runs}
     assert left == ["stopped (stopped)"]
     assert len(compare([tmp_path]).rows) == 3
-    assert [run.path for run in runs_in("run4", tmp_path)[0]] == [tmp_path / "run4"]
+    assert [run.path for run in find_runs("run4", tmp_path)[0]] == [tmp_path / "run4"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(bw.RunError, match="is no run"):
-        runs_in(tmp_path / "empty")
+        find_runs(tmp_path / "empty")
     _run(tmp_path / "only" / "one", 0.7, state="stopped")
     with pytest.raises(bw.RunError, match="holds no finished run"):
-        runs_in(tmp_path / "only")
+        find_runs(tmp_path / "only")

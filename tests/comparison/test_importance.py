@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from budwood.comparison.importance import importance
+from budwood.comparison.importance import rank_options
 
 
 def _shares(records: list[tuple[dict[str, Any], float]]) -> dict[str, float]:
-    return {one.option: one.share for one in importance(records)}
+    return {one.option: one.share for one in rank_options(records)}
 
 
 def test_what_decides_everything_has_all_of_the_variance() -> None:
@@ -50,7 +50,7 @@ def test_numbers_of_a_search_are_put_into_quarters() -> None:
     random = np.random.default_rng(3)
     rates = 10 ** random.uniform(-5, 0, 80)
     records = [({"lr": float(rate)}, -abs(np.log10(rate) + 2.5)) for rate in rates]
-    found = importance(records)[0]
+    found = rank_options(records)[0]
     assert found.levels == 4
     assert found.share > 0.5, "a peak in the middle is seen, though it is no trend"
 
@@ -58,10 +58,10 @@ def test_numbers_of_a_search_are_put_into_quarters() -> None:
 def test_an_option_that_only_some_use_has_a_level_for_the_others() -> None:
     records = [({"optimizer": "sgd", "momentum": 0.9 if n % 2 else 0.5}, 0.5 + 0.1 * (n % 2)) for n in range(10)]
     records += [({"optimizer": "adam"}, 0.9) for _ in range(10)]
-    assert {one.option: one.levels for one in importance(records)} == {"momentum": 3, "optimizer": 2}
+    assert {one.option: one.levels for one in rank_options(records)} == {"momentum": 3, "optimizer": 2}
 
 
 def test_too_little_to_tell() -> None:
-    assert importance([({"a": n}, float(n)) for n in range(5)]) == []
+    assert rank_options([({"a": n}, float(n)) for n in range(5)]) == []
     assert _shares([({"a": n % 2}, 0.5) for n in range(8)]) == {"a": 0}
     assert _shares([({"a": f"only {n}"}, float(n)) for n in range(8)]) == {}, "a level for each row explains nothing"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from budwood.data.archives import extracted, is_archive
+from budwood.data.archives import extract, is_archive
 from budwood.errors import DataError
 from budwood.progress import Silent
 from conftest import fill
@@ -28,24 +28,24 @@ def _tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
 def test_a_tar_is_unpacked_and_reused(name: str, mode: str, tmp_path: Path) -> None:
     archive = _tar(tmp_path / name, {"x/1.png": b"one", "y/2.png": b"two"}, mode)
     assert is_archive(archive)
-    folder = extracted(archive, tmp_path / "cache", Silent())
+    folder = extract(archive, tmp_path / "cache", Silent())
     assert (folder / "x/1.png").read_bytes() == b"one"
     (folder / "mark").write_text("kept")
-    assert extracted(archive, tmp_path / "cache", Silent()) == folder
+    assert extract(archive, tmp_path / "cache", Silent()) == folder
     assert (folder / "mark").exists()
 
 
 def test_a_zip_is_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("x/1.png", b"one")
-    assert (extracted(tmp_path / "a.zip", tmp_path / "cache", Silent()) / "x/1.png").read_bytes() == b"one"
+    assert (extract(tmp_path / "a.zip", tmp_path / "cache", Silent()) / "x/1.png").read_bytes() == b"one"
 
 
 @pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "x/../../out.png", "..\\out.png", "C:\\out.png"])
 def test_a_path_that_leaves_the_folder_is_refused(name: str, tmp_path: Path) -> None:
     archive = _tar(tmp_path / "a.tar", {"x/1.png": b"one", name: b"bad"})
     with pytest.raises(DataError, match="leaves the folder"):
-        extracted(archive, tmp_path / "cache", Silent())
+        extract(archive, tmp_path / "cache", Silent())
     assert not list((tmp_path / "cache").rglob("*.png"))
     assert not (tmp_path / "out.png").exists()
 
@@ -54,7 +54,7 @@ def test_a_zip_path_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../out.png", b"bad")
     with pytest.raises(DataError, match="leaves the folder"):
-        extracted(tmp_path / "a.zip", tmp_path / "cache", Silent())
+        extract(tmp_path / "a.zip", tmp_path / "cache", Silent())
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         info = tarfile.TarInfo("x/1.png")
         info.size = 3
         archive.addfile(info, io.BytesIO(b"one"))
-    folder = extracted(tmp_path / "a.tar", tmp_path / "cache", Silent())
+    folder = extract(tmp_path / "a.tar", tmp_path / "cache", Silent())
     assert [path.name for path in (folder / "x").iterdir()] == ["1.png"]
 
 
@@ -73,7 +73,7 @@ def test_a_bomb_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("budwood.data.archives.FREE_GROWTH", 1000)
     archive = _tar(tmp_path / "a.tar.xz", {f"x/{number}.png": bytes(200_000) for number in range(3)}, "w:xz")
     with pytest.raises(DataError, match="unpacks to more than"):
-        extracted(archive, tmp_path / "cache", Silent())
+        extract(archive, tmp_path / "cache", Silent())
     assert not list((tmp_path / "cache" / "archives").iterdir())
 
 
@@ -84,5 +84,5 @@ def test_a_damaged_archive_is_told(tmp_path: Path) -> None:
     whole = (tmp_path / "a.tar.gz").read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be read to its end"):
-        extracted(tmp_path / "a.tar.gz", tmp_path / "cache", Silent())
+        extract(tmp_path / "a.tar.gz", tmp_path / "cache", Silent())
     assert not list((tmp_path / "cache" / "archives").iterdir())

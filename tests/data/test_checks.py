@@ -44,7 +44,7 @@ def test_damaged_and_enormous_files(photos: Path, monkeypatch: pytest.MonkeyPatc
     whole[60:120] = bytes(60)
     (photos / "sky" / "damaged.png").write_bytes(bytes(whole))
     picture(920, side=300).save(photos / "sky" / "vast.png")
-    monkeypatch.setattr("budwood.data.images.MOST_PIXELS", 80_000)
+    monkeypatch.setattr("budwood.data.images.MAX_PIXELS", 80_000)
     found = _found(photos)
     assert found["D002"].files == ("sky/damaged.png",)
     assert found["D006"].files == ("sky/vast.png",)

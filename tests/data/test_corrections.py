@@ -14,8 +14,8 @@ from budwood.cli.main import run as command
 from budwood.data.checks import findings
 from budwood.data.dataset import load
 from budwood.progress import Silent
-from budwood.studies.study_file import Over, load_study, tuning_study
-from budwood.studies.training_job import Shelf
+from budwood.studies.study_file import Overrides, load_study, make_tuning_study
+from budwood.studies.training_job import DatasetCache
 from conftest import fill
 
 HEADER = "path,label,suggested,p_label,p_suggested,split,correct\n"
@@ -161,16 +161,16 @@ def test_a_study_and_a_search_use_corrections_of_their_own_data(photos: Path, tm
     file = _table(tmp_path / "c.csv", ("sky/004.png", "sky", "-"))
     text = f'name = "s"\ndata = "{photos}"\n[[rows]]\nlabel = "a"\n[[rows]]\nlabel = "b"\ndata = "elsewhere"\n'
     (tmp_path / "s.toml").write_text(text)
-    study = load_study(tmp_path / "s.toml", Over(corrections=(str(file),)))
+    study = load_study(tmp_path / "s.toml", Overrides(corrections=(str(file),)))
     assert [row.images.corrections for row in study.rows] == [(str(file),), ()]
     (tmp_path / "s.toml").write_text(text.replace("[[rows]]", f'[base]\ncorrections = ["{file}"]\n[[rows]]', 1))
     own = load_study(tmp_path / "s.toml").rows[0].images
     assert own.corrections == (str(file),)
-    found = Shelf(tmp_path / "cache", Silent()).stock(own).data
+    found = DatasetCache(tmp_path / "cache", Silent()).stock(own).data
     assert (len(found), found.corrected) == (59, 1)
-    searched = tuning_study(str(photos), {"corrections": [str(file)]})
+    searched = make_tuning_study(str(photos), {"corrections": [str(file)]})
     assert searched.searched.corrections == searched.rows[0].images.corrections == (str(file),)
-    assert searched.name != tuning_study(str(photos), {}).name
+    assert searched.name != make_tuning_study(str(photos), {}).name
     (tmp_path / "s.toml").write_text(text.replace("[[rows]]", "[base]\ncorrections = 3\n[[rows]]", 1))
     with pytest.raises(bw.StudyError, match="corrections: expected a list of files, found 3"):
         load_study(tmp_path / "s.toml")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from budwood.data.dataset import SEALED, load, scan
-from budwood.data.images import ImageFacts, examine
+from budwood.data.images import ImageMetadata, read_image_metadata
 from budwood.errors import DataError, RunError
 from conftest import fill, picture
 
@@ -57,11 +57,11 @@ def test_unchanged_files_are_not_read_again(photos: Path, monkeypatch: pytest.Mo
     picture(500).save(photos / "sky" / "new.png")
     read: list[str] = []
 
-    def reading(path: Path) -> ImageFacts:
+    def reading(path: Path) -> ImageMetadata:
         read.append(path.name)
-        return examine(path)
+        return read_image_metadata(path)
 
-    monkeypatch.setattr("budwood.data.metadata.examine", reading)
+    monkeypatch.setattr("budwood.data.metadata.read_image_metadata", reading)
     second = scan(photos)
     assert read == ["new.png"]
     assert len(second) == len(first) + 1

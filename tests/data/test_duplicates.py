@@ -11,14 +11,14 @@ from PIL import Image, ImageEnhance
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from budwood.data.duplicates import NEIGHBOURS, ORDERS, components, near_pairs, same_value_pairs
-from budwood.data.images import THUMB, examine
+from budwood.data.duplicates import NEIGHBOURS, ORDERS, find_near_pairs, label_components, link_equal_values
+from budwood.data.images import THUMBNAIL_SIDE, read_image_metadata
 from conftest import picture
 
 
 def _thumb(image: Image.Image, folder: Path) -> np.ndarray:
     image.save(folder / "t.png")
-    return np.frombuffer(examine(folder / "t.png").thumb, np.uint8)
+    return np.frombuffer(read_image_metadata(folder / "t.png").thumb, np.uint8)
 
 
 def _recompressed(image: Image.Image, quality: int) -> Image.Image:
@@ -36,23 +36,23 @@ def test_changed_copies_are_found_among_others(tmp_path: Path) -> None:
     ]
     others = [picture(seed, side=160) for seed in range(1, 120)]
     thumbs = np.stack([_thumb(image, tmp_path) for image in [original, *copies, *others]])
-    groups = components(len(thumbs), near_pairs(thumbs))
+    groups = label_components(len(thumbs), find_near_pairs(thumbs))
     assert groups[:4].tolist() == [0, 0, 0, 0]
     assert len(set(groups[3:].tolist())) == 1 + len(others)
 
 
 def test_flat_pictures_are_compared_with_nothing() -> None:
-    assert len(near_pairs(np.full((5, THUMB * THUMB), 7, np.uint8))) == 0
-    assert len(near_pairs(np.empty((0, THUMB * THUMB), np.uint8))) == 0
+    assert len(find_near_pairs(np.full((5, THUMBNAIL_SIDE * THUMBNAIL_SIDE), 7, np.uint8))) == 0
+    assert len(find_near_pairs(np.empty((0, THUMBNAIL_SIDE * THUMBNAIL_SIDE), np.uint8))) == 0
 
 
 def test_planted_pairs_are_found_in_ten_thousand_that_all_look_alike() -> None:
     random = np.random.default_rng(0)
-    common = random.normal(128, 40, THUMB * THUMB)
-    images = common + random.normal(0, 12, (10_000, THUMB * THUMB))
-    planted = images[:200] + random.normal(0, 0.5, (200, THUMB * THUMB))
+    common = random.normal(128, 40, THUMBNAIL_SIDE * THUMBNAIL_SIDE)
+    images = common + random.normal(0, 12, (10_000, THUMBNAIL_SIDE * THUMBNAIL_SIDE))
+    planted = images[:200] + random.normal(0, 0.5, (200, THUMBNAIL_SIDE * THUMBNAIL_SIDE))
     thumbs = np.clip(np.concatenate([images, planted]), 0, 255).astype(np.uint8)
-    pairs = near_pairs(thumbs)
+    pairs = find_near_pairs(thumbs)
     expected = {(row, 10_000 + row) for row in range(200)}
     found = set(map(tuple, pairs.tolist()))
     assert len(found & expected) >= 198
@@ -68,7 +68,7 @@ def test_the_work_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch)
         return einsum(form, first, second)
 
     monkeypatch.setattr(np, "einsum", counting)
-    near_pairs(np.random.default_rng(0).integers(0, 255, (3000, THUMB * THUMB), dtype=np.uint8))
+    find_near_pairs(np.random.default_rng(0).integers(0, 255, (3000, THUMBNAIL_SIDE * THUMBNAIL_SIDE), dtype=np.uint8))
     assert sum(counted) <= 3000 * ORDERS * NEIGHBOURS
 
 
@@ -77,10 +77,10 @@ def test_components_agree_with_scipy() -> None:
     pairs = random.integers(0, 500, (300, 2))
     graph = coo_matrix((np.ones(300), (pairs[:, 0], pairs[:, 1])), (500, 500))
     _, expected = connected_components(graph, directed=False)
-    groups = components(500, pairs)
+    groups = label_components(500, pairs)
     assert all(group == np.flatnonzero(expected == expected[row])[0] for row, group in enumerate(groups.tolist()))
 
 
 def test_equal_values_are_linked() -> None:
-    links = same_value_pairs(np.array(["b", "a", "b", "c", "b"]))
-    assert components(5, links).tolist() == [0, 1, 0, 3, 0]
+    links = link_equal_values(np.array(["b", "a", "b", "c", "b"]))
+    assert label_components(5, links).tolist() == [0, 1, 0, 3, 0]

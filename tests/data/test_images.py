@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from budwood.data.images import BadImage, decode, examine, pixels, square
+from budwood.data.images import BadImage, decode, read_image_metadata, read_pixels, resize_to_square
 from conftest import picture
 
 
@@ -80,7 +80,7 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     data = _saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
     (tmp_path / "a.gif").write_bytes(data)
     assert _rgb(data)[0, 0].tolist() == [255, 0, 0]
-    assert examine(tmp_path / "a.gif").notes[:1] == ("animated",)
+    assert read_image_metadata(tmp_path / "a.gif").notes[:1] == ("animated",)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -94,7 +94,7 @@ def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert np.array_equal(_rgb(data), np.asarray(expected))
     (tmp_path / "a.png").write_bytes(data)
-    facts = examine(tmp_path / "a.png")
+    facts = read_image_metadata(tmp_path / "a.png")
     assert (facts.width, facts.height) == expected.size
     assert ("rotated" in facts.notes) == (orientation > 1)
 
@@ -104,7 +104,7 @@ def test_a_truncated_jpeg_opens_but_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     Image.open(tmp_path / "a.jpg").verify()
     with pytest.raises(BadImage) as caught:
-        examine(tmp_path / "a.jpg")
+        read_image_metadata(tmp_path / "a.jpg")
     assert caught.value.problem == "truncated"
 
 
@@ -119,7 +119,7 @@ def test_every_bad_file_is_told_by_its_kind(tmp_path: Path) -> None:
     kinds = {}
     for path in tmp_path.iterdir():
         with pytest.raises(BadImage) as caught:
-            examine(path)
+            read_image_metadata(path)
         kinds[path.name] = caught.value.problem
     assert kinds == {
         "text.jpg": "not an image",
@@ -131,41 +131,41 @@ def test_every_bad_file_is_told_by_its_kind(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("budwood.data.images.MOST_PIXELS", 100)
+    monkeypatch.setattr("budwood.data.images.MAX_PIXELS", 100)
     picture(1).save(tmp_path / "a.png")
     with pytest.raises(BadImage, match="40 x 40 pixels, more than 100") as caught:
-        examine(tmp_path / "a.png")
+        read_image_metadata(tmp_path / "a.png")
     assert caught.value.problem == "too large"
 
 
 def test_a_picture_of_one_colour_is_noted(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20), "teal").save(tmp_path / "a.png")
     picture(1).save(tmp_path / "b.png")
-    assert "blank" in examine(tmp_path / "a.png").notes
-    assert "blank" not in examine(tmp_path / "b.png").notes
+    assert "blank" in read_image_metadata(tmp_path / "a.png").notes
+    assert "blank" not in read_image_metadata(tmp_path / "b.png").notes
 
 
 def test_crop_is_the_middle_square() -> None:
     image = picture(4, side=96).crop((0, 0, 96, 64))
     expected = image.crop((16, 0, 80, 64)).resize((32, 32), Image.Resampling.BICUBIC)
-    apart = np.abs(np.asarray(square(image, 32, "crop"), int) - np.asarray(expected, int))
+    apart = np.abs(np.asarray(resize_to_square(image, 32, "crop"), int) - np.asarray(expected, int))
     assert apart[:, 2:-2].max() == 0
     assert apart.max() <= 3, "at the sides the filter sees what was cut away"
 
 
 def test_pad_keeps_everything_and_squash_distorts() -> None:
     image = Image.new("RGB", (80, 40), "white")
-    padded = np.asarray(square(image, 32, "pad"))
+    padded = np.asarray(resize_to_square(image, 32, "pad"))
     assert padded[:8].max() == 0
     assert padded[8:24].min() == 255
     assert padded[24:].max() == 0
-    assert np.asarray(square(image, 32, "squash")).min() == 255
+    assert np.asarray(resize_to_square(image, 32, "squash")).min() == 255
 
 
 def test_pixels_refuse_a_file_that_was_changed(tmp_path: Path) -> None:
     picture(5).save(tmp_path / "a.png")
-    facts = examine(tmp_path / "a.png")
-    assert pixels(tmp_path / "a.png", facts.id, 32, "crop").shape == (32, 32, 3)
+    facts = read_image_metadata(tmp_path / "a.png")
+    assert read_pixels(tmp_path / "a.png", facts.id, 32, "crop").shape == (32, 32, 3)
     picture(6).save(tmp_path / "a.png")
     with pytest.raises(BadImage, match="changed after it was scanned"):
-        pixels(tmp_path / "a.png", facts.id, 32, "crop")
+        read_pixels(tmp_path / "a.png", facts.id, 32, "crop")

@@ -7,7 +7,15 @@ import pytest
 from sklearn import metrics as reference
 from statsmodels.stats.proportion import proportion_confint
 
-from budwood.evaluation.metrics import confusion, cross_entropy, evaluate, mean, probabilities, reliability, share
+from budwood.evaluation.metrics import (
+    confusion,
+    cross_entropy,
+    evaluate,
+    mean_interval,
+    probabilities,
+    proportion_interval,
+    reliability,
+)
 
 
 @pytest.fixture
@@ -41,13 +49,15 @@ def test_figures_agree_with_scikit_learn(answers: tuple[np.ndarray, np.ndarray])
 def test_the_interval_of_a_share_is_wilsons() -> None:
     for count, n in [(0, 10), (3, 10), (10, 10), (950, 1000)]:
         low, high = proportion_confint(count, n, method="wilson")
-        assert share(count, n) == pytest.approx({"value": count / n, "low": low, "high": high, "n": n}, abs=1e-12)
+        assert proportion_interval(count, n) == pytest.approx(
+            {"value": count / n, "low": low, "high": high, "n": n}, abs=1e-12
+        )
 
 
 def test_the_interval_of_a_mean() -> None:
     values = np.random.default_rng(0).normal(2, 3, 500)
     half = 1.959964 * values.std(ddof=1) / np.sqrt(500)
-    assert mean(values) == pytest.approx(
+    assert mean_interval(values) == pytest.approx(
         {"value": values.mean(), "low": values.mean() - half, "high": values.mean() + half, "n": 500}, rel=1e-6
     )
 

@@ -14,11 +14,11 @@ from sklearn import metrics as reference
 
 import budwood as bw
 from budwood.cli.main import run
-from budwood.config.recipe import Recipe, for_labels
-from budwood.data.dataset import load, members
+from budwood.config.recipe import Recipe, adapt_to_labels
+from budwood.data.dataset import load, make_membership_matrix
 from budwood.evaluation import metrics
 from budwood.runs.run import Run
-from budwood.training.losses import loss_of
+from budwood.training.losses import make_loss
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (32,), "size": 16, "batch": 8, "lr": 0.01}
 NAMES = ("bright", "left", "top")
@@ -64,7 +64,9 @@ def test_a_table_with_labels_becomes_sets_of_classes(table: Path, tmp_path: Path
         assert {NAMES[c] for c in data.sets[labels[path]]} == names
     counts = data.counts()
     training = data.samples("train")
-    assert list(counts["train"].values()) == members(training.sets, 3)[training.labels].sum(axis=0).tolist()
+    assert (
+        list(counts["train"].values()) == make_membership_matrix(training.sets, 3)[training.labels].sum(axis=0).tolist()
+    )
     data.sealed().save(tmp_path / "d.parquet")
     assert load(tmp_path / "d.parquet").sets == data.sets
     table.write_text(table.read_text().replace("bright", "dark"))
@@ -109,7 +111,7 @@ def test_a_frozen_trunk_and_the_command_line(table: Path, capsys: pytest.Capture
 
 def test_the_loss_is_pytorchs() -> None:
     logits, targets = torch.randn(7, 4), (torch.rand(7, 4) < 0.4).float()
-    loss = loss_of(Recipe(loss="binary_cross_entropy"), np.zeros(3, np.int32), 4, "cpu")
+    loss = make_loss(Recipe(loss="binary_cross_entropy"), np.zeros(3, np.int32), 4, "cpu")
     expected = torch.nn.BCEWithLogitsLoss()(logits, targets)
     assert torch.allclose(loss(logits, targets), expected)
     found = metrics.binary_cross_entropy(targets.numpy() > 0, logits.numpy())
@@ -120,7 +122,7 @@ def test_metrics_are_scikit_learns() -> None:
     random = np.random.default_rng(3)
     targets = random.random((120, 4)) < [0.5, 0.3, 0.1, 0.7]
     logits = (random.normal(size=(120, 4)) + targets).astype(np.float32)
-    found = metrics.evaluate_several(targets, logits, ("a", "b", "c", "d"))
+    found = metrics.evaluate_multilabel(targets, logits, ("a", "b", "c", "d"))
     called = logits > 0
     assert found["accuracy"]["value"] == pytest.approx(reference.accuracy_score(targets, called))
     assert found["macro_f1"]["value"] == pytest.approx(reference.f1_score(targets, called, average="macro"))
@@ -133,9 +135,9 @@ def test_metrics_are_scikit_learns() -> None:
         assert of_class["average_precision"]["value"] == pytest.approx(
             reference.average_precision_score(targets[:, c], logits[:, c])
         )
-    assert metrics.score_several("auroc", targets, logits) == pytest.approx(reference.roc_auc_score(targets, logits))
-    assert metrics.score_several("macro_f1", targets, logits) == found["macro_f1"]["value"]
-    assert metrics.score_several("accuracy", targets, logits) == found["accuracy"]["value"]
+    assert metrics.score_multilabel("auroc", targets, logits) == pytest.approx(reference.roc_auc_score(targets, logits))
+    assert metrics.score_multilabel("macro_f1", targets, logits) == found["macro_f1"]["value"]
+    assert metrics.score_multilabel("accuracy", targets, logits) == found["accuracy"]["value"]
     for name in ("macro_f1", "mean_average_precision", "accuracy"):
         assert found[name]["low"] < found[name]["value"] < found[name]["high"]
 
@@ -147,10 +149,10 @@ def test_intervals_of_the_mean_average_precision_cover_at_about_their_rate() -> 
         targets = random.random((n, 2)) < 0.4
         return targets, (random.normal(size=(n, 2)) + 1.2 * targets).astype(np.float32)
 
-    truth = metrics.evaluate_several(*drawn(40_000), ("a", "b"))["mean_average_precision"]["value"]
+    truth = metrics.evaluate_multilabel(*drawn(40_000), ("a", "b"))["mean_average_precision"]["value"]
     hits = 0
     for _ in range(40):
-        found = metrics.evaluate_several(*drawn(150), ("a", "b"))["mean_average_precision"]
+        found = metrics.evaluate_multilabel(*drawn(150), ("a", "b"))["mean_average_precision"]
         hits += found["low"] <= truth <= found["high"]
     assert hits >= 34
 
@@ -170,14 +172,14 @@ def test_intervals_of_the_mean_average_precision_cover_at_about_their_rate() -> 
 )
 def test_options_without_a_meaning_are_refused(options: dict[str, Any], several: bool, message: str) -> None:
     with pytest.raises(bw.RecipeError, match=message):
-        for_labels(Recipe(**options), several)
+        adapt_to_labels(Recipe(**options), several)
 
 
 def test_the_recipe_of_a_run_makes_it_again(made: Run, table: Path) -> None:
     from budwood.config.recipe import load_recipe
 
     recipe = Recipe(**load_recipe(made.path / "recipe.toml"))
-    assert for_labels(recipe, True) == recipe
+    assert adapt_to_labels(recipe, True) == recipe
     longer = bw.resume(made, epochs=31)
     assert longer.metrics["val"]["macro_f1"]["value"] > 0.9
 

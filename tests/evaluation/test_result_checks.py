@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from budwood.comparison.rows import outcome_of
-from budwood.evaluation.metrics import share
-from budwood.evaluation.result_checks import Outcome, Resolution, run_findings, table_findings
+from budwood.comparison.rows import make_outcome
+from budwood.evaluation.metrics import proportion_interval
+from budwood.evaluation.result_checks import Resolution, RowOutcome, check_run, check_table
 from conftest import answers, scored_run
 
 
@@ -22,8 +22,8 @@ def _history(val: list[float], train: list[float] | None = None, **more: float) 
     ]
 
 
-def _codes(*outcomes: Outcome, **given: Any) -> list[str]:
-    return [finding.code for finding in table_findings(outcomes, **given)]
+def _codes(*outcomes: RowOutcome, **given: Any) -> list[str]:
+    return [finding.code for finding in check_table(outcomes, **given)]
 
 
 def _bare(value: float) -> dict[str, Any]:
@@ -32,12 +32,12 @@ def _bare(value: float) -> dict[str, Any]:
 
 
 def test_a_network_that_learns_by_heart() -> None:
-    overfit = Outcome("a", train=share(990, 1000), val=share(160, 200))
-    sound = Outcome("b", train=share(900, 1000), val=share(170, 200))
-    found = table_findings([overfit, sound])
+    overfit = RowOutcome("a", train=proportion_interval(990, 1000), val=proportion_interval(160, 200))
+    sound = RowOutcome("b", train=proportion_interval(900, 1000), val=proportion_interval(170, 200))
+    found = check_table([overfit, sound])
     assert [(finding.code, finding.severity, finding.rows) for finding in found] == [("R001", "warning", ("a",))]
     assert "a: 99.0 % against 80.0 %" in found[0].message
-    few = Outcome("c", train=share(99, 100), val=share(8, 9))
+    few = RowOutcome("c", train=proportion_interval(99, 100), val=proportion_interval(8, 9))
     assert _codes(few) == [], "nine images cannot tell"
 
 
@@ -49,20 +49,24 @@ def test_the_published_table_of_study_1_looks_like_a_leak() -> None:
     val = np.linspace(0.75, 0.90, len(STUDY_1))
     for order in (val, val[::-1], np.random.default_rng(0).permutation(val)):
         rows = [
-            Outcome(f"row {n}", val=_bare(v), test=_bare(t))
+            RowOutcome(f"row {n}", val=_bare(v), test=_bare(t))
             for n, (v, t) in enumerate(zip(order, STUDY_1, strict=True))
         ]
-        found = table_findings(rows)
+        found = check_table(rows)
         assert [(finding.code, finding.severity) for finding in found] == [("R002", "error")]
         assert len(found[0].rows) >= 7, "whichever validation figure belongs to which test figure"
         assert "so it looks when test images were trained on" in found[0].message
 
 
 def test_a_test_score_within_chance_of_validation_is_no_leak() -> None:
-    assert _codes(Outcome("a", val=share(160, 200), test=share(170, 200))) == [], "5 points may be chance on 200 images"
-    assert _codes(Outcome("a", val=share(1600, 2000), test=share(1700, 2000))) == ["R002"]
-    assert _codes(Outcome("a", val=share(160, 200), test=share(140, 200))) == []
-    assert _codes(Outcome("a", val=_bare(0.9), test=share(0, 0))) == []
+    assert _codes(RowOutcome("a", val=proportion_interval(160, 200), test=proportion_interval(170, 200))) == [], (
+        "5 points may be chance on 200 images"
+    )
+    assert _codes(RowOutcome("a", val=proportion_interval(1600, 2000), test=proportion_interval(1700, 2000))) == [
+        "R002"
+    ]
+    assert _codes(RowOutcome("a", val=proportion_interval(160, 200), test=proportion_interval(140, 200))) == []
+    assert _codes(RowOutcome("a", val=_bare(0.9), test=proportion_interval(0, 0))) == []
 
 
 @pytest.mark.parametrize(
@@ -75,21 +79,21 @@ def test_a_test_score_within_chance_of_validation_is_no_leak() -> None:
     ],
 )
 def test_the_edge_of_a_grid(value: float, tried: list[float], said: str | None) -> None:
-    rows = [Outcome("best", options={"lr": value}), Outcome("other", options={"lr": 0.01})]
-    found = table_findings(rows, best="best", edges={"lr": tried})
+    rows = [RowOutcome("best", options={"lr": value}), RowOutcome("other", options={"lr": 0.01})]
+    found = check_table(rows, best="best", edges={"lr": tried})
     assert [said in finding.message for finding in found if said] == ([True] if said else [])
     assert bool(found) == bool(said)
 
 
 def test_an_edge_that_cannot_be_passed_is_none() -> None:
-    assert _codes(Outcome("a", options={"dropout": 0.0}), best="a", edges={"dropout": [0, 0.2, 0.4]}) == []
-    assert _codes(Outcome("a", options={"flip": 1}), best="a", edges={"flip": [0, 0.5, 1]}) == []
-    assert _codes(Outcome("a", options={"dropout": 0.4}), best="a", edges={"dropout": [0, 0.2, 0.4]}) == ["R003"]
-    assert _codes(Outcome("a", options={"optimizer": "adam"}), best="a", edges={"optimizer": [1, 2, 3]}) == []
+    assert _codes(RowOutcome("a", options={"dropout": 0.0}), best="a", edges={"dropout": [0, 0.2, 0.4]}) == []
+    assert _codes(RowOutcome("a", options={"flip": 1}), best="a", edges={"flip": [0, 0.5, 1]}) == []
+    assert _codes(RowOutcome("a", options={"dropout": 0.4}), best="a", edges={"dropout": [0, 0.2, 0.4]}) == ["R003"]
+    assert _codes(RowOutcome("a", options={"optimizer": "adam"}), best="a", edges={"optimizer": [1, 2, 3]}) == []
 
 
 def test_too_few_images_to_tell_rows_apart() -> None:
-    found = table_findings([], resolution=Resolution(400, 28, 0.02, 0.03, 0.015, 5))
+    found = check_table([], resolution=Resolution(400, 28, 0.02, 0.03, 0.015, 5))
     assert found[0].code == "R004"
     assert (
         "5 rows cannot be told from the best, that one included: 400 images show a difference of 2.0"
@@ -97,69 +101,72 @@ def test_too_few_images_to_tell_rows_apart() -> None:
     )
     assert "3.0 points among 28 pairs" in found[0].message
     assert "would show on about 1,600 images" in found[0].advice
-    assert table_findings([], resolution=Resolution(400, 28, 0.02, 0.03, 0.0, 1)) == ()
-    loss = table_findings([], resolution=Resolution(400, 1, 0.02, 0.03, 0.0, 2, loss=True))
+    assert check_table([], resolution=Resolution(400, 28, 0.02, 0.03, 0.0, 1)) == ()
+    loss = check_table([], resolution=Resolution(400, 1, 0.02, 0.03, 0.0, 2, loss=True))
     assert loss[0].message.endswith("show a difference of 0.02 nats between two rows.")
 
 
 def test_one_run_on_few_images() -> None:
-    found = run_findings(Outcome("", val=share(36, 40)))
+    found = check_run(RowOutcome("", val=proportion_interval(36, 40)))
     assert [finding.code for finding in found] == ["R004"]
     assert "40 validation images tell the accuracy within" in found[0].message
-    assert run_findings(Outcome("", val=share(900, 1000))) == ()
+    assert check_run(RowOutcome("", val=proportion_interval(900, 1000))) == ()
 
 
 def test_a_curve_that_had_not_flattened() -> None:
     falling = _history(list(np.linspace(1, 0.5, 10)))
     flat = _history([1, 0.7, 0.55, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
     rising = _history([1, 0.5, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1])
-    assert _codes(Outcome("a", histories=[falling])) == ["R005"]
+    assert _codes(RowOutcome("a", histories=[falling])) == ["R005"]
     for history in (flat, rising, _history([1, 0.5]), []):
-        assert _codes(Outcome("a", histories=[history])) == []
-    assert _codes(Outcome("a", histories=[falling, flat])) == [], "every seed must say so"
+        assert _codes(RowOutcome("a", histories=[history])) == []
+    assert _codes(RowOutcome("a", histories=[falling, flat])) == [], "every seed must say so"
     solved = [{"regularisation": s, "train_loss": s, "val_loss": s} for s in (5.0, 4.0, 3.0, 2.0, 1.0)]
-    assert _codes(Outcome("a", histories=[solved])) == [], "penalties are no course of time"
+    assert _codes(RowOutcome("a", histories=[solved])) == [], "penalties are no course of time"
 
 
 def test_the_last_phase_is_judged() -> None:
     first = _history(list(np.linspace(2, 1, 6)), phase=1.0)
     second = _history([0.5] * 6, [0.3, 0.2, 0.2, 0.2, 0.2, 0.2], phase=2.0)
-    assert _codes(Outcome("a", histories=[[*first, *second]])) == []
+    assert _codes(RowOutcome("a", histories=[[*first, *second]])) == []
 
 
 def test_rows_that_failed_and_rates_that_diverged() -> None:
-    found = table_findings([Outcome("a", problem="The loss is no longer a number."), Outcome("b")])
+    found = check_table([RowOutcome("a", problem="The loss is no longer a number."), RowOutcome("b")])
     assert (found[0].code, found[0].rows) == ("R006", ("a",))
     assert "1 row failed: a (The loss is no longer a number)." in found[0].message
     worse = _history([1.0, 1.1, 1.2], [1.0, 1.5, 2.0])
-    assert _codes(Outcome("a", histories=[worse])) == ["R007"]
+    assert _codes(RowOutcome("a", histories=[worse])) == ["R007"]
     lost = _history([1.0, 1.1, 1.2], [1.0, 1.5, float("nan")])
-    assert _codes(Outcome("a", histories=[lost])) == ["R007"]
+    assert _codes(RowOutcome("a", histories=[lost])) == ["R007"]
 
 
 def test_seeds_that_spread_more_than_rows_differ() -> None:
     rows = [
-        Outcome("best", scores=(0.80, 0.84, 0.82)),
-        Outcome("near", scores=(0.79, 0.83, 0.81)),
-        Outcome("far", scores=(0.60, 0.62, 0.61)),
-        Outcome("single", scores=(0.82,)),
+        RowOutcome("best", scores=(0.80, 0.84, 0.82)),
+        RowOutcome("near", scores=(0.79, 0.83, 0.81)),
+        RowOutcome("far", scores=(0.60, 0.62, 0.61)),
+        RowOutcome("single", scores=(0.82,)),
     ]
-    found = table_findings(rows, best="best")
+    found = check_table(rows, best="best")
     assert [(finding.code, finding.rows) for finding in found] == [("R008", ("best", "near"))]
     assert _codes(rows[0], rows[2], best="best") == []
     assert _codes(rows[3], rows[1], best="single") == [], "one seed has no spread"
 
 
 def test_looks_that_differ() -> None:
-    found = table_findings([Outcome("a", looks=(1,)), Outcome("b", looks=(4,)), Outcome("c")])
+    found = check_table([RowOutcome("a", looks=(1,)), RowOutcome("b", looks=(4,)), RowOutcome("c")])
     assert (found[0].code, found[0].rows) == ("R009", ("b",))
     assert "a (1); b (4)" in found[0].message
-    assert _codes(Outcome("a", looks=(1,)), Outcome("b", looks=(1,))) == []
+    assert _codes(RowOutcome("a", looks=(1,)), RowOutcome("b", looks=(1,))) == []
 
 
 def test_many_rows_are_counted_not_listed() -> None:
-    rows = [Outcome(f"row {n}", train=share(990, 1000), val=share(160, 200)) for n in range(9)]
-    found = table_findings(rows)[0]
+    rows = [
+        RowOutcome(f"row {n}", train=proportion_interval(990, 1000), val=proportion_interval(160, 200))
+        for n in range(9)
+    ]
+    found = check_table(rows)[0]
     assert "and 5 more" in found.message
     assert len(found.rows) == 9
     assert set(found.record()) == {"code", "severity", "message", "advice", "rows"}
@@ -170,14 +177,14 @@ def test_a_run_tells_its_own_findings(tmp_path: Path) -> None:
     history = [{**row, "train_accuracy": 0.99, "val_accuracy": 0.7} for row in _history([1.0, 0.6, 0.5])]
     opened = (truth, answers(truth, 0.95, 1), 1)
     run = scored_run(tmp_path / "run", truth, answers(truth, 0.7, 0), history=history, test=opened)
-    found = run_findings(outcome_of("", [run]))
+    found = check_run(make_outcome("", [run]))
     assert [finding.code for finding in found] == ["R001", "R002", "R004"]
     assert found[0].message.startswith("Training accuracy is far above validation accuracy: 99.0 % against")
 
 
 def test_rows_that_were_trained_on_a_leaking_split_are_told() -> None:
-    outcomes = [Outcome("a", leaking=True), Outcome("b")]
-    (found,) = [finding for finding in table_findings(outcomes) if finding.code == "R010"]
+    outcomes = [RowOutcome("a", leaking=True), RowOutcome("b")]
+    (found,) = [finding for finding in check_table(outcomes) if finding.code == "R010"]
     assert (found.severity, found.rows) == ("warning", ("a",))
     assert "1 row was trained although the given split leaks" in found.message
-    assert not table_findings([Outcome("b")])
+    assert not check_table([RowOutcome("b")])

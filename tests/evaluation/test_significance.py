@@ -11,18 +11,18 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from budwood.evaluation.metrics import resampled_metric, share
+from budwood.evaluation.metrics import bootstrap_metric, proportion_interval
 from budwood.evaluation.significance import (
     ALPHA,
     Values,
     bootstrap_p,
+    correct_holm,
     difference_intervals,
-    gap,
-    holm,
-    mcnemar,
+    mcnemar_test,
     mean_difference_intervals,
-    mean_share,
-    sign_flips,
+    mean_share_interval,
+    newcombe_interval,
+    paired_permutation_test,
     smallest_difference,
 )
 
@@ -36,7 +36,7 @@ def _right(n: int, rows: int, seed: int = 0) -> Values:
 def test_mcnemar_is_that_of_statsmodels_for_every_pair() -> None:
     right = _right(150, 6)
     right[:, 5] = right[:, 4]
-    p = mcnemar(right)
+    p = mcnemar_test(right)
     for one, other in combinations(range(6), 2):
         table = [[np.sum((right[:, one] == a) & (right[:, other] == b)) for b in (1, 0)] for a in (1, 0)]
         expected = reference_mcnemar(table, exact=True).pvalue
@@ -48,7 +48,7 @@ def test_mcnemar_is_that_of_statsmodels_for_every_pair() -> None:
 def test_sign_flips_are_scipys_permutation_test() -> None:
     values = np.random.default_rng(3).random((9, 4)).round(2)
     values[:, 3] += 0.4
-    p = sign_flips(values)
+    p = paired_permutation_test(values)
     for one, other in combinations(range(4), 2):
         exact = stats.permutation_test(
             (values[:, one] - values[:, other],),
@@ -61,22 +61,22 @@ def test_sign_flips_are_scipys_permutation_test() -> None:
 
 def test_sign_flips_of_right_and_wrong_are_mcnemars_test() -> None:
     right = _right(200, 4)
-    assert np.allclose(sign_flips(right), mcnemar(right), atol=0.015)
+    assert np.allclose(paired_permutation_test(right), mcnemar_test(right), atol=0.015)
 
 
 def test_sign_flips_know_ties_and_are_deterministic() -> None:
     thirds = np.random.default_rng(1).integers(0, 4, (300, 3)) / 3
     thirds[:, 2] = thirds[:, 1]
-    p = sign_flips(thirds)
+    p = paired_permutation_test(thirds)
     assert p[1, 2] == 1
-    assert np.array_equal(p, sign_flips(thirds))
-    turned = sign_flips(thirds[:, ::-1])[::-1, ::-1]
+    assert np.array_equal(p, paired_permutation_test(thirds))
+    turned = paired_permutation_test(thirds[:, ::-1])[::-1, ::-1]
     assert np.allclose(p, turned, atol=1e-9), "the order of the rows does not matter"
     far = np.zeros((300, 2))
     far[:, 1] = 1
-    assert 0 < sign_flips(far)[0, 1] < 1e-60, "less than a vector can show is bounded, not counted"
+    assert 0 < paired_permutation_test(far)[0, 1] < 1e-60, "less than a vector can show is bounded, not counted"
     far[11:] = 0
-    assert 1 / 10_001 <= sign_flips(far)[0, 1] <= 20 / 10_001, "the observed signs count as one vector"
+    assert 1 / 10_001 <= paired_permutation_test(far)[0, 1] <= 20 / 10_001, "the observed signs count as one vector"
 
 
 def test_a_table_of_many_pairs_can_still_tell_rows_apart() -> None:
@@ -84,7 +84,7 @@ def test_a_table_of_many_pairs_can_still_tell_rows_apart() -> None:
     values = (random.random((300, 40)) < 0.6).astype(np.float64)
     values[:, 0] = 1
     one, other = np.triu_indices(40, 1)
-    corrected = holm(sign_flips(values)[one, other])
+    corrected = correct_holm(paired_permutation_test(values)[one, other])
     assert all(corrected[(one == 0)] < ALPHA)
 
 
@@ -93,9 +93,9 @@ def test_holm_is_that_of_statsmodels() -> None:
     for count in (1, 2, 7, 40):
         p = random.random(count) ** 3
         p[: count // 2] = p[0]  # ties
-        assert np.allclose(holm(p), multipletests(p, method="holm")[1])
-    assert len(holm(np.empty(0))) == 0
-    assert holm(np.array([0.02, np.nan, 0.5]))[0] == pytest.approx(0.04)
+        assert np.allclose(correct_holm(p), multipletests(p, method="holm")[1])
+    assert len(correct_holm(np.empty(0))) == 0
+    assert correct_holm(np.array([0.02, np.nan, 0.5]))[0] == pytest.approx(0.04)
 
 
 def test_a_bootstrap_p_value_measures_by_the_standard_error() -> None:
@@ -112,28 +112,28 @@ def test_a_bootstrap_p_value_measures_by_the_standard_error() -> None:
 def test_one_answer_an_image_has_wilsons_interval() -> None:
     for right in (0, 7, 40, 60):
         values = np.repeat([1.0, 0.0], [right, 60 - right])
-        found = mean_share(values, 1)
+        found = mean_share_interval(values, 1)
         low, high = proportion_confint(right, 60, method="wilson")
         assert [found["low"], found["high"]] == pytest.approx([low, high])
-        assert found == share(right, 60)
-    assert mean_share(np.empty(0), 3)["value"] is None
+        assert found == proportion_interval(right, 60)
+    assert mean_share_interval(np.empty(0), 3)["value"] is None
 
 
 def test_seeds_that_agree_tell_no_more_than_one() -> None:
     right = (np.random.default_rng(0).random(200) < 0.8).astype(np.float64)
-    assert mean_share(right, 3) == mean_share(right, 1)
+    assert mean_share_interval(right, 3) == mean_share_interval(right, 1)
     independent = np.random.default_rng(0).binomial(3, 0.8, 200) / 3
-    narrow, wide = mean_share(independent, 3), mean_share(right, 1)
+    narrow, wide = mean_share_interval(independent, 3), mean_share_interval(right, 1)
     assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])  # type: ignore[operator]
 
 
 def test_the_gap_between_two_splits_has_newcombes_interval() -> None:
     for (a, n), (b, m) in (((95, 100), (160, 200)), ((30, 60), (33, 80))):
-        _, low, high = gap(share(a, n), share(b, m))
+        _, low, high = newcombe_interval(proportion_interval(a, n), proportion_interval(b, m))
         expected = confint_proportions_2indep(a, n, b, m, method="newcomb", compare="diff")
         assert [low, high] == pytest.approx(list(expected), abs=1e-6)
     bare = {"value": 0.9, "low": None, "high": None, "n": None}
-    assert gap(bare, {**bare, "value": 0.8}) == pytest.approx((0.1, 0.1, 0.1))
+    assert newcombe_interval(bare, {**bare, "value": 0.8}) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_more_pairs_need_a_larger_difference() -> None:
@@ -152,7 +152,7 @@ def test_resampled_metrics_are_scikit_learns_and_paired() -> None:
         ("balanced_accuracy", balanced_accuracy_score),
         ("macro_f1", lambda t, p: f1_score(t, p, average="macro")),
     ):
-        values, spread = resampled_metric(name, targets, [*logits, logits[0]], several=False)
+        values, spread = bootstrap_metric(name, targets, [*logits, logits[0]], several=False)
         assert values[0] == pytest.approx(reference(labels, logits[0].argmax(axis=1)))
         drawn = np.random.default_rng(0).integers(0, 150, (50, 150))[7]
         expected = reference(labels[drawn], logits[1][drawn].argmax(axis=1))
@@ -173,7 +173,7 @@ def _told_apart(values: Values, p: Values) -> bool:
     """Whether a row is told from the one that looks best, after Holm's correction over all pairs."""
     rows = len(p)
     one, other = np.triu_indices(rows, 1)
-    corrected = holm(p[one, other])
+    corrected = correct_holm(p[one, other])
     best = int(values.mean(axis=0).argmax())
     return bool(np.any(corrected[(one == best) | (other == best)] <= ALPHA))
 
@@ -181,9 +181,12 @@ def _told_apart(values: Values, p: Values) -> bool:
 def test_equal_rows_are_told_from_the_best_in_few_tables() -> None:
     random = np.random.default_rng(11)
     single = [_equal_rows(random, 150, 8, 1) for _ in range(600)]
-    assert np.mean([_told_apart(values, mcnemar(values)) for values in single]) <= 0.05
+    assert np.mean([_told_apart(values, mcnemar_test(values)) for values in single]) <= 0.05
     seeds = [_equal_rows(random, 60, 5, 3) for _ in range(150)]
-    assert np.mean([_told_apart(values, sign_flips(values, seed)) for seed, values in enumerate(seeds)]) <= 0.05
+    assert (
+        np.mean([_told_apart(values, paired_permutation_test(values, seed)) for seed, values in enumerate(seeds)])
+        <= 0.05
+    )
 
 
 def test_equal_rows_are_told_apart_by_macro_f1_in_few_tables() -> None:
@@ -195,9 +198,9 @@ def test_equal_rows_are_told_apart_by_macro_f1_in_few_tables() -> None:
         right = _equal_rows(random, 180, 5, 1) > 0
         called = np.where(right, labels[:, None], (labels[:, None] + random.integers(1, 3, right.shape)) % 3)
         logits = [(called[:, row, None] == np.arange(3)).astype(np.float32) for row in range(5)]
-        values, spread = resampled_metric("macro_f1", targets, logits, several=False)
+        values, spread = bootstrap_metric("macro_f1", targets, logits, several=False)
         one, other = np.triu_indices(5, 1)
-        false.append(np.any(holm(bootstrap_p(values, spread)[one, other]) <= ALPHA))
+        false.append(np.any(correct_holm(bootstrap_p(values, spread)[one, other]) <= ALPHA))
     assert np.mean(false) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
 
 
@@ -227,7 +230,7 @@ def test_intervals_of_rows_cover_at_their_rate(seeds: int) -> None:
     covered = []
     for _ in range(1500):
         easy = random.beta(4, 0.7, (120, 1))
-        found = mean_share((random.random((120, seeds)) < easy).mean(axis=1), seeds)
+        found = mean_share_interval((random.random((120, seeds)) < easy).mean(axis=1), seeds)
         covered.append((found["low"] or 0) <= 4 / 4.7 <= (found["high"] or 0))
     assert 0.95 - 3 * np.sqrt(0.05 * 0.95 / 1500) <= np.mean(covered) <= 0.98
 

@@ -19,15 +19,15 @@ from torch.nn import functional as F
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.explain import saliency as methods
-from budwood.explain.heatmaps import METHODS, Attribution, plain, scaled
-from budwood.explain.probe import Subject, outputs_at, slice_probe, studied, subject_of, target_of
-from budwood.explain.saliency import attributed, eager, fine_place
-from budwood.inference.engines import engine_of, prefix_of
-from budwood.networks.freezing import frozen_parts, set_modes
-from budwood.networks.plan import plan_of
-from budwood.networks.stages import measured, staged, with_stages
-from budwood.networks.surgery import Grafted
-from budwood.networks.weights import random_weights
+from budwood.explain.heatmaps import METHODS, Attribution, fill_mean_colour, scale_maps
+from budwood.explain.probe import NetworkProbe, compute_stage_outputs, default_place, eval_mode, make_probe, slice_probe
+from budwood.explain.saliency import compute_attribution, find_finest_place, make_eager_inference
+from budwood.inference.engines import choose_engine, make_prefix
+from budwood.networks.freezing import find_frozen, set_modes
+from budwood.networks.plan import load_plan
+from budwood.networks.stages import keep_stages, profile_stages, trace_stages
+from budwood.networks.surgery import BuiltNetwork
+from budwood.networks.weights import describe_random
 from budwood.progress import Silent
 from subjects import SMALL, opened, unchanged
 
@@ -51,7 +51,7 @@ class Window(nn.Module):
         return x * self.mask
 
 
-def looking_at_a_corner(channels: int = 3) -> Subject:
+def looking_at_a_corner(channels: int = 3) -> NetworkProbe:
     """A network whose logit for `fine` rises, and for `flat` falls, with the detail in one corner alone."""
     random = torch.Generator().manual_seed(0)
     conv = nn.Conv2d(channels, 16, 4, 4, bias=False)
@@ -62,13 +62,13 @@ def looking_at_a_corner(channels: int = 3) -> Subject:
     head.bias.data = torch.tensor([-2.0, 2.0, 0.0])
     parts = [("conv", conv), ("relu", nn.ReLU(inplace=True)), ("window", Window(8)), ("pool", nn.AdaptiveAvgPool2d(1))]
     module = nn.Sequential(OrderedDict([*parts, ("flatten", nn.Flatten()), ("head", head)])).eval()
-    found = staged(module, "head")
-    rows = measured(found, channels, 32)
+    found = trace_stages(module, "head")
+    rows = profile_stages(found, channels, 32)
     scale = {"mean": [0.5] * channels, "std": [0.25] * channels}
     stages = [{"name": row.name, "shape": list(row.shape)} for row in rows]
     plan = {"name": "corner", "size": 32, "channels": channels, "head": "head", "stages": stages, **scale}
-    named = with_stages(found, [row.name for row in rows])
-    return Subject(Grafted(module, named, frozenset()), plan, ("fine", "flat", "other"), "cpu")
+    named = keep_stages(found, [row.name for row in rows])
+    return NetworkProbe(BuiltNetwork(module, named, frozenset()), plan, ("fine", "flat", "other"), "cpu")
 
 
 def noise(count: int = 3, size: int = 32, seed: int = 0) -> NDArray[np.uint8]:
@@ -82,7 +82,7 @@ def raw(found: Attribution) -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def subject(cache: Path) -> Subject:
+def subject(cache: Path) -> NetworkProbe:
     """A small convolutional network with batch norms."""
     return opened(cache, **SMALL)
 
@@ -90,7 +90,7 @@ def subject(cache: Path) -> Subject:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_network_that_looks_at_a_corner(method: str, channels: int) -> None:
-    found = attributed(looking_at_a_corner(channels), noise(), method, ["fine"] * 3)
+    found = compute_attribution(looking_at_a_corner(channels), noise(), method, ["fine"] * 3)
     within = found.maps[:, *CORNER].sum(axis=(1, 2)) / found.maps.sum(axis=(1, 2))
     assert (within > 0.9).all()
     assert found.maps.shape == (3, 32, 32)
@@ -100,33 +100,33 @@ def test_a_network_that_looks_at_a_corner(method: str, channels: int) -> None:
 
 def test_a_finer_place(cache: Path) -> None:
     corner = looking_at_a_corner()
-    found = attributed(corner, noise(), "layer-cam", [0] * 3, "relu")
+    found = compute_attribution(corner, noise(), "layer-cam", [0] * 3, "relu")
     assert (found.maps[:, *CORNER].sum(axis=(1, 2)) > 0.9 * found.maps.sum(axis=(1, 2))).all()
     assert found.place == "relu"
-    assert attributed(corner, noise(), "layer-cam").place == fine_place(corner) == "window"
+    assert compute_attribution(corner, noise(), "layer-cam").place == find_finest_place(corner) == "window"
     fine = opened(cache, model="tf_efficientnet_lite0", size=224)
-    assert (target_of(fine), fine_place(fine)) == ("bn2", "blocks.4")
+    assert (default_place(fine), find_finest_place(fine)) == ("bn2", "blocks.4")
     coarse = opened(cache, model="timm:vit_tiny_patch16_224", size=64)
-    assert fine_place(coarse) == target_of(coarse) == "blocks.10"
+    assert find_finest_place(coarse) == default_place(coarse) == "blocks.10"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_speaks_for_a_class_that_no_input_changes(method: str) -> None:
-    found = attributed(looking_at_a_corner(), noise(), method, ["other"] * 3)
+    found = compute_attribution(looking_at_a_corner(), noise(), method, ["other"] * 3)
     assert found.empty.all()
     assert not found.maps.any()
     assert not found.peaks.any()
 
 
-def test_the_likeliest_class_is_explained_and_has_its_probability(subject: Subject) -> None:
+def test_the_likeliest_class_is_explained_and_has_its_probability(subject: NetworkProbe) -> None:
     pixels = noise(5)
-    found = attributed(subject, pixels)
-    with studied(subject) as module, torch.no_grad():
+    found = compute_attribution(subject, pixels)
+    with eval_mode(subject) as module, torch.no_grad():
         chances = module(subject.images(pixels)).softmax(dim=1)
         independent = module(subject.images(pixels)).sigmoid()
     assert np.array_equal(found.classes, chances.argmax(dim=1).numpy())
     np.testing.assert_allclose(found.probabilities, chances.max(dim=1).values.numpy(), rtol=1e-5)
-    third = attributed(subject, pixels, classes=[2, "c", 2, "c", 2], several=True)
+    third = compute_attribution(subject, pixels, classes=[2, "c", 2, "c", 2], several=True)
     assert third.classes.tolist() == [2] * 5
     np.testing.assert_allclose(third.probabilities, independent[:, 2].numpy(), rtol=1e-5)
 
@@ -134,11 +134,11 @@ def test_the_likeliest_class_is_explained_and_has_its_probability(subject: Subje
 @pytest.mark.parametrize("options", [{}, {"channels": 1}, {"model": "resnet18", "size": 64, "cut": "layer2"}])
 def test_grad_cam_is_captums(cache: Path, options: dict[str, Any]) -> None:
     small = opened(cache, **({} if "model" in options else SMALL) | options)
-    place, size = target_of(small), small.plan["size"]
+    place, size = default_place(small), small.plan["size"]
     pixels, classes = noise(3, size), torch.tensor([2, 0, 1])
-    found = attributed(small, pixels, "grad-cam", classes.tolist())
+    found = compute_attribution(small, pixels, "grad-cam", classes.tolist())
     layer = small.module.get_submodule(place)
-    with studied(small) as module:
+    with eval_mode(small) as module:
         images = small.images(pixels).requires_grad_()
         cells = LayerGradCam(module, layer).attribute(images, classes, relu_attributions=True)
         expected = F.interpolate(cells, (size, size), mode="bilinear")[:, 0].detach().numpy()
@@ -149,15 +149,15 @@ def test_grad_cam_is_captums(cache: Path, options: dict[str, Any]) -> None:
 def test_layer_cam_of_a_linear_head_by_hand(cache: Path) -> None:
     linear = opened(cache, model="cnn", widths=[4], kernels=[3], strides=[2], pools=[1], fc=[], size=32)
     pixels = noise()
-    place = target_of(linear)
-    values = outputs_at(linear, linear.images(pixels), [place])[place]
+    place = default_place(linear)
+    values = compute_stage_outputs(linear, linear.images(pixels), [place])[place]
     head = linear.module.get_submodule(linear.plan["head"])
     assert isinstance(head, nn.Linear)
     weights = head.weight.detach()[1].reshape(1, *values.shape[1:])
     by_hand = F.relu((weights.clamp(min=0) * values).sum(dim=1, keepdim=True))
     expected = F.interpolate(by_hand, (32, 32), mode="bilinear")[:, 0].numpy()
     assert expected.any()
-    found = attributed(linear, pixels, "layer-cam", [1] * 3)
+    found = compute_attribution(linear, pixels, "layer-cam", [1] * 3)
     np.testing.assert_allclose(raw(found), expected, atol=1e-5 * expected.max())
 
 
@@ -165,13 +165,13 @@ def test_layer_cam_of_a_linear_head_by_hand(cache: Path) -> None:
 def test_occlusion_is_captums(cache: Path, size: int) -> None:
     small = opened(cache, **{**SMALL, "size": size})
     pixels, classes, stride = noise(2, size), [1, 2], round(size / 14)
-    found = attributed(small, pixels, "occlusion", classes)
-    with studied(small) as module, torch.no_grad():
+    found = compute_attribution(small, pixels, "occlusion", classes)
+    with eval_mode(small) as module, torch.no_grad():
         falls = Occlusion(module).attribute(
             small.images(pixels),
             sliding_window_shapes=(3, 2 * stride, 2 * stride),
             strides=(3, stride, stride),
-            baselines=small.images(plain(pixels)),
+            baselines=small.images(fill_mean_colour(pixels)),
             target=torch.tensor(classes),
         )
     expected = falls[:, 0].clamp(min=0).numpy()
@@ -181,12 +181,12 @@ def test_occlusion_is_captums(cache: Path, size: int) -> None:
 
 def test_occlusion_by_an_engine_is_occlusion_by_pytorch(cache: Path) -> None:
     recipe = Recipe(**{"weights": "none", "optimizer": "adam", **SMALL})
-    plan, small, pixels = plan_of(recipe, 3, cache), opened(cache, **SMALL), noise()
-    prefix = prefix_of(recipe, plan, 3, random_weights("default", 0), None, cache)
-    engine = engine_of(prefix, lambda: pixels, 1000, Silent())
+    plan, small, pixels = load_plan(recipe, 3, cache), opened(cache, **SMALL), noise()
+    prefix = make_prefix(recipe, plan, 3, describe_random("default", 0), None, cache)
+    engine = choose_engine(prefix, lambda: pixels, 1000, Silent())
     assert engine.name.startswith("ONNX Runtime")
-    fast = attributed(small, pixels, "occlusion", run=engine.run)
-    slow = attributed(small, pixels, "occlusion")
+    fast = compute_attribution(small, pixels, "occlusion", run=engine.run)
+    slow = compute_attribution(small, pixels, "occlusion")
     np.testing.assert_allclose(raw(fast), raw(slow), atol=1e-4)
     np.testing.assert_allclose(fast.probabilities, slow.probabilities, atol=1e-4)
 
@@ -197,10 +197,10 @@ def test_integrated_gradients_of_a_linear_network_by_hand(cache: Path, monkeypat
     pixels = noise(2, 16)
     head = linear.module.get_submodule(linear.plan["head"])
     assert isinstance(head, nn.Linear)
-    difference = linear.images(pixels) - linear.images(plain(pixels))
+    difference = linear.images(pixels) - linear.images(fill_mean_colour(pixels))
     parts = difference * head.weight.detach()[2].reshape(1, *difference.shape[1:])
     expected = parts.sum(dim=1).clamp(min=0).numpy()
-    found = attributed(linear, pixels, "integrated-gradients", [2, 2])
+    found = compute_attribution(linear, pixels, "integrated-gradients", [2, 2])
     np.testing.assert_allclose(raw(found), expected, atol=1e-5)
     assert found.errors is not None
     assert (found.errors < 1e-4).all()
@@ -211,11 +211,11 @@ def test_the_error_of_integrated_gradients_falls_with_the_steps(cache: Path, mon
     errors = []
     for steps in (2, 24):
         monkeypatch.setattr(methods, "STEPS", steps)
-        found = attributed(curved, noise(), "integrated-gradients")
+        found = compute_attribution(curved, noise(), "integrated-gradients")
         assert found.errors is not None
         errors.append(found.errors.max())
     assert errors[1] < errors[0] / 5
-    assert attributed(curved, noise()).errors is None
+    assert compute_attribution(curved, noise()).errors is None
 
 
 @pytest.mark.parametrize(
@@ -227,14 +227,14 @@ def test_every_network(model: str, cache: Path, monkeypatch: pytest.MonkeyPatch)
     network = opened(cache, model=model, size=size)
     with unchanged(network.module):
         for method in METHODS[:3]:
-            found = attributed(network, noise(2, size), method, [0, 1])
+            found = compute_attribution(network, noise(2, size), method, [0, 1])
             assert found.maps.shape == (2, size, size)
             assert np.isfinite(found.maps).all()
-            places = {"grad-cam": target_of(network), "layer-cam": fine_place(network)}
+            places = {"grad-cam": default_place(network), "layer-cam": find_finest_place(network)}
             assert found.place == places.get(method)
             if not found.maps.any():  # with random weights everything may speak against a class: then the negative
                 monkeypatch.setitem(methods._CAMS, method, _negative(methods._CAMS[method]))
-                assert attributed(network, noise(2, size), method, [0, 1]).maps.any()
+                assert compute_attribution(network, noise(2, size), method, [0, 1]).maps.any()
 
 
 def _negative(cam: methods.Cam) -> methods.Cam:
@@ -243,10 +243,10 @@ def _negative(cam: methods.Cam) -> methods.Cam:
 
 def test_two_classes_and_no_image(cache: Path) -> None:
     recipe = Recipe(**{"weights": "none", "optimizer": "adam", **SMALL})
-    two = subject_of(recipe, plan_of(recipe, 2, cache), ("a", "b"), random_weights("default", 0))
+    two = make_probe(recipe, load_plan(recipe, 2, cache), ("a", "b"), describe_random("default", 0))
     for method in METHODS:
-        assert attributed(two, noise(2), method).maps.shape == (2, 32, 32)
-        assert attributed(two, noise(0), method).maps.shape == (0, 32, 32)
+        assert compute_attribution(two, noise(2), method).maps.shape == (2, 32, 32)
+        assert compute_attribution(two, noise(0), method).maps.shape == (0, 32, 32)
 
 
 def _failing(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -255,51 +255,51 @@ def _failing(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("freeze", [None, "none", "trunk"])
 @pytest.mark.parametrize("method", METHODS)
-def test_an_error_leaves_no_trace(subject: Subject, method: str, freeze: str | None) -> None:
+def test_an_error_leaves_no_trace(subject: NetworkProbe, method: str, freeze: str | None) -> None:
     subject.module.eval()
     if freeze:
-        set_modes(subject.module, frozen_parts(subject.network.staged, freeze))  # as in the midst of training
+        set_modes(subject.module, find_frozen(subject.network.staged, freeze))  # as in the midst of training
     with unchanged(subject.module):
         answer: Callable[[Any], Any] = lambda pixels: np.zeros((len(pixels), 3), np.float32)  # noqa: E731
         with pytest.raises((RuntimeError, MemoryError)):
-            attributed(subject, noise(2, 4), method, run=_failing if method == "occlusion" else answer)
-        attributed(subject, noise(2), method)
+            compute_attribution(subject, noise(2, 4), method, run=_failing if method == "occlusion" else answer)
+        compute_attribution(subject, noise(2), method)
 
 
-def test_mistakes(subject: Subject, cache: Path) -> None:
+def test_mistakes(subject: NetworkProbe, cache: Path) -> None:
     pixels = noise(2)
     with pytest.raises(RecipeError, match="no method 'gradcam'") as found:
-        attributed(subject, pixels, "gradcam")
+        compute_attribution(subject, pixels, "gradcam")
     assert "Did you mean 'grad-cam'?" in found.value.hint
     with pytest.raises(RecipeError, match="no class 'd'"):
-        attributed(subject, pixels, classes=["a", "d"])
+        compute_attribution(subject, pixels, classes=["a", "d"])
     with pytest.raises(RecipeError, match="no class 3: they are numbered 0 to 2") as found:
-        attributed(subject, pixels, classes=[0, 3])
+        compute_attribution(subject, pixels, classes=[0, 3])
     assert "Valid: a, b, c." in found.value.hint
     with pytest.raises(RecipeError, match="found 1 for 2 images"):
-        attributed(subject, pixels, classes=[0])
+        compute_attribution(subject, pixels, classes=[0])
     with pytest.raises(RecipeError, match="'conv9' is no stage"):
-        attributed(subject, pixels, place="conv9")
+        compute_attribution(subject, pixels, place="conv9")
     with pytest.raises(RecipeError, match="'fc1' of cnn gives no map") as found:
-        attributed(subject, pixels, place="fc1")
+        compute_attribution(subject, pixels, place="fc1")
     assert "Places with a map: conv1, conv2, conv3" in found.value.hint
     with pytest.raises(RecipeError, match="occlusion looks at the image itself, not at 'conv1'"):
-        attributed(subject, pixels, "occlusion", place="conv1")
+        compute_attribution(subject, pixels, "occlusion", place="conv1")
     with pytest.raises(RecipeError, match="none of its stages gives a map"):
-        attributed(opened(cache, model="mlp", fc=[16], size=32), pixels)
+        compute_attribution(opened(cache, model="mlp", fc=[16], size=32), pixels)
 
 
-def test_the_parts_before_and_after_the_place_make_the_network(subject: Subject) -> None:
+def test_the_parts_before_and_after_the_place_make_the_network(subject: NetworkProbe) -> None:
     images = subject.images(noise())
-    place = target_of(subject)
-    with studied(subject) as module, torch.no_grad():
+    place = default_place(subject)
+    with eval_mode(subject) as module, torch.no_grad():
         values = slice_probe(subject, None, place)(images)
         assert torch.allclose(slice_probe(subject, place, None)(values.clone()), module(images), atol=1e-6)
-    np.testing.assert_allclose(eager(subject)(noise()), module(images).detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(make_eager_inference(subject)(noise()), module(images).detach().numpy(), atol=1e-5)
 
 
 def test_values_that_are_no_number_are_nothing() -> None:
-    maps, peaks, empty = scaled(np.array([[[np.nan, 2], [-1, 4]], [[np.inf, 0], [-1, 0]]], np.float32))
+    maps, peaks, empty = scale_maps(np.array([[[np.nan, 2], [-1, 4]], [[np.inf, 0], [-1, 0]]], np.float32))
     assert maps[0].tolist() == [[0, 0.5], [0, 1]]
     assert peaks.tolist() == [4, 0]
     assert empty.tolist() == [False, True]
@@ -308,7 +308,7 @@ def test_values_that_are_no_number_are_nothing() -> None:
 def test_a_plain_image_has_the_mean_colour() -> None:
     pixels = noise(2)
     pixels[1, ..., 0] //= 4
-    without = plain(pixels)
+    without = fill_mean_colour(pixels)
     for before, after in zip(pixels, without, strict=True):
         assert len(np.unique(after.reshape(-1, 3), axis=0)) == 1
         np.testing.assert_allclose(after[0, 0], before.mean(axis=(0, 1)), atol=0.5)

@@ -9,8 +9,8 @@ import pytest
 
 import budwood as bw
 from budwood.evaluation.predictions import Predictions
-from budwood.explain.confused_pairs import confused_pairs, confusions_of
-from budwood.explain.embeddings import features_of
+from budwood.explain.confused_pairs import find_confusions, rank_confused_pairs
+from budwood.explain.embeddings import compute_run_features
 from conftest import fill, scored_run
 
 CLASSES = ("a", "b", "c")
@@ -32,7 +32,7 @@ def test_pairs_by_frequency_with_the_surest_mistakes_first() -> None:
     space = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
     space[14] = 3 * space[1]
     space[5] = space[20] + 1e-4
-    first, second = confused_pairs(predictions, CLASSES, space, "features", examples=2)
+    first, second = rank_confused_pairs(predictions, CLASSES, space, "features", examples=2)
     assert (first.actual, first.called, first.count, first.share["n"]) == ("a", "b", 3, 10)
     assert first.share["value"] == pytest.approx(0.3)
     assert [one.id for one in first.examples] == ["id01", "id02"]
@@ -44,14 +44,14 @@ def test_pairs_by_frequency_with_the_surest_mistakes_first() -> None:
     assert first.examples[1].like_id == f"id{nearest}"
     assert (second.actual, second.called, second.examples[0].like_id) == ("c", "a", "id05")
     assert second.record()["by"] == "features"
-    assert len(confused_pairs(predictions, CLASSES, space, "features", pairs=1)) == 1
+    assert len(rank_confused_pairs(predictions, CLASSES, space, "features", pairs=1)) == 1
 
 
 def test_where_no_image_of_a_class_is_called_rightly_nothing_is_alike() -> None:
     predictions = Predictions(
         ("x", "y"), ("x", "y"), np.array([0, 1], np.int32), np.array([[0, 1], [1, 0]], np.float32)
     )
-    found = confused_pairs(predictions, ("a", "b"), predictions.logits, "logits")
+    found = rank_confused_pairs(predictions, ("a", "b"), predictions.logits, "logits")
     assert [(one.actual, one.called) for one in found] == [("a", "b"), ("b", "a")]
     assert found[0].examples[0].like_id is None
     assert found[0].examples[0].similarity is None
@@ -64,13 +64,13 @@ def test_a_run_is_compared_by_features_from_the_store(tmp_path: Path) -> None:
     known, file = run.predictions("val"), run.path / "predictions-val.parquet"
     right = np.eye(3, dtype=np.float32)[known.labels]
     Predictions(known.ids, known.paths, known.labels, right).save(file)
-    assert confusions_of(run) == (), "no mistake, no pair"
+    assert find_confusions(run) == (), "no mistake, no pair"
     first = int(np.flatnonzero(known.labels == 0)[0])
     right[first] = [0, 1, 0]
     Predictions(known.ids, known.paths, known.labels, right).save(file)
-    (found,) = confusions_of(run)
+    (found,) = find_confusions(run)
     assert (found.actual, found.called, found.by, found.examples[0].id) == ("a", "b", "features", known.ids[first])
-    features = features_of(run, run.dataset().samples("val"))
+    features = compute_run_features(run, run.dataset().samples("val"))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     hits = np.flatnonzero(known.labels == 1)
     assert found.examples[0].like_id == known.ids[hits[(unit[hits] @ unit[first]).argmax()]]
@@ -79,4 +79,4 @@ def test_a_run_is_compared_by_features_from_the_store(tmp_path: Path) -> None:
 def test_images_with_several_labels_are_refused(tmp_path: Path) -> None:
     run = scored_run(tmp_path / "run", np.array([0, 1], np.int32), np.zeros((2, 3), np.float32), sets=((0,), (0, 1)))
     with pytest.raises(bw.RunError, match="several labels each"):
-        confusions_of(run)
+        find_confusions(run)

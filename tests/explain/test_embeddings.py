@@ -12,9 +12,15 @@ import pytest
 from sklearn.decomposition import PCA
 
 import budwood as bw
-from budwood.explain.embeddings import embedding_of, features_of, nearest, neighbours_of, principal_axes
+from budwood.explain.embeddings import (
+    compute_run_features,
+    find_nearest,
+    find_neighbours,
+    make_embedding,
+    project_on_principal_axes,
+)
 from budwood.progress import Silent
-from budwood.runs.networks import trunk_of
+from budwood.runs.networks import make_trunk
 from budwood.storage.atomic import cache_folder
 from conftest import fill
 
@@ -30,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> bw.Run:
 @pytest.mark.parametrize("shape", [(40, 7), (7, 40), (300, 20)])
 def test_axes_are_those_of_scikit_learn(shape: tuple[int, int]) -> None:
     features = (np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1) + 5).astype(np.float32)
-    points, explained = principal_axes(features)
+    points, explained = project_on_principal_axes(features)
     reference = PCA(2, svd_solver="full").fit(features.astype(np.float64))
     assert np.allclose(explained, reference.explained_variance_ratio_, atol=1e-8)
     expected = reference.transform(features.astype(np.float64))
@@ -38,10 +44,10 @@ def test_axes_are_those_of_scikit_learn(shape: tuple[int, int]) -> None:
 
 
 def test_few_features_and_few_images_have_axes_too() -> None:
-    points, explained = principal_axes(np.array([[1.0], [4.0], [1.0]], np.float32))
+    points, explained = project_on_principal_axes(np.array([[1.0], [4.0], [1.0]], np.float32))
     assert np.allclose(points, [[-1, 0], [2, 0], [-1, 0]])
     assert explained == pytest.approx((1.0, 0.0))
-    points, explained = principal_axes(np.array([[1.0, 2.0, 3.0]], np.float32))
+    points, explained = project_on_principal_axes(np.array([[1.0, 2.0, 3.0]], np.float32))
     assert np.array_equal(points, [[0, 0]])
     assert explained == (0.0, 0.0)
 
@@ -52,7 +58,7 @@ def test_neighbours_are_those_of_brute_force_across_blocks() -> None:
     skipped = np.full(600, -1)
     skipped[:300] = np.arange(300) * 30
     some[:300] = all_[skipped[:300]]
-    rows, cosines = nearest(some, all_, 4, skipped)
+    rows, cosines = find_nearest(some, all_, 4, skipped)
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (some, all_)]
     whole = (unit[0] @ unit[1].T).astype(np.float64)
     whole[np.arange(300), skipped[:300]] = -2
@@ -64,22 +70,22 @@ def test_neighbours_are_those_of_brute_force_across_blocks() -> None:
 
 def test_equals_are_in_order_and_nothing_is_like_zero() -> None:
     all_ = np.array([[1, 0], [2, 0], [0, 1], [0, 0]], np.float32)
-    rows, cosines = nearest(np.array([[3, 0], [0, 0]], np.float32), all_, 9, np.array([-1, -1]))
+    rows, cosines = find_nearest(np.array([[3, 0], [0, 0]], np.float32), all_, 9, np.array([-1, -1]))
     assert rows.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3]]
     assert cosines.tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
-    assert nearest(all_, all_[:1], 3, np.array([0, -1, -1, -1]))[0].shape == (4, 0)
+    assert find_nearest(all_, all_[:1], 3, np.array([0, -1, -1, -1]))[0].shape == (4, 0)
 
 
 def test_the_embedding_of_validation(run: bw.Run) -> None:
-    found = embedding_of(run)
+    found = make_embedding(run)
     predictions = run.predictions("val")
     assert (found.ids, found.paths, found.of) == (predictions.ids, predictions.paths, len(predictions.ids))
     assert np.array_equal(found.predicted, predictions.logits.argmax(axis=1))
     assert np.array_equal(found.right, found.predicted == found.labels)
-    expected, explained = principal_axes(features_of(run, run.dataset().samples("val")))
+    expected, explained = project_on_principal_axes(compute_run_features(run, run.dataset().samples("val")))
     assert np.allclose(found.points, expected)
     assert found.explained == pytest.approx(explained)
-    few = embedding_of(run, most=6)
+    few = make_embedding(run, most=6)
     assert (len(few), few.of) == (6, len(found))
     assert set(few.ids) <= set(found.ids)
     assert len(set(few.labels.tolist())) == 3, "each class keeps its share"
@@ -88,7 +94,7 @@ def test_the_embedding_of_validation(run: bw.Run) -> None:
 def test_features_are_what_the_head_sees(run: bw.Run) -> None:
     weight, bias = run.head()
     predictions = run.predictions("val")
-    logits = features_of(run, run.dataset().samples("val")) @ weight.T + bias
+    logits = compute_run_features(run, run.dataset().samples("val")) @ weight.T + bias
     assert np.allclose(logits, predictions.logits, atol=1e-4 * np.abs(logits).max())
 
 
@@ -96,24 +102,24 @@ def test_features_of_a_trained_network_are_its_own(run: bw.Run, tmp_path: Path) 
     recipe = bw.Recipe(model="cnn", widths=[4, 8], fc=[8], size=32, epochs=1, lr=0.01, batch=8)
     own = bw.train(bw.scan(run.record["source"]), recipe, out=tmp_path / "runs")
     weight, bias = own.head()
-    logits = features_of(own, own.dataset().samples("val")) @ weight.T + bias
+    logits = compute_run_features(own, own.dataset().samples("val")) @ weight.T + bias
     assert np.allclose(logits, own.predictions("val").logits, atol=1e-3 * np.abs(logits).max())
-    assert trunk_of(own, cache_folder(), Silent()).weights.path == own.path / "weights.safetensors"
+    assert make_trunk(own, cache_folder(), Silent()).weights.path == own.path / "weights.safetensors"
 
 
 def test_the_test_split_stays_sealed_until_it_is_opened(run: bw.Run) -> None:
     with pytest.raises(bw.RunError, match="its test split is sealed") as caught:
-        embedding_of(run, "test")
+        make_embedding(run, "test")
     assert "budwood test" in caught.value.hint
     opened = bw.test(run)
-    assert len(embedding_of(opened, "test")) == len(run.dataset().samples("test"))
+    assert len(make_embedding(opened, "test")) == len(run.dataset().samples("test"))
 
 
 def test_neighbours_are_training_images(run: bw.Run) -> None:
     data = run.dataset()
     training, validation = data.samples("train"), data.samples("val")
-    near = neighbours_of(run, validation, 3)
-    features, others = features_of(run, validation), features_of(run, training)
+    near = find_neighbours(run, validation, 3)
+    features, others = compute_run_features(run, validation), compute_run_features(run, training)
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (features, others)]
     cosines = unit[0] @ unit[1].T
     assert [one.id for one in near] == list(validation.ids)
@@ -123,59 +129,61 @@ def test_neighbours_are_training_images(run: bw.Run) -> None:
         assert np.allclose(row[places], one.similarities, atol=1e-5)
         assert one.labels.tolist() == training.labels[places].tolist()
         assert [training.paths[place] for place in places] == list(one.paths)
-    own = neighbours_of(run, training, 1)
+    own = find_neighbours(run, training, 1)
     assert all(one.id not in one.ids for one in own)
 
 
 def test_training_images_have_an_embedding_too(run: bw.Run) -> None:
-    found = embedding_of(run, "train")
+    found = make_embedding(run, "train")
     training = run.dataset().samples("train")
     assert found.ids == training.ids
     weight, bias = run.head()
-    assert np.array_equal(found.predicted, (features_of(run, training) @ weight.T + bias).argmax(axis=1))
+    assert np.array_equal(found.predicted, (compute_run_features(run, training) @ weight.T + bias).argmax(axis=1))
 
 
 def test_neighbours_of_files(run: bw.Run, tmp_path: Path) -> None:
     file = run.dataset().root / run.dataset().samples("val").paths[0]
-    (one,) = neighbours_of(run, [file], 2)
-    (same,) = neighbours_of(run, run.dataset().samples("val"), 2)[:1]
+    (one,) = find_neighbours(run, [file], 2)
+    (same,) = find_neighbours(run, run.dataset().samples("val"), 2)[:1]
     assert one.path == str(file)
     assert one.ids == same.ids
     (tmp_path / "no.png").write_bytes(b"nothing")
     with pytest.raises(bw.DataError, match=r"cannot be read as images: .*no.png \(not an image.*gone.png \(unreadable"):
-        neighbours_of(run, [tmp_path / "no.png", file, tmp_path / "gone.png"])
+        find_neighbours(run, [tmp_path / "no.png", file, tmp_path / "gone.png"])
 
 
 def test_mistakes_of_the_caller_are_named(run: bw.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(bw.RunError, match="expected a whole number from 1, found 0"):
-        neighbours_of(run, run.dataset().samples("val"), 0)
+        find_neighbours(run, run.dataset().samples("val"), 0)
     with pytest.raises(bw.RunError, match="there is no method 'tsne'"):
-        embedding_of(run, method="tsne")  # type: ignore[arg-type]
+        make_embedding(run, method="tsne")  # type: ignore[arg-type]
     with pytest.raises(bw.RunError, match="there is no split 'training'"):
-        embedding_of(run, "training")
+        make_embedding(run, "training")
     monkeypatch.setattr("budwood.explain.embeddings.find_spec", lambda name: None)
     with pytest.raises(bw.RunError, match="umap-learn is not installed") as caught:
-        embedding_of(run, method="umap")
+        make_embedding(run, method="umap")
     assert "budwood[embed]" in caught.value.hint
 
 
 def test_umap_keeps_neighbours_together(run: bw.Run) -> None:
     pytest.importorskip("umap")
-    found = embedding_of(run, method="umap")
+    found = make_embedding(run, method="umap")
     assert found.explained is None
     assert found.points.shape == (len(found), 2)
-    assert np.array_equal(found.points, embedding_of(run, method="umap").points)
+    assert np.array_equal(found.points, make_embedding(run, method="umap").points)
 
 
 def test_a_warm_run_loads_no_torch(run: bw.Run) -> None:
-    embedding_of(run)
-    neighbours_of(run, run.dataset().samples("val"))
+    make_embedding(run)
+    find_neighbours(run, run.dataset().samples("val"))
     code = (
         "import sys; from budwood.runs.run import open_run; "
-        "from budwood.explain.embeddings import embedding_of, neighbours_of; "
-        "from budwood.explain.confused_pairs import confusions_of; from budwood.explain.subgroups import slices_of; "
-        "from budwood.explain.label_errors import suspects_of; run = open_run(sys.argv[1]); embedding_of(run); "
-        "neighbours_of(run, run.dataset().samples('val')); confusions_of(run); slices_of(run); suspects_of(run); "
+        "from budwood.explain.embeddings import make_embedding, find_neighbours; "
+        "from budwood.explain.confused_pairs import find_confusions; "
+        "from budwood.explain.subgroups import find_slices; "
+        "from budwood.explain.label_errors import find_suspects; run = open_run(sys.argv[1]); make_embedding(run); "
+        "find_neighbours(run, run.dataset().samples('val')); find_confusions(run); find_slices(run); "
+        "find_suspects(run); "
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False, env={**os.environ})

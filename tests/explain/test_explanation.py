@@ -17,7 +17,7 @@ import budwood as bw
 from budwood.cli.main import run as command
 from budwood.errors import DataError, RecipeError, RunError
 from budwood.explain.explanation import PARTS, USUAL
-from budwood.runs.explanation_record import FILE, kept_explanation
+from budwood.runs.explanation_record import EXPLANATION_FILE, load_explanation
 from budwood.runs.run import Run, open_run
 from budwood.workflows.explain import explain_run
 from conftest import fill
@@ -67,7 +67,7 @@ def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> 
         assert f"<h2>{heading}</h2>" in html
     assert html.count('class="pair"') == len(found.record["images"]["rows"])
     after = _content(run.path)
-    new = {FILE, "label-suspects.csv"}
+    new = {EXPLANATION_FILE, "label-suspects.csv"}
     assert set(after) == set(before) | new
     assert {name for name in before if before[name] != after[name]} == {"report.html"}
 
@@ -92,7 +92,7 @@ def test_what_is_shown_of_an_image_is_what_was_predicted(run: Run) -> None:
 def test_parts_that_are_asked_for_later_are_added(run: Run) -> None:
     explain_run(run, parts=["filters"])
     explain_run(run, parts=["mistakes"])
-    kept = kept_explanation(run.path)
+    kept = load_explanation(run.path)
     assert kept is not None
     assert {"filters", "mistakes"} == set(kept.record) & set(PARTS)
     html = (run.path / "report.html").read_text()
@@ -126,7 +126,7 @@ def test_a_class_that_is_named_is_explained_in_every_image(run: Run) -> None:
 def test_further_training_makes_an_explanation_stale(run: Run) -> None:
     explain_run(run, parts=["filters"])
     bw.resume(run, epochs=3)
-    assert kept_explanation(run.path) is None
+    assert load_explanation(run.path) is None
     assert "budwood explain" in (run.path / "report.html").read_text()
 
 
@@ -234,7 +234,7 @@ def test_images_that_are_not_there_or_cannot_be_read(run: Run, tmp_path: Path) -
 
 
 def test_a_damaged_explanation_says_so(run: Run) -> None:
-    (run.path / FILE).write_text("{")
+    (run.path / EXPLANATION_FILE).write_text("{")
     with pytest.raises(RunError, match=r"explanation.json: cannot be read"):
         bw.report(run)
 

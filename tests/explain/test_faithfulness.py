@@ -12,9 +12,9 @@ from test_attribution import looking_at_a_corner, noise
 
 from budwood.errors import RecipeError
 from budwood.evaluation.metrics import probabilities
-from budwood.explain.deletion_insertion import faithfulness_of, moved, ranks_of
-from budwood.explain.heatmaps import METHODS, Attribution, plain
-from budwood.explain.saliency import attributed, eager
+from budwood.explain.deletion_insertion import measure_faithfulness, rank_pixels, shift_maps
+from budwood.explain.heatmaps import METHODS, Attribution, fill_mean_colour
+from budwood.explain.saliency import compute_attribution, make_eager_inference
 
 Array = NDArray[Any]
 
@@ -22,7 +22,9 @@ Array = NDArray[Any]
 @pytest.mark.parametrize("method", METHODS)
 def test_a_right_map_is_better_than_a_random_order(method: str) -> None:
     corner, pixels = looking_at_a_corner(), noise(12)
-    found = faithfulness_of(eager(corner), pixels, attributed(corner, pixels, method, [0] * 12))
+    found = measure_faithfulness(
+        make_eager_inference(corner), pixels, compute_attribution(corner, pixels, method, [0] * 12)
+    )
     assert (found.insertion.areas >= found.random_insertion.areas).mean() > 0.9
     assert (found.deletion.areas <= found.random_deletion.areas).mean() > 0.9
     for name, better, worse in (
@@ -38,16 +40,18 @@ def test_a_right_map_is_better_than_a_random_order(method: str) -> None:
 
 def test_a_wrong_map_is_worse_than_a_random_order() -> None:
     corner, pixels = looking_at_a_corner(), noise(12)
-    right = attributed(corner, pixels, "layer-cam", [0] * 12)
-    found = faithfulness_of(eager(corner), pixels, replace(right, maps=1 - right.maps))
+    right = compute_attribution(corner, pixels, "layer-cam", [0] * 12)
+    found = measure_faithfulness(make_eager_inference(corner), pixels, replace(right, maps=1 - right.maps))
     assert found.gains["insertion"]["high"] < 0  # type: ignore[operator]
     assert found.gains["deletion"]["high"] < 0  # type: ignore[operator]
 
 
 def test_curves_begin_and_end_with_the_image_and_its_mean_colour() -> None:
     corner, pixels = looking_at_a_corner(), noise(3)
-    found = faithfulness_of(eager(corner), pixels, attributed(corner, pixels), steps=4)
-    whole, without = (probabilities(eager(corner)(images)) for images in (pixels, plain(pixels)))
+    found = measure_faithfulness(make_eager_inference(corner), pixels, compute_attribution(corner, pixels), steps=4)
+    whole, without = (
+        probabilities(make_eager_inference(corner)(images)) for images in (pixels, fill_mean_colour(pixels))
+    )
     likeliest = whole.argmax(axis=1)
     for falling, rising in ((found.deletion, found.insertion), (found.random_deletion, found.random_insertion)):
         assert falling.values.shape == rising.values.shape == (3, 5)
@@ -70,7 +74,7 @@ def test_areas_by_hand() -> None:
         return np.stack([np.log(same + 1e-9), np.log(1 - same + 1e-9)], axis=1).astype(np.float32)
 
     kept = 0.0
-    found = faithfulness_of(run, pixels, known, steps=2)
+    found = measure_faithfulness(run, pixels, known, steps=2)
     np.testing.assert_allclose(found.deletion.values[0], [1, kept, kept], atol=1e-5)
     np.testing.assert_allclose(found.insertion.values[0], [kept, 1, 1], atol=1e-5)
     np.testing.assert_allclose(found.deletion.areas, (1 + 3 * kept) / 4, atol=1e-5)
@@ -82,7 +86,7 @@ def test_areas_by_hand() -> None:
 def test_equal_squares_are_in_random_order_and_others_are_not() -> None:
     maps = np.zeros((1, 28, 28), np.float32)
     maps[0, 4:6, 8:10] = 1
-    first, second = (ranks_of(maps, np.random.default_rng(seed))[0] for seed in (0, 1))
+    first, second = (rank_pixels(maps, np.random.default_rng(seed))[0] for seed in (0, 1))
     assert (first[4:6, 8:10] == 0).all()
     assert (first == 0).sum() == 4
     assert not np.array_equal(first, second)
@@ -93,7 +97,7 @@ def test_chance_has_the_same_shapes_elsewhere() -> None:
     maps = np.zeros((30, 28, 28), np.float32)
     maps[:, 2:6, 20:27] = 1
     maps[:, 3, 21] = 2
-    found = moved(maps, np.random.default_rng(0))
+    found = shift_maps(maps, np.random.default_rng(0))
     assert np.array_equal(np.sort(found, axis=None), np.sort(maps, axis=None))
     assert len({tuple(np.argwhere(one == 2)[0]) for one in found}) > 25
     spectra = [np.abs(np.fft.fft2(one)) for one in (maps[0], maps[0, :, ::-1])]  # that of a map, wherever it lies
@@ -103,10 +107,12 @@ def test_chance_has_the_same_shapes_elsewhere() -> None:
 
 def test_several_labels_and_no_image() -> None:
     corner, pixels = looking_at_a_corner(), noise(2)
-    found = faithfulness_of(eager(corner), pixels, attributed(corner, pixels, several=True), several=True)
-    logits = eager(corner)(pixels)
+    found = measure_faithfulness(
+        make_eager_inference(corner), pixels, compute_attribution(corner, pixels, several=True), several=True
+    )
+    logits = make_eager_inference(corner)(pixels)
     np.testing.assert_allclose(found.deletion.values[:, 0], 1 / (1 + np.exp(-logits.max(axis=1))), rtol=1e-5)
-    nothing = faithfulness_of(eager(corner), noise(0), attributed(corner, noise(0)))
+    nothing = measure_faithfulness(make_eager_inference(corner), noise(0), compute_attribution(corner, noise(0)))
     assert nothing.deletion.mean == {"value": None, "low": None, "high": None, "n": 0}
     assert nothing.gains == {}
 
@@ -114,4 +120,4 @@ def test_several_labels_and_no_image() -> None:
 def test_one_step_is_no_curve() -> None:
     corner, pixels = looking_at_a_corner(), noise(2)
     with pytest.raises(RecipeError, match="steps: found 1, expected 2 or more"):
-        faithfulness_of(eager(corner), pixels, attributed(corner, pixels), steps=1)
+        measure_faithfulness(make_eager_inference(corner), pixels, compute_attribution(corner, pixels), steps=1)

@@ -17,16 +17,16 @@ from budwood.errors import RecipeError
 from budwood.explain.activations import (
     SIDE,
     STAGES,
-    maps_after,
-    maps_picture,
-    seen_picture,
-    seen_through,
-    strip_of,
-    strip_pictures,
+    draw_filtered,
+    draw_maps,
+    draw_strip,
+    filter_image,
+    make_strip,
+    read_maps,
 )
 from budwood.explain.image_grid import GAP
-from budwood.explain.probe import FEWEST, Subject, as_maps, places_of
-from budwood.networks.freezing import frozen_parts, set_modes
+from budwood.explain.probe import FEWEST, NetworkProbe, list_places, reshape_to_maps
+from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.registry import TRUNK
 from subjects import SMALL, opened, unchanged
 
@@ -34,7 +34,7 @@ QUICK = ("resnet18", "timm:mobilenetv4_conv_small", "timm:vit_tiny_patch16_224")
 
 
 @pytest.fixture(scope="module")
-def subject(cache: Path) -> Subject:
+def subject(cache: Path) -> NetworkProbe:
     """A small convolutional network with batch norms."""
     return opened(cache, **SMALL, kernels=[3, 3, 3])
 
@@ -43,7 +43,7 @@ def _pixels(size: int = 32, count: int = 3) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def _forward(subject: Subject, pixels: NDArray[np.uint8]) -> dict[str, Tensor]:
+def _forward(subject: NetworkProbe, pixels: NDArray[np.uint8]) -> dict[str, Tensor]:
     """The outputs of the parts of a plain sequence, computed one after the other."""
     found, values = {}, subject.images(pixels)
     with torch.no_grad():
@@ -53,16 +53,16 @@ def _forward(subject: Subject, pixels: NDArray[np.uint8]) -> dict[str, Tensor]:
     return found
 
 
-def test_the_maps_are_the_outputs_of_the_network(subject: Subject) -> None:
+def test_the_maps_are_the_outputs_of_the_network(subject: NetworkProbe) -> None:
     pixels = _pixels()
     expected = _forward(subject, pixels)
     for stage in ("conv1", "conv2", "conv3"):
-        maps = maps_after(subject, pixels, stage)
+        maps = read_maps(subject, pixels, stage)
         assert maps.name == stage
         np.testing.assert_allclose(maps.values, expected[stage].numpy(), atol=1e-6)
     with torch.no_grad():
         plain = subject.module.get_submodule("conv2.0")(expected["conv1"]).numpy()
-    np.testing.assert_allclose(maps_after(subject, pixels, "conv2.0").values, plain, atol=1e-6)
+    np.testing.assert_allclose(read_maps(subject, pixels, "conv2.0").values, plain, atol=1e-6)
 
 
 def test_how_active_and_how_varied_channels_are(cache: Path) -> None:
@@ -72,7 +72,7 @@ def test_how_active_and_how_varied_channels_are(cache: Path) -> None:
     with torch.no_grad():
         norm.bias[2] = -1000.0  # never above zero
         norm.weight[5], norm.bias[5] = 0.0, 3.0  # always 3
-    maps = maps_after(subject, _pixels(), "conv1")
+    maps = read_maps(subject, _pixels(), "conv1")
     values = maps.values.transpose(1, 0, 2, 3).reshape(8, -1)
     assert maps.active.tolist() == pytest.approx([np.mean(np.abs(channel)) for channel in values], rel=1e-4)
     assert maps.varied.tolist() == pytest.approx([np.std(channel) for channel in values], rel=1e-3, abs=1e-6)
@@ -80,50 +80,50 @@ def test_how_active_and_how_varied_channels_are(cache: Path) -> None:
     assert (maps.active[5], maps.varied[5]) == (3, 0)
 
 
-def test_a_name_is_a_stage_or_a_layer(subject: Subject, cache: Path) -> None:
+def test_a_name_is_a_stage_or_a_layer(subject: NetworkProbe, cache: Path) -> None:
     with pytest.raises(RecipeError, match="layer: 'conv9' is no stage of this network") as raised:
-        maps_after(subject, _pixels(), "conv9")
+        read_maps(subject, _pixels(), "conv9")
     assert "conv1, conv2, conv3" in raised.value.hint
     with pytest.raises(RecipeError, match="layer: fc1 of cnn gives no map of an image") as raised:
-        maps_after(subject, _pixels(), "fc1")
+        read_maps(subject, _pixels(), "fc1")
     assert raised.value.hint == "These do: conv1, conv2, conv3."
     with pytest.raises(RecipeError, match=r"layer: fc1\.0 of cnn gives no map"):
-        maps_after(subject, _pixels(), "fc1.0")
+        read_maps(subject, _pixels(), "fc1.0")
     with pytest.raises(RecipeError, match=f"layer: {TRUNK} of cnn gives no map"):
-        maps_after(subject, _pixels(), TRUNK)
+        read_maps(subject, _pixels(), TRUNK)
     with pytest.raises(RecipeError, match="layer: fc1 of mlp gives no map") as raised:
-        maps_after(opened(cache, model="mlp", fc=[16, 16], size=32), _pixels(), "fc1")
+        read_maps(opened(cache, model="mlp", fc=[16, 16], size=32), _pixels(), "fc1")
     assert raised.value.hint == "These do: none of its stages does."
 
 
 def test_the_last_map_of_a_network_that_was_cut(cache: Path) -> None:
     cut = opened(cache, model="resnet18", size=64, cut="layer2")
-    assert maps_after(cut, _pixels(64), "layer2").values.shape == (3, 128, 8, 8)
-    assert strip_of(cut, _pixels(64)[0]).stages[-1].name == "layer2"
+    assert read_maps(cut, _pixels(64), "layer2").values.shape == (3, 128, 8, 8)
+    assert make_strip(cut, _pixels(64)[0]).stages[-1].name == "layer2"
 
 
-def test_the_image_after_chosen_filters(subject: Subject) -> None:
+def test_the_image_after_chosen_filters(subject: NetworkProbe) -> None:
     pixels = _pixels()
-    seen = seen_through(subject, pixels[0], "conv2.0", [5, 0])
-    expected = maps_after(subject, pixels[:1], "conv2.0").values[0]
+    seen = filter_image(subject, pixels[0], "conv2.0", [5, 0])
+    expected = read_maps(subject, pixels[:1], "conv2.0").values[0]
     assert seen.dtype == np.float32
     np.testing.assert_allclose(seen, expected[[5, 0]], atol=1e-6)
     with pytest.raises(RecipeError, match=r"filter: conv2\.0 of cnn has no filter 8") as raised:
-        seen_through(subject, pixels[0], "conv2.0", [0, 8])
+        filter_image(subject, pixels[0], "conv2.0", [0, 8])
     assert raised.value.hint == "It has 8: choose from 0 to 7."
     with pytest.raises(RecipeError, match=r"layer: 'fc1\.0' is no convolution of cnn"):
-        seen_through(subject, pixels[0], "fc1.0", [0])
+        filter_image(subject, pixels[0], "fc1.0", [0])
 
 
-def test_a_strip_shows_the_channels_of_the_largest_variance(subject: Subject) -> None:
+def test_a_strip_shows_the_channels_of_the_largest_variance(subject: NetworkProbe) -> None:
     pixels = _pixels()
-    strip = strip_of(subject, pixels[0], 4)
-    mapped = [(place.name, place.shape) for place in places_of(subject) if place.side]
+    strip = make_strip(subject, pixels[0], 4)
+    mapped = [(place.name, place.shape) for place in list_places(subject) if place.side]
     assert [(stage.name, stage.shape) for stage in strip.stages] == mapped
     assert [name for name, _ in mapped] == ["conv1", "conv2", "conv3"]
     assert strip.left_out == ()
     for stage in strip.stages:
-        values = maps_after(subject, pixels[:1], stage.name).values[0]
+        values = read_maps(subject, pixels[:1], stage.name).values[0]
         variance = values.var(axis=(1, 2))
         assert variance[stage.channels].tolist() == sorted(variance.tolist(), reverse=True)[:4]
         first = values[stage.channels[0]]
@@ -134,8 +134,8 @@ def test_a_strip_shows_the_channels_of_the_largest_variance(subject: Subject) ->
 
 def test_a_strip_of_many_stages_is_spread_over_them(cache: Path) -> None:
     subject = opened(cache, model="densenet121", size=64)
-    maps = [place.name for place in places_of(subject) if (place.side or 0) >= FEWEST and place.name != TRUNK]
-    strip = strip_of(subject, _pixels(64)[0])
+    maps = [place.name for place in list_places(subject) if (place.side or 0) >= FEWEST and place.name != TRUNK]
+    strip = make_strip(subject, _pixels(64)[0])
     names = [stage.name for stage in strip.stages]
     assert len(maps) > len(names) == STAGES
     assert (names[0], names[-1]) == (maps[0], maps[-1])
@@ -146,42 +146,42 @@ def test_a_strip_of_many_stages_is_spread_over_them(cache: Path) -> None:
 
 def test_a_network_without_maps_has_no_strip(cache: Path) -> None:
     with pytest.raises(RecipeError, match="mlp: none of its stages gives a map, so there is nothing to look at"):
-        strip_of(opened(cache, model="mlp", fc=[16, 16], size=32), _pixels()[0])
+        make_strip(opened(cache, model="mlp", fc=[16, 16], size=32), _pixels()[0])
 
 
-def test_pictures_have_a_tile_for_each_channel(subject: Subject) -> None:
+def test_pictures_have_a_tile_for_each_channel(subject: NetworkProbe) -> None:
     pixels = _pixels()
-    strip = strip_of(subject, pixels[0])
+    strip = make_strip(subject, pixels[0])
     row = (6 * (SIDE + GAP) - GAP, SIDE)
-    assert [picture.size for picture in strip_pictures(strip)] == [row] * 3
-    maps = maps_after(subject, pixels, "conv3")
-    assert maps_picture(maps, 2, 8).size == (row[0], 2 * (SIDE + GAP) - GAP)
-    assert seen_picture(seen_through(subject, pixels[0], "conv1.0", [3])).size == (SIDE, SIDE)
+    assert [picture.size for picture in draw_strip(strip)] == [row] * 3
+    maps = read_maps(subject, pixels, "conv3")
+    assert draw_maps(maps, 2, 8).size == (row[0], 2 * (SIDE + GAP) - GAP)
+    assert draw_filtered(filter_image(subject, pixels[0], "conv1.0", [3])).size == (SIDE, SIDE)
 
 
 def test_maps_of_a_network_that_sees_grey(cache: Path) -> None:
     grey = opened(cache, **SMALL, kernels=[3, 3, 3], channels=1)
     expected = _forward(grey, _pixels())
-    np.testing.assert_allclose(maps_after(grey, _pixels(), "conv1").values, expected["conv1"].numpy(), atol=1e-6)
-    assert len(strip_of(grey, _pixels()[0]).stages) == 3
+    np.testing.assert_allclose(read_maps(grey, _pixels(), "conv1").values, expected["conv1"].numpy(), atol=1e-6)
+    assert len(make_strip(grey, _pixels()[0]).stages) == 3
 
 
 @pytest.mark.parametrize("freeze", ["none", "trunk"])
-def test_looking_at_maps_leaves_no_trace(subject: Subject, freeze: str) -> None:
+def test_looking_at_maps_leaves_no_trace(subject: NetworkProbe, freeze: str) -> None:
     def fail(look: Callable[[], Any], error: type[Exception]) -> None:
         with pytest.raises(error):
             look()
 
     looks: list[Callable[[], Any]] = [
-        lambda: maps_after(subject, _pixels(), "conv2"),
-        lambda: maps_after(subject, _pixels(), "conv2.0"),
-        lambda: seen_through(subject, _pixels()[0], "conv2.0", [0]),
-        lambda: strip_of(subject, _pixels()[0]),
-        lambda: fail(lambda: maps_after(subject, _pixels(), "fc1.0"), RecipeError),
-        lambda: fail(lambda: maps_after(subject, _pixels(20), "conv2.0"), RuntimeError),
-        lambda: fail(lambda: seen_through(subject, _pixels(20)[0], "conv2.0", [0]), RuntimeError),
+        lambda: read_maps(subject, _pixels(), "conv2"),
+        lambda: read_maps(subject, _pixels(), "conv2.0"),
+        lambda: filter_image(subject, _pixels()[0], "conv2.0", [0]),
+        lambda: make_strip(subject, _pixels()[0]),
+        lambda: fail(lambda: read_maps(subject, _pixels(), "fc1.0"), RecipeError),
+        lambda: fail(lambda: read_maps(subject, _pixels(20), "conv2.0"), RuntimeError),
+        lambda: fail(lambda: filter_image(subject, _pixels(20)[0], "conv2.0", [0]), RuntimeError),
     ]
-    set_modes(subject.module, frozen_parts(subject.network.staged, freeze))  # as in the midst of training
+    set_modes(subject.module, find_frozen(subject.network.staged, freeze))  # as in the midst of training
     for look in looks:
         with unchanged(subject.module):
             look()
@@ -193,7 +193,7 @@ def test_looking_at_maps_leaves_no_trace(subject: Subject, freeze: str) -> None:
 def test_the_maps_of_any_network_are_its_own(model: str, cache: Path) -> None:
     subject = opened(cache, model=model, size=NETWORKS[model])
     pixels = _pixels(NETWORKS[model], 2)
-    strip = strip_of(subject, pixels[0])
+    strip = make_strip(subject, pixels[0])
     assert 1 <= len(strip.stages) <= STAGES
     for name in (strip.stages[0].name, strip.stages[-1].name):
         told: list[Tensor] = []
@@ -202,7 +202,7 @@ def test_the_maps_of_any_network_are_its_own(model: str, cache: Path) -> None:
         with torch.no_grad():
             subject.module(subject.images(pixels))
         handle.remove()
-        expected = as_maps(told[0])
+        expected = reshape_to_maps(told[0])
         assert expected is not None
-        values = maps_after(subject, pixels, name).values
+        values = read_maps(subject, pixels, name).values
         np.testing.assert_allclose(values, expected.numpy(), atol=1e-4 * max(1.0, float(expected.abs().max())))

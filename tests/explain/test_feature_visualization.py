@@ -16,26 +16,26 @@ from torch import nn
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
-from budwood.explain.feature_visualization import Maximised, Target, maximised
-from budwood.explain.probe import Subject, subject_of
-from budwood.networks.freezing import frozen_parts, set_modes
-from budwood.networks.plan import plan_of
+from budwood.explain.feature_visualization import Maximisation, VisualizationTarget, maximise
+from budwood.explain.probe import NetworkProbe, make_probe
+from budwood.networks.freezing import find_frozen, set_modes
+from budwood.networks.plan import load_plan
 from budwood.networks.registry import TRUNK
-from budwood.networks.weights import random_weights
+from budwood.networks.weights import describe_random
 from budwood.progress import Silent
 from subjects import SMALL, opened, unchanged
 
 QUICK = ("resnet18", "timm:mobilenetv4_conv_small", "timm:vit_tiny_patch16_224")
 SIDE = 16
-LOGITS = [Target(None, number) for number in range(3)]
+LOGITS = [VisualizationTarget(None, number) for number in range(3)]
 
 
-def _planted(cache: Path, channels: int = 3, classes: int = 3) -> Subject:
+def _planted(cache: Path, channels: int = 3, classes: int = 3) -> NetworkProbe:
     """A network whose first logit is the correlation with a ring, whose second asks for red (or light) in the upper
     left corner and the opposite elsewhere, and whose third is always the same."""
     recipe = Recipe(model="cnn", weights="none", optimizer="adam", size=SIDE, channels=channels, **_identity(channels))
     names = tuple(f"class {number}" for number in range(classes))
-    subject = subject_of(recipe, plan_of(recipe, classes, cache), names, random_weights("default", 0))
+    subject = make_probe(recipe, load_plan(recipe, classes, cache), names, describe_random("default", 0))
     convolution, head = subject.module.get_submodule("conv1.0"), subject.module.get_submodule("head")
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(head, nn.Linear)
@@ -69,13 +69,13 @@ def _corner(channels: int) -> NDArray[np.float32]:
     return corner
 
 
-def _likeness(found: Maximised, pattern: NDArray[np.float32]) -> float:
+def _likeness(found: Maximisation, pattern: NDArray[np.float32]) -> float:
     return float(np.corrcoef(found.pixels.mean(axis=-1).ravel(), pattern.ravel())[0, 1])
 
 
 @pytest.mark.parametrize("channels", [3, 1])
 def test_a_planted_feature_is_found(cache: Path, channels: int) -> None:
-    ring, corner, nothing = maximised(_planted(cache, channels), LOGITS)
+    ring, corner, nothing = maximise(_planted(cache, channels), LOGITS)
     assert ring.pixels.shape == (SIDE, SIDE, 3)
     assert ring.pixels.dtype == np.uint8
     assert _likeness(ring, _ring()) > 0.7
@@ -91,7 +91,7 @@ def test_a_planted_feature_is_found(cache: Path, channels: int) -> None:
 
 def test_the_activations_are_those_of_the_picture(cache: Path) -> None:
     subject = _planted(cache)
-    ring, _, nothing = maximised(subject, LOGITS, steps=8)
+    ring, _, nothing = maximise(subject, LOGITS, steps=8)
     with torch.no_grad():
         logits = subject.module(subject.images(np.stack([ring.pixels, nothing.pixels])))
     assert ring.after == pytest.approx(float(logits[0, 0]), rel=1e-4)
@@ -103,7 +103,7 @@ def test_the_activations_are_those_of_the_picture(cache: Path) -> None:
 
 
 def test_where_nothing_can_be_reached_the_record_says_so(cache: Path) -> None:
-    ring, _, nothing = maximised(_planted(cache), LOGITS, steps=4)
+    ring, _, nothing = maximise(_planted(cache), LOGITS, steps=4)
     assert (ring.flat, nothing.flat) == (False, True)
     assert nothing.after == nothing.before == nothing.noise
     subject = opened(cache, **SMALL)
@@ -111,47 +111,61 @@ def test_where_nothing_can_be_reached_the_record_says_so(cache: Path) -> None:
     assert isinstance(norm, nn.BatchNorm2d)
     with torch.no_grad():
         norm.bias[4] = -1000.0
-    live, dead = maximised(subject, [Target("conv2", 3), Target("conv2", 4)], steps=4)
+    live, dead = maximise(subject, [VisualizationTarget("conv2", 3), VisualizationTarget("conv2", 4)], steps=4)
     assert (live.flat, dead.flat) == (False, True)
     assert dead.after == 0
 
 
 def test_a_target_is_drawn_alike_whatever_is_drawn_with_it(cache: Path) -> None:
     subject = opened(cache, **SMALL)
-    several = maximised(subject, [Target(None, 2), Target("conv3", 5), Target(None, 0), Target(None, 2)], steps=6)
+    several = maximise(
+        subject,
+        [
+            VisualizationTarget(None, 2),
+            VisualizationTarget("conv3", 5),
+            VisualizationTarget(None, 0),
+            VisualizationTarget(None, 2),
+        ],
+        steps=6,
+    )
     assert [found.target for found in several] == [
-        Target(None, 2),
-        Target("conv3", 5),
-        Target(None, 0),
-        Target(None, 2),
+        VisualizationTarget(None, 2),
+        VisualizationTarget("conv3", 5),
+        VisualizationTarget(None, 0),
+        VisualizationTarget(None, 2),
     ]
-    (alone,) = maximised(subject, [Target(None, 0)], steps=6)
+    (alone,) = maximise(subject, [VisualizationTarget(None, 0)], steps=6)
     assert np.abs(several[2].pixels.astype(int) - alone.pixels).max() <= 1
     assert (several[0].pixels == several[3].pixels).all()
-    (other,) = maximised(subject, [Target(None, 0)], steps=6, seed=1)
+    (other,) = maximise(subject, [VisualizationTarget(None, 0)], steps=6, seed=1)
     assert (other.pixels != alone.pixels).any()
 
 
 def test_channels_and_units_are_raised_at_any_place(cache: Path) -> None:
     subject = opened(cache, **SMALL)
-    targets = [Target("conv1", 0), Target("conv3", 5), Target("fc1", 2), Target(TRUNK, 3)]
-    for found in maximised(subject, targets, steps=48):
+    targets = [
+        VisualizationTarget("conv1", 0),
+        VisualizationTarget("conv3", 5),
+        VisualizationTarget("fc1", 2),
+        VisualizationTarget(TRUNK, 3),
+    ]
+    for found in maximise(subject, targets, steps=48):
         assert found.flat or found.after > max(found.before, found.noise)
 
 
 def test_a_target_that_is_not_there(cache: Path) -> None:
     subject = opened(cache, **SMALL)
     with pytest.raises(RecipeError, match="target: there is no class 3") as raised:
-        maximised(subject, [Target(None, 0), Target(None, 3)])
+        maximise(subject, [VisualizationTarget(None, 0), VisualizationTarget(None, 3)])
     assert raised.value.hint == "It has 3: choose from 0 to 2."
     with pytest.raises(RecipeError, match="conv3 of cnn has no channel 16"):
-        maximised(subject, [Target("conv3", 16)])
+        maximise(subject, [VisualizationTarget("conv3", 16)])
     with pytest.raises(RecipeError, match="place: 'conv9' is no stage of this network"):
-        maximised(subject, [Target("conv9", 0)])
+        maximise(subject, [VisualizationTarget("conv9", 0)])
 
 
 def test_two_classes(cache: Path) -> None:
-    ring, corner = maximised(_planted(cache, classes=2), LOGITS[:2])
+    ring, corner = maximise(_planted(cache, classes=2), LOGITS[:2])
     assert _likeness(ring, _ring()) > 0.7 > _likeness(corner, _ring())
 
 
@@ -176,7 +190,12 @@ class _Counting(Silent):
 
 def test_every_step_is_told(cache: Path) -> None:
     counting = _Counting()
-    maximised(opened(cache, **SMALL), [Target(None, 0), Target(None, 1), Target("conv1", 0)], 5, progress=counting)
+    maximise(
+        opened(cache, **SMALL),
+        [VisualizationTarget(None, 0), VisualizationTarget(None, 1), VisualizationTarget("conv1", 0)],
+        5,
+        progress=counting,
+    )
     assert counting.steps == counting.total == 10
 
 
@@ -184,11 +203,13 @@ def test_every_step_is_told(cache: Path) -> None:
 @pytest.mark.parametrize("failing", [-1, 2])
 def test_drawing_leaves_no_trace(cache: Path, freeze: str, failing: int) -> None:
     subject = opened(cache, **SMALL)
-    set_modes(subject.module, frozen_parts(subject.network.staged, freeze))  # as in the midst of training
+    set_modes(subject.module, find_frozen(subject.network.staged, freeze))  # as in the midst of training
     with unchanged(subject.module):
         state = torch.get_rng_state()
         try:
-            maximised(subject, [Target(None, 0), Target("conv2", 1)], 3, progress=_Counting(failing))
+            maximise(
+                subject, [VisualizationTarget(None, 0), VisualizationTarget("conv2", 1)], 3, progress=_Counting(failing)
+            )
         except KeyboardInterrupt:
             assert failing == 2
     assert torch.equal(torch.get_rng_state(), state)
@@ -200,7 +221,7 @@ def test_drawing_leaves_no_trace(cache: Path, freeze: str, failing: int) -> None
 def test_any_network_says_what_it_looks_for(model: str, cache: Path) -> None:
     subject = opened(cache, model=model, size=NETWORKS[model])
     places = [place["name"] for place in subject.plan["stages"]]
-    targets = [Target(None, 1), Target(places[len(places) // 2], 0)]
-    for found in maximised(subject, targets, steps=3):
+    targets = [VisualizationTarget(None, 1), VisualizationTarget(places[len(places) // 2], 0)]
+    for found in maximise(subject, targets, steps=3):
         assert found.pixels.shape == (NETWORKS[model], NETWORKS[model], 3)
         assert np.isfinite([found.before, found.after, found.noise]).all()

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 import budwood as bw
 from budwood.data.dataset import Samples
 from budwood.explain.label_errors import (
-    Labelled,
-    confident_joint,
-    judged_by,
-    labelled,
-    out_of_fold,
+    LabelledSamples,
+    collect_labelled,
+    estimate_joint,
+    find_suspects,
+    judge_labels,
+    predict_out_of_fold,
     save_suspects,
-    suspects_of,
 )
 from budwood.progress import Silent
 from conftest import fill
@@ -46,19 +46,19 @@ def _data(labels: NDArray[np.int32], classes: tuple[str, ...] = ("a", "b", "c", 
     return bw.Dataset("", Path(), "", classes, table, (), "made", "")
 
 
-def _all(labels: NDArray[np.int32]) -> Labelled:
+def _all(labels: NDArray[np.int32]) -> LabelledSamples:
     names = tuple(f"p{row:03}" for row in range(len(labels)))
-    return Labelled(Samples(Path(), names, names, labels), np.arange(len(labels)))
+    return LabelledSamples(Samples(Path(), names, names, labels), np.arange(len(labels)))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_planted_errors_are_found_by_heads_that_have_not_seen_them(seed: int) -> None:
     features, labels, wrong = _clusters(800, 0.05, seed)
     fold = (np.arange(800) % 5).astype(np.int8)
-    chances, known = out_of_fold(features, labels, fold, CLASSES, Silent())
+    chances, known = predict_out_of_fold(features, labels, fold, CLASSES, Silent())
     assert known.all()
     assert np.allclose(chances.sum(axis=1), 1)
-    joint = confident_joint(chances, labels)
+    joint = estimate_joint(chances, labels)
     count = int(joint.counts.sum() - np.trace(joint.counts))
     named = np.argsort(chances[np.arange(800), labels])[:count]
     assert wrong[named].mean() >= 0.9
@@ -68,19 +68,19 @@ def test_planted_errors_are_found_by_heads_that_have_not_seen_them(seed: int) ->
 
 def test_clean_separated_data_have_no_suspects() -> None:
     features, labels, _ = _clusters(400, 0.0, 0, apart=3.0)
-    chances, _ = out_of_fold(features, labels, (np.arange(400) % 5).astype(np.int8), CLASSES, Silent())
-    joint = confident_joint(chances, labels)
+    chances, _ = predict_out_of_fold(features, labels, (np.arange(400) % 5).astype(np.int8), CLASSES, Silent())
+    joint = estimate_joint(chances, labels)
     assert joint.counts.sum() == np.trace(joint.counts)
 
 
 def test_the_confident_joint_by_hand() -> None:
     chances = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9], [0.3, 0.7], [0.95, 0.05]])
     labels = np.array([0, 0, 0, 1, 1, 1], np.int32)
-    joint = confident_joint(chances, labels)
+    joint = estimate_joint(chances, labels)
     assert joint.thresholds == pytest.approx([0.6, 0.55])
     assert joint.counts.tolist() == [[2, 1], [1, 2]]
     assert joint.shares == pytest.approx(np.array([[2, 1], [1, 2]]) / 6)
-    alone = confident_joint(np.array([[0.5, 0.4, 0.1], [0.2, 0.8, 0.0]]), np.array([0, 1], np.int32))
+    alone = estimate_joint(np.array([[0.5, 0.4, 0.1], [0.2, 0.8, 0.0]]), np.array([0, 1], np.int32))
     assert alone.counts.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]], "a class without an image is never reached"
 
 
@@ -88,10 +88,10 @@ def test_a_class_that_a_fold_alone_has_is_not_judged() -> None:
     features, labels, _ = _clusters(200, 0.0, 0)
     labels[:] = labels % 3
     labels[7] = 3
-    chances, known = out_of_fold(features, labels, (np.arange(200) % 5).astype(np.int8), CLASSES, Silent())
+    chances, known = predict_out_of_fold(features, labels, (np.arange(200) % 5).astype(np.int8), CLASSES, Silent())
     assert np.flatnonzero(~known).tolist() == [7]
     data = _data(labels)
-    found = judged_by(data, _all(labels), chances, known, 1.0, 5, "")
+    found = judge_labels(data, _all(labels), chances, known, 1.0, 5, "")
     assert (found.n, found.not_judged) == (199, 1)
     assert "p007" not in [one.path for one in found.rows]
 
@@ -116,11 +116,11 @@ def test_suspects_of_a_run_and_back_as_corrections(photos: Path, tmp_path: Path)
     planted = _errors_that_train_or_validate(data)
     assert planted, "else this test proves nothing"
     run = bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs")
-    found = suspects_of(run)
+    found = find_suspects(run)
     named = {one.path: (one.label, one.suggested) for one in found.rows}
     assert len(planted) <= len(named) <= len(planted) + 2
     assert {named[path] for path in planted} == {("fire", "leaf")}
-    judged = labelled(run.dataset()).samples
+    judged = collect_labelled(run.dataset()).samples
     assert found.n == len(judged) == len(run.dataset().samples("train")) + len(run.dataset().samples("val"))
     assert not set(judged.ids) & set(run.dataset().samples("test").ids)
     assert found.accuracy["n"] == found.n
@@ -129,7 +129,7 @@ def test_suspects_of_a_run_and_back_as_corrections(photos: Path, tmp_path: Path)
     assert found.threshold == found.suggested_threshold == max(one.p_label for one in found.rows)
     assert f"counts {len(named)} image" in found.why
     assert "has not seen these labels" in found.trunk
-    assert suspects_of(run, 0.0).rows == ()
+    assert find_suspects(run, 0.0).rows == ()
     assert [one.p_label for one in found.rows] == sorted(one.p_label for one in found.rows)
 
     file = tmp_path / "suspects.csv"
@@ -148,19 +148,19 @@ def test_suspects_of_a_run_and_back_as_corrections(photos: Path, tmp_path: Path)
 def test_a_trunk_that_has_seen_the_labels_is_said_to(photos: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(model="cnn", widths=[4, 8], fc=[8], size=32, epochs=1, lr=0.01, batch=8)
     own = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    assert "trained from scratch on these labels" in suspects_of(own).trunk
+    assert "trained from scratch on these labels" in find_suspects(own).trunk
     tuned = bw.train(
         bw.scan(photos),
         bw.Recipe(**{**recipe.table(), "weights": f"run:{own.path.name}"}),
         out=tmp_path / "runs",
     )
-    assert "it has seen the labels of that run" in suspects_of(tuned).trunk
+    assert "it has seen the labels of that run" in find_suspects(tuned).trunk
 
 
 def test_cells_that_a_spreadsheet_would_compute_are_text(tmp_path: Path) -> None:
     labels = np.array([0, 1, 1, 1], np.int32)
     chances = np.array([[0.01, 0.99], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
-    found = judged_by(_data(labels, ("=sum", "b,c")), _all(labels), chances, np.ones(4, bool), 0.5, 5, "")
+    found = judge_labels(_data(labels, ("=sum", "b,c")), _all(labels), chances, np.ones(4, bool), 0.5, 5, "")
     save_suspects(tmp_path / "s.csv", found)
     assert (tmp_path / "s.csv").read_text(encoding="utf-8-sig").splitlines()[1] == (
         'p000,\'=sum,"b,c",0.0100,0.9900,train,'
@@ -170,13 +170,13 @@ def test_cells_that_a_spreadsheet_would_compute_are_text(tmp_path: Path) -> None
 def test_what_cannot_be_judged_is_refused(photos: Path, tmp_path: Path) -> None:
     run = bw.train(bw.scan(photos), bw.Recipe(size=32), out=tmp_path / "runs")
     with pytest.raises(bw.RunError, match="expected a number from 0 to 1, found 2"):
-        suspects_of(run, 2)
+        find_suspects(run, 2)
     for folds in (1, 1000):
         with pytest.raises(bw.DataError, match=f"too few different images for {folds} folds"):
-            suspects_of(run, folds=folds)
+            find_suspects(run, folds=folds)
     rows = "".join(f"photos/leaf/{n:03}.png,{'a;b' if n % 2 else 'a'}\n" for n in range(30))
     table = photos.parent / "several.csv"
     table.write_text(f"path,labels\n{rows}")
     several = bw.train(bw.scan(table), bw.Recipe(size=32, optimizer="adam", epochs=1), out=tmp_path / "runs")
     with pytest.raises(bw.RunError, match="several labels each"):
-        suspects_of(several)
+        find_suspects(several)

@@ -13,26 +13,26 @@ from torch import nn
 
 from budwood.errors import RecipeError
 from budwood.explain.probe import (
-    Subject,
-    as_maps,
-    heard,
-    layer_named,
-    map_side,
-    outputs_at,
-    place_named,
-    places_of,
+    NetworkProbe,
+    capture_outputs,
+    compute_stage_outputs,
+    default_place,
+    eval_mode,
+    find_layer,
+    find_map_side,
+    find_place,
+    list_places,
+    reshape_to_maps,
     slice_probe,
-    studied,
-    target_of,
 )
-from budwood.inference.pytorch_backend import FromPixels
-from budwood.networks.freezing import frozen_parts, set_modes
+from budwood.inference.pytorch_backend import WithPreprocessing
+from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.registry import TRUNK
 from subjects import SMALL, opened, unchanged
 
 
 @pytest.fixture(scope="module")
-def subject(cache: Path) -> Subject:
+def subject(cache: Path) -> NetworkProbe:
     """A small convolutional network with batch norms."""
     return opened(cache, **SMALL)
 
@@ -41,25 +41,25 @@ def _pixels(size: int, count: int = 2) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def _looks(subject: Subject) -> dict[str, Callable[[], Any]]:
+def _looks(subject: NetworkProbe) -> dict[str, Callable[[], Any]]:
     images = subject.images(_pixels(32))
     first = next(name for name, part in subject.module.named_modules() if isinstance(part, nn.Conv2d))
 
     def hear() -> None:
-        with heard(subject, [first]) as told:
+        with capture_outputs(subject, [first]) as told:
             subject.module(images)
         assert told[first].shape[0] == 2
 
     def fail() -> None:
-        with pytest.raises(RuntimeError, match="channels"), heard(subject, [first]):
+        with pytest.raises(RuntimeError, match="channels"), capture_outputs(subject, [first]):
             subject.module(images[:, :1])
 
     def miss() -> None:
-        with pytest.raises(RecipeError), heard(subject, [first, "nothing"]):
+        with pytest.raises(RecipeError), capture_outputs(subject, [first, "nothing"]):
             pass
 
     return {
-        "outputs": lambda: outputs_at(subject, images, [place.name for place in places_of(subject)]),
+        "outputs": lambda: compute_stage_outputs(subject, images, [place.name for place in list_places(subject)]),
         "heard": hear,
         "failed": fail,
         "missed": miss,
@@ -68,56 +68,56 @@ def _looks(subject: Subject) -> dict[str, Callable[[], Any]]:
 
 @pytest.mark.parametrize("look", ["outputs", "heard", "failed", "missed"])
 @pytest.mark.parametrize("freeze", [None, "none", "trunk"])
-def test_a_look_leaves_no_trace(subject: Subject, look: str, freeze: str | None) -> None:
+def test_a_look_leaves_no_trace(subject: NetworkProbe, look: str, freeze: str | None) -> None:
     subject.module.eval()
     if freeze:
-        set_modes(subject.module, frozen_parts(subject.network.staged, freeze))  # as in the midst of training
+        set_modes(subject.module, find_frozen(subject.network.staged, freeze))  # as in the midst of training
     with unchanged(subject.module):
         _looks(subject)[look]()
 
 
-def test_a_subject_sees_what_the_engine_sees(subject: Subject) -> None:
+def test_a_subject_sees_what_the_engine_sees(subject: NetworkProbe) -> None:
     pixels = _pixels(32)
-    with studied(subject) as module, torch.no_grad():
-        expected = FromPixels(module, subject.plan)(torch.from_numpy(pixels))
+    with eval_mode(subject) as module, torch.no_grad():
+        expected = WithPreprocessing(module, subject.plan)(torch.from_numpy(pixels))
         assert torch.equal(module(subject.images(pixels)), expected)
 
 
-def test_outputs_at_places_are_those_of_the_network(subject: Subject) -> None:
+def test_outputs_at_places_are_those_of_the_network(subject: NetworkProbe) -> None:
     images = subject.images(_pixels(32))
-    found = outputs_at(subject, images, [place.name for place in places_of(subject)])
-    for place in places_of(subject):
+    found = compute_stage_outputs(subject, images, [place.name for place in list_places(subject)])
+    for place in list_places(subject):
         assert found[place.name].shape[1:] == place.shape
-    with studied(subject) as module, torch.no_grad():
+    with eval_mode(subject) as module, torch.no_grad():
         for name, values in found.items():
             assert torch.allclose(slice_probe(subject, name, None)(values.clone()), module(images), atol=1e-5)
 
 
-def test_the_target_is_the_last_map(subject: Subject) -> None:
-    sides = {place.name: place.side for place in places_of(subject) if place.side}
-    assert sides[target_of(subject)] == 5
-    assert list(sides)[-1] == target_of(subject)
+def test_the_target_is_the_last_map(subject: NetworkProbe) -> None:
+    sides = {place.name: place.side for place in list_places(subject) if place.side}
+    assert sides[default_place(subject)] == 5
+    assert list(sides)[-1] == default_place(subject)
 
 
 def test_the_target_of_a_transformer_is_before_its_class_token_is_all_that_counts(cache: Path) -> None:
     vit = opened(cache, model="timm:vit_tiny_patch16_224", size=64)
-    assert [place.name for place in places_of(vit) if place.side][-2:] == ["blocks.11", "norm"]
-    assert target_of(vit) == "blocks.10"
+    assert [place.name for place in list_places(vit) if place.side][-2:] == ["blocks.11", "norm"]
+    assert default_place(vit) == "blocks.10"
 
 
 def test_a_network_without_maps_has_no_target(cache: Path) -> None:
     with pytest.raises(RecipeError, match="mlp: none of its stages gives a map"):
-        target_of(opened(cache, model="mlp", fc=[16, 16], size=32))
+        default_place(opened(cache, model="mlp", fc=[16, 16], size=32))
 
 
-def test_places_by_name(subject: Subject) -> None:
-    name = places_of(subject)[0].name
-    assert place_named(subject, name) == name
-    assert place_named(subject, TRUNK) == TRUNK
+def test_places_by_name(subject: NetworkProbe) -> None:
+    name = list_places(subject)[0].name
+    assert find_place(subject, name) == name
+    assert find_place(subject, TRUNK) == TRUNK
     with pytest.raises(RecipeError, match="stage: 'layer9' is no stage of this network"):
-        place_named(subject, "layer9", "stage")
+        find_place(subject, "layer9", "stage")
     with pytest.raises(RecipeError, match="layer: 'layer9' is no layer of cnn"):
-        layer_named(subject, "layer9")
+        find_layer(subject, "layer9")
 
 
 @pytest.mark.parametrize(
@@ -134,15 +134,15 @@ def test_places_by_name(subject: Subject) -> None:
     ],
 )
 def test_maps_of_every_layout(shape: tuple[int, ...], side: int | None) -> None:
-    assert map_side(shape) == side
+    assert find_map_side(shape) == side
 
 
 def test_tokens_lie_where_they_were_cut_from() -> None:
     maps = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
     tokens = torch.cat([torch.zeros(2, 1, 3), maps.flatten(2).transpose(1, 2)], dim=1)
-    found = as_maps(tokens)
+    found = reshape_to_maps(tokens)
     assert found is not None
     assert torch.equal(found, maps)
-    last = as_maps(maps.permute(0, 2, 3, 1))
+    last = reshape_to_maps(maps.permute(0, 2, 3, 1))
     assert last is not None
     assert torch.equal(last, maps)

@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 from budwood.data.loading import Pixels
 from budwood.errors import RecipeError
 from budwood.explain.heatmaps import Maps
-from budwood.explain.probe import Subject
+from budwood.explain.probe import NetworkProbe
 from budwood.explain.saliency import Classes
-from budwood.explain.sanity_checks import LIKE, cascade, randomised, rank_correlations, sanity_of
+from budwood.explain.sanity_checks import LIKE, check_sanity, list_cascade_places, randomise_from, rank_correlations
 from subjects import opened, unchanged
 
 NET = {"model": "cnn", "widths": [12, 16, 16], "kernels": [3, 3, 3], "strides": [1, 1, 1], "pools": [2, 2, 1], "fc": []}
@@ -37,7 +37,7 @@ def _spots(count: int, seed: int) -> tuple[Pixels, NDArray[np.int64]]:
 
 
 @pytest.fixture(scope="module")
-def trained(cache: Path) -> Subject:
+def trained(cache: Path) -> NetworkProbe:
     """A small network that has learned to tell the colour of spots."""
     subject = opened(cache, **NET, size=32)
     pixels, labels = _spots(400, 0)
@@ -58,47 +58,47 @@ def trained(cache: Path) -> Subject:
     return subject
 
 
-def _edges(subject: Subject, pixels: Pixels, classes: Classes) -> Maps:
+def _edges(subject: NetworkProbe, pixels: Pixels, classes: Classes) -> Maps:
     """A map that looks convincing and knows nothing of the network."""
     grey = pixels.astype(np.float32).mean(axis=3)
     down, across = np.gradient(grey, axis=(1, 2))
     return np.asarray(np.hypot(down, across), np.float32)
 
 
-def test_maps_of_a_trained_network_depend_on_its_weights(trained: Subject) -> None:
+def test_maps_of_a_trained_network_depend_on_its_weights(trained: NetworkProbe) -> None:
     pixels, _ = _spots(12, 2)
     with unchanged(trained.module):
-        found = sanity_of(trained, pixels, "grad-cam", "conv2")
+        found = check_sanity(trained, pixels, "grad-cam", "conv2")
         assert found.depends
         assert found.places == ("head", "conv3", "conv2", "conv1")
         assert found.likeness[-1]["n"] == 12
         assert found.likeness[-1]["value"] < LIKE  # type: ignore[operator]
 
 
-def test_maps_that_know_nothing_of_the_network_are_flagged(trained: Subject) -> None:
-    found = sanity_of(trained, _spots(12, 2)[0], _edges)
+def test_maps_that_know_nothing_of_the_network_are_flagged(trained: NetworkProbe) -> None:
+    found = check_sanity(trained, _spots(12, 2)[0], _edges)
     assert not found.depends
     assert found.method == "_edges"
     assert [row["value"] for row in found.likeness] == pytest.approx([1.0] * len(found.places))
     assert found.unrelated["value"] < LIKE  # type: ignore[operator]
 
 
-def test_maps_that_are_empty_prove_nothing(trained: Subject) -> None:
-    def nothing(subject: Subject, pixels: Pixels, classes: Classes) -> Maps:
+def test_maps_that_are_empty_prove_nothing(trained: NetworkProbe) -> None:
+    def nothing(subject: NetworkProbe, pixels: Pixels, classes: Classes) -> Maps:
         return np.zeros(pixels.shape[:3], np.float32)
 
-    found = sanity_of(trained, _spots(2, 2)[0], nothing)
+    found = check_sanity(trained, _spots(2, 2)[0], nothing)
     assert not found.depends
     assert found.likeness[-1] == {"value": None, "low": None, "high": None, "n": 0}
 
 
-def test_the_cascade_goes_from_the_head_to_everything(trained: Subject) -> None:
-    steps = cascade(trained)
+def test_the_cascade_goes_from_the_head_to_everything(trained: NetworkProbe) -> None:
+    steps = list_cascade_places(trained)
     assert steps[0] == trained.plan["head"]
     changed = []
     before = trained.module.state_dict()
     for start in steps:
-        after = randomised(trained, start, 0).module.state_dict()
+        after = randomise_from(trained, start, 0).module.state_dict()
         changed.append({name.split(".")[0] for name in before if not torch.equal(before[name], after[name])})
         for name, tensor in before.items():
             assert torch.equal(tensor.flatten().sort().values, after[name].flatten().sort().values)
@@ -119,9 +119,9 @@ def test_correlations_are_scipys() -> None:
     assert rank_correlations(one, np.zeros_like(one)).tolist() == [0.0] * 4
 
 
-def test_mistakes(trained: Subject) -> None:
+def test_mistakes(trained: NetworkProbe) -> None:
     pixels, _ = _spots(2, 2)
     with pytest.raises(RecipeError, match="no method 'gradcam'"):
-        sanity_of(trained, pixels, "gradcam")
+        check_sanity(trained, pixels, "gradcam")
     with pytest.raises(RecipeError, match="'flatten' of cnn gives no map"):
-        sanity_of(trained, pixels, "layer-cam", "flatten")
+        check_sanity(trained, pixels, "layer-cam", "flatten")

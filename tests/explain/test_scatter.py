@@ -10,7 +10,7 @@ import numpy as np
 
 import budwood
 from budwood.explain.embeddings import Embedding
-from budwood.explain.scatter import MOST, caption, sampled, scatter, small_pictures
+from budwood.explain.scatter import MOST, describe_sample, draw_scatter, make_small_pictures, sample_dots
 from conftest import fill
 
 CLASSES = tuple("abcdefghij")
@@ -59,7 +59,7 @@ class _Dots(HTMLParser):
 
 def test_a_dot_for_each_image_within_the_plane_mistakes_last_and_reachable() -> None:
     shown = _embedding(60, 7)
-    found = _Dots(scatter(shown, CLASSES[:3], dict.fromkeys(shown.paths, "data:image/jpeg;base64,AA")))
+    found = _Dots(draw_scatter(shown, CLASSES[:3], dict.fromkeys(shown.paths, "data:image/jpeg;base64,AA")))
     assert found.open == []
     assert "script" not in found.tags
     assert len(found.dots) == 60
@@ -77,46 +77,48 @@ def test_a_dot_for_each_image_within_the_plane_mistakes_last_and_reachable() -> 
 def test_the_upper_right_point_is_drawn_there() -> None:
     shown = _embedding(2, 0)
     points = Embedding(**{**vars(shown), "points": np.array([[0.0, 0.0], [5.0, 9.0]])})
-    assert [dot["style"] for dot in _Dots(scatter(points, CLASSES[:3], {})).dots] == [
+    assert [dot["style"] for dot in _Dots(draw_scatter(points, CLASSES[:3], {})).dots] == [
         "left:4.00%;top:96.00%",
         "left:96.00%;top:4.00%",
     ]
     same = Embedding(**{**vars(shown), "points": np.ones((2, 2))})
-    assert {dot["style"] for dot in _Dots(scatter(same, CLASSES[:3], {})).dots} == {"left:50.00%;top:50.00%"}
+    assert {dot["style"] for dot in _Dots(draw_scatter(same, CLASSES[:3], {})).dots} == {"left:50.00%;top:50.00%"}
 
 
 def test_colours_tell_few_classes_apart_and_of_many_the_mistakes() -> None:
-    few = _Dots(scatter(_embedding(40, 4, 8), CLASSES[:8], {}))
+    few = _Dots(draw_scatter(_embedding(40, 4, 8), CLASSES[:8], {}))
     assert {str(dot["class"]).split()[1] for dot in few.dots} == {f"k{number}" for number in range(8)}
     css = (Path(budwood.__file__).parent / "reporting" / "templates" / "scatter.css").read_text()
     assert all(f".k{number} " in css for number in range(8))
-    many = _Dots(scatter(_embedding(40, 4, 9), CLASSES[:9], {}))
+    many = _Dots(draw_scatter(_embedding(40, 4, 9), CLASSES[:9], {}))
     assert [str(dot["class"]).split()[1] for dot in many.dots] == ["rest"] * 36 + ["wrong"] * 4
 
 
 def test_a_sample_keeps_all_mistakes_and_every_class() -> None:
-    shown = sampled(_embedding(3000, 90))
+    shown = sample_dots(_embedding(3000, 90))
     assert (len(shown), int((~shown.right).sum()), shown.of) == (MOST, 90, 3000)
     assert np.bincount(shown.labels[shown.right]).tolist() == [137, 137, 136]
-    assert sampled(shown) is shown
-    many = sampled(_embedding(3000, 2000))
+    assert sample_dots(shown) is shown
+    many = sample_dots(_embedding(3000, 2000))
     assert (len(many), int((~many.right).sum())) == (MOST, 300)
-    assert len(_Dots(scatter(_embedding(3000, 90), CLASSES[:3], {})).dots) == MOST
+    assert len(_Dots(draw_scatter(_embedding(3000, 90), CLASSES[:3], {})).dots) == MOST
 
 
 def test_words_say_how_many_of_how_many() -> None:
-    assert caption(_embedding(60, 7)) == (
+    assert describe_sample(_embedding(60, 7)) == (
         "60 validation images; 7 are mistakes. The two axes are those along which the features differ most; "
         "they hold 40.0 % (across) and 10.0 % (up) of the variance."
     )
-    assert caption(sampled(_embedding(3000, 1))).startswith("500 of 3,000 validation images; one of them is a mistake.")
+    assert describe_sample(sample_dots(_embedding(3000, 1))).startswith(
+        "500 of 3,000 validation images; one of them is a mistake."
+    )
     trained = Embedding(**{**vars(_embedding(60, 7)), "split": "train"})
-    assert caption(trained).startswith("60 training images; 7 are mistakes.")
-    assert "none of them is a mistake. UMAP keeps" in caption(_embedding(5, 0, method="umap"))
+    assert describe_sample(trained).startswith("60 training images; 7 are mistakes.")
+    assert "none of them is a mistake. UMAP keeps" in describe_sample(_embedding(5, 0, method="umap"))
 
 
 def test_names_are_escaped() -> None:
-    html = scatter(_embedding(3, 1), ("<b>&", '"x"', "c\n"), {})
+    html = draw_scatter(_embedding(3, 1), ("<b>&", '"x"', "c\n"), {})
     assert "<b>&<" not in html
     assert "&lt;b&gt;&amp;" in html
     assert "c\\n" in html
@@ -126,7 +128,7 @@ def test_names_are_escaped() -> None:
 def test_several_labels_are_named_together() -> None:
     plain = _embedding(2, 0, 2)
     several = Embedding(**{**vars(plain), "sets": ((), (0, 2))})
-    html = scatter(several, CLASSES[:3], {})
+    html = draw_scatter(several, CLASSES[:3], {})
     assert "<b>none of them</b>" in html
     assert "<b>a, c</b>" in html
 
@@ -134,7 +136,7 @@ def test_several_labels_are_named_together() -> None:
 def test_pictures_are_small_and_missing_ones_are_left_out(tmp_path: Path) -> None:
     fill(tmp_path / "leaf", 2)
     (tmp_path / "no.png").write_bytes(b"no")
-    found = small_pictures(tmp_path, ("leaf/000.png", "no.png", "leaf/001.png"))
+    found = make_small_pictures(tmp_path, ("leaf/000.png", "no.png", "leaf/001.png"))
     assert list(found) == ["leaf/000.png", "leaf/001.png"]
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in found.values())
     assert all(len(uri) < 4000 for uri in found.values())

@@ -13,7 +13,14 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 import budwood as bw
 from budwood.evaluation.predictions import Predictions
-from budwood.explain.subgroups import Part, aspects, grouped, quarters, scored, slices_of
+from budwood.explain.subgroups import (
+    SliceMask,
+    find_slices,
+    make_aspect_masks,
+    make_group_masks,
+    make_quarter_masks,
+    score_slices,
+)
 from conftest import scored_run
 
 N = 400
@@ -22,9 +29,9 @@ N = 400
 def test_each_slice_has_the_exact_test_and_holms_correction() -> None:
     random = np.random.default_rng(0)
     right = random.random(N) < 0.8
-    parts = [Part("size", str(number), random.random(N) < 0.1 + number / 10) for number in range(5)]
+    parts = [SliceMask("size", str(number), random.random(N) < 0.1 + number / 10) for number in range(5)]
     right[parts[2].rows] &= random.random(int(parts[2].rows.sum())) < 0.7
-    found = scored(parts, right, [str(number) for number in range(N)])
+    found = score_slices(parts, right, [str(number) for number in range(N)])
     plain = []
     for part, one in zip(parts, found, strict=True):
         hits, others = right[part.rows], right[~part.rows]
@@ -42,7 +49,7 @@ def test_each_slice_has_the_exact_test_and_holms_correction() -> None:
 
 
 def test_quarters_are_cut_at_the_quartiles_and_named() -> None:
-    parts = quarters("brightness", np.linspace(0.2, 0.6, 101))
+    parts = make_quarter_masks("brightness", np.linspace(0.2, 0.6, 101))
     assert [part.label for part in parts] == [
         "darkest quarter: mean luma below 0.30",
         "second darkest quarter: mean luma from 0.30 to below 0.40",
@@ -54,28 +61,31 @@ def test_quarters_are_cut_at_the_quartiles_and_named() -> None:
 
 
 def test_equal_values_make_fewer_parts_that_are_no_quarters() -> None:
-    parts = quarters("size", np.array([1e4] * 70 + [2e6] * 30))
+    parts = make_quarter_masks("size", np.array([1e4] * 70 + [2e6] * 30))
     assert [part.label for part in parts] == ["below 2,000,000 pixels", "at least 2,000,000 pixels"]
     assert [int(part.rows.sum()) for part in parts] == [70, 30]
-    assert quarters("size", np.full(50, 9.0)) == []
-    assert quarters("size", np.full(3, np.nan)) == []
-    some = quarters("brightness", np.array([np.nan, *np.arange(8) / 10]))
+    assert make_quarter_masks("size", np.full(50, 9.0)) == []
+    assert make_quarter_masks("size", np.full(3, np.nan)) == []
+    some = make_quarter_masks("brightness", np.array([np.nan, *np.arange(8) / 10]))
     assert [int(part.rows.sum()) for part in some] == [2, 2, 2, 2]
     assert not any(part.rows[0] for part in some)
 
 
 def test_aspects_and_groups() -> None:
     width, height = np.array([100.0, 100, 100, 104]), np.array([200.0, 50, 100, 100])
-    parts = {part.label.partition(":")[0]: part.rows.tolist() for part in aspects(width, height)}
+    parts = {part.label.partition(":")[0]: part.rows.tolist() for part in make_aspect_masks(width, height)}
     assert parts == {
         "portrait": [True, False, False, False],
         "landscape": [False, True, False, False],
         "square": [False, False, True, True],
     }
-    assert aspects(width[2:], height[2:]) == []
+    assert make_aspect_masks(width[2:], height[2:]) == []
     names = ["a"] * 12 + ["b"] * 10 + ["c"] * 9 + [""] * 5
-    assert [(part.label, int(part.rows.sum())) for part in grouped(names)] == [("group a", 12), ("group b", 10)]
-    assert grouped(["a"] * 30) == []
+    assert [(part.label, int(part.rows.sum())) for part in make_group_masks(names)] == [
+        ("group a", 12),
+        ("group b", 10),
+    ]
+    assert make_group_masks(["a"] * 30) == []
 
 
 def test_a_planted_weakness_of_dark_and_of_high_images_is_found(tmp_path: Path) -> None:
@@ -99,7 +109,7 @@ def test_a_planted_weakness_of_dark_and_of_high_images_is_found(tmp_path: Path) 
     run = scored_run(tmp_path / "run", samples.labels, logits)
     Predictions(samples.ids, samples.paths, samples.labels, logits).save(run.path / "predictions-val.parquet")
     data.save(run.path / "dataset.parquet")
-    found = {one.label.partition(":")[0]: one for one in slices_of(run)}
+    found = {one.label.partition(":")[0]: one for one in find_slices(run)}
     darkest = found["darkest quarter"]
     assert darkest.p < 0.001
     assert darkest.difference["high"] is not None
@@ -110,4 +120,4 @@ def test_a_planted_weakness_of_dark_and_of_high_images_is_found(tmp_path: Path) 
 
     first = data.root / samples.paths[0]
     first.unlink()
-    assert sum(one.n for one in slices_of(run) if one.property == "brightness") == len(samples) - 1
+    assert sum(one.n for one in find_slices(run) if one.property == "brightness") == len(samples) - 1

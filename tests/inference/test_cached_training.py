@@ -28,17 +28,25 @@ from budwood.data.dataset import Samples, scan
 from budwood.errors import RecipeError
 from budwood.inference import engines
 from budwood.inference import feature_cache as storing
-from budwood.inference.engines import PACKED, Prefix, prefix_of
-from budwood.inference.feature_cache import View, flipped, outputs, why_not_kept
-from budwood.networks.plan import plan_of
-from budwood.networks.registry import TRUNK, network
-from budwood.networks.weights import Weights, file_weights, random_weights
+from budwood.inference.engines import PACKED, Prefix, make_prefix
+from budwood.inference.feature_cache import Transform, compute_features, flip_transform, why_not_cached
+from budwood.networks.plan import load_plan
+from budwood.networks.registry import TRUNK, find_network
+from budwood.networks.weights import Weights, describe_file, describe_random
 from budwood.progress import Silent
-from budwood.storage.packing import packed, unpacked
-from budwood.storage.shards import Store
-from budwood.training.cached_augmentation import augmented_view
-from budwood.training.loop import Fitted, Keeping, fit
-from budwood.training.trainer import Features, Task, features_of, inputs_of, is_as_it_was, joined, part_of
+from budwood.storage.packing import pack, unpack
+from budwood.storage.shards import ShardStore
+from budwood.training.cached_augmentation import make_augmentation_transform
+from budwood.training.loop import LoopHooks, LoopResult, fit
+from budwood.training.trainer import (
+    Features,
+    TrainingTask,
+    join_samples,
+    load_features,
+    make_inputs,
+    make_trained_slice,
+    prefix_is_untrained,
+)
 from conftest import fill, picture
 
 SIZE = 64
@@ -64,35 +72,35 @@ def _tame(model: str, size: int, file: Path) -> Weights:
     of a batch, so that two runs of PyTorch itself part after a few steps.
     """
     torch.manual_seed(0)
-    module = network(model).make(3, size)
+    module = find_network(model).make(3, size)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.constant_(part.weight, 0.3)
             nn.init.constant_(part.bias, 1.0)
     save_file({name: tensor.clone().contiguous() for name, tensor in module.state_dict().items()}, file)
-    return file_weights(file)
+    return describe_file(file)
 
 
-def _task(folder: Path, cache: Path, **options: Any) -> Task:
+def _task(folder: Path, cache: Path, **options: Any) -> TrainingTask:
     recipe = Recipe(**{"size": SIZE, "batch": 8, "optimizer": "sgd", "lr": 1e-4, "momentum": 0.0, **options})
     data = scan(folder)
-    plan = plan_of(recipe, 2, cache)
-    weights = random_weights("default", 0)
-    return Task(recipe, plan, weights, 2, data.samples("train"), data.samples("val"), cache)
+    plan = load_plan(recipe, 2, cache)
+    weights = describe_random("default", 0)
+    return TrainingTask(recipe, plan, weights, 2, data.samples("train"), data.samples("val"), cache)
 
 
-def _fitted(task: Task, features: Features | None) -> Fitted:
-    return fit(part_of(task, features), *inputs_of(task, features, Silent()), Silent(), None, Keeping())
+def _fitted(task: TrainingTask, features: Features | None) -> LoopResult:
+    return fit(make_trained_slice(task, features), *make_inputs(task, features, Silent()), Silent(), None, LoopHooks())
 
 
-def _uncached(task: Task) -> Fitted:
+def _uncached(task: TrainingTask) -> LoopResult:
     """Training on pixels, the frozen part in PyTorch with the rest."""
-    train, val = inputs_of(replace(task, recipe=task.recipe.model_copy(update={"flip": 0.5})), None, Silent())
-    return fit(replace(part_of(task, None), stop=None), train, val, Silent(), None, Keeping())
+    train, val = make_inputs(replace(task, recipe=task.recipe.model_copy(update={"flip": 0.5})), None, Silent())
+    return fit(replace(make_trained_slice(task, None), stop=None), train, val, Silent(), None, LoopHooks())
 
 
-def _same_losses(task: Task) -> None:
-    features = features_of(task, Silent())
+def _same_losses(task: TrainingTask) -> None:
+    features = load_features(task, Silent())
     assert features is not None
     cached, uncached = _fitted(task, features), _uncached(task)
     assert len(cached.history) == len(uncached.history) > 0
@@ -104,9 +112,9 @@ def _same_losses(task: Task) -> None:
 
 def _boundaries(model: str, size: int, cache: Path) -> list[str]:
     """The first, a middle and the last place whose output is kept."""
-    whole = plan_of(Recipe(model=model, weights="none", size=size, freeze="trunk"), 2, cache)
+    whole = load_plan(Recipe(model=model, weights="none", size=size, freeze="trunk"), 2, cache)
     names = [row["name"] for row in whole["stages"] if row["name"] not in (TRUNK, whole["head"])]
-    plans = {n: plan_of(Recipe(model=model, weights="none", size=size, freeze=f"upto:{n}"), 2, cache) for n in names}
+    plans = {n: load_plan(Recipe(model=model, weights="none", size=size, freeze=f"upto:{n}"), 2, cache) for n in names}
     kept = [name for name in names if plans[name]["prefix"]]
     return list(dict.fromkeys([f"upto:{kept[0]}", f"upto:{kept[len(kept) // 2]}", "trunk"]))
 
@@ -117,8 +125,8 @@ def _boundaries(model: str, size: int, cache: Path) -> list[str]:
 def test_training_on_kept_outputs_is_training(
     model: str, few: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storing, "why_not_kept", lambda *_: "")
-    monkeypatch.setattr("budwood.training.trainer.why_not_kept", lambda *_: "")
+    monkeypatch.setattr(storing, "why_not_cached", lambda *_: "")
+    monkeypatch.setattr("budwood.training.trainer.why_not_cached", lambda *_: "")
     size = LARGER.get(model, NETWORKS[model])
     boundaries, weights = _boundaries(model, size, cache), _tame(model, size, tmp_path / "tame.safetensors")
     assert len(boundaries) == 3
@@ -132,8 +140,8 @@ def test_training_on_kept_outputs_is_training(
 
 def _map_prefix(cache: Path, **options: Any) -> Prefix:
     recipe = Recipe(**{**SMALL, "size": 32, "freeze": "upto:conv2", "epochs": 1, **options})
-    plan = plan_of(recipe, 2, cache)
-    return prefix_of(recipe, plan, 2, random_weights("default", 0), plan["prefix"], cache)
+    plan = load_plan(recipe, 2, cache)
+    return make_prefix(recipe, plan, 2, describe_random("default", 0), plan["prefix"], cache)
 
 
 def _samples(folder: Path) -> Samples:
@@ -142,14 +150,14 @@ def _samples(folder: Path) -> Samples:
 
 def test_maps_are_kept_in_16_bits_and_read_back_as_they_were_given(few: Path, tmp_path: Path) -> None:
     prefix = _map_prefix(tmp_path)
-    first = outputs(prefix, _samples(few), Silent())
+    first = compute_features(prefix, _samples(few), Silent())
     assert first.computed == len(_samples(few))
-    again = outputs(prefix, _samples(few), Silent())
+    again = compute_features(prefix, _samples(few), Silent())
     assert again.computed == 0
     assert np.array_equal(first.values, again.values)
     assert _types(tmp_path) == {np.dtype(np.int16)}
-    assert storing.output_bytes(prefix) == first.values[0].size * 2
-    exact = engines._eager(prefix)(storing.first_images(prefix, _samples(few)))
+    assert storing.count_feature_bytes(prefix) == first.values[0].size * 2
+    exact = engines._make_eager_inference(prefix)(storing.take_first_images(prefix, _samples(few)))
     steps = np.abs(exact).max(axis=(1, 2, 3), keepdims=True) / 32767
     assert (np.abs(first.values[: len(exact)] - exact) <= 0.6 * steps).all()
 
@@ -160,48 +168,50 @@ def _types(cache: Path) -> set[np.dtype[Any]]:
 
 
 def test_maps_whose_rounding_shows_are_kept_in_full(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_packing_error", lambda *_: 2 * PACKED)
-    found = outputs(_map_prefix(tmp_path), _samples(few), Silent())
+    monkeypatch.setattr(engines, "_measure_packing_error", lambda *_: 2 * PACKED)
+    found = compute_features(_map_prefix(tmp_path), _samples(few), Silent())
     assert _types(tmp_path) == {np.dtype(np.float32)}
-    assert np.array_equal(found.values, outputs(_map_prefix(tmp_path), _samples(few), Silent()).values)
+    assert np.array_equal(found.values, compute_features(_map_prefix(tmp_path), _samples(few), Silent()).values)
 
 
 def test_values_that_are_no_numbers_are_kept_as_they_are(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = _map_prefix(tmp_path)
-    engines.ensure_bundle(prefix)
-    real = engines._onnx
-    monkeypatch.setattr(engines, "_packing_error", lambda *_: 0.0)
+    engines.ensure_exported(prefix)
+    real = engines._make_onnx_inference
+    monkeypatch.setattr(engines, "_measure_packing_error", lambda *_: 0.0)
     monkeypatch.setattr(
-        engines, "_onnx", lambda *given: (lambda run: lambda batch: run(batch) / np.float32(0))(real(*given))
+        engines,
+        "_make_onnx_inference",
+        lambda *given: (lambda run: lambda batch: run(batch) / np.float32(0))(real(*given)),
     )
-    monkeypatch.setattr(engines, "_disagreement", lambda *_: 0.0)
+    monkeypatch.setattr(engines, "_measure_disagreement", lambda *_: 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = outputs(prefix, _samples(few), Silent()).values
+        found = compute_features(prefix, _samples(few), Silent()).values
     assert not np.isfinite(found).all()
-    assert np.array_equal(outputs(prefix, _samples(few), Silent()).values, found, equal_nan=True)
+    assert np.array_equal(compute_features(prefix, _samples(few), Silent()).values, found, equal_nan=True)
 
 
 def test_how_much_rounding_changes_is_measured_on_the_rest_of_the_network(few: Path, tmp_path: Path) -> None:
     prefix = _map_prefix(tmp_path)
     values = np.random.default_rng(0).normal(0, 1, (4, *prefix.shape)).astype(np.float32)
-    error = engines._packing_error(prefix, values)
+    error = engines._measure_packing_error(prefix, values)
     assert error is not None
     assert 0 < error < PACKED
-    assert engines._packing_error(_map_prefix(tmp_path, freeze="trunk"), np.ones((2, 16), np.float32)) is None
+    assert engines._measure_packing_error(_map_prefix(tmp_path, freeze="trunk"), np.ones((2, 16), np.float32)) is None
 
 
 def test_packing_is_within_half_a_step_of_each_images_largest_value() -> None:
     random = np.random.default_rng(0)
     values = (random.normal(0, 1, (5, 3, 4)) * 10.0 ** np.arange(-3, 2)[:, None, None]).astype(np.float32)
     values[2] = 0
-    rows = packed(values)
+    rows = pack(values)
     assert rows.dtype == np.int16
     assert rows.shape == (5, 2 + 12)
-    error = np.abs(unpacked(rows, (3, 4)) - values).max(axis=(1, 2))
+    error = np.abs(unpack(rows, (3, 4)) - values).max(axis=(1, 2))
     assert (error <= 0.5001 * np.abs(values).max(axis=(1, 2)) / 32767).all()
-    assert packed(np.zeros((0, 3), np.float32)).shape == (0, 5)
+    assert pack(np.zeros((0, 3), np.float32)).shape == (0, 5)
 
 
 def test_a_map_larger_than_its_pixels_is_computed_as_it_is_needed(
@@ -209,14 +219,14 @@ def test_a_map_larger_than_its_pixels_is_computed_as_it_is_needed(
 ) -> None:
     task = _task(few, tmp_path, **{**SMALL, "widths": [64, 8, 8]}, freeze="upto:conv1", size=32, epochs=3)
     said = Noted()
-    features = features_of(task, said)
+    features = load_features(task, said)
     assert features is None
     assert said.notes == [
         "Outputs of conv1 are computed as they are needed, and not kept: one takes 24 KiB, and the pixels that it is "
         "made of take 3."
     ]
     ours, theirs = _fitted(task, None), _uncached(task)
-    assert part_of(task, None).stop == "conv1"
+    assert make_trained_slice(task, None).stop == "conv1"
     assert [r["train_loss"] for r in ours.history] == pytest.approx([r["train_loss"] for r in theirs.history], rel=1e-4)
     assert not (tmp_path / "outputs").exists()
 
@@ -226,8 +236,8 @@ def test_more_than_the_limit_is_computed_as_it_is_needed(
 ) -> None:
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "50k")
     prefix = _map_prefix(tmp_path)
-    assert why_not_kept(prefix, 10) == ""
-    assert why_not_kept(prefix, 1000).endswith("MiB, and the cache may hold 0.0 MiB")
+    assert why_not_cached(prefix, 10) == ""
+    assert why_not_cached(prefix, 1000).endswith("MiB, and the cache may hold 0.0 MiB")
 
 
 def test_a_run_says_what_ran_the_frozen_part(few: Path, tmp_path: Path) -> None:
@@ -243,9 +253,9 @@ def test_outputs_that_are_many_lie_in_a_file_without_a_name(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = _map_prefix(tmp_path)
-    held = outputs(prefix, _samples(few), Silent()).values
+    held = compute_features(prefix, _samples(few), Silent()).values
     monkeypatch.setattr(storing, "HELD", 1000)
-    mapped = outputs(prefix, _samples(few), Silent()).values
+    mapped = compute_features(prefix, _samples(few), Silent()).values
     assert isinstance(mapped, np.memmap)
     assert np.array_equal(held, mapped)
     assert {path.name for path in tmp_path.iterdir()} == {"networks", "outputs", "pixels", "plans"}
@@ -259,14 +269,14 @@ def test_what_is_made_of_outputs_is_all_that_is_held(
     monkeypatch.setattr(storing, "SHARD", 16)
     n = 4
     many = Samples(one.root, one.ids * n, one.paths * n, np.tile(one.labels, n))
-    expected = outputs(prefix, one, Silent()).values.mean(axis=(1, 2, 3))
+    expected = compute_features(prefix, one, Silent()).values.mean(axis=(1, 2, 3))
     sizes: list[int] = []
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
         sizes.append(len(values))
         return np.asarray(values.mean(axis=(1, 2, 3))[:, None], np.float32)
 
-    found = outputs(prefix, many, Silent(), flipped(""), mean).values
+    found = compute_features(prefix, many, Silent(), flip_transform(""), mean).values
     assert found.shape == (len(many), 1)
     assert np.allclose(found[:, 0], np.tile(expected, n), atol=1e-6)
     assert max(sizes) <= 16 < len(many)
@@ -278,13 +288,16 @@ def test_what_is_made_of_outputs_is_all_that_is_held(
 def test_a_view_depends_on_the_image_and_its_number_alone(few: Path) -> None:
     recipe = Recipe(flip=0.5, rotation=30, brightness=0.4, erase=0.5, freeze="trunk")
     pixels = np.stack([np.asarray(picture(number)) for number in range(3)])
-    whole = augmented_view(recipe, 40, 0).change(pixels, ["a", "b", "c"])
+    whole = make_augmentation_transform(recipe, 40, 0).change(pixels, ["a", "b", "c"])
     assert whole.dtype == np.uint8
-    alone = augmented_view(recipe, 40, 0).change(pixels[2:], ["c"])
+    alone = make_augmentation_transform(recipe, 40, 0).change(pixels[2:], ["c"])
     assert np.abs(whole[2].astype(int) - alone[0]).max() <= 1  # a batch may be summed in another order
-    names = {augmented_view(Recipe(**options, freeze="trunk"), 40, number).name for options, number in _variants()}
+    names = {
+        make_augmentation_transform(Recipe(**options, freeze="trunk"), 40, number).name
+        for options, number in _variants()
+    }
     assert len(names) == len(_variants())
-    assert not np.array_equal(whole, augmented_view(recipe, 40, 1).change(pixels, ["a", "b", "c"]))
+    assert not np.array_equal(whole, make_augmentation_transform(recipe, 40, 1).change(pixels, ["a", "b", "c"]))
 
 
 def _variants() -> list[tuple[dict[str, Any], int]]:
@@ -300,19 +313,19 @@ def _variants() -> list[tuple[dict[str, Any], int]]:
 def test_views_are_computed_once_and_an_epoch_sees_one_of_each_image(few: Path, tmp_path: Path) -> None:
     options = {**SMALL, "freeze": "upto:conv2", "size": 32, "flip": 0.5, "zoom": 0.2, "views": 3, "epochs": 4}
     task = _task(few, tmp_path, **options)
-    features = features_of(task, Silent())
+    features = load_features(task, Silent())
     assert features is not None
     n, held_out = len(task.training), len(task.validation)
     assert len(features.training) == 3
     assert features.computed == 3 * n + held_out
     assert not np.array_equal(features.training[0], features.training[1])
-    again = features_of(task, Silent())
+    again = load_features(task, Silent())
     assert again is not None
     assert (again.computed, again.reused) == (0, 3 * n + held_out)
-    train, val = inputs_of(task, features, Silent())
+    train, val = make_inputs(task, features, Silent())
     assert len(train.inputs) == 3 * n
     assert np.array_equal(np.asarray(train.inputs.take(np.array([n + 1]))[0]), features.training[1][1])
-    ours = fit(part_of(task, features), train, val, Silent())
+    ours = fit(make_trained_slice(task, features), train, val, Silent())
     reached: list[NDArray[np.int64]] = []
     take = train.inputs.take
 
@@ -324,7 +337,7 @@ def test_views_are_computed_once_and_an_epoch_sees_one_of_each_image(few: Path, 
             reached.append(rows)
             return take(rows)
 
-    again_fit = fit(part_of(task, features), replace(train, inputs=Watched()), val, Silent())
+    again_fit = fit(make_trained_slice(task, features), replace(train, inputs=Watched()), val, Silent())
     assert again_fit.history == ours.history
     rows = np.concatenate(reached)
     assert {int(row) // n for row in rows} == {0, 1, 2}
@@ -341,7 +354,7 @@ def test_a_run_of_several_views(few: Path, tmp_path: Path) -> None:
     again = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     assert again.record["prefix"]["computed"] == 0
     assert again.history() == run.history()
-    told, cost = bw.rehearse(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "other")
+    told, cost = bw.estimate_cost(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "other")
     assert told.views == 2
     assert cost.disk["cache"] > 0
 
@@ -375,14 +388,14 @@ def test_views_where_the_first_stage_is_trained_are_refused(few: Path, tmp_path:
 def test_a_later_phase_uses_what_no_phase_before_has_trained(
     second: str, kept: bool, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budwood.training.trainer.why_not_kept", lambda *_: "")
+    monkeypatch.setattr("budwood.training.trainer.why_not_cached", lambda *_: "")
     phases = [{"freeze": "upto:conv2", "epochs": 2, "lr": 0.01}, {"freeze": second, "epochs": 2, "lr": 0.01}]
     task = _task(few, tmp_path, **{**SMALL, "freeze": "trunk"}, size=32)
     first, later = Recipe(**SMALL, size=32, batch=4, phases=phases).in_phases()
-    stop = plan_of(first, 2, tmp_path)["prefix"]
-    phase = replace(task, recipe=later, plan=plan_of(later, 2, tmp_path), before=(stop,), phase=2)
-    assert is_as_it_was(phase) == (kept and second != "trunk")
-    assert not is_as_it_was(replace(phase, before=(None,)))
+    stop = load_plan(first, 2, tmp_path)["prefix"]
+    phase = replace(task, recipe=later, plan=load_plan(later, 2, tmp_path), before=(stop,), phase=2)
+    assert prefix_is_untrained(phase) == (kept and second != "trunk")
+    assert not prefix_is_untrained(replace(phase, before=(None,)))
 
 
 def test_phases_with_and_without_the_cache_end_alike(
@@ -391,16 +404,16 @@ def test_phases_with_and_without_the_cache_end_alike(
     phases = [{"freeze": "trunk", "epochs": 3, "lr": 0.01}, {"freeze": "upto:conv2", "epochs": 3, "lr": 0.01}]
     recipe = Recipe(**SMALL, size=32, batch=4, phases=phases)
     asked: list[str | None] = []
-    real = storing.outputs
+    real = storing.compute_features
 
-    def watched(prefix: Prefix, *given: Any) -> storing.Outputs:
+    def watched(prefix: Prefix, *given: Any) -> storing.Features:
         asked.append(prefix.stop)
         return real(prefix, *given)
 
-    monkeypatch.setattr("budwood.training.trainer.outputs", watched)
+    monkeypatch.setattr("budwood.training.trainer.compute_features", watched)
     cached = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     assert asked == [TRUNK, "conv2"]
-    monkeypatch.setattr("budwood.training.trainer.is_as_it_was", lambda _: False)
+    monkeypatch.setattr("budwood.training.trainer.prefix_is_untrained", lambda _: False)
     uncached = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     for ours, theirs in zip(cached.history(), uncached.history(), strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4, abs=1e-6)
@@ -432,7 +445,7 @@ def _writer(folder: Path, first: int) -> subprocess.Popen[str]:
 
 def _right_rows(folder: Path) -> int:
     """How many rows are there; every one of them has the value that belongs to its id."""
-    store, count = Store(folder, (5000,), np.float32), 0
+    store, count = ShardStore(folder, (5000,), np.float32), 0
     for number in range(2 * 50 * 8):
         row = store.row(f"{number:032x}")
         if row is not None:
@@ -467,14 +480,14 @@ def test_two_writers_and_a_reader_share_a_store(tmp_path: Path) -> None:
 
 
 def _outputs_of(folder: str, cache: str) -> NDArray[np.float32]:
-    return outputs(_map_prefix(Path(cache)), _samples(Path(folder)), Silent()).values
+    return compute_features(_map_prefix(Path(cache)), _samples(Path(folder)), Silent()).values
 
 
 def test_processes_that_compute_the_same_at_once_agree(few: Path, tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         first, second = pool.starmap(_outputs_of, [(str(few), str(tmp_path))] * 2)
     assert np.array_equal(first, second)
-    assert np.array_equal(first, outputs(_map_prefix(tmp_path), _samples(few), Silent()).values)
+    assert np.array_equal(first, compute_features(_map_prefix(tmp_path), _samples(few), Silent()).values)
 
 
 def test_a_disk_that_is_full_costs_the_cache_only(few: Path, tmp_path: Path) -> None:
@@ -486,18 +499,18 @@ def test_a_disk_that_is_full_costs_the_cache_only(few: Path, tmp_path: Path) -> 
         pytest.skip("no file system can be mounted here")
     try:
         prefix = _map_prefix(tmp_path / "cache")
-        expected = outputs(prefix, _samples(few), Silent()).values
+        expected = compute_features(prefix, _samples(few), Silent()).values
         shutil.copytree(prefix.bundle, disk / "networks" / prefix.bundle.name)
         ballast = disk / "ballast"
         free = shutil.disk_usage(disk).free
         ballast.write_bytes(bytes(max(free - 8192, 0)))
         said = Noted()
-        found = outputs(replace(prefix, cache=disk), _samples(few), said)
+        found = compute_features(replace(prefix, cache=disk), _samples(few), said)
         assert np.array_equal(found.values, expected)
         assert found.computed == len(_samples(few))
         assert any("are not kept" in note or "the disk is full" in note for note in said.notes)
         ballast.unlink()
-        assert np.array_equal(outputs(replace(prefix, cache=disk), _samples(few), Silent()).values, expected)
+        assert np.array_equal(compute_features(replace(prefix, cache=disk), _samples(few), Silent()).values, expected)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -506,14 +519,14 @@ def test_an_image_replaced_by_another_of_the_same_name_is_computed_anew(few: Pat
     photos, prefix = tmp_path / "photos", _map_prefix(tmp_path / "cache")
     shutil.copytree(few, photos)
     before = _everything(photos)
-    first = outputs(prefix, before, Silent())
+    first = compute_features(prefix, before, Silent())
     file = photos / before.paths[3]
     times = file.stat()
     picture(99).save(file)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     after = _everything(photos)
     assert sorted(after.paths) == sorted(before.paths)
-    again = outputs(prefix, after, Silent())
+    again = compute_features(prefix, after, Silent())
     assert again.computed == 1
     known = {path: (id, value) for path, id, value in zip(before.paths, before.ids, first.values, strict=True)}
     for path, id, value in zip(after.paths, after.ids, again.values, strict=True):
@@ -522,35 +535,35 @@ def test_an_image_replaced_by_another_of_the_same_name_is_computed_anew(few: Pat
 
 def _everything(folder: Path) -> Samples:
     data = scan(folder)
-    return joined(joined(data.samples("train"), data.samples("val")), data.sealed().samples("test"))
+    return join_samples(join_samples(data.samples("train"), data.samples("val")), data.sealed().samples("test"))
 
 
 def test_threads_are_measured_once_where_there_are_many(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "processors", lambda: 8)
+    monkeypatch.setattr(engines, "count_processors", lambda: 8)
     asked: list[int] = []
-    real = engines._onnx
+    real = engines._make_onnx_inference
 
-    def watched(prefix: Prefix, threads: int) -> engines.Run:
+    def watched(prefix: Prefix, threads: int) -> engines.InferenceFn:
         asked.append(threads)
         return real(prefix, 1)
 
-    monkeypatch.setattr(engines, "_onnx", watched)
-    monkeypatch.setattr(engines, "_seconds", lambda run, batch: 1.0 if len(asked) == 2 else 0.5)
+    monkeypatch.setattr(engines, "_make_onnx_inference", watched)
+    monkeypatch.setattr(engines, "_time_batch", lambda run, batch: 1.0 if len(asked) == 2 else 0.5)
     prefix = _map_prefix(tmp_path)
-    outputs(prefix, _samples(few), Silent())
+    compute_features(prefix, _samples(few), Silent())
     assert asked == [8, 8, 4, 4]
     shutil.rmtree(tmp_path / "outputs")
-    outputs(prefix, _samples(few), Silent())
+    compute_features(prefix, _samples(few), Silent())
     assert asked[4:] == [4]
 
 
 def test_another_view_is_another_store(few: Path, tmp_path: Path) -> None:
     prefix = _map_prefix(tmp_path)
-    plain = outputs(prefix, _samples(few), Silent())
-    mirrored = outputs(prefix, _samples(few), Silent(), flipped("h"))
-    own = outputs(prefix, _samples(few), Silent(), View("own", lambda pixels, ids: 255 - pixels))
+    plain = compute_features(prefix, _samples(few), Silent())
+    mirrored = compute_features(prefix, _samples(few), Silent(), flip_transform("h"))
+    own = compute_features(prefix, _samples(few), Silent(), Transform("own", lambda pixels, ids: 255 - pixels))
     assert mirrored.computed == own.computed == len(_samples(few))
     assert not np.allclose(plain.values, mirrored.values)
     assert not np.allclose(plain.values, own.values)

@@ -18,12 +18,12 @@ from budwood.data.dataset import Samples, scan
 from budwood.errors import DataError
 from budwood.inference import engines as module
 from budwood.inference import feature_cache as storing
-from budwood.inference.engines import Prefix, prefix_of
-from budwood.inference.feature_cache import outputs
-from budwood.inference.pytorch_backend import Part, export
-from budwood.networks.plan import plan_of
-from budwood.networks.registry import TRUNK, network
-from budwood.networks.weights import Weights, imagenet_weights, random_weights
+from budwood.inference.engines import Prefix, make_prefix
+from budwood.inference.feature_cache import compute_features
+from budwood.inference.pytorch_backend import NetworkSlice, export
+from budwood.networks.plan import load_plan
+from budwood.networks.registry import TRUNK, find_network
+from budwood.networks.weights import Weights, describe_random, find_imagenet
 from budwood.progress import Silent
 from conftest import picture
 
@@ -40,18 +40,18 @@ class Noted(Silent):
 
 def _prefix(cache: Path, stop: str | None = TRUNK, **options: Any) -> Prefix:
     recipe = Recipe(**{"size": SIZE, **options})
-    return prefix_of(recipe, plan_of(recipe, 2, cache), 2, _weights(), stop, cache)
+    return make_prefix(recipe, load_plan(recipe, 2, cache), 2, _weights(), stop, cache)
 
 
 def _weights() -> Weights:
-    return imagenet_weights("lite0", network("tf_efficientnet_lite0").origins, Path("none"), Silent())
+    return find_imagenet("lite0", find_network("tf_efficientnet_lite0").origins, Path("none"), Silent())
 
 
 @pytest.fixture
 def fresh(cache: Path, tmp_path: Path) -> Prefix:
     """A prefix with the shared export and an empty store of outputs and pixels."""
     shared = _prefix(cache)
-    module.ensure_bundle(shared)
+    module.ensure_exported(shared)
     mine = _prefix(tmp_path / "mine")
     shutil.copytree(shared.bundle, mine.bundle)
     return mine
@@ -83,7 +83,7 @@ def _plain_trunk() -> torch.nn.Module:
 
 def test_outputs_equal_plain_pytorch(photos: Path, fresh: Prefix) -> None:
     samples = _samples(photos)
-    found = outputs(fresh, samples, Silent())
+    found = compute_features(fresh, samples, Silent())
     expected = _by_torch(samples)
     assert found.engine.startswith("ONNX Runtime")
     assert found.computed == len(samples)
@@ -95,12 +95,12 @@ def test_a_second_run_computes_nothing_and_only_new_images_are_computed(
 ) -> None:
     samples = _samples(photos)
     half = Samples(samples.root, samples.ids[:20], samples.paths[:20], samples.labels[:20])
-    first = outputs(fresh, half, Silent())
-    second = outputs(fresh, samples, Silent())
+    first = compute_features(fresh, half, Silent())
+    second = compute_features(fresh, samples, Silent())
     assert (second.computed, second.reused) == (len(samples) - 20, 20)
     assert np.array_equal(second.values[:20], first.values)
-    monkeypatch.setattr(storing, "engine_of", lambda *_: pytest.fail("an engine was asked for"))
-    third = outputs(fresh, samples, Silent())
+    monkeypatch.setattr(storing, "choose_engine", lambda *_: pytest.fail("an engine was asked for"))
+    third = compute_features(fresh, samples, Silent())
     assert third.computed == 0
     assert np.array_equal(third.values, second.values)
 
@@ -114,18 +114,18 @@ def test_an_order_and_repetition_of_images_is_kept(photos: Path, fresh: Prefix) 
         tuple(samples.paths[r] for r in rows),
         samples.labels[rows],
     )
-    whole = outputs(fresh, samples, Silent()).values
-    assert np.array_equal(outputs(fresh, chosen, Silent()).values, whole[rows])
+    whole = compute_features(fresh, samples, Silent()).values
+    assert np.array_equal(compute_features(fresh, chosen, Silent()).values, whole[rows])
 
 
 def test_a_flipped_bit_is_computed_again(photos: Path, fresh: Prefix) -> None:
     samples = _samples(photos)
-    first = outputs(fresh, samples, Silent())
+    first = compute_features(fresh, samples, Silent())
     file = next(f for f in (fresh.cache / "outputs").rglob("*.npy") if not f.name.endswith(".ids.npy"))
     data = bytearray(file.read_bytes())
     data[5000] ^= 64
     file.write_bytes(bytes(data))
-    again = outputs(fresh, samples, Silent())
+    again = compute_features(fresh, samples, Silent())
     assert again.computed == 1
     assert np.array_equal(again.values, first.values)
 
@@ -135,9 +135,9 @@ def test_another_resize_or_size_is_another_prefix(photos: Path, fresh: Prefix) -
     picture(5, side=80).resize((80, 40)).save(wide)
     data = scan(photos)
     samples = data.samples("train")
-    outputs(fresh, samples, Silent())
+    compute_features(fresh, samples, Silent())
     padded = _prefix(fresh.cache, resize="pad")
-    assert outputs(padded, samples, Silent()).computed == len(samples)
+    assert compute_features(padded, samples, Silent()).computed == len(samples)
     assert _prefix(fresh.cache, size=64).key != fresh.key
 
 
@@ -145,14 +145,14 @@ def test_a_file_changed_after_the_scan_is_an_error(photos: Path, fresh: Prefix) 
     samples = _samples(photos)
     picture(77).save(photos / samples.paths[5])
     with pytest.raises(DataError, match="was changed after it was scanned"):
-        outputs(fresh, samples, Silent())
+        compute_features(fresh, samples, Silent())
 
 
 def test_an_engine_that_disagrees_is_not_used(photos: Path, fresh: Prefix) -> None:
     (fresh.bundle / "checked.json").write_text(json.dumps({"error": 0.3, "images": 16, "packed": None}))
     progress = Noted()
     samples = _samples(photos)
-    found = outputs(fresh, samples, progress)
+    found = compute_features(fresh, samples, progress)
     assert found.engine.startswith("PyTorch")
     assert any("not good enough, so PyTorch computes" in note for note in progress.notes)
     assert np.allclose(found.values, _by_torch(samples), atol=1e-4)
@@ -160,8 +160,10 @@ def test_an_engine_that_disagrees_is_not_used(photos: Path, fresh: Prefix) -> No
 
 def test_agreement_is_measured_on_real_images(photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
     (fresh.bundle / "checked.json").unlink(missing_ok=True)
-    monkeypatch.setattr(module, "_onnx", lambda *_: lambda batch: np.full((len(batch), 1280), 9.0, np.float32))
-    assert outputs(fresh, _samples(photos), Silent()).engine.startswith("PyTorch")
+    monkeypatch.setattr(
+        module, "_make_onnx_inference", lambda *_: lambda batch: np.full((len(batch), 1280), 9.0, np.float32)
+    )
+    assert compute_features(fresh, _samples(photos), Silent()).engine.startswith("PyTorch")
     assert json.loads((fresh.bundle / "checked.json").read_text())["error"] > 0.5
 
 
@@ -170,14 +172,14 @@ def test_a_cache_that_is_full_costs_the_cache_only(
 ) -> None:
     import errno
 
-    from budwood.storage.shards import Store
+    from budwood.storage.shards import ShardStore
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Store, "add", full)
+    monkeypatch.setattr(ShardStore, "add", full)
     progress, samples = Noted(), _samples(photos)
-    found = outputs(fresh, samples, progress)
+    found = compute_features(fresh, samples, progress)
     assert np.allclose(found.values, _by_torch(samples), atol=1e-4)
     assert any("the disk is full" in note for note in progress.notes)
 
@@ -185,7 +187,7 @@ def test_a_cache_that_is_full_costs_the_cache_only(
 def test_pixels_beyond_the_limit_are_not_kept(photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "1000")
     progress = Noted()
-    outputs(fresh, _samples(photos), progress)
+    compute_features(fresh, _samples(photos), progress)
     assert any("Decoded pixels are not kept" in note for note in progress.notes)
     assert not list((fresh.cache / "pixels").rglob("*.npy"))
 
@@ -194,10 +196,10 @@ def test_kept_pixels_serve_another_network_of_the_same_size(
     photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = _samples(photos)
-    first = outputs(fresh, samples, Silent())
+    first = compute_features(fresh, samples, Silent())
     shutil.rmtree(fresh.cache / "outputs")
-    monkeypatch.setattr(loading, "pixels", lambda *_: pytest.fail("a file was decoded again"))
-    again = outputs(fresh, samples, Silent())
+    monkeypatch.setattr(loading, "read_pixels", lambda *_: pytest.fail("a file was decoded again"))
+    again = compute_features(fresh, samples, Silent())
     assert again.computed == len(samples)
     assert np.array_equal(again.values, first.values)
 
@@ -211,7 +213,7 @@ def test_an_interrupted_export_leaves_no_bundle(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(pytorch_backend, "export", interrupted)
     prefix = _prefix(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        module.ensure_bundle(prefix)
+        module.ensure_exported(prefix)
     assert list((tmp_path / "networks").iterdir()) == []
 
 
@@ -219,24 +221,24 @@ def test_an_interrupted_export_leaves_no_bundle(tmp_path: Path, monkeypatch: pyt
 def test_half_precision_on_a_gpu_is_used_where_it_agrees(
     off: float, engine: str, photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eager, compiles = module._eager, []
+    eager, compiles = module._make_eager_inference, []
 
-    def half(prefix: Prefix, compiled: bool, _: object) -> module.Run:
+    def half(prefix: Prefix, compiled: bool, _: object) -> module.InferenceFn:
         compiles.append(compiled)
         run = eager(prefix)
         return lambda batch: run(batch) * np.float32(off)
 
-    monkeypatch.setattr(module, "runs_on_cuda", lambda: True)
-    monkeypatch.setattr(module, "_eager", lambda prefix, device="cpu": eager(prefix))
-    monkeypatch.setattr(module, "_half_cuda", half)
+    monkeypatch.setattr(module, "has_cuda_device", lambda: True)
+    monkeypatch.setattr(module, "_make_eager_inference", lambda prefix, device="cpu": eager(prefix))
+    monkeypatch.setattr(module, "_make_half_cuda_inference", half)
     progress, samples = Noted(), _samples(photos)
-    found = outputs(fresh, samples, progress)
+    found = compute_features(fresh, samples, progress)
     assert found.engine == f"PyTorch {torch.__version__.split('+')[0]}, {engine}"
     assert np.allclose(found.values, _by_torch(samples) * (off if off < 1.01 else 1), atol=1e-3)
     assert any("not good enough, so full precision" in note for note in progress.notes) == (off > 1.01)
     monkeypatch.setattr(module, "COMPILE_PAYS", len(samples))
     shutil.rmtree(fresh.cache / "outputs")
-    again = outputs(fresh, samples, progress)
+    again = compute_features(fresh, samples, progress)
     assert compiles == [False, True]
     assert ("compiled" in again.engine) == (off < 1.01)
 
@@ -265,7 +267,7 @@ def test_a_network_that_cannot_be_exported_prints_nothing(
     tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     recipe = Recipe(model="alexnet", weights="none", size=64, optimizer="adam")  # its pooling has no place in ONNX
-    plan = plan_of(recipe, 2, cache)
-    told = export(Part(recipe, plan, 2, random_weights("default", 0), None), tmp_path)
+    plan = load_plan(recipe, 2, cache)
+    told = export(NetworkSlice(recipe, plan, 2, describe_random("default", 0), None), tmp_path)
     assert "adaptive_avg_pool2d" in told["no_graph"]
     assert capfd.readouterr().out == ""

@@ -47,9 +47,9 @@ def test_eight_bits_that_answer_worse_are_not_used(
     small: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = _answers(small, photos, tmp_path / "cache", int8=False)
-    real = quantization._right
+    real = quantization._count_correct
     counts = iter([3, 4])
-    monkeypatch.setattr(quantization, "_right", lambda predictions: min(real(predictions), next(counts)))
+    monkeypatch.setattr(quantization, "_count_correct", lambda predictions: min(real(predictions), next(counts)))
     said = Noted()
     assert np.array_equal(_answers(small, photos, tmp_path / "cache", said), full)
     n = len(small.predictions("val").labels)
@@ -59,7 +59,7 @@ def test_eight_bits_that_answer_worse_are_not_used(
 
 
 def test_eight_bits_need_a_graph(small: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantization, "runs_on_cuda", lambda: True)
+    monkeypatch.setattr(quantization, "has_cuda_device", lambda: True)
     said = Noted()
     _answers(small, photos, tmp_path / "cache", said)
     assert said.notes[-1] == "int8: is for networks that ONNX Runtime computes on a CPU, so it is not used."

@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from budwood.config.recipe import OWN_OPTIONS
+from budwood.config.recipe import SMALL_NETWORK_OPTIONS
 from budwood.errors import RecipeError
-from budwood.networks.catalogue import entries
-from budwood.networks.registry import PACKAGED, names, network
+from budwood.networks.catalogue import list_models
+from budwood.networks.registry import PACKAGED, find_network, list_networks
 
 
 def test_names_are_looked_up_in_order_and_a_source_can_be_asked() -> None:
-    assert network("resnet18").source == "torchvision"
-    assert network("timm:resnet18").source == "timm"
-    assert network("tf_efficientnet_lite0").source == "timm"
-    assert network("cnn", {"widths": ()}).source == "budwood"
+    assert find_network("resnet18").source == "torchvision"
+    assert find_network("timm:resnet18").source == "timm"
+    assert find_network("tf_efficientnet_lite0").source == "timm"
+    assert find_network("cnn", {"widths": ()}).source == "budwood"
 
 
 def test_an_unknown_name_or_source_is_told_what_is_like_it() -> None:
     with pytest.raises(RecipeError, match="no network 'resnet19'") as caught:
-        network("resnet19")
+        find_network("resnet19")
     assert "Did you mean 'resnet1" in caught.value.hint
     assert "`budwood models '*resnet*'` searches" in caught.value.hint
     with pytest.raises(RecipeError, match="no source of networks 'keras'") as caught:
-        network("keras:resnet18")
+        find_network("keras:resnet18")
     assert caught.value.hint == "Write one of budwood, torchvision, timm before the colon."
 
 
@@ -38,7 +38,7 @@ HEADS = (
 
 @pytest.mark.parametrize("name", HEADS.split())
 def test_the_head_is_the_layer_that_gives_the_logits(name: str) -> None:
-    net = network(name)
+    net = find_network(name)
     with torch.device("meta"):
         module = net.make(3, net.size)
     head = module.get_submodule(net.head)
@@ -48,8 +48,8 @@ def test_the_head_is_the_layer_that_gives_the_logits(name: str) -> None:
 
 
 def test_every_network_of_torchvision_has_its_published_facts() -> None:
-    for name in names()["torchvision"]:
-        net = network(f"torchvision:{name}")
+    for name in list_networks()["torchvision"]:
+        net = find_network(f"torchvision:{name}")
         assert 0.5 < (net.accuracy or 0) < 0.9
         assert (net.parameters or 0) > 5e5
         assert net.origins[0].url.endswith(net.origins[0].file)
@@ -57,19 +57,19 @@ def test_every_network_of_torchvision_has_its_published_facts() -> None:
 
 def test_packaged_weights_name_networks_that_exist() -> None:
     for name, (package, accuracy) in PACKAGED.items():
-        net = network(name)
+        net = find_network(name)
         assert net.origins[0].package == package
         assert net.accuracy == accuracy
 
 
 def test_the_list_says_what_is_here(tmp_path: Path) -> None:
-    found, others = entries(None, tmp_path)
+    found, others = list_models(None, tmp_path)
     by_name = {entry.name: entry for entry in found}
     assert by_name["tf_efficientnet_lite0"].local
-    assert set(OWN_OPTIONS) <= set(by_name)
+    assert set(SMALL_NETWORK_OPTIONS) <= set(by_name)
     assert by_name["resnet18"].parameters == 11_689_512
     assert others > 1000
-    matches, rest = entries("*lite0", tmp_path)
+    matches, rest = list_models("*lite0", tmp_path)
     assert {entry.name for entry in matches} == {"efficientnet_lite0", "tf_efficientnet_lite0"}
     assert {entry.parameters for entry in matches} == {4_652_008}
     assert rest == 0

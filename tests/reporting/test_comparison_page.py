@@ -14,7 +14,7 @@ from test_run_page import BROWSER, MEASURE, _luminance, _Resources, _styles
 
 import budwood as bw
 from budwood.comparison.compare import Comparison, compare
-from budwood.comparison.text import compact, difference, duration, probability, table_text
+from budwood.comparison.text import format_comparison, format_count, format_difference, format_duration, format_p_value
 from budwood.reporting.comparison_page import render_comparison
 from budwood.text import Unit
 from conftest import answers, scored_run
@@ -58,9 +58,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         split = "test" if number % 2 else "val"
         label = HOSTILE if number == 7 else f"row {number} with a name that is rather long"
         entries.append(
-            bw.Entry(label, runs, bw.Published(0.8, split=split) if number % 4 == 0 or number == 7 else None)
+            bw.RowSpec(label, runs, bw.Published(0.8, split=split) if number % 4 == 0 or number == 7 else None)
         )
-    entries.append(bw.Entry("failed", (), bw.Published(0.1), "The loss is no longer a number."))
+    entries.append(bw.RowSpec("failed", (), bw.Published(0.1), "The loss is no longer a number."))
     return compare(entries, base={"optimizer": "adam", "lr": 0.001})
 
 
@@ -134,17 +134,17 @@ def test_rows_on_other_images_are_lettered(tmp_path: Path) -> None:
     html = render_comparison(made.record())
     assert "Rows with another letter were scored on other images" in html
     assert html.count('<p class="name">Best') == 2
-    assert "each is compared with those on the same images only" in table_text(made.record())
+    assert "each is compared with those on the same images only" in format_comparison(made.record())
 
 
 def test_a_table_without_a_single_result(tmp_path: Path) -> None:
-    nothing = compare([bw.Entry("a", (), problem="x"), bw.Entry("b", (), problem="y")]).record()
+    nothing = compare([bw.RowSpec("a", (), problem="x"), bw.RowSpec("b", (), problem="y")]).record()
     assert "failed: x" in render_comparison(nothing)
-    assert "failed: b: y" in table_text(nothing)
+    assert "failed: b: y" in format_comparison(nothing)
 
 
 def test_the_table_for_a_terminal(made: Comparison) -> None:
-    text = table_text(made.record())
+    text = format_comparison(made.record())
     lines = text.splitlines()
     assert lines[0].split()[0] == "row"
     assert sum(line.startswith(("* row", "  row", "* <", "  <")) for line in lines) == 24
@@ -154,7 +154,7 @@ def test_the_table_for_a_terminal(made: Comparison) -> None:
 
 
 def test_numbers_in_words() -> None:
-    assert [compact(n) for n in (None, 0, 9_999, 12_345, 123_456, 3_373_570, 138_000_000, 4_100_000_000)] == [
+    assert [format_count(n) for n in (None, 0, 9_999, 12_345, 123_456, 3_373_570, 138_000_000, 4_100_000_000)] == [
         "–",
         "0",
         "9,999",
@@ -164,10 +164,10 @@ def test_numbers_in_words() -> None:
         "138 M",
         "4.10 G",
     ]
-    assert [duration(s) for s in (0.123, 12.3, 150, 7200)] == ["0.12 s", "12 s", "2 min", "2.0 h"]
-    assert [probability(p) for p in (None, 1e-9, 0.0123, 0.5)] == ["–", "< 0.001", "0.012", "0.50"]
-    assert [difference(v, Unit()) for v in (0.012, -0.034, -0.0001)] == ["+1.2", "−3.4", "0.0"]
-    assert difference(-0.0123, Unit(loss=True)) == "−0.012"
+    assert [format_duration(s) for s in (0.123, 12.3, 150, 7200)] == ["0.12 s", "12 s", "2 min", "2.0 h"]
+    assert [format_p_value(p) for p in (None, 1e-9, 0.0123, 0.5)] == ["–", "< 0.001", "0.012", "0.50"]
+    assert [format_difference(v, Unit()) for v in (0.012, -0.034, -0.0001)] == ["+1.2", "−3.4", "0.0"]
+    assert format_difference(-0.0123, Unit(loss=True)) == "−0.012"
 
 
 @pytest.mark.browser

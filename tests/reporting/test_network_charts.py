@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from budwood.reporting.network_charts import network_diagram, norms_chart
-from budwood.training.history import by_stage
+from budwood.reporting.network_charts import draw_network, draw_norms
+from budwood.training.history import split_by_stage
 
 HOSTILE = '<b>&"\n\x07🌳'
 
@@ -29,7 +29,7 @@ REMOVED = [_row("layer2", [64, 4, 4], 18496, 0)]
 
 
 def _diagram() -> ElementTree.Element:
-    return ElementTree.fromstring(network_diagram(HOSTILE, (3, 32, 32), STAGES, REMOVED, "fc"))
+    return ElementTree.fromstring(draw_network(HOSTILE, (3, 32, 32), STAGES, REMOVED, "fc"))
 
 
 def test_the_diagram_says_of_every_stage_what_it_is() -> None:
@@ -56,14 +56,14 @@ def test_bars_are_as_wide_as_maps_are_large_and_as_thick_as_they_have_channels()
 
 def test_a_long_name_keeps_its_end() -> None:
     row = _row("encoder.layers.encoder_layer_11", [1024, 112, 112], 1, 1)
-    tree = ElementTree.fromstring(network_diagram("t", (3, 224, 224), [row, _row("head", [3], 9, 9)], [], "head"))
+    tree = ElementTree.fromstring(draw_network("t", (3, 224, 224), [row, _row("head", [3], 9, 9)], [], "head"))
     (text,) = (element.text or "" for element in tree.iter("text") if (element.text or "").endswith("er_11"))
     assert text.startswith("…")
     assert len(text) < 20
 
 
 def test_a_figure_draws_only_in_the_colours_of_the_page() -> None:
-    chart = norms_chart("t", {"a": [1.0, 2.0]}, {"a": [0.1, 0.01]})
+    chart = draw_norms("t", {"a": [1.0, 2.0]}, {"a": [0.1, 0.01]})
     for tree in (_diagram(), ElementTree.fromstring(chart)):
         for element in tree.iter():
             for attribute in ("fill", "stroke"):
@@ -73,7 +73,7 @@ def test_a_figure_draws_only_in_the_colours_of_the_page() -> None:
 def test_norms_tell_how_far_weights_moved_and_how_large_gradients_were() -> None:
     weights = {"conv1": [2.0, 2.0, 2.0], "layer1": [math.nan, 4.0, 5.0], HOSTILE: [1.0, 0.9, 0.8]}
     gradients = {"conv1": [0.0, 0.0, 0.0], "layer1": [math.nan, 0.5, 0.02], HOSTILE: [1.0, 1.0, 3.0]}
-    tree = ElementTree.fromstring(norms_chart("t", weights, gradients))
+    tree = ElementTree.fromstring(draw_norms("t", weights, gradients))
     said = tree.findtext("desc")
     assert said is not None
     assert "conv1 frozen; layer1 weights +25.00 %, gradients 0.02" in said
@@ -83,13 +83,13 @@ def test_norms_tell_how_far_weights_moved_and_how_large_gradients_were() -> None
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [math.nan, math.nan], [0.0, 1.0]])
 def test_norms_that_tell_nothing_are_drawn_all_the_same(values: list[float]) -> None:
-    assert ElementTree.fromstring(norms_chart("t", {"a": values}, {"a": [0.0, 1.0]})).findtext("title") == "t"
+    assert ElementTree.fromstring(draw_norms("t", {"a": values}, {"a": [0.0, 1.0]})).findtext("title") == "t"
 
 
 def test_a_stage_that_a_phase_did_not_tell_of_is_no_number_there() -> None:
     rows = [{"epoch": 1.0, "weight/head": 1.0}, {"epoch": 2.0, "weight/head": 2.0, "weight/layer4": 3.0}]
-    found = by_stage(rows, "weight/")
+    found = split_by_stage(rows, "weight/")
     assert found["head"] == [1.0, 2.0]
     assert math.isnan(found["layer4"][0])
     assert found["layer4"][1] == 3.0
-    assert by_stage(rows, "gradient/") == by_stage([], "weight/") == {}
+    assert split_by_stage(rows, "gradient/") == split_by_stage([], "weight/") == {}

@@ -14,9 +14,9 @@ import pytest
 
 from budwood.evaluation.metrics import evaluate
 from budwood.evaluation.result_checks import ResultFinding
-from budwood.reporting.charts import Series, interval_chart, line_chart, reliability_chart
-from budwood.reporting.recipe_text import recipe_in_words
-from budwood.reporting.run_page import Evidence, Pictures, Shown, render_findings, render_run
+from budwood.reporting.charts import Series, draw_intervals, draw_lines, draw_reliability
+from budwood.reporting.recipe_text import describe_recipe
+from budwood.reporting.run_page import Evidence, Pictures, ShownImage, render_findings, render_run
 
 HOSTILE = '<script>alert("x")</script>\n🌳&amp;.png'
 NETWORK: dict[str, Any] = {
@@ -104,7 +104,7 @@ def _record(classes: tuple[str, ...] = ("leaf", "sky", "none"), **changes: Any) 
         "test": None,
         **changes,
     }
-    shown = Shown(HOSTILE, classes[0], classes[1], 0.93, None, ((classes[1], 0.93), (classes[0], 0.07)))
+    shown = ShownImage(HOSTILE, classes[0], classes[1], 0.93, None, ((classes[1], 0.93), (classes[0], 0.07)))
     bins = [{"confidence": 0.8, "accuracy": {"value": 0.7, "low": 0.5, "high": 0.85, "n": 30}}]
     return record, Evidence(HISTORY, Pictures({}, (shown,), (shown,)), matrix, bins)
 
@@ -211,12 +211,12 @@ def test_undefined_figures_are_a_dash() -> None:
 
 def test_the_recipe_in_words() -> None:
     record, _ = _record()
-    words = recipe_in_words(record)
+    words = describe_recipe(record)
     assert "The network is tf_efficientnet_lite0 (timm); it started from ImageNet weights (lite0.pth)." in words
     assert "3,371,008 of its parameters were frozen and kept their values, 2,562 were trained; " in words
     assert "the strength of its L2 penalty is 0.1, chosen on the validation split" in words
     sgd = {**record["recipe"], "optimizer": "sgd", "epochs": 7, "batch": 32, "lr": 0.1}
-    words = recipe_in_words({**record, "recipe": sgd, "selected": {"epoch": 3}})
+    words = describe_recipe({**record, "recipe": sgd, "selected": {"epoch": 3}})
     assert (
         "for 7 epochs of batches of 32 at a learning rate of 0.1; epoch 3 was kept, of the lowest validation loss"
         in words
@@ -239,7 +239,7 @@ def test_surgery_in_words() -> None:
         "lr": 0.1,
     }
     record |= {"recipe": recipe, "selected": {"epoch": 1}, "trained": "network"}
-    words = recipe_in_words(record)
+    words = describe_recipe(record)
     assert "scaled to 224 x 224 pixels and made grey." in words
     assert "cut off after blocks.4 (112 x 14 x 14, pooled by avg); it started from the weights of run 7" in words
     assert f"trained on birds. {aside} All its 9 parameters were trained." in words
@@ -250,7 +250,7 @@ def test_surgery_in_words() -> None:
     assert "Frozen means" not in html
     for kind, told in (("file", "from the weights in w"), ("none", "from random weights")):
         changed = {**weights, "kind": kind, "about": "random", "set_aside": ""}
-        assert told in recipe_in_words({**record, "network": {**network, "weights": changed}})
+        assert told in describe_recipe({**record, "network": {**network, "weights": changed}})
 
 
 def test_the_stages_of_the_network_are_a_table() -> None:
@@ -272,7 +272,7 @@ def test_findings_alone() -> None:
 
 
 def test_figures_are_well_formed_and_hold_every_point() -> None:
-    lines = line_chart("t<", [Series("a", [(1, 0.5), (2, 0.25)]), Series("b", [(1, 1), (2, 3)])], "x", "y", chosen=2)
+    lines = draw_lines("t<", [Series("a", [(1, 0.5), (2, 0.25)]), Series("b", [(1, 1), (2, 3)])], "x", "y", chosen=2)
     tree = ElementTree.fromstring(lines)
     assert tree.findtext("title") == "t<"
     assert len(tree.findall("polyline")) == 2
@@ -283,14 +283,14 @@ def test_figures_are_well_formed_and_hold_every_point() -> None:
         ("a&b", metric),
         ("none", {"value": None, "low": None, "high": None, "n": 0}),
     ]
-    assert len(ElementTree.fromstring(interval_chart("t", rows, "x")).findall("circle")) == 1
+    assert len(ElementTree.fromstring(draw_intervals("t", rows, "x")).findall("circle")) == 1
     bins = [{"confidence": 0.9, "accuracy": metric}]
-    assert len(ElementTree.fromstring(reliability_chart("t", bins)).findall("circle")) == 1
+    assert len(ElementTree.fromstring(draw_reliability("t", bins)).findall("circle")) == 1
 
 
 def test_a_line_chart_places_points_by_value() -> None:
     def places(**options: Any) -> list[list[float]]:
-        svg = line_chart("t", [Series("a", [(0.01, 0), (0.1, 1), (1, 2)])], "x", "y", **options)
+        svg = draw_lines("t", [Series("a", [(0.01, 0), (0.1, 1), (1, 2)])], "x", "y", **options)
         points = ElementTree.fromstring(svg).find("polyline").get("points").split()  # type: ignore[union-attr]
         return [[float(value) for value in point.split(",")] for point in points]
 

@@ -13,8 +13,8 @@ import budwood as bw
 from budwood.cli.main import run
 from budwood.errors import StorageError
 from budwood.progress import Silent
-from budwood.storage.eviction import clear, held, limit, make_room
-from budwood.storage.shards import Store
+from budwood.storage.eviction import clear, evict_for, limit, measure_cache
+from budwood.storage.shards import ShardStore
 
 ROW = 4000  # bytes
 
@@ -29,8 +29,8 @@ class Said(Silent):
         self.notes.append(sentence)
 
 
-def _store(cache: Path, name: str) -> Store:
-    return Store(cache / "outputs" / name, (ROW // 4,), np.float32)
+def _store(cache: Path, name: str) -> ShardStore:
+    return ShardStore(cache / "outputs" / name, (ROW // 4,), np.float32)
 
 
 def _add(cache: Path, name: str, ids: list[str], used: float) -> None:
@@ -51,10 +51,10 @@ def test_what_was_used_least_recently_goes_first(tmp_path: Path, monkeypatch: py
         _add(tmp_path, "a" if place < 2 else "b", _ids(10 * place), used)
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(4 * 10 * ROW))
     said = Said()
-    assert make_room(tmp_path, 5 * ROW, 0, "Outputs", said)
+    assert evict_for(tmp_path, 5 * ROW, 0, "Outputs", said)
     assert not said.notes, "there is room"
     _store(tmp_path, "a").use(_ids(10)[:1])
-    assert make_room(tmp_path, 15 * ROW, 0, "Outputs", said)
+    assert evict_for(tmp_path, 15 * ROW, 0, "Outputs", said)
     assert said.notes == ["The cache is full: 0.0 MiB that were used least recently were removed."]
     assert _store(tmp_path, "b").row(_ids(20)[0]) is None
     assert _store(tmp_path, "a").row(_ids(10)[0]) is not None, "it was used just now"
@@ -65,7 +65,7 @@ def test_more_than_the_limit_is_not_kept_and_removes_nothing(tmp_path: Path, mon
     _add(tmp_path, "a", _ids(0), 1000.0)
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(20 * ROW))
     said = Said()
-    assert not make_room(tmp_path, 21 * ROW, 0, "Outputs of trunk", said)
+    assert not evict_for(tmp_path, 21 * ROW, 0, "Outputs of trunk", said)
     assert len(said.notes) == 1
     assert said.notes[0].startswith("Outputs of trunk are not kept: they need 0.1 MiB; the cache may hold 0.1 MiB")
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
@@ -79,7 +79,7 @@ def test_what_a_killed_writer_left_is_removed_first(tmp_path: Path, monkeypatch:
     fresh.write_bytes(b"x" * ROW)
     os.utime(left, (500.0, 500.0))
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(25 * ROW))
-    assert make_room(tmp_path, 10 * ROW, 0, "Outputs", Said())
+    assert evict_for(tmp_path, 10 * ROW, 0, "Outputs", Said())
     assert not left.exists()
     assert fresh.exists(), "another process may be writing it"
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
@@ -93,9 +93,9 @@ def test_a_run_under_a_small_limit_gives_the_same_and_stays_under_it(
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "200KB")  # pixels or outputs of 48 images, not both
     tight = bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs", cache=tmp_path / "tight")
     assert all(np.array_equal(a, b) for a, b in zip(free.head(), tight.head(), strict=True))
-    taken = {one.kind: one.bytes for one in held(tmp_path / "tight")}
+    taken = {one.kind: one.bytes for one in measure_cache(tmp_path / "tight")}
     assert taken["pixels"] + taken["outputs"] <= 200 * 1024
-    assert sum(one.bytes for one in held(tmp_path / "free") if one.kind in ("pixels", "outputs")) > 200 * 1024
+    assert sum(one.bytes for one in measure_cache(tmp_path / "free") if one.kind in ("pixels", "outputs")) > 200 * 1024
 
 
 def test_pixels_and_outputs_together_stay_under_the_limit(
@@ -103,11 +103,11 @@ def test_pixels_and_outputs_together_stay_under_the_limit(
 ) -> None:
     data = bw.scan(photos)
     bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs", cache=tmp_path / "free")
-    sizes = {one.kind: one.bytes for one in held(tmp_path / "free")}
+    sizes = {one.kind: one.bytes for one in measure_cache(tmp_path / "free")}
     most = max(sizes["pixels"], sizes["outputs"]) + 4096  # either, not both
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(most))
     bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs", cache=tmp_path / "tight")
-    taken = {one.kind: one.bytes for one in held(tmp_path / "tight")}
+    taken = {one.kind: one.bytes for one in measure_cache(tmp_path / "tight")}
     assert taken["pixels"] + taken["outputs"] <= most
 
 

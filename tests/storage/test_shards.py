@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from budwood.storage.atomic import _machine, folder_draft, storage_error, sweep_drafts, write_text
-from budwood.storage.shards import Store
+from budwood.storage.atomic import _machine_name, draft_folder, make_storage_error, sweep_drafts, write_text
+from budwood.storage.shards import ShardStore
 
 IDS = [f"{number:032x}" for number in range(6)]
 VALUES = np.random.default_rng(0).normal(0, 1, (6, 4)).astype(np.float32)
 
 
-def _store(folder: Path) -> Store:
-    return Store(folder, (4,), np.float32)
+def _store(folder: Path) -> ShardStore:
+    return ShardStore(folder, (4,), np.float32)
 
 
 def test_what_is_added_is_read_back_also_by_another_process(tmp_path: Path) -> None:
@@ -81,20 +81,23 @@ def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with folder_draft(tmp_path / "run") as draft:
+        with draft_folder(tmp_path / "run") as draft:
             write_text(draft / "a.txt", "half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert list(tmp_path.iterdir()) == []
-    with folder_draft(tmp_path / "run") as draft:
+    with draft_folder(tmp_path / "run") as draft:
         write_text(draft / "a.txt", "whole")
     assert (tmp_path / "run" / "a.txt").read_text() == "whole"
 
 
 def test_drafts_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path: Path) -> None:
-    dead, alive = tmp_path / f".run.{_machine()}-999999999.part", tmp_path / f".run.{_machine()}-{os.getpid()}.part"
+    dead, alive = (
+        tmp_path / f".run.{_machine_name()}-999999999.part",
+        tmp_path / f".run.{_machine_name()}-{os.getpid()}.part",
+    )
     dead.mkdir()
     alive.mkdir()
     sweep_drafts(tmp_path)
@@ -103,15 +106,15 @@ def test_drafts_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path: Pa
 
 
 def test_storage_errors_say_what_to_do(tmp_path: Path) -> None:
-    full = storage_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
+    full = make_storage_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
     assert "no space left on the disk" in full.message
-    denied = storage_error(OSError(errno.EACCES, "Permission denied"), tmp_path)
+    denied = make_storage_error(OSError(errno.EACCES, "Permission denied"), tmp_path)
     assert "cannot be written (Permission denied)" in denied.message
     assert "BUDWOOD_CACHE" in denied.hint
 
 
 def test_of_two_that_make_one_folder_the_first_wins_and_nobody_fails(tmp_path: Path) -> None:
-    with folder_draft(tmp_path / "bundle") as mine:
+    with draft_folder(tmp_path / "bundle") as mine:
         write_text(mine / "whole.txt", "mine")
         (tmp_path / "bundle").mkdir()
         write_text(tmp_path / "bundle" / "whole.txt", "theirs")

@@ -18,10 +18,10 @@ import budwood as bw
 from budwood.cli.main import run
 from budwood.errors import StudyError
 from budwood.studies import optuna_search
-from budwood.studies.optuna_search import Pruned, Trials, reporter
-from budwood.studies.runner import Ways
+from budwood.studies.optuna_search import Pruned, TrialStore, make_reporter
+from budwood.studies.runner import ExecutionOptions
 from budwood.studies.search_space import Search
-from budwood.studies.study_file import study_of
+from budwood.studies.study_file import parse_study
 
 SPACE = {
     "optimizer": ["adam", "sgd"],
@@ -33,7 +33,7 @@ SPACE = {
 
 def _search(sampler: str = "tpe", trials: int = 16, space: dict[str, Any] = SPACE) -> Search:
     table = {"name": "s", "search": {"sampler": sampler, "trials": trials, "space": space}}
-    search = study_of(table, "s", "").search
+    search = parse_study(table, "s", "").search
     assert search
     return search
 
@@ -47,7 +47,7 @@ def _value(options: Any) -> float:
     return float(1 - abs(np.log10(options["lr"]) + 2) / 4)
 
 
-def _carried_out(trials: Trials, most: int = 100) -> list[dict[str, Any]]:
+def _carried_out(trials: TrialStore, most: int = 100) -> list[dict[str, Any]]:
     drawn: list[dict[str, Any]] = []
     while len(drawn) < most and (trial := trials.ask()) is not None:
         trials.tell(trial, "done", _value(trial.options), "")
@@ -55,7 +55,7 @@ def _carried_out(trials: Trials, most: int = 100) -> list[dict[str, Any]]:
     return drawn
 
 
-def _carried_out_flat(trials: Trials) -> list[dict[str, Any]]:
+def _carried_out_flat(trials: TrialStore) -> list[dict[str, Any]]:
     """Every trial, each as good as the others."""
     drawn: list[dict[str, Any]] = []
     while (trial := trials.ask()) is not None:
@@ -66,14 +66,14 @@ def _carried_out_flat(trials: Trials) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_an_interrupted_search_draws_the_trials_that_it_would_have_had(sampler: str, tmp_path: Path) -> None:
-    whole = _carried_out(Trials(_search(sampler), _url(tmp_path), "whole", "accuracy", "here"))
+    whole = _carried_out(TrialStore(_search(sampler), _url(tmp_path), "whole", "accuracy", "here"))
     assert len(whole) == 16
     assert len({str(options) for options in whole}) == 16
-    first = Trials(_search(sampler), _url(tmp_path, "cut.db"), "cut", "accuracy", "here")
+    first = TrialStore(_search(sampler), _url(tmp_path, "cut.db"), "cut", "accuracy", "here")
     begun = _carried_out(first, 12)
     open_ = first.ask()  # and is killed before it tells
     assert open_
-    second = Trials(_search(sampler), _url(tmp_path, "cut.db"), "cut", "accuracy", "here")
+    second = TrialStore(_search(sampler), _url(tmp_path, "cut.db"), "cut", "accuracy", "here")
     again = second.ask()
     assert again
     assert (again.number, again.options) == (open_.number, open_.options)
@@ -82,7 +82,7 @@ def test_an_interrupted_search_draws_the_trials_that_it_would_have_had(sampler: 
 
 
 def test_a_trial_draws_only_what_applies_and_its_numbers_lie_in_the_space(tmp_path: Path) -> None:
-    for options in _carried_out(Trials(_search("random"), _url(tmp_path), "s", "accuracy", "here")):
+    for options in _carried_out(TrialStore(_search("random"), _url(tmp_path), "s", "accuracy", "here")):
         assert ("momentum" in options) == (options["optimizer"] == "sgd")
         assert 1e-4 <= options["lr"] <= 1e-1
         assert options["batch"] in (8, 16, 24, 32)
@@ -91,7 +91,7 @@ def test_a_trial_draws_only_what_applies_and_its_numbers_lie_in_the_space(tmp_pa
 def test_tpe_learns_where_the_best_is() -> None:
     space = {"lr": SPACE["lr"]}
     tpe, random = (
-        _carried_out(Trials(_search(sampler, 30, space), "sqlite:///:memory:", "s", "accuracy", "here"))
+        _carried_out(TrialStore(_search(sampler, 30, space), "sqlite:///:memory:", "s", "accuracy", "here"))
         for sampler in ("tpe", "random")
     )
     late = [np.mean([_value(options) for options in drawn[15:]]) for drawn in (tpe, random)]
@@ -100,14 +100,14 @@ def test_tpe_learns_where_the_best_is() -> None:
 
 def test_a_grid_has_every_point_once_and_ends(tmp_path: Path) -> None:
     search = _search("grid", 100, {"optimizer": ["adam", "sgd"], "batch": {"low": 8, "high": 24, "step": 8}})
-    trials = Trials(search, _url(tmp_path), "s", "accuracy", "here")
+    trials = TrialStore(search, _url(tmp_path), "s", "accuracy", "here")
     assert trials.most == 6
     drawn = [(options["optimizer"], options["batch"]) for options in _carried_out_flat(trials)]
     assert drawn == [(name, size) for name in ("adam", "sgd") for size in (8, 16, 24)]
 
 
 def test_two_machines_share_the_trials_of_one_search(tmp_path: Path) -> None:
-    one, two = (Trials(_search("random", 6), _url(tmp_path), "s", "accuracy", owner) for owner in ("one", "two"))
+    one, two = (TrialStore(_search("random", 6), _url(tmp_path), "s", "accuracy", owner) for owner in ("one", "two"))
     first, second = one.ask(), two.ask()
     assert first
     assert second
@@ -117,23 +117,23 @@ def test_two_machines_share_the_trials_of_one_search(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_is_worse_than_half_at_its_epoch_is_pruned(tmp_path: Path) -> None:
-    trials = Trials(_search("tpe"), _url(tmp_path), "s", "accuracy", "here")
+    trials = TrialStore(_search("tpe"), _url(tmp_path), "s", "accuracy", "here")
     for _ in range(optuna_search.STARTUP):
         trial = trials.ask()
         assert trial
-        report = reporter(trials.place(trial))
+        report = make_reporter(trials.place(trial))
         for epoch in range(1, 6):
             report([{"epoch": float(epoch), "val_loss": 0.5, "val_accuracy": 0.8}])
         trials.tell(trial, "done", 0.8, "")
     bad = trials.ask()
     assert bad
-    report = reporter(trials.place(bad))
+    report = make_reporter(trials.place(bad))
     for epoch in (1, 2):
         report([{"epoch": float(epoch), "val_loss": 2.0, "val_accuracy": 0.1}])
     with pytest.raises(Pruned, match="pruned after epoch 3: worse than half of the trials before it"):
         report([{"epoch": 3.0, "val_loss": 2.0, "val_accuracy": 0.1}])
     with pytest.raises(Pruned):  # an interrupted one ends where it ended
-        reporter(trials.place(bad))([{"epoch": 3.0, "val_loss": 2.0, "val_accuracy": 0.1}])
+        make_reporter(trials.place(bad))([{"epoch": 3.0, "val_loss": 2.0, "val_accuracy": 0.1}])
     trials.tell(bad, "pruned", None, "pruned after epoch 3")
     told = trials.all()[-1]
     assert (told.state, told.value, told.problem) == ("pruned", None, "pruned after epoch 3")
@@ -142,7 +142,7 @@ def test_a_trial_that_is_worse_than_half_at_its_epoch_is_pruned(tmp_path: Path) 
 def test_a_storage_that_cannot_be_opened_is_refused_without_its_password(tmp_path: Path) -> None:
     url = "postgresql+psycopg://me:secret@127.0.0.1:1/none"
     with pytest.raises(StudyError, match=r"--storage postgresql\+psycopg://me:\.\.\.@127\.0\.0\.1:1/none: cannot be"):
-        Trials(_search(), url, "s", "accuracy", "here")
+        TrialStore(_search(), url, "s", "accuracy", "here")
 
 
 SMALL = {"model": "cnn", "widths": [8, 8], "fc": [16], "size": 16, "epochs": 2, "dropout": 0.0}
@@ -228,10 +228,10 @@ def _unprivileged() -> str | None:
 
 
 def test_a_search_in_postgresql_has_the_trials_of_one_in_a_file(postgres: str, photos: Path, tmp_path: Path) -> None:
-    whole = _carried_out(Trials(_search(), _url(tmp_path), "s", "accuracy", "here"))
-    assert _carried_out(Trials(_search(), postgres, "s", "accuracy", "here")) == whole
-    made = bw.tune(photos, SMALL, trials=1, ways=Ways(storage=postgres), out=tmp_path / "here")
-    other = bw.tune(photos, SMALL, trials=2, ways=Ways(storage=postgres), out=tmp_path / "there")
+    whole = _carried_out(TrialStore(_search(), _url(tmp_path), "s", "accuracy", "here"))
+    assert _carried_out(TrialStore(_search(), postgres, "s", "accuracy", "here")) == whole
+    made = bw.tune(photos, SMALL, trials=1, ways=ExecutionOptions(storage=postgres), out=tmp_path / "here")
+    other = bw.tune(photos, SMALL, trials=2, ways=ExecutionOptions(storage=postgres), out=tmp_path / "there")
     assert [row.label for row in other.rows] == ["as given", "trial 0", "trial 1"]
     assert other.rows[1].problem == "was carried out elsewhere; its run is not here"
     assert made.rows[1].runs

@@ -19,17 +19,17 @@ import budwood as bw
 from budwood.cli import main
 from budwood.comparison.compare import Comparison
 from budwood.data import downloads
-from budwood.data.dataset import folded, limited, scan
+from budwood.data.dataset import assign_fold, limit, scan
 from budwood.errors import DataError, StudyError
-from budwood.runs.run import found_run
+from budwood.runs.run import find_run
 from budwood.studies import training_job
-from budwood.studies.executors import Process, WorkerDied
-from budwood.studies.live_table import Board, window
+from budwood.studies.executors import SubprocessExecutor, WorkerDied
+from budwood.studies.live_table import LiveTable, choose_visible_lines
 from budwood.studies.monitor import Line, Unwatched
-from budwood.studies.reports import study_report
-from budwood.studies.runner import Ways
-from budwood.studies.study_file import Images, load_study
-from budwood.studies.training_job import Bench, Outcome, Work
+from budwood.studies.reports import report_study
+from budwood.studies.runner import ExecutionOptions
+from budwood.studies.study_file import DataSpec, load_study
+from budwood.studies.training_job import JobContext, JobResult, TrainingJob
 from budwood.workflows import train
 from conftest import fill
 from killing import run_killer
@@ -101,7 +101,7 @@ def test_a_study_keeps_its_file_its_state_its_table_and_its_page(here: Path) -> 
     assert [row["label"] for row in _table(folder)] == ["slow", "fast", "wild"]
     assert "Small networks" in (folder / "report.html").read_text()
     assert len(list(folder.glob("*/run.json"))) == 2
-    assert all(found_run(path.parent).record["test"] is None for path in folder.glob("*/run.json"))
+    assert all(find_run(path.parent).record["test"] is None for path in folder.glob("*/run.json"))
 
 
 def test_the_report_of_a_study_is_made_again_from_its_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,14 +114,14 @@ def test_the_report_of_a_study_is_made_again_from_its_folder(here: Path, capsys:
     assert _said(capsys, "report", "small").strip() == str(Path("runs") / "small" / "report.html")
     assert (folder / "report.html").read_text() == page
     assert (folder / "table.csv").read_text() == table
-    assert [row.label for row in study_report(folder).rows] == [row.label for row in made.rows]
+    assert [row.label for row in report_study(folder).rows] == [row.label for row in made.rows]
     for run in folder.glob("*/run.json"):
         run.unlink()
     with pytest.raises(StudyError, match="no row of the study was trained"):
-        study_report(folder)
+        report_study(folder)
     (folder / "study.json").write_text("{}")
     with pytest.raises(StudyError, match=r"study\.json: cannot be read"):
-        study_report(folder)
+        report_study(folder)
 
 
 def test_what_is_finished_is_not_repeated_and_rows_can_be_added_and_moved(
@@ -148,13 +148,13 @@ def test_rows_are_trained_once_a_seed_and_solved_ones_once(here: Path) -> None:
     heads = 'name = "heads"\ndata = "photos"\nseeds = [0, 1]\n[base]\nsize = 32\n[[rows]]\nlabel = "solved"\n'
     made = bw.study(_file(here, heads + '[[rows]]\nlabel = "steps"\noptimizer = "adam"\nepochs = 2\n'))
     assert [row.seeds for row in made.rows] == [1, 2]
-    assert [found_run(path).record["recipe"]["seed"] for path in made.rows[1].runs] == [0, 1]
+    assert [find_run(path).record["recipe"]["seed"] for path in made.rows[1].runs] == [0, 1]
 
 
 def test_folds_validate_every_image_once_and_leave_the_test_split_sealed(here: Path) -> None:
     made = bw.study(_file(here, "folds = 3\n" + SMALL + ROWS))
     data = scan("photos")
-    held = [set(found_run(path).predictions("val").ids) for path in made.rows[0].runs]
+    held = [set(find_run(path).predictions("val").ids) for path in made.rows[0].runs]
     assert len(held) == 3
     assert sum(map(len, held)) == len(set.union(*held)) == len(data.samples("train")) + len(data.samples("val"))
     assert not set.union(*held) & set(data.samples("test").ids)
@@ -207,17 +207,17 @@ def test_rows_that_share_what_is_frozen_are_trained_together_and_it_is_computed_
 
     made = bw.study(file, watcher=Watching())
     assert seen == ["a", "c", "b", "d"]
-    computed = [found_run(row.runs[0]).record["prefix"]["computed"] for row in made.rows]
+    computed = [find_run(row.runs[0]).record["prefix"]["computed"] for row in made.rows]
     assert computed[2:] == [0, 0]
 
 
 def test_the_test_split_is_opened_only_when_asked_for_and_looks_are_counted(here: Path) -> None:
     file = _file(here, SMALL + ROWS)
     assert bw.study(file).rows[0].test is None
-    made = bw.study(file, ways=Ways(test=True))
+    made = bw.study(file, ways=ExecutionOptions(test=True))
     assert made.rows[0].test
     assert [row.looks for row in made.rows] == [(1,), (2,), ()]
-    again = bw.study(file, ways=Ways(test=True))
+    again = bw.study(file, ways=ExecutionOptions(test=True))
     assert [row.looks for row in again.rows] == [(1,), (2,), ()], "what is open is not opened again"
 
 
@@ -227,7 +227,7 @@ def test_quick_limits_images_and_says_what_was_put_over_the_rows(here: Path) -> 
     assert made.rows[1].problem == "the same experiment as 'slow', with what was put over every row"
     assert made.rows[0].value
     assert made.rows[0].value["n"] == 8
-    run = found_run(made.rows[0].runs[0])
+    run = find_run(made.rows[0].runs[0])
     assert len(run.dataset().samples("train")) == 8
     assert len(run.history()) == 1
     page = (here / "runs/small/report.html").read_text()
@@ -246,7 +246,7 @@ def test_one_process_at_a_time_carries_out_a_study(here: Path) -> None:
 def test_several_processes_give_the_same_table(here: Path) -> None:
     rows = ROWS + '[[rows]]\nlabel = "faster"\nlr = 0.03\n'
     bw.study(_file(here, SMALL + rows), out="alone")
-    bw.study(_file(here, SMALL + rows), out="together", ways=Ways(jobs=2))
+    bw.study(_file(here, SMALL + rows), out="together", ways=ExecutionOptions(jobs=2))
     assert _table(here / "together/small") == _table(here / "alone/small")
 
 
@@ -255,8 +255,8 @@ def test_a_process_that_dies_is_replaced_and_its_row_trained_all_the_same(here: 
     recipe = study.rows[0].recipe
     assert recipe
     data = scan("photos")
-    work = Work("slow-1", "slow", recipe, Images("photos"), data.fingerprint)
-    hand = Process(Bench(tmp_path / "runs", Path(os.environ["BUDWOOD_CACHE"])), 0, 1)
+    work = TrainingJob("slow-1", "slow", recipe, DataSpec("photos"), data.fingerprint)
+    hand = SubprocessExecutor(JobContext(tmp_path / "runs", Path(os.environ["BUDWOOD_CACHE"])), 0, 1)
     hand._started()
     assert hand._process
     assert hand._process.pid
@@ -265,13 +265,13 @@ def test_a_process_that_dies_is_replaced_and_its_row_trained_all_the_same(here: 
         hand.do(work)
     assert hand.do(work).state == "done"
     hand.close()
-    other = Work("slow-2", "slow", recipe, Images("photos"), "another fingerprint")
+    other = TrainingJob("slow-2", "slow", recipe, DataSpec("photos"), "another fingerprint")
     assert (
         "holds other images or splits"
-        in training_job.carried_out(
+        in training_job.run_job(
             other,
-            Bench(tmp_path / "runs", Path(os.environ["BUDWOOD_CACHE"])),
-            training_job.Shelf(tmp_path, Unwatched()),
+            JobContext(tmp_path / "runs", Path(os.environ["BUDWOOD_CACHE"])),
+            training_job.DatasetCache(tmp_path, Unwatched()),
             Unwatched(),
         ).problem
     )
@@ -279,17 +279,17 @@ def test_a_process_that_dies_is_replaced_and_its_row_trained_all_the_same(here: 
 
 def test_a_row_whose_workers_die_three_times_has_failed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Dying:
-        def do(self, work: Work, told: Any = None) -> Outcome:
+        def do(self, work: TrainingJob, told: Any = None) -> JobResult:
             if work.label == "slow":
                 raise WorkerDied("the worker that trained 'slow' is gone")
-            return Outcome("failed", "no")
+            return JobResult("failed", "no")
 
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("budwood.studies.runner.processes", lambda bench, count: [Dying(), Dying()])
+    monkeypatch.setattr("budwood.studies.runner.start_processes", lambda bench, count: [Dying(), Dying()])
     with pytest.raises(StudyError, match="the worker that trained 'slow' is gone, 3 times; no"):
-        bw.study(_file(here, SMALL + ROWS), ways=Ways(jobs=2))
+        bw.study(_file(here, SMALL + ROWS), ways=ExecutionOptions(jobs=2))
 
 
 # Kills a study at random moments, starts it again until it has gone through, and says how often it was killed.
@@ -357,7 +357,7 @@ def test_a_dry_run_measures_each_network_once_and_trains_nothing(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[Any] = []
-    rehearse = bw.rehearse
+    rehearse = bw.estimate_cost
 
     def noted(*arguments: Any, **options: Any) -> Any:
         measured.append(arguments[1])
@@ -415,7 +415,7 @@ def test_data_sets_are_fetched_by_name_once(tmp_path: Path, monkeypatch: pytest.
 
         return make
 
-    monkeypatch.setattr(downloads, "_torchvision", stub)
+    monkeypatch.setattr(downloads, "_import_dataset", stub)
     monkeypatch.chdir(tmp_path)
     data = scan("cifar10", cache=tmp_path / "cache")
     assert (data.classes, data.split_source, data.counts()["test"]) == (("car", "plane"), "given, val made", 20)
@@ -426,7 +426,7 @@ def test_data_sets_are_fetched_by_name_once(tmp_path: Path, monkeypatch: pytest.
     def unreachable(name: str) -> Any:
         raise OSError("no network")
 
-    monkeypatch.setattr(downloads, "_torchvision", unreachable)
+    monkeypatch.setattr(downloads, "_import_dataset", unreachable)
     with pytest.raises(DataError, match=r"cifar100: cannot be fetched \(no network\)"):
         scan("cifar100", cache=tmp_path / "cache")
     assert not (tmp_path / "cache/sources/cifar100").exists()
@@ -440,7 +440,7 @@ def test_folders_that_are_fetched_become_classes(tmp_path: Path, monkeypatch: py
 
         return make
 
-    monkeypatch.setattr(downloads, "_torchvision", stub)
+    monkeypatch.setattr(downloads, "_import_dataset", stub)
     monkeypatch.chdir(tmp_path)
     data = scan("caltech101", exclude=["BACKGROUND_Google"], cache=tmp_path / "cache")
     assert (data.classes, len(data)) == (("ant", "bee"), 24)
@@ -449,18 +449,18 @@ def test_folders_that_are_fetched_become_classes(tmp_path: Path, monkeypatch: py
 
 def test_a_limited_data_set_has_the_fingerprint_of_the_whole(photos: Path, tmp_path: Path) -> None:
     data = scan(photos)
-    small = limited(data, 10, 4)
+    small = limit(data, 10, 4)
     assert (len(small.samples("train")), len(small.samples("val"))) == (10, 4)
     assert small.samples("test").ids == data.samples("test").ids
     assert small.fingerprint == data.fingerprint
     whole = data.samples("train").labels
     assert abs(small.samples("train").labels.mean() - whole.mean()) <= 0.05, "each class keeps its share"
     with pytest.raises(DataError, match="has too few different images for 1000 folds"):
-        folded(data, 0, 1000)
+        assign_fold(data, 0, 1000)
 
 
 def test_the_board_says_each_row_once_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    board = Board()
+    board = LiveTable()
     with board.watching("Study"), board.bar("Reading", 3) as step:
         step(1)
         board.show([Line("one", "done", "accuracy 90.00 %"), Line("two", "training", "epoch 1")], 12.0)
@@ -469,7 +469,7 @@ def test_the_board_says_each_row_once_where_there_is_no_terminal(capsys: pytest.
     table = board._table()
     assert (table.row_count, table.title) == (2, "Study: 2 of 2")
     many = [Line(str(number), "done" if number < 50 else "waiting", "") for number in range(100)]
-    shown = [line.label for line in window(many)]
+    shown = [line.label for line in choose_visible_lines(many)]
     assert len(shown) == 24
     assert "49" in shown
     assert "50" in shown
@@ -489,7 +489,7 @@ def test_a_storage_error_ends_a_study(here: Path, monkeypatch: pytest.MonkeyPatc
 def test_no_row_is_begun_once_the_time_is_over(here: Path) -> None:
     file = _file(here, SMALL + ROWS)
     with pytest.raises(StudyError, match="was not trained to its end"):
-        bw.study(file, ways=Ways(time=1e-9))
+        bw.study(file, ways=ExecutionOptions(time=1e-9))
     assert json.loads((here / "runs/small/study.json").read_text())["state"] == "stopped"
     started = time.monotonic()
     assert len(bw.study(file).rows) == 3
@@ -498,17 +498,17 @@ def test_no_row_is_begun_once_the_time_is_over(here: Path) -> None:
 
 def test_workers_of_a_ray_cluster_give_the_same_table_and_a_killed_one_is_replaced(here: Path) -> None:
     pytest.importorskip("ray")
-    from budwood.studies.executors import ray_workers
+    from budwood.studies.executors import start_ray_workers
 
     file = _file(here, SMALL + ROWS)
     bw.study(file, out="alone")
-    bw.study(file, out="cluster", ways=Ways(ray="local"))
+    bw.study(file, out="cluster", ways=ExecutionOptions(ray="local"))
     assert _table(here / "cluster/small") == _table(here / "alone/small")
     recipe = load_study(file).rows[0].recipe
     assert recipe
-    long = Work("long-1", "long", _for_long(recipe), Images("photos"), scan("photos").fingerprint)
-    bench = Bench(here / "killed", Path(os.environ["BUDWOOD_CACHE"]))
-    (hand,), leave = ray_workers(bench, "local", 1)
+    long = TrainingJob("long-1", "long", _for_long(recipe), DataSpec("photos"), scan("photos").fingerprint)
+    bench = JobContext(here / "killed", Path(os.environ["BUDWOOD_CACHE"]))
+    (hand,), leave = start_ray_workers(bench, "local", 1)
     try:
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(hand.do, long)
@@ -547,12 +547,12 @@ class _Cluster:
             def options(self, **options: Any) -> Any:
                 return self
 
-            def remote(self, bench: Bench) -> Any:
+            def remote(self, bench: JobContext) -> Any:
                 cluster.actors += 1
                 number, worker = cluster.actors, self.kind(bench)
 
                 class Method:
-                    def remote(self, work: Work) -> Any:
+                    def remote(self, work: TrainingJob) -> Any:
                         return lambda: (_ for _ in ()).throw(_GoneError()) if number == 1 else worker.do(work)
 
                 return type("Handle", (), {"do": Method()})()
@@ -567,13 +567,13 @@ class _Cluster:
 
 
 def test_an_actor_that_is_gone_is_replaced(here: Path) -> None:
-    from budwood.studies.executors import Actor
+    from budwood.studies.executors import RayExecutor
 
     recipe = load_study(_file(here, SMALL + ROWS)).rows[0].recipe
     assert recipe
-    work = Work("slow-1", "slow", recipe, Images("photos"), scan("photos").fingerprint)
+    work = TrainingJob("slow-1", "slow", recipe, DataSpec("photos"), scan("photos").fingerprint)
     cluster = _Cluster()
-    hand = Actor(cluster, Bench(here / "runs", Path(os.environ["BUDWOOD_CACHE"])), {})
+    hand = RayExecutor(cluster, JobContext(here / "runs", Path(os.environ["BUDWOOD_CACHE"])), {})
     with pytest.raises(WorkerDied, match="the worker that trained 'slow' is gone"):
         hand.do(work)
     assert hand.do(work).state == "done"

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from budwood.data.splits import assign_folds, drawn
+from budwood.data.splits import assign_folds, stratified_sample
 from budwood.errors import StudyError
-from budwood.studies.search_space import default_space, grid_points
-from budwood.studies.study_file import Over, Study, load_study, seeded, study_of, tuning_study
+from budwood.studies.search_space import default_space, list_grid_points
+from budwood.studies.study_file import Overrides, Study, load_study, make_tuning_study, parse_study, with_seed
 
 ROOT = Path(__file__).parents[2] / "studies"
 BASE: dict[str, Any] = {"name": "small", "data": "photos", "base": {"optimizer": "adam", "epochs": 3}}
 TWO = [{"label": "slow", "lr": 0.001}, {"label": "fast", "lr": 0.1}]
 
 
-def _study(over: Over | None = None, **table: Any) -> Study:
-    return study_of({**BASE, **table}, "small.toml", "", over)
+def _study(over: Overrides | None = None, **table: Any) -> Study:
+    return parse_study({**BASE, **table}, "small.toml", "", over)
 
 
 def _refused(**table: Any) -> str:
@@ -164,7 +164,7 @@ def test_quick_limits_and_settings_go_over_every_row() -> None:
         "rows": [{"label": "long", "epochs": 9}, {"label": "phases", "phases": phases}, {"label": "own", "images": 10}],
         "grid": {"lr": [0.1, 0.2, 0.3, 0.4, 0.5]},
     }
-    made = _study(Over(quick=True, settings={"batch": 8}, places={"": "elsewhere"}), **table)
+    made = _study(Overrides(quick=True, settings={"batch": 8}, places={"": "elsewhere"}), **table)
     long, in_phases, own = (row.recipe for row in made.rows[:3])
     assert long
     assert in_phases
@@ -177,11 +177,11 @@ def test_quick_limits_and_settings_go_over_every_row() -> None:
     assert [row.label for row in made.rows[3:]] == ["lr 0.1", "lr 0.5"]
     assert made.changed == {"epochs": 2, "images": 40, "size": 32, "points": 2, "batch": 8}
     with pytest.raises(StudyError, match="batch: input should be greater"):
-        _study(Over(settings={"batch": 0}), **table)
+        _study(Overrides(settings={"batch": 0}), **table)
 
 
 def test_rows_that_become_alike_are_allowed_once_something_is_put_over_them() -> None:
-    made = _study(Over(settings={"lr": 0.5}), rows=TWO)
+    made = _study(Overrides(settings={"lr": 0.5}), rows=TWO)
     assert made.rows[0].recipe == made.rows[1].recipe
 
 
@@ -190,8 +190,8 @@ def test_a_seed_matters_only_where_something_is_left_to_chance() -> None:
     solved, steps = (row.recipe for row in made.rows)
     assert solved
     assert steps
-    assert seeded(solved, 3) == solved
-    assert seeded(steps, 3).seed == 3
+    assert with_seed(solved, 3) == solved
+    assert with_seed(steps, 3).seed == 3
 
 
 def test_a_space_draws_options_only_where_they_apply() -> None:
@@ -202,7 +202,7 @@ def test_a_space_draws_options_only_where_they_apply() -> None:
     search = _study(search={"sampler": "grid", "space": space}).search
     assert search
     assert list(search.space) == ["optimizer", "momentum"]
-    points = grid_points(search.space)
+    points = list_grid_points(search.space)
     assert points[0] == {"optimizer": "adam"}
     assert [round(point["momentum"], 3) for point in points[1:]] == [0.5, 0.7, 0.9]
 
@@ -213,11 +213,11 @@ def test_a_space_draws_options_only_where_they_apply() -> None:
 )
 def test_the_default_space_makes_recipes_and_leaves_out_what_is_given(options: dict[str, Any]) -> None:
     assert not set(default_space(options)) & set(options)
-    made = tuning_study("photos", options, trials=5)
+    made = make_tuning_study("photos", options, trials=5)
     assert made.search
     assert made.search.trials == 5
     assert [row.label for row in made.rows] == ["as given"]
-    again = tuning_study("photos", options, trials=50)
+    again = make_tuning_study("photos", options, trials=50)
     assert again.name == made.name, "more trials go on with the same study"
 
 
@@ -239,7 +239,7 @@ def test_the_five_studies_are_complete(name: str) -> None:
     assert (len(made.rows), sum(figure is not None for figure in figures)) == COMPLETE[name]
     assert made.name == name
     assert made.source
-    quick = load_study(ROOT / f"{name}.toml", Over(quick=True))
+    quick = load_study(ROOT / f"{name}.toml", Overrides(quick=True))
     assert all(row.images.images and row.images.images <= 400 for row in quick.rows)
     assert all((row.recipe.epochs or 0) <= 2 for row in quick.rows if row.recipe)
 
@@ -284,12 +284,12 @@ def test_folds_keep_clusters_together_and_classes_even() -> None:
 def test_a_sample_is_stratified_and_grows_by_content() -> None:
     labels = np.repeat(np.arange(3, dtype=np.int32), [80, 16, 4])
     ids = [f"{number * 7919 % 100003:032x}" for number in range(100)]
-    half = drawn(ids, labels, 50)
+    half = stratified_sample(ids, labels, 50)
     assert np.bincount(labels[half]).tolist() == [40, 8, 2]
-    assert np.bincount(labels[drawn(ids, labels, 10)]).tolist() == [8, 1, 1]
-    assert np.bincount(labels[drawn(ids, labels, 3)]).tolist() == [1, 1, 1]
-    assert drawn(ids, labels, 2).sum() == 2
-    assert drawn(ids, labels, 1000).all()
-    assert not (drawn(ids, labels, 25) & ~half).any()
+    assert np.bincount(labels[stratified_sample(ids, labels, 10)]).tolist() == [8, 1, 1]
+    assert np.bincount(labels[stratified_sample(ids, labels, 3)]).tolist() == [1, 1, 1]
+    assert stratified_sample(ids, labels, 2).sum() == 2
+    assert stratified_sample(ids, labels, 1000).all()
+    assert not (stratified_sample(ids, labels, 25) & ~half).any()
     turned = np.arange(100)[::-1]
-    assert (drawn([ids[row] for row in turned], labels[turned], 50) == half[turned]).all()
+    assert (stratified_sample([ids[row] for row in turned], labels[turned], 50) == half[turned]).all()

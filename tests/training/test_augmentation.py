@@ -12,7 +12,7 @@ from torchvision.transforms import functional as reference
 
 from budwood.config.recipe import AUGMENTATIONS, Recipe
 from budwood.errors import RecipeError
-from budwood.training.augmentation import augmented, drawn
+from budwood.training.augmentation import augment, sample_parameters
 
 SIZE = 32
 
@@ -31,8 +31,8 @@ def _images(n: int = 4) -> torch.Tensor:
 def _one(seed: int = 0, **options: Any) -> tuple[torch.Tensor, Any]:
     """The first image after one augmentation, [3, 32, 32], and what was drawn."""
     recipe = _recipe(**options)
-    what = drawn(recipe, 4, SIZE, np.random.default_rng(seed))
-    return augmented(_images(), what, recipe)[0].permute(2, 0, 1), what
+    what = sample_parameters(recipe, 4, SIZE, np.random.default_rng(seed))
+    return augment(_images(), what, recipe)[0].permute(2, 0, 1), what
 
 
 PICTURE = _images()[0].permute(2, 0, 1)
@@ -121,8 +121,8 @@ def test_a_random_resized_crop_is_a_box_of_the_picture() -> None:
 )
 def test_colours_change_as_in_torchvision(option: str, limit: float, change: Any) -> None:
     recipe = _recipe(**{option: limit})
-    what = drawn(recipe, 4, SIZE, np.random.default_rng(1))
-    found = augmented(_images(), what, recipe).permute(0, 3, 1, 2)
+    what = sample_parameters(recipe, 4, SIZE, np.random.default_rng(1))
+    found = augment(_images(), what, recipe).permute(0, 3, 1, 2)
     factors = getattr(what, option)
     assert len(set(factors.tolist())) == 4
     for picture, image, factor in zip(found, _images().permute(0, 3, 1, 2), factors.tolist(), strict=True):
@@ -143,11 +143,11 @@ def test_policies_are_torchvisions_drawn_for_each_image(policy: str) -> None:
     from torchvision.transforms import v2
 
     recipe = _recipe(policy=policy)
-    what = drawn(recipe, 4, SIZE, np.random.default_rng(5))
+    what = sample_parameters(recipe, 4, SIZE, np.random.default_rng(5))
     torch.manual_seed(1)
     expected_next = torch.rand(1)
     torch.manual_seed(1)
-    found = augmented(_images(), what, recipe)
+    found = augment(_images(), what, recipe)
     assert torch.equal(torch.rand(1), expected_next), "the global random state is left alone"
     made = v2.RandAugment() if policy == "randaugment" else v2.TrivialAugmentWide()
     for row, seed in enumerate(what.policies.tolist()):
@@ -157,7 +157,8 @@ def test_policies_are_torchvisions_drawn_for_each_image(policy: str) -> None:
 
 
 def test_chances_and_ranges_are_those_that_are_asked_for() -> None:
-    what = drawn(_recipe(flip=0.3, rotation=20, erase=0.25, brightness=0.5), 4000, SIZE, np.random.default_rng(0))
+    recipe = _recipe(flip=0.3, rotation=20, erase=0.25, brightness=0.5)
+    what = sample_parameters(recipe, 4000, SIZE, np.random.default_rng(0))
     assert (np.linalg.det(what.maps[:, :, :2]) < 0).mean() == pytest.approx(0.3, abs=0.03)
     assert (what.boxes[:, 1] > what.boxes[:, 0]).mean() == pytest.approx(0.25, abs=0.03)
     assert (what.brightness.min(), what.brightness.max()) == pytest.approx((0.5, 1.5), abs=0.01)
@@ -166,10 +167,10 @@ def test_chances_and_ranges_are_those_that_are_asked_for() -> None:
 def test_nothing_asked_changes_nothing_and_pixels_stay_in_range() -> None:
     recipe = _recipe()
     images = _images()
-    assert torch.equal(augmented(images, drawn(recipe, 4, SIZE, np.random.default_rng(0)), recipe), images)
+    assert torch.equal(augment(images, sample_parameters(recipe, 4, SIZE, np.random.default_rng(0)), recipe), images)
     everything = {**dict.fromkeys(AUGMENTATIONS, 0.5), "rotation": 40, "shear": 20, "crop_padding": 3}
     recipe = _recipe(**{**everything, "policy": "trivialaugment"})
-    found = augmented(images, drawn(recipe, 4, SIZE, np.random.default_rng(0)), recipe)
+    found = augment(images, sample_parameters(recipe, 4, SIZE, np.random.default_rng(0)), recipe)
     assert found.shape == images.shape
     assert found.min() >= 0
     assert found.max() <= 255

@@ -16,19 +16,19 @@ import budwood as bw
 from budwood.cli.main import run
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
-from budwood.inference.input_sources import Held
-from budwood.inference.pytorch_backend import Part, compiled
-from budwood.networks.surgery import planned
-from budwood.networks.weights import random_weights
+from budwood.inference.input_sources import ArraySource
+from budwood.inference.pytorch_backend import NetworkSlice, compile_module
+from budwood.networks.surgery import plan_network
+from budwood.networks.weights import describe_random
 from budwood.progress import Silent
 from budwood.training import loop as fitting
 from budwood.training import lr_finder, profiling
-from budwood.training.checkpoints import Standing
-from budwood.training.loop import Clock, Keeping, fit
-from budwood.training.losses import Loss, loss_of
+from budwood.training.checkpoints import LoopState
+from budwood.training.loop import Clock, LoopHooks, fit
+from budwood.training.losses import Loss, make_loss
 from budwood.training.profiling import StepCost
-from budwood.training.schedules import rate_factor
-from budwood.training.state import Labelled, OnDevice, logits_of, placed, ready
+from budwood.training.schedules import compute_rate_factor
+from budwood.training.state import Labelled, OnDevice, move_inputs, predict_logits, prepare_training
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "pools": (1, 2), "lr": 0.01}
 
@@ -47,12 +47,12 @@ def _split(n: int, seed: int = 0) -> Labelled:
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, n).astype(np.int32)
     pixels = random.integers(0, 120, (n, 16, 16, 3)) + 100 * labels[:, None, None, None]
-    return Labelled(Held(pixels.astype(np.uint8)), labels)
+    return Labelled(ArraySource(pixels.astype(np.uint8)), labels)
 
 
-def _part(**options: Any) -> Part:
+def _part(**options: Any) -> NetworkSlice:
     recipe = Recipe(**{**SMALL, **options})
-    return Part(recipe, planned(recipe, 2), 2, random_weights("default", recipe.seed or 0), None)
+    return NetworkSlice(recipe, plan_network(recipe, 2), 2, describe_random("default", recipe.seed or 0), None)
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(fitting, "time", types.SimpleNamespace(monotonic=lambda: next(ticks) / 10))
 
     def noted(*arguments: Any) -> float:
-        asked.append(rate_factor(*arguments))
+        asked.append(compute_rate_factor(*arguments))
         return asked[-1]
 
-    monkeypatch.setattr(fitting, "rate_factor", noted)
+    monkeypatch.setattr(fitting, "compute_rate_factor", noted)
     return asked
 
 
@@ -74,7 +74,7 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_schedule_is_shaped_to_the_time(factors: list[float], epochs: int | None) -> None:
     said = Said()
     part = _part(batch=4, time=100.0, epochs=epochs, schedule="onecycle")
-    found = fit(part, _split(40), _split(8, seed=1), said, keeping=Keeping(left=lambda: 100.0))
+    found = fit(part, _split(40), _split(8, seed=1), said, keeping=LoopHooks(left=lambda: 100.0))
     peak = int(np.argmax(factors))
     assert factors[0] == pytest.approx(1 / 25)
     assert max(factors) == pytest.approx(1, abs=0.01)
@@ -87,7 +87,7 @@ def test_a_schedule_is_shaped_to_the_time(factors: list[float], epochs: int | No
 def test_time_that_is_not_needed_changes_nothing(factors: list[float]) -> None:
     options: dict[str, Any] = {"batch": 4, "epochs": 3, "schedule": "cosine"}
     limited = fit(
-        _part(**options, time=1e6), _split(40), _split(8, seed=1), Silent(), keeping=Keeping(left=lambda: 1e6)
+        _part(**options, time=1e6), _split(40), _split(8, seed=1), Silent(), keeping=LoopHooks(left=lambda: 1e6)
     )
     asked = list(factors)
     free = fit(_part(**options), _split(40), _split(8, seed=1), Silent())
@@ -97,7 +97,7 @@ def test_time_that_is_not_needed_changes_nothing(factors: list[float]) -> None:
 
 def test_even_less_time_than_an_epoch_gives_an_evaluated_network(factors: list[float]) -> None:
     part = _part(batch=4, time=2.0, schedule="cosine")
-    found = fit(part, _split(400), _split(8, seed=1), Silent(), keeping=Keeping(left=lambda: 2.0))
+    found = fit(part, _split(400), _split(8, seed=1), Silent(), keeping=LoopHooks(left=lambda: 2.0))
     assert len(found.history) == 1
     assert len(factors) < 100
     assert found.logits.shape == (8, 2)
@@ -142,7 +142,7 @@ def _short_of_memory(most: int, error: Exception, monkeypatch: pytest.MonkeyPatc
     sizes: list[int] = []
 
     def failing(*arguments: Any) -> Loss:
-        loss = loss_of(*arguments)
+        loss = make_loss(*arguments)
 
         def limited(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
             sizes.append(len(logits))
@@ -152,8 +152,8 @@ def _short_of_memory(most: int, error: Exception, monkeypatch: pytest.MonkeyPatc
 
         return limited
 
-    monkeypatch.setattr(fitting, "loss_of", failing)
-    monkeypatch.setattr(lr_finder, "loss_of", failing)
+    monkeypatch.setattr(fitting, "make_loss", failing)
+    monkeypatch.setattr(lr_finder, "make_loss", failing)
     return sizes
 
 
@@ -199,9 +199,9 @@ def test_memory_that_runs_out_in_evaluation_leaves_the_batch_alone(batch: int, m
         asked.append(size)
         if size > 16:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return logits_of(model, split, size)
+        return predict_logits(model, split, size)
 
-    monkeypatch.setattr(fitting, "logits_of", limited)
+    monkeypatch.setattr(fitting, "predict_logits", limited)
     said = Said()
     found = fit(_part(batch=batch, epochs=2), _split(16), _split(40, seed=1), said)
     assert asked == [64, 32, 16, 16]
@@ -211,7 +211,7 @@ def test_memory_that_runs_out_in_evaluation_leaves_the_batch_alone(batch: int, m
 
 def test_looking_for_a_rate_halves_the_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = _short_of_memory(5, torch.OutOfMemoryError("CUDA out of memory."), monkeypatch)
-    curve = lr_finder.rate_curve(_part(batch=16), _split(40), Said())
+    curve = lr_finder.measure_rate_curve(_part(batch=16), _split(40), Said())
     assert len(curve.rates) > 20
     assert max(sizes[2:]) <= 4
 
@@ -225,10 +225,10 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
 def test_inputs_that_lie_on_the_device_train_alike() -> None:
     part = _part(batch=8, epochs=2)
     train, val = _split(20), _split(8, seed=1)
-    held = placed(train, "cpu")
+    held = move_inputs(train, "cpu")
     assert isinstance(held.inputs, OnDevice)
     assert len(held.inputs) == 20
-    assert fit(part, held, placed(val, "cpu"), Silent()).history == fit(part, train, val, Silent()).history
+    assert fit(part, held, move_inputs(val, "cpu"), Silent()).history == fit(part, train, val, Silent()).history
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_dry_run_reckons_with_every_step(
     options: dict[str, Any], steps: int, epochs: float, photos: Path, tmp_path: Path
 ) -> None:
     data = bw.scan(photos)  # 38 images to train on
-    recipe, cost = bw.rehearse(data, bw.Recipe(**options), out=tmp_path / "runs")
+    recipe, cost = bw.estimate_cost(data, bw.Recipe(**options), out=tmp_path / "runs")
     assert recipe.size
     assert (cost.steps, cost.epochs) == (steps, epochs)
     assert all(seconds >= 0 for seconds in cost.seconds.values())
@@ -261,19 +261,19 @@ def test_a_dry_run_reckons_with_every_step(
 def test_what_a_dry_run_says_of_the_disk_is_what_a_run_takes(photos: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {**SMALL, "batch": 8, "epochs": 3, "fc": (512,), "ema": 0.9}
     data, cache = bw.scan(photos), tmp_path / "cache"
-    _, cost = bw.rehearse(data, bw.Recipe(**options), cache=cache)
+    _, cost = bw.estimate_cost(data, bw.Recipe(**options), cache=cache)
     made = bw.train(data, bw.Recipe(**options), out=tmp_path / "runs", cache=cache)
     taken = sum(file.stat().st_size for file in made.path.rglob("*.safetensors"))
     assert cost.disk["run"] == pytest.approx(taken, rel=0.05)
     used = len(data.samples("train")) + len(data.samples("val"))
     assert cost.disk["cache"] == used * 16 * 16 * 3
-    _, again = bw.rehearse(data, bw.Recipe(**options), cache=cache)
+    _, again = bw.estimate_cost(data, bw.Recipe(**options), cache=cache)
     assert again.disk["cache"] == 0
 
 
 def test_a_dry_run_fits_its_epochs_to_the_time(photos: Path, tmp_path: Path) -> None:
     data = bw.scan(photos)
-    _, cost = bw.rehearse(data, bw.Recipe(**SMALL, batch=8, time="2h"), out=tmp_path)
+    _, cost = bw.estimate_cost(data, bw.Recipe(**SMALL, batch=8, time="2h"), out=tmp_path)
     assert 5000 < cost.total < 7201
     assert cost.epochs > 100
 
@@ -298,8 +298,8 @@ def test_many_threads_are_measured_once_and_recorded(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr("budwood.training.trainer.processors", lambda: 4)
-    monkeypatch.setattr("budwood.training.loop.processors", lambda: 4)
+    monkeypatch.setattr("budwood.training.trainer.count_processors", lambda: 4)
+    monkeypatch.setattr("budwood.training.loop.count_processors", lambda: 4)
     monkeypatch.setattr("budwood.training.trainer.LONG", 5)
     measured: list[int] = []
 
@@ -307,7 +307,7 @@ def test_many_threads_are_measured_once_and_recorded(
         measured.append(torch.get_num_threads())
         return StepCost(0.0, float(torch.get_num_threads()), 0.0, 0, 0)
 
-    monkeypatch.setattr(profiling, "step_cost", cost)
+    monkeypatch.setattr(profiling, "measure_step", cost)
     made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, batch=8, epochs=2), out=tmp_path)
     assert measured == [4, 2]
     assert made.record["choices"]["training_threads"] == 2
@@ -318,16 +318,16 @@ def test_many_threads_are_measured_once_and_recorded(
 
 
 def test_a_network_is_compiled_on_a_gpu_when_enough_is_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ready(_part(epochs=10, batch=8), None)
-    at, said = Standing(epoch=1), Said()
+    model = prepare_training(_part(epochs=10, batch=8), None)
+    at, said = LoopState(epoch=1), Said()
     monkeypatch.setattr(torch, "compile", lambda module: module)
-    assert fitting._compiled_if_it_pays(model, at, Clock(1000.0, None), said) is model
+    assert fitting._compile_if_it_pays(model, at, Clock(1000.0, None), said) is model
     on_gpu = replace(model, device="cuda")
-    assert fitting._compiled_if_it_pays(on_gpu, at, Clock(10.0, None), said) is on_gpu
-    fast = fitting._compiled_if_it_pays(on_gpu, at, Clock(100.0, None), said)
+    assert fitting._compile_if_it_pays(on_gpu, at, Clock(10.0, None), said) is on_gpu
+    fast = fitting._compile_if_it_pays(on_gpu, at, Clock(100.0, None), said)
     assert fast.compiled
     assert said.notes == ["About 15 minutes are left: the network is compiled."]
-    assert fitting._compiled_if_it_pays(fast, at, Clock(1000.0, None), said) is fast
+    assert fitting._compile_if_it_pays(fast, at, Clock(1000.0, None), said) is fast
 
 
 def test_a_compiler_that_fails_is_said_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +341,7 @@ def test_a_compiler_that_fails_is_said_and_left_alone(monkeypatch: pytest.Monkey
         return run
 
     monkeypatch.setattr(torch, "compile", failing)
-    run = compiled(lambda inputs: inputs + 1, said)
+    run = compile_module(lambda inputs: inputs + 1, said)
     assert run(torch.zeros(2)).tolist() == run(torch.zeros(2)).tolist() == [1, 1]
     assert len(calls) == 1
     assert said.notes == ["torch.compile failed (TorchDynamoException); going on without it."]

@@ -11,17 +11,17 @@ from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.progress import Silent
 from budwood.training.head_solver import PATIENCE, PENALTIES, solve
-from budwood.training.linear_head import Split, compute_head_logits, descend
+from budwood.training.linear_head import HeadSplit, compute_head_logits, descend
 
 CLASSES, FEATURES = 4, 12
 
 
-def _split(seed: int, n: int = 240) -> Split:
+def _split(seed: int, n: int = 240) -> HeadSplit:
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, n).astype(np.int32)
     centres = np.random.default_rng(9).normal(0, 1.0, (CLASSES, FEATURES))
     outputs = centres[labels] + random.normal(0, 1.2, (n, FEATURES))
-    return Split((outputs * 3 + 5).astype(np.float32), labels)
+    return HeadSplit((outputs * 3 + 5).astype(np.float32), labels)
 
 
 TRAIN, VAL = _split(0), _split(1)
@@ -116,6 +116,6 @@ def test_the_same_seed_gives_the_same_head_and_another_seed_another() -> None:
 
 
 def test_a_loss_that_is_no_number_stops_with_the_reason() -> None:
-    broken = Split(np.full_like(TRAIN.outputs, np.nan), TRAIN.labels)
+    broken = HeadSplit(np.full_like(TRAIN.outputs, np.nan), TRAIN.labels)
     with pytest.raises(RecipeError, match=r"no longer a number in epoch 1, at a learning rate of 0\.01"):
         descend(broken, VAL, CLASSES, Recipe(optimizer="sgd"), Silent())

@@ -14,17 +14,17 @@ from torch import nn
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
-from budwood.inference.input_sources import Held
-from budwood.inference.pytorch_backend import FromPixels, Part
-from budwood.networks.freezing import frozen_parts, set_modes
+from budwood.inference.input_sources import ArraySource
+from budwood.inference.pytorch_backend import NetworkSlice, WithPreprocessing
+from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.registry import IMAGENET_MEAN, IMAGENET_STD
-from budwood.networks.stages import segment
-from budwood.networks.surgery import grafted, planned
-from budwood.networks.weights import random_weights
+from budwood.networks.stages import slice_stages
+from budwood.networks.surgery import build, plan_network
+from budwood.networks.weights import describe_random
 from budwood.progress import Silent
-from budwood.training.device import keep_memory
-from budwood.training.loop import Fitted, fit
-from budwood.training.state import Labelled, batches
+from budwood.training.device import disable_malloc_trim
+from budwood.training.loop import LoopResult, fit
+from budwood.training.state import Labelled, iterate_batches
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "conv_norm": True, "pools": (1, 2)}
 
@@ -34,12 +34,12 @@ def _split(n: int, size: int = 16, seed: int = 0) -> Labelled:
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, n).astype(np.int32)
     pixels = random.integers(0, 120, (n, size, size, 3)) + 100 * labels[:, None, None, None]
-    return Labelled(Held(pixels.astype(np.uint8)), labels)
+    return Labelled(ArraySource(pixels.astype(np.uint8)), labels)
 
 
-def _part(stop: str | None = None, **options: Any) -> Part:
+def _part(stop: str | None = None, **options: Any) -> NetworkSlice:
     recipe = Recipe(**{**SMALL, **options})
-    return Part(recipe, planned(recipe, 2), 2, random_weights("default", recipe.seed or 0), stop)
+    return NetworkSlice(recipe, plan_network(recipe, 2), 2, describe_random("default", recipe.seed or 0), stop)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_steps_are_those_of_plain_pytorch(
     part = _part(epochs=1, batch=8, lr=0.01, weight_decay=0.1, seed=4, **options)
     train, val = _split(20), _split(9, seed=1)
     found = fit(part, train, val, Silent())
-    plain = grafted(part.recipe, part.plan, 2)[0].module.train()
+    plain = build(part.recipe, part.plan, 2)[0].module.train()
     _descend(plain, reference(plain.parameters()), train, [[8, 16], [16, 20]])
     _equal(found, plain, val)
 
@@ -89,7 +89,7 @@ def _loss(plain: nn.Module, train: Labelled, rows: np.ndarray) -> torch.Tensor:
     return nn.functional.cross_entropy(plain(_normal(train, rows)), torch.from_numpy(train.labels[rows]).long())
 
 
-def _equal(found: Fitted, plain: nn.Module, val: Labelled) -> None:
+def _equal(found: LoopResult, plain: nn.Module, val: Labelled) -> None:
     with torch.no_grad():
         expected = plain.eval()(_normal(val, np.arange(len(val.labels)))).numpy()
     assert np.allclose(found.logits, expected, atol=1e-3)
@@ -104,7 +104,7 @@ def test_accumulated_batches_make_one_step_and_the_gradient_is_clipped() -> None
     )
     train, val = _split(20), _split(9, seed=1)
     found = fit(part, train, val, Silent())
-    plain = grafted(part.recipe, part.plan, 2)[0].module.train()
+    plain = build(part.recipe, part.plan, 2)[0].module.train()
     steps = torch.optim.SGD(plain.parameters(), 0.1)
     order = np.random.default_rng(4).permutation(20)
     for rows in (order[:8], order[8:16], order[16:]):
@@ -123,9 +123,9 @@ def test_the_history_tells_the_norms_of_weights_and_gradients_by_stage() -> None
     part = _part(epochs=1, batch=8, lr=0.1, optimizer="sgd", momentum=0.0, seed=4, freeze=["conv1.*"])
     train, val = _split(20), _split(9, seed=1)
     (row,) = fit(part, train, val, Silent()).history
-    made = grafted(part.recipe, part.plan, 2)[0]
+    made = build(part.recipe, part.plan, 2)[0]
     plain = made.module
-    frozen = frozen_parts(made.staged, part.recipe.freeze)
+    frozen = find_frozen(made.staged, part.recipe.freeze)
     set_modes(plain, frozen)
     trained = {name: p for name, p in plain.named_parameters() if p.requires_grad}
     steps = torch.optim.SGD(trained.values(), 0.1)
@@ -152,7 +152,7 @@ def test_the_average_of_weights_is_torchs_and_is_what_is_kept() -> None:
     part = _part(**options, conv_norm=False, momentum=0.0, ema=0.7)
     train, val = _split(20), _split(9, seed=1)
     found = fit(part, train, val, Silent())
-    plain = grafted(part.recipe, part.plan, 2)[0].module.train()
+    plain = build(part.recipe, part.plan, 2)[0].module.train()
     steps = torch.optim.SGD(plain.parameters(), 0.05)
     swa: Any = torch.optim.swa_utils
     average = swa.AveragedModel(plain, multi_avg_fn=swa.get_ema_multi_avg_fn(0.7))
@@ -206,7 +206,7 @@ def test_half_precision_is_said_and_close() -> None:
 def test_freed_memory_is_kept_between_steps_where_the_c_library_can() -> None:
     found = fit(_part(epochs=1, batch=8), _split(16), _split(8, seed=1), Silent())
     able = hasattr(ctypes.CDLL(None), "mallopt")
-    assert keep_memory() is able
+    assert disable_malloc_trim() is able
     assert (found.choices["freed_memory"] == "kept between steps") is able
 
 
@@ -228,8 +228,8 @@ def test_a_frozen_prefix_cached_or_not_gives_the_same_losses() -> None:
     whole = _part(**options)
     train, val = _split(24), _split(10, seed=1)
     uncached = fit(whole, train, val, Silent())
-    made, _, _ = grafted(whole.recipe, whole.plan, 2)
-    prefix = FromPixels(segment(made.staged, None, "conv1"), whole.plan).eval()
+    made, _, _ = build(whole.recipe, whole.plan, 2)
+    prefix = WithPreprocessing(slice_stages(made.staged, None, "conv1"), whole.plan).eval()
     cached = fit(_part("conv1", **options), _after(prefix, train), _after(prefix, val), Silent())
     losses = [row["train_loss"] for row in uncached.history]
     assert [row["train_loss"] for row in cached.history] == pytest.approx(losses, rel=1e-5)
@@ -244,7 +244,7 @@ def _after(prefix: nn.Module, split: Labelled) -> Labelled:
     """The prefix's outputs in the place of pixels."""
     with torch.inference_mode():
         values = prefix(torch.from_numpy(split.inputs.take(np.arange(len(split.labels))))).numpy()
-    return Labelled(Held(values), split.labels)
+    return Labelled(ArraySource(values), split.labels)
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:
@@ -272,7 +272,7 @@ def test_a_loss_that_is_no_number_is_said() -> None:
 
 @pytest.mark.parametrize(("n", "sizes"), [(9, [4, 5]), (8, [4, 4]), (10, [4, 4, 2]), (1, [1]), (3, [3])])
 def test_no_batch_of_one_is_left_over(n: int, sizes: list[int]) -> None:
-    found = list(batches(np.arange(n), 4))
+    found = list(iterate_batches(np.arange(n), 4))
     assert [len(rows) for rows in found] == sizes
     assert np.concatenate(found).tolist() == list(range(n))
 
@@ -282,5 +282,5 @@ def test_grey_pixels_are_what_pillow_makes_of_them() -> None:
 
     plan = {"mean": [0.0], "std": [1.0], "channels": 1}
     pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
-    grey = FromPixels(nn.Identity(), plan)(torch.from_numpy(pixels))[0, 0].numpy() * 255
+    grey = WithPreprocessing(nn.Identity(), plan)(torch.from_numpy(pixels))[0, 0].numpy() * 255
     assert np.abs(grey - np.asarray(Image.fromarray(pixels[0]).convert("L"))).max() < 1

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from budwood.config.recipe import Recipe
 from budwood.evaluation.metrics import probabilities, score
-from budwood.training.losses import blended, epoch_order, loss_of
+from budwood.training.losses import blend, draw_epoch_order, make_loss
 
 LABELS = np.array([0] * 12 + [1] * 6 + [2] * 2, np.int32)
 RANDOM = np.random.default_rng(0)
@@ -25,7 +25,7 @@ WEIGHT = torch.tensor(compute_class_weight("balanced", classes=np.arange(3), y=L
 
 def _loss(**options: Any) -> float:
     recipe = Recipe(freeze="none", **options)
-    return float(loss_of(recipe, LABELS, 3, "cpu")(LOGITS, SHARES))
+    return float(make_loss(recipe, LABELS, 3, "cpu")(LOGITS, SHARES))
 
 
 def test_cross_entropy_weights_and_adjustment_are_those_of_torch_and_of_the_papers() -> None:
@@ -49,7 +49,7 @@ def test_the_focal_loss_by_hand() -> None:
 def test_blended_targets_give_the_blended_loss() -> None:
     others = SHARES.flip(0)
     recipe = Recipe(freeze="none", mixup=0.4)
-    found = float(loss_of(recipe, LABELS, 3, "cpu")(LOGITS, 0.3 * SHARES + 0.7 * others))
+    found = float(make_loss(recipe, LABELS, 3, "cpu")(LOGITS, 0.3 * SHARES + 0.7 * others))
     expected = 0.3 * F.cross_entropy(LOGITS, TARGET) + 0.7 * F.cross_entropy(LOGITS, TARGET.flip(0))
     assert found == pytest.approx(float(expected), rel=1e-6)
 
@@ -57,17 +57,17 @@ def test_blended_targets_give_the_blended_loss() -> None:
 def test_balanced_sampling_draws_classes_alike() -> None:
     recipe = Recipe(freeze="none", balanced_sampling=True)
     random = np.random.default_rng(1)
-    drawn = np.bincount(LABELS[np.concatenate([epoch_order(recipe, LABELS, random) for _ in range(300)])])
+    drawn = np.bincount(LABELS[np.concatenate([draw_epoch_order(recipe, LABELS, random) for _ in range(300)])])
     assert drawn.sum() == 6000
     assert drawn == pytest.approx([2000] * 3, rel=0.07)
-    plain = epoch_order(Recipe(freeze="none"), LABELS, random)
+    plain = draw_epoch_order(Recipe(freeze="none"), LABELS, random)
     assert sorted(plain.tolist()) == list(range(20))
 
 
 def test_mixup_blends_pairs_by_one_share() -> None:
     inputs = torch.rand(6, 4, 4, 3)
     shares = torch.eye(6)
-    mixed, targets = blended(Recipe(freeze="none", mixup=0.4), inputs, shares, np.random.default_rng(2))
+    mixed, targets = blend(Recipe(freeze="none", mixup=0.4), inputs, shares, np.random.default_rng(2))
     random = np.random.default_rng(2)
     share = random.beta(0.4, 0.4)
     others = random.permutation(6)
@@ -81,7 +81,7 @@ def test_cutmix_puts_in_a_box_and_weighs_by_its_area() -> None:
     recipe = Recipe(freeze="none", cutmix=1.0)
     seen = []
     for seed in range(20):
-        mixed, targets = blended(recipe, inputs, shares, np.random.default_rng(seed))
+        mixed, targets = blend(recipe, inputs, shares, np.random.default_rng(seed))
         assert torch.allclose(targets.sum(1), torch.ones(6))
         for row in range(6):
             kept = float((mixed[row, :, :, 0] == row).float().mean())
@@ -96,14 +96,14 @@ def test_mixup_and_cutmix_together_take_turns() -> None:
     recipe = Recipe(freeze="none", mixup=1.0, cutmix=1.0)
     cuts = 0
     for seed in range(40):
-        mixed, _ = blended(recipe, inputs, torch.eye(4), np.random.default_rng(seed))
+        mixed, _ = blend(recipe, inputs, torch.eye(4), np.random.default_rng(seed))
         cuts += bool((mixed == mixed.round()).all())
     assert 8 < cuts < 32
 
 
 def test_nothing_is_blended_when_nothing_is_asked() -> None:
     inputs, shares = torch.rand(3, 4), torch.eye(3)
-    same, targets = blended(Recipe(freeze="none"), inputs, shares, np.random.default_rng(0))
+    same, targets = blend(Recipe(freeze="none"), inputs, shares, np.random.default_rng(0))
     assert same is inputs
     assert targets is shares
 

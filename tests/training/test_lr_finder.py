@@ -14,11 +14,11 @@ from test_loop import _split
 import budwood as bw
 from budwood.cli.main import run
 from budwood.config.recipe import Recipe
-from budwood.inference.pytorch_backend import Part
-from budwood.networks.surgery import planned
-from budwood.networks.weights import random_weights
+from budwood.inference.pytorch_backend import NetworkSlice
+from budwood.networks.surgery import plan_network
+from budwood.networks.weights import describe_random
 from budwood.progress import Silent
-from budwood.training.lr_finder import HIGHEST, LOWEST, Curve, rate_curve
+from budwood.training.lr_finder import HIGHEST, LOWEST, RateCurve, measure_rate_curve
 
 RATES = tuple(float(rate) for rate in np.geomspace(LOWEST, HIGHEST, 100))
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "epochs": 4}
@@ -28,23 +28,23 @@ SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 
 def test_the_steepest_fall_is_found(middle: float) -> None:
     places = np.log10(RATES)
     losses = 2 - 1.5 / (1 + np.exp(-4 * (places - np.log10(middle)))) + 3 * np.clip(places + 0.5, 0, None)
-    found = Curve(RATES, tuple(losses.tolist())).suggestion
+    found = RateCurve(RATES, tuple(losses.tolist())).suggestion
     assert found == pytest.approx(middle, rel=0.25)
 
 
 def test_a_loss_that_never_falls_gives_no_rate() -> None:
-    assert Curve(RATES, tuple(np.linspace(1, 3, 100).tolist())).suggestion is None
-    assert Curve(RATES, tuple([1.0] * 100)).suggestion is None
+    assert RateCurve(RATES, tuple(np.linspace(1, 3, 100).tolist())).suggestion is None
+    assert RateCurve(RATES, tuple([1.0] * 100)).suggestion is None
 
 
 def test_the_curve_starts_at_the_loss_of_the_untrained_network_and_stops_where_it_diverges() -> None:
     recipe = Recipe(**{**PLAIN, "batch": 8, "optimizer": "sgd", "lr": 3.0})
-    part = Part(recipe, planned(recipe, 2), 2, random_weights("default", 0), None)
-    curve = rate_curve(part, _split(64), Silent())
+    part = NetworkSlice(recipe, plan_network(recipe, 2), 2, describe_random("default", 0), None)
+    curve = measure_rate_curve(part, _split(64), Silent())
     assert curve.rates == pytest.approx(RATES[: len(curve.rates)])
     assert curve.losses[5] == pytest.approx(np.log(2), abs=0.25)
     assert min(curve.losses) < 0.5 * curve.losses[5]
-    assert curve == rate_curve(part, _split(64), Silent())
+    assert curve == measure_rate_curve(part, _split(64), Silent())
 
 
 def test_auto_finds_a_rate_that_trains_and_says_which(photos: Path, tmp_path: Path) -> None:
@@ -76,11 +76,11 @@ def test_the_command_tries_the_optimizer_that_is_asked_for(
 ) -> None:
     asked: list[str] = []
 
-    def find(data: Any, recipe: Recipe, **_: Any) -> Curve:
+    def find(data: Any, recipe: Recipe, **_: Any) -> RateCurve:
         asked.append(recipe.optimizer)
-        return Curve((), ())
+        return RateCurve((), ())
 
-    monkeypatch.setattr("budwood.workflows.train.find_rate", find)
-    monkeypatch.setattr(Curve, "suggestion", None)
+    monkeypatch.setattr("budwood.workflows.train.find_learning_rate", find)
+    monkeypatch.setattr(RateCurve, "suggestion", None)
     assert run(["lr-find", str(photos), *named, "--json"]) == 0
     assert asked == ["sgd" if named else "adam"]

@@ -14,13 +14,13 @@ from safetensors.numpy import load_file
 import budwood as bw
 from budwood.cli.main import run
 from budwood.errors import RecipeError, RunError, StorageError
-from budwood.runs.run import Run, found_run, locked, open_run
+from budwood.runs.run import Run, find_run, lock_run, open_run
 from budwood.storage.atomic import write_bytes
 from budwood.training import checkpoints
 from budwood.training import loop as fitting
 from budwood.training.checkpoints import Checkpoints
-from budwood.training.losses import loss_of
-from budwood.workflows.train import _continued
+from budwood.training.losses import make_loss
+from budwood.workflows.train import _continue_recipe
 from killing import run_killer
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "optimizer": "adam"}
@@ -140,7 +140,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     out = tmp_path / "runs"
 
     def breaking(*arguments: Any) -> Any:
-        loss, calls = loss_of(*arguments), []
+        loss, calls = make_loss(*arguments), []
 
         def late(*batch: Any) -> Any:
             calls.append(1)
@@ -148,7 +148,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
 
         return late
 
-    monkeypatch.setattr(fitting, "loss_of", breaking)  # 38 images in batches of 8: the second step of the third epoch
+    monkeypatch.setattr(fitting, "make_loss", breaking)  # 38 images in batches of 8: the second step of the third epoch
     flags = ["--model", "cnn", "--widths", "8,8", "--fc", "16", "--size", "16", "--batch", "8", "--epochs", "4"]
     assert run(["train", str(photos), "--out", str(out), *flags, "--lr", "0.02"]) == 2
     told = capsys.readouterr().err.replace("\n", "")
@@ -213,15 +213,15 @@ def test_what_cannot_be_resumed_says_why(trained: Run) -> None:
     assert "--epochs N" in caught.value.hint
     with pytest.raises(RunError, match="has 3 epochs already, not fewer than 3"):
         bw.resume(trained, epochs=3)
-    with locked(trained.path), pytest.raises(RunError, match="is being trained by another process"):
+    with lock_run(trained.path), pytest.raises(RunError, match="is being trained by another process"):
         bw.resume(trained, epochs=4)
     (trained.path / "run.json").write_text(json.dumps({**trained.record, "state": "running"}))
-    with locked(trained.path), pytest.raises(RunError, match="it is still being trained"):
+    with lock_run(trained.path), pytest.raises(RunError, match="it is still being trained"):
         open_run(trained.path)
     last = trained.path / "checkpoint" / "last.safetensors"
     last.write_bytes(last.read_bytes()[:100])
     with pytest.raises(RunError, match=r"last\.safetensors: the checkpoint cannot be read"):
-        bw.resume(found_run(trained.path))
+        bw.resume(find_run(trained.path))
     assert last.is_file(), "nothing of a run is lost by a failed resume"
 
 
@@ -269,10 +269,10 @@ def test_another_rate_is_for_the_phase_that_is_not_finished(photos: Path, tmp_pa
     run_ = bw.train(bw.scan(photos), bw.Recipe(**options, phases=[{**phases[0], "lr": 0.01}, phases[1]]), out=tmp_path)
     (run_.path / "history.csv").write_text("\n".join((run_.path / "history.csv").read_text().split("\n")[:3]) + "\n")
     half = Run(run_.path, {**run_.record, "state": "stopped"})
-    assert [phase.lr for phase in _continued(half, {"lr": 0.1}).phases or ()] == [0.1, 0.01]
-    assert [phase.epochs for phase in _continued(half, {"epochs": 7}).phases or ()] == [3, 7]
+    assert [phase.lr for phase in _continue_recipe(half, {"lr": 0.1}).phases or ()] == [0.1, 0.01]
+    assert [phase.epochs for phase in _continue_recipe(half, {"epochs": 7}).phases or ()] == [3, 7]
     with pytest.raises(RunError, match="--patience does not apply to a training in phases"):
-        _continued(half, {"patience": 3})
+        _continue_recipe(half, {"patience": 3})
 
 
 def test_a_solved_head_has_no_epochs_to_add(photos: Path, tmp_path: Path) -> None:

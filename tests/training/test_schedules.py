@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as reference
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
-from budwood.training.schedules import rate_factor
+from budwood.training.schedules import compute_rate_factor
 
 EPOCHS, STEPS = 12, 5
 Made = Callable[[torch.optim.Optimizer], Any]
@@ -20,7 +20,7 @@ Made = Callable[[torch.optim.Optimizer], Any]
 
 def _factors(**options: Any) -> list[float]:
     recipe = Recipe(optimizer="sgd", freeze="none", epochs=EPOCHS, **options)
-    return [rate_factor(recipe, step, STEPS, []) for step in range(EPOCHS * STEPS)]
+    return [compute_rate_factor(recipe, step, STEPS, []) for step in range(EPOCHS * STEPS)]
 
 
 def _torch(made: Made, by_step: bool) -> list[float]:
@@ -72,7 +72,7 @@ def test_the_rate_falls_on_a_plateau_as_in_torch(patience: int) -> None:
     schedule = reference.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
     for epoch, loss in enumerate(losses):
         rate = pytest.approx(optimizer.param_groups[0]["lr"], abs=2e-8)  # torch lowers it by 1e-8 at least
-        assert rate_factor(recipe, epoch * STEPS, STEPS, losses[:epoch]) == rate
+        assert compute_rate_factor(recipe, epoch * STEPS, STEPS, losses[:epoch]) == rate
         schedule.step(loss)
 
 

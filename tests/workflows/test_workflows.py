@@ -20,7 +20,7 @@ from budwood.data.dataset import SEALED
 from budwood.evaluation.metrics import probabilities
 from budwood.evaluation.prediction_table import save_csv
 from budwood.evaluation.predictions import Predictions, load_predictions
-from budwood.runs.machine import hardware
+from budwood.runs.machine import describe_hardware
 from budwood.runs.run import Run
 from conftest import fill
 
@@ -255,7 +255,7 @@ def test_the_accelerator_is_what_the_driver_says(
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert hardware(2)["accelerator"] == name
+    assert describe_hardware(2)["accelerator"] == name
 
 
 def test_a_report_can_be_written_again_when_images_are_gone(run: Run, photos: Path) -> None:

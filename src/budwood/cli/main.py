@@ -17,28 +17,28 @@ import click
 from budwood.cli.options import (
     RecipeCommand,
     SurgeryCommand,
-    common,
-    given_flags,
-    options_of,
+    add_common_options,
+    add_data_argument,
+    add_out_option,
+    add_recipe_sources,
+    collect_options,
+    drop_unset,
+    make_recipe,
+    make_terminal_progress,
     print_json,
-    quiet,
-    recipe_of,
-    recipe_sources,
-    terminal_progress,
-    with_data,
-    with_out,
+    say_nothing,
 )
 from budwood.cli.output import (
-    day,
+    format_day,
+    format_looks,
     list_networks,
-    look_text,
+    show_cost,
     show_dataset,
     show_explanation,
     show_metrics,
+    show_path,
     show_plan,
-    shown,
-    tell_cost,
-    tell_run,
+    show_run,
 )
 from budwood.cli.study_commands import compare, study, tune
 from budwood.errors import BudwoodError
@@ -90,19 +90,19 @@ def _fail(code: str, message: str, hint: str, exit_code: int, as_json: bool) -> 
 
 
 @app.command()
-@with_out
-@common
+@add_out_option
+@add_common_options
 def demo(out: Path, as_json: bool, debug: bool) -> None:
     """The whole job on the bundled solar cells, offline."""
     from budwood.workflows.demo import run_demo
 
-    result = run_demo(out, terminal_progress(), say=quiet if as_json else print)
+    result = run_demo(out, make_terminal_progress(), say=say_nothing if as_json else print)
     if as_json:
         print_json(result)
 
 
 @app.command("inspect")
-@with_data
+@add_data_argument
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the findings, with pictures, to a file.")
 @click.option(
     "--augment",
@@ -111,7 +111,7 @@ def demo(out: Path, as_json: bool, debug: bool) -> None:
     metavar="KEY=VALUE",
     help="Show an augmentation in the file; may be repeated.",
 )
-@common
+@add_common_options
 def inspect_data(
     data: str,
     val: float | None,
@@ -132,7 +132,9 @@ def inspect_data(
     if settings and html is None:
         raise click.UsageError("--augment: the augmented images are shown in a file: name it with --html.")
     recipe = Recipe(**parse_settings(settings)) if settings else None
-    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=terminal_progress())
+    dataset = scan(
+        data, val=val, test=test, exclude=exclude, corrections=corrections, progress=make_terminal_progress()
+    )
     found = checks.findings(dataset)
     if html:
         report_findings(dataset, found, html, recipe)
@@ -154,15 +156,15 @@ def inspect_data(
 
 
 @app.command(cls=RecipeCommand)
-@with_data
+@add_data_argument
 @click.option("--allow-leaks", is_flag=True, help="Train although the given split leaks; every report says so.")
 @click.option(
     "--track", multiple=True, metavar="TOOL", help="Tell tensorboard or mlflow of every epoch; may be repeated."
 )
 @click.option("--dry-run", is_flag=True, help="Show the whole recipe and what it will cost, measured; train nothing.")
-@recipe_sources
-@with_out
-@common
+@add_recipe_sources
+@add_out_option
+@add_common_options
 def train(
     data: str,
     val: float | None,
@@ -184,15 +186,15 @@ def train(
     from budwood.data.dataset import scan
 
     started = time.perf_counter()
-    made = recipe_of(file, settings, given_flags(options))
-    progress = terminal_progress()
+    made = make_recipe(file, settings, drop_unset(options))
+    progress = make_terminal_progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
     if dry_run:
-        tell_cost(*bw.rehearse(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
+        show_cost(*bw.estimate_cost(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
         return
     spent = time.perf_counter() - started
     finished = bw.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress, track=track, spent=spent)
-    tell_run(finished, as_json)
+    show_run(finished, as_json)
 
 
 @app.command()
@@ -200,35 +202,35 @@ def train(
 @click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs, those that are done included.")
 @click.option("--patience", type=click.IntRange(1), help="Epochs without a better one after which training stops.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Another learning rate from here on.")
-@with_out
-@common
+@add_out_option
+@add_common_options
 def resume(
     run: str, epochs: int | None, patience: int | None, lr: float | None, out: Path, as_json: bool, debug: bool
 ) -> None:
     """Go on with an interrupted training, or train a finished run for more epochs."""
     import budwood as bw
-    from budwood.runs.run import found_run
+    from budwood.runs.run import find_run
 
-    finished = bw.resume(found_run(run, out), epochs=epochs, patience=patience, lr=lr, progress=terminal_progress())
-    tell_run(finished, as_json)
+    finished = bw.resume(find_run(run, out), epochs=epochs, patience=patience, lr=lr, progress=make_terminal_progress())
+    show_run(finished, as_json)
 
 
 @app.command()
 @click.argument("run", metavar="RUN")
-@with_out
-@common
+@add_out_option
+@add_common_options
 def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
     """Open the sealed test split, score the run on it and count the look."""
     import budwood as bw
     from budwood.runs.run import open_run
 
-    tested = bw.test(open_run(run, out), progress=terminal_progress())
+    tested = bw.test(open_run(run, out), progress=make_terminal_progress())
     opened = tested.record["test"]
     if as_json:
         print_json({"run": str(tested.path), "split": "test", "looks": opened["looks"], "metrics": opened["metrics"]})
         return
     show_metrics("Test", opened["metrics"])
-    print(look_text(opened["looks"]))
+    print(format_looks(opened["looks"]))
     print(f"Report: {tested.path / 'report.html'}")
 
 
@@ -237,8 +239,8 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
 @click.option("--csv", type=click.Path(path_type=Path), help="Also write the answers to a CSV file.")
 @click.option("--int8", is_flag=True, help="Compute in 8 bits, unless that calls fewer validation images rightly.")
-@with_out
-@common
+@add_out_option
+@add_common_options
 def predict(
     run: str, images: tuple[str, ...], csv: Path | None, int8: bool, out: Path, as_json: bool, debug: bool
 ) -> None:
@@ -247,7 +249,7 @@ def predict(
     from budwood.evaluation.prediction_table import save_csv
     from budwood.runs.run import open_run
 
-    answers = bw.predict(open_run(run, out), images, int8=int8, progress=terminal_progress())
+    answers = bw.predict(open_run(run, out), images, int8=int8, progress=make_terminal_progress())
     if csv:
         save_csv(csv, answers)
     if as_json:
@@ -264,7 +266,7 @@ def predict(
         return
     for answer in answers:
         told = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"not read ({answer.problem})"
-        print(f"{shown(answer.path)}: {told}")
+        print(f"{show_path(answer.path)}: {told}")
 
 
 @app.command()
@@ -289,8 +291,8 @@ def predict(
 @click.option(
     "--html", type=click.Path(path_type=Path), help="Where the page about IMAGES goes. [explained.html in RUN]"
 )
-@with_out
-@common
+@add_out_option
+@add_common_options
 def explain(
     run: str,
     images: tuple[str, ...],
@@ -317,7 +319,7 @@ def explain(
         called=called,
         parts=parts,
         page=html,
-        progress=terminal_progress(),
+        progress=make_terminal_progress(),
     )
     if as_json:
         print_json({"run": run, "page": str(page), **found.record})
@@ -328,17 +330,17 @@ def explain(
 
 @app.command()
 @click.argument("run", metavar="RUN|STUDY")
-@with_out
-@common
+@add_out_option
+@add_common_options
 def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
     """Write the report of a run or a study again and say where it is."""
     import budwood as bw
     from budwood.runs.run import open_run
-    from budwood.studies.reports import RECORD, study_report
+    from budwood.studies.reports import RECORD, report_study
 
     study = next((place for place in (Path(run), out / run) if (place / RECORD).is_file()), None)
     if study:
-        study_report(study)
+        report_study(study)
     path = (study or bw.report(open_run(run, out)).path) / "report.html"
     if as_json:
         print_json({"report": str(path)})
@@ -347,10 +349,10 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
 
 
 @app.command("lr-find", cls=RecipeCommand)
-@with_data
-@recipe_sources
+@add_data_argument
+@add_recipe_sources
 @click.option("--html", type=click.Path(path_type=Path), help="Also draw the curve into a file.")
-@common
+@add_common_options
 def lr_find(
     data: str,
     val: float | None,
@@ -368,20 +370,20 @@ def lr_find(
     from budwood.config.recipe import Recipe
     from budwood.data.dataset import scan
     from budwood.reporting.run_page import render_rates
-    from budwood.storage.atomic import guarded, write_text
-    from budwood.workflows.train import find_rate
+    from budwood.storage.atomic import raise_storage_errors, write_text
+    from budwood.workflows.train import find_learning_rate
 
-    named = options_of(file, settings, given_flags(options))
+    named = collect_options(file, settings, drop_unset(options))
     made = Recipe(**named)
     if made.optimizer == "lbfgs" and "optimizer" not in named:
         made = Recipe(**{**named, "optimizer": "adam"})
     if made.optimizer == "lbfgs":
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another to look for one.")
-    progress = terminal_progress()
+    progress = make_terminal_progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
-    curve = find_rate(dataset, made, progress=progress)
+    curve = find_learning_rate(dataset, made, progress=progress)
     if html:
-        with guarded(html):
+        with raise_storage_errors(html):
             page = render_rates(dataset.name, made.model, curve.rates, curve.losses, curve.suggestion)
             write_text(html, page)
     if as_json:
@@ -399,20 +401,20 @@ def lr_find(
 @app.command(cls=SurgeryCommand)
 @click.argument("name", metavar="[NAME | PATTERN]", required=False)
 @click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Outputs of the new head.")
-@common
+@add_common_options
 def models(name: str | None, classes: int, as_json: bool, debug: bool, **options: Any) -> None:
     """List the networks, or show one before and after surgery; a pattern such as '*vit*' searches."""
-    given = given_flags(options)
+    given = drop_unset(options)
     if name is None or set(name) & set("*?["):
         if given:
             raise click.UsageError(f"{', '.join(sorted(given))}: surgery needs the name of one network.")
         list_networks(name, as_json)
         return
     from budwood.config.recipe import Recipe
-    from budwood.networks.plan import plan_of
+    from budwood.networks.plan import load_plan
     from budwood.storage.atomic import cache_folder
 
-    plan = plan_of(Recipe(model=name, **given), classes, cache_folder())
+    plan = load_plan(Recipe(model=name, **given), classes, cache_folder())
     if as_json:
         print_json({key: value for key, value in plan.items() if key != "origins"})
     else:
@@ -421,7 +423,7 @@ def models(name: str | None, classes: int, as_json: bool, debug: bool, **options
 
 @app.command()
 @click.option("--clear", is_flag=True, help="Remove all that can be computed again; downloaded weights stay.")
-@common
+@add_common_options
 def cache(clear: bool, as_json: bool, debug: bool) -> None:
     """What is kept to be used again: how much, where, and how to clear it."""
     from budwood.storage import eviction
@@ -430,7 +432,7 @@ def cache(clear: bool, as_json: bool, debug: bool) -> None:
 
     folder = cache_folder()
     removed = eviction.clear(folder) if clear else None
-    found, limit = eviction.held(folder), eviction.limit()
+    found, limit = eviction.measure_cache(folder), eviction.limit()
     if as_json:
         kinds = {one.kind: {"bytes": one.bytes, "files": one.files, "used": one.used or None} for one in found}
         print_json({"folder": str(folder), "limit_bytes": limit, "removed_bytes": removed, "kinds": kinds})
@@ -439,7 +441,7 @@ def cache(clear: bool, as_json: bool, debug: bool) -> None:
         print(f"Removed {removed / 2**20:,.1f} MiB.")
     rows = [("kind", "MiB", "files", "last used", "what")]
     rows += [
-        (one.kind, f"{one.bytes / 2**20:,.1f}", f"{one.files:,}", day(one.used), eviction.KINDS[one.kind])
+        (one.kind, f"{one.bytes / 2**20:,.1f}", f"{one.files:,}", format_day(one.used), eviction.KINDS[one.kind])
         for one in found
     ]
     print(format_table(rows, right=(1, 2)))

@@ -24,7 +24,7 @@ class RecipeCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, then the recipe's."""
-        return [*super().get_params(ctx), *recipe_flags()]
+        return [*super().get_params(ctx), *make_recipe_flags()]
 
 
 class SurgeryCommand(click.Command):
@@ -32,7 +32,7 @@ class SurgeryCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, then those of surgery."""
-        return [*super().get_params(ctx), *recipe_flags(of_surgery=True)]
+        return [*super().get_params(ctx), *make_recipe_flags(of_surgery=True)]
 
 
 class TuneCommand(RecipeCommand):
@@ -44,17 +44,17 @@ class TuneCommand(RecipeCommand):
         return [p for p in super().get_params(ctx) if p in self.params or p.name not in own]
 
 
-def common(command: Command) -> Command:
+def add_common_options(command: Command) -> Command:
     command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
     return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(command)
 
 
-def with_out(command: Command) -> Command:
+def add_out_option(command: Command) -> Command:
     option = click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True)
     return option(command)
 
 
-def with_corrections(command: Command) -> Command:
+def add_corrections_option(command: Command) -> Command:
     option = click.option(
         "--corrections",
         multiple=True,
@@ -64,7 +64,7 @@ def with_corrections(command: Command) -> Command:
     return option(command)
 
 
-def with_data(command: Command) -> Command:
+def add_data_argument(command: Command) -> Command:
     share = click.FloatRange(0, 1, min_open=True, max_open=True)
     command = click.option("--exclude", multiple=True, metavar="CLASS", help="Leave a class out; may be repeated.")(
         command
@@ -73,10 +73,10 @@ def with_data(command: Command) -> Command:
     command = click.option("--val", type=share, help="Share of the rest that validates, if none is given. [0.2]")(
         command
     )
-    return click.argument("data", metavar="DATA")(with_corrections(command))
+    return click.argument("data", metavar="DATA")(add_corrections_option(command))
 
 
-def recipe_sources(command: Command) -> Command:
+def add_recipe_sources(command: Command) -> Command:
     settings = click.option(
         "-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe option; may be repeated."
     )
@@ -84,75 +84,80 @@ def recipe_sources(command: Command) -> Command:
     return file(settings(command))
 
 
-def given_flags(options: Mapping[str, Any]) -> dict[str, Any]:
+def drop_unset(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def recipe_of(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> Recipe:
+def make_recipe(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> Recipe:
     """The recipe of a file, of settings over it, and of flags over both."""
     from budwood.config.recipe import Recipe
 
-    return Recipe(**options_of(file, settings, flags))
+    return Recipe(**collect_options(file, settings, flags))
 
 
-def options_of(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+def collect_options(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a recipe is made of: of a file, of settings over it, and of flags over both."""
     from budwood.config.recipe import load_recipe, parse_settings
 
     return {**(load_recipe(file) if file else {}), **parse_settings(settings), **flags}
 
 
-def recipe_flags(of_surgery: bool = False) -> list[click.Parameter]:
+def make_recipe_flags(of_surgery: bool = False) -> list[click.Parameter]:
     from budwood.config.recipe import DURATION, SURGERY, Recipe
 
     return [
         click.Option(
             [f"--{name.replace('_', '-')}", name],
-            type=str if name == DURATION else _flag_type(field.annotation),
-            help=_help(field),
+            type=str if name == DURATION else _find_flag_type(field.annotation),
+            help=_format_help(field),
         )
         for name, field in Recipe.model_fields.items()
         if not of_surgery or name in SURGERY
     ]
 
 
-def _flag_type(annotation: Any) -> type:
+def _find_flag_type(annotation: Any) -> type:
     """The type that the command line parses: a number, or str, so that the recipe names every mistake at once."""
-    kinds = {kind for part in _parts(annotation) for kind in _kinds(part)}
+    kinds = {kind for part in _list_alternatives(annotation) for kind in _list_types(part)}
     return int if kinds == {int} else float if kinds and kinds <= {int, float} else str
 
 
-def _help(field: FieldInfo) -> str:
-    words = [str(word) for part in _parts(field.annotation) if get_origin(part) is Literal for word in get_args(part)]
-    default = f" [{_shown_default(field.default)}]" if field.default is not None else ""
+def _format_help(field: FieldInfo) -> str:
+    words = [
+        str(word)
+        for part in _list_alternatives(field.annotation)
+        if get_origin(part) is Literal
+        for word in get_args(part)
+    ]
+    default = f" [{_format_default(field.default)}]" if field.default is not None else ""
     return f"{field.description}{': ' + ', '.join(words) if len(words) > 1 else ''}.{default}"
 
 
-def _shown_default(value: Any) -> str:
+def _format_default(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _parts(annotation: Any) -> list[Any]:
+def _list_alternatives(annotation: Any) -> list[Any]:
     """The alternatives of a type, without None."""
     if get_origin(annotation) is Annotated:
-        return _parts(get_args(annotation)[0])
+        return _list_alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [part for alternative in get_args(annotation) for part in _parts(alternative)]
+        return [part for alternative in get_args(annotation) for part in _list_alternatives(alternative)]
     return [] if annotation is type(None) else [annotation]
 
 
-def _kinds(part: Any) -> set[type]:
+def _list_types(part: Any) -> set[type]:
     """The types of the values that a part of a type takes."""
     return {type(word) for word in get_args(part)} if get_origin(part) is Literal else {part}
 
 
-def terminal_progress() -> Progress:
+def make_terminal_progress() -> Progress:
     from budwood.progress import Terminal
 
     return Terminal()
 
 
-def quiet(sentence: str = "") -> None:
+def say_nothing(sentence: str = "") -> None:
     """Says nothing."""
 
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from budwood.data.dataset import Dataset
     from budwood.networks.plan import Plan
     from budwood.runs.run import Run
-    from budwood.training.cost_estimate import Rehearsal
+    from budwood.training.cost_estimate import CostEstimate
 
 
-def metric_text(metric: dict[str, Any]) -> str:
+def format_metric(metric: dict[str, Any]) -> str:
     """A metric between 0 and 1 in words: value, 95 % interval and n."""
     if metric["value"] is None:
         return f"undefined (n = {metric['n']:,})"
@@ -28,13 +28,13 @@ def metric_text(metric: dict[str, Any]) -> str:
 def show_metrics(split: str, scores: Mapping[str, Any]) -> None:
     """The metrics of a split, one a line."""
     several = "mean_average_precision" in scores
-    print(f"{split} accuracy  {metric_text(scores['accuracy'])}{'; every label right' if several else ''}")
-    print(f"{split} macro F1  {metric_text(scores['macro_f1'])}")
+    print(f"{split} accuracy  {format_metric(scores['accuracy'])}{'; every label right' if several else ''}")
+    print(f"{split} macro F1  {format_metric(scores['macro_f1'])}")
     if several:
-        print(f"{split} mean average precision  {metric_text(scores['mean_average_precision'])}")
+        print(f"{split} mean average precision  {format_metric(scores['mean_average_precision'])}")
 
 
-def look_text(looks: int) -> str:
+def format_looks(looks: int) -> str:
     """What the number of looks at a test split means."""
     if looks == 1:
         return "This was the first look at this test split."
@@ -44,11 +44,11 @@ def look_text(looks: int) -> str:
 def list_networks(pattern: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from budwood.networks.catalogue import entries
+    from budwood.networks.catalogue import list_models
     from budwood.storage.atomic import cache_folder
     from budwood.text import format_table
 
-    found, others = entries(pattern, cache_folder())
+    found, others = list_models(pattern, cache_folder())
     if as_json:
         print_json([asdict(entry) for entry in found])
         return
@@ -77,17 +77,18 @@ def show_plan(plan: Plan, given: Mapping[str, Any]) -> None:
     right = (1, 2, 3, 4, 5)
     head = ("stage", "output", "parameters", "multiply-adds")
     before = [
-        (row["name"], _shape(row["shape"]), f"{row['parameters']:,}", f"{row['macs']:,}") for row in plan["before"]
+        (row["name"], _format_shape(row["shape"]), f"{row['parameters']:,}", f"{row['macs']:,}")
+        for row in plan["before"]
     ]
     total = sum(row["parameters"] for row in plan["before"]), sum(row["macs"] for row in plan["before"])
-    image = _shape([plan["channels"], plan["size"], plan["size"]])
+    image = _format_shape([plan["channels"], plan["size"], plan["size"]])
     print(f"{plan['name']} ({plan['source']}) for images of {image}, as its source makes it")
     print(format_table([head, *before, ("all", "", f"{total[0]:,}", f"{total[1]:,}")], right))
     asked = ", ".join(f"{name} {value}" for name, value in given.items()) or "a new head on the frozen trunk"
     after = [
         (
             row["name"],
-            _shape(row["shape"]),
+            _format_shape(row["shape"]),
             f"{row['parameters']:,}",
             f"{row['trainable']:,}",
             f"{row['parameters'] - row['trainable']:,}",
@@ -105,7 +106,7 @@ def show_plan(plan: Plan, given: Mapping[str, Any]) -> None:
     print(f"Computed once per image: {'up to ' + plan['prefix'] if plan['prefix'] else 'nothing'}.")
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
@@ -117,37 +118,37 @@ def show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
         groups = finding.groups or [(file,) for file in finding.files]
         for group in groups[:10]:
-            print("    " + "  =  ".join(map(shown, group)))
+            print("    " + "  =  ".join(map(show_path, group)))
         if len(groups) > 10:
             print(f"    and {len(groups) - 10:,} more (--json lists all)")
     if not found:
         print("\nNo findings.")
 
 
-def tell_cost(recipe: Recipe, cost: Rehearsal, as_json: bool) -> None:
+def show_cost(recipe: Recipe, cost: CostEstimate, as_json: bool) -> None:
     """A recipe and what it will cost, on stdout."""
     if as_json:
         print_json({"recipe": recipe.table(), "estimate": cost.record()})
         return
     print(recipe.toml())
     steps = f"{cost.steps:,} optimizer steps in {cost.epochs:,.3g} epochs" if cost.steps else "one head, no network"
-    parts = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in cost.seconds.items())
+    parts = ", ".join(f"{name} {_format_duration(seconds)}" for name, seconds in cost.seconds.items())
     print(f"Training    {steps}")
-    print(f"Time        about {_duration(cost.total)} ({parts})")
+    print(f"Time        about {_format_duration(cost.total)} ({parts})")
     print(f"Memory      about {cost.memory / 2**30:.1f} GiB at the peak")
     cache, run = (cost.disk[place] / 2**20 for place in ("cache", "run"))
     print(f"Disk        about {cache:,.0f} MiB more in the cache, {run:,.0f} in the run")
     print(f"Measured on {cost.measured}. Nothing was trained.")
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def tell_run(run: Run, as_json: bool) -> None:
+def show_run(run: Run, as_json: bool) -> None:
     """A trained run on stdout."""
     record = run.record
     if as_json:
@@ -170,11 +171,11 @@ def tell_run(run: Run, as_json: bool) -> None:
         print(f"The test split is sealed. When you have chosen your run: budwood test {run.path}")
 
 
-def shown(path: str) -> str:
+def show_path(path: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
 
 
-def day(seconds: float) -> str:
+def format_day(seconds: float) -> str:
     """A moment as a date and time of here."""
     return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "–"
 
@@ -182,8 +183,8 @@ def day(seconds: float) -> str:
 def show_explanation(record: Mapping[str, Any]) -> None:
     """What was found out about a network, in a few lines."""
     for row in record.get("images", {"rows": ()})["rows"]:
-        right = f" (it is {shown(row['label'])})" if row["label"] not in (None, row["called"]) else ""
-        print(f"{shown(row['path'])}: {shown(row['called'])} {row['probability']:.1%}{right}")
+        right = f" (it is {show_path(row['label'])})" if row["label"] not in (None, row["called"]) else ""
+        print(f"{show_path(row['path'])}: {show_path(row['called'])} {row['probability']:.1%}{right}")
     for name, method in record.get("images", {"methods": {}})["methods"].items():
         where = f" after {method['place']}" if method["place"] else ""
         if method["likeness"]["value"] is None:

@@ -10,18 +10,18 @@ import click
 from budwood.cli.options import (
     Command,
     TuneCommand,
-    common,
-    given_flags,
-    options_of,
+    add_common_options,
+    add_corrections_option,
+    add_out_option,
+    add_recipe_sources,
+    collect_options,
+    drop_unset,
+    make_terminal_progress,
     print_json,
-    recipe_sources,
-    terminal_progress,
-    with_corrections,
-    with_out,
 )
 
 
-def _carrying_out(command: Command) -> Command:
+def _add_execution_options(command: Command) -> Command:
     for option in (
         click.option("--allow-leaks", is_flag=True, help="Train although a given split leaks; every report says so."),
         click.option(
@@ -48,10 +48,10 @@ def _carrying_out(command: Command) -> Command:
     metavar="KEY=VALUE",
     help="Put a recipe option over every row; repeatable.",
 )
-@_carrying_out
-@with_corrections
-@with_out
-@common
+@_add_execution_options
+@add_corrections_option
+@add_out_option
+@add_common_options
 def study(
     given: tuple[str, ...],
     corrections: tuple[str, ...],
@@ -72,31 +72,31 @@ def study(
     from budwood.config.recipe import parse_settings
     from budwood.storage.atomic import cache_folder
     from budwood.studies import text
-    from budwood.studies.cost_estimate import forecasts
-    from budwood.studies.live_table import Board
-    from budwood.studies.runner import Ways
+    from budwood.studies.cost_estimate import forecast_study
+    from budwood.studies.live_table import LiveTable
+    from budwood.studies.runner import ExecutionOptions
     from budwood.studies.runner import study as carry_out
-    from budwood.studies.study_file import Over, load_study
+    from budwood.studies.study_file import Overrides, load_study
 
     files = [Path(argument) for argument in given if argument.endswith(".toml")]
-    places = dict(_place(argument) for argument in given if not argument.endswith(".toml"))
+    places = dict(_parse_place(argument) for argument in given if not argument.endswith(".toml"))
     if not files:
         raise click.UsageError("Missing argument 'FILE': expected a study file (.toml).")
-    over = Over(quick, parse_settings(settings), places, corrections)
+    over = Overrides(quick, parse_settings(settings), places, corrections)
     studies = [load_study(file, over) for file in files]
     if dry_run:
-        found = [(made, forecasts(made, cache_folder(), terminal_progress())) for made in studies]
+        found = [(made, forecast_study(made, cache_folder(), make_terminal_progress())) for made in studies]
         if as_json:
             print_json([text.forecast_record(*one) for one in found])
             return
-        print("\n\n".join(text.forecast_text(*one) for one in found))
+        print("\n\n".join(text.format_forecast(*one) for one in found))
         return
-    ways = Ways(count, ray, storage, _limit(limit), opens)
-    made = [carry_out(one, ways=ways, out=out, allow_leaks=allow_leaks, watcher=Board()) for one in studies]
+    ways = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens)
+    made = [carry_out(one, ways=ways, out=out, allow_leaks=allow_leaks, watcher=LiveTable()) for one in studies]
     if as_json:
-        print_json([text.record(*one, out) for one in zip(studies, made, strict=True)])
+        print_json([text.make_study_record(*one, out) for one in zip(studies, made, strict=True)])
         return
-    print("\n\n".join(text.in_text(*one, out) for one in zip(studies, made, strict=True)))
+    print("\n\n".join(text.format_study(*one, out) for one in zip(studies, made, strict=True)))
 
 
 @click.command(cls=TuneCommand)
@@ -104,11 +104,11 @@ def study(
 @click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="How many recipes are tried.")
 @click.option("--sampler", type=click.Choice(("random", "tpe")), default="tpe", show_default=True)
 @click.option("--metric", default="accuracy", show_default=True, help="What is compared, on validation.")
-@_carrying_out
-@recipe_sources
-@with_corrections
-@with_out
-@common
+@_add_execution_options
+@add_recipe_sources
+@add_corrections_option
+@add_out_option
+@add_common_options
 def tune(
     data: str,
     corrections: tuple[str, ...],
@@ -130,35 +130,35 @@ def tune(
 ) -> None:
     """Search for a better recipe; what is given is not searched. Goes on where it was interrupted."""
     from budwood.studies import text
-    from budwood.studies.live_table import Board
-    from budwood.studies.runner import Ways
+    from budwood.studies.live_table import LiveTable
+    from budwood.studies.runner import ExecutionOptions
     from budwood.studies.runner import study as carry_out
-    from budwood.studies.study_file import tuning_study
+    from budwood.studies.study_file import make_tuning_study
 
-    base = {**options_of(file, settings, given_flags(options))}
+    base = {**collect_options(file, settings, drop_unset(options))}
     if corrections:
         base["corrections"] = list(corrections)
-    made = tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
+    made = make_tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
     found = carry_out(
         made,
-        ways=Ways(count, ray, storage, _limit(limit), opens),
+        ways=ExecutionOptions(count, ray, storage, _parse_limit(limit), opens),
         out=out,
         allow_leaks=allow_leaks,
-        watcher=Board(),
+        watcher=LiveTable(),
     )
     if as_json:
-        print_json(text.record(made, found, out))
+        print_json(text.make_study_record(made, found, out))
         return
-    print(text.in_text(made, found, out))
+    print(text.format_study(made, found, out))
 
 
-def _place(argument: str) -> tuple[str, str]:
+def _parse_place(argument: str) -> tuple[str, str]:
     """DATA, or NAME=DATA, as a pair of the name ("" for the study's own) and the place."""
     name, separator, place = argument.partition("=")
     return (name, place) if separator and not Path(argument).exists() else ("", argument)
 
 
-def _limit(text: str | None) -> float | None:
+def _parse_limit(text: str | None) -> float | None:
     """A duration in seconds, as the recipe reads it."""
     from budwood.config.recipe import Recipe
 
@@ -174,8 +174,8 @@ def _limit(text: str | None) -> float | None:
 @click.option("--allow-looks", is_flag=True, help="Compare test splits that were opened at different looks.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to a CSV file.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write a page with figures to a file.")
-@with_out
-@common
+@add_out_option
+@add_common_options
 def compare(
     runs: tuple[str, ...],
     metric: str,
@@ -189,12 +189,12 @@ def compare(
 ) -> None:
     """One table of runs, or of all in a folder: intervals, paired tests, and which cannot be told from the best."""
     from budwood.comparison import compare
-    from budwood.comparison.text import table_text
+    from budwood.comparison.text import format_comparison
     from budwood.reporting.comparison_page import render_comparison
-    from budwood.storage.atomic import guarded, write_text
+    from budwood.storage.atomic import raise_storage_errors, write_text
 
-    found = [compare.runs_in(run, out) for run in runs]
-    progress = terminal_progress()
+    found = [compare.find_runs(run, out) for run in runs]
+    progress = make_terminal_progress()
     for left_out in (name for _, others in found for name in others):
         progress.note(f"Left out, as it is not finished: {left_out}.")
     finished = [run for group, _ in found for run in group]
@@ -202,12 +202,12 @@ def compare(
     record = made.record()
     for path, text in ((csv, made.csv()), (html, render_comparison(record))):
         if path:
-            with guarded(path):
+            with raise_storage_errors(path):
                 write_text(path, text)
     if as_json:
         print_json(record)
         return
-    print(table_text(record))
+    print(format_comparison(record))
     for finding in made.findings:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
     if html:

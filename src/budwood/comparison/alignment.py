@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.errors import RunError
-from budwood.evaluation.metrics import MEANS, Values, image_values, resampled_metric
+from budwood.evaluation.metrics import MEANS, Values, bootstrap_metric, score_images
 from budwood.evaluation.predictions import Predictions
 from budwood.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Part:
+class FoldAnswers:
     """The images of one fold, by sorted id: which classes each has, bool [n, classes], and the logits, float32
     [n, classes], of every run that was scored on them."""
 
@@ -30,10 +30,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Answers:
+class AlignedPredictions:
     """What one row says of its images, fold by fold; `several` says that an image may have several labels."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[FoldAnswers, ...]
     several: bool
 
     @property
@@ -56,7 +56,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ScoredRow:
     """A metric of one row on n images: its value, the mean over its repeats, and what its tests need: what each image
     adds, float64 [n], or, where the metric is no mean over images, its bootstrap resamples, float64 [resamples]."""
 
@@ -67,9 +67,9 @@ class Measured:
     spread: Values | None
 
 
-def answers_of(name: str, runs: Sequence[Run], split: str) -> Answers:
+def align_predictions(name: str, runs: Sequence[Run], split: str) -> AlignedPredictions:
     """The answers of one row's runs for a split; raises `RunError` when its folds are not whole."""
-    held = [_by_id(run.predictions(split)) for run in runs]
+    held = [_sort_by_id(run.predictions(split)) for run in runs]
     folds: dict[tuple[str, ...], list[Predictions]] = {}
     for predictions in held:
         folds.setdefault(predictions.ids, []).append(predictions)
@@ -81,34 +81,34 @@ def answers_of(name: str, runs: Sequence[Run], split: str) -> Answers:
             "Give runs on the same split, or one run (or as many seeds) for every fold.",
         )
     parts = tuple(
-        Part(ids, found[0].targets, tuple(one.logits for one in found)) for ids, found in sorted(folds.items())
+        FoldAnswers(ids, found[0].targets, tuple(one.logits for one in found)) for ids, found in sorted(folds.items())
     )
-    return Answers(parts, bool(held[0].sets))
+    return AlignedPredictions(parts, bool(held[0].sets))
 
 
-def measured(rows: Sequence[Answers], metric: str) -> list[Measured]:
+def score_rows(rows: Sequence[AlignedPredictions], metric: str) -> list[ScoredRow]:
     """A metric of rows that answered the same images."""
     if metric in MEANS:
-        means = [_image_means(row, metric) for row in rows]
+        means = [_average_repeats(row, metric) for row in rows]
         return [
-            Measured(float(mean.mean()), row.n, row.repeats, mean, None) for row, mean in zip(rows, means, strict=True)
+            ScoredRow(float(mean.mean()), row.n, row.repeats, mean, None) for row, mean in zip(rows, means, strict=True)
         ]
     targets = np.concatenate([part.targets for part in rows[0].parts])
     repeats = [np.concatenate([part.logits[k] for part in row.parts]) for row in rows for k in range(row.repeats)]
-    values, spread = resampled_metric(metric, targets, repeats, rows[0].several)
+    values, spread = bootstrap_metric(metric, targets, repeats, rows[0].several)
     ends = np.cumsum([row.repeats for row in rows])
     columns = [slice(end - row.repeats, end) for row, end in zip(rows, ends.tolist(), strict=True)]
     return [
-        Measured(float(values[own].mean()), row.n, row.repeats, None, spread[:, own].mean(axis=1))
+        ScoredRow(float(values[own].mean()), row.n, row.repeats, None, spread[:, own].mean(axis=1))
         for row, own in zip(rows, columns, strict=True)
     ]
 
 
-def _image_means(row: Answers, metric: str) -> Values:
+def _average_repeats(row: AlignedPredictions, metric: str) -> Values:
     """What each image adds to a metric that is a mean, itself the mean over repeats: float64 [n]."""
     return np.concatenate(
         [
-            np.mean([image_values(metric, part.targets, logits, row.several) for logits in part.logits], axis=0)
+            np.mean([score_images(metric, part.targets, logits, row.several) for logits in part.logits], axis=0)
             for part in row.parts
         ]
     )
@@ -132,12 +132,12 @@ def refuse_unopened(runs: Sequence[Run], allow_looks: bool) -> None:
     sealed = [run.path.name for run in runs if not run.record["test"]]
     if sealed:
         raise RunError(
-            f"The test split is sealed for {_some(sealed)}, so the runs cannot be compared on it.",
+            f"The test split is sealed for {_name_some(sealed)}, so the runs cannot be compared on it.",
             "`budwood test RUN` opens it and counts the look; or compare on --split val.",
         )
     looks = {run.path.name: run.record["test"]["looks"] for run in runs}
     if len(set(looks.values())) > 1 and not allow_looks:
-        told = _some([f"{name} (look {count})" for name, count in looks.items()])
+        told = _name_some([f"{name} (look {count})" for name, count in looks.items()])
         raise RunError(
             f"The test split was opened at different looks: {told}.",
             "Choices that were made after more looks make a score too good. Compare on --split val, "
@@ -145,53 +145,57 @@ def refuse_unopened(runs: Sequence[Run], allow_looks: bool) -> None:
         )
 
 
-def refuse_different(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, Answers], split: str) -> None:
+def refuse_different(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, AlignedPredictions], split: str) -> None:
     """Raises `RunError` that says which rows have other classes, data or held-out images than the first, and why."""
     first = next(iter(rows))
     reasons = [
-        f"{_called(name, rows[name])} {why}"
+        f"{_describe_row(name, rows[name])} {why}"
         for name in rows
-        if name != first and (why := _other(rows, answers, first, name, split))
+        if name != first and (why := _explain_difference(rows, answers, first, name, split))
     ]
     if reasons:
         raise RunError(
-            f"These runs cannot be compared with {_called(first, rows[first])}: {_some(reasons, '; ')}.",
+            f"These runs cannot be compared with {_describe_row(first, rows[first])}: {_name_some(reasons, '; ')}.",
             "Name runs on one data set with one split: those of `budwood train` with the same DATA, --val and --test.",
         )
 
 
-def _called(label: str, runs: Sequence[Run]) -> str:
+def _describe_row(label: str, runs: Sequence[Run]) -> str:
     """A row's label with the directories of its runs."""
-    names = _some([run.path.name for run in runs])
+    names = _name_some([run.path.name for run in runs])
     return label if label == names else f"{label} ({names})"
 
 
-def _other(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, Answers], first: str, name: str, split: str) -> str:
+def _explain_difference(
+    rows: Mapping[str, Sequence[Run]], answers: Mapping[str, AlignedPredictions], first: str, name: str, split: str
+) -> str:
     """Why a row cannot be compared with the first; empty when it can."""
     theirs, mine = rows[first][0], rows[name][0]
     if theirs.classes != mine.classes:
-        return f"has other classes ({_some(mine.classes)} instead of {_some(theirs.classes)})"
+        return f"has other classes ({_name_some(mine.classes)} instead of {_name_some(theirs.classes)})"
     if answers[first].images != answers[name].images:
         known, found = ({id for part in answers[row].parts for id in part.ids} for row in (first, name))
         which = {"val": "validation", "test": "test"}[split]
         if known == found:
             return f"has other labels or folds of the {which} images"
         return f"has another {which} split ({len(known & found):,} of its {len(found):,} images are shared)"
-    if _fingerprints(rows[first]) != _fingerprints(rows[name]):
-        return f"was trained on other data or another split ({_data(mine)} instead of {_data(theirs)})"
+    if _collect_fingerprints(rows[first]) != _collect_fingerprints(rows[name]):
+        return (
+            f"was trained on other data or another split ({_describe_data(mine)} instead of {_describe_data(theirs)})"
+        )
     return ""
 
 
-def _fingerprints(runs: Sequence[Run]) -> set[str]:
+def _collect_fingerprints(runs: Sequence[Run]) -> set[str]:
     return {run.record["dataset"]["fingerprint"] for run in runs}
 
 
-def _data(run: Run) -> str:
+def _describe_data(run: Run) -> str:
     about: Mapping[str, Any] = run.record["dataset"]
     return f"{about['name']} {about['fingerprint'][:8]}"
 
 
-def _by_id(predictions: Predictions) -> Predictions:
+def _sort_by_id(predictions: Predictions) -> Predictions:
     """Predictions by sorted id."""
     order = sorted(range(len(predictions.ids)), key=lambda row: predictions.ids[row])
     return Predictions(
@@ -203,7 +207,7 @@ def _by_id(predictions: Predictions) -> Predictions:
     )
 
 
-def _some(names: Sequence[str], separator: str = ", ") -> str:
+def _name_some(names: Sequence[str], separator: str = ", ") -> str:
     """Up to three names, and how many more there are."""
     more = len(names) - 3
     return separator.join(names) if more < 1 else f"{separator.join(names[:3])} and {more:,} more"

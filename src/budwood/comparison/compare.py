@@ -18,37 +18,48 @@ from typing import Any, Final
 import numpy as np
 
 from budwood.comparison.alignment import (
-    Answers,
-    Measured,
-    answers_of,
-    measured,
+    AlignedPredictions,
+    ScoredRow,
+    align_predictions,
     refuse_different,
     refuse_unfinished,
     refuse_unopened,
+    score_rows,
 )
-from budwood.comparison.recipe_diff import Options, completed, distinct, in_words, labels, plain, unusual, varying
-from budwood.comparison.rows import Entry, Row, outcome_of, row_of, score_of
+from budwood.comparison.recipe_diff import (
+    Options,
+    describe_options,
+    drop_defaults,
+    fill_defaults,
+    find_varying,
+    label_rows,
+    make_distinct,
+    normalize_options,
+)
+from budwood.comparison.rows import ComparisonRow as Row
+from budwood.comparison.rows import RowSpec as Entry
+from budwood.comparison.rows import make_outcome, make_row, score_run
 from budwood.errors import RunError, did_you_mean
 from budwood.evaluation import metrics
 from budwood.evaluation.metrics import LOSSES, MEANS, Metric, Values
-from budwood.evaluation.result_checks import Outcome, Resolution, ResultFinding, table_findings
+from budwood.evaluation.result_checks import Resolution, ResultFinding, RowOutcome, check_table
 from budwood.evaluation.significance import (
     ALPHA,
     bootstrap_p,
+    correct_holm,
     difference_intervals,
-    holm,
-    mcnemar,
+    mcnemar_test,
     mean_difference_intervals,
-    sign_flips,
+    paired_permutation_test,
     smallest_difference,
 )
-from budwood.runs.run import Run, found_run, open_run
-from budwood.training.history import whole
+from budwood.runs.run import Run, find_run, open_run
+from budwood.training.history import drop_stage_columns
 
 SPLITS: Final = ("val", "test")
 MCNEMAR: Final = "McNemar's exact test"
-FLIPPED: Final = "sign-flip permutation test"
-BOOTSTRAPPED: Final = "paired bootstrap"
+PERMUTATION: Final = "sign-flip permutation test"
+BOOTSTRAP: Final = "paired bootstrap"
 
 
 @dataclass(frozen=True)
@@ -99,13 +110,13 @@ class Comparison:
             "rows": self.table(),
             "pairs": [asdict(pair) for pair in self.pairs],
             "findings": [finding.record() for finding in self.findings],
-            "curves": {label: [whole(history) for history in runs] for label, runs in self.curves.items()},
+            "curves": {label: [drop_stage_columns(history) for history in runs] for label, runs in self.curves.items()},
         }
 
     def csv(self) -> str:
         """The table as CSV: one line a row, a column for each part of a metric."""
         text = io.StringIO()
-        lines = [_line(row) for row in self.rows]
+        lines = [_csv_row(row) for row in self.rows]
         writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
@@ -138,24 +149,25 @@ def compare(
     test splits opened at different looks (unless `allow_looks`). With `apart` rows on other held-out images stay in the
     table and are compared among themselves only.
     """
-    entries = _entries(runs)
+    entries = _group_runs(runs)
     _refuse_fewer(entries)
     done = [run for entry in entries for run in entry.runs]
     refuse_unfinished(done)
     _refuse_unknown(metric, split, done)
     if split == "test":
         refuse_unopened(done, allow_looks)
-    answers = {entry.label: answers_of(entry.label, entry.runs, split) for entry in entries if entry.runs}
+    answers = {entry.label: align_predictions(entry.label, entry.runs, split) for entry in entries if entry.runs}
     if not apart and answers:
         refuse_different({entry.label: entry.runs for entry in entries if entry.runs}, answers, split)
     groups = [
-        dict(zip(names, measured([answers[name] for name in names], metric), strict=True)) for names in _groups(answers)
+        dict(zip(names, score_rows([answers[name] for name in names], metric), strict=True))
+        for names in _group_by_images(answers)
     ]
-    tables = {entry.label: plain(entry.runs[0].record["recipe"]) for entry in entries if entry.runs}
-    options = dict(zip(tables, varying(list(tables.values())), strict=True))
-    given = completed(base) if base is not None else None
+    tables = {entry.label: normalize_options(entry.runs[0].record["recipe"]) for entry in entries if entry.runs}
+    options = dict(zip(tables, find_varying(list(tables.values())), strict=True))
+    given = fill_defaults(base) if base is not None else None
     rows = [
-        row_of(
+        make_row(
             entry,
             metric,
             split,
@@ -167,29 +179,29 @@ def compare(
         )
         for entry in entries
     ]
-    pairs = _corrected([pair for group in groups for pair in _pairs(group, metric)])
-    ranked = [_ranked(row, rows, pairs, metric) for row in rows]
+    pairs = _correct_p_values([pair for group in groups for pair in _test_all_pairs(group, metric)])
+    ranked = [_rank(row, rows, pairs, metric) for row in rows]
     return Comparison(
         metric,
         split,
-        _about(done),
-        _shared(list(tables.values())) if given is None else given,
-        tuple(dict.fromkeys(_machine(run) for run in done)),
+        _describe_runs(done),
+        _find_shared_options(list(tables.values())) if given is None else given,
+        tuple(dict.fromkeys(_describe_machine(run) for run in done)),
         tuple(ranked),
         tuple(pairs),
-        _findings(entries, answers, ranked, pairs, metric, split, edges),
+        _check_rows(entries, answers, ranked, pairs, metric, split, edges),
         {entry.label: [run.history() for run in entry.runs] for entry in entries if entry.runs},
     )
 
 
-def runs_in(path: str | Path, out: Path = Path("runs")) -> tuple[list[Run], list[str]]:
+def find_runs(path: str | Path, out: Path = Path("runs")) -> tuple[list[Run], list[str]]:
     """The finished run in a directory or of that id under `out`, or all those in a folder of runs; and why others in
     that folder were left out. Raises `RunError` when there is none."""
     folder = Path(path)
     files = [] if (folder / "run.json").is_file() else sorted(folder.glob("*/run.json"))
     if not files:
         return [open_run(path, out)], []
-    found = [found_run(file.parent) for file in files]
+    found = [find_run(file.parent) for file in files]
     left = [f"{run.path.name} ({run.record['state']})" for run in found if run.record["state"] != "done"]
     finished = [run for run in found if run.record["state"] == "done"]
     if not finished:
@@ -197,35 +209,37 @@ def runs_in(path: str | Path, out: Path = Path("runs")) -> tuple[list[Run], list
     return finished, left
 
 
-def _entries(runs: Sequence[Run | str | Path | Entry]) -> list[Entry]:
+def _group_runs(runs: Sequence[Run | str | Path | Entry]) -> list[Entry]:
     """The rows of a table: entries as they are, and runs that differ in nothing but the seed together."""
     entries = [item for item in runs if isinstance(item, Entry)]
-    plain_runs = [run for item in runs if not isinstance(item, Entry) for run in _opened(item)]
+    plain_runs = [run for item in runs if not isinstance(item, Entry) for run in _open_runs(item)]
     rows: dict[str, list[Run]] = {}
     seen: dict[str, int] = {}
     for run in plain_runs:
-        key = _key(run)
-        again = seen[key + _seed(run)] = seen.get(key + _seed(run), 0) + 1
+        key = _repeat_key(run)
+        again = seen[key + _describe_seed(run)] = seen.get(key + _describe_seed(run), 0) + 1
         rows.setdefault(f"{key} {again}", []).append(run)
-    options = varying([plain(row[0].record["recipe"]) for row in rows.values()])
-    names = labels(options, [row[0].path.name for row in rows.values()])
+    options = find_varying([normalize_options(row[0].record["recipe"]) for row in rows.values()])
+    names = label_rows(options, [row[0].path.name for row in rows.values()])
     made = [Entry(name, tuple(row)) for name, row in zip(names, rows.values(), strict=True)]
     every = [*entries, *made]
-    return [replace(entry, label=name) for entry, name in zip(every, distinct(e.label for e in every), strict=True)]
+    return [
+        replace(entry, label=name) for entry, name in zip(every, make_distinct(e.label for e in every), strict=True)
+    ]
 
 
-def _opened(item: Run | str | Path) -> list[Run]:
-    return [item] if isinstance(item, Run) else runs_in(item)[0]
+def _open_runs(item: Run | str | Path) -> list[Run]:
+    return [item] if isinstance(item, Run) else find_runs(item)[0]
 
 
-def _key(run: Run) -> str:
+def _repeat_key(run: Run) -> str:
     """What runs have in common that are repeats of one recipe on the same data, or folds of them."""
     weights = run.record["network"]["weights"]
     came = "" if weights["kind"] == "none" else weights["digest"]
-    return f"{sorted(plain(run.record['recipe']).items(), key=str)} {came} {run.record['dataset']['fingerprint']}"
+    return f"{sorted(normalize_options(run.record['recipe']).items(), key=str)} {came} {run.record['dataset']['fingerprint']}"
 
 
-def _seed(run: Run) -> str:
+def _describe_seed(run: Run) -> str:
     return f" {run.record['recipe'].get('seed')}"
 
 
@@ -247,12 +261,12 @@ def _refuse_unknown(metric: str, split: str, runs: Sequence[Run]) -> None:
     if split not in SPLITS:
         raise RunError(f"split: there is no split {split!r} to compare on.", did_you_mean(split, SPLITS))
     several = any(run.record["dataset"].get("several") for run in runs)
-    known = metrics.NAMES_SEVERAL if several else metrics.NAMES
+    known = metrics.NAMES_MULTILABEL if several else metrics.NAMES
     if metric not in known:
         raise RunError(f"metric: there is no metric {metric!r} of these runs.", did_you_mean(metric, known))
 
 
-def _groups(answers: Mapping[str, Answers]) -> list[list[str]]:
+def _group_by_images(answers: Mapping[str, AlignedPredictions]) -> list[list[str]]:
     """The labels of rows that answered the same images."""
     groups: dict[str, list[str]] = {}
     for label, found in answers.items():
@@ -260,17 +274,17 @@ def _groups(answers: Mapping[str, Answers]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _shared(tables: Sequence[Options]) -> dict[str, Any]:
+def _find_shared_options(tables: Sequence[Options]) -> dict[str, Any]:
     """The options that all recipes have, with the value that they share."""
     if not tables:
         return {}
     return {name: value for name, value in tables[0].items() if all(t.get(name) == value for t in tables)}
 
 
-def _pairs(group: Mapping[str, Measured], metric: str) -> Iterator[Pair]:
+def _test_all_pairs(group: Mapping[str, ScoredRow], metric: str) -> Iterator[Pair]:
     """Every pair of rows on the same images, with its test."""
     rows = list(group.values())
-    p, low, high = _tested(rows, metric)
+    p, low, high = _test_pairs(rows, metric)
     for (one, name), (other, against) in combinations(enumerate(group), 2):
         difference: Metric = {
             "value": rows[one].value - rows[other].value,
@@ -282,61 +296,61 @@ def _pairs(group: Mapping[str, Measured], metric: str) -> Iterator[Pair]:
         yield Pair(name, against, difference, found, found, _test_of(rows[one], rows[other], metric))
 
 
-def _test_of(one: Measured, other: Measured, metric: str) -> str:
+def _test_of(one: ScoredRow, other: ScoredRow, metric: str) -> str:
     """The test that a pair is compared by."""
     if metric not in MEANS:
-        return BOOTSTRAPPED
-    return MCNEMAR if metric not in LOSSES and one.repeats == other.repeats == 1 else FLIPPED
+        return BOOTSTRAP
+    return MCNEMAR if metric not in LOSSES and one.repeats == other.repeats == 1 else PERMUTATION
 
 
-def _tested(rows: Sequence[Measured], metric: str) -> tuple[Values, Values, Values]:
+def _test_pairs(rows: Sequence[ScoredRow], metric: str) -> tuple[Values, Values, Values]:
     """The p-values of all pairs of rows, and the ends of the intervals of their differences: [rows, rows] each."""
     if metric not in MEANS:
         spread = np.stack([row.spread for row in rows if row.spread is not None], axis=1)
         return bootstrap_p(np.array([row.value for row in rows]), spread), *difference_intervals(spread)
     values = np.stack([row.means for row in rows if row.means is not None], axis=1)
     exact = np.array([[_test_of(one, other, metric) == MCNEMAR for other in rows] for one in rows])
-    p = np.ones(exact.shape) if exact.all() else sign_flips(values)
+    p = np.ones(exact.shape) if exact.all() else paired_permutation_test(values)
     if exact.any():
         alone = np.array([row.repeats == 1 for row in rows])
-        p = np.where(exact, mcnemar(np.where(alone, values, 0.0)), p)
+        p = np.where(exact, mcnemar_test(np.where(alone, values, 0.0)), p)
     return p, *mean_difference_intervals(values)
 
 
-def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
-    corrected = holm(np.array([pair.p for pair in pairs]))
+def _correct_p_values(pairs: Sequence[Pair]) -> list[Pair]:
+    corrected = correct_holm(np.array([pair.p for pair in pairs]))
     return [replace(pair, p_holm=float(p)) for pair, p in zip(pairs, corrected, strict=True)]
 
 
-def _ranked(row: Row, rows: Sequence[Row], pairs: Sequence[Pair], metric: str) -> Row:
+def _rank(row: Row, rows: Sequence[Row], pairs: Sequence[Pair], metric: str) -> Row:
     """A row with its difference from the best row on the same images."""
-    best = _best(rows, row.group, metric)
+    best = _find_best(rows, row.group, metric)
     if best is None or row.value is None:
         return row
     if row.label == best.label:
         return replace(row, best=True, tied=True)
     for pair in pairs:
         if {pair.one, pair.other} == {row.label, best.label}:
-            difference = pair.difference if pair.one == row.label else _turned(pair.difference)
+            difference = pair.difference if pair.one == row.label else _negate(pair.difference)
             return replace(row, difference=difference, p=pair.p_holm, tied=pair.p_holm > ALPHA)
     return row
 
 
-def _turned(difference: Metric) -> Metric:
+def _negate(difference: Metric) -> Metric:
     value, low, high = (-float(difference[name] or 0.0) for name in ("value", "high", "low"))
     return {"value": value, "low": low, "high": high, "n": difference["n"]}
 
 
-def _best(rows: Sequence[Row], group: int, metric: str) -> Row | None:
+def _find_best(rows: Sequence[Row], group: int, metric: str) -> Row | None:
     """The row of a group with the best value; the earliest of equals."""
     known = [row for row in rows if row.group == group and row.value and row.value["value"] is not None]
     sign = -1 if metric in LOSSES else 1
     return max(known, key=lambda row: sign * float((row.value or {})["value"] or 0.0), default=None)
 
 
-def _findings(
+def _check_rows(
     entries: Sequence[Entry],
-    answers: Mapping[str, Answers],
+    answers: Mapping[str, AlignedPredictions],
     rows: Sequence[Row],
     pairs: Sequence[Pair],
     metric: str,
@@ -345,15 +359,16 @@ def _findings(
 ) -> tuple[ResultFinding, ...]:
     known = answers if split == "val" else {}
     outcomes = [
-        _outcome(entry, row, metric, split, known.get(entry.label)) for entry, row in zip(entries, rows, strict=True)
+        _make_outcome(entry, row, metric, split, known.get(entry.label))
+        for entry, row in zip(entries, rows, strict=True)
     ]
-    best = _best(rows, 1, metric)
+    best = _find_best(rows, 1, metric)
     varied = best is not None and any(entry.varied for entry in entries if entry.label == best.label)
-    tried = (edges if edges is not None else _edges(rows)) if varied else {}
-    return table_findings(outcomes, best.label if best else None, tried, _resolution(rows, pairs, best, metric))
+    tried = (edges if edges is not None else _find_edges(rows)) if varied else {}
+    return check_table(outcomes, best.label if best else None, tried, _measure_resolution(rows, pairs, best, metric))
 
 
-def _edges(rows: Sequence[Row]) -> dict[str, list[float]]:
+def _find_edges(rows: Sequence[Row]) -> dict[str, list[float]]:
     """The numbers that the rows have of each option that varies."""
     found: dict[str, list[float]] = {}
     for row in rows:
@@ -363,10 +378,10 @@ def _edges(rows: Sequence[Row]) -> dict[str, list[float]]:
     return found
 
 
-def _outcome(entry: Entry, row: Row, metric: str, split: str, answers: Answers | None) -> Outcome:
-    scores = [float(value) for run in entry.runs if (value := score_of(run, metric, split)["value"]) is not None]
+def _make_outcome(entry: Entry, row: Row, metric: str, split: str, answers: AlignedPredictions | None) -> RowOutcome:
+    scores = [float(value) for run in entry.runs if (value := score_run(run, metric, split)["value"]) is not None]
     return replace(
-        outcome_of(entry.label, entry.runs, answers),
+        make_outcome(entry.label, entry.runs, answers),
         options=row.options,
         scores=scores,
         looks=row.looks,
@@ -374,26 +389,26 @@ def _outcome(entry: Entry, row: Row, metric: str, split: str, answers: Answers |
     )
 
 
-def _resolution(rows: Sequence[Row], pairs: Sequence[Pair], best: Row | None, metric: str) -> Resolution | None:
+def _measure_resolution(rows: Sequence[Row], pairs: Sequence[Pair], best: Row | None, metric: str) -> Resolution | None:
     """How finely the table tells rows of the first group apart."""
     near = [row for row in rows if row.difference and best and row.group == best.group]
     if best is None or not near:
         return None
     tied = [row for row in near if row.tied]
-    half = float(np.median([_width(row.difference) / 2 for row in near]))
+    half = float(np.median([_interval_width(row.difference) / 2 for row in near]))
     found = max((abs(float((row.difference or {})["value"] or 0.0)) for row in tied), default=0.0)
     n = int((near[0].difference or {})["n"] or 0)
     corrected = smallest_difference(half, len(pairs))
     return Resolution(n, len(pairs), half, corrected, found, len(tied) + 1, metric in LOSSES)
 
 
-def _width(metric: Metric | None) -> float:
+def _interval_width(metric: Metric | None) -> float:
     if metric is None or metric["low"] is None or metric["high"] is None:
         return 0.0
     return float(metric["high"] - metric["low"])
 
 
-def _about(runs: Sequence[Run]) -> dict[str, Any]:
+def _describe_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """The data that the runs share: name, classes and numbers of images; of the first run where there are several."""
     if not runs:
         return {}
@@ -401,31 +416,31 @@ def _about(runs: Sequence[Run]) -> dict[str, Any]:
     return {name: about.get(name) for name in ("name", "fingerprint", "split", "classes", "counts", "several")}
 
 
-def _machine(run: Run) -> str:
+def _describe_machine(run: Run) -> str:
     """The hardware of a run's times in one line."""
     about, device = run.record["hardware"], run.record["choices"].get("device", "cpu")
     accelerator = "" if about["accelerator"] == "none" else f", {about['accelerator']}"
     return f"{about['cpu']}, {about['cores']} cores{accelerator}; trained on {device}"
 
 
-def _line(row: Row) -> dict[str, Any]:
+def _csv_row(row: Row) -> dict[str, Any]:
     """The columns of a row in a CSV file: parts of metrics as `name_part`, options as one text."""
     parameters, spread, published = row.parameters or {}, row.spread or {}, row.published or {}
     return {
         "label": row.label,
-        "differs": in_words(unusual(row.differs)),
+        "differs": describe_options(drop_defaults(row.differs)),
         "runs": " ".join(row.runs),
         "seeds": row.seeds,
         "group": row.group,
         **{f"parameters_{name}": parameters.get(name) for name in ("trainable", "total")},
         "multiply_adds": row.macs,
         "best_epochs": " ".join(map(str, row.epochs)),
-        **_parts("train", row.train),
-        **_parts("value", row.value),
+        **_csv_metric("train", row.train),
+        **_csv_metric("value", row.value),
         **{f"seeds_{name}": spread.get(name) for name in ("low", "high", "sd")},
-        **_parts("test", row.test),
+        **_csv_metric("test", row.test),
         "test_looks": " ".join(map(str, row.looks)),
-        **_parts("from_best", row.difference),
+        **_csv_metric("from_best", row.difference),
         "p_holm": row.p,
         "best": row.best,
         "not_distinguishable_from_best": row.tied,
@@ -438,5 +453,5 @@ def _line(row: Row) -> dict[str, Any]:
     }
 
 
-def _parts(name: str, metric: Metric | None) -> dict[str, Any]:
+def _csv_metric(name: str, metric: Metric | None) -> dict[str, Any]:
     return {f"{name}_{part}": (metric or {}).get(part) for part in ("value", "low", "high", "n")}

@@ -24,7 +24,7 @@ class Importance:
     levels: int
 
 
-def importance(records: Sequence[Record]) -> list[Importance]:
+def rank_options(records: Sequence[Record]) -> list[Importance]:
     """The share of variance that each option explains alone, the largest first; empty for fewer than 6 records.
 
     The variance between the option's levels over the whole, less what as many random levels would explain (epsilon
@@ -36,9 +36,9 @@ def importance(records: Sequence[Record]) -> list[Importance]:
         return []
     scores = np.array([score for _, score in records], np.float64)
     names = dict.fromkeys(name for options, _ in records for name in options)
-    levels = {name: _levels([options.get(name, _Unused) for options, _ in records]) for name in names}
+    levels = {name: _bin_values([options.get(name, _Unused) for options, _ in records]) for name in names}
     found = [
-        Importance(name, _explained(codes, scores), int(codes.max()) + 1)
+        Importance(name, _explain_variance(codes, scores), int(codes.max()) + 1)
         for name, codes in levels.items()
         if 1 < int(codes.max()) + 1 < len(records)
     ]
@@ -49,7 +49,7 @@ class _Unused:
     """Stands for an option that a record does not have."""
 
 
-def _levels(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _bin_values(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.intp]]:
     """The number of each value's level."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(set(numbers)) > LEVELS:
@@ -60,7 +60,9 @@ def _levels(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.intp]]:
     return np.unique(named, return_inverse=True)[1]
 
 
-def _explained(codes: np.ndarray[Any, np.dtype[np.intp]], scores: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+def _explain_variance(
+    codes: np.ndarray[Any, np.dtype[np.intp]], scores: np.ndarray[Any, np.dtype[np.float64]]
+) -> float:
     whole = float(((scores - scores.mean()) ** 2).sum())
     if whole <= 0:
         return 0.0

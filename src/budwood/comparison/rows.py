@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from budwood.comparison.alignment import Answers, Measured, answers_of, measured
-from budwood.comparison.recipe_diff import Options, differing
+from budwood.comparison.alignment import AlignedPredictions, ScoredRow, align_predictions, score_rows
+from budwood.comparison.recipe_diff import Options, find_differing
 from budwood.evaluation import metrics
 from budwood.evaluation.metrics import LOSSES, Metric
-from budwood.evaluation.result_checks import Outcome
-from budwood.evaluation.significance import mean_share
+from budwood.evaluation.result_checks import RowOutcome
+from budwood.evaluation.significance import mean_share_interval
 from budwood.runs.run import Run
 
 TRAINING: Final = ("head", "rate", "threads", "train")  # laps of a run in which its own part of a network is trained
@@ -30,7 +30,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RowSpec:
     """One row of a table: its runs, one a seed or fold; none where it failed or is not done, with the `problem`.
 
     `aside` says that this is no failure: a search has pruned it, or another row is the same experiment. `varied` says
@@ -46,7 +46,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One row of a comparison. Metrics are value, low, high (95 % interval over n images), n; None where unknown.
 
     `differs` are the options that are not the base recipe's, `options` those that vary in the table. `spread` tells how
@@ -80,98 +80,100 @@ class Row:
     problem: str = ""
 
 
-def row_of(
-    entry: Entry,
+def make_row(
+    entry: RowSpec,
     metric: str,
     split: str,
-    found: Measured | None,
+    found: ScoredRow | None,
     group: int,
     base: Options | None,
     table: Options,
     options: Options,
-) -> Row:
+) -> ComparisonRow:
     """The figures of one row alone."""
     runs = entry.runs
     network = runs[0].record["network"] if runs else None
     selected = [run.record["selected"] for run in runs]
     opened = bool(runs) and all(run.record["test"] for run in runs)
-    return Row(
+    return ComparisonRow(
         label=entry.label,
         runs=tuple(str(run.path) for run in runs),
         seeds=len(runs),
         group=group,
-        differs=options if base is None or not runs else differing(table, base),
+        differs=options if base is None or not runs else find_differing(table, base),
         options=options,
-        parameters=_parameters(network) if network else None,
+        parameters=_count_parameters(network) if network else None,
         macs=network["macs"] if network else None,
         epochs=tuple(int(chosen["epoch"]) for chosen in selected if "epoch" in chosen),
-        seconds=_mean([run.record["timings"]["total"] for run in runs]),
-        training_seconds=_mean([_training_seconds(run) for run in runs]),
+        seconds=_average([run.record["timings"]["total"] for run in runs]),
+        training_seconds=_average([_sum_training_seconds(run) for run in runs]),
         train=_train(runs, metric),
-        value=_figure(entry.label, runs, metric, split, found),
-        spread=_spread(runs, metric, split),
-        test=_figure(entry.label, runs, metric, "test") if opened else None,
+        value=_summarize_metric(entry.label, runs, metric, split, found),
+        spread=_measure_spread(runs, metric, split),
+        test=_summarize_metric(entry.label, runs, metric, "test") if opened else None,
         looks=tuple(run.record["test"]["looks"] for run in runs) if opened else (),
-        published=_published(entry, opened) if entry.published else None,
+        published=_compare_published(entry, opened) if entry.published else None,
         problem=entry.problem,
     )
 
 
-def _parameters(network: Mapping[str, Any]) -> dict[str, int]:
+def _count_parameters(network: Mapping[str, Any]) -> dict[str, int]:
     counts = network["parameters"]
     return {"trainable": counts["trainable"], "total": counts["trainable"] + counts["frozen"]}
 
 
-def _training_seconds(run: Run) -> float:
+def _sum_training_seconds(run: Run) -> float:
     return float(sum(seconds for name, seconds in run.record["timings"].items() if name in TRAINING))
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def _average(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def score_of(run: Run, metric: str, split: str) -> Metric:
+def score_run(run: Run, metric: str, split: str) -> Metric:
     """A metric of one run, as its record has it."""
     found: Metric = run.metrics[split][metric]
     return found
 
 
-def _spread(runs: Sequence[Run], metric: str, split: str) -> dict[str, float] | None:
+def _measure_spread(runs: Sequence[Run], metric: str, split: str) -> dict[str, float] | None:
     """Lowest, highest and standard deviation of a metric over the runs of a row."""
-    values = [float(value) for run in runs if (value := score_of(run, metric, split)["value"]) is not None]
+    values = [float(value) for run in runs if (value := score_run(run, metric, split)["value"]) is not None]
     if len(values) < 2:
         return None
     return {"low": min(values), "high": max(values), "sd": float(np.std(values, ddof=1))}
 
 
-def _figure(label: str, runs: Sequence[Run], metric: str, split: str, found: Measured | None = None) -> Metric | None:
+def _summarize_metric(
+    label: str, runs: Sequence[Run], metric: str, split: str, found: ScoredRow | None = None
+) -> Metric | None:
     """A metric of a row with its interval over images: the run's own, or the mean over several."""
     if not runs:
         return None
     if len(runs) == 1:
-        return score_of(runs[0], metric, split)
-    found = found or measured([answers_of(label, runs, split)], metric)[0]
+        return score_run(runs[0], metric, split)
+    found = found or score_rows([align_predictions(label, runs, split)], metric)[0]
     if found.spread is not None:
         low, high = np.percentile(found.spread, [2.5, 97.5])
         value = found.value
         return {"value": value, "low": float(min(low, value)), "high": float(max(high, value)), "n": found.n}
     means = found.means if found.means is not None else np.empty(0)
-    return metrics.mean(means) if metric in LOSSES else mean_share(means, found.repeats)
+    return metrics.mean_interval(means) if metric in LOSSES else mean_share_interval(means, found.repeats)
 
 
 def _train(runs: Sequence[Run], metric: str) -> Metric | None:
     """The metric on training images in the epoch that was kept, as the run's history has it: accuracy or loss."""
     column = {"accuracy": "train_accuracy", "log_loss": "train_loss"}.get(metric)
-    kept = [row for run in runs if (row := _kept(run)) is not None]
+    kept = [row for run in runs if (row := _find_kept_epoch(run)) is not None]
     if not kept or column is None:
         return None
-    n, value = _trained_on(runs[0]), float(np.mean([row[column] for row in kept]))
+    n, value = _count_training_images(runs[0]), float(np.mean([row[column] for row in kept]))
     if metric in LOSSES:
         return {"value": value, "low": None, "high": None, "n": n}
-    return {**metrics.share(round(value * n), n), "value": value}
+    return {**metrics.proportion_interval(round(value * n), n), "value": value}
 
 
-def _trained_on(run: Run) -> int:
+def _count_training_images(run: Run) -> int:
     """How many images a run was trained on."""
     about = run.record["dataset"]
     if about.get("several"):
@@ -179,13 +181,13 @@ def _trained_on(run: Run) -> int:
     return sum(about["counts"]["train"].values())
 
 
-def _kept(run: Run) -> Mapping[str, float] | None:
+def _find_kept_epoch(run: Run) -> Mapping[str, float] | None:
     """The row of a run's history that was kept."""
     chosen = run.record["selected"]
     return next((row for row in run.history() if all(row.get(name) == value for name, value in chosen.items())), None)
 
 
-def _published(entry: Entry, opened: bool) -> dict[str, Any] | None:
+def _compare_published(entry: RowSpec, opened: bool) -> dict[str, Any] | None:
     """What a source reports, the figure of ours that is held against it, of which split that is, and the difference."""
     given = entry.published
     if given is None:
@@ -198,20 +200,20 @@ def _published(entry: Entry, opened: bool) -> dict[str, Any] | None:
         ours = _train(entry.runs, given.metric)
     else:
         known = all(given.metric in run.metrics[split] for run in entry.runs)
-        ours = _figure(entry.label, entry.runs, given.metric, split) if known else None
+        ours = _summarize_metric(entry.label, entry.runs, given.metric, split) if known else None
     if ours is None or ours["value"] is None:
         return record
     return {**record, "ours": ours, "ours_split": split, "difference": ours["value"] - given.value}
 
 
-def outcome_of(label: str, runs: Sequence[Run], answers: Answers | None = None) -> Outcome:
+def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | None = None) -> RowOutcome:
     """What findings about results look at in the runs of one row; `answers` are those on validation, where known."""
     opened = bool(runs) and all(run.record["test"] for run in runs)
-    return Outcome(
+    return RowOutcome(
         label,
         _train(runs, "accuracy"),
-        _figure(label, runs, "accuracy", "val", measured([answers], "accuracy")[0] if answers else None),
-        _figure(label, runs, "accuracy", "test") if opened else None,
+        _summarize_metric(label, runs, "accuracy", "val", score_rows([answers], "accuracy")[0] if answers else None),
+        _summarize_metric(label, runs, "accuracy", "test") if opened else None,
         [run.history() for run in runs],
         leaking=any(run.record["dataset"].get("leaks_allowed", False) for run in runs),
     )

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budwood.comparison.recipe_diff import in_words, unusual
+from budwood.comparison.recipe_diff import describe_options, drop_defaults
 from budwood.evaluation.metrics import LOSSES
-from budwood.text import SPLITS, Unit, format_table, shortened, visible
+from budwood.text import SPLITS, Unit, format_table, shorten, show_unprintable
 
 Cell = tuple[str, str]  # what a cell says, and what it adds in small
 
@@ -44,7 +44,7 @@ class Cells:
     time: Cell
 
 
-def cells_of(record: Mapping[str, Any]) -> list[Cells]:
+def format_rows(record: Mapping[str, Any]) -> list[Cells]:
     """The rows of a comparison by group, the best first, those without a value last."""
     unit = Unit(record["metric"] in LOSSES)
 
@@ -52,15 +52,17 @@ def cells_of(record: Mapping[str, Any]) -> list[Cells]:
         value = row["value"]["value"] if row["value"] else None
         return value is None, row["group"], 0.0 if value is None else value if unit.loss else -value
 
-    return [_cells(rank, row, unit) for rank, row in enumerate(sorted(record["rows"], key=place), 1)]
+    return [_format_row(rank, row, unit) for rank, row in enumerate(sorted(record["rows"], key=place), 1)]
 
 
-def present(record: Mapping[str, Any]) -> dict[str, bool]:
+def find_present_columns(record: Mapping[str, Any]) -> dict[str, bool]:
     """Which columns of the table have something to show."""
     rows = record["rows"]
     published = [row["published"] for row in rows if row["published"]]
     return {
-        "differs": any(in_words(unusual(row["differs"]), short=True) not in ("", row["label"]) for row in rows),
+        "differs": any(
+            describe_options(drop_defaults(row["differs"]), short=True) not in ("", row["label"]) for row in rows
+        ),
         "seeds": any(row["spread"] for row in rows),
         "train": any(row["train"] for row in rows),
         "test": record["split"] == "val" and any(row["test"] for row in rows),
@@ -71,21 +73,21 @@ def present(record: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def table_text(record: Mapping[str, Any]) -> str:
+def format_comparison(record: Mapping[str, Any]) -> str:
     """The table of a comparison for a terminal, and what its signs mean."""
-    rows, has = cells_of(record), present(record)
+    rows, has = format_rows(record), find_present_columns(record)
     chosen = {
-        "row": [_name(cells) for cells in rows],
-        "differs in": [shortened(cells.differs, LABEL) for cells in rows] if has["differs"] else None,
-        f"{SPLITS[record['split']]} {METRICS[record['metric']]}": [joined(cells.value) for cells in rows],
-        "from best": [joined(cells.from_best) for cells in rows],
-        "p": [joined(cells.p) for cells in rows],
-        "runs": [joined(cells.seeds) for cells in rows] if has["seeds"] else None,
+        "row": [_format_name(cells) for cells in rows],
+        "differs in": [shorten(cells.differs, LABEL) for cells in rows] if has["differs"] else None,
+        f"{SPLITS[record['split']]} {METRICS[record['metric']]}": [join_cell(cells.value) for cells in rows],
+        "from best": [join_cell(cells.from_best) for cells in rows],
+        "p": [join_cell(cells.p) for cells in rows],
+        "runs": [join_cell(cells.seeds) for cells in rows] if has["seeds"] else None,
         "training": [cells.train[0] for cells in rows] if has["train"] else None,
-        "test": [joined(cells.test) for cells in rows] if has["test"] else None,
-        "published": [joined(cells.published) for cells in rows] if has["published"] else None,
+        "test": [join_cell(cells.test) for cells in rows] if has["test"] else None,
+        "published": [join_cell(cells.published) for cells in rows] if has["published"] else None,
         "epoch": [cells.epochs[0] for cells in rows] if has["epochs"] else None,
-        "parameters": [joined(cells.parameters) for cells in rows],
+        "parameters": [join_cell(cells.parameters) for cells in rows],
         "mult-adds": [cells.macs[0] for cells in rows],
         "time": [cells.time[0] for cells in rows],
     }
@@ -93,28 +95,28 @@ def table_text(record: Mapping[str, Any]) -> str:
     lines = format_table(
         list(zip(*([name, *cells] for name, cells in columns.items()), strict=True)), range(1, len(columns))
     )
-    return "\n".join([lines, *_failed(rows), *_legend(record, has)])
+    return "\n".join([lines, *_format_failures(rows), *_format_legend(record, has)])
 
 
-def _name(cells: Cells) -> str:
+def _format_name(cells: Cells) -> str:
     mark = MARK if cells.row["tied"] else " "
-    return f"{mark} {shortened(visible(cells.row['label']), LABEL)}"
+    return f"{mark} {shorten(show_unprintable(cells.row['label']), LABEL)}"
 
 
-def joined(cell: Cell) -> str:
+def join_cell(cell: Cell) -> str:
     """A cell in one line."""
     return f"{cell[0]} ({cell[1]})" if cell[1] else cell[0]
 
 
-def _failed(rows: Sequence[Cells]) -> list[str]:
+def _format_failures(rows: Sequence[Cells]) -> list[str]:
     return [
-        f"failed: {visible(cells.row['label'])}: {visible(cells.row['problem'])}"
+        f"failed: {show_unprintable(cells.row['label'])}: {show_unprintable(cells.row['problem'])}"
         for cells in rows
         if cells.row["problem"]
     ]
 
 
-def _legend(record: Mapping[str, Any], has: Mapping[str, bool]) -> list[str]:
+def _format_legend(record: Mapping[str, Any], has: Mapping[str, bool]) -> list[str]:
     known = [row for row in record["rows"] if row["value"]]
     if not known:
         return []
@@ -123,7 +125,7 @@ def _legend(record: Mapping[str, Any], has: Mapping[str, bool]) -> list[str]:
     seeds = "; runs: lowest to highest, standard deviation" if has["seeds"] else ""
     told = [
         f"{MARK} cannot be told from the best. In brackets: {shown}{seeds}.",
-        f"p: {tests}{_corrected(record)}. Time of training on {'; '.join(record['hardware'])}.",
+        f"p: {tests}{_format_correction(record)}. Time of training on {'; '.join(record['hardware'])}.",
     ]
     if has["unlike"]:
         told.append("A figure that is published for another split than ours says little about the difference.")
@@ -132,60 +134,60 @@ def _legend(record: Mapping[str, Any], has: Mapping[str, bool]) -> list[str]:
     return told
 
 
-def _corrected(record: Mapping[str, Any]) -> str:
+def _format_correction(record: Mapping[str, Any]) -> str:
     count = len(record["pairs"])
     return f", corrected over all {count:,} pairs (Holm)" if count > 1 else ""
 
 
-def _cells(rank: int, row: Mapping[str, Any], unit: Unit) -> Cells:
+def _format_row(rank: int, row: Mapping[str, Any], unit: Unit) -> Cells:
     gap = row["difference"]
     return Cells(
         rank=rank,
         row=row,
-        differs=in_words(unusual(row["differs"])),
-        value=figure(row["value"], unit),
-        from_best=("best", "") if row["best"] else NONE if gap is None else gap_in_words(gap, unit),
-        p=(probability(row["p"]), ""),
-        seeds=_seeds(row, unit),
-        train=figure(row["train"], unit),
-        test=_test(row, unit),
-        published=_published(row["published"]),
-        epochs=_epochs(row["epochs"]),
-        parameters=_parameters(row["parameters"]),
-        macs=(compact(row["macs"]), ""),
-        time=_time(row),
+        differs=describe_options(drop_defaults(row["differs"])),
+        value=format_figure(row["value"], unit),
+        from_best=("best", "") if row["best"] else NONE if gap is None else format_gap(gap, unit),
+        p=(format_p_value(row["p"]), ""),
+        seeds=_format_seeds(row, unit),
+        train=format_figure(row["train"], unit),
+        test=_format_test(row, unit),
+        published=_format_published(row["published"]),
+        epochs=_format_epochs(row["epochs"]),
+        parameters=_format_parameters(row["parameters"]),
+        macs=(format_count(row["macs"]), ""),
+        time=_format_time(row),
     )
 
 
-def figure(metric: Mapping[str, Any] | None, unit: Unit) -> Cell:
+def format_figure(metric: Mapping[str, Any] | None, unit: Unit) -> Cell:
     """A metric, and its interval in small."""
     if metric is None or metric["value"] is None:
         return NONE
     if metric["low"] is None or metric["high"] is None:
         return unit.text(metric["value"]), ""
-    return unit.text(metric["value"]), _between(metric["low"], metric["high"], unit)
+    return unit.text(metric["value"]), _format_range(metric["low"], metric["high"], unit)
 
 
-def gap_in_words(gap: Mapping[str, Any], unit: Unit) -> Cell:
+def format_gap(gap: Mapping[str, Any], unit: Unit) -> Cell:
     """A difference, and its interval in small."""
-    value, low, high = (difference(gap[end], unit) for end in ("value", "low", "high"))
+    value, low, high = (format_difference(gap[end], unit) for end in ("value", "low", "high"))
     return value, f"{low} to {high}"
 
 
-def difference(value: float, unit: Unit) -> str:
+def format_difference(value: float, unit: Unit) -> str:
     """A difference of a metric with its sign, shares in points."""
     text = f"{value:+.3f}" if unit.loss else f"{100 * value:+.1f}"
     return text.replace("-", "−") if text.strip("+-0.") else text[1:]
 
 
-def probability(p: float | None) -> str:
+def format_p_value(p: float | None) -> str:
     """A p-value, in as many digits as matter."""
     if p is None:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def compact(count: int | None) -> str:
+def format_count(count: int | None) -> str:
     """A number with three digits that count, and k, M or G after it."""
     if count is None:
         return "–"
@@ -196,33 +198,33 @@ def compact(count: int | None) -> str:
     return f"{count:,}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _between(low: float, high: float, unit: Unit) -> str:
+def _format_range(low: float, high: float, unit: Unit) -> str:
     return "–".join(unit.text(end).removesuffix(" %") for end in (low, high))
 
 
-def _seeds(row: Mapping[str, Any], unit: Unit) -> Cell:
+def _format_seeds(row: Mapping[str, Any], unit: Unit) -> Cell:
     spread = row["spread"]
     if spread is None:
         return (str(row["seeds"]), "") if row["seeds"] else NONE
     sd = f"{spread['sd']:.3f}" if unit.loss else f"{100 * spread['sd']:.1f}"
-    return str(row["seeds"]), f"{_between(spread['low'], spread['high'], unit)}, sd {sd}"
+    return str(row["seeds"]), f"{_format_range(spread['low'], spread['high'], unit)}, sd {sd}"
 
 
-def _test(row: Mapping[str, Any], unit: Unit) -> Cell:
+def _format_test(row: Mapping[str, Any], unit: Unit) -> Cell:
     if row["test"] is None:
         return ("sealed", "") if row["seeds"] else NONE
-    value, interval = figure(row["test"], unit)
+    value, interval = format_figure(row["test"], unit)
     return value, f"{interval}; look {', '.join(map(str, sorted(set(row['looks']))))}"
 
 
-def _published(given: Mapping[str, Any] | None) -> Cell:
+def _format_published(given: Mapping[str, Any] | None) -> Cell:
     """A published figure, of which split it is, and how ours differs, of which split that is."""
     if given is None:
         return NONE
@@ -231,23 +233,23 @@ def _published(given: Mapping[str, Any] | None) -> Cell:
     told = f"{SPLITS[given['split']]}{name}"
     if given["difference"] is not None:
         ours = "" if given["ours_split"] == given["split"] else f" on {SPLITS[given['ours_split']]}"
-        told += f"; ours{ours} {difference(given['difference'], unit)}"
+        told += f"; ours{ours} {format_difference(given['difference'], unit)}"
     return unit.text(given["value"]), told
 
 
-def _epochs(epochs: Sequence[int]) -> Cell:
+def _format_epochs(epochs: Sequence[int]) -> Cell:
     if not epochs:
         return NONE
     return (str(epochs[0]) if len(set(epochs)) == 1 else f"{min(epochs)}–{max(epochs)}"), ""
 
 
-def _parameters(counts: Mapping[str, int] | None) -> Cell:
+def _format_parameters(counts: Mapping[str, int] | None) -> Cell:
     if counts is None:
         return NONE
-    return compact(counts["total"]), f"{compact(counts['trainable'])} trained"
+    return format_count(counts["total"]), f"{format_count(counts['trainable'])} trained"
 
 
-def _time(row: Mapping[str, Any]) -> Cell:
+def _format_time(row: Mapping[str, Any]) -> Cell:
     if row["training_seconds"] is None:
         return NONE
-    return duration(row["training_seconds"]), f"{duration(row['seconds'])} in all"
+    return format_duration(row["training_seconds"]), f"{format_duration(row['seconds'])} in all"

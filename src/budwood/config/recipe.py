@@ -30,7 +30,7 @@ Schedule = Literal["constant", "step", "multistep", "cosine", "onecycle", "plate
 Loss = Literal["cross_entropy", "focal", "binary_cross_entropy"]
 Policy = Literal["none", "randaugment", "trivialaugment"]
 Precision = Literal["auto", "float32", "bfloat16"]
-Views = Literal["none", "flip", "flips"]
+TtaMode = Literal["none", "flip", "flips"]
 Fill = Literal["reflect", "border", "black"]
 Selection = Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
 Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
@@ -116,7 +116,7 @@ FINE_TUNING: Final = 0.3  # of an optimizer's own rate, where pretrained stages 
 
 # The options of the small networks; what depends on `widths` is filled in by `_one_a_convolution`.
 _NORM: Final = {"norm_momentum": 0.1, "norm_affine": True}
-OWN_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+SMALL_NETWORK_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "mlp": {"fc": (4096, 4096), "activation": "relu"},
     "cnn": {
         "widths": (32, 32, 32, 64),
@@ -132,7 +132,7 @@ OWN_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 SURGERY: Final = frozenset(  # the options that decide how a network is built
     {"freeze", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size", *_NORM}
-    | {name for options in OWN_OPTIONS.values() for name in options}
+    | {name for options in SMALL_NETWORK_OPTIONS.values() for name in options}
 )
 _MOVING: Final = ("rotation", "shift_x", "shift_y", "shear", "zoom", "crop_padding")
 _ALWAYS_TOLD: Final = frozenset(
@@ -188,7 +188,7 @@ class Recipe(BaseModel):
         None, ge=8, le=1024, description="side of the square that the network sees, pixels [its own]"
     )
     resize: Resize = Field("crop", description="how an image becomes a square")
-    tta: Views = Field(
+    tta: TtaMode = Field(
         "none",
         description="test-time augmentation: logits are the mean over the image and its mirror image (flip), "
         "or all four flips (flips)",
@@ -298,15 +298,15 @@ class Recipe(BaseModel):
     seed: int | None = Field(None, ge=0, description="seed of start and order (default 0)")
 
     def __init__(self, **options: Any) -> None:
-        given = {name: _plain_value(name, value) for name, value in options.items() if value is not None}
-        refused = _refused(given)
+        given = {name: _normalize_value(name, value) for name, value in options.items() if value is not None}
+        refused = _find_refused(given)
         applied = {name: value for name, value in given.items() if name not in refused}
         try:
-            super().__init__(**_completed(applied))
+            super().__init__(**_fill_defaults(applied))
         except ValidationError as error:
-            raise _mistakes([*refused.values(), *_lines(error)], _unknown(error)) from error
+            raise _make_recipe_error([*refused.values(), *_list_mistakes(error)], _find_unknown(error)) from error
         if refused:
-            raise _mistakes(list(refused.values()), [])
+            raise _make_recipe_error(list(refused.values()), [])
 
     @field_validator("momentum")
     @classmethod
@@ -359,7 +359,7 @@ class Recipe(BaseModel):
         """Whether nothing but a plain linear head is trained, in a way that needs no PyTorch."""
         plain = all(getattr(self, name) == value for name, value in _STEPS.items() if name not in _OF_PLAIN_STEPS)
         descended = self.optimizer in ("adam", "sgd") and plain and not self.nesterov
-        return not _beyond_solving(self.table()) and self.lr != "auto" and (self.optimizer == "lbfgs" or descended)
+        return not _explain_unsolvable(self.table()) and self.lr != "auto" and (self.optimizer == "lbfgs" or descended)
 
     @property
     def augments(self) -> bool:
@@ -370,9 +370,9 @@ class Recipe(BaseModel):
     @property
     def own_options(self) -> dict[str, Any]:
         """The options of a small network, or none."""
-        if self.model not in OWN_OPTIONS:
+        if self.model not in SMALL_NETWORK_OPTIONS:
             return {}
-        names = {*OWN_OPTIONS[self.model], *(_NORM if self.model != "mlp" else ())}
+        names = {*SMALL_NETWORK_OPTIONS[self.model], *(_NORM if self.model != "mlp" else ())}
         return {name: getattr(self, name) for name in (*sorted(names), "batch_norm", "dropout")}
 
     def table(self) -> dict[str, Any]:
@@ -386,10 +386,10 @@ class Recipe(BaseModel):
 
     def toml(self) -> str:
         """The recipe as a TOML table that `load_recipe` reads back to an equal recipe."""
-        return "".join(f"{name} = {_toml_value(value)}\n" for name, value in self.table().items())
+        return "".join(f"{name} = {_format_toml(value)}\n" for name, value in self.table().items())
 
 
-def neutral(table: Mapping[str, Any]) -> set[str]:
+def find_default_valued(table: Mapping[str, Any]) -> set[str]:
     """The options of a recipe's table that change nothing: they have the value that stands in when none is given."""
     defaults = {
         **{name: field.default for name, field in Recipe.model_fields.items()},
@@ -400,14 +400,16 @@ def neutral(table: Mapping[str, Any]) -> set[str]:
     return {name for name, value in table.items() if name not in _ALWAYS_TOLD and value == defaults[name]}
 
 
-def for_labels(recipe: Recipe, several: bool) -> Recipe:
+def adapt_to_labels(recipe: Recipe, several: bool) -> Recipe:
     """The recipe as it applies to images with one label each, or with several, where every class is a yes or no.
 
     Raises `RecipeError` for options that have no meaning there.
     """
     if not several:
         if recipe.loss == "binary_cross_entropy":
-            raise _mistakes(["loss: binary_cross_entropy is for images with several labels; these have one each"], [])
+            raise _make_recipe_error(
+                ["loss: binary_cross_entropy is for images with several labels; these have one each"], []
+            )
         return recipe
     wrong = [f"{name}: images with several labels do not use it" for name in _OF_ONE_LABEL if getattr(recipe, name)]
     if recipe.regularisation not in (None, "auto"):
@@ -417,7 +419,7 @@ def for_labels(recipe: Recipe, several: bool) -> Recipe:
     if recipe.select == "balanced_accuracy":
         wrong.append("select: balanced_accuracy is not defined for images with several labels")
     if wrong:
-        raise _mistakes(wrong, [])
+        raise _make_recipe_error(wrong, [])
     table = recipe.table()
     if recipe.optimizer == "lbfgs":
         table = {name: value for name, value in table.items() if name not in ("optimizer", "regularisation")}
@@ -441,43 +443,43 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise RecipeError(f"-s {setting}: expected KEY=VALUE.", "For example: -s optimizer=adam -s lr=0.001")
-        options[key.strip()] = _parsed(text.strip())
+        options[key.strip()] = _parse_value(text.strip())
     return options
 
 
-def _parsed(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _plain_value(name: str, value: Any) -> Any:
+def _normalize_value(name: str, value: Any) -> Any:
     """A value as TOML would give it, where a flag or a short notation gave a string or one number for many."""
     if name in ("regularisation", "lr") and isinstance(value, str):
-        return _as_number(value)
+        return _parse_number(value)
     if name == DURATION and isinstance(value, str):
-        return _seconds(value)
+        return _parse_duration(value)
     if name in ("freeze", "model", "weights", "cut", "head"):
         return tuple(value) if isinstance(value, list) else value
     if name in (*_LISTS, "blocks") and isinstance(value, str):
         depth = "[[" if name == "blocks" else "["
-        value = _parsed(value if value.strip().startswith(depth) else f"[{value}]")
+        value = _parse_value(value if value.strip().startswith(depth) else f"[{value}]")
     if name in _LISTS and isinstance(value, int):
         return (value,)
     if name == "phases" and isinstance(value, str):
-        return _parsed(value)
+        return _parse_value(value)
     return value
 
 
-def _seconds(text: str) -> Any:
+def _parse_duration(text: str) -> Any:
     """A duration such as 90s, 10m, 1.5h or 1h30m in seconds; everything else as it is."""
     if text and _DURATION.fullmatch(text.strip()):
         return sum(float(count) * _SECONDS[unit or "s"] for count, unit in _PART.findall(text))
     return text
 
 
-def _as_number(value: str) -> Any:
+def _parse_number(value: str) -> Any:
     """A number where a flag that also takes words holds one; everything else as it is."""
     try:
         return float(value)
@@ -485,43 +487,43 @@ def _as_number(value: str) -> Any:
         return value
 
 
-def _toml_value(value: Any) -> str:
+def _format_toml(value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {_toml_value(part)}' for key, part in value.items())} }}"
+        return f"{{ {', '.join(f'{key} = {_format_toml(part)}' for key, part in value.items())} }}"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml_value, value))}]"
+        return f"[{', '.join(map(_format_toml, value))}]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-def _refused(options: Mapping[str, Any]) -> dict[str, str]:
+def _find_refused(options: Mapping[str, Any]) -> dict[str, str]:
     """The options that the network or the optimizer does not use, each with the sentence that refuses it."""
-    model, optimizer = options.get("model", Recipe.model_fields["model"].default), _optimizer(options)
+    model, optimizer = options.get("model", Recipe.model_fields["model"].default), _default_optimizer(options)
     refused = {}
-    used = {name: {*options, *(_NORM if name != "mlp" else ())} for name, options in OWN_OPTIONS.items()}
+    used = {name: {*options, *(_NORM if name != "mlp" else ())} for name, options in SMALL_NETWORK_OPTIONS.items()}
     for name in sorted({option for names in used.values() for option in names} & options.keys()):
         if name not in used.get(model, ()):
             users = " and ".join(model for model, names in used.items() if name in names)
             refused[name] = f"{name}: {model!r} does not use it; it is an option of {users}"
     if optimizer in OPTIMIZER_OPTIONS:
-        known = _optimizer_options(options)
+        known = _fill_optimizer_options(options)
         every = {*TRUNK_OPTIONS, *(name for names in OPTIMIZER_OPTIONS.values() for name in names), *_FINER}
         for name in sorted((every - known.keys()) & options.keys()):
-            refused[name] = _why_refused(name, optimizer, options, known)
+            refused[name] = _explain_refusal(name, optimizer, options, known)
     if options.get("phases"):
         own = {name: f"{name}: every phase has its own" for name in Phase.model_fields if name in options}
         refused |= own
         if "time" in options:
             refused["time"] = "time: phases are as long as their epochs; give it without phases"
-    if options.get("optimizer") == "lbfgs" and (why := _beyond_solving(options)):
+    if options.get("optimizer") == "lbfgs" and (why := _explain_unsolvable(options)):
         refused["optimizer"] = (
             f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or another"
         )
     return refused
 
 
-def _why_refused(name: str, optimizer: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+def _explain_refusal(name: str, optimizer: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     """The sentence that refuses an option which the optimizer, the schedule or the loss does not use."""
     if optimizer != "lbfgs" and name in _FINER:
         chooser, table = ("loss", LOSS_OPTIONS) if name == "focal_gamma" else ("schedule", SCHEDULE_OPTIONS)
@@ -532,12 +534,12 @@ def _why_refused(name: str, optimizer: str, options: Mapping[str, Any], known: M
     return f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
 
 
-def _beyond_solving(options: Mapping[str, Any]) -> str:
+def _explain_unsolvable(options: Mapping[str, Any]) -> str:
     """What of the recipe cannot be solved but only descended; empty when all can."""
     if options.get("phases"):
         return "a training in phases"
-    if _freeze(options) != "trunk":
-        return f"a network with freeze = {_freeze(options)!r}"
+    if _default_freeze(options) != "trunk":
+        return f"a network with freeze = {_default_freeze(options)!r}"
     if options.get("head", "linear") != "linear":
         return f"the head {options['head']!r}"
     if options.get("init", "default") != "default":
@@ -545,26 +547,26 @@ def _beyond_solving(options: Mapping[str, Any]) -> str:
     return "dropout" if options.get("dropout") else "batch norm" if options.get("batch_norm") else ""
 
 
-def _freeze(options: Mapping[str, Any]) -> Any:
+def _default_freeze(options: Mapping[str, Any]) -> Any:
     """What is frozen: the trunk when it has weights from somewhere, unless the recipe says otherwise."""
-    return options.get("freeze", "none" if _weights(options) == "none" else "trunk")
+    return options.get("freeze", "none" if _default_weights(options) == "none" else "trunk")
 
 
-def _weights(options: Mapping[str, Any]) -> Any:
-    return options.get("weights", "none" if options.get("model") in OWN_OPTIONS else "imagenet")
+def _default_weights(options: Mapping[str, Any]) -> Any:
+    return options.get("weights", "none" if options.get("model") in SMALL_NETWORK_OPTIONS else "imagenet")
 
 
-def _optimizer(options: Mapping[str, Any]) -> Any:
+def _default_optimizer(options: Mapping[str, Any]) -> Any:
     """The optimizer: the one that solves, where the head can be solved and nothing is said about steps."""
     if "momentum" in options:
         return options.get("optimizer", "sgd")
-    steps = _beyond_solving(options) or any(name in options for name in (*OPTIMIZER_OPTIONS["adam"], *_FINER))
+    steps = _explain_unsolvable(options) or any(name in options for name in (*OPTIMIZER_OPTIONS["adam"], *_FINER))
     return options.get("optimizer", "adam" if steps else "lbfgs")
 
 
-def _optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the recipe's optimizer with the values that stand in for them."""
-    optimizer = _optimizer(options)
+    optimizer = _default_optimizer(options)
     known = dict(OPTIMIZER_OPTIONS[optimizer])
     if optimizer == "lbfgs":
         return known
@@ -573,29 +575,29 @@ def _optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
     known |= LOSS_OPTIONS.get(str(known["loss"]), {})
     if "time" in options:
         known["epochs"] = None
-    if _beyond_solving(options):
+    if _explain_unsolvable(options):
         known |= TRUNK_OPTIONS
-        if _freeze(options) != "trunk" and _weights(options) != "none":
+        if _default_freeze(options) != "trunk" and _default_weights(options) != "none":
             known["lr"] *= FINE_TUNING
     return known
 
 
-def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the network's and the optimizer's own values where none is given."""
-    model, optimizer = options.get("model"), _optimizer(options)
-    stand_ins = {"weights": _weights(options), "freeze": _freeze(options), "optimizer": optimizer}
+    model, optimizer = options.get("model"), _default_optimizer(options)
+    stand_ins = {"weights": _default_weights(options), "freeze": _default_freeze(options), "optimizer": optimizer}
     if isinstance(optimizer, str) and optimizer in OPTIMIZER_OPTIONS:
-        stand_ins |= _optimizer_options(options)
-    if isinstance(model, str) and model in OWN_OPTIONS:
-        stand_ins |= {**OWN_OPTIONS[model], **(_NORM if model != "mlp" else {})}
+        stand_ins |= _fill_optimizer_options(options)
+    if isinstance(model, str) and model in SMALL_NETWORK_OPTIONS:
+        stand_ins |= {**SMALL_NETWORK_OPTIONS[model], **(_NORM if model != "mlp" else {})}
     completed = {**stand_ins, **options}
     last = phases[-1] if isinstance(phases := options.get("phases"), list | tuple) and phases else None
     if isinstance(last, Mapping):
         completed |= {name: last[name] for name in ("freeze", "lr") if name in last} | {"epochs": None}
-    return {**completed, **_one_a_convolution(completed)} if model == "cnn" else completed
+    return {**completed, **_repeat_per_convolution(completed)} if model == "cnn" else completed
 
 
-def _one_a_convolution(options: Mapping[str, Any]) -> dict[str, Any]:
+def _repeat_per_convolution(options: Mapping[str, Any]) -> dict[str, Any]:
     """Kernels, strides and pools with one number for each of the widths of a `cnn`."""
     widths = options["widths"]
     count = len(widths) if isinstance(widths, tuple | list) else 0
@@ -607,7 +609,7 @@ def _one_a_convolution(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lines(error: ValidationError) -> list[str]:
+def _list_mistakes(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"][:1])
@@ -621,11 +623,11 @@ def _lines(error: ValidationError) -> list[str]:
     return lines
 
 
-def _unknown(error: ValidationError) -> list[str]:
+def _find_unknown(error: ValidationError) -> list[str]:
     return [str(item["loc"][0]) for item in error.errors() if item["type"] == "extra_forbidden"]
 
 
-def _mistakes(lines: Sequence[str], unknown: Sequence[str]) -> RecipeError:
+def _make_recipe_error(lines: Sequence[str], unknown: Sequence[str]) -> RecipeError:
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     hint = " ".join(did_you_mean(name, Recipe.model_fields) for name in unknown)
     return RecipeError(

@@ -19,7 +19,7 @@ from typing import IO, Final
 
 from budwood.errors import DataError
 from budwood.progress import Progress
-from budwood.storage.atomic import folder_draft, guarded
+from budwood.storage.atomic import draft_folder, raise_storage_errors
 
 MOST_FILES: Final = 5_000_000
 MOST_GROWTH: Final = 100  # images hardly compress; a real archive of small files stays far below
@@ -41,7 +41,7 @@ def is_archive(path: Path) -> bool:
     return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
-def extracted(archive: Path, cache: Path, progress: Progress) -> Path:
+def extract(archive: Path, cache: Path, progress: Progress) -> Path:
     """The folder with the archive's files, made once under `cache` and then reused.
 
     Raises `DataError` for a path that leaves the folder, a bomb or a damaged archive.
@@ -53,7 +53,7 @@ def extracted(archive: Path, cache: Path, progress: Progress) -> Path:
         return folder
     limit = facts.st_size * MOST_GROWTH + FREE_GROWTH
     progress.note(f"Unpacking {archive.name}")
-    with guarded(folder), folder_draft(folder) as draft:
+    with raise_storage_errors(folder), draft_folder(folder) as draft:
         _unpack(archive, draft, limit)
     return folder
 
@@ -61,7 +61,7 @@ def extracted(archive: Path, cache: Path, progress: Progress) -> Path:
 def _unpack(archive: Path, folder: Path, limit: int) -> None:
     written = 0
     try:
-        for count, (name, size, source) in enumerate(_members(archive), 1):
+        for count, (name, size, source) in enumerate(_iterate_members(archive), 1):
             written += size
             if written > limit or count > MOST_FILES:
                 raise DataError(
@@ -69,7 +69,7 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
                     "which no archive of images does.",
                     "Unpack it yourself if you trust it, and give the folder.",
                 )
-            target = folder / _inside(archive, name)
+            target = folder / _safe_path(archive, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as out:
                 shutil.copyfileobj(source, out, 2**20)
@@ -79,7 +79,7 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
         ) from error
 
 
-def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+def _iterate_members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as unzipped:
             for info in unzipped.infolist():
@@ -95,7 +95,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
                     yield member.name, member.size, source
 
 
-def _inside(archive: Path, name: str) -> PurePosixPath:
+def _safe_path(archive: Path, name: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]) or not path.parts:
         raise DataError(

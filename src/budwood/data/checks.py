@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from budwood.data.dataset import SEALED, Dataset, SetAside, codes
-from budwood.data.duplicates import same_value_pairs
+from budwood.data.dataset import SEALED, Dataset, SetAside, encode_values
+from budwood.data.duplicates import link_equal_values
 from budwood.data.listing import SPLITS
 
 Severity = Literal["error", "warning", "note"]
@@ -50,13 +50,13 @@ def findings(data: Dataset) -> tuple[Finding, ...]:
     Reads the labels of all splits, so call it before the test split is sealed; of sealed data it tells less.
     """
     checks: tuple[Callable[[Dataset], Sequence[Finding]], ...] = (
-        _set_aside,
-        _copies,
-        _leaks,
-        _odd_images,
-        _conversions,
-        _class_sizes,
-        _splits,
+        _check_set_aside,
+        _check_copies,
+        _check_leaks,
+        _check_odd_images,
+        _check_conversions,
+        _check_class_sizes,
+        _check_splits,
     )
     return tuple(sorted((found for check in checks for found in check(data)), key=lambda finding: finding.code))
 
@@ -77,111 +77,116 @@ _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
 }
 
 
-def seen_by_trunk(data: Dataset, earlier: Dataset, run: str) -> tuple[Finding, ...]:
+def check_trunk_overlap(data: Dataset, earlier: Dataset, run: str) -> tuple[Finding, ...]:
     """The finding that images which are held out here trained, or chose, the run that the trunk comes from."""
     theirs = {split: set(earlier.samples(split).ids) for split in ("train", "val")}
     known = {"val": theirs["train"], "test": theirs["train"] | theirs["val"]}
     files = tuple(
-        path for split, ids in known.items() for id, path in zip(*_ids_and_paths(data, split), strict=True) if id in ids
+        path
+        for split, ids in known.items()
+        for id, path in zip(*_list_ids_and_paths(data, split), strict=True)
+        if id in ids
     )
     if not files:
         return ()
-    message = f"{_files(len(files))} of validation or test {_are(len(files))} known to run {run}, whose trunk is used."
+    message = f"{_count_files(len(files))} of validation or test {_is_or_are(len(files))} known to run {run}, whose trunk is used."
     advice = "Start from another run, or give both data sets one split; --allow-leaks trains all the same and says so."
     return (Finding("D023", "error", message, advice, files, tuple((path,) for path in files)),)
 
 
-def _ids_and_paths(data: Dataset, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _list_ids_and_paths(data: Dataset, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     samples = data.samples(split)
     return samples.ids, samples.paths
 
 
-def _set_aside(data: Dataset) -> list[Finding]:
+def _check_set_aside(data: Dataset) -> list[Finding]:
     found = []
     for problem, (code, severity, what, advice) in _PROBLEMS.items():
         items = [item for item in data.set_aside if item.problem == problem]
         if items:
-            first = _detail(items[0])
-            message = f"{_files(len(items))} {_are(len(items))} {what}{first}; set aside."
+            first = _describe_detail(items[0])
+            message = f"{_count_files(len(items))} {_is_or_are(len(items))} {what}{first}; set aside."
             found.append(Finding(code, severity, message, advice, tuple(item.path for item in items)))
     return found
 
 
-def _detail(item: SetAside) -> str:
+def _describe_detail(item: SetAside) -> str:
     return f" ({item.path!r} {item.detail})" if item.problem == "left out" else f" ({item.detail})"
 
 
-def _copies(data: Dataset) -> list[Finding]:
-    exact, near = _exact_groups(data), _near_groups(data)
+def _check_copies(data: Dataset) -> list[Finding]:
+    exact, near = _group_exact_copies(data), _group_near_copies(data)
     label = data.column("label")
     return [
-        *_duplicate_finding(
+        *_make_duplicate_finding(
             data,
             "D010",
             "warning",
-            [g for g in exact if _one(label, g)],
+            [g for g in exact if _all_equal(label, g)],
             "exact copies of one another",
             "Each content is used once in a split, so that n counts different images; delete the copies.",
         ),
-        *_duplicate_finding(
+        *_make_duplicate_finding(
             data,
             "D011",
             "warning",
-            [g for g in exact if not _one(label, g)],
+            [g for g in exact if not _all_equal(label, g)],
             "exact copies under two labels",
             "No label can be trusted, so all are set aside: keep the right one and delete the others.",
         ),
-        *_duplicate_finding(
+        *_make_duplicate_finding(
             data,
             "D012",
             "note",
-            [g for g in near if _one(label, g)],
+            [g for g in near if _all_equal(label, g)],
             "near copies of one another",
             "They are kept on one side of every split that Budwood makes; delete what adds nothing.",
         ),
-        *_duplicate_finding(
+        *_make_duplicate_finding(
             data,
             "D013",
             "warning",
-            [g for g in near if not _one(label, g)],
+            [g for g in near if not _all_equal(label, g)],
             "near copies under different labels",
             "Look at each pair and correct the wrong label.",
         ),
     ]
 
 
-def _duplicate_finding(
+def _make_duplicate_finding(
     data: Dataset, code: str, severity: Severity, groups: Sequence[NDArray[np.int64]], what: str, advice: str
 ) -> list[Finding]:
     if not groups:
         return []
-    named = _named(data, groups)
+    named = _name_files(data, groups)
     count = sum(map(len, named))
     message = f"{count} files in {len(named)} {'group' if len(named) == 1 else 'groups'} are {what}."
     return [Finding(code, severity, message, advice, tuple(path for group in named for path in group), named)]
 
 
-def _leaks(data: Dataset) -> list[Finding]:
+def _check_leaks(data: Dataset) -> list[Finding]:
     split = data.column("split")
-    exact = [g for g in _exact_groups(data) if not _one(split, g)]
-    near = [g for g in _near_groups(data) if not _one(split, g)]
-    grouped = [g for g in _user_groups(data) if not _one(split, g)]
+    exact = [g for g in _group_exact_copies(data) if not _all_equal(split, g)]
+    near = [g for g in _group_near_copies(data) if not _all_equal(split, g)]
+    grouped = [g for g in _group_by_user(data) if not _all_equal(split, g)]
     advice = "Move all of each group to one split; --allow-leaks trains all the same and says so in every report."
     return [
-        *_duplicate_finding(data, "D020", "error", exact, "exact copies on two sides of the given split", advice),
-        *_duplicate_finding(data, "D021", "error", near, "near copies on two sides of the given split", advice),
-        *_duplicate_finding(data, "D022", "error", grouped, "of one group but on two sides of the given split", advice),
+        *_make_duplicate_finding(data, "D020", "error", exact, "exact copies on two sides of the given split", advice),
+        *_make_duplicate_finding(data, "D021", "error", near, "near copies on two sides of the given split", advice),
+        *_make_duplicate_finding(
+            data, "D022", "error", grouped, "of one group but on two sides of the given split", advice
+        ),
     ]
 
 
-def _odd_images(data: Dataset) -> list[Finding]:
+def _check_odd_images(data: Dataset) -> list[Finding]:
     width, height = data.column("width").astype(np.int64), data.column("height").astype(np.int64)
     short, long = np.minimum(width, height), np.maximum(width, height)
     return [
-        *_rows_finding(
+        *_make_rows_finding(
             data, "D030", "note", short < TINY, f"under {TINY} pixels high or wide", "Check that they are no icons."
         ),
-        *_rows_finding(
+        *_make_rows_finding(
             data,
             "D031",
             "note",
@@ -189,7 +194,7 @@ def _odd_images(data: Dataset) -> list[Finding]:
             f"over {HUGE // 10**6} megapixels",
             "Smaller copies load faster.",
         ),
-        *_rows_finding(
+        *_make_rows_finding(
             data,
             "D032",
             "note",
@@ -197,18 +202,18 @@ def _odd_images(data: Dataset) -> list[Finding]:
             f"more than {EXTREME:g} times as long as wide",
             "`--resize pad` keeps what `crop` would cut away.",
         ),
-        *_rows_finding(
+        *_make_rows_finding(
             data,
             "D033",
             "warning",
-            _noted(data, "blank"),
+            _find_noted(data, "blank"),
             "of one colour throughout",
             "Delete them if they are failures.",
         ),
     ]
 
 
-def _conversions(data: Dataset) -> list[Finding]:
+def _check_conversions(data: Dataset) -> list[Finding]:
     table = (
         ("D040", "animated", "animated or have several pages", "The first frame is used."),
         ("D041", "16-bit", "grey with more than 8 bits", "Their full range is scaled to 8 bits, not clipped."),
@@ -219,21 +224,21 @@ def _conversions(data: Dataset) -> list[Finding]:
     return [
         found
         for code, note, what, how in table
-        for found in _rows_finding(data, code, "note", _noted(data, note), what, how)
+        for found in _make_rows_finding(data, code, "note", _find_noted(data, note), what, how)
     ]
 
 
-def _rows_finding(
+def _make_rows_finding(
     data: Dataset, code: str, severity: Severity, rows: NDArray[np.bool_], what: str, advice: str
 ) -> list[Finding]:
     count = int(rows.sum())
     if not count:
         return []
     paths = tuple(data.table["path"].filter(pa.array(rows)).to_pylist())
-    return [Finding(code, severity, f"{_files(count)} {_are(count)} {what}.", advice, paths)]
+    return [Finding(code, severity, f"{_count_files(count)} {_is_or_are(count)} {what}.", advice, paths)]
 
 
-def _class_sizes(data: Dataset) -> list[Finding]:
+def _check_class_sizes(data: Dataset) -> list[Finding]:
     training = data.class_counts((data.column("split") == 0) & data.column("used"))
     found = []
     if training.min() and training.max() > IMBALANCE * training.min():
@@ -251,7 +256,7 @@ def _class_sizes(data: Dataset) -> list[Finding]:
     return found
 
 
-def _splits(data: Dataset) -> list[Finding]:
+def _check_splits(data: Dataset) -> list[Finding]:
     split, label, used = data.column("split"), data.column("label"), data.column("used")
     found = []
     for index in (1, 2):
@@ -270,26 +275,26 @@ def _splits(data: Dataset) -> list[Finding]:
     return found
 
 
-def _exact_groups(data: Dataset) -> list[NDArray[np.int64]]:
-    content = codes(data.table["id"])
-    return _groups_of(content, np.unique(same_value_pairs(content)))
+def _group_exact_copies(data: Dataset) -> list[NDArray[np.int64]]:
+    content = encode_values(data.table["id"])
+    return _group_rows(content, np.unique(link_equal_values(content)))
 
 
-def _near_groups(data: Dataset) -> list[NDArray[np.int64]]:
+def _group_near_copies(data: Dataset) -> list[NDArray[np.int64]]:
     """Sets of files that look alike, with one file of each content."""
-    _, first = np.unique(codes(data.table["id"]), return_index=True)
+    _, first = np.unique(encode_values(data.table["id"]), return_index=True)
     rows = np.sort(first)
     look = data.column("look")[rows]
-    return [rows[g] for g in _groups_of(look, np.unique(same_value_pairs(look)))]
+    return [rows[g] for g in _group_rows(look, np.unique(link_equal_values(look)))]
 
 
-def _user_groups(data: Dataset) -> list[NDArray[np.int64]]:
+def _group_by_user(data: Dataset) -> list[NDArray[np.int64]]:
     named = np.flatnonzero(pc.not_equal(data.table["group"], "").to_numpy())
-    groups = codes(data.table["group"])[named]
-    return [named[g] for g in _groups_of(groups, np.unique(same_value_pairs(groups)))]
+    groups = encode_values(data.table["group"])[named]
+    return [named[g] for g in _group_rows(groups, np.unique(link_equal_values(groups)))]
 
 
-def _groups_of(values: NDArray[Any], members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _group_rows(values: NDArray[Any], members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The rows among `members` with equal values, in row order."""
     if not len(members):
         return []
@@ -298,22 +303,22 @@ def _groups_of(values: NDArray[Any], members: NDArray[np.int64]) -> list[NDArray
     return sorted((np.sort(group) for group in np.split(order, cuts)), key=lambda group: int(group[0]))
 
 
-def _named(data: Dataset, groups: Sequence[NDArray[np.int64]]) -> tuple[tuple[str, ...], ...]:
+def _name_files(data: Dataset, groups: Sequence[NDArray[np.int64]]) -> tuple[tuple[str, ...], ...]:
     paths = data.table["path"]
     return tuple(tuple(paths[int(row)].as_py() for row in group) for group in groups)
 
 
-def _one(values: NDArray[Any], rows: NDArray[np.int64]) -> bool:
+def _all_equal(values: NDArray[Any], rows: NDArray[np.int64]) -> bool:
     return bool((values[rows] == values[rows[0]]).all())
 
 
-def _noted(data: Dataset, note: str) -> NDArray[np.bool_]:
+def _find_noted(data: Dataset, note: str) -> NDArray[np.bool_]:
     return np.asarray(pc.match_substring(data.table["notes"], note).to_numpy(zero_copy_only=False), bool)
 
 
-def _files(count: int) -> str:
+def _count_files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
 
 
-def _are(count: int) -> str:
+def _is_or_are(count: int) -> str:
     return "is" if count == 1 else "are"

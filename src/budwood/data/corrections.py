@@ -33,7 +33,7 @@ class Correction:
     correct: str
 
 
-def corrections_for(paths: Sequence[str], labels: Sequence[str], file: Path) -> dict[int, str]:
+def match_corrections(paths: Sequence[str], labels: Sequence[str], file: Path) -> dict[int, str]:
     """What a table of corrections says of images: by row, the class that is right, or OMIT.
 
     Raises `DataError` that names all mistakes of the table: columns that are missing, paths that the data do not have,
@@ -44,15 +44,15 @@ def corrections_for(paths: Sequence[str], labels: Sequence[str], file: Path) -> 
     answers: dict[int, Correction] = {}
     wrong: list[str] = []
     for given in read_corrections(file):
-        row = rows.get(given.path, rows.get(_as_text(given.path)))
+        row = rows.get(given.path, rows.get(_unescape_cell(given.path)))
         problem = "is no image of the data"
         if row is not None:
-            problem = _problem(given, labels[row], classes, answers.get(row))
+            problem = _explain_problem(given, labels[row], classes, answers.get(row))
             answers.setdefault(row, given)
         if problem:
             wrong.append(f"line {given.line}: {given.path} {problem}")
     if wrong:
-        raise _mistakes(file, wrong)
+        raise _make_data_error(file, wrong)
     return {row: given.correct for row, given in answers.items()}
 
 
@@ -78,24 +78,24 @@ def read_corrections(file: Path) -> list[Correction]:
         )
     rows.fieldnames = names
     return [
-        Correction(rows.line_num, row["path"] or "", _as_text(row["label"]), _as_text(row["correct"]))
+        Correction(rows.line_num, row["path"] or "", _unescape_cell(row["label"]), _unescape_cell(row["correct"]))
         for row in rows
         if (row["correct"] or "").strip()
     ]
 
 
-def cell(text: str) -> str:
+def escape_cell(text: str) -> str:
     """A text as a cell that no spreadsheet takes for a formula."""
     return f"{TEXT}{text}" if text.startswith(FORMULA) else text
 
 
-def _as_text(text: str | None) -> str:
+def _unescape_cell(text: str | None) -> str:
     """What a cell says, without the sign that it is text."""
     bare = (text or "").strip()
     return bare[1:] if bare.startswith(TEXT) and bare[1:].startswith(FORMULA) else bare
 
 
-def _problem(given: Correction, label: str, classes: set[str], other: Correction | None) -> str:
+def _explain_problem(given: Correction, label: str, classes: set[str], other: Correction | None) -> str:
     """What is wrong with a correction of an image that the data have, in words; empty when it can be applied."""
     if given.label != label:
         return f"is {label!r} in the data now, not {given.label!r} as when the table was written"
@@ -106,7 +106,7 @@ def _problem(given: Correction, label: str, classes: set[str], other: Correction
     return ""
 
 
-def _mistakes(file: Path, lines: Sequence[str]) -> DataError:
+def _make_data_error(file: Path, lines: Sequence[str]) -> DataError:
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     told = "; ".join(line.rstrip(".") for line in lines[:SHOWN])

@@ -20,14 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budwood.data.duplicates import components, near_pairs, same_value_pairs
-from budwood.data.images import THUMB, BadImage, ImageFacts
-from budwood.data.listing import SPLITS, Listing, list_files, names_in
-from budwood.data.metadata import examined
-from budwood.data.splits import assign_folds, assign_splits, drawn
+from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
+from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
+from budwood.data.listing import SPLITS, Listing, list_files, split_label_names
+from budwood.data.metadata import read_metadata
+from budwood.data.splits import assign_folds, assign_splits, stratified_sample
 from budwood.errors import DataError, RunError
 from budwood.progress import Progress, Silent
-from budwood.storage.atomic import cache_folder, parquet_bytes, write_bytes
+from budwood.storage.atomic import cache_folder, encode_parquet, write_bytes
 
 Sets = tuple[tuple[int, ...], ...]  # of classes, by their number; none where an image has one label
 
@@ -124,7 +124,7 @@ class Dataset:
         labels = self.column("label")[rows]
         if not self.sets:
             return np.bincount(labels, minlength=len(self.classes))
-        return np.asarray(members(self.sets, len(self.classes))[labels].sum(axis=0), np.int64)
+        return np.asarray(make_membership_matrix(self.sets, len(self.classes))[labels].sum(axis=0), np.int64)
 
     def counts(self) -> dict[str, Any]:
         """Images by split and class; the test split has one number, since its labels are sealed."""
@@ -155,7 +155,7 @@ class Dataset:
             "corrected": self.corrected,
         }
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
-        write_bytes(path, parquet_bytes(table))
+        write_bytes(path, encode_parquet(table))
 
 
 def load(path: Path) -> Dataset:
@@ -177,7 +177,7 @@ def load(path: Path) -> Dataset:
         tuple(tuple(members) for members in meta.get("sets", ())),
         meta.get("corrected", 0),
     )
-    if _fingerprint(data.classes, data.sets, data.table) != data.fingerprint:
+    if _compute_fingerprint(data.classes, data.sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")
     return data
 
@@ -207,31 +207,31 @@ def scan(
     files = [Path(file).expanduser() for file in tables]
     listing = list_files(Path(source).expanduser(), cache, progress, exclude, files)
     _check_shares(listing, val, test)
-    return dataset_of(listing, examined(listing, cache, progress), val=val, test=test)
+    return build_dataset(listing, read_metadata(listing, cache, progress), val=val, test=test)
 
 
-def dataset_of(
-    listing: Listing, facts: Sequence[ImageFacts | BadImage], *, val: float | None = None, test: float | None = None
+def build_dataset(
+    listing: Listing, facts: Sequence[ImageMetadata | BadImage], *, val: float | None = None, test: float | None = None
 ) -> Dataset:
     """The Dataset of listed files and what decoding each of them told, in the same order."""
     with_val, with_test = "val" in listing.splits, "test" in listing.splits
     val_share = 0.0 if with_val else SHARE if val is None else val
     test_share = 0.0 if with_val or with_test else SHARE if test is None else test
-    good = [row for row, fact in enumerate(facts) if isinstance(fact, ImageFacts)]
-    bad = [SetAside(listing.paths[row], fact.problem, fact.detail) for row, fact in _broken(facts)]
+    good = [row for row, fact in enumerate(facts) if isinstance(fact, ImageMetadata)]
+    bad = [SetAside(listing.paths[row], fact.problem, fact.detail) for row, fact in _list_broken(facts)]
     left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
-    classes, sets, labels = _labels([listing.labels[row] for row in good], listing.several)
+    classes, sets, labels = _encode_labels([listing.labels[row] for row in good], listing.several)
     if len(classes) < 2:
         raise DataError(
             f"{listing.root}: fewer than two classes have an image that can be decoded.",
             "`budwood inspect` lists the files that cannot.",
         )
-    known = [fact for fact in facts if isinstance(fact, ImageFacts)]
+    known = [fact for fact in facts if isinstance(fact, ImageMetadata)]
     ids = [fact.id for fact in known]
     groups = [listing.groups[row] for row in good]
-    content = codes(pa.array(ids, pa.string()))
-    look = _looks(content, known)
-    cluster = _clusters(look, groups)
+    content = encode_values(pa.array(ids, pa.string()))
+    look = _group_near_copies(content, known)
+    cluster = _cluster_rows(look, groups)
     given = np.array([_split_index(listing.splits[row]) for row in good], np.int8)
     split = assign_splits(ids, labels, groups, cluster, given, val=val_share, test=test_share)
     columns = [
@@ -243,7 +243,7 @@ def dataset_of(
         groups,
         look,
         cluster,
-        _used(content, labels, split),
+        _select_used(content, labels, split),
         [fact.width for fact in known],
         [fact.height for fact in known],
         [fact.mode for fact in known],
@@ -260,13 +260,13 @@ def dataset_of(
         table,
         tuple(bad + left_out),
         split_source,
-        _fingerprint(classes, sets, table),
+        _compute_fingerprint(classes, sets, table),
         sets,
         listing.corrected,
     )
 
 
-def limited(data: Dataset, training: int | None, validation: int | None) -> Dataset:
+def limit(data: Dataset, training: int | None, validation: int | None) -> Dataset:
     """The data set of which at most so many images train and validate; each class keeps its share.
 
     The others stay in the table, unused, so that the fingerprint, which names contents and splits, is the same.
@@ -276,12 +276,12 @@ def limited(data: Dataset, training: int | None, validation: int | None) -> Data
     for name, count in (("train", training), ("val", validation)):
         if count is not None:
             rows = np.flatnonzero((split == SPLITS.index(name)) & used)
-            used[rows] = drawn([ids[row] for row in rows.tolist()], labels[rows], count)
+            used[rows] = stratified_sample([ids[row] for row in rows.tolist()], labels[rows], count)
     column = data.table.schema.get_field_index("used")
     return replace(data, table=data.table.set_column(column, "used", pa.array(used, pa.bool_())))
 
 
-def folded(data: Dataset, fold: int, folds: int) -> Dataset:
+def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
     """The data set whose fold number `fold`, from 0, validates, while the others train; the test split stays.
 
     Copies and the user's groups are in one fold, and classes are spread evenly. Raises `DataError` where there are
@@ -304,7 +304,7 @@ def folded(data: Dataset, fold: int, folds: int) -> Dataset:
     columns = {
         "split": pa.array(split, pa.int8()),
         "given": pa.array(data.column("given") & (split == SPLITS.index("test")), pa.bool_()),
-        "used": pa.array(_used(codes(data.table["id"]), labels, split), pa.bool_()),
+        "used": pa.array(_select_used(encode_values(data.table["id"]), labels, split), pa.bool_()),
     }
     table = data.table
     for name, values in columns.items():
@@ -313,11 +313,11 @@ def folded(data: Dataset, fold: int, folds: int) -> Dataset:
         data,
         table=table,
         split_source=f"fold {fold + 1} of {folds}",
-        fingerprint=_fingerprint(data.classes, data.sets, table),
+        fingerprint=_compute_fingerprint(data.classes, data.sets, table),
     )
 
 
-def members(sets: Sets, classes: int) -> NDArray[np.bool_]:
+def make_membership_matrix(sets: Sets, classes: int) -> NDArray[np.bool_]:
     """Which classes are in each set: bool [sets, classes]."""
     table = np.zeros((len(sets), classes), bool)
     for row, chosen in enumerate(sets):
@@ -325,26 +325,26 @@ def members(sets: Sets, classes: int) -> NDArray[np.bool_]:
     return table
 
 
-def codes(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+def encode_values(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
     """A number for each value, equal where the values are: int32 [n]."""
     whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     return np.asarray(whole.dictionary_encode().indices.to_numpy())
 
 
-def _looks(content: NDArray[np.int32], facts: Sequence[ImageFacts]) -> NDArray[np.int64]:
-    thumbs = np.empty((len(facts), THUMB * THUMB), np.uint8)
+def _group_near_copies(content: NDArray[np.int32], facts: Sequence[ImageMetadata]) -> NDArray[np.int64]:
+    thumbs = np.empty((len(facts), THUMBNAIL_SIDE * THUMBNAIL_SIDE), np.uint8)
     for row, fact in enumerate(facts):
         thumbs[row] = np.frombuffer(fact.thumb, np.uint8)
-    return components(len(facts), np.concatenate([same_value_pairs(content), near_pairs(thumbs)]))
+    return label_components(len(facts), np.concatenate([link_equal_values(content), find_near_pairs(thumbs)]))
 
 
-def _clusters(look: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
+def _cluster_rows(look: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
     named = np.fromiter((row for row, group in enumerate(groups) if group), np.int64)
-    same_group = same_value_pairs(codes(pa.array([groups[row] for row in named.tolist()], pa.string())))
-    return components(len(look), np.concatenate([same_value_pairs(look), named[same_group]]))
+    same_group = link_equal_values(encode_values(pa.array([groups[row] for row in named.tolist()], pa.string())))
+    return label_components(len(look), np.concatenate([link_equal_values(look), named[same_group]]))
 
 
-def _used(content: NDArray[np.int32], labels: NDArray[np.int32], split: NDArray[np.int8]) -> NDArray[np.bool_]:
+def _select_used(content: NDArray[np.int32], labels: NDArray[np.int32], split: NDArray[np.int8]) -> NDArray[np.bool_]:
     """One row of each content in each split, and no row of a content that has two labels."""
     order = np.lexsort((np.arange(len(content)), split, content))
     same = content[order][1:] == content[order][:-1]
@@ -368,19 +368,19 @@ def _check_shares(listing: Listing, val: float | None, test: float | None) -> No
             )
 
 
-def _labels(names: Sequence[str], several: bool) -> tuple[tuple[str, ...], Sets, NDArray[np.int32]]:
+def _encode_labels(names: Sequence[str], several: bool) -> tuple[tuple[str, ...], Sets, NDArray[np.int32]]:
     """The classes, the sets of classes that occur (none where an image has one label), and the label of each name."""
     distinct = sorted(set(names))
     index = {name: position for position, name in enumerate(distinct)}
     labels = np.array([index[name] for name in names], np.int32)
     if not several:
         return tuple(distinct), (), labels
-    classes = tuple(sorted({part for name in distinct for part in names_in(name)}))
+    classes = tuple(sorted({part for name in distinct for part in split_label_names(name)}))
     place = {name: position for position, name in enumerate(classes)}
-    return classes, tuple(tuple(place[part] for part in names_in(name)) for name in distinct), labels
+    return classes, tuple(tuple(place[part] for part in split_label_names(name)) for name in distinct), labels
 
 
-def _fingerprint(classes: Sequence[str], sets: Sets, table: pa.Table) -> str:
+def _compute_fingerprint(classes: Sequence[str], sets: Sets, table: pa.Table) -> str:
     """SHA-256 over classes, contents and splits: what makes two runs comparable. Labels of the test split excluded."""
     order = pc.sort_indices(table, sort_keys=[("id", "ascending"), ("path", "ascending")])
     rows = table.take(order)
@@ -397,5 +397,5 @@ def _split_index(name: str) -> int:
     return SPLITS.index(name) if name else -1
 
 
-def _broken(facts: Sequence[ImageFacts | BadImage]) -> Iterable[tuple[int, BadImage]]:
+def _list_broken(facts: Sequence[ImageMetadata | BadImage]) -> Iterable[tuple[int, BadImage]]:
     return ((row, fact) for row, fact in enumerate(facts) if isinstance(fact, BadImage))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from budwood.errors import DataError
 from budwood.progress import Progress
-from budwood.storage.atomic import folder_draft, guarded
+from budwood.storage.atomic import draft_folder, raise_storage_errors
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Source:
     fetch: Callable[[Path, Path, Progress], None]
 
 
-def fetched(name: str, cache: Path, progress: Progress) -> Path:
+def fetch(name: str, cache: Path, progress: Progress) -> Path:
     """The folder of a data set's images, fetched into the cache where it is not there yet.
 
     Raises `DataError` when it cannot be fetched.
@@ -34,7 +34,7 @@ def fetched(name: str, cache: Path, progress: Progress) -> Path:
         return folder
     progress.note(f"Fetching {name} through torchvision; its files are checked against their checksums.")
     raw = cache / "sources" / f"{name}-download"
-    with guarded(cache), folder_draft(folder) as draft:
+    with raise_storage_errors(cache), draft_folder(folder) as draft:
         raw.mkdir(parents=True, exist_ok=True)
         try:
             SOURCES[name].fetch(raw, draft, progress)
@@ -52,19 +52,19 @@ def place_of(name: str, cache: Path) -> Path:
     return cache / "sources" / name
 
 
-def class_count(name: str) -> int | None:
+def known_class_count(name: str) -> int | None:
     """How many classes a data set has that is known by name."""
     return SOURCES[name].classes if name in SOURCES else None
 
 
-def _cifar(name: str) -> Callable[[Path, Path, Progress], None]:
+def _make_cifar(name: str) -> Callable[[Path, Path, Progress], None]:
     """CIFAR (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 x 32 pixels, as PNG."""
 
     def fetch(raw: Path, draft: Path, progress: Progress) -> None:
         from PIL import Image
 
         for split, training in (("train", True), ("test", False)):
-            images: Any = _torchvision(name)(str(raw), train=training, download=True)
+            images: Any = _import_dataset(name)(str(raw), train=training, download=True)
             with progress.bar(f"Writing {split}", len(images.data)) as step:
                 for number, (pixels, label) in enumerate(zip(images.data, images.targets, strict=True)):
                     folder = draft / split / images.classes[label]
@@ -75,26 +75,26 @@ def _cifar(name: str) -> Callable[[Path, Path, Progress], None]:
     return fetch
 
 
-def _folders(name: str, inside: str) -> Callable[[Path, Path, Progress], None]:
+def _make_folders(name: str, inside: str) -> Callable[[Path, Path, Progress], None]:
     """A data set that is an archive of class folders already (Fei-Fei et al. 2004, Griffin et al. 2007)."""
 
     def fetch(raw: Path, draft: Path, progress: Progress) -> None:
-        _torchvision(name)(str(raw), download=True)
+        _import_dataset(name)(str(raw), download=True)
         for folder in sorted((raw / inside).iterdir()):
             folder.rename(draft / folder.name)
 
     return fetch
 
 
-def _torchvision(name: str) -> Any:
+def _import_dataset(name: str) -> Any:
     from torchvision import datasets
 
     return getattr(datasets, name)
 
 
 SOURCES: Final[dict[str, Source]] = {
-    "caltech101": Source(102, _folders("Caltech101", "caltech101/101_ObjectCategories")),
-    "caltech256": Source(257, _folders("Caltech256", "caltech256/256_ObjectCategories")),
-    "cifar10": Source(10, _cifar("CIFAR10")),
-    "cifar100": Source(100, _cifar("CIFAR100")),
+    "caltech101": Source(102, _make_folders("Caltech101", "caltech101/101_ObjectCategories")),
+    "caltech256": Source(257, _make_folders("Caltech256", "caltech256/256_ObjectCategories")),
+    "cifar10": Source(10, _make_cifar("CIFAR10")),
+    "cifar100": Source(100, _make_cifar("CIFAR100")),
 }

@@ -22,20 +22,23 @@ _CHUNK: Final = 20_000
 Pairs = NDArray[np.int64]
 
 
-def near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
+def find_near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
     """The pairs of rows that look the same: int64, [pairs, 2], first < second, sorted.
 
     `thumbs` is uint8, [n, THUMB * THUMB]. Flat pictures are compared with nothing.
     """
-    rows = np.flatnonzero(_contrast(thumbs) >= _FLAT)
+    rows = np.flatnonzero(_measure_contrast(thumbs) >= _FLAT)
     if len(rows) < 2:
         return np.empty((0, 2), np.int64)
-    bits = _hashes(thumbs, rows)
-    found = [_pairs_in_order(thumbs, rows, np.argsort(_rotated(bits, order), kind="stable")) for order in range(ORDERS)]
+    bits = _hash_thumbnails(thumbs, rows)
+    found = [
+        _find_pairs_in_order(thumbs, rows, np.argsort(_rotate_words(bits, order), kind="stable"))
+        for order in range(ORDERS)
+    ]
     return np.unique(np.concatenate(found), axis=0)
 
 
-def components(n: int, pairs: Pairs) -> NDArray[np.int64]:
+def label_components(n: int, pairs: Pairs) -> NDArray[np.int64]:
     """The group of each of `n` rows: int64, [n], the smallest row number that pairs connect it to."""
     parent: dict[int, int] = {}  # of the rows that are not the smallest of their group
 
@@ -55,14 +58,14 @@ def components(n: int, pairs: Pairs) -> NDArray[np.int64]:
     return groups
 
 
-def same_value_pairs(values: NDArray[np.generic]) -> Pairs:
+def link_equal_values(values: NDArray[np.generic]) -> Pairs:
     """Links between rows of equal value, each to the next of its kind: int64, [links, 2]."""
     order = np.argsort(values, kind="stable")
     equal = values[order[1:]] == values[order[:-1]]
     return np.stack([order[:-1][equal], order[1:][equal]], axis=1).astype(np.int64)
 
 
-def _contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _measure_contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The standard deviation of each thumbnail in grey levels, a chunk at a time: float32 [n]."""
     found = np.empty(len(thumbs), np.float32)
     for start in range(0, len(thumbs), _CHUNK):
@@ -70,36 +73,36 @@ def _contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     return found
 
 
-def _standardised(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _standardise(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     values = thumbs.astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / norms, np.float32)
 
 
-def _hashes(thumbs: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _hash_thumbnails(thumbs: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     """One 64-bit word a row: the sides of 64 fixed hyperplanes through the mean of all thumbnails."""
     planes = np.random.default_rng(0).standard_normal((thumbs.shape[1], 64), dtype=np.float32)
     sample = rows[:: max(1, len(rows) // _CHUNK)]
-    centre = _standardised(thumbs[sample]).mean(axis=0)
+    centre = _standardise(thumbs[sample]).mean(axis=0)
     words = [
-        np.packbits((_standardised(thumbs[rows[i : i + _CHUNK]]) - centre) @ planes > 0, axis=1).view(np.uint64).ravel()
+        np.packbits((_standardise(thumbs[rows[i : i + _CHUNK]]) - centre) @ planes > 0, axis=1).view(np.uint64).ravel()
         for i in range(0, len(rows), _CHUNK)
     ]
     return np.concatenate(words)
 
 
-def _rotated(words: NDArray[np.uint64], order: int) -> NDArray[np.uint64]:
+def _rotate_words(words: NDArray[np.uint64], order: int) -> NDArray[np.uint64]:
     shift = np.uint64((order * 64) // ORDERS)
     return (words << shift) | (words >> np.uint64((64 - int(shift)) % 64)) if shift else words
 
 
-def _pairs_in_order(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], order: NDArray[np.int64]) -> Pairs:
+def _find_pairs_in_order(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], order: NDArray[np.int64]) -> Pairs:
     ordered = rows[order]
     found = []
     for start in range(0, len(ordered), _CHUNK):
         window = ordered[start : start + _CHUNK + NEIGHBOURS]
-        values = _standardised(thumbs[window])
+        values = _standardise(thumbs[window])
         for ahead in range(1, min(NEIGHBOURS, len(window) - 1) + 1):
             alike = np.einsum("ij,ij->i", values[:-ahead], values[ahead:]) >= SAME
             found.append(np.stack([window[:-ahead][alike], window[ahead:][alike]], axis=1))

@@ -21,8 +21,8 @@ from budwood.config.recipe import Resize
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
-THUMB: Final = 16  # side of the grey thumbnail that near duplicates are compared by
-MOST_PIXELS: Final = 178_956_970  # Pillow's own bound against decompression bombs
+THUMBNAIL_SIDE: Final = 16  # side of the grey thumbnail that near duplicates are compared by
+MAX_PIXELS: Final = 178_956_970  # Pillow's own bound against decompression bombs
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,7 +45,7 @@ class BadImage(Exception):  # noqa: N818 - it is what was found, not a failure o
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageMetadata:
     """What one full decode of a file tells.
 
     `id` is the BLAKE2b-128 of the file's bytes in hex; width and height are in pixels after EXIF orientation;
@@ -61,7 +61,7 @@ class ImageFacts:
     thumb: bytes
 
 
-def content_id(data: bytes) -> str:
+def compute_content_id(data: bytes) -> str:
     """The name of a file's content: BLAKE2b-128 in hex."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
@@ -79,15 +79,15 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def examine(path: Path) -> ImageFacts:
+def read_image_metadata(path: Path) -> ImageMetadata:
     """Decode a file whole and say what it is; raises `BadImage`."""
     data = read_bytes(path)
     image, mode, notes = _decode(data)
     # Bilinear rather than box: it changes least when the same picture comes at another size.
-    grey = image.convert("L").resize((THUMB, THUMB), Image.Resampling.BILINEAR)
+    grey = image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     if image.getcolors(1):
         notes = (*notes, "blank")
-    return ImageFacts(content_id(data), image.width, image.height, mode, notes, grey.tobytes())
+    return ImageMetadata(compute_content_id(data), image.width, image.height, mode, notes, grey.tobytes())
 
 
 def decode(data: bytes) -> Image.Image:
@@ -95,7 +95,7 @@ def decode(data: bytes) -> Image.Image:
     return _decode(data)[0]
 
 
-def square(image: Image.Image, size: int, how: Resize) -> Image.Image:
+def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
     """An RGB image at `size` x `size`, bicubic: `crop` the middle, `pad` with black, or `squash`."""
     width, height = image.size
     if how == "crop":
@@ -113,36 +113,36 @@ def square(image: Image.Image, size: int, how: Resize) -> Image.Image:
     return canvas
 
 
-def pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray[np.uint8]:
+def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray[np.uint8]:
     """The network's view of a file: uint8, [size, size, 3], RGB.
 
     Raises `BadImage` when the file's content is no longer the one that `expected_id` names.
     """
     data = read_bytes(path)
-    if content_id(data) != expected_id:
+    if compute_content_id(data) != expected_id:
         raise BadImage("unreadable", "the file was changed after it was scanned")
-    return np.asarray(square(decode(data), size, how))
+    return np.asarray(resize_to_square(decode(data), size, how))
 
 
 def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:
     try:
         image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MOST_PIXELS:
-            raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
         image.load()
     except BadImage:
         raise
     except UnidentifiedImageError as error:
         raise BadImage("not an image", "no known image format") from error
     except Image.DecompressionBombError as error:
-        raise BadImage("too large", f"more than {MOST_PIXELS:,} pixels") from error
+        raise BadImage("too large", f"more than {MAX_PIXELS:,} pixels") from error
     except MemoryError as error:
         raise BadImage("too large", "does not fit in memory") from error
     except Exception as error:  # each of Pillow's format readers raises errors of its own kinds
         detail = " ".join(str(error).split()) or type(error).__name__
         cut_short = "truncated" in detail.lower() or isinstance(error, EOFError)
         raise BadImage("truncated" if cut_short else "broken", detail) from error
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(_read_orientation(image))
     rgb, notes = _to_rgb(image)
     if turn is not None:
         rgb, notes = rgb.transpose(turn), ("rotated", *notes)
@@ -151,7 +151,7 @@ def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:
     return rgb, image.mode, notes
 
 
-def _orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block says nothing about the pixels
@@ -160,30 +160,30 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image, np.float32) / 257), ("16-bit",)
+        return _make_grey(np.asarray(image, np.float32) / 257), ("16-bit",)
     if image.mode == "I":
         values = np.asarray(image, np.float64)
         top = 65535 if values.max() <= 65535 else 2**31 - 1
-        return _grey(values * (255 / top)), ("16-bit",)
+        return _make_grey(values * (255 / top)), ("16-bit",)
     if image.mode == "F":
-        return _float_grey(np.asarray(image, np.float64)), ("16-bit",)
+        return _make_float_grey(np.asarray(image, np.float64)), ("16-bit",)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _on_white(image.convert("RGBA"))
+        return _lay_on_white(image.convert("RGBA"))
     return image.convert("RGB"), (("cmyk",) if image.mode == "CMYK" else ())
 
 
-def _grey(values: NDArray[np.floating]) -> Image.Image:
+def _make_grey(values: NDArray[np.floating]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
 
 
-def _float_grey(values: NDArray[np.float64]) -> Image.Image:
+def _make_float_grey(values: NDArray[np.float64]) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
         raise BadImage("broken", f"floating-point pixels from {low:g} to {high:g}; expected 0 to 1 or 0 to 255")
-    return _grey(values * 255 if high <= 1 else values)
+    return _make_grey(values * 255 if high <= 1 else values)
 
 
-def _on_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _lay_on_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     low, _ = image.getchannel("A").getextrema()
     white = Image.new("RGBA", image.size, "white")
     rgb = Image.alpha_composite(white, image).convert("RGB")

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from budwood.data.archives import extracted, is_archive
-from budwood.data.corrections import OMIT, corrections_for
-from budwood.data.downloads import SOURCES, fetched, place_of
+from budwood.data.archives import extract, is_archive
+from budwood.data.corrections import OMIT, match_corrections
+from budwood.data.downloads import SOURCES, fetch, place_of
 from budwood.errors import DataError, did_you_mean
 from budwood.progress import Progress
 
@@ -38,7 +38,7 @@ SPLIT_NAMES: Final = {
 PATH_COLUMNS: Final = ("path", "file", "filename", "image")
 LABEL_COLUMNS: Final = ("label", "class")
 LABELS_COLUMN: Final = "labels"  # of images that have several labels each, or none
-BETWEEN: Final = ";"
+LABEL_SEPARATOR: Final = ";"
 TABLES: Final = (".csv", ".tsv", ".parquet")
 
 
@@ -74,7 +74,7 @@ def list_files(
     corrections do not fit.
     """
     try:
-        listing = replace(_list(source, cache, progress), source=_named(source))
+        listing = replace(_list(source, cache, progress), source=_name_source(source))
     except OSError as error:
         raise DataError(
             f"{error.filename or source}: cannot be read ({error.strerror or error}).",
@@ -87,18 +87,18 @@ def list_files(
             "or a CSV file with the columns path and label.",
         )
     for file in corrections:
-        listing = _corrected(listing, file)
+        listing = _apply_corrections(listing, file)
     _check_classes(source, listing)
-    return _without(listing, exclude) if exclude else listing
+    return _exclude_classes(listing, exclude) if exclude else listing
 
 
-def is_there(source: str, cache: Path) -> bool:
+def source_exists(source: str, cache: Path) -> bool:
     """Whether images can be read without fetching them first: from a path, a built-in data set, or the cache."""
     path = Path(source).expanduser()
     return path.exists() or source in BUILT_IN or (source in SOURCES and place_of(source, cache).is_dir())
 
 
-def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+def find_image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """The files that are named, and those in the folders that are, in order; hidden ones in folders are left out.
 
     Raises `DataError` for a path that does not exist.
@@ -112,7 +112,7 @@ def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
             raise DataError(f"{path}: no such file or folder.", "Check the path; quote it if it holds spaces.")
 
 
-def _named(source: Path) -> str:
+def _name_source(source: Path) -> str:
     return str(source.resolve()) if source.exists() else str(source)
 
 
@@ -121,7 +121,7 @@ def _list(source: Path, cache: Path, progress: Progress) -> Listing:
         if str(source) in BUILT_IN:
             return BUILT_IN[str(source)]()
         if str(source) in SOURCES:
-            return _list_folder(fetched(str(source), cache, progress), str(source))
+            return _list_folder(fetch(str(source), cache, progress), str(source))
         raise DataError(
             f"{source}: no such file or folder.",
             "Check the path and quote it if it holds spaces. "
@@ -132,7 +132,7 @@ def _list(source: Path, cache: Path, progress: Progress) -> Listing:
     if source.suffix.lower() in TABLES:
         return _list_table(source)
     if source.is_file() and is_archive(source):
-        return _list_folder(extracted(source, cache, progress), source.name.split(".")[0])
+        return _list_folder(extract(source, cache, progress), source.name.split(".")[0])
     raise DataError(
         f"{source}: is neither a folder, nor a CSV or Parquet table, nor a tar or zip archive.",
         "Give a folder with one subfolder of images per class.",
@@ -140,7 +140,7 @@ def _list(source: Path, cache: Path, progress: Progress) -> Listing:
 
 
 def _list_folder(root: Path, name: str) -> Listing:
-    folders = _subfolders(root)
+    folders = _list_subfolders(root)
     if (root / "train.txt").is_file():
         return _list_by_text_files(root, name)
     splits = {folder: SPLIT_NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_NAMES}
@@ -151,64 +151,64 @@ def _list_folder(root: Path, name: str) -> Listing:
         raise DataError(
             f"{root}: has {found} but no train/ folder.", "Add train/<class>/, or give the folder of class folders."
         )
-    if len(folders) == 1 and _subfolders(folders[0]) and not _loose_files(root):
+    if len(folders) == 1 and _list_subfolders(folders[0]) and not _list_loose_files(root):
         return _list_folder(folders[0], name)
     return _list_class_folders(root, name, folders)
 
 
 def _list_class_folders(root: Path, name: str, folders: Sequence[Path]) -> Listing:
     rows = [(path, folder.name, "") for folder in folders for path in _walk(folder)]
-    loose = [(_shown(path, root), "lies outside every class folder") for path in _loose_files(root)]
-    return _listing(root, name, rows, loose)
+    loose = [(_show_path(path, root), "lies outside every class folder") for path in _list_loose_files(root)]
+    return _make_listing(root, name, rows, loose)
 
 
 def _list_split_folders(root: Path, name: str, splits: dict[Path, str], others: Sequence[Path]) -> Listing:
     rows = []
-    loose = [(_shown(path, root), "lies outside every class folder") for path in _loose_files(root)]
+    loose = [(_show_path(path, root), "lies outside every class folder") for path in _list_loose_files(root)]
     for folder, split in splits.items():
-        rows += [(path, label.name, split) for label in _subfolders(folder) for path in _walk(label)]
-        loose += [(_shown(path, root), "lies outside every class folder") for path in _loose_files(folder)]
+        rows += [(path, label.name, split) for label in _list_subfolders(folder) for path in _walk(label)]
+        loose += [(_show_path(path, root), "lies outside every class folder") for path in _list_loose_files(folder)]
     loose += [(f"{folder.name}/", "is no train, val or test folder") for folder in others]
-    return _listing(root, name, rows, loose)
+    return _make_listing(root, name, rows, loose)
 
 
 def _list_by_text_files(root: Path, name: str) -> Listing:
-    base, rows, missing, listed = _base_of_lists(root), [], [], set()
+    base, rows, missing, listed = _find_list_base(root), [], [], set()
     for file in sorted(root.glob("*.txt")):
         split = SPLIT_NAMES.get(file.stem.lower())
         if split is None:
             continue
-        for number, line in enumerate(_lines(file), 1):
+        for number, line in enumerate(_read_lines(file), 1):
             if "/" not in line:
                 raise DataError(
                     f"{file}, line {number}: expected <class>/<image>, found {line!r}.",
                     "Write one image a line, relative to the folder of class folders.",
                 )
-            path = _within(base, line, f"{file}, line {number}")
+            path = _resolve_within(base, line, f"{file}, line {number}")
             if path.is_file():
                 rows.append((path, line.split("/")[-2], split))
                 listed.add(path)
             else:
                 missing.append((line, f"is listed in {file.name} but does not exist"))
     unlisted = [path for path in _walk(base) if path not in listed and path.parent != root]
-    missing += [(_shown(path, root), "is in no list") for path in unlisted]
-    return _listing(root, name, rows, missing)
+    missing += [(_show_path(path, root), "is in no list") for path in unlisted]
+    return _make_listing(root, name, rows, missing)
 
 
-def _base_of_lists(root: Path) -> Path:
-    first = next(iter(_lines(root / "train.txt")), "")
-    bases = [root, *_subfolders(root)]
+def _find_list_base(root: Path) -> Path:
+    first = next(iter(_read_lines(root / "train.txt")), "")
+    bases = [root, *_list_subfolders(root)]
     return next((base for base in bases if first and (base / first).is_file()), bases[1] if len(bases) == 2 else root)
 
 
-def _lines(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     try:
         return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is not UTF-8 text ({error}).", "Save the list as UTF-8.") from error
 
 
-def _within(base: Path, name: str, where: str) -> Path:
+def _resolve_within(base: Path, name: str, where: str) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(
             f"{where}: {name!r} leaves the folder {base}.", "List images relative to the folder, without '..'."
@@ -218,24 +218,24 @@ def _within(base: Path, name: str, where: str) -> Path:
 
 def _list_table(file: Path) -> Listing:
     table = _read_table(file)
-    path_column = _column(file, table.column_names, PATH_COLUMNS)
+    path_column = _find_column(file, table.column_names, PATH_COLUMNS)
     several = LABELS_COLUMN in table.column_names and not set(LABEL_COLUMNS) & set(table.column_names)
-    label_column = LABELS_COLUMN if several else _column(file, table.column_names, LABEL_COLUMNS)
-    labels = _text(table, label_column)
+    label_column = LABELS_COLUMN if several else _find_column(file, table.column_names, LABEL_COLUMNS)
+    labels = _read_text_column(table, label_column)
     if several:
-        labels = [BETWEEN.join(sorted(set(names_in(text)))) for text in labels]
+        labels = [LABEL_SEPARATOR.join(sorted(set(split_label_names(text)))) for text in labels]
     blank = None if several else next((row for row, label in enumerate(labels) if not label), None)
     if blank is not None:
         raise DataError(f"{file}, row {blank + 1}: the column {label_column!r} is empty.", "Give every image a label.")
-    splits = [_split_name(file, row, name) for row, name in enumerate(_text(table, "split"), 1)]
-    paths = [name.replace(os.sep, "/") for name in _text(table, path_column)]
-    groups = _text(table, "group")
+    splits = [_parse_split_name(file, row, name) for row, name in enumerate(_read_text_column(table, "split"), 1)]
+    paths = [name.replace(os.sep, "/") for name in _read_text_column(table, path_column)]
+    groups = _read_text_column(table, "group")
     return Listing("", file.resolve().parent, file.stem, paths, labels, splits, groups, several=several)
 
 
-def names_in(labels: str) -> list[str]:
+def split_label_names(labels: str) -> list[str]:
     """The names in a text that lists several, with semicolons between."""
-    return [name.strip() for name in labels.split(BETWEEN) if name.strip()]
+    return [name.strip() for name in labels.split(LABEL_SEPARATOR) if name.strip()]
 
 
 def _read_table(file: Path) -> pa.Table:
@@ -246,7 +246,7 @@ def _read_table(file: Path) -> pa.Table:
     try:
         if file.suffix.lower() == ".parquet":
             return pyarrow.parquet.read_table(file)
-        names = _header(file)
+        names = _read_header(file)
         types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
         tabs = pyarrow.csv.ParseOptions(
             delimiter="\t" if file.suffix.lower() == ".tsv" else ",", newlines_in_values=True
@@ -256,14 +256,14 @@ def _read_table(file: Path) -> pa.Table:
         raise DataError(f"{file}: cannot be read as a table ({error}).", "Save it as UTF-8 CSV or Parquet.") from error
 
 
-def _header(file: Path) -> list[str]:
+def _read_header(file: Path) -> list[str]:
     import csv
 
     with file.open(encoding="utf-8-sig", newline="") as handle:
         return next(csv.reader(handle, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
 
 
-def _column(file: Path, found: Sequence[str], accepted: Sequence[str]) -> str:
+def _find_column(file: Path, found: Sequence[str], accepted: Sequence[str]) -> str:
     for name in accepted:
         if name in found:
             return name
@@ -273,7 +273,7 @@ def _column(file: Path, found: Sequence[str], accepted: Sequence[str]) -> str:
     )
 
 
-def _text(table: pa.Table, column: str) -> list[str]:
+def _read_text_column(table: pa.Table, column: str) -> list[str]:
     import pyarrow as pa
 
     if column not in table.column_names:
@@ -283,7 +283,7 @@ def _text(table: pa.Table, column: str) -> list[str]:
     return ["" if index is None else words[index] for index in coded.indices.to_pylist()]
 
 
-def _split_name(file: Path, row: int, name: str) -> str:
+def _parse_split_name(file: Path, row: int, name: str) -> str:
     if not name:
         return ""
     if name.lower() not in SPLIT_NAMES:
@@ -291,7 +291,7 @@ def _split_name(file: Path, row: int, name: str) -> str:
     return SPLIT_NAMES[name.lower()]
 
 
-def _listing(
+def _make_listing(
     root: Path, name: str, rows: Sequence[tuple[Path, str, str]], left_out: Sequence[tuple[str, str]]
 ) -> Listing:
     good, bad = [], list(left_out)
@@ -300,7 +300,7 @@ def _listing(
         if _is_text(relative):
             good.append((relative, label, split))
         else:
-            bad.append((_shown(path, root), "has a name that is not valid Unicode"))
+            bad.append((_show_path(path, root), "has a name that is not valid Unicode"))
     good.sort()
     return Listing(
         "",
@@ -315,11 +315,11 @@ def _listing(
 
 
 def _check_classes(source: Path, listing: Listing) -> None:
-    training = _classes_of(listing, ("train", ""))
+    training = _collect_classes(listing, ("train", ""))
     if not training:
         raise DataError(f"{source}: no image is in the train split.", "Put some images into train.")
     for split in ("val", "test"):
-        unknown = sorted(_classes_of(listing, (split,)) - training)
+        unknown = sorted(_collect_classes(listing, (split,)) - training)
         if unknown:
             raise DataError(
                 f"{source}: the {split} split has the class {unknown[0]!r}, which the train split does not have.",
@@ -332,12 +332,12 @@ def _check_classes(source: Path, listing: Listing) -> None:
         )
 
 
-def _classes_of(listing: Listing, splits: Sequence[str]) -> set[str]:
+def _collect_classes(listing: Listing, splits: Sequence[str]) -> set[str]:
     labels = {label for label, split in zip(listing.labels, listing.splits, strict=True) if split in splits}
-    return {name for label in labels for name in names_in(label)} if listing.several else labels
+    return {name for label in labels for name in split_label_names(label)} if listing.several else labels
 
 
-def _without(listing: Listing, exclude: Sequence[str]) -> Listing:
+def _exclude_classes(listing: Listing, exclude: Sequence[str]) -> Listing:
     if listing.several:
         raise DataError(
             "--exclude does not apply to images with several labels each.", "Leave the name out of the table."
@@ -348,27 +348,27 @@ def _without(listing: Listing, exclude: Sequence[str]) -> Listing:
             raise DataError(f"--exclude {name}: there is no such class.", did_you_mean(name, counts))
     if len(counts) - len(set(exclude)) < 2:
         raise DataError("--exclude leaves fewer than two classes.", "Exclude fewer classes.")
-    return _kept(listing, [row for row, label in enumerate(listing.labels) if label not in exclude])
+    return _select_rows(listing, [row for row, label in enumerate(listing.labels) if label not in exclude])
 
 
-def _corrected(listing: Listing, file: Path) -> Listing:
+def _apply_corrections(listing: Listing, file: Path) -> Listing:
     """The listing with the labels of a table of corrections, without the images that it leaves out."""
     if listing.several:
         raise DataError(
             f"{file}: corrections do not apply to images with several labels each.", "Correct the table of labels."
         )
-    answers = corrections_for(listing.paths, listing.labels, file)
+    answers = match_corrections(listing.paths, listing.labels, file)
     labels = list(listing.labels)
     for row, label in answers.items():
         labels[row] = label
     out = {row for row, label in answers.items() if label == OMIT}
-    made = _kept(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
+    made = _select_rows(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
     reasons = [(listing.paths[row], f"is left out by {file.name}") for row in sorted(out)]
     changed = sum(label != listing.labels[row] for row, label in answers.items())
     return replace(made, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)
 
 
-def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
+def _select_rows(listing: Listing, rows: Sequence[int]) -> Listing:
     """The listing with some of its rows only."""
     return replace(
         listing,
@@ -379,11 +379,11 @@ def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
     )
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def _list_subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _loose_files(folder: Path) -> list[Path]:
+def _list_loose_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
 
 
@@ -413,11 +413,11 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _shown(path: Path, root: Path) -> str:
+def _show_path(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def elpv() -> Listing:
+def list_elpv() -> Listing:
     """The solar cells of the package elpv-dataset: functional or defective (probability over 0.5).
 
     A quarter is the test split, stratified by label and cell type as in Deitsch et al. (2019), drawn by file name.
@@ -426,19 +426,19 @@ def elpv() -> Listing:
     if found is None or not found.submodule_search_locations:
         raise DataError("elpv: the package elpv-dataset is not installed.", "Run: pip install elpv-dataset")
     root = Path(found.submodule_search_locations[0]) / "data"
-    rows = [line.split() for line in _lines(root / "labels.csv")]
+    rows = [line.split() for line in _read_lines(root / "labels.csv")]
     paths = [path for path, _, _ in rows]
     labels = ["defective" if float(probability) > 0.5 else "functional" for _, probability, _ in rows]
     strata = [f"{label} {kind}" for label, (_, _, kind) in zip(labels, rows, strict=True)]
-    held_out = {path for stratum in set(strata) for path in _quarter(paths, strata, stratum)}
+    held_out = {path for stratum in set(strata) for path in _pick_quarter(paths, strata, stratum)}
     splits = ["test" if path in held_out else "train" for path in paths]
     return Listing("elpv", root, "elpv", paths, labels, splits, [""] * len(paths))
 
 
-def _quarter(paths: Sequence[str], strata: Sequence[str], stratum: str) -> list[str]:
+def _pick_quarter(paths: Sequence[str], strata: Sequence[str], stratum: str) -> list[str]:
     members = [path for path, name in zip(paths, strata, strict=True) if name == stratum]
     members.sort(key=lambda path: hashlib.blake2b(path.encode()).digest())
     return members[: round(len(members) / 4)]
 
 
-BUILT_IN: Final[dict[str, Callable[[], Listing]]] = {"elpv": elpv}
+BUILT_IN: Final[dict[str, Callable[[], Listing]]] = {"elpv": list_elpv}

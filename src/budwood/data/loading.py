@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from budwood.config.recipe import Resize
 from budwood.data.dataset import Samples
-from budwood.data.images import BadImage, pixels
+from budwood.data.images import BadImage, read_pixels
 from budwood.errors import DataError
-from budwood.hardware import processors
+from budwood.hardware import count_processors
 from budwood.progress import Progress
 from budwood.storage.atomic import is_full
-from budwood.storage.eviction import make_room
-from budwood.storage.shards import Store
+from budwood.storage.eviction import evict_for
+from budwood.storage.shards import ShardStore
 
 SHARD: Final = 512  # images a file of a store
 FEWEST_AHEAD: Final = 32  # images
 AHEAD: Final = 128 * 2**20  # bytes of pixels that are decoded before they are needed
 
-VIEWS: Final = {"none": ("",), "flip": ("", "h"), "flips": ("", "h", "v", "hv")}  # of an image that is evaluated
+TTA_FLIPS: Final = {"none": ("",), "flip": ("", "h"), "flips": ("", "h", "v", "hv")}  # of an image that is evaluated
 
 Pixels = NDArray[np.uint8]
 
@@ -40,16 +40,16 @@ class Decoder:
         self, samples: Samples, rows: Sequence[int], size: int, resize: Resize, cache: Path, progress: Progress
     ) -> None:
         self.samples, self._size, self._resize = samples, size, resize
-        self._store = pixel_store(size, resize, cache)
+        self._store = open_pixel_store(size, resize, cache)
         self._store.use(samples.ids)
         self._missing = sum(samples.ids[row] not in self._store for row in rows)
-        self.keeps = make_room(cache, self._missing * size**2 * 3, 0, "Decoded pixels", progress)
+        self.keeps = evict_for(cache, self._missing * size**2 * 3, 0, "Decoded pixels", progress)
         self._progress = progress
         self._new: list[tuple[str, Pixels]] = []
         self._writer = Writer()
         self._upcoming = iter(rows)
         self._ahead: deque[Future[tuple[Pixels, bool]]] = deque()
-        self._pool = ThreadPoolExecutor(processors())
+        self._pool = ThreadPoolExecutor(count_processors())
         self._most_ahead = max(FEWEST_AHEAD, AHEAD // (size**2 * 3))
         self._look_ahead()
 
@@ -80,7 +80,7 @@ class Decoder:
 
     def _keep(self, new: Sequence[tuple[str, Pixels]]) -> None:
         ids, pictures = zip(*new, strict=True)
-        self.keeps = kept(self._store, ids, np.stack(pictures), self._progress)
+        self.keeps = store_rows(self._store, ids, np.stack(pictures), self._progress)
 
     def _look_ahead(self) -> None:
         while len(self._ahead) < self._most_ahead and (row := next(self._upcoming, None)) is not None:
@@ -88,7 +88,9 @@ class Decoder:
 
     def _one(self, row: int) -> tuple[Pixels, bool]:
         known = self._store.row(self.samples.ids[row])
-        return (known, True) if known is not None else (decoded(self.samples, row, self._size, self._resize), False)
+        return (
+            (known, True) if known is not None else (decode_sample(self.samples, row, self._size, self._resize), False)
+        )
 
 
 class Writer:
@@ -111,13 +113,13 @@ class Writer:
             self._last.result()
 
 
-class PixelRows:
+class PixelSource:
     """The pixels of images in any order, from the store of decoded pixels; what it lacks is decoded when asked for."""
 
     def __init__(self, samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
         self._samples, self._size, self._resize = samples, size, resize
         _fill(samples, size, resize, cache, progress)
-        self._store = pixel_store(size, resize, cache)
+        self._store = open_pixel_store(size, resize, cache)
         self._store.use(samples.ids)
 
     def __len__(self) -> int:
@@ -128,35 +130,35 @@ class PixelRows:
         missing = [row for row in rows.tolist() if self._samples.ids[row] not in self._store]
         if not missing:
             return np.stack([self._one(row) for row in rows.tolist()])
-        with ThreadPoolExecutor(processors()) as pool:
+        with ThreadPoolExecutor(count_processors()) as pool:
             return np.stack(list(pool.map(self._one, rows.tolist())))
 
     def _one(self, row: int) -> Pixels:
         known = self._store.row(self._samples.ids[row])
-        return known if known is not None else decoded(self._samples, row, self._size, self._resize)
+        return known if known is not None else decode_sample(self._samples, row, self._size, self._resize)
 
 
-def viewed(pixels: Pixels, view: str) -> Pixels:
+def flip(pixels: Pixels, view: str) -> Pixels:
     """Pixels [n, height, width, 3] as they are, mirrored left to right (h), upside down (v), or both (hv)."""
     axes = tuple({"h": 2, "v": 1}[letter] for letter in view)
     return np.ascontiguousarray(np.flip(pixels, axes)) if axes else pixels
 
 
-def pixel_store(size: int, resize: Resize, cache: Path) -> Store:
+def open_pixel_store(size: int, resize: Resize, cache: Path) -> ShardStore:
     """The store of pixels of one size."""
-    return Store(cache / "pixels" / f"{size}-{resize}-bicubic", (size, size, 3), np.uint8)
+    return ShardStore(cache / "pixels" / f"{size}-{resize}-bicubic", (size, size, 3), np.uint8)
 
 
-def decoded(samples: Samples, row: int, size: int, resize: Resize) -> Pixels:
+def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixels:
     """The pixels of one image, uint8 [size, size, 3]; raises `DataError` for a file that was changed."""
     path = samples.root / samples.paths[row]
     try:
-        return pixels(path, samples.ids[row], size, resize)
+        return read_pixels(path, samples.ids[row], size, resize)
     except BadImage as problem:
         raise DataError(f"{path}: {problem.detail}.", "Scan the images again, then repeat the command.") from problem
 
 
-def kept(store: Store, ids: Sequence[str], values: NDArray[Any], progress: Progress) -> bool:
+def store_rows(store: ShardStore, ids: Sequence[str], values: NDArray[Any], progress: Progress) -> bool:
     """Whether a shard was stored. A full disk costs the cache, not the result, and is said once."""
     try:
         store.add(ids, values)
@@ -167,15 +169,15 @@ def kept(store: Store, ids: Sequence[str], values: NDArray[Any], progress: Progr
     return True
 
 
-def missing_pixels(samples: Samples, size: int, resize: Resize, cache: Path) -> list[int]:
+def find_missing_pixels(samples: Samples, size: int, resize: Resize, cache: Path) -> list[int]:
     """The rows whose pixels are not in the store yet."""
-    store = pixel_store(size, resize, cache)
+    store = open_pixel_store(size, resize, cache)
     return [row for row, id in enumerate(samples.ids) if id not in store]
 
 
 def _fill(samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
     """Decode into the store what it does not hold yet, where there is room."""
-    rows = missing_pixels(samples, size, resize, cache)
+    rows = find_missing_pixels(samples, size, resize, cache)
     if not rows:
         return
     with Decoder(samples, rows, size, resize, cache, progress) as decoder:

@@ -14,11 +14,11 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from budwood.data.images import BadImage, ImageFacts, examine
+from budwood.data.images import BadImage, ImageMetadata, read_image_metadata
 from budwood.data.listing import Listing
 from budwood.errors import StorageError
 from budwood.progress import Progress
-from budwood.storage.atomic import guarded, parquet_bytes, write_bytes
+from budwood.storage.atomic import encode_parquet, raise_storage_errors, write_bytes
 
 _VERSION: Final = 1  # of what is told of a file; another number forgets what was remembered
 _SETTLED: Final = 2_000_000_000  # ns: a file changed more recently than this may change again unseen
@@ -38,45 +38,47 @@ _FACTS: Final = pa.schema(
 )
 
 
-def examined(listing: Listing, cache: Path, progress: Progress) -> list[ImageFacts | BadImage]:
+def read_metadata(listing: Listing, cache: Path, progress: Progress) -> list[ImageMetadata | BadImage]:
     """What decoding each listed file tells; files that have not changed since an earlier scan are not read again."""
-    store = _store(listing.root, cache)
-    stats, facts, new = _looked_up(store, listing.root, listing.paths, progress)
+    store = _metadata_file(listing.root, cache)
+    stats, facts, new = _look_up(store, listing.root, listing.paths, progress)
     if new:
-        _write_facts(store, listing.paths, stats, facts, progress)
+        _write_store(store, listing.paths, stats, facts, progress)
     return facts
 
 
-def recalled(root: Path, paths: Sequence[str], cache: Path, progress: Progress) -> list[ImageFacts | BadImage]:
+def read_cached_metadata(
+    root: Path, paths: Sequence[str], cache: Path, progress: Progress
+) -> list[ImageMetadata | BadImage]:
     """What decoding some files of a scanned folder tells: as the scan remembers it, or read again; nothing is kept."""
-    return _looked_up(_store(root, cache), root, paths, progress)[1]
+    return _look_up(_metadata_file(root, cache), root, paths, progress)[1]
 
 
-def _store(root: Path, cache: Path) -> Path:
+def _metadata_file(root: Path, cache: Path) -> Path:
     """Where the facts of a folder's files are remembered."""
     place = hashlib.blake2b(f"{_VERSION} {root.resolve()}".encode(), digest_size=12).hexdigest()
     return cache / "facts" / f"{place}.parquet"
 
 
-def _looked_up(
+def _look_up(
     store: Path, root: Path, paths: Sequence[str], progress: Progress
-) -> tuple[list[str], list[ImageFacts | BadImage], list[int]]:
+) -> tuple[list[str], list[ImageMetadata | BadImage], list[int]]:
     """What changes with each file, what decoding it tells, and the rows of files that had to be read."""
-    known = _read_facts(store)
-    stats = [_stat(root / path) for path in paths]
+    known = _read_store(store)
+    stats = [_stat_file(root / path) for path in paths]
     facts = [known.get((path, stat)) for path, stat in zip(paths, stats, strict=True)]
     new = [row for row, fact in enumerate(facts) if fact is None]
-    for row, fact in zip(new, _examine_all([root / paths[row] for row in new], progress), strict=True):
+    for row, fact in zip(new, _read_all([root / paths[row] for row in new], progress), strict=True):
         facts[row] = fact
     return stats, [fact for fact in facts if fact is not None], new
 
 
-def content_ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:
+def compute_content_ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:
     """The content id of each file, or why it cannot be read as an image; nothing is remembered."""
-    return [one.id if isinstance(one, ImageFacts) else one for one in _examine_all(paths, progress)]
+    return [one.id if isinstance(one, ImageMetadata) else one for one in _read_all(paths, progress)]
 
 
-def _examine_all(paths: Sequence[Path], progress: Progress) -> list[ImageFacts | BadImage]:
+def _read_all(paths: Sequence[Path], progress: Progress) -> list[ImageMetadata | BadImage]:
     if not paths:
         return []
     results = []
@@ -84,7 +86,7 @@ def _examine_all(paths: Sequence[Path], progress: Progress) -> list[ImageFacts |
         warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; both become findings
         with progress.bar("Reading images", len(paths)) as step:
             try:
-                for result in pool.map(_examine_one, paths, chunksize=1):
+                for result in pool.map(_read_one, paths, chunksize=1):
                     results.append(result)
                     step(1)
             except KeyboardInterrupt:
@@ -93,14 +95,14 @@ def _examine_all(paths: Sequence[Path], progress: Progress) -> list[ImageFacts |
     return results
 
 
-def _examine_one(path: Path) -> ImageFacts | BadImage:
+def _read_one(path: Path) -> ImageMetadata | BadImage:
     try:
-        return examine(path)
+        return read_image_metadata(path)
     except BadImage as problem:
         return problem
 
 
-def _stat(path: Path) -> str:
+def _stat_file(path: Path) -> str:
     """What changes whenever a file's content does; empty when it cannot be told."""
     try:
         facts = path.stat()
@@ -111,36 +113,40 @@ def _stat(path: Path) -> str:
     return f"{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}:{facts.st_ino}"
 
 
-def _read_facts(store: Path) -> dict[tuple[str, str], ImageFacts | BadImage]:
+def _read_store(store: Path) -> dict[tuple[str, str], ImageMetadata | BadImage]:
     try:
         rows = pq.read_table(store, schema=_FACTS).to_pydict()
     except (OSError, pa.ArrowException):
         return {}
     names = [field.name for field in _FACTS]
-    return {(row[0], row[1]): _fact(*row[2:]) for row in zip(*(rows[name] for name in names), strict=True)}
+    return {(row[0], row[1]): _make_metadata(*row[2:]) for row in zip(*(rows[name] for name in names), strict=True)}
 
 
-def _fact(
+def _make_metadata(
     id: str, width: int, height: int, mode: str, notes: str, thumb: bytes, problem: str, detail: str
-) -> ImageFacts | BadImage:
+) -> ImageMetadata | BadImage:
     if problem:
         return BadImage(problem, detail)  # type: ignore[arg-type]
-    return ImageFacts(id, width, height, mode, tuple(notes.split(",")) if notes else (), thumb)
+    return ImageMetadata(id, width, height, mode, tuple(notes.split(",")) if notes else (), thumb)
 
 
-def _write_facts(
-    store: Path, paths: Sequence[str], stats: Sequence[str], facts: Sequence[ImageFacts | BadImage], progress: Progress
+def _write_store(
+    store: Path,
+    paths: Sequence[str],
+    stats: Sequence[str],
+    facts: Sequence[ImageMetadata | BadImage],
+    progress: Progress,
 ) -> None:
     rows = [
         (path, stat, fact.id, fact.width, fact.height, fact.mode, ",".join(fact.notes), fact.thumb, "", "")
-        if isinstance(fact, ImageFacts)
+        if isinstance(fact, ImageMetadata)
         else (path, stat, "", 0, 0, "", "", b"", fact.problem, fact.detail)
         for path, stat, fact in zip(paths, stats, facts, strict=True)
         if stat and not (isinstance(fact, BadImage) and fact.problem == "unreadable")
     ]
     table = pa.Table.from_pylist([dict(zip(_FACTS.names, row, strict=True)) for row in rows], schema=_FACTS)
     try:
-        with guarded(store):
-            write_bytes(store, parquet_bytes(table))
+        with raise_storage_errors(store):
+            write_bytes(store, encode_parquet(table))
     except StorageError as error:
         progress.note(f"The scan could not be kept for the next time: {error}")

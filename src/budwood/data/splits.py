@@ -32,10 +32,10 @@ def assign_splits(
     without an image in some split, though it has enough clusters, gets the nearest one.
     """
     val_below = test + (1 - test) * val
-    place = _places(ids, groups, cluster)
+    place = _place_rows(ids, groups, cluster)
     free = (given < 0) | ((given == 0) & (val_below > 0))
     drawn = np.where(place < test, 2, np.where(place < val_below, 1, 0)).astype(np.int8)
-    drawn = _filled(drawn, labels, cluster, place, free, test=test > 0, val=val > 0)
+    drawn = _fill_missing(drawn, labels, cluster, place, free, test=test > 0, val=val > 0)
     return _follow_given(np.where(free, drawn, given).astype(np.int8), cluster, given)
 
 
@@ -47,7 +47,7 @@ def assign_folds(
     A cluster is in one fold. Those of a class, which is that of most of a cluster's rows, are dealt to the fold with
     the fewest of the class, and of these to the smallest, large clusters first, else in the order of their places.
     """
-    place = _places(ids, groups, cluster)
+    place = _place_rows(ids, groups, cluster)
     heads, inverse, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
     votes = np.zeros((len(heads), int(labels.max()) + 1), np.int64)
     np.add.at(votes, (inverse, labels), 1)
@@ -65,7 +65,7 @@ def assign_folds(
     return np.asarray(chosen[inverse], np.int8)
 
 
-def drawn(ids: Sequence[str], labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
+def stratified_sample(ids: Sequence[str], labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
     """Which of some rows are in a sample of `count`, bool [n]: by content, each class with the share that it has.
 
     What rounding leaves over goes to the classes with the largest remainders, but no class goes without an image while
@@ -99,7 +99,7 @@ def _follow_given(split: NDArray[np.int8], cluster: NDArray[np.int64], given: ND
     return result
 
 
-def _filled(
+def _fill_missing(
     drawn: NDArray[np.int8],
     labels: NDArray[np.int32],
     cluster: NDArray[np.int64],
@@ -127,7 +127,7 @@ def _filled(
     return result
 
 
-def _places(ids: Sequence[str], groups: Sequence[str], cluster: NDArray[np.int64]) -> NDArray[np.float64]:
+def _place_rows(ids: Sequence[str], groups: Sequence[str], cluster: NDArray[np.int64]) -> NDArray[np.float64]:
     """A number in [0, 1) for each row, from the first of its cluster's keys: group names before ids."""
     keys = [f"group {group}" if group else id for id, group in zip(ids, groups, strict=True)]
     rank = np.asarray(pc.rank(pa.array(keys, pa.string()), tiebreaker="dense").to_numpy())

@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-Z: Final = 1.959963984540054
+Z_95: Final = 1.959963984540054
 RESAMPLES: Final = 1000
 PART: Final = 50  # resamples that are weighed at a time
 NAMES: Final = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")  # that evaluate gives
-NAMES_SEVERAL: Final = ("accuracy", "macro_f1", "mean_average_precision", "log_loss")  # that evaluate_several gives
+NAMES_MULTILABEL: Final = ("accuracy", "macro_f1", "mean_average_precision", "log_loss")  # that evaluate_several gives
 MEANS: Final = ("accuracy", "log_loss")  # those that are means over images
 LOSSES: Final = ("log_loss",)  # those of which less is better
 Metric = dict[str, float | int | None]
@@ -31,13 +31,17 @@ def evaluate(labels: NDArray[np.int32], logits: NDArray[np.float32], classes: tu
     A class without an image does not enter balanced accuracy and macro F1.
     """
     matrix = confusion(labels, logits)
-    tally, spread, n = _tally(matrix), _resampled(matrix), len(labels)
+    tally, spread, n = _tally(matrix), _bootstrap_tally(matrix), len(labels)
     return {
-        "accuracy": share(int(np.trace(matrix)), n),
-        "balanced_accuracy": _interval(_over_present(_recall(tally), tally), _over_present(_recall(spread), spread), n),
-        "macro_f1": _interval(_over_present(_f1(tally), tally), _over_present(_f1(spread), spread), n),
-        "log_loss": mean(cross_entropy(labels, logits)),
-        "per_class": {name: _of_class(tally, spread, c) for c, name in enumerate(classes)},
+        "accuracy": proportion_interval(int(np.trace(matrix)), n),
+        "balanced_accuracy": _make_interval(
+            _average_present(_compute_recall(tally), tally), _average_present(_compute_recall(spread), spread), n
+        ),
+        "macro_f1": _make_interval(
+            _average_present(_compute_f1(tally), tally), _average_present(_compute_f1(spread), spread), n
+        ),
+        "log_loss": mean_interval(cross_entropy(labels, logits)),
+        "per_class": {name: _score_class(tally, spread, c) for c, name in enumerate(classes)},
     }
 
 
@@ -51,13 +55,13 @@ def score(name: str, labels: NDArray[np.int32], logits: NDArray[np.float32]) -> 
         return float((logits.argmax(axis=1) == labels).mean())
     if name == "auroc":
         chance = probabilities(logits)
-        return float(np.mean([_auroc(labels == c, chance[:, c]) for c in np.unique(labels)]))
+        return float(np.mean([_compute_auroc(labels == c, chance[:, c]) for c in np.unique(labels)]))
     tally = _tally(confusion(labels, logits))
-    values = _recall(tally) if name == "balanced_accuracy" else _f1(tally)
-    return float(_over_present(values, tally))
+    values = _compute_recall(tally) if name == "balanced_accuracy" else _compute_f1(tally)
+    return float(_average_present(values, tally))
 
 
-def image_values(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> Values:
+def score_images(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> Values:
     """What each image adds to a metric that is a mean: whether it is right (0 or 1), or its loss in nats: float64 [n].
 
     `targets` bool [n, classes], logits float32 [n, classes]. Where images have several labels, right means every class.
@@ -71,7 +75,7 @@ def image_values(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float
     return np.asarray(targets[np.arange(len(targets)), logits.argmax(axis=1)], np.float64)
 
 
-def resampled_metric(
+def bootstrap_metric(
     name: str, targets: NDArray[np.bool_], answers: Sequence[NDArray[np.float32]], several: bool
 ) -> tuple[Values, Values]:
     """A metric that is no mean over images, for the logits of several networks on the same images: float64 [networks];
@@ -80,36 +84,36 @@ def resampled_metric(
     All networks share the resamples, so that their differences are paired.
     """
     if name == "mean_average_precision":
-        support = np.concatenate([part @ targets for part in image_weights(len(targets))])
-        whole, spread = _summed([targets, targets, targets]), _Tally(support, support, support)
-        made = [_average_precision(targets, logits) for logits in answers]
-        values = [float(_over_present(precision, whole)) for precision, _ in made]
-        return np.array(values), np.stack([_over_present(np.nan_to_num(drawn), spread) for _, drawn in made], axis=1)
-    counts = [_counts(targets, logits, several) for logits in answers]
+        support = np.concatenate([part @ targets for part in iterate_bootstrap_weights(len(targets))])
+        whole, spread = _sum_counts([targets, targets, targets]), _Tally(support, support, support)
+        made = [_compute_average_precision(targets, logits) for logits in answers]
+        values = [float(_average_present(precision, whole)) for precision, _ in made]
+        return np.array(values), np.stack([_average_present(np.nan_to_num(drawn), spread) for _, drawn in made], axis=1)
+    counts = [_count_outcomes(targets, logits, several) for logits in answers]
     stacked = [np.concatenate(count, axis=1).astype(np.float32) for count in counts]  # counts are exact in float32
-    by_class = _recall if name == "balanced_accuracy" else _f1
+    by_class = _compute_recall if name == "balanced_accuracy" else _compute_f1
     drawn = [
-        [_mean_of(np.split((weights @ one).astype(np.int64), 3, axis=1), by_class) for one in stacked]
-        for part in image_weights(len(targets))
+        [_average_over_classes(np.split((weights @ one).astype(np.int64), 3, axis=1), by_class) for one in stacked]
+        for part in iterate_bootstrap_weights(len(targets))
         for weights in [part.astype(np.float32)]
     ]
-    values = [float(_mean_of([part.sum(axis=0) for part in count], by_class)) for count in counts]
+    values = [float(_average_over_classes([part.sum(axis=0) for part in count], by_class)) for count in counts]
     return np.array(values), np.concatenate([np.stack(part, axis=1) for part in drawn])
 
 
-def _counts(targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> list[NDArray[np.bool_]]:
+def _count_outcomes(targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> list[NDArray[np.bool_]]:
     """What is called rightly, is, and is called, for each image and class: bool [n, classes] each."""
     classes = np.arange(logits.shape[1])
     called = np.asarray(logits > 0) if several else np.asarray(logits.argmax(axis=1)[:, None] == classes)
     return [targets & called, targets, called]
 
 
-def _mean_of(counts: Sequence[NDArray[np.int64]], by_class: Callable[[_Tally], Values]) -> Values:
+def _average_over_classes(counts: Sequence[NDArray[np.int64]], by_class: Callable[[_Tally], Values]) -> Values:
     tally = _Tally(*counts)
-    return _over_present(by_class(tally), tally)
+    return _average_present(by_class(tally), tally)
 
 
-def _auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:
+def _compute_auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:
     """The share of pairs of a positive and a negative that are in the right order; one half where there is no pair."""
     _, rank, count = np.unique(chance, return_inverse=True, return_counts=True)
     middle = np.cumsum(count) - (count - 1) / 2
@@ -119,7 +123,7 @@ def _auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:
     return float((middle[rank][positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
-def evaluate_several(
+def evaluate_multilabel(
     targets: NDArray[np.bool_], logits: NDArray[np.float32], classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Every metric where images have several labels each: targets bool [n, classes], logits float32 [n, classes].
@@ -130,44 +134,46 @@ def evaluate_several(
     """
     called, n = logits > 0, len(targets)
     counts = [targets & called, targets, called]
-    tally = _summed(counts)
-    spread = _Tally(*(np.concatenate([part @ count for part in image_weights(n)]) for count in counts))
-    precision, precisions = _average_precision(targets, logits)
+    tally = _sum_counts(counts)
+    spread = _Tally(*(np.concatenate([part @ count for part in iterate_bootstrap_weights(n)]) for count in counts))
+    precision, precisions = _compute_average_precision(targets, logits)
     per_class = {
         name: {
-            **_of_class(tally, spread, c),
-            "average_precision": _interval(precision[c], precisions[:, c], int(tally.support[c])),
+            **_score_class(tally, spread, c),
+            "average_precision": _make_interval(precision[c], precisions[:, c], int(tally.support[c])),
         }
         for c, name in enumerate(classes)
     }
-    whole, resampled = _over_present(precision, tally), _over_present(np.nan_to_num(precisions), spread)
+    whole, resampled = _average_present(precision, tally), _average_present(np.nan_to_num(precisions), spread)
     return {
-        "accuracy": share(int((called == targets).all(axis=1).sum()), n),
-        "macro_f1": _interval(_over_present(_f1(tally), tally), _over_present(_f1(spread), spread), n),
-        "mean_average_precision": _interval(whole, resampled, n),
-        "log_loss": mean(binary_cross_entropy(targets, logits)),
+        "accuracy": proportion_interval(int((called == targets).all(axis=1).sum()), n),
+        "macro_f1": _make_interval(
+            _average_present(_compute_f1(tally), tally), _average_present(_compute_f1(spread), spread), n
+        ),
+        "mean_average_precision": _make_interval(whole, resampled, n),
+        "log_loss": mean_interval(binary_cross_entropy(targets, logits)),
         "per_class": per_class,
     }
 
 
-def score_several(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> float:
+def score_multilabel(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> float:
     """One figure to select by where images have several labels: accuracy (all classes right), macro_f1 or auroc."""
     called = logits > 0
     if name == "accuracy":
         return float((called == targets).all(axis=1).mean())
     if name == "auroc":
         present = np.flatnonzero(targets.any(axis=0)).tolist()
-        return float(np.mean([_auroc(targets[:, c], logits[:, c].astype(np.float64)) for c in present]))
-    tally = _summed([targets & called, targets, called])
-    return float(_over_present(_f1(tally), tally))
+        return float(np.mean([_compute_auroc(targets[:, c], logits[:, c].astype(np.float64)) for c in present]))
+    tally = _sum_counts([targets & called, targets, called])
+    return float(_average_present(_compute_f1(tally), tally))
 
 
-def _summed(counts: Sequence[NDArray[np.bool_]]) -> _Tally:
+def _sum_counts(counts: Sequence[NDArray[np.bool_]]) -> _Tally:
     """The tally of all images, of what each is called rightly, is, and is called: bool [n, classes] each."""
     return _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
 
 
-def image_weights(n: int) -> Iterator[NDArray[np.int64]]:
+def iterate_bootstrap_weights(n: int) -> Iterator[NDArray[np.int64]]:
     """How often each image is in each of RESAMPLES bootstrap samples, always the same, in parts: int64 [.., n]."""
     random = np.random.default_rng(0)
     for start in range(0, RESAMPLES, PART):
@@ -176,7 +182,7 @@ def image_weights(n: int) -> Iterator[NDArray[np.int64]]:
         yield np.stack([np.bincount(row, minlength=n) for row in drawn])
 
 
-def _average_precision(
+def _compute_average_precision(
     targets: NDArray[np.bool_], logits: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The mean precision at each image of a class, by falling logit: float64 [classes], and [resamples, classes]."""
@@ -193,26 +199,26 @@ def _average_precision(
         return np.stack(values, axis=1)
 
     whole = weighed(np.ones((1, len(targets)), np.int64))[0]
-    return whole, np.concatenate([weighed(part) for part in image_weights(len(targets))])
+    return whole, np.concatenate([weighed(part) for part in iterate_bootstrap_weights(len(targets))])
 
 
-def share(count: int, n: int) -> Metric:
+def proportion_interval(count: int, n: int) -> Metric:
     """A share with its Wilson 95 % interval."""
     if n == 0:
         return {"value": None, "low": None, "high": None, "n": 0}
-    p, z2 = count / n, Z * Z
+    p, z2 = count / n, Z_95 * Z_95
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z * float(np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    half = Z_95 * float(np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return {"value": p, "low": min(p, max(0.0, middle - half)), "high": max(p, min(1.0, middle + half)), "n": n}
 
 
-def mean(values: NDArray[np.float64]) -> Metric:
+def mean_interval(values: NDArray[np.float64]) -> Metric:
     """A mean with its normal 95 % interval."""
     n = len(values)
     if n == 0:
         return {"value": None, "low": None, "high": None, "n": 0}
     value = float(values.mean())
-    half = Z * float(values.std(ddof=1)) / float(np.sqrt(n)) if n > 1 else None
+    half = Z_95 * float(values.std(ddof=1)) / float(np.sqrt(n)) if n > 1 else None
     return {
         "value": value,
         "low": None if half is None else value - half,
@@ -252,20 +258,20 @@ def cross_entropy(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> NDA
 def reliability(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> list[dict[str, Any]]:
     """Confidence against accuracy: for each bin of the top probability its mean, the accuracy and its interval."""
     chance = probabilities(logits)
-    return _by_confidence(chance.max(axis=1), chance.argmax(axis=1) == labels)
+    return _bin_by_confidence(chance.max(axis=1), chance.argmax(axis=1) == labels)
 
 
-def reliability_several(targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> list[dict[str, Any]]:
+def reliability_multilabel(targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> list[dict[str, Any]]:
     """The same where images have several labels: the probability of every class against how often it is there."""
-    return _by_confidence(sigmoid(logits).ravel(), targets.ravel())
+    return _bin_by_confidence(sigmoid(logits).ravel(), targets.ravel())
 
 
-def _by_confidence(top: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> list[dict[str, Any]]:
+def _bin_by_confidence(top: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> list[dict[str, Any]]:
     which = np.minimum((top * bins).astype(int), bins - 1)
     return [
         {
             "confidence": float(top[which == b].mean()),
-            "accuracy": share(int(right[which == b].sum()), int(np.sum(which == b))),
+            "accuracy": proportion_interval(int(right[which == b].sum()), int(np.sum(which == b))),
         }
         for b in np.unique(which).tolist()
     ]
@@ -289,7 +295,7 @@ def _tally(matrix: NDArray[np.int64]) -> _Tally:
     return _Tally(np.diagonal(matrix).copy(), matrix.sum(axis=1), matrix.sum(axis=0))
 
 
-def _resampled(matrix: NDArray[np.int64]) -> _Tally:
+def _bootstrap_tally(matrix: NDArray[np.int64]) -> _Tally:
     """The tallies of RESAMPLES bootstrap samples of the images, [resamples, classes] each."""
     classes, n = len(matrix), int(matrix.sum())
     true, guess = np.nonzero(matrix)
@@ -311,34 +317,34 @@ def _add_by(column: NDArray[np.intp], drawn: NDArray[np.int64], total: NDArray[n
     total[:, names] = np.add.reduceat(drawn[:, order], starts, axis=1)
 
 
-def _of_class(tally: _Tally, spread: _Tally, c: int) -> dict[str, Any]:
+def _score_class(tally: _Tally, spread: _Tally, c: int) -> dict[str, Any]:
     right, support, predicted = int(tally.right[c]), int(tally.support[c]), int(tally.predicted[c])
     return {
-        "precision": share(right, predicted),
-        "recall": share(right, support),
-        "f1": _interval(_f1(tally)[c], _f1(spread)[:, c], support),
+        "precision": proportion_interval(right, predicted),
+        "recall": proportion_interval(right, support),
+        "f1": _make_interval(_compute_f1(tally)[c], _compute_f1(spread)[:, c], support),
         "support": support,
     }
 
 
-def _f1(tally: _Tally) -> NDArray[np.float64]:
+def _compute_f1(tally: _Tally) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         return np.asarray(2 * tally.right / (tally.support + tally.predicted))
 
 
-def _recall(tally: _Tally) -> NDArray[np.float64]:
+def _compute_recall(tally: _Tally) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         return np.asarray(tally.right / tally.support)
 
 
-def _over_present(values: NDArray[np.float64], tally: _Tally) -> NDArray[np.float64]:
+def _average_present(values: NDArray[np.float64], tally: _Tally) -> NDArray[np.float64]:
     """The mean over the classes that have an image."""
     present = tally.support > 0
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(present, values, 0).sum(axis=-1) / present.sum(axis=-1))
 
 
-def _interval(value: np.floating | NDArray[np.float64], spread: NDArray[np.float64], n: int) -> Metric:
+def _make_interval(value: np.floating | NDArray[np.float64], spread: NDArray[np.float64], n: int) -> Metric:
     known = spread[~np.isnan(spread)]
     if n == 0 or np.isnan(value) or not len(known):
         return {"value": None, "low": None, "high": None, "n": n}

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from budwood.storage.atomic import guarded, write_atomically
+from budwood.storage.atomic import raise_storage_errors, write_atomically
 
 TOP = 3
 
 
 @dataclass(frozen=True)
-class Answer:
+class ImagePrediction:
     """What a network says of one file: classes with probabilities, likeliest first; or why it could not be read."""
 
     path: str
@@ -21,7 +21,7 @@ class Answer:
     problem: str = ""
 
 
-def save_csv(path: Path, answers: Sequence[Answer]) -> None:
+def save_csv(path: Path, answers: Sequence[ImagePrediction]) -> None:
     """Write one row a file: path, class and probability of the three likeliest, problem."""
     header = [
         "path",
@@ -33,12 +33,12 @@ def save_csv(path: Path, answers: Sequence[Answer]) -> None:
         with draft.open("w", newline="", encoding="utf-8") as handle:
             rows = csv.writer(handle, lineterminator="\n")
             rows.writerow(header)
-            rows.writerows(_row(answer) for answer in answers)
+            rows.writerows(_csv_row(answer) for answer in answers)
 
-    with guarded(path):
+    with raise_storage_errors(path):
         write_atomically(path, write)
 
 
-def _row(answer: Answer) -> list[str]:
+def _csv_row(answer: ImagePrediction) -> list[str]:
     told = [text for name, share in answer.top for text in (name, f"{share:.6f}")]
     return [answer.path, *told, *[""] * (2 * TOP - len(told)), answer.problem]

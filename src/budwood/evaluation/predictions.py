@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budwood.data.dataset import SEALED, Samples, Sets, members
+from budwood.data.dataset import SEALED, Samples, Sets, make_membership_matrix
 from budwood.errors import RunError
-from budwood.evaluation.metrics import image_values
-from budwood.storage.atomic import parquet_bytes, write_bytes
+from budwood.evaluation.metrics import score_images
+from budwood.storage.atomic import encode_parquet, write_bytes
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Predictions:
         classes = self.logits.shape[1]
         if not self.sets:
             return np.asarray(self.labels[:, None] == np.arange(classes))
-        return np.asarray(members(self.sets, classes)[self.labels])
+        return np.asarray(make_membership_matrix(self.sets, classes)[self.labels])
 
     @property
     def losses(self) -> NDArray[np.float64]:
         """The loss of each image, nats: float64 [n]."""
-        return image_values("log_loss", self.targets, self.logits, bool(self.sets))
+        return score_images("log_loss", self.targets, self.logits, bool(self.sets))
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether each image is called rightly, in every class where it has several: bool [n]."""
-        return np.asarray(image_values("accuracy", self.targets, self.logits, bool(self.sets)) > 0)
+        return np.asarray(score_images("accuracy", self.targets, self.logits, bool(self.sets)) > 0)
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
@@ -65,7 +65,7 @@ class Predictions:
         )
         if self.sets:
             table = table.replace_schema_metadata({"sets": json.dumps(self.sets)})
-        write_bytes(path, parquet_bytes(table))
+        write_bytes(path, encode_parquet(table))
 
 
 def load_predictions(path: Path) -> Predictions:
@@ -80,7 +80,7 @@ def load_predictions(path: Path) -> Predictions:
         raise RunError(f"{path}: cannot be read ({error}).", "Train again.") from error
 
 
-def predictions_of(samples: Samples, logits: NDArray[np.float32]) -> Predictions:
+def make_predictions(samples: Samples, logits: NDArray[np.float32]) -> Predictions:
     """The predictions for labelled samples; raises `RunError` when their labels are sealed."""
     if np.any(samples.labels == SEALED):
         raise RunError("The labels of the test split are sealed.", "`budwood test RUN` opens it and counts the look.")

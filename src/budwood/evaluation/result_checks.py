@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from budwood.config.recipe import Recipe
-from budwood.evaluation.significance import gap
+from budwood.evaluation.significance import newcombe_interval
 
 Severity = Literal["error", "warning", "note"]
 History = Sequence[Mapping[str, float]]
@@ -44,7 +44,7 @@ class ResultFinding:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RowOutcome:
     """What is known of one row: accuracies as metrics (value, low, high, n; None where unknown), the history of each of
     its runs, the values of its options, the metric of the table for each of its runs, why it failed, and whether it was
     trained although the given split leaks."""
@@ -76,13 +76,13 @@ class Resolution:
     loss: bool = False
 
 
-def run_findings(outcome: Outcome) -> tuple[ResultFinding, ...]:
+def check_run(outcome: RowOutcome) -> tuple[ResultFinding, ...]:
     """What can be said of one run alone."""
-    return _sorted([*_of_rows([outcome]), *_wide_interval(outcome)])
+    return _sort_findings([*_check_rows([outcome]), *_check_interval(outcome)])
 
 
-def table_findings(
-    outcomes: Sequence[Outcome],
+def check_table(
+    outcomes: Sequence[RowOutcome],
     best: str | None = None,
     edges: Mapping[str, Sequence[float]] | None = None,
     resolution: Resolution | None = None,
@@ -92,30 +92,32 @@ def table_findings(
     `edges` has the values that were tried of each option.
     """
     found = [
-        *_of_rows(outcomes),
-        *_at_the_edge(outcomes, best, edges or {}),
-        *(_too_few(resolution) if resolution else []),
-        *_seeds(outcomes, best),
-        *_looks(outcomes),
-        *_leaks_allowed(outcomes),
+        *_check_rows(outcomes),
+        *_check_edges(outcomes, best, edges or {}),
+        *(_check_resolution(resolution) if resolution else []),
+        *_check_seeds(outcomes, best),
+        *_check_looks(outcomes),
+        *_check_allowed_leaks(outcomes),
     ]
-    return _sorted(found)
+    return _sort_findings(found)
 
 
-def _sorted(found: Sequence[ResultFinding]) -> tuple[ResultFinding, ...]:
+def _sort_findings(found: Sequence[ResultFinding]) -> tuple[ResultFinding, ...]:
     return tuple(sorted(found, key=lambda finding: finding.code))
 
 
-def _of_rows(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
-    checks = (_overfit, _leaking, _still_learning, _diverged)
+def _check_rows(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
+    checks = (_check_overfit, _check_leaking, _check_still_learning, _check_diverged)
     return [found for check in checks for found in check(outcomes)]
 
 
-def _overfit(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
-    far = [one for one in outcomes if one.train and one.val and _above(one.train, one.val, OVERFIT)]
+def _check_overfit(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
+    far = [one for one in outcomes if one.train and one.val and _is_above(one.train, one.val, OVERFIT)]
     if not far:
         return []
-    told = _named([f"{_who(one)}{_percent(one.train)} against {_percent(one.val)}" for one in far])
+    told = _join_names(
+        [f"{_prefix_label(one)}{_format_percent(one.train)} against {_format_percent(one.val)}" for one in far]
+    )
     return [
         ResultFinding(
             "R001",
@@ -123,16 +125,18 @@ def _overfit(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
             f"Training accuracy is far above validation accuracy: {told}.",
             "The network learns its training images by heart: augment them, add dropout or weight decay, freeze more, "
             "or train for fewer epochs.",
-            _labels(far),
+            _collect_labels(far),
         )
     ]
 
 
-def _leaking(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
-    far = [one for one in outcomes if one.test and one.val and _above(one.test, one.val, LEAK)]
+def _check_leaking(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
+    far = [one for one in outcomes if one.test and one.val and _is_above(one.test, one.val, LEAK)]
     if not far:
         return []
-    told = _named([f"{_who(one)}{_percent(one.test)} against {_percent(one.val)}" for one in far])
+    told = _join_names(
+        [f"{_prefix_label(one)}{_format_percent(one.test)} against {_format_percent(one.val)}" for one in far]
+    )
     return [
         ResultFinding(
             "R002",
@@ -140,43 +144,47 @@ def _leaking(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
             f"Test accuracy is far above validation accuracy: {told}; so it looks when test images were trained on.",
             "Look for the same pictures on both sides of the split (`budwood inspect`), and make the split anew; "
             "do not publish these figures.",
-            _labels(far),
+            _collect_labels(far),
         )
     ]
 
 
-def _still_learning(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
-    rising = [one for one in outcomes if one.histories and all(_falls_at_its_end(rows) for rows in one.histories)]
+def _check_still_learning(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
+    rising = [one for one in outcomes if one.histories and all(_falls_at_end(rows) for rows in one.histories)]
     if not rising:
         return []
     return [
         ResultFinding(
             "R005",
             "note",
-            f"Validation loss was still falling when training ended{_of(rising)}.",
+            f"Validation loss was still falling when training ended{_list_rows(rising)}.",
             "Train for more epochs (`budwood resume RUN --epochs N` goes on), or at a higher rate.",
-            _labels(rising),
+            _collect_labels(rising),
         )
     ]
 
 
-def _diverged(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+def _check_diverged(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
     failed = [one for one in outcomes if one.problem]
-    diverged = [one for one in outcomes if any(_rises(rows) for rows in one.histories)]
+    diverged = [one for one in outcomes if any(_loss_rises(rows) for rows in one.histories)]
     found = []
     if failed:
-        told = _named([f"{one.label} ({one.problem.rstrip('.')})" for one in failed])
+        told = _join_names([f"{one.label} ({one.problem.rstrip('.')})" for one in failed])
         advice = "Mend what the message names and run the row again; the others stand without it."
-        found.append(ResultFinding("R006", "warning", f"{_rows(len(failed))} failed: {told}.", advice, _labels(failed)))
+        found.append(
+            ResultFinding(
+                "R006", "warning", f"{_count_rows(len(failed))} failed: {told}.", advice, _collect_labels(failed)
+            )
+        )
     if diverged:
-        message = f"Training loss ended higher than it began{_of(diverged)}."
+        message = f"Training loss ended higher than it began{_list_rows(diverged)}."
         advice = "The learning rate is too high: lower it, for example by a factor of ten, or add a warm-up."
-        found.append(ResultFinding("R007", "warning", message, advice, _labels(diverged)))
+        found.append(ResultFinding("R007", "warning", message, advice, _collect_labels(diverged)))
     return found
 
 
-def _at_the_edge(
-    outcomes: Sequence[Outcome], best: str | None, edges: Mapping[str, Sequence[float]]
+def _check_edges(
+    outcomes: Sequence[RowOutcome], best: str | None, edges: Mapping[str, Sequence[float]]
 ) -> list[ResultFinding]:
     found = []
     chosen = next((one.options for one in outcomes if one.label == best), {})
@@ -184,7 +192,7 @@ def _at_the_edge(
         tried, value = sorted(set(values)), chosen.get(name)
         if len(tried) < GRID or not isinstance(value, int | float) or value not in (tried[0], tried[-1]):
             continue
-        if value in _bounds(name):
+        if value in _option_bounds(name):
             continue
         side = "smallest" if value == tried[0] else "largest"
         beyond = "smaller" if value == tried[0] else "larger"
@@ -200,17 +208,17 @@ def _at_the_edge(
     return found
 
 
-def _bounds(name: str) -> set[float]:
+def _option_bounds(name: str) -> set[float]:
     """The values that an option cannot go beyond."""
     known = Recipe.model_fields.get(name)
     limits = [getattr(rule, side, None) for rule in (known.metadata if known else ()) for side in ("ge", "le")]
     return {float(limit) for limit in limits if limit is not None}
 
 
-def _too_few(resolution: Resolution) -> list[ResultFinding]:
+def _check_resolution(resolution: Resolution) -> list[ResultFinding]:
     if resolution.tied < 2:
         return []
-    alone, corrected = (_difference(size, resolution.loss) for size in (resolution.alone, resolution.corrected))
+    alone, corrected = (_format_difference(size, resolution.loss) for size in (resolution.alone, resolution.corrected))
     among = "" if resolution.pairs == 1 else f", and of {corrected} among {resolution.pairs:,} pairs"
     needed = ""
     if 0 < resolution.found < resolution.corrected:
@@ -220,14 +228,14 @@ def _too_few(resolution: Resolution) -> list[ResultFinding]:
         ResultFinding(
             "R004",
             "note",
-            f"{_rows(resolution.tied)} cannot be told from the best, that one included: {resolution.n:,} images show a "
+            f"{_count_rows(resolution.tied)} cannot be told from the best, that one included: {resolution.n:,} images show a "
             f"difference of {alone} between two rows{among}.",
             f"Take the cheapest of them, or compare on more images{'' if not among else ' or fewer rows'}.{needed}",
         )
     ]
 
 
-def _wide_interval(outcome: Outcome) -> list[ResultFinding]:
+def _check_interval(outcome: RowOutcome) -> list[ResultFinding]:
     val = outcome.val
     if not val or val["low"] is None or (val["high"] - val["low"]) / 2 < WIDE:
         return []
@@ -236,42 +244,44 @@ def _wide_interval(outcome: Outcome) -> list[ResultFinding]:
         ResultFinding(
             "R004",
             "note",
-            f"{val['n']:,} validation images tell the accuracy within {_points(half)} only.",
+            f"{val['n']:,} validation images tell the accuracy within {_format_points(half)} only.",
             f"About {_round(val['n'] * (half / 0.02) ** 2):,} images would tell it within 2 points.",
             (outcome.label,),
         )
     ]
 
 
-def _seeds(outcomes: Sequence[Outcome], best: str | None) -> list[ResultFinding]:
+def _check_seeds(outcomes: Sequence[RowOutcome], best: str | None) -> list[ResultFinding]:
     top = next((one for one in outcomes if one.label == best and len(one.scores) > 1), None)
     if top is None:
         return []
-    near = [one for one in outcomes if one is not top and len(one.scores) > 1 and _overlap(one.scores, top.scores)]
+    near = [
+        one for one in outcomes if one is not top and len(one.scores) > 1 and _spreads_overlap(one.scores, top.scores)
+    ]
     if not near:
         return []
     return [
         ResultFinding(
             "R008",
             "note",
-            f"The seeds of {_rows(len(near))} spread more than the row differs from the best{_of(near)}.",
+            f"The seeds of {_count_rows(len(near))} spread more than the row differs from the best{_list_rows(near)}.",
             "Another seed may turn the order round: add seeds, or take the cheaper row.",
-            _labels([top, *near]),
+            _collect_labels([top, *near]),
         )
     ]
 
 
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+def _spreads_overlap(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two rows' means lie closer than the seeds of either spread."""
     spread = max(max(one) - min(one), max(other) - min(other))
     return spread > 0 and abs(float(np.mean(one)) - float(np.mean(other))) < spread
 
 
-def _looks(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+def _check_looks(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
     looks = {count for one in outcomes for count in one.looks}
     if len(looks) < 2:
         return []
-    told = _named([f"{one.label} ({', '.join(map(str, one.looks))})" for one in outcomes if one.looks])
+    told = _join_names([f"{one.label} ({', '.join(map(str, one.looks))})" for one in outcomes if one.looks])
     return [
         ResultFinding(
             "R009",
@@ -284,31 +294,29 @@ def _looks(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
     ]
 
 
-def _leaks_allowed(outcomes: Sequence[Outcome]) -> list[ResultFinding]:
+def _check_allowed_leaks(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
     leaking = [one for one in outcomes if one.leaking]
     if not leaking:
         return []
     were = "was" if len(leaking) == 1 else "were"
-    message = (
-        f"{_rows(len(leaking))} {were} trained although the given split leaks: copies or groups stand on two sides."
-    )
+    message = f"{_count_rows(len(leaking))} {were} trained although the given split leaks: copies or groups stand on two sides."
     advice = (
         "Trust none of these scores, or repeat the rows with a split that does not leak: `budwood inspect` says more."
     )
-    return [ResultFinding("R010", "warning", message, advice, _labels(leaking))]
+    return [ResultFinding("R010", "warning", message, advice, _collect_labels(leaking))]
 
 
-def _above(one: Mapping[str, Any], other: Mapping[str, Any], least: float) -> bool:
+def _is_above(one: Mapping[str, Any], other: Mapping[str, Any], least: float) -> bool:
     """Whether one share is above another by at least so much, and by more than chance would bring about."""
     if one["value"] is None or other["value"] is None:
         return False
-    difference, low, _ = gap(one, other)
+    difference, low, _ = newcombe_interval(one, other)
     return difference >= least - 1e-9 and low > 0
 
 
-def _falls_at_its_end(history: History) -> bool:
+def _falls_at_end(history: History) -> bool:
     """Whether the mean validation loss of the last fifth of the epochs is lower than that of the fifth before."""
-    losses = [row["val_loss"] for row in _last_phase(history)]
+    losses = [row["val_loss"] for row in _select_last_phase(history)]
     if len(losses) < EPOCHS or not all(map(math.isfinite, losses)):
         return False
     part = max(1, len(losses) // 5)
@@ -316,51 +324,51 @@ def _falls_at_its_end(history: History) -> bool:
     return before - last > STILL * abs(before) and losses[-1] <= min(losses) * (1 + STILL)
 
 
-def _rises(history: History) -> bool:
+def _loss_rises(history: History) -> bool:
     """Whether the training loss of the last epoch is above that of the first, or no number."""
-    losses = [row["train_loss"] for row in _last_phase(history)]
+    losses = [row["train_loss"] for row in _select_last_phase(history)]
     return len(losses) > 1 and not losses[-1] <= losses[0]
 
 
-def _last_phase(history: History) -> list[Mapping[str, float]]:
+def _select_last_phase(history: History) -> list[Mapping[str, float]]:
     """The epochs of the last phase; none where the history is no course of time but a choice of penalties."""
     last = max((row.get("phase", 0.0) for row in history), default=0.0)
     return [row for row in history if "epoch" in row and row.get("phase", 0.0) == last]
 
 
-def _who(outcome: Outcome) -> str:
+def _prefix_label(outcome: RowOutcome) -> str:
     return f"{outcome.label}: " if outcome.label else ""
 
 
-def _of(outcomes: Sequence[Outcome]) -> str:
+def _list_rows(outcomes: Sequence[RowOutcome]) -> str:
     """The rows that are meant, after a colon; nothing where only one without a name is."""
     named = [one.label for one in outcomes if one.label]
-    return f": {_named(named)}" if named else ""
+    return f": {_join_names(named)}" if named else ""
 
 
-def _named(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return "; ".join(names) if more < 2 else f"{'; '.join(names[:SHOWN])}; and {more} more"
 
 
-def _labels(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def _collect_labels(outcomes: Sequence[RowOutcome]) -> tuple[str, ...]:
     return tuple(one.label for one in outcomes if one.label)
 
 
-def _rows(count: int) -> str:
+def _count_rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
-def _percent(metric: Mapping[str, Any] | None) -> str:
+def _format_percent(metric: Mapping[str, Any] | None) -> str:
     return f"{100 * metric['value']:.1f} %" if metric else "–"
 
 
-def _points(difference: float) -> str:
+def _format_points(difference: float) -> str:
     return f"{100 * difference:.1f} points"
 
 
-def _difference(size: float, loss: bool) -> str:
-    return f"{size:.2g} nats" if loss else _points(size)
+def _format_difference(size: float, loss: bool) -> str:
+    return f"{size:.2g} nats" if loss else _format_points(size)
 
 
 def _round(count: float) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
-from budwood.evaluation.metrics import Metric, Z, image_weights, share
+from budwood.evaluation.metrics import Z_95, Metric, iterate_bootstrap_weights, proportion_interval
 
 ALPHA: Final = 0.05
 FLIPS: Final = 10_000  # sign flips of a test, at least
@@ -25,7 +25,7 @@ TIE: Final = 1e-3  # sums over images that differ by less are equal; seeds divid
 Values = NDArray[np.float64]
 
 
-def mcnemar(right: Values) -> Values:
+def mcnemar_test(right: Values) -> Values:
     """Two-sided p-values of the exact McNemar test for every pair of rows: float64 [rows, rows].
 
     `right` holds 0 and 1. Of the images on which two rows differ, half should favour either (McNemar 1947, exact as in
@@ -36,7 +36,7 @@ def mcnemar(right: Values) -> Values:
     return np.asarray(np.minimum(1.0, 2 * bdtr(fewer, discordant.astype(np.int64), 0.5)))
 
 
-def sign_flips(values: Values, seed: int = 0) -> Values:
+def paired_permutation_test(values: Values, seed: int = 0) -> Values:
     """Two-sided p-values of the paired permutation test for every pair of rows: float64 [rows, rows].
 
     If two rows were equal, the sign of every image's difference would be a matter of chance (Fisher 1935); the p-value
@@ -49,7 +49,7 @@ def sign_flips(values: Values, seed: int = 0) -> Values:
     one, other = np.triu_indices(rows, 1)
     centred = values - values.mean(axis=1, keepdims=True)
     centred = centred[np.any(centred != 0, axis=1)]
-    sums, bound = _sums_and_bounds(centred, one, other)
+    sums, bound = _sum_differences(centred, one, other)
     total = max(FLIPS, FLIPS_A_PAIR * len(one))
     limit, small = (sums - TIE * np.minimum(sums, 1)).astype(np.float32), centred.astype(np.float32)
     random, hits, flips = np.random.default_rng(seed), np.zeros(len(one), np.int64), np.zeros(len(one), np.int64)
@@ -61,10 +61,10 @@ def sign_flips(values: Values, seed: int = 0) -> Values:
         flipped = (np.unpackbits(bits, axis=1, count=len(small)).astype(np.float32) * 2 - 1) @ small
         hits[open_] += (np.abs(flipped[:, one[open_]] - flipped[:, other[open_]]) >= limit[open_]).sum(axis=0)
         flips[open_] += len(bits)
-    return _symmetric(np.where(flips > 0, (hits + 1) / (flips + 1), bound), rows)
+    return _make_symmetric(np.where(flips > 0, (hits + 1) / (flips + 1), bound), rows)
 
 
-def _sums_and_bounds(values: Values, one: NDArray[np.intp], other: NDArray[np.intp]) -> tuple[Values, Values]:
+def _sum_differences(values: Values, one: NDArray[np.intp], other: NDArray[np.intp]) -> tuple[Values, Values]:
     """How far from zero the sum of each pair's differences is, and the most that its p-value can be: [pairs]."""
     sums = values.sum(axis=0)
     products = values.T @ values
@@ -90,9 +90,9 @@ def bootstrap_p(observed: Values, spread: Values) -> Values:
     return np.asarray(p)
 
 
-def resampled_means(values: Values) -> Values:
+def bootstrap_means(values: Values) -> Values:
     """The mean of every row over bootstrap resamples of the images: float64 [resamples, rows]."""
-    return np.concatenate([part @ values for part in image_weights(len(values))]) / max(1, len(values))
+    return np.concatenate([part @ values for part in iterate_bootstrap_weights(len(values))]) / max(1, len(values))
 
 
 def mean_difference_intervals(values: Values) -> tuple[Values, Values]:
@@ -102,17 +102,17 @@ def mean_difference_intervals(values: Values) -> tuple[Values, Values]:
     favour one row each (Agresti and Min 2005): without them, rows that differ on a few images only get an interval that
     is too narrow.
     """
-    n, spread = len(values), resampled_means(values)
+    n, spread = len(values), bootstrap_means(values)
     added = np.random.default_rng(1).poisson(0.5, (2, len(spread)))
-    return _percentiles(spread * n / (n + 2), (added[0] - added[1]) / (n + 2))
+    return _compute_percentiles(spread * n / (n + 2), (added[0] - added[1]) / (n + 2))
 
 
 def difference_intervals(spread: Values) -> tuple[Values, Values]:
     """The 95 % percentile intervals of differences, row minus column, from resampled figures [resamples, rows]."""
-    return _percentiles(spread, np.zeros(len(spread)))
+    return _compute_percentiles(spread, np.zeros(len(spread)))
 
 
-def _percentiles(spread: Values, added: Values) -> tuple[Values, Values]:
+def _compute_percentiles(spread: Values, added: Values) -> tuple[Values, Values]:
     rows = spread.shape[1]
     low, high = np.zeros((rows, rows)), np.zeros((rows, rows))
     for row in range(rows):
@@ -122,7 +122,7 @@ def _percentiles(spread: Values, added: Values) -> tuple[Values, Values]:
     return low, high
 
 
-def holm(p: Values) -> Values:
+def correct_holm(p: Values) -> Values:
     """p-values [tests], corrected so that the chance of any false alarm among them is at most that of one (Holm 1979).
 
     Values that are not a number are no tests and stay.
@@ -135,7 +135,7 @@ def holm(p: Values) -> Values:
     return corrected
 
 
-def mean_share(values: Values, most: int) -> Metric:
+def mean_share_interval(values: Values, most: int) -> Metric:
     """The mean over images of shares [n] between 0 and 1, each of `most` answers, with a 95 % interval.
 
     Wilson's interval at the effective number of answers, which the spread over the images tells (Korn and Graubard
@@ -144,16 +144,16 @@ def mean_share(values: Values, most: int) -> Metric:
     """
     n = len(values)
     if n == 0:
-        return share(0, 0)
+        return proportion_interval(0, 0)
     p, variance = float(values.mean()), float(values.var())
     effective = n * float(np.clip(p * (1 - p) / variance, 1, most)) if variance > 0 else float(n)
-    z2 = Z * Z
+    z2 = Z_95 * Z_95
     middle = (p + z2 / (2 * effective)) / (1 + z2 / effective)
-    half = Z * float(np.sqrt(p * (1 - p) / effective + z2 / (4 * effective**2))) / (1 + z2 / effective)
+    half = Z_95 * float(np.sqrt(p * (1 - p) / effective + z2 / (4 * effective**2))) / (1 + z2 / effective)
     return {"value": p, "low": min(p, max(0.0, middle - half)), "high": max(p, min(1.0, middle + half)), "n": n}
 
 
-def gap(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float, float]:
+def newcombe_interval(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float, float]:
     """How much larger one share is than another of other images, with the 95 % interval of Newcombe (1998, method 10).
 
     Shares without an interval give the difference alone, three times.
@@ -171,10 +171,10 @@ def smallest_difference(half: float, tests: int = 1) -> float:
 
     `half` is half the width of the 95 % interval of such a difference.
     """
-    return float(half * -ndtri(ALPHA / (2 * max(1, tests))) / Z)
+    return float(half * -ndtri(ALPHA / (2 * max(1, tests))) / Z_95)
 
 
-def _symmetric(pairs: Values, rows: int) -> Values:
+def _make_symmetric(pairs: Values, rows: int) -> Values:
     matrix = np.ones((rows, rows))
     one, other = np.triu_indices(rows, 1)
     matrix[one, other] = matrix[other, one] = pairs

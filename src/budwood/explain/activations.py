@@ -13,18 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from budwood.errors import RecipeError
-from budwood.explain.convolutions import convolution_named
-from budwood.explain.image_grid import grid, stretched
+from budwood.explain.convolutions import find_convolution
+from budwood.explain.image_grid import make_grid, stretch
 from budwood.explain.probe import (
     FEWEST,
-    Subject,
-    as_maps,
-    heard,
-    layer_named,
-    mapped,
-    outputs_at,
-    place_named,
-    places_of,
+    NetworkProbe,
+    capture_outputs,
+    compute_stage_outputs,
+    find_layer,
+    find_place,
+    list_map_sides,
+    list_places,
+    reshape_to_maps,
 )
 from budwood.networks.registry import TRUNK
 
@@ -71,21 +71,21 @@ class Strip:
     left_out: tuple[str, ...]
 
 
-def mapped_stages(subject: Subject) -> list[str]:
+def list_mapped_stages(subject: NetworkProbe) -> list[str]:
     """The stages that give a map of at least 2 x 2 cells."""
-    return [name for name in mapped(subject) if name != TRUNK]
+    return [name for name in list_map_sides(subject) if name != TRUNK]
 
 
-def maps_after(subject: Subject, pixels: NDArray[np.uint8], name: str) -> Maps:
+def read_maps(subject: NetworkProbe, pixels: NDArray[np.uint8], name: str) -> Maps:
     """The maps after a stage, the trunk, or a layer of that full name, for pixels uint8 [n, size, size, 3].
 
     Of tokens, the square that they were cut from. Raises `RecipeError` for a name that is neither, and for an output
     that is no map of at least 2 x 2 cells an image.
     """
-    found, outputs = _outputs(subject, subject.images(pixels), name)
-    maps = None if outputs is None or len(outputs) != len(pixels) else as_maps(outputs)
+    found, outputs = _find_outputs(subject, subject.images(pixels), name)
+    maps = None if outputs is None or len(outputs) != len(pixels) else reshape_to_maps(outputs)
     if maps is None or min(maps.shape[2:]) < FEWEST:
-        with_maps = ", ".join(mapped_stages(subject)) or "none of its stages does"
+        with_maps = ", ".join(list_mapped_stages(subject)) or "none of its stages does"
         raise RecipeError(
             f"layer: {found} of {subject.plan['name']} gives no map of an image.", f"These do: {with_maps}."
         )
@@ -93,33 +93,33 @@ def maps_after(subject: Subject, pixels: NDArray[np.uint8], name: str) -> Maps:
     return Maps(found, values, np.abs(values).mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3)))
 
 
-def seen_through(subject: Subject, pixels: NDArray[np.uint8], layer: str, filters: Sequence[int]) -> Floats:
+def filter_image(subject: NetworkProbe, pixels: NDArray[np.uint8], layer: str, filters: Sequence[int]) -> Floats:
     """One image, pixels uint8 [size, size, 3], after chosen filters of a convolution (study 2): float32 [len(filters),
     height, width], before any batch norm or activation.
 
     Raises `RecipeError` for a layer that is no convolution and for a filter that it has not.
     """
-    count = convolution_named(subject, layer).out_channels
+    count = find_convolution(subject, layer).out_channels
     wrong = [number for number in filters if not 0 <= number < count]
     if wrong:
         raise RecipeError(
             f"filter: {layer} of {subject.plan['name']} has no filter {wrong[0]}.",
             f"It has {count}: choose from 0 to {count - 1}.",
         )
-    with heard(subject, [layer]) as told, torch.no_grad():
+    with capture_outputs(subject, [layer]) as told, torch.no_grad():
         subject.module(subject.images(pixels[None]))
     seen: Floats = told[layer][0, list(filters)].float().cpu().numpy()
     return seen
 
 
-def strip_of(subject: Subject, pixels: NDArray[np.uint8], most: int = CHANNELS) -> Strip:
+def make_strip(subject: NetworkProbe, pixels: NDArray[np.uint8], most: int = CHANNELS) -> Strip:
     """One image, pixels uint8 [size, size, 3], after the stages that give a map: of each, the `most` channels of the
     largest variance.
 
     Of many stages, 8 are chosen that are evenly spread over them, the first and the last among them. Raises
     `RecipeError` where no stage gives a map.
     """
-    names = mapped_stages(subject)
+    names = list_mapped_stages(subject)
     if not names:
         raise RecipeError(
             f"{subject.plan['name']}: none of its stages gives a map, so there is nothing to look at on the way.",
@@ -127,45 +127,45 @@ def strip_of(subject: Subject, pixels: NDArray[np.uint8], most: int = CHANNELS) 
         )
     spread = np.unique(np.linspace(0, len(names) - 1, STAGES).round().astype(int))
     chosen = [names[number] for number in spread]
-    found = outputs_at(subject, subject.images(pixels[None]), chosen)
-    stages = tuple(_stage_maps(name, found[name], most) for name in chosen)
+    found = compute_stage_outputs(subject, subject.images(pixels[None]), chosen)
+    stages = tuple(_select_channels(name, found[name], most) for name in chosen)
     return Strip(stages, tuple(name for name in names if name not in chosen))
 
 
-def maps_picture(maps: Maps, image: int = 0, most: int = MOST) -> Image.Image:
+def draw_maps(maps: Maps, image: int = 0, most: int = MOST) -> Image.Image:
     """The maps of one of the images, of the `most` most varied channels, widest spread first, in rows of 6."""
     channels = np.argsort(-maps.varied, kind="stable")[:most]
-    return grid(stretched(maps.values[image, channels]), COLUMNS, SIDE)
+    return make_grid(stretch(maps.values[image, channels]), COLUMNS, SIDE)
 
 
-def seen_picture(seen: Floats) -> Image.Image:
+def draw_filtered(seen: Floats) -> Image.Image:
     """What `seen_through` gives, each filter's image stretched by itself from black to white, in rows of 6."""
-    return grid(stretched(seen), COLUMNS, SIDE)
+    return make_grid(stretch(seen), COLUMNS, SIDE)
 
 
-def strip_pictures(strip: Strip) -> tuple[Image.Image, ...]:
+def draw_strip(strip: Strip) -> tuple[Image.Image, ...]:
     """One row of tiles for each stage of a strip."""
-    return tuple(grid(stage.values, len(stage.values), SIDE) for stage in strip.stages)
+    return tuple(make_grid(stage.values, len(stage.values), SIDE) for stage in strip.stages)
 
 
-def _outputs(subject: Subject, images: Tensor, name: str) -> tuple[str, Tensor | None]:
+def _find_outputs(subject: NetworkProbe, images: Tensor, name: str) -> tuple[str, Tensor | None]:
     """The full name and the output of the stage of that name, else of the layer, else of the stage that ends so."""
-    places = [place.name for place in places_of(subject)]
+    places = [place.name for place in list_places(subject)]
     layers = {path for path, _ in subject.module.named_modules()}
     if name not in places and name in layers:
-        layer_named(subject, name)
-        with heard(subject, [name]) as told, torch.no_grad():
+        find_layer(subject, name)
+        with capture_outputs(subject, [name]) as told, torch.no_grad():
             subject.module(images)
         return name, told.get(name)
-    place = place_named(subject, name, "layer")
-    return place, outputs_at(subject, images, [place]).get(place)
+    place = find_place(subject, name, "layer")
+    return place, compute_stage_outputs(subject, images, [place]).get(place)
 
 
-def _stage_maps(name: str, outputs: Tensor, most: int) -> StageMaps:
+def _select_channels(name: str, outputs: Tensor, most: int) -> StageMaps:
     """The channels of the largest variance in one image's output at a stage."""
-    maps = as_maps(outputs)
+    maps = reshape_to_maps(outputs)
     assert maps is not None
     values: Floats = maps[0].float().cpu().numpy()
     channels = np.argsort(-values.var(axis=(1, 2)), kind="stable")[:most].astype(np.int64)
     count, height, width = values.shape
-    return StageMaps(name, (count, height, width), channels, stretched(values[channels]))
+    return StageMaps(name, (count, height, width), channels, stretch(values[channels]))

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.errors import RunError
-from budwood.evaluation.metrics import Metric, confusion, probabilities, share
+from budwood.evaluation.metrics import Metric, confusion, probabilities, proportion_interval
 from budwood.evaluation.predictions import Predictions
-from budwood.explain.embeddings import features_of, nearest
-from budwood.inference.feature_cache import missing_outputs
+from budwood.explain.embeddings import compute_run_features, find_nearest
+from budwood.inference.feature_cache import find_missing_features
 from budwood.progress import Progress, Silent
-from budwood.runs.networks import trunk_of
+from budwood.runs.networks import make_trunk
 from budwood.runs.run import Run
 from budwood.storage.atomic import cache_folder
 
@@ -25,7 +25,7 @@ EXAMPLES: Final = 4  # of a pair
 
 
 @dataclass(frozen=True)
-class Mistaken:
+class Mistake:
     """One image that was called wrongly, with the probability (0 to 1) of what it was called, and the image of that
     class, rightly called, which the network finds most like it; None where no image of it was called rightly."""
 
@@ -38,7 +38,7 @@ class Mistaken:
 
 
 @dataclass(frozen=True)
-class Confused:
+class ConfusedPair:
     """A class that was taken for another: how often of all its images, with a 95 % interval, and the mistakes that the
     network was surest of. `by` says what likeness was measured by: the cosine of features, or of centred logits."""
 
@@ -47,21 +47,21 @@ class Confused:
     count: int
     share: Metric
     by: str
-    examples: tuple[Mistaken, ...]
+    examples: tuple[Mistake, ...]
 
     def record(self) -> dict[str, Any]:
         """The pair as plain values."""
         return asdict(self)
 
 
-def confusions_of(
+def find_confusions(
     run: Run,
     *,
     pairs: int = PAIRS,
     examples: int = EXAMPLES,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[Confused, ...]:
+) -> tuple[ConfusedPair, ...]:
     """The most confused pairs of classes on validation, most frequent first.
 
     Likeness is measured by features where the store has them, else by logits, so that nothing is computed by the
@@ -76,21 +76,25 @@ def confusions_of(
     cache, progress = cache or cache_folder(), progress or Silent()
     known = run.record["trained"] == "head"
     samples = run.dataset().samples("val")
-    if known and samples.ids == predictions.ids and not missing_outputs(trunk_of(run, cache, progress), samples):
-        features = features_of(run, samples, cache=cache, progress=progress)
-        return confused_pairs(predictions, run.classes, features, "features", pairs, examples)
+    if (
+        known
+        and samples.ids == predictions.ids
+        and not find_missing_features(make_trunk(run, cache, progress), samples)
+    ):
+        features = compute_run_features(run, samples, cache=cache, progress=progress)
+        return rank_confused_pairs(predictions, run.classes, features, "features", pairs, examples)
     centred = predictions.logits - predictions.logits.mean(axis=1, keepdims=True)
-    return confused_pairs(predictions, run.classes, centred, "logits", pairs, examples)
+    return rank_confused_pairs(predictions, run.classes, centred, "logits", pairs, examples)
 
 
-def confused_pairs(
+def rank_confused_pairs(
     predictions: Predictions,
     classes: Sequence[str],
     space: NDArray[np.float32],
     by: str,
     pairs: int = PAIRS,
     examples: int = EXAMPLES,
-) -> tuple[Confused, ...]:
+) -> tuple[ConfusedPair, ...]:
     """The most confused pairs of classes; `space` float32 [n, ...] holds the vectors that likeness is measured by."""
     matrix = confusion(predictions.labels, predictions.logits)
     wrong = matrix - np.diag(np.diag(matrix))
@@ -102,22 +106,22 @@ def confused_pairs(
         rows = np.flatnonzero((predictions.labels == actual) & (called == guess))
         surest = rows[np.argsort(-chances[rows, guess], kind="stable")][:examples]
         hits = np.flatnonzero((predictions.labels == guess) & (called == guess))
-        near, cosines = nearest(space[surest], space[hits], 1, np.full(len(surest), -1))
+        near, cosines = find_nearest(space[surest], space[hits], 1, np.full(len(surest), -1))
         shown = [
-            Mistaken(
+            Mistake(
                 predictions.ids[row],
                 predictions.paths[row],
                 float(chances[row, guess]),
-                *_like(predictions, hits, near[place], cosines[place]),
+                *_find_alike(predictions, hits, near[place], cosines[place]),
             )
             for place, row in enumerate(surest.tolist())
         ]
-        times = share(len(rows), int(matrix[actual].sum()))
-        made.append(Confused(classes[actual], classes[guess], len(rows), times, by, tuple(shown)))
+        times = proportion_interval(len(rows), int(matrix[actual].sum()))
+        made.append(ConfusedPair(classes[actual], classes[guess], len(rows), times, by, tuple(shown)))
     return tuple(made)
 
 
-def _like(
+def _find_alike(
     predictions: Predictions, hits: NDArray[np.int64], near: NDArray[np.int64], cosines: NDArray[np.float32]
 ) -> tuple[str | None, str | None, float | None]:
     """The id, the path and the likeness of the nearest hit."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from budwood.errors import RecipeError
-from budwood.explain.image_grid import grid
-from budwood.explain.probe import Subject, heard, studied
-from budwood.networks.stages import modules_of
+from budwood.explain.image_grid import make_grid
+from budwood.explain.probe import NetworkProbe, capture_outputs, eval_mode
+from budwood.networks.stages import list_modules
 
 Floats = NDArray[np.float32]
 
@@ -57,53 +57,53 @@ class Filters:
     groups: int
 
 
-def convolutions(subject: Subject) -> tuple[str, ...]:
+def list_convolutions(subject: NetworkProbe) -> tuple[str, ...]:
     """The full names of the convolutions that the network runs for an image, in the order in which it does so."""
-    run = set(modules_of(subject.network.staged, subject.network.staged.node(None)))
+    run = set(list_modules(subject.network.staged, subject.network.staged.node(None)))
     names = [name for name, part in subject.module.named_modules() if isinstance(part, nn.Conv2d) and name in run]
     plan = subject.plan
-    with heard(subject, names) as told, torch.no_grad():
+    with capture_outputs(subject, names) as told, torch.no_grad():
         subject.module(torch.zeros(1, plan["channels"], plan["size"], plan["size"], device=subject.device))
     return tuple(told)
 
 
-def convolution_named(subject: Subject, layer: str) -> nn.Conv2d:
+def find_convolution(subject: NetworkProbe, layer: str) -> nn.Conv2d:
     """The convolution of that full name; raises `RecipeError` that lists some."""
-    return _convolution(subject, _chosen(subject, convolutions(subject), layer))
+    return _get_convolution(subject, _choose_layer(subject, list_convolutions(subject), layer))
 
 
-def filters_of(subject: Subject, layer: str | None = None, images: NDArray[np.uint8] | None = None) -> Filters:
+def read_filters(subject: NetworkProbe, layer: str | None = None, images: NDArray[np.uint8] | None = None) -> Filters:
     """The filters of the convolution of that full name, None: the first one.
 
     With images, pixels uint8 [n, size, size, 3], filters are found dead by what they answer to them as well. Raises
     `RecipeError` for a network without convolutions and for a layer that is none.
     """
-    names = convolutions(subject)
-    name = _chosen(subject, names, layer)
-    convolution = _convolution(subject, name)
+    names = list_convolutions(subject)
+    name = _choose_layer(subject, names, layer)
+    convolution = _get_convolution(subject, name)
     weights = convolution.weight.detach().float().cpu().numpy()
     sees_images = name == names[0] and weights.shape[1] == subject.plan["channels"]
     if sees_images:
-        weights = weights * _slopes(subject, convolution)[:, None, None]
+        weights = weights * _measure_slopes(subject, convolution)[:, None, None]
     norms = np.linalg.norm(weights.reshape(len(weights), -1), axis=1)
     dead = norms <= DEAD * np.median(norms)
     if images is not None:
-        spreads = _spreads(subject, convolution, images)
+        spreads = _measure_spreads(subject, convolution, images)
         dead |= spreads <= DEAD * np.median(spreads)
-    cosines = _cosines(weights, norms)
+    cosines = _compute_cosines(weights, norms)
     return Filters(
         name,
         weights.copy(),
         norms,
-        _chained(cosines, norms, dead),
+        _chain_similar(cosines, norms, dead),
         tuple(np.flatnonzero(dead).tolist()),
-        _duplicates(cosines, dead, convolution.groups),
+        _find_duplicates(cosines, dead, convolution.groups),
         sees_images and weights.shape[1] == 3,
         convolution.groups,
     )
 
 
-def pictures(filters: Filters) -> Floats:
+def filter_pictures(filters: Filters) -> Floats:
     """Every filter to be looked at, in 0..1: [out, height, width, 3] where they are coloured, else [out, in, height,
     width].
 
@@ -114,7 +114,7 @@ def pictures(filters: Filters) -> Floats:
     return scaled.transpose(0, 2, 3, 1) if filters.colour else scaled
 
 
-def shown(filters: Filters, most: int = MOST) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def choose_filters(filters: Filters, most: int = MOST) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The filters and the input channels that `filters_picture` draws, with at most `most` tiles.
 
     Filters of one tile, coloured or on a single channel: the strongest `most`, in `order`, and the channel 0. Others:
@@ -131,22 +131,22 @@ def shown(filters: Filters, most: int = MOST) -> tuple[NDArray[np.int64], NDArra
     return rows, np.argsort(-weight, kind="stable")[:count]
 
 
-def filters_picture(filters: Filters, most: int = MOST) -> Image.Image:
+def draw_filters(filters: Filters, most: int = MOST) -> Image.Image:
     """The filters that `shown` chooses.
 
     Filters of one tile stand in rows of 8, in colours where they see colours. Of others every row is a filter, and
     every column an input channel: the weights by input channel (study 2).
     """
-    rows, columns = shown(filters, most)
-    drawn = pictures(filters)[rows]
+    rows, columns = choose_filters(filters, most)
+    drawn = filter_pictures(filters)[rows]
     if filters.colour:
-        return grid(drawn, COLUMNS, SIDE, crisp=True)
+        return make_grid(drawn, COLUMNS, SIDE, crisp=True)
     tiles = drawn[:, columns]
     across = COLUMNS if len(columns) == 1 else len(columns)
-    return grid(tiles.reshape(-1, *tiles.shape[2:]), across, SIDE, crisp=True)
+    return make_grid(tiles.reshape(-1, *tiles.shape[2:]), across, SIDE, crisp=True)
 
 
-def _chosen(subject: Subject, names: Sequence[str], layer: str | None) -> str:
+def _choose_layer(subject: NetworkProbe, names: Sequence[str], layer: str | None) -> str:
     """The convolution of that name, or the first."""
     if not names:
         raise RecipeError(
@@ -161,20 +161,20 @@ def _chosen(subject: Subject, names: Sequence[str], layer: str | None) -> str:
     return layer or names[0]
 
 
-def _convolution(subject: Subject, name: str) -> nn.Conv2d:
+def _get_convolution(subject: NetworkProbe, name: str) -> nn.Conv2d:
     found = subject.module.get_submodule(name)
     assert isinstance(found, nn.Conv2d)
     return found
 
 
-def _cosines(weights: Floats, norms: Floats) -> Floats:
+def _compute_cosines(weights: Floats, norms: Floats) -> Floats:
     """The cosine of every filter with every other, [out, out]; 0 for a filter that is zero."""
     flat = weights.reshape(len(weights), -1) / np.where(norms > 0, norms, np.float32(1))[:, None]
     found: Floats = (flat @ flat.T).astype(np.float32)
     return found
 
 
-def _chained(cosines: Floats, norms: Floats, dead: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _chain_similar(cosines: Floats, norms: Floats, dead: NDArray[np.bool_]) -> NDArray[np.int64]:
     """From the strongest filter on, always the most similar one of those left; the dead ones last."""
     left = ~dead
     chain: list[int] = []
@@ -185,18 +185,18 @@ def _chained(cosines: Floats, norms: Floats, dead: NDArray[np.bool_]) -> NDArray
     return np.array([*chain, *np.flatnonzero(dead)], np.int64)
 
 
-def _duplicates(cosines: Floats, dead: NDArray[np.bool_], groups: int) -> tuple[tuple[int, int], ...]:
+def _find_duplicates(cosines: Floats, dead: NDArray[np.bool_], groups: int) -> tuple[tuple[int, int], ...]:
     """Pairs of living filters of the same group that are the same up to a factor."""
     group = np.arange(len(cosines)) // (len(cosines) // groups)
     alike = (np.abs(cosines) > DUPLICATE) & (group[:, None] == group) & ~dead[:, None] & ~dead
     return tuple((int(one), int(other)) for one, other in np.argwhere(np.triu(alike, 1)))
 
 
-def _spreads(subject: Subject, convolution: nn.Conv2d, pixels: NDArray[np.uint8]) -> Floats:
+def _measure_spreads(subject: NetworkProbe, convolution: nn.Conv2d, pixels: NDArray[np.uint8]) -> Floats:
     """From the lowest to the highest output of every filter over all places of all images, float32 [out]."""
     lows, highs = [], []
     for start in range(0, len(pixels), _BATCH):
-        answers = _answers(subject, convolution, subject.images(pixels[start : start + _BATCH]))
+        answers = _run_convolution(subject, convolution, subject.images(pixels[start : start + _BATCH]))
         lows.append(answers.amin(dim=(0, 2, 3)))
         highs.append(answers.amax(dim=(0, 2, 3)))
     spread = torch.stack(highs).amax(dim=0) - torch.stack(lows).amin(dim=0)
@@ -204,13 +204,13 @@ def _spreads(subject: Subject, convolution: nn.Conv2d, pixels: NDArray[np.uint8]
     return found
 
 
-def _slopes(subject: Subject, convolution: nn.Conv2d) -> Floats:
+def _measure_slopes(subject: NetworkProbe, convolution: nn.Conv2d) -> Floats:
     """How much of each input of the first convolution a pixel's way from 0 to 1 makes, float32 [channels]: one by the
     deviation of the channel, unless the network scales its images once more, as GoogLeNet does."""
     given: list[Tensor] = []
     ends = np.zeros((2, subject.plan["size"], subject.plan["size"], 3), np.uint8)
     ends[1] = 255
-    with studied(subject) as module, torch.no_grad():
+    with eval_mode(subject) as module, torch.no_grad():
         handle = convolution.register_forward_pre_hook(lambda part, inputs: given.append(inputs[0].clone()))
         try:
             module(subject.images(ends))
@@ -220,7 +220,7 @@ def _slopes(subject: Subject, convolution: nn.Conv2d) -> Floats:
     return slopes
 
 
-def _answers(subject: Subject, convolution: nn.Conv2d, images: Tensor) -> Tensor:
+def _run_convolution(subject: NetworkProbe, convolution: nn.Conv2d, images: Tensor) -> Tensor:
     """What a convolution gives [n, out, height, width] after the batch norm and activation that follow it.
 
     They are told by their being given the very tensor that came before.
@@ -232,7 +232,7 @@ def _answers(subject: Subject, convolution: nn.Conv2d, images: Tensor) -> Tensor
         if part is convolution or (follows and output.shape == handed[0].shape):
             handed[:] = [output, output.clone()]
 
-    with studied(subject) as module, torch.no_grad():
+    with eval_mode(subject) as module, torch.no_grad():
         handles = [part.register_forward_hook(follow) for part in module.modules()]
         try:
             module(images)

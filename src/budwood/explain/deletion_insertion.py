@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from budwood.data.loading import Pixels
 from budwood.errors import RecipeError
 from budwood.evaluation.metrics import Metric, probabilities, sigmoid
-from budwood.evaluation.significance import difference_intervals, resampled_means, sign_flips
-from budwood.explain.heatmaps import Attribution, Maps, plain
-from budwood.inference.engines import Run
+from budwood.evaluation.significance import bootstrap_means, difference_intervals, paired_permutation_test
+from budwood.explain.heatmaps import Attribution, Maps, fill_mean_colour
+from budwood.inference.engines import InferenceFn
 from budwood.progress import Progress, Silent
 
 STEPS: Final = 10
@@ -56,8 +56,8 @@ class Faithfulness:
     gains: Mapping[str, Metric]
 
 
-def faithfulness_of(
-    run: Run,
+def measure_faithfulness(
+    run: InferenceFn,
     pixels: Pixels,
     attribution: Attribution,
     steps: int = STEPS,
@@ -74,22 +74,22 @@ def faithfulness_of(
     if steps < 2:
         raise RecipeError(f"steps: found {steps}, expected 2 or more.", "10 steps replace a tenth of the image each.")
     random = np.random.default_rng(seed)
-    orders = [ranks_of(maps, random) for maps in (attribution.maps, moved(attribution.maps, random))]
-    without = plain(pixels)
+    orders = [rank_pixels(maps, random) for maps in (attribution.maps, shift_maps(attribution.maps, random))]
+    without = fill_mean_colour(pixels)
     curves = np.zeros((len(pixels), 4, steps + 1), np.float32)
     with (progress or Silent()).bar("Deletion and insertion", len(pixels)) as step:
         for row, chosen in enumerate(attribution.classes.tolist()):
             ends = (pixels[row], without[row])
-            between = [_between(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]
+            between = [_interpolate_images(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]
             shown = np.concatenate([np.stack(ends), *between])
             found = (sigmoid if several else probabilities)(run(shown))[:, chosen]
             curves[row, :, 0], curves[row, :, -1] = np.tile(found[:2], 2), np.tile(found[1::-1], 2)
             curves[row, :, 1:-1] = found[2:].reshape(4, -1)
             step(1)
-    return _compared(curves)
+    return _compare_curves(curves)
 
 
-def moved(maps: Maps, random: np.random.Generator) -> Maps:
+def shift_maps(maps: Maps, random: np.random.Generator) -> Maps:
     """Maps [n, size, size] of the same shapes elsewhere: mirrored, and moved round the edges, at random."""
     found = np.empty_like(maps)
     for number, values in enumerate(maps):
@@ -98,7 +98,7 @@ def moved(maps: Maps, random: np.random.Generator) -> Maps:
     return found
 
 
-def ranks_of(maps: Maps, random: np.random.Generator) -> NDArray[np.float64]:
+def rank_pixels(maps: Maps, random: np.random.Generator) -> NDArray[np.float64]:
     """Where each pixel's square stands in the order of importance: float64 [n, size, size], 0 (first) to below 1.
 
     Squares are ordered by the mean of the map in them; equal ones at random.
@@ -119,22 +119,22 @@ def ranks_of(maps: Maps, random: np.random.Generator) -> NDArray[np.float64]:
     return found
 
 
-def _between(before: Pixels, after: Pixels, ranks: NDArray[np.float64], steps: int) -> Pixels:
+def _interpolate_images(before: Pixels, after: Pixels, ranks: NDArray[np.float64], steps: int) -> Pixels:
     """An image on its way into another, the first squares first, without both: uint8 [steps - 1, size, size, 3]."""
     shares = np.arange(1, steps) / steps
     return np.where((ranks < shares[:, None, None])[..., None], after, before)
 
 
-def _compared(curves: Curves) -> Faithfulness:
+def _compare_curves(curves: Curves) -> Faithfulness:
     """Curves [n, 4, steps + 1] of deletion and insertion, then both by moved maps, with areas and what they gain."""
     areas = (curves[..., 1:] + curves[..., :-1]).mean(axis=2, dtype=np.float64) / 2
-    n, spread = len(areas), resampled_means(areas)
-    means = [_metric(float(areas[:, k].mean()) if n else None, spread[:, k], n) for k in range(4)]
+    n, spread = len(areas), bootstrap_means(areas)
+    means = [_make_metric(float(areas[:, k].mean()) if n else None, spread[:, k], n) for k in range(4)]
     deletion, insertion, *others = [Curve(curves[:, k], areas[:, k], means[k]) for k in range(4)]
     gains: dict[str, Metric] = {}
     if n:
         low, high = difference_intervals(spread)
-        p = sign_flips(areas)
+        p = paired_permutation_test(areas)
         for name, better, worse in (("deletion", 2, 0), ("insertion", 1, 3)):
             value = float((areas[:, better] - areas[:, worse]).mean())
             bounds = {"low": float(low[better, worse]), "high": float(high[better, worse])}
@@ -142,7 +142,7 @@ def _compared(curves: Curves) -> Faithfulness:
     return Faithfulness(deletion, insertion, others[0], others[1], gains)
 
 
-def _metric(value: float | None, spread: NDArray[np.float64], n: int) -> Metric:
+def _make_metric(value: float | None, spread: NDArray[np.float64], n: int) -> Metric:
     if value is None:
         return {"value": None, "low": None, "high": None, "n": 0}
     low, high = np.percentile(spread, [2.5, 97.5])

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from budwood.data.dataset import SEALED, Samples, Sets
 from budwood.data.images import BadImage
 from budwood.data.listing import SPLITS
-from budwood.data.metadata import content_ids
-from budwood.data.splits import drawn
+from budwood.data.metadata import compute_content_ids
+from budwood.data.splits import stratified_sample
 from budwood.errors import DataError, RunError, did_you_mean
-from budwood.evaluation.predictions import Predictions, predictions_of
-from budwood.inference.feature_cache import outputs
+from budwood.evaluation.predictions import Predictions, make_predictions
+from budwood.inference.feature_cache import compute_features
 from budwood.progress import Progress, Silent
-from budwood.runs.networks import said_of, trunk_of
+from budwood.runs.networks import make_trunk, predict_logits
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder, guarded
+from budwood.storage.atomic import cache_folder, raise_storage_errors
 
 Method = Literal["pca", "umap"]
 Features = NDArray[np.float32]
@@ -75,17 +75,19 @@ class Neighbours:
     similarities: NDArray[np.float32]
 
 
-def features_of(run: Run, samples: Samples, *, cache: Path | None = None, progress: Progress | None = None) -> Features:
+def compute_run_features(
+    run: Run, samples: Samples, *, cache: Path | None = None, progress: Progress | None = None
+) -> Features:
     """The features of images as they are (no flips): float32 [n, features], from the store or computed and stored.
 
     Raises `DataError` for an image that was changed since it was scanned.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    with guarded(cache):
-        return outputs(trunk_of(run, cache, progress), samples, progress).values
+    with raise_storage_errors(cache):
+        return compute_features(make_trunk(run, cache, progress), samples, progress).values
 
 
-def embedding_of(
+def make_embedding(
     run: Run,
     split: str = "val",
     method: Method = "pca",
@@ -104,8 +106,8 @@ def embedding_of(
     if method == "umap":
         _refuse_without_umap()
     cache, progress = cache or cache_folder(), progress or Silent()
-    whole = predictions_for(run, split, cache, progress)
-    chosen = np.flatnonzero(drawn(whole.ids, whole.labels, most))
+    whole = load_or_predict(run, split, cache, progress)
+    chosen = np.flatnonzero(stratified_sample(whole.ids, whole.labels, most))
     samples = Samples(
         run.dataset().root,
         tuple(whole.ids[row] for row in chosen.tolist()),
@@ -113,8 +115,8 @@ def embedding_of(
         whole.labels[chosen],
         whole.sets,
     )
-    features = features_of(run, samples, cache=cache, progress=progress)
-    points, explained = principal_axes(features) if method == "pca" else (_umap(features), None)
+    features = compute_run_features(run, samples, cache=cache, progress=progress)
+    points, explained = project_on_principal_axes(features) if method == "pca" else (_project_umap(features), None)
     return Embedding(
         method,
         split,
@@ -130,7 +132,7 @@ def embedding_of(
     )
 
 
-def predictions_for(run: Run, split: str, cache: Path, progress: Progress) -> Predictions:
+def load_or_predict(run: Run, split: str, cache: Path, progress: Progress) -> Predictions:
     """A run's predictions for a split; those for train are computed. Raises `RunError` for a test split that was not
     opened, and for a split that does not exist."""
     if split not in SPLITS:
@@ -140,11 +142,11 @@ def predictions_for(run: Run, split: str, cache: Path, progress: Progress) -> Pr
     if split != "train":
         return run.predictions(split)
     samples = run.dataset().samples(split)
-    with guarded(cache):
-        return predictions_of(samples, said_of(run, samples, cache, progress))
+    with raise_storage_errors(cache):
+        return make_predictions(samples, predict_logits(run, samples, cache, progress))
 
 
-def principal_axes(features: Features) -> tuple[NDArray[np.float64], tuple[float, float]]:
+def project_on_principal_axes(features: Features) -> tuple[NDArray[np.float64], tuple[float, float]]:
     """Features [n, features] on the two axes along which they differ most, float64 [n, 2], and the share of variance of
     each (principal component analysis, Pearson 1901; Hotelling 1933).
 
@@ -165,7 +167,7 @@ def principal_axes(features: Features) -> tuple[NDArray[np.float64], tuple[float
     return points, (float(shares[0]), float(shares[1]))
 
 
-def neighbours_of(
+def find_neighbours(
     run: Run,
     images: Samples | Iterable[str | Path],
     k: int = 5,
@@ -181,13 +183,13 @@ def neighbours_of(
     if k < 1:
         raise RunError(f"k: expected a whole number from 1, found {k}.", "Ask for 5 neighbours.")
     progress = progress or Silent()
-    asked = images if isinstance(images, Samples) else samples_of_files(images, progress)
+    asked = images if isinstance(images, Samples) else make_file_samples(images, progress)
     known = run.dataset().samples("train")
     own = {id: row for row, id in enumerate(known.ids)}
-    features = features_of(run, asked, cache=cache, progress=progress)
-    training = features_of(run, known, cache=cache, progress=progress)
+    features = compute_run_features(run, asked, cache=cache, progress=progress)
+    training = compute_run_features(run, known, cache=cache, progress=progress)
     skipped = np.array([own.get(id, -1) for id in asked.ids], np.int64)
-    rows, similarities = nearest(features, training, k, skipped)
+    rows, similarities = find_nearest(features, training, k, skipped)
     return [
         Neighbours(
             id,
@@ -201,10 +203,10 @@ def neighbours_of(
     ]
 
 
-def samples_of_files(files: Iterable[str | Path], progress: Progress) -> Samples:
+def make_file_samples(files: Iterable[str | Path], progress: Progress) -> Samples:
     """Image files as samples without labels, in order; raises `DataError` that names every file that cannot be read."""
     paths = [Path(file) for file in files]
-    found = content_ids(paths, progress)
+    found = compute_content_ids(paths, progress)
     bad = [
         f"{path} ({one.problem}: {one.detail})"
         for path, one in zip(paths, found, strict=True)
@@ -216,7 +218,7 @@ def samples_of_files(files: Iterable[str | Path], progress: Progress) -> Samples
     return Samples(Path(), ids, tuple(map(str, paths)), np.full(len(ids), SEALED, np.int32))
 
 
-def nearest(
+def find_nearest(
     features: Features, among: Features, k: int, skipped: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], Features]:
     """The rows of `among` with the largest cosine to each row of `features`, largest first: int64 [n, k], and the
@@ -229,20 +231,20 @@ def nearest(
     rows, cosines = np.empty((len(features), max(k, 0)), np.int64), np.empty((len(features), max(k, 0)), np.float32)
     if k < 1:
         return rows, cosines
-    unit = _unit(among)
-    for part in _blocks(len(features), ROWS):
-        best, where = _nearest_of(_unit(features[part]), unit, k, skipped[part])
+    unit = _normalise(among)
+    for part in _split_blocks(len(features), ROWS):
+        best, where = _find_nearest_block(_normalise(features[part]), unit, k, skipped[part])
         rows[part], cosines[part] = where, best
     return rows, cosines
 
 
-def _nearest_of(
+def _find_nearest_block(
     block: Features, among: Features, k: int, skipped: NDArray[np.int64]
 ) -> tuple[Features, NDArray[np.int64]]:
     """The k largest cosines of a block of images to all others, and their rows."""
     best = np.empty((len(block), 0), np.float32)
     where = np.empty((len(block), 0), np.int64)
-    for part in _blocks(len(among), COLUMNS):
+    for part in _split_blocks(len(among), COLUMNS):
         cosines = block @ among[part].T
         inside = np.flatnonzero((skipped >= part.start) & (skipped < part.stop))
         cosines[inside, skipped[inside] - part.start] = -np.inf
@@ -256,17 +258,17 @@ def _nearest_of(
     return np.take_along_axis(best, order, 1), np.take_along_axis(where, order, 1)
 
 
-def _unit(features: Features) -> Features:
+def _normalise(features: Features) -> Features:
     """Features divided by their length."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.where(length > 0, length, 1), np.float32)
 
 
-def _blocks(n: int, size: int) -> Iterator[slice]:
+def _split_blocks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _umap(features: Features) -> NDArray[np.float64]:
+def _project_umap(features: Features) -> NDArray[np.float64]:
     """Features on a plane that keeps neighbours together (McInnes, Healy and Melville 2018), with a fixed seed."""
     from umap import UMAP
 

@@ -21,20 +21,20 @@ from budwood.errors import DataError, RecipeError, RunError, did_you_mean
 from budwood.evaluation.metrics import probabilities, sigmoid
 from budwood.explain import api
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, refuse_unknown_method
-from budwood.explain.image_grid import png_uri
+from budwood.explain.image_grid import make_png_uri
 from budwood.explain.label_errors import save_suspects
-from budwood.explain.overlays import legend, overlay
-from budwood.explain.scatter import sampled, scatter, small_pictures
-from budwood.hardware import processors
+from budwood.explain.overlays import draw_legend, draw_overlay
+from budwood.explain.scatter import draw_scatter, make_small_pictures, sample_dots
+from budwood.hardware import count_processors
 from budwood.progress import Progress, Silent
-from budwood.reporting.thumbnails import data_uri, jpeg, thumbnail
+from budwood.reporting.thumbnails import encode_jpeg, make_data_uri, make_thumbnail
 from budwood.runs.explanation_record import Explanation
-from budwood.runs.machine import hardware
-from budwood.runs.run import Run, now
-from budwood.storage.atomic import guarded
+from budwood.runs.machine import describe_hardware
+from budwood.runs.run import Run, utc_now
+from budwood.storage.atomic import raise_storage_errors
 
 if TYPE_CHECKING:
-    from budwood.explain.probe import Subject
+    from budwood.explain.probe import NetworkProbe
 
 SUSPECTS: Final = "label-suspects.csv"
 IMAGES: Final = 12  # that are explained where none is named
@@ -48,7 +48,7 @@ USUAL: Final = tuple(part for part in PARTS if part != "classes")
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExplainRequest:
     """What is to be found out: of which files (none: validation images are chosen), which parts, by which methods of
     attribution (none: the usual ones), the place that they look at (None: chosen for the network) and the class that
     they explain (None: the likeliest)."""
@@ -65,17 +65,17 @@ class _Bench:
     """What several parts need, made once and only if one needs it."""
 
     run: Run
-    asked: Asked
+    asked: ExplainRequest
     cache: Path
     progress: Progress
     _made: dict[str, Any] = field(default_factory=dict)
 
-    def subject(self) -> Subject:
-        found: Subject = self._once("subject", lambda: api.subject(self.run, cache=self.cache))
+    def subject(self) -> NetworkProbe:
+        found: NetworkProbe = self._once("subject", lambda: api.subject(self.run, cache=self.cache))
         return found
 
     def files(self) -> tuple[Path, ...]:
-        found: tuple[Path, ...] = self._once("files", lambda: self.asked.files or chosen_files(self.run))
+        found: tuple[Path, ...] = self._once("files", lambda: self.asked.files or choose_files(self.run))
         return found
 
     def pixels(self) -> Pixels:
@@ -91,15 +91,15 @@ class _Bench:
 Found = tuple[Any, dict[str, str]]
 
 
-def explained(run: Run, asked: Asked, *, cache: Path, progress: Progress | None = None) -> Explanation:
+def make_explanation(run: Run, asked: ExplainRequest, *, cache: Path, progress: Progress | None = None) -> Explanation:
     """What is asked about a run.
 
     Raises `RecipeError` for a part, method, place or class that does not exist or is not used by what is asked for, and
     `DataError` for more images than a page can show.
     """
-    _refuse(run, asked)
+    _refuse_request(run, asked)
     bench = _Bench(run, asked, cache, progress or Silent())
-    record: dict[str, Any] = {"run": run.path.name, "created": now()}
+    record: dict[str, Any] = {"run": run.path.name, "created": utc_now()}
     pictures: dict[str, str] = {}
     seconds = {}
     for part in asked.parts:
@@ -107,11 +107,11 @@ def explained(run: Run, asked: Asked, *, cache: Path, progress: Progress | None 
         record[part], drawn = _MAKERS[part](bench)
         pictures |= drawn
         seconds[part] = round(time.perf_counter() - started, 2)
-    record["seconds"], record["hardware"] = seconds, hardware(processors())
+    record["seconds"], record["hardware"] = seconds, describe_hardware(count_processors())
     return Explanation(record, pictures)
 
 
-def _refuse(run: Run, asked: Asked) -> None:
+def _refuse_request(run: Run, asked: ExplainRequest) -> None:
     """Raises what `explained` raises before anything is computed."""
     for part in asked.parts:
         if part not in PARTS:
@@ -133,7 +133,7 @@ def _refuse(run: Run, asked: Asked) -> None:
         raise DataError(f"{len(asked.files):,} images are too many for one page.", f"Name at most {MOST}.")
 
 
-def chosen_files(run: Run) -> tuple[Path, ...]:
+def choose_files(run: Run) -> tuple[Path, ...]:
     """The validation images to explain where none is named: up to half of them the worst mistakes, the others those of
     each class in turn that the network is surest of and right about."""
     predictions = run.predictions("val")
@@ -157,9 +157,9 @@ def chosen_files(run: Run) -> tuple[Path, ...]:
     return tuple(there)
 
 
-def _images(bench: _Bench) -> Found:
+def _explain_images(bench: _Bench) -> Found:
     """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
-    from budwood.explain.saliency import attributed, usual_methods
+    from budwood.explain.saliency import choose_default_methods, compute_attribution
 
     run, asked, shown = bench.run, bench.asked, bench.pixels()
     several = bool(run.record["dataset"].get("several"))
@@ -167,10 +167,10 @@ def _images(bench: _Bench) -> Found:
     chances = (sigmoid if several else probabilities)(engine(shown))
     near = api.neighbours(run, bench.files(), NEAREST, cache=bench.cache, progress=bench.progress)
     data = run.dataset()
-    names, truth = _label_names(data), _labels(data)
+    names, truth = _list_label_names(data), _map_labels(data)
     rows: list[dict[str, Any]] = [
         {
-            "path": _told(run, path),
+            "path": _show_path(run, path),
             "label": truth.get(one.id),
             "called": run.classes[int(chance.argmax())],
             "probability": float(chance.max()),
@@ -182,32 +182,34 @@ def _images(bench: _Bench) -> Found:
         }
         for path, one, chance in zip(bench.files(), near, chances, strict=True)
     ]
-    pictures = {"legend": png_uri(legend())}
-    pictures |= {f"image-{number}": data_uri(jpeg(Image.fromarray(image))) for number, image in enumerate(shown)}
+    pictures = {"legend": make_png_uri(draw_legend())}
+    pictures |= {
+        f"image-{number}": make_data_uri(encode_jpeg(Image.fromarray(image))) for number, image in enumerate(shown)
+    }
     classes = None if asked.called is None else [asked.called] * len(shown)
     methods = {}
-    for method in asked.methods or usual_methods(bench.subject()):
+    for method in asked.methods or choose_default_methods(bench.subject()):
         place = asked.place if method in AT_A_PLACE else None
-        found = attributed(
+        found = compute_attribution(
             bench.subject(), shown, method, classes, place, run=engine, several=several, progress=bench.progress
         )
-        methods[method] = _trusted(bench, method, found, engine)
+        methods[method] = _check_trust(bench, method, found, engine)
         for number, row in enumerate(rows):
             row["explained"] = run.classes[int(found.classes[number])]
             row["maps"][method] = bool(found.empty[number])
-            pictures[f"{method}-{number}"] = data_uri(jpeg(overlay(shown[number], found.maps[number])))
-    pictures |= _thumbnails(run, {one["path"] for row in rows for one in row["near"]})
+            pictures[f"{method}-{number}"] = make_data_uri(encode_jpeg(draw_overlay(shown[number], found.maps[number])))
+    pictures |= _make_thumbnails(run, {one["path"] for row in rows for one in row["near"]})
     return {"rows": rows, "methods": methods, "chosen": not asked.files}, pictures
 
 
-def _trusted(bench: _Bench, method: str, found: Attribution, engine: api.Answering) -> dict[str, Any]:
+def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Answering) -> dict[str, Any]:
     """Whether a method's maps depend on what was learned, and whether the network goes by them."""
-    from budwood.explain.deletion_insertion import faithfulness_of
-    from budwood.explain.sanity_checks import sanity_of
+    from budwood.explain.deletion_insertion import measure_faithfulness
+    from budwood.explain.sanity_checks import check_sanity
 
     several = bool(bench.run.record["dataset"].get("several"))
-    sane = sanity_of(bench.subject(), bench.pixels(), method, found.place, stages=1, progress=bench.progress)
-    faith = faithfulness_of(engine, bench.pixels(), found, several=several, progress=bench.progress)
+    sane = check_sanity(bench.subject(), bench.pixels(), method, found.place, stages=1, progress=bench.progress)
+    faith = measure_faithfulness(engine, bench.pixels(), found, several=several, progress=bench.progress)
     return {
         "place": found.place,
         "errors": [] if found.errors is None else [float(error) for error in found.errors],
@@ -220,34 +222,36 @@ def _trusted(bench: _Bench, method: str, found: Attribution, engine: api.Answeri
     }
 
 
-def _stages(bench: _Bench) -> Found:
+def _explain_stages(bench: _Bench) -> Found:
     """The first of the images on its way through the stages."""
-    from budwood.explain.activations import mapped_stages, strip_of, strip_pictures
+    from budwood.explain.activations import draw_strip, list_mapped_stages, make_strip
 
     run = bench.run
-    if not mapped_stages(bench.subject()):
+    if not list_mapped_stages(bench.subject()):
         return {"path": "", "rows": [], "left_out": []}, {}
-    found = strip_of(bench.subject(), bench.pixels()[0])
+    found = make_strip(bench.subject(), bench.pixels()[0])
     rows = [{"name": stage.name, "shape": list(stage.shape)} for stage in found.stages]
-    pictures = {f"stage-{stage.name}": png_uri(p) for stage, p in zip(found.stages, strip_pictures(found), strict=True)}
-    pictures["stages-image"] = data_uri(jpeg(Image.fromarray(bench.pixels()[0])))
-    return {"path": _told(run, bench.files()[0]), "rows": rows, "left_out": list(found.left_out)}, pictures
+    pictures = {
+        f"stage-{stage.name}": make_png_uri(p) for stage, p in zip(found.stages, draw_strip(found), strict=True)
+    }
+    pictures["stages-image"] = make_data_uri(encode_jpeg(Image.fromarray(bench.pixels()[0])))
+    return {"path": _show_path(run, bench.files()[0]), "rows": rows, "left_out": list(found.left_out)}, pictures
 
 
-def _filters(bench: _Bench) -> Found:
+def _explain_filters(bench: _Bench) -> Found:
     """The first convolution, and the one in the middle of those that see all channels before them."""
-    from budwood.explain.activations import seen_picture, seen_through
-    from budwood.explain.convolutions import convolutions, filters_of, filters_picture
+    from budwood.explain.activations import draw_filtered, filter_image
+    from budwood.explain.convolutions import draw_filters, list_convolutions, read_filters
 
-    names = convolutions(bench.subject())
+    names = list_convolutions(bench.subject())
     layers: dict[str, Any] = dict(bench.subject().module.named_modules())
     later = [name for name in names[1:] if layers[name].groups == 1 and max(layers[name].kernel_size) > 1]
     rows, pictures = [], {}
     for name in [*names[:1], *later[len(later) // 2 :][:1]]:
-        found = filters_of(bench.subject(), name)
-        pictures[f"filters-{name}"] = png_uri(filters_picture(found))
-        seen = seen_through(bench.subject(), bench.pixels()[0], name, found.order[:SEEN].tolist())
-        pictures[f"seen-{name}"] = png_uri(seen_picture(seen))
+        found = read_filters(bench.subject(), name)
+        pictures[f"filters-{name}"] = make_png_uri(draw_filters(found))
+        seen = filter_image(bench.subject(), bench.pixels()[0], name, found.order[:SEEN].tolist())
+        pictures[f"seen-{name}"] = make_png_uri(draw_filtered(seen))
         out, channels, height, width = found.weights.shape
         rows.append(
             {
@@ -260,18 +264,18 @@ def _filters(bench: _Bench) -> Found:
                 "duplicates": [list(pair) for pair in found.duplicates],
             }
         )
-    return {"rows": rows, "path": _told(bench.run, bench.files()[0])}, pictures
+    return {"rows": rows, "path": _show_path(bench.run, bench.files()[0])}, pictures
 
 
-def _embedding(bench: _Bench) -> Found:
+def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
     found = api.embedding(bench.run, cache=bench.cache, progress=bench.progress)
-    thumbnails = small_pictures(Path(bench.run.record["root"]), sampled(found).paths)
+    thumbnails = make_small_pictures(Path(bench.run.record["root"]), sample_dots(found).paths)
     about = {"method": found.method, "explained": found.explained, "n": len(found), "right": int(found.right.sum())}
-    return about, {"embedding": scatter(found, bench.run.classes, thumbnails)}
+    return about, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
 
 
-def _mistakes(bench: _Bench) -> Found:
+def _explain_mistakes(bench: _Bench) -> Found:
     """The most confused pairs with examples, and the accuracy by slice."""
     run = bench.run
     slices = [one.record() for one in api.slices(run, cache=bench.cache, progress=bench.progress)]
@@ -279,10 +283,10 @@ def _mistakes(bench: _Bench) -> Found:
         return {"slices": slices, "pairs": []}, {}
     pairs = [one.record() for one in api.confusions(run, cache=bench.cache, progress=bench.progress)]
     named = {path for pair in pairs for one in pair["examples"] for path in (one["path"], one["like_path"]) if path}
-    return {"slices": slices, "pairs": pairs}, _thumbnails(run, named)
+    return {"slices": slices, "pairs": pairs}, _make_thumbnails(run, named)
 
 
-def _label_errors(bench: _Bench) -> Found:
+def _explain_label_errors(bench: _Bench) -> Found:
     """The images whose labels are suspected; the table to correct them by is written into the run's folder."""
     run = bench.run
     if run.record["dataset"].get("several"):
@@ -291,14 +295,14 @@ def _label_errors(bench: _Bench) -> Found:
         found = api.suspects(run, cache=bench.cache, progress=bench.progress)
     except DataError as error:  # as where there are fewer images than folds
         return {"reason": error.message.rstrip(".")}, {}
-    file = _unfilled(run.path / SUSPECTS)
-    with guarded(run.path):
+    file = _choose_table_path(run.path / SUSPECTS)
+    with raise_storage_errors(run.path):
         save_suspects(file, found)
     shown = found.rows[:SUSPECTS_SHOWN]
-    return {"reason": "", "file": str(file), **found.record()}, _thumbnails(run, {one.path for one in shown})
+    return {"reason": "", "file": str(file), **found.record()}, _make_thumbnails(run, {one.path for one in shown})
 
 
-def _unfilled(path: Path) -> Path:
+def _choose_table_path(path: Path) -> Path:
     """That path, or the next one with a number, at which no table lies that somebody may have filled in."""
     number, free = 1, path
     while free.exists() and _is_filled(free):
@@ -314,12 +318,14 @@ def _is_filled(table: Path) -> bool:
         return True
 
 
-def _classes(bench: _Bench) -> Found:
+def _explain_classes(bench: _Bench) -> Found:
     """What each class looks for; of many classes the first ones."""
-    from budwood.explain.feature_visualization import Target, maximised
+    from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
     numbers = range(min(len(bench.run.classes), DRAWN))
-    found = maximised(bench.subject(), [Target(None, number) for number in numbers], progress=bench.progress)
+    found = maximise(
+        bench.subject(), [VisualizationTarget(None, number) for number in numbers], progress=bench.progress
+    )
     rows = [
         {
             "name": bench.run.classes[one.target.channel],
@@ -330,27 +336,27 @@ def _classes(bench: _Bench) -> Found:
         }
         for one in found
     ]
-    pictures = {f"class-{n}": data_uri(jpeg(Image.fromarray(one.pixels))) for n, one in enumerate(found)}
+    pictures = {f"class-{n}": make_data_uri(encode_jpeg(Image.fromarray(one.pixels))) for n, one in enumerate(found)}
     return {"rows": rows, "left_out": len(bench.run.classes) - len(rows)}, pictures
 
 
 _MAKERS: Final[Mapping[str, Callable[[_Bench], Found]]] = {
-    "images": _images,
-    "stages": _stages,
-    "filters": _filters,
-    "embedding": _embedding,
-    "mistakes": _mistakes,
-    "labels": _label_errors,
-    "classes": _classes,
+    "images": _explain_images,
+    "stages": _explain_stages,
+    "filters": _explain_filters,
+    "embedding": _explain_embedding,
+    "mistakes": _explain_mistakes,
+    "labels": _explain_label_errors,
+    "classes": _explain_classes,
 }
 
 
-def _label_names(data: Dataset) -> list[str]:
+def _list_label_names(data: Dataset) -> list[str]:
     """What each label number means: a class, or several where images have several labels each."""
     return [", ".join(data.classes[one] for one in some) or "none" for some in data.sets] or list(data.classes)
 
 
-def _labels(data: Dataset) -> dict[str, str]:
+def _map_labels(data: Dataset) -> dict[str, str]:
     """The class of each training and validation image by its id; none where images have several."""
     if data.sets:
         return {}
@@ -358,13 +364,13 @@ def _labels(data: Dataset) -> dict[str, str]:
     return {id: data.classes[label] for ids, labels in known for id, label in zip(ids, labels, strict=True)}
 
 
-def _told(run: Run, path: Path) -> str:
+def _show_path(run: Run, path: Path) -> str:
     """A path as it is shown: one of the run's own images as its data set has it."""
     root = Path(run.record["root"])
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
+def _make_thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
     """Small pictures of a run's images, by `file-` and their path; those that are gone have none."""
-    made = {path: thumbnail(Path(run.record["root"]) / path) for path in sorted(paths)}
+    made = {path: make_thumbnail(Path(run.record["root"]) / path) for path in sorted(paths)}
     return {f"file-{path}": uri for path, uri in made.items() if uri}

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from budwood.errors import RecipeError
-from budwood.explain.probe import Subject, as_maps, place_named, places_of, slice_probe, studied
-from budwood.inference.pytorch_backend import FromPixels
+from budwood.explain.probe import NetworkProbe, eval_mode, find_place, list_places, reshape_to_maps, slice_probe
+from budwood.inference.pytorch_backend import WithPreprocessing
 from budwood.progress import Progress, Silent
 
 STEPS: Final = 64
@@ -37,7 +37,7 @@ COLOURS: Final = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 
 @dataclass(frozen=True)
-class Target:
+class VisualizationTarget:
     """What a picture is to be drawn for: a channel of a place, or a class where the place is None (the logits)."""
 
     place: str | None
@@ -45,7 +45,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Maximised:
+class Maximisation:
     """A picture, pixels uint8 [size, size, 3], drawn for a target, and how strongly the target answers.
 
     An activation is a logit, a unit's value, or a channel's mean over its map (class tokens left out) or its tokens:
@@ -53,7 +53,7 @@ class Maximised:
     images of random pixels. `flat`: no step found a gradient, so that the picture is still its start and says nothing.
     """
 
-    target: Target
+    target: VisualizationTarget
     pixels: NDArray[np.uint8]
     before: float
     after: float
@@ -61,73 +61,73 @@ class Maximised:
     flat: bool
 
 
-def maximised(
-    subject: Subject,
-    targets: Sequence[Target],
+def maximise(
+    subject: NetworkProbe,
+    targets: Sequence[VisualizationTarget],
     steps: int = STEPS,
     seed: int = 0,
     progress: Progress | None = None,
-) -> tuple[Maximised, ...]:
+) -> tuple[Maximisation, ...]:
     """What each target looks for, in their order; the same for a target whatever others are asked for with it.
 
     Raises `RecipeError` for a place or a channel that the network has not.
     """
     progress = progress or Silent()
-    named = [_checked(subject, target) for target in targets]
-    batches = _batches(named)
-    found: dict[Target, Maximised] = {}
+    named = [_check_target(subject, target) for target in targets]
+    batches = _batch_targets(named)
+    found: dict[VisualizationTarget, Maximisation] = {}
     with progress.bar("What the network looks for", steps * len(batches)) as step:
         for batch in batches:
-            found |= {drawn.target: drawn for drawn in _maximised(subject, batch, steps, seed, step)}
+            found |= {drawn.target: drawn for drawn in _maximise_batch(subject, batch, steps, seed, step)}
     return tuple(found[target] for target in named)
 
 
-def _checked(subject: Subject, target: Target) -> Target:
+def _check_target(subject: NetworkProbe, target: VisualizationTarget) -> VisualizationTarget:
     """A target with the full name of its place."""
-    place = None if target.place is None else place_named(subject, target.place)
-    count = _channels(subject, place)
+    place = None if target.place is None else find_place(subject, target.place)
+    count = _count_channels(subject, place)
     if not 0 <= target.channel < count:
         what = f"{place} of {subject.plan['name']} has no channel" if place else "target: there is no class"
         raise RecipeError(f"{what} {target.channel}.", f"It has {count}: choose from 0 to {count - 1}.")
-    return Target(place, target.channel)
+    return VisualizationTarget(place, target.channel)
 
 
-def _channels(subject: Subject, place: str | None) -> int:
+def _count_channels(subject: NetworkProbe, place: str | None) -> int:
     """How many channels a place has, or how many classes there are."""
     if place is None:
         return len(subject.classes)
-    shape = next(known.shape for known in places_of(subject) if known.name == place)
+    shape = next(known.shape for known in list_places(subject) if known.name == place)
     with torch.device("meta"):
-        return _by_channel(torch.empty(1, *shape)).shape[1]
+        return _average_by_channel(torch.empty(1, *shape)).shape[1]
 
 
-def _batches(targets: Sequence[Target]) -> list[list[Target]]:
+def _batch_targets(targets: Sequence[VisualizationTarget]) -> list[list[VisualizationTarget]]:
     """Targets of one place together, each once, as many as are drawn at a time."""
-    by_place: dict[str | None, list[Target]] = {}
+    by_place: dict[str | None, list[VisualizationTarget]] = {}
     for target in dict.fromkeys(targets):
         by_place.setdefault(target.place, []).append(target)
     return [batch[start : start + BATCH] for batch in by_place.values() for start in range(0, len(batch), BATCH)]
 
 
-def _maximised(
-    subject: Subject, targets: Sequence[Target], steps: int, seed: int, step: Callable[[int], None]
-) -> Iterator[Maximised]:
+def _maximise_batch(
+    subject: NetworkProbe, targets: Sequence[VisualizationTarget], steps: int, seed: int, step: Callable[[int], None]
+) -> Iterator[Maximisation]:
     """The pictures of targets of one place, which all start from the same noise and are moved alike."""
     random = torch.Generator().manual_seed(seed)
     rows, channels = torch.arange(len(targets)), torch.tensor([target.channel for target in targets])
     painter = _Painter(subject.plan["size"], subject.plan["channels"], subject.device)
-    with studied(subject):
-        answers = _answers(subject, targets[0].place)
+    with eval_mode(subject):
+        answers = _make_channel_function(subject, targets[0].place)
         spectra = painter.start(random).expand(len(targets), -1, -1, -1, -1).clone().requires_grad_()
         with torch.no_grad():
             before = answers(painter(spectra))[rows, channels].tolist()
-            noise = answers(_noise(subject, random)).mean(dim=0)[channels].tolist()
+            noise = answers(_make_noise(subject, random)).mean(dim=0)[channels].tolist()
         optimizer = torch.optim.Adam([spectra], RATE)
         slowing = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
         felt = torch.zeros(len(targets), dtype=torch.bool, device=subject.device)
         for _ in range(steps):
             optimizer.zero_grad()
-            seen = answers(_moved(painter(spectra), random))[rows, channels]
+            seen = answers(_jitter(painter(spectra), random))[rows, channels]
             (-seen.sum()).backward()  # type: ignore[no-untyped-call]
             assert spectra.grad is not None
             felt |= (spectra.grad != 0).flatten(1).any(dim=1)
@@ -139,7 +139,7 @@ def _maximised(
             after = answers(pixels / 255)[rows, channels].tolist()
     shown = pixels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
     for row, target in enumerate(targets):
-        yield Maximised(target, shown[row], before[row], after[row], noise[row], not felt[row])
+        yield Maximisation(target, shown[row], before[row], after[row], noise[row], not felt[row])
 
 
 class _Painter:
@@ -171,34 +171,36 @@ class _Painter:
         return torch.einsum("nchw,dc->ndhw", values, self.colours).sigmoid()
 
 
-def _answers(subject: Subject, place: str | None) -> Callable[[Tensor], Tensor]:
+def _make_channel_function(subject: NetworkProbe, place: str | None) -> Callable[[Tensor], Tensor]:
     """What every channel of a place answers [n, channels] to pictures [n, 3, size, size] in 0..1."""
     part = slice_probe(subject, None, place)
-    sight = FromPixels(part, subject.plan).to(subject.device)
+    sight = WithPreprocessing(part, subject.plan).to(subject.device)
 
     def answers(images: Tensor) -> Tensor:
         given = sight.normalised(255 * images.permute(0, 2, 3, 1))
-        return _by_channel(part(given.contiguous(memory_format=torch.channels_last)))  # a fifth less time on a CPU
+        return _average_by_channel(
+            part(given.contiguous(memory_format=torch.channels_last))
+        )  # a fifth less time on a CPU
 
     return answers
 
 
-def _by_channel(outputs: Tensor) -> Tensor:
+def _average_by_channel(outputs: Tensor) -> Tensor:
     """Outputs of any shape [n, ...] as one value a channel [n, channels]: means over maps or tokens."""
-    maps = as_maps(outputs)
+    maps = reshape_to_maps(outputs)
     if maps is not None:
         return maps.flatten(2).mean(dim=2)
     return outputs if outputs.ndim == 2 else outputs.flatten(1, -2).mean(dim=1)
 
 
-def _noise(subject: Subject, random: torch.Generator) -> Tensor:
+def _make_noise(subject: NetworkProbe, random: torch.Generator) -> Tensor:
     """Images of random pixels [16, 3, size, size], grey for a network that sees grey."""
     size = subject.plan["size"]
     pixels = torch.randint(0, 256, (NOISE, subject.plan["channels"], size, size), generator=random)
     return (pixels / 255).expand(-1, 3, -1, -1).to(subject.device)
 
 
-def _moved(images: Tensor, random: torch.Generator) -> Tensor:
+def _jitter(images: Tensor, random: torch.Generator) -> Tensor:
     """Pictures shifted, turned and scaled at random, all alike; what comes in at an edge is mirrored."""
     across, up, turn, scale = (2 * torch.rand(4, generator=random) - 1).tolist()
     angle, factor = math.radians(TURN * turn), 1 + SCALE * scale

@@ -49,7 +49,7 @@ def refuse_unknown_method(name: str) -> None:
         raise RecipeError(f"method: there is no method {name!r}.", did_you_mean(name, METHODS))
 
 
-def scaled(raw: Maps) -> tuple[Maps, NDArray[np.float32], NDArray[np.bool_]]:
+def scale_maps(raw: Maps) -> tuple[Maps, NDArray[np.float32], NDArray[np.bool_]]:
     """Maps [n, side, side] as 0 to 1 each, their largest values [n], and which are empty [n].
 
     Values below 0, and those that are no number, count as 0.
@@ -61,7 +61,7 @@ def scaled(raw: Maps) -> tuple[Maps, NDArray[np.float32], NDArray[np.bool_]]:
     return np.asarray(maps / divisors[:, None, None], np.float32), peaks, empty
 
 
-def plain(pixels: Pixels) -> Pixels:
+def fill_mean_colour(pixels: Pixels) -> Pixels:
     """Images uint8 [n, size, size, 3] of which only the mean colour is left, all over."""
     mean = pixels.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
     return np.broadcast_to(mean, pixels.shape).copy()

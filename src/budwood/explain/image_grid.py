@@ -17,14 +17,14 @@ from PIL import Image
 GAP: Final = 2  # pixels between two tiles
 
 
-def grid(tiles: NDArray[Any], columns: int, side: int, *, crisp: bool = False) -> Image.Image:
+def make_grid(tiles: NDArray[Any], columns: int, side: int, *, crisp: bool = False) -> Image.Image:
     """Tiles in rows of `columns`, as a picture with transparency (LA for grey tiles, RGBA for coloured ones).
 
     Tiles are grey [n, height, width] or coloured [n, height, width, 3], float in 0..1 (what is beyond is cut off) or
     uint8. Their longer side becomes `side` pixels by bicubic interpolation; `crisp` tiles are enlarged by the whole
     number that comes nearest, every value a square.
     """
-    drawn = [_tile(tile, side, crisp) for tile in _bytes(tiles)]
+    drawn = [_make_tile(tile, side, crisp) for tile in _scale_to_bytes(tiles)]
     width, height = drawn[0].size
     across, down = min(columns, len(drawn)), -(-len(drawn) // columns)
     mode = "LA" if drawn[0].mode == "L" else "RGBA"
@@ -35,7 +35,7 @@ def grid(tiles: NDArray[Any], columns: int, side: int, *, crisp: bool = False) -
     return canvas
 
 
-def stretched(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def stretch(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Maps [..., height, width], each stretched by itself from its lowest value (0) to its highest (1).
 
     A map that is the same everywhere is 0.
@@ -46,26 +46,26 @@ def stretched(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return made
 
 
-def as_png(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
     """A picture as the bytes of a PNG file, without loss."""
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
-def png_uri(image: Image.Image) -> str:
+def make_png_uri(image: Image.Image) -> str:
     """A picture as the data URI of a PNG file."""
-    return f"data:image/png;base64,{base64.b64encode(as_png(image)).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"
 
 
-def _bytes(tiles: NDArray[Any]) -> NDArray[np.uint8]:
+def _scale_to_bytes(tiles: NDArray[Any]) -> NDArray[np.uint8]:
     if tiles.dtype == np.uint8:
         return tiles
     made: NDArray[np.uint8] = np.rint(np.clip(tiles, 0, 1) * 255).astype(np.uint8)
     return made
 
 
-def _tile(pixels: NDArray[np.uint8], side: int, crisp: bool) -> Image.Image:
+def _make_tile(pixels: NDArray[np.uint8], side: int, crisp: bool) -> Image.Image:
     """One tile in its size on the page."""
     tile = Image.fromarray(pixels)
     factor = side / max(tile.size)

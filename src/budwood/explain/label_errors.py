@@ -18,20 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.recipe import Recipe
-from budwood.data.corrections import cell
+from budwood.data.corrections import escape_cell
 from budwood.data.dataset import Dataset, Samples
 from budwood.data.listing import SPLITS
 from budwood.data.splits import assign_folds
 from budwood.errors import DataError, RunError
-from budwood.evaluation.metrics import Metric, probabilities, share
+from budwood.evaluation.metrics import Metric, probabilities, proportion_interval
 from budwood.inference.engines import Prefix
-from budwood.inference.feature_cache import outputs
+from budwood.inference.feature_cache import compute_features
 from budwood.progress import Progress, Silent
-from budwood.runs.networks import first_trunk_of, trunk_of
+from budwood.runs.networks import make_initial_trunk, make_trunk
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder, guarded, write_bytes
+from budwood.storage.atomic import cache_folder, raise_storage_errors, write_bytes
 from budwood.training.head_solver import solve
-from budwood.training.linear_head import Split, compute_head_logits
+from budwood.training.linear_head import HeadSplit, compute_head_logits
 
 FOLDS: Final = 5
 HEADER: Final = ("path", "label", "suggested", "p_label", "p_suggested", "split", "correct")
@@ -97,7 +97,7 @@ class Joint:
     thresholds: NDArray[np.float64]
 
 
-def suspects_of(
+def find_suspects(
     run: Run,
     threshold: float | None = None,
     *,
@@ -122,24 +122,24 @@ def suspects_of(
     if threshold is not None and not 0 <= threshold <= 1:
         raise RunError(f"threshold: expected a number from 0 to 1, found {threshold}.", "0.01 names sure cases only.")
     cache, progress = cache or cache_folder(), progress or Silent()
-    judged = labelled(data)
-    prefix, trunk = _untouched_trunk(run, cache, progress)
-    with guarded(cache):
-        features = outputs(prefix, judged.samples, progress).values
-    fold = _folds(data, judged, folds)
-    chances, known = out_of_fold(features, judged.samples.labels, fold, len(data.classes), progress)
-    return judged_by(data, judged, chances, known, threshold, folds, trunk)
+    judged = collect_labelled(data)
+    prefix, trunk = _find_untouched_trunk(run, cache, progress)
+    with raise_storage_errors(cache):
+        features = compute_features(prefix, judged.samples, progress).values
+    fold = _draw_folds(data, judged, folds)
+    chances, known = predict_out_of_fold(features, judged.samples.labels, fold, len(data.classes), progress)
+    return judge_labels(data, judged, chances, known, threshold, folds, trunk)
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledSamples:
     """The images of train and val, each content once, and their rows in the data set's table."""
 
     samples: Samples
     rows: NDArray[np.int64]
 
 
-def labelled(data: Dataset) -> Labelled:
+def collect_labelled(data: Dataset) -> LabelledSamples:
     """All images that train or validate, each content once."""
     held_out = SPLITS.index("test")
     rows = np.flatnonzero((data.column("split") != held_out) & data.column("used"))
@@ -153,10 +153,10 @@ def labelled(data: Dataset) -> Labelled:
         tuple(paths[row] for row in rows.tolist()),
         data.column("label")[rows].astype(np.int32),
     )
-    return Labelled(samples, rows)
+    return LabelledSamples(samples, rows)
 
 
-def out_of_fold(
+def predict_out_of_fold(
     features: NDArray[np.float32], labels: NDArray[np.int32], fold: NDArray[np.int8], classes: int, progress: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """What a linear head says of each image that was solved without the image's fold: probabilities float64
@@ -169,7 +169,7 @@ def out_of_fold(
     recipe = Recipe()
     for number in range(int(fold.max()) + 1):
         inside = fold == number
-        train, held_out = Split(features[~inside], labels[~inside]), Split(features[inside], labels[inside])
+        train, held_out = HeadSplit(features[~inside], labels[~inside]), HeadSplit(features[inside], labels[inside])
         head = solve(train, held_out, classes, recipe, progress)
         recipe = Recipe(regularisation=head.selected["regularisation"])
         chances[inside] = probabilities(compute_head_logits(held_out.outputs, head.weight, head.bias))
@@ -177,7 +177,7 @@ def out_of_fold(
     return chances, known
 
 
-def confident_joint(chances: NDArray[np.float64], labels: NDArray[np.int32]) -> Joint:
+def estimate_joint(chances: NDArray[np.float64], labels: NDArray[np.int32]) -> Joint:
     """The confident joint of labels and latent classes (Northcutt et al. 2021, equations 1 to 3).
 
     An image counts as of the likeliest class among those whose probability is at least the mean that this class has
@@ -197,9 +197,9 @@ def confident_joint(chances: NDArray[np.float64], labels: NDArray[np.int32]) -> 
     return Joint(counts, scaled / max(1, len(labels)), thresholds)
 
 
-def judged_by(
+def judge_labels(
     data: Dataset,
-    judged: Labelled,
+    judged: LabelledSamples,
     chances: NDArray[np.float64],
     known: NDArray[np.bool_],
     threshold: float | None,
@@ -210,7 +210,7 @@ def judged_by(
     bool [n] are not judged."""
     rows = np.flatnonzero(known)
     labels, chance = judged.samples.labels[rows], chances[rows]
-    joint = confident_joint(chance, labels)
+    joint = estimate_joint(chance, labels)
     own = chance[np.arange(len(rows)), labels]
     suggested = chance.argmax(axis=1)
     order = np.argsort(own, kind="stable")
@@ -241,7 +241,7 @@ def judged_by(
         n=len(rows),
         not_judged=int(np.sum(~known)),
         folds=folds,
-        accuracy=share(int(np.sum(suggested == labels)), len(rows)),
+        accuracy=proportion_interval(int(np.sum(suggested == labels)), len(rows)),
         trunk=trunk,
     )
 
@@ -256,17 +256,17 @@ def save_suspects(path: Path, suspects: Suspects) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(HEADER)
-    table.writerows(_row(one) for one in suspects.rows)
-    with guarded(path):
+    table.writerows(_csv_row(one) for one in suspects.rows)
+    with raise_storage_errors(path):
         write_bytes(path, text.getvalue().encode("utf-8-sig"))
 
 
-def _row(one: Suspect) -> list[str]:
-    names = [cell(text) for text in (one.path, one.label, one.suggested)]
+def _csv_row(one: Suspect) -> list[str]:
+    names = [escape_cell(text) for text in (one.path, one.label, one.suggested)]
     return [*names, f"{one.p_label:.4f}", f"{one.p_suggested:.4f}", one.split, ""]
 
 
-def _folds(data: Dataset, judged: Labelled, folds: int) -> NDArray[np.int8]:
+def _draw_folds(data: Dataset, judged: LabelledSamples, folds: int) -> NDArray[np.int8]:
     """The fold of each image: copies and groups in one."""
     cluster = data.column("cluster")[judged.rows]
     if folds < 2 or len(np.unique(cluster)) < folds:
@@ -276,15 +276,15 @@ def _folds(data: Dataset, judged: Labelled, folds: int) -> NDArray[np.int8]:
     return assign_folds(judged.samples.ids, judged.samples.labels, own_groups, cluster, folds)
 
 
-def _untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Prefix, str]:
+def _find_untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Prefix, str]:
     """The trunk whose features are judged by, and whether it has seen the labels, in words."""
     recipe = Recipe(**run.record["recipe"])
     if recipe.weights == "none" and run.record["network"]["trunk_trained"]:
-        return trunk_of(run, cache, progress), (
+        return make_trunk(run, cache, progress), (
             "The run's own trunk, trained from scratch on these labels: it may have learned some errors by heart, "
             "which are then not suspected."
         )
-    prefix = first_trunk_of(run, cache, progress)
+    prefix = make_initial_trunk(run, cache, progress)
     if recipe.weights.startswith("run:"):
         return (
             prefix,

@@ -40,32 +40,36 @@ TOP: Final = 99  # percentile of a map that has the last colour
 Plane = NDArray[np.float32]
 
 
-def overlay(image: Pixels, values: Maps, side: int = SIDE) -> Image.Image:
+def draw_overlay(image: Pixels, values: Maps, side: int = SIDE) -> Image.Image:
     """An image uint8 [size, size, 3] with its map float32 [cells, cells] of 0 to 1 over it, as a picture of that side.
 
     An empty map leaves the image in grey.
     """
-    grey = _stretched(image, side)
-    spoken = _stretched_map(_enlarged(values, side))
+    grey = _stretch_contrast(image, side)
+    spoken = _stretch_map(_enlarge_map(values, side))
     opacity = (STRONGEST * np.minimum(1, spoken * 2) * (0.4 + 0.6 * spoken))[..., None]
     plain = (LIFT + (1 - LIFT) * grey)[..., None] * 255
-    tint = coloured(spoken) * (SHADE + (1 - SHADE) * grey)[..., None]
+    tint = colour_map(spoken) * (SHADE + (1 - SHADE) * grey)[..., None]
     made = plain * (1 - opacity) + tint * opacity
-    return _with_line(made, spoken)
+    return _draw_contour(made, spoken)
 
 
-def strip(image: Pixels, maps: Sequence[Maps], side: int = SIDE) -> Image.Image:
+def draw_map_strip(image: Pixels, maps: Sequence[Maps], side: int = SIDE) -> Image.Image:
     """An image beside itself with each of its maps over it."""
-    pictures = [_picture(image, side), *(overlay(image, values, side) for values in maps)]
-    return _row(pictures, side)
+    pictures = [_resize_picture(image, side), *(draw_overlay(image, values, side) for values in maps)]
+    return _join_row(pictures, side)
 
 
-def gallery(pixels: Pixels, maps: Mapping[str, Maps], captions: Sequence[str] = (), side: int = SIDE) -> Image.Image:
+def draw_gallery(
+    pixels: Pixels, maps: Mapping[str, Maps], captions: Sequence[str] = (), side: int = SIDE
+) -> Image.Image:
     """One row an image of pixels uint8 [n, size, size, 3]: the image, then its map of each method [n, cells, cells].
 
     The names of the methods stand above their columns, and the captions, one an image, below its row.
     """
-    rows = [strip(image, [every[number] for every in maps.values()], side) for number, image in enumerate(pixels)]
+    rows = [
+        draw_map_strip(image, [every[number] for every in maps.values()], side) for number, image in enumerate(pixels)
+    ]
     line = LETTERS + 2 * GAP
     step = side + (line if captions else GAP)
     width = (side + GAP) * (1 + len(maps)) + GAP
@@ -80,44 +84,44 @@ def gallery(pixels: Pixels, maps: Mapping[str, Maps], captions: Sequence[str] = 
     return made
 
 
-def legend(width: int = SIDE, height: int = 12) -> Image.Image:
+def draw_legend(width: int = SIDE, height: int = 12) -> Image.Image:
     """The colours from 0 (left) to the largest value (right), as they look over a bright image."""
     values = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (width, width))
     white = np.full((width, width, 3), 255, np.uint8)
     white[: width // 4] = 0  # so that the rest is its brightest
-    return overlay(white, values, width).crop((0, width // 2, width, width // 2 + height))
+    return draw_overlay(white, values, width).crop((0, width // 2, width, width // 2 + height))
 
 
-def coloured(values: Plane) -> Plane:
+def colour_map(values: Plane) -> Plane:
     """The colours of values 0 to 1: float32 [..., 3] of 0 to 255."""
     places = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(values, places, [colour[channel] for colour in COLOURS]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def _picture(image: Pixels, side: int) -> Image.Image:
+def _resize_picture(image: Pixels, side: int) -> Image.Image:
     return Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _stretched(image: Pixels, side: int) -> Plane:
+def _stretch_contrast(image: Pixels, side: int) -> Plane:
     """The image in grey, 0 to 1, from its darkest to its brightest hundredth."""
-    grey = np.asarray(_picture(image, side).convert("L"), np.float32)
+    grey = np.asarray(_resize_picture(image, side).convert("L"), np.float32)
     low, high = np.percentile(grey, [1, 99])
     return np.asarray(np.clip((grey - low) / max(float(high - low), 1), 0, 1), np.float32)
 
 
-def _stretched_map(values: Plane) -> Plane:
+def _stretch_map(values: Plane) -> Plane:
     """A map that ends at the value that one pixel in a hundred exceeds; at its largest where that is 0."""
     top = float(np.percentile(values, TOP)) or float(values.max())
     return np.asarray(np.clip(values / top, 0, 1), np.float32) if top > 0 else np.zeros_like(values)
 
 
-def _enlarged(values: Maps, side: int) -> Plane:
+def _enlarge_map(values: Maps, side: int) -> Plane:
     plane = Image.fromarray(np.ascontiguousarray(values, np.float32))
     return np.asarray(plane.resize((side, side), Image.Resampling.BILINEAR), np.float32)
 
 
-def _with_line(made: Plane, values: Plane) -> Image.Image:
+def _draw_contour(made: Plane, values: Plane) -> Image.Image:
     """The picture with a dark line in a white one where values reach half of the largest."""
     inside = values >= HALF
     padded = np.pad(inside, 1, mode="edge")
@@ -130,7 +134,7 @@ def _with_line(made: Plane, values: Plane) -> Image.Image:
     return Image.fromarray(np.clip(made, 0, 255).astype(np.uint8))
 
 
-def _row(pictures: Sequence[Image.Image], side: int) -> Image.Image:
+def _join_row(pictures: Sequence[Image.Image], side: int) -> Image.Image:
     made = Image.new("RGB", ((side + GAP) * len(pictures) - GAP, side), PAPER)
     for column, picture in enumerate(pictures):
         made.paste(picture, (column * (side + GAP), 0))

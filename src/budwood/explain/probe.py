@@ -20,24 +20,24 @@ from torch.fx import GraphModule
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
-from budwood.inference.pytorch_backend import FromPixels
-from budwood.networks.freezing import stage_named
+from budwood.inference.pytorch_backend import WithPreprocessing
+from budwood.networks.freezing import find_stage
 from budwood.networks.plan import Plan
-from budwood.networks.registry import TRUNK, channels_last
-from budwood.networks.stages import modules_of, segment, with_stages
-from budwood.networks.surgery import Grafted, loaded
+from budwood.networks.registry import TRUNK, is_channels_last
+from budwood.networks.stages import keep_stages, list_modules, slice_stages
+from budwood.networks.surgery import BuiltNetwork, load_network
 from budwood.networks.weights import Weights
-from budwood.training.device import best_device
+from budwood.training.device import find_best_device
 
 ENOUGH: Final = 4  # cells a side with which a map says well where in an image something is
 FEWEST: Final = 2
 
 
 @dataclass(frozen=True)
-class Subject:
+class NetworkProbe:
     """A recipe's network with its weights on a device, in evaluation mode, and the names of its classes."""
 
-    network: Grafted
+    network: BuiltNetwork
     plan: Plan
     classes: tuple[str, ...]
     device: str
@@ -49,7 +49,7 @@ class Subject:
 
     def images(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Pixels uint8 [n, size, size, 3] as the network sees them: float32 [n, channels, size, size]."""
-        seen = FromPixels(self.module, self.plan).to(self.device)
+        seen = WithPreprocessing(self.module, self.plan).to(self.device)
         return seen.normalised(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
 
 
@@ -62,40 +62,40 @@ class Place:
     side: int | None
 
 
-def subject_of(recipe: Recipe, plan: Plan, classes: Sequence[str], weights: Weights) -> Subject:
+def make_probe(recipe: Recipe, plan: Plan, classes: Sequence[str], weights: Weights) -> NetworkProbe:
     """The network of a recipe with these weights, ready to be looked at; raises what loading it raises."""
-    device = best_device()
-    made, _ = loaded(recipe, plan, len(classes), weights)
+    device = find_best_device()
+    made, _ = load_network(recipe, plan, len(classes), weights)
     rows = [row["name"] for row in plan["stages"]]
     made.module.to(device).eval()
-    grafted = Grafted(made.module, with_stages(made.staged, rows), made.needed)
-    return Subject(grafted, plan, tuple(classes), device)
+    grafted = BuiltNetwork(made.module, keep_stages(made.staged, rows), made.needed)
+    return NetworkProbe(grafted, plan, tuple(classes), device)
 
 
-def places_of(subject: Subject) -> tuple[Place, ...]:
+def list_places(subject: NetworkProbe) -> tuple[Place, ...]:
     """The stages in order, and the trunk."""
     rows = [row for row in subject.plan["stages"] if row["name"] != subject.plan["head"]]
-    return tuple(Place(row["name"], tuple(row["shape"]), map_side(row["shape"])) for row in rows)
+    return tuple(Place(row["name"], tuple(row["shape"]), find_map_side(row["shape"])) for row in rows)
 
 
-def mapped(subject: Subject) -> dict[str, int]:
+def list_map_sides(subject: NetworkProbe) -> dict[str, int]:
     """The places that give a map of at least 2 x 2 cells, in order, with its side in cells."""
-    return {place.name: place.side for place in places_of(subject) if place.side and place.side >= FEWEST}
+    return {place.name: place.side for place in list_places(subject) if place.side and place.side >= FEWEST}
 
 
-def place_named(subject: Subject, name: str, option: str = "place") -> str:
+def find_place(subject: NetworkProbe, name: str, option: str = "place") -> str:
     """The place of that name, or whose name ends so; raises `RecipeError` that lists the stages."""
-    return TRUNK if name == TRUNK else stage_named(subject.network.staged, name, option)
+    return TRUNK if name == TRUNK else find_stage(subject.network.staged, name, option)
 
 
-def target_of(subject: Subject) -> str:
+def default_place(subject: NetworkProbe) -> str:
     """The place that attribution looks at: the last one that is still a map, of 4 x 4 cells if there is one and of
     2 x 2 if not, and on whose cells the logits depend.
 
     After the last block of a transformer they may depend on its class token alone; then the place before it is taken.
     Raises `RecipeError` for a network without any, such as one of fully connected layers.
     """
-    maps = mapped(subject)
+    maps = list_map_sides(subject)
     if not maps:
         raise RecipeError(
             f"{subject.plan['name']}: none of its stages gives a map, so nothing says where in an image it looks.",
@@ -103,29 +103,29 @@ def target_of(subject: Subject) -> str:
         )
     large = [name for name, side in maps.items() if side >= ENOUGH]
     ordered = [*reversed(large or maps)]
-    return next((name for name in ordered if _matters(subject, name)), ordered[0])
+    return next((name for name in ordered if _depends_on(subject, name)), ordered[0])
 
 
-def _matters(subject: Subject, place: str) -> bool:
+def _depends_on(subject: NetworkProbe, place: str) -> bool:
     """Whether the logits depend on the cells of the map at a place."""
     size, channels = subject.plan["size"], subject.plan["channels"]
     image = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0)).to(subject.device)
-    with studied(subject):
+    with eval_mode(subject):
         values = slice_probe(subject, None, place)(image).detach().requires_grad_()
         logits = slice_probe(subject, place, None)(values.clone())
         (gradient,) = torch.autograd.grad(logits[0, 0], values)
-    cells = as_maps(gradient)
+    cells = reshape_to_maps(gradient)
     return cells is not None and bool(cells.abs().sum() > 0)
 
 
-def map_side(shape: Sequence[int]) -> int | None:
+def find_map_side(shape: Sequence[int]) -> int | None:
     """The side in cells of one image's output as a map; None where it is none."""
     with torch.device("meta"):
-        found = as_maps(torch.empty(1, *shape))
+        found = reshape_to_maps(torch.empty(1, *shape))
     return None if found is None else int(found.shape[-1])
 
 
-def as_maps(outputs: Tensor) -> Tensor | None:
+def reshape_to_maps(outputs: Tensor) -> Tensor | None:
     """Outputs [n, ...] as maps [n, channels, side, side]; None where they are none.
 
     Maps may have their channels last; tokens [n, tokens, channels] are laid out as the square that they were cut from,
@@ -133,7 +133,7 @@ def as_maps(outputs: Tensor) -> Tensor | None:
     """
     shape = tuple(outputs.shape[1:])
     if len(shape) == 3:
-        return outputs.permute(0, 3, 1, 2) if channels_last(shape) else outputs
+        return outputs.permute(0, 3, 1, 2) if is_channels_last(shape) else outputs
     if len(shape) != 2:
         return None
     side = int(shape[0] ** 0.5)
@@ -144,7 +144,7 @@ def as_maps(outputs: Tensor) -> Tensor | None:
 
 
 @contextmanager
-def studied(subject: Subject) -> Iterator[nn.Module]:
+def eval_mode(subject: NetworkProbe) -> Iterator[nn.Module]:
     """The whole network in evaluation mode for a block, of which no trace is left."""
     module = subject.module
     modes = {part: part.training for part in module.modules()}
@@ -162,15 +162,15 @@ def studied(subject: Subject) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def heard(subject: Subject, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def capture_outputs(subject: NetworkProbe, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """What the named layers give for whatever the network is shown in the block: their latest outputs by name.
 
     Raises `RecipeError` for a layer that the network has not, or does not run.
     """
     told: dict[str, Tensor] = {}
-    with studied(subject):
-        parts = _layers(subject, layers)
-        handles = [part.register_forward_hook(_noting(told, name)) for name, part in parts.items()]
+    with eval_mode(subject):
+        parts = _find_layers(subject, layers)
+        handles = [part.register_forward_hook(_make_hook(told, name)) for name, part in parts.items()]
         try:
             yield told
         finally:
@@ -178,14 +178,14 @@ def heard(subject: Subject, layers: Sequence[str]) -> Iterator[dict[str, Tensor]
                 handle.remove()
 
 
-def layer_named(subject: Subject, name: str) -> nn.Module:
+def find_layer(subject: NetworkProbe, name: str) -> nn.Module:
     """The layer of that full name; raises `RecipeError` that names some."""
-    return _layers(subject, [name])[name]
+    return _find_layers(subject, [name])[name]
 
 
-def _layers(subject: Subject, names: Sequence[str]) -> dict[str, nn.Module]:
+def _find_layers(subject: NetworkProbe, names: Sequence[str]) -> dict[str, nn.Module]:
     """The layers of these full names, all of which the network runs."""
-    run = set(modules_of(subject.network.staged, subject.network.staged.node(None)))
+    run = set(list_modules(subject.network.staged, subject.network.staged.node(None)))
     named = {path: part for path, part in subject.module.named_modules() if path in run}
     missing = next((name for name in names if name not in named), None)
     if missing is not None:
@@ -196,28 +196,28 @@ def _layers(subject: Subject, names: Sequence[str]) -> dict[str, nn.Module]:
     return {name: named[name] for name in names}
 
 
-def slice_probe(subject: Subject, start: str | None, stop: str | None) -> GraphModule:
+def slice_probe(subject: NetworkProbe, start: str | None, stop: str | None) -> GraphModule:
     """The part from the end of one place (None: the image) to the end of a later one (None: the logits).
 
     It shares its layers with the network, so it is in the same mode. Some layers work in place on what they are given.
     """
-    return segment(subject.network.staged, start, stop)
+    return slice_stages(subject.network.staged, start, stop)
 
 
-def outputs_at(subject: Subject, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+def compute_stage_outputs(subject: NetworkProbe, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
     """The outputs of places for images [n, channels, size, size]: [n, *shape] by name, each computed from the one
     before."""
     found: dict[str, Tensor] = {}
     start, values = None, images
-    with studied(subject), torch.no_grad():
-        for place in places_of(subject):
+    with eval_mode(subject), torch.no_grad():
+        for place in list_places(subject):
             if place.name in names:
                 values = slice_probe(subject, start, place.name)(values.clone())
                 found[place.name], start = values, place.name
     return found
 
 
-def _noting(told: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
+def _make_hook(told: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
     """A hook that notes a layer's output."""
 
     def note(layer: nn.Module, given: Any, output: Any) -> None:

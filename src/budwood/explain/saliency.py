@@ -19,19 +19,19 @@ from torch.nn import functional as F
 from budwood.data.loading import Pixels
 from budwood.errors import RecipeError, did_you_mean
 from budwood.evaluation.metrics import probabilities, sigmoid
-from budwood.explain.heatmaps import AT_A_PLACE, Attribution, Maps, plain, refuse_unknown_method, scaled
+from budwood.explain.heatmaps import AT_A_PLACE, Attribution, Maps, fill_mean_colour, refuse_unknown_method, scale_maps
 from budwood.explain.probe import (
     FEWEST,
-    Subject,
-    as_maps,
-    mapped,
-    place_named,
-    places_of,
+    NetworkProbe,
+    default_place,
+    eval_mode,
+    find_place,
+    list_map_sides,
+    list_places,
+    reshape_to_maps,
     slice_probe,
-    studied,
-    target_of,
 )
-from budwood.inference.engines import BATCH, Run
+from budwood.inference.engines import BATCH, InferenceFn
 from budwood.progress import Progress, Silent
 
 FINE: Final = 16  # pixels that a cell is wide at most
@@ -44,14 +44,14 @@ Raw = tuple[Maps, NDArray[np.float32] | None]
 Cam = Callable[[Tensor, Tensor], Tensor]  # of maps and gradients [n, channels, side, side]
 
 
-def attributed(
-    subject: Subject,
+def compute_attribution(
+    subject: NetworkProbe,
     pixels: Pixels,
     method: str = "layer-cam",
     classes: Sequence[int | str] | None = None,
     place: str | None = None,
     *,
-    run: Run | None = None,
+    run: InferenceFn | None = None,
     several: bool = False,
     progress: Progress | None = None,
 ) -> Attribution:
@@ -68,32 +68,32 @@ def attributed(
     Raises `RecipeError` for an unknown method, class or place, and for a place without a map.
     """
     refuse_unknown_method(method)
-    where, run = place_of(subject, method, place), run or eager(subject)
-    wanted = None if classes is None else _numbered(subject, classes, len(pixels))
+    where, run = choose_place(subject, method, place), run or make_eager_inference(subject)
+    wanted = None if classes is None else _number_classes(subject, classes, len(pixels))
     logits = run(pixels)
     explained = logits.argmax(axis=1).astype(np.int64) if wanted is None else wanted
     chances = (sigmoid if several else probabilities)(logits)[np.arange(len(pixels)), explained]
-    raw, errors = _raw(subject, pixels, explained, method, where, run, progress or Silent())
-    return Attribution(method, where, explained, chances.astype(np.float32), *scaled(raw), errors)
+    raw, errors = _compute_raw(subject, pixels, explained, method, where, run, progress or Silent())
+    return Attribution(method, where, explained, chances.astype(np.float32), *scale_maps(raw), errors)
 
 
-def usual_methods(subject: Subject) -> tuple[str, ...]:
+def choose_default_methods(subject: NetworkProbe) -> tuple[str, ...]:
     """LayerCAM, which is fine, and Grad-CAM, which is coarse and easier to read; or occlusion for a network none of
     whose stages gives a map."""
-    return ("layer-cam", "grad-cam") if mapped(subject) else ("occlusion",)
+    return ("layer-cam", "grad-cam") if list_map_sides(subject) else ("occlusion",)
 
 
-def raw_maps(
-    subject: Subject, pixels: Pixels, classes: Classes, method: str, place: str | None, progress: Progress
+def compute_raw_maps(
+    subject: NetworkProbe, pixels: Pixels, classes: Classes, method: str, place: str | None, progress: Progress
 ) -> Maps:
     """The maps of a method, float32 [n, size, size], as they are before they are scaled: at least 0.
 
     `place` is a full name, or None for a method that needs none.
     """
-    return _raw(subject, pixels, classes, method, place, eager(subject), progress)[0]
+    return _compute_raw(subject, pixels, classes, method, place, make_eager_inference(subject), progress)[0]
 
 
-def place_of(subject: Subject, method: str, place: str | None) -> str | None:
+def choose_place(subject: NetworkProbe, method: str, place: str | None) -> str | None:
     """The place that a method looks at, by its full name; None for a method that needs none.
 
     Raises `RecipeError` for a place that does not exist, has no map, or is not looked at.
@@ -106,9 +106,9 @@ def place_of(subject: Subject, method: str, place: str | None) -> str | None:
             )
         return None
     if place is None:
-        return target_of(subject) if method == "grad-cam" else fine_place(subject)
-    name = place_named(subject, place)
-    maps = mapped(subject)
+        return default_place(subject) if method == "grad-cam" else find_finest_place(subject)
+    name = find_place(subject, place)
+    maps = list_map_sides(subject)
     if name not in maps:
         raise RecipeError(
             f"place: {name!r} of {subject.plan['name']} gives no map of {FEWEST} x {FEWEST} cells or more.",
@@ -117,62 +117,64 @@ def place_of(subject: Subject, method: str, place: str | None) -> str | None:
     return name
 
 
-def fine_place(subject: Subject) -> str:
+def find_finest_place(subject: NetworkProbe) -> str:
     """The last place whose cells are at most FINE pixels wide, before `target_of` or that itself.
 
     Where a network has none, as a transformer of larger patches, it is `target_of`, which raises `RecipeError` where
     there is no map at all.
     """
-    target = target_of(subject)
-    sides = {place.name: place.side or 0 for place in places_of(subject)}
+    target = default_place(subject)
+    sides = {place.name: place.side or 0 for place in list_places(subject)}
     names = list(sides)
     fine = [name for name in names[: names.index(target) + 1] if sides[name] * FINE >= subject.plan["size"]]
     return fine[-1] if fine else target
 
 
-def _raw(
-    subject: Subject,
+def _compute_raw(
+    subject: NetworkProbe,
     pixels: Pixels,
     classes: Classes,
     method: str,
     place: str | None,
-    run: Run,
+    run: InferenceFn,
     progress: Progress,
 ) -> Raw:
     """The maps of a method, and its errors where it has some."""
     if method == "integrated-gradients":
-        return _integrated(subject, pixels, classes, progress)
+        return _integrate_gradients(subject, pixels, classes, progress)
     if method == "occlusion":
-        return _occluded(run, pixels, classes, progress), None
+        return _occlude(run, pixels, classes, progress), None
     assert place is not None
-    return _at_place(subject, pixels, classes, _CAMS[method], place), None
+    return _compute_cam(subject, pixels, classes, _CAMS[method], place), None
 
 
-def eager(subject: Subject) -> Run:
+def make_eager_inference(subject: NetworkProbe) -> InferenceFn:
     """The subject as PyTorch computes it: from pixels uint8 [n, size, size, 3] to logits float32 [n, classes]."""
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
-        with studied(subject) as module, torch.inference_mode():
-            answers = [module(subject.images(pixels[rows])).float().cpu().numpy() for rows in _blocks(len(pixels))]
+        with eval_mode(subject) as module, torch.inference_mode():
+            answers = [
+                module(subject.images(pixels[rows])).float().cpu().numpy() for rows in _split_blocks(len(pixels))
+            ]
         return np.concatenate([np.empty((0, len(subject.classes)), np.float32), *answers])
 
     return run
 
 
-def _at_place(subject: Subject, pixels: Pixels, classes: Classes, cam: Cam, place: str) -> Maps:
+def _compute_cam(subject: NetworkProbe, pixels: Pixels, classes: Classes, cam: Cam, place: str) -> Maps:
     """What a method makes of the map at a place and of its gradient, enlarged to the size of the images."""
     size = pixels.shape[1]
     found = np.zeros((len(pixels), size, size), np.float32)
-    with studied(subject):
+    with eval_mode(subject):
         before, after = slice_probe(subject, None, place), slice_probe(subject, place, None)
-        for rows in _blocks(len(pixels)):
+        for rows in _split_blocks(len(pixels)):
             with torch.no_grad():
                 values = before(subject.images(pixels[rows]))
             values = values.detach().clone().requires_grad_()  # what follows may work in place
             logits = after(values.clone())
             chosen = torch.from_numpy(classes[rows]).to(logits.device)
             (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), values)
-            maps, slopes = as_maps(values.detach()), as_maps(gradient)
+            maps, slopes = reshape_to_maps(values.detach()), reshape_to_maps(gradient)
             assert maps is not None
             assert slopes is not None
             cells = F.relu(cam(maps, slopes).sum(dim=1, keepdim=True))
@@ -181,28 +183,28 @@ def _at_place(subject: Subject, pixels: Pixels, classes: Classes, cam: Cam, plac
     return found
 
 
-def _grad_cam(maps: Tensor, slopes: Tensor) -> Tensor:
+def _weigh_grad_cam(maps: Tensor, slopes: Tensor) -> Tensor:
     return maps * slopes.mean(dim=(2, 3), keepdim=True)
 
 
-def _layer_cam(maps: Tensor, slopes: Tensor) -> Tensor:
+def _weigh_layer_cam(maps: Tensor, slopes: Tensor) -> Tensor:
     return maps * F.relu(slopes)
 
 
-_CAMS: Final[dict[str, Cam]] = {"grad-cam": _grad_cam, "layer-cam": _layer_cam}
+_CAMS: Final[dict[str, Cam]] = {"grad-cam": _weigh_grad_cam, "layer-cam": _weigh_layer_cam}
 
 
-def _integrated(subject: Subject, pixels: Pixels, classes: Classes, progress: Progress) -> Raw:
+def _integrate_gradients(subject: NetworkProbe, pixels: Pixels, classes: Classes, progress: Progress) -> Raw:
     """Integrated gradients, summed over channels and smoothed, and how far their sum is from what it should be."""
     from captum.attr import IntegratedGradients
 
     size = pixels.shape[1]
     found = np.zeros((len(pixels), size, size), np.float32)
     errors = np.zeros(len(pixels), np.float32)
-    with studied(subject) as module, progress.bar("Integrated gradients", len(pixels)) as step:
+    with eval_mode(subject) as module, progress.bar("Integrated gradients", len(pixels)) as step:
         integrated = IntegratedGradients(lambda images: module(images.clone()))
         for row, chosen in enumerate(classes.tolist()):
-            image, start = subject.images(pixels[[row]]), subject.images(plain(pixels[[row]]))
+            image, start = subject.images(pixels[[row]]), subject.images(fill_mean_colour(pixels[[row]]))
             parts, error = integrated.attribute(
                 image, start, target=chosen, n_steps=STEPS, return_convergence_delta=True
             )
@@ -213,17 +215,17 @@ def _integrated(subject: Subject, pixels: Pixels, classes: Classes, progress: Pr
     return found, errors
 
 
-def _occluded(run: Run, pixels: Pixels, classes: Classes, progress: Progress) -> Maps:
+def _occlude(run: InferenceFn, pixels: Pixels, classes: Classes, progress: Progress) -> Maps:
     """How much the logit falls when a square has the mean colour: the mean over the squares that a pixel lies in."""
     n, size = pixels.shape[:2]
-    squares = _squares(size)
+    squares = _list_squares(size)
     pairs = [(row, square) for row in range(n) for square in squares]
-    without, whole = plain(pixels), run(pixels)[np.arange(n), classes]
+    without, whole = fill_mean_colour(pixels), run(pixels)[np.arange(n), classes]
     total, covered = np.zeros((n, size, size), np.float32), np.zeros((size, size), np.float32)
     for square in squares:
         covered[square] += 1
     with progress.bar("Occlusion", len(pairs)) as step:
-        for block in _blocks(len(pairs)):
+        for block in _split_blocks(len(pairs)):
             some = [pairs[number] for number in block]
             shown = pixels[[row for row, _ in some]]
             for image, (row, square) in zip(shown, some, strict=True):
@@ -234,7 +236,7 @@ def _occluded(run: Run, pixels: Pixels, classes: Classes, progress: Progress) ->
     return np.asarray(np.maximum(total / covered, 0))
 
 
-def _squares(size: int) -> list[tuple[slice, slice]]:
+def _list_squares(size: int) -> list[tuple[slice, slice]]:
     """The squares that are occluded, one after the other; those at the end may be cut off by the edge."""
     stride = max(1, round(size / STRIDES))
     starts = range(0, size - stride, stride)
@@ -242,14 +244,14 @@ def _squares(size: int) -> list[tuple[slice, slice]]:
     return [(down, across) for down in spans for across in spans]
 
 
-def _numbered(subject: Subject, classes: Sequence[int | str], n: int) -> Classes:
+def _number_classes(subject: NetworkProbe, classes: Sequence[int | str], n: int) -> Classes:
     """The classes that are asked for, one an image, as numbers."""
     if len(classes) != n:
         raise RecipeError(f"classes: found {len(classes)} for {n} images.", "Give one class for each image.")
-    return np.array([_number(subject, one) for one in classes], np.int64)
+    return np.array([_find_class_number(subject, one) for one in classes], np.int64)
 
 
-def _number(subject: Subject, asked: int | str) -> int:
+def _find_class_number(subject: NetworkProbe, asked: int | str) -> int:
     """A class's number, by that number or its name."""
     names = subject.classes
     if isinstance(asked, str):
@@ -264,7 +266,7 @@ def _number(subject: Subject, asked: int | str) -> int:
     return int(asked)
 
 
-def _blocks(n: int) -> Iterator[NDArray[np.int64]]:
+def _split_blocks(n: int) -> Iterator[NDArray[np.int64]]:
     """The numbers below n, as many at a time as an engine likes best."""
     for start in range(0, n, BATCH):
         yield np.arange(start, min(start + BATCH, n))

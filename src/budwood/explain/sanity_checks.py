@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from budwood.data.loading import Pixels
-from budwood.evaluation.metrics import Metric, mean
-from budwood.explain.heatmaps import Maps, refuse_unknown_method, scaled
-from budwood.explain.probe import Subject
-from budwood.explain.saliency import Classes, eager, place_of, raw_maps
-from budwood.networks.registry import inside
-from budwood.networks.stages import parameters_of
+from budwood.evaluation.metrics import Metric, mean_interval
+from budwood.explain.heatmaps import Maps, refuse_unknown_method, scale_maps
+from budwood.explain.probe import NetworkProbe
+from budwood.explain.saliency import Classes, choose_place, compute_raw_maps, make_eager_inference
+from budwood.networks.registry import is_inside
+from budwood.networks.stages import list_parameters
 from budwood.progress import Progress, Silent
 
 LIKE: Final = 0.7  # rank correlation from which on two maps are the same map; those of different images reach 0.64
 SPREAD: Final = 5  # places from the last stage to the first
 
-Drawing = Callable[[Subject, Pixels, Classes], Maps]
+Drawing = Callable[[NetworkProbe, Pixels, Classes], Maps]
 
 
 @dataclass(frozen=True)
-class Sanity:
+class SanityCheck:
     """How like the trained network's maps are to those of the network with ever more random weights.
 
     `places` name the first random part of each step: the head, then stages ever further back; all after it is random
@@ -50,8 +50,8 @@ class Sanity:
     depends: bool
 
 
-def sanity_of(
-    subject: Subject,
+def check_sanity(
+    subject: NetworkProbe,
     pixels: Pixels,
     method: str | Drawing = "layer-cam",
     place: str | None = None,
@@ -59,7 +59,7 @@ def sanity_of(
     stages: int = SPREAD,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Sanity:
+) -> SanityCheck:
     """The weight randomisation test on images uint8 [n, size, size, 3], for the classes that are likeliest.
 
     It goes from the head back over so many `stages`, of which the last is the first of the network.
@@ -70,37 +70,37 @@ def sanity_of(
     `RecipeError` for an unknown method or place.
     """
     said = progress or Silent()
-    draw, name, where = _drawing(subject, method, place, said)
-    classes = eager(subject)(pixels).argmax(axis=1).astype(np.int64)
-    trained, _, empty = scaled(draw(subject, pixels, classes))
-    places = cascade(subject, stages)
+    draw, name, where = _make_drawing(subject, method, place, said)
+    classes = make_eager_inference(subject)(pixels).argmax(axis=1).astype(np.int64)
+    trained, _, empty = scale_maps(draw(subject, pixels, classes))
+    places = list_cascade_places(subject, stages)
     likeness = []
     with said.bar("Weight randomisation", len(places)) as step:
         for start in places:
-            maps, _, _ = scaled(draw(randomised(subject, start, seed), pixels, classes))
-            likeness.append(mean(rank_correlations(trained, maps)[~empty]))
+            maps, _, _ = scale_maps(draw(randomise_from(subject, start, seed), pixels, classes))
+            likeness.append(mean_interval(rank_correlations(trained, maps)[~empty]))
             step(1)
     shown = trained[~empty]
-    unrelated = mean(rank_correlations(shown, np.roll(shown, 1, axis=0)) if len(shown) > 1 else np.empty(0))
+    unrelated = mean_interval(rank_correlations(shown, np.roll(shown, 1, axis=0)) if len(shown) > 1 else np.empty(0))
     last = likeness[-1]["value"]
-    return Sanity(name, where, places, tuple(likeness), unrelated, last is not None and last < LIKE)
+    return SanityCheck(name, where, places, tuple(likeness), unrelated, last is not None and last < LIKE)
 
 
-def cascade(subject: Subject, count: int = SPREAD) -> tuple[str, ...]:
+def list_cascade_places(subject: NetworkProbe, count: int = SPREAD) -> tuple[str, ...]:
     """The head, and so many stages that hold weights, spread from the last to the first, which is always among them."""
     head, names = subject.plan["head"], list(subject.network.staged.stages)
-    before = [_before(subject, name) for name in (*names, head)]
+    before = [_list_parameters_before(subject, name) for name in (*names, head)]
     weights = {name for name, parameter in subject.module.named_parameters() if parameter.ndim > 1}
     stages = [name for number, name in enumerate(names) if weights & (before[number + 1] - before[number])]
     steps = np.linspace(0, len(stages) - 1, min(count, len(stages))).round().astype(int).tolist()[::-1]
     return (head, *(stages[step] for step in steps))
 
 
-def randomised(subject: Subject, start: str, seed: int) -> Subject:
+def randomise_from(subject: NetworkProbe, start: str, seed: int) -> NetworkProbe:
     """A copy of a subject whose weights are in random order in the part `start`, and in all that follows it."""
     staged = subject.network.staged
     module = copy.deepcopy(subject.module)
-    kept = _before(subject, start)
+    kept = _list_parameters_before(subject, start)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -121,22 +121,22 @@ def rank_correlations(one: Maps, other: Maps) -> NDArray[np.float64]:
     return np.asarray((first * second).sum(axis=1) / np.where(spread > 0, spread, 1))
 
 
-def _drawing(
-    subject: Subject, method: str | Drawing, place: str | None, progress: Progress
+def _make_drawing(
+    subject: NetworkProbe, method: str | Drawing, place: str | None, progress: Progress
 ) -> tuple[Drawing, str, str | None]:
     """A method as a function, its name, and the place that it looks at."""
     if not isinstance(method, str):
         return method, getattr(method, "__name__", "own"), None
     refuse_unknown_method(method)
-    name, where = method, place_of(subject, method, place)
-    return lambda some, images, classes: raw_maps(some, images, classes, name, where, progress), name, where
+    name, where = method, choose_place(subject, method, place)
+    return lambda some, images, classes: compute_raw_maps(some, images, classes, name, where, progress), name, where
 
 
-def _before(subject: Subject, start: str) -> set[str]:
+def _list_parameters_before(subject: NetworkProbe, start: str) -> set[str]:
     """The names of the parameters that come before a stage, or before the head."""
     staged = subject.network.staged
     stages: Sequence[str] = list(staged.stages)
     if start == subject.plan["head"]:
-        return {name for name, _ in staged.module.named_parameters() if not inside(name, start)}
+        return {name for name, _ in staged.module.named_parameters() if not is_inside(name, start)}
     number = stages.index(start)
-    return set(parameters_of(staged, staged.node(stages[number - 1]))) if number else set()
+    return set(list_parameters(staged, staged.node(stages[number - 1]))) if number else set()

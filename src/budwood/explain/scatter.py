@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from budwood.data.images import BadImage, decode, read_bytes
-from budwood.data.splits import drawn
+from budwood.data.splits import stratified_sample
 from budwood.explain.embeddings import Embedding
-from budwood.hardware import processors
-from budwood.reporting.svg import escaped
-from budwood.reporting.thumbnails import data_uri
+from budwood.hardware import count_processors
+from budwood.reporting.svg import to_xml
+from budwood.reporting.thumbnails import make_data_uri
 from budwood.text import SPLITS
 
 MOST: Final = 500  # dots
@@ -29,25 +29,25 @@ QUALITY: Final = 70  # of its JPEG
 MARGIN: Final = 4.0  # percent of the plane that stays free at each edge
 
 
-def scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mapping[str, str]) -> str:
+def draw_scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mapping[str, str]) -> str:
     """The images of an embedding, of which `sampled` chooses at most MOST, as HTML that needs scatter.css.
 
     `thumbnails` are data URIs by path. Colour and shape tell up to COLOURED classes apart; of more classes, or where
     images have several labels each, only the mistakes are coloured. Mistakes have a ring, lie above the others, and can
     be reached by keyboard; every dot shows its picture on pointing at it or touching it.
     """
-    shown = sampled(embedding)
+    shown = sample_dots(embedding)
     coloured = len(classes) <= COLOURED and not shown.sets
     order = np.argsort(~shown.right, kind="stable")  # hits first, so that mistakes lie above
-    places = _places(shown.points)
-    dots = "".join(_dot(shown, row, places[row], classes, coloured, thumbnails) for row in order.tolist())
+    places = _scale_points(shown.points)
+    dots = "".join(_draw_dot(shown, row, places[row], classes, coloured, thumbnails) for row in order.tolist())
     label = f"{len(shown):,} images as {shown.method.upper()} places them"
-    plane = f'<div class="plane" role="group" aria-label="{escaped(label)}">{dots}</div>'
-    key = _key(classes) if coloured else _plain_key()
-    return f'<figure class="scatter">{key}{plane}<figcaption>{escaped(caption(shown))}</figcaption></figure>'
+    plane = f'<div class="plane" role="group" aria-label="{to_xml(label)}">{dots}</div>'
+    key = _draw_key(classes) if coloured else _draw_plain_key()
+    return f'<figure class="scatter">{key}{plane}<figcaption>{to_xml(describe_sample(shown))}</figcaption></figure>'
 
 
-def sampled(embedding: Embedding, most: int = MOST) -> Embedding:
+def sample_dots(embedding: Embedding, most: int = MOST) -> Embedding:
     """At most so many images of an embedding: all mistakes up to MISTAKES, and of the others each class with its share.
 
     What is drawn depends on the images' contents alone.
@@ -55,8 +55,8 @@ def sampled(embedding: Embedding, most: int = MOST) -> Embedding:
     if len(embedding) <= most:
         return embedding
     wrong, right = np.flatnonzero(~embedding.right), np.flatnonzero(embedding.right)
-    wrong = wrong[_drawn(embedding, wrong, min(MISTAKES, most))]
-    right = right[_drawn(embedding, right, most - len(wrong))]
+    wrong = wrong[_draw_sample(embedding, wrong, min(MISTAKES, most))]
+    right = right[_draw_sample(embedding, right, most - len(wrong))]
     rows = np.sort(np.concatenate([wrong, right]))
     return replace(
         embedding,
@@ -69,14 +69,14 @@ def sampled(embedding: Embedding, most: int = MOST) -> Embedding:
     )
 
 
-def small_pictures(root: Path, paths: Sequence[str]) -> dict[str, str]:
+def make_small_pictures(root: Path, paths: Sequence[str]) -> dict[str, str]:
     """Pictures of at most SIDE x SIDE pixels as data URIs by path; files that cannot be decoded have none."""
-    with ThreadPoolExecutor(processors()) as pool:
-        made = pool.map(_small, (root / path for path in paths))
+    with ThreadPoolExecutor(count_processors()) as pool:
+        made = pool.map(_shrink_picture, (root / path for path in paths))
         return {path: uri for path, uri in zip(paths, made, strict=True) if uri}
 
 
-def caption(shown: Embedding) -> str:
+def describe_sample(shown: Embedding) -> str:
     """What is drawn, in words."""
     split = SPLITS[shown.split]
     count = f"{len(shown):,}" if len(shown) == shown.of else f"{len(shown):,} of {shown.of:,}"
@@ -92,11 +92,11 @@ def caption(shown: Embedding) -> str:
     )
 
 
-def _drawn(embedding: Embedding, rows: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    return drawn([embedding.ids[row] for row in rows.tolist()], embedding.labels[rows], count)
+def _draw_sample(embedding: Embedding, rows: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    return stratified_sample([embedding.ids[row] for row in rows.tolist()], embedding.labels[rows], count)
 
 
-def _places(points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scale_points(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points in percent of the plane, from its upper left corner."""
     low, high = points.min(axis=0), points.max(axis=0)
     spread = np.where(high > low, high - low, 1)
@@ -105,7 +105,7 @@ def _places(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(MARGIN + (100 - 2 * MARGIN) * share)
 
 
-def _dot(
+def _draw_dot(
     shown: Embedding,
     row: int,
     place: NDArray[np.float64],
@@ -114,21 +114,21 @@ def _dot(
     thumbnails: Mapping[str, str],
 ) -> str:
     path, right = shown.paths[row], bool(shown.right[row])
-    actual, called = _named(shown, row, classes)
+    actual, called = _name_answers(shown, row, classes)
     kind = f"k{shown.labels[row]}" if coloured else "rest" if right else "wrong"
     sides = f"{'east' if place[0] < 50 else 'west'} {'south' if place[1] < 50 else 'north'}"
     uri = thumbnails.get(path)
     picture = f'<img src="{uri}" alt="" loading="lazy">' if uri else ""
-    said = f'<span class="called">called {escaped(called)}</span>' if not right else ""
+    said = f'<span class="called">called {to_xml(called)}</span>' if not right else ""
     spoken = f"{path}: {actual}" + ("" if right else f", called {called}")
     return (
         f'<span class="point {kind} {sides}{"" if right else " missed"}" tabindex="{-1 if right else 0}" role="img"'
-        f' aria-label="{escaped(spoken)}" style="left:{place[0]:.2f}%;top:{place[1]:.2f}%"><span class="mark"></span>'
-        f'<span class="tip">{picture}<b>{escaped(actual)}</b>{said}</span></span>'
+        f' aria-label="{to_xml(spoken)}" style="left:{place[0]:.2f}%;top:{place[1]:.2f}%"><span class="mark"></span>'
+        f'<span class="tip">{picture}<b>{to_xml(actual)}</b>{said}</span></span>'
     )
 
 
-def _named(shown: Embedding, row: int, classes: Sequence[str]) -> tuple[str, str]:
+def _name_answers(shown: Embedding, row: int, classes: Sequence[str]) -> tuple[str, str]:
     """What an image is, and what it was called."""
     label = int(shown.labels[row])
     called = classes[int(shown.predicted[row])]
@@ -137,21 +137,21 @@ def _named(shown: Embedding, row: int, classes: Sequence[str]) -> tuple[str, str
     return ", ".join(classes[one] for one in shown.sets[label]) or "none of them", f"{called} before all"
 
 
-def _key(classes: Sequence[str]) -> str:
+def _draw_key(classes: Sequence[str]) -> str:
     items = "".join(
-        f'<li class="k{number}"><span class="mark"></span>{escaped(name)}</li>' for number, name in enumerate(classes)
+        f'<li class="k{number}"><span class="mark"></span>{to_xml(name)}</li>' for number, name in enumerate(classes)
     )
     return f'<ul class="key">{items}<li><span class="ring"></span>called wrongly</li></ul>'
 
 
-def _plain_key() -> str:
+def _draw_plain_key() -> str:
     return (
         '<ul class="key"><li class="rest"><span class="mark"></span>called rightly</li>'
         '<li class="wrong"><span class="ring"><span class="mark"></span></span>called wrongly</li></ul>'
     )
 
 
-def _small(path: Path) -> str | None:
+def _shrink_picture(path: Path) -> str | None:
     try:
         image = decode(read_bytes(path))
     except BadImage:
@@ -159,4 +159,4 @@ def _small(path: Path) -> str | None:
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=QUALITY)
-    return data_uri(out.getvalue())
+    return make_data_uri(out.getvalue())

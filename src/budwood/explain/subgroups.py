@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.data.dataset import Dataset
-from budwood.data.images import ImageFacts
-from budwood.data.metadata import recalled
-from budwood.evaluation.metrics import Metric, share
+from budwood.data.images import ImageMetadata
+from budwood.data.metadata import read_cached_metadata
+from budwood.evaluation.metrics import Metric, proportion_interval
 from budwood.evaluation.predictions import Predictions
-from budwood.evaluation.significance import gap, holm
+from budwood.evaluation.significance import correct_holm, newcombe_interval
 from budwood.progress import Progress, Silent
 from budwood.runs.run import Run
 from budwood.storage.atomic import cache_folder
@@ -58,7 +58,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Part:
+class SliceMask:
     """The images of a slice, bool [n], before they are scored."""
 
     property: str
@@ -66,7 +66,7 @@ class Part:
     rows: NDArray[np.bool_]
 
 
-def slices_of(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
+def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
     """The slices of a run's validation images by property; a property that does not vary makes none.
 
     Brightness is that of the pictures that the scan kept of each image, so that a large split takes seconds. An image
@@ -74,42 +74,42 @@ def slices_of(run: Run, *, cache: Path | None = None, progress: Progress | None 
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     predictions, data = run.predictions("val"), run.dataset()
-    luma = brightness(data.root, predictions, cache, progress)
-    width, height, group = _columns(data, predictions)
+    luma = measure_brightness(data.root, predictions, cache, progress)
+    width, height, group = _read_columns(data, predictions)
     parts = [
-        *quarters("brightness", luma),
-        *quarters("size", width * height),
-        *aspects(width, height),
-        *grouped(group),
+        *make_quarter_masks("brightness", luma),
+        *make_quarter_masks("size", width * height),
+        *make_aspect_masks(width, height),
+        *make_group_masks(group),
     ]
-    return scored(parts, predictions.right, predictions.ids)
+    return score_slices(parts, predictions.right, predictions.ids)
 
 
-def scored(parts: Sequence[Part], right: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:
+def score_slices(parts: Sequence[SliceMask], right: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:
     """Each part's accuracy beside that of the rest: whether each image is called rightly bool [n].
 
     A difference has the interval of Newcombe (1998), and the exact test of Fisher (1935) with Holm's correction.
     """
-    made = [_scored(part, right, ids) for part in parts]
-    corrected = holm(np.array([one.p for one in made], np.float64))
+    made = [_score_mask(part, right, ids) for part in parts]
+    corrected = correct_holm(np.array([one.p for one in made], np.float64))
     return tuple(replace(one, p=float(p)) for one, p in zip(made, corrected, strict=True))
 
 
-def brightness(root: Path, predictions: Predictions, cache: Path, progress: Progress) -> NDArray[np.float64]:
+def measure_brightness(root: Path, predictions: Predictions, cache: Path, progress: Progress) -> NDArray[np.float64]:
     """The mean luma (ITU-R BT.601) of each image, 0 black to 1 white: float64 [n]; not a number where the file is
     missing or was changed."""
-    facts = recalled(root, predictions.paths, cache, progress)
+    facts = read_cached_metadata(root, predictions.paths, cache, progress)
     return np.array(
         [
             np.frombuffer(fact.thumb, np.uint8).mean() / 255
-            if isinstance(fact, ImageFacts) and fact.id == id
+            if isinstance(fact, ImageMetadata) and fact.id == id
             else np.nan
             for fact, id in zip(facts, predictions.ids, strict=True)
         ]
     )
 
 
-def quarters(property: str, values: NDArray[np.float64]) -> list[Part]:
+def make_quarter_masks(property: str, values: NDArray[np.float64]) -> list[SliceMask]:
     """The images in four parts of rising value, cut at the quartiles; fewer where many values are equal.
 
     `property` is brightness or size. Values that are not a number are in no part.
@@ -124,15 +124,15 @@ def quarters(property: str, values: NDArray[np.float64]) -> list[Part]:
     rank = np.where(np.isnan(values), -1, np.searchsorted(edges, values, side="right"))
     shares = np.bincount(rank[rank >= 0], minlength=len(edges) + 1) / len(known)
     even = len(edges) == 3 and bool(np.all((shares >= EVEN[0]) & (shares <= EVEN[1])))
-    texts = _numbers(property, edges)
+    texts = _format_edges(property, edges)
     before, after = UNITS[property]
-    labels = [f"{before}{_between(place, texts)}{after}" for place in range(len(edges) + 1)]
+    labels = [f"{before}{_describe_part(place, texts)}{after}" for place in range(len(edges) + 1)]
     if even:
         labels = [f"{name}: {label}" for name, label in zip(QUARTERS[property], labels, strict=True)]
-    return [Part(property, label, rank == place) for place, label in enumerate(labels)]
+    return [SliceMask(property, label, rank == place) for place, label in enumerate(labels)]
 
 
-def aspects(width: NDArray[np.float64], height: NDArray[np.float64]) -> list[Part]:
+def make_aspect_masks(width: NDArray[np.float64], height: NDArray[np.float64]) -> list[SliceMask]:
     """The images by which side is longer: portrait, square (sides within 5 % of each other), landscape."""
     square = np.maximum(width, height) <= np.minimum(width, height) * (1 + SQUARE)
     kinds = {
@@ -140,27 +140,29 @@ def aspects(width: NDArray[np.float64], height: NDArray[np.float64]) -> list[Par
         "square: sides within 5 % of each other": square,
         "landscape: wider than high": ~square & (width > height),
     }
-    parts = [Part("aspect", label, rows) for label, rows in kinds.items() if rows.any()]
+    parts = [SliceMask("aspect", label, rows) for label, rows in kinds.items() if rows.any()]
     return parts if len(parts) > 1 else []
 
 
-def grouped(groups: Sequence[str]) -> list[Part]:
+def make_group_masks(groups: Sequence[str]) -> list[SliceMask]:
     """The images of each of the user's groups that has at least FEW of them; of the GROUPS largest where there are
     more."""
     names = np.array(groups, dtype=object)
     found, counts = np.unique([name for name in groups if name], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:GROUPS]
-    parts = [Part("group", f"group {found[place]}", names == found[place]) for place in order if counts[place] >= FEW]
+    parts = [
+        SliceMask("group", f"group {found[place]}", names == found[place]) for place in order if counts[place] >= FEW
+    ]
     return [part for part in parts if not part.rows.all()]
 
 
-def _scored(part: Part, right: NDArray[np.bool_], ids: Sequence[str]) -> Slice:
+def _score_mask(part: SliceMask, right: NDArray[np.bool_], ids: Sequence[str]) -> Slice:
     from scipy.stats import fisher_exact
 
     inside, outside = right[part.rows], right[~part.rows]
     table = [[int(side.sum()), int(len(side) - side.sum())] for side in (inside, outside)]
-    metric, rest = share(table[0][0], len(inside)), share(table[1][0], len(outside))
-    value, low, high = gap(metric, rest)
+    metric, rest = proportion_interval(table[0][0], len(inside)), proportion_interval(table[1][0], len(outside))
+    value, low, high = newcombe_interval(metric, rest)
     return Slice(
         property=part.property,
         label=part.label,
@@ -173,7 +175,9 @@ def _scored(part: Part, right: NDArray[np.bool_], ids: Sequence[str]) -> Slice:
     )
 
 
-def _columns(data: Dataset, predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+def _read_columns(
+    data: Dataset, predictions: Predictions
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
     """Width and height in pixels, and the group, of each image."""
     place = {path: row for row, path in enumerate(data.table["path"].to_pylist())}
     rows = [place[path] for path in predictions.paths]
@@ -182,7 +186,7 @@ def _columns(data: Dataset, predictions: Predictions) -> tuple[NDArray[np.float6
     return width, height, [groups[row] or "" for row in rows]
 
 
-def _numbers(property: str, edges: NDArray[np.float64]) -> list[str]:
+def _format_edges(property: str, edges: NDArray[np.float64]) -> list[str]:
     """Edges in words, with as many digits as tell them apart."""
     if property == "size":
         return [f"{edge:,.0f}" for edge in edges]
@@ -190,7 +194,7 @@ def _numbers(property: str, edges: NDArray[np.float64]) -> list[str]:
     return [f"{edge:.{digits}f}" for edge in edges]
 
 
-def _between(place: int, texts: Sequence[str]) -> str:
+def _describe_part(place: int, texts: Sequence[str]) -> str:
     """What lies in a part, in words."""
     if place == 0:
         return f"below {texts[0]}"

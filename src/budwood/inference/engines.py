@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 
 from budwood.config.recipe import Recipe
 from budwood.data.loading import Pixels
-from budwood.hardware import processors
-from budwood.networks.plan import Plan, hash_of, toolchain
+from budwood.hardware import count_processors
+from budwood.networks.plan import Plan, hash_json, toolchain_digest
 from budwood.networks.registry import TRUNK
 from budwood.networks.weights import Weights
 from budwood.progress import Progress
-from budwood.storage.atomic import folder_draft, write_text
-from budwood.storage.packing import packed, unpacked
+from budwood.storage.atomic import draft_folder, write_text
+from budwood.storage.packing import pack, unpack
 
 if TYPE_CHECKING:
-    from budwood.inference.pytorch_backend import Part
+    from budwood.inference.pytorch_backend import NetworkSlice
 
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
 PACKED: Final = 1e-4  # of the largest logit: what keeping outputs in 16 bits may change
@@ -41,7 +41,7 @@ COMPILE_PAYS: Final = 200_000  # images on a GPU from which on torch.compile is 
 MANY: Final = 4  # processors, from which on fewer threads may be faster
 
 Floats = NDArray[np.float32]
-Run = Callable[[Pixels], Floats]
+InferenceFn = Callable[[Pixels], Floats]
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,20 @@ class Prefix:
     @property
     def bundle(self) -> Path:
         """The folder with the exported graph and the weights."""
-        return self.cache / "networks" / f"{self.key}-{toolchain()}"
+        return self.cache / "networks" / f"{self.key}-{toolchain_digest()}"
 
 
 @dataclass(frozen=True)
-class Engine:
+class InferenceEngine:
     """What runs a prefix, its name, how well it agrees with PyTorch, and whether 16 bits a value do for its outputs."""
 
-    run: Run
+    run: InferenceFn
     name: str
     agreement: str
     packs: bool
 
 
-def prefix_of(recipe: Recipe, plan: Plan, classes: int, weights: Weights, stop: str | None, cache: Path) -> Prefix:
+def make_prefix(recipe: Recipe, plan: Plan, classes: int, weights: Weights, stop: str | None, cache: Path) -> Prefix:
     """The prefix up to a place of a recipe's network. Loads no torch."""
     kept_parts = [plan[name] for name in ("source", "name", "channels", "size", "mean", "std")]
     parts = [weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
@@ -87,87 +87,93 @@ def prefix_of(recipe: Recipe, plan: Plan, classes: int, weights: Weights, stop: 
     if stop is None:
         parts += [recipe.head, recipe.batch_norm, recipe.activation, classes]
     shape = (classes,) if stop is None else (plan["features"],) if stop == TRUNK else tuple(plan["prefix_shape"])
-    return Prefix(recipe, plan, classes, weights, stop, shape, hash_of(parts), cache)
+    return Prefix(recipe, plan, classes, weights, stop, shape, hash_json(parts), cache)
 
 
-def engine_of(prefix: Prefix, some: Callable[[], Pixels], images: int, progress: Progress) -> Engine:
+def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progress: Progress) -> InferenceEngine:
     """The fastest engine of this machine, for so many images, that agrees with PyTorch on the real ones of `some`."""
-    ensure_bundle(prefix)
+    ensure_exported(prefix)
     if prefix.graph != WHOLE:
-        run = _onnx(prefix, processors())
-        return Engine(
+        run = _make_onnx_inference(prefix, count_processors())
+        return InferenceEngine(
             run, f"ONNX Runtime {version('onnxruntime')}, {prefix.graph}", "was compared on validation", False
         )
-    if runs_on_cuda():
-        return _checked_cuda(prefix, some(), images >= COMPILE_PAYS, progress)
-    if reason := _about_bundle(prefix)["no_graph"]:
+    if has_cuda_device():
+        return _check_cuda(prefix, some(), images >= COMPILE_PAYS, progress)
+    if reason := _read_bundle(prefix)["no_graph"]:
         progress.note(f"{prefix.plan['name']} cannot be exported to ONNX ({reason}), so PyTorch computes it.")
-        return Engine(_eager(prefix), f"PyTorch {version('torch')}", "is the reference itself", False)
-    known = _agreement(prefix, some)
+        return InferenceEngine(
+            _make_eager_inference(prefix), f"PyTorch {version('torch')}", "is the reference itself", False
+        )
+    known = _measure_agreement(prefix, some)
     packs = _is_harmless(known["packed"])
     if known["error"] <= TOLERANCE["ONNX Runtime"]:
-        engine = _onnx(prefix, _threads(prefix, some))
-        return Engine(engine, f"ONNX Runtime {version('onnxruntime')}", _sentence(known), packs)
-    progress.note(f"ONNX Runtime {_sentence(known)}: not good enough, so PyTorch computes the prefix.")
-    return Engine(_eager(prefix), f"PyTorch {version('torch')}", "is the reference itself", packs)
+        engine = _make_onnx_inference(prefix, _find_fastest_threads(prefix, some))
+        return InferenceEngine(engine, f"ONNX Runtime {version('onnxruntime')}", _describe_agreement(known), packs)
+    progress.note(f"ONNX Runtime {_describe_agreement(known)}: not good enough, so PyTorch computes the prefix.")
+    return InferenceEngine(
+        _make_eager_inference(prefix), f"PyTorch {version('torch')}", "is the reference itself", packs
+    )
 
 
-def part_state(prefix: Prefix) -> dict[str, NDArray[Any]]:
+def read_state(prefix: Prefix) -> dict[str, NDArray[Any]]:
     """The part's tensors by their names in the network, from the bundle, without torch."""
     from safetensors.numpy import load_file
 
-    ensure_bundle(prefix)
+    ensure_exported(prefix)
     return dict(load_file(prefix.bundle / "part.safetensors"))
 
 
-def set_aside(prefix: Prefix) -> str:
+def describe_unused(prefix: Prefix) -> str:
     """A sentence on what of the weights file was not used; empty when all was."""
-    ensure_bundle(prefix)
-    return str(_about_bundle(prefix)["aside"])
+    ensure_exported(prefix)
+    return str(_read_bundle(prefix)["aside"])
 
 
-def ensure_bundle(prefix: Prefix) -> None:
+def ensure_exported(prefix: Prefix) -> None:
     """Export the part once: graph, weights and `bundle.json` appear together or not at all."""
     if (prefix.bundle / "bundle.json").is_file():
         return
     from budwood.inference import pytorch_backend
 
-    with folder_draft(prefix.bundle) as draft:
-        told = pytorch_backend.export(_part(prefix), draft)
+    with draft_folder(prefix.bundle) as draft:
+        told = pytorch_backend.export(_make_slice(prefix), draft)
         (draft / "bundle.json").write_text(json.dumps({"network": prefix.plan["name"], **told}))
 
 
-def _about_bundle(prefix: Prefix) -> dict[str, Any]:
+def _read_bundle(prefix: Prefix) -> dict[str, Any]:
     about: dict[str, Any] = json.loads((prefix.bundle / "bundle.json").read_text())
     return about
 
 
-def _agreement(prefix: Prefix, some: Callable[[], Pixels]) -> dict[str, Any]:
+def _measure_agreement(prefix: Prefix, some: Callable[[], Pixels]) -> dict[str, Any]:
     """How far ONNX Runtime is from PyTorch, and 16 bits from full precision, on real images; measured once a bundle."""
     record = prefix.bundle / "checked.json"
     if not record.is_file():
         batch = some()
-        expected = _eager(prefix)(batch)
-        error = _disagreement(_onnx(prefix, processors())(batch), expected)
-        found = {"error": error, "images": len(batch), "packed": _packing_error(prefix, expected)}
+        expected = _make_eager_inference(prefix)(batch)
+        error = _measure_disagreement(_make_onnx_inference(prefix, count_processors())(batch), expected)
+        found = {"error": error, "images": len(batch), "packed": _measure_packing_error(prefix, expected)}
         write_text(record, json.dumps(found))
     known: dict[str, Any] = json.loads(record.read_text())
     return known
 
 
-def _checked_cuda(prefix: Prefix, batch: Pixels, compiles: bool, progress: Progress) -> Engine:
-    expected = _eager(prefix, "cuda")(batch)
-    half = _half_cuda(prefix, compiles, progress)
-    known = {"error": _disagreement(half(batch), expected), "images": len(batch)}
-    packs = _is_harmless(_packing_error(prefix, expected))
+def _check_cuda(prefix: Prefix, batch: Pixels, compiles: bool, progress: Progress) -> InferenceEngine:
+    expected = _make_eager_inference(prefix, "cuda")(batch)
+    half = _make_half_cuda_inference(prefix, compiles, progress)
+    known = {"error": _measure_disagreement(half(batch), expected), "images": len(batch)}
+    packs = _is_harmless(_measure_packing_error(prefix, expected))
     if known["error"] <= TOLERANCE["PyTorch, half precision"]:
         name = f"PyTorch {version('torch')}, half precision, channels last, {'compiled, ' * compiles}CUDA"
-        return Engine(half, name, _sentence(known), packs)
-    progress.note(f"Half precision {_sentence(known)}: not good enough, so full precision is used.")
-    return Engine(_eager(prefix, "cuda"), f"PyTorch {version('torch')}, CUDA", "is the reference itself", packs)
+        return InferenceEngine(half, name, _describe_agreement(known), packs)
+    progress.note(f"Half precision {_describe_agreement(known)}: not good enough, so full precision is used.")
+    return InferenceEngine(
+        _make_eager_inference(prefix, "cuda"), f"PyTorch {version('torch')}, CUDA", "is the reference itself", packs
+    )
 
 
-def _disagreement(found: Floats, expected: Floats) -> float:
+def _measure_disagreement(found: Floats, expected: Floats) -> float:
     """The largest difference as a share of the largest output."""
     return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
 
@@ -177,7 +183,7 @@ def _is_harmless(error: float | None) -> bool:
     return error is not None and error <= PACKED
 
 
-def _packing_error(prefix: Prefix, outputs: Floats) -> float | None:
+def _measure_packing_error(prefix: Prefix, outputs: Floats) -> float | None:
     """How much keeping outputs in 16 bits changes the logits that the rest of the network makes of them.
 
     A share of the largest logit. None for vectors, which are small as they are.
@@ -186,38 +192,40 @@ def _packing_error(prefix: Prefix, outputs: Floats) -> float | None:
         return None
     from budwood.inference import pytorch_backend
 
-    rest = pytorch_backend.rest(_part(prefix))
-    return _disagreement(rest(unpacked(packed(outputs), prefix.shape)), rest(outputs))
+    rest = pytorch_backend.run_rest(_make_slice(prefix))
+    return _measure_disagreement(rest(unpack(pack(outputs), prefix.shape)), rest(outputs))
 
 
-def _sentence(agreement: Mapping[str, Any]) -> str:
+def _describe_agreement(agreement: Mapping[str, Any]) -> str:
     error, images = agreement["error"], agreement["images"]
     return f"differs from PyTorch by at most {error:.1e} of the largest output on {images} images"
 
 
-def _part(prefix: Prefix) -> Part:
-    from budwood.inference.pytorch_backend import Part
+def _make_slice(prefix: Prefix) -> NetworkSlice:
+    from budwood.inference.pytorch_backend import NetworkSlice
 
-    return Part(prefix.recipe, prefix.plan, prefix.classes, prefix.weights, prefix.stop)
+    return NetworkSlice(prefix.recipe, prefix.plan, prefix.classes, prefix.weights, prefix.stop)
 
 
-def _threads(prefix: Prefix, some: Callable[[], Pixels]) -> int:
+def _find_fastest_threads(prefix: Prefix, some: Callable[[], Pixels]) -> int:
     """Threads with which ONNX Runtime is fastest: one a processor, or half as many, as two may share a core.
 
     Measured once a bundle and number of processors.
     """
-    count = processors()
+    count = count_processors()
     if count < MANY:
         return count
     record = prefix.bundle / f"threads-{count}.json"
     if not record.is_file():
         batch = some()
-        write_text(record, json.dumps({n: _seconds(_onnx(prefix, n), batch) for n in (count, count // 2)}))
+        write_text(
+            record, json.dumps({n: _time_batch(_make_onnx_inference(prefix, n), batch) for n in (count, count // 2)})
+        )
     seconds: dict[str, float] = json.loads(record.read_text())
     return int(min(seconds, key=lambda n: seconds[n]))
 
 
-def _seconds(run: Run, batch: Pixels) -> float:
+def _time_batch(run: InferenceFn, batch: Pixels) -> float:
     """Seconds that a batch takes; the first is slower and does not count."""
     run(batch)
     started = time.perf_counter()
@@ -225,14 +233,14 @@ def _seconds(run: Run, batch: Pixels) -> float:
     return time.perf_counter() - started
 
 
-def _onnx(prefix: Prefix, threads: int) -> Run:
+def _make_onnx_inference(prefix: Prefix, threads: int) -> InferenceFn:
     """ONNX Runtime, with a session of its own for full batches.
 
     Where the number of images is fixed, it folds all that is computed of shapes, and padding becomes part of the
     convolutions: EfficientNet-Lite0 has 56 nodes instead of 269 and takes three quarters of the time.
     """
-    whole = _session(prefix, threads, BATCH)
-    any_number = cache(lambda: _session(prefix, threads, None))
+    whole = _open_session(prefix, threads, BATCH)
+    any_number = cache(lambda: _open_session(prefix, threads, None))
 
     def run(batch: Pixels) -> Floats:
         session = whole if len(batch) == BATCH else any_number()
@@ -241,7 +249,7 @@ def _onnx(prefix: Prefix, threads: int) -> Run:
     return run
 
 
-def _session(prefix: Prefix, threads: int, images: int | None) -> Any:
+def _open_session(prefix: Prefix, threads: int, images: int | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -253,19 +261,19 @@ def _session(prefix: Prefix, threads: int, images: int | None) -> Any:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _eager(prefix: Prefix, device: str = "cpu") -> Run:
+def _make_eager_inference(prefix: Prefix, device: str = "cpu") -> InferenceFn:
     from budwood.inference import pytorch_backend
 
-    return pytorch_backend.eager(_part(prefix), prefix.bundle / "part.safetensors", device)
+    return pytorch_backend.run_eager(_make_slice(prefix), prefix.bundle / "part.safetensors", device)
 
 
-def _half_cuda(prefix: Prefix, compiles: bool, progress: Progress) -> Run:
+def _make_half_cuda_inference(prefix: Prefix, compiles: bool, progress: Progress) -> InferenceFn:
     from budwood.inference import pytorch_backend
 
-    return pytorch_backend.half_cuda(_part(prefix), prefix.bundle / "part.safetensors", compiles, progress)
+    return pytorch_backend.run_half_cuda(_make_slice(prefix), prefix.bundle / "part.safetensors", compiles, progress)
 
 
-def runs_on_cuda() -> bool:
+def has_cuda_device() -> bool:
     """Whether there is a CUDA device. Torch, slow to load, is asked only where a driver is installed."""
     if shutil.which("nvidia-smi") is None:
         return False

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.data.loading import Pixels, viewed
-from budwood.inference.engines import BATCH, Engine, Floats
+from budwood.data.loading import Pixels, flip
+from budwood.inference.engines import BATCH, Floats, InferenceEngine
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Rows(Protocol):
+class InputSource(Protocol):
     """Inputs of a network by row: uint8 pixels [n, size, size, 3] or float32 outputs of a frozen prefix [n, *shape]."""
 
     def __len__(self) -> int:
@@ -26,7 +26,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Held:
+class ArraySource:
     """Rows that are held in memory."""
 
     values: NDArray[Any]
@@ -40,7 +40,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Stacked:
+class ConcatSource:
     """The rows of several arrays of one shape, all of the first before all of the second."""
 
     parts: tuple[NDArray[Any], ...]
@@ -55,10 +55,10 @@ class Stacked:
 
 
 @dataclass(frozen=True)
-class Viewed:
+class FlippedSource:
     """Rows of pixels as one view shows them."""
 
-    rows: Rows
+    rows: InputSource
     view: str
 
     def __len__(self) -> int:
@@ -66,15 +66,15 @@ class Viewed:
 
     def take(self, rows: NDArray[np.int64]) -> Pixels:
         """The pixels of some rows, uint8 [n, size, size, 3]."""
-        return viewed(np.asarray(self.rows.take(rows)), self.view)
+        return flip(np.asarray(self.rows.take(rows)), self.view)
 
 
 @dataclass(frozen=True)
-class Computed:
+class FeatureSource:
     """What an engine makes of rows of pixels, computed whenever it is asked for."""
 
-    engine: Engine
-    rows: Rows
+    engine: InferenceEngine
+    rows: InputSource
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,6 +87,10 @@ class Computed:
         )
 
 
-def seen_as(rows: Rows, view: str) -> Rows:
+def flip_source(rows: InputSource, view: str) -> InputSource:
     """Rows as they are for images that one view shows."""
-    return Computed(rows.engine, Viewed(rows.rows, view)) if isinstance(rows, Computed) else Viewed(rows, view)
+    return (
+        FeatureSource(rows.engine, FlippedSource(rows.rows, view))
+        if isinstance(rows, FeatureSource)
+        else FlippedSource(rows, view)
+    )

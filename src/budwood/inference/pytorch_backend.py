@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from budwood.config.recipe import Recipe
-from budwood.networks.stages import segment
-from budwood.networks.surgery import grafted, loaded
+from budwood.networks.stages import slice_stages
+from budwood.networks.surgery import build, load_network
 from budwood.networks.weights import Weights
 from budwood.progress import Progress
 
@@ -30,7 +30,7 @@ LUMA: Final = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkSlice:
     """A part of a recipe's network: from the image to the end of the place `stop` (None: the logits)."""
 
     recipe: Recipe
@@ -40,7 +40,7 @@ class Part:
     stop: str | None
 
 
-class FromPixels(nn.Module):
+class WithPreprocessing(nn.Module):
     """A network with the preprocessing in front: takes uint8 pixels [n, size, size, 3].
 
     `mean` and `std` have one value a channel that the network sees, for pixels of 0 to 1; one channel is grey.
@@ -72,27 +72,27 @@ class FromPixels(nn.Module):
         return output
 
 
-def export(part: Part, folder: Path) -> dict[str, Any]:
+def export(part: NetworkSlice, folder: Path) -> dict[str, Any]:
     """Write a part's weights, and its graph where it can be exported, into a folder.
 
     The files are `part.safetensors` and `part.onnx`. The result tells what was set aside of the weights file, and why
     there is no graph if there is none.
     """
-    made, aside = loaded(part.recipe, part.plan, part.classes, part.weights)
-    module = segment(made.staged, None, part.stop).eval()
+    made, aside = load_network(part.recipe, part.plan, part.classes, part.weights)
+    module = slice_stages(made.staged, None, part.stop).eval()
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     (folder / "part.safetensors").write_bytes(save(state))
     try:
-        graph = _onnx_graph(FromPixels(module, part.plan).eval(), part.plan["size"])
+        graph = _export_onnx(WithPreprocessing(module, part.plan).eval(), part.plan["size"])
     except Exception as error:  # an exporter fails in any way
         return {"aside": aside, "no_graph": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
     (folder / "part.onnx").write_bytes(graph)
     return {"aside": aside, "no_graph": ""}
 
 
-def eager(part: Part, state: Path, device: str) -> InferenceFn:
+def run_eager(part: NetworkSlice, state: Path, device: str) -> InferenceFn:
     """A part in full precision, as PyTorch computes it: the reference."""
-    module = _module(part, state).to(device)
+    module = _load_module(part, state).to(device)
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -101,13 +101,13 @@ def eager(part: Part, state: Path, device: str) -> InferenceFn:
     return run
 
 
-def rest(part: Part) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def run_rest(part: NetworkSlice) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """What follows a part in its network, as PyTorch computes it: from the part's outputs to the logits.
 
     Batch norms take the statistics of the batch, as they do in training, which makes small differences larger.
     """
-    made, _ = loaded(part.recipe, part.plan, part.classes, part.weights)
-    module = segment(made.staged, part.stop, None).eval()
+    made, _ = load_network(part.recipe, part.plan, part.classes, part.weights)
+    module = slice_stages(made.staged, part.stop, None).eval()
     for layer in module.modules():
         layer.train(isinstance(layer, nn.modules.batchnorm._BatchNorm))
 
@@ -118,13 +118,13 @@ def rest(part: Part) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     return run
 
 
-def half_cuda(part: Part, state: Path, compiles: bool, progress: Progress) -> InferenceFn:
+def run_half_cuda(part: NetworkSlice, state: Path, compiles: bool, progress: Progress) -> InferenceFn:
     """A part in half precision and channels-last on a CUDA device; compiled where that pays.
 
     In float16, which has eight times the precision of bfloat16 at the same speed.
     """
-    plain = _module(part, state).to("cuda").to(memory_format=torch.channels_last)
-    module = compiled(plain, progress) if compiles else plain
+    plain = _load_module(part, state).to("cuda").to(memory_format=torch.channels_last)
+    module = compile_module(plain, progress) if compiles else plain
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.autocast("cuda", torch.float16):
@@ -133,7 +133,7 @@ def half_cuda(part: Part, state: Path, compiles: bool, progress: Progress) -> In
     return run
 
 
-def compiled(module: Callable[[Tensor], Tensor], progress: Progress) -> Callable[[Tensor], Tensor]:
+def compile_module(module: Callable[[Tensor], Tensor], progress: Progress) -> Callable[[Tensor], Tensor]:
     """A module through `torch.compile`; where the compiler fails that is said, and the module is used as it is."""
     fast: Callable[[Tensor], Tensor] = torch.compile(module)
     failed = False
@@ -156,19 +156,19 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _module(part: Part, state: Path) -> nn.Module:
-    made, _, _ = grafted(part.recipe, part.plan, part.classes)
-    module = segment(made.staged, None, part.stop)
+def _load_module(part: NetworkSlice, state: Path) -> nn.Module:
+    made, _, _ = build(part.recipe, part.plan, part.classes)
+    module = slice_stages(made.staged, None, part.stop)
     module.load_state_dict(load_file(state))
-    return FromPixels(module, part.plan).eval()
+    return WithPreprocessing(module, part.plan).eval()
 
 
-def _onnx_graph(module: nn.Module, size: int) -> bytes:
+def _export_onnx(module: nn.Module, size: int) -> bytes:
     graph = io.BytesIO()
     sample = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    with warnings.catch_warnings(), _nothing_printed():
+    with warnings.catch_warnings(), _silence_output():
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
         try:
@@ -188,7 +188,7 @@ def _onnx_graph(module: nn.Module, size: int) -> bytes:
 
 
 @contextmanager
-def _nothing_printed() -> Iterator[None]:
+def _silence_output() -> Iterator[None]:
     """Whatever is printed in the block, by C++ code too, goes nowhere: an exporter that fails prints its whole graph to
     the standard output, where a command's result belongs."""
     sys.stdout.flush()

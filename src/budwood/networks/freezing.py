@@ -12,7 +12,7 @@ from torch import nn
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.networks.registry import HEAD, TRUNK
-from budwood.networks.stages import Staged, modules_of, parameters_of
+from budwood.networks.stages import Staged, list_modules, list_parameters
 
 NORMS: Final = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -33,7 +33,7 @@ class Frozen:
     prefix: str | None
 
 
-def frozen_parts(network: Staged, freeze: str | Sequence[str]) -> Frozen:
+def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
     """What `freeze` means for a network: `none`, `trunk`, `upto:STAGE`, a stage, or patterns of parameter names.
 
     Raises `RecipeError` for a stage that does not exist, a pattern that matches nothing, and when nothing is left.
@@ -42,10 +42,10 @@ def frozen_parts(network: Staged, freeze: str | Sequence[str]) -> Frozen:
     place, patterns = _freeze_target(network, freeze)
     if place:
         node = network.node(place)
-        parameters, modules = set(parameters_of(network, node)), set(modules_of(network, node))
+        parameters, modules = set(list_parameters(network, node)), set(list_modules(network, node))
     else:
-        parameters = {name for name in every if _matches(name, patterns)}
-        modules = {name for name, _ in network.module.named_modules() if _matches(name, patterns)}
+        parameters = {name for name in every if _matches_any(name, patterns)}
+        modules = {name for name, _ in network.module.named_modules() if _matches_any(name, patterns)}
     missed = [pattern for pattern in patterns if not fnmatch.filter(every, pattern)]
     if missed:
         raise RecipeError(
@@ -58,7 +58,7 @@ def frozen_parts(network: Staged, freeze: str | Sequence[str]) -> Frozen:
     }
     if parameters.issuperset(every):
         raise RecipeError(f"freeze: {freeze!r} leaves nothing to train.", "Freeze less: trunk leaves the head.")
-    return Frozen(frozenset(parameters), frozenset(modules), _last_frozen(network, parameters, modules))
+    return Frozen(frozenset(parameters), frozenset(modules), _find_last_frozen(network, parameters, modules))
 
 
 def set_modes(module: nn.Module, frozen: Frozen) -> None:
@@ -71,7 +71,7 @@ def set_modes(module: nn.Module, frozen: Frozen) -> None:
         parameter.requires_grad_(name not in frozen.parameters)
 
 
-def parameter_groups(network: Staged, frozen: Frozen, recipe: Recipe) -> list[dict[str, Any]]:
+def group_parameters(network: Staged, frozen: Frozen, recipe: Recipe) -> list[dict[str, Any]]:
     """Groups for an optimizer: what is trained, with its rate by stage and its weight decay by kind.
 
     The head has the recipe's rate; each stage before it that of the next times `layer_decay`. Biases and the parameters
@@ -86,7 +86,7 @@ def parameter_groups(network: Staged, frozen: Frozen, recipe: Recipe) -> list[di
         for parameter in part.parameters(recurse=False)
     }
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for distance, names in enumerate(reversed(parameters_by_stage(network).values())):
+    for distance, names in enumerate(reversed(map_parameters_to_stages(network).values())):
         for name in names:
             if name in frozen.parameters:
                 continue
@@ -98,19 +98,19 @@ def parameter_groups(network: Staged, frozen: Frozen, recipe: Recipe) -> list[di
     return list(groups.values())
 
 
-def parameters_by_stage(network: Staged) -> dict[str, list[str]]:
+def map_parameters_to_stages(network: Staged) -> dict[str, list[str]]:
     """The names of parameters by the stage that first uses them, the head's last under `HEAD`; stages without any are
     left out."""
     groups: dict[str, list[str]] = {}
     seen: set[str] = set()
     for place in (*network.stages, TRUNK, None):
-        names = [name for name in parameters_of(network, network.node(place)) if name not in seen]
+        names = [name for name in list_parameters(network, network.node(place)) if name not in seen]
         seen.update(names)
         groups |= {place or HEAD: names} if names else {}
     return groups
 
 
-def stage_named(network: Staged, name: str, option: str) -> str:
+def find_stage(network: Staged, name: str, option: str) -> str:
     """The stage of that name, or whose name ends so; raises `RecipeError` that lists the stages."""
     found = [stage for stage in network.stages if stage == name] or [
         stage for stage in network.stages if stage.endswith(f".{name}")
@@ -130,15 +130,15 @@ def _freeze_target(network: Staged, freeze: str | Sequence[str]) -> tuple[str | 
     words = freeze.split(",") if isinstance(freeze, str) else list(freeze)
     first = words[0].strip()
     if len(words) == 1 and not set(first) & set("*?["):
-        return stage_named(network, first.removeprefix("upto:"), "freeze"), []
+        return find_stage(network, first.removeprefix("upto:"), "freeze"), []
     return None, [word.strip() for word in words]
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def _matches_any(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _last_frozen(network: Staged, parameters: set[str], modules: set[str]) -> str | None:
+def _find_last_frozen(network: Staged, parameters: set[str], modules: set[str]) -> str | None:
     """The last place up to which nothing changes from step to step; None when that is so of no parameter.
 
     Every parameter is frozen there, and so is whatever acts otherwise in training: dropout, statistics of a batch.
@@ -147,8 +147,8 @@ def _last_frozen(network: Staged, parameters: set[str], modules: set[str]) -> st
     active = {name for name, part in network.module.named_modules() if is_active(part)} - modules
     for place in (*network.stages, TRUNK):
         node = network.node(place)
-        used = set(parameters_of(network, node))
-        if not used <= parameters or active & set(modules_of(network, node)):
+        used = set(list_parameters(network, node))
+        if not used <= parameters or active & set(list_modules(network, node)):
             break
         found = place if used else found
     return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from budwood.config.recipe import OWN_OPTIONS
+from budwood.config.recipe import SMALL_NETWORK_OPTIONS
 from budwood.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Network:
     resize: Callable[[State, int, int], State]
 
 
-def network(name: str, options: Mapping[str, Any] | None = None) -> Network:
+def find_network(name: str, options: Mapping[str, Any] | None = None) -> Network:
     """The network of that name; `options` are those of the small networks. Raises `RecipeError` for an unknown name."""
     source, _, plain = name.rpartition(":")
     if source not in ("", *_SOURCES):
@@ -105,58 +105,58 @@ def network(name: str, options: Mapping[str, Any] | None = None) -> Network:
         found = _SOURCES[candidate](plain, options or {})
         if found is not None:
             return found
-    raise RecipeError(f"model: there is no network {name!r}.", _close(plain))
+    raise RecipeError(f"model: there is no network {name!r}.", _suggest_close(plain))
 
 
-def inside(name: str, owner: str) -> bool:
+def is_inside(name: str, owner: str) -> bool:
     """Whether a part or tensor of a network is another part or lies in it, by their names."""
     return name == owner or name.startswith(f"{owner}.")
 
 
-def channels_last(shape: Sequence[int]) -> bool:
+def is_channels_last(shape: Sequence[int]) -> bool:
     """Whether an output [a, b, c] of a square image is [height, width, channels] and not [channels, height, width]."""
     return len(shape) == 3 and shape[0] == shape[1] != shape[2]
 
 
-def names() -> dict[str, list[str]]:
+def list_networks() -> dict[str, list[str]]:
     """Every name by source. Loads torch."""
     import timm
     import torchvision
 
     return {
-        "budwood": sorted(OWN_OPTIONS),
+        "budwood": sorted(SMALL_NETWORK_OPTIONS),
         "torchvision": sorted(torchvision.models.list_models(module=torchvision.models)),
         "timm": sorted(timm.list_models()),
     }
 
 
-def package_file(package: str) -> Path | None:
+def find_package_file(package: str) -> Path | None:
     """The file of weights that an installed package ships."""
     found = importlib.util.find_spec(package.replace("-", "_"))
     places = list(found.submodule_search_locations or []) if found else []
     return next((file for place in places for file in sorted(Path(place).glob("models/*.pth"))), None)
 
 
-def _close(name: str) -> str:
-    every = sorted({name for found in names().values() for name in found})
+def _suggest_close(name: str) -> str:
+    every = sorted({name for found in list_networks().values() for name in found})
     lead, _, _ = did_you_mean(name, every).partition("Valid:")
     return f"{lead}`budwood models` lists them; `budwood models '*{name[:6]}*'` searches."
 
 
-def _own(name: str, options: Mapping[str, Any]) -> Network | None:
+def _find_own(name: str, options: Mapping[str, Any]) -> Network | None:
     """Budwood's own small networks, which have no pretrained weights."""
-    if name not in OWN_OPTIONS:
+    if name not in SMALL_NETWORK_OPTIONS:
         return None
 
     def make(channels: int, size: int) -> torch.nn.Module:
-        from budwood.networks.small import FAMILIES
+        from budwood.networks.small import SMALL_NETWORKS
 
-        return FAMILIES[name](channels, size, options)
+        return SMALL_NETWORKS[name](channels, size, options)
 
-    return Network(name, "budwood", OWN_SIZE, IMAGENET_MEAN, IMAGENET_STD, "head", (), None, None, make, _as_is)
+    return Network(name, "budwood", OWN_SIZE, IMAGENET_MEAN, IMAGENET_STD, "head", (), None, None, make, _keep_state)
 
 
-def _torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
+def _find_torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
     """The classifiers of torchvision."""
     import torchvision
 
@@ -179,23 +179,23 @@ def _torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
 
         return dict(interpolate_embeddings(size, state["conv_proj.weight"].shape[-1], OrderedDict(state)))
 
-    origin = Origin(file=file, url=weights.url, sha256=_hash_in(file))
+    origin = Origin(file=file, url=weights.url, sha256=_parse_hash(file))
     return Network(
         name,
         "torchvision",
         int(transform.crop_size[0]),
         tuple(transform.mean),
         tuple(transform.std),
-        next((layer for start, layer in LAST_LAYERS.items() if name.startswith(start)), None) or _last_layer(name),
+        next((layer for start, layer in LAST_LAYERS.items() if name.startswith(start)), None) or _find_last_layer(name),
         (origin,),
         weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100,
         weights.meta["num_params"],
         make,
-        resize if transformer else _as_is,
+        resize if transformer else _keep_state,
     )
 
 
-def _timm(name: str, options: Mapping[str, Any]) -> Network | None:
+def _find_timm(name: str, options: Mapping[str, Any]) -> Network | None:
     """The networks of timm, transformers included."""
     import timm
 
@@ -226,7 +226,7 @@ def _timm(name: str, options: Mapping[str, Any]) -> Network | None:
         tuple(settings.mean),
         tuple(settings.std),
         head or "head",
-        ((Origin(package=package, by_position=True),) if package else ()) + _timm_origins(settings),
+        ((Origin(package=package, by_position=True),) if package else ()) + _list_timm_origins(settings),
         accuracy,
         None,
         make,
@@ -235,13 +235,13 @@ def _timm(name: str, options: Mapping[str, Any]) -> Network | None:
 
 
 _SOURCES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], Network | None]]] = {
-    "budwood": _own,
-    "torchvision": _torchvision,
-    "timm": _timm,
+    "budwood": _find_own,
+    "torchvision": _find_torchvision,
+    "timm": _find_timm,
 }
 
 
-def _timm_origins(settings: Any) -> tuple[Origin, ...]:
+def _list_timm_origins(settings: Any) -> tuple[Origin, ...]:
     """The hub's file of a timm network, and the older address where it has one."""
     import huggingface_hub
 
@@ -253,17 +253,17 @@ def _timm_origins(settings: Any) -> tuple[Origin, ...]:
         origins.append(Origin(file=file, url=address, repository=repository, name=name))
     if isinstance(settings.url, str) and settings.url.endswith((".pth", ".pt", ".safetensors")):
         file = Path(settings.url).name
-        origins.append(Origin(file=file, url=settings.url, sha256=_hash_in(file)))
+        origins.append(Origin(file=file, url=settings.url, sha256=_parse_hash(file)))
     return tuple(origins)
 
 
-def _hash_in(file: str) -> str:
+def _parse_hash(file: str) -> str:
     """The start of the SHA-256 that a file's name ends in, as `resnet18-f37072fd.pth` does."""
     last = Path(file).stem.rpartition("-")[2]
     return last if len(last) >= 8 and all(char in "0123456789abcdef" for char in last) else ""
 
 
-def _last_layer(name: str) -> str:
+def _find_last_layer(name: str) -> str:
     """The part of a torchvision network that gives the logits."""
     import torch
     import torchvision
@@ -278,7 +278,7 @@ def _last_layer(name: str) -> str:
     return next(str(path) for path in reversed(linear) if not path.startswith(("aux", "AuxLogits")))
 
 
-def _as_is(state: State, channels: int, size: int) -> State:
+def _keep_state(state: State, channels: int, size: int) -> State:
     return state
 
 

@@ -29,7 +29,7 @@ def mlp(channels: int, size: int, options: Options) -> nn.Sequential:
 
     Options: `fc`, `activation`, `batch_norm`, `dropout`.
     """
-    return _network(OrderedDict(), channels * size**2, options)
+    return _assemble(OrderedDict(), channels * size**2, options)
 
 
 def cnn(channels: int, size: int, options: Options) -> nn.Sequential:
@@ -41,12 +41,12 @@ def cnn(channels: int, size: int, options: Options) -> nn.Sequential:
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     layers = zip(options["widths"], options["kernels"], options["strides"], options["pools"], strict=True)
     for number, (width, kernel, stride, pool) in enumerate(layers, 1):
-        layer = _convolution(channels, width, kernel, stride, options["padding"], options)
+        layer = _make_convolution(channels, width, kernel, stride, options["padding"], options)
         stages[f"conv{number}"] = nn.Sequential(*layer, *([nn.MaxPool2d(pool)] if pool > 1 else []))
         channels, size = width, ((size + 2 * options["padding"] - kernel) // stride + 1) // pool
         if size < 1:
             raise ValueError(f"nothing is left of the image after conv{number}")
-    return _network(stages, channels * size**2, options)
+    return _assemble(stages, channels * size**2, options)
 
 
 def vgg_small(channels: int, size: int, options: Options) -> nn.Sequential:
@@ -59,30 +59,32 @@ def vgg_small(channels: int, size: int, options: Options) -> nn.Sequential:
     for number, widths in enumerate(options["blocks"], 1):
         layers: list[nn.Module] = []
         for width in widths:
-            layers += _convolution(channels, width, 3, 1, 1, options)
+            layers += _make_convolution(channels, width, 3, 1, 1, options)
             channels = width
         stages[f"block{number}"] = nn.Sequential(*layers, nn.MaxPool2d(2))
         size //= 2
         if size < 1:
             raise ValueError(f"nothing is left of the image after block{number}")
-    return _network(stages, channels * size**2, options)
+    return _assemble(stages, channels * size**2, options)
 
 
-FAMILIES: Final[Mapping[str, Callable[[int, int, Options], nn.Sequential]]] = {
+SMALL_NETWORKS: Final[Mapping[str, Callable[[int, int, Options], nn.Sequential]]] = {
     "cnn": cnn,
     "mlp": mlp,
     "vgg-small": vgg_small,
 }
 
 
-def dense(before: int, after: int, activation: str, batch_norm: bool, dropout: float) -> nn.Sequential:
+def make_dense(before: int, after: int, activation: str, batch_norm: bool, dropout: float) -> nn.Sequential:
     """One hidden fully connected layer: linear, batch norm if asked for, activation, dropout if it is above 0."""
     norm = [nn.BatchNorm1d(after)] if batch_norm else []
     drop = [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(nn.Linear(before, after, bias=not batch_norm), *norm, ACTIVATIONS[activation](), *drop)
 
 
-def _convolution(before: int, after: int, kernel: int, stride: int, padding: int, options: Options) -> list[nn.Module]:
+def _make_convolution(
+    before: int, after: int, kernel: int, stride: int, padding: int, options: Options
+) -> list[nn.Module]:
     """A convolution, batch norm if asked for, activation."""
     momentum, affine = options["norm_momentum"], options["norm_affine"]
     norm = [nn.BatchNorm2d(after, momentum=momentum, affine=affine)] if options["conv_norm"] else []
@@ -90,7 +92,7 @@ def _convolution(before: int, after: int, kernel: int, stride: int, padding: int
     return [layer, *norm, ACTIVATIONS[options["activation"]]()]
 
 
-def _network(stages: OrderedDict[str, nn.Module], features: int, options: Options) -> nn.Sequential:
+def _assemble(stages: OrderedDict[str, nn.Module], features: int, options: Options) -> nn.Sequential:
     """The stages, then the fully connected layers and the head's place, which gets `features` or the last width.
 
     Dropout follows every fully connected layer but the last: there it is the head's.
@@ -98,7 +100,7 @@ def _network(stages: OrderedDict[str, nn.Module], features: int, options: Option
     stages["flatten"] = nn.Flatten()
     for number, width in enumerate(options["fc"], 1):
         dropout = options["dropout"] if number < len(options["fc"]) else 0.0
-        stages[f"fc{number}"] = dense(features, width, options["activation"], options["batch_norm"], dropout)
+        stages[f"fc{number}"] = make_dense(features, width, options["activation"], options["batch_norm"], dropout)
         features = width
     stages["head"] = nn.Linear(features, 1)
     return nn.Sequential(stages)

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from budwood.errors import RecipeError
-from budwood.networks.registry import TRUNK, inside
+from budwood.networks.registry import TRUNK, is_inside
 
 LISTS: Final = frozenset(  # parts of this name hold stages and are opened; all others are stages
     {"backbone", "blocks", "body", "classifier", "encoder", "features", "head", "heads", "layers", "levels", "network"}
@@ -47,7 +47,7 @@ class Staged:
         if place == TRUNK:
             assert self.trunk is not None
             return self.trunk
-        return _output(self.graph) if place is None else self.stages[place]
+        return _find_output(self.graph) if place is None else self.stages[place]
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,18 @@ class _StageTracer(Tracer):
         return module_qualified_name not in self._opened
 
 
-def staged(module: nn.Module, head: str) -> Staged:
+def trace_stages(module: nn.Module, head: str) -> Staged:
     """The stages of a module whose classifier is the part `head`.
 
     Raises `RecipeError` when its forward pass cannot be traced.
     """
-    opened = _lists(module, head)
-    found = _traced(module, head, opened) or _traced(module, head, frozenset(_ancestors(head)))
+    opened = _find_containers(module, head)
+    found = _trace_opened(module, head, opened) or _trace_opened(module, head, frozenset(_list_ancestors(head)))
     while found is not None and len(found.stages) < FEWEST:
-        largest = max(_kept(found), key=lambda name: _size(module.get_submodule(name)), default=None)
-        further = _traced(module, head, opened := opened | {largest}) if largest else None
+        largest = max(
+            _list_kept_whole(found), key=lambda name: _count_parameters(module.get_submodule(name)), default=None
+        )
+        further = _trace_opened(module, head, opened := opened | {largest}) if largest else None
         if further is None or len(further.stages) <= len(found.stages):
             break
         found = further
@@ -93,29 +95,29 @@ def staged(module: nn.Module, head: str) -> Staged:
     return found
 
 
-def of_graph(module: GraphModule, head: str) -> Staged:
+def split_graph(module: GraphModule, head: str) -> Staged:
     """The stages of a module that is a traced graph already."""
-    found = _staged(module, module.graph, head)
+    found = _find_stages(module, module.graph, head)
     assert found is not None
     return found
 
 
-def segment(network: Staged, start: str | None, stop: str | None) -> GraphModule:
+def slice_stages(network: Staged, start: str | None, stop: str | None) -> GraphModule:
     """The part of a network from the end of stage `start` (None: the image) to the end of `stop` (None: the logits).
 
     A plain module that shares its parts, and their names, with the whole network.
     """
     graph = Graph()
-    first = _placeholder(network.graph) if start is None else network.node(start)
+    first = _find_placeholder(network.graph) if start is None else network.node(start)
     copied = {first: graph.placeholder("inputs")}
     last = network.node(stop)
-    for node in _between(network.graph, first, last):
+    for node in _nodes_between(network.graph, first, last):
         copied[node] = graph.node_copy(node, copied.__getitem__)
     graph.output(copied[last])
     return GraphModule(network.module, graph, "Segment")
 
 
-def measured(network: Staged, channels: int, size: int) -> list[StageFacts]:
+def profile_stages(network: Staged, channels: int, size: int) -> list[StageFacts]:
     """Facts of each stage, of the trunk, and of the head under its own name, for one image of `size` pixels.
 
     A stage whose output is no single tensor has none.
@@ -128,37 +130,37 @@ def measured(network: Staged, channels: int, size: int) -> list[StageFacts]:
     facts: list[StageFacts] = []
     seen: set[str] = set()
     before = 0
-    for name, node in [*ends, (network.head, _output(network.graph))]:
+    for name, node in [*ends, (network.head, _find_output(network.graph))]:
         if node not in meter.readings:
             continue
         shape, total = meter.readings[node]
-        used = [p for p in parameters_of(network, node) if p not in seen]
+        used = [p for p in list_parameters(network, node) if p not in seen]
         seen.update(used)
         facts.append(StageFacts(name, shape, tuple(used), total - before))
         before = total
     return facts
 
 
-def with_stages(network: Staged, names: Collection[str]) -> Staged:
+def keep_stages(network: Staged, names: Collection[str]) -> Staged:
     """The same network with those of its stages only; stages whose output is no tensor are left out so."""
     return replace(network, stages={name: node for name, node in network.stages.items() if name in names})
 
 
-def parameters_of(network: Staged, last: Node) -> list[str]:
+def list_parameters(network: Staged, last: Node) -> list[str]:
     """The names of the parameters that an output depends on, in the module's order."""
-    owned = _run(network, last, "call_module", "get_attr")
-    return [name for name, _ in network.module.named_parameters() if any(inside(name, owner) for owner in owned)]
+    owned = _list_run(network, last, "call_module", "get_attr")
+    return [name for name, _ in network.module.named_parameters() if any(is_inside(name, owner) for owner in owned)]
 
 
-def modules_of(network: Staged, last: Node) -> list[str]:
+def list_modules(network: Staged, last: Node) -> list[str]:
     """The names of the modules that are run for an output, with all that they contain."""
-    owned = _run(network, last, "call_module")
-    return [name for name, _ in network.module.named_modules() if any(inside(name, owner) for owner in owned)]
+    owned = _list_run(network, last, "call_module")
+    return [name for name, _ in network.module.named_modules() if any(is_inside(name, owner) for owner in owned)]
 
 
-def _run(network: Staged, last: Node, *kinds: str) -> list[str]:
+def _list_run(network: Staged, last: Node, *kinds: str) -> list[str]:
     """The names of what is run, or read, for an output: targets of the nodes of these kinds, in order."""
-    nodes = _between(network.graph, _placeholder(network.graph), last)
+    nodes = _nodes_between(network.graph, _find_placeholder(network.graph), last)
     return [str(node.target) for node in nodes if node.op in kinds]
 
 
@@ -186,7 +188,7 @@ class _Meter(fx.Interpreter):
         self.readings: dict[Node, tuple[tuple[int, ...], int]] = {}
         device = next(iter(network.module.parameters()), torch.empty(0)).device
         image = torch.zeros(1, channels, size, size, device=device)
-        with _evaluating(network.module), torch.no_grad(), _MultiplyAdds() as self._counter:
+        with _evaluation_mode(network.module), torch.no_grad(), _MultiplyAdds() as self._counter:
             self.run(image)
 
     def run_node(self, n: Node) -> Any:
@@ -202,7 +204,7 @@ class _Meter(fx.Interpreter):
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a block; every part has its own mode again afterwards."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
@@ -213,30 +215,30 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _traced(module: nn.Module, head: str, opened: frozenset[str]) -> Staged | None:
+def _trace_opened(module: nn.Module, head: str, opened: frozenset[str]) -> Staged | None:
     """The stages as they are with these parts opened, or None when the forward pass cannot be traced so.
 
     In evaluation mode, so that what is written for training only, such as auxiliary classifiers, is left out.
     """
     parameters = list(inspect.signature(module.forward).parameters.values())[1:]
     given = {p.name: p.default for p in parameters if p.default is not p.empty}
-    with _evaluating(module):
+    with _evaluation_mode(module):
         try:
-            graph = _StageTracer(opened, _kept_functions(module)).trace(module, concrete_args=given or None)
+            graph = _StageTracer(opened, _list_leaf_functions(module)).trace(module, concrete_args=given or None)
         except Exception:  # a traced forward pass can fail in any way
             return None
-    return _staged(module, graph, head)
+    return _find_stages(module, graph, head)
 
 
-def _staged(module: nn.Module, graph: Graph, head: str) -> Staged | None:
+def _find_stages(module: nn.Module, graph: Graph, head: str) -> Staged | None:
     """The stages in a graph, or None when it does not give one tensor of logits."""
-    if not isinstance(_output(graph), Node):
+    if not isinstance(_find_output(graph), Node):
         return None
     calls = [node for node in graph.nodes if node.op == "call_module"]
     heads = [node for node in calls if node.target == head]
     trunk = heads[0].args[0] if len(heads) == 1 and _is_gate(graph, heads[0]) else None
     assert trunk is None or isinstance(trunk, Node)
-    before = _between(graph, _placeholder(graph), trunk or _output(graph))
+    before = _nodes_between(graph, _find_placeholder(graph), trunk or _find_output(graph))
     named = [str(node.target) for node in calls]
     stages = {
         str(node.target): node
@@ -251,16 +253,16 @@ def _staged(module: nn.Module, graph: Graph, head: str) -> Staged | None:
 
 def _is_gate(graph: Graph, gate: Node) -> bool:
     """Whether the logits depend on the image only through one node."""
-    return _placeholder(graph) not in _needed(graph, gate, _output(graph))
+    return _find_placeholder(graph) not in _collect_needed(graph, gate, _find_output(graph))
 
 
-def _between(graph: Graph, first: Node, last: Node) -> list[Node]:
+def _nodes_between(graph: Graph, first: Node, last: Node) -> list[Node]:
     """The nodes in order that `last` needs once `first` is known, `last` included and `first` not."""
-    needed = _needed(graph, first, last)
+    needed = _collect_needed(graph, first, last)
     return [node for node in graph.nodes if node in needed and node is not first]
 
 
-def _needed(graph: Graph, known: Node, last: Node) -> set[Node]:
+def _collect_needed(graph: Graph, known: Node, last: Node) -> set[Node]:
     needed: set[Node] = set()
     open_ends = [last]
     while open_ends:
@@ -272,19 +274,19 @@ def _needed(graph: Graph, known: Node, last: Node) -> set[Node]:
     return needed
 
 
-def _placeholder(graph: Graph) -> Node:
+def _find_placeholder(graph: Graph) -> Node:
     return cast("Node", next(node for node in graph.nodes if node.op == "placeholder"))
 
 
-def _output(graph: Graph) -> Node:
+def _find_output(graph: Graph) -> Node:
     """The node of the logits."""
     end = next(node for node in graph.nodes if node.op == "output")
     return cast("Node", end.args[0])
 
 
-def _lists(module: nn.Module, head: str) -> frozenset[str]:
+def _find_containers(module: nn.Module, head: str) -> frozenset[str]:
     """The parts that hold stages: the head's ancestors, and lists of parts inside other lists or at the top."""
-    opened = _ancestors(head)
+    opened = _list_ancestors(head)
     for name, part in module.named_modules():
         parent, _, last = name.rpartition(".")
         if last in LISTS and name != head and any(part.children()) and (not parent or parent in opened):
@@ -292,22 +294,24 @@ def _lists(module: nn.Module, head: str) -> frozenset[str]:
     return frozenset(opened)
 
 
-def _ancestors(head: str) -> set[str]:
+def _list_ancestors(head: str) -> set[str]:
     parts = head.split(".")
     return {".".join(parts[:depth]) for depth in range(1, len(parts))}
 
 
-def _kept(network: Staged) -> Iterable[str]:
+def _list_kept_whole(network: Staged) -> Iterable[str]:
     """The parts that were kept whole and could be opened."""
-    last = network.trunk or _output(network.graph)
-    return [name for name in _run(network, last, "call_module") if any(network.module.get_submodule(name).children())]
+    last = network.trunk or _find_output(network.graph)
+    return [
+        name for name in _list_run(network, last, "call_module") if any(network.module.get_submodule(name).children())
+    ]
 
 
-def _size(module: nn.Module) -> int:
+def _count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _kept_functions(module: nn.Module) -> tuple[Any, ...]:
+def _list_leaf_functions(module: nn.Module) -> tuple[Any, ...]:
     """Functions that timm marks as not to be traced through."""
     if not type(module).__module__.startswith("timm."):
         return ()

@@ -19,22 +19,22 @@ from torch.fx import GraphModule, Node
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
-from budwood.networks.freezing import frozen_parts, stage_named, stages_hint
-from budwood.networks.registry import TRUNK, Network, State, channels_last, inside, network
-from budwood.networks.small import dense
+from budwood.networks.freezing import find_frozen, find_stage, stages_hint
+from budwood.networks.registry import TRUNK, Network, State, find_network, is_channels_last, is_inside
+from budwood.networks.small import make_dense
 from budwood.networks.stages import (
     Staged,
     StageFacts,
-    measured,
-    of_graph,
-    segment,
-    staged,
-    with_stages,
+    keep_stages,
+    profile_stages,
+    slice_stages,
+    split_graph,
+    trace_stages,
 )
-from budwood.networks.weights import Target, Weights, fitted, tensors
+from budwood.networks.weights import FitTarget, Weights, fit_weights, read_tensors
 
 CLASS_TOKENS: Final = ("cls_token", "class_token")
-STARTS: Final[Mapping[str, Callable[[torch.Tensor], Any]]] = {
+INITIALIZERS: Final[Mapping[str, Callable[[torch.Tensor], Any]]] = {
     "xavier_uniform": nn.init.xavier_uniform_,
     "xavier_normal": nn.init.xavier_normal_,
     "kaiming_uniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"),
@@ -44,7 +44,7 @@ STARTS: Final[Mapping[str, Callable[[torch.Tensor], Any]]] = {
 
 
 @dataclass(frozen=True)
-class Grafted:
+class BuiltNetwork:
     """A network after surgery: a plain module and its stages. `needed` names the tensors of its trunk."""
 
     module: nn.Module
@@ -52,34 +52,34 @@ class Grafted:
     needed: frozenset[str]
 
 
-def planned(recipe: Recipe, classes: int) -> dict[str, Any]:
+def plan_network(recipe: Recipe, classes: int) -> dict[str, Any]:
     """What the recipe makes of its network, as plain values, before anything is computed.
 
     Keys: name, source, size, channels, mean, std, head, origins, accuracy; `before` and `stages` (rows with name,
     shape, parameters, trainable, macs); cut, pool, features, shape, prefix, prefix_shape, parameters, macs.
     Raises `RecipeError`.
     """
-    net = network(recipe.model, recipe.own_options)
+    net = find_network(recipe.model, recipe.own_options)
     size = recipe.size or net.size
-    whole = _on_meta(net, recipe.channels, size)
-    original = staged(whole, net.head)
-    before = _measured(original, net, recipe.channels, size)
-    original = with_stages(original, [row.name for row in before])
+    whole = _make_on_meta(net, recipe.channels, size)
+    original = trace_stages(whole, net.head)
+    before = _profile_or_refuse(original, net, recipe.channels, size)
+    original = keep_stages(original, [row.name for row in before])
     if original.trunk is None and not original.stages:
         raise RecipeError(
             f"model: {net.name} has no stage, because several outputs of every part go on to its several heads.",
             "Choose a network that `budwood models NAME` can show.",
         )
-    cut = stage_named(original, recipe.cut, "cut") if recipe.cut else None
-    shape = _trunk_shape(original, before, cut)
-    pool = _pooling(recipe, original, shape, cut)
-    rows_before = [_row(row, dict(whole.named_parameters()), set()) for row in before]
-    features = pooled_width(shape, pool)
+    cut = find_stage(original, recipe.cut, "cut") if recipe.cut else None
+    shape = _find_trunk_shape(original, before, cut)
+    pool = _choose_pooling(recipe, original, shape, cut)
+    rows_before = [_stage_row(row, dict(whole.named_parameters()), set()) for row in before]
+    features = count_pooled_features(shape, pool)
     fixed = {"cut": cut, "pool": pool, "features": features, "shape": list(shape)}
-    with torch.device(_device(whole)):
-        grafted = graft(original, net, recipe, fixed, classes)
-    rows = measured(grafted.staged, recipe.channels, size)
-    frozen = frozen_parts(with_stages(grafted.staged, [row.name for row in rows]), recipe.freeze)
+    with torch.device(_find_device(whole)):
+        grafted = replace_head(original, net, recipe, fixed, classes)
+    rows = profile_stages(grafted.staged, recipe.channels, size)
+    frozen = find_frozen(keep_stages(grafted.staged, [row.name for row in rows]), recipe.freeze)
     trainable = {name for row in rows for name in row.parameters} - frozen.parameters
     counts = {name: parameter.numel() for name, parameter in grafted.module.named_parameters()}
     shapes = {row.name: row.shape for row in rows}
@@ -88,13 +88,13 @@ def planned(recipe: Recipe, classes: int) -> dict[str, Any]:
         "source": net.source,
         "size": size,
         "channels": recipe.channels,
-        "mean": _each(net.mean, recipe.channels),
-        "std": _each(net.std, recipe.channels),
+        "mean": _repeat_per_channel(net.mean, recipe.channels),
+        "std": _repeat_per_channel(net.std, recipe.channels),
         "head": net.head,
         "origins": [asdict(origin) for origin in net.origins],
         "accuracy": net.accuracy,
         "before": rows_before,
-        "stages": [_row(row, dict(grafted.module.named_parameters()), trainable) for row in rows],
+        "stages": [_stage_row(row, dict(grafted.module.named_parameters()), trainable) for row in rows],
         **fixed,
         "prefix": frozen.prefix,
         "prefix_shape": list(shapes[frozen.prefix]) if frozen.prefix else None,
@@ -106,63 +106,63 @@ def planned(recipe: Recipe, classes: int) -> dict[str, Any]:
     }
 
 
-def grafted(recipe: Recipe, plan: Mapping[str, Any], classes: int) -> tuple[Grafted, Network, State]:
+def build(recipe: Recipe, plan: Mapping[str, Any], classes: int) -> tuple[BuiltNetwork, Network, State]:
     """The network of a plan with random weights by the recipe's seed, its source, and the tensors before surgery."""
-    net = network(recipe.model, recipe.own_options)
+    net = find_network(recipe.model, recipe.own_options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed or 0)
         whole = net.make(plan["channels"], plan["size"])
         if recipe.weights == "none":
-            start(whole, recipe.init)
+            initialize(whole, recipe.init)
         before = dict(whole.state_dict())
-        original = with_stages(staged(whole, net.head), [row["name"] for row in plan["before"]])
-        return graft(original, net, recipe, plan, classes), net, before
+        original = keep_stages(trace_stages(whole, net.head), [row["name"] for row in plan["before"]])
+        return replace_head(original, net, recipe, plan, classes), net, before
 
 
-def loaded(recipe: Recipe, plan: Mapping[str, Any], classes: int, weights: Weights) -> tuple[Grafted, str]:
+def load_network(recipe: Recipe, plan: Mapping[str, Any], classes: int, weights: Weights) -> tuple[BuiltNetwork, str]:
     """The network of a plan with its weights, and a sentence on what was set aside of them.
 
     Weights of the kind `trained` are a run's own, head included. Raises `WeightsError` when they do not fit.
     """
-    made, net, before = grafted(recipe, plan, classes)
+    made, net, before = build(recipe, plan, classes)
     if weights.path is None:
         return made, ""
-    found = tensors(weights.path)
+    found = read_tensors(weights.path)
     if weights.kind == "trained":
         made.module.load_state_dict(found)
         return made, ""
-    target = Target(net, before, made.needed, plan["channels"], plan["size"])
-    state, aside = fitted(weights, found, target)
+    target = FitTarget(net, before, made.needed, plan["channels"], plan["size"])
+    state, aside = fit_weights(weights, found, target)
     made.module.load_state_dict(state, strict=False)
     return made, aside
 
 
-def graft(original: Staged, net: Network, recipe: Recipe, plan: Mapping[str, Any], classes: int) -> Grafted:
+def replace_head(original: Staged, net: Network, recipe: Recipe, plan: Mapping[str, Any], classes: int) -> BuiltNetwork:
     """A network with its stages up to the cut, the pooling and a new head of the recipe.
 
     Made of the parts of `original`, which is used up: where nothing is cut, its own classifier is replaced.
     """
-    head = new_head(plan["features"], classes, recipe)
-    trunk = segment(original, None, _end(original, plan["cut"]))
+    head = make_head(plan["features"], classes, recipe)
+    trunk = slice_stages(original, None, _end_stage(original, plan["cut"]))
     needed = frozenset(trunk.state_dict())
     if plan["cut"] is None and plan["pool"] == "own" and original.trunk is not None:
-        own = {name for name in original.module.state_dict() if not inside(name, net.head)}
+        own = {name for name in original.module.state_dict() if not is_inside(name, net.head)}
         if own == needed:
             original.module.set_submodule(net.head, head)
-            return Grafted(original.module, original, needed)
-        whole = segment(original, None, None)
+            return BuiltNetwork(original.module, original, needed)
+        whole = slice_stages(original, None, None)
         whole.set_submodule(net.head, head)
-        return Grafted(whole, of_graph(whole, net.head), needed)
-    _grow(trunk, net.head, head, plan["pool"], len(plan["shape"]), channels_last(plan["shape"]))
-    return Grafted(trunk, with_stages(of_graph(trunk, net.head), original.stages), needed)
+        return BuiltNetwork(whole, split_graph(whole, net.head), needed)
+    _append_head(trunk, net.head, head, plan["pool"], len(plan["shape"]), is_channels_last(plan["shape"]))
+    return BuiltNetwork(trunk, keep_stages(split_graph(trunk, net.head), original.stages), needed)
 
 
-def new_head(features: int, classes: int, recipe: Recipe) -> nn.Module:
+def make_head(features: int, classes: int, recipe: Recipe) -> nn.Module:
     """The recipe's head on `features` inputs: a plain `nn.Linear`, or a sequence that ends in one."""
     layers: list[nn.Module] = []
     width = features
     for hidden in recipe.hidden:
-        layers.append(dense(width, hidden, recipe.activation or "relu", recipe.batch_norm, recipe.dropout))
+        layers.append(make_dense(width, hidden, recipe.activation or "relu", recipe.batch_norm, recipe.dropout))
         width = hidden
     if recipe.batch_norm and not recipe.hidden:
         layers.append(nn.BatchNorm1d(width))
@@ -170,11 +170,11 @@ def new_head(features: int, classes: int, recipe: Recipe) -> nn.Module:
         layers.append(nn.Dropout(recipe.dropout))
     last = nn.Linear(width, classes)
     head = nn.Sequential(*layers, last) if layers else last
-    start(head, recipe.init)
+    initialize(head, recipe.init)
     return head
 
 
-def start(module: nn.Module, init: str) -> None:
+def initialize(module: nn.Module, init: str) -> None:
     """Give every convolution and linear layer of a module new values; `default` leaves what its source gave.
 
     Glorot and Bengio 2010 (xavier), He et al. 2015 (kaiming), Saxe et al. 2014 (orthogonal). Biases become 0.
@@ -183,21 +183,21 @@ def start(module: nn.Module, init: str) -> None:
         return
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
-            STARTS[init](part.weight)
+            INITIALIZERS[init](part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
 
 
-def pooled_width(shape: Sequence[int], pool: str) -> int:
+def count_pooled_features(shape: Sequence[int], pool: str) -> int:
     """How many features pooling makes of an output of this shape."""
     if len(shape) == 1:
         return int(shape[0])
     if pool == "flatten":
         return int(torch.Size(shape).numel())
-    return int(shape[0] if len(shape) == 3 and not channels_last(shape) else shape[-1])
+    return int(shape[0] if len(shape) == 3 and not is_channels_last(shape) else shape[-1])
 
 
-def _grow(trunk: GraphModule, path: str, head: nn.Module, pool: str, rank: int, last: bool) -> None:
+def _append_head(trunk: GraphModule, path: str, head: nn.Module, pool: str, rank: int, last: bool) -> None:
     """Put pooling and a head behind a trunk, as nodes of its graph."""
     graph = trunk.graph
     end = next(node for node in graph.nodes if node.op == "output")
@@ -205,12 +205,12 @@ def _grow(trunk: GraphModule, path: str, head: nn.Module, pool: str, rank: int, 
     trunk.add_submodule(path, head)
     with graph.inserting_before(end):
         if rank > 1:
-            node = _pooled(graph, node, pool, (1,) if rank == 2 else (1, 2) if last else (2, 3))
+            node = _append_pooling(graph, node, pool, (1,) if rank == 2 else (1, 2) if last else (2, 3))
         end.args = (graph.call_module(path, (node,)),)
     trunk.recompile()
 
 
-def _pooled(graph: torch.fx.Graph, node: Node, pool: str, places: tuple[int, ...]) -> Node:
+def _append_pooling(graph: torch.fx.Graph, node: Node, pool: str, places: tuple[int, ...]) -> Node:
     """A node that makes one vector of an output whose places in the image are the dimensions `places`."""
     if pool == "flatten":
         return graph.call_method("flatten", (node, 1))
@@ -225,7 +225,7 @@ def _pooled(graph: torch.fx.Graph, node: Node, pool: str, places: tuple[int, ...
     return graph.call_function(operator.truediv, (both, 2))
 
 
-def _pooling(recipe: Recipe, original: Staged, shape: Sequence[int], cut: str | None) -> str:
+def _choose_pooling(recipe: Recipe, original: Staged, shape: Sequence[int], cut: str | None) -> str:
     """The pooling that is used; raises `RecipeError` where the asked one has no meaning."""
     vector = len(shape) == 1
     if recipe.pool == "own":
@@ -242,41 +242,41 @@ def _pooling(recipe: Recipe, original: Staged, shape: Sequence[int], cut: str | 
     return recipe.pool
 
 
-def _trunk_shape(original: Staged, before: Sequence[StageFacts], cut: str | None) -> tuple[int, ...]:
-    return next(row.shape for row in before if row.name == _end(original, cut))
+def _find_trunk_shape(original: Staged, before: Sequence[StageFacts], cut: str | None) -> tuple[int, ...]:
+    return next(row.shape for row in before if row.name == _end_stage(original, cut))
 
 
-def _end(original: Staged, cut: str | None) -> str:
+def _end_stage(original: Staged, cut: str | None) -> str:
     """The place where the trunk ends: the cut, else before the head, else the last stage before several heads."""
     return cut or (TRUNK if original.trunk is not None else list(original.stages)[-1])
 
 
-def _on_meta(net: Network, channels: int, size: int) -> nn.Module:
+def _make_on_meta(net: Network, channels: int, size: int) -> nn.Module:
     """The network without values, or with them where its source cannot make it so."""
     try:
         with torch.device("meta"):
-            return _made(net, channels, size)
+            return _make(net, channels, size)
     except RecipeError:
         raise
     except Exception:  # some networks compute with values while they are made
-        return _made(net, channels, size)
+        return _make(net, channels, size)
 
 
-def _made(net: Network, channels: int, size: int) -> nn.Module:
+def _make(net: Network, channels: int, size: int) -> nn.Module:
     try:
         return net.make(channels, size)
     except (AssertionError, ValueError) as error:
-        raise _size_refused(net, size, channels, error) from error
+        raise _make_size_error(net, size, channels, error) from error
 
 
-def _measured(original: Staged, net: Network, channels: int, size: int) -> list[StageFacts]:
+def _profile_or_refuse(original: Staged, net: Network, channels: int, size: int) -> list[StageFacts]:
     try:
-        return measured(original, channels, size)
+        return profile_stages(original, channels, size)
     except Exception as error:  # a network refuses a size in any way
-        raise _size_refused(net, size, channels, error) from error
+        raise _make_size_error(net, size, channels, error) from error
 
 
-def _size_refused(net: Network, size: int, channels: int, error: Exception) -> RecipeError:
+def _make_size_error(net: Network, size: int, channels: int, error: Exception) -> RecipeError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return RecipeError(
         f"size: {net.name} cannot see {size} x {size} pixels in {channels} channels ({reason}).",
@@ -284,11 +284,11 @@ def _size_refused(net: Network, size: int, channels: int, error: Exception) -> R
     )
 
 
-def _device(module: nn.Module) -> torch.device:
+def _find_device(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def _row(row: StageFacts, named: Mapping[str, nn.Parameter], trainable: set[str]) -> dict[str, Any]:
+def _stage_row(row: StageFacts, named: Mapping[str, nn.Parameter], trainable: set[str]) -> dict[str, Any]:
     return {
         "name": row.name,
         "shape": list(row.shape),
@@ -298,6 +298,6 @@ def _row(row: StageFacts, named: Mapping[str, nn.Parameter], trainable: set[str]
     }
 
 
-def _each(values: Sequence[float], channels: int) -> list[float]:
+def _repeat_per_channel(values: Sequence[float], channels: int) -> list[float]:
     """Means or deviations for each channel; for one channel, their average."""
     return list(values) if channels == len(values) else [sum(values) / len(values)] * channels

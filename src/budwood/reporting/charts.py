@@ -22,22 +22,22 @@ from budwood.reporting.svg import (
     TOP,
     WIDTH,
     Scale,
-    escaped,
-    even_ticks,
-    frame,
-    interval_of,
-    left_margin,
-    percent,
-    percent_grid,
-    power_ticks,
-    rounded,
-    row_name,
-    said_share,
-    said_shares,
-    svg,
-    x_title,
+    describe_share,
+    describe_shares,
+    draw_frame,
+    draw_interval,
+    draw_percent_grid,
+    draw_row_name,
+    draw_x_title,
+    format_percent,
+    make_even_ticks,
+    make_power_ticks,
+    measure_left_margin,
+    round_range,
+    to_xml,
+    wrap_svg,
 )
-from budwood.text import columns, visible
+from budwood.text import count_columns, show_unprintable
 
 _STROKES: Final = ("var(--accent)", "var(--second)")
 _DASHES: Final = ("none", "6 4")
@@ -51,7 +51,7 @@ class Series:
     points: Sequence[tuple[float, float]]
 
 
-def line_chart(
+def draw_lines(
     title: str,
     series: Sequence[Series],
     x_label: str,
@@ -64,43 +64,43 @@ def line_chart(
     lines = [Series(line.name, [point for point in line.points if all(map(math.isfinite, point))]) for line in series]
     xs = [x for line in lines for x, _ in line.points] or [1.0]
     ys = [y for line in lines for _, y in line.points] or [0.0, 1.0]
-    low, high = rounded(min(ys), max(ys))
+    low, high = round_range(min(ys), max(ys))
     across = Scale(min(xs), max(xs), LEFT + 8, WIDTH - RIGHT - 8, log_x)
     up = Scale(low, high, HEIGHT - BOTTOM, TOP)
-    x_ticks = power_ticks(min(xs), max(xs)) if log_x else even_ticks(min(xs), max(xs), whole=True)
-    parts = [*frame(across, up, x_ticks, even_ticks(low, high), x_label, y_label)]
+    x_ticks = make_power_ticks(min(xs), max(xs)) if log_x else make_even_ticks(min(xs), max(xs), whole=True)
+    parts = [*draw_frame(across, up, x_ticks, make_even_ticks(low, high), x_label, y_label)]
     if chosen is not None and min(xs) <= chosen <= max(xs):
-        parts.extend(_mark(across(chosen)))
+        parts.extend(_draw_mark(across(chosen)))
     for number, line in enumerate(lines):
-        parts.extend(_line(line, number, across, up, chosen))
-    parts.extend(_legend([line.name for line in lines], dashed=True))
-    return svg(title, _said(lines, x_label, chosen), "".join(parts), HEIGHT)
+        parts.extend(_draw_line(line, number, across, up, chosen))
+    parts.extend(_draw_legend([line.name for line in lines], dashed=True))
+    return wrap_svg(title, _describe_lines(lines, x_label, chosen), "".join(parts), HEIGHT)
 
 
-def interval_chart(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], x_label: str) -> str:
+def draw_intervals(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], x_label: str) -> str:
     """A dot with its 95 % interval for each named share, in the order given; an undefined one has a dash."""
-    left, floor = left_margin([name for name, _ in rows]), 10 + ROW * len(rows)
+    left, floor = measure_left_margin([name for name, _ in rows]), 10 + ROW * len(rows)
     ends = [end for _, metric in rows for end in (metric["low"], metric["value"]) if end is not None]
     start = min(0.8, math.floor(min(ends, default=0.0) * 10) / 10)
     across = Scale(start, 1, left, WIDTH - RIGHT - 52)
-    parts = [*percent_grid(across, floor)]
+    parts = [*draw_percent_grid(across, floor)]
     for row, (name, metric) in enumerate(rows):
         y = 10 + ROW * row + ROW / 2
-        parts.append(row_name(name, left, y))
-        parts.extend(interval_of(metric, across, y))
+        parts.append(draw_row_name(name, left, y))
+        parts.extend(draw_interval(metric, across, y))
     beginning = f"; the axis begins at {100 * start:.0f} %" if start else ""
-    parts.append(x_title(f"{x_label}{beginning}", floor + 40, left))
-    return svg(title, said_shares(rows), "".join(parts), floor + 48)
+    parts.append(draw_x_title(f"{x_label}{beginning}", floor + 40, left))
+    return wrap_svg(title, describe_shares(rows), "".join(parts), floor + 48)
 
 
-def reliability_chart(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
+def draw_reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy with its interval against mean confidence, beside the diagonal of a calibrated network.
 
     A bin has `confidence` and `accuracy` (a metric); the area of its dot grows with its number of images.
     """
     across, up = Scale(0, 1, LEFT + 8, WIDTH - RIGHT - 8), Scale(0, 1, HEIGHT - BOTTOM, TOP)
     ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts = [*frame(across, up, ticks, ticks, "mean confidence", "share that is right")]
+    parts = [*draw_frame(across, up, ticks, ticks, "mean confidence", "share that is right")]
     ends = f'x1="{across(0):.1f}" y1="{up(0):.1f}" x2="{across(1):.1f}" y2="{up(1):.1f}"'
     parts.append(f'<line class="chosen" {ends}/>')
     most = max((item["accuracy"]["n"] for item in bins), default=1)
@@ -110,49 +110,52 @@ def reliability_chart(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
         parts.append(
             f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{up(share["low"]):.1f}" y2="{up(share["high"]):.1f}"/>'
             f'<circle class="dot" cx="{x:.1f}" cy="{up(share["value"]):.1f}" r="{radius:.1f}">'
-            f"<title>{share['n']:,} images: mean confidence {percent(item['confidence'])}, "
-            f"{percent(share['value'])} right</title></circle>"
+            f"<title>{share['n']:,} images: mean confidence {format_percent(item['confidence'])}, "
+            f"{format_percent(share['value'])} right</title></circle>"
         )
-    said = [f"At {percent(item['confidence'])} {percent(item['accuracy']['value'])} are right" for item in bins]
-    return svg(title, ". ".join(said), "".join(parts), HEIGHT)
+    said = [
+        f"At {format_percent(item['confidence'])} {format_percent(item['accuracy']['value'])} are right"
+        for item in bins
+    ]
+    return wrap_svg(title, ". ".join(said), "".join(parts), HEIGHT)
 
 
-def counts_chart(title: str, rows: Sequence[tuple[str, Sequence[int]]], parts: Sequence[str]) -> str:
+def draw_counts(title: str, rows: Sequence[tuple[str, Sequence[int]]], parts: Sequence[str]) -> str:
     """A bar of images for each class, in the order given, divided into at most two parts (splits)."""
-    left, floor = left_margin([name for name, _ in rows]), TOP + ROW * len(rows)
+    left, floor = measure_left_margin([name for name, _ in rows]), TOP + ROW * len(rows)
     most = max((sum(counts) for _, counts in rows), default=0) or 1
     written = [" + ".join(f"{count:,}" for count in counts) for _, counts in rows]
     across = Scale(0, most, left, WIDTH - RIGHT - 10 - CHAR * max(map(len, written), default=0))
-    drawn = [*_legend(parts, dashed=False)]
+    drawn = [*_draw_legend(parts, dashed=False)]
     for row, ((name, counts), text) in enumerate(zip(rows, written, strict=True)):
         y = TOP + ROW * row + ROW / 2
-        drawn.append(row_name(name, left, y))
+        drawn.append(draw_row_name(name, left, y))
         ends = [across(sum(counts[:number])) for number in range(len(counts) + 1)]
         for number, (start, end) in enumerate(pairwise(ends)):
             shape = f'x="{start:.1f}" width="{end - start:.1f}" y="{y - 7:.1f}" height="14"'
             drawn.append(f'<rect {shape} fill="{_STROKES[number % 2]}"/>')
         drawn.append(f'<text class="tick" x="{ends[-1] + 8:.1f}" y="{y + 4:.1f}">{text}</text>')
-    said = "; ".join(f"{visible(name)} {text}" for (name, _), text in zip(rows, written, strict=True))
-    return svg(title, f"{' + '.join(parts)}: {said}", "".join(drawn), floor + 8)
+    said = "; ".join(f"{show_unprintable(name)} {text}" for (name, _), text in zip(rows, written, strict=True))
+    return wrap_svg(title, f"{' + '.join(parts)}: {said}", "".join(drawn), floor + 8)
 
 
-def interval_strip(title: str, metric: Mapping[str, Any]) -> str:
+def draw_interval_strip(title: str, metric: Mapping[str, Any]) -> str:
     """One share between 0 and 100 %: a dot and its 95 % interval on a line."""
     across = Scale(0, 1, 8, WIDTH - 12)
     parts = [f'<line class="grid" x1="8" x2="{WIDTH - 12}" y1="10" y2="10" stroke-width="2"/>']
     for tick in (0, 0.25, 0.5, 0.75, 1):
         anchor = "start" if tick == 0 else "end" if tick == 1 else "middle"
         at = {"start": 2.0, "end": WIDTH - 4.0}.get(anchor, across(tick))
-        parts.append(f'<text class="tick" x="{at:.1f}" y="34" text-anchor="{anchor}">{percent(tick)}</text>')
+        parts.append(f'<text class="tick" x="{at:.1f}" y="34" text-anchor="{anchor}">{format_percent(tick)}</text>')
     if metric["value"] is not None:
         if metric["low"] is not None:
             ends = f'x1="{across(metric["low"]):.1f}" x2="{across(metric["high"]):.1f}"'
             parts.append(f'<line class="range" {ends} y1="10" y2="10" style="stroke-width: 9"/>')
         parts.append(f'<circle class="dot" cx="{across(metric["value"]):.1f}" cy="10" r="6"/>')
-    return svg(title, said_share(metric), "".join(parts), 40)
+    return wrap_svg(title, describe_share(metric), "".join(parts), 40)
 
 
-def _line(
+def _draw_line(
     line: Series, number: int, across: Callable[[float], float], up: Callable[[float], float], chosen: float | None
 ) -> Iterator[str]:
     stroke, dash = _STROKES[number % 2], _DASHES[number % 2]
@@ -164,7 +167,7 @@ def _line(
         yield f'<circle {place} r="{5 if x == chosen else 2.6}" {look}><title>{x:.4g}: {y:.4g}</title></circle>'
 
 
-def _mark(x: float) -> Iterator[str]:
+def _draw_mark(x: float) -> Iterator[str]:
     """The dotted line of what was chosen, with its word on the side that has room."""
     yield f'<line class="chosen" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 14}" y2="{HEIGHT - BOTTOM}"/>'
     right = x > WIDTH - 80
@@ -172,9 +175,9 @@ def _mark(x: float) -> Iterator[str]:
     yield f'<text class="tick" x="{x + shift:.1f}" y="{TOP - 8}" text-anchor="{anchor}">chosen</text>'
 
 
-def _legend(names: Sequence[str], *, dashed: bool) -> Iterator[str]:
+def _draw_legend(names: Sequence[str], *, dashed: bool) -> Iterator[str]:
     """The names of the parts with their looks, in the top right corner."""
-    x = WIDTH - RIGHT - sum(34 + CHAR * columns(name) for name in names) + 8
+    x = WIDTH - RIGHT - sum(34 + CHAR * count_columns(name) for name in names) + 8
     for number, name in enumerate(names):
         stroke = _STROKES[number % 2]
         if dashed:
@@ -182,13 +185,13 @@ def _legend(names: Sequence[str], *, dashed: bool) -> Iterator[str]:
             yield f'<line x1="{x:.1f}" x2="{x + 18:.1f}" y1="12" y2="12" {look}/>'
         else:
             yield f'<rect x="{x + 6:.1f}" y="6" width="12" height="12" fill="{stroke}"/>'
-        yield f'<text x="{x + 23:.1f}" y="16.5">{escaped(name)}</text>'
-        x += 34 + CHAR * columns(name)
+        yield f'<text x="{x + 23:.1f}" y="16.5">{to_xml(name)}</text>'
+        x += 34 + CHAR * count_columns(name)
 
 
-def _said(lines: Sequence[Series], x_label: str, chosen: float | None) -> str:
+def _describe_lines(lines: Sequence[Series], x_label: str, chosen: float | None) -> str:
     said = [
-        f"{visible(line.name)}: {line.points[0][1]:.4g} at {line.points[0][0]:.4g}, "
+        f"{show_unprintable(line.name)}: {line.points[0][1]:.4g} at {line.points[0][0]:.4g}, "
         f"{line.points[-1][1]:.4g} at {line.points[-1][0]:.4g}"
         for line in lines
         if line.points

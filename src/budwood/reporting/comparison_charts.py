@@ -21,19 +21,19 @@ from budwood.reporting.svg import (
     TOP,
     WIDTH,
     Scale,
-    escaped,
-    even_ticks,
-    frame,
-    left_margin,
-    percent,
-    power_text,
-    power_ticks,
-    rounded,
-    row_name,
-    svg,
-    x_title,
+    draw_frame,
+    draw_row_name,
+    draw_x_title,
+    format_percent,
+    format_power,
+    make_even_ticks,
+    make_power_ticks,
+    measure_left_margin,
+    round_range,
+    to_xml,
+    wrap_svg,
 )
-from budwood.text import Unit, columns, shortened, visible
+from budwood.text import Unit, count_columns, shorten, show_unprintable
 
 TALL: Final = 380
 LABEL: Final = 24  # columns of a label beside a point
@@ -81,7 +81,7 @@ class Dot:
     tied: bool = False
 
 
-def front(points: Sequence[Point], unit: Unit) -> list[Point]:
+def find_pareto_front(points: Sequence[Point], unit: Unit) -> list[Point]:
     """The points that no other beats in cost and metric together (Pareto), by rising cost."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda one: (one.cost, one.metric["value"] * (1 if unit.loss else -1))):
@@ -90,99 +90,101 @@ def front(points: Sequence[Point], unit: Unit) -> list[Point]:
     return kept
 
 
-def pareto_chart(title: str, points: Sequence[Point], cost: str, metric: str, unit: Unit) -> str:
+def draw_pareto(title: str, points: Sequence[Point], cost: str, metric: str, unit: Unit) -> str:
     """Rows by cost and metric, with intervals; the front is joined and named, others are named where there is room."""
     known = [point for point in points if point.metric["value"] is not None and math.isfinite(point.cost)]
-    best = front(known, unit)
-    across, x_ticks = _cost_scale([point.cost for point in known])
-    up, y_ticks = _value_scale([end for point in known for end in _ends(point.metric)], TALL - BOTTOM)
-    parts = [*_frame(across, up, x_ticks, y_ticks, cost, metric, unit, TALL)]
+    best = find_pareto_front(known, unit)
+    across, x_ticks = _make_cost_scale([point.cost for point in known])
+    up, y_ticks = _make_value_scale([end for point in known for end in _list_ends(point.metric)], TALL - BOTTOM)
+    parts = [*_draw_frame(across, up, x_ticks, y_ticks, cost, metric, unit, TALL)]
     for point in known:
-        parts.extend(_whisker(point, across, up, point in best))
-    parts.extend(_stairs(best, across, up))
+        parts.extend(_draw_whisker(point, across, up, point in best))
+    parts.extend(_draw_stairs(best, across, up))
     behind_first = sorted(known, key=lambda one: one in best)
-    parts.extend(_dot(point, across, up, point in best, unit) for point in behind_first)
-    parts.extend(_placed(best, known, across, up))
-    said = "; ".join(f"{visible(p.label)}: {unit.text(p.metric['value'])} at {p.cost:.4g}" for p in best)
-    return svg(title, f"By {cost}. None is both cheaper and better than: {said or 'no row'}", "".join(parts), TALL)
+    parts.extend(_draw_dot(point, across, up, point in best, unit) for point in behind_first)
+    parts.extend(_place_names(best, known, across, up))
+    said = "; ".join(f"{show_unprintable(p.label)}: {unit.text(p.metric['value'])} at {p.cost:.4g}" for p in best)
+    return wrap_svg(title, f"By {cost}. None is both cheaper and better than: {said or 'no row'}", "".join(parts), TALL)
 
 
-def curves_chart(title: str, rows: Sequence[Curves], y_label: str, unit: Unit) -> str:
+def draw_curves(title: str, rows: Sequence[Curves], y_label: str, unit: Unit) -> str:
     """The curves of all rows, the mean of each row's runs; those that end best, and the worst, have names."""
-    lines = [(row, _mean_curve(row.runs)) for row in rows]
+    lines = [(row, _average_curves(row.runs)) for row in rows]
     lines = [(row, points) for row, points in lines if points]
-    named = _worth_a_name(lines, unit)
+    named = _choose_named(lines, unit)
     xs = [x for _, points in lines for x, _ in points] or [1.0]
     right = WIDTH - RIGHT - (SIDE if named else 0)
     across = Scale(min(xs), max(xs), LEFT + 8, right)
-    up, y_ticks = _value_scale([y for _, points in lines for _, y in points], HEIGHT - BOTTOM)
-    x_ticks = even_ticks(min(xs), max(xs), whole=True)
-    parts = [*_frame(across, up, x_ticks, y_ticks, "epoch", y_label, unit, HEIGHT)]
+    up, y_ticks = _make_value_scale([y for _, points in lines for _, y in points], HEIGHT - BOTTOM)
+    x_ticks = make_even_ticks(min(xs), max(xs), whole=True)
+    parts = [*_draw_frame(across, up, x_ticks, y_ticks, "epoch", y_label, unit, HEIGHT)]
     number = {id(row): rank for rank, (row, _) in enumerate(named)}
     for row, points in sorted(lines, key=lambda line: -number.get(id(line[0]), NAMED)):
-        parts.append(_curve(row.label, points, number.get(id(row)), across, up, unit))
-    parts.extend(_end_names([(row, points[-1]) for row, points in named], right, up))
-    said = "; ".join(f"{visible(row.label)} {unit.text(points[-1][1])} at the end" for row, points in lines)
-    return svg(title, f"By epoch. {said or 'No row has a curve'}", "".join(parts), HEIGHT)
+        parts.append(_draw_curve(row.label, points, number.get(id(row)), across, up, unit))
+    parts.extend(_draw_end_names([(row, points[-1]) for row, points in named], right, up))
+    said = "; ".join(f"{show_unprintable(row.label)} {unit.text(points[-1][1])} at the end" for row, points in lines)
+    return wrap_svg(title, f"By epoch. {said or 'No row has a curve'}", "".join(parts), HEIGHT)
 
 
-def dots_chart(title: str, rows: Sequence[Dot], x_label: str, unit: Unit) -> str:
+def draw_dots(title: str, rows: Sequence[Dot], x_label: str, unit: Unit) -> str:
     """A dot with its interval for each row, marks at its lowest and highest seed, a diamond at what is published."""
-    longest = max((columns(visible(row.label)) for row in rows), default=0)
+    longest = max((count_columns(show_unprintable(row.label)) for row in rows), default=0)
     left, floor = min(MARGIN, 16 + LETTER * longest), 34 + ROW * len(rows)
-    ends = [end for row in rows if row.metric for end in _ends(row.metric)]
+    ends = [end for row in rows if row.metric for end in _list_ends(row.metric)]
     ends += [row.published for row in rows if row.published is not None]
     ends += [end for row in rows if row.seeds for end in row.seeds]
-    low, high = rounded(min(ends, default=0.0), max(ends, default=1.0))
+    low, high = round_range(min(ends, default=0.0), max(ends, default=1.0))
     across = Scale(low, high, left, WIDTH - RIGHT - 52)
-    parts = [*_legend(rows)]
-    for tick in even_ticks(low, high):
+    parts = [*_draw_legend(rows)]
+    for tick in make_even_ticks(low, high):
         x = across(tick)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="30" y2="{floor}"/>')
-        text = f"{tick:.2g}" if unit.loss else percent(tick)
+        text = f"{tick:.2g}" if unit.loss else format_percent(tick)
         parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{text}</text>')
     for number, row in enumerate(rows):
         y = 34 + ROW * number + ROW / 2
-        parts.append(row_name(row.label, left, y, small=True))
-        parts.extend(_dot_row(row, across, y, unit))
-    parts.append(x_title(x_label, floor + 40, left))
-    said = "; ".join(f"{visible(row.label)} {_said(row, unit)}" for row in rows)
-    return svg(title, said or "no row", "".join(parts), floor + 48)
+        parts.append(draw_row_name(row.label, left, y, small=True))
+        parts.extend(_draw_dot_row(row, across, y, unit))
+    parts.append(draw_x_title(x_label, floor + 40, left))
+    said = "; ".join(f"{show_unprintable(row.label)} {_describe_row(row, unit)}" for row in rows)
+    return wrap_svg(title, said or "no row", "".join(parts), floor + 48)
 
 
-def importance_chart(title: str, shares: Sequence[tuple[str, float]]) -> str:
+def draw_importance(title: str, shares: Sequence[tuple[str, float]]) -> str:
     """A bar for the share of variance that each option explains."""
-    left, floor = left_margin([name for name, _ in shares]), 10 + ROW * len(shares)
+    left, floor = measure_left_margin([name for name, _ in shares]), 10 + ROW * len(shares)
     across = Scale(0, max([0.01, *(share for _, share in shares)]), left, WIDTH - RIGHT - 52)
     parts = []
     for number, (name, share) in enumerate(shares):
         y = 10 + ROW * number + ROW / 2
-        parts.append(row_name(name, left, y))
+        parts.append(draw_row_name(name, left, y))
         shape = f'x="{left:.1f}" width="{max(1.0, across(share) - left):.1f}" y="{y - 7:.1f}" height="14"'
         parts.append(f'<rect {shape} fill="var(--accent)"/>')
-        parts.append(f'<text class="tick" x="{across(share) + 8:.1f}" y="{y + 4:.1f}">{percent(share)}</text>')
-    said = "; ".join(f"{visible(name)} {percent(share)}" for name, share in shares)
-    return svg(title, said or "no option", "".join(parts), floor + 8)
+        parts.append(f'<text class="tick" x="{across(share) + 8:.1f}" y="{y + 4:.1f}">{format_percent(share)}</text>')
+    said = "; ".join(f"{show_unprintable(name)} {format_percent(share)}" for name, share in shares)
+    return wrap_svg(title, said or "no option", "".join(parts), floor + 8)
 
 
-def slice_chart(option: str, points: Sequence[tuple[Any, float, bool]], y_label: str, unit: Unit) -> str:
+def draw_slice(option: str, points: Sequence[tuple[Any, float, bool]], y_label: str, unit: Unit) -> str:
     """The metric of each row against the value of one option; a row that cannot be told from the best is filled."""
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _, _ in points)
-    place, x_ticks = _numeric_axis([v for v, _, _ in points]) if numeric else _named_axis([v for v, _, _ in points])
-    up, y_ticks = _value_scale([score for _, score, _ in points], HEIGHT - BOTTOM)
-    parts = [*_frame(Scale(0, 1, LEFT, WIDTH - RIGHT), up, [], y_ticks, option, y_label, unit, HEIGHT)]
+    place, x_ticks = (
+        _make_numeric_axis([v for v, _, _ in points]) if numeric else _make_named_axis([v for v, _, _ in points])
+    )
+    up, y_ticks = _make_value_scale([score for _, score, _ in points], HEIGHT - BOTTOM)
+    parts = [*_draw_frame(Scale(0, 1, LEFT, WIDTH - RIGHT), up, [], y_ticks, option, y_label, unit, HEIGHT)]
     for x, text in x_ticks:
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{HEIGHT - 46}" y2="{HEIGHT - 42}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 28}" text-anchor="middle">{escaped(text)}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 28}" text-anchor="middle">{to_xml(text)}</text>')
     for value, score, tied in points:
         look = 'class="dot"' if tied else 'fill="var(--card)" stroke="var(--soft)" stroke-width="1.8"'
-        told = f"<title>{escaped(_named(value))}: {unit.text(score)}</title>"
+        told = f"<title>{to_xml(_format_value(value))}: {unit.text(score)}</title>"
         parts.append(f'<circle cx="{place(value):.1f}" cy="{up(score):.1f}" r="4.5" {look}>{told}</circle>')
-    said = "; ".join(f"{visible(_named(value))}: {unit.text(score)}" for value, score, _ in points)
-    return svg(f"{y_label} by {option}", said, "".join(parts), HEIGHT)
+    said = "; ".join(f"{show_unprintable(_format_value(value))}: {unit.text(score)}" for value, score, _ in points)
+    return wrap_svg(f"{y_label} by {option}", said, "".join(parts), HEIGHT)
 
 
-def _frame(
+def _draw_frame(
     across: Scale,
     up: Scale,
     x_ticks: Sequence[float],
@@ -194,26 +196,26 @@ def _frame(
 ) -> Iterator[str]:
     """Axes whose y ticks are written in the metric's unit."""
     if unit.loss:
-        yield from frame(across, up, x_ticks, y_ticks, x_label, y_label, height)
+        yield from draw_frame(across, up, x_ticks, y_ticks, x_label, y_label, height)
         return
     shares = Scale(100 * up.low, 100 * up.high, up.start, up.end)
-    yield from frame(across, shares, x_ticks, [100 * tick for tick in y_ticks], x_label, f"{y_label}, %", height)
+    yield from draw_frame(across, shares, x_ticks, [100 * tick for tick in y_ticks], x_label, f"{y_label}, %", height)
 
 
-def _cost_scale(costs: Sequence[float]) -> tuple[Scale, list[float]]:
+def _make_cost_scale(costs: Sequence[float]) -> tuple[Scale, list[float]]:
     """A logarithmic axis where costs lie more than a factor of eight apart, else one from zero."""
     low, high = min(costs, default=1.0), max(costs, default=1.0)
     ends = LEFT + 12, WIDTH - RIGHT - 12
     if low > 0 and high / low > 8:
         scale = Scale(low / _WIDER, high * _WIDER, *ends, log=True)
-        return scale, _log_ticks(scale.low, scale.high)
-    top = rounded(0, high or 1.0)[1]
-    return Scale(0, top, *ends), even_ticks(0, top)
+        return scale, _make_log_ticks(scale.low, scale.high)
+    top = round_range(0, high or 1.0)[1]
+    return Scale(0, top, *ends), make_even_ticks(0, top)
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def _make_log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten, with 2 and 5 times them where there are few."""
-    powers = power_ticks(low, high)
+    powers = make_power_ticks(low, high)
     if len(powers) > 3:
         return powers
     start = math.floor(math.log10(low))
@@ -221,17 +223,17 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [step for step in steps if low <= step <= high] or powers
 
 
-def _value_scale(values: Sequence[float], floor: float) -> tuple[Scale, list[float]]:
+def _make_value_scale(values: Sequence[float], floor: float) -> tuple[Scale, list[float]]:
     known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-    low, high = rounded(min(known), max(known))
-    return Scale(low, high, floor, TOP), even_ticks(low, high)
+    low, high = round_range(min(known), max(known))
+    return Scale(low, high, floor, TOP), make_even_ticks(low, high)
 
 
-def _ends(metric: Mapping[str, Any]) -> list[float]:
+def _list_ends(metric: Mapping[str, Any]) -> list[float]:
     return [metric[end] for end in ("low", "value", "high") if metric[end] is not None]
 
 
-def _whisker(point: Point, across: Scale, up: Scale, on_front: bool) -> Iterator[str]:
+def _draw_whisker(point: Point, across: Scale, up: Scale, on_front: bool) -> Iterator[str]:
     if point.metric["low"] is None:
         return
     x, (low, high) = across(point.cost), (up(point.metric[end]) for end in ("low", "high"))
@@ -240,13 +242,13 @@ def _whisker(point: Point, across: Scale, up: Scale, on_front: bool) -> Iterator
     yield f'<line {ends} stroke="{colour}" stroke-width="{2.2 if on_front else 1.2}" opacity="0.4"/>'
 
 
-def _stairs(points: Sequence[Point], across: Scale, up: Scale) -> Iterator[str]:
+def _draw_stairs(points: Sequence[Point], across: Scale, up: Scale) -> Iterator[str]:
     """The front as steps: the best that each cost can buy."""
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _corners(points, across, up))
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _find_corners(points, across, up))
     yield f'<polyline points="{path}" fill="none" stroke="var(--accent)" stroke-width="1.6" stroke-dasharray="5 4"/>'
 
 
-def _corners(points: Sequence[Point], across: Scale, up: Scale) -> list[tuple[float, float]]:
+def _find_corners(points: Sequence[Point], across: Scale, up: Scale) -> list[tuple[float, float]]:
     corners: list[tuple[float, float]] = []
     for point in points:
         x, y = across(point.cost), up(point.metric["value"])
@@ -254,9 +256,9 @@ def _corners(points: Sequence[Point], across: Scale, up: Scale) -> list[tuple[fl
     return corners
 
 
-def _dot(point: Point, across: Scale, up: Scale, on_front: bool, unit: Unit) -> str:
+def _draw_dot(point: Point, across: Scale, up: Scale, on_front: bool, unit: Unit) -> str:
     look = 'class="dot"' if on_front else 'fill="var(--card)" stroke="var(--soft)" stroke-width="1.8"'
-    told = f"{escaped(point.label)}: {unit.text(point.metric['value'])} at {point.cost:.4g}"
+    told = f"{to_xml(point.label)}: {unit.text(point.metric['value'])} at {point.cost:.4g}"
     place = f'cx="{across(point.cost):.1f}" cy="{up(point.metric["value"]):.1f}"'
     return f'<circle {place} r="{5 if on_front else 4}" {look}><title>{told}</title></circle>'
 
@@ -274,43 +276,43 @@ class _Box:
         return not (apart or self.bottom < other.top or other.bottom < self.top)
 
 
-def _placed(best: Sequence[Point], points: Sequence[Point], across: Scale, up: Scale) -> Iterator[str]:
+def _place_names(best: Sequence[Point], points: Sequence[Point], across: Scale, up: Scale) -> Iterator[str]:
     """The names of points where they meet no other name or dot: first those of the front, then others."""
     at = {point: (across(point.cost), up(point.metric["value"])) for point in points}
     taken = [_Box(x - 6, y - 6, x + 6, y + 6) for x, y in at.values()]
-    corners = _corners(best, across, up)
+    corners = _find_corners(best, across, up)
     taken += [_Box(min(x, u), min(y, v) - 1, max(x, u), max(y, v) + 1) for (x, y), (u, v) in pairwise(corners)]
     rest = [point for point in points if point not in best]
     for point in [*reversed(best), *sorted(rest, key=lambda one: -abs(at[one][1] - TALL / 2))]:
         few = point in best or len(points) <= FEW
-        name = shortened(visible(point.label if few else point.short or point.label), LABEL)
+        name = shorten(show_unprintable(point.label if few else point.short or point.label), LABEL)
         for shift_x, shift_y, anchor in _PLACES:
             x, y = at[point][0] + shift_x, at[point][1] + shift_y
-            box = _box(name, x, y, anchor)
+            box = _make_box(name, x, y, anchor)
             inside = box.left > LEFT and box.right < WIDTH and box.top > TOP - 22 and box.bottom < TALL - BOTTOM
             if inside and not any(box.meets(other) for other in taken):
                 taken.append(box)
                 weight = ' font-weight="600"' if point in best else ""
                 yield (
-                    f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{escaped(name)}</text>'
+                    f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{to_xml(name)}</text>'
                 )
                 break
 
 
-def _box(name: str, x: float, y: float, anchor: str) -> _Box:
-    width = LETTER * columns(name)
+def _make_box(name: str, x: float, y: float, anchor: str) -> _Box:
+    width = LETTER * count_columns(name)
     left = x if anchor == "start" else x - width if anchor == "end" else x - width / 2
     return _Box(left, y - LINE + 3, left + width, y + 3)
 
 
-def _mean_curve(runs: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+def _average_curves(runs: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
     """The mean of several curves over the epochs that all of them have; what is not finite is left out."""
     finite = [{x: y for x, y in points if math.isfinite(y)} for points in runs]
     shared = set.intersection(*map(set, finite)) if finite else set()
     return [(x, float(np.mean([points[x] for points in finite]))) for x in sorted(shared)]
 
 
-def _worth_a_name(
+def _choose_named(
     lines: Sequence[tuple[Curves, list[tuple[float, float]]]], unit: Unit
 ) -> list[tuple[Curves, list[tuple[float, float]]]]:
     """The curves that end best, and the one that ends worst."""
@@ -318,11 +320,11 @@ def _worth_a_name(
     return ordered if len(ordered) <= NAMED else [*ordered[: NAMED - 1], ordered[-1]]
 
 
-def _curve(
+def _draw_curve(
     label: str, points: Sequence[tuple[float, float]], rank: int | None, across: Scale, up: Scale, unit: Unit
 ) -> str:
     """One line, or a dot where there is one point only; without a rank it stays in the background."""
-    told = f"<title>{escaped(label)}: {unit.text(points[-1][1])} after {points[-1][0]:g} epochs</title>"
+    told = f"<title>{to_xml(label)}: {unit.text(points[-1][1])} after {points[-1][0]:g} epochs</title>"
     look = 'class="curve"' if rank is None else f'class="curve named-{rank}"'
     if len(points) == 1:
         return f'<circle cx="{across(points[0][0]):.1f}" cy="{up(points[0][1]):.1f}" r="3" {look}>{told}</circle>'
@@ -330,21 +332,21 @@ def _curve(
     return f'<polyline points="{path}" fill="none" {look}>{told}</polyline>'
 
 
-def _end_names(ends: Sequence[tuple[Curves, tuple[float, float]]], right: float, up: Scale) -> Iterator[str]:
+def _draw_end_names(ends: Sequence[tuple[Curves, tuple[float, float]]], right: float, up: Scale) -> Iterator[str]:
     """Names beside the ends of curves, pushed apart so that they do not overlap."""
     wanted = sorted(enumerate(ends), key=lambda end: up(end[1][1][1]))
-    places = _spread([up(value) + 4 for _, (_, (_, value)) in wanted], TOP, HEIGHT - BOTTOM)
+    places = _spread_places([up(value) + 4 for _, (_, (_, value)) in wanted], TOP, HEIGHT - BOTTOM)
     for (rank, (row, (_, value))), y in zip(wanted, places, strict=True):
         line = f'x1="{right + 2:.1f}" x2="{right + 12:.1f}" y1="{up(value):.1f}" y2="{y - 4:.1f}"'
         yield f'<line {line} stroke="var(--rule)" stroke-width="1"/>'
-        name = shortened(visible(row.label), int((SIDE + RIGHT - 16) / LETTER))
+        name = shorten(show_unprintable(row.label), int((SIDE + RIGHT - 16) / LETTER))
         yield (
-            f'<text class="tick name-{rank}" x="{right + 15:.1f}" y="{y:.1f}">{escaped(name)}'
-            f"<title>{escaped(row.label)}</title></text>"
+            f'<text class="tick name-{rank}" x="{right + 15:.1f}" y="{y:.1f}">{to_xml(name)}'
+            f"<title>{to_xml(row.label)}</title></text>"
         )
 
 
-def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
+def _spread_places(wanted: Sequence[float], low: float, high: float) -> list[float]:
     """Rising places at least a line apart, near those that are wanted."""
     places: list[float] = []
     for place in wanted:
@@ -355,11 +357,11 @@ def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
     return places
 
 
-def _colour(tied: bool) -> str:
+def _choose_colour(tied: bool) -> str:
     return "var(--accent)" if tied else "var(--soft)"
 
 
-def _legend(rows: Sequence[Dot]) -> Iterator[str]:
+def _draw_legend(rows: Sequence[Dot]) -> Iterator[str]:
     """What the marks mean, in one line at the top; only those that are there."""
     x = 4.0
     marks = [("●", "like the best", "var(--accent)", any(row.tied for row in rows))]
@@ -375,18 +377,18 @@ def _legend(rows: Sequence[Dot]) -> Iterator[str]:
             x += 24 + LETTER * len(text)
 
 
-def _dot_row(row: Dot, across: Scale, y: float, unit: Unit) -> Iterator[str]:
+def _draw_dot_row(row: Dot, across: Scale, y: float, unit: Unit) -> Iterator[str]:
     if row.metric is None or row.metric["value"] is None:
         yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">–</text>'
     else:
-        colour, metric = _colour(row.tied), row.metric
+        colour, metric = _choose_colour(row.tied), row.metric
         if metric["low"] is not None:
             ends = f'x1="{across(metric["low"]):.1f}" x2="{across(metric["high"]):.1f}" y1="{y}" y2="{y}"'
             yield f'<line {ends} stroke="{colour}" stroke-width="3" stroke-linecap="round" opacity="0.4"/>'
         for seed in row.seeds or ():
             x = across(seed)
             yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 6}" y2="{y + 6}" stroke="var(--ink)" stroke-width="1.4"/>'
-        told = f"<title>{escaped(row.label)}: {_said(row, unit)}</title>"
+        told = f"<title>{to_xml(row.label)}: {_describe_row(row, unit)}</title>"
         yield f'<circle cx="{across(metric["value"]):.1f}" cy="{y}" r="4.5" fill="{colour}">{told}</circle>'
         value = unit.text(metric["value"])
         yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">{value}</text>'
@@ -398,7 +400,7 @@ def _dot_row(row: Dot, across: Scale, y: float, unit: Unit) -> Iterator[str]:
         yield f'<polygon points="{shape}" fill="{fill}" stroke="var(--second)" stroke-width="1.6">{told}</polygon>'
 
 
-def _said(row: Dot, unit: Unit) -> str:
+def _describe_row(row: Dot, unit: Unit) -> str:
     if row.metric is None or row.metric["value"] is None:
         said = "undefined"
     elif row.metric["low"] is None:
@@ -409,26 +411,26 @@ def _said(row: Dot, unit: Unit) -> str:
     return said if row.published is None else f"{said}, published {unit.text(row.published)}"
 
 
-def _numeric_axis(values: Sequence[float]) -> tuple[Callable[[Any], float], list[tuple[float, str]]]:
+def _make_numeric_axis(values: Sequence[float]) -> tuple[Callable[[Any], float], list[tuple[float, str]]]:
     """Places of numbers along the axis, logarithmic where they are far apart, and its ticks."""
     low, high = min(values), max(values)
     log = low > 0 and high / low > 8
     scale = Scale(low, high, LEFT + 16, WIDTH - RIGHT - 16, log)
     if log:
-        return scale, [(scale(tick), power_text(tick)) for tick in _log_ticks(low, high)]
-    return scale, [(scale(tick), f"{tick:g}") for tick in even_ticks(low, high)]
+        return scale, [(scale(tick), format_power(tick)) for tick in _make_log_ticks(low, high)]
+    return scale, [(scale(tick), f"{tick:g}") for tick in make_even_ticks(low, high)]
 
 
-def _named_axis(values: Sequence[Any]) -> tuple[Callable[[Any], float], list[tuple[float, str]]]:
+def _make_named_axis(values: Sequence[Any]) -> tuple[Callable[[Any], float], list[tuple[float, str]]]:
     """Places of words along the axis, in the order of their first use, and the words."""
-    names = list(dict.fromkeys(map(_named, values)))
+    names = list(dict.fromkeys(map(_format_value, values)))
     wide = (WIDTH - RIGHT - LEFT) / len(names)
     middle = {name: LEFT + wide * (number + 0.5) for number, name in enumerate(names)}
-    ticks = [(x, shortened(name, max(3, int(wide / CHAR)))) for name, x in middle.items()]
-    return lambda value: middle[_named(value)], ticks
+    ticks = [(x, shorten(name, max(3, int(wide / CHAR)))) for name, x in middle.items()]
+    return lambda value: middle[_format_value(value)], ticks
 
 
-def _named(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,21 +7,21 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from budwood.comparison.importance import importance
-from budwood.comparison.recipe_diff import in_words, unusual
-from budwood.comparison.text import METRICS, Cell, cells_of, gap_in_words, present, probability
+from budwood.comparison.importance import rank_options
+from budwood.comparison.recipe_diff import describe_options, drop_defaults
+from budwood.comparison.text import METRICS, Cell, find_present_columns, format_gap, format_p_value, format_rows
 from budwood.evaluation.metrics import LOSSES
 from budwood.reporting.comparison_charts import (
     Curves,
     Dot,
     Point,
-    curves_chart,
-    dots_chart,
-    importance_chart,
-    pareto_chart,
-    slice_chart,
+    draw_curves,
+    draw_dots,
+    draw_importance,
+    draw_pareto,
+    draw_slice,
 )
-from budwood.reporting.templating import template
+from budwood.reporting.templating import load_template
 from budwood.text import SPLITS, Unit
 
 PAIRS_SHOWN: Final = 66
@@ -31,10 +31,10 @@ SLICES_SHOWN: Final = 8
 def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
     """A comparison as HTML: `record` is what `Comparison.record()` gives; `title` stands above it."""
     unit = Unit(record["metric"] in LOSSES)
-    cells = cells_of(record)
+    cells = format_rows(record)
     rows = [{**one.row, "name": f"{one.rank}  {one.row['label']}"} for one in cells]
     name = METRICS[record["metric"]]
-    html: str = template("comparison.html").render(
+    html: str = load_template("comparison.html").render(
         record=record,
         title=title or record["data"].get("name", "comparison"),
         name=name,
@@ -43,22 +43,22 @@ def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
         rows=cells,
         best=[row for row in rows if row["best"]],
         tied=[row for row in rows if row["tied"]],
-        has=present(record),
+        has=find_present_columns(record),
         text=unit.text,
-        dots=Markup(_dots(rows, record, unit)),
-        planes=[Markup(figure) for figure in _planes(rows, name, unit)],
-        curves=[Markup(figure) for figure in _curves(rows, record["curves"])],
-        shares=_importance(rows),
-        slices=[Markup(figure) for figure in _slices(rows, name, unit)],
-        importance=Markup(importance_chart("Share of variance that each option explains", _importance(rows))),
-        pairs=_pairs(record["pairs"], unit) if 1 < len(record["pairs"]) <= PAIRS_SHOWN else [],
+        dots=Markup(_draw_row_dots(rows, record, unit)),
+        planes=[Markup(figure) for figure in _draw_planes(rows, name, unit)],
+        curves=[Markup(figure) for figure in _draw_row_curves(rows, record["curves"])],
+        shares=_rank_shares(rows),
+        slices=[Markup(figure) for figure in _draw_slices(rows, name, unit)],
+        importance=Markup(draw_importance("Share of variance that each option explains", _rank_shares(rows))),
+        pairs=_format_pairs(record["pairs"], unit) if 1 < len(record["pairs"]) <= PAIRS_SHOWN else [],
         tests=sorted({pair["test"] for pair in record["pairs"]}),
-        base=in_words(unusual(record["base"])),
+        base=describe_options(drop_defaults(record["base"])),
     )
     return html
 
 
-def _dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], unit: Unit) -> str:
+def _draw_row_dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], unit: Unit) -> str:
     label = METRICS[record["metric"]]
     dots = []
     for row in rows:
@@ -74,10 +74,10 @@ def _dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], unit: Un
                 row["tied"],
             )
         )
-    return dots_chart(f"{label.capitalize()} of each row with its 95 % interval", dots, label, unit)
+    return draw_dots(f"{label.capitalize()} of each row with its 95 % interval", dots, label, unit)
 
 
-def _planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
+def _draw_planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
     """The metric against time, and against all or the trained parameters: those in which rows differ more."""
     known = [row for row in rows if row["value"] and row["value"]["value"] is not None]
     sizes = {
@@ -87,7 +87,7 @@ def _planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[st
     farther = max(sizes, key=lambda kind: max(sizes[kind], default=1) / max(1, min(sizes[kind], default=1)))
     costs = {"seconds of training": [row["training_seconds"] for row in known], farther: sizes[farther]}
     return [
-        pareto_chart(
+        draw_pareto(
             f"{name.capitalize()} against {cost}",
             [
                 Point(row["name"], float(value), row["value"], row["name"].partition(" ")[0])
@@ -102,7 +102,7 @@ def _planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[st
     ]
 
 
-def _curves(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any]) -> list[str]:
+def _draw_row_curves(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any]) -> list[str]:
     """Validation accuracy and loss of every row by epoch."""
     figures = []
     for column, name, unit in (("val_accuracy", "accuracy", Unit()), ("val_loss", "loss (nats)", Unit(loss=True))):
@@ -119,11 +119,11 @@ def _curves(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any]) -> lis
             if row["label"] in curves
         ]
         if any(run for row in drawn for run in row.runs):
-            figures.append(curves_chart(f"Validation {name} by epoch", drawn, name, unit))
+            figures.append(draw_curves(f"Validation {name} by epoch", drawn, name, unit))
     return figures
 
 
-def _records(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], float]]:
+def _list_records(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], float]]:
     return [
         (row["options"], row["value"]["value"])
         for row in rows
@@ -131,32 +131,32 @@ def _records(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any],
     ]
 
 
-def _importance(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    return [(one.option.replace("_", " "), one.share) for one in importance(_records(rows))]
+def _rank_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    return [(one.option.replace("_", " "), one.share) for one in rank_options(_list_records(rows))]
 
 
-def _slices(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
+def _draw_slices(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
     """The metric against each option that varies, the most important first."""
     figures = []
-    for one in importance(_records(rows))[:SLICES_SHOWN]:
+    for one in rank_options(_list_records(rows))[:SLICES_SHOWN]:
         points = [
             (row["options"][one.option], row["value"]["value"], row["tied"])
             for row in rows
             if one.option in row["options"] and row["group"] == 1 and row["value"]
         ]
-        figures.append(slice_chart(one.option.replace("_", " "), points, name, unit))
+        figures.append(draw_slice(one.option.replace("_", " "), points, name, unit))
     return figures
 
 
-def _pairs(pairs: Sequence[Mapping[str, Any]], unit: Unit) -> list[tuple[str, str, Cell, str, str, str]]:
+def _format_pairs(pairs: Sequence[Mapping[str, Any]], unit: Unit) -> list[tuple[str, str, Cell, str, str, str]]:
     """Pairs as they are written, the surest first."""
     return [
         (
             pair["one"],
             pair["other"],
-            gap_in_words(pair["difference"], unit),
-            probability(pair["p"]),
-            probability(pair["p_holm"]),
+            format_gap(pair["difference"], unit),
+            format_p_value(pair["p"]),
+            format_p_value(pair["p_holm"]),
             pair["test"],
         )
         for pair in sorted(pairs, key=lambda one: one["p"])

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from budwood.networks.registry import HEAD, TRUNK, channels_last
-from budwood.reporting.svg import CHAR, ROW, WIDTH, Scale, escaped, left_margin, row_name, svg
-from budwood.text import columns, shortened, visible
+from budwood.networks.registry import HEAD, TRUNK, is_channels_last
+from budwood.reporting.svg import CHAR, ROW, WIDTH, Scale, draw_row_name, measure_left_margin, to_xml, wrap_svg
+from budwood.text import count_columns, shorten, show_unprintable
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -25,7 +25,7 @@ LOOKS: Final = {  # how a stage is drawn
 SPARK, LAST = 92.0, 62.0  # widths of a small curve, and of the number behind it
 
 
-def network_diagram(title: str, image: Sequence[int], stages: Rows, removed: Rows, head: str) -> str:
+def draw_network(title: str, image: Sequence[int], stages: Rows, removed: Rows, head: str) -> str:
     """A network from the image [channels, size, size] down to the logits, one bar a stage.
 
     A bar is as wide as the map is large and as thick as it has channels, both on logarithmic scales. `removed` are the
@@ -35,41 +35,41 @@ def network_diagram(title: str, image: Sequence[int], stages: Rows, removed: Row
     trunk = [row for row in stages if row["name"] == TRUNK]
     heads = [row for row in stages if row["name"] == head]
     rows: list[tuple[str, Sequence[int], int | None, str]] = [("image", image, None, "no parameters")]
-    rows += [(row["name"], row["shape"], row["parameters"], _state(row)) for row in places]
+    rows += [(row["name"], row["shape"], row["parameters"], _describe_state(row)) for row in places]
     rows += [(row["name"], row["shape"], row["parameters"], "cut off") for row in removed]
-    rows += [(row["name"], row["shape"], row["parameters"], _state(row)) for row in trunk]
-    rows += [(row["name"] if row["name"] == HEAD else f"{row['name']} (head)", *_facts(row)) for row in heads]
-    sizes = [_size(shape) for _, shape, _, _ in rows]
+    rows += [(row["name"], row["shape"], row["parameters"], _describe_state(row)) for row in trunk]
+    rows += [(row["name"] if row["name"] == HEAD else f"{row['name']} (head)", *_stage_facts(row)) for row in heads]
+    sizes = [_measure_output(shape) for _, shape, _, _ in rows]
     wide = Scale(0, max(math.log2(1 + side) for side, _ in sizes), 3, BAR)
     thick = Scale(0, max(math.log2(1 + channels) for _, channels in sizes), THIN, THICK)
     shown = [look for look in LOOKS if look in {row[3] for row in rows}]
-    parts = [*_legend(shown)]
+    parts = [*_draw_legend(shown)]
     top = 34.0
     for (name, shape, parameters, look), (side, channels) in zip(rows, sizes, strict=True):
         width, height = wide(math.log2(1 + side)), thick(math.log2(1 + channels))
         y = top + ROW / 2
         box = f'x="{(BAR - width) / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2"'
-        parts.append(f"<rect {box} {LOOKS[look]}><title>{escaped(name)}: {escaped(look)}</title></rect>")
+        parts.append(f"<rect {box} {LOOKS[look]}><title>{to_xml(name)}: {to_xml(look)}</title></rect>")
         soft = ' class="tick"' if look == "cut off" else ""
         size = " × ".join(map(str, shape))
-        short = _ending(visible(name), int((SHAPE_AT - 8 - NAME_AT) / CHAR) - columns(size))
-        parts.append(f'<text x="{NAME_AT}" y="{y + 4:.1f}"{soft}>{escaped(short)}<title>{escaped(name)}</title></text>')
+        short = _cut_to_ending(show_unprintable(name), int((SHAPE_AT - 8 - NAME_AT) / CHAR) - count_columns(size))
+        parts.append(f'<text x="{NAME_AT}" y="{y + 4:.1f}"{soft}>{to_xml(short)}<title>{to_xml(name)}</title></text>')
         end = 'text-anchor="end" class="tick"'
-        parts.append(f'<text x="{SHAPE_AT}" y="{y + 4:.1f}" {end}>{escaped(size)}</text>')
+        parts.append(f'<text x="{SHAPE_AT}" y="{y + 4:.1f}" {end}>{to_xml(size)}</text>')
         if parameters is not None:
             parts.append(f'<text x="{WIDTH}" y="{y + 4:.1f}" {end}>{parameters:,}</text>')
         top += ROW
     end = 'y="26" text-anchor="end" class="tick"'
     parts += [f'<text x="{SHAPE_AT}" {end}>output</text>', f'<text x="{WIDTH}" {end}>parameters</text>']
-    said = "; ".join(f"{visible(name)} {' x '.join(map(str, shape))} {look}" for name, shape, _, look in rows)
-    return svg(title, said, "".join(parts), top + 4)
+    said = "; ".join(f"{show_unprintable(name)} {' x '.join(map(str, shape))} {look}" for name, shape, _, look in rows)
+    return wrap_svg(title, said, "".join(parts), top + 4)
 
 
-def norms_chart(title: str, weights: Mapping[str, Sequence[float]], gradients: Mapping[str, Sequence[float]]) -> str:
+def draw_norms(title: str, weights: Mapping[str, Sequence[float]], gradients: Mapping[str, Sequence[float]]) -> str:
     """For each stage how far the norm of its weights has moved since the first epoch that tells it, and the norm of its
     gradients, as small curves over the epochs; gradients on one logarithmic scale for all stages."""
-    left = left_margin([*weights])
-    moved = {stage: _moved(values) for stage, values in weights.items()}
+    left = measure_left_margin([*weights])
+    moved = {stage: _relative_to_first(values) for stage, values in weights.items()}
     steep = {stage: [math.log10(v) if v > 0 else math.nan for v in gradients.get(stage, ())] for stage in weights}
     far = max((abs(v) for values in moved.values() for v in values if math.isfinite(v)), default=0.0) or 1.0
     powers = [v for values in steep.values() for v in values if math.isfinite(v)] or [0.0]
@@ -83,32 +83,32 @@ def norms_chart(title: str, weights: Mapping[str, Sequence[float]], gradients: M
     for row, stage in enumerate(weights):
         y = 20 + ROW * row
         middle = y + ROW / 2
-        parts.append(row_name(stage, left, middle))
+        parts.append(draw_row_name(stage, left, middle))
         frozen = not any(value > 0 for value in gradients.get(stage, ()))
         if frozen:
             parts.append(f'<text class="tick" x="{first}" y="{middle + 4}">frozen</text>')
-            said.append(f"{visible(stage)} frozen")
+            said.append(f"{show_unprintable(stage)} frozen")
             continue
-        parts += _spark(moved[stage], Scale(-far, far, y + ROW - 4, y + 4), first, SPARK)
-        told = f"{100 * _last(moved[stage]):+.2f} %"
-        parts.append(_number(first + SPARK + LAST - 4, middle, told))
-        parts += _spark(steep[stage], Scale(min(powers), max(powers), y + ROW - 4, y + 4), second, SPARK * stretch)
-        size = 10 ** _last(steep[stage])
-        parts.append(_number(WIDTH - 2, middle, f"{size:.2g}"))
-        said.append(f"{visible(stage)} weights {told}, gradients {size:.2g}")
-    return svg(title, "; ".join(said), "".join(parts), 24 + ROW * len(weights))
+        parts += _draw_spark(moved[stage], Scale(-far, far, y + ROW - 4, y + 4), first, SPARK)
+        told = f"{100 * _last_number(moved[stage]):+.2f} %"
+        parts.append(_draw_number(first + SPARK + LAST - 4, middle, told))
+        parts += _draw_spark(steep[stage], Scale(min(powers), max(powers), y + ROW - 4, y + 4), second, SPARK * stretch)
+        size = 10 ** _last_number(steep[stage])
+        parts.append(_draw_number(WIDTH - 2, middle, f"{size:.2g}"))
+        said.append(f"{show_unprintable(stage)} weights {told}, gradients {size:.2g}")
+    return wrap_svg(title, "; ".join(said), "".join(parts), 24 + ROW * len(weights))
 
 
-def _ending(name: str, most: int) -> str:
+def _cut_to_ending(name: str, most: int) -> str:
     """A name cut to so many columns, of which its end tells most."""
-    return name if columns(name) <= most else f"…{shortened(name[::-1], most)[:-1][::-1]}"
+    return name if count_columns(name) <= most else f"…{shorten(name[::-1], most)[:-1][::-1]}"
 
 
-def _facts(row: Mapping[str, Any]) -> tuple[list[int], int, str]:
+def _stage_facts(row: Mapping[str, Any]) -> tuple[list[int], int, str]:
     return list(row["shape"]), row["parameters"], "new head"
 
 
-def _state(row: Mapping[str, Any]) -> str:
+def _describe_state(row: Mapping[str, Any]) -> str:
     if not row["parameters"]:
         return "no parameters"
     if not row["trainable"]:
@@ -116,32 +116,32 @@ def _state(row: Mapping[str, Any]) -> str:
     return "trained" if row["trainable"] == row["parameters"] else "partly trained"
 
 
-def _size(shape: Sequence[int]) -> tuple[float, int]:
+def _measure_output(shape: Sequence[int]) -> tuple[float, int]:
     """The side of an output's map and how many channels it has; tokens count as the square that they make."""
     if len(shape) == 3:
-        return (shape[0], shape[2]) if channels_last(shape) else (shape[1], shape[0])
+        return (shape[0], shape[2]) if is_channels_last(shape) else (shape[1], shape[0])
     return (math.sqrt(shape[0]), shape[1]) if len(shape) == 2 else (1, shape[0])
 
 
-def _legend(looks: Sequence[str]) -> Iterator[str]:
+def _draw_legend(looks: Sequence[str]) -> Iterator[str]:
     x = 0.0
     for look in looks:
         yield f'<rect x="{x + 0.5:.1f}" y="0.5" width="11" height="11" rx="2" {LOOKS[look]}/>'
         yield f'<text class="tick" x="{x + 16:.1f}" y="10.5">{look}</text>'
-        x += 30 + 6.4 * columns(look)
+        x += 30 + 6.4 * count_columns(look)
 
 
-def _moved(values: Sequence[float]) -> list[float]:
+def _relative_to_first(values: Sequence[float]) -> list[float]:
     """Values relative to the first that is a number, less one."""
     start = next((value for value in values if math.isfinite(value)), math.nan)
     return [value / start - 1 if start else math.nan for value in values]
 
 
-def _last(values: Sequence[float]) -> float:
+def _last_number(values: Sequence[float]) -> float:
     return next((value for value in reversed(values) if math.isfinite(value)), math.nan)
 
 
-def _spark(values: Sequence[float], up: Scale, x: float, width: float) -> Iterator[str]:
+def _draw_spark(values: Sequence[float], up: Scale, x: float, width: float) -> Iterator[str]:
     """A small curve; what is no number is left out."""
     across = Scale(0, max(len(values) - 1, 1), x, x + width - 6)
     points = [(across(n), up(value)) for n, value in enumerate(values) if math.isfinite(value)]
@@ -152,5 +152,5 @@ def _spark(values: Sequence[float], up: Scale, x: float, width: float) -> Iterat
         yield f'<circle class="dot" cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="2.4"/>'
 
 
-def _number(x: float, y: float, text: str) -> str:
+def _draw_number(x: float, y: float, text: str) -> str:
     return f'<text class="tick" x="{x:.1f}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'

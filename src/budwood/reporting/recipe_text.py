@@ -50,29 +50,29 @@ STEPS: Final = {
 }
 
 
-def recipe_in_words(record: Mapping[str, Any]) -> str:
+def describe_recipe(record: Mapping[str, Any]) -> str:
     """What was asked, in plain sentences."""
     recipe, network = record["recipe"], record["network"]
     sight = "" if recipe["channels"] == 3 else " and made grey"
     sentences = [
         f"Each image was {RESIZES[recipe['resize']]} and scaled to {recipe['size']} x {recipe['size']} pixels{sight}",
-        f"The network is {network['name']} ({network['source']}){_cut_in_words(network)}; {_weights_in_words(network)}",
-        _frozen_in_words(record),
-        _training_in_words(record),
-        _resumed_in_words(record),
+        f"The network is {network['name']} ({network['source']}){_describe_cut(network)}; {_describe_weights(network)}",
+        _describe_frozen(record),
+        _describe_training(record),
+        _describe_resumed(record),
         VIEWED[recipe.get("tta", "none")],
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
-def _cut_in_words(network: Mapping[str, Any]) -> str:
+def _describe_cut(network: Mapping[str, Any]) -> str:
     if network["cut"] is None:
         return ""
     shape = " x ".join(map(str, network["shape"]))
     return f", cut off after {network['cut']} ({shape}, pooled by {network['pool']})"
 
 
-def _weights_in_words(network: Mapping[str, Any]) -> str:
+def _describe_weights(network: Mapping[str, Any]) -> str:
     weights = network["weights"]
     came = {
         "imagenet": f"it started from ImageNet weights ({weights['file']})",
@@ -83,7 +83,7 @@ def _weights_in_words(network: Mapping[str, Any]) -> str:
     return f"{came}. {weights['set_aside']}".rstrip(". ") if weights["kind"] in ("file", "run") else came
 
 
-def _frozen_in_words(record: Mapping[str, Any]) -> str:
+def _describe_frozen(record: Mapping[str, Any]) -> str:
     network = record["network"]
     trainable, frozen = network["parameters"]["trainable"], network["parameters"]["frozen"]
     if not frozen:
@@ -93,14 +93,14 @@ def _frozen_in_words(record: Mapping[str, Any]) -> str:
     return f"{frozen:,} of its parameters were frozen and kept their values, {trainable:,} were trained{once}"
 
 
-def _training_in_words(record: Mapping[str, Any]) -> str:
+def _describe_training(record: Mapping[str, Any]) -> str:
     recipe, chosen = record["recipe"], record["selected"]
     what = f"A {'linear head' if recipe['head'] == 'linear' else 'head of ' + recipe['head']}"
     what = f"{what} on {record['network']['features']:,} features was {OPTIMIZERS[recipe['optimizer']]}"
     if "phases" in recipe:
-        return f"{what} in {len(recipe['phases'])} phases{_phases_in_words(recipe)}; epoch {chosen['epoch']} was kept"
+        return f"{what} in {len(recipe['phases'])} phases{_describe_phases(recipe)}; epoch {chosen['epoch']} was kept"
     if "epoch" in chosen:
-        epochs = _length_in_words(recipe)
+        epochs = _describe_length(recipe)
         rate = record["choices"].get("lr", recipe["lr"])
         how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {rate:g}"
         how += " (found by a trial)" if recipe["lr"] == "auto" else ""
@@ -111,7 +111,7 @@ def _training_in_words(record: Mapping[str, Any]) -> str:
     return f"{what}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}"
 
 
-def _length_in_words(recipe: Mapping[str, Any]) -> str:
+def _describe_length(recipe: Mapping[str, Any]) -> str:
     """How long training was to be, at most."""
     epochs, seconds = recipe.get("epochs"), recipe.get("time")
     if epochs is None:
@@ -120,16 +120,16 @@ def _length_in_words(recipe: Mapping[str, Any]) -> str:
     return count if seconds is None else f"{count} or {seconds:,.0f} seconds"
 
 
-def _resumed_in_words(record: Mapping[str, Any]) -> str:
+def _describe_resumed(record: Mapping[str, Any]) -> str:
     times = len(record.get("resumed", ()))
-    return f"Training was interrupted or prolonged and went on {_times(times)}" if times else ""
+    return f"Training was interrupted or prolonged and went on {_count_times(times)}" if times else ""
 
 
-def _times(count: int) -> str:
+def _count_times(count: int) -> str:
     return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
 
 
-def _phases_in_words(recipe: Mapping[str, Any]) -> str:
+def _describe_phases(recipe: Mapping[str, Any]) -> str:
     told = [
         f"{'nothing' if phase['freeze'] == 'none' else phase['freeze']} frozen "
         f"for {phase['epochs']} epochs at a rate of {phase['lr']:g}"

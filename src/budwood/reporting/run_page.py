@@ -10,14 +10,21 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from budwood.config.recipe import neutral
-from budwood.reporting.charts import Series, counts_chart, interval_chart, interval_strip, line_chart, reliability_chart
-from budwood.reporting.network_charts import network_diagram, norms_chart
-from budwood.reporting.recipe_text import SELECTED, STEPS, recipe_in_words
-from budwood.reporting.templating import template
+from budwood.config.recipe import find_default_valued
+from budwood.reporting.charts import (
+    Series,
+    draw_counts,
+    draw_interval_strip,
+    draw_intervals,
+    draw_lines,
+    draw_reliability,
+)
+from budwood.reporting.network_charts import draw_network, draw_norms
+from budwood.reporting.recipe_text import SELECTED, STEPS, describe_recipe
+from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
-from budwood.text import visible
-from budwood.training.history import GRADIENT, WEIGHT, by_stage
+from budwood.text import show_unprintable
+from budwood.training.history import GRADIENT, WEIGHT, split_by_stage
 
 MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
 CHART_MOST: Final = 40  # rows of a chart that can still be read
@@ -26,7 +33,7 @@ PAIRS_SHOWN: Final = 20
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """One image of a gallery: a path, its true class, what was predicted with which probability, a data URI or None."""
 
     path: str
@@ -43,8 +50,8 @@ class Pictures:
     sheet of augmented images as a data URI."""
 
     thumbnails: Mapping[str, str] = field(default_factory=dict)
-    mistakes: Sequence[Shown] = ()
-    hits: Sequence[Shown] = ()
+    mistakes: Sequence[ShownImage] = ()
+    hits: Sequence[ShownImage] = ()
     augmented: str | None = None
 
 
@@ -65,32 +72,32 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
     """The report of a run, as HTML."""
     classes, val = record["dataset"]["classes"], record["metrics"]["val"]
     several = bool(record["dataset"].get("several"))
-    weakest = _weakest_first(val["per_class"])
-    html: str = template("report.html").render(
+    weakest = _sort_weakest_first(val["per_class"])
+    html: str = load_template("report.html").render(
         record=record,
         pictures=evidence.pictures,
         results=evidence.results,
         explanation=evidence.explanation,
-        words=recipe_in_words(record),
-        neutral=neutral(record["recipe"]),
-        val_strip=Markup(interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),
-        test_strip=Markup(_test_strip(record["test"])),
-        counts_chart=Markup(_counts_chart(record["dataset"]["counts"], classes)),
+        words=describe_recipe(record),
+        neutral=find_default_valued(record["recipe"]),
+        val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),
+        test_strip=Markup(_draw_test_strip(record["test"])),
+        counts_chart=Markup(_draw_counts_chart(record["dataset"]["counts"], classes)),
         selected_on_val=len(evidence.history) > 1,
         selected_by=SELECTED[record["recipe"].get("select", "loss")],
-        curves=[Markup(svg) for svg in _curves(record, evidence.history)],
-        norms=Markup(_norms(evidence.history)),
-        diagram=Markup(_diagram(record["network"])),
+        curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history)],
+        norms=Markup(_draw_norms_chart(evidence.history)),
+        diagram=Markup(_draw_diagram(record["network"])),
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
         by_class=weakest,
-        classes_chart=Markup(_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
-        reliability=Markup(reliability_chart("Confidence against accuracy", evidence.reliability)),
+        classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
+        reliability=Markup(draw_reliability("Confidence against accuracy", evidence.reliability)),
         several=several,
-        matrix=_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and not several else [],
-        pairs=[] if several else _confused(evidence.confusion, classes),
+        matrix=_make_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and not several else [],
+        pairs=[] if several else _list_confused(evidence.confusion, classes),
         chance_loss=math.log(2 if several else len(classes)),
         laps=[(STEPS.get(name, name), seconds) for name, seconds in record["timings"].items() if name != "total"],
-        again=_command(record),
+        again=_format_command(record),
     )
     return html
 
@@ -100,8 +107,8 @@ def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
 
     `about` has name, source, fingerprint, split, classes, several, counts, n and findings.
     """
-    chart = Markup(_counts_chart(about["counts"], about["classes"]))
-    html: str = template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
+    chart = Markup(_draw_counts_chart(about["counts"], about["classes"]))
+    html: str = load_template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
     return html
 
 
@@ -110,39 +117,39 @@ def render_rates(
 ) -> str:
     """The curve of a learning-rate finder, as HTML: losses in nats at rising rates, and the rate that is suggested."""
     series = [Series("loss", list(zip(rates, losses, strict=True)))]
-    chart = line_chart(
+    chart = draw_lines(
         "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
     )
-    html: str = template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
+    html: str = load_template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
     return html
 
 
-def _command(record: Mapping[str, Any]) -> str:
+def _format_command(record: Mapping[str, Any]) -> str:
     """The command that carries the recipe out again, for a shell."""
     recipe = shlex.quote(f"runs/{record['id']}/recipe.toml")
     leaks = " --allow-leaks" if record["dataset"]["leaks_allowed"] else ""
-    return f"budwood train {_quoted(record['source'])} --recipe {recipe}{leaks}"
+    return f"budwood train {_quote_path(record['source'])} --recipe {recipe}{leaks}"
 
 
-def _quoted(path: str) -> str:
+def _quote_path(path: str) -> str:
     """A path as one word of a shell; one with unprintable characters in the shell's own notation for them."""
-    if visible(path) == path:
+    if show_unprintable(path) == path:
         return shlex.quote(path)
-    return "$'" + visible(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+    return "$'" + show_unprintable(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
-def _test_strip(test: Mapping[str, Any] | None) -> str:
-    return interval_strip("Test accuracy with its 95 % interval", test["metrics"]["accuracy"]) if test else ""
+def _draw_test_strip(test: Mapping[str, Any] | None) -> str:
+    return draw_interval_strip("Test accuracy with its 95 % interval", test["metrics"]["accuracy"]) if test else ""
 
 
-def _counts_chart(counts: Mapping[str, Any], classes: Sequence[str]) -> str:
+def _draw_counts_chart(counts: Mapping[str, Any], classes: Sequence[str]) -> str:
     if len(classes) > CHART_MOST:
         return ""
     rows = [(name, (counts["train"][name], counts["val"][name])) for name in classes]
-    return counts_chart("Images of each class", rows, ("train", "validation"))
+    return draw_counts("Images of each class", rows, ("train", "validation"))
 
 
-def _curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
+def _draw_training_curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
     if len(history) < 2:
         return []
     axis = next(iter(history[0]))
@@ -152,7 +159,7 @@ def _curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -
 
     def drawn(title: str, y_label: str, *columns: tuple[str, str]) -> str:
         series = [Series(name, [(row[axis], row[key]) for row in history if key in row]) for key, name in columns]
-        return line_chart(title, series, label, y_label, log_x=log, chosen=chosen)
+        return draw_lines(title, series, label, y_label, log_x=log, chosen=chosen)
 
     figures = [
         drawn(
@@ -167,23 +174,23 @@ def _curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -
     return figures
 
 
-def _norms(history: Sequence[Mapping[str, float]]) -> str:
-    weights = by_stage(history, WEIGHT)
+def _draw_norms_chart(history: Sequence[Mapping[str, float]]) -> str:
+    weights = split_by_stage(history, WEIGHT)
     if len(history) < 2 or not weights:
         return ""
-    return norms_chart("Norms of weights and gradients by stage", weights, by_stage(history, GRADIENT))
+    return draw_norms("Norms of weights and gradients by stage", weights, split_by_stage(history, GRADIENT))
 
 
-def _diagram(network: Mapping[str, Any]) -> str:
+def _draw_diagram(network: Mapping[str, Any]) -> str:
     image = (network["channels"], network["size"], network["size"])
     rows, removed = network["stages"], network.get("removed", ())
-    return network_diagram(f"{network['name']}, stage by stage", image, rows, removed, network["head"])
+    return draw_network(f"{network['name']}, stage by stage", image, rows, removed, network["head"])
 
 
 _NAMES: Final = (("train", "training"), ("val", "validation"))
 
 
-def _weakest_first(by_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+def _sort_weakest_first(by_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Classes by F1, the lowest first and those without one last."""
 
     def rank(row: tuple[str, Mapping[str, Any]]) -> tuple[bool, float]:
@@ -193,12 +200,12 @@ def _weakest_first(by_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str,
     return sorted(by_class.items(), key=rank)
 
 
-def _classes_chart(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def _draw_classes_chart(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     metrics = [(name, values["f1"]) for name, values in rows]
-    return interval_chart("F1 of each class with its 95 % interval", metrics, "F1 on the validation split")
+    return draw_intervals("F1 of each class with its 95 % interval", metrics, "F1 on the validation split")
 
 
-def _matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _make_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -212,7 +219,7 @@ def _matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dic
     ]
 
 
-def _confused(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, int]]:
+def _list_confused(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, int]]:
     pairs = [
         (classes[true], classes[guess], count, sum(row))
         for true, row in enumerate(counts)
@@ -224,7 +231,7 @@ def _confused(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[t
 
 def render_explanation(found: Explanation, name: str, network: str) -> str:
     """An explanation as HTML; `name` is that of the data, `network` that of the network."""
-    html: str = template("explained.html").render(
+    html: str = load_template("explained.html").render(
         record=found.record, pictures=found.pictures, name=name, network=network
     )
     return html

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
-from budwood.text import columns, shortened, visible
+from budwood.text import count_columns, shorten, show_unprintable
 
 WIDTH: Final = 460
 HEIGHT: Final = 300
@@ -37,7 +37,7 @@ class Scale:
         return self.start + (place - low) / (high - low) * (self.end - self.start)
 
 
-def frame(
+def draw_frame(
     across: Scale,
     up: Scale,
     x_ticks: Sequence[float],
@@ -48,29 +48,29 @@ def frame(
 ) -> Iterator[str]:
     """Axes with ticks and their labels; the y label stands at the top left."""
     floor = height - BOTTOM
-    for tick, text in zip(y_ticks, numbers(y_ticks), strict=True):
+    for tick, text in zip(y_ticks, format_numbers(y_ticks), strict=True):
         y = up(tick)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
-    for tick, text in zip(x_ticks, numbers(x_ticks), strict=True):
+    for tick, text in zip(x_ticks, format_numbers(x_ticks), strict=True):
         x = across(tick)
         yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{floor}" y2="{floor + 4}"/>'
-        label = power_text(tick) if across.log else text
+        label = format_power(tick) if across.log else text
         yield f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{label}</text>'
     yield f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>'
-    yield x_title(x_label, height - 6, LEFT)
-    yield f'<text class="tick" x="2" y="16.5">{escaped(y_label)}</text>'
+    yield draw_x_title(x_label, height - 6, LEFT)
+    yield f'<text class="tick" x="2" y="16.5">{to_xml(y_label)}</text>'
 
 
-def percent_grid(across: Scale, floor: float) -> Iterator[str]:
+def draw_percent_grid(across: Scale, floor: float) -> Iterator[str]:
     """Vertical lines at even shares, with their values below."""
-    for tick in even_ticks(across.low, across.high):
+    for tick in make_even_ticks(across.low, across.high):
         x = across(tick)
         yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="6" y2="{floor}"/>'
-        yield f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{percent(tick)}</text>'
+        yield f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{format_percent(tick)}</text>'
 
 
-def interval_of(metric: Mapping[str, Any], across: Scale, y: float) -> Iterator[str]:
+def draw_interval(metric: Mapping[str, Any], across: Scale, y: float) -> Iterator[str]:
     """A dot with its 95 % interval and its value at the right; a dash where it is undefined."""
     value = metric["value"]
     if value is None:
@@ -83,38 +83,38 @@ def interval_of(metric: Mapping[str, Any], across: Scale, y: float) -> Iterator[
     yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.1f} %</text>'
 
 
-def row_name(name: str, left: float, y: float, *, small: bool = False) -> str:
+def draw_row_name(name: str, left: float, y: float, *, small: bool = False) -> str:
     """The label of a row, cut to its margin; the whole name shows on pointing at it."""
-    short = shortened(visible(name), int((left - 12) / (LETTER if small else CHAR)))
+    short = shorten(show_unprintable(name), int((left - 12) / (LETTER if small else CHAR)))
     place = f'x="{left - 10:.1f}" y="{y + 4:.1f}" text-anchor="end"{SMALL if small else ""}'
-    return f"<text {place}>{escape(short)}<title>{escaped(name)}</title></text>"
+    return f"<text {place}>{escape(short)}<title>{to_xml(name)}</title></text>"
 
 
-def left_margin(names: Sequence[str]) -> float:
+def measure_left_margin(names: Sequence[str]) -> float:
     """Room for the names of rows."""
-    return min(160.0, 16 + CHAR * max((columns(visible(name)) for name in names), default=0))
+    return min(160.0, 16 + CHAR * max((count_columns(show_unprintable(name)) for name in names), default=0))
 
 
-def x_title(label: str, y: float, left: float) -> str:
+def draw_x_title(label: str, y: float, left: float) -> str:
     """What the x axis shows, below it."""
     middle = (left + WIDTH - RIGHT) / 2
-    return f'<text class="tick" x="{middle:.0f}" y="{y:.0f}" text-anchor="middle">{escaped(label)}</text>'
+    return f'<text class="tick" x="{middle:.0f}" y="{y:.0f}" text-anchor="middle">{to_xml(label)}</text>'
 
 
-def svg(title: str, description: str, body: str, height: float) -> str:
+def wrap_svg(title: str, description: str, body: str, height: float) -> str:
     """A whole drawing with its title and a description in words."""
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escaped(title)}">'
-        f"<title>{escaped(title)}</title><desc>{escaped(description)}</desc>{body}</svg>"
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{to_xml(title)}">'
+        f"<title>{to_xml(title)}</title><desc>{to_xml(description)}</desc>{body}</svg>"
     )
 
 
-def said_shares(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def describe_shares(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """Named shares in words."""
-    return "; ".join(f"{visible(name)} {said_share(metric)}" for name, metric in rows)
+    return "; ".join(f"{show_unprintable(name)} {describe_share(metric)}" for name, metric in rows)
 
 
-def said_share(metric: Mapping[str, Any]) -> str:
+def describe_share(metric: Mapping[str, Any]) -> str:
     """A share with its interval in words."""
     if metric["value"] is None:
         return "undefined"
@@ -122,35 +122,35 @@ def said_share(metric: Mapping[str, Any]) -> str:
     return f"{100 * metric['value']:.1f} %{interval}"
 
 
-def rounded(low: float, high: float) -> tuple[float, float]:
+def round_range(low: float, high: float) -> tuple[float, float]:
     """The range from a tick below the lowest value to one above the highest."""
-    step = tick_step(low, high)
+    step = choose_tick_step(low, high)
     bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     return bottom, top if top > bottom else bottom + step
 
 
-def tick_step(low: float, high: float) -> float:
+def choose_tick_step(low: float, high: float) -> float:
     """A round distance between about six ticks."""
     raw = ((high - low) or abs(high) or 1) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     return next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
 
 
-def even_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+def make_even_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Round values from low to high; `whole`: integers."""
-    step = max(1.0, tick_step(low, high)) if whole else tick_step(low, high)
+    step = max(1.0, choose_tick_step(low, high)) if whole else choose_tick_step(low, high)
     first = math.ceil(low / step - 1e-9)
     count = math.floor(high / step + 1e-9) - first + 1
     return [round((first + number) * step, 10) for number in range(count)]
 
 
-def power_ticks(low: float, high: float) -> list[float]:
+def make_power_ticks(low: float, high: float) -> list[float]:
     """Powers of ten from low to high, at most eight of them; low itself when there is none between."""
     powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
     return [10.0**power for power in powers[:: 1 + len(powers) // 9]] or [low]
 
 
-def power_text(value: float) -> str:
+def format_power(value: float) -> str:
     """A tick of a logarithmic axis as people write it: 0.05, 10⁻⁴, 2·10⁵."""
     power = math.floor(math.log10(value) + 1e-9)
     if abs(power) < 3:
@@ -159,7 +159,7 @@ def power_text(value: float) -> str:
     return raised if abs(factor - 1) < 1e-9 else f"{factor:.2g}·{raised}"
 
 
-def numbers(values: Sequence[float]) -> list[str]:
+def format_numbers(values: Sequence[float]) -> list[str]:
     """Numbers of one axis with the same digits after the point, as few as tell them apart."""
     if not values or not 1e-4 <= max(map(abs, values)) < 1e6:
         return [f"{value:.3g}" for value in values]
@@ -167,11 +167,11 @@ def numbers(values: Sequence[float]) -> list[str]:
     return [f"{value:,.{digits}f}" for value in values]
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share in whole percent."""
     return f"{100 * share:.0f} %"
 
 
-def escaped(text: str) -> str:
+def to_xml(text: str) -> str:
     """A text as XML, with what is unprintable spelt out."""
-    return escape(visible(text))
+    return escape(show_unprintable(text))

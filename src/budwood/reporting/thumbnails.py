@@ -19,7 +19,7 @@ from budwood.data.images import BadImage, decode, read_bytes
 from budwood.evaluation.metrics import probabilities, sigmoid
 from budwood.evaluation.prediction_table import TOP
 from budwood.evaluation.predictions import Predictions
-from budwood.reporting.run_page import Pictures, Shown
+from budwood.reporting.run_page import Pictures, ShownImage
 from budwood.reporting.templating import FILES_SHOWN, GROUPS_SHOWN
 
 SIDE: Final = 132
@@ -27,59 +27,61 @@ GALLERY: Final = 12
 THUMBNAILS: Final = 1024  # that are remembered
 
 
-def run_pictures(record: Mapping[str, Any], predictions: Predictions) -> Pictures:
+def collect_pictures(record: Mapping[str, Any], predictions: Predictions) -> Pictures:
     """The pictures of a run's report; an image that is no longer there is left without one."""
     root, classes = Path(record["root"]), record["dataset"]["classes"]
     losses, right = predictions.losses, predictions.right
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not right[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if right[row]]
     return Pictures(
-        finding_thumbnails(root, record["findings"]),
-        _shown(root, predictions, worst[:GALLERY], classes),
-        _shown(root, predictions, surest[:GALLERY], classes),
+        make_finding_thumbnails(root, record["findings"]),
+        _choose_shown(root, predictions, worst[:GALLERY], classes),
+        _choose_shown(root, predictions, surest[:GALLERY], classes),
     )
 
 
-def finding_thumbnails(root: Path, findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def make_finding_thumbnails(root: Path, findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Data URIs of the files of each finding that a report shows."""
     wanted = [path for finding in findings for group in finding["groups"][:GROUPS_SHOWN] for path in group]
     wanted += [path for finding in findings if not finding["groups"] for path in finding["files"][:FILES_SHOWN]]
-    made = {path: thumbnail(root / path) for path in dict.fromkeys(wanted)}
+    made = {path: make_thumbnail(root / path) for path in dict.fromkeys(wanted)}
     return {path: uri for path, uri in made.items() if uri}
 
 
-def thumbnail(path: Path) -> str | None:
+def make_thumbnail(path: Path) -> str | None:
     """A picture of at most SIDE x SIDE pixels as a data URI, or None when the file cannot be decoded."""
     try:
-        return _thumbnail(path, path.stat().st_mtime_ns)
+        return _make_thumbnail_at(path, path.stat().st_mtime_ns)
     except OSError:
         return None
 
 
 @lru_cache(THUMBNAILS)
-def _thumbnail(path: Path, changed: int) -> str | None:
+def _make_thumbnail_at(path: Path, changed: int) -> str | None:
     """The picture of a file as it was last changed: the rows of a study show many of the same images."""
     try:
         image = decode(read_bytes(path))
     except BadImage:
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return data_uri(jpeg(image))
+    return make_data_uri(encode_jpeg(image))
 
 
-def data_uri(image: bytes) -> str:
+def make_data_uri(image: bytes) -> str:
     """The bytes of a JPEG file as a data URI."""
     return f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
 
 
-def jpeg(image: Image.Image) -> bytes:
+def encode_jpeg(image: Image.Image) -> bytes:
     """A picture as the bytes of a JPEG file."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=85)
     return out.getvalue()
 
 
-def _shown(root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]) -> tuple[Shown, ...]:
+def _choose_shown(
+    root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]
+) -> tuple[ShownImage, ...]:
     scale = sigmoid if predictions.sets else probabilities
     chances = scale(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
     shown = []
@@ -91,31 +93,31 @@ def _shown(root: Path, predictions: Predictions, rows: Sequence[int], classes: S
             called = chance > 0.5
             sure = float(np.where(called, chance, 1 - chance).prod())
             shown.append(
-                Shown(
+                ShownImage(
                     path,
-                    _named(predictions.targets[row], classes),
-                    _named(called, classes),
+                    _name_classes(predictions.targets[row], classes),
+                    _name_classes(called, classes),
                     sure,
-                    thumbnail(root / path),
+                    make_thumbnail(root / path),
                     top,
                 )
             )
         else:
             label = classes[int(predictions.labels[row])]
-            shown.append(Shown(path, label, *top[0], thumbnail(root / path), top))
+            shown.append(ShownImage(path, label, *top[0], make_thumbnail(root / path), top))
     return tuple(shown)
 
 
-def _named(chosen: NDArray[np.bool_], classes: Sequence[str]) -> str:
+def _name_classes(chosen: NDArray[np.bool_], classes: Sequence[str]) -> str:
     """The classes that are chosen, in words."""
     return ", ".join(name for name, one in zip(classes, chosen.tolist(), strict=True) if one) or "none of them"
 
 
-SEEN: Final = 224  # side in pixels of augmented images that no network has asked for
+SHEET_SIZE: Final = 224  # side in pixels of augmented images that no network has asked for
 
 
 def make_augmentation_sheet(recipe: Recipe, training: Samples, size: int) -> bytes:
     """The contact sheet of a recipe's augmentation; torch is loaded only where there is one."""
-    from budwood.reporting.augmentation_sheet import contact_sheet
+    from budwood.reporting.augmentation_sheet import draw_augmentation_sheet
 
-    return jpeg(contact_sheet(recipe, training, size))
+    return encode_jpeg(draw_augmentation_sheet(recipe, training, size))

@@ -16,14 +16,14 @@ from budwood.evaluation.predictions import Predictions
 from budwood.networks.plan import Plan
 from budwood.networks.registry import TRUNK
 from budwood.networks.weights import Weights
-from budwood.storage.atomic import parquet_bytes, write_bytes
+from budwood.storage.atomic import encode_parquet, write_bytes
 
-SHEET: Final = "augmented.jpg"
+SHEET_FILE: Final = "augmented.jpg"
 
 
 def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
     if predictions.sets:
-        return metrics.evaluate_several(predictions.targets, predictions.logits, classes)
+        return metrics.evaluate_multilabel(predictions.targets, predictions.logits, classes)
     return metrics.evaluate(predictions.labels, predictions.logits, classes)
 
 
@@ -66,4 +66,4 @@ def save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:
 
 def save_sealed(path: Path, samples: Samples) -> None:
     table = pa.table({"id": list(samples.ids), "label": pa.array(samples.labels, pa.int32())})
-    write_bytes(path, parquet_bytes(table))
+    write_bytes(path, encode_parquet(table))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from budwood.errors import RunError
-from budwood.storage.atomic import guarded, write_text
+from budwood.storage.atomic import raise_storage_errors, write_text
 
-FILE: Final = "explanation.json"
+EXPLANATION_FILE: Final = "explanation.json"
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Explanation:
     pictures: Mapping[str, str]
 
 
-def keep_explanation(folder: Path, found: Explanation) -> None:
+def save_explanation(folder: Path, found: Explanation) -> None:
     """Write what was found into a run's folder."""
-    with guarded(folder):
-        write_text(folder / FILE, json.dumps({"record": found.record, "pictures": found.pictures}))
+    with raise_storage_errors(folder):
+        write_text(folder / EXPLANATION_FILE, json.dumps({"record": found.record, "pictures": found.pictures}))
 
 
-def kept_explanation(folder: Path) -> Explanation | None:
+def load_explanation(folder: Path) -> Explanation | None:
     """What was found out about the run in a folder, where that was asked; raises `RunError` when it cannot be read."""
-    file = folder / FILE
+    file = folder / EXPLANATION_FILE
     if not file.is_file():
         return None
     try:

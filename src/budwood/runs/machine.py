@@ -13,30 +13,32 @@ from typing import Any, Final
 RECORDED: Final = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow", "safetensors")
 
 
-def environment() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of what computed the run."""
-    return {"budwood": _version("budwood"), "python": platform.python_version()} | {n: _version(n) for n in RECORDED}
+    return {"budwood": _library_version("budwood"), "python": platform.python_version()} | {
+        n: _library_version(n) for n in RECORDED
+    }
 
 
-def hardware(processors: int) -> dict[str, Any]:
+def describe_hardware(processors: int) -> dict[str, Any]:
     """The machine: processor, cores in use, memory in GiB, accelerator, system."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": _read_cpu_name(),
         "cores": processors,
-        "memory_gib": _memory_gib(),
-        "accelerator": _accelerator(),
+        "memory_gib": _read_memory_gib(),
+        "accelerator": _read_accelerator(),
         "system": f"{platform.system()} {platform.release()}",
     }
 
 
-def _version(name: str) -> str:
+def _library_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
 
 
-def _cpu_name() -> str:
+def _read_cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -44,7 +46,7 @@ def _cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _accelerator() -> str:
+def _read_accelerator() -> str:
     """The names of the NVIDIA devices, as their driver tells them without torch; `none` where there is no driver."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
@@ -56,7 +58,7 @@ def _accelerator() -> str:
     return ", ".join(asked.stdout.decode().split("\n")).strip(", ") or "none"
 
 
-def _memory_gib() -> float | None:
+def _read_memory_gib() -> float | None:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)

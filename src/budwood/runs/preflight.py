@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from budwood.config.recipe import Recipe, for_labels
+from budwood.config.recipe import Recipe, adapt_to_labels
 from budwood.data import checks
 from budwood.data.dataset import Dataset, Samples
 from budwood.errors import DataError, RecipeError, RunError, WeightsError
-from budwood.networks.plan import Plan, plan_of
+from budwood.networks.plan import Plan, load_plan
 from budwood.networks.registry import Origin
-from budwood.networks.weights import Weights, file_weights, imagenet_weights, random_weights
+from budwood.networks.weights import Weights, describe_file, describe_random, find_imagenet
 from budwood.progress import Progress
 from budwood.runs.run import Run, open_run
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Preflight:
     """A recipe with its size, plan and weights, and the findings and splits that it will be trained on."""
 
     recipe: Recipe
@@ -35,7 +35,7 @@ class Prepared:
     validation: Samples
 
 
-def prepared(
+def check_and_plan(
     data: Dataset,
     recipe: Recipe,
     out: Path,
@@ -43,30 +43,30 @@ def prepared(
     cache: Path,
     progress: Progress,
     found: tuple[checks.Finding, ...] | None = None,
-) -> Prepared:
+) -> Preflight:
     """All that is decided and checked before anything is trained; `found` are the data's findings, where they are
     known already."""
-    fitting = for_labels(recipe, bool(data.sets))
+    fitting = adapt_to_labels(recipe, bool(data.sets))
     if fitting.optimizer != recipe.optimizer:
         progress.note(
             f"The images have several labels each, so the head is not solved but trained ({fitting.optimizer})."
         )
     recipe = fitting
-    plan = plan_of(recipe, len(data.classes), cache)
+    plan = load_plan(recipe, len(data.classes), cache)
     _refuse_views_of_nothing(recipe, plan, len(data.classes), cache)
     found = checks.findings(data) if found is None else found
     sealed = data.sealed()
     training, validation = sealed.samples("train"), sealed.samples("val")
-    weights, seen = weights_of(recipe, plan, out, cache, progress)
-    found += _seen_before(data, seen)
+    weights, seen = locate_weights(recipe, plan, out, cache, progress)
+    found += _find_seen_images(data, seen)
     _refuse_leaks(found, allow_leaks)
     _refuse_empty(data, training, validation)
-    return Prepared(recipe.model_copy(update={"size": plan["size"]}), plan, weights, found, training, validation)
+    return Preflight(recipe.model_copy(update={"size": plan["size"]}), plan, weights, found, training, validation)
 
 
 def _refuse_views_of_nothing(recipe: Recipe, plan: Plan, classes: int, cache: Path) -> None:
     """Raises `RecipeError` when views are to be computed once, and nothing is frozen from the image on."""
-    stops = [plan_of(phase, classes, cache)["prefix"] for phase in recipe.in_phases()] or [plan["prefix"]]
+    stops = [load_plan(phase, classes, cache)["prefix"] for phase in recipe.in_phases()] or [plan["prefix"]]
     if recipe.views and not any(stops):
         raise RecipeError(
             "views: nothing is frozen from the image on, so that nothing could be computed once for each version.",
@@ -74,25 +74,27 @@ def _refuse_views_of_nothing(recipe: Recipe, plan: Plan, classes: int, cache: Pa
         )
 
 
-def weights_of(recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progress) -> tuple[Weights, Run | None]:
+def locate_weights(
+    recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progress
+) -> tuple[Weights, Run | None]:
     """Where the recipe's weights are, and the run that they are from, if they are."""
     origins = [Origin(**origin) for origin in plan["origins"]]
     if recipe.weights == "imagenet":
-        return imagenet_weights(plan["name"], origins, cache, progress), None
+        return find_imagenet(plan["name"], origins, cache, progress), None
     if recipe.weights == "none":
-        return random_weights(recipe.init, recipe.seed or 0), None
+        return describe_random(recipe.init, recipe.seed or 0), None
     if recipe.weights.startswith("run:"):
         run = open_run(recipe.weights.removeprefix("run:"), out)
         _refuse_other_network(run, recipe, plan)
-        known = file_weights(run.path / "weights.safetensors")
+        known = describe_file(run.path / "weights.safetensors")
         about = f"run {run.path.name}, trained on {run.record['dataset']['name']}"
         return replace(known, kind="run", about=about), run
-    return file_weights(Path(recipe.weights).expanduser()), None
+    return describe_file(Path(recipe.weights).expanduser()), None
 
 
-def same_weights(run: Run, recipe: Recipe, plan: Plan, cache: Path, progress: Progress) -> Weights:
+def relocate_weights(run: Run, recipe: Recipe, plan: Plan, cache: Path, progress: Progress) -> Weights:
     """The weights that a run started from; raises `RunError` when this machine has others."""
-    weights, _ = weights_of(recipe, plan, run.path.parent, cache, progress)
+    weights, _ = locate_weights(recipe, plan, run.path.parent, cache, progress)
     if weights.digest != run.record["network"]["weights"]["digest"]:
         raise RunError(
             f"{run.path}: was trained on other weights of {plan['name']} than are on this machine.",
@@ -112,17 +114,17 @@ def _refuse_other_network(run: Run, recipe: Recipe, plan: Plan) -> None:
         )
 
 
-def _seen_before(data: Dataset, run: Run | None) -> tuple[checks.Finding, ...]:
+def _find_seen_images(data: Dataset, run: Run | None) -> tuple[checks.Finding, ...]:
     """The findings that runs which the trunk comes from, one after another, knew images that are held out here."""
     found: tuple[checks.Finding, ...] = ()
     while run is not None:
         if run.record["network"]["trunk_trained"]:
-            found += checks.seen_by_trunk(data, run.dataset(), run.path.name)
-        run = _trunk_run(run)
+            found += checks.check_trunk_overlap(data, run.dataset(), run.path.name)
+        run = _find_trunk_run(run)
     return found
 
 
-def _trunk_run(run: Run) -> Run | None:
+def _find_trunk_run(run: Run) -> Run | None:
     """The run whose trunk a run started from; None where that was no run, or it is gone."""
     weights = run.record["recipe"]["weights"]
     if not weights.startswith("run:"):

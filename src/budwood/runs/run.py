@@ -21,9 +21,9 @@ from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, load
 from budwood.errors import RunError
 from budwood.evaluation.predictions import Predictions, load_predictions
-from budwood.networks.plan import plan_of
+from budwood.networks.plan import load_plan
 from budwood.networks.weights import Weights
-from budwood.storage.atomic import cache_folder, guarded, write_text
+from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -75,17 +75,17 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """The trained network, a plain module in evaluation mode; input as `run.json` says under `network`."""
-        from budwood.networks.surgery import loaded
+        from budwood.networks.surgery import load_network
 
         recipe = Recipe(**self.record["recipe"])
-        plan = plan_of(recipe, len(self.classes), cache_folder())
+        plan = load_plan(recipe, len(self.classes), cache_folder())
         own = Weights("trained", self.path / "weights.safetensors", "")
-        return loaded(recipe, plan, len(self.classes), own)[0].module.eval()
+        return load_network(recipe, plan, len(self.classes), own)[0].module.eval()
 
 
 def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
     """The finished run in a directory, or of that id under `out`; raises `RunError`."""
-    run = found_run(path, out)
+    run = find_run(path, out)
     if run.record["state"] == "done":
         return run
     if is_locked(run.path):
@@ -96,7 +96,7 @@ def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
     )
 
 
-def found_run(path: str | Path, out: Path = Path("runs")) -> Run:
+def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
     """The run in a directory, or of that id under `out`, in whatever state; raises `RunError`."""
     folder = next((place for place in (Path(path), out / path) if (place / "run.json").is_file()), None)
     if folder is None:
@@ -114,9 +114,9 @@ def found_run(path: str | Path, out: Path = Path("runs")) -> Run:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """One process at a time trains a run; raises `RunError` when another does. A killed one holds nothing."""
-    with guarded(folder):
+    with raise_storage_errors(folder):
         (folder / CHECKPOINT).mkdir(exist_ok=True)
         lock = FileLock(folder / CHECKPOINT / LOCK, timeout=0)
         try:
@@ -134,18 +134,18 @@ def locked(folder: Path) -> Iterator[None]:
 def is_locked(folder: Path) -> bool:
     """Whether a process is training a run."""
     try:
-        with locked(folder):
+        with lock_run(folder):
             return False
     except RunError:
         return True
 
 
-def new_id(model: str) -> str:
+def make_run_id(model: str) -> str:
     """A name that sorts by time and that no other run has."""
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{model}-{secrets.token_hex(2)}"
 
 
-def now() -> str:
+def utc_now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
@@ -167,8 +167,8 @@ def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
 def count_look(runs: Path, run: str, test_split: str) -> int:
     """Note one look at a test split in the folder's ledger and say which look it is, over all runs of the folder."""
     ledger = runs / LEDGER
-    with guarded(ledger), ledger.open("a+", encoding="utf-8") as handle:
-        handle.write(f"{now()},{run},{test_split}\n")
+    with raise_storage_errors(ledger), ledger.open("a+", encoding="utf-8") as handle:
+        handle.write(f"{utc_now()},{run},{test_split}\n")
         handle.flush()
         handle.seek(0)
         return sum(line.rstrip("\n").endswith(f",{test_split}") for line in handle)

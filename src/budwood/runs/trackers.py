@@ -15,8 +15,8 @@ from budwood.progress import Progress
 from budwood.storage.atomic import write_text
 
 History = Sequence[Mapping[str, float]]
-Told = Callable[[History], None]
-Tool = Callable[[Path, Mapping[str, Any]], AbstractContextManager[Told]]
+EpochCallback = Callable[[History], None]
+Tool = Callable[[Path, Mapping[str, Any]], AbstractContextManager[EpochCallback]]
 EXPERIMENT: Final = "budwood"  # of MLflow
 MLFLOW_RUN: Final = "mlflow.json"
 
@@ -31,13 +31,15 @@ def refuse_unknown_trackers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def tracked(names: Sequence[str], folder: Path, record: Mapping[str, Any], progress: Progress) -> Iterator[Told]:
+def track_epochs(
+    names: Sequence[str], folder: Path, record: Mapping[str, Any], progress: Progress
+) -> Iterator[EpochCallback]:
     """Tells the named tools of a run's history; what they have been told already is not said twice.
 
     A tool that fails is noted once and left alone: training goes on.
     """
-    tools: dict[str, Told] = {}
-    opened: dict[str, AbstractContextManager[Told]] = {}
+    tools: dict[str, EpochCallback] = {}
+    opened: dict[str, AbstractContextManager[EpochCallback]] = {}
 
     def told(history: History) -> None:
         for name in names:
@@ -47,7 +49,7 @@ def tracked(names: Sequence[str], folder: Path, record: Mapping[str, Any], progr
                     tools[name] = opened[name].__enter__()
                 tools[name](history)
             except Exception as error:  # a server may be gone, a disk full, a version another
-                tools[name] = _nothing
+                tools[name] = _tell_nobody
                 opened.pop(name, None)
                 progress.note(f"{name} could not be told ({type(error).__name__}: {error}); going on without it.")
 
@@ -63,12 +65,12 @@ def tracked(names: Sequence[str], folder: Path, record: Mapping[str, Any], progr
                     progress.note(f"{name} could not be ended ({type(error).__name__}: {error}).")
 
 
-def _nothing(history: History) -> None:
+def _tell_nobody(history: History) -> None:
     """Tells nobody."""
 
 
 @contextmanager
-def _tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
+def _track_tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[EpochCallback]:
     """Scalars in `tensorboard/` of the run; what an interrupted training wrote is replaced."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -77,7 +79,7 @@ def _tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
 
         def told(history: History) -> None:
             nonlocal logged
-            for step, name, value in _untold(history, logged):
+            for step, name, value in _iterate_untold(history, logged):
                 writer.add_scalar(name, value, step)
             writer.flush()
             logged = len(history)
@@ -86,7 +88,7 @@ def _tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
 
 
 @contextmanager
-def _mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
+def _track_mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[EpochCallback]:
     """A run of the experiment `budwood` at the place that MLFLOW_TRACKING_URI names; a resumed run goes on in it."""
     from mlflow import MlflowClient
 
@@ -105,7 +107,7 @@ def _mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
 
     def told(history: History) -> None:
         nonlocal logged
-        for step, name, value in _untold(history, logged):
+        for step, name, value in _iterate_untold(history, logged):
             client.log_metric(run, name, value, step=step)
         logged = len(history)
 
@@ -117,13 +119,13 @@ def _mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[Told]:
         client.set_terminated(run, status)
 
 
-def _untold(history: History, logged: int) -> Iterator[tuple[int, str, float]]:
+def _iterate_untold(history: History, logged: int) -> Iterator[tuple[int, str, float]]:
     """Step, name and value of every figure after the first `logged` rows."""
     for step, row in enumerate(history[logged:], logged + 1):
         yield from ((step, name, value) for name, value in row.items() if name != "epoch")
 
 
 TRACKERS: Final[Mapping[str, Tool]] = {
-    "mlflow": _mlflow,
-    "tensorboard": _tensorboard,
+    "mlflow": _track_mlflow,
+    "tensorboard": _track_tensorboard,
 }

@@ -34,7 +34,7 @@ def is_full(error: OSError) -> bool:
     return error.errno in FULL
 
 
-def storage_error(error: OSError, place: Path) -> StorageError:
+def make_storage_error(error: OSError, place: Path) -> StorageError:
     """The one message for a write that failed.
 
     The hint differs for a full disk and for a folder that cannot be written.
@@ -51,12 +51,12 @@ def storage_error(error: OSError, place: Path) -> StorageError:
 
 
 @contextmanager
-def guarded(place: Path) -> Iterator[None]:
+def raise_storage_errors(place: Path) -> Iterator[None]:
     """Turn an operating-system error of the block into a `StorageError` that names `place`."""
     try:
         yield
     except OSError as error:
-        raise storage_error(error, place) from error
+        raise make_storage_error(error, place) from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -82,7 +82,7 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
+def encode_parquet(table: pa.Table) -> bytes:
     """A table as the bytes of a Parquet file."""
     import pyarrow.parquet as pq
 
@@ -92,7 +92,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 @contextmanager
-def folder_draft(final: Path) -> Iterator[Path]:
+def draft_folder(final: Path) -> Iterator[Path]:
     """A hidden folder beside `final` that is renamed to it when the block ends well, and removed when it does not.
 
     Where another process made `final` meanwhile, its folder stays. Drafts of processes that were killed are swept away
@@ -100,7 +100,7 @@ def folder_draft(final: Path) -> Iterator[Path]:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(final.parent)
-    draft = final.parent / f".{final.name}.{_machine()}-{os.getpid()}.part"
+    draft = final.parent / f".{final.name}.{_machine_name()}-{os.getpid()}.part"
     draft.mkdir()
     try:
         yield draft
@@ -115,18 +115,18 @@ def folder_draft(final: Path) -> Iterator[Path]:
 
 def sweep_drafts(folder: Path) -> None:
     """Remove the folder drafts in `folder` whose process, of this machine, no longer runs."""
-    for draft in folder.glob(f".*.{_machine()}-*.part"):
+    for draft in folder.glob(f".*.{_machine_name()}-*.part"):
         owner = draft.name.split("-")[-1].removesuffix(".part")
-        if draft.is_dir() and owner.isdigit() and not _runs(int(owner)):
+        if draft.is_dir() and owner.isdigit() and not _is_running(int(owner)):
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _machine() -> str:
+def _machine_name() -> str:
     """The name of this machine, without dots."""
     return platform.node().replace(".", "-") or "here"
 
 
-def _runs(process: int) -> bool:
+def _is_running(process: int) -> bool:
     if os.name == "nt":  # os.kill(pid, 0) would end the process there
         return True
     try:

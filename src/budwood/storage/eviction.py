@@ -34,7 +34,7 @@ _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Held:
+class CacheUsage:
     """What the cache holds of one kind: bytes, files, and when it was last used (seconds since 1970; 0 for nothing)."""
 
     kind: str
@@ -63,12 +63,12 @@ def limit() -> int:
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
 
 
-def held(cache: Path) -> list[Held]:
+def measure_cache(cache: Path) -> list[CacheUsage]:
     """What the cache holds, by kind."""
-    return [_held(kind, cache / kind) for kind in KINDS]
+    return [_measure_kind(kind, cache / kind) for kind in KINDS]
 
 
-def make_room(cache: Path, wanted: int, promised: int, what: str, progress: Progress) -> bool:
+def evict_for(cache: Path, wanted: int, promised: int, what: str, progress: Progress) -> bool:
     """Whether so many bytes more may be written; what was used least recently is removed for them, which is said.
 
     `promised` bytes are to be written beside them, and are not there yet. They may not when all of these alone are over
@@ -80,10 +80,10 @@ def make_room(cache: Path, wanted: int, promised: int, what: str, progress: Prog
     place = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
     if wanted + promised > most or wanted + promised >= free // 2:
-        room = f"the cache may hold {gib(most)}, the disk has {gib(free)}"
-        progress.note(f"{what} are not kept: they need {gib(wanted)}; {room}.")
+        room = f"the cache may hold {format_gib(most)}, the disk has {format_gib(free)}"
+        progress.note(f"{what} are not kept: they need {format_gib(wanted)}; {room}.")
         return False
-    shards = sorted(_shards(cache), key=lambda shard: shard.used)
+    shards = sorted(_iterate_shards(cache), key=lambda shard: shard.used)
     over = sum(shard.bytes for shard in shards) + wanted + promised - most
     removed = 0
     for shard in shards:
@@ -94,26 +94,26 @@ def make_room(cache: Path, wanted: int, promised: int, what: str, progress: Prog
                 file.unlink(missing_ok=True)
         removed += shard.bytes
     if removed:
-        progress.note(f"The cache is full: {gib(removed)} that were used least recently were removed.")
+        progress.note(f"The cache is full: {format_gib(removed)} that were used least recently were removed.")
     return True
 
 
 def clear(cache: Path) -> int:
     """Remove all that can be computed again, and say how many bytes that were; downloads stay."""
     kinds = [kind for kind in KINDS if kind != "weights"]
-    removed = sum(_held(kind, cache / kind).bytes for kind in kinds)
+    removed = sum(_measure_kind(kind, cache / kind).bytes for kind in kinds)
     for kind in kinds:
         shutil.rmtree(cache / kind, ignore_errors=True)
     return removed
 
 
-def _held(kind: str, folder: Path) -> Held:
+def _measure_kind(kind: str, folder: Path) -> CacheUsage:
     stats = [file.stat() for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
     used = max((stat.st_mtime for stat in stats), default=0.0)
-    return Held(kind, sum(stat.st_size for stat in stats), len(stats), used)
+    return CacheUsage(kind, sum(stat.st_size for stat in stats), len(stats), used)
 
 
-def _shards(cache: Path) -> Iterator[_Shard]:
+def _iterate_shards(cache: Path) -> Iterator[_Shard]:
     """Every shard, the file that commits it first, so that a kill leaves no shard that is half there."""
     for kind in SHARDED:
         for store in (cache / kind).glob("*"):
@@ -131,6 +131,6 @@ def _shards(cache: Path) -> Iterator[_Shard]:
                     yield _Shard(files, size, used if marker else 0.0)
 
 
-def gib(count: int) -> str:
+def format_gib(count: int) -> str:
     """Bytes for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

@@ -17,7 +17,7 @@ SCALE: Final = np.dtype("<f4")  # stands before the values of an image, in the p
 HEADER: Final = SCALE.itemsize // 2
 
 
-def packed(values: NDArray[np.float32]) -> NDArray[np.int16]:
+def pack(values: NDArray[np.float32]) -> NDArray[np.int16]:
     """Finite values [n, *shape] in 16 bits: [n, 2 + size], as little-endian bytes on every machine."""
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
     scale = (np.abs(flat).max(axis=1, initial=0, keepdims=True) / STEPS).astype(SCALE)
@@ -25,7 +25,7 @@ def packed(values: NDArray[np.float32]) -> NDArray[np.int16]:
     return np.concatenate([scale.view("<i2"), steps], axis=1)
 
 
-def unpacked(rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def unpack(rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """What `packed` was given, float32 [n, *shape], to within half a step."""
     scale = np.ascontiguousarray(rows[:, :HEADER]).view(SCALE)
     return (rows[:, HEADER:] * scale).astype(np.float32).reshape(len(rows), *shape)

@@ -23,7 +23,7 @@ from budwood.storage.atomic import write_atomically
 _ROW: Final = np.dtype([("id", "S32"), ("crc", "<u4")])
 
 
-class Store:
+class ShardStore:
     """Rows of one shape and type, keyed by content id."""
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
@@ -70,8 +70,8 @@ class Store:
         name = uuid.uuid4().hex
         rows = np.array([(id.encode(), zlib.crc32(value.data)) for id, value in zip(ids, values, strict=True)], _ROW)
         content, marker = self._folder / f"{name}.npy", self._folder / f"{name}.ids.npy"
-        write_atomically(content, lambda draft: _save(draft, values))
-        write_atomically(marker, lambda draft: _save(draft, rows))
+        write_atomically(content, lambda draft: _save_array(draft, values))
+        write_atomically(marker, lambda draft: _save_array(draft, rows))
         self._known.add(marker.name)
         self._learn(marker)
 
@@ -90,7 +90,7 @@ class Store:
             self._index[id.decode("ascii", "replace")] = (shard, row, crc)
 
 
-def _save(path: Path, values: NDArray[Any]) -> None:
+def _save_array(path: Path, values: NDArray[Any]) -> None:
     header = np.lib.format.header_data_from_array_1_0(values)
     with path.open("wb") as handle:  # np.save would hide why a write failed
         np.lib.format.write_array_header_1_0(handle, header)

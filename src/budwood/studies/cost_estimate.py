@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from budwood.config.recipe import Recipe
-from budwood.data.downloads import class_count
-from budwood.data.listing import is_there
+from budwood.data.downloads import known_class_count
+from budwood.data.listing import source_exists
 from budwood.errors import BudwoodError, DataError, RecipeError, StudyError, WeightsError
-from budwood.networks.plan import Plan, hash_of, plan_of
+from budwood.networks.plan import Plan, hash_json, load_plan
 from budwood.progress import Progress
-from budwood.studies.runner import group_of, repeats
-from budwood.studies.study_file import Images, Row, Study
-from budwood.studies.training_job import Shelf, Stock
-from budwood.training.cost_estimate import Rehearsal
-from budwood.workflows.train import rehearse
+from budwood.studies.runner import group_key, list_repeats
+from budwood.studies.study_file import DataSpec, Experiment, Study
+from budwood.studies.training_job import CheckedDataset, DatasetCache
+from budwood.training.cost_estimate import CostEstimate
+from budwood.workflows.train import estimate_cost
 
 
 @dataclass(frozen=True)
-class Forecast:
+class RowForecast:
     """What a row would be: its network (None where it is refused), how often it is trained, and its cost.
 
     `shares` numbers the rows, from 1, that share what is frozen, 0 where nothing is kept; `seconds`, `memory` and
@@ -64,18 +64,18 @@ class Forecast:
         }
 
 
-def forecasts(study: Study, cache: Path, progress: Progress) -> list[Forecast]:
+def forecast_study(study: Study, cache: Path, progress: Progress) -> list[RowForecast]:
     """What every row of a study would cost, and one trial of its search where it has one.
 
     Raises `StudyError` that names every row whose network cannot be made.
     """
-    shelf, measured, groups = Shelf(cache, progress), dict[str, Rehearsal | str](), dict[str, int]()
-    rows = [*study.rows, *([_first_trial(study)] if study.search else [])]
+    shelf, measured, groups = DatasetCache(cache, progress), dict[str, CostEstimate | str](), dict[str, int]()
+    rows = [*study.rows, *([_make_first_trial(study)] if study.search else [])]
     found, wrong = [], []
     with progress.bar("Rehearsing", len(rows)) as step:
         for row in rows:
             try:
-                found.append(_forecast(row, study, shelf, measured, groups, progress))
+                found.append(_forecast_row(row, study, shelf, measured, groups, progress))
             except RecipeError as error:
                 wrong.append(f"{row.label}: {error.message}")
             step(1)
@@ -87,7 +87,7 @@ def forecasts(study: Study, cache: Path, progress: Progress) -> list[Forecast]:
     return found
 
 
-def total_seconds(found: Sequence[Forecast]) -> float | None:
+def sum_seconds(found: Sequence[RowForecast]) -> float | None:
     """Seconds of all rows, where what is shared is computed once; None where a row was not measured."""
     if not found or any(row.seconds is None and row.plan is not None for row in found):
         return None
@@ -97,7 +97,7 @@ def total_seconds(found: Sequence[Forecast]) -> float | None:
     return sum(row.runs * ((row.seconds or 0.0) - row.reading) for row in found) + sum(shared.values())
 
 
-def _first_trial(study: Study) -> Row:
+def _make_first_trial(study: Study) -> Experiment:
     """The trial of a search with the first of every choice and the low end of every range."""
     assert study.search
     chosen: dict[str, Any] = {}
@@ -105,45 +105,47 @@ def _first_trial(study: Study) -> Row:
         if axis.applies(chosen):
             chosen[name] = axis.ends[0]
     recipe = Recipe(**{**study.search.options, **chosen})
-    return Row(f"search, {study.search.trials} trials as the first", chosen, recipe, study.searched, study.search.best)
+    return Experiment(
+        f"search, {study.search.trials} trials as the first", chosen, recipe, study.searched, study.search.best
+    )
 
 
-def _forecast(
-    row: Row,
+def _forecast_row(
+    row: Experiment,
     study: Study,
-    shelf: Shelf,
-    measured: dict[str, Rehearsal | str],
+    shelf: DatasetCache,
+    measured: dict[str, CostEstimate | str],
     groups: dict[str, int],
     progress: Progress,
-) -> Forecast:
+) -> RowForecast:
     published = row.published.value if row.published else None
     if row.recipe is None:
-        return Forecast(row.label, None, 0, 0, None, 0.0, None, None, published, f"refused: {row.refused}")
-    stock = _stock(row.images, study, shelf)
-    classes = len(stock.data.classes) if isinstance(stock, Stock) else _classes(row, study)
-    plan = plan_of(row.recipe, classes, shelf.cache)
+        return RowForecast(row.label, None, 0, 0, None, 0.0, None, None, published, f"refused: {row.refused}")
+    stock = _load_dataset(row.images, study, shelf)
+    classes = len(stock.data.classes) if isinstance(stock, CheckedDataset) else _count_classes(row, study)
+    plan = load_plan(row.recipe, classes, shelf.cache)
     kept = plan["prefix"] and not row.recipe.augments
-    shares = groups.setdefault(group_of(row.recipe, plan, row.images), len(groups) + 1) if kept else 0
-    runs = len(repeats(study, row.recipe)) * (
+    shares = groups.setdefault(group_key(row.recipe, plan, row.images), len(groups) + 1) if kept else 0
+    runs = len(list_repeats(study, row.recipe)) * (
         study.search.trials if study.search and row.label.startswith("search,") else 1
     )
-    if not isinstance(stock, Stock):
-        return Forecast(row.label, plan, runs, shares, None, 0.0, None, None, published, stock)
-    key = hash_of([group_of(row.recipe, plan, row.images), row.images.record(), _way(row.recipe, plan)])
+    if not isinstance(stock, CheckedDataset):
+        return RowForecast(row.label, plan, runs, shares, None, 0.0, None, None, published, stock)
+    key = hash_json([group_key(row.recipe, plan, row.images), row.images.record(), _cost_key(row.recipe, plan)])
     if key not in measured:
-        measured[key] = _measured(row.recipe, stock, shelf.cache, progress)
+        measured[key] = _measure_row(row.recipe, stock, shelf.cache, progress)
     cost = measured[key]
     if isinstance(cost, str):
-        return Forecast(row.label, plan, runs, shares, None, 0.0, None, None, published, cost)
-    seconds, reading = _scaled(cost, row.recipe)
-    return Forecast(row.label, plan, runs, shares, seconds, reading, cost.memory, cost.disk, published)
+        return RowForecast(row.label, plan, runs, shares, None, 0.0, None, None, published, cost)
+    seconds, reading = _scale_cost(cost, row.recipe)
+    return RowForecast(row.label, plan, runs, shares, seconds, reading, cost.memory, cost.disk, published)
 
 
-def _stock(images: Images, study: Study, shelf: Shelf) -> Stock | str:
+def _load_dataset(images: DataSpec, study: Study, shelf: DatasetCache) -> CheckedDataset | str:
     """A row's images, or why there are none; nothing is fetched for a forecast."""
     if not images.data:
         return "no images are named"
-    if not is_there(images.data, shelf.cache):
+    if not source_exists(images.data, shelf.cache):
         return f"{images.data} is not here"
     try:
         return shelf.stock(images, 0 if study.folds else None, study.folds)
@@ -151,34 +153,36 @@ def _stock(images: Images, study: Study, shelf: Shelf) -> Stock | str:
         return error.message
 
 
-def _classes(row: Row, study: Study) -> int:
+def _count_classes(row: Experiment, study: Study) -> int:
     """How many classes a row's images have, where they are not there; raises `RecipeError`."""
     images = row.images
-    known = images.classes or class_count(images.data)
+    known = images.classes or known_class_count(images.data)
     if known is None:
         raise RecipeError(f"{images.data or 'the images'} are not here, and `classes` does not say how many there are.")
     return known if images.classes else known - len(images.exclude)
 
 
-def _way(recipe: Recipe, plan: Plan) -> list[Any]:
+def _cost_key(recipe: Recipe, plan: Plan) -> list[Any]:
     """What decides the cost of a step, but for how many there are."""
     network = [plan["name"], plan["cut"], plan["pool"], recipe.head, recipe.freeze, recipe.phases, plan["parameters"]]
     return [network, recipe.head_alone, recipe.optimizer, recipe.batch, recipe.accumulate, recipe.augments, recipe.tta]
 
 
-def _measured(recipe: Recipe, stock: Stock, cache: Path, progress: Progress) -> Rehearsal | str:
+def _measure_row(recipe: Recipe, stock: CheckedDataset, cache: Path, progress: Progress) -> CostEstimate | str:
     """The cost of a recipe, or why it cannot be had. What a step costs does not depend on the weights, so random ones
     stand in for those that are not here."""
     try:
         with suppress(WeightsError):
-            return rehearse(stock.data, recipe, cache=cache, progress=progress, found=stock.found, allow_leaks=True)[1]
+            return estimate_cost(
+                stock.data, recipe, cache=cache, progress=progress, found=stock.found, allow_leaks=True
+            )[1]
         random = recipe.model_copy(update={"weights": "none"})
-        return rehearse(stock.data, random, cache=cache, progress=progress, found=stock.found, allow_leaks=True)[1]
+        return estimate_cost(stock.data, random, cache=cache, progress=progress, found=stock.found, allow_leaks=True)[1]
     except BudwoodError as error:
         return error.message
 
 
-def _scaled(cost: Rehearsal, recipe: Recipe) -> tuple[float, float]:
+def _scale_cost(cost: CostEstimate, recipe: Recipe) -> tuple[float, float]:
     """Seconds of a recipe, and of the images' reading in it, from a measurement with other epochs."""
     reading = cost.seconds.get("reading images", 0.0)
     epochs = sum(phase.epochs for phase in recipe.phases or ()) or recipe.epochs or cost.epochs

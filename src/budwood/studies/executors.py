@@ -11,51 +11,51 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from budwood.errors import BudwoodError, StorageError, StudyError
-from budwood.hardware import processors
+from budwood.hardware import count_processors
 from budwood.progress import Progress, Silent
-from budwood.studies.training_job import Bench, EpochCallback, Outcome, Shelf, Work, carried_out
+from budwood.studies.training_job import DatasetCache, EpochCallback, JobContext, JobResult, TrainingJob, run_job
 
 
 class WorkerDied(Exception):  # noqa: N818 - it is an event
     """The process or machine that carried out a work is gone; the work can be given to another."""
 
 
-class Hand(Protocol):
+class Executor(Protocol):
     """Carries out one work after another."""
 
-    def do(self, work: Work, told: EpochCallback | None = None) -> Outcome:
+    def do(self, work: TrainingJob, told: EpochCallback | None = None) -> JobResult:
         """Carry out a work; raises `WorkerDied` when nobody is there any more, after which another is."""
 
     def close(self) -> None:
         """Send the worker home."""
 
 
-class Own:
+class InProcessExecutor:
     """This process."""
 
-    def __init__(self, bench: Bench, shelf: Shelf, progress: Progress) -> None:
+    def __init__(self, bench: JobContext, shelf: DatasetCache, progress: Progress) -> None:
         self._bench = bench
         self._shelf = shelf
         self._progress = progress
 
-    def do(self, work: Work, told: EpochCallback | None = None) -> Outcome:
+    def do(self, work: TrainingJob, told: EpochCallback | None = None) -> JobResult:
         """Carry out a work here."""
-        return carried_out(work, self._bench, self._shelf, self._progress, told)
+        return run_job(work, self._bench, self._shelf, self._progress, told)
 
     def close(self) -> None:
         """Nothing is to be done."""
 
 
-class Process:
+class SubprocessExecutor:
     """Another process on this machine, with a share of the processors; it is started again when it dies."""
 
-    def __init__(self, bench: Bench, number: int, of: int) -> None:
+    def __init__(self, bench: JobContext, number: int, of: int) -> None:
         self._bench = bench
         self._share = (number, of)
         self._process: multiprocessing.process.BaseProcess | None = None
         self._ends: Connection | None = None
 
-    def do(self, work: Work, told: EpochCallback | None = None) -> Outcome:
+    def do(self, work: TrainingJob, told: EpochCallback | None = None) -> JobResult:
         """Carry out a work there."""
         ends = self._ends or self._started()
         try:
@@ -66,7 +66,7 @@ class Process:
             raise WorkerDied(f"the process that trained {work.label!r} is gone") from error
         if isinstance(answer, StorageError):
             raise answer
-        outcome: Outcome = answer
+        outcome: JobResult = answer
         return outcome
 
     def close(self) -> None:
@@ -88,16 +88,16 @@ class Process:
         return ours
 
 
-class Actor:
+class RayExecutor:
     """A worker of a Ray cluster, which sees the same folders; another is asked for when it is gone."""
 
-    def __init__(self, ray: Any, bench: Bench, settings: Mapping[str, str]) -> None:
+    def __init__(self, ray: Any, bench: JobContext, settings: Mapping[str, str]) -> None:
         self._ray = ray
         self._bench = bench
         self._settings = dict(settings)
         self._actor: Any = None
 
-    def do(self, work: Work, told: EpochCallback | None = None) -> Outcome:
+    def do(self, work: TrainingJob, told: EpochCallback | None = None) -> JobResult:
         """Carry out a work there."""
         if self._actor is None:
             remote = self._ray.remote(num_cpus=1, max_restarts=0)(_Worker)
@@ -109,7 +109,7 @@ class Actor:
             raise WorkerDied(f"the worker that trained {work.label!r} is gone") from error
         if isinstance(answer, StorageError):
             raise answer
-        outcome: Outcome = answer
+        outcome: JobResult = answer
         return outcome
 
     def close(self) -> None:
@@ -122,20 +122,20 @@ class Actor:
 class _Worker:
     """What a Ray worker does; it answers with a `StorageError` instead of raising it, so that it arrives as one."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._hand = Own(bench, Shelf(bench.cache, Silent()), Silent())
+    def __init__(self, bench: JobContext) -> None:
+        self._hand = InProcessExecutor(bench, DatasetCache(bench.cache, Silent()), Silent())
 
-    def do(self, work: Work) -> Outcome | BudwoodError:
+    def do(self, work: TrainingJob) -> JobResult | BudwoodError:
         """Carry out a work."""
-        return _answer(self._hand, work)
+        return _run_or_catch(self._hand, work)
 
 
-def processes(bench: Bench, count: int) -> list[Hand]:
+def start_processes(bench: JobContext, count: int) -> list[Executor]:
     """So many processes on this machine."""
-    return [Process(bench, number, count) for number in range(count)]
+    return [SubprocessExecutor(bench, number, count) for number in range(count)]
 
 
-def ray_workers(bench: Bench, address: str, count: int | None) -> tuple[list[Hand], Callable[[], None]]:
+def start_ray_workers(bench: JobContext, address: str, count: int | None) -> tuple[list[Executor], Callable[[], None]]:
     """The workers of a Ray cluster, one a processor unless `count` says otherwise, and what leaves the cluster.
 
     `local` starts a cluster on this machine, with two workers unless `count` says otherwise. Raises `StudyError` when
@@ -144,7 +144,7 @@ def ray_workers(bench: Bench, address: str, count: int | None) -> tuple[list[Han
     if find_spec("ray") is None:
         raise StudyError("--ray: Ray is not installed.", "Install it with: pip install 'budwood[ray]'")
     ray: Any = importlib.import_module("ray")
-    bench = Bench(bench.folder.resolve(), bench.cache.resolve(), bench.allow_leaks)
+    bench = JobContext(bench.folder.resolve(), bench.cache.resolve(), bench.allow_leaks)
     try:
         if address == "local":
             ray.init(num_cpus=count or 2, include_dashboard=False, log_to_driver=False, configure_logging=False)
@@ -156,25 +156,25 @@ def ray_workers(bench: Bench, address: str, count: int | None) -> tuple[list[Han
             "Start one with `ray start --head`, or write --ray local.",
         ) from error
     workers = count or max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    threads = str(max(processors() // workers, 1)) if address == "local" else ""
+    threads = str(max(count_processors() // workers, 1)) if address == "local" else ""
     settings = {"OMP_NUM_THREADS": threads} if threads else {}
     settings |= {name: os.environ[name] for name in ("PYTHONPATH", "BUDWOOD_CACHE_LIMIT") if name in os.environ}
-    return [Actor(ray, bench, settings) for _ in range(workers)], ray.shutdown
+    return [RayExecutor(ray, bench, settings) for _ in range(workers)], ray.shutdown
 
 
-def _serve(ends: Connection, bench: Bench, number: int, of: int) -> None:
+def _serve(ends: Connection, bench: JobContext, number: int, of: int) -> None:
     """What another process does until it is sent home."""
     _take_share(number, of)
-    hand = Own(bench, Shelf(bench.cache, Silent()), Silent())
+    hand = InProcessExecutor(bench, DatasetCache(bench.cache, Silent()), Silent())
     while True:
         try:
             work = ends.recv()
         except (EOFError, KeyboardInterrupt):
             return
-        ends.send(_answer(hand, work))
+        ends.send(_run_or_catch(hand, work))
 
 
-def _answer(hand: Own, work: Work) -> Outcome | BudwoodError:
+def _run_or_catch(hand: InProcessExecutor, work: TrainingJob) -> JobResult | BudwoodError:
     try:
         return hand.do(work)
     except StorageError as error:

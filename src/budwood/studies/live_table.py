@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from budwood.studies.monitor import Line
-from budwood.text import in_words
+from budwood.text import format_seconds
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +16,7 @@ SHOWN: Final = 24  # lines of the live table; the rows around the one that is be
 COLOURS: Final = {"done": "green", "failed": "red", "refused": "yellow", "pruned": "yellow", "training": "cyan"}
 
 
-class Board:
+class LiveTable:
     """The live table, on stderr; where that is no terminal, each row is told once, when it has ended."""
 
     def __init__(self) -> None:
@@ -78,16 +78,16 @@ class Board:
         from rich.text import Text
 
         ended = sum(line.state not in ("waiting", "training") for line in self._lines)
-        left = f", about {in_words(self._left)} left" if self._left is not None else ""
+        left = f", about {format_seconds(self._left)} left" if self._left is not None else ""
         table = Table(title=f"{self._title}: {ended} of {len(self._lines)}{left}", caption=self._doing or None)
         for name in ("row", "state", ""):
             table.add_column(name)
-        for line in window(self._lines):
+        for line in choose_visible_lines(self._lines):
             table.add_row(Text(line.label), Text(line.state, COLOURS.get(line.state, "")), Text(line.told))
         return table
 
 
-def window(lines: Sequence[Line]) -> Sequence[Line]:
+def choose_visible_lines(lines: Sequence[Line]) -> Sequence[Line]:
     """The lines that are shown of a long table: those around the last one that has begun."""
     if len(lines) <= SHOWN:
         return lines

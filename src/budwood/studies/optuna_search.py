@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from budwood.errors import StudyError
-from budwood.networks.plan import hash_of
-from budwood.studies.search_space import Axis, Search, grid_points
+from budwood.networks.plan import hash_json
+from budwood.studies.search_space import Axis, Search, list_grid_points
 from budwood.studies.study_file import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -51,18 +51,18 @@ class Trial:
     problem: str = ""
 
 
-class Trials:
+class TrialStore:
     """The trials of one search in a storage; `owner` tells those of this study's folder from those of other machines
     that carry out trials of the same search."""
 
     def __init__(self, search: Search, storage: str, name: str, metric: str, owner: str) -> None:
-        optuna = _optuna()
+        optuna = _import_optuna()
         self.search = search
         self.storage = storage
         self.metric = metric
         self.owner = owner
         self._asked: set[int] = set()
-        self.name = f"{name}-{hash_of([search.record(), metric])[:8]}"
+        self.name = f"{name}-{hash_json([search.record(), metric])[:8]}"
         try:
             self._study: Any = optuna.create_study(
                 storage=storage,
@@ -72,7 +72,7 @@ class Trials:
             )
         except Exception as error:  # of whatever library the URL needs
             raise StudyError(
-                f"--storage {_without_password(storage)}: cannot be opened ({type(error).__name__}: {error}).",
+                f"--storage {_hide_password(storage)}: cannot be opened ({type(error).__name__}: {error}).",
                 "Expected a URL such as sqlite:///study.db or postgresql+psycopg://USER@HOST/NAME, and its driver.",
             ) from error
 
@@ -104,11 +104,11 @@ class Trials:
     def _drawn_trial(self, number: int, id: int) -> Trial:
         """A trial with its options; what was drawn of it before it was interrupted is drawn alike again."""
         self._asked.add(id)
-        trial = _optuna().Trial(self._study, id)
+        trial = _import_optuna().Trial(self._study, id)
         if self.search.sampler == "grid":
-            chosen = grid_points(self.search.space)[number]
+            chosen = list_grid_points(self.search.space)[number]
         else:
-            chosen = _suggested(trial, self.search, number)
+            chosen = _suggest_options(trial, self.search, number)
         trial.set_user_attr(OPTIONS, {**self.search.options, **chosen})
         return Trial(number, id, {**self.search.options, **chosen}, "running", None)
 
@@ -117,7 +117,7 @@ class Trials:
         """How many trials there will be; a grid has no more than its points."""
         if self.search.sampler != "grid":
             return self.search.trials
-        return min(self.search.trials, len(grid_points(self.search.space)))
+        return min(self.search.trials, len(list_grid_points(self.search.space)))
 
     def tell(self, trial: Trial, state: str, value: float | None, problem: str) -> None:
         """Note how a trial ended: done with a value, pruned or failed."""
@@ -129,10 +129,10 @@ class Trials:
         self._study.tell(trial.number, value if state == "done" else None, state=states[state], skip_if_finished=True)
 
 
-def reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]], None]:
+def make_reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]], None]:
     """Who reports every epoch of a trial to its search; raises `Pruned` where it is worse than the median (TPE)."""
-    optuna = _optuna()
-    study = optuna.load_study(study_name=place.study, storage=place.storage, pruner=_pruner())
+    optuna = _import_optuna()
+    study = optuna.load_study(study_name=place.study, storage=place.storage, pruner=_make_pruner())
     trial = optuna.Trial(study, place.trial)
     known = set(study._storage.get_trial(place.trial).intermediate_values)
 
@@ -141,29 +141,29 @@ def reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]], Non
         epoch = int(row["epoch"])
         if epoch not in known:  # an interrupted trial has reported its first epochs already
             known.add(epoch)
-            trial.report(float(row.get(f"val_{place.metric}", _stand_in(row, place.metric))), epoch)
+            trial.report(float(row.get(f"val_{place.metric}", _substitute_metric(row, place.metric))), epoch)
         if place.prunes and trial.should_prune():
             raise Pruned(f"pruned after epoch {epoch}: worse than half of the trials before it at that epoch")
 
     return report
 
 
-def _stand_in(row: Mapping[str, float], metric: str) -> float:
+def _substitute_metric(row: Mapping[str, float], metric: str) -> float:
     """What of an epoch stands in for a metric that training does not follow."""
     return row["val_loss"] if metric in LOWER_IS_BETTER else row["val_accuracy"]
 
 
-def _suggested(trial: optuna.Trial, search: Search, number: int) -> dict[str, Any]:
+def _suggest_options(trial: optuna.Trial, search: Search, number: int) -> dict[str, Any]:
     """The options of a trial; what others decide about is drawn after them, where it is drawn."""
     chosen: dict[str, Any] = {}
     for name, axis in search.space.items():
         if axis.applies(chosen):
-            trial.study.sampler = _sampler(search, number, name)
-            chosen[name] = _drawn(trial, name, axis)
+            trial.study.sampler = _make_sampler(search, number, name)
+            chosen[name] = _suggest_value(trial, name, axis)
     return chosen
 
 
-def _drawn(trial: optuna.Trial, name: str, axis: Axis) -> Any:
+def _suggest_value(trial: optuna.Trial, name: str, axis: Axis) -> Any:
     if axis.values:
         place = trial.suggest_categorical(name, list(range(len(axis.values))))  # a choice may be a list
         return axis.values[place]
@@ -172,17 +172,17 @@ def _drawn(trial: optuna.Trial, name: str, axis: Axis) -> Any:
     return trial.suggest_float(name, axis.low, axis.high, log=axis.log, step=axis.step)
 
 
-def _sampler(search: Search, number: int, option: str) -> Any:
+def _make_sampler(search: Search, number: int, option: str) -> Any:
     """A sampler that draws one option of one trial from the search's seed and the trials that are done."""
-    optuna = _optuna()
-    seed = int(hash_of([search.seed, number, option])[:8], 16)
+    optuna = _import_optuna()
+    seed = int(hash_json([search.seed, number, option])[:8], 16)
     if search.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, constant_liar=True)
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _pruner() -> Any:
-    return _optuna().pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARMUP + 1)
+def _make_pruner() -> Any:
+    return _import_optuna().pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARMUP + 1)
 
 
 def _record(trial: optuna.trial.FrozenTrial) -> Trial:
@@ -197,13 +197,13 @@ def _record(trial: optuna.trial.FrozenTrial) -> Trial:
     )
 
 
-def _without_password(url: str) -> str:
+def _hide_password(url: str) -> str:
     """A URL without what stands between user and host."""
     head, at, tail = url.rpartition("@")
     return f"{head.rpartition(':')[0]}:...@{tail}" if at and head.count(":") > 1 else url
 
 
-def _optuna() -> Any:
+def _import_optuna() -> Any:
     """Optuna, which is slow to load, with its own notes turned off."""
     import optuna
 

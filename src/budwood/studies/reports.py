@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from budwood.comparison.compare import Comparison, compare
-from budwood.comparison.rows import Entry, Published
+from budwood.comparison.rows import Published, RowSpec
 from budwood.errors import StudyError
 from budwood.reporting.comparison_page import render_comparison
-from budwood.runs.run import Run, found_run
-from budwood.storage.atomic import guarded, write_text
+from budwood.runs.run import Run, find_run
+from budwood.storage.atomic import raise_storage_errors, write_text
 from budwood.studies.study_file import LOWER_IS_BETTER, Study, load_study
 
 RECORD: Final = "study.json"
 
 
 @dataclass(frozen=True)
-class Carried:
+class FinishedRow:
     """A row as it was carried out: the names of its runs, those that are not finished included, how it ended (done,
     failed, pruned and so on), and what went wrong."""
 
@@ -31,7 +31,7 @@ class Carried:
     problem: str
 
 
-def study_report(folder: Path) -> Comparison:
+def report_study(folder: Path) -> Comparison:
     """The comparison of a study's finished rows, from its folder: nothing is trained, and no image is looked at.
 
     Raises `StudyError` when the study's record cannot be read or no row of it was trained.
@@ -40,7 +40,7 @@ def study_report(folder: Path) -> Comparison:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         study = replace(load_study(folder / "study.toml"), changed=record["changed"])
         rows = [
-            Carried(
+            FinishedRow(
                 row["label"],
                 tuple(row["runs"]),
                 row["published"] and Published(**row["published"]),
@@ -53,70 +53,70 @@ def study_report(folder: Path) -> Comparison:
         raise StudyError(
             f"{folder / RECORD}: cannot be read ({type(error).__name__}: {error}).", "Carry the study out again."
         ) from error
-    entries = entries_of(study, folder, rows)
+    entries = make_row_specs(study, folder, rows)
     if not any(entry.runs for entry in entries):
         raise StudyError(f"{folder}: no row of the study was trained.", "Carry the study out: `budwood study FILE`.")
-    return compared(study, folder, entries)
+    return compare_study(study, folder, entries)
 
 
-def entries_of(study: Study, folder: Path, rows: Iterable[Carried]) -> list[Entry]:
+def make_row_specs(study: Study, folder: Path, rows: Iterable[FinishedRow]) -> list[RowSpec]:
     """The rows with their finished runs; a run that two rows share is the first one's."""
     entries, taken = [], dict[str, str]()
     listed = {row.label for row in study.rows if not row.varied}
     for row in rows:
-        runs = _finished(folder, row.runs)
+        runs = _list_finished(folder, row.runs)
         twin = next((taken[run.path.name] for run in runs if run.path.name in taken), None)
         if twin is not None:
             problem = f"the same experiment as {twin!r}, with what was put over every row"
-            entries.append(Entry(row.label, (), row.published, problem, aside=True))
+            entries.append(RowSpec(row.label, (), row.published, problem, aside=True))
             continue
         taken |= {run.path.name: row.label for run in runs}
         whole = bool(runs) and len(runs) == len(row.runs)
         problem = "" if whole else row.problem or "was not trained to its end"
-        entries.append(Entry(row.label, runs, row.published, problem, row.state == "pruned", row.label not in listed))
-    return _with_extremes(entries, study)
+        entries.append(RowSpec(row.label, runs, row.published, problem, row.state == "pruned", row.label not in listed))
+    return _add_extremes(entries, study)
 
 
-def compared(study: Study, folder: Path, entries: Sequence[Entry]) -> Comparison:
+def compare_study(study: Study, folder: Path, entries: Sequence[RowSpec]) -> Comparison:
     """The rows side by side; `table.csv` and `report.html` are written."""
-    base = _base(study, [run for entry in entries for run in entry.runs])
+    base = _find_base(study, [run for entry in entries for run in entry.runs])
     made = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
-    with guarded(folder):
+    with raise_storage_errors(folder):
         write_text(folder / "table.csv", made.csv())
-        write_text(folder / "report.html", render_comparison(made.record(), headline(study)))
+        write_text(folder / "report.html", render_comparison(made.record(), format_title(study)))
     return made
 
 
-def headline(study: Study) -> str:
+def format_title(study: Study) -> str:
     """The title of a study, with what was put over every row."""
     put = ", ".join(f"{name} = {value}" for name, value in study.changed.items())
     return f"{study.title} (over every row: {put})" if put else study.title
 
 
-def metric_of(run: Run, name: str) -> float:
+def read_metric(run: Run, name: str) -> float:
     """A metric of a finished run on validation."""
     return float(run.metrics["val"][name]["value"])
 
 
-def _finished(folder: Path, names: Sequence[str]) -> tuple[Run, ...]:
-    runs = [found_run(folder / name) for name in names if (folder / name / "run.json").is_file()]
+def _list_finished(folder: Path, names: Sequence[str]) -> tuple[Run, ...]:
+    runs = [find_run(folder / name) for name in names if (folder / name / "run.json").is_file()]
     return tuple(run for run in runs if run.record["state"] == "done")
 
 
-def _base(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
+def _find_base(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     """The options that rows are told from: the base's, and the network's own size where all rows have it."""
     sizes = {run.record["recipe"]["size"] for run in runs}
     return {**({"size": sizes.pop()} if len(sizes) == 1 else {}), **study.base, **study.changed_options}
 
 
-def _with_extremes(entries: Sequence[Entry], study: Study) -> list[Entry]:
+def _add_extremes(entries: Sequence[RowSpec], study: Study) -> list[RowSpec]:
     """The best and the worst trial beside what the source reports of its own best and worst."""
     search = study.search
     trials = [n for n, entry in enumerate(entries) if entry.label.startswith("trial ") and entry.runs]
     if search is None or not trials:
         return list(entries)
     sign = -1 if study.metric in LOWER_IS_BETTER else 1
-    ranked = sorted(trials, key=lambda n: sign * metric_of(entries[n].runs[0], study.metric))
+    ranked = sorted(trials, key=lambda n: sign * read_metric(entries[n].runs[0], study.metric))
     made = list(entries)
     for place, published in ((ranked[0], search.worst), (ranked[-1], search.best)):
         made[place] = replace(made[place], published=published)

@@ -22,16 +22,33 @@ from budwood.comparison.rows import Published
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset
 from budwood.errors import BudwoodError, RecipeError, StudyError
-from budwood.networks.plan import hash_of, plan_of
+from budwood.networks.plan import hash_json, load_plan
 from budwood.progress import Progress
-from budwood.runs.run import found_run, now
-from budwood.storage.atomic import cache_folder, guarded, write_text
-from budwood.studies.executors import Hand, Own, WorkerDied, processes, ray_workers
+from budwood.runs.run import find_run, utc_now
+from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
+from budwood.studies.executors import Executor, InProcessExecutor, WorkerDied, start_processes, start_ray_workers
 from budwood.studies.monitor import Line, Unwatched, Watcher
-from budwood.studies.optuna_search import Trial, Trials
-from budwood.studies.reports import RECORD, Carried, compared, entries_of, metric_of
-from budwood.studies.study_file import LOWER_IS_BETTER, TRIALS, Images, Over, Study, load_study, seeded, tuning_study
-from budwood.studies.training_job import Bench, Outcome, Shelf, Work, digest_of, id_of, known_ids
+from budwood.studies.optuna_search import Trial, TrialStore
+from budwood.studies.reports import RECORD, FinishedRow, compare_study, make_row_specs, read_metric
+from budwood.studies.study_file import (
+    LOWER_IS_BETTER,
+    TRIALS,
+    DataSpec,
+    Overrides,
+    Study,
+    load_study,
+    make_tuning_study,
+    with_seed,
+)
+from budwood.studies.training_job import (
+    DatasetCache,
+    JobContext,
+    JobResult,
+    TrainingJob,
+    choose_job_id,
+    compute_job_digest,
+    read_known_ids,
+)
 from budwood.workflows.evaluate import test
 
 TRIES: Final = 3  # times that a work is given out when those who carry it out die
@@ -39,21 +56,21 @@ LOCK: Final = "lock"
 
 
 @dataclass
-class Task:
+class StudyTask:
     """A row or a trial: its works, one a seed or fold, and how those ended that have ended."""
 
     label: str
-    works: tuple[Work, ...]
+    works: tuple[TrainingJob, ...]
     published: Published | None = None
     problem: str = ""
     state: str = "waiting"
     epoch: int = 0
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, JobResult] = field(default_factory=dict)
     trial: Trial | None = None
 
 
 @dataclass(frozen=True)
-class Ways:
+class ExecutionOptions:
     """How a study is carried out: in how many processes, on which Ray cluster, where trials are kept, how many seconds
     there are, and whether test splits are opened."""
 
@@ -71,7 +88,7 @@ def study(
     settings: Mapping[str, Any] | None = None,
     places: Mapping[str, str] | None = None,
     quick: bool = False,
-    ways: Ways | None = None,
+    ways: ExecutionOptions | None = None,
     out: str | Path = "runs",
     allow_leaks: bool = False,
     cache: Path | None = None,
@@ -91,10 +108,12 @@ def study(
     given = {data.source: data} if isinstance(data, Dataset) else {}
     named = {"": data.source if isinstance(data, Dataset) else str(data)} if data is not None else {}
     if not isinstance(file, Study):
-        file = load_study(file, Over(quick, settings or {}, {**(places or {}), **named}))
-    bench = Bench(Path(out) / file.name, cache, allow_leaks)
-    with _locked(bench.folder), watcher.watching(file.title):
-        return _Studying(file, bench, watcher, ways or Ways(), Shelf(cache, _Once(watcher), given)).carried_out()
+        file = load_study(file, Overrides(quick, settings or {}, {**(places or {}), **named}))
+    bench = JobContext(Path(out) / file.name, cache, allow_leaks)
+    with _lock_study(bench.folder), watcher.watching(file.title):
+        return StudyRunner(
+            file, bench, watcher, ways or ExecutionOptions(), DatasetCache(cache, _Once(watcher), given)
+        ).carried_out()
 
 
 def tune(
@@ -105,7 +124,7 @@ def tune(
     sampler: str = "tpe",
     metric: str = "accuracy",
     seed: int = 0,
-    ways: Ways | None = None,
+    ways: ExecutionOptions | None = None,
     out: str | Path = "runs",
     allow_leaks: bool = False,
     cache: Path | None = None,
@@ -117,7 +136,7 @@ def tune(
     It is a study of one row and a search, and goes on where it was interrupted. Raises what `study` raises.
     """
     source = data.source if isinstance(data, Dataset) else str(data)
-    made = tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
+    made = make_tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
     given = data if isinstance(data, Dataset) else None
     return study(made, given, ways=ways, out=out, allow_leaks=allow_leaks, cache=cache, watcher=watcher)
 
@@ -140,35 +159,37 @@ class _Once:
             yield step
 
 
-class _Studying:
+class StudyRunner:
     """A study that is being carried out. What is asked of several threads at once is done under its condition."""
 
-    def __init__(self, study: Study, bench: Bench, watcher: Watcher, ways: Ways, shelf: Shelf) -> None:
+    def __init__(
+        self, study: Study, bench: JobContext, watcher: Watcher, ways: ExecutionOptions, shelf: DatasetCache
+    ) -> None:
         self.study = study
         self.bench = bench
         self.watcher = watcher
         self.ways = ways
         self.shelf = shelf
         self.started = time.monotonic()
-        self.tasks: list[Task] = []
-        self.waiting: list[tuple[Task, Work]] = []
-        self.under_way: list[Work] = []
+        self.tasks: list[StudyTask] = []
+        self.waiting: list[tuple[StudyTask, TrainingJob]] = []
+        self.under_way: list[TrainingJob] = []
         self.warming: set[str] = set()  # groups of which the first work computes what all share
         self.warm: set[str] = set()
         self.tries: dict[str, int] = {}
         self.seconds: dict[str, list[float]] = {}
         self.values: dict[str, float] = {}
-        self.known = known_ids(bench.folder)
-        self.trials: Trials | None = None
+        self.known = read_known_ids(bench.folder)
+        self.trials: TrialStore | None = None
         self.changed = threading.Condition()
         self.stopped: BaseException | None = None
 
     def carried_out(self) -> Comparison:
         """All works done that were not, the tests opened where that is asked for, and the rows compared."""
-        self.tasks = _tasks(self.study, self.shelf, self.known)
+        self.tasks = _make_tasks(self.study, self.shelf, self.known)
         self._know_finished()
         self._open_search()
-        with guarded(self.bench.folder):
+        with raise_storage_errors(self.bench.folder):
             write_text(self.bench.folder / "study.toml", self.study.text)
         self._note("running")
         with ExitStack() as stack:
@@ -187,7 +208,7 @@ class _Studying:
         for task in self.tasks:
             for work in task.works:
                 if _is_done(self.bench, work):
-                    task.outcomes[work.id] = Outcome("done")
+                    task.outcomes[work.id] = JobResult("done")
             _settle(task)
         open_ = [
             (task, number, work)
@@ -206,35 +227,35 @@ class _Studying:
         self.bench.folder.mkdir(parents=True, exist_ok=True)
         storage = self.ways.storage or f"sqlite:///{(self.bench.folder / 'trials.db').resolve()}"
         owner = str(self.bench.folder.resolve())
-        self.trials = Trials(search, storage, self.study.name, self.study.metric, owner)
+        self.trials = TrialStore(search, storage, self.study.name, self.study.metric, owner)
         for trial in self.trials.all():
             if trial.state != "running":
                 self.tasks.append(self._ended_trial(trial))
 
-    def _ended_trial(self, trial: Trial) -> Task:
+    def _ended_trial(self, trial: Trial) -> StudyTask:
         """A trial that was told already."""
-        task = _trial_task(trial, self.study, self.shelf, self.trials, self.known)
+        task = _make_trial_task(trial, self.study, self.shelf, self.trials, self.known)
         task.state, task.problem = trial.state, task.problem or trial.problem
         if task.works and _is_done(self.bench, task.works[0]):
-            task.outcomes[task.works[0].id] = Outcome("done")
+            task.outcomes[task.works[0].id] = JobResult("done")
         elif trial.state == "done":
             task.problem = "was carried out elsewhere; its run is not here"
         return task
 
-    def _hands(self, stack: ExitStack) -> list[Hand]:
+    def _hands(self, stack: ExitStack) -> list[Executor]:
         """Those who carry out the works; they are sent home when the stack closes."""
-        hands: list[Hand] = [Own(self.bench, self.shelf, _Once(self.watcher))]
+        hands: list[Executor] = [InProcessExecutor(self.bench, self.shelf, _Once(self.watcher))]
         if self.ways.ray is not None:
             count = self.ways.jobs if self.ways.jobs > 1 else None
-            hands, leave = ray_workers(self.bench, self.ways.ray, count)
+            hands, leave = start_ray_workers(self.bench, self.ways.ray, count)
             stack.callback(leave)
         elif self.ways.jobs > 1:
-            hands = processes(self.bench, self.ways.jobs)
+            hands = start_processes(self.bench, self.ways.jobs)
         for hand in hands:
             stack.callback(hand.close)
         return hands
 
-    def _work_together(self, hands: Sequence[Hand]) -> None:
+    def _work_together(self, hands: Sequence[Executor]) -> None:
         """Each hand works in a thread of its own, which does nothing but wait for it."""
         threads = [threading.Thread(target=self._guarded_work, args=(hand,), daemon=True) for hand in hands]
         for thread in threads:
@@ -248,7 +269,7 @@ class _Studying:
         if self.stopped:
             raise self.stopped
 
-    def _guarded_work(self, hand: Hand) -> None:
+    def _guarded_work(self, hand: Executor) -> None:
         try:
             self._work(hand)
         except BaseException as error:
@@ -256,7 +277,7 @@ class _Studying:
                 self.stopped = self.stopped or error
                 self.changed.notify_all()
 
-    def _work(self, hand: Hand) -> None:
+    def _work(self, hand: Executor) -> None:
         """One work after another, until there is none left."""
         while (taken := self._taken()) is not None:
             task, work = taken
@@ -267,7 +288,7 @@ class _Studying:
             else:
                 self._end(task, work, outcome)
 
-    def _taken(self) -> tuple[Task, Work] | None:
+    def _taken(self) -> tuple[StudyTask, TrainingJob] | None:
         """The next work; waits while the only ones left are of groups whose shared part is just being computed."""
         with self.changed:
             while not self.stopped and not self._is_over():
@@ -286,17 +307,17 @@ class _Studying:
                 self.changed.wait(1.0)
             return None
 
-    def _is_free(self, work: Work) -> bool:
+    def _is_free(self, work: TrainingJob) -> bool:
         """Whether a work can be begun: neither its twin is under way nor what its group shares."""
         return work.group not in self.warming and all(work.id != other.id for other in self.under_way)
 
-    def _next_trial(self) -> tuple[Task, Work] | None:
+    def _next_trial(self) -> tuple[StudyTask, TrainingJob] | None:
         """The next trial of the search, once all rows are given out."""
         while self.trials is not None and not self.waiting:
             trial = self.trials.ask()
             if trial is None:
                 return None
-            task = _trial_task(trial, self.study, self.shelf, self.trials, self.known)
+            task = _make_trial_task(trial, self.study, self.shelf, self.trials, self.known)
             self.tasks.append(task)
             if task.works:
                 return task, task.works[0]
@@ -304,11 +325,11 @@ class _Studying:
             self.trials.tell(trial, "failed", None, task.problem)
         return None
 
-    def _tell(self, task: Task, history: Sequence[Mapping[str, float]]) -> None:
+    def _tell(self, task: StudyTask, history: Sequence[Mapping[str, float]]) -> None:
         task.epoch = int(history[-1]["epoch"])
         self._show()
 
-    def _give_back(self, task: Task, work: Work, death: WorkerDied) -> None:
+    def _give_back(self, task: StudyTask, work: TrainingJob, death: WorkerDied) -> None:
         """A work whose worker died waits again, at the front, unless it has killed too many."""
         with self.changed:
             self.tries[work.id] = self.tries.get(work.id, 0) + 1
@@ -318,9 +339,9 @@ class _Studying:
                 self.waiting.insert(0, (task, work))
                 self.changed.notify_all()
                 return
-        self._end(task, work, Outcome("failed", f"{death}, {TRIES} times"))
+        self._end(task, work, JobResult("failed", f"{death}, {TRIES} times"))
 
-    def _end(self, task: Task, work: Work, outcome: Outcome) -> None:
+    def _end(self, task: StudyTask, work: TrainingJob, outcome: JobResult) -> None:
         with self.changed:
             task.outcomes[work.id] = outcome
             self.under_way.remove(work)
@@ -339,7 +360,7 @@ class _Studying:
     def _value(self, id: str) -> float:
         """The metric of a finished run on validation."""
         if id not in self.values:
-            self.values[id] = metric_of(found_run(self.bench.folder / id), self.study.metric)
+            self.values[id] = read_metric(find_run(self.bench.folder / id), self.study.metric)
         return self.values[id]
 
     def _is_over(self) -> bool:
@@ -353,7 +374,7 @@ class _Studying:
         for task in self.tasks:
             for work in task.works:
                 if _is_done(self.bench, work):
-                    run = found_run(self.bench.folder / work.id)
+                    run = find_run(self.bench.folder / work.id)
                     if run.record["test"] is None:
                         test(run, cache=self.bench.cache, progress=_Once(self.watcher))
 
@@ -372,8 +393,8 @@ class _Studying:
     def _show(self) -> None:
         self.watcher.show([self._line(task) for task in self.tasks], self._left())
 
-    def _line(self, task: Task) -> Line:
-        done = [work for work in task.works if task.outcomes.get(work.id, Outcome("")).state == "done"]
+    def _line(self, task: StudyTask) -> Line:
+        done = [work for work in task.works if task.outcomes.get(work.id, JobResult("")).state == "done"]
         if task.state == "training":
             count = f"{len(done)} of {len(task.works)} done" if len(task.works) > 1 else ""
             epoch = f"epoch {task.epoch}" if task.epoch else ""
@@ -381,7 +402,7 @@ class _Studying:
         if task.state != "done" or not done:
             return Line(task.label, task.state, task.problem)
         values = [self._value(work.id) for work in done]
-        shown = f"{sum(values) / len(values):.4f}" if self.study.metric in LOWER_IS_BETTER else _percent(values)
+        shown = f"{sum(values) / len(values):.4f}" if self.study.metric in LOWER_IS_BETTER else _format_percent(values)
         return Line(task.label, "done", f"{self.study.metric} {shown}")
 
     def _note(self, state: str) -> None:
@@ -391,47 +412,47 @@ class _Studying:
             "title": self.study.title,
             "source": self.study.source,
             "state": state,
-            "written": now(),
+            "written": utc_now(),
             "metric": self.study.metric,
             "changed": dict(self.study.changed),
-            "rows": [_task_record(task) for task in self.tasks],
+            "rows": [_make_task_record(task) for task in self.tasks],
         }
-        with guarded(self.bench.folder):
+        with raise_storage_errors(self.bench.folder):
             write_text(self.bench.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
     def _compared(self) -> Comparison:
         """The rows side by side. Raises `StudyError` when none was trained."""
         rows = [
-            Carried(task.label, tuple(work.id for work in task.works), task.published, task.state, task.problem)
+            FinishedRow(task.label, tuple(work.id for work in task.works), task.published, task.state, task.problem)
             for task in self.tasks
         ]
-        entries, name = entries_of(self.study, self.bench.folder, rows), self.study.name
+        entries, name = make_row_specs(self.study, self.bench.folder, rows), self.study.name
         if not any(entry.runs for entry in entries):
             told = "; ".join(dict.fromkeys(entry.problem for entry in entries if entry.problem))
             raise StudyError(f"{name}: no row could be trained: {told}.", "Mend what is said, and repeat the command.")
-        return compared(self.study, self.bench.folder, entries)
+        return compare_study(self.study, self.bench.folder, entries)
 
 
-def _tasks(study: Study, shelf: Shelf, known: dict[str, str]) -> list[Task]:
+def _make_tasks(study: Study, shelf: DatasetCache, known: dict[str, str]) -> list[StudyTask]:
     """The rows of a study as tasks. Raises `StudyError` that names every row whose network cannot be made, and
     `DataError` when the images of no row can be used."""
     tasks, wrong = [], []
     first: BudwoodError | None = None
     for row in study.rows:
         if row.recipe is None:
-            tasks.append(Task(row.label, (), row.published, row.refused, "refused"))
+            tasks.append(StudyTask(row.label, (), row.published, row.refused, "refused"))
             continue
         try:
             works = tuple(
-                _work(row.label, seeded(row.recipe, seed), row.images, fold, study.folds, shelf, known)
-                for seed, fold in repeats(study, row.recipe)
+                _make_job(row.label, with_seed(row.recipe, seed), row.images, fold, study.folds, shelf, known)
+                for seed, fold in list_repeats(study, row.recipe)
             )
-            tasks.append(Task(row.label, works, row.published))
+            tasks.append(StudyTask(row.label, works, row.published))
         except RecipeError as error:
             wrong.append(f"{row.label}: {error.message}")
         except BudwoodError as error:
             first = first or error
-            tasks.append(Task(row.label, (), row.published, error.message, "failed"))
+            tasks.append(StudyTask(row.label, (), row.published, error.message, "failed"))
     if wrong:
         count = "1 row that makes" if len(wrong) == 1 else f"{len(wrong)} rows that make"
         raise StudyError(
@@ -442,7 +463,7 @@ def _tasks(study: Study, shelf: Shelf, known: dict[str, str]) -> list[Task]:
     return tasks
 
 
-def repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
+def list_repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
     """The seed and the fold of each work of a row; a recipe that leaves nothing to chance is trained once a split."""
     if study.folds is not None:
         return [(recipe.seed or 0, fold) for fold in range(study.folds)]
@@ -450,54 +471,56 @@ def repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
     return [(seed, None) for seed in seeds]
 
 
-def _work(
+def _make_job(
     label: str,
     recipe: Recipe,
-    images: Images,
+    images: DataSpec,
     fold: int | None,
     folds: int | None,
-    shelf: Shelf,
+    shelf: DatasetCache,
     known: dict[str, str],
-) -> Work:
+) -> TrainingJob:
     stock = shelf.stock(images, fold, folds)
-    plan = plan_of(recipe, len(stock.data.classes), shelf.cache)
+    plan = load_plan(recipe, len(stock.data.classes), shelf.cache)
     fingerprint = stock.data.fingerprint
-    return Work(
-        id_of(label, digest_of(recipe, images, fingerprint, fold, folds), known),
+    return TrainingJob(
+        choose_job_id(label, compute_job_digest(recipe, images, fingerprint, fold, folds), known),
         label,
         recipe,
         images,
         fingerprint,
         fold,
         folds if fold is not None else None,
-        group_of(recipe, plan, images),
+        group_key(recipe, plan, images),
     )
 
 
-def group_of(recipe: Recipe, plan: Mapping[str, Any], images: Images) -> str:
+def group_key(recipe: Recipe, plan: Mapping[str, Any], images: DataSpec) -> str:
     """What works share that is computed once per image: the outputs of what is frozen, else the decoded pixels."""
     pixels = [images.data, plan["size"], recipe.resize]
     if not plan["prefix"] or recipe.augments:
-        return hash_of(pixels)
+        return hash_json(pixels)
     start = recipe.seed if recipe.weights == "none" else None
     parts = [plan[name] for name in ("source", "name", "channels", "cut", "pool", "prefix")]
-    return hash_of([pixels, parts, recipe.weights, recipe.own_options, recipe.init, start])
+    return hash_json([pixels, parts, recipe.weights, recipe.own_options, recipe.init, start])
 
 
-def _trial_task(trial: Trial, study: Study, shelf: Shelf, trials: Trials | None, known: dict[str, str]) -> Task:
+def _make_trial_task(
+    trial: Trial, study: Study, shelf: DatasetCache, trials: TrialStore | None, known: dict[str, str]
+) -> StudyTask:
     """A trial as a task of one work, or of none where its options make no recipe."""
     label = f"trial {trial.number}"
     try:
         recipe = Recipe(**trial.options)
         fold = 0 if study.folds is not None else None
-        work = _work(label, recipe, study.searched, fold, study.folds, shelf, known)
+        work = _make_job(label, recipe, study.searched, fold, study.folds, shelf, known)
     except BudwoodError as error:
-        return Task(label, (), problem=error.message, trial=trial)
+        return StudyTask(label, (), problem=error.message, trial=trial)
     place = trials.place(trial) if trials is not None else None
-    return Task(label, (replace(work, trial=place),), trial=trial)
+    return StudyTask(label, (replace(work, trial=place),), trial=trial)
 
 
-def _settle(task: Task) -> None:
+def _settle(task: StudyTask) -> None:
     """The state of a task whose works have all ended; what kept them from being done is its problem."""
     if not task.works or len(task.outcomes) < len({work.id for work in task.works}):
         task.state = "waiting" if task.works and task.state == "training" else task.state
@@ -508,13 +531,13 @@ def _settle(task: Task) -> None:
     task.problem = " ".join(problems)
 
 
-def _is_done(bench: Bench, work: Work) -> bool:
+def _is_done(bench: JobContext, work: TrainingJob) -> bool:
     """Whether the run of a work is finished."""
     folder = bench.folder / work.id
-    return (folder / "run.json").is_file() and found_run(folder).record["state"] == "done"
+    return (folder / "run.json").is_file() and find_run(folder).record["state"] == "done"
 
 
-def _task_record(task: Task) -> dict[str, Any]:
+def _make_task_record(task: StudyTask) -> dict[str, Any]:
     return {
         "label": task.label,
         "state": task.state,
@@ -524,14 +547,14 @@ def _task_record(task: Task) -> dict[str, Any]:
     }
 
 
-def _percent(values: Sequence[float]) -> str:
+def _format_percent(values: Sequence[float]) -> str:
     return f"{100 * sum(values) / len(values):.2f} %"
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock_study(folder: Path) -> Iterator[None]:
     """One process at a time carries out a study; a killed one holds nothing. What it left half-written is removed."""
-    with guarded(folder):
+    with raise_storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:

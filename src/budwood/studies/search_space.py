@@ -95,11 +95,11 @@ class Search:
         return {"sampler": self.sampler, "space": space, "options": dict(self.options), "seed": self.seed}
 
 
-def space_of(table: Mapping[str, Any], wrong: list[str]) -> dict[str, Axis]:
+def parse_space(table: Mapping[str, Any], wrong: list[str]) -> dict[str, Axis]:
     """A `[search.space]` table as axes, those that others depend on first; what is wrong is added to `wrong`."""
     axes = {}
     for name, value in table.items():
-        axis = _axis(name, value, wrong)
+        axis = _parse_axis(name, value, wrong)
         if axis is not None:
             axes[name] = axis
     for name, axis in axes.items():
@@ -135,7 +135,7 @@ def default_space(options: Mapping[str, Any]) -> dict[str, Any]:
 def check_space(search: Search, wrong: list[str]) -> None:
     """Every choice and end of the space, one after another, must make a recipe."""
     told: set[str] = set()
-    for chosen in _corners(search.space):
+    for chosen in _list_corners(search.space):
         try:
             Recipe(**{**search.options, **chosen})
         except RecipeError as error:
@@ -152,7 +152,7 @@ def check_space(search: Search, wrong: list[str]) -> None:
         ]
 
 
-def grid_points(space: Space) -> list[dict[str, Any]]:
+def list_grid_points(space: Space) -> list[dict[str, Any]]:
     """Every combination of the space's values, each once, in their order."""
     points: list[dict[str, Any]] = [{}]
     for name, axis in space.items():
@@ -165,7 +165,7 @@ def grid_points(space: Space) -> list[dict[str, Any]]:
     return points
 
 
-def _corners(space: Space) -> Iterator[dict[str, Any]]:
+def _list_corners(space: Space) -> Iterator[dict[str, Any]]:
     """Choices in which every value and end of each option occurs, with every value of what decides what is drawn."""
     deciding = {name for axis in space.values() for name, _ in axis.when} | ({"optimizer"} & space.keys())
     free = [name for name in space if name in deciding]
@@ -177,7 +177,7 @@ def _corners(space: Space) -> Iterator[dict[str, Any]]:
             yield first | {name: space[name].ends[number % len(space[name].ends)] for name in rest}
 
 
-def _axis(name: str, value: Any, wrong: list[str]) -> Axis | None:
+def _parse_axis(name: str, value: Any, wrong: list[str]) -> Axis | None:
     where = f"space.{name}"
     if name not in Recipe.model_fields:
         wrong.append(f"{where}: there is no such option. {did_you_mean(name, Recipe.model_fields)}")
@@ -196,20 +196,22 @@ def _axis(name: str, value: Any, wrong: list[str]) -> Axis | None:
     if not isinstance(when, Mapping) or not all(isinstance(values, list) and values for values in when.values()):
         wrong.append(f"{where}: expected `when` to have a list of values for each option, found {when!r}")
         return None
-    conditions = tuple((other, tuple(map(_frozen, values))) for other, values in when.items())
+    conditions = tuple((other, tuple(map(_freeze_value, values))) for other, values in when.items())
     if "values" in value:
-        return _choice(where, value["values"], conditions, wrong)
-    return _range(where, value, conditions, wrong)
+        return _parse_choice(where, value["values"], conditions, wrong)
+    return _parse_range(where, value, conditions, wrong)
 
 
-def _choice(where: str, values: Any, when: tuple[tuple[str, tuple[Any, ...]], ...], wrong: list[str]) -> Axis | None:
+def _parse_choice(
+    where: str, values: Any, when: tuple[tuple[str, tuple[Any, ...]], ...], wrong: list[str]
+) -> Axis | None:
     if not isinstance(values, list) or not values:
         wrong.append(f"{where}: expected a list with at least one value, found {values!r}")
         return None
-    return Axis(values=tuple(map(_frozen, values)), when=when)
+    return Axis(values=tuple(map(_freeze_value, values)), when=when)
 
 
-def _range(
+def _parse_range(
     where: str, value: Mapping[str, Any], when: tuple[tuple[str, tuple[Any, ...]], ...], wrong: list[str]
 ) -> Axis | None:
     low: Any = value.get("low")
@@ -231,6 +233,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _frozen(value: Any) -> Any:
+def _freeze_value(value: Any) -> Any:
     """A value of TOML with tuples for lists, so that equal ones compare and hash."""
-    return tuple(map(_frozen, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return tuple(map(_freeze_value, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -17,8 +17,8 @@ from typing import Any, Final
 from budwood.comparison.rows import Published
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError, StudyError, did_you_mean
-from budwood.networks.plan import hash_of
-from budwood.studies.search_space import SAMPLERS, Axis, Search, check_space, default_space, space_of
+from budwood.networks.plan import hash_json
+from budwood.studies.search_space import SAMPLERS, Axis, Search, check_space, default_space, parse_space
 
 METRICS: Final = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "log_loss")
 LOWER_IS_BETTER: Final = ("log_loss",)
@@ -47,7 +47,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Images:
+class DataSpec:
     """Which images a row is about: those of `data` (a path or a name) with the shares, exclusions and corrections of
     `scan`.
 
@@ -72,7 +72,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Row:
+class Experiment:
     """One experiment: its `options` as the file names them, those of the base included, and the `recipe` they make.
 
     `recipe` is None where the row is refused, and `refused` says why. `varied`: it is a point of a grid.
@@ -81,7 +81,7 @@ class Row:
     label: str
     options: Mapping[str, Any]
     recipe: Recipe | None
-    images: Images
+    images: DataSpec
     published: Published | None = None
     refused: str = ""
     varied: bool = False
@@ -100,9 +100,9 @@ class Study:
     seeds: tuple[int, ...]
     folds: int | None
     base: Mapping[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[Experiment, ...]
     search: Search | None
-    searched: Images
+    searched: DataSpec
     edges: Mapping[str, tuple[float, ...]]
     changed: Mapping[str, Any]
     text: str
@@ -114,7 +114,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Over:
+class Overrides:
     """What is put over every row: `quick` asks for the file's `[quick]` table, `settings` are recipe options, `places`
     say where a data set of some name lies ("" for the study's own), `corrections` are tables that correct the labels of
     the study's own."""
@@ -125,7 +125,7 @@ class Over:
     corrections: Sequence[str] = ()
 
 
-def load_study(path: str | Path, over: Over | None = None) -> Study:
+def load_study(path: str | Path, over: Overrides | None = None) -> Study:
     """The study in a TOML file; raises `StudyError` that names every mistake with the table and row it is in."""
     file = Path(path)
     try:
@@ -135,19 +135,19 @@ def load_study(path: str | Path, over: Over | None = None) -> Study:
         raise StudyError(f"{file}: no such study file.", "Check the path.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise StudyError(f"{file}: cannot be read as TOML ({error}).", "studies/ holds examples.") from error
-    return study_of(table, str(file), text, over)
+    return parse_study(table, str(file), text, over)
 
 
-def study_of(table: Mapping[str, Any], where: str, text: str, over: Over | None = None) -> Study:
+def parse_study(table: Mapping[str, Any], where: str, text: str, over: Overrides | None = None) -> Study:
     """The study in a table; `where` names it in messages, `text` is the file that it was read from.
 
     It is checked as it stands first, and then with what is put over every row. Raises `StudyError`.
     """
-    study = _checked(table, where, text, Over())
-    return study if over is None or over == Over() else _checked(table, where, text, over)
+    study = _checked(table, where, text, Overrides())
+    return study if over is None or over == Overrides() else _checked(table, where, text, over)
 
 
-def tuning_study(
+def make_tuning_study(
     source: str,
     options: Mapping[str, Any],
     *,
@@ -160,7 +160,7 @@ def tuning_study(
     place = Path(source).name.split(".")[0]
     search = {"sampler": sampler, "trials": trials, "seed": seed, "space": default_space(options)}
     table = {
-        "name": f"tune-{place}-{hash_of([dict(options), sampler, metric, seed])[:6]}",
+        "name": f"tune-{place}-{hash_json([dict(options), sampler, metric, seed])[:6]}",
         "title": f"Search on {place}",
         "data": source,
         "metric": metric,
@@ -169,15 +169,15 @@ def tuning_study(
         "search": search,
     }
     text = "".join(f"{name} = {_toml(value)}\n" for name, value in table.items())
-    return study_of(table, "tune", text)
+    return parse_study(table, "tune", text)
 
 
-def seeded(recipe: Recipe, seed: int) -> Recipe:
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
     """A recipe with another seed; the same one where nothing in it is left to chance."""
     return recipe if recipe.seed is None else recipe.model_copy(update={"seed": seed})
 
 
-def _checked(table: Mapping[str, Any], where: str, text: str, over: Over) -> Study:
+def _checked(table: Mapping[str, Any], where: str, text: str, over: Overrides) -> Study:
     wrong: list[str] = []
     _refuse_unknown(table, KEYS, "", wrong)
     head = {key: _text(table, key, wrong) for key in ("name", "title", "source", "data")}
@@ -199,7 +199,7 @@ def _checked(table: Mapping[str, Any], where: str, text: str, over: Over) -> Stu
     own = over.places.get("")
     places = {**over.places, **({head["data"]: own} if own is not None else {})}
     over = replace(over, places=places)
-    put = _Put(quick if over.quick else {}, over, head["data"])
+    put = AppliedOverrides(quick if over.quick else {}, over, head["data"])
     rows = [*_listed_rows(table, base, put, metric, wrong), *_grid_rows(table, base, put, metric, wrong)]
     search, searched = _search(table, base, put, metric, wrong)
     if not rows and search is None and not wrong:
@@ -225,12 +225,12 @@ def _checked(table: Mapping[str, Any], where: str, text: str, over: Over) -> Stu
 
 
 @dataclass(frozen=True)
-class _Put:
+class AppliedOverrides:
     """What is put over a row's options: the quick table that was asked for, settings, places, and corrections of the
     study's own data."""
 
     quick: Mapping[str, Any]
-    over: Over
+    over: Overrides
     own: str
 
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class _Put:
         most = min(self.quick.get("points", count), count)
         return [number * (count - 1) // max(most - 1, 1) for number in range(most)]
 
-    def images(self, images: Images) -> Images:
+    def images(self, images: DataSpec) -> DataSpec:
         """A row's images in the place that was given, no more than the quick table says."""
         most = self.quick.get("images")
         place = self.over.places.get(images.data, images.data)
@@ -269,8 +269,8 @@ def _shortened(options: Mapping[str, Any], epochs: int | None) -> dict[str, Any]
 
 
 def _listed_rows(
-    table: Mapping[str, Any], base: Mapping[str, Any], put: _Put, metric: str, wrong: list[str]
-) -> Iterator[Row]:
+    table: Mapping[str, Any], base: Mapping[str, Any], put: AppliedOverrides, metric: str, wrong: list[str]
+) -> Iterator[Experiment]:
     for number, given in enumerate(_tables(table, "rows", wrong), 1):
         own = {name: value for name, value in given.items() if name not in ROW_KEYS}
         label = str(given.get("label") or _label(own) or "base")
@@ -286,8 +286,8 @@ def _listed_rows(
 
 
 def _grid_rows(
-    table: Mapping[str, Any], base: Mapping[str, Any], put: _Put, metric: str, wrong: list[str]
-) -> Iterator[Row]:
+    table: Mapping[str, Any], base: Mapping[str, Any], put: AppliedOverrides, metric: str, wrong: list[str]
+) -> Iterator[Experiment]:
     found = table.get("grid", [])
     grids = found if isinstance(found, list) else [found]
     for number, grid in enumerate(grids, 1):
@@ -363,11 +363,11 @@ def _row(
     label: str,
     own: Mapping[str, Any],
     base: Mapping[str, Any],
-    put: _Put,
+    put: AppliedOverrides,
     where: str,
     refused: str,
     wrong: list[str],
-) -> Row | None:
+) -> Experiment | None:
     """The row of some options over the base; what is wrong with them is told."""
     given = {**base, **own}
     images = _images(given, where, wrong)
@@ -381,17 +381,17 @@ def _row(
         lines = error.message.partition(": ")[2].rstrip(".")
         reasons = [line for line in lines.split("; ") if line.startswith(f"{refused}:")]
         if refused and reasons:
-            return Row(label, options, None, put.images(images), refused=reasons[0])
+            return Experiment(label, options, None, put.images(images), refused=reasons[0])
         hint = f". {error.hint}" if "there is no such option" in lines else ""
         wrong.append(f"{where}: {lines}{hint}")
         return None
     if refused:
         wrong.append(f"{where}: refused: {refused} is valid here, so the row would be trained")
         return None
-    return Row(label, options, recipe, put.images(images))
+    return Experiment(label, options, recipe, put.images(images))
 
 
-def _images(given: Mapping[str, Any], where: str, wrong: list[str]) -> Images:
+def _images(given: Mapping[str, Any], where: str, wrong: list[str]) -> DataSpec:
     """The data options of a row."""
     chosen: dict[str, Any] = {name: given[name] for name in IMAGE_OPTIONS if name in given}
     expected = {
@@ -417,15 +417,15 @@ def _images(given: Mapping[str, Any], where: str, wrong: list[str]) -> Images:
             wrong.append(f"{where}: {name}: expected {words[name]}, found {value!r}")
             del chosen[name]
     lists = {name: tuple(chosen.get(name, ())) for name in ("exclude", "corrections")}
-    return Images(**{**chosen, **lists})
+    return DataSpec(**{**chosen, **lists})
 
 
 def _search(
-    table: Mapping[str, Any], base: Mapping[str, Any], put: _Put, metric: str, wrong: list[str]
-) -> tuple[Search | None, Images]:
+    table: Mapping[str, Any], base: Mapping[str, Any], put: AppliedOverrides, metric: str, wrong: list[str]
+) -> tuple[Search | None, DataSpec]:
     given = _table(table, "search", wrong)
     if not given:
-        return None, Images()
+        return None, DataSpec()
     told: list[str] = []
     _refuse_unknown(given, SEARCH_KEYS, "", told)
     whole = {**base, **_table(given, "base", told)}
@@ -436,7 +436,7 @@ def _search(
         told.append(f"sampler: found {sampler!r}. {did_you_mean(str(sampler), SAMPLERS)}")
     if not _is_count(trials, 1) or not _is_count(seed, 0):
         told.append(f"expected whole numbers for trials (from 1) and seed (from 0), found {trials!r} and {seed!r}")
-    space = space_of(_table(given, "space", told), told)
+    space = parse_space(_table(given, "space", told), told)
     space = {name: axis for name, axis in space.items() if name not in put.over.settings}
     best, worst = (_published(given.get(name), metric, name, told) for name in ("best", "worst"))
     if not told:
@@ -447,7 +447,7 @@ def _search(
         if not told:
             return made, put.images(images)
     wrong += [f"search: {line}" for line in told]
-    return None, Images()
+    return None, DataSpec()
 
 
 def _repeats(table: Mapping[str, Any], wrong: list[str]) -> tuple[tuple[int, ...], int | None]:
@@ -484,7 +484,7 @@ def _published(given: Any, metric: str, where: str, wrong: list[str]) -> Publish
     return Published(float(value), str(given.get("metric", metric)), split, str(given.get("note", "")))
 
 
-def _refuse_twins(rows: Sequence[Row], with_recipes: bool, wrong: list[str]) -> None:
+def _refuse_twins(rows: Sequence[Experiment], with_recipes: bool, wrong: list[str]) -> None:
     """Rows of one label are refused, and, as the file stands, rows that would be trained alike."""
     labels: dict[str, int] = {}
     same: dict[str, str] = {}
@@ -493,7 +493,7 @@ def _refuse_twins(rows: Sequence[Row], with_recipes: bool, wrong: list[str]) -> 
             wrong.append(f"row {number}: has the label of row {labels[row.label]}, {row.label!r}")
         labels.setdefault(row.label, number)
         what = row.recipe.table() if row.recipe else dict(row.options)
-        key = hash_of([sorted(what.items()), row.images.record()])
+        key = hash_json([sorted(what.items()), row.images.record()])
         if with_recipes and key in same:
             wrong.append(f"row {number} ({row.label}): is the same experiment as {same[key]!r}")
         same.setdefault(key, row.label)

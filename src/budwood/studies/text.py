@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from budwood.comparison.compare import Comparison
-from budwood.comparison.text import table_text
-from budwood.studies.cost_estimate import Forecast, total_seconds
-from budwood.studies.reports import headline
+from budwood.comparison.text import format_comparison
+from budwood.studies.cost_estimate import RowForecast, sum_seconds
+from budwood.studies.reports import format_title
 from budwood.studies.study_file import Study
-from budwood.text import format_table, in_words
+from budwood.text import format_seconds, format_table
 
 
-def in_text(study: Study, comparison: Comparison, out: Path) -> str:
+def format_study(study: Study, comparison: Comparison, out: Path) -> str:
     """The rows of a study that was carried out, what they show, and where everything is."""
     found = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
-    return "\n\n".join([headline(study), table_text(comparison.record()), *found, place])
+    return "\n\n".join([format_title(study), format_comparison(comparison.record()), *found, place])
 
 
-def record(study: Study, comparison: Comparison, out: Path) -> dict[str, Any]:
+def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[str, Any]:
     """The same as plain values."""
     folder = out / study.name
     return {
@@ -35,7 +35,7 @@ def record(study: Study, comparison: Comparison, out: Path) -> dict[str, Any]:
     }
 
 
-def forecast_text(study: Study, found: Sequence[Forecast]) -> str:
+def format_forecast(study: Study, found: Sequence[RowForecast]) -> str:
     """What every row would be and cost; rows with one letter share what is frozen."""
     rows = [
         ("row", "network", "trained", "frozen", "multiply-adds", "kept up to", "runs", "time each", "published", "")
@@ -53,40 +53,40 @@ def forecast_text(study: Study, found: Sequence[Forecast]) -> str:
                 f"{counts['trainable']:,}",
                 f"{counts['frozen']:,}",
                 f"{row.plan['macs']:,}",
-                f"{row.plan['prefix']} ({_letter(row.shares)})" if row.shares else "",
+                f"{row.plan['prefix']} ({_number_to_letters(row.shares)})" if row.shares else "",
                 str(row.runs),
-                in_words(row.seconds) if row.seconds is not None else "",
+                format_seconds(row.seconds) if row.seconds is not None else "",
                 published,
                 row.problem,
             )
         )
     lines = [f"{study.title} ({len(study.rows)} rows)", format_table(rows, right=(2, 3, 4, 6, 7, 8))]
-    total = total_seconds(found)
+    total = sum_seconds(found)
     if total is None:
         lines.append("Time, memory and disk are not told for all rows: see the last column.")
     else:
         memory = max((row.memory or 0 for row in found), default=0) / 2**30
         kept = sum(row.runs * (row.disk or {}).get("run", 0) for row in found) / 2**20
         lines.append(
-            f"About {in_words(total)} in all, {memory:.1f} GiB of memory at the peak, {kept:,.0f} MiB in runs; "
+            f"About {format_seconds(total)} in all, {memory:.1f} GiB of memory at the peak, {kept:,.0f} MiB in runs; "
             "measured once for each network and way of training. Nothing was trained."
         )
     return "\n".join(lines)
 
 
-def forecast_record(study: Study, found: Sequence[Forecast]) -> dict[str, Any]:
+def forecast_record(study: Study, found: Sequence[RowForecast]) -> dict[str, Any]:
     """The same as plain values."""
     return {
         "study": study.name,
         "title": study.title,
         "source": study.source,
         "changed": dict(study.changed),
-        "seconds": total_seconds(found),
+        "seconds": sum_seconds(found),
         "rows": [row.record() for row in found],
     }
 
 
-def _letter(number: int) -> str:
+def _number_to_letters(number: int) -> str:
     """A, B, ... Z, AA, AB, ... for 1, 2, ..."""
     letters = ""
     while number:

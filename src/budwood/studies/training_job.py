@@ -11,20 +11,20 @@ from typing import Any
 
 from budwood.config.recipe import Recipe
 from budwood.data import checks
-from budwood.data.dataset import Dataset, folded, limited, scan
+from budwood.data.dataset import Dataset, assign_fold, limit, scan
 from budwood.errors import BudwoodError, DataError, StorageError
-from budwood.networks.plan import hash_of
+from budwood.networks.plan import hash_json
 from budwood.progress import Progress
-from budwood.runs.run import CHECKPOINT, found_run
-from budwood.studies.optuna_search import Pruned, TrialPlace, reporter
-from budwood.studies.study_file import Images
+from budwood.runs.run import CHECKPOINT, find_run
+from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
+from budwood.studies.study_file import DataSpec
 from budwood.workflows.train import resume, train
 
 EpochCallback = Callable[[Sequence[Mapping[str, float]]], None]
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingJob:
     """A recipe, the images it is about, the fold (from 0) that validates, and the trial of a search that it is.
 
     `id` is the name of its run: the same for the same recipe, seed, images and split, so that what is finished is known
@@ -34,7 +34,7 @@ class Work:
     id: str
     label: str
     recipe: Recipe
-    images: Images
+    images: DataSpec
     fingerprint: str
     fold: int | None = None
     folds: int | None = None
@@ -43,7 +43,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """How a work ended: `state` is done, failed or pruned; `problem` says why it was not done."""
 
     state: str
@@ -52,7 +52,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Bench:
+class JobContext:
     """Where works are carried out: the study's folder, the cache, and whether given splits may leak."""
 
     folder: Path
@@ -61,35 +61,35 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Stock:
+class CheckedDataset:
     """A data set as a work uses it, with its findings."""
 
     data: Dataset
     found: tuple[checks.Finding, ...]
 
 
-class Shelf:
+class DatasetCache:
     """The data sets of a study: each scanned once, and checked once for every way in which it is used."""
 
     def __init__(self, cache: Path, progress: Progress, given: Mapping[str, Dataset] | None = None) -> None:
         self.cache = cache
         self._progress = progress
-        self._scanned = {_key(Images(source)): data for source, data in (given or {}).items()}
-        self._stocks: dict[str, Stock] = {}
+        self._scanned = {_scan_key(DataSpec(source)): data for source, data in (given or {}).items()}
+        self._stocks: dict[str, CheckedDataset] = {}
 
-    def stock(self, images: Images, fold: int | None = None, folds: int | None = None) -> Stock:
+    def stock(self, images: DataSpec, fold: int | None = None, folds: int | None = None) -> CheckedDataset:
         """The images of a row, of which one fold validates where there are folds; raises `DataError`."""
-        key = hash_of([images.record(), fold, folds])
+        key = hash_json([images.record(), fold, folds])
         if key not in self._stocks:
             data = self._whole(images)
             if fold is not None and folds is not None:
-                data = folded(data, fold, folds)
-            data = limited(data, images.images, images.held_out)
-            self._stocks[key] = Stock(data, checks.findings(data))
+                data = assign_fold(data, fold, folds)
+            data = limit(data, images.images, images.held_out)
+            self._stocks[key] = CheckedDataset(data, checks.findings(data))
         return self._stocks[key]
 
-    def _whole(self, images: Images) -> Dataset:
-        key = _key(images)
+    def _whole(self, images: DataSpec) -> Dataset:
+        key = _scan_key(images)
         if key not in self._scanned:
             self._scanned[key] = scan(
                 images.data,
@@ -103,25 +103,25 @@ class Shelf:
         return self._scanned[key]
 
 
-def _key(images: Images) -> str:
+def _scan_key(images: DataSpec) -> str:
     """What decides a scan."""
-    return hash_of([images.data, images.val, images.test, images.exclude, images.corrections])
+    return hash_json([images.data, images.val, images.test, images.exclude, images.corrections])
 
 
-def digest_of(recipe: Recipe, images: Images, fingerprint: str, fold: int | None, folds: int | None) -> str:
+def compute_job_digest(recipe: Recipe, images: DataSpec, fingerprint: str, fold: int | None, folds: int | None) -> str:
     """What decides a work, in ten letters: its recipe with the seed, its images and their split."""
     about = {name: value for name, value in images.record().items() if name not in ("data", "corrections")}
     table: dict[str, Any] = recipe.table()
-    return hash_of([sorted(table.items()), about, fingerprint, fold, folds])[:10]
+    return hash_json([sorted(table.items()), about, fingerprint, fold, folds])[:10]
 
 
-def known_ids(folder: Path) -> dict[str, str]:
+def read_known_ids(folder: Path) -> dict[str, str]:
     """The names of the runs in a study's folder by their digests."""
     names = [file.parent.name for file in folder.glob("*/run.json")]
     return {name.rpartition("-")[2]: name for name in names}
 
 
-def id_of(label: str, digest: str, known: dict[str, str]) -> str:
+def choose_job_id(label: str, digest: str, known: dict[str, str]) -> str:
     """The name of a work's run: that which it has already, else its label, in letters that a folder may have, and its
     digest."""
     plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in label.lower())
@@ -129,33 +129,35 @@ def id_of(label: str, digest: str, known: dict[str, str]) -> str:
     return known.setdefault(digest, f"{words or 'row'}-{digest}")
 
 
-def carried_out(
-    work: Work, bench: Bench, shelf: Shelf, progress: Progress, told: EpochCallback | None = None
-) -> Outcome:
+def run_job(
+    work: TrainingJob, bench: JobContext, shelf: DatasetCache, progress: Progress, told: EpochCallback | None = None
+) -> JobResult:
     """Train what a work asks for, or go on with it where it was interrupted; what is finished is not repeated.
 
     A failure is an outcome, so that the rest of a study goes on. Raises `StorageError`, as nothing more can be kept.
     """
     started = time.perf_counter()
     try:
-        _trained(work, bench, shelf, progress, told)
-        return Outcome("done", seconds=time.perf_counter() - started)
+        _train_job(work, bench, shelf, progress, told)
+        return JobResult("done", seconds=time.perf_counter() - started)
     except Pruned as pruned:
         shutil.rmtree(bench.folder / work.id / CHECKPOINT, ignore_errors=True)  # nobody goes on with it
-        return Outcome("pruned", str(pruned), time.perf_counter() - started)
+        return JobResult("pruned", str(pruned), time.perf_counter() - started)
     except StorageError:
         raise
     except BudwoodError as error:
-        return Outcome("failed", error.message, time.perf_counter() - started)
+        return JobResult("failed", error.message, time.perf_counter() - started)
     except Exception as error:  # a mistake of a library's, or of Budwood's, is recorded like any other
-        return Outcome("failed", f"{type(error).__name__}: {error}", time.perf_counter() - started)
+        return JobResult("failed", f"{type(error).__name__}: {error}", time.perf_counter() - started)
 
 
-def _trained(work: Work, bench: Bench, shelf: Shelf, progress: Progress, told: EpochCallback | None) -> None:
+def _train_job(
+    work: TrainingJob, bench: JobContext, shelf: DatasetCache, progress: Progress, told: EpochCallback | None
+) -> None:
     folder = bench.folder / work.id
-    listener = _listener(work, told)
+    listener = _make_listener(work, told)
     if (folder / "run.json").is_file():
-        run = found_run(folder)
+        run = find_run(folder)
         if run.record["state"] != "done":
             resume(run, cache=bench.cache, progress=progress, told=listener)
         return
@@ -178,9 +180,9 @@ def _trained(work: Work, bench: Bench, shelf: Shelf, progress: Progress, told: E
     )
 
 
-def _listener(work: Work, told: EpochCallback | None) -> EpochCallback | None:
+def _make_listener(work: TrainingJob, told: EpochCallback | None) -> EpochCallback | None:
     """Who is told of every epoch: whoever watches, and the search that the work is a trial of."""
-    report = reporter(work.trial) if work.trial else None
+    report = make_reporter(work.trial) if work.trial else None
 
     def tell(history: Sequence[Mapping[str, float]]) -> None:
         if told:

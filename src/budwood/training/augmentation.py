@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class AugmentationParameters:
     """What happens to each image of a batch.
 
     `maps` float64 [n, 2, 3] take places of the result to places of the picture, both from -1 to 1, x first. Factors of
@@ -43,111 +43,111 @@ class Drawn:
     policies: NDArray[np.int64]
 
 
-def drawn(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> Drawn:
+def sample_parameters(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> AugmentationParameters:
     """Parameters for `n` images of `size` pixels, by the recipe's ranges."""
-    return Drawn(
-        maps=_maps(recipe, n, size, random),
-        brightness=_factors(recipe.brightness, n, random),
-        contrast=_factors(recipe.contrast, n, random),
-        saturation=_factors(recipe.saturation, n, random),
+    return AugmentationParameters(
+        maps=_sample_transforms(recipe, n, size, random),
+        brightness=_sample_factors(recipe.brightness, n, random),
+        contrast=_sample_factors(recipe.contrast, n, random),
+        saturation=_sample_factors(recipe.saturation, n, random),
         hue=random.uniform(-1, 1, n) * (recipe.hue or 0.0),
-        boxes=_boxes(recipe.erase or 0.0, n, size, random),
+        boxes=_sample_boxes(recipe.erase or 0.0, n, size, random),
         policies=random.integers(0, 2**31, n),
     )
 
 
-def augmented(images: Tensor, what: Drawn, recipe: Recipe) -> Tensor:
+def augment(images: Tensor, what: AugmentationParameters, recipe: Recipe) -> Tensor:
     """The images of a batch as `what` changes them."""
     pictures = images.permute(0, 3, 1, 2)
     if recipe.policy != "none":
-        pictures = _by_policy(pictures, what.policies, recipe)
+        pictures = _apply_policy(pictures, what.policies, recipe)
     if not np.array_equal(what.maps, np.broadcast_to(_IDENTITY, what.maps.shape)):
-        pictures = _moved(pictures, what.maps, recipe.fill or "reflect")
-    pictures = _coloured(pictures, what)
-    return _erased(pictures, what.boxes).permute(0, 2, 3, 1)
+        pictures = _warp(pictures, what.maps, recipe.fill or "reflect")
+    pictures = _adjust_colours(pictures, what)
+    return _erase_boxes(pictures, what.boxes).permute(0, 2, 3, 1)
 
 
 _IDENTITY: Final = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
-def _maps(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> Floats:
+def _sample_transforms(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> Floats:
     """The composition, from the result back to the picture: shift, then turn, shear and zoom, then flip, then crop."""
     angle = np.deg2rad(random.uniform(-1, 1, n) * (recipe.rotation or 0.0))
     shear = np.tan(np.deg2rad(random.uniform(-1, 1, n) * (recipe.shear or 0.0)))
     zoom = 1 / (1 + random.uniform(-1, 1, n) * (recipe.zoom or 0.0))
     shift = random.uniform(-2, 2, (n, 2)) * [recipe.shift_x or 0.0, recipe.shift_y or 0.0]
     cos, sin, one, none = np.cos(angle), np.sin(angle), np.ones(n), np.zeros(n)
-    turn = _matrix([[cos, -sin, none], [sin, cos, none]])
-    slant = _matrix([[one, shear, none], [none, one, none]])
-    scale = _matrix([[zoom, none, none], [none, zoom, none]])
-    move = _matrix([[one, none, -shift[:, 0]], [none, one, -shift[:, 1]]])
-    flip = _matrix(
+    turn = _stack_matrices([[cos, -sin, none], [sin, cos, none]])
+    slant = _stack_matrices([[one, shear, none], [none, one, none]])
+    scale = _stack_matrices([[zoom, none, none], [none, zoom, none]])
+    move = _stack_matrices([[one, none, -shift[:, 0]], [none, one, -shift[:, 1]]])
+    flip = _stack_matrices(
         [
             [np.where(random.random(n) < (recipe.flip or 0.0), -1.0, 1.0), none, none],
             [none, np.where(random.random(n) < (recipe.flip_vertical or 0.0), -1.0, 1.0), none],
         ]
     )
-    crop = _crops(recipe, n, size, random)
+    crop = _sample_crops(recipe, n, size, random)
     return (crop @ flip @ scale @ slant @ turn @ move)[:, :2]
 
 
-def _crops(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> Floats:
+def _sample_crops(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> Floats:
     """Random crop with padding: a shift by whole pixels; random resized crop: a box of some area and aspect."""
     reach = recipe.crop_padding or 0
     offset = random.integers(-reach, reach + 1, (n, 2)) * (2 / size)
     area = random.uniform(recipe.crop_scale or 1.0, 1.0, n)
-    aspect = _aspects(n, random) if recipe.crop_scale else np.ones(n)
+    aspect = _sample_aspects(n, random) if recipe.crop_scale else np.ones(n)
     width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
     x, y = (random.uniform(-1, 1, n) * (1 - side) for side in (width, height))
     none = np.zeros(n)
-    return _matrix([[width, none, x + offset[:, 0]], [none, height, y + offset[:, 1]]])
+    return _stack_matrices([[width, none, x + offset[:, 0]], [none, height, y + offset[:, 1]]])
 
 
-def _aspects(n: int, random: np.random.Generator) -> Floats:
+def _sample_aspects(n: int, random: np.random.Generator) -> Floats:
     """Aspects between the two limits, as likely wide as tall."""
     return np.exp(random.uniform(math.log(ASPECT[0]), math.log(ASPECT[1]), n))
 
 
-def _matrix(rows: list[list[Floats]]) -> Floats:
+def _stack_matrices(rows: list[list[Floats]]) -> Floats:
     """Rows of two as matrices [n, 3, 3]."""
     n = len(rows[0][0])
     top = np.stack([np.stack(row, axis=1) for row in rows], axis=1)
     return np.concatenate([top, np.broadcast_to([[[0.0, 0.0, 1.0]]], (n, 1, 3))], axis=1)
 
 
-def _factors(limit: float | None, n: int, random: np.random.Generator) -> Floats:
+def _sample_factors(limit: float | None, n: int, random: np.random.Generator) -> Floats:
     limit = limit or 0.0
     return random.uniform(max(0.0, 1 - limit), 1 + limit, n)
 
 
-def _boxes(chance: float, n: int, size: int, random: np.random.Generator) -> NDArray[np.int64]:
+def _sample_boxes(chance: float, n: int, size: int, random: np.random.Generator) -> NDArray[np.int64]:
     """Boxes to erase, empty where nothing is; their aspect is that of a crop."""
     area = random.uniform(*ERASED, n) * (random.random(n) < chance)
-    aspect = _aspects(n, random)
+    aspect = _sample_aspects(n, random)
     height, width = (np.minimum(np.sqrt(area * a) * size, size).round() for a in (aspect, 1 / aspect))
     top, left = ((random.random(n) * (size - side + 1)).astype(np.int64) for side in (height, width))
     return np.stack([top, top + height.astype(np.int64), left, left + width.astype(np.int64)], axis=1)
 
 
-def _moved(pictures: Tensor, maps: Floats, fill: str) -> Tensor:
+def _warp(pictures: Tensor, maps: Floats, fill: str) -> Tensor:
     theta = torch.from_numpy(maps).to(pictures.dtype).to(pictures.device)
     grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode=FILLS[fill], align_corners=False)
 
 
-def _coloured(pictures: Tensor, what: Drawn) -> Tensor:
+def _adjust_colours(pictures: Tensor, what: AugmentationParameters) -> Tensor:
     """Brightness, contrast, saturation and hue as torchvision has them, each image by its own factor."""
     if (what.brightness != 1).any():
-        pictures = (pictures * _column(what.brightness, pictures)).clamp(0, 255)
+        pictures = (pictures * _to_column(what.brightness, pictures)).clamp(0, 255)
     if (what.contrast != 1).any():
-        grey = _grey(pictures).mean(dim=(1, 2, 3), keepdim=True)
-        pictures = torch.lerp(grey, pictures, _column(what.contrast, pictures)).clamp(0, 255)
+        grey = _convert_to_grey(pictures).mean(dim=(1, 2, 3), keepdim=True)
+        pictures = torch.lerp(grey, pictures, _to_column(what.contrast, pictures)).clamp(0, 255)
     if (what.saturation != 1).any():
-        pictures = torch.lerp(_grey(pictures), pictures, _column(what.saturation, pictures)).clamp(0, 255)
-    return _hue_turned(pictures, what.hue) if what.hue.any() else pictures
+        pictures = torch.lerp(_convert_to_grey(pictures), pictures, _to_column(what.saturation, pictures)).clamp(0, 255)
+    return _turn_hue(pictures, what.hue) if what.hue.any() else pictures
 
 
-def _hue_turned(pictures: Tensor, turns: Floats) -> Tensor:
+def _turn_hue(pictures: Tensor, turns: Floats) -> Tensor:
     """The hue turned by shares of its circle, at the same brightest and darkest channel."""
     most, least = pictures.amax(dim=1, keepdim=True), pictures.amin(dim=1, keepdim=True)
     range_ = (most - least).clamp(min=1e-6)
@@ -155,13 +155,13 @@ def _hue_turned(pictures: Tensor, turns: Floats) -> Tensor:
     top = pictures.argmax(dim=1)
     by_channel = torch.stack([green - blue, blue - red, red - green], dim=1) / range_
     hue = by_channel.gather(1, top.unsqueeze(1)) + 2 * top.unsqueeze(1)
-    hue = hue + 6 * _column(turns, pictures)
+    hue = hue + 6 * _to_column(turns, pictures)
     channel = torch.tensor([5.0, 3.0, 1.0], device=pictures.device, dtype=pictures.dtype).view(1, 3, 1, 1)
     place = torch.remainder(hue + channel, 6)
     return most - (most - least) * torch.minimum(place, 4 - place).clamp(0, 1)
 
 
-def _erased(pictures: Tensor, boxes: NDArray[np.int64]) -> Tensor:
+def _erase_boxes(pictures: Tensor, boxes: NDArray[np.int64]) -> Tensor:
     """Boxes filled with the mean colour of their picture."""
     rows = np.flatnonzero((boxes[:, 1] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 2]))
     if not len(rows):
@@ -173,7 +173,7 @@ def _erased(pictures: Tensor, boxes: NDArray[np.int64]) -> Tensor:
     return pictures
 
 
-def _by_policy(pictures: Tensor, seeds: NDArray[np.int64], recipe: Recipe) -> Tensor:
+def _apply_policy(pictures: Tensor, seeds: NDArray[np.int64], recipe: Recipe) -> Tensor:
     """RandAugment (Cubuk et al. 2020) or TrivialAugment (Mueller and Hutter 2021) as torchvision has them."""
     from torchvision.transforms import v2
 
@@ -187,10 +187,10 @@ def _by_policy(pictures: Tensor, seeds: NDArray[np.int64], recipe: Recipe) -> Te
     return torch.stack(results).to(pictures.dtype)
 
 
-def _grey(pictures: Tensor) -> Tensor:
+def _convert_to_grey(pictures: Tensor) -> Tensor:
     luma = torch.tensor(LUMA, device=pictures.device, dtype=pictures.dtype).view(1, 3, 1, 1)
     return (pictures * luma).sum(dim=1, keepdim=True)
 
 
-def _column(values: Floats, pictures: Tensor) -> Tensor:
+def _to_column(values: Floats, pictures: Tensor) -> Tensor:
     return torch.from_numpy(values).to(pictures.dtype).to(pictures.device).view(-1, 1, 1, 1)

@@ -12,34 +12,36 @@ import torch
 
 from budwood.config.recipe import AUGMENTATIONS, Recipe
 from budwood.data.loading import Pixels
-from budwood.inference.feature_cache import View
-from budwood.networks.plan import hash_of
-from budwood.training.augmentation import Drawn, augmented, drawn
+from budwood.inference.feature_cache import Transform
+from budwood.networks.plan import hash_json
+from budwood.training.augmentation import AugmentationParameters, augment, sample_parameters
 
 DECIDING: Final = (*AUGMENTATIONS, "fill", "seed")
 
 
-def augmented_view(recipe: Recipe, size: int, number: int) -> View:
+def make_augmentation_transform(recipe: Recipe, size: int, number: int) -> Transform:
     """Images changed at random as the recipe says, version `number` of each.
 
     What happens to an image depends on its content, the recipe's seed and ranges, and the number alone, so that it is
     the same in every run and in whatever company the image comes. Pixels are rounded to whole values.
     """
-    key = hash_of([[getattr(recipe, name) for name in DECIDING], number])
+    key = hash_json([[getattr(recipe, name) for name in DECIDING], number])
 
     def change(pixels: Pixels, ids: Sequence[str]) -> Pixels:
         images = torch.from_numpy(pixels).float()
-        what = _joined([drawn(recipe, 1, size, _random(key, id)) for id in ids])
-        return augmented(images, what, recipe).round().clamp(0, 255).to(torch.uint8).numpy()
+        what = _join_parameters([sample_parameters(recipe, 1, size, _make_generator(key, id)) for id in ids])
+        return augment(images, what, recipe).round().clamp(0, 255).to(torch.uint8).numpy()
 
-    return View(key, change)
+    return Transform(key, change)
 
 
-def _random(key: str, id: str) -> np.random.Generator:
+def _make_generator(key: str, id: str) -> np.random.Generator:
     digest = hashlib.blake2b(f"{key} {id}".encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def _joined(parts: Sequence[Drawn]) -> Drawn:
+def _join_parameters(parts: Sequence[AugmentationParameters]) -> AugmentationParameters:
     """What was drawn for each image, for their batch."""
-    return Drawn(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Drawn)))
+    return AugmentationParameters(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(AugmentationParameters))
+    )

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from budwood.errors import RunError
-from budwood.storage.atomic import guarded, write_bytes
+from budwood.storage.atomic import raise_storage_errors, write_bytes
 
 LAST: Final = "last.safetensors"
 OFTEN: Final = 30.0  # seconds from one checkpoint to the next, at least
@@ -32,7 +32,7 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass
-class Standing:
+class LoopState:
     """Where training stands between two steps.
 
     `epoch` is the one being trained, from 1, and `step` how many of its optimizer steps are done; `order` has its rows,
@@ -73,7 +73,7 @@ class Checkpoints:
         """Whether so much time has passed since the last one that the next may be written."""
         return self.folder is not None and time.monotonic() >= self._next
 
-    def keep(self, standing: Standing, tensors: Tensors, random: np.random.Generator) -> None:
+    def keep(self, standing: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         """Write where training stands, with the tensors that it moves, by name.
 
         The best epoch has a file of its own, which is written only when it changes, and before the file that names it.
@@ -83,35 +83,35 @@ class Checkpoints:
         if self.folder is None or not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
             return
         started = time.monotonic()
-        with guarded(self.folder):
+        with raise_storage_errors(self.folder):
             self._write(self.folder, standing, tensors, random)
         self._next = time.monotonic() + max(self._often, (time.monotonic() - started) / SHARE)
 
-    def _write(self, folder: Path, standing: Standing, tensors: Tensors, random: np.random.Generator) -> None:
+    def _write(self, folder: Path, standing: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         best = folder / f"best-{standing.best_epoch}.safetensors"
         if standing.best and not best.is_file():
             write_bytes(best, save({**standing.best, LOGITS: torch.from_numpy(standing.best_logits)}))
         about = {"standing": {name: getattr(standing, name) for name in _PLAIN}, "random": random.bit_generator.state}
-        extra = {ORDER: torch.from_numpy(standing.order), **_generators()}
+        extra = {ORDER: torch.from_numpy(standing.order), **_generator_states()}
         held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         write_bytes(folder / LAST, save({**held, **extra}, {"about": json.dumps(about)}))
         self._forget_all_but(best)
 
-    def found(self, random: np.random.Generator) -> tuple[Standing, Tensors] | None:
+    def found(self, random: np.random.Generator) -> tuple[LoopState, Tensors] | None:
         """Where training stood and the tensors that it moves, or None; random states are set to what they were.
 
         Raises `RunError` when a file cannot be read.
         """
         if self.folder is None or not (self.folder / LAST).is_file():
             return None
-        tensors, about = _read(self.folder / LAST)
+        tensors, about = _read_checkpoint(self.folder / LAST)
         random.bit_generator.state = about["random"]
         _set_generators(tensors)
-        standing = Standing(**about["standing"], order=tensors[ORDER].numpy())
+        standing = LoopState(**about["standing"], order=tensors[ORDER].numpy())
         best = self.folder / f"best-{standing.best_epoch}.safetensors"
         self._forget_all_but(best)  # a later one, that no checkpoint came to name
         if standing.best_epoch:
-            standing.best, _ = _read(best)
+            standing.best, _ = _read_checkpoint(best)
             standing.best_logits = standing.best.pop(LOGITS).numpy()
         return standing, {name: tensor for name, tensor in tensors.items() if not name.startswith("/")}
 
@@ -121,22 +121,22 @@ class Checkpoints:
                 old.unlink()
 
 
-_PLAIN: Final = tuple(f.name for f in fields(Standing) if f.name not in ("order", "best", "best_logits"))
+_PLAIN: Final = tuple(f.name for f in fields(LoopState) if f.name not in ("order", "best", "best_logits"))
 
 
-def state_of(optimizer: torch.optim.Optimizer) -> Tensors:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
     """The tensors that an optimizer keeps between steps, as `<number of the parameter>.<name>`."""
     return {
         f"{number}.{name}": value
-        for number, parameter in enumerate(parameters_of(optimizer))
+        for number, parameter in enumerate(optimized_parameters(optimizer))
         for name, value in optimizer.state[parameter].items()
         if isinstance(value, Tensor)
     }
 
 
-def set_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer what `state_of` told of one like it."""
-    parameters = parameters_of(optimizer)
+    parameters = optimized_parameters(optimizer)
     for key, value in tensors.items():
         number, name = key.split(".", 1)
         parameter = parameters[int(number)]
@@ -147,12 +147,12 @@ def set_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -
             optimizer.state[parameter][name] = like.to(parameter.device).copy_(value)
 
 
-def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+def optimized_parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     """The parameters that an optimizer moves, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _generators() -> Tensors:
+def _generator_states() -> Tensors:
     states = {CPU_RANDOM: torch.get_rng_state()}
     return {**states, CUDA_RANDOM: torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
 
@@ -163,7 +163,7 @@ def _set_generators(tensors: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(tensors[CUDA_RANDOM])
 
 
-def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
+def _read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = (file.metadata() or {}).get("about", "{}")

@@ -17,7 +17,7 @@ DEVICE_SHARE: Final = 0.25  # of a GPU's free memory that a split may take
 
 
 @contextmanager
-def in_threads(count: int) -> Iterator[None]:
+def use_threads(count: int) -> Iterator[None]:
     """PyTorch computes in so many threads, for a block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -27,14 +27,14 @@ def in_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def best_device() -> str:
+def find_best_device() -> str:
     """The fastest kind of device that PyTorch sees: cuda, mps (Apple) or cpu."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def keep_memory() -> bool:
+def disable_malloc_trim() -> bool:
     """Whether the C library now keeps freed memory for the next step instead of handing it back after each.
 
     glibc maps every large array anew and the kernel clears its pages, which took half of a training step's time. The

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-class Average:
+class WeightAverage:
     """The exponential moving average of parameters (Polyak and Juditsky 1992), which may stand in for them."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:

@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from budwood.config.recipe import Recipe
 from budwood.progress import Progress
-from budwood.training.linear_head import Head, Split, best_row, scores
+from budwood.training.linear_head import HeadSplit, LinearHead, find_best_row, score_head
 
 PENALTIES: Final = tuple(10.0 ** (power / 2) for power in range(4, -11, -1))  # 100 to 1e-5, strong to weak
 PATIENCE: Final = 4  # weaker penalties that are tried after the best one
@@ -21,7 +21,7 @@ GRADIENT: Final = 1e-5  # largest entry of the gradient at which a solution coun
 _TINY: Final = 1e-12
 
 
-def solve(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
+def solve(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
     """The head that minimises mean cross-entropy + strength / 2 * |weight|^2, for each strength of the penalty.
 
     Outputs are centred and divided by one common scale, the root mean variance: dividing each feature by its own
@@ -37,32 +37,34 @@ def solve(train: Split, val: Split, classes: int, recipe: Recipe, progress: Prog
     solution = np.zeros((classes, inputs.shape[1] + 1))
     history: list[dict[str, float]] = []
     heads = []
-    with _one_scipy_thread(), progress.bar("Solving the head", len(strengths)) as step:
+    with _limit_scipy_threads(), progress.bar("Solving the head", len(strengths)) as step:
         for strength in strengths:
-            solution = _minimised(solution, inputs, targets, strength)
+            solution = _minimise(solution, inputs, targets, strength)
             weight = (solution[:, :-1] / scale).astype(np.float32)
             bias = (solution[:, -1] - solution[:, :-1] @ centre / scale).astype(np.float32)
-            history.append({"regularisation": strength, **scores(train, val, weight, bias)})
+            history.append({"regularisation": strength, **score_head(train, val, weight, bias)})
             heads.append((weight, bias))
             step(1)
-            if len(history) - 1 - best_row(history) == PATIENCE:
+            if len(history) - 1 - find_best_row(history) == PATIENCE:
                 break
-    best = best_row(history)
-    return Head(*heads[best], tuple(history), {"regularisation": strengths[best]})
+    best = find_best_row(history)
+    return LinearHead(*heads[best], tuple(history), {"regularisation": strengths[best]})
 
 
-def _one_scipy_thread() -> AbstractContextManager[object]:
+def _limit_scipy_threads() -> AbstractContextManager[object]:
     """SciPy brings a linear algebra library of its own, whose threads fight with NumPy's: nine times slower."""
-    limit: AbstractContextManager[object] = ThreadpoolController().select(filepath=_scipy_libraries()).limit(limits=1)
+    limit: AbstractContextManager[object] = (
+        ThreadpoolController().select(filepath=_list_scipy_libraries()).limit(limits=1)
+    )
     return limit
 
 
-def _scipy_libraries() -> list[str]:
+def _list_scipy_libraries() -> list[str]:
     found = ThreadpoolController().info()
     return [library["filepath"] for library in found if "scipy" in library["filepath"].lower()]
 
 
-def _minimised(
+def _minimise(
     start: NDArray[np.float64], inputs: NDArray[np.float32], targets: NDArray[np.float64], strength: float
 ) -> NDArray[np.float64]:
     n = len(inputs)

@@ -12,13 +12,13 @@ GRADIENT: Final = "gradient/"
 Rows = Sequence[Mapping[str, float]]
 
 
-def by_stage(rows: Rows, quantity: str) -> dict[str, list[float]]:
+def split_by_stage(rows: Rows, quantity: str) -> dict[str, list[float]]:
     """The course of a quantity (`WEIGHT` or `GRADIENT`) in each stage over the epochs; not a number where it was not
     kept, as of a trunk while a head is trained alone."""
     columns = dict.fromkeys(name for row in rows for name in row if name.startswith(quantity))
     return {name.removeprefix(quantity): [row.get(name, math.nan) for row in rows] for name in columns}
 
 
-def whole(rows: Rows) -> list[dict[str, float]]:
+def drop_stage_columns(rows: Rows) -> list[dict[str, float]]:
     """The rows without what they say of single stages."""
     return [{name: value for name, value in row.items() if "/" not in name} for row in rows]

@@ -19,7 +19,7 @@ from budwood.training.history import GRADIENT, WEIGHT
 
 
 @dataclass(frozen=True)
-class Split:
+class HeadSplit:
     """Inputs of a head: outputs of the trunk float32 [n, features] and labels int32 [n]."""
 
     outputs: NDArray[np.float32]
@@ -27,7 +27,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Head:
+class LinearHead:
     """A linear head: weight float32 [classes, features], bias float32 [classes].
 
     `history` has one row per epoch, or per strength of the penalty; `selected` names the row that was kept.
@@ -46,7 +46,9 @@ def compute_head_logits(
     return outputs @ weight.T + bias
 
 
-def scores(train: Split, val: Split, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> dict[str, float]:
+def score_head(
+    train: HeadSplit, val: HeadSplit, weight: NDArray[np.float32], bias: NDArray[np.float32]
+) -> dict[str, float]:
     """Mean loss (nats) and accuracy of a head on both splits, for a row of the history."""
     row = {}
     for name, split in (("train", train), ("val", val)):
@@ -56,7 +58,7 @@ def scores(train: Split, val: Split, weight: NDArray[np.float32], bias: NDArray[
     return row
 
 
-def best_row(history: list[dict[str, float]]) -> int:
+def find_best_row(history: list[dict[str, float]]) -> int:
     """The row with the lowest validation loss; the earliest of equals."""
     return min(range(len(history)), key=lambda row: history[row]["val_loss"])
 
@@ -68,7 +70,7 @@ BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-8
 
 
-def descend(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
+def descend(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
     """Mini-batch gradient descent on the cross-entropy; the epoch with the lowest validation loss is kept.
 
     Raises `RecipeError` when the loss is no longer a number.
@@ -91,30 +93,30 @@ def descend(train: Split, val: Split, classes: int, recipe: Recipe, progress: Pr
                 inputs, labels = train.outputs[rows], train.labels[rows]
                 loss, excess = _loss_and_slope(compute_head_logits(inputs, weight, bias), labels)
                 if not np.isfinite(loss):
-                    raise _diverged(epoch, recipe)
+                    raise _make_diverged_error(epoch, recipe)
                 slope, shift = excess.T @ inputs, excess.sum(axis=0)
-                gradients.append(_norm(slope, shift))
+                gradients.append(_joint_norm(slope, shift))
                 move_weight(weight, slope)
                 move_bias(bias, shift)
             heads.append((weight.copy(), bias.copy()))
-            norms = {f"{WEIGHT}{HEAD}": _norm(weight, bias), f"{GRADIENT}{HEAD}": float(np.mean(gradients))}
-            history.append({"epoch": float(epoch), **scores(train, val, weight, bias), **norms})
+            norms = {f"{WEIGHT}{HEAD}": _joint_norm(weight, bias), f"{GRADIENT}{HEAD}": float(np.mean(gradients))}
+            history.append({"epoch": float(epoch), **score_head(train, val, weight, bias), **norms})
             step(1)
-    best = best_row(history)
-    return Head(*heads[best], tuple(history), {"epoch": best + 1})
+    best = find_best_row(history)
+    return LinearHead(*heads[best], tuple(history), {"epoch": best + 1})
 
 
-def _norm(*tensors: Array) -> float:
+def _joint_norm(*tensors: Array) -> float:
     """The L2 norm of several tensors together."""
     return math.sqrt(sum(float(np.vdot(tensor, tensor)) for tensor in tensors))
 
 
 def make_numpy_optimizer(recipe: Recipe) -> Optimizer:
     """The optimizer of one parameter, with the state that it keeps between steps."""
-    return _sgd(recipe) if recipe.optimizer == "sgd" else _adam(recipe)
+    return _make_sgd(recipe) if recipe.optimizer == "sgd" else _make_adam(recipe)
 
 
-def _sgd(recipe: Recipe) -> Optimizer:
+def _make_sgd(recipe: Recipe) -> Optimizer:
     """Stochastic gradient descent with momentum; weight decay is part of the gradient."""
     lr, decay, momentum = (np.float32(value or 0) for value in (recipe.lr, recipe.weight_decay, recipe.momentum))
     velocity: list[Array] = []
@@ -127,7 +129,7 @@ def _sgd(recipe: Recipe) -> Optimizer:
     return move
 
 
-def _adam(recipe: Recipe) -> Optimizer:
+def _make_adam(recipe: Recipe) -> Optimizer:
     """Adam (Kingma and Ba 2015); weight decay is part of the gradient."""
     lr, decay = np.float32(recipe.lr or 0), np.float32(recipe.weight_decay or 0)
     first, second = (np.float32(beta) for beta in BETAS)
@@ -160,7 +162,7 @@ def _loss_and_slope(answers: Array, labels: NDArray[np.int32]) -> tuple[float, A
     return loss, chance / np.float32(len(labels))
 
 
-def _diverged(epoch: int, recipe: Recipe) -> RecipeError:
+def _make_diverged_error(epoch: int, recipe: Recipe) -> RecipeError:
     return RecipeError(
         f"The loss is no longer a number in epoch {epoch}, at a learning rate of {recipe.lr}.",
         "Lower the learning rate, for example by a factor of ten.",

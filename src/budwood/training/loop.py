@@ -16,29 +16,35 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from budwood.config.recipe import Recipe
-from budwood.data.dataset import members
+from budwood.data.dataset import make_membership_matrix
 from budwood.errors import DivergedError, RecipeError
-from budwood.evaluation.metrics import binary_cross_entropy, cross_entropy, score, score_several
-from budwood.inference.input_sources import Rows
-from budwood.inference.pytorch_backend import Part, compiled
+from budwood.evaluation.metrics import binary_cross_entropy, cross_entropy, score, score_multilabel
+from budwood.inference.input_sources import InputSource
+from budwood.inference.pytorch_backend import NetworkSlice, compile_module
 from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
-from budwood.training.checkpoints import Checkpoints, Standing, set_state, state_of
-from budwood.training.ema import Average
-from budwood.training.losses import Loss, epoch_order, loss_of
-from budwood.training.norms import Stages, as_columns, gradient_norms, stages_of, weight_norms
-from budwood.training.schedules import best_epoch, rate_factor
+from budwood.training.checkpoints import Checkpoints, LoopState, load_optimizer_tensors, optimizer_tensors
+from budwood.training.ema import WeightAverage
+from budwood.training.losses import Loss, draw_epoch_order, make_loss
+from budwood.training.norms import (
+    Stages,
+    group_by_stage,
+    make_history_columns,
+    measure_gradient_norms,
+    measure_weight_norms,
+)
+from budwood.training.schedules import compute_rate_factor, find_best_epoch
 from budwood.training.state import (
     Labelled,
     OnDevice,
-    Ready,
-    batches,
-    called_rightly,
-    in_groups,
-    logits_of,
-    on_device,
-    ready,
-    seen,
+    TrainingState,
+    count_correct,
+    forward_batch,
+    group_batches,
+    iterate_batches,
+    place_on_device,
+    predict_logits,
+    prepare_training,
 )
 
 COMPILE_PAYS: Final = 600.0  # seconds of training that must be left for torch.compile to be worth its minute or two
@@ -46,7 +52,7 @@ OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough me
 
 
 @dataclass(frozen=True)
-class Fitted:
+class LoopResult:
     """A trained network: its tensors by name, the validation logits float32 [n, classes], one row of history an epoch,
     the epoch that was kept, what was chosen for the machine, and what was set aside of the weights."""
 
@@ -59,7 +65,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class LoopHooks:
     """What `fit` does beside learning: where checkpoints go, who is told of every finished epoch, and how many seconds
     are left to it, evaluation included (None: as many as it takes)."""
 
@@ -69,14 +75,14 @@ class Keeping:
 
 
 def fit(
-    part: Part,
+    part: NetworkSlice,
     train: Labelled,
     val: Labelled,
     progress: Progress,
     start: Mapping[str, NDArray[Any]] | None = None,
-    keeping: Keeping | None = None,
-    views: Sequence[Rows] = (),
-) -> Fitted:
+    keeping: LoopHooks | None = None,
+    views: Sequence[InputSource] = (),
+) -> LoopResult:
     """Train a recipe's network; the epoch that validation prefers is kept.
 
     `part.stop` is the place of the frozen prefix whose outputs `train` and `val` hold; None when they hold pixels.
@@ -84,38 +90,40 @@ def fit(
     validation images, over which logits are averaged. Training goes on from a checkpoint where there is one.
     Raises `RecipeError` when the loss is no longer a number or one image is too much for memory.
     """
-    recipe, keeping = part.recipe, keeping or Keeping()
+    recipe, keeping = part.recipe, keeping or LoopHooks()
     assert recipe.batch
     assert recipe.accumulate
-    model = ready(part, start)
+    model = prepare_training(part, start)
     shown = [val, *(Labelled(view, val.labels, val.sets) for view in views)]
-    train, *shown = (on_device(split, model.device) for split in (train, *shown))
-    average = Average(model.trained, recipe.ema) if recipe.ema else None
-    loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
+    train, *shown = (place_on_device(split, model.device) for split in (train, *shown))
+    average = WeightAverage(model.trained, recipe.ema) if recipe.ema else None
+    loss_of_batch = make_loss(recipe, train.labels, part.classes, model.device)
     random = np.random.default_rng(recipe.seed)
-    steps_an_epoch = steps_of(recipe, len(train.labels))
-    stages = stages_of(model.network)
+    steps_an_epoch = count_steps(recipe, len(train.labels))
+    stages = group_by_stage(model.network)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed or 0)
-        at = _resumed(keeping.checkpoints, model, average, random) or Standing()
+        at = _restore_checkpoint(keeping.checkpoints, model, average, random) or LoopState()
         clock = Clock(at.seconds, keeping.left())
-        with _bar(part, at, len(train.labels), clock, progress) as advance:
-            while not finished(at, recipe, clock):
+        with _show_bar(part, at, len(train.labels), clock, progress) as advance:
+            while not is_finished(at, recipe, clock):
                 set_modes(model.network.module, model.frozen)
                 if at.step == 0:
-                    at.order = epoch_order(recipe, train.labels, random)
+                    at.order = draw_epoch_order(recipe, train.labels, random)
                 losses_so_far = [row["val_loss"] for row in at.history]
-                groups = list(in_groups(batches(at.order, recipe.batch), recipe.accumulate))
+                groups = list(group_batches(iterate_batches(at.order, recipe.batch), recipe.accumulate))
                 for group in groups[at.step :]:
                     done = (at.epoch - 1) * steps_an_epoch + at.step
-                    reserve = _evaluating(at, len(val.labels) * len(shown))
+                    reserve = _estimate_evaluation(at, len(val.labels) * len(shown))
                     epochs = clock.epochs(done / steps_an_epoch, recipe.epochs, reserve)
-                    at.factor = rate_factor(recipe, done, steps_an_epoch, losses_so_far, epochs)
+                    at.factor = compute_rate_factor(recipe, done, steps_an_epoch, losses_so_far, epochs)
                     model.set_rates(at.factor)
-                    loss, right = gradients(model, train, group, loss_of_batch, random, at, progress)
+                    loss, right = compute_gradients(model, train, group, loss_of_batch, random, at, progress)
                     if not math.isfinite(loss):
-                        raise _diverged(at, recipe)
-                    at.gradients = [a + b for a, b in zip_longest(at.gradients, gradient_norms(stages), fillvalue=0.0)]
+                        raise _make_diverged_error(at, recipe)
+                    at.gradients = [
+                        a + b for a, b in zip_longest(at.gradients, measure_gradient_norms(stages), fillvalue=0.0)
+                    ]
                     if recipe.clip:
                         nn.utils.clip_grad_norm_(model.trained, recipe.clip)
                     model.optimizer.step()
@@ -128,7 +136,7 @@ def fit(
                         keeping.checkpoints.keep(at, collect_step_tensors(model, average), random)
                     if clock.is_over(reserve):
                         break
-                model = _compiled_if_it_pays(model, at, clock, progress)
+                model = _compile_if_it_pays(model, at, clock, progress)
                 _end_epoch(at, model, stages, average, shown, progress)
                 at.seconds = clock.seconds
                 if keeping.checkpoints.due or at.epoch == 2:
@@ -136,19 +144,19 @@ def fit(
                 keeping.told(at.history)
         keeping.checkpoints.keep(at, collect_step_tensors(model, average), random)
     if len(at.history) < (recipe.epochs or math.inf):
-        progress.note(_why_ended(at, recipe))
+        progress.note(_explain_end(at, recipe))
     state = {**model.network.module.state_dict(), **at.best}
-    return Fitted(
+    return LoopResult(
         state={name: tensor.detach().cpu().numpy() for name, tensor in state.items()},
         logits=at.best_logits,
         history=tuple(at.history),
         selected={"epoch": at.best_epoch},
-        choices=_choices(model, at, train),
+        choices=_describe_choices(model, at, train),
         aside=model.aside,
     )
 
 
-def _compiled_if_it_pays(model: Ready, at: Standing, clock: Clock, progress: Progress) -> Ready:
+def _compile_if_it_pays(model: TrainingState, at: LoopState, clock: Clock, progress: Progress) -> TrainingState:
     """On a GPU, the network compiled after the first epoch where enough is left to do.
 
     On a CPU compiled steps were no faster than eager ones (BENCHMARKS.md).
@@ -158,22 +166,22 @@ def _compiled_if_it_pays(model: Ready, at: Standing, clock: Clock, progress: Pro
     if model.device != "cuda" or model.compiled or left < COMPILE_PAYS:
         return model
     progress.note(f"About {left / 60:.0f} minutes are left: the network is compiled.")
-    return replace(model, module=compiled(model.module, progress), compiled=True)
+    return replace(model, module=compile_module(model.module, progress), compiled=True)
 
 
-def steps_of(recipe: Recipe, images: int) -> int:
+def count_steps(recipe: Recipe, images: int) -> int:
     """Optimizer steps of one epoch."""
-    count = len(list(batches(np.arange(images), recipe.batch or 1)))
+    count = len(list(iterate_batches(np.arange(images), recipe.batch or 1)))
     return -(-count // (recipe.accumulate or 1))
 
 
-def gradients(
-    model: Ready,
+def compute_gradients(
+    model: TrainingState,
     train: Labelled,
     group: Sequence[NDArray[np.int64]],
     loss_of_batch: Loss,
     random: np.random.Generator,
-    at: Standing,
+    at: LoopState,
     progress: Progress,
 ) -> tuple[float, int]:
     """The summed loss (nats) and the right answers of the batches of one step, whose gradients are left in place.
@@ -186,12 +194,12 @@ def gradients(
         losses, right = 0.0, 0
         try:
             for rows in group:
-                for piece in batches(rows, -(-(model.part.recipe.batch or 1) // at.parts)):
-                    logits, shares, truth = seen(model, train, piece, random)
+                for piece in iterate_batches(rows, -(-(model.part.recipe.batch or 1) // at.parts)):
+                    logits, shares, truth = forward_batch(model, train, piece, random)
                     loss = loss_of_batch(logits, shares)
                     (loss * (len(piece) / images)).backward()  # type: ignore[no-untyped-call]
                     losses += float(loss.detach()) * len(piece)
-                    right += called_rightly(logits, truth, bool(train.sets))
+                    right += count_correct(logits, truth, bool(train.sets))
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -200,24 +208,24 @@ def gradients(
         _halve(at, model, progress)
 
 
-def _halve(at: Standing, model: Ready, progress: Progress) -> None:
+def _halve(at: LoopState, model: TrainingState, progress: Progress) -> None:
     """Twice as many parts a batch from here on; raises `RecipeError` when a part would be less than two images."""
     at.parts *= 2
     size = -(-(model.part.recipe.batch or 1) // at.parts)
     _free(model)
     if size < 2:
-        raise _too_large("2 images", model)
+        raise _make_memory_error("2 images", model)
     progress.note(f"Memory ran out: from here on a batch is computed in {at.parts} parts of {size} images.")
 
 
-def _free(model: Ready) -> None:
+def _free(model: TrainingState) -> None:
     """Hand back what a step that failed has taken."""
     model.optimizer.zero_grad(set_to_none=True)
     if model.device == "cuda":
         torch.cuda.empty_cache()
 
 
-def _too_large(count: str, model: Ready) -> RecipeError:
+def _make_memory_error(count: str, model: TrainingState) -> RecipeError:
     return RecipeError(
         f"batch: not even {count} at a time fit into the memory of the device ({model.device}).",
         "Choose a smaller size or network, or freeze more of it.",
@@ -230,22 +238,22 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _end_epoch(
-    at: Standing,
-    model: Ready,
+    at: LoopState,
+    model: TrainingState,
     stages: Stages,
-    average: Average | None,
+    average: WeightAverage | None,
     val: Sequence[Labelled],
     progress: Progress,
 ) -> None:
     """Evaluate, add a row to the history, and keep the network if it is the best so far."""
     recipe, started = model.part.recipe, time.monotonic()
     with average.in_place() if average else nullcontext():
-        seen_by_view = [_evaluated(at, model, view, progress) for view in val]
+        seen_by_view = [_evaluate_split(at, model, view, progress) for view in val]
         logits = np.asarray(np.mean(seen_by_view, axis=0), np.float32)
         row = {"epoch": float(at.epoch), "lr": float(recipe.lr or 0.0) * at.factor}
-        means = as_columns([total / at.step for total in at.gradients], stages)
-        at.history.append(row | _figures(recipe, at, logits, val[0]) | weight_norms(stages) | means)
-        if best_epoch(at.history, recipe) == at.epoch:
+        means = make_history_columns([total / at.step for total in at.gradients], stages)
+        at.history.append(row | _measure_epoch(recipe, at, logits, val[0]) | measure_weight_norms(stages) | means)
+        if find_best_epoch(at.history, recipe) == at.epoch:
             state = collect_network_tensors(model)
             at.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
             at.best_epoch, at.best_logits = at.epoch, logits
@@ -253,7 +261,7 @@ def _end_epoch(
     at.epoch, at.step, at.losses, at.right, at.seen, at.gradients = at.epoch + 1, 0, 0.0, 0, 0, []
 
 
-def finished(at: Standing, recipe: Recipe, clock: Clock) -> bool:
+def is_finished(at: LoopState, recipe: Recipe, clock: Clock) -> bool:
     """Whether training has nothing more to do: all epochs, no better one for long enough, or no time left."""
     patience = recipe.patience and len(at.history) - at.best_epoch >= recipe.patience
     late = bool(at.history) and clock.is_over(at.evaluating or 0.0)
@@ -284,7 +292,9 @@ class Clock:
 
 
 @contextmanager
-def _bar(part: Part, at: Standing, images: int, clock: Clock, progress: Progress) -> Iterator[Callable[[], None]]:
+def _show_bar(
+    part: NetworkSlice, at: LoopState, images: int, clock: Clock, progress: Progress
+) -> Iterator[Callable[[], None]]:
     """A bar in images, or in seconds where only the time is limited; the yielded function moves it to where `at` is."""
     epochs, shown = part.recipe.epochs, 0
     total = epochs * images if epochs else math.ceil(clock.budget or 0)
@@ -300,14 +310,14 @@ def _bar(part: Part, at: Standing, images: int, clock: Clock, progress: Progress
         yield move
 
 
-def _evaluating(at: Standing, images: int) -> float:
+def _estimate_evaluation(at: LoopState, images: int) -> float:
     """Seconds that an evaluation takes: as the latest did, else as training on so many images, which takes longer."""
     if at.evaluating is not None:
         return at.evaluating
     return at.seconds / at.seen * images if at.seen else 0.0
 
 
-def _why_ended(at: Standing, recipe: Recipe) -> str:
+def _explain_end(at: LoopState, recipe: Recipe) -> str:
     """Why training ended before its last epoch."""
     epoch = len(at.history)
     if recipe.patience and epoch - at.best_epoch >= recipe.patience:
@@ -315,9 +325,9 @@ def _why_ended(at: Standing, recipe: Recipe) -> str:
     return f"Stopped in epoch {epoch}: the time was over."
 
 
-def _resumed(
-    checkpoints: Checkpoints, model: Ready, average: Average | None, random: np.random.Generator
-) -> Standing | None:
+def _restore_checkpoint(
+    checkpoints: Checkpoints, model: TrainingState, average: WeightAverage | None, random: np.random.Generator
+) -> LoopState | None:
     """Where a checkpoint stood, with the network, the optimizer, the average and all random states as they were."""
     found = checkpoints.found(random)
     if found is None:
@@ -332,21 +342,21 @@ def _resumed(
             tensor.copy_(by_part["network"][name])
         for number, value in enumerate(average.values if average else []):
             value.copy_(by_part["average"][str(number)])
-    set_state(model.optimizer, by_part["optimizer"])
+    load_optimizer_tensors(model.optimizer, by_part["optimizer"])
     return standing
 
 
-def collect_step_tensors(model: Ready, average: Average | None) -> dict[str, Tensor]:
+def collect_step_tensors(model: TrainingState, average: WeightAverage | None) -> dict[str, Tensor]:
     """Every tensor that a step changes, by name: the network's, the optimizer's, the average's."""
     parts = {
         "network": collect_network_tensors(model),
-        "optimizer": state_of(model.optimizer),
+        "optimizer": optimizer_tensors(model.optimizer),
         "average": {str(number): value for number, value in enumerate(average.values if average else [])},
     }
     return {f"{part}/{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
 
 
-def collect_network_tensors(model: Ready) -> dict[str, Tensor]:
+def collect_network_tensors(model: TrainingState) -> dict[str, Tensor]:
     """The network's tensors by name, but for those that are frozen."""
     frozen = model.frozen
     return {
@@ -356,7 +366,7 @@ def collect_network_tensors(model: Ready) -> dict[str, Tensor]:
     }
 
 
-def _choices(model: Ready, at: Standing, train: Labelled) -> dict[str, Any]:
+def _describe_choices(model: TrainingState, at: LoopState, train: Labelled) -> dict[str, Any]:
     """What was chosen for this machine."""
     batch = model.part.recipe.batch or 1
     whole = f"{batch} images"
@@ -372,28 +382,28 @@ def _choices(model: Ready, at: Standing, train: Labelled) -> dict[str, Any]:
     }
 
 
-def _evaluated(at: Standing, model: Ready, split: Labelled, progress: Progress) -> NDArray[np.float32]:
+def _evaluate_split(at: LoopState, model: TrainingState, split: Labelled, progress: Progress) -> NDArray[np.float32]:
     """The logits of a split, in as many parts as memory asks for."""
     while True:
         try:
-            return logits_of(model, split, at.at_once)
+            return predict_logits(model, split, at.at_once)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
         at.at_once //= 2
         _free(model)
         if at.at_once < 1:
-            raise _too_large("1 image", model)
+            raise _make_memory_error("1 image", model)
         progress.note(f"Memory ran out: from here on {at.at_once} images are evaluated at a time.")
 
 
-def _figures(recipe: Recipe, at: Standing, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
+def _measure_epoch(recipe: Recipe, at: LoopState, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
     names = sorted({"accuracy", recipe.select or "loss"} - {"loss"})
     if val.sets:
-        truth = members(val.sets, logits.shape[1])[val.labels]
+        truth = make_membership_matrix(val.sets, logits.shape[1])[val.labels]
         losses = binary_cross_entropy(truth, logits)
-        chosen = {f"val_{name}": score_several(name, truth, logits) for name in names}
+        chosen = {f"val_{name}": score_multilabel(name, truth, logits) for name in names}
     else:
         losses = cross_entropy(val.labels, logits)
         chosen = {f"val_{name}": score(name, val.labels, logits) for name in names}
@@ -405,7 +415,7 @@ def _figures(recipe: Recipe, at: Standing, logits: NDArray[np.float32], val: Lab
     }
 
 
-def _diverged(at: Standing, recipe: Recipe) -> DivergedError:
+def _make_diverged_error(at: LoopState, recipe: Recipe) -> DivergedError:
     return DivergedError(
         f"The loss is no longer a number in epoch {at.epoch}, step {at.step + 1}, "
         f"at a learning rate of {float(recipe.lr or 0.0) * at.factor:.3g}.",

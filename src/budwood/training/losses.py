@@ -15,7 +15,7 @@ from budwood.config.recipe import Recipe
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def loss_of(recipe: Recipe, labels: NDArray[np.int32], classes: int, device: str) -> Loss:
+def make_loss(recipe: Recipe, labels: NDArray[np.int32], classes: int, device: str) -> Loss:
     """The training loss: logits [n, classes] and target shares [n, classes] to a scalar in nats.
 
     A target is one-hot, or a blend of two by mixup, or has several ones. `labels` are those of the training split: they
@@ -45,7 +45,7 @@ def loss_of(recipe: Recipe, labels: NDArray[np.int32], classes: int, device: str
     return loss
 
 
-def epoch_order(recipe: Recipe, labels: NDArray[np.int32], random: np.random.Generator) -> NDArray[np.int64]:
+def draw_epoch_order(recipe: Recipe, labels: NDArray[np.int32], random: np.random.Generator) -> NDArray[np.int64]:
     """The rows of one epoch in order: each once, or with balanced sampling as many, drawn so that classes are alike."""
     if not recipe.balanced_sampling:
         return random.permutation(len(labels))
@@ -53,7 +53,7 @@ def epoch_order(recipe: Recipe, labels: NDArray[np.int32], random: np.random.Gen
     return random.choice(len(labels), len(labels), p=share / share.sum())
 
 
-def blended(recipe: Recipe, inputs: Tensor, shares: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+def blend(recipe: Recipe, inputs: Tensor, shares: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """A batch with its images and targets blended in pairs: mixup, CutMix, or one of both by chance.
 
     `inputs` are pixels [n, height, width, channels] or outputs of a prefix [n, ...], float32; only pixels can be cut.
@@ -67,7 +67,7 @@ def blended(recipe: Recipe, inputs: Tensor, shares: Tensor, random: np.random.Ge
     share = float(random.beta(alpha, alpha))
     others = torch.from_numpy(random.permutation(len(inputs))).to(inputs.device)
     if cuts:
-        top, bottom, left, right = _box(inputs.shape[1], inputs.shape[2], share, random)
+        top, bottom, left, right = _sample_box(inputs.shape[1], inputs.shape[2], share, random)
         mixed = inputs.clone()
         mixed[:, top:bottom, left:right] = inputs[others, top:bottom, left:right]
         share = 1 - (bottom - top) * (right - left) / (inputs.shape[1] * inputs.shape[2])
@@ -76,7 +76,7 @@ def blended(recipe: Recipe, inputs: Tensor, shares: Tensor, random: np.random.Ge
     return mixed, share * shares + (1 - share) * shares[others]
 
 
-def _box(height: int, width: int, share: float, random: np.random.Generator) -> tuple[int, int, int, int]:
+def _sample_box(height: int, width: int, share: float, random: np.random.Generator) -> tuple[int, int, int, int]:
     """A box of 1 - share of the picture about a random place, cut off at the picture's edge."""
     side = (1 - share) ** 0.5
     half_height, half_width = int(height * side) // 2, int(width * side) // 2

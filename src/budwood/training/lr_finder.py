@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from budwood.inference.pytorch_backend import Part
+from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
-from budwood.training.checkpoints import Standing
-from budwood.training.loop import gradients
-from budwood.training.losses import epoch_order, loss_of
-from budwood.training.state import Labelled, batches, ready
+from budwood.training.checkpoints import LoopState
+from budwood.training.loop import compute_gradients
+from budwood.training.losses import draw_epoch_order, make_loss
+from budwood.training.state import Labelled, iterate_batches, prepare_training
 
 STEPS: Final = 100
 LOWEST: Final = 1e-7
@@ -28,7 +28,7 @@ FALL: Final = 0.95  # of the loss at the smallest rates: less of a fall is none
 
 
 @dataclass(frozen=True)
-class Curve:
+class RateCurve:
     """Rates that were tried, rising, and the training loss (nats) at each, the mean of the steps about it."""
 
     rates: tuple[float, ...]
@@ -41,27 +41,27 @@ class Curve:
         lowest = int(losses.argmin())
         if lowest < WINDOW or losses[lowest] > FALL * losses[:WINDOW].mean():
             return None
-        slopes = _centred(np.gradient(losses, np.log(self.rates)))[: lowest + 1]
+        slopes = _smooth_centred(np.gradient(losses, np.log(self.rates)))[: lowest + 1]
         return self.rates[int(slopes.argmin())]
 
 
-def rate_curve(
-    part: Part, train: Labelled, progress: Progress, start: Mapping[str, NDArray[Any]] | None = None
-) -> Curve:
+def measure_rate_curve(
+    part: NetworkSlice, train: Labelled, progress: Progress, start: Mapping[str, NDArray[Any]] | None = None
+) -> RateCurve:
     """Train for a hundred steps at growing rates and forget what was learned. The recipe's own rate plays no part."""
     recipe = part.recipe
-    model = ready(part, start)
-    loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
+    model = prepare_training(part, start)
+    loss_of_batch = make_loss(recipe, train.labels, part.classes, model.device)
     random = np.random.default_rng(recipe.seed)
-    rates, losses, at = [], [], Standing()
+    rates, losses, at = [], [], LoopState()
     mean, lowest = 0.0, float("inf")
     with torch.random.fork_rng(), progress.bar("Looking for a learning rate", STEPS) as advance:
         torch.manual_seed(recipe.seed or 0)
         set_modes(model.network.module, model.frozen)
-        for step, rows in zip(range(STEPS), _endless(part, train, random), strict=False):
+        for step, rows in zip(range(STEPS), _iterate_endlessly(part, train, random), strict=False):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
             model.set_rates(rate / model.rates[0])
-            loss = gradients(model, train, [rows], loss_of_batch, random, at, progress)[0] / len(rows)
+            loss = compute_gradients(model, train, [rows], loss_of_batch, random, at, progress)[0] / len(rows)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             smooth = mean / (1 - SMOOTHING ** (step + 1))
             if not np.isfinite(smooth) or smooth > DIVERGED * lowest:
@@ -71,17 +71,17 @@ def rate_curve(
             rates.append(rate)
             losses.append(loss)
             advance(1)
-    return Curve(tuple(rates), tuple(_centred(np.array(losses)).tolist()))
+    return RateCurve(tuple(rates), tuple(_smooth_centred(np.array(losses)).tolist()))
 
 
-def _centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _smooth_centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean of the values about each one; the ends are repeated."""
     half = WINDOW // 2
     padded = np.pad(values, half, mode="edge")
     return np.convolve(padded, np.full(WINDOW, 1 / WINDOW), mode="valid")
 
 
-def _endless(part: Part, train: Labelled, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def _iterate_endlessly(part: NetworkSlice, train: Labelled, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Batches of one epoch after another."""
     while True:
-        yield from batches(epoch_order(part.recipe, train.labels, random), part.recipe.batch or 1)
+        yield from iterate_batches(draw_epoch_order(part.recipe, train.labels, random), part.recipe.batch or 1)

@@ -8,35 +8,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from budwood.networks.freezing import parameters_by_stage
-from budwood.networks.surgery import Grafted
+from budwood.networks.freezing import map_parameters_to_stages
+from budwood.networks.surgery import BuiltNetwork
 from budwood.training.history import GRADIENT, WEIGHT
 
 Stages = Mapping[str, Sequence[nn.Parameter]]
 
 
-def stages_of(network: Grafted) -> dict[str, list[nn.Parameter]]:
+def group_by_stage(network: BuiltNetwork) -> dict[str, list[nn.Parameter]]:
     """The parameters of each stage that has any, in order, those of the head last under `head`."""
     named = dict(network.module.named_parameters())
-    return {stage: [named[name] for name in names] for stage, names in parameters_by_stage(network.staged).items()}
+    return {stage: [named[name] for name in names] for stage, names in map_parameters_to_stages(network.staged).items()}
 
 
-def weight_norms(stages: Stages) -> dict[str, float]:
+def measure_weight_norms(stages: Stages) -> dict[str, float]:
     """The L2 norm of each stage's parameters, as columns of a history."""
-    return dict(zip((f"{WEIGHT}{stage}" for stage in stages), _norms(list(stages.values())), strict=True))
+    return dict(zip((f"{WEIGHT}{stage}" for stage in stages), _measure_norms(list(stages.values())), strict=True))
 
 
-def gradient_norms(stages: Stages) -> list[float]:
+def measure_gradient_norms(stages: Stages) -> list[float]:
     """The L2 norm of each stage's gradients; 0 for a stage that is frozen."""
-    return _norms([[parameter.grad for parameter in owned if parameter.grad is not None] for owned in stages.values()])
+    return _measure_norms(
+        [[parameter.grad for parameter in owned if parameter.grad is not None] for owned in stages.values()]
+    )
 
 
-def as_columns(norms: Sequence[float], stages: Stages) -> dict[str, float]:
+def make_history_columns(norms: Sequence[float], stages: Stages) -> dict[str, float]:
     """Gradient norms as columns of a history."""
     return dict(zip((f"{GRADIENT}{stage}" for stage in stages), norms, strict=True))
 
 
-def _norms(groups: Sequence[Sequence[Tensor]]) -> list[float]:
+def _measure_norms(groups: Sequence[Sequence[Tensor]]) -> list[float]:
     """The L2 norm over each group of tensors, 0 for an empty one; handed over from the device at once."""
     with torch.no_grad():
         known = [get_total_norm(list(group)) for group in groups if group]

@@ -9,16 +9,16 @@ from typing import Final
 import numpy as np
 import torch
 
-from budwood.hardware import processors
-from budwood.inference.pytorch_backend import Part
+from budwood.hardware import count_processors
+from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
-from budwood.training.checkpoints import Standing
-from budwood.training.device import in_threads
-from budwood.training.ema import Average
-from budwood.training.loop import collect_network_tensors, collect_step_tensors, gradients
-from budwood.training.losses import loss_of
-from budwood.training.state import Labelled, batches, logits_of, ready
+from budwood.training.checkpoints import LoopState
+from budwood.training.device import use_threads
+from budwood.training.ema import WeightAverage
+from budwood.training.loop import collect_network_tensors, collect_step_tensors, compute_gradients
+from budwood.training.losses import make_loss
+from budwood.training.state import Labelled, iterate_batches, predict_logits, prepare_training
 
 MEASURED: Final = 4  # steps of a rehearsal; the first is slower and does not count
 
@@ -35,24 +35,24 @@ class StepCost:
     moved: int
 
 
-def step_cost(part: Part, train: Labelled, val: Labelled, progress: Progress) -> StepCost:
+def measure_step(part: NetworkSlice, train: Labelled, val: Labelled, progress: Progress) -> StepCost:
     """Measure a few steps on one step's worth of inputs, and forget what was learned."""
     recipe, started = part.recipe, time.perf_counter()
-    model = ready(part, None)
+    model = prepare_training(part, None)
     starting = time.perf_counter() - started
-    average = Average(model.trained, recipe.ema) if recipe.ema else None
-    loss_of_batch = loss_of(recipe, train.labels, part.classes, model.device)
-    group = list(batches(np.arange(len(train.labels)), recipe.batch or 1))
-    random, at, seconds = np.random.default_rng(recipe.seed), Standing(), []
+    average = WeightAverage(model.trained, recipe.ema) if recipe.ema else None
+    loss_of_batch = make_loss(recipe, train.labels, part.classes, model.device)
+    group = list(iterate_batches(np.arange(len(train.labels)), recipe.batch or 1))
+    random, at, seconds = np.random.default_rng(recipe.seed), LoopState(), []
     with torch.random.fork_rng():
         set_modes(model.network.module, model.frozen)
         for _ in range(MEASURED):
             started = time.perf_counter()
-            gradients(model, train, group, loss_of_batch, random, at, progress)
+            compute_gradients(model, train, group, loss_of_batch, random, at, progress)
             model.optimizer.step()
             seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
-        logits_of(model, val)
+        predict_logits(model, val)
         evaluating = (time.perf_counter() - started) / len(val.labels)
     network, moved = (
         sum(t.nbytes for t in held.values())
@@ -61,10 +61,10 @@ def step_cost(part: Part, train: Labelled, val: Labelled, progress: Progress) ->
     return StepCost(starting, min(seconds[1:]), evaluating, network, moved)
 
 
-def fastest_threads(part: Part, train: Labelled, val: Labelled, progress: Progress) -> int:
+def find_fastest_threads(part: NetworkSlice, train: Labelled, val: Labelled, progress: Progress) -> int:
     """Threads with which a step is fastest: one a processor, or half as many, as two may share a core."""
     seconds = {}
-    for count in sorted({processors(), max(processors() // 2, 1)}, reverse=True):
-        with in_threads(count):
-            seconds[count] = step_cost(part, train, val, progress).seconds
+    for count in sorted({count_processors(), max(count_processors() // 2, 1)}, reverse=True):
+        with use_threads(count):
+            seconds[count] = measure_step(part, train, val, progress).seconds
     return min(seconds, key=lambda count: seconds[count])

@@ -17,14 +17,14 @@ ONE_CYCLE_END: Final = ONE_CYCLE_START / 1e4
 PLATEAU_THRESHOLD: Final = 1e-4  # relative fall of the validation loss that counts
 
 
-def best_epoch(history: Sequence[Mapping[str, float]], recipe: Recipe) -> int:
+def find_best_epoch(history: Sequence[Mapping[str, float]], recipe: Recipe) -> int:
     """The epoch that validation prefers, from 1; the earliest of equals."""
     chosen = recipe.select or "loss"
     scores = [-row["val_loss"] if chosen == "loss" else row[f"val_{chosen}"] for row in history]
     return scores.index(max(scores)) + 1
 
 
-def rate_factor(
+def compute_rate_factor(
     recipe: Recipe, step: int, steps_an_epoch: int, val_losses: Sequence[float], epochs: float | None = None
 ) -> float:
     """The factor on the learning rate for one step.
@@ -36,10 +36,10 @@ def rate_factor(
     warm = (recipe.warmup or 0.0) * steps_an_epoch
     rise = min(1.0, (step + 1) / warm) if warm else 1.0
     epoch = step / steps_an_epoch if recipe.schedule_by == "step" else step // steps_an_epoch
-    return rise * _schedule(recipe, step, epoch, epochs, steps_an_epoch, val_losses)
+    return rise * _schedule_factor(recipe, step, epoch, epochs, steps_an_epoch, val_losses)
 
 
-def _schedule(
+def _schedule_factor(
     recipe: Recipe, step: int, epoch: float, epochs: float, steps_an_epoch: int, val_losses: Sequence[float]
 ) -> float:
     factor = recipe.schedule_factor or 1.0
@@ -50,25 +50,25 @@ def _schedule(
     if recipe.schedule == "cosine":
         return (1 + math.cos(math.pi * epoch / (recipe.schedule_t_max or epochs))) / 2
     if recipe.schedule == "onecycle":
-        return _one_cycle(step, epochs * steps_an_epoch)
+        return _one_cycle_factor(step, epochs * steps_an_epoch)
     if recipe.schedule == "plateau":
-        return float(factor ** _plateaus(val_losses, recipe.schedule_patience or 0))
+        return float(factor ** _count_plateaus(val_losses, recipe.schedule_patience or 0))
     return 1.0
 
 
-def _one_cycle(step: int, steps: float) -> float:
+def _one_cycle_factor(step: int, steps: float) -> float:
     """Up from a 25th and down to almost nothing, each along a cosine."""
     peak = ONE_CYCLE_RISE * steps - 1
     if step <= peak:
-        return _cosine(ONE_CYCLE_START, 1.0, step / max(peak, 1e-9))
-    return _cosine(1.0, ONE_CYCLE_END, (step - peak) / max(steps - 1 - peak, 1e-9))
+        return _interpolate_cosine(ONE_CYCLE_START, 1.0, step / max(peak, 1e-9))
+    return _interpolate_cosine(1.0, ONE_CYCLE_END, (step - peak) / max(steps - 1 - peak, 1e-9))
 
 
-def _cosine(start: float, end: float, share: float) -> float:
+def _interpolate_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def _plateaus(losses: Sequence[float], patience: int) -> int:
+def _count_plateaus(losses: Sequence[float], patience: int) -> int:
     """How often the loss had not fallen for more than `patience` epochs."""
     best, bad, count = math.inf, 0, 0
     for loss in losses:

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from budwood.data.dataset import Sets, members
-from budwood.inference.input_sources import Rows
-from budwood.inference.pytorch_backend import FromPixels, Part
-from budwood.networks.freezing import Frozen, frozen_parts, parameter_groups
-from budwood.networks.stages import segment
-from budwood.networks.surgery import Grafted, loaded
-from budwood.training.augmentation import augmented, drawn
-from budwood.training.checkpoints import parameters_of
-from budwood.training.device import DEVICE_SHARE, best_device, keep_memory
-from budwood.training.losses import blended
+from budwood.data.dataset import Sets, make_membership_matrix
+from budwood.inference.input_sources import InputSource
+from budwood.inference.pytorch_backend import NetworkSlice, WithPreprocessing
+from budwood.networks.freezing import Frozen, find_frozen, group_parameters
+from budwood.networks.stages import slice_stages
+from budwood.networks.surgery import BuiltNetwork, load_network
+from budwood.training.augmentation import augment, sample_parameters
+from budwood.training.checkpoints import optimized_parameters
+from budwood.training.device import DEVICE_SHARE, disable_malloc_trim, find_best_device
+from budwood.training.losses import blend
 from budwood.training.optimizers import OPTIMIZERS
 
-EVALUATED: Final = 64  # images a batch where nothing is learned
+EVALUATION_BATCH: Final = 64  # images a batch where nothing is learned
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class Labelled:
     Inputs may be several views of the images, each of n rows: all of the first before all of the second.
     """
 
-    inputs: Rows
+    inputs: InputSource
     labels: NDArray[np.int32]
     sets: Sets = ()
 
 
 @dataclass(frozen=True)
-class Ready:
+class TrainingState:
     """A network that is ready to be trained: `module` takes what the inputs hold, and shares its parts with `network`.
 
     `rates` are those of the optimizer's groups before any schedule; `halved` says whether steps are in bfloat16, and
     `keeps_memory` whether freed memory is kept between them.
     """
 
-    part: Part
-    network: Grafted
+    part: NetworkSlice
+    network: BuiltNetwork
     frozen: Frozen
     module: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
@@ -77,7 +77,7 @@ class Ready:
     @property
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimizer moves."""
-        return parameters_of(self.optimizer)
+        return optimized_parameters(self.optimizer)
 
     def set_rates(self, factor: float) -> None:
         """Give every group its own rate times a factor."""
@@ -85,81 +85,87 @@ class Ready:
             group["lr"] = rate * factor
 
 
-def ready(part: Part, start: Mapping[str, NDArray[Any]] | None) -> Ready:
+def prepare_training(part: NetworkSlice, start: Mapping[str, NDArray[Any]] | None) -> TrainingState:
     """The network of a part with its weights, or with the tensors `start`, on the device, and its optimizer."""
     recipe = part.recipe
-    device = best_device()
-    keeps_memory = device == "cpu" and keep_memory()
-    network, aside = loaded(recipe, part.plan, part.classes, part.weights)
+    device = find_best_device()
+    keeps_memory = device == "cpu" and disable_malloc_trim()
+    network, aside = load_network(recipe, part.plan, part.classes, part.weights)
     if start is not None:
         network.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in start.items()})
     network.module.to(device).to(memory_format=torch.channels_last)
-    frozen = frozen_parts(network.staged, recipe.freeze)
-    rest = FromPixels(network.module, part.plan) if part.stop is None else segment(network.staged, part.stop, None)
-    optimizer = OPTIMIZERS[recipe.optimizer](parameter_groups(network.staged, frozen, recipe), recipe)
+    frozen = find_frozen(network.staged, recipe.freeze)
+    rest = (
+        WithPreprocessing(network.module, part.plan)
+        if part.stop is None
+        else slice_stages(network.staged, part.stop, None)
+    )
+    optimizer = OPTIMIZERS[recipe.optimizer](group_parameters(network.staged, frozen, recipe), recipe)
     rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
     able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and able)
-    return Ready(part, network, frozen, rest.to(device), optimizer, rates, device, halved, keeps_memory, aside)
+    return TrainingState(part, network, frozen, rest.to(device), optimizer, rates, device, halved, keeps_memory, aside)
 
 
-def on_device(split: Labelled, device: str) -> Labelled:
+def place_on_device(split: Labelled, device: str) -> Labelled:
     """The split with its inputs on a CUDA device, where they take a small part of its free memory; else as it is."""
     if device != "cuda":
         return split
     first = split.inputs.take(np.zeros(1, np.int64))
     if isinstance(first, Tensor) or first.nbytes * len(split.inputs) > DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
         return split
-    return placed(split, device)
+    return move_inputs(split, device)
 
 
-def placed(split: Labelled, device: str) -> Labelled:
+def move_inputs(split: Labelled, device: str) -> Labelled:
     """The split with its inputs on a device."""
-    taken = [_inputs(split, rows, device) for rows in batches(np.arange(len(split.inputs)), EVALUATED)]
+    taken = [
+        _take_inputs(split, rows, device) for rows in iterate_batches(np.arange(len(split.inputs)), EVALUATION_BATCH)
+    ]
     return Labelled(OnDevice(torch.cat(taken)), split.labels, split.sets)
 
 
-def seen(
-    model: Ready, split: Labelled, rows: NDArray[np.int64], random: np.random.Generator
+def forward_batch(
+    model: TrainingState, split: Labelled, rows: NDArray[np.int64], random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What a network makes of a training batch: logits float32 [n, classes], the shares [n, classes] that are its
     targets, and those that they were before images were blended."""
     recipe, plan = model.part.recipe, model.part.plan
     views = len(split.inputs) // len(split.labels)
     shown = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
-    inputs = _inputs(split, shown, model.device)
+    inputs = _take_inputs(split, shown, model.device)
     labels = torch.from_numpy(split.labels[rows].astype(np.int64)).to(model.device)
-    truth = shares = targets(split, labels, model.part.classes)
+    truth = shares = make_target_shares(split, labels, model.part.classes)
     if recipe.augments and model.part.stop is None:
-        inputs = augmented(inputs.float(), drawn(recipe, len(rows), plan["size"], random), recipe)
-        inputs, shares = blended(recipe, inputs, shares, random)
+        inputs = augment(inputs.float(), sample_parameters(recipe, len(rows), plan["size"], random), recipe)
+        inputs, shares = blend(recipe, inputs, shares, random)
     with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
         logits = model.module(inputs).float()
     return logits, shares, truth
 
 
-def targets(split: Labelled, labels: Tensor, classes: int) -> Tensor:
+def make_target_shares(split: Labelled, labels: Tensor, classes: int) -> Tensor:
     """The target shares of labels [n], float32 [n, classes]: one for every class that an image has."""
     if not split.sets:
         return F.one_hot(labels, classes).float()
-    return torch.from_numpy(members(split.sets, classes)).to(labels.device)[labels].float()
+    return torch.from_numpy(make_membership_matrix(split.sets, classes)).to(labels.device)[labels].float()
 
 
-def called_rightly(logits: Tensor, shares: Tensor, several: bool) -> int:
+def count_correct(logits: Tensor, shares: Tensor, several: bool) -> int:
     """How many images are called rightly: by their likeliest class, or in every class where they have several."""
     if several:
         return int(((logits > 0) == (shares > 0)).all(dim=1).sum())
     return int((logits.argmax(dim=1) == shares.argmax(dim=1)).sum())
 
 
-def in_groups(items: Iterable[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
+def group_batches(items: Iterable[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
     """Items in lists of `size`; the last may be shorter."""
     source = iter(items)
     while group := list(islice(source, size)):
         yield group
 
 
-def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+def iterate_batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     """An order of rows in batches; a single row that is left over joins the batch before, as batch norm needs two."""
     starts = list(range(0, len(order), size))
     if len(starts) > 1 and len(order) - starts[-1] == 1:
@@ -168,16 +174,18 @@ def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
         yield order[start:stop]
 
 
-def logits_of(model: Ready, split: Labelled, size: int = EVALUATED) -> NDArray[np.float32]:
+def predict_logits(model: TrainingState, split: Labelled, size: int = EVALUATION_BATCH) -> NDArray[np.float32]:
     """The logits of a whole split in evaluation mode and full precision, float32 [n, classes]."""
     model.network.module.eval()
     order = np.arange(len(split.labels))
     with torch.inference_mode():
-        found = [model.module(_inputs(split, rows, model.device)).cpu().numpy() for rows in batches(order, size)]
+        found = [
+            model.module(_take_inputs(split, rows, model.device)).cpu().numpy() for rows in iterate_batches(order, size)
+        ]
     return np.concatenate(found)
 
 
-def _inputs(split: Labelled, rows: NDArray[np.int64], device: str) -> Tensor:
+def _take_inputs(split: Labelled, rows: NDArray[np.int64], device: str) -> Tensor:
     """A batch on the device."""
     taken = split.inputs.take(rows)
     return (taken if isinstance(taken, Tensor) else torch.from_numpy(taken)).to(device)

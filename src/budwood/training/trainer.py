@@ -17,26 +17,42 @@ from numpy.typing import NDArray
 
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Samples
-from budwood.data.loading import VIEWS, PixelRows
+from budwood.data.loading import TTA_FLIPS, PixelSource
 from budwood.errors import RecipeError
-from budwood.hardware import processors
-from budwood.inference.engines import Floats, Prefix, engine_of, part_state, prefix_of, runs_on_cuda, set_aside
-from budwood.inference.feature_cache import AS_IT_IS, View, evaluated, first_images, flipped, outputs, why_not_kept
-from budwood.inference.input_sources import Computed, Held, Rows, Stacked, seen_as
-from budwood.networks.plan import Plan, plan_of
+from budwood.hardware import count_processors
+from budwood.inference.engines import (
+    Floats,
+    Prefix,
+    choose_engine,
+    describe_unused,
+    has_cuda_device,
+    make_prefix,
+    read_state,
+)
+from budwood.inference.feature_cache import (
+    IDENTITY,
+    Transform,
+    compute_features,
+    compute_tta_features,
+    flip_transform,
+    take_first_images,
+    why_not_cached,
+)
+from budwood.inference.input_sources import ArraySource, ConcatSource, FeatureSource, InputSource, flip_source
+from budwood.networks.plan import Plan, load_plan
 from budwood.networks.registry import TRUNK
 from budwood.networks.weights import Weights
 from budwood.progress import Progress
 from budwood.storage.atomic import write_text
-from budwood.training.linear_head import Head, Split, compute_head_logits, descend
-from budwood.training.schedules import best_epoch
+from budwood.training.linear_head import HeadSplit, LinearHead, compute_head_logits, descend
+from budwood.training.schedules import find_best_epoch
 
 if TYPE_CHECKING:
-    from budwood.inference.pytorch_backend import Part
-    from budwood.training.lr_finder import Curve
+    from budwood.inference.pytorch_backend import NetworkSlice
+    from budwood.training.lr_finder import RateCurve
     from budwood.training.state import Labelled
 
-Lap = Callable[[str], None]
+LapCallback = Callable[[str], None]
 EpochCallback = Callable[[Sequence[Mapping[str, float]]], None]
 MANY: Final = 4  # processors, from which on fewer threads may be faster
 LONG: Final = 500  # steps, from which on it is worth measuring
@@ -44,7 +60,7 @@ CHOSEN: Final = "chosen.json"  # beside a checkpoint: what was decided once, bef
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What is to be trained, on what.
 
     `start` is the state that an earlier phase ended with, and `before` has the frozen prefixes of all earlier phases;
@@ -84,7 +100,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Made:
+class TrainingResult:
     """What training gives, however it was done: the record of a run takes it as it is.
 
     `trained` says whether the head alone was trained; `state` has every tensor by its name in the network; `logits` are
@@ -101,11 +117,11 @@ class Made:
     aside: str
 
 
-def trained(task: Task, progress: Progress, lap: Lap) -> Made:
+def train_network(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
     """The network of a recipe, trained; `lap` is told when a step of it ends."""
     if task.recipe.phases:
-        return _in_phases(task, progress, lap)
-    return _in_one(task, progress, lap)
+        return _train_in_phases(task, progress, lap)
+    return _train_once(task, progress, lap)
 
 
 def has_checkpoint(folder: Path | None) -> bool:
@@ -113,14 +129,14 @@ def has_checkpoint(folder: Path | None) -> bool:
     return folder is not None and any(folder.rglob("*.safetensors"))
 
 
-def rate_search(task: Task, progress: Progress) -> Curve:
+def search_rate(task: TrainingTask, progress: Progress) -> RateCurve:
     """The learning-rate curve of a recipe."""
-    features = features_of(task, progress)
-    train, _ = inputs_of(task, features, progress)
-    return _rate_curve(task, features, train, progress)
+    features = load_features(task, progress)
+    train, _ = make_inputs(task, features, progress)
+    return _measure_rates(task, features, train, progress)
 
 
-def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
+def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
     """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
     history: list[dict[str, float]] = []
     before: tuple[str | None, ...] = ()
@@ -129,90 +145,98 @@ def _in_phases(task: Task, progress: Progress, lap: Lap) -> Made:
         phase = replace(
             task,
             recipe=recipe,
-            plan=plan_of(recipe, task.classes, task.cache),
+            plan=load_plan(recipe, task.classes, task.cache),
             start=start,
             before=before,
             phase=number,
             checkpoint=task.checkpoint and task.checkpoint / f"phase-{number}",
-            told=_after(history, number, task.told),
+            told=_append_phase(history, number, task.told),
         )
-        made = _in_one(phase, progress, lap)
+        made = _train_once(phase, progress, lap)
         done = len(history)
-        history += _numbered(made.history, number, done)
-        if best_epoch(history, recipe) > done:
+        history += _number_epochs(made.history, number, done)
+        if find_best_epoch(history, recipe) > done:
             kept = made
         start, before = made.state, (*before, phase.plan["prefix"])
     assert kept is not None
-    return replace(kept, history=tuple(history), selected={"epoch": best_epoch(history, task.recipe)})
+    return replace(kept, history=tuple(history), selected={"epoch": find_best_epoch(history, task.recipe)})
 
 
-def _after(history: Sequence[Mapping[str, float]], phase: int, told: EpochCallback) -> EpochCallback:
+def _append_phase(history: Sequence[Mapping[str, float]], phase: int, told: EpochCallback) -> EpochCallback:
     """Tells of a phase's history behind those of the phases before it."""
     before = list(history)
-    return lambda rows: told([*before, *_numbered(rows, phase, len(before))])
+    return lambda rows: told([*before, *_number_epochs(rows, phase, len(before))])
 
 
-def _numbered(rows: Sequence[Mapping[str, float]], phase: int, done: int) -> list[dict[str, float]]:
+def _number_epochs(rows: Sequence[Mapping[str, float]], phase: int, done: int) -> list[dict[str, float]]:
     """Rows of a phase with their epochs counted over all phases."""
     return [{**row, "epoch": done + row["epoch"], "phase": float(phase)} for row in rows]
 
 
-def _in_one(task: Task, progress: Progress, lap: Lap) -> Made:
+def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
     recipe, stop = task.recipe, task.plan["prefix"]
-    features = features_of(task, progress)
+    features = load_features(task, progress)
     lap("prefix")
-    if features and trains_head_alone(task):
-        fitted, held_out = splits_of(features, task)
+    if features and trains_linear_head_only(task):
+        fitted, held_out = make_head_splits(features, task)
         if task.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
-            held_out = replace(held_out, outputs=evaluated(frozen_prefix(task), task.validation, progress).values)
-        head = fitted_head(fitted, held_out, task.classes, recipe, progress)
+            held_out = replace(
+                held_out, outputs=compute_tta_features(make_frozen_prefix(task), task.validation, progress).values
+            )
+        head = fit_head(fitted, held_out, task.classes, recipe, progress)
         lap("head")
         path = task.plan["head"]
-        return Made(
+        return TrainingResult(
             trained="head",
-            state={**part_state(frozen_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
+            state={**read_state(make_frozen_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
             logits=compute_head_logits(held_out.outputs, head.weight, head.bias),
             history=head.history,
             selected=head.selected,
-            choices=_choices(features),
-            prefix=_counted(features, stop),
-            aside=set_aside(frozen_prefix(task)),
+            choices=_describe_choices(features),
+            prefix=_count_features(features, stop),
+            aside=describe_unused(make_frozen_prefix(task)),
         )
     from budwood.training.checkpoints import Checkpoints
-    from budwood.training.device import best_device, in_threads
-    from budwood.training.loop import Keeping, fit
-    from budwood.training.profiling import fastest_threads
+    from budwood.training.device import find_best_device, use_threads
+    from budwood.training.loop import LoopHooks, fit
+    from budwood.training.profiling import find_fastest_threads
 
-    train, val = inputs_of(task, features, progress)
+    train, val = make_inputs(task, features, progress)
     if recipe.lr == "auto":
-        rate = _decided(task, "lr", lambda: _found(_rate_curve(task, features, train, progress), progress))
+        rate = _decide_once(
+            task, "lr", lambda: _suggest_rate(_measure_rates(task, features, train, progress), progress)
+        )
         task = replace(task, recipe=recipe.model_copy(update={"lr": rate}))
         lap("rate")
-    part = part_of(task, features)
-    threads = processors()
-    if threads >= MANY and best_device() == "cpu" and _steps(recipe, train) >= LONG:
-        threads = int(_decided(task, "threads", lambda: fastest_threads(part, *_a_step_of(part, train, val), progress)))
-        progress.note(f"Training computes in {threads} of {processors()} threads: measured, and so faster.")
+    part = make_trained_slice(task, features)
+    threads = count_processors()
+    if threads >= MANY and find_best_device() == "cpu" and _count_steps(recipe, train) >= LONG:
+        threads = int(
+            _decide_once(
+                task, "threads", lambda: find_fastest_threads(part, *_take_one_step(part, train, val), progress)
+            )
+        )
+        progress.note(f"Training computes in {threads} of {count_processors()} threads: measured, and so faster.")
         lap("threads")
-    keeping = Keeping(Checkpoints(task.checkpoint), task.told, task.left)
-    views = _other_views(task, features, val, progress)
-    with in_threads(threads):
+    keeping = LoopHooks(Checkpoints(task.checkpoint), task.told, task.left)
+    views = _make_tta_views(task, features, val, progress)
+    with use_threads(threads):
         made = fit(part, train, val, progress, task.start, keeping, views)
     lap("train")
-    choices = _choices(features) if features else _choices_of_rows(train.inputs)
-    return Made(
+    choices = _describe_choices(features) if features else _describe_input_choices(train.inputs)
+    return TrainingResult(
         trained="network",
         state=made.state,
         logits=made.logits,
         history=made.history,
         selected=made.selected,
         choices=choices | made.choices | {"lr": task.recipe.lr},
-        prefix=_counted(features, stop) if features else {"stage": None, "computed": 0, "reused": 0},
+        prefix=_count_features(features, stop) if features else {"stage": None, "computed": 0, "reused": 0},
         aside=made.aside,
     )
 
 
-def _decided(task: Task, name: str, decide: Callable[[], float]) -> float:
+def _decide_once(task: TrainingTask, name: str, decide: Callable[[], float]) -> float:
     """What is decided by measuring; it is kept beside the checkpoint, so that a resumed training decides alike."""
     file = task.checkpoint and task.checkpoint / CHOSEN
     chosen: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
@@ -223,29 +247,32 @@ def _decided(task: Task, name: str, decide: Callable[[], float]) -> float:
     return chosen[name]
 
 
-def _steps(recipe: Recipe, train: Labelled) -> float:
+def _count_steps(recipe: Recipe, train: Labelled) -> float:
     """Optimizer steps of the whole training, without end where time is the limit."""
     return len(train.labels) / (recipe.batch or 1) * (recipe.epochs or math.inf)
 
 
-def _a_step_of(part: Part, train: Labelled, val: Labelled) -> tuple[Labelled, Labelled]:
+def _take_one_step(part: NetworkSlice, train: Labelled, val: Labelled) -> tuple[Labelled, Labelled]:
     """One step's worth of training inputs, and the first validation inputs, held in memory."""
     from budwood.training.state import Labelled
 
     recipe = part.recipe
     rows = np.arange(min(len(train.labels), (recipe.batch or 1) * (recipe.accumulate or 1)))
-    some = Labelled(Held(np.asarray(train.inputs.take(rows))), train.labels[rows], train.sets)
-    return some, Labelled(Held(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1], val.sets)
+    some = Labelled(ArraySource(np.asarray(train.inputs.take(rows))), train.labels[rows], train.sets)
+    return some, Labelled(ArraySource(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1], val.sets)
 
 
-def features_of(task: Task, progress: Progress) -> Features | None:
+def load_features(task: TrainingTask, progress: Progress) -> Features | None:
     """What the frozen prefix makes of both splits, kept for all epochs; None where it is not kept."""
-    if not keeps_outputs(task):
-        if runs_apart(task):
-            why = why_not_kept(frozen_prefix(task), _images(task))
+    if not caches_features(task):
+        if prefix_is_separable(task):
+            why = why_not_cached(make_frozen_prefix(task), _count_images(task))
             progress.note(f"Outputs of {task.plan['prefix']} are computed as they are needed, and not kept: {why}.")
         return None
-    found = [outputs(frozen_prefix(task), samples, progress, view) for samples, view in shown(task)]
+    found = [
+        compute_features(make_frozen_prefix(task), samples, progress, view)
+        for samples, view in list_feature_requests(task)
+    ]
     last, n = max(found, key=lambda part: part.computed), len(task.training)
     return Features(
         training=tuple(part.values for part in found[1:]) or (found[0].values[:n],),
@@ -257,54 +284,54 @@ def features_of(task: Task, progress: Progress) -> Features | None:
     )
 
 
-def keeps_outputs(task: Task) -> bool:
+def caches_features(task: TrainingTask) -> bool:
     """Whether the frozen prefix's outputs are kept: there is one, images are as they are or of so many views, and the
     outputs are worth their room; a head that is trained alone needs them all."""
-    if trains_head_alone(task):
+    if trains_linear_head_only(task):
         return True
-    apart = runs_apart(task) or (task.recipe.views and is_as_it_was(task))
-    return bool(apart) and not why_not_kept(frozen_prefix(task), _images(task))
+    apart = prefix_is_separable(task) or (task.recipe.views and prefix_is_untrained(task))
+    return bool(apart) and not why_not_cached(make_frozen_prefix(task), _count_images(task))
 
 
-def shown(task: Task) -> list[tuple[Samples, View]]:
+def list_feature_requests(task: TrainingTask) -> list[tuple[Samples, Transform]]:
     """What a frozen prefix is shown: both splits as they are; or validation, and then training in each of its views."""
     if not task.recipe.views:
-        return [(joined(task.training, task.validation), AS_IT_IS)]
-    from budwood.training.cached_augmentation import augmented_view
+        return [(join_samples(task.training, task.validation), IDENTITY)]
+    from budwood.training.cached_augmentation import make_augmentation_transform
 
-    views = [augmented_view(task.recipe, task.plan["size"], number) for number in range(task.recipe.views)]
-    return [(task.validation, AS_IT_IS), *((task.training, view) for view in views)]
+    views = [make_augmentation_transform(task.recipe, task.plan["size"], number) for number in range(task.recipe.views)]
+    return [(task.validation, IDENTITY), *((task.training, view) for view in views)]
 
 
-def _images(task: Task) -> int:
+def _count_images(task: TrainingTask) -> int:
     """How many images a frozen prefix is shown, views of one counted each."""
     return len(task.training) * (task.recipe.views or 1) + len(task.validation)
 
 
-def trains_head_alone(task: Task) -> bool:
+def trains_linear_head_only(task: TrainingTask) -> bool:
     """Whether nothing but a linear head is trained, without PyTorch."""
     alone = task.recipe.head_alone and task.plan["prefix"] == TRUNK
     return alone and not task.phase and not has_checkpoint(task.checkpoint)
 
 
-def runs_apart(task: Task) -> bool:
+def prefix_is_separable(task: TrainingTask) -> bool:
     """Whether the frozen prefix can run apart from what is trained: images do not change, and it is as it was."""
-    return not task.recipe.augments and is_as_it_was(task)
+    return not task.recipe.augments and prefix_is_untrained(task)
 
 
-def is_as_it_was(task: Task) -> bool:
+def prefix_is_untrained(task: TrainingTask) -> bool:
     """Whether there is a frozen prefix whose weights are the recipe's: no phase before has trained any of it."""
     places = [row["name"] for row in task.plan["stages"]]
     stop = task.plan["prefix"]
     return bool(stop) and all(other and places.index(stop) <= places.index(other) for other in task.before)
 
 
-def frozen_prefix(task: Task) -> Prefix:
+def make_frozen_prefix(task: TrainingTask) -> Prefix:
     """The frozen prefix of a recipe's network."""
-    return prefix_of(task.recipe, task.plan, task.classes, task.weights, task.plan["prefix"], task.cache)
+    return make_prefix(task.recipe, task.plan, task.classes, task.weights, task.plan["prefix"], task.cache)
 
 
-def fitted_head(train: Split, val: Split, classes: int, recipe: Recipe, progress: Progress) -> Head:
+def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
     """The head that the recipe asks for; SciPy, slow to load, is imported only where it solves one."""
     if recipe.optimizer == "lbfgs":
         from budwood.training.head_solver import solve
@@ -313,14 +340,14 @@ def fitted_head(train: Split, val: Split, classes: int, recipe: Recipe, progress
     return descend(train, val, classes, recipe, progress)
 
 
-def _rate_curve(task: Task, features: Features | None, train: Labelled, progress: Progress) -> Curve:
-    from budwood.training.lr_finder import rate_curve
+def _measure_rates(task: TrainingTask, features: Features | None, train: Labelled, progress: Progress) -> RateCurve:
+    from budwood.training.lr_finder import measure_rate_curve
 
     trial = replace(task, recipe=task.recipe.model_copy(update={"lr": 1.0}))
-    return rate_curve(part_of(trial, features), train, progress, task.start)
+    return measure_rate_curve(make_trained_slice(trial, features), train, progress, task.start)
 
 
-def _found(curve: Curve, progress: Progress) -> float:
+def _suggest_rate(curve: RateCurve, progress: Progress) -> float:
     """The rate that a curve suggests; raises `RecipeError` when it suggests none."""
     if curve.suggestion is None:
         raise RecipeError(
@@ -330,57 +357,64 @@ def _found(curve: Curve, progress: Progress) -> float:
     return curve.suggestion
 
 
-def inputs_of(task: Task, features: Features | None, progress: Progress) -> tuple[Labelled, Labelled]:
+def make_inputs(task: TrainingTask, features: Features | None, progress: Progress) -> tuple[Labelled, Labelled]:
     """What training and validation read: the frozen prefix's outputs, kept or computed anew, or pixels."""
     from budwood.training.state import Labelled
 
     sets = task.training.sets
     if features:
-        train: Rows = Held(features.training[0]) if len(features.training) == 1 else Stacked(features.training)
+        train: InputSource = (
+            ArraySource(features.training[0]) if len(features.training) == 1 else ConcatSource(features.training)
+        )
         return (
             Labelled(train, task.training.labels, sets),
-            Labelled(Held(features.validation), task.validation.labels, sets),
+            Labelled(ArraySource(features.validation), task.validation.labels, sets),
         )
     resize, size = task.recipe.resize, task.plan["size"]
-    rows: list[Rows] = [
-        PixelRows(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
+    rows: list[InputSource] = [
+        PixelSource(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
     ]
-    if _by_an_engine(task):
-        prefix = frozen_prefix(task)
+    if _uses_engine(task):
+        prefix = make_frozen_prefix(task)
         steps = len(task.training) * (task.recipe.epochs or 1)
-        engine = engine_of(prefix, lambda: first_images(prefix, task.training), steps, progress)
-        rows = [Computed(engine, pixels) for pixels in rows]
+        engine = choose_engine(prefix, lambda: take_first_images(prefix, task.training), steps, progress)
+        rows = [FeatureSource(engine, pixels) for pixels in rows]
     return Labelled(rows[0], task.training.labels, sets), Labelled(rows[1], task.validation.labels, sets)
 
 
-def _by_an_engine(task: Task) -> bool:
+def _uses_engine(task: TrainingTask) -> bool:
     """Whether what is frozen is computed in an engine of its own when its outputs are not kept: on a GPU it is not."""
-    return runs_apart(task) and not runs_on_cuda()
+    return prefix_is_separable(task) and not has_cuda_device()
 
 
-def _other_views(task: Task, features: Features | None, val: Labelled, progress: Progress) -> list[Rows]:
+def _make_tta_views(
+    task: TrainingTask, features: Features | None, val: Labelled, progress: Progress
+) -> list[InputSource]:
     """What evaluation sees of the validation images beside the images themselves."""
-    others = VIEWS[task.recipe.tta][1:]
+    others = TTA_FLIPS[task.recipe.tta][1:]
     if features:
-        prefix = frozen_prefix(task)
-        return [Held(outputs(prefix, task.validation, progress, flipped(letters)).values) for letters in others]
-    return [seen_as(val.inputs, view) for view in others]
+        prefix = make_frozen_prefix(task)
+        return [
+            ArraySource(compute_features(prefix, task.validation, progress, flip_transform(letters)).values)
+            for letters in others
+        ]
+    return [flip_source(val.inputs, view) for view in others]
 
 
-def part_of(task: Task, features: Features | None) -> Part:
+def make_trained_slice(task: TrainingTask, features: Features | None) -> NetworkSlice:
     """What of the network is trained in PyTorch."""
-    from budwood.inference.pytorch_backend import Part
+    from budwood.inference.pytorch_backend import NetworkSlice
 
-    stop = task.plan["prefix"] if features or _by_an_engine(task) else None
-    return Part(task.recipe, task.plan, task.classes, task.weights, stop)
+    stop = task.plan["prefix"] if features or _uses_engine(task) else None
+    return NetworkSlice(task.recipe, task.plan, task.classes, task.weights, stop)
 
 
-def splits_of(features: Features, task: Task) -> tuple[Split, Split]:
+def make_head_splits(features: Features, task: TrainingTask) -> tuple[HeadSplit, HeadSplit]:
     """The outputs of both splits with their labels, for a head that is trained alone."""
-    return Split(features.training[0], task.training.labels), Split(features.validation, task.validation.labels)
+    return HeadSplit(features.training[0], task.training.labels), HeadSplit(features.validation, task.validation.labels)
 
 
-def joined(first: Samples, second: Samples) -> Samples:
+def join_samples(first: Samples, second: Samples) -> Samples:
     """The samples of two splits, one after the other."""
     return Samples(
         first.root,
@@ -391,22 +425,22 @@ def joined(first: Samples, second: Samples) -> Samples:
     )
 
 
-def _choices_of_rows(rows: Rows) -> dict[str, Any]:
+def _describe_input_choices(rows: InputSource) -> dict[str, Any]:
     """What runs a network of which no outputs are kept."""
-    if not isinstance(rows, Computed):
-        return {"engine": "PyTorch for the whole network", "threads": processors()}
+    if not isinstance(rows, FeatureSource):
+        return {"engine": "PyTorch for the whole network", "threads": count_processors()}
     name = f"{rows.engine.name} for what is frozen, in every step; PyTorch for the rest"
-    return {"engine": name, "engine_check": rows.engine.agreement, "threads": processors()}
+    return {"engine": name, "engine_check": rows.engine.agreement, "threads": count_processors()}
 
 
-def _choices(features: Features) -> dict[str, Any]:
+def _describe_choices(features: Features) -> dict[str, Any]:
     return {
         "device": "cuda" if "CUDA" in features.engine else "cpu",
         "engine": features.engine,
         "engine_check": features.agreement,
-        "threads": processors(),
+        "threads": count_processors(),
     }
 
 
-def _counted(features: Features, stage: str) -> dict[str, Any]:
+def _count_features(features: Features, stage: str) -> dict[str, Any]:
     return {"stage": stage, "computed": features.computed, "reused": features.reused}

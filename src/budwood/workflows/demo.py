@@ -29,9 +29,9 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
     run = train(scan("elpv", progress=progress), out=out, progress=progress)
     tested = test(run, progress=progress)
     accuracy, opened = tested.metrics["test"]["accuracy"], tested.record["test"]
-    say(_scores(tested.metrics["val"]["accuracy"], accuracy))
+    say(_format_scores(tested.metrics["val"]["accuracy"], accuracy))
     say(f"\nReport, one file that opens offline: {tested.path / 'report.html'}\n\nWhat to try next:")
-    for what, command in _next_steps(tested.path):
+    for what, command in _list_next_steps(tested.path):
         say(f"  {what}:\n    {command}")
     return {
         "run": str(tested.path),
@@ -43,20 +43,20 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
     }
 
 
-def _scores(val: dict[str, Any], test: dict[str, Any]) -> str:
+def _format_scores(val: dict[str, Any], test: dict[str, Any]) -> str:
     rows = [
-        f"  {'Validation accuracy':<36} {100 * val['value']:5.2f} %   {_interval(val)}",
-        f"  {'Test accuracy (seal opened)':<36} {100 * test['value']:5.2f} %   {_interval(test)}",
+        f"  {'Validation accuracy':<36} {100 * val['value']:5.2f} %   {_format_interval(val)}",
+        f"  {'Test accuracy (seal opened)':<36} {100 * test['value']:5.2f} %   {_format_interval(test)}",
         *(f"  {'Published, ' + name:<36} {100 * value:5.2f} %" for name, value in PUBLISHED.items()),
     ]
     return "\n".join(rows)
 
 
-def _interval(metric: dict[str, Any]) -> str:
+def _format_interval(metric: dict[str, Any]) -> str:
     return f"95 % interval {100 * metric['low']:.1f} to {100 * metric['high']:.1f}, n = {metric['n']:,}"
 
 
-def _next_steps(run: Path) -> list[tuple[str, str]]:
+def _list_next_steps(run: Path) -> list[tuple[str, str]]:
     return [
         ("what is wrong with your own images", "budwood inspect PHOTOS/"),
         ("the same job on a folder of class folders", "budwood train PHOTOS/"),

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 
 from budwood.data.dataset import SEALED, Samples
 from budwood.data.images import BadImage
-from budwood.data.listing import image_files
-from budwood.data.metadata import content_ids
+from budwood.data.listing import find_image_files
+from budwood.data.metadata import compute_content_ids
 from budwood.errors import RunError
 from budwood.evaluation import metrics
-from budwood.evaluation.prediction_table import TOP, Answer
-from budwood.evaluation.predictions import predictions_of
-from budwood.inference.feature_cache import evaluated
+from budwood.evaluation.prediction_table import TOP, ImagePrediction
+from budwood.evaluation.predictions import make_predictions
+from budwood.inference.feature_cache import compute_tta_features
 from budwood.progress import Progress, Silent
 from budwood.runs.contents import evaluate_predictions
-from budwood.runs.networks import said_of, whole_of
-from budwood.runs.run import Run, count_look, now, open_any_run, save_record
-from budwood.storage.atomic import cache_folder, guarded
+from budwood.runs.networks import make_whole_network, predict_logits
+from budwood.runs.run import Run, count_look, open_any_run, save_record, utc_now
+from budwood.storage.atomic import cache_folder, raise_storage_errors
 from budwood.workflows.report import report
 
 
@@ -39,16 +39,16 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     samples = run.dataset().samples("test")
     if not len(samples):
         raise RunError(f"{run.path}: the data set has no test split.", "Train again on data with a test split.")
-    with guarded(cache):
-        answers = _answers(run, samples, cache, progress)
+    with raise_storage_errors(cache):
+        answers = _predict_samples(run, samples, cache, progress)
     split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
     looks = count_look(run.path.parent, run.path.name, split)
-    unsealed = replace(samples, labels=_sealed_labels(run, samples))
-    predictions = predictions_of(unsealed, answers)
+    unsealed = replace(samples, labels=_read_sealed_labels(run, samples))
+    predictions = make_predictions(unsealed, answers)
     scores = evaluate_predictions(predictions, run.classes)
-    opened = [*(run.record["test"] or {"opened": []})["opened"], now()]
+    opened = [*(run.record["test"] or {"opened": []})["opened"], utc_now()]
     record = {**run.record, "test": {"looks": looks, "opened": opened, "metrics": scores}}
-    with guarded(run.path):
+    with raise_storage_errors(run.path):
         predictions.save(run.path / "predictions-test.parquet")
         save_record(run.path, record)
     return report(Run(run.path, record))
@@ -61,7 +61,7 @@ def predict(
     int8: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> list[Answer]:
+) -> list[ImagePrediction]:
     """What a run's network says of image files and of the files in folders, in order.
 
     With `int8` the network computes in 8-bit whole numbers, unless that calls fewer of the run's validation images
@@ -69,8 +69,8 @@ def predict(
     exist.
     """
     run, cache, progress = open_any_run(run), cache or cache_folder(), progress or Silent()
-    paths = list(image_files(files))
-    facts = content_ids(paths, progress)
+    paths = list(find_image_files(files))
+    facts = compute_content_ids(paths, progress)
     good = [row for row, fact in enumerate(facts) if isinstance(fact, str)]
     samples = Samples(
         Path(),
@@ -78,29 +78,33 @@ def predict(
         tuple(str(paths[row]) for row in good),
         np.full(len(good), SEALED, np.int32),
     )
-    with guarded(cache):
-        answers = _answers(run, samples, cache, progress, int8)
+    with raise_storage_errors(cache):
+        answers = _predict_samples(run, samples, cache, progress, int8)
     chance = metrics.sigmoid if run.record["dataset"].get("several") else metrics.probabilities
-    tops = iter(_top(chance(answers), run.classes) if good else [])
+    tops = iter(_top_classes(chance(answers), run.classes) if good else [])
     return [
-        Answer(str(path), (), f"{fact.problem}: {fact.detail}")
+        ImagePrediction(str(path), (), f"{fact.problem}: {fact.detail}")
         if isinstance(fact, BadImage)
-        else Answer(str(path), next(tops))
+        else ImagePrediction(str(path), next(tops))
         for path, fact in zip(paths, facts, strict=True)
     ]
 
 
-def _answers(run: Run, samples: Samples, cache: Path, progress: Progress, int8: bool = False) -> NDArray[np.float32]:
+def _predict_samples(
+    run: Run, samples: Samples, cache: Path, progress: Progress, int8: bool = False
+) -> NDArray[np.float32]:
     """The logits of a run's network for images, in full precision or in 8-bit whole numbers."""
     if not int8:
-        return said_of(run, samples, cache, progress)
-    from budwood.inference.quantization import in_whole_numbers
+        return predict_logits(run, samples, cache, progress)
+    from budwood.inference.quantization import quantize_int8
 
-    whole = in_whole_numbers(whole_of(run, cache), run.dataset().samples("train"), run.predictions("val"), progress)
-    return evaluated(whole, samples, progress).values
+    whole = quantize_int8(
+        make_whole_network(run, cache), run.dataset().samples("train"), run.predictions("val"), progress
+    )
+    return compute_tta_features(whole, samples, progress).values
 
 
-def _sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
+def _read_sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
     file = run.path / "sealed.parquet"
     try:
         table = pq.read_table(file)
@@ -113,7 +117,7 @@ def _sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
     return np.array([known[id] for id in samples.ids], np.int32)
 
 
-def _top(probabilities: NDArray[np.float64], classes: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
+def _top_classes(probabilities: NDArray[np.float64], classes: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
     return [
         tuple((classes[c], float(row[c])) for c in best.tolist())

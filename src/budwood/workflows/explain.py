@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from budwood.data.listing import image_files
-from budwood.explain.explanation import USUAL, Asked, explained
+from budwood.data.listing import find_image_files
+from budwood.explain.explanation import USUAL, ExplainRequest, make_explanation
 from budwood.progress import Progress, Silent
 from budwood.reporting.run_page import render_explanation
-from budwood.runs.explanation_record import Explanation, keep_explanation, kept_explanation
+from budwood.runs.explanation_record import Explanation, load_explanation, save_explanation
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder, guarded, write_text
+from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
 from budwood.workflows.report import report
 
 
@@ -33,19 +33,19 @@ def explain_run(
     `explained` raises.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    files = tuple(image_files(images))
-    asked = Asked(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
-    found = explained(run, asked, cache=cache, progress=progress)
+    files = tuple(find_image_files(images))
+    asked = ExplainRequest(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
+    found = make_explanation(run, asked, cache=cache, progress=progress)
     if not files:
-        keep_explanation(run.path, _added(kept_explanation(run.path), found))
+        save_explanation(run.path, _merge_explanations(load_explanation(run.path), found))
         return found, report(run).path / "report.html"
     page = page or run.path / "explained.html"
-    with guarded(page):
+    with raise_storage_errors(page):
         write_text(page, render_explanation(found, run.record["dataset"]["name"], run.record["network"]["name"]))
     return found, page
 
 
-def _added(before: Explanation | None, found: Explanation) -> Explanation:
+def _merge_explanations(before: Explanation | None, found: Explanation) -> Explanation:
     """What was found, with the parts of an earlier explanation that were not asked for this time."""
     if before is None:
         return found

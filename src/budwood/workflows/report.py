@@ -6,24 +6,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from budwood.comparison.rows import outcome_of
+from budwood.comparison.rows import make_outcome
 from budwood.config.recipe import Recipe
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.evaluation import metrics
-from budwood.evaluation.result_checks import run_findings
+from budwood.evaluation.result_checks import check_run
 from budwood.reporting.run_page import Evidence, Pictures, render_findings, render_run
-from budwood.reporting.thumbnails import SEEN, data_uri, finding_thumbnails, make_augmentation_sheet, run_pictures
-from budwood.runs.contents import SHEET, describe_dataset
-from budwood.runs.explanation_record import kept_explanation
+from budwood.reporting.thumbnails import (
+    SHEET_SIZE,
+    collect_pictures,
+    make_augmentation_sheet,
+    make_data_uri,
+    make_finding_thumbnails,
+)
+from budwood.runs.contents import SHEET_FILE, describe_dataset
+from budwood.runs.explanation_record import load_explanation
 from budwood.runs.run import Run, open_any_run
-from budwood.storage.atomic import guarded, write_text
+from budwood.storage.atomic import raise_storage_errors, write_text
 
 
 def report(run: Run | str | Path) -> Run:
     """Write a run's `report.html` again."""
     run = open_any_run(run)
-    with guarded(run.path):
+    with raise_storage_errors(run.path):
         write_text(run.path / "report.html", render_report(run))
     return run
 
@@ -37,30 +43,30 @@ def report_findings(
     """
     records = [finding.record() for finding in found]
     about = {**describe_dataset(data), "source": data.source, "n": len(data), "findings": records}
-    with guarded(path):
-        thumbnails = finding_thumbnails(data.root, records)
+    with raise_storage_errors(path):
+        thumbnails = make_finding_thumbnails(data.root, records)
         sheet = (
-            make_augmentation_sheet(augmentation, data.samples("train"), augmentation.size or SEEN)
+            make_augmentation_sheet(augmentation, data.samples("train"), augmentation.size or SHEET_SIZE)
             if augmentation
             else None
         )
-        pictures = Pictures(thumbnails, augmented=data_uri(sheet) if sheet else None)
+        pictures = Pictures(thumbnails, augmented=make_data_uri(sheet) if sheet else None)
         write_text(path, render_findings(about, pictures))
 
 
 def render_report(run: Run) -> str:
     predictions = run.predictions("val")
     several = bool(predictions.sets)
-    sheet = run.path / SHEET
-    augmented = data_uri(sheet.read_bytes()) if sheet.is_file() else None
+    sheet = run.path / SHEET_FILE
+    augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
         history=run.history(),
-        pictures=replace(run_pictures(run.record, predictions), augmented=augmented),
+        pictures=replace(collect_pictures(run.record, predictions), augmented=augmented),
         confusion=[] if several else metrics.confusion(predictions.labels, predictions.logits).tolist(),
-        reliability=metrics.reliability_several(predictions.targets, predictions.logits)
+        reliability=metrics.reliability_multilabel(predictions.targets, predictions.logits)
         if several
         else metrics.reliability(predictions.labels, predictions.logits),
-        results=[finding.record() for finding in run_findings(outcome_of("", [run]))],
-        explanation=kept_explanation(run.path),
+        results=[finding.record() for finding in check_run(make_outcome("", [run]))],
+        explanation=load_explanation(run.path),
     )
     return render_run(run.record, evidence)

@@ -13,45 +13,57 @@ from budwood.config.recipe import Recipe
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.errors import DivergedError, RunError
-from budwood.evaluation.predictions import predictions_of
-from budwood.hardware import processors
-from budwood.networks.plan import Plan, plan_of
+from budwood.evaluation.predictions import make_predictions
+from budwood.hardware import count_processors
+from budwood.networks.plan import Plan, load_plan
 from budwood.networks.weights import Weights
 from budwood.progress import Progress, Silent
-from budwood.reporting.thumbnails import make_augmentation_sheet
+from budwood.reporting.thumbnails import (
+    make_augmentation_sheet,
+)
 from budwood.runs.contents import (
-    SHEET,
+    SHEET_FILE,
     describe_dataset,
     describe_network,
     evaluate_predictions,
     save_sealed,
     save_weights,
 )
-from budwood.runs.explanation_record import FILE as EXPLANATION
-from budwood.runs.machine import environment, hardware
-from budwood.runs.preflight import Prepared, prepared, same_weights
+from budwood.runs.explanation_record import EXPLANATION_FILE as EXPLANATION
+from budwood.runs.machine import describe_hardware, library_versions
+from budwood.runs.preflight import Preflight, check_and_plan, relocate_weights
 from budwood.runs.run import (
     CHECKPOINT,
     Run,
-    found_run,
-    locked,
-    new_id,
-    now,
+    find_run,
+    lock_run,
+    make_run_id,
     save_history,
     save_record,
+    utc_now,
 )
-from budwood.runs.trackers import refuse_unknown_trackers, tracked
-from budwood.storage.atomic import cache_folder, folder_draft, guarded, write_bytes, write_text
-from budwood.training.cost_estimate import Rehearsal, rehearsed
-from budwood.training.schedules import best_epoch
-from budwood.training.trainer import EpochCallback, Task, has_checkpoint, rate_search, trained
+from budwood.runs.trackers import refuse_unknown_trackers, track_epochs
+from budwood.storage.atomic import (
+    cache_folder,
+    draft_folder,
+    raise_storage_errors,
+    write_bytes,
+    write_text,
+)
+from budwood.training.cost_estimate import CostEstimate, measure_cost
+from budwood.training.schedules import find_best_epoch
+from budwood.training.trainer import EpochCallback, TrainingTask, has_checkpoint, search_rate, train_network
 from budwood.workflows.report import render_report
 
 if TYPE_CHECKING:
-    from budwood.training.lr_finder import Curve
+    from budwood.training.lr_finder import RateCurve
 
-MARKS: Final = ("history.csv", "recipe.toml", "run.json")  # files that say what a run is, the one that counts last
-SAVING: Final = 3.0  # seconds kept back from a limited time for writing the run and its report
+STATE_FILES: Final = (
+    "history.csv",
+    "recipe.toml",
+    "run.json",
+)  # files that say what a run is, the one that counts last
+SAVING_SECONDS: Final = 3.0  # seconds kept back from a limited time for writing the run and its report
 
 
 class _Clock:
@@ -99,17 +111,17 @@ def train(
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
-    ready = prepared(data, recipe, Path(out), allow_leaks, cache, progress, found)
+    ready = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
     recipe, plan, weights, found = ready.recipe, ready.plan, ready.weights, ready.findings
     sealed = data.sealed()
     clock.lap("check")
 
-    versions = environment()
+    versions = library_versions()
     record = {
         "budwood": versions["budwood"],
-        "id": id or new_id(recipe.model),
+        "id": id or make_run_id(recipe.model),
         "state": "running",
-        "created": now(),
+        "created": utc_now(),
         "resumed": [],
         "source": data.source,
         "root": str(data.root),
@@ -118,23 +130,23 @@ def train(
         "findings": [finding.record() for finding in found],
         "network": describe_network(plan, weights, ""),
         "environment": versions,
-        "hardware": hardware(processors()),
+        "hardware": describe_hardware(count_processors()),
         "track": list(track),
         "metrics": {},
         "test": None,
     }
-    with guarded(Path(out)), folder_draft(Path(out) / str(record["id"])) as draft:
+    with raise_storage_errors(Path(out)), draft_folder(Path(out) / str(record["id"])) as draft:
         (draft / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
         sealed.save(draft / "dataset.parquet")
         save_sealed(draft / "sealed.parquet", data.samples("test"))
         if recipe.augments:
-            write_bytes(draft / SHEET, make_augmentation_sheet(recipe, ready.training, plan["size"]))
+            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(recipe, ready.training, plan["size"]))
         save_record(draft, record)
     run = Run(Path(out) / str(record["id"]), record)
     try:
-        return _carried_out(run, recipe, plan, weights, cache, progress, clock, told)
+        return _carry_out(run, recipe, plan, weights, cache, progress, clock, told)
     except BaseException:
-        if not has_checkpoint(run.path / CHECKPOINT) and found_run(run.path).record["state"] != "done":
+        if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record["state"] != "done":
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
@@ -156,31 +168,36 @@ def resume(
     `told` gets the history after every epoch.
     Raises `RunError` when there is nothing to go on with, or another process trains the run.
     """
-    run = found_run(run) if not isinstance(run, Run) else run
+    run = find_run(run) if not isinstance(run, Run) else run
     cache, progress, clock = cache or cache_folder(), progress or Silent(), _Clock()
     given = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
-    recipe = _continued(run, given)
+    recipe = _continue_recipe(run, given)
     _refuse_nothing_to_do(run, recipe, given)
-    plan = plan_of(recipe, len(run.classes), cache)
-    weights = same_weights(run, recipe, plan, cache, progress)
+    plan = load_plan(recipe, len(run.classes), cache)
+    weights = relocate_weights(run, recipe, plan, cache, progress)
     clock.lap("check")
-    before = {name: (run.path / name).read_bytes() for name in MARKS if (run.path / name).is_file()}
-    weighed = _changed(run)
-    record = {**run.record, "state": "running", "recipe": recipe.table(), "resumed": [*run.record["resumed"], now()]}
-    with locked(run.path), guarded(run.path):
+    before = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
+    weighed = _read_weights_time(run)
+    record = {
+        **run.record,
+        "state": "running",
+        "recipe": recipe.table(),
+        "resumed": [*run.record["resumed"], utc_now()],
+    }
+    with lock_run(run.path), raise_storage_errors(run.path):
         save_record(run.path, record)
         write_text(run.path / "recipe.toml", recipe.toml())
     try:
-        return _carried_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock, told)
+        return _carry_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock, told)
     except BaseException:
-        if run.record["state"] == "done" and _changed(run) == weighed:
-            with guarded(run.path):  # what was finished stays so
+        if run.record["state"] == "done" and _read_weights_time(run) == weighed:
+            with raise_storage_errors(run.path):  # what was finished stays so
                 for name, content in before.items():
                     write_bytes(run.path / name, content)
         raise
 
 
-def _carried_out(
+def _carry_out(
     run: Run,
     recipe: Recipe,
     plan: Plan,
@@ -193,10 +210,10 @@ def _carried_out(
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
     training, validation = data.samples("train"), data.samples("val")
-    with locked(run.path), tracked(run.record["track"], run.path, run.record, progress) as tell:
+    with lock_run(run.path), track_epochs(run.record["track"], run.path, run.record, progress) as tell:
 
         def kept(history: Sequence[Mapping[str, float]]) -> None:
-            with guarded(run.path):
+            with raise_storage_errors(run.path):
                 save_history(run.path, history)
             tell(history)
 
@@ -205,7 +222,7 @@ def _carried_out(
             if listener:
                 listener(history)
 
-        task = Task(
+        task = TrainingTask(
             recipe,
             plan,
             weights,
@@ -215,16 +232,16 @@ def _carried_out(
             cache,
             checkpoint=run.path / CHECKPOINT,
             told=told,
-            left=lambda: None if recipe.time is None else recipe.time - clock.so_far() - SAVING,
+            left=lambda: None if recipe.time is None else recipe.time - clock.so_far() - SAVING_SECONDS,
         )
         try:
-            with guarded(cache):
-                made = trained(task, progress, clock.lap)
+            with raise_storage_errors(cache):
+                made = train_network(task, progress, clock.lap)
         except BaseException as error:
             _note_stop(run, error, progress)
             raise
 
-        predictions = predictions_of(validation, made.logits)
+        predictions = make_predictions(validation, made.logits)
         scores = evaluate_predictions(predictions, data.classes)
         clock.lap("evaluate")
         record = {
@@ -240,7 +257,7 @@ def _carried_out(
             "test": None,  # an earlier look was at another network
         }
         record.pop("problem", None)
-        with guarded(run.path):
+        with raise_storage_errors(run.path):
             kept(made.history)
             for stale in ("predictions-test.parquet", EXPLANATION):
                 (run.path / stale).unlink(missing_ok=True)
@@ -266,7 +283,7 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
     progress.note(f"The last good checkpoint is kept: `budwood resume {run.path}{further}` goes on from it.")
 
 
-def _continued(run: Run, given: Mapping[str, Any]) -> Recipe:
+def _continue_recipe(run: Run, given: Mapping[str, Any]) -> Recipe:
     """A run's recipe with other epochs, patience or rate. Of phases, the last gets the epochs and the first that is not
     finished the rate. Raises `RunError` for what cannot be changed in a training that has begun."""
     recipe = Recipe(**run.record["recipe"])
@@ -283,14 +300,14 @@ def _continued(run: Run, given: Mapping[str, Any]) -> Recipe:
         if "epochs" in given:
             phases[-1]["epochs"] = options.pop("epochs")
         if "lr" in given:
-            done = [_epochs_done(run, number) for number in range(1, len(phases) + 1)]
+            done = [_count_epochs_done(run, number) for number in range(1, len(phases) + 1)]
             open_ = [n for n, phase in enumerate(phases) if done[n] < phase["epochs"]]
             phases[open_[0] if open_ else -1]["lr"] = options.pop("lr")
         options["phases"] = phases
     return Recipe(**options)
 
 
-def _changed(run: Run) -> int | None:
+def _read_weights_time(run: Run) -> int | None:
     """When a run's weights were written last (nanoseconds); None where there are none."""
     file = run.path / "weights.safetensors"
     return file.stat().st_mtime_ns if file.is_file() else None
@@ -299,7 +316,7 @@ def _changed(run: Run) -> int | None:
 def _refuse_nothing_to_do(run: Run, recipe: Recipe, given: Mapping[str, Any]) -> None:
     """Raises `RunError` when a finished run would not be trained any further, or has so many epochs already."""
     last = len(recipe.phases or ())
-    done = _epochs_done(run, last)
+    done = _count_epochs_done(run, last)
     if "epochs" in given and given["epochs"] <= done:
         raise RunError(
             f"{run.path}: has {done} epochs already, not fewer than {given['epochs']}.", "Give a larger number."
@@ -309,21 +326,21 @@ def _refuse_nothing_to_do(run: Run, recipe: Recipe, given: Mapping[str, Any]) ->
     whole = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
     if recipe.time is not None or whole is None or done >= whole:
         raise RunError(f"{run.path}: is finished.", "`--epochs N` trains it for more epochs.")
-    since = done - best_epoch([row for row in run.history() if row.get("phase", last) == last], recipe)
+    since = done - find_best_epoch([row for row in run.history() if row.get("phase", last) == last], recipe)
     if recipe.patience and since >= recipe.patience:
         raise RunError(
             f"{run.path}: stopped as no epoch was better for {since}.", f"Give a --patience of more than {since}."
         )
 
 
-def _epochs_done(run: Run, phase: int) -> int:
+def _count_epochs_done(run: Run, phase: int) -> int:
     """The epochs that a run has done: of one phase, counted from 1, or of all where it has none (0)."""
     if not (run.path / "history.csv").is_file():
         return 0
     return sum(row.get("phase", phase) == phase for row in run.history())
 
 
-def rehearse(
+def estimate_cost(
     data: Dataset,
     recipe: Recipe | None = None,
     *,
@@ -332,24 +349,26 @@ def rehearse(
     cache: Path | None = None,
     progress: Progress | None = None,
     found: tuple[checks.Finding, ...] | None = None,
-) -> tuple[Recipe, Rehearsal]:
+) -> tuple[Recipe, CostEstimate]:
     """The recipe as it would be carried out, and what it will cost, measured on a sample; no run is made.
 
     `found` are the data's findings where they are known already. Raises what `train` raises before it trains.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    ready = prepared(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
-    with guarded(cache):
-        return ready.recipe, rehearsed(_task(ready, len(data.classes), cache), progress)
+    ready = check_and_plan(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
+    with raise_storage_errors(cache):
+        return ready.recipe, measure_cost(_make_unrecorded_task(ready, len(data.classes), cache), progress)
 
 
-def find_rate(data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None) -> Curve:
+def find_learning_rate(
+    data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None
+) -> RateCurve:
     """The loss of a recipe's network while its learning rate grows; nothing is kept of what it learns."""
     cache, progress = cache or cache_folder(), progress or Silent()
-    ready = prepared(data, recipe, Path("runs"), True, cache, progress)
-    with guarded(cache):
-        return rate_search(_task(ready, len(data.classes), cache), progress)
+    ready = check_and_plan(data, recipe, Path("runs"), True, cache, progress)
+    with raise_storage_errors(cache):
+        return search_rate(_make_unrecorded_task(ready, len(data.classes), cache), progress)
 
 
-def _task(ready: Prepared, classes: int, cache: Path) -> Task:
-    return Task(ready.recipe, ready.plan, ready.weights, classes, ready.training, ready.validation, cache)
+def _make_unrecorded_task(ready: Preflight, classes: int, cache: Path) -> TrainingTask:
+    return TrainingTask(ready.recipe, ready.plan, ready.weights, classes, ready.training, ready.validation, cache)
