@@ -1,0 +1,124 @@
+"""A registry finds what a recipe names, imports what users bring, and tells versions of their code apart."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from budwood.config.registry import Registry, import_entry, is_entry_point, source_digest
+from budwood.errors import RecipeError
+
+SOUNDS: Registry[Callable[[], str]] = Registry("sound", {"meow": lambda: "meow", "cwd": "os:getcwd"})
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that is worked in, whose modules are forgotten again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def imported(name: str) -> Callable[[], object]:
+    """What a path names, imported anew."""
+    for module in [module for module in sys.modules if module.startswith("mine")]:
+        del sys.modules[module]
+    importlib.invalidate_caches()
+    entry: Callable[[], object] = import_entry(name, "sound")
+    return entry
+
+
+def test_names_are_sorted_and_an_entry_may_be_a_path() -> None:
+    assert SOUNDS.names() == ("cwd", "meow")
+    assert SOUNDS.get("meow")() == "meow"
+    assert SOUNDS.get("cwd")() == str(Path.cwd())
+    assert "meow" in SOUNDS
+    assert "os:getcwd" not in SOUNDS
+
+
+def test_registering_gives_another_registry_and_refuses_a_taken_name() -> None:
+    more = SOUNDS.register("woof", lambda: "woof")
+    assert more.names() == ("cwd", "meow", "woof")
+    assert "woof" not in SOUNDS
+    with pytest.raises(ValueError, match="taken"):
+        more.register("woof", lambda: "")
+    with pytest.raises(ValueError, match="no plain name"):
+        more.register("a:b", lambda: "")
+
+
+def test_an_unknown_name_is_told_with_the_closest_and_all_valid_ones() -> None:
+    with pytest.raises(RecipeError, match="sound: there is no 'meowww'") as caught:
+        SOUNDS.get("meowww")
+    assert caught.value.hint.startswith("Did you mean 'meow'? Valid: cwd, meow.")
+    assert "package.module:name" in caught.value.hint
+
+
+def test_a_path_is_imported_from_the_working_directory(written: Path) -> None:
+    (written / "mine").mkdir()
+    (written / "mine" / "sounds.py").write_text("def moo():\n    return 'moo'\n")
+    assert SOUNDS.get("mine.sounds:moo")() == "moo"
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "hint"),
+    [
+        ("mine_absent:moo", "sound: there is no module 'mine_absent', which 'mine_absent:moo' names", "mine_absent.py"),
+        ("mine_sounds:mo", "sound: the module mine_sounds has no 'mo'", "Did you mean 'moo'"),
+        ("mine_broken:moo", r"mine_broken.*cannot be imported \(ZeroDivisionError", "python -c 'import mine_broken'"),
+        ("mine_needs:moo", r"mine_needs.*cannot be imported \(ModuleNotFoundError: .*absent_too", "python -c"),
+    ],
+)
+def test_what_cannot_be_imported_is_said(written: Path, path: str, message: str, hint: str) -> None:
+    (written / "mine_sounds.py").write_text("def moo():\n    return 'moo'\n")
+    (written / "mine_broken.py").write_text("1 / 0\n")
+    (written / "mine_needs.py").write_text("import absent_too\n")
+    with pytest.raises(RecipeError, match=message) as caught:
+        SOUNDS.get(path)
+    assert hint in caught.value.hint
+
+
+def test_what_is_an_entry_point() -> None:
+    assert is_entry_point("package.module:name")
+    assert is_entry_point("module:Class.method")
+    assert not any(is_entry_point(name) for name in ("resnet18", ":name", "module:", "a b:c", "run:2026-1", "/a/b:c"))
+    with pytest.raises(RecipeError, match=r"not of the form package\.module:name"):
+        import_entry("nothing", "loss")
+
+
+def test_the_digest_follows_the_source_and_what_lies_beside_it(written: Path) -> None:
+    (written / "mine").mkdir()
+    (written / "mine" / "parts.py").write_text("def part():\n    return 'moo'\n")
+    whole = "from mine.parts import part\n\n\ndef moo():\n    return part()\n"
+    (written / "mine" / "sounds.py").write_text(whole)
+    first = source_digest(imported("mine.sounds:moo"))
+    assert source_digest(imported("mine.sounds:moo")) == first
+
+    (written / "mine" / "sounds.py").write_text(whole + "# changed\n")
+    second = source_digest(imported("mine.sounds:moo"))
+    (written / "mine" / "parts.py").write_text("def part():\n    return 'moooo'\n")
+    third = source_digest(imported("mine.sounds:moo"))
+    assert len({first, second, third}) == 3
+    assert len(first) == 24
+
+
+def test_the_digest_of_partials_and_instances_is_that_of_what_they_are_made_of() -> None:
+    assert source_digest(functools.partial(source_digest, 1)) == source_digest(source_digest)
+    assert source_digest(SOUNDS) == source_digest(Registry)
+    assert source_digest(Registry) != source_digest(source_digest)
+
+
+def test_what_has_no_source_has_no_digest() -> None:
+    namespace: dict[str, object] = {"__name__": "typed_in"}
+    exec("def moo():\n    return 'moo'\n", namespace)
+    with pytest.raises(RecipeError, match="typed_in:moo has no source"):
+        source_digest(namespace["moo"])
+    assert source_digest(len) == source_digest(len)
