@@ -46,6 +46,23 @@ class DivergedError(RecipeError):
     """The loss is no longer a number: another learning rate may help."""
 
 
+def diverged(epoch: int, step: int, rate: float) -> DivergedError:
+    """Make the error of a loss that is no longer a number.
+
+    Args:
+        epoch: The epoch in which it happened, from 1.
+        step: The optimizer's step in that epoch, from 1.
+        rate: The learning rate of that step.
+
+    Returns:
+        The error, to be raised by the loop that met it.
+    """
+    return DivergedError(
+        f"The loss is no longer a number in epoch {epoch}, step {step}, at a learning rate of {rate:.3g}.",
+        "Lower the learning rate, for example by a factor of ten.",
+    )
+
+
 class WeightsError(BudwoodError):
     """Pretrained weights are missing or do not fit the network."""
 

@@ -6,5 +6,5 @@ import os
 
 
 def count_processors() -> int:
-    """The processors that this process may use."""
+    """Count the processors that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

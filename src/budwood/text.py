@@ -7,6 +7,29 @@ from dataclasses import dataclass
 from typing import Final
 from unicodedata import east_asian_width
 
+_JOINERS: Final = "\u200c\u200d"  # unprintable by Unicode's letter, but part of words and of emoji
+
+
+def show_unprintable(name: str) -> str:
+    """A name in which line breaks and other unprintable characters can be seen."""
+    return "".join(
+        char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in name
+    )
+
+
+def count_columns(text: str) -> int:
+    """Columns that a text takes; East Asian characters take two."""
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def shorten(text: str, most: int) -> str:
+    """A text cut to `most` columns."""
+    if count_columns(text) <= most:
+        return text
+    while text and count_columns(text) > most - 1:
+        text = text[:-1]
+    return f"{text}…"
+
 
 def format_seconds(seconds: float) -> str:
     """Seconds in the unit that suits them."""
@@ -44,27 +67,3 @@ class Unit:
 
 
 SPLITS: Final = {"train": "training", "val": "validation", "test": "test"}
-
-
-_JOINERS: Final = "\u200c\u200d"  # unprintable by Unicode's letter, but part of words and of emoji
-
-
-def show_unprintable(name: str) -> str:
-    """A name in which line breaks and other unprintable characters can be seen."""
-    return "".join(
-        char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in name
-    )
-
-
-def count_columns(text: str) -> int:
-    """Columns that a text takes; East Asian characters take two."""
-    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def shorten(text: str, most: int) -> str:
-    """A text cut to `most` columns."""
-    if count_columns(text) <= most:
-        return text
-    while text and count_columns(text) > most - 1:
-        text = text[:-1]
-    return f"{text}…"

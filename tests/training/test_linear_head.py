@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from budwood.config.recipe import Recipe
-from budwood.errors import RecipeError
+from budwood.errors import DivergedError, diverged
 from budwood.progress import Silent
 from budwood.training.head_solver import PATIENCE, PENALTIES, solve
 from budwood.training.linear_head import HeadSplit, compute_head_logits, descend
@@ -117,5 +117,14 @@ def test_the_same_seed_gives_the_same_head_and_another_seed_another() -> None:
 
 def test_a_loss_that_is_no_number_stops_with_the_reason() -> None:
     broken = HeadSplit(np.full_like(TRAIN.outputs, np.nan), TRAIN.labels)
-    with pytest.raises(RecipeError, match=r"no longer a number in epoch 1, at a learning rate of 0\.01"):
+    with pytest.raises(
+        DivergedError, match=r"no longer a number in epoch 1, step 1, at a learning rate of 0\.01"
+    ) as found:
         descend(broken, VAL, CLASSES, Recipe(optimizer="sgd"), Silent())
+    assert (found.value.message, found.value.hint) == (diverged(1, 1, 0.01).message, diverged(1, 1, 0.01).hint)
+
+
+def test_the_step_at_which_the_loss_was_lost_is_that_of_the_epoch() -> None:
+    recipe = Recipe(optimizer="sgd", batch=32, lr=1e38, epochs=3)
+    with np.errstate(all="ignore"), pytest.raises(DivergedError, match=r"epoch 1, step [2-8], at a .* of 1e\+38"):
+        descend(TRAIN, VAL, CLASSES, recipe, Silent())

@@ -36,12 +36,12 @@ from budwood.cli.output import (
     show_dataset,
     show_explanation,
     show_metrics,
-    show_path,
     show_plan,
     show_run,
 )
 from budwood.cli.study_commands import compare, study, tune
 from budwood.errors import BudwoodError
+from budwood.text import show_unprintable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -266,7 +266,7 @@ def predict(
         return
     for answer in answers:
         told = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"not read ({answer.problem})"
-        print(f"{show_path(answer.path)}: {told}")
+        print(f"{show_unprintable(answer.path)}: {told}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from budwood.cli.options import print_json
+from budwood.text import show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -118,7 +119,7 @@ def show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
         groups = finding.groups or [(file,) for file in finding.files]
         for group in groups[:10]:
-            print("    " + "  =  ".join(map(show_path, group)))
+            print("    " + "  =  ".join(map(show_unprintable, group)))
         if len(groups) > 10:
             print(f"    and {len(groups) - 10:,} more (--json lists all)")
     if not found:
@@ -171,10 +172,6 @@ def show_run(run: Run, as_json: bool) -> None:
         print(f"The test split is sealed. When you have chosen your run: budwood test {run.path}")
 
 
-def show_path(path: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
-
-
 def format_day(seconds: float) -> str:
     """A moment as a date and time of here."""
     return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "–"
@@ -183,8 +180,8 @@ def format_day(seconds: float) -> str:
 def show_explanation(record: Mapping[str, Any]) -> None:
     """What was found out about a network, in a few lines."""
     for row in record.get("images", {"rows": ()})["rows"]:
-        right = f" (it is {show_path(row['label'])})" if row["label"] not in (None, row["called"]) else ""
-        print(f"{show_path(row['path'])}: {show_path(row['called'])} {row['probability']:.1%}{right}")
+        right = f" (it is {show_unprintable(row['label'])})" if row["label"] not in (None, row["called"]) else ""
+        print(f"{show_unprintable(row['path'])}: {show_unprintable(row['called'])} {row['probability']:.1%}{right}")
     for name, method in record.get("images", {"methods": {}})["methods"].items():
         where = f" after {method['place']}" if method["place"] else ""
         if method["likeness"]["value"] is None:

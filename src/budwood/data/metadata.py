@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from budwood.data.images import BadImage, ImageMetadata, read_image_metadata
 from budwood.data.listing import Listing
 from budwood.errors import StorageError
+from budwood.hardware import count_processors
 from budwood.progress import Progress
 from budwood.storage.atomic import encode_parquet, raise_storage_errors, write_bytes
 
@@ -82,7 +82,7 @@ def _read_all(paths: Sequence[Path], progress: Progress) -> list[ImageMetadata |
     if not paths:
         return []
     results = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(count_processors()) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; both become findings
         with progress.bar("Reading images", len(paths)) as step:
             try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.recipe import Recipe
-from budwood.errors import RecipeError
+from budwood.errors import diverged
 from budwood.evaluation.metrics import cross_entropy
 from budwood.networks.registry import HEAD
 from budwood.progress import Progress
@@ -73,7 +73,7 @@ EPSILON: Final = 1e-8
 def descend(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
     """Mini-batch gradient descent on the cross-entropy; the epoch with the lowest validation loss is kept.
 
-    Raises `RecipeError` when the loss is no longer a number.
+    Raises `DivergedError` when the loss is no longer a number.
     """
     assert recipe.epochs
     assert recipe.batch
@@ -93,7 +93,7 @@ def descend(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, prog
                 inputs, labels = train.outputs[rows], train.labels[rows]
                 loss, excess = _loss_and_slope(compute_head_logits(inputs, weight, bias), labels)
                 if not np.isfinite(loss):
-                    raise _make_diverged_error(epoch, recipe)
+                    raise diverged(epoch, start // recipe.batch + 1, float(recipe.lr or 0.0))
                 slope, shift = excess.T @ inputs, excess.sum(axis=0)
                 gradients.append(_joint_norm(slope, shift))
                 move_weight(weight, slope)
@@ -160,10 +160,3 @@ def _loss_and_slope(answers: Array, labels: NDArray[np.int32]) -> tuple[float, A
         chance /= total
     chance[rows, labels] -= 1
     return loss, chance / np.float32(len(labels))
-
-
-def _make_diverged_error(epoch: int, recipe: Recipe) -> RecipeError:
-    return RecipeError(
-        f"The loss is no longer a number in epoch {epoch}, at a learning rate of {recipe.lr}.",
-        "Lower the learning rate, for example by a factor of ten.",
-    )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import make_membership_matrix
-from budwood.errors import DivergedError, RecipeError
+from budwood.errors import RecipeError, diverged
 from budwood.evaluation.metrics import binary_cross_entropy, cross_entropy, score, score_multilabel
 from budwood.inference.input_sources import InputSource
 from budwood.inference.pytorch_backend import NetworkSlice, compile_module
@@ -120,7 +120,7 @@ def fit(
                     model.set_rates(at.factor)
                     loss, right = compute_gradients(model, train, group, loss_of_batch, random, at, progress)
                     if not math.isfinite(loss):
-                        raise _make_diverged_error(at, recipe)
+                        raise diverged(at.epoch, at.step + 1, float(recipe.lr or 0.0) * at.factor)
                     at.gradients = [
                         a + b for a, b in zip_longest(at.gradients, measure_gradient_norms(stages), fillvalue=0.0)
                     ]
@@ -413,11 +413,3 @@ def _measure_epoch(recipe: Recipe, at: LoopState, logits: NDArray[np.float32], v
         "val_loss": float(losses.mean()),
         **chosen,
     }
-
-
-def _make_diverged_error(at: LoopState, recipe: Recipe) -> DivergedError:
-    return DivergedError(
-        f"The loss is no longer a number in epoch {at.epoch}, step {at.step + 1}, "
-        f"at a learning rate of {float(recipe.lr or 0.0) * at.factor:.3g}.",
-        "Lower the learning rate, for example by a factor of ten.",
-    )
