@@ -7,15 +7,8 @@ import pytest
 from sklearn import metrics as reference
 from statsmodels.stats.proportion import proportion_confint
 
-from budwood.evaluation.metrics import (
-    confusion,
-    cross_entropy,
-    evaluate,
-    mean_interval,
-    probabilities,
-    proportion_interval,
-    reliability,
-)
+from budwood.evaluation.intervals import mean_interval, proportion_interval
+from budwood.evaluation.metrics import confusion, cross_entropy, evaluate, probabilities, reliability
 
 
 @pytest.fixture

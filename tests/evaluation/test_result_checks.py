@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from budwood.comparison.rows import make_outcome
-from budwood.evaluation.metrics import proportion_interval
+from budwood.evaluation.intervals import proportion_interval
 from budwood.evaluation.result_checks import Resolution, RowOutcome, check_run, check_table
 from conftest import answers, scored_run
 

@@ -11,17 +11,15 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from budwood.evaluation.metrics import bootstrap_metric, proportion_interval
+from budwood.evaluation.intervals import Values, mean_proportion_interval, newcombe_interval, proportion_interval
+from budwood.evaluation.metrics import bootstrap_metric
 from budwood.evaluation.significance import (
     ALPHA,
-    Values,
     bootstrap_p,
     correct_holm,
     difference_intervals,
     mcnemar_test,
     mean_difference_intervals,
-    mean_share_interval,
-    newcombe_interval,
     paired_permutation_test,
     smallest_difference,
 )
@@ -112,18 +110,18 @@ def test_a_bootstrap_p_value_measures_by_the_standard_error() -> None:
 def test_one_answer_an_image_has_wilsons_interval() -> None:
     for right in (0, 7, 40, 60):
         values = np.repeat([1.0, 0.0], [right, 60 - right])
-        found = mean_share_interval(values, 1)
+        found = mean_proportion_interval(values, 1)
         low, high = proportion_confint(right, 60, method="wilson")
         assert [found["low"], found["high"]] == pytest.approx([low, high])
         assert found == proportion_interval(right, 60)
-    assert mean_share_interval(np.empty(0), 3)["value"] is None
+    assert mean_proportion_interval(np.empty(0), 3)["value"] is None
 
 
 def test_seeds_that_agree_tell_no_more_than_one() -> None:
     right = (np.random.default_rng(0).random(200) < 0.8).astype(np.float64)
-    assert mean_share_interval(right, 3) == mean_share_interval(right, 1)
+    assert mean_proportion_interval(right, 3) == mean_proportion_interval(right, 1)
     independent = np.random.default_rng(0).binomial(3, 0.8, 200) / 3
-    narrow, wide = mean_share_interval(independent, 3), mean_share_interval(right, 1)
+    narrow, wide = mean_proportion_interval(independent, 3), mean_proportion_interval(right, 1)
     assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])  # type: ignore[operator]
 
 
@@ -230,7 +228,7 @@ def test_intervals_of_rows_cover_at_their_rate(seeds: int) -> None:
     covered = []
     for _ in range(1500):
         easy = random.beta(4, 0.7, (120, 1))
-        found = mean_share_interval((random.random((120, seeds)) < easy).mean(axis=1), seeds)
+        found = mean_proportion_interval((random.random((120, seeds)) < easy).mean(axis=1), seeds)
         covered.append((found["low"] or 0) <= 4 / 4.7 <= (found["high"] or 0))
     assert 0.95 - 3 * np.sqrt(0.05 * 0.95 / 1500) <= np.mean(covered) <= 0.98
 

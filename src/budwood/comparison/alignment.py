@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.errors import RunError
-from budwood.evaluation.metrics import MEANS, Values, bootstrap_metric, score_images
+from budwood.evaluation.intervals import Values
+from budwood.evaluation.metrics import MEANS, bootstrap_metric, score_images
 from budwood.evaluation.predictions import Predictions
 from budwood.runs.run import Run
 

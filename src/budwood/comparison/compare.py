@@ -41,7 +41,8 @@ from budwood.comparison.rows import RowSpec as Entry
 from budwood.comparison.rows import make_outcome, make_row, score_run
 from budwood.errors import RunError, did_you_mean
 from budwood.evaluation import metrics
-from budwood.evaluation.metrics import LOSSES, MEANS, Metric, Values
+from budwood.evaluation.intervals import Metric, Values
+from budwood.evaluation.metrics import LOSSES, MEANS
 from budwood.evaluation.result_checks import Resolution, ResultFinding, RowOutcome, check_table
 from budwood.evaluation.significance import (
     ALPHA,

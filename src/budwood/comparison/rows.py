@@ -10,10 +10,15 @@ import numpy as np
 
 from budwood.comparison.alignment import AlignedPredictions, ScoredRow, align_predictions, score_rows
 from budwood.comparison.recipe_diff import Options, find_differing
-from budwood.evaluation import metrics
-from budwood.evaluation.metrics import LOSSES, Metric
+from budwood.evaluation.intervals import (
+    Metric,
+    mean_interval,
+    mean_proportion_interval,
+    percentile_interval,
+    proportion_interval,
+)
+from budwood.evaluation.metrics import LOSSES
 from budwood.evaluation.result_checks import RowOutcome
-from budwood.evaluation.significance import mean_share_interval
 from budwood.runs.run import Run
 
 TRAINING: Final = ("head", "rate", "threads", "train")  # laps of a run in which its own part of a network is trained
@@ -154,11 +159,9 @@ def _summarize_metric(
         return score_run(runs[0], metric, split)
     found = found or score_rows([align_predictions(label, runs, split)], metric)[0]
     if found.spread is not None:
-        low, high = np.percentile(found.spread, [2.5, 97.5])
-        value = found.value
-        return {"value": value, "low": float(min(low, value)), "high": float(max(high, value)), "n": found.n}
+        return percentile_interval(found.value, found.spread, found.n)
     means = found.means if found.means is not None else np.empty(0)
-    return metrics.mean_interval(means) if metric in LOSSES else mean_share_interval(means, found.repeats)
+    return mean_interval(means) if metric in LOSSES else mean_proportion_interval(means, found.repeats)
 
 
 def _train(runs: Sequence[Run], metric: str) -> Metric | None:
@@ -170,7 +173,7 @@ def _train(runs: Sequence[Run], metric: str) -> Metric | None:
     n, value = _count_training_images(runs[0]), float(np.mean([row[column] for row in kept]))
     if metric in LOSSES:
         return {"value": value, "low": None, "high": None, "n": n}
-    return {**metrics.proportion_interval(round(value * n), n), "value": value}
+    return {**proportion_interval(round(value * n), n), "value": value}
 
 
 def _count_training_images(run: Run) -> int:

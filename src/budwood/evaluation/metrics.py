@@ -1,27 +1,31 @@
 """How good predictions are, with intervals: pure functions of labels and logits.
 
-Shares have Wilson 95 % intervals (Wilson 1927), means a normal interval, F1 and balanced accuracy percentile
-intervals of 1,000 bootstrap resamples of the images (Efron 1979) with a fixed seed. An undefined value is None.
+`intervals` has the 95 % intervals: Wilson's for shares, a normal one for means, percentiles of resampled images for the
+rest. An undefined value is None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Z_95: Final = 1.959963984540054
-RESAMPLES: Final = 1000
-PART: Final = 50  # resamples that are weighed at a time
+from budwood.evaluation.intervals import (
+    RESAMPLES,
+    Values,
+    iterate_bootstrap_weights,
+    mean_interval,
+    percentile_interval,
+    proportion_interval,
+)
+
 NAMES: Final = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")  # that evaluate gives
 NAMES_MULTILABEL: Final = ("accuracy", "macro_f1", "mean_average_precision", "log_loss")  # that evaluate_several gives
 MEANS: Final = ("accuracy", "log_loss")  # those that are means over images
 LOSSES: Final = ("log_loss",)  # those of which less is better
-Metric = dict[str, float | int | None]
-Values = NDArray[np.float64]
 
 
 def evaluate(labels: NDArray[np.int32], logits: NDArray[np.float32], classes: tuple[str, ...]) -> dict[str, Any]:
@@ -34,10 +38,10 @@ def evaluate(labels: NDArray[np.int32], logits: NDArray[np.float32], classes: tu
     tally, spread, n = _tally(matrix), _bootstrap_tally(matrix), len(labels)
     return {
         "accuracy": proportion_interval(int(np.trace(matrix)), n),
-        "balanced_accuracy": _make_interval(
+        "balanced_accuracy": percentile_interval(
             _average_present(_compute_recall(tally), tally), _average_present(_compute_recall(spread), spread), n
         ),
-        "macro_f1": _make_interval(
+        "macro_f1": percentile_interval(
             _average_present(_compute_f1(tally), tally), _average_present(_compute_f1(spread), spread), n
         ),
         "log_loss": mean_interval(cross_entropy(labels, logits)),
@@ -140,17 +144,17 @@ def evaluate_multilabel(
     per_class = {
         name: {
             **_score_class(tally, spread, c),
-            "average_precision": _make_interval(precision[c], precisions[:, c], int(tally.support[c])),
+            "average_precision": percentile_interval(precision[c], precisions[:, c], int(tally.support[c])),
         }
         for c, name in enumerate(classes)
     }
     whole, resampled = _average_present(precision, tally), _average_present(np.nan_to_num(precisions), spread)
     return {
         "accuracy": proportion_interval(int((called == targets).all(axis=1).sum()), n),
-        "macro_f1": _make_interval(
+        "macro_f1": percentile_interval(
             _average_present(_compute_f1(tally), tally), _average_present(_compute_f1(spread), spread), n
         ),
-        "mean_average_precision": _make_interval(whole, resampled, n),
+        "mean_average_precision": percentile_interval(whole, resampled, n),
         "log_loss": mean_interval(binary_cross_entropy(targets, logits)),
         "per_class": per_class,
     }
@@ -173,15 +177,6 @@ def _sum_counts(counts: Sequence[NDArray[np.bool_]]) -> _Tally:
     return _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
 
 
-def iterate_bootstrap_weights(n: int) -> Iterator[NDArray[np.int64]]:
-    """How often each image is in each of RESAMPLES bootstrap samples, always the same, in parts: int64 [.., n]."""
-    random = np.random.default_rng(0)
-    for start in range(0, RESAMPLES, PART):
-        count = min(PART, RESAMPLES - start)
-        drawn = random.integers(0, n, (count, n)) if n else np.empty((count, 0), np.int64)
-        yield np.stack([np.bincount(row, minlength=n) for row in drawn])
-
-
 def _compute_average_precision(
     targets: NDArray[np.bool_], logits: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -200,31 +195,6 @@ def _compute_average_precision(
 
     whole = weighed(np.ones((1, len(targets)), np.int64))[0]
     return whole, np.concatenate([weighed(part) for part in iterate_bootstrap_weights(len(targets))])
-
-
-def proportion_interval(count: int, n: int) -> Metric:
-    """A share with its Wilson 95 % interval."""
-    if n == 0:
-        return {"value": None, "low": None, "high": None, "n": 0}
-    p, z2 = count / n, Z_95 * Z_95
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * float(np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return {"value": p, "low": min(p, max(0.0, middle - half)), "high": max(p, min(1.0, middle + half)), "n": n}
-
-
-def mean_interval(values: NDArray[np.float64]) -> Metric:
-    """A mean with its normal 95 % interval."""
-    n = len(values)
-    if n == 0:
-        return {"value": None, "low": None, "high": None, "n": 0}
-    value = float(values.mean())
-    half = Z_95 * float(values.std(ddof=1)) / float(np.sqrt(n)) if n > 1 else None
-    return {
-        "value": value,
-        "low": None if half is None else value - half,
-        "high": None if half is None else value + half,
-        "n": n,
-    }
 
 
 def confusion(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -322,7 +292,7 @@ def _score_class(tally: _Tally, spread: _Tally, c: int) -> dict[str, Any]:
     return {
         "precision": proportion_interval(right, predicted),
         "recall": proportion_interval(right, support),
-        "f1": _make_interval(_compute_f1(tally)[c], _compute_f1(spread)[:, c], support),
+        "f1": percentile_interval(_compute_f1(tally)[c], _compute_f1(spread)[:, c], support),
         "support": support,
     }
 
@@ -342,11 +312,3 @@ def _average_present(values: NDArray[np.float64], tally: _Tally) -> NDArray[np.f
     present = tally.support > 0
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(present, values, 0).sum(axis=-1) / present.sum(axis=-1))
-
-
-def _make_interval(value: np.floating | NDArray[np.float64], spread: NDArray[np.float64], n: int) -> Metric:
-    known = spread[~np.isnan(spread)]
-    if n == 0 or np.isnan(value) or not len(known):
-        return {"value": None, "low": None, "high": None, "n": n}
-    low, high = np.percentile(known, [2.5, 97.5])
-    return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value)), "n": n}

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from budwood.config.recipe import Recipe
-from budwood.evaluation.significance import newcombe_interval
+from budwood.evaluation.intervals import newcombe_interval
 
 Severity = Literal["error", "warning", "note"]
 History = Sequence[Mapping[str, float]]

@@ -6,14 +6,13 @@ seeds of the row. Everything random has a fixed seed. The same images stand behi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
-from budwood.evaluation.metrics import Z_95, Metric, iterate_bootstrap_weights, proportion_interval
+from budwood.evaluation.intervals import Z_95, Values, iterate_bootstrap_weights
 
 ALPHA: Final = 0.05
 FLIPS: Final = 10_000  # sign flips of a test, at least
@@ -21,8 +20,6 @@ FLIPS_A_PAIR: Final = 40  # and for each pair of a table, so that a small p-valu
 ENOUGH: Final = 50  # sign vectors of FLIPS as far from zero as what was observed: the pair is far from significant
 PART: Final = 1000  # flips at a time
 TIE: Final = 1e-3  # sums over images that differ by less are equal; seeds divide a right answer into larger steps
-
-Values = NDArray[np.float64]
 
 
 def mcnemar_test(right: Values) -> Values:
@@ -133,37 +130,6 @@ def correct_holm(p: Values) -> Values:
     steps = p[order] * (len(order) - np.arange(len(order)))
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
     return corrected
-
-
-def mean_share_interval(values: Values, most: int) -> Metric:
-    """The mean over images of shares [n] between 0 and 1, each of `most` answers, with a 95 % interval.
-
-    Wilson's interval at the effective number of answers, which the spread over the images tells (Korn and Graubard
-    1998): between n, where the seeds agree on every image, and n times their number. With one answer an image it is
-    Wilson's.
-    """
-    n = len(values)
-    if n == 0:
-        return proportion_interval(0, 0)
-    p, variance = float(values.mean()), float(values.var())
-    effective = n * float(np.clip(p * (1 - p) / variance, 1, most)) if variance > 0 else float(n)
-    z2 = Z_95 * Z_95
-    middle = (p + z2 / (2 * effective)) / (1 + z2 / effective)
-    half = Z_95 * float(np.sqrt(p * (1 - p) / effective + z2 / (4 * effective**2))) / (1 + z2 / effective)
-    return {"value": p, "low": min(p, max(0.0, middle - half)), "high": max(p, min(1.0, middle + half)), "n": n}
-
-
-def newcombe_interval(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float, float]:
-    """How much larger one share is than another of other images, with the 95 % interval of Newcombe (1998, method 10).
-
-    Shares without an interval give the difference alone, three times.
-    """
-    difference = one["value"] - other["value"]
-    if one["low"] is None or other["low"] is None:
-        return difference, difference, difference
-    down = np.hypot(one["value"] - one["low"], other["high"] - other["value"])
-    up = np.hypot(one["high"] - one["value"], other["value"] - other["low"])
-    return difference, float(difference - down), float(difference + up)
 
 
 def smallest_difference(half: float, tests: int = 1) -> float:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
 from budwood.errors import RecipeError
-from budwood.evaluation.metrics import Metric, probabilities, sigmoid
+from budwood.evaluation.intervals import Metric
+from budwood.evaluation.metrics import probabilities, sigmoid
 from budwood.evaluation.significance import bootstrap_means, difference_intervals, paired_permutation_test
 from budwood.explain.heatmaps import Attribution, Maps, fill_mean_colour
 from budwood.inference.engines import InferenceFn

@@ -23,7 +23,8 @@ from budwood.data.dataset import Dataset, Samples
 from budwood.data.listing import SPLITS
 from budwood.data.splits import assign_folds
 from budwood.errors import DataError, RunError
-from budwood.evaluation.metrics import Metric, probabilities, proportion_interval
+from budwood.evaluation.intervals import Metric, proportion_interval
+from budwood.evaluation.metrics import probabilities
 from budwood.inference.engines import Prefix
 from budwood.inference.feature_cache import compute_features
 from budwood.progress import Progress, Silent

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from budwood.data.loading import Pixels
-from budwood.evaluation.metrics import Metric, mean_interval
+from budwood.evaluation.intervals import Metric, mean_interval
 from budwood.explain.heatmaps import Maps, refuse_unknown_method, scale_maps
 from budwood.explain.probe import NetworkProbe
 from budwood.explain.saliency import Classes, choose_place, compute_raw_maps, make_eager_inference

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from budwood.data.dataset import Dataset
 from budwood.data.images import ImageMetadata
 from budwood.data.metadata import read_cached_metadata
-from budwood.evaluation.metrics import Metric, proportion_interval
+from budwood.evaluation.intervals import Metric, newcombe_interval, proportion_interval
 from budwood.evaluation.predictions import Predictions
-from budwood.evaluation.significance import correct_holm, newcombe_interval
+from budwood.evaluation.significance import correct_holm
 from budwood.progress import Progress, Silent
 from budwood.runs.run import Run
 from budwood.storage.atomic import cache_folder
