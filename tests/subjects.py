@@ -12,10 +12,37 @@ from torch import Tensor, nn
 
 from budwood.config.recipe import Recipe
 from budwood.explain.probe import NetworkProbe, make_probe
+from budwood.networks.network_plan import NetworkPlan, ParameterCount
 from budwood.networks.plan import load_plan
 from budwood.networks.weights import describe_random
 
 SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "size": 32}
+
+
+def plan_with(**fields: Any) -> NetworkPlan:
+    """A plan of no network, with these fields."""
+    nothing: dict[str, Any] = {
+        "name": "nothing",
+        "source": "budwood",
+        "size": 32,
+        "channels": 3,
+        "mean": (0.0,),
+        "std": (1.0,),
+        "head": "head",
+        "origins": (),
+        "accuracy": None,
+        "before": (),
+        "stages": (),
+        "cut": None,
+        "pool": "own",
+        "features": 1,
+        "shape": (1,),
+        "prefix": None,
+        "prefix_shape": None,
+        "parameters": ParameterCount(0, 0),
+        "macs": 0,
+    }
+    return NetworkPlan(**{**nothing, **fields})
 
 
 def opened(cache: Path, **options: Any) -> NetworkProbe:

@@ -24,12 +24,13 @@ from budwood.explain.probe import NetworkProbe, compute_stage_outputs, default_p
 from budwood.explain.saliency import compute_attribution, find_finest_place, make_eager_inference
 from budwood.inference.engines import choose_engine, make_prefix
 from budwood.networks.freezing import find_frozen, set_modes
+from budwood.networks.network_plan import StagePlan
 from budwood.networks.plan import load_plan
 from budwood.networks.stages import keep_stages, profile_stages, trace_stages
 from budwood.networks.surgery import BuiltNetwork
 from budwood.networks.weights import describe_random
 from budwood.progress import Silent
-from subjects import SMALL, opened, unchanged
+from subjects import SMALL, opened, plan_with, unchanged
 
 QUICK = ("resnet18", "swin_t", "timm:vit_tiny_patch16_224", "timm:mobilenetv4_conv_small")
 CORNER = (slice(0, 16), slice(16, 32))  # of images of 32 pixels: above, on the right
@@ -64,9 +65,10 @@ def looking_at_a_corner(channels: int = 3) -> NetworkProbe:
     module = nn.Sequential(OrderedDict([*parts, ("flatten", nn.Flatten()), ("head", head)])).eval()
     found = trace_stages(module, "head")
     rows = profile_stages(found, channels, 32)
-    scale = {"mean": [0.5] * channels, "std": [0.25] * channels}
-    stages = [{"name": row.name, "shape": list(row.shape)} for row in rows]
-    plan = {"name": "corner", "size": 32, "channels": channels, "head": "head", "stages": stages, **scale}
+    stages = tuple(StagePlan(row.name, row.shape, 0, 0, row.macs) for row in rows)
+    plan = plan_with(
+        name="corner", channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels, head="head", stages=stages
+    )
     named = keep_stages(found, [row.name for row in rows])
     return NetworkProbe(BuiltNetwork(module, named, frozenset()), plan, ("fine", "flat", "other"), "cpu")
 
@@ -134,7 +136,7 @@ def test_the_likeliest_class_is_explained_and_has_its_probability(subject: Netwo
 @pytest.mark.parametrize("options", [{}, {"channels": 1}, {"model": "resnet18", "size": 64, "cut": "layer2"}])
 def test_grad_cam_is_captums(cache: Path, options: dict[str, Any]) -> None:
     small = opened(cache, **({} if "model" in options else SMALL) | options)
-    place, size = default_place(small), small.plan["size"]
+    place, size = default_place(small), small.plan.size
     pixels, classes = noise(3, size), torch.tensor([2, 0, 1])
     found = compute_attribution(small, pixels, "grad-cam", classes.tolist())
     layer = small.module.get_submodule(place)
@@ -151,7 +153,7 @@ def test_layer_cam_of_a_linear_head_by_hand(cache: Path) -> None:
     pixels = noise()
     place = default_place(linear)
     values = compute_stage_outputs(linear, linear.images(pixels), [place])[place]
-    head = linear.module.get_submodule(linear.plan["head"])
+    head = linear.module.get_submodule(linear.plan.head)
     assert isinstance(head, nn.Linear)
     weights = head.weight.detach()[1].reshape(1, *values.shape[1:])
     by_hand = F.relu((weights.clamp(min=0) * values).sum(dim=1, keepdim=True))
@@ -195,7 +197,7 @@ def test_integrated_gradients_of_a_linear_network_by_hand(cache: Path, monkeypat
     monkeypatch.setattr(methods, "SMOOTHING", 0.0)
     linear = opened(cache, model="mlp", fc=[], size=16)
     pixels = noise(2, 16)
-    head = linear.module.get_submodule(linear.plan["head"])
+    head = linear.module.get_submodule(linear.plan.head)
     assert isinstance(head, nn.Linear)
     difference = linear.images(pixels) - linear.images(fill_mean_colour(pixels))
     parts = difference * head.weight.detach()[2].reshape(1, *difference.shape[1:])

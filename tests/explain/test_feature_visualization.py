@@ -220,7 +220,7 @@ def test_drawing_leaves_no_trace(cache: Path, freeze: str, failing: int) -> None
 )
 def test_any_network_says_what_it_looks_for(model: str, cache: Path) -> None:
     subject = opened(cache, model=model, size=NETWORKS[model])
-    places = [place["name"] for place in subject.plan["stages"]]
+    places = [place.name for place in subject.plan.stages]
     targets = [VisualizationTarget(None, 1), VisualizationTarget(places[len(places) // 2], 0)]
     for found in maximise(subject, targets, steps=3):
         assert found.pixels.shape == (NETWORKS[model], NETWORKS[model], 3)

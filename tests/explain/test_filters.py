@@ -92,7 +92,7 @@ def test_a_filter_that_never_answers_is_dead_once_images_are_seen(subject: Netwo
 def test_the_weights_are_those_that_pixels_meet(subject: NetworkProbe) -> None:
     found = read_filters(subject)
     own = _layer(subject, "conv1.0").weight.detach().numpy()
-    std = np.array(subject.plan["std"])
+    std = np.array(subject.plan.std)
     assert found.layer == "conv1.0"
     assert found.colour
     for channel in range(3):
@@ -172,7 +172,7 @@ def test_the_filters_of_a_network_that_sees_grey(cache: Path) -> None:
     assert not found.colour
     assert found.weights.shape == (8, 1, 3, 3)
     own = _layer(grey, "conv1.0").weight.detach().numpy()
-    np.testing.assert_allclose(found.weights, own / grey.plan["std"][0], rtol=1e-5)
+    np.testing.assert_allclose(found.weights, own / grey.plan.std[0], rtol=1e-5)
     assert draw_filters(found).width == 8 * (45 + GAP) - GAP
 
 

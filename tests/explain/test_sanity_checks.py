@@ -94,7 +94,7 @@ def test_maps_that_are_empty_prove_nothing(trained: NetworkProbe) -> None:
 
 def test_the_cascade_goes_from_the_head_to_everything(trained: NetworkProbe) -> None:
     steps = list_cascade_places(trained)
-    assert steps[0] == trained.plan["head"]
+    assert steps[0] == trained.plan.head
     changed = []
     before = trained.module.state_dict()
     for start in steps:

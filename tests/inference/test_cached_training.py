@@ -113,9 +113,9 @@ def _same_losses(task: TrainingTask) -> None:
 def _boundaries(model: str, size: int, cache: Path) -> list[str]:
     """The first, a middle and the last place whose output is kept."""
     whole = load_plan(Recipe(model=model, weights="none", size=size, freeze="trunk"), 2, cache)
-    names = [row["name"] for row in whole["stages"] if row["name"] not in (TRUNK, whole["head"])]
+    names = [row.name for row in whole.stages if row.name not in (TRUNK, whole.head)]
     plans = {n: load_plan(Recipe(model=model, weights="none", size=size, freeze=f"upto:{n}"), 2, cache) for n in names}
-    kept = [name for name in names if plans[name]["prefix"]]
+    kept = [name for name in names if plans[name].prefix]
     return list(dict.fromkeys([f"upto:{kept[0]}", f"upto:{kept[len(kept) // 2]}", "trunk"]))
 
 
@@ -141,7 +141,7 @@ def test_training_on_kept_outputs_is_training(
 def _map_prefix(cache: Path, **options: Any) -> Prefix:
     recipe = Recipe(**{**SMALL, "size": 32, "freeze": "upto:conv2", "epochs": 1, **options})
     plan = load_plan(recipe, 2, cache)
-    return make_prefix(recipe, plan, 2, describe_random("default", 0), plan["prefix"], cache)
+    return make_prefix(recipe, plan, 2, describe_random("default", 0), plan.prefix, cache)
 
 
 def _samples(folder: Path) -> Samples:
@@ -392,7 +392,7 @@ def test_a_later_phase_uses_what_no_phase_before_has_trained(
     phases = [{"freeze": "upto:conv2", "epochs": 2, "lr": 0.01}, {"freeze": second, "epochs": 2, "lr": 0.01}]
     task = _task(few, tmp_path, **{**SMALL, "freeze": "trunk"}, size=32)
     first, later = Recipe(**SMALL, size=32, batch=4, phases=phases).in_phases()
-    stop = load_plan(first, 2, tmp_path)["prefix"]
+    stop = load_plan(first, 2, tmp_path).prefix
     phase = replace(task, recipe=later, plan=load_plan(later, 2, tmp_path), before=(stop,), phase=2)
     assert prefix_is_untrained(phase) == (kept and second != "trunk")
     assert not prefix_is_untrained(replace(phase, before=(None,)))

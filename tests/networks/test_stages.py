@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.networks.freezing import find_frozen, set_modes
+from budwood.networks.network_plan import TrunkPlan
 from budwood.networks.registry import TRUNK, find_network
 from budwood.networks.stages import Staged, keep_stages, list_parameters, profile_stages, slice_stages, trace_stages
 from budwood.networks.surgery import BuiltNetwork, count_pooled_features, replace_head
@@ -126,12 +126,7 @@ def test_frozen_up_to_stages_of_the_uncut_network(case: Case) -> None:
 def _grafted(found: Staged, recipe: Recipe, shape: tuple[int, ...], cut: str | None) -> BuiltNetwork:
     """A network of the same parts, cut after a stage, with a new head."""
     pool = "own" if len(shape) == 1 else "avg"
-    plan: dict[str, Any] = {
-        "cut": cut,
-        "pool": pool,
-        "shape": list(shape),
-        "features": count_pooled_features(shape, pool),
-    }
+    plan = TrunkPlan(cut, pool, count_pooled_features(shape, pool), shape)
     return replace_head(found, replace(find_network("mlp", OPTIONS), head=found.head), recipe, plan, CLASSES)
 
 

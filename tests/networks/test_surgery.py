@@ -15,7 +15,7 @@ from budwood.networks.surgery import build, initialize, make_head, plan_network
 
 
 def _plan(classes: int, **options: Any) -> dict[str, Any]:
-    return plan_network(Recipe(**options), classes)
+    return plan_network(Recipe(**options), classes).record()
 
 
 def _total(plan: dict[str, Any]) -> int:
@@ -48,7 +48,8 @@ def test_alexnet_freezing_as_study_1_names_it() -> None:
 def test_resnet34_with_dropout_before_the_head() -> None:
     plan = _plan(101, model="resnet34", freeze="trunk", dropout=0.5)
     assert plan["parameters"] == {"trainable": 512 * 101 + 101, "frozen": 21_797_672 - 513_000}
-    made, _, _ = build(Recipe(model="resnet34", dropout=0.5), plan, 101)
+    recipe = Recipe(model="resnet34", dropout=0.5)
+    made, _, _ = build(recipe, plan_network(recipe, 101), 101)
     head = made.module.get_submodule("fc")
     assert [type(part) for part in head.children()] == [nn.Dropout, nn.Linear]
 
@@ -251,7 +252,7 @@ def test_tokens_are_pooled_over_tokens_or_by_the_class_token() -> None:
 def test_channels_that_stand_last_are_pooled_over_places() -> None:
     recipe = Recipe(model="swin_t", weights="none", cut="features.3", size=64)
     plan = plan_network(recipe, 2)
-    assert (plan["shape"], plan["features"]) == ([8, 8, 192], 192)
+    assert (plan.shape, plan.features) == ((8, 8, 192), 192)
 
 
 def test_pooling_where_it_has_no_meaning_is_refused() -> None:

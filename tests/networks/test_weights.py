@@ -246,7 +246,7 @@ def test_position_embeddings_are_resized_for_another_size(model: str, name: str,
     assert (across[0].diff() > 0).all()
     recipe = Recipe(model=model, size=size)
     assert made.module.eval()(torch.rand(1, 3, size, size)).shape == (1, 3)
-    assert plan_network(recipe, 3)["size"] == size
+    assert plan_network(recipe, 3).size == size
 
 
 def test_missing_packages_and_networks_without_weights_say_what_to_do(tmp_path: Path) -> None:

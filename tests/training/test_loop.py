@@ -25,6 +25,7 @@ from budwood.progress import Silent
 from budwood.training.device import disable_malloc_trim
 from budwood.training.loop import LoopResult, fit
 from budwood.training.state import Labelled, iterate_batches
+from subjects import plan_with
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "conv_norm": True, "pools": (1, 2)}
 
@@ -280,7 +281,6 @@ def test_no_batch_of_one_is_left_over(n: int, sizes: list[int]) -> None:
 def test_grey_pixels_are_what_pillow_makes_of_them() -> None:
     from PIL import Image
 
-    plan = {"mean": [0.0], "std": [1.0], "channels": 1}
     pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
-    grey = WithPreprocessing(nn.Identity(), plan)(torch.from_numpy(pixels))[0, 0].numpy() * 255
+    grey = WithPreprocessing(nn.Identity(), plan_with(channels=1))(torch.from_numpy(pixels))[0, 0].numpy() * 255
     assert np.abs(grey - np.asarray(Image.fromarray(pixels[0]).convert("L"))).max() < 1

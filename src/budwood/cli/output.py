@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
     from budwood.data.checks import Finding
     from budwood.data.dataset import Dataset
-    from budwood.networks.plan import Plan
+    from budwood.networks.network_plan import NetworkPlan
     from budwood.runs.run import Run
     from budwood.training.cost_estimate import CostEstimate
 
@@ -71,40 +71,36 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
         print(f"And {others:,} of timm: `budwood models '*vit*'` searches by name.")
 
 
-def show_plan(plan: Plan, given: Mapping[str, Any]) -> None:
+def show_plan(plan: NetworkPlan, given: Mapping[str, Any]) -> None:
     """The stages of a network before and after surgery."""
     from budwood.text import format_table
 
     right = (1, 2, 3, 4, 5)
     head = ("stage", "output", "parameters", "multiply-adds")
-    before = [
-        (row["name"], _format_shape(row["shape"]), f"{row['parameters']:,}", f"{row['macs']:,}")
-        for row in plan["before"]
-    ]
-    total = sum(row["parameters"] for row in plan["before"]), sum(row["macs"] for row in plan["before"])
-    image = _format_shape([plan["channels"], plan["size"], plan["size"]])
-    print(f"{plan['name']} ({plan['source']}) for images of {image}, as its source makes it")
+    before = [(row.name, _format_shape(row.shape), f"{row.parameters:,}", f"{row.macs:,}") for row in plan.before]
+    total = sum(row.parameters for row in plan.before), sum(row.macs for row in plan.before)
+    image = _format_shape([plan.channels, plan.size, plan.size])
+    print(f"{plan.name} ({plan.source}) for images of {image}, as its source makes it")
     print(format_table([head, *before, ("all", "", f"{total[0]:,}", f"{total[1]:,}")], right))
     asked = ", ".join(f"{name} {value}" for name, value in given.items()) or "a new head on the frozen trunk"
     after = [
         (
-            row["name"],
-            _format_shape(row["shape"]),
-            f"{row['parameters']:,}",
-            f"{row['trainable']:,}",
-            f"{row['parameters'] - row['trainable']:,}",
-            f"{row['macs']:,}",
+            row.name,
+            _format_shape(row.shape),
+            f"{row.parameters:,}",
+            f"{row.trainable:,}",
+            f"{row.parameters - row.trainable:,}",
+            f"{row.macs:,}",
         )
-        for row in plan["stages"]
+        for row in plan.stages
     ]
-    counts = plan["parameters"]
-    both = counts["trainable"] + counts["frozen"]
-    last = ("all", "", f"{both:,}", f"{counts['trainable']:,}", f"{counts['frozen']:,}", f"{plan['macs']:,}")
+    counts = plan.parameters
+    last = ("all", "", f"{counts.total:,}", f"{counts.trainable:,}", f"{counts.frozen:,}", f"{plan.macs:,}")
     print(f"\nAfter surgery: {asked}")
     print(
         format_table([("stage", "output", "parameters", "trainable", "frozen", "multiply-adds"), *after, last], right)
     )
-    print(f"Computed once per image: {'up to ' + plan['prefix'] if plan['prefix'] else 'nothing'}.")
+    print(f"Computed once per image: {'up to ' + plan.prefix if plan.prefix else 'nothing'}.")
 
 
 def _format_shape(shape: Sequence[int]) -> str:

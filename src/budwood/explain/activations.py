@@ -86,9 +86,7 @@ def read_maps(subject: NetworkProbe, pixels: NDArray[np.uint8], name: str) -> Ma
     maps = None if outputs is None or len(outputs) != len(pixels) else reshape_to_maps(outputs)
     if maps is None or min(maps.shape[2:]) < FEWEST:
         with_maps = ", ".join(list_mapped_stages(subject)) or "none of its stages does"
-        raise RecipeError(
-            f"layer: {found} of {subject.plan['name']} gives no map of an image.", f"These do: {with_maps}."
-        )
+        raise RecipeError(f"layer: {found} of {subject.plan.name} gives no map of an image.", f"These do: {with_maps}.")
     values: Floats = maps.float().cpu().numpy()
     return Maps(found, values, np.abs(values).mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3)))
 
@@ -103,7 +101,7 @@ def filter_image(subject: NetworkProbe, pixels: NDArray[np.uint8], layer: str, f
     wrong = [number for number in filters if not 0 <= number < count]
     if wrong:
         raise RecipeError(
-            f"filter: {layer} of {subject.plan['name']} has no filter {wrong[0]}.",
+            f"filter: {layer} of {subject.plan.name} has no filter {wrong[0]}.",
             f"It has {count}: choose from 0 to {count - 1}.",
         )
     with capture_outputs(subject, [layer]) as told, torch.no_grad():
@@ -122,7 +120,7 @@ def make_strip(subject: NetworkProbe, pixels: NDArray[np.uint8], most: int = CHA
     names = list_mapped_stages(subject)
     if not names:
         raise RecipeError(
-            f"{subject.plan['name']}: none of its stages gives a map, so there is nothing to look at on the way.",
+            f"{subject.plan.name}: none of its stages gives a map, so there is nothing to look at on the way.",
             "Choose a network with convolutions; `budwood models` lists networks.",
         )
     spread = np.unique(np.linspace(0, len(names) - 1, STAGES).round().astype(int))

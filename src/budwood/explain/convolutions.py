@@ -63,7 +63,7 @@ def list_convolutions(subject: NetworkProbe) -> tuple[str, ...]:
     names = [name for name, part in subject.module.named_modules() if isinstance(part, nn.Conv2d) and name in run]
     plan = subject.plan
     with capture_outputs(subject, names) as told, torch.no_grad():
-        subject.module(torch.zeros(1, plan["channels"], plan["size"], plan["size"], device=subject.device))
+        subject.module(torch.zeros(1, plan.channels, plan.size, plan.size, device=subject.device))
     return tuple(told)
 
 
@@ -82,7 +82,7 @@ def read_filters(subject: NetworkProbe, layer: str | None = None, images: NDArra
     name = _choose_layer(subject, names, layer)
     convolution = _get_convolution(subject, name)
     weights = convolution.weight.detach().float().cpu().numpy()
-    sees_images = name == names[0] and weights.shape[1] == subject.plan["channels"]
+    sees_images = name == names[0] and weights.shape[1] == subject.plan.channels
     if sees_images:
         weights = weights * _measure_slopes(subject, convolution)[:, None, None]
     norms = np.linalg.norm(weights.reshape(len(weights), -1), axis=1)
@@ -150,14 +150,12 @@ def _choose_layer(subject: NetworkProbe, names: Sequence[str], layer: str | None
     """The convolution of that name, or the first."""
     if not names:
         raise RecipeError(
-            f"layer: {subject.plan['name']} has no convolution, and so no filters.",
+            f"layer: {subject.plan.name} has no convolution, and so no filters.",
             "Choose a network with convolutions; `budwood models` lists networks.",
         )
     if layer is not None and layer not in names:
         listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
-        raise RecipeError(
-            f"layer: {layer!r} is no convolution of {subject.plan['name']}.", f"Its convolutions: {listed}."
-        )
+        raise RecipeError(f"layer: {layer!r} is no convolution of {subject.plan.name}.", f"Its convolutions: {listed}.")
     return layer or names[0]
 
 
@@ -208,7 +206,7 @@ def _measure_slopes(subject: NetworkProbe, convolution: nn.Conv2d) -> Floats:
     """How much of each input of the first convolution a pixel's way from 0 to 1 makes, float32 [channels]: one by the
     deviation of the channel, unless the network scales its images once more, as GoogLeNet does."""
     given: list[Tensor] = []
-    ends = np.zeros((2, subject.plan["size"], subject.plan["size"], 3), np.uint8)
+    ends = np.zeros((2, subject.plan.size, subject.plan.size, 3), np.uint8)
     ends[1] = 255
     with eval_mode(subject) as module, torch.no_grad():
         handle = convolution.register_forward_pre_hook(lambda part, inputs: given.append(inputs[0].clone()))

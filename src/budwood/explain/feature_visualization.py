@@ -87,7 +87,7 @@ def _check_target(subject: NetworkProbe, target: VisualizationTarget) -> Visuali
     place = None if target.place is None else find_place(subject, target.place)
     count = _count_channels(subject, place)
     if not 0 <= target.channel < count:
-        what = f"{place} of {subject.plan['name']} has no channel" if place else "target: there is no class"
+        what = f"{place} of {subject.plan.name} has no channel" if place else "target: there is no class"
         raise RecipeError(f"{what} {target.channel}.", f"It has {count}: choose from 0 to {count - 1}.")
     return VisualizationTarget(place, target.channel)
 
@@ -115,7 +115,7 @@ def _maximise_batch(
     """The pictures of targets of one place, which all start from the same noise and are moved alike."""
     random = torch.Generator().manual_seed(seed)
     rows, channels = torch.arange(len(targets)), torch.tensor([target.channel for target in targets])
-    painter = _Painter(subject.plan["size"], subject.plan["channels"], subject.device)
+    painter = _Painter(subject.plan.size, subject.plan.channels, subject.device)
     with eval_mode(subject):
         answers = _make_channel_function(subject, targets[0].place)
         spectra = painter.start(random).expand(len(targets), -1, -1, -1, -1).clone().requires_grad_()
@@ -195,8 +195,8 @@ def _average_by_channel(outputs: Tensor) -> Tensor:
 
 def _make_noise(subject: NetworkProbe, random: torch.Generator) -> Tensor:
     """Images of random pixels [16, 3, size, size], grey for a network that sees grey."""
-    size = subject.plan["size"]
-    pixels = torch.randint(0, 256, (NOISE, subject.plan["channels"], size, size), generator=random)
+    size = subject.plan.size
+    pixels = torch.randint(0, 256, (NOISE, subject.plan.channels, size, size), generator=random)
     return (pixels / 255).expand(-1, 3, -1, -1).to(subject.device)
 
 

@@ -22,7 +22,7 @@ from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.inference.pytorch_backend import WithPreprocessing
 from budwood.networks.freezing import find_stage
-from budwood.networks.plan import Plan
+from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.registry import TRUNK, is_channels_last
 from budwood.networks.stages import keep_stages, list_modules, slice_stages
 from budwood.networks.surgery import BuiltNetwork, load_network
@@ -38,7 +38,7 @@ class NetworkProbe:
     """A recipe's network with its weights on a device, in evaluation mode, and the names of its classes."""
 
     network: BuiltNetwork
-    plan: Plan
+    plan: NetworkPlan
     classes: tuple[str, ...]
     device: str
 
@@ -62,11 +62,11 @@ class Place:
     side: int | None
 
 
-def make_probe(recipe: Recipe, plan: Plan, classes: Sequence[str], weights: Weights) -> NetworkProbe:
+def make_probe(recipe: Recipe, plan: NetworkPlan, classes: Sequence[str], weights: Weights) -> NetworkProbe:
     """The network of a recipe with these weights, ready to be looked at; raises what loading it raises."""
     device = find_best_device()
     made, _ = load_network(recipe, plan, len(classes), weights)
-    rows = [row["name"] for row in plan["stages"]]
+    rows = [row.name for row in plan.stages]
     made.module.to(device).eval()
     grafted = BuiltNetwork(made.module, keep_stages(made.staged, rows), made.needed)
     return NetworkProbe(grafted, plan, tuple(classes), device)
@@ -74,8 +74,7 @@ def make_probe(recipe: Recipe, plan: Plan, classes: Sequence[str], weights: Weig
 
 def list_places(subject: NetworkProbe) -> tuple[Place, ...]:
     """The stages in order, and the trunk."""
-    rows = [row for row in subject.plan["stages"] if row["name"] != subject.plan["head"]]
-    return tuple(Place(row["name"], tuple(row["shape"]), find_map_side(row["shape"])) for row in rows)
+    return tuple(Place(row.name, row.shape, find_map_side(row.shape)) for row in subject.plan.places)
 
 
 def list_map_sides(subject: NetworkProbe) -> dict[str, int]:
@@ -98,7 +97,7 @@ def default_place(subject: NetworkProbe) -> str:
     maps = list_map_sides(subject)
     if not maps:
         raise RecipeError(
-            f"{subject.plan['name']}: none of its stages gives a map, so nothing says where in an image it looks.",
+            f"{subject.plan.name}: none of its stages gives a map, so nothing says where in an image it looks.",
             "Integrated gradients and occlusion need no map: choose one of these methods.",
         )
     large = [name for name, side in maps.items() if side >= ENOUGH]
@@ -108,7 +107,7 @@ def default_place(subject: NetworkProbe) -> str:
 
 def _depends_on(subject: NetworkProbe, place: str) -> bool:
     """Whether the logits depend on the cells of the map at a place."""
-    size, channels = subject.plan["size"], subject.plan["channels"]
+    size, channels = subject.plan.size, subject.plan.channels
     image = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0)).to(subject.device)
     with eval_mode(subject):
         values = slice_probe(subject, None, place)(image).detach().requires_grad_()
@@ -190,7 +189,7 @@ def _find_layers(subject: NetworkProbe, names: Sequence[str]) -> dict[str, nn.Mo
     missing = next((name for name in names if name not in named), None)
     if missing is not None:
         raise RecipeError(
-            f"layer: {missing!r} is no layer of {subject.plan['name']}.",
+            f"layer: {missing!r} is no layer of {subject.plan.name}.",
             f"Its layers: {', '.join(list(named)[:12])}, ...: `run.network()` shows them all.",
         )
     return {name: named[name] for name in names}

@@ -111,7 +111,7 @@ def choose_place(subject: NetworkProbe, method: str, place: str | None) -> str |
     maps = list_map_sides(subject)
     if name not in maps:
         raise RecipeError(
-            f"place: {name!r} of {subject.plan['name']} gives no map of {FEWEST} x {FEWEST} cells or more.",
+            f"place: {name!r} of {subject.plan.name} gives no map of {FEWEST} x {FEWEST} cells or more.",
             f"Places with a map: {', '.join(maps)}." if maps else "Choose integrated-gradients or occlusion.",
         )
     return name
@@ -126,7 +126,7 @@ def find_finest_place(subject: NetworkProbe) -> str:
     target = default_place(subject)
     sides = {place.name: place.side or 0 for place in list_places(subject)}
     names = list(sides)
-    fine = [name for name in names[: names.index(target) + 1] if sides[name] * FINE >= subject.plan["size"]]
+    fine = [name for name in names[: names.index(target) + 1] if sides[name] * FINE >= subject.plan.size]
     return fine[-1] if fine else target
 
 

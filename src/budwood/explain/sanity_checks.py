@@ -88,7 +88,7 @@ def check_sanity(
 
 def list_cascade_places(subject: NetworkProbe, count: int = SPREAD) -> tuple[str, ...]:
     """The head, and so many stages that hold weights, spread from the last to the first, which is always among them."""
-    head, names = subject.plan["head"], list(subject.network.staged.stages)
+    head, names = subject.plan.head, list(subject.network.staged.stages)
     before = [_list_parameters_before(subject, name) for name in (*names, head)]
     weights = {name for name, parameter in subject.module.named_parameters() if parameter.ndim > 1}
     stages = [name for number, name in enumerate(names) if weights & (before[number + 1] - before[number])]
@@ -136,7 +136,7 @@ def _list_parameters_before(subject: NetworkProbe, start: str) -> set[str]:
     """The names of the parameters that come before a stage, or before the head."""
     staged = subject.network.staged
     stages: Sequence[str] = list(staged.stages)
-    if start == subject.plan["head"]:
+    if start == subject.plan.head:
         return {name for name, _ in staged.module.named_parameters() if not is_inside(name, start)}
     number = stages.index(start)
     return set(list_parameters(staged, staged.node(stages[number - 1]))) if number else set()

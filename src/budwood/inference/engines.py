@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from budwood.config.recipe import Recipe
 from budwood.data.loading import Pixels
 from budwood.hardware import count_processors
-from budwood.networks.plan import Plan, hash_json, toolchain_digest
+from budwood.networks.network_plan import NetworkPlan
+from budwood.networks.plan import hash_json, toolchain_digest
 from budwood.networks.registry import TRUNK
 from budwood.networks.weights import Weights
 from budwood.progress import Progress
@@ -53,7 +54,7 @@ class Prefix:
     """
 
     recipe: Recipe
-    plan: Plan
+    plan: NetworkPlan
     classes: int
     weights: Weights
     stop: str | None
@@ -78,16 +79,27 @@ class InferenceEngine:
     packs: bool
 
 
-def make_prefix(recipe: Recipe, plan: Plan, classes: int, weights: Weights, stop: str | None, cache: Path) -> Prefix:
+def make_prefix(
+    recipe: Recipe, plan: NetworkPlan, classes: int, weights: Weights, stop: str | None, cache: Path
+) -> Prefix:
     """The prefix up to a place of a recipe's network. Loads no torch."""
-    kept_parts = [plan[name] for name in ("source", "name", "channels", "size", "mean", "std")]
+    kept_parts = [plan.source, plan.name, plan.channels, plan.size, plan.mean, plan.std]
     parts = [weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
     if stop in (TRUNK, None):
-        parts += [plan["cut"], plan["pool"]]
+        parts += [plan.cut, plan.pool]
     if stop is None:
         parts += [recipe.head, recipe.batch_norm, recipe.activation, classes]
-    shape = (classes,) if stop is None else (plan["features"],) if stop == TRUNK else tuple(plan["prefix_shape"])
-    return Prefix(recipe, plan, classes, weights, stop, shape, hash_json(parts), cache)
+    return Prefix(recipe, plan, classes, weights, stop, _shape_at(plan, classes, stop), hash_json(parts), cache)
+
+
+def _shape_at(plan: NetworkPlan, classes: int, stop: str | None) -> tuple[int, ...]:
+    """The shape of one image's output at a place."""
+    if stop is None:
+        return (classes,)
+    if stop == TRUNK:
+        return (plan.features,)
+    assert plan.prefix_shape is not None
+    return plan.prefix_shape
 
 
 def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progress: Progress) -> InferenceEngine:
@@ -101,7 +113,7 @@ def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progr
     if has_cuda_device():
         return _check_cuda(prefix, some(), images >= COMPILE_PAYS, progress)
     if reason := _read_bundle(prefix)["no_graph"]:
-        progress.note(f"{prefix.plan['name']} cannot be exported to ONNX ({reason}), so PyTorch computes it.")
+        progress.note(f"{prefix.plan.name} cannot be exported to ONNX ({reason}), so PyTorch computes it.")
         return InferenceEngine(
             _make_eager_inference(prefix), f"PyTorch {version('torch')}", "is the reference itself", False
         )
@@ -138,7 +150,7 @@ def ensure_exported(prefix: Prefix) -> None:
 
     with draft_folder(prefix.bundle) as draft:
         told = pytorch_backend.export(_make_slice(prefix), draft)
-        (draft / "bundle.json").write_text(json.dumps({"network": prefix.plan["name"], **told}))
+        (draft / "bundle.json").write_text(json.dumps({"network": prefix.plan.name, **told}))
 
 
 def _read_bundle(prefix: Prefix) -> dict[str, Any]:

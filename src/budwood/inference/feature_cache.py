@@ -88,7 +88,7 @@ def compute_features(
         store.use(samples.ids)
     if not missing:
         return Features(values, 0, "none: every output was in the store", "checked when the outputs were computed")
-    with Decoder(samples, missing, prefix.plan["size"], prefix.recipe.resize, prefix.cache, progress) as decoder:
+    with Decoder(samples, missing, prefix.plan.size, prefix.recipe.resize, prefix.cache, progress) as decoder:
         engine = choose_engine(prefix, lambda: take_first_images(prefix, samples, missing), len(missing), progress)
         for rows, computed in _compute(prefix, engine, view, decoder, missing, stores, progress):
             values[rows] = through(computed)
@@ -122,7 +122,7 @@ def why_not_cached(prefix: Prefix, images: int) -> str:
 
     A map that is larger than its pixels takes longer to read than they do; a vector saves the whole trunk.
     """
-    each, pixels, size = count_feature_bytes(prefix), prefix.plan["size"] ** 2 * 3, math.prod(prefix.shape) * 4
+    each, pixels, size = count_feature_bytes(prefix), prefix.plan.size**2 * 3, math.prod(prefix.shape) * 4
     if each > pixels and len(prefix.shape) > 1:
         return f"one takes {each / 1024:,.0f} KiB, and the pixels that it is made of take {pixels / 1024:,.0f}"
     if each * images > limit():
@@ -170,7 +170,7 @@ def _compute(
         nonlocal keep
         keep = keep and store_rows(store, ids, rows, progress)
 
-    with closing(writer), progress.bar(f"{label} of {prefix.plan['name']}", len(missing)) as step:
+    with closing(writer), progress.bar(f"{label} of {prefix.plan.name}", len(missing)) as step:
         for shard in _split_blocks(missing, SHARD):
             ids = [decoder.samples.ids[row] for row in shard]
             values = np.empty((len(shard), *prefix.shape), np.float32)
@@ -196,7 +196,7 @@ def _split_blocks(rows: Sequence[int], size: int) -> Iterator[list[int]]:
 def take_first_images(prefix: Prefix, samples: Samples, rows: Sequence[int] = range(CHECKED)) -> Pixels:
     """The first images, of those in some rows, on which an engine is checked."""
     rows = [row for row in rows[:CHECKED] if row < len(samples)]
-    size, resize = prefix.plan["size"], prefix.recipe.resize
+    size, resize = prefix.plan.size, prefix.recipe.resize
     return np.stack([decode_sample(samples, row, size, resize) for row in rows])
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from budwood.config.recipe import Recipe
+from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.stages import slice_stages
 from budwood.networks.surgery import build, load_network
 from budwood.networks.weights import Weights
@@ -34,7 +35,7 @@ class NetworkSlice:
     """A part of a recipe's network: from the image to the end of the place `stop` (None: the logits)."""
 
     recipe: Recipe
-    plan: Mapping[str, Any]
+    plan: NetworkPlan
     classes: int
     weights: Weights
     stop: str | None
@@ -50,14 +51,14 @@ class WithPreprocessing(nn.Module):
     shift: Tensor
     luma: Tensor
 
-    def __init__(self, network: nn.Module, plan: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, plan: NetworkPlan) -> None:
         super().__init__()
         self.network = network
-        mean, std = (torch.tensor(plan[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (plan.mean, plan.std))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
         self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
-        self.grey = plan["channels"] == 1
+        self.grey = plan.channels == 1
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the network is given for pixels: float32 [n, channels, size, size]."""
@@ -83,7 +84,7 @@ def export(part: NetworkSlice, folder: Path) -> dict[str, Any]:
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     (folder / "part.safetensors").write_bytes(save(state))
     try:
-        graph = _export_onnx(WithPreprocessing(module, part.plan).eval(), part.plan["size"])
+        graph = _export_onnx(WithPreprocessing(module, part.plan).eval(), part.plan.size)
     except Exception as error:  # an exporter fails in any way
         return {"aside": aside, "no_graph": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
     (folder / "part.onnx").write_bytes(graph)

@@ -1,42 +1,69 @@
-"""What a recipe makes of its network, known before anything is computed and remembered, so that torch is not needed."""
+"""The plan of a recipe's network, known before anything is computed and remembered, so that torch is not needed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from budwood.config.recipe import Recipe
+from budwood.networks.network_plan import NetworkPlan, plan_from_record
 from budwood.storage.atomic import raise_storage_errors, write_text
 
 LIBRARIES: Final = ("torch", "torchvision", "timm", "onnxruntime")
-MADE_BY: Final = ("registry", "small", "stages", "surgery", "freezing")  # a change of these is another plan
+MADE_BY: Final = (  # a change of these is another plan
+    "budwood.networks.registry",
+    "budwood.networks.network_plan",
+    "budwood.networks.small",
+    "budwood.networks.stages",
+    "budwood.networks.surgery",
+    "budwood.networks.freezing",
+)
 DECIDING: Final = ("model", "freeze", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size")
 
-Plan = Mapping[str, Any]
 
+def load_plan(recipe: Recipe, classes: int, cache: Path) -> NetworkPlan:
+    """Return the plan of a recipe's network, from the cache where it is there.
 
-def load_plan(recipe: Recipe, classes: int, cache: Path) -> Plan:
-    """The plan of a recipe's network, as `surgery.planned` gives it, from the cache where it is there.
+    A file of the cache that is damaged, or of another version, is as good as none.
 
-    Raises `RecipeError` for a network, stage, size or pooling that does not exist.
+    Args:
+        recipe: What decides the network.
+        classes: How many logits it gives.
+        cache: The folder of what can be computed again.
+
+    Raises:
+        RecipeError: A network, stage, size or pooling does not exist.
     """
     file = _plan_file(recipe, classes, cache)
-    try:
-        plan: Plan = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    plan = _read(file)
+    if plan is None:
         from budwood.networks.surgery import plan_network
 
         plan = plan_network(recipe, classes)
-        sized = recipe.model_copy(update={"size": plan["size"]})  # as a run's record has it
+        sized = recipe.model_copy(update={"size": plan.size})  # as a run's record has it
         with raise_storage_errors(cache):
             for name in {file, _plan_file(sized, classes, cache)}:
-                write_text(name, json.dumps(plan))
+                _write(name, plan)
     return plan
+
+
+def _read(file: Path) -> NetworkPlan | None:
+    """The plan in a file; None where there is none, or not one that was written as it is now."""
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        return plan_from_record(held["plan"]) if held["digest"] == hash_json(held["plan"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(file: Path, plan: NetworkPlan) -> None:
+    record = plan.record()
+    write_text(file, json.dumps({"digest": hash_json(record), "plan": record}))
 
 
 def _plan_file(recipe: Recipe, classes: int, cache: Path) -> Path:
@@ -56,7 +83,14 @@ def hash_json(parts: Any) -> str:
     return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=12).hexdigest()
 
 
+@cache
 def _source_digest() -> str:
-    """A digest of the modules that make plans."""
-    folder = Path(__file__).parent
-    return hash_json([(folder / f"{name}.py").read_text(encoding="utf-8") for name in MADE_BY])
+    """A digest of the modules that make plans; none of them is imported."""
+    return hash_json([_source(name) for name in MADE_BY])
+
+
+def _source(module: str) -> str:
+    found = find_spec(module)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -20,6 +20,7 @@ from torch.fx import GraphModule, Node
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.networks.freezing import find_frozen, find_stage, stages_hint
+from budwood.networks.network_plan import NetworkPlan, ParameterCount, StagePlan, TrunkPlan
 from budwood.networks.registry import TRUNK, Network, State, find_network, is_channels_last, is_inside
 from budwood.networks.small import make_dense
 from budwood.networks.stages import (
@@ -52,74 +53,67 @@ class BuiltNetwork:
     needed: frozenset[str]
 
 
-def plan_network(recipe: Recipe, classes: int) -> dict[str, Any]:
-    """What the recipe makes of its network, as plain values, before anything is computed.
+def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
+    """Return what the recipe makes of its network, before anything is computed.
 
-    Keys: name, source, size, channels, mean, std, head, origins, accuracy; `before` and `stages` (rows with name,
-    shape, parameters, trainable, macs); cut, pool, features, shape, prefix, prefix_shape, parameters, macs.
-    Raises `RecipeError`.
+    Args:
+        recipe: What decides the network.
+        classes: How many logits it gives.
+
+    Raises:
+        RecipeError: The network, a stage, the size or the pooling does not exist.
     """
     net = find_network(recipe.model, recipe.own_options)
     size = recipe.size or net.size
     whole = _make_on_meta(net, recipe.channels, size)
     original = trace_stages(whole, net.head)
     before = _profile_or_refuse(original, net, recipe.channels, size)
-    original = keep_stages(original, [row.name for row in before])
-    if original.trunk is None and not original.stages:
-        raise RecipeError(
-            f"model: {net.name} has no stage, because several outputs of every part go on to its several heads.",
-            "Choose a network that `budwood models NAME` can show.",
-        )
-    cut = find_stage(original, recipe.cut, "cut") if recipe.cut else None
-    shape = _find_trunk_shape(original, before, cut)
-    pool = _choose_pooling(recipe, original, shape, cut)
-    rows_before = [_stage_row(row, dict(whole.named_parameters()), set()) for row in before]
-    features = count_pooled_features(shape, pool)
-    fixed = {"cut": cut, "pool": pool, "features": features, "shape": list(shape)}
+    original = _with_some_stage(keep_stages(original, [row.name for row in before]), net)
+    rows_before = tuple(_stage_row(row, dict(whole.named_parameters()), set()) for row in before)
+    trunk = _trunk_plan(recipe, original, before)
     with torch.device(_find_device(whole)):
-        grafted = replace_head(original, net, recipe, fixed, classes)
-    rows = profile_stages(grafted.staged, recipe.channels, size)
-    frozen = find_frozen(keep_stages(grafted.staged, [row.name for row in rows]), recipe.freeze)
+        made = replace_head(original, net, recipe, trunk, classes)
+    rows = profile_stages(made.staged, recipe.channels, size)
+    frozen = find_frozen(keep_stages(made.staged, [row.name for row in rows]), recipe.freeze)
     trainable = {name for row in rows for name in row.parameters} - frozen.parameters
-    counts = {name: parameter.numel() for name, parameter in grafted.module.named_parameters()}
     shapes = {row.name: row.shape for row in rows}
-    return {
-        "name": net.name,
-        "source": net.source,
-        "size": size,
-        "channels": recipe.channels,
-        "mean": _repeat_per_channel(net.mean, recipe.channels),
-        "std": _repeat_per_channel(net.std, recipe.channels),
-        "head": net.head,
-        "origins": [asdict(origin) for origin in net.origins],
-        "accuracy": net.accuracy,
-        "before": rows_before,
-        "stages": [_stage_row(row, dict(grafted.module.named_parameters()), trainable) for row in rows],
-        **fixed,
-        "prefix": frozen.prefix,
-        "prefix_shape": list(shapes[frozen.prefix]) if frozen.prefix else None,
-        "parameters": {
-            "trainable": sum(counts[name] for name in trainable),
-            "frozen": sum(count for name, count in counts.items() if name not in trainable),
-        },
-        "macs": sum(row.macs for row in rows),
-    }
+    return NetworkPlan(
+        name=net.name,
+        source=net.source,
+        size=size,
+        channels=recipe.channels,
+        mean=_repeat_per_channel(net.mean, recipe.channels),
+        std=_repeat_per_channel(net.std, recipe.channels),
+        head=net.head,
+        origins=net.origins,
+        accuracy=net.accuracy,
+        before=rows_before,
+        stages=tuple(_stage_row(row, dict(made.module.named_parameters()), trainable) for row in rows),
+        cut=trunk.cut,
+        pool=trunk.pool,
+        features=trunk.features,
+        shape=trunk.shape,
+        prefix=frozen.prefix,
+        prefix_shape=shapes[frozen.prefix] if frozen.prefix else None,
+        parameters=_counted(made.module, trainable),
+        macs=sum(row.macs for row in rows),
+    )
 
 
-def build(recipe: Recipe, plan: Mapping[str, Any], classes: int) -> tuple[BuiltNetwork, Network, State]:
+def build(recipe: Recipe, plan: NetworkPlan, classes: int) -> tuple[BuiltNetwork, Network, State]:
     """The network of a plan with random weights by the recipe's seed, its source, and the tensors before surgery."""
     net = find_network(recipe.model, recipe.own_options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed or 0)
-        whole = net.make(plan["channels"], plan["size"])
+        whole = net.make(plan.channels, plan.size)
         if recipe.weights == "none":
             initialize(whole, recipe.init)
         before = dict(whole.state_dict())
-        original = keep_stages(trace_stages(whole, net.head), [row["name"] for row in plan["before"]])
-        return replace_head(original, net, recipe, plan, classes), net, before
+        original = keep_stages(trace_stages(whole, net.head), [row.name for row in plan.before])
+        return replace_head(original, net, recipe, plan.trunk, classes), net, before
 
 
-def load_network(recipe: Recipe, plan: Mapping[str, Any], classes: int, weights: Weights) -> tuple[BuiltNetwork, str]:
+def load_network(recipe: Recipe, plan: NetworkPlan, classes: int, weights: Weights) -> tuple[BuiltNetwork, str]:
     """The network of a plan with its weights, and a sentence on what was set aside of them.
 
     Weights of the kind `trained` are a run's own, head included. Raises `WeightsError` when they do not fit.
@@ -131,21 +125,21 @@ def load_network(recipe: Recipe, plan: Mapping[str, Any], classes: int, weights:
     if weights.kind == "trained":
         made.module.load_state_dict(found)
         return made, ""
-    target = FitTarget(net, before, made.needed, plan["channels"], plan["size"])
+    target = FitTarget(net, before, made.needed, plan.channels, plan.size)
     state, aside = fit_weights(weights, found, target)
     made.module.load_state_dict(state, strict=False)
     return made, aside
 
 
-def replace_head(original: Staged, net: Network, recipe: Recipe, plan: Mapping[str, Any], classes: int) -> BuiltNetwork:
+def replace_head(original: Staged, net: Network, recipe: Recipe, plan: TrunkPlan, classes: int) -> BuiltNetwork:
     """A network with its stages up to the cut, the pooling and a new head of the recipe.
 
     Made of the parts of `original`, which is used up: where nothing is cut, its own classifier is replaced.
     """
-    head = make_head(plan["features"], classes, recipe)
-    trunk = slice_stages(original, None, _end_stage(original, plan["cut"]))
+    head = make_head(plan.features, classes, recipe)
+    trunk = slice_stages(original, None, _end_stage(original, plan.cut))
     needed = frozenset(trunk.state_dict())
-    if plan["cut"] is None and plan["pool"] == "own" and original.trunk is not None:
+    if plan.cut is None and plan.pool == "own" and original.trunk is not None:
         own = {name for name in original.module.state_dict() if not is_inside(name, net.head)}
         if own == needed:
             original.module.set_submodule(net.head, head)
@@ -153,7 +147,7 @@ def replace_head(original: Staged, net: Network, recipe: Recipe, plan: Mapping[s
         whole = slice_stages(original, None, None)
         whole.set_submodule(net.head, head)
         return BuiltNetwork(whole, split_graph(whole, net.head), needed)
-    _append_head(trunk, net.head, head, plan["pool"], len(plan["shape"]), is_channels_last(plan["shape"]))
+    _append_head(trunk, net.head, head, plan.pool, len(plan.shape), is_channels_last(plan.shape))
     return BuiltNetwork(trunk, keep_stages(split_graph(trunk, net.head), original.stages), needed)
 
 
@@ -242,8 +236,22 @@ def _choose_pooling(recipe: Recipe, original: Staged, shape: Sequence[int], cut:
     return recipe.pool
 
 
-def _find_trunk_shape(original: Staged, before: Sequence[StageFacts], cut: str | None) -> tuple[int, ...]:
-    return next(row.shape for row in before if row.name == _end_stage(original, cut))
+def _with_some_stage(original: Staged, net: Network) -> Staged:
+    """The network as it is; raises `RecipeError` where nothing of it is a stage."""
+    if original.trunk is None and not original.stages:
+        raise RecipeError(
+            f"model: {net.name} has no stage, because several outputs of every part go on to its several heads.",
+            "Choose a network that `budwood models NAME` can show.",
+        )
+    return original
+
+
+def _trunk_plan(recipe: Recipe, original: Staged, before: Sequence[StageFacts]) -> TrunkPlan:
+    """How the trunk ends by the recipe; raises `RecipeError` for a cut or a pooling that does not exist."""
+    cut = find_stage(original, recipe.cut, "cut") if recipe.cut else None
+    shape = next(row.shape for row in before if row.name == _end_stage(original, cut))
+    pool = _choose_pooling(recipe, original, shape, cut)
+    return TrunkPlan(cut, pool, count_pooled_features(shape, pool), shape)
 
 
 def _end_stage(original: Staged, cut: str | None) -> str:
@@ -288,16 +296,22 @@ def _find_device(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def _stage_row(row: StageFacts, named: Mapping[str, nn.Parameter], trainable: set[str]) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "shape": list(row.shape),
-        "parameters": sum(named[name].numel() for name in row.parameters),
-        "trainable": sum(named[name].numel() for name in row.parameters if name in trainable),
-        "macs": row.macs,
-    }
+def _stage_row(row: StageFacts, named: Mapping[str, nn.Parameter], trainable: set[str]) -> StagePlan:
+    return StagePlan(
+        name=row.name,
+        shape=row.shape,
+        parameters=sum(named[name].numel() for name in row.parameters),
+        trainable=sum(named[name].numel() for name in row.parameters if name in trainable),
+        macs=row.macs,
+    )
 
 
-def _repeat_per_channel(values: Sequence[float], channels: int) -> list[float]:
+def _counted(module: nn.Module, trainable: set[str]) -> ParameterCount:
+    counts = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    trained = sum(counts[name] for name in trainable)
+    return ParameterCount(trained, sum(counts.values()) - trained)
+
+
+def _repeat_per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """Means or deviations for each channel; for one channel, their average."""
-    return list(values) if channels == len(values) else [sum(values) / len(values)] * channels
+    return tuple(values) if channels == len(values) else (sum(values) / len(values),) * channels

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from budwood.data.dataset import Dataset, Samples
 from budwood.evaluation import metrics
 from budwood.evaluation.predictions import Predictions
-from budwood.networks.plan import Plan
-from budwood.networks.registry import TRUNK
+from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.weights import Weights
 from budwood.storage.atomic import encode_parquet, write_bytes
 
@@ -40,22 +39,8 @@ def describe_dataset(data: Dataset) -> dict[str, Any]:
     }
 
 
-def describe_network(plan: Plan, weights: Weights, aside: str) -> dict[str, Any]:
-    trunk = [row for row in plan["stages"] if row["name"] != plan["head"]]
-    return {
-        **{key: value for key, value in plan.items() if key not in ("origins", "before", "prefix", "prefix_shape")},
-        "weights": {**weights.record(), "set_aside": aside},
-        "trunk_trained": any(row["trainable"] for row in trunk),
-        "removed": _list_removed(plan),
-    }
-
-
-def _list_removed(plan: Plan) -> list[dict[str, Any]]:
-    """The rows of the stages that the cut has taken off."""
-    names = [row["name"] for row in plan["before"]]
-    if plan["cut"] is None:
-        return []
-    return [row for row in plan["before"][names.index(plan["cut"]) + 1 :] if row["name"] not in (TRUNK, plan["head"])]
+def describe_network(plan: NetworkPlan, weights: Weights, aside: str) -> dict[str, Any]:
+    return {**plan.run_record(), "weights": {**weights.record(), "set_aside": aside}}
 
 
 def save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:

@@ -16,8 +16,8 @@ from budwood.config.recipe import Recipe, adapt_to_labels
 from budwood.data import checks
 from budwood.data.dataset import Dataset, Samples
 from budwood.errors import DataError, RecipeError, RunError, WeightsError
-from budwood.networks.plan import Plan, load_plan
-from budwood.networks.registry import Origin
+from budwood.networks.network_plan import NetworkPlan
+from budwood.networks.plan import load_plan
 from budwood.networks.weights import Weights, describe_file, describe_random, find_imagenet
 from budwood.progress import Progress
 from budwood.runs.run import Run, open_run
@@ -28,7 +28,7 @@ class Preflight:
     """A recipe with its size, plan and weights, and the findings and splits that it will be trained on."""
 
     recipe: Recipe
-    plan: Plan
+    plan: NetworkPlan
     weights: Weights
     findings: tuple[checks.Finding, ...]
     training: Samples
@@ -61,12 +61,12 @@ def check_and_plan(
     found += _find_seen_images(data, seen)
     _refuse_leaks(found, allow_leaks)
     _refuse_empty(data, training, validation)
-    return Preflight(recipe.model_copy(update={"size": plan["size"]}), plan, weights, found, training, validation)
+    return Preflight(recipe.model_copy(update={"size": plan.size}), plan, weights, found, training, validation)
 
 
-def _refuse_views_of_nothing(recipe: Recipe, plan: Plan, classes: int, cache: Path) -> None:
+def _refuse_views_of_nothing(recipe: Recipe, plan: NetworkPlan, classes: int, cache: Path) -> None:
     """Raises `RecipeError` when views are to be computed once, and nothing is frozen from the image on."""
-    stops = [load_plan(phase, classes, cache)["prefix"] for phase in recipe.in_phases()] or [plan["prefix"]]
+    stops = [load_plan(phase, classes, cache).prefix for phase in recipe.in_phases()] or [plan.prefix]
     if recipe.views and not any(stops):
         raise RecipeError(
             "views: nothing is frozen from the image on, so that nothing could be computed once for each version.",
@@ -75,12 +75,11 @@ def _refuse_views_of_nothing(recipe: Recipe, plan: Plan, classes: int, cache: Pa
 
 
 def locate_weights(
-    recipe: Recipe, plan: Plan, out: Path, cache: Path, progress: Progress
+    recipe: Recipe, plan: NetworkPlan, out: Path, cache: Path, progress: Progress
 ) -> tuple[Weights, Run | None]:
     """Where the recipe's weights are, and the run that they are from, if they are."""
-    origins = [Origin(**origin) for origin in plan["origins"]]
     if recipe.weights == "imagenet":
-        return find_imagenet(plan["name"], origins, cache, progress), None
+        return find_imagenet(plan.name, plan.origins, cache, progress), None
     if recipe.weights == "none":
         return describe_random(recipe.init, recipe.seed or 0), None
     if recipe.weights.startswith("run:"):
@@ -92,24 +91,24 @@ def locate_weights(
     return describe_file(Path(recipe.weights).expanduser()), None
 
 
-def relocate_weights(run: Run, recipe: Recipe, plan: Plan, cache: Path, progress: Progress) -> Weights:
+def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, progress: Progress) -> Weights:
     """The weights that a run started from; raises `RunError` when this machine has others."""
     weights, _ = locate_weights(recipe, plan, run.path.parent, cache, progress)
     if weights.digest != run.record["network"]["weights"]["digest"]:
         raise RunError(
-            f"{run.path}: was trained on other weights of {plan['name']} than are on this machine.",
+            f"{run.path}: was trained on other weights of {plan.name} than are on this machine.",
             f"Bring back the weights that the run was made with ({run.record['network']['weights']['file']}).",
         )
     return weights
 
 
-def _refuse_other_network(run: Run, recipe: Recipe, plan: Plan) -> None:
+def _refuse_other_network(run: Run, recipe: Recipe, plan: NetworkPlan) -> None:
     """Raises `WeightsError` when a run's network is another one than the recipe's."""
     theirs = run.record["network"]
-    if (theirs["source"], theirs["name"]) != (plan["source"], plan["name"]):
+    if (theirs["source"], theirs["name"]) != (plan.source, plan.name):
         raise WeightsError(
             f"weights: run {run.path.name} holds a {theirs['name']} of {theirs['source']}, "
-            f"the recipe asks for {plan['name']} of {plan['source']}.",
+            f"the recipe asks for {plan.name} of {plan.source}.",
             f"Write model = {theirs['name']}, or choose another run.",
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from budwood.config.recipe import Recipe
 from budwood.data.downloads import known_class_count
 from budwood.data.listing import source_exists
 from budwood.errors import BudwoodError, DataError, RecipeError, StudyError, WeightsError
-from budwood.networks.plan import Plan, hash_json, load_plan
+from budwood.networks.network_plan import NetworkPlan
+from budwood.networks.plan import hash_json, load_plan
 from budwood.progress import Progress
 from budwood.studies.runner import group_key, list_repeats
 from budwood.studies.study_file import DataSpec, Experiment, Study
@@ -34,7 +35,7 @@ class RowForecast:
     """
 
     label: str
-    plan: Plan | None
+    plan: NetworkPlan | None
     runs: int
     shares: int
     seconds: float | None
@@ -48,8 +49,9 @@ class RowForecast:
         """The forecast as plain values."""
         network = None
         if self.plan is not None:
-            network = {name: self.plan[name] for name in ("name", "source", "parameters", "macs", "prefix", "size")}
-            network["stages"] = [row["name"] for row in self.plan["stages"]]
+            told = self.plan.record()
+            network = {name: told[name] for name in ("name", "source", "parameters", "macs", "prefix", "size")}
+            network["stages"] = [row.name for row in self.plan.stages]
         return {
             "label": self.label,
             "network": network,
@@ -124,7 +126,7 @@ def _forecast_row(
     stock = _load_dataset(row.images, study, shelf)
     classes = len(stock.data.classes) if isinstance(stock, CheckedDataset) else _count_classes(row, study)
     plan = load_plan(row.recipe, classes, shelf.cache)
-    kept = plan["prefix"] and not row.recipe.augments
+    kept = plan.prefix and not row.recipe.augments
     shares = groups.setdefault(group_key(row.recipe, plan, row.images), len(groups) + 1) if kept else 0
     runs = len(list_repeats(study, row.recipe)) * (
         study.search.trials if study.search and row.label.startswith("search,") else 1
@@ -162,9 +164,9 @@ def _count_classes(row: Experiment, study: Study) -> int:
     return known if images.classes else known - len(images.exclude)
 
 
-def _cost_key(recipe: Recipe, plan: Plan) -> list[Any]:
+def _cost_key(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
     """What decides the cost of a step, but for how many there are."""
-    network = [plan["name"], plan["cut"], plan["pool"], recipe.head, recipe.freeze, recipe.phases, plan["parameters"]]
+    network = [plan.name, plan.cut, plan.pool, recipe.head, recipe.freeze, recipe.phases, asdict(plan.parameters)]
     return [network, recipe.head_alone, recipe.optimizer, recipe.batch, recipe.accumulate, recipe.augments, recipe.tta]
 
 

@@ -22,6 +22,7 @@ from budwood.comparison.rows import Published
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset
 from budwood.errors import BudwoodError, RecipeError, StudyError
+from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan
 from budwood.progress import Progress
 from budwood.runs.run import find_run, utc_now
@@ -495,13 +496,13 @@ def _make_job(
     )
 
 
-def group_key(recipe: Recipe, plan: Mapping[str, Any], images: DataSpec) -> str:
+def group_key(recipe: Recipe, plan: NetworkPlan, images: DataSpec) -> str:
     """What works share that is computed once per image: the outputs of what is frozen, else the decoded pixels."""
-    pixels = [images.data, plan["size"], recipe.resize]
-    if not plan["prefix"] or recipe.augments:
+    pixels = [images.data, plan.size, recipe.resize]
+    if not plan.prefix or recipe.augments:
         return hash_json(pixels)
     start = recipe.seed if recipe.weights == "none" else None
-    parts = [plan[name] for name in ("source", "name", "channels", "cut", "pool", "prefix")]
+    parts = [plan.source, plan.name, plan.channels, plan.cut, plan.pool, plan.prefix]
     return hash_json([pixels, parts, recipe.weights, recipe.own_options, recipe.init, start])
 
 

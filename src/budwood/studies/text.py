@@ -45,15 +45,15 @@ def format_forecast(study: Study, found: Sequence[RowForecast]) -> str:
         if row.plan is None:
             rows.append((row.label, "", "", "", "", "", "", "", published, row.problem))
             continue
-        counts = row.plan["parameters"]
+        counts = row.plan.parameters
         rows.append(
             (
                 row.label,
-                row.plan["name"],
-                f"{counts['trainable']:,}",
-                f"{counts['frozen']:,}",
-                f"{row.plan['macs']:,}",
-                f"{row.plan['prefix']} ({_number_to_letters(row.shares)})" if row.shares else "",
+                row.plan.name,
+                f"{counts.trainable:,}",
+                f"{counts.frozen:,}",
+                f"{row.plan.macs:,}",
+                f"{row.plan.prefix} ({_number_to_letters(row.shares)})" if row.shares else "",
                 str(row.runs),
                 format_seconds(row.seconds) if row.seconds is not None else "",
                 published,

@@ -75,7 +75,7 @@ def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
     for number, recipe in enumerate(task.recipe.in_phases(), 1):
         plan = load_plan(recipe, task.classes, task.cache)
         phases.append(_measure_single(replace(task, recipe=recipe, plan=plan, phase=number, before=before), progress))
-        before = (*before, plan["prefix"])
+        before = (*before, plan.prefix)
     names = dict.fromkeys(name for phase in phases for name in phase.seconds)
     return CostEstimate(
         steps=sum(phase.steps for phase in phases),
@@ -122,7 +122,7 @@ def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
         steps, network, moved = round(steps_an_epoch * epochs), cost.network, cost.moved
         seconds = {"starting": cost.starting, "training": steps * cost.seconds, "evaluating": epochs * evaluating}
         measured = f"{MEASURED - 1} steps of {len(train.labels)} images, {len(small.validation)} evaluated"
-    whole = sum(row["parameters"] for row in plan["stages"]) * 4
+    whole = sum(row.parameters for row in plan.stages) * 4
     return CostEstimate(
         steps=steps,
         epochs=epochs,
@@ -135,7 +135,7 @@ def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
 
 def _cache_bytes(task: TrainingTask, samples: Samples, cached: bool) -> int:
     """What the cache will hold more than now: decoded pixels, and outputs of what is frozen."""
-    size: int = task.plan["size"]
+    size = task.plan.size
     pixels = len(find_missing_pixels(samples, size, task.recipe.resize, task.cache)) * size**2 * 3
     if not cached:
         return pixels
@@ -165,11 +165,11 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progres
         each = (time.perf_counter() - started) / max(len(timed), 1)
         told = f"{len(warm) + len(timed)} images through what is frozen" if missing else ""
         return (making if warm else 0.0) + each * (count - len(warm)), told
-    missing = find_missing_pixels(samples, task.plan["size"], task.recipe.resize, task.cache)
+    missing = find_missing_pixels(samples, task.plan.size, task.recipe.resize, task.cache)
     timed = missing[:SAMPLE]
     started = time.perf_counter()
     for row in timed:
-        decode_sample(samples, row, task.plan["size"], task.recipe.resize)
+        decode_sample(samples, row, task.plan.size, task.recipe.resize)
     each = (time.perf_counter() - started) / max(len(timed), 1) / count_processors()
     return each * len(missing), f"{len(timed)} images decoded" if missing else ""
 

@@ -298,7 +298,7 @@ def _show_bar(
     """A bar in images, or in seconds where only the time is limited; the yielded function moves it to where `at` is."""
     epochs, shown = part.recipe.epochs, 0
     total = epochs * images if epochs else math.ceil(clock.budget or 0)
-    with progress.bar(f"Training {part.plan['name']}", total) as advance:
+    with progress.bar(f"Training {part.plan.name}", total) as advance:
 
         def move() -> None:
             nonlocal shown

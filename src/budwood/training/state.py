@@ -137,7 +137,7 @@ def forward_batch(
     labels = torch.from_numpy(split.labels[rows].astype(np.int64)).to(model.device)
     truth = shares = make_target_shares(split, labels, model.part.classes)
     if recipe.augments and model.part.stop is None:
-        inputs = augment(inputs.float(), sample_parameters(recipe, len(rows), plan["size"], random), recipe)
+        inputs = augment(inputs.float(), sample_parameters(recipe, len(rows), plan.size, random), recipe)
         inputs, shares = blend(recipe, inputs, shares, random)
     with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
         logits = model.module(inputs).float()

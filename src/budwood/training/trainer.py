@@ -39,7 +39,8 @@ from budwood.inference.feature_cache import (
     why_not_cached,
 )
 from budwood.inference.input_sources import ArraySource, ConcatSource, FeatureSource, InputSource, flip_source
-from budwood.networks.plan import Plan, load_plan
+from budwood.networks.network_plan import NetworkPlan
+from budwood.networks.plan import load_plan
 from budwood.networks.registry import TRUNK
 from budwood.networks.weights import Weights
 from budwood.progress import Progress
@@ -70,7 +71,7 @@ class TrainingTask:
     """
 
     recipe: Recipe
-    plan: Plan
+    plan: NetworkPlan
     weights: Weights
     classes: int
     training: Samples
@@ -157,7 +158,7 @@ def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -
         history += _number_epochs(made.history, number, done)
         if find_best_epoch(history, recipe) > done:
             kept = made
-        start, before = made.state, (*before, phase.plan["prefix"])
+        start, before = made.state, (*before, phase.plan.prefix)
     assert kept is not None
     return replace(kept, history=tuple(history), selected={"epoch": find_best_epoch(history, task.recipe)})
 
@@ -174,7 +175,7 @@ def _number_epochs(rows: Sequence[Mapping[str, float]], phase: int, done: int) -
 
 
 def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
-    recipe, stop = task.recipe, task.plan["prefix"]
+    recipe, stop = task.recipe, task.plan.prefix
     features = load_features(task, progress)
     lap("prefix")
     if features and trains_linear_head_only(task):
@@ -185,7 +186,7 @@ def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> Tra
             )
         head = fit_head(fitted, held_out, task.classes, recipe, progress)
         lap("head")
-        path = task.plan["head"]
+        path = task.plan.head
         return TrainingResult(
             trained="head",
             state={**read_state(make_frozen_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
@@ -267,7 +268,7 @@ def load_features(task: TrainingTask, progress: Progress) -> Features | None:
     if not caches_features(task):
         if prefix_is_separable(task):
             why = why_not_cached(make_frozen_prefix(task), _count_images(task))
-            progress.note(f"Outputs of {task.plan['prefix']} are computed as they are needed, and not kept: {why}.")
+            progress.note(f"Outputs of {task.plan.prefix} are computed as they are needed, and not kept: {why}.")
         return None
     found = [
         compute_features(make_frozen_prefix(task), samples, progress, view)
@@ -299,7 +300,7 @@ def list_feature_requests(task: TrainingTask) -> list[tuple[Samples, Transform]]
         return [(join_samples(task.training, task.validation), IDENTITY)]
     from budwood.training.cached_augmentation import make_augmentation_transform
 
-    views = [make_augmentation_transform(task.recipe, task.plan["size"], number) for number in range(task.recipe.views)]
+    views = [make_augmentation_transform(task.recipe, task.plan.size, number) for number in range(task.recipe.views)]
     return [(task.validation, IDENTITY), *((task.training, view) for view in views)]
 
 
@@ -310,7 +311,7 @@ def _count_images(task: TrainingTask) -> int:
 
 def trains_linear_head_only(task: TrainingTask) -> bool:
     """Whether nothing but a linear head is trained, without PyTorch."""
-    alone = task.recipe.head_alone and task.plan["prefix"] == TRUNK
+    alone = task.recipe.head_alone and task.plan.prefix == TRUNK
     return alone and not task.phase and not has_checkpoint(task.checkpoint)
 
 
@@ -321,14 +322,14 @@ def prefix_is_separable(task: TrainingTask) -> bool:
 
 def prefix_is_untrained(task: TrainingTask) -> bool:
     """Whether there is a frozen prefix whose weights are the recipe's: no phase before has trained any of it."""
-    places = [row["name"] for row in task.plan["stages"]]
-    stop = task.plan["prefix"]
-    return bool(stop) and all(other and places.index(stop) <= places.index(other) for other in task.before)
+    places = [row.name for row in task.plan.stages]
+    stop = task.plan.prefix
+    return stop is not None and all(other and places.index(stop) <= places.index(other) for other in task.before)
 
 
 def make_frozen_prefix(task: TrainingTask) -> Prefix:
     """The frozen prefix of a recipe's network."""
-    return make_prefix(task.recipe, task.plan, task.classes, task.weights, task.plan["prefix"], task.cache)
+    return make_prefix(task.recipe, task.plan, task.classes, task.weights, task.plan.prefix, task.cache)
 
 
 def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
@@ -370,7 +371,7 @@ def make_inputs(task: TrainingTask, features: Features | None, progress: Progres
             Labelled(train, task.training.labels, sets),
             Labelled(ArraySource(features.validation), task.validation.labels, sets),
         )
-    resize, size = task.recipe.resize, task.plan["size"]
+    resize, size = task.recipe.resize, task.plan.size
     rows: list[InputSource] = [
         PixelSource(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
     ]
@@ -405,7 +406,7 @@ def make_trained_slice(task: TrainingTask, features: Features | None) -> Network
     """What of the network is trained in PyTorch."""
     from budwood.inference.pytorch_backend import NetworkSlice
 
-    stop = task.plan["prefix"] if features or _uses_engine(task) else None
+    stop = task.plan.prefix if features or _uses_engine(task) else None
     return NetworkSlice(task.recipe, task.plan, task.classes, task.weights, stop)
 
 
@@ -442,5 +443,5 @@ def _describe_choices(features: Features) -> dict[str, Any]:
     }
 
 
-def _count_features(features: Features, stage: str) -> dict[str, Any]:
+def _count_features(features: Features, stage: str | None) -> dict[str, Any]:
     return {"stage": stage, "computed": features.computed, "reused": features.reused}

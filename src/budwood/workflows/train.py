@@ -15,7 +15,8 @@ from budwood.data.dataset import Dataset
 from budwood.errors import DivergedError, RunError
 from budwood.evaluation.predictions import make_predictions
 from budwood.hardware import count_processors
-from budwood.networks.plan import Plan, load_plan
+from budwood.networks.network_plan import NetworkPlan
+from budwood.networks.plan import load_plan
 from budwood.networks.weights import Weights
 from budwood.progress import Progress, Silent
 from budwood.reporting.thumbnails import (
@@ -140,7 +141,7 @@ def train(
         sealed.save(draft / "dataset.parquet")
         save_sealed(draft / "sealed.parquet", data.samples("test"))
         if recipe.augments:
-            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(recipe, ready.training, plan["size"]))
+            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(recipe, ready.training, plan.size))
         save_record(draft, record)
     run = Run(Path(out) / str(record["id"]), record)
     try:
@@ -200,7 +201,7 @@ def resume(
 def _carry_out(
     run: Run,
     recipe: Recipe,
-    plan: Plan,
+    plan: NetworkPlan,
     weights: Weights,
     cache: Path,
     progress: Progress,
