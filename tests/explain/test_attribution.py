@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from captum.attr import LayerGradCam, Occlusion
+from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from numpy.typing import NDArray
 from test_stages import NETWORKS
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from budwood.errors import RecipeError
 from budwood.explain import saliency as methods
 from budwood.explain.heatmaps import METHODS, Attribution, fill_mean_colour, scale_maps
 from budwood.explain.probe import NetworkProbe, compute_stage_outputs, default_place, eval_mode, make_probe, slice_probe
-from budwood.explain.saliency import compute_attribution, find_finest_place, make_eager_inference
+from budwood.explain.saliency import compute_attribution, find_finest_place, integrate_gradients, make_eager_inference
 from budwood.inference.engines import choose_engine, make_prefix
 from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.network_plan import StagePlan
@@ -206,6 +206,26 @@ def test_integrated_gradients_of_a_linear_network_by_hand(cache: Path, monkeypat
     np.testing.assert_allclose(raw(found), expected, atol=1e-5)
     assert found.errors is not None
     assert (found.errors < 1e-4).all()
+
+
+@pytest.mark.parametrize("options", [{**SMALL, "activation": "tanh"}, {**SMALL, "channels": 1}, {"model": "resnet18"}])
+@pytest.mark.parametrize("steps", [1, 2, methods.STEPS])
+def test_integrated_gradients_are_captums(cache: Path, options: dict[str, Any], steps: int) -> None:
+    small = opened(cache, **{"size": 32, **options})
+    images, starts = small.images(noise()), small.images(fill_mean_colour(noise()))
+    with eval_mode(small) as module:
+        reference = IntegratedGradients(lambda images: module(images.clone()))
+        for row, chosen in enumerate((2, 0, 1)):
+            image, start = images[[row]], starts[[row]]
+            expected, error = reference.attribute(
+                image, start, target=chosen, n_steps=steps, return_convergence_delta=True
+            )
+            found, found_error = integrate_gradients(module, image, start, chosen, steps)
+            scale = expected.abs().max().item()
+            assert scale > 0
+            np.testing.assert_allclose(found.numpy(), expected.detach().numpy(), atol=1e-5 * scale)
+            rises = expected.abs().sum().item()
+            assert found_error == pytest.approx(abs(float(error)), rel=1e-3, abs=1e-5 * rises)
 
 
 def test_the_error_of_integrated_gradients_falls_with_the_steps(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

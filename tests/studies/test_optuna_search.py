@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pwd
@@ -143,6 +144,21 @@ def test_a_storage_that_cannot_be_opened_is_refused_without_its_password(tmp_pat
     url = "postgresql+psycopg://me:secret@127.0.0.1:1/none"
     with pytest.raises(StudyError, match=r"--storage postgresql\+psycopg://me:\.\.\.@127\.0\.0\.1:1/none: cannot be"):
         TrialStore(_search(), url, "s", "accuracy", "here")
+
+
+def test_only_the_public_interface_of_optuna_is_used() -> None:
+    tree = ast.parse(Path(optuna_search.__file__).read_text())
+    hidden = {
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.endswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    }
+    assert not hidden
+    modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in modules if "._" in name]
 
 
 SMALL = {"model": "cnn", "widths": [8, 8], "fc": [16], "size": 16, "epochs": 2, "dropout": 0.0}

@@ -5,9 +5,7 @@ Options that the chosen optimizer does not use are refused, not ignored; all mis
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -22,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from budwood.config.toml import parse_value, read_toml, write_table
 from budwood.errors import RecipeError, did_you_mean
 
 Resize = Literal["crop", "pad", "squash"]
@@ -386,7 +385,7 @@ class Recipe(BaseModel):
 
     def toml(self) -> str:
         """The recipe as a TOML table that `load_recipe` reads back to an equal recipe."""
-        return "".join(f"{name} = {_format_toml(value)}\n" for name, value in self.table().items())
+        return write_table(self.table())
 
 
 def find_default_valued(table: Mapping[str, Any]) -> set[str]:
@@ -428,12 +427,13 @@ def adapt_to_labels(recipe: Recipe, several: bool) -> Recipe:
 
 def load_recipe(path: Path) -> dict[str, Any]:
     """The options in a TOML file; raises `RecipeError` when it is missing or no TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such recipe file.", "Check the path given to --recipe.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as TOML ({error}).", "Write one `key = value` a line.") from error
+    return read_toml(
+        path,
+        "recipe",
+        RecipeError,
+        missing="Check the path given to --recipe.",
+        malformed="Write one `key = value` a line.",
+    ).table
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -443,15 +443,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise RecipeError(f"-s {setting}: expected KEY=VALUE.", "For example: -s optimizer=adam -s lr=0.001")
-        options[key.strip()] = _parse_value(text.strip())
+        options[key.strip()] = parse_value(text.strip())
     return options
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _normalize_value(name: str, value: Any) -> Any:
@@ -464,11 +457,11 @@ def _normalize_value(name: str, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
     if name in (*_LISTS, "blocks") and isinstance(value, str):
         depth = "[[" if name == "blocks" else "["
-        value = _parse_value(value if value.strip().startswith(depth) else f"[{value}]")
+        value = parse_value(value if value.strip().startswith(depth) else f"[{value}]")
     if name in _LISTS and isinstance(value, int):
         return (value,)
     if name == "phases" and isinstance(value, str):
-        return _parse_value(value)
+        return parse_value(value)
     return value
 
 
@@ -485,16 +478,6 @@ def _parse_number(value: str) -> Any:
         return float(value)
     except ValueError:
         return value
-
-
-def _format_toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {_format_toml(part)}' for key, part in value.items())} }}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_format_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _find_refused(options: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from budwood.data.loading import Pixels
@@ -196,23 +196,44 @@ _CAMS: Final[dict[str, Cam]] = {"grad-cam": _weigh_grad_cam, "layer-cam": _weigh
 
 def _integrate_gradients(subject: NetworkProbe, pixels: Pixels, classes: Classes, progress: Progress) -> Raw:
     """Integrated gradients, summed over channels and smoothed, and how far their sum is from what it should be."""
-    from captum.attr import IntegratedGradients
-
     size = pixels.shape[1]
     found = np.zeros((len(pixels), size, size), np.float32)
     errors = np.zeros(len(pixels), np.float32)
     with eval_mode(subject) as module, progress.bar("Integrated gradients", len(pixels)) as step:
-        integrated = IntegratedGradients(lambda images: module(images.clone()))
         for row, chosen in enumerate(classes.tolist()):
             image, start = subject.images(pixels[[row]]), subject.images(fill_mean_colour(pixels[[row]]))
-            parts, error = integrated.attribute(
-                image, start, target=chosen, n_steps=STEPS, return_convergence_delta=True
-            )
-            signed = parts[0].detach().sum(dim=0).float().cpu().numpy()
+            parts, errors[row] = integrate_gradients(module, image, start, chosen, STEPS)
+            signed = parts[0].sum(dim=0).float().cpu().numpy()
             found[row] = np.maximum(gaussian_filter(signed, size * SMOOTHING), 0)
-            errors[row] = abs(float(error))
             step(1)
     return found, errors
+
+
+def integrate_gradients(
+    module: nn.Module, image: Tensor, start: Tensor, chosen: int, steps: int
+) -> tuple[Tensor, float]:
+    """Integrate the gradient of a logit along the line from one image to another (Sundararajan et al. 2017).
+
+    The integral is computed by Gauss-Legendre quadrature: few points do, as the gradient changes smoothly between them.
+
+    Args:
+        module: From images, normalised, to logits [n, classes].
+        image: The image that is explained: float32 [1, channels, size, size].
+        start: Where the line begins, of the same shape.
+        chosen: The number of the class.
+        steps: Points on the line.
+
+    Returns:
+        What each value of the image adds to the logit, of the image's shape; and how far the sum of that is from the
+        difference of the logits at the ends, which it would be if the integral were exact.
+    """
+    nodes, weights = (torch.from_numpy(values).to(image) for values in np.polynomial.legendre.leggauss(steps))
+    path = (start + (1 + nodes).reshape(-1, 1, 1, 1) / 2 * (image - start)).requires_grad_()
+    (gradients,) = torch.autograd.grad(module(path.clone())[:, chosen].sum(), path)  # what follows may work in place
+    parts = (image - start) * (weights.reshape(-1, 1, 1, 1) / 2 * gradients).sum(dim=0, keepdim=True)
+    with torch.no_grad():
+        rise = module(image.clone())[0, chosen] - module(start.clone())[0, chosen]
+    return parts, abs(float(parts.sum() - rise))
 
 
 def _occlude(run: InferenceFn, pixels: Pixels, classes: Classes, progress: Progress) -> Maps:

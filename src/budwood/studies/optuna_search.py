@@ -30,7 +30,7 @@ class Pruned(Exception):  # noqa: N818 - it is no error
 
 @dataclass(frozen=True)
 class TrialPlace:
-    """Where a trial is kept: the storage's URL, the name of its study there, the trial's id, and the metric."""
+    """Where a trial is kept: the storage's URL, the name of its study there, the trial's number, and the metric."""
 
     storage: str
     study: str
@@ -44,7 +44,6 @@ class Trial:
     """A trial: its number from 0, its recipe options, its state and, once it has ended, its value."""
 
     number: int
-    id: int
     options: Mapping[str, Any]
     state: str
     value: float | None
@@ -64,8 +63,9 @@ class TrialStore:
         self._asked: set[int] = set()
         self.name = f"{name}-{hash_json([search.record(), metric])[:8]}"
         try:
+            self._storage: Any = optuna.storages.RDBStorage(storage)
             self._study: Any = optuna.create_study(
-                storage=storage,
+                storage=self._storage,
                 study_name=self.name,
                 direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
                 load_if_exists=True,
@@ -82,35 +82,35 @@ class TrialStore:
 
     def place(self, trial: Trial) -> TrialPlace:
         """Where a trial is kept, for whoever carries it out."""
-        return TrialPlace(self.storage, self.name, trial.id, self.metric, self.search.sampler == "tpe")
+        return TrialPlace(self.storage, self.name, trial.number, self.metric, self.search.sampler == "tpe")
 
     def ask(self) -> Trial | None:
         """The next trial: one that this study began and did not end, else a new one; None where there are enough."""
         begun = next((trial for trial in self._study.get_trials(deepcopy=False) if self._is_ours(trial)), None)
         if begun is not None:
-            return self._drawn_trial(begun.number, begun._trial_id)
+            return self._drawn_trial(begun.number)
         if len(self._study.get_trials(deepcopy=False)) >= self.most:
             return None
         asked = self._study.ask()
         asked.set_user_attr(OWNER, self.owner)
-        return self._drawn_trial(asked.number, asked._trial_id)
+        return self._drawn_trial(asked.number)
 
     def _is_ours(self, trial: optuna.trial.FrozenTrial) -> bool:
         """Whether a trial was begun by an earlier process of this study, and is not being carried out by this one."""
-        if trial.state.name != "RUNNING" or trial._trial_id in self._asked:
+        if trial.state.name != "RUNNING" or trial.number in self._asked:
             return False
         return bool(trial.user_attrs.get(OWNER, self.owner) == self.owner)
 
-    def _drawn_trial(self, number: int, id: int) -> Trial:
+    def _drawn_trial(self, number: int) -> Trial:
         """A trial with its options; what was drawn of it before it was interrupted is drawn alike again."""
-        self._asked.add(id)
-        trial = _import_optuna().Trial(self._study, id)
+        self._asked.add(number)
+        trial = _open_trial(self._study, self._storage, number)
         if self.search.sampler == "grid":
             chosen = list_grid_points(self.search.space)[number]
         else:
             chosen = _suggest_options(trial, self.search, number)
         trial.set_user_attr(OPTIONS, {**self.search.options, **chosen})
-        return Trial(number, id, {**self.search.options, **chosen}, "running", None)
+        return Trial(number, {**self.search.options, **chosen}, "running", None)
 
     @property
     def most(self) -> int:
@@ -125,16 +125,17 @@ class TrialStore:
 
         states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         if problem:
-            self._study._storage.set_trial_user_attr(trial.id, "problem", problem)
+            _open_trial(self._study, self._storage, trial.number).set_user_attr("problem", problem)
         self._study.tell(trial.number, value if state == "done" else None, state=states[state], skip_if_finished=True)
 
 
 def make_reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]], None]:
     """Who reports every epoch of a trial to its search; raises `Pruned` where it is worse than the median (TPE)."""
     optuna = _import_optuna()
-    study = optuna.load_study(study_name=place.study, storage=place.storage, pruner=_make_pruner())
-    trial = optuna.Trial(study, place.trial)
-    known = set(study._storage.get_trial(place.trial).intermediate_values)
+    storage = optuna.storages.RDBStorage(place.storage)
+    study = optuna.load_study(study_name=place.study, storage=storage, pruner=_make_pruner())
+    trial = _open_trial(study, storage, place.trial)
+    known = set(study.get_trials(deepcopy=False)[place.trial].intermediate_values)
 
     def report(history: Sequence[Mapping[str, float]]) -> None:
         row = history[-1]
@@ -146,6 +147,12 @@ def make_reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]]
             raise Pruned(f"pruned after epoch {epoch}: worse than half of the trials before it at that epoch")
 
     return report
+
+
+def _open_trial(study: optuna.Study, storage: optuna.storages.RDBStorage, number: int) -> optuna.Trial:
+    """A trial that has begun, opened by its number: Optuna's own `ask` begins new ones only."""
+    id = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study.study_name), number)
+    return _import_optuna().Trial(study, id)  # type: ignore[no-any-return]
 
 
 def _substitute_metric(row: Mapping[str, float], metric: str) -> float:
@@ -189,7 +196,6 @@ def _record(trial: optuna.trial.FrozenTrial) -> Trial:
     states = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
     return Trial(
         trial.number,
-        trial._trial_id,
         trial.user_attrs.get(OPTIONS, {}),
         states.get(trial.state.name, "running"),
         trial.value if trial.state.name == "COMPLETE" else None,

@@ -6,9 +6,7 @@ base, rows, grids, search -> the options of each row -> Row -> Study
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, Final
 
 from budwood.comparison.rows import Published
 from budwood.config.recipe import Recipe
+from budwood.config.toml import read_toml, write_table
 from budwood.errors import RecipeError, StudyError, did_you_mean
 from budwood.networks.plan import hash_json
 from budwood.studies.search_space import SAMPLERS, Axis, Search, check_space, default_space, parse_space
@@ -128,14 +127,8 @@ class Overrides:
 def load_study(path: str | Path, over: Overrides | None = None) -> Study:
     """The study in a TOML file; raises `StudyError` that names every mistake with the table and row it is in."""
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-        table = tomllib.loads(text)
-    except FileNotFoundError as error:
-        raise StudyError(f"{file}: no such study file.", "Check the path.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise StudyError(f"{file}: cannot be read as TOML ({error}).", "studies/ holds examples.") from error
-    return parse_study(table, str(file), text, over)
+    read = read_toml(file, "study", StudyError, missing="Check the path.", malformed="studies/ holds examples.")
+    return parse_study(read.table, str(file), read.text, over)
 
 
 def parse_study(table: Mapping[str, Any], where: str, text: str, over: Overrides | None = None) -> Study:
@@ -168,8 +161,7 @@ def make_tuning_study(
         "rows": [{"label": "as given"}],
         "search": search,
     }
-    text = "".join(f"{name} = {_toml(value)}\n" for name, value in table.items())
-    return parse_study(table, "tune", text)
+    return parse_study(table, "tune", write_table(table))
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
@@ -526,14 +518,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return "/".join(map(_shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{name} = {_toml(part)}" for name, part in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], where: str, wrong: list[str]) -> None:
