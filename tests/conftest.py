@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from budwood.runs.run import Run, save_history, save_record
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 40
+CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
 
 
 def picture(seed: int, hue: int = 0, side: int = SIDE) -> Image.Image:
@@ -125,6 +127,20 @@ def photos(tmp_path: Path) -> Path:
     fill(tmp_path / "photos" / "leaf", 30, hue=1)
     fill(tmp_path / "photos" / "sky", 30, hue=2)
     return tmp_path / "photos"
+
+
+def absent(what: str) -> NoReturn:
+    """End a test for which this machine lacks something: it is skipped, but fails where `CI` is set."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is not installed, and CI skips no test for want of it")
+    pytest.skip(f"{what} is not installed")
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """The path of a headless Chromium."""
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    return found or absent("Chromium")
 
 
 @pytest.fixture

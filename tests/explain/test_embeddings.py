@@ -166,7 +166,6 @@ def test_mistakes_of_the_caller_are_named(run: bw.Run, monkeypatch: pytest.Monke
 
 
 def test_umap_keeps_neighbours_together(run: bw.Run) -> None:
-    pytest.importorskip("umap")
     found = make_embedding(run, method="umap")
     assert found.explained is None
     assert found.points.shape == (len(found), 2)

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_run_page import BROWSER, MEASURE, _luminance, _Resources, _styles
+from test_run_page import MEASURE, _luminance, _Resources, _styles
 
 import budwood as bw
 from budwood.comparison.compare import Comparison, compare
@@ -171,12 +171,11 @@ def test_numbers_in_words() -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(BROWSER is None, reason="needs a headless Chromium")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_never_scrolls_sideways(width: int, made: Comparison, tmp_path: Path) -> None:
+def test_the_page_never_scrolls_sideways(width: int, made: Comparison, browser: str, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(render_comparison(made.record()))
     (tmp_path / "measure.html").write_text(MEASURE.format(width=width))
-    command: list[Any] = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command: list[Any] = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += ["--disable-component-update", "--disable-sync", "--no-first-run", "--allow-file-access-from-files"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'measure.html'}"]
     dom = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -427,9 +426,6 @@ def test_figures_on_the_page_are_well_formed() -> None:
         assert all(ElementTree.fromstring(figure).findtext("title") for figure in figures)
 
 
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 MEASURE = """<!doctype html><title>wait</title>
 <iframe src="page.html" style="border:0;height:900px;width:{width}px"></iframe>
 <script>onload = () => {{ const root = document.querySelector("iframe").contentDocument.documentElement;
@@ -437,14 +433,13 @@ document.title = root.scrollWidth <= root.clientWidth ? "fits" : "too wide: " + 
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(BROWSER is None, reason="needs a headless Chromium")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_never_scrolls_sideways(width: int, tmp_path: Path) -> None:
+def test_the_page_never_scrolls_sideways(width: int, browser: str, tmp_path: Path) -> None:
     names = tuple(f"a class with a rather long name {number}" for number in range(12))
     (tmp_path / "page.html").write_text(render_run(*_record(names)))
     (tmp_path / "measure.html").write_text(MEASURE.format(width=width))
     command = [
-        str(BROWSER),
+        browser,
         "--headless",
         "--no-sandbox",
         "--disable-gpu",

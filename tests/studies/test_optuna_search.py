@@ -23,6 +23,7 @@ from budwood.studies.optuna_search import Pruned, TrialStore, make_reporter
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.search_space import Search
 from budwood.studies.study_file import parse_study
+from conftest import absent
 
 SPACE = {
     "optimizer": ["adam", "sgd"],
@@ -213,8 +214,7 @@ def test_pruned_trials_are_rows_with_their_reason(
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a PostgreSQL server of the test's own, on a socket of its own."""
     if shutil.which("initdb") is None and not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
-        pytest.skip("PostgreSQL is not installed (initdb)")
-    pytest.importorskip("psycopg")
+        absent("PostgreSQL (initdb)")
     found = shutil.which("initdb") or str(max(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
     tools = Path(found).resolve().parent
     folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())

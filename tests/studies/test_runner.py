@@ -496,19 +496,25 @@ def test_no_row_is_begun_once_the_time_is_over(here: Path) -> None:
     assert time.monotonic() - started < 60
 
 
-def test_workers_of_a_ray_cluster_give_the_same_table_and_a_killed_one_is_replaced(here: Path) -> None:
-    pytest.importorskip("ray")
+def test_workers_of_a_ray_cluster_give_the_same_table_and_a_killed_one_is_replaced(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
     from budwood.studies.executors import start_ray_workers
 
     file = _file(here, SMALL + ROWS)
     bw.study(file, out="alone")
-    bw.study(file, out="cluster", ways=ExecutionOptions(ray="local"))
+    bench = JobContext(here / "killed", Path(os.environ["BUDWOOD_CACHE"]))
+    (hand, _), leave = start_ray_workers(bench, "local", 2)
+    with monkeypatch.context() as patched:  # a cluster takes seconds to start: the study joins the one that is there
+        patched.setattr(ray, "init", lambda **options: None)
+        patched.setattr(ray, "shutdown", lambda: None)
+        bw.study(file, out="cluster", ways=ExecutionOptions(ray="local"))
     assert _table(here / "cluster/small") == _table(here / "alone/small")
     recipe = load_study(file).rows[0].recipe
     assert recipe
     long = TrainingJob("long-1", "long", _for_long(recipe), DataSpec("photos"), scan("photos").fingerprint)
-    bench = JobContext(here / "killed", Path(os.environ["BUDWOOD_CACHE"]))
-    (hand,), leave = start_ray_workers(bench, "local", 1)
     try:
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(hand.do, long)
