@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from budwood.config.recipe import Recipe
-from budwood.evaluation import metrics
 from budwood.evaluation.predictions import Predictions
 from budwood.runs.run import Run, save_history, save_record
 
@@ -48,7 +47,7 @@ def scored_run(
     history: Sequence[Mapping[str, float]] = (),
     ids: Sequence[str] = (),
     test: tuple[NDArray[np.int32], NDArray[np.float32], int] | None = None,
-    sets: tuple[tuple[int, ...], ...] = (),
+    label_sets: tuple[tuple[int, ...], ...] = (),
     fingerprint: str = "f" * 64,
     state: str = "done",
     seconds: float = 1.0,
@@ -59,11 +58,9 @@ def scored_run(
 
     def scored(split: str, truth: NDArray[np.int32], said: NDArray[np.float32], names: Sequence[str]) -> dict[str, Any]:
         ids = tuple(names or (f"{split}{number:05}" for number in range(len(truth))))
-        predictions = Predictions(ids, ids, truth.astype(np.int32), said.astype(np.float32), sets)
+        predictions = Predictions(ids, ids, truth.astype(np.int32), said.astype(np.float32), label_sets)
         predictions.save(folder / f"predictions-{split}.parquet")
-        if sets:
-            return metrics.evaluate_multilabel(predictions.targets, predictions.logits, classes)
-        return metrics.evaluate(predictions.labels, predictions.logits, classes)
+        return predictions.task.evaluate(predictions.truth, predictions.logits, classes)
 
     folder.mkdir(parents=True)
     rows = history or [{"epoch": 1.0, "train_loss": 0.5, "train_accuracy": 0.9, "val_loss": 0.5, "val_accuracy": 0.9}]
@@ -77,7 +74,7 @@ def scored_run(
             "name": "photos",
             "fingerprint": fingerprint,
             "classes": list(classes),
-            "several": bool(sets),
+            "several": bool(label_sets),
             "split": "made",
             "counts": {**counts, "test": 100},
         },

@@ -131,7 +131,7 @@ def test_images_with_several_labels_count_when_every_label_is_right(
     rows = []
     for name, noise in (("a", 0.3), ("b", 2.5)):
         logits = (np.where(targets, 2, -2) + random.normal(0, noise, targets.shape)).astype(np.float32)
-        rows.append(scored_run(tmp_path / name, labels, logits, sets=sets, lr=noise, loss="binary_cross_entropy"))
+        rows.append(scored_run(tmp_path / name, labels, logits, label_sets=sets, lr=noise, loss="binary_cross_entropy"))
     made = compare(rows)
     right = (rows[1].predictions("val").logits > 0) == targets
     assert _row(made, "lr 2.5")["value"]["value"] == pytest.approx(right.all(axis=1).mean())

@@ -8,7 +8,8 @@ from sklearn import metrics as reference
 from statsmodels.stats.proportion import proportion_confint
 
 from budwood.evaluation.intervals import mean_interval, proportion_interval
-from budwood.evaluation.metrics import confusion, cross_entropy, evaluate, probabilities, reliability
+from budwood.evaluation.label_task import SingleLabel
+from budwood.evaluation.metrics import confusion, cross_entropy, probabilities
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ NAMES = tuple("abcde")
 def test_figures_agree_with_scikit_learn(answers: tuple[np.ndarray, np.ndarray]) -> None:
     labels, logits = answers
     guess = logits.argmax(1)
-    scores = evaluate(labels, logits, NAMES)
+    scores = SingleLabel(5).evaluate(labels, logits, NAMES)
     assert np.array_equal(confusion(labels, logits), reference.confusion_matrix(labels, guess))
     assert scores["accuracy"]["value"] == pytest.approx(reference.accuracy_score(labels, guess))
     assert scores["balanced_accuracy"]["value"] == pytest.approx(reference.balanced_accuracy_score(labels, guess))
@@ -66,7 +67,7 @@ def test_intervals_cover_at_their_rate() -> None:
     for _ in range(rounds):
         cells = random.choice(9, 200, p=joint.ravel())
         logits = np.eye(3, dtype=np.float32)[cells % 3]
-        scores = evaluate((cells // 3).astype(np.int32), logits, ("a", "b", "c"))
+        scores = SingleLabel(3).evaluate((cells // 3).astype(np.int32), logits, ("a", "b", "c"))
         for name in covered:
             covered[name] += scores[name]["low"] <= truth[name] <= scores[name]["high"]
     assert all(0.91 <= count / rounds <= 0.99 for count in covered.values()), covered
@@ -75,7 +76,7 @@ def test_intervals_cover_at_their_rate() -> None:
 def test_a_class_without_images_is_undefined_and_left_out_of_the_means() -> None:
     labels = np.array([0, 0, 1, 1], np.int32)
     logits = np.array([[2, 0, 0], [2, 0, 0], [0, 2, 0], [2, 0, 0]], np.float32)
-    scores = evaluate(labels, logits, ("a", "b", "c"))
+    scores = SingleLabel(3).evaluate(labels, logits, ("a", "b", "c"))
     assert scores["per_class"]["c"]["recall"] == {"value": None, "low": None, "high": None, "n": 0}
     assert scores["per_class"]["c"]["f1"]["value"] is None
     assert scores["balanced_accuracy"]["value"] == pytest.approx(0.75)
@@ -83,7 +84,7 @@ def test_a_class_without_images_is_undefined_and_left_out_of_the_means() -> None
 
 
 def test_no_images_at_all_is_undefined_not_an_error() -> None:
-    scores = evaluate(np.empty(0, np.int32), np.empty((0, 2), np.float32), ("a", "b"))
+    scores = SingleLabel(2).evaluate(np.empty(0, np.int32), np.empty((0, 2), np.float32), ("a", "b"))
     assert scores["accuracy"]["value"] is None
     assert scores["macro_f1"]["value"] is None
 
@@ -98,12 +99,12 @@ def test_a_thousand_classes_fit_in_memory() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 1000, 3000).astype(np.int32)
     logits = random.normal(0, 1, (3000, 1000)).astype(np.float32)
-    assert evaluate(labels, logits, tuple(map(str, range(1000))))["accuracy"]["n"] == 3000
+    assert SingleLabel(1000).evaluate(labels, logits, tuple(map(str, range(1000))))["accuracy"]["n"] == 3000
 
 
 def test_reliability_bins_hold_every_image_once(answers: tuple[np.ndarray, np.ndarray]) -> None:
     labels, logits = answers
-    bins = reliability(labels, logits)
+    bins = SingleLabel(5).bin_reliability(labels, logits)
     assert sum(item["accuracy"]["n"] for item in bins) == len(labels)
     right = sum(item["accuracy"]["value"] * item["accuracy"]["n"] for item in bins)
     assert right == pytest.approx((logits.argmax(1) == labels).sum())

@@ -17,6 +17,7 @@ from budwood.cli.main import run
 from budwood.config.recipe import Recipe, adapt_to_labels
 from budwood.data.dataset import load, make_membership_matrix
 from budwood.evaluation import metrics
+from budwood.evaluation.label_task import MultiLabel
 from budwood.runs.run import Run
 from budwood.training.losses import make_loss
 
@@ -56,19 +57,20 @@ def made(table: Path, tmp_path: Path) -> Run:
 def test_a_table_with_labels_becomes_sets_of_classes(table: Path, tmp_path: Path) -> None:
     data = bw.scan(table)
     assert data.classes == NAMES
-    assert () in data.sets, "an image may have none of the labels"
+    assert () in data.label_sets, "an image may have none of the labels"
     rows = [line.split(",", 1) for line in table.read_text().splitlines()[1:]]
     wanted = {path: {name.strip() for name in text.strip('"').split(";") if name.strip()} for path, text in rows}
     labels = dict(zip(data.column("path").tolist(), data.column("label").tolist(), strict=True))
     for path, names in wanted.items():
-        assert {NAMES[c] for c in data.sets[labels[path]]} == names
+        assert {NAMES[c] for c in data.label_sets[labels[path]]} == names
     counts = data.counts()
     training = data.samples("train")
     assert (
-        list(counts["train"].values()) == make_membership_matrix(training.sets, 3)[training.labels].sum(axis=0).tolist()
+        list(counts["train"].values())
+        == make_membership_matrix(training.label_sets, 3)[training.labels].sum(axis=0).tolist()
     )
     data.sealed().save(tmp_path / "d.parquet")
-    assert load(tmp_path / "d.parquet").sets == data.sets
+    assert load(tmp_path / "d.parquet").label_sets == data.label_sets
     table.write_text(table.read_text().replace("bright", "dark"))
     assert bw.scan(table).fingerprint != data.fingerprint
 
@@ -122,7 +124,7 @@ def test_metrics_are_scikit_learns() -> None:
     random = np.random.default_rng(3)
     targets = random.random((120, 4)) < [0.5, 0.3, 0.1, 0.7]
     logits = (random.normal(size=(120, 4)) + targets).astype(np.float32)
-    found = metrics.evaluate_multilabel(targets, logits, ("a", "b", "c", "d"))
+    found = MultiLabel(4).evaluate(targets, logits, ("a", "b", "c", "d"))
     called = logits > 0
     assert found["accuracy"]["value"] == pytest.approx(reference.accuracy_score(targets, called))
     assert found["macro_f1"]["value"] == pytest.approx(reference.f1_score(targets, called, average="macro"))
@@ -135,9 +137,9 @@ def test_metrics_are_scikit_learns() -> None:
         assert of_class["average_precision"]["value"] == pytest.approx(
             reference.average_precision_score(targets[:, c], logits[:, c])
         )
-    assert metrics.score_multilabel("auroc", targets, logits) == pytest.approx(reference.roc_auc_score(targets, logits))
-    assert metrics.score_multilabel("macro_f1", targets, logits) == found["macro_f1"]["value"]
-    assert metrics.score_multilabel("accuracy", targets, logits) == found["accuracy"]["value"]
+    assert MultiLabel(4).score("auroc", targets, logits) == pytest.approx(reference.roc_auc_score(targets, logits))
+    assert MultiLabel(4).score("macro_f1", targets, logits) == found["macro_f1"]["value"]
+    assert MultiLabel(4).score("accuracy", targets, logits) == found["accuracy"]["value"]
     for name in ("macro_f1", "mean_average_precision", "accuracy"):
         assert found[name]["low"] < found[name]["value"] < found[name]["high"]
 
@@ -149,16 +151,16 @@ def test_intervals_of_the_mean_average_precision_cover_at_about_their_rate() -> 
         targets = random.random((n, 2)) < 0.4
         return targets, (random.normal(size=(n, 2)) + 1.2 * targets).astype(np.float32)
 
-    truth = metrics.evaluate_multilabel(*drawn(40_000), ("a", "b"))["mean_average_precision"]["value"]
+    truth = MultiLabel(2).evaluate(*drawn(40_000), ("a", "b"))["mean_average_precision"]["value"]
     hits = 0
     for _ in range(40):
-        found = metrics.evaluate_multilabel(*drawn(150), ("a", "b"))["mean_average_precision"]
+        found = MultiLabel(2).evaluate(*drawn(150), ("a", "b"))["mean_average_precision"]
         hits += found["low"] <= truth <= found["high"]
     assert hits >= 34
 
 
 @pytest.mark.parametrize(
-    ("options", "several", "message"),
+    ("options", "multilabel", "message"),
     [
         ({"loss": "binary_cross_entropy"}, False, "is for images with several labels; these have one each"),
         ({"regularisation": 5.0}, True, "regularisation: images with several labels do not use it"),
@@ -170,9 +172,9 @@ def test_intervals_of_the_mean_average_precision_cover_at_about_their_rate() -> 
         ({"select": "balanced_accuracy"}, True, "select: balanced_accuracy is not defined"),
     ],
 )
-def test_options_without_a_meaning_are_refused(options: dict[str, Any], several: bool, message: str) -> None:
+def test_options_without_a_meaning_are_refused(options: dict[str, Any], multilabel: bool, message: str) -> None:
     with pytest.raises(bw.RecipeError, match=message):
-        adapt_to_labels(Recipe(**options), several)
+        adapt_to_labels(Recipe(**options), multilabel)
 
 
 def test_the_recipe_of_a_run_makes_it_again(made: Run, table: Path) -> None:

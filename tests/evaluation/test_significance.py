@@ -12,7 +12,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from budwood.evaluation.intervals import Values, mean_proportion_interval, newcombe_interval, proportion_interval
-from budwood.evaluation.metrics import bootstrap_metric
+from budwood.evaluation.label_task import SingleLabel
+from budwood.evaluation.metrics import ResampledMetric, define_metric
 from budwood.evaluation.significance import (
     ALPHA,
     bootstrap_p,
@@ -23,6 +24,12 @@ from budwood.evaluation.significance import (
     paired_permutation_test,
     smallest_difference,
 )
+
+
+def _resample(name: str, labels: np.ndarray, answers: list[np.ndarray]) -> tuple[Values, Values]:
+    metric = define_metric(name)
+    assert isinstance(metric, ResampledMetric)
+    return metric.resample(SingleLabel(3), labels, answers)
 
 
 def _right(n: int, rows: int, seed: int = 0) -> Values:
@@ -150,7 +157,7 @@ def test_resampled_metrics_are_scikit_learns_and_paired() -> None:
         ("balanced_accuracy", balanced_accuracy_score),
         ("macro_f1", lambda t, p: f1_score(t, p, average="macro")),
     ):
-        values, spread = bootstrap_metric(name, targets, [*logits, logits[0]], several=False)
+        values, spread = _resample(name, labels, [*logits, logits[0]])
         assert values[0] == pytest.approx(reference(labels, logits[0].argmax(axis=1)))
         drawn = np.random.default_rng(0).integers(0, 150, (50, 150))[7]
         expected = reference(labels[drawn], logits[1][drawn].argmax(axis=1))
@@ -190,13 +197,12 @@ def test_equal_rows_are_told_from_the_best_in_few_tables() -> None:
 def test_equal_rows_are_told_apart_by_macro_f1_in_few_tables() -> None:
     random = np.random.default_rng(5)
     labels = np.repeat(np.arange(3), 60)
-    targets = labels[:, None] == np.arange(3)
     false = []
     for _ in range(120):
         right = _equal_rows(random, 180, 5, 1) > 0
         called = np.where(right, labels[:, None], (labels[:, None] + random.integers(1, 3, right.shape)) % 3)
         logits = [(called[:, row, None] == np.arange(3)).astype(np.float32) for row in range(5)]
-        values, spread = bootstrap_metric("macro_f1", targets, logits, several=False)
+        values, spread = _resample("macro_f1", labels, logits)
         one, other = np.triu_indices(5, 1)
         false.append(np.any(correct_holm(bootstrap_p(values, spread)[one, other]) <= ALPHA))
     assert np.mean(false) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
+from budwood.evaluation.label_task import MultiLabel
 from budwood.explain import saliency as methods
 from budwood.explain.heatmaps import METHODS, Attribution, fill_mean_colour, scale_maps
 from budwood.explain.probe import NetworkProbe, compute_stage_outputs, default_place, eval_mode, make_probe, slice_probe
@@ -128,7 +129,7 @@ def test_the_likeliest_class_is_explained_and_has_its_probability(subject: Netwo
         independent = module(subject.images(pixels)).sigmoid()
     assert np.array_equal(found.classes, chances.argmax(dim=1).numpy())
     np.testing.assert_allclose(found.probabilities, chances.max(dim=1).values.numpy(), rtol=1e-5)
-    third = compute_attribution(subject, pixels, classes=[2, "c", 2, "c", 2], several=True)
+    third = compute_attribution(subject, pixels, classes=[2, "c", 2, "c", 2], task=MultiLabel(3))
     assert third.classes.tolist() == [2] * 5
     np.testing.assert_allclose(third.probabilities, independent[:, 2].numpy(), rtol=1e-5)
 

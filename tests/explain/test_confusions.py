@@ -77,6 +77,8 @@ def test_a_run_is_compared_by_features_from_the_store(tmp_path: Path) -> None:
 
 
 def test_images_with_several_labels_are_refused(tmp_path: Path) -> None:
-    run = scored_run(tmp_path / "run", np.array([0, 1], np.int32), np.zeros((2, 3), np.float32), sets=((0,), (0, 1)))
+    run = scored_run(
+        tmp_path / "run", np.array([0, 1], np.int32), np.zeros((2, 3), np.float32), label_sets=((0,), (0, 1))
+    )
     with pytest.raises(bw.RunError, match="several labels each"):
         find_confusions(run)

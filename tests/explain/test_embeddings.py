@@ -81,7 +81,7 @@ def test_the_embedding_of_validation(run: bw.Run) -> None:
     predictions = run.predictions("val")
     assert (found.ids, found.paths, found.of) == (predictions.ids, predictions.paths, len(predictions.ids))
     assert np.array_equal(found.predicted, predictions.logits.argmax(axis=1))
-    assert np.array_equal(found.right, found.predicted == found.labels)
+    assert np.array_equal(found.correct, found.predicted == found.labels)
     expected, explained = project_on_principal_axes(compute_run_features(run, run.dataset().samples("val")))
     assert np.allclose(found.points, expected)
     assert found.explained == pytest.approx(explained)

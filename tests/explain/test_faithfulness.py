@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from test_attribution import looking_at_a_corner, noise
 
 from budwood.errors import RecipeError
+from budwood.evaluation.label_task import MultiLabel
 from budwood.evaluation.metrics import probabilities
 from budwood.explain.deletion_insertion import measure_faithfulness, rank_pixels, shift_maps
 from budwood.explain.heatmaps import METHODS, Attribution, fill_mean_colour
@@ -106,9 +107,9 @@ def test_chance_has_the_same_shapes_elsewhere() -> None:
 
 
 def test_several_labels_and_no_image() -> None:
-    corner, pixels = looking_at_a_corner(), noise(2)
+    corner, pixels, task = looking_at_a_corner(), noise(2), MultiLabel(2)
     found = measure_faithfulness(
-        make_eager_inference(corner), pixels, compute_attribution(corner, pixels, several=True), several=True
+        make_eager_inference(corner), pixels, compute_attribution(corner, pixels, task=task), task=task
     )
     logits = make_eager_inference(corner)(pixels)
     np.testing.assert_allclose(found.deletion.values[:, 0], 1 / (1 + np.exp(-logits.max(axis=1))), rtol=1e-5)

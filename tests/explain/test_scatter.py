@@ -96,11 +96,11 @@ def test_colours_tell_few_classes_apart_and_of_many_the_mistakes() -> None:
 
 def test_a_sample_keeps_all_mistakes_and_every_class() -> None:
     shown = sample_dots(_embedding(3000, 90))
-    assert (len(shown), int((~shown.right).sum()), shown.of) == (MOST, 90, 3000)
-    assert np.bincount(shown.labels[shown.right]).tolist() == [137, 137, 136]
+    assert (len(shown), int((~shown.correct).sum()), shown.of) == (MOST, 90, 3000)
+    assert np.bincount(shown.labels[shown.correct]).tolist() == [137, 137, 136]
     assert sample_dots(shown) is shown
     many = sample_dots(_embedding(3000, 2000))
-    assert (len(many), int((~many.right).sum())) == (MOST, 300)
+    assert (len(many), int((~many.correct).sum())) == (MOST, 300)
     assert len(_Dots(draw_scatter(_embedding(3000, 90), CLASSES[:3], {})).dots) == MOST
 
 
@@ -127,7 +127,7 @@ def test_names_are_escaped() -> None:
 
 def test_several_labels_are_named_together() -> None:
     plain = _embedding(2, 0, 2)
-    several = Embedding(**{**vars(plain), "sets": ((), (0, 2))})
+    several = Embedding(**{**vars(plain), "label_sets": ((), (0, 2))})
     html = draw_scatter(several, CLASSES[:3], {})
     assert "<b>none of them</b>" in html
     assert "<b>a, c</b>" in html

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from budwood.evaluation.metrics import evaluate
+from budwood.evaluation.label_task import SingleLabel
 from budwood.evaluation.result_checks import ResultFinding
 from budwood.reporting.charts import Series, draw_intervals, draw_lines, draw_reliability
 from budwood.reporting.recipe_text import describe_recipe
@@ -52,7 +52,7 @@ def _evaluated(classes: tuple[str, ...]) -> tuple[dict[str, Any], list[list[int]
     labels = random.integers(0, len(classes) - 1, 120).astype(np.int32)
     logits = random.normal(0, 1, (120, len(classes))).astype(np.float32)
     logits[np.arange(120), labels] += 2
-    return evaluate(labels, logits, classes), confusion(labels, logits).tolist()
+    return SingleLabel(len(classes)).evaluate(labels, logits, classes), confusion(labels, logits).tolist()
 
 
 def _record(classes: tuple[str, ...] = ("leaf", "sky", "none"), **changes: Any) -> tuple[dict[str, Any], Evidence]:

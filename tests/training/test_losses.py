@@ -12,7 +12,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 from budwood.config.recipe import Recipe
-from budwood.evaluation.metrics import probabilities, score
+from budwood.evaluation.label_task import SingleLabel
+from budwood.evaluation.metrics import probabilities
 from budwood.training.losses import blend, draw_epoch_order, make_loss
 
 LABELS = np.array([0] * 12 + [1] * 6 + [2] * 2, np.int32)
@@ -114,6 +115,7 @@ def test_scores_are_those_of_scikit_learn(classes: int) -> None:
     labels = random.integers(0, classes, 200).astype(np.int32)
     logits = np.round(random.normal(0, 1, (200, classes)) + np.eye(classes)[labels], 1).astype(np.float32)
     chance, called = probabilities(logits), logits.argmax(1)
+    score = SingleLabel(classes).score
     assert score("accuracy", labels, logits) == (called == labels).mean()
     assert score("balanced_accuracy", labels, logits) == pytest.approx(balanced_accuracy_score(labels, called))
     assert score("macro_f1", labels, logits) == pytest.approx(f1_score(labels, called, average="macro"))
@@ -122,4 +124,7 @@ def test_scores_are_those_of_scikit_learn(classes: int) -> None:
 
 
 def test_an_auroc_without_pairs_is_one_half() -> None:
-    assert score("auroc", np.zeros(4, np.int32), np.random.default_rng(0).random((4, 2)).astype(np.float32)) == 0.5
+    assert (
+        SingleLabel(2).score("auroc", np.zeros(4, np.int32), np.random.default_rng(0).random((4, 2)).astype(np.float32))
+        == 0.5
+    )

@@ -229,7 +229,7 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
     if as_json:
         print_json({"run": str(tested.path), "split": "test", "looks": opened["looks"], "metrics": opened["metrics"]})
         return
-    show_metrics("Test", opened["metrics"])
+    show_metrics("Test", tested.task, opened["metrics"])
     print(format_looks(opened["looks"]))
     print(f"Report: {tested.path / 'report.html'}")
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
     from budwood.data.checks import Finding
     from budwood.data.dataset import Dataset
+    from budwood.evaluation.label_task import LabelTask
     from budwood.networks.network_plan import NetworkPlan
     from budwood.runs.run import Run
     from budwood.training.cost_estimate import CostEstimate
@@ -26,13 +27,15 @@ def format_metric(metric: dict[str, Any]) -> str:
     return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f}), n = {metric['n']:,}"
 
 
-def show_metrics(split: str, scores: Mapping[str, Any]) -> None:
+def show_metrics(split: str, task: LabelTask, scores: Mapping[str, Any]) -> None:
     """The metrics of a split, one a line."""
-    several = "mean_average_precision" in scores
-    print(f"{split} accuracy  {format_metric(scores['accuracy'])}{'; every label right' if several else ''}")
-    print(f"{split} macro F1  {format_metric(scores['macro_f1'])}")
-    if several:
-        print(f"{split} mean average precision  {format_metric(scores['mean_average_precision'])}")
+    from budwood.config.metric_registry import find_metric
+
+    note = f"; {task.accuracy_note}" if task.accuracy_note else ""
+    print(f"{split} accuracy  {format_metric(scores['accuracy'])}{note}")
+    for name, metric in scores.items():
+        if name != "per_class" and find_metric(name).printed:
+            print(f"{split} {find_metric(name).words}  {format_metric(metric)}")
 
 
 def format_looks(looks: int) -> str:
@@ -152,7 +155,7 @@ def show_run(run: Run, as_json: bool) -> None:
         kept = {name: record[name] for name in ("state", "recipe", "timings")}
         print_json({"run": str(run.path), **kept, "metrics": run.metrics})
         return
-    show_metrics("Validation", record["metrics"]["val"])
+    show_metrics("Validation", run.task, record["metrics"]["val"])
     choices = record["choices"]
     made = record["prefix"]
     frozen = f"Frozen up to {made['stage']}: {made['computed']:,} outputs computed, {made['reused']:,} reused; "

@@ -15,27 +15,28 @@ from numpy.typing import NDArray
 
 from budwood.errors import RunError
 from budwood.evaluation.intervals import Values
-from budwood.evaluation.metrics import MEANS, bootstrap_metric, score_images
+from budwood.evaluation.label_task import LabelTask
+from budwood.evaluation.metrics import ImageMean, Labels, ResampledMetric, define_metric
 from budwood.evaluation.predictions import Predictions
 from budwood.runs.run import Run
 
 
 @dataclass(frozen=True)
 class FoldAnswers:
-    """The images of one fold, by sorted id: which classes each has, bool [n, classes], and the logits, float32
-    [n, classes], of every run that was scored on them."""
+    """The images of one fold, by sorted id: what they are, as metrics take it, and the logits, float32 [n, classes], of
+    every run that was scored on them."""
 
     ids: tuple[str, ...]
-    targets: NDArray[np.bool_]
+    labels: Labels
     logits: tuple[NDArray[np.float32], ...]
 
 
 @dataclass(frozen=True)
 class AlignedPredictions:
-    """What one row says of its images, fold by fold; `several` says that an image may have several labels."""
+    """What one row says of its images, fold by fold, and what these are labelled with."""
 
     parts: tuple[FoldAnswers, ...]
-    several: bool
+    task: LabelTask
 
     @property
     def n(self) -> int:
@@ -52,7 +53,7 @@ class AlignedPredictions:
         """A digest of the images and their labels: equal for rows that can be paired."""
         digest = hashlib.sha256()
         for part in self.parts:
-            digest.update("".join(part.ids).encode() + part.targets.tobytes())
+            digest.update("".join(part.ids).encode() + self.task.to_targets(part.labels).tobytes())
         return digest.hexdigest()
 
 
@@ -82,21 +83,23 @@ def align_predictions(name: str, runs: Sequence[Run], split: str) -> AlignedPred
             "Give runs on the same split, or one run (or as many seeds) for every fold.",
         )
     parts = tuple(
-        FoldAnswers(ids, found[0].targets, tuple(one.logits for one in found)) for ids, found in sorted(folds.items())
+        FoldAnswers(ids, found[0].truth, tuple(one.logits for one in found)) for ids, found in sorted(folds.items())
     )
-    return AlignedPredictions(parts, bool(held[0].sets))
+    return AlignedPredictions(parts, held[0].task)
 
 
 def score_rows(rows: Sequence[AlignedPredictions], metric: str) -> list[ScoredRow]:
     """A metric of rows that answered the same images."""
-    if metric in MEANS:
-        means = [_average_repeats(row, metric) for row in rows]
+    definition = define_metric(metric)
+    if isinstance(definition, ImageMean):
+        means = [_average_repeats(row, definition) for row in rows]
         return [
             ScoredRow(float(mean.mean()), row.n, row.repeats, mean, None) for row, mean in zip(rows, means, strict=True)
         ]
-    targets = np.concatenate([part.targets for part in rows[0].parts])
+    assert isinstance(definition, ResampledMetric)
+    labels = np.concatenate([part.labels for part in rows[0].parts])
     repeats = [np.concatenate([part.logits[k] for part in row.parts]) for row in rows for k in range(row.repeats)]
-    values, spread = bootstrap_metric(metric, targets, repeats, rows[0].several)
+    values, spread = definition.resample(rows[0].task, labels, repeats)
     ends = np.cumsum([row.repeats for row in rows])
     columns = [slice(end - row.repeats, end) for row, end in zip(rows, ends.tolist(), strict=True)]
     return [
@@ -105,11 +108,11 @@ def score_rows(rows: Sequence[AlignedPredictions], metric: str) -> list[ScoredRo
     ]
 
 
-def _average_repeats(row: AlignedPredictions, metric: str) -> Values:
+def _average_repeats(row: AlignedPredictions, metric: ImageMean) -> Values:
     """What each image adds to a metric that is a mean, itself the mean over repeats: float64 [n]."""
     return np.concatenate(
         [
-            np.mean([score_images(metric, part.targets, logits, row.several) for logits in part.logits], axis=0)
+            np.mean([metric.values(row.task, part.labels, logits) for logits in part.logits], axis=0)
             for part in row.parts
         ]
     )
@@ -204,7 +207,7 @@ def _sort_by_id(predictions: Predictions) -> Predictions:
         tuple(predictions.paths[row] for row in order),
         predictions.labels[order],
         predictions.logits[order],
-        predictions.sets,
+        predictions.label_sets,
     )
 
 

@@ -39,10 +39,9 @@ from budwood.comparison.recipe_diff import (
 from budwood.comparison.rows import ComparisonRow as Row
 from budwood.comparison.rows import RowSpec as Entry
 from budwood.comparison.rows import make_outcome, make_row, score_run
+from budwood.config.metric_registry import is_loss
 from budwood.errors import RunError, did_you_mean
-from budwood.evaluation import metrics
 from budwood.evaluation.intervals import Metric, Values
-from budwood.evaluation.metrics import LOSSES, MEANS
 from budwood.evaluation.result_checks import Resolution, ResultFinding, RowOutcome, check_table
 from budwood.evaluation.significance import (
     ALPHA,
@@ -261,9 +260,9 @@ def _refuse_unknown(metric: str, split: str, runs: Sequence[Run]) -> None:
     """Raises `RunError` for a metric or a split that there is not."""
     if split not in SPLITS:
         raise RunError(f"split: there is no split {split!r} to compare on.", did_you_mean(split, SPLITS))
-    several = any(run.record["dataset"].get("several") for run in runs)
-    known = metrics.NAMES_MULTILABEL if several else metrics.NAMES
-    if metric not in known:
+    known = dict.fromkeys(name for run in runs for name in run.task.metric_names)
+    known = {name: None for name in known if all(name in run.task.metric_names for run in runs)}
+    if metric not in known and not all(metric in run.metrics[split] for run in runs):
         raise RunError(f"metric: there is no metric {metric!r} of these runs.", did_you_mean(metric, known))
 
 
@@ -299,14 +298,14 @@ def _test_all_pairs(group: Mapping[str, ScoredRow], metric: str) -> Iterator[Pai
 
 def _test_of(one: ScoredRow, other: ScoredRow, metric: str) -> str:
     """The test that a pair is compared by."""
-    if metric not in MEANS:
+    if one.means is None:
         return BOOTSTRAP
-    return MCNEMAR if metric not in LOSSES and one.repeats == other.repeats == 1 else PERMUTATION
+    return MCNEMAR if not is_loss(metric) and one.repeats == other.repeats == 1 else PERMUTATION
 
 
 def _test_pairs(rows: Sequence[ScoredRow], metric: str) -> tuple[Values, Values, Values]:
     """The p-values of all pairs of rows, and the ends of the intervals of their differences: [rows, rows] each."""
-    if metric not in MEANS:
+    if any(row.means is None for row in rows):
         spread = np.stack([row.spread for row in rows if row.spread is not None], axis=1)
         return bootstrap_p(np.array([row.value for row in rows]), spread), *difference_intervals(spread)
     values = np.stack([row.means for row in rows if row.means is not None], axis=1)
@@ -345,7 +344,7 @@ def _negate(difference: Metric) -> Metric:
 def _find_best(rows: Sequence[Row], group: int, metric: str) -> Row | None:
     """The row of a group with the best value; the earliest of equals."""
     known = [row for row in rows if row.group == group and row.value and row.value["value"] is not None]
-    sign = -1 if metric in LOSSES else 1
+    sign = -1 if is_loss(metric) else 1
     return max(known, key=lambda row: sign * float((row.value or {})["value"] or 0.0), default=None)
 
 
@@ -400,7 +399,7 @@ def _measure_resolution(rows: Sequence[Row], pairs: Sequence[Pair], best: Row | 
     found = max((abs(float((row.difference or {})["value"] or 0.0)) for row in tied), default=0.0)
     n = int((near[0].difference or {})["n"] or 0)
     corrected = smallest_difference(half, len(pairs))
-    return Resolution(n, len(pairs), half, corrected, found, len(tied) + 1, metric in LOSSES)
+    return Resolution(n, len(pairs), half, corrected, found, len(tied) + 1, is_loss(metric))
 
 
 def _interval_width(metric: Metric | None) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from budwood.comparison.alignment import AlignedPredictions, ScoredRow, align_predictions, score_rows
 from budwood.comparison.recipe_diff import Options, find_differing
+from budwood.config.metric_registry import is_loss
 from budwood.evaluation.intervals import (
     Metric,
     mean_interval,
@@ -17,7 +18,6 @@ from budwood.evaluation.intervals import (
     percentile_interval,
     proportion_interval,
 )
-from budwood.evaluation.metrics import LOSSES
 from budwood.evaluation.result_checks import RowOutcome
 from budwood.runs.run import Run
 
@@ -161,7 +161,7 @@ def _summarize_metric(
     if found.spread is not None:
         return percentile_interval(found.value, found.spread, found.n)
     means = found.means if found.means is not None else np.empty(0)
-    return mean_interval(means) if metric in LOSSES else mean_proportion_interval(means, found.repeats)
+    return mean_interval(means) if is_loss(metric) else mean_proportion_interval(means, found.repeats)
 
 
 def _train(runs: Sequence[Run], metric: str) -> Metric | None:
@@ -171,7 +171,7 @@ def _train(runs: Sequence[Run], metric: str) -> Metric | None:
     if not kept or column is None:
         return None
     n, value = _count_training_images(runs[0]), float(np.mean([row[column] for row in kept]))
-    if metric in LOSSES:
+    if is_loss(metric):
         return {"value": value, "low": None, "high": None, "n": n}
     return {**proportion_interval(round(value * n), n), "value": value}
 
@@ -179,7 +179,7 @@ def _train(runs: Sequence[Run], metric: str) -> Metric | None:
 def _count_training_images(run: Run) -> int:
     """How many images a run was trained on."""
     about = run.record["dataset"]
-    if about.get("several"):
+    if run.task.multilabel:
         return len(run.dataset().samples("train"))
     return sum(about["counts"]["train"].values())
 

@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
-from budwood.evaluation.metrics import LOSSES
+from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.text import SPLITS, Unit, format_table, shorten, show_unprintable
 
 Cell = tuple[str, str]  # what a cell says, and what it adds in small
 
-METRICS: Final = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "log_loss": "log loss",
-    "mean_average_precision": "mean average precision",
-}
 NONE: Final[Cell] = ("–", "")
 LABEL: Final = 36  # columns of a row's name in a terminal
 MARK: Final = "*"
@@ -46,7 +39,7 @@ class Cells:
 
 def format_rows(record: Mapping[str, Any]) -> list[Cells]:
     """The rows of a comparison by group, the best first, those without a value last."""
-    unit = Unit(record["metric"] in LOSSES)
+    unit = Unit(is_loss(record["metric"]))
 
     def place(row: Mapping[str, Any]) -> tuple[bool, int, float]:
         value = row["value"]["value"] if row["value"] else None
@@ -79,7 +72,7 @@ def format_comparison(record: Mapping[str, Any]) -> str:
     chosen = {
         "row": [_format_name(cells) for cells in rows],
         "differs in": [shorten(cells.differs, LABEL) for cells in rows] if has["differs"] else None,
-        f"{SPLITS[record['split']]} {METRICS[record['metric']]}": [join_cell(cells.value) for cells in rows],
+        f"{SPLITS[record['split']]} {describe_metric(record['metric'])}": [join_cell(cells.value) for cells in rows],
         "from best": [join_cell(cells.from_best) for cells in rows],
         "p": [join_cell(cells.p) for cells in rows],
         "runs": [join_cell(cells.seeds) for cells in rows] if has["seeds"] else None,
@@ -228,8 +221,8 @@ def _format_published(given: Mapping[str, Any] | None) -> Cell:
     """A published figure, of which split it is, and how ours differs, of which split that is."""
     if given is None:
         return NONE
-    unit = Unit(given["metric"] in LOSSES)
-    name = "" if given["metric"] == "accuracy" else f" {METRICS.get(given['metric'], given['metric'])}"
+    unit = Unit(is_loss(given["metric"]))
+    name = "" if given["metric"] == "accuracy" else f" {describe_metric(given['metric'])}"
     told = f"{SPLITS[given['split']]}{name}"
     if given["difference"] is not None:
         ours = "" if given["ours_split"] == given["split"] else f" on {SPLITS[given['ours_split']]}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from budwood.config.metric_registry import METRICS, SELECTABLE, is_metric
 from budwood.config.toml import parse_value, read_toml, write_table
 from budwood.errors import RecipeError, did_you_mean
 
@@ -31,11 +33,19 @@ Policy = Literal["none", "randaugment", "trivialaugment"]
 Precision = Literal["auto", "float32", "bfloat16"]
 TtaMode = Literal["none", "flip", "flips"]
 Fill = Literal["reflect", "border", "black"]
-Selection = Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
 Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
 Init = Literal["default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal"]
 Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
 Width = Annotated[int, Field(ge=1)]
+
+
+def _is_selection(name: str) -> str:
+    if not is_metric(name, SELECTABLE):
+        raise ValueError(f"expected one of {', '.join(SELECTABLE)}, or package.module:name")
+    return name
+
+
+Selection = Annotated[str, AfterValidator(_is_selection)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 # How images may be changed at random, and the values at which they are not.
@@ -289,7 +299,11 @@ class Recipe(BaseModel):
         description="augmented versions of each training image that are made once, so that what is frozen is computed "
         "once for each (default: anew in every epoch, and computed every time)",
     )
-    select: Selection | None = Field(None, description="validation metric by which the epoch is kept (default loss)")
+    select: Selection | None = Field(
+        None,
+        description="validation metric by which the epoch is kept (default loss), or package.module:name of your own: "
+        + ", ".join(SELECTABLE),
+    )
     patience: int | None = Field(None, ge=1, description="epochs without a better one after which training stops")
     precision: Precision | None = Field(
         None, description="of the training steps; auto: bfloat16 on a GPU that has it, else float32 (default auto)"
@@ -399,12 +413,12 @@ def find_default_valued(table: Mapping[str, Any]) -> set[str]:
     return {name for name, value in table.items() if name not in _ALWAYS_TOLD and value == defaults[name]}
 
 
-def adapt_to_labels(recipe: Recipe, several: bool) -> Recipe:
+def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
     """The recipe as it applies to images with one label each, or with several, where every class is a yes or no.
 
     Raises `RecipeError` for options that have no meaning there.
     """
-    if not several:
+    if not multilabel:
         if recipe.loss == "binary_cross_entropy":
             raise _make_recipe_error(
                 ["loss: binary_cross_entropy is for images with several labels; these have one each"], []
@@ -415,8 +429,8 @@ def adapt_to_labels(recipe: Recipe, several: bool) -> Recipe:
         wrong.append("regularisation: images with several labels do not use it; their head is not solved")
     if recipe.loss == "focal":
         wrong.append("loss: images with several labels use binary_cross_entropy")
-    if recipe.select == "balanced_accuracy":
-        wrong.append("select: balanced_accuracy is not defined for images with several labels")
+    if recipe.select and recipe.select in METRICS and not METRICS.get(recipe.select).multilabel:
+        wrong.append(f"select: {recipe.select} is not defined for images with several labels")
     if wrong:
         raise _make_recipe_error(wrong, [])
     table = recipe.table()

@@ -65,14 +65,14 @@ class SetAside:
 class Samples:
     """The images of one split in a fixed order: ids, paths relative to `root`, labels int32 [n] (-1 when sealed).
 
-    Where images have several labels each, a label is the number of a set of classes in `sets`.
+    Where images have several labels each, a label is the number of a set of classes in `label_sets`.
     """
 
     root: Path
     ids: tuple[str, ...]
     paths: tuple[str, ...]
     labels: NDArray[np.int32]
-    sets: Sets = ()
+    label_sets: Sets = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,8 +85,8 @@ class Dataset:
     `table` has one row per decodable file: id, path, label (index into `classes`, -1 when sealed), split (0 train,
     1 val, 2 test), given (the split was given), group, look (equal for exact and near copies), cluster (equal for
     those and for one group), used, width, height, mode, notes. `split_source` is `made`, `given` or `given, val made`.
-    Where images have several labels each, `label` is the number of a set of classes in `sets`, else that is empty.
-    `corrected` counts the images whose label corrections changed, or that these leave out.
+    Where images have several labels each, `label` is the number of a set of classes in `label_sets`, else that is
+    empty. `corrected` counts the images whose label corrections changed, or that these leave out.
     """
 
     source: str
@@ -97,7 +97,7 @@ class Dataset:
     set_aside: tuple[SetAside, ...]
     split_source: str
     fingerprint: str
-    sets: Sets = ()
+    label_sets: Sets = ()
     corrected: int = 0
 
     def __len__(self) -> int:
@@ -116,15 +116,15 @@ class Dataset:
             tuple(chosen["id"].to_pylist()),
             tuple(chosen["path"].to_pylist()),
             chosen["label"].to_numpy().astype(np.int32),
-            self.sets,
+            self.label_sets,
         )
 
     def class_counts(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
         """How many of some rows, whose labels are known, are of each class: int64 [classes]."""
         labels = self.column("label")[rows]
-        if not self.sets:
+        if not self.label_sets:
             return np.bincount(labels, minlength=len(self.classes))
-        return np.asarray(make_membership_matrix(self.sets, len(self.classes))[labels].sum(axis=0), np.int64)
+        return np.asarray(make_membership_matrix(self.label_sets, len(self.classes))[labels].sum(axis=0), np.int64)
 
     def counts(self) -> dict[str, Any]:
         """Images by split and class; the test split has one number, since its labels are sealed."""
@@ -151,7 +151,7 @@ class Dataset:
             "set_aside": [(item.path, item.problem, item.detail) for item in self.set_aside],
             "split_source": self.split_source,
             "fingerprint": self.fingerprint,
-            "sets": self.sets,
+            "sets": self.label_sets,
             "corrected": self.corrected,
         }
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
@@ -177,7 +177,7 @@ def load(path: Path) -> Dataset:
         tuple(tuple(members) for members in meta.get("sets", ())),
         meta.get("corrected", 0),
     )
-    if _compute_fingerprint(data.classes, data.sets, data.table) != data.fingerprint:
+    if _compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")
     return data
 
@@ -220,7 +220,7 @@ def build_dataset(
     good = [row for row, fact in enumerate(facts) if isinstance(fact, ImageMetadata)]
     bad = [SetAside(listing.paths[row], fact.problem, fact.detail) for row, fact in _list_broken(facts)]
     left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
-    classes, sets, labels = _encode_labels([listing.labels[row] for row in good], listing.several)
+    classes, label_sets, labels = _encode_labels([listing.labels[row] for row in good], listing.multilabel)
     if len(classes) < 2:
         raise DataError(
             f"{listing.root}: fewer than two classes have an image that can be decoded.",
@@ -260,8 +260,8 @@ def build_dataset(
         table,
         tuple(bad + left_out),
         split_source,
-        _compute_fingerprint(classes, sets, table),
-        sets,
+        _compute_fingerprint(classes, label_sets, table),
+        label_sets,
         listing.corrected,
     )
 
@@ -313,14 +313,14 @@ def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
         data,
         table=table,
         split_source=f"fold {fold + 1} of {folds}",
-        fingerprint=_compute_fingerprint(data.classes, data.sets, table),
+        fingerprint=_compute_fingerprint(data.classes, data.label_sets, table),
     )
 
 
-def make_membership_matrix(sets: Sets, classes: int) -> NDArray[np.bool_]:
-    """Which classes are in each set: bool [sets, classes]."""
-    table = np.zeros((len(sets), classes), bool)
-    for row, chosen in enumerate(sets):
+def make_membership_matrix(label_sets: Sets, classes: int) -> NDArray[np.bool_]:
+    """Which classes are in each set: bool [label_sets, classes]."""
+    table = np.zeros((len(label_sets), classes), bool)
+    for row, chosen in enumerate(label_sets):
         table[row, list(chosen)] = True
     return table
 
@@ -368,25 +368,25 @@ def _check_shares(listing: Listing, val: float | None, test: float | None) -> No
             )
 
 
-def _encode_labels(names: Sequence[str], several: bool) -> tuple[tuple[str, ...], Sets, NDArray[np.int32]]:
+def _encode_labels(names: Sequence[str], multilabel: bool) -> tuple[tuple[str, ...], Sets, NDArray[np.int32]]:
     """The classes, the sets of classes that occur (none where an image has one label), and the label of each name."""
     distinct = sorted(set(names))
     index = {name: position for position, name in enumerate(distinct)}
     labels = np.array([index[name] for name in names], np.int32)
-    if not several:
+    if not multilabel:
         return tuple(distinct), (), labels
     classes = tuple(sorted({part for name in distinct for part in split_label_names(name)}))
     place = {name: position for position, name in enumerate(classes)}
     return classes, tuple(tuple(place[part] for part in split_label_names(name)) for name in distinct), labels
 
 
-def _compute_fingerprint(classes: Sequence[str], sets: Sets, table: pa.Table) -> str:
+def _compute_fingerprint(classes: Sequence[str], label_sets: Sets, table: pa.Table) -> str:
     """SHA-256 over classes, contents and splits: what makes two runs comparable. Labels of the test split excluded."""
     order = pc.sort_indices(table, sort_keys=[("id", "ascending"), ("path", "ascending")])
     rows = table.take(order)
     split = rows["split"].to_numpy()
     label = np.where(split == SPLITS.index("test"), SEALED, rows["label"].to_numpy()).astype(np.int32)
-    digest = hashlib.sha256(json.dumps([list(classes), sets] if sets else list(classes)).encode())
+    digest = hashlib.sha256(json.dumps([list(classes), label_sets] if label_sets else list(classes)).encode())
     digest.update("".join(rows["id"].to_pylist()).encode())
     digest.update(split.tobytes())
     digest.update(label.tobytes())

@@ -48,9 +48,9 @@ class Listing:
 
     `source` is what was handed in; `paths` are relative to `root` with forward slashes; `splits` holds train, val, test
     or "" (not given);
-    `groups` holds "" where no group is given. `left_out` pairs a name with the reason. With `several`, an image has any
-    number of labels: its entry of `labels` names them in order, with semicolons between. `corrected` counts the images
-    whose label the user's corrections changed, or that these leave out.
+    `groups` holds "" where no group is given. `left_out` pairs a name with the reason. With `multilabel`, an image has
+    any number of labels: its entry of `labels` names them in order, with semicolons between. `corrected` counts the
+    images whose label the user's corrections changed, or that these leave out.
     """
 
     source: str
@@ -61,7 +61,7 @@ class Listing:
     splits: Sequence[str]
     groups: Sequence[str]
     left_out: Sequence[tuple[str, str]] = field(default=())
-    several: bool = False
+    multilabel: bool = False
     corrected: int = 0
 
 
@@ -219,18 +219,18 @@ def _resolve_within(base: Path, name: str, where: str) -> Path:
 def _list_table(file: Path) -> Listing:
     table = _read_table(file)
     path_column = _find_column(file, table.column_names, PATH_COLUMNS)
-    several = LABELS_COLUMN in table.column_names and not set(LABEL_COLUMNS) & set(table.column_names)
-    label_column = LABELS_COLUMN if several else _find_column(file, table.column_names, LABEL_COLUMNS)
+    multilabel = LABELS_COLUMN in table.column_names and not set(LABEL_COLUMNS) & set(table.column_names)
+    label_column = LABELS_COLUMN if multilabel else _find_column(file, table.column_names, LABEL_COLUMNS)
     labels = _read_text_column(table, label_column)
-    if several:
+    if multilabel:
         labels = [LABEL_SEPARATOR.join(sorted(set(split_label_names(text)))) for text in labels]
-    blank = None if several else next((row for row, label in enumerate(labels) if not label), None)
+    blank = None if multilabel else next((row for row, label in enumerate(labels) if not label), None)
     if blank is not None:
         raise DataError(f"{file}, row {blank + 1}: the column {label_column!r} is empty.", "Give every image a label.")
     splits = [_parse_split_name(file, row, name) for row, name in enumerate(_read_text_column(table, "split"), 1)]
     paths = [name.replace(os.sep, "/") for name in _read_text_column(table, path_column)]
     groups = _read_text_column(table, "group")
-    return Listing("", file.resolve().parent, file.stem, paths, labels, splits, groups, several=several)
+    return Listing("", file.resolve().parent, file.stem, paths, labels, splits, groups, multilabel=multilabel)
 
 
 def split_label_names(labels: str) -> list[str]:
@@ -334,11 +334,11 @@ def _check_classes(source: Path, listing: Listing) -> None:
 
 def _collect_classes(listing: Listing, splits: Sequence[str]) -> set[str]:
     labels = {label for label, split in zip(listing.labels, listing.splits, strict=True) if split in splits}
-    return {name for label in labels for name in split_label_names(label)} if listing.several else labels
+    return {name for label in labels for name in split_label_names(label)} if listing.multilabel else labels
 
 
 def _exclude_classes(listing: Listing, exclude: Sequence[str]) -> Listing:
-    if listing.several:
+    if listing.multilabel:
         raise DataError(
             "--exclude does not apply to images with several labels each.", "Leave the name out of the table."
         )
@@ -353,7 +353,7 @@ def _exclude_classes(listing: Listing, exclude: Sequence[str]) -> Listing:
 
 def _apply_corrections(listing: Listing, file: Path) -> Listing:
     """The listing with the labels of a table of corrections, without the images that it leaves out."""
-    if listing.several:
+    if listing.multilabel:
         raise DataError(
             f"{file}: corrections do not apply to images with several labels each.", "Correct the table of labels."
         )

@@ -1,20 +1,28 @@
 """How good predictions are, with intervals: pure functions of labels and logits.
 
+What differs between images with one label and images with several is asked of a `Scoring`: `label_task` has two.
+Labels are here what scikit-learn takes: class numbers int32 [n], or bool [n, classes] where an image may have several.
 `intervals` has the 95 % intervals: Wilson's for shares, a normal one for means, percentiles of resampled images for the
-rest. An undefined value is None.
+rest. An undefined value is None. `metric_registry` has the names.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.config.metric_registry import find_metric
+from budwood.config.registry import import_entry
+from budwood.errors import RecipeError
 from budwood.evaluation.intervals import (
     RESAMPLES,
+    Metric,
     Values,
     iterate_bootstrap_weights,
     mean_interval,
@@ -22,104 +30,331 @@ from budwood.evaluation.intervals import (
     proportion_interval,
 )
 
-NAMES: Final = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")  # that evaluate gives
-NAMES_MULTILABEL: Final = ("accuracy", "macro_f1", "mean_average_precision", "log_loss")  # that evaluate_several gives
-MEANS: Final = ("accuracy", "log_loss")  # those that are means over images
-LOSSES: Final = ("log_loss",)  # those of which less is better
+Labels = NDArray[Any]
+Logits = NDArray[np.float32]
+Counts = NDArray[np.int64]
 
 
-def evaluate(labels: NDArray[np.int32], logits: NDArray[np.float32], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Every metric of one split: labels int32 [n], logits float32 [n, classes].
+@dataclass(frozen=True)
+class ClassCounts:
+    """Images by class, int64 [..., classes]: called it and of it, of it, called it."""
 
-    `accuracy`, `balanced_accuracy`, `macro_f1`, `log_loss` (nats), and `per_class` with precision, recall, F1, support.
-    A class without an image does not enter balanced accuracy and macro F1.
-    """
-    matrix = confusion(labels, logits)
-    tally, spread, n = _tally(matrix), _bootstrap_tally(matrix), len(labels)
-    return {
-        "accuracy": proportion_interval(int(np.trace(matrix)), n),
-        "balanced_accuracy": percentile_interval(
-            _average_present(_compute_recall(tally), tally), _average_present(_compute_recall(spread), spread), n
-        ),
-        "macro_f1": percentile_interval(
-            _average_present(_compute_f1(tally), tally), _average_present(_compute_f1(spread), spread), n
-        ),
-        "log_loss": mean_interval(cross_entropy(labels, logits)),
-        "per_class": {name: _score_class(tally, spread, c) for c, name in enumerate(classes)},
-    }
+    correct: Counts
+    support: Counts
+    predicted: Counts
 
 
-def score(name: str, labels: NDArray[np.int32], logits: NDArray[np.float32]) -> float:
-    """One figure to select by, higher is better: accuracy, balanced_accuracy, macro_f1 or auroc.
+class Scoring(Protocol):
+    """What metrics ask of a kind of labels."""
 
-    Means are over the classes that the labels hold; the AUROC is that of each class against all others, from the ranks
-    of its probability (Hanley and McNeil 1982).
-    """
-    if name == "accuracy":
-        return float((logits.argmax(axis=1) == labels).mean())
-    if name == "auroc":
-        chance = probabilities(logits)
-        return float(np.mean([_compute_auroc(labels == c, chance[:, c]) for c in np.unique(labels)]))
-    tally = _tally(confusion(labels, logits))
-    values = _compute_recall(tally) if name == "balanced_accuracy" else _compute_f1(tally)
-    return float(_average_present(values, tally))
+    def to_targets(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return which classes each image has: bool [n, classes]."""
 
+    def decide(self, logits: Logits) -> NDArray[np.bool_]:
+        """Return which classes each image is called: bool [n, classes]."""
 
-def score_images(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> Values:
-    """What each image adds to a metric that is a mean: whether it is right (0 or 1), or its loss in nats: float64 [n].
+    def is_correct(self, labels: Labels, logits: Logits) -> NDArray[np.bool_]:
+        """Return whether each image is called what it is: bool [n]."""
 
-    `targets` bool [n, classes], logits float32 [n, classes]. Where images have several labels, right means every class.
-    """
-    if name == "log_loss":
-        if several:
-            return binary_cross_entropy(targets, logits)
-        return cross_entropy(targets.argmax(axis=1).astype(np.int32), logits)
-    if several:
-        return np.asarray(((logits > 0) == targets).all(axis=1), np.float64)
-    return np.asarray(targets[np.arange(len(targets)), logits.argmax(axis=1)], np.float64)
+    def losses(self, labels: Labels, logits: Logits) -> Values:
+        """Return the loss of each image, nats: float64 [n]."""
+
+    def rank_scores(self, logits: Logits) -> Values:
+        """Return by what the images of a class are put in order: float64 [n, classes]."""
+
+    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
+        """Return the counts of RESAMPLES bootstrap samples of the images: [resamples, classes] each."""
 
 
-def bootstrap_metric(
-    name: str, targets: NDArray[np.bool_], answers: Sequence[NDArray[np.float32]], several: bool
-) -> tuple[Values, Values]:
-    """A metric that is no mean over images, for the logits of several networks on the same images: float64 [networks];
-    and the same for every bootstrap resample of `image_weights`: float64 [resamples, networks].
+class Evaluation:
+    """The answers to one split: what several metrics need is computed once."""
 
-    All networks share the resamples, so that their differences are paired.
-    """
-    if name == "mean_average_precision":
+    def __init__(self, task: Scoring, labels: Labels, logits: Logits) -> None:
+        self.task, self.labels, self.logits = task, labels, logits
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def counts(self) -> ClassCounts:
+        """Images by class, [classes] each."""
+        return _sum_counts(count_images(self.task, self.labels, self.logits))
+
+    @cached_property
+    def resampled(self) -> ClassCounts:
+        """The same of bootstrap samples, [resamples, classes] each."""
+        return self.task.resample_counts(self.labels, self.logits)
+
+    @cached_property
+    def f1(self) -> tuple[Values, Values]:
+        """The F1 of each class, float64 [classes], and of bootstrap samples, [resamples, classes]."""
+        return _compute_f1(self.counts), _compute_f1(self.resampled)
+
+    @cached_property
+    def average_precision(self) -> tuple[Values, Values]:
+        """The average precision of each class, float64 [classes], and of bootstrap samples, [resamples, classes]."""
+        return _compute_average_precision(self.task.to_targets(self.labels), self.logits)
+
+
+class MetricDefinition(ABC):
+    """How a metric is computed."""
+
+    @abstractmethod
+    def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        """Return the value alone."""
+
+    @abstractmethod
+    def evaluate(self, answers: Evaluation) -> Metric:
+        """Return the value with its 95 % interval."""
+
+
+class ResampledMetric(MetricDefinition):
+    """A metric that is no mean over images, so that intervals and tests need bootstrap samples of them."""
+
+    @abstractmethod
+    def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
+        """Return the values of several networks on the same images, float64 [networks], and the same for every
+        bootstrap sample of `image_weights`, float64 [resamples, networks]. All networks share the samples."""
+
+
+@dataclass(frozen=True)
+class ImageMean(MetricDefinition):
+    """A mean over images of what each adds, float64 [n]: of 0s and 1s where it `is_proportion`."""
+
+    values: Callable[[Scoring, Labels, Logits], Values]
+    is_proportion: bool
+
+    def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        return float(self.values(task, labels, logits).mean())
+
+    def evaluate(self, answers: Evaluation) -> Metric:
+        values = self.values(answers.task, answers.labels, answers.logits)
+        return proportion_interval(int(values.sum()), len(values)) if self.is_proportion else mean_interval(values)
+
+
+@dataclass(frozen=True)
+class ClassMean(ResampledMetric):
+    """A mean, over the classes that have an image, of a figure that the counts of a class give: float64 [classes]."""
+
+    by_class: Callable[[ClassCounts], Values]
+
+    def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        return float(self._mean(_sum_counts(count_images(task, labels, logits))))
+
+    def evaluate(self, answers: Evaluation) -> Metric:
+        return percentile_interval(self._mean(answers.counts), self._mean(answers.resampled), len(answers))
+
+    def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
+        counts = [count_images(task, labels, logits) for logits in answers]
+        stacked = [np.concatenate(count, axis=1).astype(np.float32) for count in counts]  # exact in float32
+        drawn = [
+            [self._mean(ClassCounts(*np.split((weights @ one).astype(np.int64), 3, axis=1))) for one in stacked]
+            for part in iterate_bootstrap_weights(len(labels))
+            for weights in [part.astype(np.float32)]
+        ]
+        values = [float(self._mean(_sum_counts(count))) for count in counts]
+        return np.array(values), np.concatenate([np.stack(part, axis=1) for part in drawn])
+
+    def _mean(self, counts: ClassCounts) -> Values:
+        return _mean_over_present(self.by_class(counts), counts)
+
+
+@dataclass(frozen=True)
+class MeanAveragePrecision(ResampledMetric):
+    """The mean over the classes that have an image of the mean precision at each of its images, by falling logit."""
+
+    def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        return float(self._of_all(Evaluation(task, labels, logits)))
+
+    def evaluate(self, answers: Evaluation) -> Metric:
+        drawn = _mean_over_present(np.nan_to_num(answers.average_precision[1]), answers.resampled)
+        return percentile_interval(self._of_all(answers), drawn, len(answers))
+
+    def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
+        targets = task.to_targets(labels)
         support = np.concatenate([part @ targets for part in iterate_bootstrap_weights(len(targets))])
-        whole, spread = _sum_counts([targets, targets, targets]), _Tally(support, support, support)
-        made = [_compute_average_precision(targets, logits) for logits in answers]
-        values = [float(_average_present(precision, whole)) for precision, _ in made]
-        return np.array(values), np.stack([_average_present(np.nan_to_num(drawn), spread) for _, drawn in made], axis=1)
-    counts = [_count_outcomes(targets, logits, several) for logits in answers]
-    stacked = [np.concatenate(count, axis=1).astype(np.float32) for count in counts]  # counts are exact in float32
-    by_class = _compute_recall if name == "balanced_accuracy" else _compute_f1
-    drawn = [
-        [_average_over_classes(np.split((weights @ one).astype(np.int64), 3, axis=1), by_class) for one in stacked]
-        for part in iterate_bootstrap_weights(len(targets))
-        for weights in [part.astype(np.float32)]
+        drawn = ClassCounts(support, support, support)
+        made = [Evaluation(task, labels, logits) for logits in answers]
+        spread = [_mean_over_present(np.nan_to_num(one.average_precision[1]), drawn) for one in made]
+        return np.array([float(self._of_all(one)) for one in made]), np.stack(spread, axis=1)
+
+    def _of_all(self, answers: Evaluation) -> Values:
+        return _mean_over_present(answers.average_precision[0], answers.counts)
+
+
+@dataclass(frozen=True)
+class FunctionMetric(ResampledMetric):
+    """Any function of labels and logits; its interval is that of bootstrap samples of the images, one after another."""
+
+    function: Callable[[Scoring, Labels, Logits], float]
+
+    def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        return float(self.function(task, labels, logits))
+
+    def evaluate(self, answers: Evaluation) -> Metric:
+        n = len(answers)
+        if n == 0:
+            return proportion_interval(0, 0)
+        values, spread = self.resample(answers.task, answers.labels, [answers.logits])
+        return percentile_interval(values[0], spread[:, 0], n)
+
+    def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
+        samples = [
+            np.repeat(np.arange(len(labels)), weights)
+            for part in iterate_bootstrap_weights(len(labels))
+            for weights in part
+        ]
+        drawn = [[self._score_sample(task, labels[rows], logits[rows]) for logits in answers] for rows in samples]
+        return np.array([self.score(task, labels, logits) for logits in answers]), np.array(drawn, np.float64)
+
+    def _score_sample(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        """The value; NaN where a sample, which may lack a class, has none."""
+        try:
+            return self.score(task, labels, logits)
+        except (ValueError, ZeroDivisionError):
+            return float("nan")
+
+
+def define_metric(name: str) -> MetricDefinition:
+    """Return how a metric is computed.
+
+    Args:
+        name: A name of `metric_registry`, or `package.module:name` of a function of labels (class numbers int32 [n], or
+            bool [n, classes] where an image may have several) and logits float32 [n, classes] that gives a float.
+
+    Raises:
+        RecipeError: There is no such metric, or what is named is no function.
+    """
+    definition = import_entry(find_metric(name).definition, "metric")
+    if isinstance(definition, MetricDefinition):
+        return definition
+    if not callable(definition):
+        raise RecipeError(
+            f"metric: {name} is no function, found {type(definition).__name__}.",
+            "A metric is a function of labels and logits that gives a float.",
+        )
+    return FunctionMetric(lambda task, labels, logits: definition(labels, logits))
+
+
+def evaluate(
+    task: Scoring, labels: Labels, logits: Logits, classes: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the named metrics of one split, each with its interval, and `per_class`.
+
+    Args:
+        task: What the labels are.
+        labels: Class numbers int32 [n], or bool [n, classes].
+        logits: float32 [n, classes].
+        classes: The names of the classes.
+        names: The names of the metrics.
+
+    Returns:
+        A metric by each name, and in `per_class` by the name of a class its precision, recall, F1 and support; also its
+        average precision where the mean of it is among the metrics. A class without an image does not enter means over
+        classes.
+    """
+    answers = Evaluation(task, labels, logits)
+    scores: dict[str, Any] = {name: define_metric(name).evaluate(answers) for name in names}
+    per_class = {name: _evaluate_class(answers, c) for c, name in enumerate(classes)}
+    if "mean_average_precision" in names:
+        for c, name in enumerate(classes):
+            whole, drawn = answers.average_precision
+            support = int(answers.counts.support[c])
+            per_class[name]["average_precision"] = percentile_interval(whole[c], drawn[:, c], support)
+    return {**scores, "per_class": per_class}
+
+
+def count_images(task: Scoring, labels: Labels, logits: Logits) -> list[NDArray[np.bool_]]:
+    """Return whether each image is rightly called each class, is of it, and is called it: bool [n, classes] each."""
+    targets, decided = task.to_targets(labels), task.decide(logits)
+    return [targets & decided, targets, decided]
+
+
+def resample_images(task: Scoring, labels: Labels, logits: Logits) -> ClassCounts:
+    """Return the counts of RESAMPLES bootstrap samples of the images: [resamples, classes] each."""
+    counts = count_images(task, labels, logits)
+    return ClassCounts(
+        *(np.concatenate([part @ count for part in iterate_bootstrap_weights(len(labels))]) for count in counts)
+    )
+
+
+def resample_confusion(matrix: Counts) -> ClassCounts:
+    """Return the same from a confusion matrix int64 [classes, classes], whose cells are drawn: [resamples, classes]."""
+    classes, n = len(matrix), int(matrix.sum())
+    true, guess = np.nonzero(matrix)
+    correct, support, predicted = (np.zeros((RESAMPLES, classes), np.int64) for _ in range(3))
+    if n:
+        drawn = np.random.default_rng(0).multinomial(n, matrix[true, guess] / n, RESAMPLES)
+        _add_by(true, drawn, support)
+        _add_by(guess, drawn, predicted)
+        _add_by(true[true == guess], drawn[:, true == guess], correct)
+    return ClassCounts(correct, support, predicted)
+
+
+def confusion(labels: NDArray[np.int32], logits: Logits) -> Counts:
+    """Counts of true class (row) by predicted class (column): int64 [classes, classes]."""
+    classes = logits.shape[1]
+    cells = labels.astype(np.int64) * classes + logits.argmax(axis=1)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def probabilities(logits: Logits) -> Values:
+    """Softmax of logits, float64 [n, classes]."""
+    return np.exp(_log_softmax(logits))
+
+
+def sigmoid(logits: Logits) -> Values:
+    """The probability of each class where images have several labels: float64 [n, classes]."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
+
+
+def binary_cross_entropy(targets: NDArray[np.bool_], logits: Logits) -> Values:
+    """The mean loss over classes of each image, nats: float64 [n]."""
+    signed = np.where(targets, logits, -logits).astype(np.float64)
+    return np.asarray(np.logaddexp(0, -signed).mean(axis=1))
+
+
+def cross_entropy(labels: NDArray[np.int32], logits: Logits) -> Values:
+    """The loss of each image in nats: float64 [n]."""
+    return np.asarray(-_log_softmax(logits)[np.arange(len(labels)), labels])
+
+
+def bin_confidence(confidence: Values, correct: NDArray[np.bool_], bins: int = 10) -> list[dict[str, Any]]:
+    """Return confidence against accuracy: for each bin that holds an answer its mean confidence and its accuracy.
+
+    Args:
+        confidence: The probability of each answer, float64 [answers].
+        correct: Whether each is right, bool [answers].
+        bins: Bins of equal width from 0 to 1.
+
+    Returns:
+        For each bin `confidence`, a number, and `accuracy`, a metric.
+    """
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        {
+            "confidence": float(confidence[which == b].mean()),
+            "accuracy": proportion_interval(int(correct[which == b].sum()), int(np.sum(which == b))),
+        }
+        for b in np.unique(which).tolist()
     ]
-    values = [float(_average_over_classes([part.sum(axis=0) for part in count], by_class)) for count in counts]
-    return np.array(values), np.concatenate([np.stack(part, axis=1) for part in drawn])
 
 
-def _count_outcomes(targets: NDArray[np.bool_], logits: NDArray[np.float32], several: bool) -> list[NDArray[np.bool_]]:
-    """What is called rightly, is, and is called, for each image and class: bool [n, classes] each."""
-    classes = np.arange(logits.shape[1])
-    called = np.asarray(logits > 0) if several else np.asarray(logits.argmax(axis=1)[:, None] == classes)
-    return [targets & called, targets, called]
+def _log_softmax(logits: Logits) -> Values:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def _average_over_classes(counts: Sequence[NDArray[np.int64]], by_class: Callable[[_Tally], Values]) -> Values:
-    tally = _Tally(*counts)
-    return _average_present(by_class(tally), tally)
+def _mean_auroc(task: Scoring, labels: Labels, logits: Logits) -> float:
+    """The mean over classes that have an image of the AUROC of each against all others (Hanley and McNeil 1982)."""
+    targets, scores = task.to_targets(labels), task.rank_scores(logits)
+    present = np.flatnonzero(targets.any(axis=0)).tolist()
+    return float(np.mean([_compute_auroc(targets[:, c], scores[:, c]) for c in present]))
 
 
-def _compute_auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> float:
+def _compute_auroc(positive: NDArray[np.bool_], scores: Values) -> float:
     """The share of pairs of a positive and a negative that are in the right order; one half where there is no pair."""
-    _, rank, count = np.unique(chance, return_inverse=True, return_counts=True)
+    _, rank, count = np.unique(scores, return_inverse=True, return_counts=True)
     middle = np.cumsum(count) - (count - 1) / 2
     hits, misses = int(positive.sum()), int((~positive).sum())
     if not hits or not misses:
@@ -127,63 +362,11 @@ def _compute_auroc(positive: NDArray[np.bool_], chance: NDArray[np.float64]) -> 
     return float((middle[rank][positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
-def evaluate_multilabel(
-    targets: NDArray[np.bool_], logits: NDArray[np.float32], classes: tuple[str, ...]
-) -> dict[str, Any]:
-    """Every metric where images have several labels each: targets bool [n, classes], logits float32 [n, classes].
-
-    A class is called where its logit is over 0. `accuracy` is the share of images right in every class, `macro_f1` and
-    `mean_average_precision` are means over the classes that have an image, `log_loss` is the binary cross-entropy
-    (nats, mean over classes); `per_class` has precision, recall, F1, average precision and support.
-    """
-    called, n = logits > 0, len(targets)
-    counts = [targets & called, targets, called]
-    tally = _sum_counts(counts)
-    spread = _Tally(*(np.concatenate([part @ count for part in iterate_bootstrap_weights(n)]) for count in counts))
-    precision, precisions = _compute_average_precision(targets, logits)
-    per_class = {
-        name: {
-            **_score_class(tally, spread, c),
-            "average_precision": percentile_interval(precision[c], precisions[:, c], int(tally.support[c])),
-        }
-        for c, name in enumerate(classes)
-    }
-    whole, resampled = _average_present(precision, tally), _average_present(np.nan_to_num(precisions), spread)
-    return {
-        "accuracy": proportion_interval(int((called == targets).all(axis=1).sum()), n),
-        "macro_f1": percentile_interval(
-            _average_present(_compute_f1(tally), tally), _average_present(_compute_f1(spread), spread), n
-        ),
-        "mean_average_precision": percentile_interval(whole, resampled, n),
-        "log_loss": mean_interval(binary_cross_entropy(targets, logits)),
-        "per_class": per_class,
-    }
-
-
-def score_multilabel(name: str, targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> float:
-    """One figure to select by where images have several labels: accuracy (all classes right), macro_f1 or auroc."""
-    called = logits > 0
-    if name == "accuracy":
-        return float((called == targets).all(axis=1).mean())
-    if name == "auroc":
-        present = np.flatnonzero(targets.any(axis=0)).tolist()
-        return float(np.mean([_compute_auroc(targets[:, c], logits[:, c].astype(np.float64)) for c in present]))
-    tally = _sum_counts([targets & called, targets, called])
-    return float(_average_present(_compute_f1(tally), tally))
-
-
-def _sum_counts(counts: Sequence[NDArray[np.bool_]]) -> _Tally:
-    """The tally of all images, of what each is called rightly, is, and is called: bool [n, classes] each."""
-    return _Tally(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
-
-
-def _compute_average_precision(
-    targets: NDArray[np.bool_], logits: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _compute_average_precision(targets: NDArray[np.bool_], logits: Logits) -> tuple[Values, Values]:
     """The mean precision at each image of a class, by falling logit: float64 [classes], and [resamples, classes]."""
     orders = np.argsort(-logits, axis=0, kind="stable")
 
-    def weighed(part: NDArray[np.int64]) -> NDArray[np.float64]:
+    def weighed(part: Counts) -> Values:
         values = []
         for c in range(targets.shape[1]):
             ordered = part[:, orders[:, c]]
@@ -197,88 +380,22 @@ def _compute_average_precision(
     return whole, np.concatenate([weighed(part) for part in iterate_bootstrap_weights(len(targets))])
 
 
-def confusion(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Counts of true class (row) by predicted class (column): int64 [classes, classes]."""
-    classes = logits.shape[1]
-    cells = labels.astype(np.int64) * classes + logits.argmax(axis=1)
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+def _evaluate_class(answers: Evaluation, c: int) -> dict[str, Any]:
+    counts = answers.counts
+    correct, support, predicted = int(counts.correct[c]), int(counts.support[c]), int(counts.predicted[c])
+    return {
+        "precision": proportion_interval(correct, predicted),
+        "recall": proportion_interval(correct, support),
+        "f1": percentile_interval(answers.f1[0][c], answers.f1[1][:, c], support),
+        "support": support,
+    }
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Softmax of logits, float64 [n, classes]."""
-    return np.exp(_log_softmax(logits))
+def _sum_counts(counts: Sequence[NDArray[np.bool_]]) -> ClassCounts:
+    return ClassCounts(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
 
 
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The probability of each class where images have several labels: float64 [n, classes]."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
-
-
-def binary_cross_entropy(targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The mean loss over classes of each image, nats: float64 [n]."""
-    signed = np.where(targets, logits, -logits).astype(np.float64)
-    return np.asarray(np.logaddexp(0, -signed).mean(axis=1))
-
-
-def cross_entropy(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The loss of each image in nats: float64 [n]."""
-    return np.asarray(-_log_softmax(logits)[np.arange(len(labels)), labels])
-
-
-def reliability(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Confidence against accuracy: for each bin of the top probability its mean, the accuracy and its interval."""
-    chance = probabilities(logits)
-    return _bin_by_confidence(chance.max(axis=1), chance.argmax(axis=1) == labels)
-
-
-def reliability_multilabel(targets: NDArray[np.bool_], logits: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """The same where images have several labels: the probability of every class against how often it is there."""
-    return _bin_by_confidence(sigmoid(logits).ravel(), targets.ravel())
-
-
-def _bin_by_confidence(top: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> list[dict[str, Any]]:
-    which = np.minimum((top * bins).astype(int), bins - 1)
-    return [
-        {
-            "confidence": float(top[which == b].mean()),
-            "accuracy": proportion_interval(int(right[which == b].sum()), int(np.sum(which == b))),
-        }
-        for b in np.unique(which).tolist()
-    ]
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-@dataclass(frozen=True)
-class _Tally:
-    """Images by class, int64 [..., classes]: predicted rightly, truly of it, predicted as it."""
-
-    right: NDArray[np.int64]
-    support: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-
-
-def _tally(matrix: NDArray[np.int64]) -> _Tally:
-    return _Tally(np.diagonal(matrix).copy(), matrix.sum(axis=1), matrix.sum(axis=0))
-
-
-def _bootstrap_tally(matrix: NDArray[np.int64]) -> _Tally:
-    """The tallies of RESAMPLES bootstrap samples of the images, [resamples, classes] each."""
-    classes, n = len(matrix), int(matrix.sum())
-    true, guess = np.nonzero(matrix)
-    right, support, predicted = (np.zeros((RESAMPLES, classes), np.int64) for _ in range(3))
-    if n:
-        drawn = np.random.default_rng(0).multinomial(n, matrix[true, guess] / n, RESAMPLES)
-        _add_by(true, drawn, support)
-        _add_by(guess, drawn, predicted)
-        _add_by(true[true == guess], drawn[:, true == guess], right)
-    return _Tally(right, support, predicted)
-
-
-def _add_by(column: NDArray[np.intp], drawn: NDArray[np.int64], total: NDArray[np.int64]) -> None:
+def _add_by(column: NDArray[np.intp], drawn: Counts, total: Counts) -> None:
     """Sum the columns of `drawn` that belong to one class into that column of `total`."""
     if not len(column):
         return
@@ -287,28 +404,26 @@ def _add_by(column: NDArray[np.intp], drawn: NDArray[np.int64], total: NDArray[n
     total[:, names] = np.add.reduceat(drawn[:, order], starts, axis=1)
 
 
-def _score_class(tally: _Tally, spread: _Tally, c: int) -> dict[str, Any]:
-    right, support, predicted = int(tally.right[c]), int(tally.support[c]), int(tally.predicted[c])
-    return {
-        "precision": proportion_interval(right, predicted),
-        "recall": proportion_interval(right, support),
-        "f1": percentile_interval(_compute_f1(tally)[c], _compute_f1(spread)[:, c], support),
-        "support": support,
-    }
-
-
-def _compute_f1(tally: _Tally) -> NDArray[np.float64]:
+def _compute_f1(counts: ClassCounts) -> Values:
     with np.errstate(invalid="ignore"):
-        return np.asarray(2 * tally.right / (tally.support + tally.predicted))
+        return np.asarray(2 * counts.correct / (counts.support + counts.predicted))
 
 
-def _compute_recall(tally: _Tally) -> NDArray[np.float64]:
+def _compute_recall(counts: ClassCounts) -> Values:
     with np.errstate(invalid="ignore"):
-        return np.asarray(tally.right / tally.support)
+        return np.asarray(counts.correct / counts.support)
 
 
-def _average_present(values: NDArray[np.float64], tally: _Tally) -> NDArray[np.float64]:
+def _mean_over_present(values: Values, counts: ClassCounts) -> Values:
     """The mean over the classes that have an image."""
-    present = tally.support > 0
+    present = counts.support > 0
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(present, values, 0).sum(axis=-1) / present.sum(axis=-1))
+
+
+ACCURACY: Final = ImageMean(lambda task, labels, logits: task.is_correct(labels, logits).astype(np.float64), True)
+LOG_LOSS: Final = ImageMean(lambda task, labels, logits: task.losses(labels, logits), False)
+BALANCED_ACCURACY: Final = ClassMean(_compute_recall)
+MACRO_F1: Final = ClassMean(_compute_f1)
+MEAN_AVERAGE_PRECISION: Final = MeanAveragePrecision()
+AUROC: Final = FunctionMetric(_mean_auroc)

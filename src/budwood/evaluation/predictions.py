@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budwood.data.dataset import SEALED, Samples, Sets, make_membership_matrix
+from budwood.data.dataset import SEALED, Samples, Sets
 from budwood.errors import RunError
-from budwood.evaluation.metrics import score_images
+from budwood.evaluation.label_task import LabelTask, task_of
+from budwood.evaluation.metrics import Labels
 from budwood.storage.atomic import encode_parquet, write_bytes
 
 
@@ -21,33 +22,40 @@ from budwood.storage.atomic import encode_parquet, write_bytes
 class Predictions:
     """What a network says of the images of one split: ids, paths, labels int32 [n], logits float32 [n, classes].
 
-    Where images have several labels each, a label is the number of a set of classes in `sets`. Ids are unique, so that
-    two runs can be compared image by image. Raises `RunError` when they are not.
+    Where images have several labels each, a label is the number of a set of classes in `label_sets`. Ids are unique, so
+    that two runs can be compared image by image. Raises `RunError` when they are not.
     """
 
     ids: tuple[str, ...]
     paths: tuple[str, ...]
     labels: NDArray[np.int32]
     logits: NDArray[np.float32]
-    sets: Sets = ()
+    label_sets: Sets = ()
+
+    @property
+    def task(self) -> LabelTask:
+        """What the images are labelled with."""
+        return task_of(self.label_sets, self.logits.shape[1])
+
+    @property
+    def truth(self) -> Labels:
+        """What the images are, as metrics take it: class numbers int32 [n], or bool [n, classes]."""
+        return self.task.read_labels(self.labels)
 
     @property
     def targets(self) -> NDArray[np.bool_]:
         """Which classes each image has: bool [n, classes]."""
-        classes = self.logits.shape[1]
-        if not self.sets:
-            return np.asarray(self.labels[:, None] == np.arange(classes))
-        return np.asarray(make_membership_matrix(self.sets, classes)[self.labels])
+        return self.task.to_targets(self.truth)
 
     @property
     def losses(self) -> NDArray[np.float64]:
         """The loss of each image, nats: float64 [n]."""
-        return score_images("log_loss", self.targets, self.logits, bool(self.sets))
+        return self.task.losses(self.truth, self.logits)
 
     @property
-    def right(self) -> NDArray[np.bool_]:
+    def correct(self) -> NDArray[np.bool_]:
         """Whether each image is called rightly, in every class where it has several: bool [n]."""
-        return np.asarray(score_images("accuracy", self.targets, self.logits, bool(self.sets)) > 0)
+        return self.task.is_correct(self.truth, self.logits)
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
@@ -63,8 +71,8 @@ class Predictions:
                 "logits": pa.array(list(self.logits), pa.list_(pa.float32())),
             }
         )
-        if self.sets:
-            table = table.replace_schema_metadata({"sets": json.dumps(self.sets)})
+        if self.label_sets:
+            table = table.replace_schema_metadata({"sets": json.dumps(self.label_sets)})
         write_bytes(path, encode_parquet(table))
 
 
@@ -74,8 +82,8 @@ def load_predictions(path: Path) -> Predictions:
         table = pq.read_table(path)
         logits = np.array(table["logits"].to_pylist(), np.float32)
         labels = table["label"].to_numpy().astype(np.int32)
-        sets = tuple(map(tuple, json.loads((table.schema.metadata or {}).get(b"sets", b"[]"))))
-        return Predictions(tuple(table["id"].to_pylist()), tuple(table["path"].to_pylist()), labels, logits, sets)
+        label_sets = tuple(map(tuple, json.loads((table.schema.metadata or {}).get(b"sets", b"[]"))))
+        return Predictions(tuple(table["id"].to_pylist()), tuple(table["path"].to_pylist()), labels, logits, label_sets)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error}).", "Train again.") from error
 
@@ -84,4 +92,4 @@ def make_predictions(samples: Samples, logits: NDArray[np.float32]) -> Predictio
     """The predictions for labelled samples; raises `RunError` when their labels are sealed."""
     if np.any(samples.labels == SEALED):
         raise RunError("The labels of the test split are sealed.", "`budwood test RUN` opens it and counts the look.")
-    return Predictions(samples.ids, samples.paths, samples.labels, logits, samples.sets)
+    return Predictions(samples.ids, samples.paths, samples.labels, logits, samples.label_sets)

@@ -22,13 +22,13 @@ PART: Final = 1000  # flips at a time
 TIE: Final = 1e-3  # sums over images that differ by less are equal; seeds divide a right answer into larger steps
 
 
-def mcnemar_test(right: Values) -> Values:
+def mcnemar_test(correct: Values) -> Values:
     """Two-sided p-values of the exact McNemar test for every pair of rows: float64 [rows, rows].
 
-    `right` holds 0 and 1. Of the images on which two rows differ, half should favour either (McNemar 1947, exact as in
-    Dietterich 1998).
+    `correct` holds 0 and 1. Of the images on which two rows differ, half should favour either (McNemar 1947, exact as
+    in Dietterich 1998).
     """
-    wins = right.T @ (1 - right)
+    wins = correct.T @ (1 - correct)
     fewer, discordant = np.minimum(wins, wins.T), wins + wins.T
     return np.asarray(np.minimum(1.0, 2 * bdtr(fewer, discordant.astype(np.int64), 0.5)))
 

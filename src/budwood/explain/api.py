@@ -94,10 +94,10 @@ def attribution(
     `integrated-gradients` or `occlusion`, as `attribution.attributed` has them."""
     from budwood.explain.saliency import compute_attribution
 
-    shown, several = pixels(run, images, progress=progress), bool(run.record["dataset"].get("several"))
+    shown = pixels(run, images, progress=progress)
     engine = answering(run, shown, cache=cache, progress=progress)
     opened = subject(run, cache=cache)
-    return compute_attribution(opened, shown, method, classes, place, run=engine, several=several, progress=progress)
+    return compute_attribution(opened, shown, method, classes, place, run=engine, task=run.task, progress=progress)
 
 
 def sanity(
@@ -128,9 +128,9 @@ def faithfulness(
     """Whether the network goes by what an attribution of these images points at: deletion and insertion scores."""
     from budwood.explain.deletion_insertion import measure_faithfulness
 
-    shown, several = pixels(run, images, progress=progress), bool(run.record["dataset"].get("several"))
+    shown = pixels(run, images, progress=progress)
     engine = answering(run, shown, cache=cache, progress=progress)
-    return measure_faithfulness(engine, shown, found, several=several, progress=progress)
+    return measure_faithfulness(engine, shown, found, task=run.task, progress=progress)
 
 
 def filters(run: Run, layer: str | None = None, *, cache: Path | None = None) -> Filters:

@@ -69,7 +69,7 @@ def find_confusions(
     network. Raises `RunError` for images with several labels each, which are not called one class.
     """
     predictions = run.predictions("val")
-    if predictions.sets:
+    if predictions.task.multilabel:
         raise RunError(
             f"{run.path}: its images have several labels each, so none is called another class.",
             "The report lists precision and recall of each class.",

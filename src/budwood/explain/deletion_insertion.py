@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from budwood.data.loading import Pixels
 from budwood.errors import RecipeError
 from budwood.evaluation.intervals import Metric
-from budwood.evaluation.metrics import probabilities, sigmoid
+from budwood.evaluation.label_task import LabelTask, SingleLabel
 from budwood.evaluation.significance import bootstrap_means, difference_intervals, paired_permutation_test
 from budwood.explain.heatmaps import Attribution, Maps, fill_mean_colour
 from budwood.inference.engines import InferenceFn
@@ -63,13 +63,14 @@ def measure_faithfulness(
     attribution: Attribution,
     steps: int = STEPS,
     *,
-    several: bool = False,
+    task: LabelTask | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Faithfulness:
     """How faithful the maps of images uint8 [n, size, size, 3] are to the network that `run` computes.
 
-    `run` takes uint8 pixels and gives logits float32 [n, classes]. Where a map is empty, or its squares are equal, the
+    `run` takes uint8 pixels and gives logits float32 [n, classes]; `task` is what images are labelled with (default:
+    one label each). Where a map is empty, or its squares are equal, the
     order is random. Raises `RecipeError` for fewer than 2 steps.
     """
     if steps < 2:
@@ -83,7 +84,8 @@ def measure_faithfulness(
             ends = (pixels[row], without[row])
             between = [_interpolate_images(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]
             shown = np.concatenate([np.stack(ends), *between])
-            found = (sigmoid if several else probabilities)(run(shown))[:, chosen]
+            logits = run(shown)
+            found = (task or SingleLabel(logits.shape[1])).to_probabilities(logits)[:, chosen]
             curves[row, :, 0], curves[row, :, -1] = np.tile(found[:2], 2), np.tile(found[1::-1], 2)
             curves[row, :, 1:-1] = found[2:].reshape(4, -1)
             step(1)

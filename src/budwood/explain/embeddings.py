@@ -43,7 +43,7 @@ class Embedding:
 
     `explained` are the shares of variance of the two axes (PCA), or None (UMAP). `of` counts the split's images, of
     which the n are a sample where there were too many. Where images have several labels each, a label is the number of
-    a set of classes in `sets`, and `predicted` is the likeliest class.
+    a set of classes in `label_sets`, and `predicted` is the likeliest class.
     """
 
     method: str
@@ -54,9 +54,9 @@ class Embedding:
     paths: tuple[str, ...]
     labels: NDArray[np.int32]
     predicted: NDArray[np.int32]
-    right: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
     of: int
-    sets: Sets = ()
+    label_sets: Sets = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,7 +113,7 @@ def make_embedding(
         tuple(whole.ids[row] for row in chosen.tolist()),
         tuple(whole.paths[row] for row in chosen.tolist()),
         whole.labels[chosen],
-        whole.sets,
+        whole.label_sets,
     )
     features = compute_run_features(run, samples, cache=cache, progress=progress)
     points, explained = project_on_principal_axes(features) if method == "pca" else (_project_umap(features), None)
@@ -126,9 +126,9 @@ def make_embedding(
         samples.paths,
         samples.labels,
         whole.logits[chosen].argmax(axis=1).astype(np.int32),
-        whole.right[chosen],
+        whole.correct[chosen],
         len(whole.ids),
-        whole.sets,
+        whole.label_sets,
     )
 
 

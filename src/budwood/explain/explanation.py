@@ -18,7 +18,7 @@ from budwood.data.corrections import read_corrections
 from budwood.data.dataset import Dataset
 from budwood.data.loading import Pixels
 from budwood.errors import DataError, RecipeError, RunError, did_you_mean
-from budwood.evaluation.metrics import probabilities, sigmoid
+from budwood.evaluation.label_task import task_of
 from budwood.explain import api
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, refuse_unknown_method
 from budwood.explain.image_grid import make_png_uri
@@ -137,13 +137,13 @@ def choose_files(run: Run) -> tuple[Path, ...]:
     """The validation images to explain where none is named: up to half of them the worst mistakes, the others those of
     each class in turn that the network is surest of and right about."""
     predictions = run.predictions("val")
-    right = predictions.right
+    correct = predictions.correct
     order = np.argsort(-predictions.losses, kind="stable")
-    wrong = [row for row in order.tolist() if not right[row]][: IMAGES // 2]
+    wrong = [row for row in order.tolist() if not correct[row]][: IMAGES // 2]
     surest: list[int] = []
     labels = predictions.labels
     queues = [
-        [row for row in order[::-1].tolist() if right[row] and labels[row] == label] for label in np.unique(labels)
+        [row for row in order[::-1].tolist() if correct[row] and labels[row] == label] for label in np.unique(labels)
     ]
     while len(surest) < IMAGES - len(wrong) and any(queues):
         surest += [queue.pop(0) for queue in queues if queue]
@@ -162,9 +162,8 @@ def _explain_images(bench: _Bench) -> Found:
     from budwood.explain.saliency import choose_default_methods, compute_attribution
 
     run, asked, shown = bench.run, bench.asked, bench.pixels()
-    several = bool(run.record["dataset"].get("several"))
     engine = api.answering(run, shown, cache=bench.cache, progress=bench.progress)
-    chances = (sigmoid if several else probabilities)(engine(shown))
+    chances = run.task.to_probabilities(engine(shown))
     near = api.neighbours(run, bench.files(), NEAREST, cache=bench.cache, progress=bench.progress)
     data = run.dataset()
     names, truth = _list_label_names(data), _map_labels(data)
@@ -191,7 +190,7 @@ def _explain_images(bench: _Bench) -> Found:
     for method in asked.methods or choose_default_methods(bench.subject()):
         place = asked.place if method in AT_A_PLACE else None
         found = compute_attribution(
-            bench.subject(), shown, method, classes, place, run=engine, several=several, progress=bench.progress
+            bench.subject(), shown, method, classes, place, run=engine, task=run.task, progress=bench.progress
         )
         methods[method] = _check_trust(bench, method, found, engine)
         for number, row in enumerate(rows):
@@ -207,9 +206,8 @@ def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Ans
     from budwood.explain.deletion_insertion import measure_faithfulness
     from budwood.explain.sanity_checks import check_sanity
 
-    several = bool(bench.run.record["dataset"].get("several"))
     sane = check_sanity(bench.subject(), bench.pixels(), method, found.place, stages=1, progress=bench.progress)
-    faith = measure_faithfulness(engine, bench.pixels(), found, several=several, progress=bench.progress)
+    faith = measure_faithfulness(engine, bench.pixels(), found, task=bench.run.task, progress=bench.progress)
     return {
         "place": found.place,
         "errors": [] if found.errors is None else [float(error) for error in found.errors],
@@ -271,7 +269,7 @@ def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
     found = api.embedding(bench.run, cache=bench.cache, progress=bench.progress)
     thumbnails = make_small_pictures(Path(bench.run.record["root"]), sample_dots(found).paths)
-    about = {"method": found.method, "explained": found.explained, "n": len(found), "right": int(found.right.sum())}
+    about = {"method": found.method, "explained": found.explained, "n": len(found), "right": int(found.correct.sum())}
     return about, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
 
 
@@ -279,7 +277,7 @@ def _explain_mistakes(bench: _Bench) -> Found:
     """The most confused pairs with examples, and the accuracy by slice."""
     run = bench.run
     slices = [one.record() for one in api.slices(run, cache=bench.cache, progress=bench.progress)]
-    if run.record["dataset"].get("several"):
+    if run.task.multilabel:
         return {"slices": slices, "pairs": []}, {}
     pairs = [one.record() for one in api.confusions(run, cache=bench.cache, progress=bench.progress)]
     named = {path for pair in pairs for one in pair["examples"] for path in (one["path"], one["like_path"]) if path}
@@ -289,7 +287,7 @@ def _explain_mistakes(bench: _Bench) -> Found:
 def _explain_label_errors(bench: _Bench) -> Found:
     """The images whose labels are suspected; the table to correct them by is written into the run's folder."""
     run = bench.run
-    if run.record["dataset"].get("several"):
+    if run.task.multilabel:
         return {"reason": "the images have several labels each"}, {}
     try:
         found = api.suspects(run, cache=bench.cache, progress=bench.progress)
@@ -353,12 +351,13 @@ _MAKERS: Final[Mapping[str, Callable[[_Bench], Found]]] = {
 
 def _list_label_names(data: Dataset) -> list[str]:
     """What each label number means: a class, or several where images have several labels each."""
-    return [", ".join(data.classes[one] for one in some) or "none" for some in data.sets] or list(data.classes)
+    task = task_of(data.label_sets, len(data.classes))
+    return [task.name_label(number, data.classes) for number in range(len(data.label_sets or data.classes))]
 
 
 def _map_labels(data: Dataset) -> dict[str, str]:
     """The class of each training and validation image by its id; none where images have several."""
-    if data.sets:
+    if task_of(data.label_sets, len(data.classes)).multilabel:
         return {}
     known = [(samples.ids, samples.labels.tolist()) for samples in (data.samples("train"), data.samples("val"))]
     return {id: data.classes[label] for ids, labels in known for id, label in zip(ids, labels, strict=True)}

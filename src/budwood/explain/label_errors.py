@@ -115,7 +115,7 @@ def find_suspects(
     clusters of images than folds.
     """
     data = run.dataset()
-    if data.sets:
+    if run.task.multilabel:
         raise RunError(
             f"{run.path}: its images have several labels each, so no single label can be suspected.",
             "Label errors are looked for where an image has one label.",

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from budwood.data.loading import Pixels
 from budwood.errors import RecipeError, did_you_mean
-from budwood.evaluation.metrics import probabilities, sigmoid
+from budwood.evaluation.label_task import LabelTask, SingleLabel
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, Maps, fill_mean_colour, refuse_unknown_method, scale_maps
 from budwood.explain.probe import (
     FEWEST,
@@ -52,7 +52,7 @@ def compute_attribution(
     place: str | None = None,
     *,
     run: InferenceFn | None = None,
-    several: bool = False,
+    task: LabelTask | None = None,
     progress: Progress | None = None,
 ) -> Attribution:
     """What in each of the images uint8 [n, size, size, 3] speaks for a class: its number or name, or the likeliest.
@@ -64,7 +64,7 @@ def compute_attribution(
 
     `place` is that of the first two: by default `target_of` for Grad-CAM, `fine_place` for LayerCAM. `run`, from uint8
     pixels to logits, gives the answers, PyTorch if there is none; an engine is several times as fast at occlusion.
-    `several`: images have several labels each.
+    `task`: what images are labelled with (default: one label each).
     Raises `RecipeError` for an unknown method, class or place, and for a place without a map.
     """
     refuse_unknown_method(method)
@@ -72,7 +72,8 @@ def compute_attribution(
     wanted = None if classes is None else _number_classes(subject, classes, len(pixels))
     logits = run(pixels)
     explained = logits.argmax(axis=1).astype(np.int64) if wanted is None else wanted
-    chances = (sigmoid if several else probabilities)(logits)[np.arange(len(pixels)), explained]
+    task = task or SingleLabel(logits.shape[1])
+    chances = task.to_probabilities(logits)[np.arange(len(pixels)), explained]
     raw, errors = _compute_raw(subject, pixels, explained, method, where, run, progress or Silent())
     return Attribution(method, where, explained, chances.astype(np.float32), *scale_maps(raw), errors)
 

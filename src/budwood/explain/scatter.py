@@ -15,6 +15,7 @@ from PIL import Image
 
 from budwood.data.images import BadImage, decode, read_bytes
 from budwood.data.splits import stratified_sample
+from budwood.evaluation.label_task import task_of
 from budwood.explain.embeddings import Embedding
 from budwood.hardware import count_processors
 from budwood.reporting.svg import to_xml
@@ -37,8 +38,8 @@ def draw_scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mappi
     be reached by keyboard; every dot shows its picture on pointing at it or touching it.
     """
     shown = sample_dots(embedding)
-    coloured = len(classes) <= COLOURED and not shown.sets
-    order = np.argsort(~shown.right, kind="stable")  # hits first, so that mistakes lie above
+    coloured = len(classes) <= COLOURED and not task_of(shown.label_sets, len(classes)).multilabel
+    order = np.argsort(~shown.correct, kind="stable")  # hits first, so that mistakes lie above
     places = _scale_points(shown.points)
     dots = "".join(_draw_dot(shown, row, places[row], classes, coloured, thumbnails) for row in order.tolist())
     label = f"{len(shown):,} images as {shown.method.upper()} places them"
@@ -54,10 +55,10 @@ def sample_dots(embedding: Embedding, most: int = MOST) -> Embedding:
     """
     if len(embedding) <= most:
         return embedding
-    wrong, right = np.flatnonzero(~embedding.right), np.flatnonzero(embedding.right)
+    wrong, correct = np.flatnonzero(~embedding.correct), np.flatnonzero(embedding.correct)
     wrong = wrong[_draw_sample(embedding, wrong, min(MISTAKES, most))]
-    right = right[_draw_sample(embedding, right, most - len(wrong))]
-    rows = np.sort(np.concatenate([wrong, right]))
+    correct = correct[_draw_sample(embedding, correct, most - len(wrong))]
+    rows = np.sort(np.concatenate([wrong, correct]))
     return replace(
         embedding,
         points=embedding.points[rows],
@@ -65,7 +66,7 @@ def sample_dots(embedding: Embedding, most: int = MOST) -> Embedding:
         paths=tuple(embedding.paths[row] for row in rows.tolist()),
         labels=embedding.labels[rows],
         predicted=embedding.predicted[rows],
-        right=embedding.right[rows],
+        correct=embedding.correct[rows],
     )
 
 
@@ -80,7 +81,7 @@ def describe_sample(shown: Embedding) -> str:
     """What is drawn, in words."""
     split = SPLITS[shown.split]
     count = f"{len(shown):,}" if len(shown) == shown.of else f"{len(shown):,} of {shown.of:,}"
-    wrong = int((~shown.right).sum())
+    wrong = int((~shown.correct).sum())
     mistakes = {0: "none of them is a mistake", 1: "one of them is a mistake"}.get(wrong, f"{wrong:,} are mistakes")
     some = f"{count} {split} images; {mistakes}"
     if shown.explained is None:
@@ -113,16 +114,16 @@ def _draw_dot(
     coloured: bool,
     thumbnails: Mapping[str, str],
 ) -> str:
-    path, right = shown.paths[row], bool(shown.right[row])
+    path, correct = shown.paths[row], bool(shown.correct[row])
     actual, called = _name_answers(shown, row, classes)
-    kind = f"k{shown.labels[row]}" if coloured else "rest" if right else "wrong"
+    kind = f"k{shown.labels[row]}" if coloured else "rest" if correct else "wrong"
     sides = f"{'east' if place[0] < 50 else 'west'} {'south' if place[1] < 50 else 'north'}"
     uri = thumbnails.get(path)
     picture = f'<img src="{uri}" alt="" loading="lazy">' if uri else ""
-    said = f'<span class="called">called {to_xml(called)}</span>' if not right else ""
-    spoken = f"{path}: {actual}" + ("" if right else f", called {called}")
+    said = f'<span class="called">called {to_xml(called)}</span>' if not correct else ""
+    spoken = f"{path}: {actual}" + ("" if correct else f", called {called}")
     return (
-        f'<span class="point {kind} {sides}{"" if right else " missed"}" tabindex="{-1 if right else 0}" role="img"'
+        f'<span class="point {kind} {sides}{"" if correct else " missed"}" tabindex="{-1 if correct else 0}" role="img"'
         f' aria-label="{to_xml(spoken)}" style="left:{place[0]:.2f}%;top:{place[1]:.2f}%"><span class="mark"></span>'
         f'<span class="tip">{picture}<b>{to_xml(actual)}</b>{said}</span></span>'
     )
@@ -130,11 +131,8 @@ def _draw_dot(
 
 def _name_answers(shown: Embedding, row: int, classes: Sequence[str]) -> tuple[str, str]:
     """What an image is, and what it was called."""
-    label = int(shown.labels[row])
-    called = classes[int(shown.predicted[row])]
-    if not shown.sets:
-        return classes[label], called
-    return ", ".join(classes[one] for one in shown.sets[label]) or "none of them", f"{called} before all"
+    task, called = task_of(shown.label_sets, len(classes)), classes[int(shown.predicted[row])]
+    return task.name_label(int(shown.labels[row]), classes), f"{called} before all" if task.multilabel else called
 
 
 def _draw_key(classes: Sequence[str]) -> str:

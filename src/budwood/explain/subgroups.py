@@ -82,15 +82,15 @@ def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | Non
         *make_aspect_masks(width, height),
         *make_group_masks(group),
     ]
-    return score_slices(parts, predictions.right, predictions.ids)
+    return score_slices(parts, predictions.correct, predictions.ids)
 
 
-def score_slices(parts: Sequence[SliceMask], right: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:
+def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:
     """Each part's accuracy beside that of the rest: whether each image is called rightly bool [n].
 
     A difference has the interval of Newcombe (1998), and the exact test of Fisher (1935) with Holm's correction.
     """
-    made = [_score_mask(part, right, ids) for part in parts]
+    made = [_score_mask(part, correct, ids) for part in parts]
     corrected = correct_holm(np.array([one.p for one in made], np.float64))
     return tuple(replace(one, p=float(p)) for one, p in zip(made, corrected, strict=True))
 
@@ -156,10 +156,10 @@ def make_group_masks(groups: Sequence[str]) -> list[SliceMask]:
     return [part for part in parts if not part.rows.all()]
 
 
-def _score_mask(part: SliceMask, right: NDArray[np.bool_], ids: Sequence[str]) -> Slice:
+def _score_mask(part: SliceMask, correct: NDArray[np.bool_], ids: Sequence[str]) -> Slice:
     from scipy.stats import fisher_exact
 
-    inside, outside = right[part.rows], right[~part.rows]
+    inside, outside = correct[part.rows], correct[~part.rows]
     table = [[int(side.sum()), int(len(side) - side.sum())] for side in (inside, outside)]
     metric, rest = proportion_interval(table[0][0], len(inside)), proportion_interval(table[1][0], len(outside))
     value, low, high = newcombe_interval(metric, rest)
@@ -169,7 +169,7 @@ def _score_mask(part: SliceMask, right: NDArray[np.bool_], ids: Sequence[str]) -
         n=len(inside),
         metric=metric,
         rest=rest,
-        difference={"value": value, "low": low, "high": high, "n": len(right)},
+        difference={"value": value, "low": low, "high": high, "n": len(correct)},
         p=float(fisher_exact(table).pvalue),
         ids=tuple(ids[row] for row in np.flatnonzero(part.rows).tolist()),
     )

@@ -39,10 +39,10 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
     if not record.is_file():
         progress.note("The network is put into 8 bits, once.")
         write_atomically(eight.bundle / eight.graph, lambda draft: _quantise(prefix, training, draft))
-        validation = Samples(training.root, known.ids, known.paths, known.labels, training.sets)
+        validation = Samples(training.root, known.ids, known.paths, known.labels, training.label_sets)
         logits = compute_tta_features(eight, validation, progress).values
-        right = {"int8": _count_correct(replace(known, logits=logits)), "full": _count_correct(known)}
-        write_text(record, json.dumps({**right, "n": len(known.labels)}))
+        correct = {"int8": _count_correct(replace(known, logits=logits)), "full": _count_correct(known)}
+        write_text(record, json.dumps({**correct, "n": len(known.labels)}))
     found: dict[str, int] = json.loads(record.read_text())
     told = (
         f"{found['int8']:,} of {found['n']:,} validation images are called rightly in 8 bits, {found['full']:,} in 32"
@@ -56,7 +56,7 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
 
 def _count_correct(predictions: Predictions) -> int:
     """Images that are called rightly: by their likeliest class, or in every class where they have several."""
-    return int(predictions.right.sum())
+    return int(predictions.correct.sum())
 
 
 def _quantise(prefix: Prefix, training: Samples, path: Path) -> None:

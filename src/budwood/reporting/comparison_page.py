@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from budwood.comparison.importance import rank_options
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
-from budwood.comparison.text import METRICS, Cell, find_present_columns, format_gap, format_p_value, format_rows
-from budwood.evaluation.metrics import LOSSES
+from budwood.comparison.text import Cell, find_present_columns, format_gap, format_p_value, format_rows
+from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.reporting.comparison_charts import (
     Curves,
     Dot,
@@ -30,10 +30,10 @@ SLICES_SHOWN: Final = 8
 
 def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
     """A comparison as HTML: `record` is what `Comparison.record()` gives; `title` stands above it."""
-    unit = Unit(record["metric"] in LOSSES)
+    unit = Unit(is_loss(record["metric"]))
     cells = format_rows(record)
     rows = [{**one.row, "name": f"{one.rank}  {one.row['label']}"} for one in cells]
-    name = METRICS[record["metric"]]
+    name = describe_metric(record["metric"])
     html: str = load_template("comparison.html").render(
         record=record,
         title=title or record["data"].get("name", "comparison"),
@@ -59,7 +59,7 @@ def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
 
 
 def _draw_row_dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], unit: Unit) -> str:
-    label = METRICS[record["metric"]]
+    label = describe_metric(record["metric"])
     dots = []
     for row in rows:
         given = row["published"] if row["published"] and row["published"]["metric"] == record["metric"] else None

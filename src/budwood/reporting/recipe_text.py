@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from budwood.config.metric_registry import LOSS, describe_selection
+
 OPTIMIZERS: Final = {
     "lbfgs": "solved to convergence (L-BFGS)",
     **{
@@ -18,15 +20,6 @@ VIEWED: Final = {
     "none": "",
     "flip": "Its answers are means of the logits for an image and its mirror image",
     "flips": "Its answers are means of the logits for an image and its flips in both directions",
-}
-
-
-SELECTED: Final = {
-    "loss": "lowest validation loss",
-    "accuracy": "highest validation accuracy",
-    "balanced_accuracy": "highest balanced validation accuracy",
-    "macro_f1": "highest macro F1 on validation",
-    "auroc": "highest AUROC on validation",
 }
 
 
@@ -105,7 +98,7 @@ def _describe_training(record: Mapping[str, Any]) -> str:
         how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {rate:g}"
         how += " (found by a trial)" if recipe["lr"] == "auto" else ""
         together = ", together with what of the trunk was not frozen" if record["network"]["trunk_trained"] else ""
-        selected = SELECTED[recipe.get("select", "loss")]
+        selected = describe_selection(recipe.get("select", LOSS))
         return f"{what}{how}{together}; epoch {chosen['epoch']} was kept, of the {selected}"
     auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,9 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from budwood.config.metric_registry import LOSS, describe_metric, describe_selection
 from budwood.config.recipe import find_default_valued
+from budwood.evaluation.label_task import MultiLabel, SingleLabel
 from budwood.reporting.charts import (
     Series,
     draw_counts,
@@ -20,7 +21,7 @@ from budwood.reporting.charts import (
     draw_reliability,
 )
 from budwood.reporting.network_charts import draw_network, draw_norms
-from budwood.reporting.recipe_text import SELECTED, STEPS, describe_recipe
+from budwood.reporting.recipe_text import STEPS, describe_recipe
 from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
 from budwood.text import show_unprintable
@@ -71,7 +72,7 @@ class Evidence:
 def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
     """The report of a run, as HTML."""
     classes, val = record["dataset"]["classes"], record["metrics"]["val"]
-    several = bool(record["dataset"].get("several"))
+    task = MultiLabel(len(classes)) if record["dataset"].get("several") else SingleLabel(len(classes))
     weakest = _sort_weakest_first(val["per_class"])
     html: str = load_template("report.html").render(
         record=record,
@@ -84,7 +85,7 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
         test_strip=Markup(_draw_test_strip(record["test"])),
         counts_chart=Markup(_draw_counts_chart(record["dataset"]["counts"], classes)),
         selected_on_val=len(evidence.history) > 1,
-        selected_by=SELECTED[record["recipe"].get("select", "loss")],
+        selected_by=describe_selection(record["recipe"].get("select", LOSS)),
         curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history)],
         norms=Markup(_draw_norms_chart(evidence.history)),
         diagram=Markup(_draw_diagram(record["network"])),
@@ -92,10 +93,11 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
         by_class=weakest,
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(draw_reliability("Confidence against accuracy", evidence.reliability)),
-        several=several,
-        matrix=_make_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and not several else [],
-        pairs=[] if several else _list_confused(evidence.confusion, classes),
-        chance_loss=math.log(2 if several else len(classes)),
+        task=task,
+        others=[(name, describe_metric(name)) for name in task.headline_metrics],
+        matrix=_make_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and not task.multilabel else [],
+        pairs=[] if task.multilabel else _list_confused(evidence.confusion, classes),
+        chance_loss=task.chance_loss,
         laps=[(STEPS.get(name, name), seconds) for name, seconds in record["timings"].items() if name != "total"],
         again=_format_command(record),
     )

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Samples
 from budwood.data.images import BadImage, decode, read_bytes
-from budwood.evaluation.metrics import probabilities, sigmoid
 from budwood.evaluation.prediction_table import TOP
 from budwood.evaluation.predictions import Predictions
 from budwood.reporting.run_page import Pictures, ShownImage
@@ -30,9 +28,9 @@ THUMBNAILS: Final = 1024  # that are remembered
 def collect_pictures(record: Mapping[str, Any], predictions: Predictions) -> Pictures:
     """The pictures of a run's report; an image that is no longer there is left without one."""
     root, classes = Path(record["root"]), record["dataset"]["classes"]
-    losses, right = predictions.losses, predictions.right
-    worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not right[row]]
-    surest = [row for row in np.argsort(losses, kind="stable").tolist() if right[row]]
+    losses, correct = predictions.losses, predictions.correct
+    worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]
+    surest = [row for row in np.argsort(losses, kind="stable").tolist() if correct[row]]
     return Pictures(
         make_finding_thumbnails(root, record["findings"]),
         _choose_shown(root, predictions, worst[:GALLERY], classes),
@@ -82,35 +80,15 @@ def encode_jpeg(image: Image.Image) -> bytes:
 def _choose_shown(
     root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]
 ) -> tuple[ShownImage, ...]:
-    scale = sigmoid if predictions.sets else probabilities
-    chances = scale(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
+    task = predictions.task
+    chances = task.to_probabilities(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
     shown = []
     for row, chance in zip(rows, chances, strict=True):
         best = np.argsort(-chance, kind="stable")[:TOP].tolist()
         top = tuple((classes[c], float(chance[c])) for c in best)
-        path = predictions.paths[row]
-        if predictions.sets:
-            called = chance > 0.5
-            sure = float(np.where(called, chance, 1 - chance).prod())
-            shown.append(
-                ShownImage(
-                    path,
-                    _name_classes(predictions.targets[row], classes),
-                    _name_classes(called, classes),
-                    sure,
-                    make_thumbnail(root / path),
-                    top,
-                )
-            )
-        else:
-            label = classes[int(predictions.labels[row])]
-            shown.append(ShownImage(path, label, *top[0], make_thumbnail(root / path), top))
+        path, label = predictions.paths[row], task.name_label(int(predictions.labels[row]), classes)
+        shown.append(ShownImage(path, label, *task.call_image(chance, classes), make_thumbnail(root / path), top))
     return tuple(shown)
-
-
-def _name_classes(chosen: NDArray[np.bool_], classes: Sequence[str]) -> str:
-    """The classes that are chosen, in words."""
-    return ", ".join(name for name, one in zip(classes, chosen.tolist(), strict=True) if one) or "none of them"
 
 
 SHEET_SIZE: Final = 224  # side in pixels of augmented images that no network has asked for

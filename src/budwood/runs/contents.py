@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from budwood.config.metric_registry import LOSS
+from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, Samples
-from budwood.evaluation import metrics
+from budwood.evaluation.label_task import task_of
 from budwood.evaluation.predictions import Predictions
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.weights import Weights
@@ -20,10 +22,8 @@ from budwood.storage.atomic import encode_parquet, write_bytes
 SHEET_FILE: Final = "augmented.jpg"
 
 
-def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
-    if predictions.sets:
-        return metrics.evaluate_multilabel(predictions.targets, predictions.logits, classes)
-    return metrics.evaluate(predictions.labels, predictions.logits, classes)
+def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...], recipe: Recipe) -> dict[str, Any]:
+    return predictions.task.evaluate(predictions.truth, predictions.logits, classes, recipe.select or LOSS)
 
 
 def describe_dataset(data: Dataset) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def describe_dataset(data: Dataset) -> dict[str, Any]:
         "name": data.name,
         "split": data.split_source,
         "classes": list(data.classes),
-        "several": bool(data.sets),
+        "several": task_of(data.label_sets, len(data.classes)).multilabel,
         "counts": data.counts(),
         "set_aside": len(data.set_aside),
         "corrected": data.corrected,

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from budwood.config.recipe import Recipe, adapt_to_labels
+from budwood.config.recipe import Recipe
 from budwood.data import checks
 from budwood.data.dataset import Dataset, Samples
 from budwood.errors import DataError, RecipeError, RunError, WeightsError
+from budwood.evaluation.label_task import task_of
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import load_plan
 from budwood.networks.weights import Weights, describe_file, describe_random, find_imagenet
@@ -46,7 +47,7 @@ def check_and_plan(
 ) -> Preflight:
     """All that is decided and checked before anything is trained; `found` are the data's findings, where they are
     known already."""
-    fitting = adapt_to_labels(recipe, bool(data.sets))
+    fitting = task_of(data.label_sets, len(data.classes)).adapt_recipe(recipe)
     if fitting.optimizer != recipe.optimizer:
         progress.note(
             f"The images have several labels each, so the head is not solved but trained ({fitting.optimizer})."

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, load
 from budwood.errors import RunError
+from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
 from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.networks.plan import load_plan
 from budwood.networks.weights import Weights
@@ -51,6 +52,12 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
         return tuple(self.record["dataset"]["classes"])
+
+    @property
+    def task(self) -> LabelTask:
+        """What the images are labelled with; what label numbers stand for is with the data and the predictions."""
+        count = len(self.classes)
+        return MultiLabel(count) if self.record["dataset"].get("several") else SingleLabel(count)
 
     def history(self) -> list[dict[str, float]]:
         """The rows of `history.csv`."""

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
 from budwood.networks.plan import hash_json
 from budwood.studies.search_space import Axis, Search, list_grid_points
-from budwood.studies.study_file import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     import optuna
@@ -67,7 +67,7 @@ class TrialStore:
             self._study: Any = optuna.create_study(
                 storage=self._storage,
                 study_name=self.name,
-                direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
+                direction="minimize" if is_loss(metric) else "maximize",
                 load_if_exists=True,
             )
         except Exception as error:  # of whatever library the URL needs
@@ -157,7 +157,7 @@ def _open_trial(study: optuna.Study, storage: optuna.storages.RDBStorage, number
 
 def _substitute_metric(row: Mapping[str, float], metric: str) -> float:
     """What of an epoch stands in for a metric that training does not follow."""
-    return row["val_loss"] if metric in LOWER_IS_BETTER else row["val_accuracy"]
+    return row["val_loss"] if is_loss(metric) else row["val_accuracy"]
 
 
 def _suggest_options(trial: optuna.Trial, search: Search, number: int) -> dict[str, Any]:

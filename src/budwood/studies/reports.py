@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from budwood.comparison.compare import Comparison, compare
 from budwood.comparison.rows import Published, RowSpec
+from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
 from budwood.reporting.comparison_page import render_comparison
 from budwood.runs.run import Run, find_run
 from budwood.storage.atomic import raise_storage_errors, write_text
-from budwood.studies.study_file import LOWER_IS_BETTER, Study, load_study
+from budwood.studies.study_file import Study, load_study
 
 RECORD: Final = "study.json"
 
@@ -115,7 +116,7 @@ def _add_extremes(entries: Sequence[RowSpec], study: Study) -> list[RowSpec]:
     trials = [n for n, entry in enumerate(entries) if entry.label.startswith("trial ") and entry.runs]
     if search is None or not trials:
         return list(entries)
-    sign = -1 if study.metric in LOWER_IS_BETTER else 1
+    sign = -1 if is_loss(study.metric) else 1
     ranked = sorted(trials, key=lambda n: sign * read_metric(entries[n].runs[0], study.metric))
     made = list(entries)
     for place, published in ((ranked[0], search.worst), (ranked[-1], search.best)):

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from budwood.comparison.compare import Comparison
 from budwood.comparison.rows import Published
+from budwood.config.metric_registry import is_loss
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset
 from budwood.errors import BudwoodError, RecipeError, StudyError
@@ -31,16 +32,7 @@ from budwood.studies.executors import Executor, InProcessExecutor, WorkerDied, s
 from budwood.studies.monitor import Line, Unwatched, Watcher
 from budwood.studies.optuna_search import Trial, TrialStore
 from budwood.studies.reports import RECORD, FinishedRow, compare_study, make_row_specs, read_metric
-from budwood.studies.study_file import (
-    LOWER_IS_BETTER,
-    TRIALS,
-    DataSpec,
-    Overrides,
-    Study,
-    load_study,
-    make_tuning_study,
-    with_seed,
-)
+from budwood.studies.study_file import TRIALS, DataSpec, Overrides, Study, load_study, make_tuning_study, with_seed
 from budwood.studies.training_job import (
     DatasetCache,
     JobContext,
@@ -403,7 +395,7 @@ class StudyRunner:
         if task.state != "done" or not done:
             return Line(task.label, task.state, task.problem)
         values = [self._value(work.id) for work in done]
-        shown = f"{sum(values) / len(values):.4f}" if self.study.metric in LOWER_IS_BETTER else _format_percent(values)
+        shown = f"{sum(values) / len(values):.4f}" if is_loss(self.study.metric) else _format_percent(values)
         return Line(task.label, "done", f"{self.study.metric} {shown}")
 
     def _note(self, state: str) -> None:

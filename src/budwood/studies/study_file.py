@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from budwood.comparison.rows import Published
+from budwood.config.metric_registry import REPORTED, is_metric
 from budwood.config.recipe import Recipe
 from budwood.config.toml import read_toml, write_table
 from budwood.errors import RecipeError, StudyError, did_you_mean
 from budwood.networks.plan import hash_json
 from budwood.studies.search_space import SAMPLERS, Axis, Search, check_space, default_space, parse_space
 
-METRICS: Final = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "log_loss")
-LOWER_IS_BETTER: Final = ("log_loss",)
 KEYS: Final = (
     "name",
     "title",
@@ -176,8 +175,8 @@ def _checked(table: Mapping[str, Any], where: str, text: str, over: Overrides) -
     if not _NAME.fullmatch(head["name"]):
         wrong.append(f"name: expected letters, digits, '.', '_' and '-', found {head['name']!r}")
     metric = _text(table, "metric", wrong) or "accuracy"
-    if metric not in METRICS:
-        wrong.append(f"metric: found {metric!r}. {did_you_mean(metric, METRICS)}")
+    if not is_metric(metric, REPORTED):
+        wrong.append(f"metric: found {metric!r}. {did_you_mean(metric, REPORTED)}")
     quick = _table(table, "quick", wrong)
     base = {"data": head["data"], **_table(table, "base", wrong)}
     _refuse_unknown(base, (*Recipe.model_fields, *IMAGE_OPTIONS), "base", wrong)

@@ -36,7 +36,7 @@ class LoopState:
     """Where training stands between two steps.
 
     `epoch` is the one being trained, from 1, and `step` how many of its optimizer steps are done; `order` has its rows,
-    int64; `losses` (nats) and `right` are sums over its `seen` images so far, `gradients` sums over its steps of each
+    int64; `losses` (nats) and `correct` are sums over its `seen` images so far, `gradients` sums over its steps of each
     stage's gradient norm, and `factor` is that of the schedule at its latest step. `history` has a row for every
     finished epoch; `best` and `best_logits` are those of `best_epoch`. A batch is computed in `parts`, and `at_once`
     images are evaluated together. `seconds` counts the time spent, over all interruptions, and `evaluating` that of the
@@ -47,7 +47,7 @@ class LoopState:
     step: int = 0
     order: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     losses: float = 0.0
-    right: int = 0
+    correct: int = 0
     seen: int = 0
     gradients: list[float] = field(default_factory=list)
     factor: float = 1.0
@@ -91,7 +91,10 @@ class Checkpoints:
         best = folder / f"best-{standing.best_epoch}.safetensors"
         if standing.best and not best.is_file():
             write_bytes(best, save({**standing.best, LOGITS: torch.from_numpy(standing.best_logits)}))
-        about = {"standing": {name: getattr(standing, name) for name in _PLAIN}, "random": random.bit_generator.state}
+        about = {
+            "standing": {_NAMES.get(name, name): getattr(standing, name) for name in _PLAIN},
+            "random": random.bit_generator.state,
+        }
         extra = {ORDER: torch.from_numpy(standing.order), **_generator_states()}
         held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         write_bytes(folder / LAST, save({**held, **extra}, {"about": json.dumps(about)}))
@@ -107,7 +110,8 @@ class Checkpoints:
         tensors, about = _read_checkpoint(self.folder / LAST)
         random.bit_generator.state = about["random"]
         _set_generators(tensors)
-        standing = LoopState(**about["standing"], order=tensors[ORDER].numpy())
+        plain = {name: about["standing"][_NAMES.get(name, name)] for name in _PLAIN}
+        standing = LoopState(**plain, order=tensors[ORDER].numpy())
         best = self.folder / f"best-{standing.best_epoch}.safetensors"
         self._forget_all_but(best)  # a later one, that no checkpoint came to name
         if standing.best_epoch:
@@ -122,6 +126,7 @@ class Checkpoints:
 
 
 _PLAIN: Final = tuple(f.name for f in fields(LoopState) if f.name not in ("order", "best", "best_logits"))
+_NAMES: Final = {"correct": "right"}  # fields that have another name in the file
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:

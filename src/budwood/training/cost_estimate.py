@@ -192,7 +192,7 @@ def _images_per_step(recipe: Recipe) -> int:
 
 def _take_rows(samples: Samples, rows: Sequence[int]) -> Samples:
     ids, paths = (tuple(values[row] for row in rows) for values in (samples.ids, samples.paths))
-    return Samples(samples.root, ids, paths, samples.labels[list(rows)], samples.sets)
+    return Samples(samples.root, ids, paths, samples.labels[list(rows)], samples.label_sets)
 
 
 def _peak_memory() -> int:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from budwood.config.recipe import Recipe
-from budwood.data.dataset import make_membership_matrix
 from budwood.errors import RecipeError, diverged
-from budwood.evaluation.metrics import binary_cross_entropy, cross_entropy, score, score_multilabel
+from budwood.evaluation.label_task import task_of
 from budwood.inference.input_sources import InputSource
 from budwood.inference.pytorch_backend import NetworkSlice, compile_module
 from budwood.networks.freezing import set_modes
@@ -94,7 +93,7 @@ def fit(
     assert recipe.batch
     assert recipe.accumulate
     model = prepare_training(part, start)
-    shown = [val, *(Labelled(view, val.labels, val.sets) for view in views)]
+    shown = [val, *(Labelled(view, val.labels, val.label_sets) for view in views)]
     train, *shown = (place_on_device(split, model.device) for split in (train, *shown))
     average = WeightAverage(model.trained, recipe.ema) if recipe.ema else None
     loss_of_batch = make_loss(recipe, train.labels, part.classes, model.device)
@@ -118,7 +117,7 @@ def fit(
                     epochs = clock.epochs(done / steps_an_epoch, recipe.epochs, reserve)
                     at.factor = compute_rate_factor(recipe, done, steps_an_epoch, losses_so_far, epochs)
                     model.set_rates(at.factor)
-                    loss, right = compute_gradients(model, train, group, loss_of_batch, random, at, progress)
+                    loss, correct = compute_gradients(model, train, group, loss_of_batch, random, at, progress)
                     if not math.isfinite(loss):
                         raise diverged(at.epoch, at.step + 1, float(recipe.lr or 0.0) * at.factor)
                     at.gradients = [
@@ -129,7 +128,7 @@ def fit(
                     model.optimizer.step()
                     if average:
                         average.update()
-                    at.losses, at.right = at.losses + loss, at.right + right
+                    at.losses, at.correct = at.losses + loss, at.correct + correct
                     at.step, at.seen, at.seconds = at.step + 1, at.seen + sum(map(len, group)), clock.seconds
                     advance()
                     if keeping.checkpoints.due:
@@ -184,14 +183,15 @@ def compute_gradients(
     at: LoopState,
     progress: Progress,
 ) -> tuple[float, int]:
-    """The summed loss (nats) and the right answers of the batches of one step, whose gradients are left in place.
+    """The summed loss (nats) and the correct answers of the batches of one step, whose gradients are left in place.
 
     Where memory runs out the step is done again with batches in twice as many parts, and so are all that follow.
     """
     images = sum(map(len, group))
+    task = task_of(train.label_sets, model.part.classes)
     while True:
         model.optimizer.zero_grad(set_to_none=True)
-        losses, right = 0.0, 0
+        losses, correct = 0.0, 0
         try:
             for rows in group:
                 for piece in iterate_batches(rows, -(-(model.part.recipe.batch or 1) // at.parts)):
@@ -199,12 +199,12 @@ def compute_gradients(
                     loss = loss_of_batch(logits, shares)
                     (loss * (len(piece) / images)).backward()  # type: ignore[no-untyped-call]
                     losses += float(loss.detach()) * len(piece)
-                    right += count_correct(logits, truth, bool(train.sets))
+                    correct += count_correct(task, logits, truth)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
         else:
-            return losses, right
+            return losses, correct
         _halve(at, model, progress)
 
 
@@ -258,7 +258,7 @@ def _end_epoch(
             at.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
             at.best_epoch, at.best_logits = at.epoch, logits
     at.evaluating = time.monotonic() - started
-    at.epoch, at.step, at.losses, at.right, at.seen, at.gradients = at.epoch + 1, 0, 0.0, 0, 0, []
+    at.epoch, at.step, at.losses, at.correct, at.seen, at.gradients = at.epoch + 1, 0, 0.0, 0, 0, []
 
 
 def is_finished(at: LoopState, recipe: Recipe, clock: Clock) -> bool:
@@ -400,16 +400,11 @@ def _evaluate_split(at: LoopState, model: TrainingState, split: Labelled, progre
 def _measure_epoch(recipe: Recipe, at: LoopState, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
     names = sorted({"accuracy", recipe.select or "loss"} - {"loss"})
-    if val.sets:
-        truth = make_membership_matrix(val.sets, logits.shape[1])[val.labels]
-        losses = binary_cross_entropy(truth, logits)
-        chosen = {f"val_{name}": score_multilabel(name, truth, logits) for name in names}
-    else:
-        losses = cross_entropy(val.labels, logits)
-        chosen = {f"val_{name}": score(name, val.labels, logits) for name in names}
+    task = task_of(val.label_sets, logits.shape[1])
+    labels = task.read_labels(val.labels)
     return {
         "train_loss": at.losses / at.seen,
-        "train_accuracy": at.right / at.seen,
-        "val_loss": float(losses.mean()),
-        **chosen,
+        "train_accuracy": at.correct / at.seen,
+        "val_loss": float(task.losses(labels, logits).mean()),
+        **{f"val_{name}": task.score(name, labels, logits) for name in names},
     }

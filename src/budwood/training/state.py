@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import singledispatch
 from itertools import islice
 from typing import Any, Final
 
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from budwood.data.dataset import Sets, make_membership_matrix
+from budwood.data.dataset import Sets
+from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel, task_of
 from budwood.inference.input_sources import InputSource
 from budwood.inference.pytorch_backend import NetworkSlice, WithPreprocessing
 from budwood.networks.freezing import Frozen, find_frozen, group_parameters
@@ -44,14 +45,14 @@ class OnDevice:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The inputs and labels (int32 [n]) of one split; a label is the number of a set in `sets`, where there are any.
+    """The inputs and labels (int32 [n]) of one split; a label is the number of a set in `label_sets`, if there are any.
 
     Inputs may be several views of the images, each of n rows: all of the first before all of the second.
     """
 
     inputs: InputSource
     labels: NDArray[np.int32]
-    sets: Sets = ()
+    label_sets: Sets = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def move_inputs(split: Labelled, device: str) -> Labelled:
     taken = [
         _take_inputs(split, rows, device) for rows in iterate_batches(np.arange(len(split.inputs)), EVALUATION_BATCH)
     ]
-    return Labelled(OnDevice(torch.cat(taken)), split.labels, split.sets)
+    return Labelled(OnDevice(torch.cat(taken)), split.labels, split.label_sets)
 
 
 def forward_batch(
@@ -134,8 +135,7 @@ def forward_batch(
     views = len(split.inputs) // len(split.labels)
     shown = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
     inputs = _take_inputs(split, shown, model.device)
-    labels = torch.from_numpy(split.labels[rows].astype(np.int64)).to(model.device)
-    truth = shares = make_target_shares(split, labels, model.part.classes)
+    truth = shares = target_shares(task_of(split.label_sets, model.part.classes), split.labels[rows], model.device)
     if recipe.augments and model.part.stop is None:
         inputs = augment(inputs.float(), sample_parameters(recipe, len(rows), plan.size, random), recipe)
         inputs, shares = blend(recipe, inputs, shares, random)
@@ -144,18 +144,31 @@ def forward_batch(
     return logits, shares, truth
 
 
-def make_target_shares(split: Labelled, labels: Tensor, classes: int) -> Tensor:
-    """The target shares of labels [n], float32 [n, classes]: one for every class that an image has."""
-    if not split.sets:
-        return F.one_hot(labels, classes).float()
-    return torch.from_numpy(make_membership_matrix(split.sets, classes)).to(labels.device)[labels].float()
+def target_shares(task: LabelTask, numbers: NDArray[np.int32], device: str) -> Tensor:
+    """Return the targets of label numbers int32 [n]: float32 [n, classes], one for every class that an image has."""
+    return torch.from_numpy(task.to_targets(task.read_labels(numbers))).to(device).float()
 
 
-def count_correct(logits: Tensor, shares: Tensor, several: bool) -> int:
-    """How many images are called rightly: by their likeliest class, or in every class where they have several."""
-    if several:
-        return int(((logits > 0) == (shares > 0)).all(dim=1).sum())
+@singledispatch
+def count_correct(task: LabelTask, logits: Tensor, shares: Tensor) -> int:
+    """Return how many images are called what they are, in every class.
+
+    Args:
+        task: What the images are labelled with.
+        logits: float32 [n, classes].
+        shares: Their targets, float32 [n, classes].
+    """
+    raise NotImplementedError(type(task).__name__)
+
+
+@count_correct.register
+def _(task: SingleLabel, logits: Tensor, shares: Tensor) -> int:
     return int((logits.argmax(dim=1) == shares.argmax(dim=1)).sum())
+
+
+@count_correct.register
+def _(task: MultiLabel, logits: Tensor, shares: Tensor) -> int:
+    return int(((logits > 0) == (shares > 0)).all(dim=1).sum())
 
 
 def group_batches(items: Iterable[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:

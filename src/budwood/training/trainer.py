@@ -259,8 +259,8 @@ def _take_one_step(part: NetworkSlice, train: Labelled, val: Labelled) -> tuple[
 
     recipe = part.recipe
     rows = np.arange(min(len(train.labels), (recipe.batch or 1) * (recipe.accumulate or 1)))
-    some = Labelled(ArraySource(np.asarray(train.inputs.take(rows))), train.labels[rows], train.sets)
-    return some, Labelled(ArraySource(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1], val.sets)
+    some = Labelled(ArraySource(np.asarray(train.inputs.take(rows))), train.labels[rows], train.label_sets)
+    return some, Labelled(ArraySource(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1], val.label_sets)
 
 
 def load_features(task: TrainingTask, progress: Progress) -> Features | None:
@@ -362,14 +362,14 @@ def make_inputs(task: TrainingTask, features: Features | None, progress: Progres
     """What training and validation read: the frozen prefix's outputs, kept or computed anew, or pixels."""
     from budwood.training.state import Labelled
 
-    sets = task.training.sets
+    label_sets = task.training.label_sets
     if features:
         train: InputSource = (
             ArraySource(features.training[0]) if len(features.training) == 1 else ConcatSource(features.training)
         )
         return (
-            Labelled(train, task.training.labels, sets),
-            Labelled(ArraySource(features.validation), task.validation.labels, sets),
+            Labelled(train, task.training.labels, label_sets),
+            Labelled(ArraySource(features.validation), task.validation.labels, label_sets),
         )
     resize, size = task.recipe.resize, task.plan.size
     rows: list[InputSource] = [
@@ -380,7 +380,7 @@ def make_inputs(task: TrainingTask, features: Features | None, progress: Progres
         steps = len(task.training) * (task.recipe.epochs or 1)
         engine = choose_engine(prefix, lambda: take_first_images(prefix, task.training), steps, progress)
         rows = [FeatureSource(engine, pixels) for pixels in rows]
-    return Labelled(rows[0], task.training.labels, sets), Labelled(rows[1], task.validation.labels, sets)
+    return Labelled(rows[0], task.training.labels, label_sets), Labelled(rows[1], task.validation.labels, label_sets)
 
 
 def _uses_engine(task: TrainingTask) -> bool:
@@ -422,7 +422,7 @@ def join_samples(first: Samples, second: Samples) -> Samples:
         first.ids + second.ids,
         first.paths + second.paths,
         np.concatenate([first.labels, second.labels]),
-        first.sets,
+        first.label_sets,
     )
 
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from budwood.config.recipe import Recipe
 from budwood.data.dataset import SEALED, Samples
 from budwood.data.images import BadImage
 from budwood.data.listing import find_image_files
 from budwood.data.metadata import compute_content_ids
 from budwood.errors import RunError
-from budwood.evaluation import metrics
 from budwood.evaluation.prediction_table import TOP, ImagePrediction
 from budwood.evaluation.predictions import make_predictions
 from budwood.inference.feature_cache import compute_tta_features
@@ -45,7 +45,7 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     looks = count_look(run.path.parent, run.path.name, split)
     unsealed = replace(samples, labels=_read_sealed_labels(run, samples))
     predictions = make_predictions(unsealed, answers)
-    scores = evaluate_predictions(predictions, run.classes)
+    scores = evaluate_predictions(predictions, run.classes, Recipe(**run.record["recipe"]))
     opened = [*(run.record["test"] or {"opened": []})["opened"], utc_now()]
     record = {**run.record, "test": {"looks": looks, "opened": opened, "metrics": scores}}
     with raise_storage_errors(run.path):
@@ -80,8 +80,7 @@ def predict(
     )
     with raise_storage_errors(cache):
         answers = _predict_samples(run, samples, cache, progress, int8)
-    chance = metrics.sigmoid if run.record["dataset"].get("several") else metrics.probabilities
-    tops = iter(_top_classes(chance(answers), run.classes) if good else [])
+    tops = iter(_top_classes(run.task.to_probabilities(answers), run.classes) if good else [])
     return [
         ImagePrediction(str(path), (), f"{fact.problem}: {fact.detail}")
         if isinstance(fact, BadImage)

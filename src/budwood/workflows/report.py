@@ -10,7 +10,6 @@ from budwood.comparison.rows import make_outcome
 from budwood.config.recipe import Recipe
 from budwood.data import checks
 from budwood.data.dataset import Dataset
-from budwood.evaluation import metrics
 from budwood.evaluation.result_checks import check_run
 from budwood.reporting.run_page import Evidence, Pictures, render_findings, render_run
 from budwood.reporting.thumbnails import (
@@ -56,16 +55,13 @@ def report_findings(
 
 def render_report(run: Run) -> str:
     predictions = run.predictions("val")
-    several = bool(predictions.sets)
     sheet = run.path / SHEET_FILE
     augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
         history=run.history(),
         pictures=replace(collect_pictures(run.record, predictions), augmented=augmented),
-        confusion=[] if several else metrics.confusion(predictions.labels, predictions.logits).tolist(),
-        reliability=metrics.reliability_multilabel(predictions.targets, predictions.logits)
-        if several
-        else metrics.reliability(predictions.labels, predictions.logits),
+        confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
+        reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
         results=[finding.record() for finding in check_run(make_outcome("", [run]))],
         explanation=load_explanation(run.path),
     )

@@ -243,7 +243,7 @@ def _carry_out(
             raise
 
         predictions = make_predictions(validation, made.logits)
-        scores = evaluate_predictions(predictions, data.classes)
+        scores = evaluate_predictions(predictions, data.classes, recipe)
         clock.lap("evaluate")
         record = {
             **run.record,

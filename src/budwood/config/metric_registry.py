@@ -1,0 +1,107 @@
+"""The table of metrics: what each is called, which labels it is of, and where its definition is.
+
+A metric is added here, with one entry, and defined in `metrics` (or wherever the entry points). A recipe may name one
+of the user's own, too: `select = "package.module:name"`, a function of labels and logits that gives a float, of which
+more is better. Nothing is imported before a metric is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from budwood.config.registry import Registry, is_entry_point
+
+LOSS: Final = "loss"  # as `select` calls the validation loss
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What is known of a metric without computing it.
+
+    Attributes:
+        words: What tables call it.
+        definition: `package.module:name` of what computes it: an entry of `metrics`, or a function of the user's own.
+        selected: How a report calls the epoch that it prefers.
+        is_loss: Whether it is in nats, and less is better.
+        single_label: Whether it is defined where an image has one label.
+        multilabel: Whether it is defined where an image has several.
+        reported: Whether every run is scored by it.
+        selectable: Whether a recipe may keep the epoch that is best by it.
+        printed: Whether a terminal shows it beside accuracy.
+    """
+
+    words: str
+    definition: str
+    selected: str = ""
+    is_loss: bool = False
+    single_label: bool = True
+    multilabel: bool = True
+    reported: bool = True
+    selectable: bool = True
+    printed: bool = True
+
+
+METRICS: Final = Registry(
+    "metric",
+    {
+        "accuracy": MetricInfo(
+            "accuracy", "budwood.evaluation.metrics:ACCURACY", "highest validation accuracy", printed=False
+        ),
+        "balanced_accuracy": MetricInfo(
+            "balanced accuracy",
+            "budwood.evaluation.metrics:BALANCED_ACCURACY",
+            "highest balanced validation accuracy",
+            multilabel=False,
+            printed=False,
+        ),
+        "macro_f1": MetricInfo("macro F1", "budwood.evaluation.metrics:MACRO_F1", "highest macro F1 on validation"),
+        "mean_average_precision": MetricInfo(
+            "mean average precision",
+            "budwood.evaluation.metrics:MEAN_AVERAGE_PRECISION",
+            single_label=False,
+            selectable=False,
+        ),
+        "auroc": MetricInfo("AUROC", "budwood.evaluation.metrics:AUROC", "highest AUROC on validation", reported=False),
+        "log_loss": MetricInfo(
+            "log loss", "budwood.evaluation.metrics:LOG_LOSS", is_loss=True, selectable=False, printed=False
+        ),
+    },
+)
+REPORTED: Final = tuple(name for name in METRICS.entries if METRICS.get(name).reported)
+SELECTABLE: Final = (LOSS, *(name for name in METRICS.entries if METRICS.get(name).selectable))
+
+
+def find_metric(name: str) -> MetricInfo:
+    """Return what is known of a metric; of the user's own, that it is a score of any labels.
+
+    Args:
+        name: A name of the table, or `package.module:name`.
+
+    Raises:
+        RecipeError: There is no such metric.
+    """
+    if name not in METRICS and is_entry_point(name):
+        return MetricInfo(name, name, f"highest {name} on validation", reported=False)
+    return METRICS.get(name)
+
+
+def is_metric(name: str, known: Mapping[str, object] | tuple[str, ...]) -> bool:
+    """Return whether a name is one of those known, or of the user's own."""
+    return name in known or is_entry_point(name)
+
+
+def is_loss(name: str) -> bool:
+    """Return whether a metric is in nats, of which less is better; what is not known is a score."""
+    return name in METRICS and METRICS.get(name).is_loss
+
+
+def describe_metric(name: str) -> str:
+    """Return what tables call a metric; what is not known, as a source may name it, by its own name."""
+    return METRICS.get(name).words if name in METRICS else name
+
+
+def describe_selection(select: str) -> str:
+    """Return how a report calls the epoch that a metric, or `loss`, prefers."""
+    return "lowest validation loss" if select == LOSS else find_metric(select).selected

@@ -1,0 +1,313 @@
+"""What differs between images with one label each and images with several: one class for either, chosen once.
+
+A data set numbers its labels. Where an image has one, the number is that of its class; where it may have several, or
+none, it is that of a set of classes (`label_sets`). `LabelTask.read_labels` makes of numbers what all else here takes:
+class numbers int32 [n], or bool [n, classes].
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.config.metric_registry import LOSS, METRICS, REPORTED, MetricInfo
+from budwood.config.recipe import Recipe, adapt_to_labels
+from budwood.config.registry import is_entry_point
+from budwood.data.dataset import Sets, make_membership_matrix
+from budwood.evaluation.metrics import (
+    ClassCounts,
+    Labels,
+    Logits,
+    bin_confidence,
+    binary_cross_entropy,
+    confusion,
+    cross_entropy,
+    define_metric,
+    evaluate,
+    probabilities,
+    resample_confusion,
+    resample_images,
+    sigmoid,
+)
+
+NO_LABEL: Final = "none of them"  # of an image that has no label, in words
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LabelTask(ABC):
+    """What images of so many `classes` are labelled with, and all that depends on it.
+
+    `labels` are class numbers int32 [n], or bool [n, classes]; `logits` are float32 [n, classes].
+    """
+
+    classes: int
+
+    @property
+    @abstractmethod
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels, as run.json has it under `several`."""
+
+    @property
+    @abstractmethod
+    def default_loss(self) -> str:
+        """The loss of a recipe that names none."""
+
+    @property
+    @abstractmethod
+    def accuracy_note(self) -> str:
+        """What accuracy means, where that is not plain; else empty."""
+
+    @property
+    @abstractmethod
+    def chance_loss(self) -> float:
+        """The loss of answers that know nothing, nats."""
+
+    @property
+    def default_metric(self) -> str:
+        """The metric that runs are compared by."""
+        return "accuracy"
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics that every run is scored by, in order."""
+        return tuple(name for name in REPORTED if self._is_defined(METRICS.get(name)))
+
+    @property
+    def headline_metrics(self) -> tuple[str, ...]:
+        """Those that stand beside accuracy: scores whose classes count alike."""
+        return tuple(
+            name for name in self.metric_names if name != self.default_metric and not METRICS.get(name).is_loss
+        )
+
+    @abstractmethod
+    def _is_defined(self, metric: MetricInfo) -> bool:
+        """Whether a metric has a meaning for such labels."""
+
+    @abstractmethod
+    def read_labels(self, numbers: NDArray[np.int32]) -> Labels:
+        """Return what a data set's label numbers, int32 [n], stand for."""
+
+    @abstractmethod
+    def to_targets(self, labels: Labels) -> Flags:
+        """Return which classes each image has: bool [n, classes]."""
+
+    @abstractmethod
+    def decide(self, logits: Logits) -> Flags:
+        """Return which classes each image is called: bool [n, classes]."""
+
+    @abstractmethod
+    def is_correct(self, labels: Labels, logits: Logits) -> Flags:
+        """Return whether each image is called what it is, in every class: bool [n]."""
+
+    @abstractmethod
+    def losses(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the loss of each image, nats: float64 [n]."""
+
+    @abstractmethod
+    def to_probabilities(self, logits: Logits) -> Floats:
+        """Return the probability of each class: float64 [n, classes]."""
+
+    @abstractmethod
+    def rank_scores(self, logits: Logits) -> Floats:
+        """Return by what the images of a class are put in order: float64 [n, classes]."""
+
+    @abstractmethod
+    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
+        """Return the counts by class of bootstrap samples of the images: [resamples, classes] each."""
+
+    @abstractmethod
+    def bin_reliability(self, labels: Labels, logits: Logits) -> list[dict[str, Any]]:
+        """Return confidence against accuracy in bins, as `metrics.bin_confidence` has them."""
+
+    @abstractmethod
+    def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
+        """Return images by true (row) and called class (column); empty where no image is called one class."""
+
+    @abstractmethod
+    def name_label(self, number: int, classes: Sequence[str]) -> str:
+        """Return a label number of the data set in words."""
+
+    @abstractmethod
+    def call_image(self, chances: Floats, classes: Sequence[str]) -> tuple[str, float]:
+        """Return what an image is called, from its probabilities float64 [classes], and how probable that is."""
+
+    def score(self, metric: str, labels: Labels, logits: Logits) -> float:
+        """Return one metric's value; `metric` may be `package.module:name`."""
+        return define_metric(metric).score(self, labels, logits)
+
+    def evaluate(self, labels: Labels, logits: Logits, classes: Sequence[str], select: str = LOSS) -> dict[str, Any]:
+        """Return every metric of one split with its interval.
+
+        Args:
+            labels: What the images are.
+            logits: What they are called.
+            classes: The names of the classes.
+            select: The recipe's metric; where it is the user's own it is given, too.
+
+        Returns:
+            A metric by each name, and `per_class`.
+        """
+        own = (select,) if is_entry_point(select) else ()
+        return evaluate(self, labels, logits, classes, (*self.metric_names, *own))
+
+    def adapt_recipe(self, recipe: Recipe) -> Recipe:
+        """Return the recipe as it applies to such labels.
+
+        Args:
+            recipe: A recipe for any labels.
+
+        Raises:
+            RecipeError: An option has no meaning for such labels, or the metric to select by cannot be imported.
+        """
+        adapted = adapt_to_labels(recipe, self.multilabel)
+        if adapted.select not in (None, LOSS):
+            define_metric(adapted.select)
+        return adapted
+
+
+@dataclass(frozen=True)
+class SingleLabel(LabelTask):
+    """Every image is of one class; it is called the likeliest."""
+
+    @property
+    def multilabel(self) -> bool:
+        return False
+
+    @property
+    def default_loss(self) -> str:
+        return "cross_entropy"
+
+    @property
+    def accuracy_note(self) -> str:
+        return ""
+
+    @property
+    def chance_loss(self) -> float:
+        return math.log(self.classes)
+
+    def _is_defined(self, metric: MetricInfo) -> bool:
+        return metric.single_label
+
+    def read_labels(self, numbers: NDArray[np.int32]) -> Labels:
+        return numbers
+
+    def to_targets(self, labels: Labels) -> Flags:
+        return np.asarray(labels[:, None] == np.arange(self.classes))
+
+    def decide(self, logits: Logits) -> Flags:
+        return np.asarray(logits.argmax(axis=1)[:, None] == np.arange(self.classes))
+
+    def is_correct(self, labels: Labels, logits: Logits) -> Flags:
+        return np.asarray(logits.argmax(axis=1) == labels)
+
+    def losses(self, labels: Labels, logits: Logits) -> Floats:
+        return cross_entropy(labels, logits)
+
+    def to_probabilities(self, logits: Logits) -> Floats:
+        return probabilities(logits)
+
+    def rank_scores(self, logits: Logits) -> Floats:
+        return probabilities(logits)
+
+    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
+        return resample_confusion(confusion(labels, logits))
+
+    def bin_reliability(self, labels: Labels, logits: Logits) -> list[dict[str, Any]]:
+        return bin_confidence(probabilities(logits).max(axis=1), self.is_correct(labels, logits))
+
+    def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
+        counts: list[list[int]] = confusion(labels, logits).tolist()
+        return counts
+
+    def name_label(self, number: int, classes: Sequence[str]) -> str:
+        return classes[number]
+
+    def call_image(self, chances: Floats, classes: Sequence[str]) -> tuple[str, float]:
+        best = int(chances.argmax())
+        return classes[best], float(chances[best])
+
+
+@dataclass(frozen=True)
+class MultiLabel(LabelTask):
+    """An image has several labels or none; it is called every class whose probability is over one half.
+
+    `label_sets` are the sets of classes that the data set's label numbers stand for; only `read_labels` and
+    `name_label` need them.
+    """
+
+    label_sets: Sets = ()
+
+    @property
+    def multilabel(self) -> bool:
+        return True
+
+    @property
+    def default_loss(self) -> str:
+        return "binary_cross_entropy"
+
+    @property
+    def accuracy_note(self) -> str:
+        return "every label right"
+
+    @property
+    def chance_loss(self) -> float:
+        return math.log(2)
+
+    def _is_defined(self, metric: MetricInfo) -> bool:
+        return metric.multilabel
+
+    def read_labels(self, numbers: NDArray[np.int32]) -> Labels:
+        return np.asarray(make_membership_matrix(self.label_sets, self.classes)[numbers])
+
+    def to_targets(self, labels: Labels) -> Flags:
+        return labels
+
+    def decide(self, logits: Logits) -> Flags:
+        return np.asarray(logits > 0)
+
+    def is_correct(self, labels: Labels, logits: Logits) -> Flags:
+        return np.asarray((self.decide(logits) == labels).all(axis=1))
+
+    def losses(self, labels: Labels, logits: Logits) -> Floats:
+        return binary_cross_entropy(labels, logits)
+
+    def to_probabilities(self, logits: Logits) -> Floats:
+        return sigmoid(logits)
+
+    def rank_scores(self, logits: Logits) -> Floats:
+        return logits.astype(np.float64)
+
+    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
+        return resample_images(self, labels, logits)
+
+    def bin_reliability(self, labels: Labels, logits: Logits) -> list[dict[str, Any]]:
+        return bin_confidence(sigmoid(logits).ravel(), labels.ravel())
+
+    def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
+        return []
+
+    def name_label(self, number: int, classes: Sequence[str]) -> str:
+        return ", ".join(classes[one] for one in self.label_sets[number]) or NO_LABEL
+
+    def call_image(self, chances: Floats, classes: Sequence[str]) -> tuple[str, float]:
+        called = chances > 0.5
+        names = ", ".join(name for name, one in zip(classes, called.tolist(), strict=True) if one)
+        return names or NO_LABEL, float(np.where(called, chances, 1 - chances).prod())
+
+
+def task_of(label_sets: Sets, classes: int) -> LabelTask:
+    """Return the task of a data set.
+
+    Args:
+        label_sets: The sets of classes that its label numbers stand for; empty where an image has one label.
+        classes: How many classes there are.
+    """
+    return MultiLabel(classes, label_sets) if label_sets else SingleLabel(classes)
