@@ -39,7 +39,8 @@ from budwood.comparison.recipe_diff import (
 from budwood.comparison.rows import ComparisonRow as Row
 from budwood.comparison.rows import RowSpec as Entry
 from budwood.comparison.rows import make_outcome, make_row, score_run
-from budwood.config.metric_registry import is_loss
+from budwood.config.metric_registry import REPORTED, is_loss
+from budwood.config.registry import is_entry_point
 from budwood.errors import RunError, did_you_mean
 from budwood.evaluation.intervals import Metric, Values
 from budwood.evaluation.result_checks import Resolution, ResultFinding, RowOutcome, check_table
@@ -260,9 +261,9 @@ def _refuse_unknown(metric: str, split: str, runs: Sequence[Run]) -> None:
     """Raises `RunError` for a metric or a split that there is not."""
     if split not in SPLITS:
         raise RunError(f"split: there is no split {split!r} to compare on.", did_you_mean(split, SPLITS))
-    known = dict.fromkeys(name for run in runs for name in run.task.metric_names)
-    known = {name: None for name in known if all(name in run.task.metric_names for run in runs)}
-    if metric not in known and not all(metric in run.metrics[split] for run in runs):
+    known = [name for name in REPORTED if all(name in run.task.metric_names for run in runs)]
+    own = is_entry_point(metric) and all(metric in run.metrics.get(split, {}) for run in runs)
+    if metric not in known and not own:
         raise RunError(f"metric: there is no metric {metric!r} of these runs.", did_you_mean(metric, known))
 
 
