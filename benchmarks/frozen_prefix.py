@@ -34,6 +34,7 @@ from budwood.inference.engines import BATCH, Prefix, _make_onnx_inference, ensur
 from budwood.inference.feature_cache import compute_features, flip_transform, take_first_images
 from budwood.networks.plan import load_plan
 from budwood.networks.registry import TRUNK
+from budwood.networks.spec import NetworkSpec
 from budwood.progress import Silent
 from budwood.runs.machine import describe_hardware, library_versions
 from budwood.runs.preflight import locate_weights
@@ -114,7 +115,7 @@ def _prefix(samples_of: Path | str, cache: Path, **options: Any) -> tuple[Prefix
         tuple(path for part in everything for path in part.paths),
         np.concatenate([part.labels for part in everything]),
     )
-    return make_prefix(recipe, plan, len(data.classes), weights, TRUNK, cache), samples
+    return make_prefix(NetworkSpec(recipe, plan, len(data.classes), weights), TRUNK, cache), samples
 
 
 def _extraction(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:

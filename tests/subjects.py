@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from budwood.config.recipe import Recipe
 from budwood.explain.probe import NetworkProbe, make_probe
 from budwood.networks.network_plan import NetworkPlan, ParameterCount
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import spec_of
+from budwood.networks.spec import NetworkSpec
+from budwood.networks.surgery import plan_network
 from budwood.networks.weights import describe_random
 
 SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "size": 32}
@@ -48,7 +50,12 @@ def plan_with(**fields: Any) -> NetworkPlan:
 def opened(cache: Path, **options: Any) -> NetworkProbe:
     """A network with random weights and three classes."""
     recipe = Recipe(**{"weights": "none", "optimizer": "adam", **options})
-    return make_probe(recipe, load_plan(recipe, 3, cache), ("a", "b", "c"), describe_random("default", 0))
+    return make_probe(spec_of(recipe, 3, describe_random("default", 0), cache), ("a", "b", "c"))
+
+
+def untrained(recipe: Recipe, classes: int) -> NetworkSpec:
+    """A network with the random weights of its recipe's seed; nothing is remembered of it."""
+    return NetworkSpec(recipe, plan_network(recipe, classes), classes, describe_random("default", recipe.seed or 0))
 
 
 @contextmanager

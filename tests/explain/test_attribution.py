@@ -26,7 +26,8 @@ from budwood.explain.saliency import compute_attribution, find_finest_place, int
 from budwood.inference.engines import choose_engine, make_prefix
 from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.network_plan import StagePlan
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import load_plan, spec_of
+from budwood.networks.spec import NetworkSpec
 from budwood.networks.stages import keep_stages, profile_stages, trace_stages
 from budwood.networks.surgery import BuiltNetwork
 from budwood.networks.weights import describe_random
@@ -185,7 +186,7 @@ def test_occlusion_is_captums(cache: Path, size: int) -> None:
 def test_occlusion_by_an_engine_is_occlusion_by_pytorch(cache: Path) -> None:
     recipe = Recipe(**{"weights": "none", "optimizer": "adam", **SMALL})
     plan, small, pixels = load_plan(recipe, 3, cache), opened(cache, **SMALL), noise()
-    prefix = make_prefix(recipe, plan, 3, describe_random("default", 0), None, cache)
+    prefix = make_prefix(NetworkSpec(recipe, plan, 3, describe_random("default", 0)), None, cache)
     engine = choose_engine(prefix, lambda: pixels, 1000, Silent())
     assert engine.name.startswith("ONNX Runtime")
     fast = compute_attribution(small, pixels, "occlusion", run=engine.run)
@@ -266,7 +267,7 @@ def _negative(cam: methods.Cam) -> methods.Cam:
 
 def test_two_classes_and_no_image(cache: Path) -> None:
     recipe = Recipe(**{"weights": "none", "optimizer": "adam", **SMALL})
-    two = make_probe(recipe, load_plan(recipe, 2, cache), ("a", "b"), describe_random("default", 0))
+    two = make_probe(spec_of(recipe, 2, describe_random("default", 0), cache), ("a", "b"))
     for method in METHODS:
         assert compute_attribution(two, noise(2), method).maps.shape == (2, 32, 32)
         assert compute_attribution(two, noise(0), method).maps.shape == (0, 32, 32)

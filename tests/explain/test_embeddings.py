@@ -104,7 +104,7 @@ def test_features_of_a_trained_network_are_its_own(run: bw.Run, tmp_path: Path) 
     weight, bias = own.head()
     logits = compute_run_features(own, own.dataset().samples("val")) @ weight.T + bias
     assert np.allclose(logits, own.predictions("val").logits, atol=1e-3 * np.abs(logits).max())
-    assert make_trunk(own, cache_folder(), Silent()).weights.path == own.path / "weights.safetensors"
+    assert make_trunk(own, cache_folder(), Silent()).spec.weights.path == own.path / "weights.safetensors"
 
 
 def test_the_test_split_stays_sealed_until_it_is_opened(run: bw.Run) -> None:

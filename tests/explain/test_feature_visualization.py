@@ -19,7 +19,7 @@ from budwood.errors import RecipeError
 from budwood.explain.feature_visualization import Maximisation, VisualizationTarget, maximise
 from budwood.explain.probe import NetworkProbe, make_probe
 from budwood.networks.freezing import find_frozen, set_modes
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import spec_of
 from budwood.networks.registry import TRUNK
 from budwood.networks.weights import describe_random
 from budwood.progress import Silent
@@ -35,7 +35,7 @@ def _planted(cache: Path, channels: int = 3, classes: int = 3) -> NetworkProbe:
     left corner and the opposite elsewhere, and whose third is always the same."""
     recipe = Recipe(model="cnn", weights="none", optimizer="adam", size=SIDE, channels=channels, **_identity(channels))
     names = tuple(f"class {number}" for number in range(classes))
-    subject = make_probe(recipe, load_plan(recipe, classes, cache), names, describe_random("default", 0))
+    subject = make_probe(spec_of(recipe, classes, describe_random("default", 0), cache), names)
     convolution, head = subject.module.get_submodule("conv1.0"), subject.module.get_submodule("head")
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(head, nn.Linear)

@@ -30,8 +30,9 @@ from budwood.inference import engines
 from budwood.inference import feature_cache as storing
 from budwood.inference.engines import PACKED, Prefix, make_prefix
 from budwood.inference.feature_cache import Transform, compute_features, flip_transform, why_not_cached
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import TRUNK, find_network
+from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, describe_random
 from budwood.progress import Silent
 from budwood.storage.packing import pack, unpack
@@ -86,7 +87,7 @@ def _task(folder: Path, cache: Path, **options: Any) -> TrainingTask:
     data = scan(folder)
     plan = load_plan(recipe, 2, cache)
     weights = describe_random("default", 0)
-    return TrainingTask(recipe, plan, weights, 2, data.samples("train"), data.samples("val"), cache)
+    return TrainingTask(NetworkSpec(recipe, plan, 2, weights), data.samples("train"), data.samples("val"), cache)
 
 
 def _fitted(task: TrainingTask, features: Features | None) -> LoopResult:
@@ -95,7 +96,7 @@ def _fitted(task: TrainingTask, features: Features | None) -> LoopResult:
 
 def _uncached(task: TrainingTask) -> LoopResult:
     """Training on pixels, the frozen part in PyTorch with the rest."""
-    train, val = make_inputs(replace(task, recipe=task.recipe.model_copy(update={"flip": 0.5})), None, Silent())
+    train, val = make_inputs(replace(task, spec=task.spec.with_recipe(flip=0.5)), None, Silent())
     return fit(replace(make_trained_slice(task, None), stop=None), train, val, Silent(), None, LoopHooks())
 
 
@@ -107,7 +108,7 @@ def _same_losses(task: TrainingTask) -> None:
     assert cached.history[0]["train_loss"] != cached.history[-1]["train_loss"]
     for ours, theirs in zip(cached.history, uncached.history, strict=True):
         for name in ("train_loss", "val_loss"):
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), (task.recipe.freeze, name)
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), (task.spec.recipe.freeze, name)
 
 
 def _boundaries(model: str, size: int, cache: Path) -> list[str]:
@@ -133,15 +134,15 @@ def test_training_on_kept_outputs_is_training(
     for freeze in boundaries:
         task = _task(few, tmp_path, model=model, weights="none", size=size, freeze=freeze, head="mlp:8", epochs=1)
         steps = -(-len(task.training) // 8)
-        recipe = task.recipe.model_copy(update={"epochs": -(-STEPS // steps)})
-        _same_losses(replace(task, recipe=recipe, weights=weights))
+        spec = replace(task.spec.with_recipe(epochs=-(-STEPS // steps)), weights=weights)
+        _same_losses(replace(task, spec=spec))
         shutil.rmtree(tmp_path / "networks", ignore_errors=True)  # not there where the boundary is that before
 
 
 def _map_prefix(cache: Path, **options: Any) -> Prefix:
     recipe = Recipe(**{**SMALL, "size": 32, "freeze": "upto:conv2", "epochs": 1, **options})
     plan = load_plan(recipe, 2, cache)
-    return make_prefix(recipe, plan, 2, describe_random("default", 0), plan.prefix, cache)
+    return make_prefix(NetworkSpec(recipe, plan, 2, describe_random("default", 0)), plan.prefix, cache)
 
 
 def _samples(folder: Path) -> Samples:
@@ -393,7 +394,8 @@ def test_a_later_phase_uses_what_no_phase_before_has_trained(
     task = _task(few, tmp_path, **{**SMALL, "freeze": "trunk"}, size=32)
     first, later = Recipe(**SMALL, size=32, batch=4, phases=phases).in_phases()
     stop = load_plan(first, 2, tmp_path).prefix
-    phase = replace(task, recipe=later, plan=load_plan(later, 2, tmp_path), before=(stop,), phase=2)
+    spec = spec_of(later, 2, task.spec.weights, tmp_path)
+    phase = replace(task, spec=spec, before=(stop,), phase=2)
     assert prefix_is_untrained(phase) == (kept and second != "trunk")
     assert not prefix_is_untrained(replace(phase, before=(None,)))
 

@@ -21,7 +21,7 @@ from budwood.inference import feature_cache as storing
 from budwood.inference.engines import Prefix, make_prefix
 from budwood.inference.feature_cache import compute_features
 from budwood.inference.pytorch_backend import NetworkSlice, export
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import spec_of
 from budwood.networks.registry import TRUNK, find_network
 from budwood.networks.weights import Weights, describe_random, find_imagenet
 from budwood.progress import Silent
@@ -40,7 +40,7 @@ class Noted(Silent):
 
 def _prefix(cache: Path, stop: str | None = TRUNK, **options: Any) -> Prefix:
     recipe = Recipe(**{"size": SIZE, **options})
-    return make_prefix(recipe, load_plan(recipe, 2, cache), 2, _weights(), stop, cache)
+    return make_prefix(spec_of(recipe, 2, _weights(), cache), stop, cache)
 
 
 def _weights() -> Weights:
@@ -267,7 +267,6 @@ def test_a_network_that_cannot_be_exported_prints_nothing(
     tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     recipe = Recipe(model="alexnet", weights="none", size=64, optimizer="adam")  # its pooling has no place in ONNX
-    plan = load_plan(recipe, 2, cache)
-    told = export(NetworkSlice(recipe, plan, 2, describe_random("default", 0), None), tmp_path)
+    told = export(NetworkSlice(spec_of(recipe, 2, describe_random("default", 0), cache), None), tmp_path)
     assert "adaptive_avg_pool2d" in told["no_graph"]
     assert capfd.readouterr().out == ""

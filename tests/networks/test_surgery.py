@@ -12,6 +12,7 @@ from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.networks.freezing import Frozen, find_frozen, group_parameters, set_modes
 from budwood.networks.surgery import build, initialize, make_head, plan_network
+from subjects import untrained
 
 
 def _plan(classes: int, **options: Any) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def test_resnet34_with_dropout_before_the_head() -> None:
     plan = _plan(101, model="resnet34", freeze="trunk", dropout=0.5)
     assert plan["parameters"] == {"trainable": 512 * 101 + 101, "frozen": 21_797_672 - 513_000}
     recipe = Recipe(model="resnet34", dropout=0.5)
-    made, _, _ = build(recipe, plan_network(recipe, 101), 101)
+    made, _, _ = build(untrained(recipe, 101))
     head = made.module.get_submodule("fc")
     assert [type(part) for part in head.children()] == [nn.Dropout, nn.Linear]
 
@@ -123,7 +124,7 @@ def test_the_improved_convolutional_networks() -> None:
     wide = _plan(100, model="cnn", widths=widths, conv_norm=True, fc=8192)
     assert wide["features"] == 8192
     recipe = Recipe(model="cnn", widths=widths, conv_norm=True, dropout=0.5, norm_momentum=0.3, norm_affine=False)
-    made, _, _ = build(recipe, plan_network(recipe, 100), 100)
+    made, _, _ = build(untrained(recipe, 100))
     kinds = [type(part) for part in made.module.get_submodule("head").children()]
     assert kinds == [nn.Dropout, nn.Linear]
     norms = [part for part in made.module.modules() if isinstance(part, nn.BatchNorm2d)]
@@ -224,7 +225,7 @@ def test_pooling_of_each_kind_gives_what_it_says() -> None:
     values = {}
     for pool in ("avg", "max", "avgmax", "flatten"):
         recipe = Recipe(model="resnet18", weights="none", cut="layer2", pool=pool, size=64)
-        made, _, _ = build(recipe, plan_network(recipe, 2), 2)
+        made, _, _ = build(untrained(recipe, 2))
         made.module.eval()
         made.module.fc = nn.Identity()
         values[pool] = made.module(images)
@@ -240,7 +241,7 @@ def test_tokens_are_pooled_over_tokens_or_by_the_class_token() -> None:
     values = {}
     for pool in ("avg", "token", "flatten"):
         recipe = Recipe(model="timm:vit_tiny_patch16_224", weights="none", cut="blocks.2", pool=pool, size=64)
-        made, _, _ = build(recipe, plan_network(recipe, 2), 2)
+        made, _, _ = build(untrained(recipe, 2))
         made.module.eval()
         made.module.head = nn.Identity()
         values[pool] = made.module(images)
@@ -294,12 +295,11 @@ def test_initial_weights_have_the_published_spread(init: str, deviation: float) 
 
 def test_a_seed_decides_random_weights_and_leaves_the_users_own_random_state() -> None:
     recipe = Recipe(model="cnn", widths=(8,), fc=(8,), seed=3)
-    plan = plan_network(recipe, 2)
     torch.manual_seed(11)
     expected = torch.rand(1)
     torch.manual_seed(11)
-    first, again = (build(recipe, plan, 2)[0].module.state_dict() for _ in range(2))
-    other = build(Recipe(model="cnn", widths=(8,), fc=(8,), seed=4), plan, 2)[0].module.state_dict()
+    first, again = (build(untrained(recipe, 2))[0].module.state_dict() for _ in range(2))
+    other = build(untrained(Recipe(model="cnn", widths=(8,), fc=(8,), seed=4), 2))[0].module.state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
     assert torch.equal(torch.rand(1), expected)
@@ -307,7 +307,7 @@ def test_a_seed_decides_random_weights_and_leaves_the_users_own_random_state() -
 
 def _parts(**options: Any) -> tuple[Any, Frozen, Recipe]:
     recipe = Recipe(model="resnet18", size=64, **options)
-    made, _, _ = build(recipe, plan_network(recipe, 3), 3)
+    made, _, _ = build(untrained(recipe, 3))
     return made, find_frozen(made.staged, recipe.freeze), recipe
 
 
@@ -324,7 +324,7 @@ def test_frozen_norms_and_dropout_are_in_evaluation_mode_inside_a_partly_trained
 
 def test_a_patterns_own_dropout_is_frozen_with_it() -> None:
     recipe = Recipe(model="alexnet", freeze=["features.*", "classifier.*[0-5]*"])
-    made, _, _ = build(recipe, plan_network(recipe, 3), 3)
+    made, _, _ = build(untrained(recipe, 3))
     set_modes(made.module, find_frozen(made.staged, recipe.freeze))
     modes = {name: part.training for name, part in made.module.named_modules()}
     assert not modes["classifier.0"]

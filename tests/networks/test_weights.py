@@ -23,6 +23,7 @@ from budwood.networks import download as fetching
 from budwood.networks import weights as module
 from budwood.networks.download import download
 from budwood.networks.registry import Origin, find_network, find_package_file
+from budwood.networks.spec import NetworkSpec
 from budwood.networks.surgery import BuiltNetwork, load_network, plan_network
 from budwood.networks.weights import Weights, describe_file, digest_file, find_imagenet, read_tensors
 from budwood.progress import Silent
@@ -53,7 +54,7 @@ def resnet() -> State:
 
 def _load(path: Path, **options: Any) -> tuple[BuiltNetwork, str]:
     recipe = Recipe(**{"model": "resnet18", **options})
-    return load_network(recipe, plan_network(recipe, 3), 3, describe_file(path))
+    return load_network(NetworkSpec(recipe, plan_network(recipe, 3), 3, describe_file(path)))
 
 
 def _trunk_equals(made: BuiltNetwork, state: State) -> bool:
@@ -82,7 +83,7 @@ def test_every_packaged_tensor_is_where_its_name_says() -> None:
     theirs = torch.load(found.path, map_location="cpu", weights_only=True)
     expected = {_timm_name(name): tensor for name, tensor in theirs.items()}
     recipe = Recipe()
-    made, _ = load_network(recipe, plan_network(recipe, 3), 3, found)
+    made, _ = load_network(NetworkSpec(recipe, plan_network(recipe, 3), 3, found))
     assert len(expected) == len(theirs) == 296
     assert {name for name in expected if not name.startswith("classifier.")} == made.needed
     assert _trunk_equals(made, expected)
@@ -99,7 +100,7 @@ def test_a_packaged_file_of_other_shapes_or_length_is_refused(tmp_path: Path) ->
         torch.save(state, tmp_path / "other.pth")
         wrong = replace(describe_file(tmp_path / "other.pth"), by_position=True)
         with pytest.raises(WeightsError, match=message):
-            load_network(recipe, plan_network(recipe, 3), 3, wrong)
+            load_network(NetworkSpec(recipe, plan_network(recipe, 3), 3, wrong))
 
 
 @pytest.mark.parametrize(

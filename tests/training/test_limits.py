@@ -18,8 +18,6 @@ from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.inference.input_sources import ArraySource
 from budwood.inference.pytorch_backend import NetworkSlice, compile_module
-from budwood.networks.surgery import plan_network
-from budwood.networks.weights import describe_random
 from budwood.progress import Silent
 from budwood.training import loop as fitting
 from budwood.training import lr_finder, profiling
@@ -29,6 +27,7 @@ from budwood.training.losses import Loss, make_loss
 from budwood.training.profiling import StepCost
 from budwood.training.schedules import compute_rate_factor
 from budwood.training.state import Labelled, OnDevice, move_inputs, predict_logits, prepare_training
+from subjects import untrained
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "pools": (1, 2), "lr": 0.01}
 
@@ -52,7 +51,7 @@ def _split(n: int, seed: int = 0) -> Labelled:
 
 def _part(**options: Any) -> NetworkSlice:
     recipe = Recipe(**{**SMALL, **options})
-    return NetworkSlice(recipe, plan_network(recipe, 2), 2, describe_random("default", recipe.seed or 0), None)
+    return NetworkSlice(untrained(recipe, 2), None)
 
 
 @pytest.fixture

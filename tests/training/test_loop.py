@@ -19,13 +19,12 @@ from budwood.inference.pytorch_backend import NetworkSlice, WithPreprocessing
 from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.registry import IMAGENET_MEAN, IMAGENET_STD
 from budwood.networks.stages import slice_stages
-from budwood.networks.surgery import build, plan_network
-from budwood.networks.weights import describe_random
+from budwood.networks.surgery import build
 from budwood.progress import Silent
 from budwood.training.device import disable_malloc_trim
 from budwood.training.loop import LoopResult, fit
 from budwood.training.state import Labelled, iterate_batches
-from subjects import plan_with
+from subjects import plan_with, untrained
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "conv_norm": True, "pools": (1, 2)}
 
@@ -40,7 +39,7 @@ def _split(n: int, size: int = 16, seed: int = 0) -> Labelled:
 
 def _part(stop: str | None = None, **options: Any) -> NetworkSlice:
     recipe = Recipe(**{**SMALL, **options})
-    return NetworkSlice(recipe, plan_network(recipe, 2), 2, describe_random("default", recipe.seed or 0), stop)
+    return NetworkSlice(untrained(recipe, 2), stop)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +71,7 @@ def test_the_steps_are_those_of_plain_pytorch(
     part = _part(epochs=1, batch=8, lr=0.01, weight_decay=0.1, seed=4, **options)
     train, val = _split(20), _split(9, seed=1)
     found = fit(part, train, val, Silent())
-    plain = build(part.recipe, part.plan, 2)[0].module.train()
+    plain = build(part.spec)[0].module.train()
     _descend(plain, reference(plain.parameters()), train, [[8, 16], [16, 20]])
     _equal(found, plain, val)
 
@@ -105,7 +104,7 @@ def test_accumulated_batches_make_one_step_and_the_gradient_is_clipped() -> None
     )
     train, val = _split(20), _split(9, seed=1)
     found = fit(part, train, val, Silent())
-    plain = build(part.recipe, part.plan, 2)[0].module.train()
+    plain = build(part.spec)[0].module.train()
     steps = torch.optim.SGD(plain.parameters(), 0.1)
     order = np.random.default_rng(4).permutation(20)
     for rows in (order[:8], order[8:16], order[16:]):
@@ -124,9 +123,9 @@ def test_the_history_tells_the_norms_of_weights_and_gradients_by_stage() -> None
     part = _part(epochs=1, batch=8, lr=0.1, optimizer="sgd", momentum=0.0, seed=4, freeze=["conv1.*"])
     train, val = _split(20), _split(9, seed=1)
     (row,) = fit(part, train, val, Silent()).history
-    made = build(part.recipe, part.plan, 2)[0]
+    made = build(part.spec)[0]
     plain = made.module
-    frozen = find_frozen(made.staged, part.recipe.freeze)
+    frozen = find_frozen(made.staged, part.spec.recipe.freeze)
     set_modes(plain, frozen)
     trained = {name: p for name, p in plain.named_parameters() if p.requires_grad}
     steps = torch.optim.SGD(trained.values(), 0.1)
@@ -153,7 +152,7 @@ def test_the_average_of_weights_is_torchs_and_is_what_is_kept() -> None:
     part = _part(**options, conv_norm=False, momentum=0.0, ema=0.7)
     train, val = _split(20), _split(9, seed=1)
     found = fit(part, train, val, Silent())
-    plain = build(part.recipe, part.plan, 2)[0].module.train()
+    plain = build(part.spec)[0].module.train()
     steps = torch.optim.SGD(plain.parameters(), 0.05)
     swa: Any = torch.optim.swa_utils
     average = swa.AveragedModel(plain, multi_avg_fn=swa.get_ema_multi_avg_fn(0.7))
@@ -229,8 +228,8 @@ def test_a_frozen_prefix_cached_or_not_gives_the_same_losses() -> None:
     whole = _part(**options)
     train, val = _split(24), _split(10, seed=1)
     uncached = fit(whole, train, val, Silent())
-    made, _, _ = build(whole.recipe, whole.plan, 2)
-    prefix = WithPreprocessing(slice_stages(made.staged, None, "conv1"), whole.plan).eval()
+    made, _, _ = build(whole.spec)
+    prefix = WithPreprocessing(slice_stages(made.staged, None, "conv1"), whole.spec.plan).eval()
     cached = fit(_part("conv1", **options), _after(prefix, train), _after(prefix, val), Silent())
     losses = [row["train_loss"] for row in uncached.history]
     assert [row["train_loss"] for row in cached.history] == pytest.approx(losses, rel=1e-5)

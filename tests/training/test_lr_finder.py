@@ -15,10 +15,9 @@ import budwood as bw
 from budwood.cli.main import run
 from budwood.config.recipe import Recipe
 from budwood.inference.pytorch_backend import NetworkSlice
-from budwood.networks.surgery import plan_network
-from budwood.networks.weights import describe_random
 from budwood.progress import Silent
 from budwood.training.lr_finder import HIGHEST, LOWEST, RateCurve, measure_rate_curve
+from subjects import untrained
 
 RATES = tuple(float(rate) for rate in np.geomspace(LOWEST, HIGHEST, 100))
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "epochs": 4}
@@ -39,7 +38,7 @@ def test_a_loss_that_never_falls_gives_no_rate() -> None:
 
 def test_the_curve_starts_at_the_loss_of_the_untrained_network_and_stops_where_it_diverges() -> None:
     recipe = Recipe(**{**PLAIN, "batch": 8, "optimizer": "sgd", "lr": 3.0})
-    part = NetworkSlice(recipe, plan_network(recipe, 2), 2, describe_random("default", 0), None)
+    part = NetworkSlice(untrained(recipe, 2), None)
     curve = measure_rate_curve(part, _split(64), Silent())
     assert curve.rates == pytest.approx(RATES[: len(curve.rates)])
     assert curve.losses[5] == pytest.approx(np.log(2), abs=0.25)

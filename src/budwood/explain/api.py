@@ -18,7 +18,7 @@ from budwood.explain.embeddings import Embedding, Method, Neighbours, find_neigh
 from budwood.explain.label_errors import Suspects, find_suspects
 from budwood.explain.subgroups import Slice, find_slices
 from budwood.inference.engines import BATCH, choose_engine
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import spec_of
 from budwood.progress import Progress, Silent
 from budwood.runs.networks import describe_run_weights, make_trunk, make_whole_network
 from budwood.runs.run import Run
@@ -43,8 +43,8 @@ def subject(run: Run, *, cache: Path | None = None) -> NetworkProbe:
     from budwood.explain.probe import make_probe
 
     recipe = Recipe(**run.record["recipe"])
-    plan = load_plan(recipe, len(run.classes), cache or cache_folder())
-    return make_probe(recipe, plan, run.classes, describe_run_weights(run))
+    spec = spec_of(recipe, len(run.classes), describe_run_weights(run), cache or cache_folder())
+    return make_probe(spec, run.classes)
 
 
 def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = None) -> Pixels:

@@ -287,8 +287,6 @@ def _find_untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Pr
         )
     prefix = make_initial_trunk(run, cache, progress)
     if recipe.weights.startswith("run:"):
-        return (
-            prefix,
-            f"The trunk of {prefix.weights.about}, from which the run started: it has seen the labels of that run.",
-        )
+        about = prefix.spec.weights.about
+        return prefix, f"The trunk of {about}, from which the run started: it has seen the labels of that run."
     return prefix, "The trunk that the run started from: it has not seen these labels."

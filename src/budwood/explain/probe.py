@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.inference.pytorch_backend import WithPreprocessing
 from budwood.networks.freezing import find_stage
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.registry import TRUNK, is_channels_last
+from budwood.networks.spec import NetworkSpec
 from budwood.networks.stages import keep_stages, list_modules, slice_stages
 from budwood.networks.surgery import BuiltNetwork, load_network
-from budwood.networks.weights import Weights
 from budwood.training.device import find_best_device
 
 ENOUGH: Final = 4  # cells a side with which a map says well where in an image something is
@@ -62,14 +61,14 @@ class Place:
     side: int | None
 
 
-def make_probe(recipe: Recipe, plan: NetworkPlan, classes: Sequence[str], weights: Weights) -> NetworkProbe:
-    """The network of a recipe with these weights, ready to be looked at; raises what loading it raises."""
+def make_probe(spec: NetworkSpec, classes: Sequence[str]) -> NetworkProbe:
+    """A network with its weights and the names of its classes, ready to be looked at; raises what loading it raises."""
     device = find_best_device()
-    made, _ = load_network(recipe, plan, len(classes), weights)
-    rows = [row.name for row in plan.stages]
+    made, _ = load_network(spec)
+    rows = [row.name for row in spec.plan.stages]
     made.module.to(device).eval()
     grafted = BuiltNetwork(made.module, keep_stages(made.staged, rows), made.needed)
-    return NetworkProbe(grafted, plan, tuple(classes), device)
+    return NetworkProbe(grafted, spec.plan, tuple(classes), device)
 
 
 def list_places(subject: NetworkProbe) -> tuple[Place, ...]:

@@ -20,13 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.recipe import Recipe
 from budwood.data.loading import Pixels
 from budwood.hardware import count_processors
-from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, toolchain_digest
 from budwood.networks.registry import TRUNK
-from budwood.networks.weights import Weights
+from budwood.networks.spec import NetworkSpec
 from budwood.progress import Progress
 from budwood.storage.atomic import draft_folder, write_text
 from budwood.storage.packing import pack, unpack
@@ -53,10 +51,7 @@ class Prefix:
     file in the bundle that ONNX Runtime runs.
     """
 
-    recipe: Recipe
-    plan: NetworkPlan
-    classes: int
-    weights: Weights
+    spec: NetworkSpec
     stop: str | None
     shape: tuple[int, ...]
     key: str
@@ -79,27 +74,26 @@ class InferenceEngine:
     packs: bool
 
 
-def make_prefix(
-    recipe: Recipe, plan: NetworkPlan, classes: int, weights: Weights, stop: str | None, cache: Path
-) -> Prefix:
-    """The prefix up to a place of a recipe's network. Loads no torch."""
+def make_prefix(spec: NetworkSpec, stop: str | None, cache: Path) -> Prefix:
+    """The prefix up to a place of a network. Loads no torch."""
+    recipe, plan = spec.recipe, spec.plan
     kept_parts = [plan.source, plan.name, plan.channels, plan.size, plan.mean, plan.std]
-    parts = [weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
+    parts = [spec.weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
     if stop in (TRUNK, None):
         parts += [plan.cut, plan.pool]
     if stop is None:
-        parts += [recipe.head, recipe.batch_norm, recipe.activation, classes]
-    return Prefix(recipe, plan, classes, weights, stop, _shape_at(plan, classes, stop), hash_json(parts), cache)
+        parts += [recipe.head, recipe.batch_norm, recipe.activation, spec.classes]
+    return Prefix(spec, stop, _shape_at(spec, stop), hash_json(parts), cache)
 
 
-def _shape_at(plan: NetworkPlan, classes: int, stop: str | None) -> tuple[int, ...]:
+def _shape_at(spec: NetworkSpec, stop: str | None) -> tuple[int, ...]:
     """The shape of one image's output at a place."""
     if stop is None:
-        return (classes,)
+        return (spec.classes,)
     if stop == TRUNK:
-        return (plan.features,)
-    assert plan.prefix_shape is not None
-    return plan.prefix_shape
+        return (spec.plan.features,)
+    assert spec.plan.prefix_shape is not None
+    return spec.plan.prefix_shape
 
 
 def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progress: Progress) -> InferenceEngine:
@@ -113,7 +107,7 @@ def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progr
     if has_cuda_device():
         return _check_cuda(prefix, some(), images >= COMPILE_PAYS, progress)
     if reason := _read_bundle(prefix)["no_graph"]:
-        progress.note(f"{prefix.plan.name} cannot be exported to ONNX ({reason}), so PyTorch computes it.")
+        progress.note(f"{prefix.spec.plan.name} cannot be exported to ONNX ({reason}), so PyTorch computes it.")
         return InferenceEngine(
             _make_eager_inference(prefix), f"PyTorch {version('torch')}", "is the reference itself", False
         )
@@ -150,7 +144,7 @@ def ensure_exported(prefix: Prefix) -> None:
 
     with draft_folder(prefix.bundle) as draft:
         told = pytorch_backend.export(_make_slice(prefix), draft)
-        (draft / "bundle.json").write_text(json.dumps({"network": prefix.plan.name, **told}))
+        (draft / "bundle.json").write_text(json.dumps({"network": prefix.spec.plan.name, **told}))
 
 
 def _read_bundle(prefix: Prefix) -> dict[str, Any]:
@@ -216,7 +210,7 @@ def _describe_agreement(agreement: Mapping[str, Any]) -> str:
 def _make_slice(prefix: Prefix) -> NetworkSlice:
     from budwood.inference.pytorch_backend import NetworkSlice
 
-    return NetworkSlice(prefix.recipe, prefix.plan, prefix.classes, prefix.weights, prefix.stop)
+    return NetworkSlice(prefix.spec, prefix.stop)
 
 
 def _find_fastest_threads(prefix: Prefix, some: Callable[[], Pixels]) -> int:

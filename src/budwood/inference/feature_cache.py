@@ -88,7 +88,7 @@ def compute_features(
         store.use(samples.ids)
     if not missing:
         return Features(values, 0, "none: every output was in the store", "checked when the outputs were computed")
-    with Decoder(samples, missing, prefix.plan.size, prefix.recipe.resize, prefix.cache, progress) as decoder:
+    with Decoder(samples, missing, prefix.spec.plan.size, prefix.spec.recipe.resize, prefix.cache, progress) as decoder:
         engine = choose_engine(prefix, lambda: take_first_images(prefix, samples, missing), len(missing), progress)
         for rows, computed in _compute(prefix, engine, view, decoder, missing, stores, progress):
             values[rows] = through(computed)
@@ -105,7 +105,7 @@ def compute_tta_features(
     prefix: Prefix, samples: Samples, progress: Progress, through: Callable[[Floats], Floats] = lambda values: values
 ) -> Features:
     """The mean outputs over the views of the recipe's test-time augmentation, or what `through` makes of each."""
-    views = [flip_transform(letters) for letters in TTA_FLIPS[prefix.recipe.tta]]
+    views = [flip_transform(letters) for letters in TTA_FLIPS[prefix.spec.recipe.tta]]
     first, *others = (compute_features(prefix, samples, progress, view, through) for view in views)
     if not others:
         return first
@@ -122,7 +122,7 @@ def why_not_cached(prefix: Prefix, images: int) -> str:
 
     A map that is larger than its pixels takes longer to read than they do; a vector saves the whole trunk.
     """
-    each, pixels, size = count_feature_bytes(prefix), prefix.plan.size**2 * 3, math.prod(prefix.shape) * 4
+    each, pixels, size = count_feature_bytes(prefix), prefix.spec.plan.size**2 * 3, math.prod(prefix.shape) * 4
     if each > pixels and len(prefix.shape) > 1:
         return f"one takes {each / 1024:,.0f} KiB, and the pixels that it is made of take {pixels / 1024:,.0f}"
     if each * images > limit():
@@ -135,7 +135,7 @@ def why_not_cached(prefix: Prefix, images: int) -> str:
 def _open_stores(prefix: Prefix, view: Transform) -> tuple[ShardStore, ...]:
     """Where outputs may lie: in full precision, and for maps in 16 bits a value."""
     graph = [] if prefix.graph == WHOLE else [Path(prefix.graph).stem]
-    name = "-".join([prefix.key, prefix.recipe.resize, *([view.name] if view.name else []), *graph])
+    name = "-".join([prefix.key, prefix.spec.recipe.resize, *([view.name] if view.name else []), *graph])
     folder = prefix.cache / "outputs"
     full = ShardStore(folder / name, prefix.shape, np.float32)
     if len(prefix.shape) < 2:
@@ -170,7 +170,7 @@ def _compute(
         nonlocal keep
         keep = keep and store_rows(store, ids, rows, progress)
 
-    with closing(writer), progress.bar(f"{label} of {prefix.plan.name}", len(missing)) as step:
+    with closing(writer), progress.bar(f"{label} of {prefix.spec.plan.name}", len(missing)) as step:
         for shard in _split_blocks(missing, SHARD):
             ids = [decoder.samples.ids[row] for row in shard]
             values = np.empty((len(shard), *prefix.shape), np.float32)
@@ -196,7 +196,7 @@ def _split_blocks(rows: Sequence[int], size: int) -> Iterator[list[int]]:
 def take_first_images(prefix: Prefix, samples: Samples, rows: Sequence[int] = range(CHECKED)) -> Pixels:
     """The first images, of those in some rows, on which an engine is checked."""
     rows = [row for row in rows[:CHECKED] if row < len(samples)]
-    size, resize = prefix.plan.size, prefix.recipe.resize
+    size, resize = prefix.spec.plan.size, prefix.spec.recipe.resize
     return np.stack([decode_sample(samples, row, size, resize) for row in rows])
 
 

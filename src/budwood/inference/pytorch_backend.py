@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from budwood.config.recipe import Recipe
 from budwood.networks.network_plan import NetworkPlan
+from budwood.networks.spec import NetworkSpec
 from budwood.networks.stages import slice_stages
 from budwood.networks.surgery import build, load_network
-from budwood.networks.weights import Weights
 from budwood.progress import Progress
 
 InferenceFn = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -34,10 +33,7 @@ LUMA: Final = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.
 class NetworkSlice:
     """A part of a recipe's network: from the image to the end of the place `stop` (None: the logits)."""
 
-    recipe: Recipe
-    plan: NetworkPlan
-    classes: int
-    weights: Weights
+    spec: NetworkSpec
     stop: str | None
 
 
@@ -79,12 +75,12 @@ def export(part: NetworkSlice, folder: Path) -> dict[str, Any]:
     The files are `part.safetensors` and `part.onnx`. The result tells what was set aside of the weights file, and why
     there is no graph if there is none.
     """
-    made, aside = load_network(part.recipe, part.plan, part.classes, part.weights)
+    made, aside = load_network(part.spec)
     module = slice_stages(made.staged, None, part.stop).eval()
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     (folder / "part.safetensors").write_bytes(save(state))
     try:
-        graph = _export_onnx(WithPreprocessing(module, part.plan).eval(), part.plan.size)
+        graph = _export_onnx(WithPreprocessing(module, part.spec.plan).eval(), part.spec.plan.size)
     except Exception as error:  # an exporter fails in any way
         return {"aside": aside, "no_graph": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
     (folder / "part.onnx").write_bytes(graph)
@@ -107,7 +103,7 @@ def run_rest(part: NetworkSlice) -> Callable[[NDArray[np.float32]], NDArray[np.f
 
     Batch norms take the statistics of the batch, as they do in training, which makes small differences larger.
     """
-    made, _ = load_network(part.recipe, part.plan, part.classes, part.weights)
+    made, _ = load_network(part.spec)
     module = slice_stages(made.staged, part.stop, None).eval()
     for layer in module.modules():
         layer.train(isinstance(layer, nn.modules.batchnorm._BatchNorm))
@@ -158,10 +154,10 @@ def has_cuda() -> bool:
 
 
 def _load_module(part: NetworkSlice, state: Path) -> nn.Module:
-    made, _, _ = build(part.recipe, part.plan, part.classes)
+    made, _, _ = build(part.spec)
     module = slice_stages(made.staged, None, part.stop)
     module.load_state_dict(load_file(state))
-    return WithPreprocessing(module, part.plan).eval()
+    return WithPreprocessing(module, part.spec.plan).eval()
 
 
 def _export_onnx(module: nn.Module, size: int) -> bytes:

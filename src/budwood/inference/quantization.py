@@ -72,7 +72,7 @@ def _quantise(prefix: Prefix, training: Samples, path: Path) -> None:
 
         def get_next(self) -> dict[str, Any] | None:
             part = next(self._parts, None)
-            size, resize = prefix.plan.size, prefix.recipe.resize
+            size, resize = prefix.spec.plan.size, prefix.spec.recipe.resize
             return part and {"pixels": np.stack([decode_sample(training, row, size, resize) for row in part])}
 
     graph = prefix.bundle / WHOLE

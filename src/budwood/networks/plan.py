@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from budwood.config.recipe import Recipe
 from budwood.networks.network_plan import NetworkPlan, plan_from_record
+from budwood.networks.spec import NetworkSpec
+from budwood.networks.weights import Weights
 from budwood.storage.atomic import raise_storage_errors, write_text
 
 LIBRARIES: Final = ("torch", "torchvision", "timm", "onnxruntime")
@@ -50,6 +52,11 @@ def load_plan(recipe: Recipe, classes: int, cache: Path) -> NetworkPlan:
             for name in {file, _plan_file(sized, classes, cache)}:
                 _write(name, plan)
     return plan
+
+
+def spec_of(recipe: Recipe, classes: int, weights: Weights, cache: Path) -> NetworkSpec:
+    """Return the recipe's network with its plan and these weights; raises what `plan_of` raises."""
+    return NetworkSpec(recipe, load_plan(recipe, classes, cache), classes, weights)
 
 
 def _read(file: Path) -> NetworkPlan | None:

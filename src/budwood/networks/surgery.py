@@ -23,6 +23,7 @@ from budwood.networks.freezing import find_frozen, find_stage, stages_hint
 from budwood.networks.network_plan import NetworkPlan, ParameterCount, StagePlan, TrunkPlan
 from budwood.networks.registry import TRUNK, Network, State, find_network, is_channels_last, is_inside
 from budwood.networks.small import make_dense
+from budwood.networks.spec import NetworkSpec
 from budwood.networks.stages import (
     Staged,
     StageFacts,
@@ -32,7 +33,7 @@ from budwood.networks.stages import (
     split_graph,
     trace_stages,
 )
-from budwood.networks.weights import FitTarget, Weights, fit_weights, read_tensors
+from budwood.networks.weights import FitTarget, fit_weights, read_tensors
 
 CLASS_TOKENS: Final = ("cls_token", "class_token")
 INITIALIZERS: Final[Mapping[str, Callable[[torch.Tensor], Any]]] = {
@@ -100,8 +101,9 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
     )
 
 
-def build(recipe: Recipe, plan: NetworkPlan, classes: int) -> tuple[BuiltNetwork, Network, State]:
-    """The network of a plan with random weights by the recipe's seed, its source, and the tensors before surgery."""
+def build(spec: NetworkSpec) -> tuple[BuiltNetwork, Network, State]:
+    """The network with random weights by the recipe's seed, its source, and the tensors before surgery."""
+    recipe, plan = spec.recipe, spec.plan
     net = find_network(recipe.model, recipe.own_options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed or 0)
@@ -110,22 +112,23 @@ def build(recipe: Recipe, plan: NetworkPlan, classes: int) -> tuple[BuiltNetwork
             initialize(whole, recipe.init)
         before = dict(whole.state_dict())
         original = keep_stages(trace_stages(whole, net.head), [row.name for row in plan.before])
-        return replace_head(original, net, recipe, plan.trunk, classes), net, before
+        return replace_head(original, net, recipe, plan.trunk, spec.classes), net, before
 
 
-def load_network(recipe: Recipe, plan: NetworkPlan, classes: int, weights: Weights) -> tuple[BuiltNetwork, str]:
-    """The network of a plan with its weights, and a sentence on what was set aside of them.
+def load_network(spec: NetworkSpec) -> tuple[BuiltNetwork, str]:
+    """The network with its weights, and a sentence on what was set aside of them.
 
     Weights of the kind `trained` are a run's own, head included. Raises `WeightsError` when they do not fit.
     """
-    made, net, before = build(recipe, plan, classes)
+    made, net, before = build(spec)
+    weights = spec.weights
     if weights.path is None:
         return made, ""
     found = read_tensors(weights.path)
     if weights.kind == "trained":
         made.module.load_state_dict(found)
         return made, ""
-    target = FitTarget(net, before, made.needed, plan.channels, plan.size)
+    target = FitTarget(net, before, made.needed, spec.plan.channels, spec.plan.size)
     state, aside = fit_weights(weights, found, target)
     made.module.load_state_dict(state, strict=False)
     return made, aside

@@ -15,8 +15,7 @@ from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, Samples
 from budwood.evaluation.label_task import task_of
 from budwood.evaluation.predictions import Predictions
-from budwood.networks.network_plan import NetworkPlan
-from budwood.networks.weights import Weights
+from budwood.networks.spec import NetworkSpec
 from budwood.storage.atomic import encode_parquet, write_bytes
 
 SHEET_FILE: Final = "augmented.jpg"
@@ -39,8 +38,8 @@ def describe_dataset(data: Dataset) -> dict[str, Any]:
     }
 
 
-def describe_network(plan: NetworkPlan, weights: Weights, aside: str) -> dict[str, Any]:
-    return {**plan.run_record(), "weights": {**weights.record(), "set_aside": aside}}
+def describe_network(spec: NetworkSpec, aside: str) -> dict[str, Any]:
+    return {**spec.plan.run_record(), "weights": {**spec.weights.record(), "set_aside": aside}}
 
 
 def save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:

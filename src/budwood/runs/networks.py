@@ -12,8 +12,9 @@ from budwood.config.recipe import Recipe
 from budwood.data.dataset import Samples
 from budwood.inference.engines import Prefix, make_prefix
 from budwood.inference.feature_cache import compute_tta_features
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import TRUNK
+from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file
 from budwood.progress import Progress
 from budwood.runs.preflight import relocate_weights
@@ -31,9 +32,8 @@ def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
     others."""
     recipe = Recipe(**run.record["recipe"])
     plan = load_plan(recipe, len(run.classes), cache)
-    return make_prefix(
-        recipe, plan, len(run.classes), relocate_weights(run, recipe, plan, cache, progress), TRUNK, cache
-    )
+    weights = relocate_weights(run, recipe, plan, cache, progress)
+    return make_prefix(NetworkSpec(recipe, plan, len(run.classes), weights), TRUNK, cache)
 
 
 def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
@@ -65,5 +65,4 @@ def predict_logits(run: Run, samples: Samples, cache: Path, progress: Progress) 
 def _make_prefix(run: Run, stop: str | None, cache: Path) -> Prefix:
     """A run's network with its own weights, from pixels to a place."""
     recipe = Recipe(**run.record["recipe"])
-    plan = load_plan(recipe, len(run.classes), cache)
-    return make_prefix(recipe, plan, len(run.classes), describe_run_weights(run), stop, cache)
+    return make_prefix(spec_of(recipe, len(run.classes), describe_run_weights(run), cache), stop, cache)

@@ -19,6 +19,7 @@ from budwood.errors import DataError, RecipeError, RunError, WeightsError
 from budwood.evaluation.label_task import task_of
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import load_plan
+from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, describe_random, find_imagenet
 from budwood.progress import Progress
 from budwood.runs.run import Run, open_run
@@ -26,11 +27,9 @@ from budwood.runs.run import Run, open_run
 
 @dataclass(frozen=True)
 class Preflight:
-    """A recipe with its size, plan and weights, and the findings and splits that it will be trained on."""
+    """A network whose recipe says its size, and the findings and splits that it will be trained on."""
 
-    recipe: Recipe
-    plan: NetworkPlan
-    weights: Weights
+    spec: NetworkSpec
     findings: tuple[checks.Finding, ...]
     training: Samples
     validation: Samples
@@ -62,7 +61,8 @@ def check_and_plan(
     found += _find_seen_images(data, seen)
     _refuse_leaks(found, allow_leaks)
     _refuse_empty(data, training, validation)
-    return Preflight(recipe.model_copy(update={"size": plan.size}), plan, weights, found, training, validation)
+    sized = recipe.model_copy(update={"size": plan.size})
+    return Preflight(NetworkSpec(sized, plan, len(data.classes), weights), found, training, validation)
 
 
 def _refuse_views_of_nothing(recipe: Recipe, plan: NetworkPlan, classes: int, cache: Path) -> None:

@@ -22,7 +22,7 @@ from budwood.data.dataset import Dataset, load
 from budwood.errors import RunError
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
 from budwood.evaluation.predictions import Predictions, load_predictions
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
 
@@ -85,9 +85,8 @@ class Run:
         from budwood.networks.surgery import load_network
 
         recipe = Recipe(**self.record["recipe"])
-        plan = load_plan(recipe, len(self.classes), cache_folder())
         own = Weights("trained", self.path / "weights.safetensors", "")
-        return load_network(recipe, plan, len(self.classes), own)[0].module.eval()
+        return load_network(spec_of(recipe, len(self.classes), own, cache_folder()))[0].module.eval()
 
 
 def open_run(path: str | Path, out: Path = Path("runs")) -> Run:

@@ -14,7 +14,7 @@ from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, decode_sample, find_missing_pixels
 from budwood.hardware import count_processors
 from budwood.inference.feature_cache import HELD, compute_features, count_feature_bytes, find_missing_features
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import spec_of
 from budwood.progress import Progress
 from budwood.training.trainer import (
     TrainingTask,
@@ -68,14 +68,14 @@ class CostEstimate:
 
 def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
     """Measure a sample and reckon the whole; but for the cache, nothing is kept. Phases are added up."""
-    if not task.recipe.phases:
+    if not task.spec.recipe.phases:
         return _measure_single(task, progress)
     phases: list[CostEstimate] = []
     before: tuple[str | None, ...] = ()
-    for number, recipe in enumerate(task.recipe.in_phases(), 1):
-        plan = load_plan(recipe, task.classes, task.cache)
-        phases.append(_measure_single(replace(task, recipe=recipe, plan=plan, phase=number, before=before), progress))
-        before = (*before, plan.prefix)
+    for number, recipe in enumerate(task.spec.recipe.in_phases(), 1):
+        spec = spec_of(recipe, task.spec.classes, task.spec.weights, task.cache)
+        phases.append(_measure_single(replace(task, spec=spec, phase=number, before=before), progress))
+        before = (*before, spec.plan.prefix)
     names = dict.fromkeys(name for phase in phases for name in phase.seconds)
     return CostEstimate(
         steps=sum(phase.steps for phase in phases),
@@ -89,7 +89,7 @@ def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
 
 def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
     """The cost of a recipe without phases, or of one phase."""
-    recipe, plan, n = task.recipe, task.plan, len(task.training)
+    recipe, plan, n = task.spec.recipe, task.spec.plan, len(task.training)
     everything = join_samples(task.training, task.validation)
     cached = caches_features(task)
     views, more = len(TTA_FLIPS[recipe.tta]), _cache_bytes(task, everything, cached)
@@ -104,7 +104,7 @@ def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
     if features and alone:
         for _ in range(2):  # the first loads what solves it
             started = time.perf_counter()
-            fit_head(*make_head_splits(features, small), task.classes, recipe, progress)
+            fit_head(*make_head_splits(features, small), task.spec.classes, recipe, progress)
         seconds = {"training the head": (time.perf_counter() - started) * n / len(small.training)}
         steps, epochs, moved, network = 0, float(recipe.epochs or 0), 0, 0
         measured = f"the head on {len(small.training)} images"
@@ -113,7 +113,7 @@ def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
         from budwood.training.profiling import MEASURED, measure_step
 
         train, val = make_inputs(small, features, progress)
-        part = make_trained_slice(replace(task, recipe=_fix_rate(recipe)), features)
+        part = make_trained_slice(replace(task, spec=replace(task.spec, recipe=_fix_rate(recipe))), features)
         cost = measure_step(part, train, val, progress)
         steps_an_epoch = count_steps(recipe, n)
         evaluating = cost.evaluating * len(task.validation) * views
@@ -135,8 +135,8 @@ def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
 
 def _cache_bytes(task: TrainingTask, samples: Samples, cached: bool) -> int:
     """What the cache will hold more than now: decoded pixels, and outputs of what is frozen."""
-    size = task.plan.size
-    pixels = len(find_missing_pixels(samples, size, task.recipe.resize, task.cache)) * size**2 * 3
+    size = task.spec.plan.size
+    pixels = len(find_missing_pixels(samples, size, task.spec.recipe.resize, task.cache)) * size**2 * 3
     if not cached:
         return pixels
     prefix = make_frozen_prefix(task)
@@ -165,11 +165,11 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progres
         each = (time.perf_counter() - started) / max(len(timed), 1)
         told = f"{len(warm) + len(timed)} images through what is frozen" if missing else ""
         return (making if warm else 0.0) + each * (count - len(warm)), told
-    missing = find_missing_pixels(samples, task.plan.size, task.recipe.resize, task.cache)
+    missing = find_missing_pixels(samples, task.spec.plan.size, task.spec.recipe.resize, task.cache)
     timed = missing[:SAMPLE]
     started = time.perf_counter()
     for row in timed:
-        decode_sample(samples, row, task.plan.size, task.recipe.resize)
+        decode_sample(samples, row, task.spec.plan.size, task.spec.recipe.resize)
     each = (time.perf_counter() - started) / max(len(timed), 1) / count_processors()
     return each * len(missing), f"{len(timed)} images decoded" if missing else ""
 

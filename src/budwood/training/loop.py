@@ -89,14 +89,14 @@ def fit(
     validation images, over which logits are averaged. Training goes on from a checkpoint where there is one.
     Raises `RecipeError` when the loss is no longer a number or one image is too much for memory.
     """
-    recipe, keeping = part.recipe, keeping or LoopHooks()
+    recipe, keeping = part.spec.recipe, keeping or LoopHooks()
     assert recipe.batch
     assert recipe.accumulate
     model = prepare_training(part, start)
     shown = [val, *(Labelled(view, val.labels, val.label_sets) for view in views)]
     train, *shown = (place_on_device(split, model.device) for split in (train, *shown))
     average = WeightAverage(model.trained, recipe.ema) if recipe.ema else None
-    loss_of_batch = make_loss(recipe, train.labels, part.classes, model.device)
+    loss_of_batch = make_loss(recipe, train.labels, part.spec.classes, model.device)
     random = np.random.default_rng(recipe.seed)
     steps_an_epoch = count_steps(recipe, len(train.labels))
     stages = group_by_stage(model.network)
@@ -160,7 +160,7 @@ def _compile_if_it_pays(model: TrainingState, at: LoopState, clock: Clock, progr
 
     On a CPU compiled steps were no faster than eager ones (BENCHMARKS.md).
     """
-    epochs = clock.epochs(at.epoch, model.part.recipe.epochs, 0.0)
+    epochs = clock.epochs(at.epoch, model.part.spec.recipe.epochs, 0.0)
     left = clock.seconds / at.epoch * (epochs - at.epoch)
     if model.device != "cuda" or model.compiled or left < COMPILE_PAYS:
         return model
@@ -194,7 +194,7 @@ def compute_gradients(
         losses, correct = 0.0, 0
         try:
             for rows in group:
-                for piece in iterate_batches(rows, -(-(model.part.recipe.batch or 1) // at.parts)):
+                for piece in iterate_batches(rows, -(-(model.part.spec.recipe.batch or 1) // at.parts)):
                     logits, shares, truth = forward_batch(model, train, piece, random)
                     loss = loss_of_batch(logits, shares)
                     (loss * (len(piece) / images)).backward()  # type: ignore[no-untyped-call]
@@ -211,7 +211,7 @@ def compute_gradients(
 def _halve(at: LoopState, model: TrainingState, progress: Progress) -> None:
     """Twice as many parts a batch from here on; raises `RecipeError` when a part would be less than two images."""
     at.parts *= 2
-    size = -(-(model.part.recipe.batch or 1) // at.parts)
+    size = -(-(model.part.spec.recipe.batch or 1) // at.parts)
     _free(model)
     if size < 2:
         raise _make_memory_error("2 images", model)
@@ -246,7 +246,7 @@ def _end_epoch(
     progress: Progress,
 ) -> None:
     """Evaluate, add a row to the history, and keep the network if it is the best so far."""
-    recipe, started = model.part.recipe, time.monotonic()
+    recipe, started = model.part.spec.recipe, time.monotonic()
     with average.in_place() if average else nullcontext():
         seen_by_view = [_evaluate_split(at, model, view, progress) for view in val]
         logits = np.asarray(np.mean(seen_by_view, axis=0), np.float32)
@@ -296,9 +296,9 @@ def _show_bar(
     part: NetworkSlice, at: LoopState, images: int, clock: Clock, progress: Progress
 ) -> Iterator[Callable[[], None]]:
     """A bar in images, or in seconds where only the time is limited; the yielded function moves it to where `at` is."""
-    epochs, shown = part.recipe.epochs, 0
+    epochs, shown = part.spec.recipe.epochs, 0
     total = epochs * images if epochs else math.ceil(clock.budget or 0)
-    with progress.bar(f"Training {part.plan.name}", total) as advance:
+    with progress.bar(f"Training {part.spec.plan.name}", total) as advance:
 
         def move() -> None:
             nonlocal shown
@@ -368,7 +368,7 @@ def collect_network_tensors(model: TrainingState) -> dict[str, Tensor]:
 
 def _describe_choices(model: TrainingState, at: LoopState, train: Labelled) -> dict[str, Any]:
     """What was chosen for this machine."""
-    batch = model.part.recipe.batch or 1
+    batch = model.part.spec.recipe.batch or 1
     whole = f"{batch} images"
     return {
         "device": model.device,

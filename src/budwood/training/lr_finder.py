@@ -49,9 +49,9 @@ def measure_rate_curve(
     part: NetworkSlice, train: Labelled, progress: Progress, start: Mapping[str, NDArray[Any]] | None = None
 ) -> RateCurve:
     """Train for a hundred steps at growing rates and forget what was learned. The recipe's own rate plays no part."""
-    recipe = part.recipe
+    recipe = part.spec.recipe
     model = prepare_training(part, start)
-    loss_of_batch = make_loss(recipe, train.labels, part.classes, model.device)
+    loss_of_batch = make_loss(recipe, train.labels, part.spec.classes, model.device)
     random = np.random.default_rng(recipe.seed)
     rates, losses, at = [], [], LoopState()
     mean, lowest = 0.0, float("inf")
@@ -84,4 +84,6 @@ def _smooth_centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _iterate_endlessly(part: NetworkSlice, train: Labelled, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Batches of one epoch after another."""
     while True:
-        yield from iterate_batches(draw_epoch_order(part.recipe, train.labels, random), part.recipe.batch or 1)
+        yield from iterate_batches(
+            draw_epoch_order(part.spec.recipe, train.labels, random), part.spec.recipe.batch or 1
+        )

@@ -37,11 +37,11 @@ class StepCost:
 
 def measure_step(part: NetworkSlice, train: Labelled, val: Labelled, progress: Progress) -> StepCost:
     """Measure a few steps on one step's worth of inputs, and forget what was learned."""
-    recipe, started = part.recipe, time.perf_counter()
+    recipe, started = part.spec.recipe, time.perf_counter()
     model = prepare_training(part, None)
     starting = time.perf_counter() - started
     average = WeightAverage(model.trained, recipe.ema) if recipe.ema else None
-    loss_of_batch = make_loss(recipe, train.labels, part.classes, model.device)
+    loss_of_batch = make_loss(recipe, train.labels, part.spec.classes, model.device)
     group = list(iterate_batches(np.arange(len(train.labels)), recipe.batch or 1))
     random, at, seconds = np.random.default_rng(recipe.seed), LoopState(), []
     with torch.random.fork_rng():

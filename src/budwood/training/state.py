@@ -88,16 +88,16 @@ class TrainingState:
 
 def prepare_training(part: NetworkSlice, start: Mapping[str, NDArray[Any]] | None) -> TrainingState:
     """The network of a part with its weights, or with the tensors `start`, on the device, and its optimizer."""
-    recipe = part.recipe
+    recipe = part.spec.recipe
     device = find_best_device()
     keeps_memory = device == "cpu" and disable_malloc_trim()
-    network, aside = load_network(recipe, part.plan, part.classes, part.weights)
+    network, aside = load_network(part.spec)
     if start is not None:
         network.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in start.items()})
     network.module.to(device).to(memory_format=torch.channels_last)
     frozen = find_frozen(network.staged, recipe.freeze)
     rest = (
-        WithPreprocessing(network.module, part.plan)
+        WithPreprocessing(network.module, part.spec.plan)
         if part.stop is None
         else slice_stages(network.staged, part.stop, None)
     )
@@ -131,11 +131,11 @@ def forward_batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What a network makes of a training batch: logits float32 [n, classes], the shares [n, classes] that are its
     targets, and those that they were before images were blended."""
-    recipe, plan = model.part.recipe, model.part.plan
+    recipe, plan = model.part.spec.recipe, model.part.spec.plan
     views = len(split.inputs) // len(split.labels)
     shown = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
     inputs = _take_inputs(split, shown, model.device)
-    truth = shares = target_shares(task_of(split.label_sets, model.part.classes), split.labels[rows], model.device)
+    truth = shares = target_shares(task_of(split.label_sets, model.part.spec.classes), split.labels[rows], model.device)
     if recipe.augments and model.part.stop is None:
         inputs = augment(inputs.float(), sample_parameters(recipe, len(rows), plan.size, random), recipe)
         inputs, shares = blend(recipe, inputs, shares, random)

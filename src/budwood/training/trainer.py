@@ -39,10 +39,9 @@ from budwood.inference.feature_cache import (
     why_not_cached,
 )
 from budwood.inference.input_sources import ArraySource, ConcatSource, FeatureSource, InputSource, flip_source
-from budwood.networks.network_plan import NetworkPlan
-from budwood.networks.plan import load_plan
+from budwood.networks.plan import spec_of
 from budwood.networks.registry import TRUNK
-from budwood.networks.weights import Weights
+from budwood.networks.spec import NetworkSpec
 from budwood.progress import Progress
 from budwood.storage.atomic import write_text
 from budwood.training.linear_head import HeadSplit, LinearHead, compute_head_logits, descend
@@ -70,10 +69,7 @@ class TrainingTask:
     `left` gives the seconds that are left to training (None: as many as it takes).
     """
 
-    recipe: Recipe
-    plan: NetworkPlan
-    weights: Weights
-    classes: int
+    spec: NetworkSpec
     training: Samples
     validation: Samples
     cache: Path
@@ -120,7 +116,7 @@ class TrainingResult:
 
 def train_network(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
     """The network of a recipe, trained; `lap` is told when a step of it ends."""
-    if task.recipe.phases:
+    if task.spec.recipe.phases:
         return _train_in_phases(task, progress, lap)
     return _train_once(task, progress, lap)
 
@@ -142,11 +138,10 @@ def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -
     history: list[dict[str, float]] = []
     before: tuple[str | None, ...] = ()
     start, kept = None, None
-    for number, recipe in enumerate(task.recipe.in_phases(), 1):
+    for number, recipe in enumerate(task.spec.recipe.in_phases(), 1):
         phase = replace(
             task,
-            recipe=recipe,
-            plan=load_plan(recipe, task.classes, task.cache),
+            spec=spec_of(recipe, task.spec.classes, task.spec.weights, task.cache),
             start=start,
             before=before,
             phase=number,
@@ -158,9 +153,9 @@ def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -
         history += _number_epochs(made.history, number, done)
         if find_best_epoch(history, recipe) > done:
             kept = made
-        start, before = made.state, (*before, phase.plan.prefix)
+        start, before = made.state, (*before, phase.spec.plan.prefix)
     assert kept is not None
-    return replace(kept, history=tuple(history), selected={"epoch": find_best_epoch(history, task.recipe)})
+    return replace(kept, history=tuple(history), selected={"epoch": find_best_epoch(history, task.spec.recipe)})
 
 
 def _append_phase(history: Sequence[Mapping[str, float]], phase: int, told: EpochCallback) -> EpochCallback:
@@ -175,18 +170,18 @@ def _number_epochs(rows: Sequence[Mapping[str, float]], phase: int, done: int) -
 
 
 def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
-    recipe, stop = task.recipe, task.plan.prefix
+    recipe, stop = task.spec.recipe, task.spec.plan.prefix
     features = load_features(task, progress)
     lap("prefix")
     if features and trains_linear_head_only(task):
         fitted, held_out = make_head_splits(features, task)
-        if task.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
+        if task.spec.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
             held_out = replace(
                 held_out, outputs=compute_tta_features(make_frozen_prefix(task), task.validation, progress).values
             )
-        head = fit_head(fitted, held_out, task.classes, recipe, progress)
+        head = fit_head(fitted, held_out, task.spec.classes, recipe, progress)
         lap("head")
-        path = task.plan.head
+        path = task.spec.plan.head
         return TrainingResult(
             trained="head",
             state={**read_state(make_frozen_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
@@ -207,7 +202,7 @@ def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> Tra
         rate = _decide_once(
             task, "lr", lambda: _suggest_rate(_measure_rates(task, features, train, progress), progress)
         )
-        task = replace(task, recipe=recipe.model_copy(update={"lr": rate}))
+        task = replace(task, spec=task.spec.with_recipe(lr=rate))
         lap("rate")
     part = make_trained_slice(task, features)
     threads = count_processors()
@@ -231,7 +226,7 @@ def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> Tra
         logits=made.logits,
         history=made.history,
         selected=made.selected,
-        choices=choices | made.choices | {"lr": task.recipe.lr},
+        choices=choices | made.choices | {"lr": task.spec.recipe.lr},
         prefix=_count_features(features, stop) if features else {"stage": None, "computed": 0, "reused": 0},
         aside=made.aside,
     )
@@ -257,7 +252,7 @@ def _take_one_step(part: NetworkSlice, train: Labelled, val: Labelled) -> tuple[
     """One step's worth of training inputs, and the first validation inputs, held in memory."""
     from budwood.training.state import Labelled
 
-    recipe = part.recipe
+    recipe = part.spec.recipe
     rows = np.arange(min(len(train.labels), (recipe.batch or 1) * (recipe.accumulate or 1)))
     some = Labelled(ArraySource(np.asarray(train.inputs.take(rows))), train.labels[rows], train.label_sets)
     return some, Labelled(ArraySource(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1], val.label_sets)
@@ -268,7 +263,7 @@ def load_features(task: TrainingTask, progress: Progress) -> Features | None:
     if not caches_features(task):
         if prefix_is_separable(task):
             why = why_not_cached(make_frozen_prefix(task), _count_images(task))
-            progress.note(f"Outputs of {task.plan.prefix} are computed as they are needed, and not kept: {why}.")
+            progress.note(f"Outputs of {task.spec.plan.prefix} are computed as they are needed, and not kept: {why}.")
         return None
     found = [
         compute_features(make_frozen_prefix(task), samples, progress, view)
@@ -290,46 +285,49 @@ def caches_features(task: TrainingTask) -> bool:
     outputs are worth their room; a head that is trained alone needs them all."""
     if trains_linear_head_only(task):
         return True
-    apart = prefix_is_separable(task) or (task.recipe.views and prefix_is_untrained(task))
+    apart = prefix_is_separable(task) or (task.spec.recipe.views and prefix_is_untrained(task))
     return bool(apart) and not why_not_cached(make_frozen_prefix(task), _count_images(task))
 
 
 def list_feature_requests(task: TrainingTask) -> list[tuple[Samples, Transform]]:
     """What a frozen prefix is shown: both splits as they are; or validation, and then training in each of its views."""
-    if not task.recipe.views:
+    if not task.spec.recipe.views:
         return [(join_samples(task.training, task.validation), IDENTITY)]
     from budwood.training.cached_augmentation import make_augmentation_transform
 
-    views = [make_augmentation_transform(task.recipe, task.plan.size, number) for number in range(task.recipe.views)]
+    views = [
+        make_augmentation_transform(task.spec.recipe, task.spec.plan.size, number)
+        for number in range(task.spec.recipe.views)
+    ]
     return [(task.validation, IDENTITY), *((task.training, view) for view in views)]
 
 
 def _count_images(task: TrainingTask) -> int:
     """How many images a frozen prefix is shown, views of one counted each."""
-    return len(task.training) * (task.recipe.views or 1) + len(task.validation)
+    return len(task.training) * (task.spec.recipe.views or 1) + len(task.validation)
 
 
 def trains_linear_head_only(task: TrainingTask) -> bool:
     """Whether nothing but a linear head is trained, without PyTorch."""
-    alone = task.recipe.head_alone and task.plan.prefix == TRUNK
+    alone = task.spec.recipe.head_alone and task.spec.plan.prefix == TRUNK
     return alone and not task.phase and not has_checkpoint(task.checkpoint)
 
 
 def prefix_is_separable(task: TrainingTask) -> bool:
     """Whether the frozen prefix can run apart from what is trained: images do not change, and it is as it was."""
-    return not task.recipe.augments and prefix_is_untrained(task)
+    return not task.spec.recipe.augments and prefix_is_untrained(task)
 
 
 def prefix_is_untrained(task: TrainingTask) -> bool:
     """Whether there is a frozen prefix whose weights are the recipe's: no phase before has trained any of it."""
-    places = [row.name for row in task.plan.stages]
-    stop = task.plan.prefix
+    places = [row.name for row in task.spec.plan.stages]
+    stop = task.spec.plan.prefix
     return stop is not None and all(other and places.index(stop) <= places.index(other) for other in task.before)
 
 
 def make_frozen_prefix(task: TrainingTask) -> Prefix:
     """The frozen prefix of a recipe's network."""
-    return make_prefix(task.recipe, task.plan, task.classes, task.weights, task.plan.prefix, task.cache)
+    return make_prefix(task.spec, task.spec.plan.prefix, task.cache)
 
 
 def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
@@ -344,7 +342,7 @@ def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, pro
 def _measure_rates(task: TrainingTask, features: Features | None, train: Labelled, progress: Progress) -> RateCurve:
     from budwood.training.lr_finder import measure_rate_curve
 
-    trial = replace(task, recipe=task.recipe.model_copy(update={"lr": 1.0}))
+    trial = replace(task, spec=task.spec.with_recipe(lr=1.0))
     return measure_rate_curve(make_trained_slice(trial, features), train, progress, task.start)
 
 
@@ -371,13 +369,13 @@ def make_inputs(task: TrainingTask, features: Features | None, progress: Progres
             Labelled(train, task.training.labels, label_sets),
             Labelled(ArraySource(features.validation), task.validation.labels, label_sets),
         )
-    resize, size = task.recipe.resize, task.plan.size
+    resize, size = task.spec.recipe.resize, task.spec.plan.size
     rows: list[InputSource] = [
         PixelSource(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
     ]
     if _uses_engine(task):
         prefix = make_frozen_prefix(task)
-        steps = len(task.training) * (task.recipe.epochs or 1)
+        steps = len(task.training) * (task.spec.recipe.epochs or 1)
         engine = choose_engine(prefix, lambda: take_first_images(prefix, task.training), steps, progress)
         rows = [FeatureSource(engine, pixels) for pixels in rows]
     return Labelled(rows[0], task.training.labels, label_sets), Labelled(rows[1], task.validation.labels, label_sets)
@@ -392,7 +390,7 @@ def _make_tta_views(
     task: TrainingTask, features: Features | None, val: Labelled, progress: Progress
 ) -> list[InputSource]:
     """What evaluation sees of the validation images beside the images themselves."""
-    others = TTA_FLIPS[task.recipe.tta][1:]
+    others = TTA_FLIPS[task.spec.recipe.tta][1:]
     if features:
         prefix = make_frozen_prefix(task)
         return [
@@ -406,8 +404,8 @@ def make_trained_slice(task: TrainingTask, features: Features | None) -> Network
     """What of the network is trained in PyTorch."""
     from budwood.inference.pytorch_backend import NetworkSlice
 
-    stop = task.plan.prefix if features or _uses_engine(task) else None
-    return NetworkSlice(task.recipe, task.plan, task.classes, task.weights, stop)
+    stop = task.spec.plan.prefix if features or _uses_engine(task) else None
+    return NetworkSlice(task.spec, stop)
 
 
 def make_head_splits(features: Features, task: TrainingTask) -> tuple[HeadSplit, HeadSplit]:

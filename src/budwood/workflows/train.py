@@ -15,9 +15,8 @@ from budwood.data.dataset import Dataset
 from budwood.errors import DivergedError, RunError
 from budwood.evaluation.predictions import make_predictions
 from budwood.hardware import count_processors
-from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import load_plan
-from budwood.networks.weights import Weights
+from budwood.networks.spec import NetworkSpec
 from budwood.progress import Progress, Silent
 from budwood.reporting.thumbnails import (
     make_augmentation_sheet,
@@ -113,7 +112,8 @@ def train(
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
     ready = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
-    recipe, plan, weights, found = ready.recipe, ready.plan, ready.weights, ready.findings
+    spec, found = ready.spec, ready.findings
+    recipe = spec.recipe
     sealed = data.sealed()
     clock.lap("check")
 
@@ -129,7 +129,7 @@ def train(
         "recipe": recipe.table(),
         "dataset": {**describe_dataset(data), "leaks_allowed": bool(checks.leaks(found))},
         "findings": [finding.record() for finding in found],
-        "network": describe_network(plan, weights, ""),
+        "network": describe_network(spec, ""),
         "environment": versions,
         "hardware": describe_hardware(count_processors()),
         "track": list(track),
@@ -141,11 +141,11 @@ def train(
         sealed.save(draft / "dataset.parquet")
         save_sealed(draft / "sealed.parquet", data.samples("test"))
         if recipe.augments:
-            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(recipe, ready.training, plan.size))
+            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(recipe, ready.training, spec.plan.size))
         save_record(draft, record)
     run = Run(Path(out) / str(record["id"]), record)
     try:
-        return _carry_out(run, recipe, plan, weights, cache, progress, clock, told)
+        return _carry_out(run, spec, cache, progress, clock, told)
     except BaseException:
         if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record["state"] != "done":
             shutil.rmtree(run.path, ignore_errors=True)
@@ -176,6 +176,7 @@ def resume(
     _refuse_nothing_to_do(run, recipe, given)
     plan = load_plan(recipe, len(run.classes), cache)
     weights = relocate_weights(run, recipe, plan, cache, progress)
+    spec = NetworkSpec(recipe, plan, len(run.classes), weights)
     clock.lap("check")
     before = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
     weighed = _read_weights_time(run)
@@ -189,7 +190,7 @@ def resume(
         save_record(run.path, record)
         write_text(run.path / "recipe.toml", recipe.toml())
     try:
-        return _carry_out(Run(run.path, record), recipe, plan, weights, cache, progress, clock, told)
+        return _carry_out(Run(run.path, record), spec, cache, progress, clock, told)
     except BaseException:
         if run.record["state"] == "done" and _read_weights_time(run) == weighed:
             with raise_storage_errors(run.path):  # what was finished stays so
@@ -200,9 +201,7 @@ def resume(
 
 def _carry_out(
     run: Run,
-    recipe: Recipe,
-    plan: NetworkPlan,
-    weights: Weights,
+    spec: NetworkSpec,
     cache: Path,
     progress: Progress,
     clock: _Clock,
@@ -224,16 +223,13 @@ def _carry_out(
                 listener(history)
 
         task = TrainingTask(
-            recipe,
-            plan,
-            weights,
-            len(data.classes),
+            spec,
             training,
             validation,
             cache,
             checkpoint=run.path / CHECKPOINT,
             told=told,
-            left=lambda: None if recipe.time is None else recipe.time - clock.so_far() - SAVING_SECONDS,
+            left=lambda: None if spec.recipe.time is None else spec.recipe.time - clock.so_far() - SAVING_SECONDS,
         )
         try:
             with raise_storage_errors(cache):
@@ -248,7 +244,7 @@ def _carry_out(
         record = {
             **run.record,
             "state": "done",
-            "network": describe_network(plan, weights, made.aside),
+            "network": describe_network(spec, made.aside),
             "trained": made.trained,
             "choices": made.choices,
             "selected": made.selected,
@@ -358,7 +354,7 @@ def estimate_cost(
     cache, progress = cache or cache_folder(), progress or Silent()
     ready = check_and_plan(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
     with raise_storage_errors(cache):
-        return ready.recipe, measure_cost(_make_unrecorded_task(ready, len(data.classes), cache), progress)
+        return ready.spec.recipe, measure_cost(_make_unrecorded_task(ready, cache), progress)
 
 
 def find_learning_rate(
@@ -368,8 +364,8 @@ def find_learning_rate(
     cache, progress = cache or cache_folder(), progress or Silent()
     ready = check_and_plan(data, recipe, Path("runs"), True, cache, progress)
     with raise_storage_errors(cache):
-        return search_rate(_make_unrecorded_task(ready, len(data.classes), cache), progress)
+        return search_rate(_make_unrecorded_task(ready, cache), progress)
 
 
-def _make_unrecorded_task(ready: Preflight, classes: int, cache: Path) -> TrainingTask:
-    return TrainingTask(ready.recipe, ready.plan, ready.weights, classes, ready.training, ready.validation, cache)
+def _make_unrecorded_task(ready: Preflight, cache: Path) -> TrainingTask:
+    return TrainingTask(ready.spec, ready.training, ready.validation, cache)
