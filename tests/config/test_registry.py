@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from budwood.config.registry import Registry, import_entry, is_entry_point, source_digest
+from budwood.config.registry import Registry, entry_digest, import_entry, is_entry_point, source_digest
 from budwood.errors import RecipeError
 
 SOUNDS: Registry[Callable[[], str]] = Registry("sound", {"meow": lambda: "meow", "cwd": "os:getcwd"})
@@ -108,6 +108,33 @@ def test_the_digest_follows_the_source_and_what_lies_beside_it(written: Path) ->
     third = source_digest(imported("mine.sounds:moo"))
     assert len({first, second, third}) == 3
     assert len(first) == 24
+
+
+@pytest.mark.parametrize("line", ["from mine.parts import part", "from .parts import part", "import mine.parts"])
+def test_a_digest_without_importing_follows_the_same_files(line: str, written: Path) -> None:
+    (written / "mine").mkdir()
+    (written / "mine" / "__init__.py").write_text("")
+    (written / "mine" / "unused.py").write_text("")
+    (written / "mine" / "parts.py").write_text("def part():\n    return 'moo'\n")
+    (written / "mine" / "sounds.py").write_text(f"import absent_too\n\n\ndef moo():\n    {line}\n")
+    first = entry_digest("mine.sounds:moo", "sound")
+    assert "mine.sounds" not in sys.modules
+    (written / "mine" / "unused.py").write_text("# changed\n")
+    assert entry_digest("mine.sounds:moo", "sound") == first
+    (written / "mine" / "parts.py").write_text("def part():\n    return 'moooo'\n")
+    assert entry_digest("mine.sounds:moo", "sound") != first
+    assert entry_digest("mine.sounds:other", "sound") != entry_digest("mine.sounds:moo", "sound")
+
+
+@pytest.mark.parametrize("path", ["mine_absent:moo", "mine_absent.part:moo"])
+def test_there_is_no_digest_of_an_absent_module(path: str, written: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no module 'mine_absent'"):
+        entry_digest(path, "sound")
+
+
+def test_an_installed_package_stands_for_itself() -> None:
+    assert entry_digest("pytest:fixture", "sound") == entry_digest("pytest:fixture", "sound")
+    assert len(entry_digest("json:dumps", "sound")) == 24
 
 
 def test_the_digest_of_partials_and_instances_is_that_of_what_they_are_made_of() -> None:

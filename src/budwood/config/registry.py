@@ -11,9 +11,12 @@ without what its entries need. A recipe may name so, too, what no table knows: `
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
+import importlib.metadata
+import importlib.util
 import inspect
 import os
 import sys
@@ -93,9 +96,8 @@ def import_entry(path: str, kind: str) -> Any:
     Raises:
         RecipeError: The path is malformed, the module cannot be imported, or has no such name.
     """
-    if not is_entry_point(path):
-        raise RecipeError(f"{kind}: {path!r} is not of the form package.module:name.", "Example: mine.networks:small.")
-    name, _, attribute = path.partition(ENTRY_SEPARATOR)
+    name = _module_of(path, kind)
+    attribute = path.partition(ENTRY_SEPARATOR)[2]
     entry: Any = _import_module(name, path, kind)
     for part in attribute.split("."):
         if not hasattr(entry, part):
@@ -109,7 +111,8 @@ def source_digest(entry: Any) -> str:
     """Return a digest of the code that defines a function, class or object (of its class).
 
     The digest is BLAKE2b-96 in hex of the file that defines it. For code of the user's own it is also of the files in
-    the same folder, or below, that this file imports from; an installed module stands for itself.
+    the same folder, or below, that this file imports from; an installed package stands for itself by its version. It
+    tells of the files as they are now: after an edit, the module has to be imported again.
 
     Args:
         entry: A function, a class, a `functools.partial` of one, or an instance.
@@ -118,39 +121,87 @@ def source_digest(entry: Any) -> str:
         RecipeError: There is no source to read, as for what was typed into an interactive session.
     """
     defined = _definition(entry)
-    digest = hashlib.blake2b(f"{defined.__module__}:{defined.__qualname__}".encode(), digest_size=12)
-    module = sys.modules.get(defined.__module__)
-    files = _source_files(module) if module else []
-    if not files:
-        digest.update(_typed_source(defined).encode())
-    for file in files:
-        digest.update(file.name.encode())
-        digest.update(file.read_bytes())
+    name = f"{defined.__module__}{ENTRY_SEPARATOR}{defined.__qualname__}"
+    file = _file_of(sys.modules.get(defined.__module__))
+    return _digest(name, file, _typed_source(defined) if file is None else "")
+
+
+def entry_digest(path: str, kind: str) -> str:
+    """Return a digest of the code that `package.module:name` names, as `source_digest` does, without importing it.
+
+    Only the packages around the module are imported, not the module itself or what it needs.
+
+    Args:
+        path: The module and the name in it, for example `mine.networks:small`.
+        kind: The option that holds the path, for messages.
+
+    Raises:
+        RecipeError: The path is malformed, or there is no such module.
+    """
+    name = _module_of(path, kind)
+    _search_working_directory()
+    try:
+        found = importlib.util.find_spec(name)
+    except Exception as error:  # a user's package can fail in any way
+        raise _not_imported(name, path, kind, error) from error
+    if found is None:
+        raise _absent(name, name, path, kind)
+    file = Path(found.origin) if found.has_location and found.origin else None
+    return _digest(path, file, "")
+
+
+def _digest(name: str, file: Path | None, more: str) -> str:
+    """The digest of a name, of the files that its code depends on, and of more."""
+    digest = hashlib.blake2b(f"{name}\n{more}".encode(), digest_size=12)
+    if file is not None:
+        module, _, _ = name.partition(ENTRY_SEPARATOR)
+        root = _root(file.resolve(), module)
+        for each in _source_files(file.resolve(), root):
+            digest.update(each.relative_to(root).as_posix().encode())
+            digest.update(each.read_bytes())
+        if _is_installed(file.resolve()):
+            digest.update(_version(module.partition(".")[0]).encode())
     return digest.hexdigest()
 
 
+def _module_of(path: str, kind: str) -> str:
+    """The module that a path names; raises `RecipeError` for what is no path."""
+    if not is_entry_point(path):
+        raise RecipeError(f"{kind}: {path!r} is not of the form package.module:name.", "Example: mine.networks:small.")
+    return path.partition(ENTRY_SEPARATOR)[0]
+
+
+def _search_working_directory() -> None:
+    """Have modules looked for in the working directory, too, after all other places; from then on for good, as modules
+    may import others when they are first used."""
+    if not {str(Path.cwd()), ""} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
+    importlib.invalidate_caches()
+
+
 def _import_module(name: str, path: str, kind: str) -> ModuleType:
-    here = str(Path.cwd())
-    if not {here, ""} & set(sys.path):
-        sys.path.append(here)  # for good: modules may import others when they are first used
-        importlib.invalidate_caches()
+    _search_working_directory()
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise _broken(name, path, kind, error) from error
-        file = f"{name.replace('.', os.sep)}.py"
-        raise RecipeError(
-            f"{kind}: there is no module {error.name!r}, which {path!r} names.",
-            f"Install its package, or run this in the folder that has {file}.",
-        ) from error
     except Exception as error:  # a user's module can fail in any way
-        raise _broken(name, path, kind, error) from error
+        raise _not_imported(name, path, kind, error) from error
 
 
-def _broken(name: str, path: str, kind: str, error: Exception) -> RecipeError:
+def _not_imported(name: str, path: str, kind: str, error: Exception) -> RecipeError:
+    """What is said of a module that is not there, or fails when it is imported."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None and f"{name}.".startswith(f"{missing}."):
+        return _absent(missing, name, path, kind)
     message = f"{kind}: the module {name}, which {path!r} names, cannot be imported ({type(error).__name__}: {error})."
     return RecipeError(message, f"Try: python -c 'import {name}'")
+
+
+def _absent(missing: str, name: str, path: str, kind: str) -> RecipeError:
+    file = f"{name.replace('.', os.sep)}.py"
+    return RecipeError(
+        f"{kind}: there is no module {missing!r}, which {path!r} names.",
+        f"Install its package, or run this in the folder that has {file}.",
+    )
 
 
 def _definition(entry: Any) -> Callable[..., Any]:
@@ -161,34 +212,54 @@ def _definition(entry: Any) -> Callable[..., Any]:
     return cast("Callable[..., Any]", entry if hasattr(entry, "__qualname__") else type(entry))
 
 
-def _source_files(module: ModuleType) -> list[Path]:
-    """The file of a module and, for code of the user's own, those beside and below it that it imports from, sorted."""
-    first = _file_of(module)
-    if first is None:
-        return []
-    if _is_installed(first):
-        return [first]
-    found, waiting = {first}, [module]
+def _root(file: Path, module: str) -> Path:
+    """The folder from which a module in this file has its name; that of the file, where another name was given."""
+    parts = module.split(".") if file.stem != "__init__" else [*module.split("."), "__init__"]
+    named = file.with_suffix("").parts[-len(parts) :] == tuple(parts)
+    return file.parents[len(parts) - 1] if named else file.parent
+
+
+def _source_files(first: Path, root: Path) -> list[Path]:
+    """A file and, for code of the user's own, those below `root` that it imports from, sorted."""
+    found, waiting = {first}, [] if _is_installed(first) else [first]
     while waiting:
-        for other in _imported_by(waiting.pop()):
-            file = _file_of(other)
-            if file and file not in found and file.is_relative_to(first.parent) and not _is_installed(file):
-                found.add(file)
-                waiting.append(other)
+        new = _imported_files(waiting.pop(), root) - found
+        found |= new
+        waiting += new
     return sorted(found)
 
 
-def _imported_by(module: ModuleType) -> list[ModuleType]:
-    """The modules that a module's global names are, or come from."""
-    values = list(vars(module).values())
-    names = {getattr(value, "__module__", None) for value in values}
-    homes = [sys.modules[name] for name in names if isinstance(name, str) and name in sys.modules]
-    return [*(value for value in values if isinstance(value, ModuleType)), *homes]
+def _imported_files(file: Path, root: Path) -> set[Path]:
+    """The files below `root` that a file imports from, wherever in it."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()
+    names: set[Path] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {root.joinpath(*alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = file.parents[node.level - 1] if node.level else root
+            module = home.joinpath(*(node.module or "").split("."))
+            names |= {module, *(module / alias.name for alias in node.names)}
+    parents = {parent for name in names for parent in (name, *name.parents) if parent.is_relative_to(root)}
+    places = [place for name in parents for place in (name.with_suffix(".py"), name / "__init__.py")]
+    return {place.resolve() for place in places if place.is_file() and place.resolve().is_relative_to(root)}
 
 
-def _file_of(module: ModuleType) -> Path | None:
+def _version(package: str) -> str:
+    """The version of an installed package, where one of that name is known."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _file_of(module: ModuleType | None) -> Path | None:
+    """The file of a module, if it has one."""
     file = getattr(module, "__file__", None)
-    return path.resolve() if isinstance(file, str) and (path := Path(file)).is_file() else None
+    return Path(file) if isinstance(file, str) and Path(file).is_file() else None
 
 
 def _is_installed(file: Path) -> bool:
