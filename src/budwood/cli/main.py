@@ -416,7 +416,9 @@ def models(name: str | None, classes: int, as_json: bool, debug: bool, **options
 
     plan = load_plan(Recipe(model=name, **given), classes, cache_folder())
     if as_json:
-        print_json({key: value for key, value in plan.record().items() if key not in ("origins", "schema_version")})
+        print_json(
+            {key: value for key, value in plan.record().items() if key not in ("code", "origins", "schema_version")}
+        )
     else:
         show_plan(plan, given)
 

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from budwood.config.metric_registry import METRICS, SELECTABLE, is_metric
+from budwood.config.own_networks import OWN_NETWORKS, is_users_code
 from budwood.config.toml import parse_value, read_toml, write_table
 from budwood.errors import RecipeError, did_you_mean
 
@@ -126,18 +127,7 @@ FINE_TUNING: Final = 0.3  # of an optimizer's own rate, where pretrained stages 
 # The options of the small networks; what depends on `widths` is filled in by `_one_a_convolution`.
 _NORM: Final = {"norm_momentum": 0.1, "norm_affine": True}
 SMALL_NETWORK_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "mlp": {"fc": (4096, 4096), "activation": "relu"},
-    "cnn": {
-        "widths": (32, 32, 32, 64),
-        "kernels": (),
-        "strides": (),
-        "pools": (),
-        "padding": 0,
-        "conv_norm": False,
-        "fc": (4096,),
-        "activation": "relu",
-    },
-    "vgg-small": {"blocks": ((64, 64), (128, 128)), "conv_norm": True, "fc": (512,), "activation": "relu"},
+    name: OWN_NETWORKS.get(name).options for name in OWN_NETWORKS.entries
 }
 SURGERY: Final = frozenset(  # the options that decide how a network is built
     {"freeze", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size", *_NORM}
@@ -175,7 +165,10 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    model: str = Field("tf_efficientnet_lite0", description="network; `budwood models` lists them")
+    model: str = Field(
+        "tf_efficientnet_lite0",
+        description="network; `budwood models` lists them; your own: package.module:name",
+    )
     weights: str = Field(
         "imagenet",
         description="imagenet, none, a file (.pth, .safetensors), or run:ID of an earlier run of this network",
@@ -550,7 +543,8 @@ def _default_freeze(options: Mapping[str, Any]) -> Any:
 
 
 def _default_weights(options: Mapping[str, Any]) -> Any:
-    return options.get("weights", "none" if options.get("model") in SMALL_NETWORK_OPTIONS else "imagenet")
+    model = options.get("model")
+    return options.get("weights", "none" if model in SMALL_NETWORK_OPTIONS or is_users_code(model) else "imagenet")
 
 
 def _default_optimizer(options: Mapping[str, Any]) -> Any:

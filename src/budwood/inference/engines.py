@@ -77,7 +77,7 @@ class InferenceEngine:
 def make_prefix(spec: NetworkSpec, stop: str | None, cache: Path) -> Prefix:
     """The prefix up to a place of a network. Loads no torch."""
     recipe, plan = spec.recipe, spec.plan
-    kept_parts = [plan.source, plan.name, plan.channels, plan.size, plan.mean, plan.std]
+    kept_parts = [plan.source, plan.name, plan.channels, plan.size, plan.mean, plan.std, *plan.versions]
     parts = [spec.weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
     if stop in (TRUNK, None):
         parts += [plan.cut, plan.pool]

@@ -12,7 +12,14 @@ from typing import Any, Final
 from budwood.networks.registry import TRUNK, Origin
 
 PLAN_VERSION: Final = 1  # of the record; one of another version is not read
-UNRECORDED: Final = ("schema_version", "origins", "before", "prefix", "prefix_shape")  # what `run.json` leaves out
+UNRECORDED: Final = (
+    "schema_version",
+    "code",
+    "origins",
+    "before",
+    "prefix",
+    "prefix_shape",
+)  # what `run.json` leaves out
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class NetworkPlan:
     Attributes:
         name: What its source calls it.
         source: `budwood`, `torchvision`, `timm`, or the user's module.
+        code: A digest of the user's code that makes it; empty for networks of Budwood and of installed libraries.
         size: Side of its square input in pixels.
         channels: Of its input: 1 (grey) or 3.
         mean: Of each channel, for pixels of 0 to 1.
@@ -95,12 +103,18 @@ class NetworkPlan:
     prefix_shape: tuple[int, ...] | None
     parameters: ParameterCount
     macs: int
+    code: str = ""
     schema_version: int = PLAN_VERSION
 
     @property
     def trunk(self) -> TrunkPlan:
         """How its trunk ends."""
         return TrunkPlan(self.cut, self.pool, self.features, self.shape)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """What keys of a cache hold beside the network's name: the digest of a user's code, or nothing."""
+        return (self.code,) if self.code else ()
 
     @property
     def places(self) -> tuple[StagePlan, ...]:

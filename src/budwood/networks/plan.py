@@ -12,12 +12,14 @@ from typing import Any, Final
 
 from budwood.config.recipe import Recipe
 from budwood.networks.network_plan import NetworkPlan, plan_from_record
+from budwood.networks.registry import code_of
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights
 from budwood.storage.atomic import raise_storage_errors, write_text
 
 LIBRARIES: Final = ("torch", "torchvision", "timm", "onnxruntime")
 MADE_BY: Final = (  # a change of these is another plan
+    "budwood.networks.factories",
     "budwood.networks.registry",
     "budwood.networks.network_plan",
     "budwood.networks.small",
@@ -76,7 +78,7 @@ def _write(file: Path, plan: NetworkPlan) -> None:
 def _plan_file(recipe: Recipe, classes: int, cache: Path) -> Path:
     """Where the plan of a recipe is remembered."""
     asked = [[getattr(recipe, name) for name in DECIDING], recipe.own_options, classes]
-    return cache / "plans" / f"{hash_json([asked, toolchain_digest(), _source_digest()])}.json"
+    return cache / "plans" / f"{hash_json([asked, code_of(recipe.model), toolchain_digest(), _source_digest()])}.json"
 
 
 @cache

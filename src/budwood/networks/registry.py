@@ -1,20 +1,24 @@
-"""The networks that Budwood knows: its own small ones, torchvision's, timm's; each by name, with what made it.
+"""The networks that Budwood knows: its own small ones, torchvision's, timm's, the user's; each by name, with its maker.
 
-A name is looked up in that order; `torchvision:NAME` and `timm:NAME` ask one library. A source of networks is one
-function here; a small family of one's own is one function in `small_networks.py`. Importing this module loads no torch.
+A name is looked up in that order; `torchvision:NAME` and `timm:NAME` ask one library, `package.module:name` is a
+factory of the user's own. A source of networks is one function here; a small network is one entry of `OWN_NETWORKS`
+and the function that builds it. Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from budwood.config.recipe import SMALL_NETWORK_OPTIONS
+from budwood.config.own_networks import OWN_NETWORKS, is_users_code
+from budwood.config.registry import entry_digest, import_entry, source_digest
 from budwood.errors import RecipeError, did_you_mean
+from budwood.networks.factories import CLASSES, find_head, make_module, own_size, takes_channels
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +81,7 @@ class Network:
     is the part that gives the logits. `accuracy` is its published top-1 on ImageNet (0 to 1) and `parameters` the
     published count with 1,000 classes, where the source tells them. `make(channels, size)` gives a new module with
     random weights; `resize(state, channels, size)` the tensors of its own size for another, position embeddings
-    interpolated.
+    interpolated. `code` is a digest of its source where that is a user's code and not an installed library's.
     """
 
     name: str
@@ -91,21 +95,38 @@ class Network:
     parameters: int | None
     make: Callable[[int, int], torch.nn.Module]
     resize: Callable[[State, int, int], State]
+    code: str = ""
 
 
 def find_network(name: str, options: Mapping[str, Any] | None = None) -> Network:
-    """The network of that name; `options` are those of the small networks. Raises `RecipeError` for an unknown name."""
+    """The network of that name; `options` are those of the small networks. Raises `RecipeError` for an unknown name,
+    and for a factory of the user's that cannot be imported or makes no network."""
+    if is_users_code(name):
+        return _users(name)
     source, _, plain = name.rpartition(":")
     if source not in ("", *_SOURCES):
-        raise RecipeError(
-            f"model: there is no source of networks {source!r}.",
-            f"Write one of {', '.join(_SOURCES)} before the colon.",
-        )
+        raise _no_source(source)
     for candidate in (source,) if source else _SOURCES:
         found = _SOURCES[candidate](plain, options or {})
         if found is not None:
             return found
     raise RecipeError(f"model: there is no network {name!r}.", _suggest_close(plain))
+
+
+def code_of(name: str) -> str:
+    """A digest of the source of a user's network; empty for those of Budwood and of installed libraries.
+
+    Loads no torch: what a user has registered with timm is in a timm that is loaded already. Raises `RecipeError` where
+    a module that the name names does not exist.
+    """
+    if is_users_code(name):
+        return _users_digest(name)
+    source, _, plain = name.rpartition(":")
+    timm = sys.modules.get("timm")
+    if timm is None or source not in ("", "timm") or not timm.is_model(plain):
+        return ""
+    maker = timm.model_entrypoint(plain)
+    return "" if maker.__module__.partition(".")[0] == "timm" else source_digest(maker)
 
 
 def is_inside(name: str, owner: str) -> bool:
@@ -124,7 +145,7 @@ def list_networks() -> dict[str, list[str]]:
     import torchvision
 
     return {
-        "budwood": sorted(SMALL_NETWORK_OPTIONS),
+        "budwood": list(OWN_NETWORKS.names()),
         "torchvision": sorted(torchvision.models.list_models(module=torchvision.models)),
         "timm": sorted(timm.list_models()),
     }
@@ -137,6 +158,25 @@ def find_package_file(package: str) -> Path | None:
     return next((file for place in places for file in sorted(Path(place).glob("models/*.pth"))), None)
 
 
+def _users_digest(path: str) -> str:
+    """The digest of a user's factory. What names no module but ends in the name of a known network, as `keras:vgg16`,
+    is told that there is no such source of networks."""
+    try:
+        return entry_digest(path, "model")
+    except RecipeError as error:
+        source, _, plain = path.partition(":")
+        if any(plain in known for known in list_networks().values()):
+            raise _no_source(source) from error
+        raise
+
+
+def _no_source(source: str) -> RecipeError:
+    return RecipeError(
+        f"model: there is no source of networks {source!r}.",
+        f"Write one of {', '.join(_SOURCES)} before the colon.",
+    )
+
+
 def _suggest_close(name: str) -> str:
     every = sorted({name for found in list_networks().values() for name in found})
     lead, _, _ = did_you_mean(name, every).partition("Valid:")
@@ -145,13 +185,13 @@ def _suggest_close(name: str) -> str:
 
 def _find_own(name: str, options: Mapping[str, Any]) -> Network | None:
     """Budwood's own small networks, which have no pretrained weights."""
-    if name not in SMALL_NETWORK_OPTIONS:
+    if name not in OWN_NETWORKS:
         return None
 
     def make(channels: int, size: int) -> torch.nn.Module:
-        from budwood.networks.small import SMALL_NETWORKS
-
-        return SMALL_NETWORKS[name](channels, size, options)
+        build = import_entry(OWN_NETWORKS.get(name).build, "model")
+        module: torch.nn.Module = build(channels, size, options)
+        return module
 
     return Network(name, "budwood", OWN_SIZE, IMAGENET_MEAN, IMAGENET_STD, "head", (), None, None, make, _keep_state)
 
@@ -201,15 +241,17 @@ def _find_timm(name: str, options: Mapping[str, Any]) -> Network | None:
 
     if not timm.is_model(name):
         return None
-    settings: Any = timm.models.get_pretrained_cfg(name)
+    published = timm.models.get_pretrained_cfg(name)
+    settings: Any = published or timm.models.PretrainedCfg()
+    code = code_of(f"timm:{name}")
     package, accuracy = PACKAGED.get(name, ("", None))
     native = settings.input_size[-1]
+    head = settings.classifier[0] if isinstance(settings.classifier, tuple | list) else settings.classifier
+    if not head and (code or not published):
+        head = find_head(lambda classes: _timm_module(name, 3, native, native, classes), name)
 
     def make(channels: int, size: int) -> torch.nn.Module:
-        module: Any = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=1000)
-        if size != native and hasattr(module, "set_input_size"):
-            module.set_input_size(img_size=(size, size))
-        return cast("torch.nn.Module", module)
+        return _timm_module(name, channels, size, native)
 
     def resize(state: State, channels: int, size: int) -> State:
         module: Any = make(channels, native)
@@ -218,7 +260,6 @@ def _find_timm(name: str, options: Mapping[str, Any]) -> Network | None:
             module.set_input_size(img_size=(size, size))
         return {key: tensor for key, tensor in module.state_dict().items() if key in state}
 
-    head = settings.classifier[0] if isinstance(settings.classifier, tuple | list) else settings.classifier
     return Network(
         name,
         "timm",
@@ -231,7 +272,38 @@ def _find_timm(name: str, options: Mapping[str, Any]) -> Network | None:
         None,
         make,
         resize,
+        code,
     )
+
+
+def _timm_module(name: str, channels: int, size: int, native: int, classes: int = CLASSES) -> torch.nn.Module:
+    """A new network of timm; what a user has registered may fail in any way, which is said."""
+    import timm
+
+    def create(num_classes: int) -> Any:
+        return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=num_classes)
+
+    module: Any = make_module(create, name, channels, size, classes) if code_of(f"timm:{name}") else create(classes)
+    if size != native and hasattr(module, "set_input_size"):
+        module.set_input_size(img_size=(size, size))
+    return cast("torch.nn.Module", module)
+
+
+def _users(path: str) -> Network:
+    """The network that a factory of the user's own makes."""
+    code = _users_digest(path)
+    factory = import_entry(path, "model")
+    size = own_size(factory)
+
+    def make(channels: int, size: int) -> torch.nn.Module:
+        module = make_module(factory, path, channels, size)
+        if channels != 3 and not takes_channels(factory):
+            _widen_input(module, path, channels)
+        return module
+
+    head = find_head(lambda classes: make_module(factory, path, 3, size, classes), path)
+    source, _, name = path.partition(":")
+    return Network(name, source, size, IMAGENET_MEAN, IMAGENET_STD, head, (), None, None, make, _keep_state, code)
 
 
 _SOURCES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], Network | None]]] = {

@@ -1,7 +1,7 @@
 """The small networks of the studies: a perceptron, a plain convolutional network, a small VGG.
 
-Each is a plain `nn.Sequential` of named stages that ends in `head`, a place for the classifier. A family is one
-function here and one line in `FAMILIES`; its options are the recipe's.
+Each is a plain `nn.Sequential` of named stages that ends in `head`, a place for the classifier: one function here, one
+entry in `OWN_NETWORKS` (own_networks.py) with its options, which are the recipe's.
 """
 
 from __future__ import annotations
@@ -66,13 +66,6 @@ def vgg_small(channels: int, size: int, options: Options) -> nn.Sequential:
         if size < 1:
             raise ValueError(f"nothing is left of the image after block{number}")
     return _assemble(stages, channels * size**2, options)
-
-
-SMALL_NETWORKS: Final[Mapping[str, Callable[[int, int, Options], nn.Sequential]]] = {
-    "cnn": cnn,
-    "mlp": mlp,
-    "vgg-small": vgg_small,
-}
 
 
 def make_dense(before: int, after: int, activation: str, batch_norm: bool, dropout: float) -> nn.Sequential:

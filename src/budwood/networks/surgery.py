@@ -98,6 +98,7 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
         prefix_shape=shapes[frozen.prefix] if frozen.prefix else None,
         parameters=_counted(made.module, trainable),
         macs=sum(row.macs for row in rows),
+        code=net.code,
     )
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from budwood.config.recipe import Recipe
 from budwood.data.downloads import known_class_count
 from budwood.data.listing import source_exists
-from budwood.errors import BudwoodError, DataError, RecipeError, StudyError, WeightsError
+from budwood.errors import BudwoodError, DataError, RecipeError, WeightsError
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan
 from budwood.progress import Progress
-from budwood.studies.runner import group_key, list_repeats
+from budwood.studies.runner import group_key, list_repeats, refuse_without_network
 from budwood.studies.study_file import DataSpec, Experiment, Study
 from budwood.studies.training_job import CheckedDataset, DatasetCache
 from budwood.training.cost_estimate import CostEstimate
@@ -81,11 +81,7 @@ def forecast_study(study: Study, cache: Path, progress: Progress) -> list[RowFor
             except RecipeError as error:
                 wrong.append(f"{row.label}: {error.message}")
             step(1)
-    if wrong:
-        count = "1 row that makes" if len(wrong) == 1 else f"{len(wrong)} rows that make"
-        raise StudyError(
-            f"{study.name} has {count} no network: {' '.join(wrong)}", "`budwood models NAME` shows its stages."
-        )
+    refuse_without_network(study, wrong)
     return found
 
 

@@ -446,14 +446,28 @@ def _make_tasks(study: Study, shelf: DatasetCache, known: dict[str, str]) -> lis
         except BudwoodError as error:
             first = first or error
             tasks.append(StudyTask(row.label, (), row.published, error.message, "failed"))
-    if wrong:
-        count = "1 row that makes" if len(wrong) == 1 else f"{len(wrong)} rows that make"
-        raise StudyError(
-            f"{study.name} has {count} no network: {' '.join(wrong)}", "`budwood models NAME` shows its stages."
-        )
+    refuse_without_network(study, wrong)
     if first is not None and study.search is None and not any(task.works for task in tasks):
         raise first
     return tasks
+
+
+def refuse_without_network(study: Study, wrong: Sequence[str]) -> None:
+    """Refuse a study some of whose rows make no network.
+
+    Args:
+        study: The study.
+        wrong: What is wrong with each of these rows, with its label.
+
+    Raises:
+        StudyError: There is one; all are named.
+    """
+    if not wrong:
+        return
+    count = "1 row that makes" if len(wrong) == 1 else f"{len(wrong)} rows that make"
+    raise StudyError(
+        f"{study.name} has {count} no network: {' '.join(wrong)}", "`budwood models NAME` shows its stages."
+    )
 
 
 def list_repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
@@ -494,7 +508,7 @@ def group_key(recipe: Recipe, plan: NetworkPlan, images: DataSpec) -> str:
     if not plan.prefix or recipe.augments:
         return hash_json(pixels)
     start = recipe.seed if recipe.weights == "none" else None
-    parts = [plan.source, plan.name, plan.channels, plan.cut, plan.pool, plan.prefix]
+    parts = [plan.source, plan.name, plan.channels, plan.cut, plan.pool, plan.prefix, *plan.versions]
     return hash_json([pixels, parts, recipe.weights, recipe.own_options, recipe.init, start])
 
 

@@ -14,6 +14,7 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset, assign_fold, limit, scan
 from budwood.errors import BudwoodError, DataError, StorageError
 from budwood.networks.plan import hash_json
+from budwood.networks.registry import code_of
 from budwood.progress import Progress
 from budwood.runs.run import CHECKPOINT, find_run
 from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
@@ -109,10 +110,12 @@ def _scan_key(images: DataSpec) -> str:
 
 
 def compute_job_digest(recipe: Recipe, images: DataSpec, fingerprint: str, fold: int | None, folds: int | None) -> str:
-    """What decides a work, in ten letters: its recipe with the seed, its images and their split."""
+    """What decides a work, in ten letters: its recipe with the seed, its images and their split, and the code of a
+    network of the user's own."""
     about = {name: value for name, value in images.record().items() if name not in ("data", "corrections")}
     table: dict[str, Any] = recipe.table()
-    return hash_json([sorted(table.items()), about, fingerprint, fold, folds])[:10]
+    code = code_of(recipe.model)
+    return hash_json([sorted(table.items()), about, fingerprint, fold, folds, *([code] if code else [])])[:10]
 
 
 def read_known_ids(folder: Path) -> dict[str, str]:

@@ -1,0 +1,115 @@
+"""Networks of the user's own: modules made by a factory that is no network library's, and where they give the logits.
+
+A factory takes the number of classes, under the name `num_classes` or `classes` or as its first argument, and gives an
+`nn.Module` that takes images [n, channels, size, size] and gives logits [n, classes]. It may also take `channels` (or
+`in_chans`) and `size`; the default of its `size` is then the network's own. Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from budwood.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Factory = Callable[..., Any]
+USUAL_SIZE: Final = 224  # pixels, where a factory does not say its own
+CLASSES: Final = 1000
+TRIED: Final = (7, 11)  # numbers of classes that tell the part that depends on them
+CLASS_NAMES: Final = ("num_classes", "classes")
+CHANNEL_NAMES: Final = ("channels", "in_chans")
+
+
+def own_size(factory: Factory) -> int:
+    """Return the side in pixels that a factory's network is for: the default of its `size`, else 224."""
+    size = _parameters(factory).get("size")
+    return size.default if size is not None and isinstance(size.default, int) else USUAL_SIZE
+
+
+def takes_channels(factory: Factory) -> bool:
+    """Return whether a factory can be told the number of channels."""
+    return bool(_parameters(factory).keys() & set(CHANNEL_NAMES))
+
+
+def make_module(factory: Factory, name: str, channels: int, size: int, classes: int = CLASSES) -> nn.Module:
+    """Return a new module of a factory.
+
+    Args:
+        factory: The user's function or class.
+        name: What the recipe calls it, for messages.
+        channels: Of its input; said to the factory where it takes them.
+        size: Side of its input in pixels; said to the factory where it takes it.
+        classes: How many logits it gives.
+
+    Raises:
+        RecipeError: The factory fails, or gives something else than a module.
+    """
+    from torch import nn
+
+    known = _parameters(factory)
+    options = {option: channels for option in CHANNEL_NAMES if option in known}
+    options |= {"size": size} if "size" in known else {}
+    counted = next((option for option in CLASS_NAMES if option in known), None)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    counted = counted or ("num_classes" if takes_any else None)
+    try:
+        module = factory(**options, **{counted: classes}) if counted else factory(classes, **options)
+    except Exception as error:  # a user's code can fail in any way
+        raise RecipeError(
+            f"model: {name} could not be made for {classes} classes ({type(error).__name__}: {error}).",
+            "It is called with the number of classes, as num_classes where it has an argument of that name.",
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise RecipeError(
+            f"model: {name} gives a {type(module).__name__}, expected a torch.nn.Module.",
+            "Name a function, or class, that takes the number of classes and gives the network.",
+        )
+    return module
+
+
+def find_head(make: Callable[[int], nn.Module], name: str) -> str:
+    """Return the name of the layer that gives a network's logits: its tensors change with the number of classes.
+
+    Args:
+        make: Gives the network with so many classes.
+        name: What the recipe calls it, for messages.
+
+    Raises:
+        RecipeError: No part, or several, depend on the number of classes.
+    """
+    few, more = (_without_values(make, count).state_dict() for count in TRIED)
+    changed = {key for key in few.keys() | more.keys() if _shape(few, key) != _shape(more, key)}
+    owners = sorted({key.rpartition(".")[0] for key in changed})
+    if len(owners) != 1 or not owners[0]:
+        found = f"differ {', '.join(sorted(changed))}" if changed else "nothing differs"
+        raise RecipeError(
+            f"model: {name}: expected one layer that gives the logits; with {TRIED[0]} and {TRIED[1]} classes {found}.",
+            "End it in one layer, as self.head = nn.Linear(features, classes).",
+        )
+    return owners[0]
+
+
+def _without_values(make: Callable[[int], nn.Module], classes: int) -> nn.Module:
+    """The network on the meta device, or with values where it cannot be made there."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return make(classes)
+    except Exception:  # some networks compute with values while they are made
+        return make(classes)
+
+
+def _parameters(factory: Factory) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # what is not written in Python has no signature
+        return {}
+
+
+def _shape(state: Mapping[str, Any], key: str) -> tuple[int, ...] | None:
+    return tuple(state[key].shape) if key in state else None
