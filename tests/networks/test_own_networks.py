@@ -16,7 +16,7 @@ import timm
 import budwood
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import scan
-from budwood.errors import RecipeError
+from budwood.errors import RecipeError, WeightsError
 from budwood.inference.engines import make_prefix
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.weights import describe_random
@@ -112,6 +112,10 @@ class Net(nn.Sequential):
         super().__init__(block(in_chans, 8), block(8, 8), nn.Flatten(), nn.Linear(8 * (size // 4) ** 2, num_classes))
 
 
+def flat(classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32**2, 8), nn.ReLU(), nn.Linear(8, classes))
+
+
 def fails(classes):
     raise ValueError("not today")
 
@@ -175,6 +179,8 @@ def test_a_class_may_be_a_factory_and_be_told_channels_and_size(mine: Path, tmp_
     assert sized.features == 8 * 8**2
     grey = load_plan(Recipe(model="nets:net", freeze="none", optimizer="adam", channels=1, size=32), 3, tmp_path)
     assert grey.stages[0].parameters == 4 * 9 + 4
+    with pytest.raises(RecipeError, match="channels: nets:flat has no convolution"):
+        load_plan(Recipe(model="nets:flat", freeze="none", optimizer="adam", channels=1, size=32), 3, tmp_path)
 
 
 @pytest.mark.parametrize("file", ["nets.py", "parts.py"])
@@ -243,5 +249,11 @@ def test_a_network_of_the_users_own_is_trained_and_answers(mine: Path, photos: P
     assert run.record["network"]["name"] == "net"
     images = sorted(photos.rglob("*.png"))[:2]
     assert [len(answer.top) for answer in predict(run, images)] == [2, 2]
+    (mine / "nets.py").write_text(FACTORY.replace("WIDTH", "8"))
+    imported("nets")
+    with pytest.raises(WeightsError, match="does not fit net of nets, whose code may have been changed"):
+        predict(run, images)
+    (mine / "nets.py").write_text(FACTORY.replace("WIDTH", "4"))
+    imported("nets")
     started = Recipe(**{**PLAIN, "model": "nets:net", "weights": str(run.path / "weights.safetensors")}, epochs=1)
     assert train(scan(photos), started, out=tmp_path / "runs").record["network"]["weights"]["kind"] == "file"

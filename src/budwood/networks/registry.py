@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from budwood.config.own_networks import OWN_NETWORKS, is_users_code
+from budwood.config.own_networks import LIBRARIES, OWN_NETWORKS, is_users_code
 from budwood.config.registry import entry_digest, import_entry, source_digest
 from budwood.errors import RecipeError, did_you_mean
 from budwood.networks.factories import CLASSES, find_head, make_module, own_size, takes_channels
@@ -306,11 +306,9 @@ def _users(path: str) -> Network:
     return Network(name, source, size, IMAGENET_MEAN, IMAGENET_STD, head, (), None, None, make, _keep_state, code)
 
 
-_SOURCES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], Network | None]]] = {
-    "budwood": _find_own,
-    "torchvision": _find_torchvision,
-    "timm": _find_timm,
-}
+_SOURCES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], Network | None]]] = dict(
+    zip(LIBRARIES, (_find_own, _find_torchvision, _find_timm), strict=True)
+)
 
 
 def _list_timm_origins(settings: Any) -> tuple[Origin, ...]:
@@ -358,7 +356,13 @@ def _widen_input(module: torch.nn.Module, name: str, channels: int) -> None:
     """Give a network's first convolution another number of input channels."""
     import torch
 
-    path, first = next((path, part) for path, part in module.named_modules() if isinstance(part, torch.nn.Conv2d))
+    found = [(path, part) for path, part in module.named_modules() if isinstance(part, torch.nn.Conv2d)]
+    if not found:
+        raise RecipeError(
+            f"channels: {name} has no convolution that could take {channels} in place of 3.",
+            "Give its factory an argument `channels`, or leave channels out.",
+        )
+    path, first = found[0]
     if name in WITH_AUXILIARY:
         raise RecipeError(
             f"channels: {name} normalises three channels itself and cannot take {channels}.", "Choose another network."

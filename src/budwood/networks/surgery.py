@@ -18,7 +18,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from budwood.config.recipe import Recipe
-from budwood.errors import RecipeError
+from budwood.errors import RecipeError, WeightsError
 from budwood.networks.freezing import find_frozen, find_stage, stages_hint
 from budwood.networks.network_plan import NetworkPlan, ParameterCount, StagePlan, TrunkPlan
 from budwood.networks.registry import TRUNK, Network, State, find_network, is_channels_last, is_inside
@@ -127,12 +127,26 @@ def load_network(spec: NetworkSpec) -> tuple[BuiltNetwork, str]:
         return made, ""
     found = read_tensors(weights.path)
     if weights.kind == "trained":
-        made.module.load_state_dict(found)
+        _put_in(made.module, found, spec)
         return made, ""
     target = FitTarget(net, before, made.needed, spec.plan.channels, spec.plan.size)
     state, aside = fit_weights(weights, found, target)
     made.module.load_state_dict(state, strict=False)
     return made, aside
+
+
+def _put_in(module: nn.Module, found: State, spec: NetworkSpec) -> None:
+    """A run's own tensors into its network; raises `WeightsError` when they are of another one."""
+    try:
+        module.load_state_dict(found)
+    except RuntimeError as error:
+        plan = spec.plan
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"{spec.weights.path}: does not fit {plan.name} of {plan.source}, whose code may have been changed since "
+            f"the run was trained ({reason}).",
+            "Bring back the code that the run was trained with, or train again.",
+        ) from error
 
 
 def replace_head(original: Staged, net: Network, recipe: Recipe, plan: TrunkPlan, classes: int) -> BuiltNetwork:
