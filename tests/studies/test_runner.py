@@ -30,7 +30,6 @@ from budwood.studies.reports import report_study
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.study_file import DataSpec, load_study
 from budwood.studies.training_job import JobContext, JobResult, TrainingJob
-from budwood.workflows import train
 from conftest import fill
 from killing import run_killer
 
@@ -135,7 +134,7 @@ def test_what_is_finished_is_not_repeated_and_rows_can_be_added_and_moved(
         trained.append(options["id"])
         return train(*arguments, **options)
 
-    monkeypatch.setattr(train, "train", noted)
+    monkeypatch.setattr(training_job, "train", noted)
     bw.study(_file(here, SMALL + ROWS))
     assert trained == []
     added = '[[rows]]\nlabel = "new"\nlr = 0.02\n'
@@ -175,7 +174,7 @@ def test_a_row_that_fails_is_recorded_and_the_others_go_on(here: Path, monkeypat
             raise ZeroDivisionError("oh")
         return train(*arguments, **options)
 
-    monkeypatch.setattr(train, "train", broken)
+    monkeypatch.setattr(training_job, "train", broken)
     made = bw.study(_file(here, base + ROWS + '[[rows]]\nlabel = "new"\nlr = 0.5\n'))
     assert made.rows[3].problem == "ZeroDivisionError: oh"
     with pytest.raises(StudyError, match=r"small: no row could be trained: weights: nowhere\.pth is no file"):
@@ -363,7 +362,7 @@ def test_a_dry_run_measures_each_network_once_and_trains_nothing(
         measured.append(arguments[1])
         return rehearse(*arguments, **options)
 
-    monkeypatch.setattr("budwood.studies.cost_estimate.jobs.rehearse", noted)
+    monkeypatch.setattr("budwood.studies.cost_estimate.estimate_cost", noted)
     long = '[[rows]]\nlabel = "long"\nepochs = 300\nlr = 0.01\n'
     file = _file(here, SMALL + ROWS + long)
     (told,) = json.loads(_said(capsys, "study", file, "--dry-run", "--json"))
@@ -481,7 +480,7 @@ def test_a_storage_error_ends_a_study(here: Path, monkeypatch: pytest.MonkeyPatc
     def full(*arguments: Any, **options: Any) -> Any:
         raise StorageError("no space left on the disk")
 
-    monkeypatch.setattr(train, "train", full)
+    monkeypatch.setattr(training_job, "train", full)
     with pytest.raises(StorageError, match="no space left"):
         bw.study(_file(here, SMALL + ROWS))
 
