@@ -188,7 +188,7 @@ def compute_gradients(
     Where memory runs out the step is done again with batches in twice as many parts, and so are all that follow.
     """
     images = sum(map(len, group))
-    task = task_of(train.label_sets, model.part.classes)
+    task = task_of(train.label_sets, model.part.spec.classes)
     while True:
         model.optimizer.zero_grad(set_to_none=True)
         losses, correct = 0.0, 0

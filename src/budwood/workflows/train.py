@@ -239,7 +239,7 @@ def _carry_out(
             raise
 
         predictions = make_predictions(validation, made.logits)
-        scores = evaluate_predictions(predictions, data.classes, recipe)
+        scores = evaluate_predictions(predictions, data.classes, spec.recipe)
         clock.lap("evaluate")
         record = {
             **run.record,
