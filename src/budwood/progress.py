@@ -31,6 +31,26 @@ class Silent:
         yield lambda steps: None
 
 
+class DistinctNotes:
+    """Progress that says each note once, however often it is given."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._said: set[str] = set()
+
+    def note(self, sentence: str) -> None:
+        """Say a sentence that was not said yet."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._progress.note(sentence)
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar as ever."""
+        with self._progress.bar(label, total) as step:
+            yield step
+
+
 class Terminal:
     """Notes and bars with the time left, on stderr."""
 

@@ -21,7 +21,7 @@ from budwood.inference.engines import make_prefix
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.weights import describe_random
 from budwood.studies.study_file import DataSpec
-from budwood.studies.training_job import compute_job_digest
+from budwood.studies.training_job import digest_job
 from budwood.workflows.evaluate import predict
 from budwood.workflows.train import train
 
@@ -200,10 +200,10 @@ def test_an_edited_factory_has_another_plan_and_other_keys(file: str, mine: Path
 
 def test_a_study_trains_an_edited_network_again(mine: Path) -> None:
     recipe, images = Recipe(model="nets:net", **PLAIN), DataSpec("photos")
-    first = compute_job_digest(recipe, images, "f", None, None)
-    assert compute_job_digest(recipe, images, "f", None, None) == first
+    first = digest_job(recipe, images, "f", None, None)
+    assert digest_job(recipe, images, "f", None, None) == first
     (mine / "nets.py").write_text(FACTORY.replace("WIDTH", "8"))
-    assert compute_job_digest(recipe, images, "f", None, None) != first
+    assert digest_job(recipe, images, "f", None, None) != first
 
 
 def test_a_remembered_plan_of_a_factory_imports_nothing_of_it(mine: Path, tmp_path: Path) -> None:

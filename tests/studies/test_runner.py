@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +20,12 @@ from budwood.data.dataset import assign_fold, limit, scan
 from budwood.errors import DataError, StudyError
 from budwood.runs.run import find_run
 from budwood.studies import training_job
-from budwood.studies.executors import SubprocessExecutor, WorkerDied
+from budwood.studies.executors import WorkerDied
 from budwood.studies.live_table import LiveTable, choose_visible_lines
-from budwood.studies.monitor import Line, Unwatched
+from budwood.studies.monitor import RowLine, SilentMonitor
 from budwood.studies.reports import report_study
 from budwood.studies.runner import ExecutionOptions
-from budwood.studies.study_file import DataSpec, load_study
-from budwood.studies.training_job import JobContext, JobResult, TrainingJob
+from budwood.studies.training_job import JobResult, TrainingJob
 from conftest import fill
 from killing import run_killer
 
@@ -199,7 +195,7 @@ def test_rows_that_share_what_is_frozen_are_trained_together_and_it_is_computed_
     )
     seen: list[str] = []
 
-    class Watching(Unwatched):
+    class Watching(SilentMonitor):
         def show(self, lines: Any, left: float | None) -> None:
             training = [line.label for line in lines if line.state == "training"]
             seen.extend(label for label in training if label not in seen)
@@ -242,51 +238,37 @@ def test_one_process_at_a_time_carries_out_a_study(here: Path) -> None:
         bw.study(file)
 
 
-def test_several_processes_give_the_same_table(here: Path) -> None:
+class Watching(SilentMonitor):
+    """Remembers what was shown of rows that are being trained."""
+
+    def __init__(self) -> None:
+        self.shown: set[tuple[str, str]] = set()
+
+    def show(self, lines: Any, left: float | None) -> None:
+        self.shown |= {(line.label, line.text) for line in lines if line.state == "training"}
+
+
+def test_several_processes_give_the_same_table_and_show_every_epoch(here: Path) -> None:
     rows = ROWS + '[[rows]]\nlabel = "faster"\nlr = 0.03\n'
-    bw.study(_file(here, SMALL + rows), out="alone")
-    bw.study(_file(here, SMALL + rows), out="together", ways=ExecutionOptions(jobs=2))
+    alone, together = Watching(), Watching()
+    bw.study(_file(here, SMALL + rows), out="alone", watcher=alone)
+    bw.study(_file(here, SMALL + rows), out="together", ways=ExecutionOptions(jobs=2), watcher=together)
     assert _table(here / "together/small") == _table(here / "alone/small")
-
-
-def test_a_process_that_dies_is_replaced_and_its_row_trained_all_the_same(here: Path, tmp_path: Path) -> None:
-    study = load_study(_file(here, SMALL + ROWS.replace('"adam"', '"sgd"')))
-    recipe = study.rows[0].recipe
-    assert recipe
-    data = scan("photos")
-    work = TrainingJob("slow-1", "slow", recipe, DataSpec("photos"), data.fingerprint)
-    hand = SubprocessExecutor(JobContext(tmp_path / "runs", Path(os.environ["BUDWOOD_CACHE"])), 0, 1)
-    hand._started()
-    assert hand._process
-    assert hand._process.pid
-    os.kill(hand._process.pid, signal.SIGKILL)
-    with pytest.raises(WorkerDied, match="the process that trained 'slow' is gone"):
-        hand.do(work)
-    assert hand.do(work).state == "done"
-    hand.close()
-    other = TrainingJob("slow-2", "slow", recipe, DataSpec("photos"), "another fingerprint")
-    assert (
-        "holds other images or splits"
-        in training_job.run_job(
-            other,
-            JobContext(tmp_path / "runs", Path(os.environ["BUDWOOD_CACHE"])),
-            training_job.DatasetCache(tmp_path, Unwatched()),
-            Unwatched(),
-        ).problem
-    )
+    assert together.shown == alone.shown
+    assert {("slow", f"epoch {epoch}") for epoch in (1, 2, 3)} <= together.shown
 
 
 def test_a_row_whose_workers_die_three_times_has_failed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Dying:
-        def do(self, work: TrainingJob, told: Any = None) -> JobResult:
-            if work.label == "slow":
+        def run(self, job: TrainingJob, on_epoch_end: Any = None) -> JobResult:
+            if job.label == "slow":
                 raise WorkerDied("the worker that trained 'slow' is gone")
             return JobResult("failed", "no")
 
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("budwood.studies.runner.start_processes", lambda bench, count: [Dying(), Dying()])
+    monkeypatch.setattr("budwood.studies.runner.start_subprocesses", lambda context, count: [Dying(), Dying()])
     with pytest.raises(StudyError, match="the worker that trained 'slow' is gone, 3 times; no"):
         bw.study(_file(here, SMALL + ROWS), ways=ExecutionOptions(jobs=2))
 
@@ -297,8 +279,8 @@ import sys
 from pathlib import Path
 import budwood as bw
 from budwood.reporting import comparison_page
-from budwood.training import loop
 from budwood.studies import executors
+from budwood.training import loop
 from budwood.studies import runner
 from killing import killed_until_done
 
@@ -462,12 +444,12 @@ def test_the_board_says_each_row_once_where_there_is_no_terminal(capsys: pytest.
     board = LiveTable()
     with board.watching("Study"), board.bar("Reading", 3) as step:
         step(1)
-        board.show([Line("one", "done", "accuracy 90.00 %"), Line("two", "training", "epoch 1")], 12.0)
-        board.show([Line("one", "done", "accuracy 90.00 %"), Line("two", "failed", "no weights")], None)
+        board.show([RowLine("one", "done", "accuracy 90.00 %"), RowLine("two", "training", "epoch 1")], 12.0)
+        board.show([RowLine("one", "done", "accuracy 90.00 %"), RowLine("two", "failed", "no weights")], None)
     assert capsys.readouterr().err.split("\n")[:2] == ["    done  one  accuracy 90.00 %", "  failed  two  no weights"]
     table = board._table()
     assert (table.row_count, table.title) == (2, "Study: 2 of 2")
-    many = [Line(str(number), "done" if number < 50 else "waiting", "") for number in range(100)]
+    many = [RowLine(str(number), "done" if number < 50 else "waiting", "") for number in range(100)]
     shown = [line.label for line in choose_visible_lines(many)]
     assert len(shown) == 24
     assert "49" in shown
@@ -493,110 +475,3 @@ def test_no_row_is_begun_once_the_time_is_over(here: Path) -> None:
     started = time.monotonic()
     assert len(bw.study(file).rows) == 3
     assert time.monotonic() - started < 60
-
-
-def test_workers_of_a_ray_cluster_give_the_same_table_and_a_killed_one_is_replaced(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ray
-
-    from budwood.studies.executors import start_ray_workers
-
-    file = _file(here, SMALL + ROWS)
-    bw.study(file, out="alone")
-    bench = JobContext(here / "killed", Path(os.environ["BUDWOOD_CACHE"]))
-    (hand, _), leave = start_ray_workers(bench, "local", 2)
-    with monkeypatch.context() as patched:  # a cluster takes seconds to start: the study joins the one that is there
-        patched.setattr(ray, "init", lambda **options: None)
-        patched.setattr(ray, "shutdown", lambda: None)
-        bw.study(file, out="cluster", ways=ExecutionOptions(ray="local"))
-    assert _table(here / "cluster/small") == _table(here / "alone/small")
-    recipe = load_study(file).rows[0].recipe
-    assert recipe
-    long = TrainingJob("long-1", "long", _for_long(recipe), DataSpec("photos"), scan("photos").fingerprint)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(hand.do, long)
-            while not (workers := _ray_workers()) or not (here / "killed").exists():
-                assert not answer.done(), answer.result()
-                time.sleep(0.05)
-            os.kill(workers[0], signal.SIGKILL)
-            with pytest.raises(WorkerDied, match="the worker that trained 'long' is gone"):
-                answer.result(timeout=60)
-        assert hand.do(long).state == "done"
-    finally:
-        hand.close()
-        leave()
-
-
-class _GoneError(Exception):
-    """What Ray raises when an actor is gone."""
-
-
-class _Cluster:
-    """What of Ray is used, in this process; the first actor is gone when it is first asked."""
-
-    class exceptions:  # noqa: N801 - as Ray calls it
-        RayActorError = _GoneError
-
-    def __init__(self) -> None:
-        self.actors = 0
-
-    def remote(self, **options: Any) -> Any:
-        cluster = self
-
-        class Remote:
-            def __init__(self, kind: Any) -> None:
-                self.kind = kind
-
-            def options(self, **options: Any) -> Any:
-                return self
-
-            def remote(self, bench: JobContext) -> Any:
-                cluster.actors += 1
-                number, worker = cluster.actors, self.kind(bench)
-
-                class Method:
-                    def remote(self, work: TrainingJob) -> Any:
-                        return lambda: (_ for _ in ()).throw(_GoneError()) if number == 1 else worker.do(work)
-
-                return type("Handle", (), {"do": Method()})()
-
-        return Remote
-
-    def get(self, answer: Any) -> Any:
-        return answer()
-
-    def kill(self, actor: Any) -> None:
-        self.actors = -1
-
-
-def test_an_actor_that_is_gone_is_replaced(here: Path) -> None:
-    from budwood.studies.executors import RayExecutor
-
-    recipe = load_study(_file(here, SMALL + ROWS)).rows[0].recipe
-    assert recipe
-    work = TrainingJob("slow-1", "slow", recipe, DataSpec("photos"), scan("photos").fingerprint)
-    cluster = _Cluster()
-    hand = RayExecutor(cluster, JobContext(here / "runs", Path(os.environ["BUDWOOD_CACHE"])), {})
-    with pytest.raises(WorkerDied, match="the worker that trained 'slow' is gone"):
-        hand.do(work)
-    assert hand.do(work).state == "done"
-    assert cluster.actors == 2
-    hand.close()
-    assert cluster.actors == -1
-
-
-def _for_long(recipe: bw.Recipe) -> bw.Recipe:
-    """The recipe for long enough to be killed while it trains."""
-    return recipe.model_copy(update={"epochs": 60})
-
-
-def _ray_workers() -> list[int]:
-    """The processes that carry out works for Ray."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (folder / "cmdline").read_bytes().startswith(b"ray::_Worker"):
-                found.append(int(folder.name))
-    return found

@@ -336,9 +336,10 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
     """Write the report of a run or a study again and say where it is."""
     import budwood as bw
     from budwood.runs.run import open_run
-    from budwood.studies.reports import RECORD, report_study
+    from budwood.studies.reports import report_study
+    from budwood.studies.study_state import STATE_FILE
 
-    study = next((place for place in (Path(run), out / run) if (place / RECORD).is_file()), None)
+    study = next((place for place in (Path(run), out / run) if (place / STATE_FILE).is_file()), None)
     if study:
         report_study(study)
     path = (study or bw.report(open_run(run, out)).path) / "report.html"

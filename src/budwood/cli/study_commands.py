@@ -72,7 +72,7 @@ def study(
     from budwood.config.recipe import parse_settings
     from budwood.storage.atomic import cache_folder
     from budwood.studies import text
-    from budwood.studies.cost_estimate import forecast_study
+    from budwood.studies.cost_estimate import estimate_rows
     from budwood.studies.live_table import LiveTable
     from budwood.studies.runner import ExecutionOptions
     from budwood.studies.runner import study as carry_out
@@ -85,14 +85,14 @@ def study(
     over = Overrides(quick, parse_settings(settings), places, corrections)
     studies = [load_study(file, over) for file in files]
     if dry_run:
-        found = [(made, forecast_study(made, cache_folder(), make_terminal_progress())) for made in studies]
+        found = [(made, estimate_rows(made, cache_folder(), make_terminal_progress())) for made in studies]
         if as_json:
-            print_json([text.forecast_record(*one) for one in found])
+            print_json([text.estimate_record(*one) for one in found])
             return
-        print("\n\n".join(text.format_forecast(*one) for one in found))
+        print("\n\n".join(text.estimate_text(*one) for one in found))
         return
-    ways = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens)
-    made = [carry_out(one, ways=ways, out=out, allow_leaks=allow_leaks, watcher=LiveTable()) for one in studies]
+    options = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens)
+    made = [carry_out(one, ways=options, out=out, allow_leaks=allow_leaks, watcher=LiveTable()) for one in studies]
     if as_json:
         print_json([text.make_study_record(*one, out) for one in zip(studies, made, strict=True)])
         return

@@ -13,9 +13,8 @@ from typing import Any, Final
 from budwood.errors import RecipeError, did_you_mean
 from budwood.progress import Progress
 from budwood.storage.atomic import write_text
+from budwood.training.history import EpochCallback, Rows
 
-History = Sequence[Mapping[str, float]]
-EpochCallback = Callable[[History], None]
 Tool = Callable[[Path, Mapping[str, Any]], AbstractContextManager[EpochCallback]]
 EXPERIMENT: Final = "budwood"  # of MLflow
 MLFLOW_RUN: Final = "mlflow.json"
@@ -41,7 +40,7 @@ def track_epochs(
     tools: dict[str, EpochCallback] = {}
     opened: dict[str, AbstractContextManager[EpochCallback]] = {}
 
-    def told(history: History) -> None:
+    def told(history: Rows) -> None:
         for name in names:
             try:
                 if name not in tools:
@@ -65,7 +64,7 @@ def track_epochs(
                     progress.note(f"{name} could not be ended ({type(error).__name__}: {error}).")
 
 
-def _tell_nobody(history: History) -> None:
+def _tell_nobody(history: Rows) -> None:
     """Tells nobody."""
 
 
@@ -77,7 +76,7 @@ def _track_tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[Epoc
     logged = 0
     with SummaryWriter(folder / "tensorboard", purge_step=1) as writer:
 
-        def told(history: History) -> None:
+        def told(history: Rows) -> None:
             nonlocal logged
             for step, name, value in _iterate_untold(history, logged):
                 writer.add_scalar(name, value, step)
@@ -105,7 +104,7 @@ def _track_mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[EpochCall
         write_text(file, json.dumps({"run": run}))
     logged = max((metric.step for metric in client.get_metric_history(run, "val_loss")), default=0)
 
-    def told(history: History) -> None:
+    def told(history: Rows) -> None:
         nonlocal logged
         for step, name, value in _iterate_untold(history, logged):
             client.log_metric(run, name, value, step=step)
@@ -119,7 +118,7 @@ def _track_mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[EpochCall
         client.set_terminated(run, status)
 
 
-def _iterate_untold(history: History, logged: int) -> Iterator[tuple[int, str, float]]:
+def _iterate_untold(history: Rows, logged: int) -> Iterator[tuple[int, str, float]]:
     """Step, name and value of every figure after the first `logged` rows."""
     for step, row in enumerate(history[logged:], logged + 1):
         yield from ((step, name, value) for name, value in row.items() if name != "epoch")

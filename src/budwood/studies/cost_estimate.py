@@ -19,7 +19,7 @@ from budwood.errors import BudwoodError, DataError, RecipeError, WeightsError
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan
 from budwood.progress import Progress
-from budwood.studies.runner import group_key, list_repeats, refuse_without_network
+from budwood.studies.job_planning import hash_shared, list_repeats, refuse_without_network
 from budwood.studies.study_file import DataSpec, Experiment, Study
 from budwood.studies.training_job import CheckedDataset, DatasetCache
 from budwood.training.cost_estimate import CostEstimate
@@ -27,7 +27,7 @@ from budwood.workflows.train import estimate_cost
 
 
 @dataclass(frozen=True)
-class RowForecast:
+class RowEstimate:
     """What a row would be: its network (None where it is refused), how often it is trained, and its cost.
 
     `shares` numbers the rows, from 1, that share what is frozen, 0 where nothing is kept; `seconds`, `memory` and
@@ -45,8 +45,8 @@ class RowForecast:
     published: float | None
     problem: str = ""
 
-    def record(self) -> dict[str, Any]:
-        """The forecast as plain values."""
+    def record(self) -> dict[str, object]:
+        """The estimate as plain values."""
         network = None
         if self.plan is not None:
             told = self.plan.record()
@@ -66,18 +66,27 @@ class RowForecast:
         }
 
 
-def forecast_study(study: Study, cache: Path, progress: Progress) -> list[RowForecast]:
-    """What every row of a study would cost, and one trial of its search where it has one.
+def estimate_rows(study: Study, cache: Path, progress: Progress) -> list[RowEstimate]:
+    """Estimate what every row of a study would cost, and one trial of its search where it has one.
 
-    Raises `StudyError` that names every row whose network cannot be made.
+    Args:
+        study: The study.
+        cache: Where what can be computed again is kept.
+        progress: What is told of what takes long.
+
+    Returns:
+        One estimate a row, that of a trial last.
+
+    Raises:
+        StudyError: Rows make no network; every one is named.
     """
-    shelf, measured, groups = DatasetCache(cache, progress), dict[str, CostEstimate | str](), dict[str, int]()
-    rows = [*study.rows, *([_make_first_trial(study)] if study.search else [])]
+    datasets, measured, groups = DatasetCache(cache, progress), dict[str, CostEstimate | str](), dict[str, int]()
+    rows = [*study.rows, *([_draw_first_trial(study)] if study.search else [])]
     found, wrong = [], []
     with progress.bar("Rehearsing", len(rows)) as step:
         for row in rows:
             try:
-                found.append(_forecast_row(row, study, shelf, measured, groups, progress))
+                found.append(_estimate_row(row, study, datasets, measured, groups, progress))
             except RecipeError as error:
                 wrong.append(f"{row.label}: {error.message}")
             step(1)
@@ -85,8 +94,15 @@ def forecast_study(study: Study, cache: Path, progress: Progress) -> list[RowFor
     return found
 
 
-def sum_seconds(found: Sequence[RowForecast]) -> float | None:
-    """Seconds of all rows, where what is shared is computed once; None where a row was not measured."""
+def sum_seconds(found: Sequence[RowEstimate]) -> float | None:
+    """Add up the seconds of all rows, where what is shared is computed once.
+
+    Args:
+        found: The estimates of a study's rows.
+
+    Returns:
+        Seconds; None where a row was not measured.
+    """
     if not found or any(row.seconds is None and row.plan is not None for row in found):
         return None
     shared: dict[int, float] = {}
@@ -95,10 +111,10 @@ def sum_seconds(found: Sequence[RowForecast]) -> float | None:
     return sum(row.runs * ((row.seconds or 0.0) - row.reading) for row in found) + sum(shared.values())
 
 
-def _make_first_trial(study: Study) -> Experiment:
+def _draw_first_trial(study: Study) -> Experiment:
     """The trial of a search with the first of every choice and the low end of every range."""
     assert study.search
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, object] = {}
     for name, axis in study.search.space.items():
         if axis.applies(chosen):
             chosen[name] = axis.ends[0]
@@ -108,45 +124,45 @@ def _make_first_trial(study: Study) -> Experiment:
     )
 
 
-def _forecast_row(
+def _estimate_row(
     row: Experiment,
     study: Study,
-    shelf: DatasetCache,
+    datasets: DatasetCache,
     measured: dict[str, CostEstimate | str],
     groups: dict[str, int],
     progress: Progress,
-) -> RowForecast:
+) -> RowEstimate:
     published = row.published.value if row.published else None
     if row.recipe is None:
-        return RowForecast(row.label, None, 0, 0, None, 0.0, None, None, published, f"refused: {row.refused}")
-    stock = _load_dataset(row.images, study, shelf)
-    classes = len(stock.data.classes) if isinstance(stock, CheckedDataset) else _count_classes(row, study)
-    plan = load_plan(row.recipe, classes, shelf.cache)
+        return RowEstimate(row.label, None, 0, 0, None, 0.0, None, None, published, f"refused: {row.refused}")
+    checked = _load(row.images, study, datasets)
+    classes = len(checked.data.classes) if isinstance(checked, CheckedDataset) else _count_classes(row, study)
+    plan = load_plan(row.recipe, classes, datasets.cache)
     kept = plan.prefix and not row.recipe.augments
-    shares = groups.setdefault(group_key(row.recipe, plan, row.images), len(groups) + 1) if kept else 0
+    shares = groups.setdefault(hash_shared(row.recipe, plan, row.images), len(groups) + 1) if kept else 0
     runs = len(list_repeats(study, row.recipe)) * (
         study.search.trials if study.search and row.label.startswith("search,") else 1
     )
-    if not isinstance(stock, CheckedDataset):
-        return RowForecast(row.label, plan, runs, shares, None, 0.0, None, None, published, stock)
-    key = hash_json([group_key(row.recipe, plan, row.images), row.images.record(), _cost_key(row.recipe, plan)])
+    if not isinstance(checked, CheckedDataset):
+        return RowEstimate(row.label, plan, runs, shares, None, 0.0, None, None, published, checked)
+    key = hash_json([hash_shared(row.recipe, plan, row.images), row.images.record(), _list_deciding(row.recipe, plan)])
     if key not in measured:
-        measured[key] = _measure_row(row.recipe, stock, shelf.cache, progress)
+        measured[key] = _measure(row.recipe, checked, datasets.cache, progress)
     cost = measured[key]
     if isinstance(cost, str):
-        return RowForecast(row.label, plan, runs, shares, None, 0.0, None, None, published, cost)
-    seconds, reading = _scale_cost(cost, row.recipe)
-    return RowForecast(row.label, plan, runs, shares, seconds, reading, cost.memory, cost.disk, published)
+        return RowEstimate(row.label, plan, runs, shares, None, 0.0, None, None, published, cost)
+    seconds, reading = _scale(cost, row.recipe)
+    return RowEstimate(row.label, plan, runs, shares, seconds, reading, cost.memory, cost.disk, published)
 
 
-def _load_dataset(images: DataSpec, study: Study, shelf: DatasetCache) -> CheckedDataset | str:
-    """A row's images, or why there are none; nothing is fetched for a forecast."""
+def _load(images: DataSpec, study: Study, datasets: DatasetCache) -> CheckedDataset | str:
+    """A row's images, or why there are none; nothing is fetched for an estimate."""
     if not images.data:
         return "no images are named"
-    if not source_exists(images.data, shelf.cache):
+    if not source_exists(images.data, datasets.cache):
         return f"{images.data} is not here"
     try:
-        return shelf.stock(images, 0 if study.folds else None, study.folds)
+        return datasets.load(images, 0 if study.folds else None, study.folds)
     except DataError as error:
         return error.message
 
@@ -160,27 +176,29 @@ def _count_classes(row: Experiment, study: Study) -> int:
     return known if images.classes else known - len(images.exclude)
 
 
-def _cost_key(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
+def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
     """What decides the cost of a step, but for how many there are."""
     network = [plan.name, plan.cut, plan.pool, recipe.head, recipe.freeze, recipe.phases, asdict(plan.parameters)]
     return [network, recipe.head_alone, recipe.optimizer, recipe.batch, recipe.accumulate, recipe.augments, recipe.tta]
 
 
-def _measure_row(recipe: Recipe, stock: CheckedDataset, cache: Path, progress: Progress) -> CostEstimate | str:
+def _measure(recipe: Recipe, checked: CheckedDataset, cache: Path, progress: Progress) -> CostEstimate | str:
     """The cost of a recipe, or why it cannot be had. What a step costs does not depend on the weights, so random ones
     stand in for those that are not here."""
     try:
         with suppress(WeightsError):
             return estimate_cost(
-                stock.data, recipe, cache=cache, progress=progress, found=stock.found, allow_leaks=True
+                checked.data, recipe, cache=cache, progress=progress, found=checked.found, allow_leaks=True
             )[1]
         random = recipe.model_copy(update={"weights": "none"})
-        return estimate_cost(stock.data, random, cache=cache, progress=progress, found=stock.found, allow_leaks=True)[1]
+        return estimate_cost(
+            checked.data, random, cache=cache, progress=progress, found=checked.found, allow_leaks=True
+        )[1]
     except BudwoodError as error:
         return error.message
 
 
-def _scale_cost(cost: CostEstimate, recipe: Recipe) -> tuple[float, float]:
+def _scale(cost: CostEstimate, recipe: Recipe) -> tuple[float, float]:
     """Seconds of a recipe, and of the images' reading in it, from a measurement with other epochs."""
     reading = cost.seconds.get("reading images", 0.0)
     epochs = sum(phase.epochs for phase in recipe.phases or ()) or recipe.epochs or cost.epochs

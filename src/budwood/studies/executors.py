@@ -1,116 +1,161 @@
-"""Who carries out the works of a study: this process, others on this machine, or workers of a Ray cluster."""
+"""Who carries out the jobs of a study: this process, others on this machine, or workers of a Ray cluster."""
 
 from __future__ import annotations
 
 import importlib
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from budwood.errors import BudwoodError, StorageError, StudyError
+from budwood.errors import StorageError, StudyError
 from budwood.hardware import count_processors
 from budwood.progress import Progress, Silent
-from budwood.studies.training_job import DatasetCache, EpochCallback, JobContext, JobResult, TrainingJob, run_job
+from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob, run_job
+from budwood.training.history import EpochCallback, Rows
+
+POLL: Final = 0.25  # seconds between two looks at the epochs of a Ray worker
 
 
 class WorkerDied(Exception):  # noqa: N818 - it is an event
-    """The process or machine that carried out a work is gone; the work can be given to another."""
+    """The process or machine that carried out a job is gone; the job can be given to another."""
 
 
 class Executor(Protocol):
-    """Carries out one work after another."""
+    """Carries out one job after another."""
 
-    def do(self, work: TrainingJob, told: EpochCallback | None = None) -> JobResult:
-        """Carry out a work; raises `WorkerDied` when nobody is there any more, after which another is."""
+    def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
+        """Carry out a job.
+
+        Args:
+            job: What is to be trained.
+            on_epoch_end: Called in this process, in the calling thread, after every epoch. What it raises ends the
+                job.
+
+        Returns:
+            How the job ended.
+
+        Raises:
+            WorkerDied: Nobody is there any more; the next call starts another.
+            StorageError: Nothing more can be kept.
+        """
 
     def close(self) -> None:
         """Send the worker home."""
 
 
-class InProcessExecutor:
-    """This process."""
+@dataclass(frozen=True)
+class EpochsEnded:
+    """What a worker says while it trains: the rows of history that are new since it spoke last."""
 
-    def __init__(self, bench: JobContext, shelf: DatasetCache, progress: Progress) -> None:
-        self._bench = bench
-        self._shelf = shelf
+    rows: Rows
+
+
+Answer = JobResult | StorageError
+
+
+class InProcessExecutor:
+    """Carries out jobs in this process."""
+
+    def __init__(self, context: JobContext, datasets: DatasetCache, progress: Progress) -> None:
+        self._context = context
+        self._datasets = datasets
         self._progress = progress
 
-    def do(self, work: TrainingJob, told: EpochCallback | None = None) -> JobResult:
-        """Carry out a work here."""
-        return run_job(work, self._bench, self._shelf, self._progress, told)
+    def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
+        """Carry out a job here."""
+        return run_job(job, self._context, self._datasets, self._progress, on_epoch_end)
 
     def close(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing: nobody is to be sent home."""
 
 
 class SubprocessExecutor:
-    """Another process on this machine, with a share of the processors; it is started again when it dies."""
+    """Carries out jobs in another process on this machine, with a share of the processors; it is started again when it
+    dies."""
 
-    def __init__(self, bench: JobContext, number: int, of: int) -> None:
-        self._bench = bench
+    def __init__(self, context: JobContext, number: int, of: int) -> None:
+        self._context = context
         self._share = (number, of)
         self._process: multiprocessing.process.BaseProcess | None = None
-        self._ends: Connection | None = None
+        self._pipe: Connection | None = None
 
-    def do(self, work: TrainingJob, told: EpochCallback | None = None) -> JobResult:
-        """Carry out a work there."""
-        ends = self._ends or self._started()
+    def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
+        """Carry out a job there."""
+        pipe = self._pipe or self._start()
         try:
-            ends.send(work)
-            answer = ends.recv()
-        except (EOFError, OSError) as error:
-            self.close()
-            raise WorkerDied(f"the process that trained {work.label!r} is gone") from error
-        if isinstance(answer, StorageError):
-            raise answer
-        outcome: JobResult = answer
-        return outcome
+            answer = _await_process(pipe, job, _Relay(on_epoch_end))
+        except BaseException:
+            self.close()  # what the process still says is about a job that nobody waits for
+            raise
+        return _unwrap(answer)
 
     def close(self) -> None:
         """End the process."""
-        if self._ends is not None:
-            self._ends.close()
+        if self._pipe is not None:
+            self._pipe.close()
         if self._process is not None:
             self._process.terminate()
             self._process.join()
-        self._process, self._ends = None, None
+        self._process, self._pipe = None, None
 
-    def _started(self) -> Connection:
+    def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks
         ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._bench, *self._share), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, self._context, *self._share), daemon=True)
         self._process.start()
         theirs.close()
-        self._ends = ours
+        self._pipe = ours
         return ours
 
 
-class RayExecutor:
-    """A worker of a Ray cluster, which sees the same folders; another is asked for when it is gone."""
+def _await_process(pipe: Connection, job: TrainingJob, relay: _Relay) -> Answer:
+    """Send a job, hand on its epochs while it is trained, and return how it ended; raises `WorkerDied`."""
+    with _noticing_death(job):
+        pipe.send(job)
+    while True:
+        with _noticing_death(job):
+            message: EpochsEnded | Answer = pipe.recv()
+        if not isinstance(message, EpochsEnded):
+            return message
+        relay.hand_on(message.rows)
 
-    def __init__(self, ray: Any, bench: JobContext, settings: Mapping[str, str]) -> None:
+
+@contextmanager
+def _noticing_death(job: TrainingJob) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise WorkerDied(f"the process that trained {job.label!r} is gone") from error
+
+
+class RayExecutor:
+    """Carries out jobs in a worker of a Ray cluster, which sees the same folders; another is asked for when it is
+    gone."""
+
+    def __init__(self, ray: Any, context: JobContext, environment: Mapping[str, str]) -> None:
         self._ray = ray
-        self._bench = bench
-        self._settings = dict(settings)
+        self._context = context
+        self._environment = dict(environment)
         self._actor: Any = None
 
-    def do(self, work: TrainingJob, told: EpochCallback | None = None) -> JobResult:
-        """Carry out a work there."""
-        if self._actor is None:
-            remote = self._ray.remote(num_cpus=1, max_restarts=0)(_Worker)
-            self._actor = remote.options(runtime_env={"env_vars": self._settings}).remote(self._bench)
+    def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
+        """Carry out a job there."""
+        actor = self._actor or self._start()
         try:
-            answer = self._ray.get(self._actor.do.remote(work))
+            answer = self._await(actor, job, _Relay(on_epoch_end))
         except self._ray.exceptions.RayActorError as error:
             self._actor = None
-            raise WorkerDied(f"the worker that trained {work.label!r} is gone") from error
-        if isinstance(answer, StorageError):
-            raise answer
-        outcome: JobResult = answer
-        return outcome
+            raise WorkerDied(f"the worker that trained {job.label!r} is gone") from error
+        except BaseException:
+            self.close()
+            raise
+        return _unwrap(answer)
 
     def close(self) -> None:
         """Let the worker go."""
@@ -118,33 +163,102 @@ class RayExecutor:
             self._ray.kill(self._actor)
             self._actor = None
 
+    def _await(self, actor: Any, job: TrainingJob, relay: _Relay) -> Answer:
+        """Send a job, ask for its epochs while it is trained, and return how it ended."""
+        pending = actor.run.remote(job)
+        ended: Sequence[Any] = ()
+        while not ended:
+            ended, _ = self._ray.wait([pending], timeout=POLL)
+            relay.hand_on(self._ray.get(actor.take_epochs.remote()))
+        answer: Answer = self._ray.get(pending)
+        return answer
+
+    def _start(self) -> Any:
+        remote = self._ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2)(_Worker)  # one trains, one tells
+        self._actor = remote.options(runtime_env={"env_vars": self._environment}).remote(self._context)
+        return self._actor
+
 
 class _Worker:
-    """What a Ray worker does; it answers with a `StorageError` instead of raising it, so that it arrives as one."""
+    """What carries out jobs elsewhere: a Ray worker is one, and a process has one."""
 
-    def __init__(self, bench: JobContext) -> None:
-        self._hand = InProcessExecutor(bench, DatasetCache(bench.cache, Silent()), Silent())
+    def __init__(self, context: JobContext) -> None:
+        self._executor = InProcessExecutor(context, DatasetCache(context.cache, Silent()), Silent())
+        self._lock = threading.Lock()
+        self._untold: list[Mapping[str, float]] = []
 
-    def do(self, work: TrainingJob) -> JobResult | BudwoodError:
-        """Carry out a work."""
-        return _run_or_catch(self._hand, work)
+    def run(self, job: TrainingJob) -> Answer:
+        """Carry out a job; its epochs wait for `take_epochs`."""
+        return self.answer(job, self._keep)
+
+    def take_epochs(self) -> Rows:
+        """Return the rows of history that are new since the last call."""
+        with self._lock:
+            rows, self._untold = self._untold, []
+        return rows
+
+    def answer(self, job: TrainingJob, on_new_rows: Callable[[Rows], None]) -> Answer:
+        """Carry out a job; a `StorageError` is returned, not raised, so that it arrives as one."""
+        told = 0
+
+        def report(history: Rows) -> None:
+            nonlocal told
+            on_new_rows(list(history[told:]))
+            told = len(history)
+
+        try:
+            return self._executor.run(job, report)
+        except StorageError as error:
+            return StorageError(error.message, error.hint)
+
+    def _keep(self, rows: Rows) -> None:
+        with self._lock:
+            self._untold += rows
 
 
-def start_processes(bench: JobContext, count: int) -> list[Executor]:
-    """So many processes on this machine."""
-    return [SubprocessExecutor(bench, number, count) for number in range(count)]
+class _Relay:
+    """Puts rows that arrive bit by bit together, and calls back with the whole history, as training does here."""
+
+    def __init__(self, on_epoch_end: EpochCallback | None) -> None:
+        self._on_epoch_end = on_epoch_end
+        self._history: list[Mapping[str, float]] = []
+
+    def hand_on(self, rows: Rows) -> None:
+        """Add new rows and call back, where there are any."""
+        if rows and self._on_epoch_end:
+            self._history += rows
+            self._on_epoch_end(tuple(self._history))
 
 
-def start_ray_workers(bench: JobContext, address: str, count: int | None) -> tuple[list[Executor], Callable[[], None]]:
-    """The workers of a Ray cluster, one a processor unless `count` says otherwise, and what leaves the cluster.
+def _unwrap(answer: Answer) -> JobResult:
+    if isinstance(answer, StorageError):
+        raise answer
+    return answer
 
-    `local` starts a cluster on this machine, with two workers unless `count` says otherwise. Raises `StudyError` when
-    Ray is not installed or no cluster answers.
+
+def start_subprocesses(context: JobContext, count: int) -> list[Executor]:
+    """Make so many executors on this machine; each starts its process with its first job."""
+    return [SubprocessExecutor(context, number, count) for number in range(count)]
+
+
+def connect_ray(context: JobContext, address: str, count: int | None) -> tuple[list[Executor], Callable[[], None]]:
+    """Connect to a Ray cluster.
+
+    Args:
+        context: Where jobs are carried out; every machine of the cluster sees its folders.
+        address: The cluster's address; `local` starts a cluster on this machine.
+        count: How many workers; None for one a processor, and for two on a cluster that is started here.
+
+    Returns:
+        The executors, and what leaves the cluster.
+
+    Raises:
+        StudyError: Ray is not installed, or no cluster answers.
     """
     if find_spec("ray") is None:
         raise StudyError("--ray: Ray is not installed.", "Install it with: pip install 'budwood[ray]'")
     ray: Any = importlib.import_module("ray")
-    bench = JobContext(bench.folder.resolve(), bench.cache.resolve(), bench.allow_leaks)
+    context = JobContext(context.folder.resolve(), context.cache.resolve(), context.allow_leaks)
     try:
         if address == "local":
             ray.init(num_cpus=count or 2, include_dashboard=False, log_to_driver=False, configure_logging=False)
@@ -157,28 +271,18 @@ def start_ray_workers(bench: JobContext, address: str, count: int | None) -> tup
         ) from error
     workers = count or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     threads = str(max(count_processors() // workers, 1)) if address == "local" else ""
-    settings = {"OMP_NUM_THREADS": threads} if threads else {}
-    settings |= {name: os.environ[name] for name in ("PYTHONPATH", "BUDWOOD_CACHE_LIMIT") if name in os.environ}
-    return [RayExecutor(ray, bench, settings) for _ in range(workers)], ray.shutdown
+    environment = {"OMP_NUM_THREADS": threads} if threads else {}
+    environment |= {name: os.environ[name] for name in ("PYTHONPATH", "BUDWOOD_CACHE_LIMIT") if name in os.environ}
+    return [RayExecutor(ray, context, environment) for _ in range(workers)], ray.shutdown
 
 
-def _serve(ends: Connection, bench: JobContext, number: int, of: int) -> None:
-    """What another process does until it is sent home."""
+def _serve(pipe: Connection, context: JobContext, number: int, of: int) -> None:
+    """Carry out jobs in another process until it is sent home, or the process that gives them is gone."""
     _take_share(number, of)
-    hand = InProcessExecutor(bench, DatasetCache(bench.cache, Silent()), Silent())
-    while True:
-        try:
-            work = ends.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        ends.send(_run_or_catch(hand, work))
-
-
-def _run_or_catch(hand: InProcessExecutor, work: TrainingJob) -> JobResult | BudwoodError:
-    try:
-        return hand.do(work)
-    except StorageError as error:
-        return StorageError(error.message, error.hint)
+    worker = _Worker(context)
+    with suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            pipe.send(worker.answer(pipe.recv(), lambda rows: pipe.send(EpochsEnded(rows))))
 
 
 def _take_share(number: int, of: int) -> None:

@@ -1,4 +1,4 @@
-"""What a study shows while it runs: a live table on a terminal, one line a row in a log, nothing in Python."""
+"""A study while it runs, as a live table on a terminal, or as one line a row in a log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from budwood.studies.monitor import Line
+from budwood.studies.monitor import RowLine
 from budwood.text import format_seconds
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ COLOURS: Final = {"done": "green", "failed": "red", "refused": "yellow", "pruned
 
 
 class LiveTable:
-    """The live table, on stderr; where that is no terminal, each row is told once, when it has ended."""
+    """The live table, on stderr; where that is no terminal, each row is logged once, when it has ended."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -27,9 +27,9 @@ class LiveTable:
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         self._title = ""
         self._doing = ""
-        self._lines: Sequence[Line] = ()
+        self._lines: Sequence[RowLine] = ()
         self._left: float | None = None
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def note(self, sentence: str) -> None:
         """Print one sentence, above the table."""
@@ -49,14 +49,14 @@ class LiveTable:
         yield step
         self._doing = ""
 
-    def show(self, lines: Sequence[Line], left: float | None) -> None:
+    def show(self, lines: Sequence[RowLine], left: float | None) -> None:
         """Show the table."""
         self._lines, self._left = lines, left
         for line in lines:
-            if line.state not in ("waiting", "training") and (line.label, line.state) not in self._told:
-                self._told.add((line.label, line.state))
+            if line.state not in ("waiting", "training") and (line.label, line.state) not in self._logged:
+                self._logged.add((line.label, line.state))
                 if not self._console.is_terminal:
-                    self.note(f"{line.state:>8}  {line.label}  {line.told}")
+                    self.note(f"{line.state:>8}  {line.label}  {line.text}")
         self._draw()
 
     @contextmanager
@@ -83,11 +83,11 @@ class LiveTable:
         for name in ("row", "state", ""):
             table.add_column(name)
         for line in choose_visible_lines(self._lines):
-            table.add_row(Text(line.label), Text(line.state, COLOURS.get(line.state, "")), Text(line.told))
+            table.add_row(Text(line.label), Text(line.state, COLOURS.get(line.state, "")), Text(line.text))
         return table
 
 
-def choose_visible_lines(lines: Sequence[Line]) -> Sequence[Line]:
+def choose_visible_lines(lines: Sequence[RowLine]) -> Sequence[RowLine]:
     """The lines that are shown of a long table: those around the last one that has begun."""
     if len(lines) <= SHOWN:
         return lines

@@ -11,33 +11,38 @@ from budwood.progress import Progress, Silent
 
 
 @dataclass(frozen=True)
-class Line:
+class RowLine:
     """One line of the table: a row's label, its state (waiting, training, done, failed, refused, pruned) and words."""
 
     label: str
     state: str
-    told: str
+    text: str
 
 
-class Watcher(Progress, Protocol):
-    """Is shown the table whenever it changes, with the seconds that are left (None: not known yet)."""
+class StudyMonitor(Progress, Protocol):
+    """Is shown the table whenever it changes."""
 
-    def show(self, lines: Sequence[Line], left: float | None) -> None:
-        """Show the table."""
+    def show(self, lines: Sequence[RowLine], left: float | None) -> None:
+        """Show the table.
+
+        Args:
+            lines: One line a row, in the order of the study.
+            left: About how many seconds are left; None where that is not known yet.
+        """
 
     @contextmanager
     def watching(self, title: str) -> Iterator[None]:
-        """The table is shown while the block runs."""
+        """Show the table, under a title, while the block runs."""
         yield
 
 
-class Unwatched(Silent):
+class SilentMonitor(Silent):
     """Shows nothing: the default of the Python interface."""
 
-    def show(self, lines: Sequence[Line], left: float | None) -> None:
+    def show(self, lines: Sequence[RowLine], left: float | None) -> None:
         """Drop the table."""
 
     @contextmanager
     def watching(self, title: str) -> Iterator[None]:
-        """Nothing is shown."""
+        """Show nothing."""
         yield

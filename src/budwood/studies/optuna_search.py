@@ -6,14 +6,15 @@ was killed goes on with the trials that it would have had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
 from budwood.networks.plan import hash_json
 from budwood.studies.search_space import Axis, Search, list_grid_points
+from budwood.training.history import EpochCallback, Rows
 
 if TYPE_CHECKING:
     import optuna
@@ -22,6 +23,8 @@ STARTUP: Final = 10  # trials that TPE draws at random, and that are not pruned
 WARMUP: Final = 2  # epochs of a trial before it may be pruned
 OPTIONS: Final = "options"  # the attribute of a trial that holds its recipe options
 OWNER: Final = "owner"  # the attribute that holds the folder of the study that carries it out
+
+TrialStatus = Literal["running", "done", "pruned", "failed"]
 
 
 class Pruned(Exception):  # noqa: N818 - it is no error
@@ -45,7 +48,7 @@ class Trial:
 
     number: int
     options: Mapping[str, Any]
-    state: str
+    state: TrialStatus
     value: float | None
     problem: str = ""
 
@@ -129,7 +132,7 @@ class TrialStore:
         self._study.tell(trial.number, value if state == "done" else None, state=states[state], skip_if_finished=True)
 
 
-def make_reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]], None]:
+def make_reporter(place: TrialPlace) -> EpochCallback:
     """Who reports every epoch of a trial to its search; raises `Pruned` where it is worse than the median (TPE)."""
     optuna = _import_optuna()
     storage = optuna.storages.RDBStorage(place.storage)
@@ -137,7 +140,7 @@ def make_reporter(place: TrialPlace) -> Callable[[Sequence[Mapping[str, float]]]
     trial = _open_trial(study, storage, place.trial)
     known = set(study.get_trials(deepcopy=False)[place.trial].intermediate_values)
 
-    def report(history: Sequence[Mapping[str, float]]) -> None:
+    def report(history: Rows) -> None:
         row = history[-1]
         epoch = int(row["epoch"])
         if epoch not in known:  # an interrupted trial has reported its first epochs already
@@ -160,9 +163,9 @@ def _substitute_metric(row: Mapping[str, float], metric: str) -> float:
     return row["val_loss"] if is_loss(metric) else row["val_accuracy"]
 
 
-def _suggest_options(trial: optuna.Trial, search: Search, number: int) -> dict[str, Any]:
+def _suggest_options(trial: optuna.Trial, search: Search, number: int) -> dict[str, object]:
     """The options of a trial; what others decide about is drawn after them, where it is drawn."""
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, object] = {}
     for name, axis in search.space.items():
         if axis.applies(chosen):
             trial.study.sampler = _make_sampler(search, number, name)
@@ -193,7 +196,7 @@ def _make_pruner() -> Any:
 
 
 def _record(trial: optuna.trial.FrozenTrial) -> Trial:
-    states = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
+    states: dict[str, TrialStatus] = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
     return Trial(
         trial.number,
         trial.user_attrs.get(OPTIONS, {}),

@@ -2,66 +2,52 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
 
 from budwood.comparison.compare import Comparison, compare
-from budwood.comparison.rows import Published, RowSpec
+from budwood.comparison.rows import RowSpec
 from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
 from budwood.reporting.comparison_page import render_comparison
 from budwood.runs.run import Run, find_run
 from budwood.storage.atomic import raise_storage_errors, write_text
 from budwood.studies.study_file import Study, load_study
-
-RECORD: Final = "study.json"
-
-
-@dataclass(frozen=True)
-class FinishedRow:
-    """A row as it was carried out: the names of its runs, those that are not finished included, how it ended (done,
-    failed, pruned and so on), and what went wrong."""
-
-    label: str
-    runs: tuple[str, ...]
-    published: Published | None
-    state: str
-    problem: str
+from budwood.studies.study_state import STUDY_FILE, RowState, read_state
 
 
 def report_study(folder: Path) -> Comparison:
-    """The comparison of a study's finished rows, from its folder: nothing is trained, and no image is looked at.
+    """Compare a study's finished rows again, from its folder: nothing is trained, and no image is looked at.
 
-    Raises `StudyError` when the study's record cannot be read or no row of it was trained.
+    Args:
+        folder: The study's folder.
+
+    Returns:
+        The rows side by side.
+
+    Raises:
+        StudyError: The study's state cannot be read, or no row of it was trained.
     """
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        study = replace(load_study(folder / "study.toml"), changed=record["changed"])
-        rows = [
-            FinishedRow(
-                row["label"],
-                tuple(row["runs"]),
-                row["published"] and Published(**row["published"]),
-                row["state"],
-                row["problem"],
-            )
-            for row in record["rows"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(
-            f"{folder / RECORD}: cannot be read ({type(error).__name__}: {error}).", "Carry the study out again."
-        ) from error
-    entries = make_row_specs(study, folder, rows)
+    state = read_state(folder)
+    study = replace(load_study(folder / STUDY_FILE), changed=state.changed)
+    entries = collect_entries(study, folder, state.rows)
     if not any(entry.runs for entry in entries):
         raise StudyError(f"{folder}: no row of the study was trained.", "Carry the study out: `budwood study FILE`.")
-    return compare_study(study, folder, entries)
+    return write_comparison(study, folder, entries)
 
 
-def make_row_specs(study: Study, folder: Path, rows: Iterable[FinishedRow]) -> list[RowSpec]:
-    """The rows with their finished runs; a run that two rows share is the first one's."""
+def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> list[RowSpec]:
+    """Collect the finished runs of every row; a run that two rows share is the first one's.
+
+    Args:
+        study: The study as its file says.
+        folder: Where its runs lie.
+        rows: How far each row is.
+
+    Returns:
+        What a comparison takes, one entry a row.
+    """
     entries, taken = [], dict[str, str]()
     listed = {row.label for row in study.rows if not row.varied}
     for row in rows:
@@ -78,8 +64,17 @@ def make_row_specs(study: Study, folder: Path, rows: Iterable[FinishedRow]) -> l
     return _add_extremes(entries, study)
 
 
-def compare_study(study: Study, folder: Path, entries: Sequence[RowSpec]) -> Comparison:
-    """The rows side by side; `table.csv` and `report.html` are written."""
+def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> Comparison:
+    """Compare the rows of a study, and write `table.csv` and `report.html`.
+
+    Args:
+        study: The study as its file says.
+        folder: Where both files are written.
+        entries: The rows with their finished runs.
+
+    Returns:
+        The rows side by side.
+    """
     base = _find_base(study, [run for entry in entries for run in entry.runs])
     made = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
     with raise_storage_errors(folder):
@@ -95,7 +90,7 @@ def format_title(study: Study) -> str:
 
 
 def read_metric(run: Run, name: str) -> float:
-    """A metric of a finished run on validation."""
+    """Read a metric of a finished run on validation."""
     return float(run.metrics["val"][name]["value"])
 
 
@@ -104,7 +99,7 @@ def _list_finished(folder: Path, names: Sequence[str]) -> tuple[Run, ...]:
     return tuple(run for run in runs if run.record["state"] == "done")
 
 
-def _find_base(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
+def _find_base(study: Study, runs: Sequence[Run]) -> Mapping[str, object]:
     """The options that rows are told from: the base's, and the network's own size where all rows have it."""
     sizes = {run.record["recipe"]["size"] for run in runs}
     return {**({"size": sizes.pop()} if len(sizes) == 1 else {}), **study.base, **study.changed_options}

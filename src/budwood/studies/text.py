@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from budwood.comparison.compare import Comparison
 from budwood.comparison.text import format_comparison
-from budwood.studies.cost_estimate import RowForecast, sum_seconds
+from budwood.studies.cost_estimate import RowEstimate, sum_seconds
 from budwood.studies.reports import format_title
 from budwood.studies.study_file import Study
 from budwood.text import format_seconds, format_table
@@ -21,7 +20,7 @@ def format_study(study: Study, comparison: Comparison, out: Path) -> str:
     return "\n\n".join([format_title(study), format_comparison(comparison.record()), *found, place])
 
 
-def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[str, Any]:
+def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[str, object]:
     """The same as plain values."""
     folder = out / study.name
     return {
@@ -35,7 +34,7 @@ def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[s
     }
 
 
-def format_forecast(study: Study, found: Sequence[RowForecast]) -> str:
+def estimate_text(study: Study, found: Sequence[RowEstimate]) -> str:
     """What every row would be and cost; rows with one letter share what is frozen."""
     rows = [
         ("row", "network", "trained", "frozen", "multiply-adds", "kept up to", "runs", "time each", "published", "")
@@ -74,7 +73,7 @@ def format_forecast(study: Study, found: Sequence[RowForecast]) -> str:
     return "\n".join(lines)
 
 
-def forecast_record(study: Study, found: Sequence[RowForecast]) -> dict[str, Any]:
+def estimate_record(study: Study, found: Sequence[RowEstimate]) -> dict[str, object]:
     """The same as plain values."""
     return {
         "study": study.name,

@@ -1,13 +1,13 @@
-"""One training of a study, whoever carries it out: a record that can be sent to another process, and its outcome."""
+"""One training of a study, whoever carries it out: a record that can be sent to another process, and its result."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from budwood.config.recipe import Recipe
 from budwood.data import checks
@@ -19,9 +19,10 @@ from budwood.progress import Progress
 from budwood.runs.run import CHECKPOINT, find_run
 from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
 from budwood.studies.study_file import DataSpec
+from budwood.training.history import EpochCallback, Rows
 from budwood.workflows.train import resume, train
 
-EpochCallback = Callable[[Sequence[Mapping[str, float]]], None]
+JobState = Literal["done", "failed", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class TrainingJob:
     """A recipe, the images it is about, the fold (from 0) that validates, and the trial of a search that it is.
 
     `id` is the name of its run: the same for the same recipe, seed, images and split, so that what is finished is known
-    again, whatever its row is called by now. Works of one `group` share what is computed once per image.
+    again, whatever its row is called by now. Jobs of one `group` share what is computed once per image.
     """
 
     id: str
@@ -45,25 +46,37 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a work ended: `state` is done, failed or pruned; `problem` says why it was not done."""
+    """How a job ended, why it was not done, and the seconds that it took."""
 
-    state: str
+    state: JobState
     problem: str = ""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """Where works are carried out: the study's folder, the cache, and whether given splits may leak."""
+    """Where jobs are carried out: the study's folder, the cache, and whether given splits may leak."""
 
     folder: Path
     cache: Path
     allow_leaks: bool = False
 
+    def is_done(self, id: str) -> bool:
+        """Whether the run of a job is finished.
+
+        Args:
+            id: The name of the run in the study's folder.
+
+        Returns:
+            True for a run that was trained to its end.
+        """
+        folder = self.folder / id
+        return (folder / "run.json").is_file() and find_run(folder).record["state"] == "done"
+
 
 @dataclass(frozen=True)
 class CheckedDataset:
-    """A data set as a work uses it, with its findings."""
+    """A data set as a job uses it, with its findings."""
 
     data: Dataset
     found: tuple[checks.Finding, ...]
@@ -75,22 +88,34 @@ class DatasetCache:
     def __init__(self, cache: Path, progress: Progress, given: Mapping[str, Dataset] | None = None) -> None:
         self.cache = cache
         self._progress = progress
-        self._scanned = {_scan_key(DataSpec(source)): data for source, data in (given or {}).items()}
-        self._stocks: dict[str, CheckedDataset] = {}
+        self._scanned = {_hash_scan(DataSpec(source)): data for source, data in (given or {}).items()}
+        self._checked: dict[str, CheckedDataset] = {}
 
-    def stock(self, images: DataSpec, fold: int | None = None, folds: int | None = None) -> CheckedDataset:
-        """The images of a row, of which one fold validates where there are folds; raises `DataError`."""
+    def load(self, images: DataSpec, fold: int | None = None, folds: int | None = None) -> CheckedDataset:
+        """Scan and check the images of a row, or answer with what was scanned and checked before.
+
+        Args:
+            images: Which images.
+            fold: The fold, from 0, that validates; None where there are no folds.
+            folds: The number of folds.
+
+        Returns:
+            The data set with its findings.
+
+        Raises:
+            DataError: No images can be used.
+        """
         key = hash_json([images.record(), fold, folds])
-        if key not in self._stocks:
-            data = self._whole(images)
+        if key not in self._checked:
+            data = self._scan(images)
             if fold is not None and folds is not None:
                 data = assign_fold(data, fold, folds)
             data = limit(data, images.images, images.held_out)
-            self._stocks[key] = CheckedDataset(data, checks.findings(data))
-        return self._stocks[key]
+            self._checked[key] = CheckedDataset(data, checks.findings(data))
+        return self._checked[key]
 
-    def _whole(self, images: DataSpec) -> Dataset:
-        key = _scan_key(images)
+    def _scan(self, images: DataSpec) -> Dataset:
+        key = _hash_scan(images)
         if key not in self._scanned:
             self._scanned[key] = scan(
                 images.data,
@@ -104,47 +129,71 @@ class DatasetCache:
         return self._scanned[key]
 
 
-def _scan_key(images: DataSpec) -> str:
-    """What decides a scan."""
+def _hash_scan(images: DataSpec) -> str:
+    """Hash what decides a scan."""
     return hash_json([images.data, images.val, images.test, images.exclude, images.corrections])
 
 
-def compute_job_digest(recipe: Recipe, images: DataSpec, fingerprint: str, fold: int | None, folds: int | None) -> str:
-    """What decides a work, in ten letters: its recipe with the seed, its images and their split, and the code of a
+def digest_job(recipe: Recipe, images: DataSpec, fingerprint: str, fold: int | None, folds: int | None) -> str:
+    """Hash what decides a job, in ten letters: its recipe with the seed, its images and their split, and the code of a
     network of the user's own."""
     about = {name: value for name, value in images.record().items() if name not in ("data", "corrections")}
-    table: dict[str, Any] = recipe.table()
     code = code_of(recipe.model)
-    return hash_json([sorted(table.items()), about, fingerprint, fold, folds, *([code] if code else [])])[:10]
+    return hash_json([sorted(recipe.table().items()), about, fingerprint, fold, folds, *([code] if code else [])])[:10]
 
 
-def read_known_ids(folder: Path) -> dict[str, str]:
-    """The names of the runs in a study's folder by their digests."""
+def list_known_ids(folder: Path) -> dict[str, str]:
+    """List the names of the runs in a study's folder by their digests."""
     names = [file.parent.name for file in folder.glob("*/run.json")]
     return {name.rpartition("-")[2]: name for name in names}
 
 
-def choose_job_id(label: str, digest: str, known: dict[str, str]) -> str:
-    """The name of a work's run: that which it has already, else its label, in letters that a folder may have, and its
-    digest."""
+def name_job(label: str, digest: str, known: dict[str, str]) -> str:
+    """Name a job's run: as it is called already, else by its label, in letters that a folder may have, and its digest.
+
+    Args:
+        label: The label of the job's row.
+        digest: What `digest_job` says of it.
+        known: Names by digests; the new name is added.
+
+    Returns:
+        The name of the run's folder.
+    """
     plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in label.lower())
     words = "-".join(word for word in plain.split("-") if word)[:40].strip("-")
     return known.setdefault(digest, f"{words or 'row'}-{digest}")
 
 
 def run_job(
-    work: TrainingJob, bench: JobContext, shelf: DatasetCache, progress: Progress, told: EpochCallback | None = None
+    job: TrainingJob,
+    context: JobContext,
+    datasets: DatasetCache,
+    progress: Progress,
+    on_epoch_end: EpochCallback | None = None,
 ) -> JobResult:
-    """Train what a work asks for, or go on with it where it was interrupted; what is finished is not repeated.
+    """Train what a job asks for, or go on with it where it was interrupted; what is finished is not repeated.
 
-    A failure is an outcome, so that the rest of a study goes on. Raises `StorageError`, as nothing more can be kept.
+    A failure is a result, so that the rest of a study goes on.
+
+    Args:
+        job: What is to be trained.
+        context: Where its run is kept.
+        datasets: Where its images come from.
+        progress: What is told of what takes long.
+        on_epoch_end: Called after every epoch.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        StorageError: Nothing more can be kept.
     """
     started = time.perf_counter()
     try:
-        _train_job(work, bench, shelf, progress, told)
+        _train(job, context, datasets, progress, on_epoch_end)
         return JobResult("done", seconds=time.perf_counter() - started)
     except Pruned as pruned:
-        shutil.rmtree(bench.folder / work.id / CHECKPOINT, ignore_errors=True)  # nobody goes on with it
+        shutil.rmtree(context.folder / job.id / CHECKPOINT, ignore_errors=True)  # nobody goes on with it
         return JobResult("pruned", str(pruned), time.perf_counter() - started)
     except StorageError:
         raise
@@ -154,43 +203,46 @@ def run_job(
         return JobResult("failed", f"{type(error).__name__}: {error}", time.perf_counter() - started)
 
 
-def _train_job(
-    work: TrainingJob, bench: JobContext, shelf: DatasetCache, progress: Progress, told: EpochCallback | None
+def _train(
+    job: TrainingJob,
+    context: JobContext,
+    datasets: DatasetCache,
+    progress: Progress,
+    on_epoch_end: EpochCallback | None,
 ) -> None:
-    folder = bench.folder / work.id
-    listener = _make_listener(work, told)
+    folder = context.folder / job.id
+    callback = _with_trial(job, on_epoch_end)
     if (folder / "run.json").is_file():
-        run = find_run(folder)
-        if run.record["state"] != "done":
-            resume(run, cache=bench.cache, progress=progress, told=listener)
+        if not context.is_done(job.id):
+            resume(find_run(folder), cache=context.cache, progress=progress, on_epoch_end=callback)
         return
-    stock = shelf.stock(work.images, work.fold, work.folds)
-    if stock.data.fingerprint != work.fingerprint:
+    checked = datasets.load(job.images, job.fold, job.folds)
+    if checked.data.fingerprint != job.fingerprint:
         raise DataError(
-            f"{work.images.data}: holds other images or splits than when the study began.",
+            f"{job.images.data}: holds other images or splits than when the study began.",
             "Start the study again; what is finished of the earlier images stays.",
         )
     train(
-        stock.data,
-        work.recipe,
-        out=bench.folder,
-        allow_leaks=bench.allow_leaks,
-        cache=bench.cache,
+        checked.data,
+        job.recipe,
+        out=context.folder,
+        allow_leaks=context.allow_leaks,
+        cache=context.cache,
         progress=progress,
-        id=work.id,
-        found=stock.found,
-        told=listener,
+        id=job.id,
+        found=checked.found,
+        on_epoch_end=callback,
     )
 
 
-def _make_listener(work: TrainingJob, told: EpochCallback | None) -> EpochCallback | None:
-    """Who is told of every epoch: whoever watches, and the search that the work is a trial of."""
-    report = make_reporter(work.trial) if work.trial else None
+def _with_trial(job: TrainingJob, on_epoch_end: EpochCallback | None) -> EpochCallback | None:
+    """Join whoever watches and the search that the job is a trial of."""
+    report = make_reporter(job.trial) if job.trial else None
 
-    def tell(history: Sequence[Mapping[str, float]]) -> None:
-        if told:
-            told(history)
+    def report_epoch(history: Rows) -> None:
+        if on_epoch_end:
+            on_epoch_end(history)
         if report:
             report(history)
 
-    return tell if told or report else None
+    return report_epoch if on_epoch_end or report else None

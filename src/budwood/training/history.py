@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 WEIGHT: Final = "weight/"
 GRADIENT: Final = "gradient/"
 
 Rows = Sequence[Mapping[str, float]]
+EpochCallback = Callable[[Rows], None]  # gets all rows so far, one an epoch; what it raises ends the training
 
 
 def split_by_stage(rows: Rows, quantity: str) -> dict[str, list[float]]:

@@ -24,6 +24,7 @@ from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
 from budwood.training.checkpoints import Checkpoints, LoopState, load_optimizer_tensors, optimizer_tensors
 from budwood.training.ema import WeightAverage
+from budwood.training.history import EpochCallback
 from budwood.training.losses import Loss, draw_epoch_order, make_loss
 from budwood.training.norms import (
     Stages,
@@ -65,11 +66,11 @@ class LoopResult:
 
 @dataclass(frozen=True)
 class LoopHooks:
-    """What `fit` does beside learning: where checkpoints go, who is told of every finished epoch, and how many seconds
+    """What `fit` does beside learning: where checkpoints go, what is called after every epoch, and how many seconds
     are left to it, evaluation included (None: as many as it takes)."""
 
     checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
-    told: Callable[[Sequence[Mapping[str, float]]], None] = lambda history: None
+    on_epoch_end: EpochCallback = lambda history: None
     left: Callable[[], float | None] = lambda: None
 
 
@@ -140,7 +141,7 @@ def fit(
                 at.seconds = clock.seconds
                 if keeping.checkpoints.due or at.epoch == 2:
                     keeping.checkpoints.keep(at, collect_step_tensors(model, average), random)
-                keeping.told(at.history)
+                keeping.on_epoch_end(at.history)
         keeping.checkpoints.keep(at, collect_step_tensors(model, average), random)
     if len(at.history) < (recipe.epochs or math.inf):
         progress.note(_explain_end(at, recipe))

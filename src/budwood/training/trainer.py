@@ -44,6 +44,7 @@ from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
 from budwood.progress import Progress
 from budwood.storage.atomic import write_text
+from budwood.training.history import EpochCallback
 from budwood.training.linear_head import HeadSplit, LinearHead, compute_head_logits, descend
 from budwood.training.schedules import find_best_epoch
 
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from budwood.training.state import Labelled
 
 LapCallback = Callable[[str], None]
-EpochCallback = Callable[[Sequence[Mapping[str, float]]], None]
 MANY: Final = 4  # processors, from which on fewer threads may be faster
 LONG: Final = 500  # steps, from which on it is worth measuring
 CHOSEN: Final = "chosen.json"  # beside a checkpoint: what was decided once, before the first step
@@ -65,7 +65,7 @@ class TrainingTask:
 
     `start` is the state that an earlier phase ended with, and `before` has the frozen prefixes of all earlier phases;
     `phase` counts from 1, 0 for a recipe without phases.
-    Checkpoints lie in the folder `checkpoint` (None: none are kept); `told` gets the whole history after every epoch;
+    Checkpoints lie in the folder `checkpoint` (None: none are kept); `on_epoch_end` is called after every epoch;
     `left` gives the seconds that are left to training (None: as many as it takes).
     """
 
@@ -77,7 +77,7 @@ class TrainingTask:
     before: tuple[str | None, ...] = ()
     phase: int = 0
     checkpoint: Path | None = None
-    told: EpochCallback = lambda history: None
+    on_epoch_end: EpochCallback = lambda history: None
     left: Callable[[], float | None] = lambda: None
 
 
@@ -146,7 +146,7 @@ def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -
             before=before,
             phase=number,
             checkpoint=task.checkpoint and task.checkpoint / f"phase-{number}",
-            told=_append_phase(history, number, task.told),
+            on_epoch_end=_append_phase(history, number, task.on_epoch_end),
         )
         made = _train_once(phase, progress, lap)
         done = len(history)
@@ -158,10 +158,10 @@ def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -
     return replace(kept, history=tuple(history), selected={"epoch": find_best_epoch(history, task.spec.recipe)})
 
 
-def _append_phase(history: Sequence[Mapping[str, float]], phase: int, told: EpochCallback) -> EpochCallback:
+def _append_phase(history: Sequence[Mapping[str, float]], phase: int, on_epoch_end: EpochCallback) -> EpochCallback:
     """Tells of a phase's history behind those of the phases before it."""
     before = list(history)
-    return lambda rows: told([*before, *_number_epochs(rows, phase, len(before))])
+    return lambda rows: on_epoch_end([*before, *_number_epochs(rows, phase, len(before))])
 
 
 def _number_epochs(rows: Sequence[Mapping[str, float]], phase: int, done: int) -> list[dict[str, float]]:
@@ -214,7 +214,7 @@ def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> Tra
         )
         progress.note(f"Training computes in {threads} of {count_processors()} threads: measured, and so faster.")
         lap("threads")
-    keeping = LoopHooks(Checkpoints(task.checkpoint), task.told, task.left)
+    keeping = LoopHooks(Checkpoints(task.checkpoint), task.on_epoch_end, task.left)
     views = _make_tta_views(task, features, val, progress)
     with use_threads(threads):
         made = fit(part, train, val, progress, task.start, keeping, views)

@@ -51,8 +51,9 @@ from budwood.storage.atomic import (
     write_text,
 )
 from budwood.training.cost_estimate import CostEstimate, measure_cost
+from budwood.training.history import EpochCallback
 from budwood.training.schedules import find_best_epoch
-from budwood.training.trainer import EpochCallback, TrainingTask, has_checkpoint, search_rate, train_network
+from budwood.training.trainer import TrainingTask, has_checkpoint, search_rate, train_network
 from budwood.workflows.report import render_report
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def train(
     spent: float = 0.0,
     id: str | None = None,
     found: tuple[checks.Finding, ...] | None = None,
-    told: EpochCallback | None = None,
+    on_epoch_end: EpochCallback | None = None,
 ) -> Run:
     """Train a classifier and keep it, with its evidence, as a new run under `out`.
 
@@ -106,8 +107,8 @@ def train(
     weights are missing, `StorageError` when `out` cannot be written. A run that fails leaves nothing behind, unless it
     came far enough to be resumed. `track` names tools that are told of every epoch: tensorboard, mlflow. `spent` is how
     many seconds of the recipe's `time` have gone already, in scanning. `id` names the run (None: a new name), `found`
-    are the data's findings where they are known already, and `told` gets the history after every epoch; what it raises
-    ends the training.
+    are the data's findings where they are known already, and `on_epoch_end` gets the history after every epoch; what
+    it raises ends the training.
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
@@ -145,7 +146,7 @@ def train(
         save_record(draft, record)
     run = Run(Path(out) / str(record["id"]), record)
     try:
-        return _carry_out(run, spec, cache, progress, clock, told)
+        return _carry_out(run, spec, cache, progress, clock, on_epoch_end)
     except BaseException:
         if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record["state"] != "done":
             shutil.rmtree(run.path, ignore_errors=True)
@@ -160,13 +161,13 @@ def resume(
     lr: float | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
-    told: EpochCallback | None = None,
+    on_epoch_end: EpochCallback | None = None,
 ) -> Run:
     """Go on with a run whose training was interrupted, or train a finished one for more epochs.
 
     On a CPU the result has the bits of one that was never interrupted. `epochs` counts all, those that are done
     included (of the last phase, where there are phases); schedules that depend on their number are drawn anew over all.
-    `told` gets the history after every epoch.
+    `on_epoch_end` gets the history after every epoch.
     Raises `RunError` when there is nothing to go on with, or another process trains the run.
     """
     run = find_run(run) if not isinstance(run, Run) else run
@@ -190,7 +191,7 @@ def resume(
         save_record(run.path, record)
         write_text(run.path / "recipe.toml", recipe.toml())
     try:
-        return _carry_out(Run(run.path, record), spec, cache, progress, clock, told)
+        return _carry_out(Run(run.path, record), spec, cache, progress, clock, on_epoch_end)
     except BaseException:
         if run.record["state"] == "done" and _read_weights_time(run) == weighed:
             with raise_storage_errors(run.path):  # what was finished stays so
@@ -205,7 +206,7 @@ def _carry_out(
     cache: Path,
     progress: Progress,
     clock: _Clock,
-    listener: EpochCallback | None = None,
+    on_epoch_end: EpochCallback | None = None,
 ) -> Run:
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
@@ -217,10 +218,10 @@ def _carry_out(
                 save_history(run.path, history)
             tell(history)
 
-        def told(history: Sequence[Mapping[str, float]]) -> None:
+        def note_epoch(history: Sequence[Mapping[str, float]]) -> None:
             kept(history)
-            if listener:
-                listener(history)
+            if on_epoch_end:
+                on_epoch_end(history)
 
         task = TrainingTask(
             spec,
@@ -228,7 +229,7 @@ def _carry_out(
             validation,
             cache,
             checkpoint=run.path / CHECKPOINT,
-            told=told,
+            on_epoch_end=note_epoch,
             left=lambda: None if spec.recipe.time is None else spec.recipe.time - clock.so_far() - SAVING_SECONDS,
         )
         try:

@@ -1,0 +1,95 @@
+"""The search of a study as rows: trials that have ended, and the next one whenever it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from budwood.studies.job_planning import JobPlanner
+from budwood.studies.optuna_search import Trial, TrialStore
+from budwood.studies.row_progress import RowProgress
+from budwood.studies.study_file import Study
+from budwood.studies.study_state import RowStatus
+from budwood.studies.training_job import JobContext, JobResult
+
+
+@dataclass(frozen=True)
+class SearchRows:
+    """Draws the trials of a search as rows, and tells the search how they ended."""
+
+    trials: TrialStore
+    planner: JobPlanner
+
+    def list_ended(self, context: JobContext) -> list[RowProgress]:
+        """List the trials that ended before, here or on another machine.
+
+        Args:
+            context: Where the runs of this study are.
+
+        Returns:
+            One row a trial.
+        """
+        return [self._end_row(trial, trial.state, context) for trial in self.trials.all() if trial.state != "running"]
+
+    def draw(self) -> RowProgress | None:
+        """Draw the next trial.
+
+        Returns:
+            A row of one job, or of none where the trial's options make no recipe: it has failed, and the search knows.
+            None where there are trials enough.
+        """
+        trial = self.trials.ask()
+        if trial is None:
+            return None
+        row = self._plan(trial)
+        if not row.jobs:
+            row.status = "failed"
+            self.trials.tell(trial, "failed", None, row.problem)
+        return row
+
+    def tell(self, trial: Trial, result: JobResult, value: float | None) -> None:
+        """Tell the search how a trial ended.
+
+        Args:
+            trial: A trial that was drawn.
+            result: How its job ended.
+            value: The metric on validation; None where it was not done.
+        """
+        self.trials.tell(trial, result.state, value, result.problem)
+
+    def count_left(self) -> int:
+        """Count the trials that are yet to be drawn."""
+        return max(self.trials.most - len(self.trials.all()), 0)
+
+    def _plan(self, trial: Trial) -> RowProgress:
+        return self.planner.plan_trial(trial, self.trials.place(trial))
+
+    def _end_row(self, trial: Trial, status: RowStatus, context: JobContext) -> RowProgress:
+        row = self._plan(trial)
+        row.status, row.problem = status, row.problem or trial.problem
+        if row.jobs and context.is_done(row.jobs[0].id):
+            row.results[row.jobs[0].id] = JobResult("done")
+        elif trial.state == "done":
+            row.problem = "was carried out elsewhere; its run is not here"
+        return row
+
+
+def open_search(study: Study, planner: JobPlanner, context: JobContext, storage: str | None) -> SearchRows | None:
+    """Open the search of a study.
+
+    Args:
+        study: The study.
+        planner: Makes the jobs of its trials.
+        context: Where it is carried out.
+        storage: The URL where trials are kept; None for a file in the study's folder.
+
+    Returns:
+        The search as rows; None where the study has none.
+
+    Raises:
+        StudyError: The storage cannot be opened.
+    """
+    if study.search is None:
+        return None
+    context.folder.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{(context.folder / 'trials.db').resolve()}"
+    return SearchRows(TrialStore(study.search, url, study.name, study.metric, str(context.folder.resolve())), planner)

@@ -1,0 +1,135 @@
+"""`study.json`: how far a study is, for whoever wants to know and for its report; and who may write it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from budwood.comparison.rows import Published
+from budwood.errors import StudyError
+from budwood.storage.atomic import raise_storage_errors, write_text
+
+STATE_FILE: Final = "study.json"
+STUDY_FILE: Final = "study.toml"
+LOCK: Final = "lock"
+SCHEMA_VERSION: Final = 1  # what version 0.1 wrote without saying so
+
+StudyStatus = Literal["running", "stopped", "done"]
+RowStatus = Literal["waiting", "training", "done", "failed", "refused", "pruned"]
+
+
+class RowState(BaseModel):
+    """How far a row is: the names of its runs, those that are not finished included, and what went wrong."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    state: RowStatus
+    problem: str
+    runs: tuple[str, ...]
+    published: Published | None
+
+
+class StudyState(BaseModel):
+    """How far a study is. `written` says when that was noted (ISO 8601), `changed` what was put over every row."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    title: str
+    source: str
+    state: StudyStatus
+    written: str
+    metric: str
+    changed: Mapping[str, Any]
+    rows: tuple[RowState, ...]
+
+
+def read_state(folder: Path) -> StudyState:
+    """Read the state of the study in a folder.
+
+    Args:
+        folder: The study's folder.
+
+    Returns:
+        The state, whichever version of Budwood wrote it.
+
+    Raises:
+        StudyError: There is no state, it cannot be read, or a later version of Budwood wrote it.
+    """
+    file = folder / STATE_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = content.get("schema_version", SCHEMA_VERSION)
+        if isinstance(found, int) and found > SCHEMA_VERSION:
+            raise StudyError(
+                f"{file}: has the schema version {found}, expected {SCHEMA_VERSION} at most.", "Update Budwood."
+            )
+        return StudyState.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise _unreadable(file, f"{place}: {first['msg']}") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise _unreadable(file, f"{type(error).__name__}: {error}") from error
+
+
+def write_state(folder: Path, state: StudyState) -> None:
+    """Write the state of a study, whole or not at all.
+
+    Args:
+        folder: The study's folder.
+        state: How far the study is.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    content = {**dict(state), "changed": dict(state.changed), "rows": [_plain(row) for row in state.rows]}
+    with raise_storage_errors(folder):
+        write_text(folder / STATE_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def lock_study(folder: Path) -> Iterator[None]:
+    """Keep other processes from carrying out the study in a folder; a killed one holds nothing.
+
+    What a killed process left half-written is removed.
+
+    Args:
+        folder: The study's folder, which is made where it is not there.
+
+    Raises:
+        StudyError: Another process carries the study out.
+        StorageError: The folder cannot be written.
+    """
+    with raise_storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StudyError(f"{folder}: is being carried out by another process.", "Wait until it is done.") from error
+    try:
+        for draft in folder.glob(".*.part"):
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def _plain(row: RowState) -> dict[str, Any]:
+    """A row as it is written; the order of the keys is that of version 0.1."""
+    return {**dict(row), "published": asdict(row.published) if row.published else None}
+
+
+def _unreadable(file: Path, reason: str) -> StudyError:
+    return StudyError(f"{file}: cannot be read ({reason}).", "Carry the study out again.")
