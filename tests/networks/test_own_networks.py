@@ -199,7 +199,7 @@ def test_an_edited_factory_has_another_plan_and_other_keys(file: str, mine: Path
 
 
 def test_a_study_trains_an_edited_network_again(mine: Path) -> None:
-    recipe, images = Recipe(model="nets:net", **PLAIN), DataSpec("photos")
+    recipe, images = Recipe(model="nets:net", **PLAIN), DataSpec(data="photos")
     first = digest_job(recipe, images, "f", None, None)
     assert digest_job(recipe, images, "f", None, None) == first
     (mine / "nets.py").write_text(FACTORY.replace("WIDTH", "8"))

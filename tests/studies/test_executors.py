@@ -50,7 +50,7 @@ LONG = 100_000  # epochs: nothing waits for their end
 
 @dataclass(frozen=True)
 class Place:
-    """Images, the fingerprint of their scan, and where runs are kept."""
+    """DataSpec, the fingerprint of their scan, and where runs are kept."""
 
     photos: Path
     fingerprint: str
@@ -59,7 +59,7 @@ class Place:
     def job(self, id: str, epochs: int = 3, **options: Any) -> TrainingJob:
         """A job of a small network."""
         recipe = bw.Recipe(**{**SMALL, "epochs": epochs, **options})
-        return TrainingJob(id, id, recipe, DataSpec(str(self.photos)), self.fingerprint)
+        return TrainingJob(id, id, recipe, DataSpec(data=str(self.photos)), self.fingerprint)
 
 
 @pytest.fixture(scope="class")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from budwood.config.toml_lines import Place, find_line, find_lines
 from budwood.data.splits import assign_folds, stratified_sample
 from budwood.errors import StudyError
 from budwood.studies.search_space import default_space, list_grid_points
@@ -18,8 +20,8 @@ BASE: dict[str, Any] = {"name": "small", "data": "photos", "base": {"optimizer":
 TWO = [{"label": "slow", "lr": 0.001}, {"label": "fast", "lr": 0.1}]
 
 
-def _study(over: Overrides | None = None, **table: Any) -> Study:
-    return parse_study({**BASE, **table}, "small.toml", "", over)
+def _study(overrides: Overrides | None = None, **table: Any) -> Study:
+    return parse_study({**BASE, **table}, "small.toml", "", overrides)
 
 
 def _refused(**table: Any) -> str:
@@ -80,18 +82,18 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
     )
     assert message.startswith("small.toml has ")
     for part in (
-        "there is no 'colour'. Valid: base,",
+        "colour: unknown key. Valid: base,",
         "name: expected letters, digits, '.', '_' and '-', found 'has spaces'",
         "metric: found 'acuracy'. Did you mean 'accuracy'?",
         "seeds: expected each once, found [0, 0]",
         "rows 1 (one): lr: ",
-        "rows 2 (two): optimiser: there is no such option. Did you mean 'optimizer'?",
+        "rows 2 (two): optimiser: unknown key. Did you mean 'optimizer'?",
         "rows 3 (two): val: expected a share between 0 and 1, found 3",
-        "rows 3 (two): published: expected a value from 0 to 1, found 91",
+        "rows 3 (two): published.value: expected a value from 0 to 1, found 91",
         "rows 4 (three): momentum: expected under 1",
         "rows 5 (four): seed: a study says `seeds = [0, 1, 2]` once for all rows",
-        "grid.lr: expected a list of values, found 0.1",
-        "grid.paired: lists that vary together have one length, found epochs 2, batch 1",
+        "grid: lr: expected a list of values, found 0.1",
+        "grid: paired 1: lists that vary together have one length, found epochs 2, batch 1",
     ):
         assert part in message, message
 
@@ -100,9 +102,9 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
     ("table", "message"),
     [
         ({}, "holds no [[rows]], no [grid] and no [search]"),
-        ({"rows": [*TWO, {"label": "again", "lr": 0.1}]}, "row 3 (again): is the same experiment as 'fast'"),
-        ({"rows": [*TWO, {"label": "fast", "lr": 0.2}]}, "row 3: has the label of row 2, 'fast'"),
-        ({"rows": TWO, "grid": {"lr": [0.1, 0.2]}}, "row 3 (lr 0.1): is the same experiment as 'fast'"),
+        ({"rows": [*TWO, {"label": "again", "lr": 0.1}]}, "rows 3 (again): is the same experiment as 'fast'"),
+        ({"rows": [*TWO, {"label": "fast", "lr": 0.2}]}, "rows 3 (fast): has the label of an earlier row, 'fast'"),
+        ({"rows": TWO, "grid": {"lr": [0.1, 0.2]}}, "grid: is the same experiment as 'fast' (lr 0.1)"),
         ({"rows": TWO, "folds": 3, "seeds": [0]}, "folds: expected either seeds or folds, found both"),
         ({"rows": TWO, "folds": 1}, "folds: expected a whole number from 2, found 1"),
         ({"rows": TWO, "quick": {"images": 0}}, "quick: images: expected a whole number from 1, found 0"),
@@ -112,22 +114,25 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ({"rows": [{"lr": 0.1, "published": 0.9}]}, "published: expected a table with a value, found 0.9"),
         (
             {"rows": [{"lr": 0.1, "published": {"value": 0.9, "split": "dev"}}]},
-            "expected a split of train, val and test",
+            "published.split: found 'dev'. Valid: test, train, val",
         ),
         ({"grid": {}}, "grid: holds no list of values"),
         ({"grid": {"lr": [0.1], "published": [{"where": {"lr": 3}, "value": 0.5}]}}, "describes 0 rows, expected one"),
-        ({"search": {"space": {"lrr": [1]}}}, "search: space.lrr: there is no such option. Did you mean 'lr'?"),
+        ({"search": {"space": {"lrr": [1]}}}, "search: space.lrr: unknown option. Did you mean 'lr'?"),
         (
             {"search": {"sampler": "cma", "space": {"lr": [0.1]}}},
             "search: sampler: found 'cma'. Valid: grid, random, tpe",
         ),
-        ({"search": {"trials": 0, "space": {"lr": [0.1]}}}, "search: expected whole numbers for trials"),
+        ({"search": {"trials": 0, "space": {"lr": [0.1]}}}, "search: trials: expected a whole number from 1, found 0"),
         ({"search": {"space": {"lr": {"low": 1, "high": 0}}}}, "search: space.lr: expected low < high"),
         (
             {"search": {"space": {"lr": {"low": 1, "hi": 2}}}},
-            "search: space.lr: there is no 'hi'. Did you mean 'high'?",
+            "search: space.lr.hi: unknown key. Did you mean 'high'?",
         ),
-        ({"search": {"space": {"lr": 3}}}, "search: space.lr: expected a list of values, or {low, high, log, step}"),
+        (
+            {"search": {"space": {"lr": 3}}},
+            "search: space.lr: expected for each option a list of values, or {low, high, log, step}",
+        ),
         ({"search": {"space": {"momentum": [0.5, 0.9], "lr": [0.1]}}}, "momentum: optimizer 'adam' does not use it"),
         (
             {"search": {"space": {"lr": [0.1], "batch": {"low": 8, "high": 64, "when": {"seed": [1]}}}}},
@@ -135,10 +140,134 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ),
         ({"search": {"sampler": "grid", "space": {"lr": {"low": 0.1, "high": 0.2}}}}, "the sampler grid needs a list"),
         ({"search": {"space": {}}}, "search: space: expected at least one option"),
+        ({"search": {"seed": -1, "space": {"lr": [0.1]}}}, "search: seed: expected a whole number from 0, found -1"),
+        ({"search": {"space": {"lr": []}}}, "search: space.lr.values: expected a list of values, found []"),
+        ({"search": {"space": {"lr": {"low": 0.1, "high": float("inf")}}}}, "lr.high: expected a number, found inf"),
+        ({"search": {"space": {"lr": [0.1]}, "best": {"note": "about"}}}, "best.value: is missing, expected a value"),
+        ({"grid": [{"lr": [0.1]}, {"colour": [1]}]}, "grid 2: colour: unknown key"),
+        ({"grid": {"lr": [0.1], "images": [1, 40]}}, "grid: images: expected a whole number from 2, found 1"),
+        ({"rows": TWO, "options": {"lr": 0.1}}, "options: unknown key. Valid: base,"),
+        ({"rows": TWO, "base": {"optimizer": "adam", "momentum": 0.9}}, "base: momentum: optimizer 'adam' does not"),
+        ({"rows": TWO, "name": ""}, "name: expected letters, digits, '.', '_' and '-', found ''"),
     ],
 )
 def test_a_mistake_has_its_message(table: dict[str, Any], message: str) -> None:
     assert message in _refused(**table)
+
+
+FAULTY = """\
+name = "faulty"  # line 1
+metric = "acuracy"
+seeds = [
+  0,
+  -1,
+]
+folds = 1
+
+[base]
+optimizer = "adam"
+epochs = 3
+corrections = 3
+
+# a comment
+[[rows]]
+label = "one"
+note = \'\'\'
+lr = 0.1
+\'\'\'
+dropout = 2
+
+[[rows]]
+label = "two"
+val = 3
+optimiser = "sgd"
+[rows.published]
+value = 91
+
+[grid]
+lr = 0.1
+[[grid.paired]]
+epochs = [1, 2]
+batch = [8]
+
+[search.space]
+batch = { low = 8, hi = 64 }
+
+[quick]
+images = true
+"""
+
+
+def test_mistakes_of_every_kind_have_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "faulty.toml"
+    file.write_text(FAULTY)
+    with pytest.raises(StudyError) as refused:
+        load_study(file)
+    head, *lines = refused.value.message.splitlines()
+    assert head == f"{file} has 14 mistakes:"
+    expected = (
+        "  line 2: metric: found 'acuracy'. Did you mean 'accuracy'? Valid:",
+        "  line 3: seeds 2: expected a list of whole numbers from 0, found -1",
+        "  line 7: folds: expected a whole number from 2, found 1",
+        "  line 12: base: corrections: expected a list of files, found 3",
+        "  line 17: rows 1 (one): note: unknown key.",
+        "  line 20: rows 1 (one): dropout: ",
+        "  line 24: rows 2 (two): val: expected a share between 0 and 1, found 3",
+        "  line 25: rows 2 (two): optimiser: unknown key. Did you mean 'optimizer'?",
+        "  line 27: rows 2 (two): published.value: expected a value from 0 to 1, found 91",
+        "  line 30: grid: lr: expected a list of values, found 0.1",
+        "  line 31: grid: paired 1: lists that vary together have one length, found epochs 2, batch 1",
+        "  line 36: search: space.batch.high: is missing, expected a number",
+        "  line 36: search: space.batch.hi: unknown key. Did you mean 'high'?",
+        "  line 39: quick: images: expected a whole number from 1, found True",
+    )
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(start), line
+
+
+def test_what_a_base_or_a_setting_makes_wrong_is_told_once(tmp_path: Path) -> None:
+    file = tmp_path / "base.toml"
+    rows = "".join(f'[[rows]]\nlabel = "{n}"\nbatch = {n}\n' for n in range(1, 9))
+    file.write_text(f'name = "base"\n[base]\noptimizer = "adam"\nmomentum = 0.9\n{rows}')
+    with pytest.raises(StudyError, match=r"has 1 mistake: line 4: base: momentum: optimizer 'adam' .* \(1\)\.$"):
+        load_study(file)
+    file.write_text(f'name = "base"\n[base]\noptimizer = "adam"\n{rows}')
+    with pytest.raises(StudyError, match=r"has 1 mistake: settings: momentum: optimizer 'adam' does not use it"):
+        load_study(file, Overrides(settings={"momentum": 0.9}))
+    with pytest.raises(StudyError, match=r"settings: optimiser: unknown option\. Did you mean 'optimizer'\?"):
+        load_study(file, Overrides(settings={"optimiser": "sgd"}))
+
+
+def test_the_lines_of_a_toml_text() -> None:
+    text = '# c\na = 1\n"b c" = [\n 1, # ]\n]\n[t]\nx.y = """\nz = 1\n"""\n[[r]]\n[[r]]\nk = {m = 2}\n[r.s]\nn = 1\n'
+    lines = find_lines(text)
+    places: dict[Place, int] = {
+        ("a",): 2,
+        ("b c", 0): 3,
+        ("t", "x", "y"): 7,
+        ("r", 0, "k"): 10,
+        ("r", 1, "k", "m"): 12,
+        ("r", 1, "s", "n"): 14,
+        ("r", 1, "nowhere"): 11,
+        ("t", 0, "x"): 7,
+    }
+    assert {place: find_line(place, lines) for place in places} == places
+    assert find_line(("z",), lines) is None
+    assert find_lines("") == {}
+
+
+def test_quick_shortens_phases_that_are_written_as_text() -> None:
+    phases = "[{freeze='trunk', epochs=5, lr=1e-3}, {freeze='none', epochs=9, lr=1e-4}]"
+    made = _study(Overrides(quick=True), base={"optimizer": "adam"}, quick={"epochs": 2}, rows=[{"phases": phases}])
+    recipe = made.rows[0].recipe
+    assert recipe
+    assert [phase.epochs for phase in recipe.phases or ()] == [2, 2]
+
+
+def test_the_text_of_a_tuning_study_makes_the_same_study() -> None:
+    made = make_tuning_study("photos", {"fc": [16], "model": "mlp", "decay_norms": False}, trials=5)
+    again = parse_study(tomllib.loads(made.text), "study.toml", made.text)
+    assert again == made
 
 
 def test_a_file_that_is_missing_or_no_toml_is_refused(tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def study(
     places = dict(_parse_place(argument) for argument in given if not argument.endswith(".toml"))
     if not files:
         raise click.UsageError("Missing argument 'FILE': expected a study file (.toml).")
-    over = Overrides(quick, parse_settings(settings), places, corrections)
-    studies = [load_study(file, over) for file in files]
+    overrides = Overrides(quick, parse_settings(settings), places, corrections)
+    studies = [load_study(file, overrides) for file in files]
     if dry_run:
         found = [(made, estimate_rows(made, cache_folder(), make_terminal_progress())) for made in studies]
         if as_json:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
 from budwood.networks.plan import hash_json
-from budwood.studies.search_space import Axis, Search, list_grid_points
+from budwood.studies.search_space import Axis, ChoiceAxis, Search, list_grid_points
 from budwood.training.history import EpochCallback, Rows
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _suggest_options(trial: optuna.Trial, search: Search, number: int) -> dict[s
 
 
 def _suggest_value(trial: optuna.Trial, name: str, axis: Axis) -> Any:
-    if axis.values:
+    if isinstance(axis, ChoiceAxis):
         place = trial.suggest_categorical(name, list(range(len(axis.values))))  # a choice may be a list
         return axis.values[place]
     if axis.whole:

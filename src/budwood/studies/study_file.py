@@ -1,88 +1,232 @@
-"""Study files: a whole table of experiments in one TOML file, read into records, every mistake told at once.
+"""Study files: a whole table of experiments in one TOML file, checked as it is written, then expanded into rows.
 
-base, rows, grids, search -> the options of each row -> Row -> Study
+TOML -> StudyFile (pydantic) -> drafts of rows and grids, search -> Study; mistakes are told at once, with their lines
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from budwood.comparison.rows import Published
+from budwood.config.file_checks import HIDDEN, FileModel, Mistake, describe_errors, leave_out, suggest, tell_mistakes
 from budwood.config.metric_registry import REPORTED, is_metric
 from budwood.config.recipe import Recipe
 from budwood.config.toml import read_toml, write_table
+from budwood.config.toml_lines import Place
 from budwood.errors import RecipeError, StudyError, did_you_mean
 from budwood.networks.plan import hash_json
-from budwood.studies.search_space import SAMPLERS, Axis, Search, check_space, default_space, parse_space
+from budwood.studies.search_space import AxisTable, RangeAxis, Sampler, Search, corners, default_space, order_space
 
-KEYS: Final = (
-    "name",
-    "title",
-    "source",
-    "data",
-    "metric",
-    "seeds",
-    "folds",
-    "base",
-    "rows",
-    "grid",
-    "search",
-    "quick",
-)
-ROW_KEYS: Final = ("label", "published", "refused")
-IMAGE_OPTIONS: Final = ("data", "val", "test", "exclude", "corrections", "images", "classes")
-LIMITS: Final = ("images", "points", "trials")  # of the quick table, beside `epochs` and recipe options
-GRID_KEYS: Final = ("label", "paired", "published")
-SEARCH_KEYS: Final = ("sampler", "trials", "seed", "space", "base", "best", "worst")
-PUBLISHED_KEYS: Final = ("value", "metric", "split", "note")
 TRIALS: Final = 30
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LIMITS: Final = ("images", "epochs", "points", "trials")  # of the quick table
+_KEPT_DEPTH: Final[Mapping[str, int]] = {"rows": 3, "grid": 3, "base": 2, "quick": 2}  # places left out when at fault
+_REASON: Final = re.compile(r"; (?=\w+: )")  # between the mistakes of a recipe
+
+Options = Mapping[str, object]  # of recipes and data, as given
+_Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+_Text = Annotated[str, Field(description="text")]
+_Source = Annotated[str, Field(description="a path or a name")]
+_Share = Annotated[float | None, Field(gt=0, lt=1, description="a share between 0 and 1")]
+_Count = Annotated[int | None, Field(ge=1, description="a whole number from 1")]
+_Several = Annotated[int | None, Field(ge=2, description="a whole number from 2")]
 
 
-@dataclass(frozen=True)
-class DataSpec:
-    """Which images a row is about: those of `data` (a path or a name) with the shares, exclusions and corrections of
-    `scan`.
+class DataOptions(FileModel):
+    """The options of a row that say which images it is about: those of `data` with the shares, exclusions and
+    corrections of `scan`, and at most `images` for training.
 
-    At most `images` of them train, and at most `held_out` validate, in each class as large a share as in all; `classes`
-    says how many classes there are, for when the images are not there.
+    `classes` says how many classes there are, for when the images are not there.
     """
 
-    data: str = ""
-    val: float | None = None
-    test: float | None = None
-    exclude: tuple[str, ...] = ()
-    images: int | None = None
+    data: _Source = ""
+    val: _Share = None
+    test: _Share = None
+    exclude: Annotated[tuple[str, ...], _Listed, Field(description="a list of classes")] = ()
+    images: _Several = None
+    corrections: Annotated[tuple[str, ...], _Listed, Field(description="a list of files")] = ()
+    classes: _Several = None
+
+
+class DataSpec(DataOptions):
+    """Which images an experiment is about; at most `held_out` validate, in each class as large a share as in all."""
+
     held_out: int | None = None
-    corrections: tuple[str, ...] = ()
-    classes: int | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
         """What decides the images, as plain values."""
-        names = ("data", "val", "test", "exclude", "images", "held_out", "corrections")
-        named = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in named.items() if value not in (None, ())}
+        given = self.model_dump(exclude={"classes"})
+        return {name: value for name, value in given.items() if value not in (None, ())}
+
+
+class OptionTable(FileModel):
+    """A table in which recipe options stand beside keys of its own: checked by name, as what they must be depends on
+    the row that they end in, and held in `options` as given."""
+
+    collected: ClassVar[frozenset[str]] = frozenset(Recipe.model_fields)
+    options: Annotated[Options, Field(alias=HIDDEN)] = MappingProxyType({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, table: object) -> object:
+        if not isinstance(table, Mapping):
+            return table
+        options = {name: value for name, value in table.items() if name in cls.collected}
+        own = {name: value for name, value in table.items() if name in cls.model_fields or name not in options}
+        return {HIDDEN: options, **own}
+
+    @classmethod
+    def known_keys(cls) -> set[str]:
+        """The keys that the table may have, options included."""
+        return super().known_keys() | cls.collected
+
+
+class BaseTable(OptionTable, DataOptions):
+    """`[base]`: the options of every row, of recipe and data."""
+
+    collected = frozenset({*Recipe.model_fields, *DataOptions.model_fields})
+
+
+class PublishedTable(FileModel):
+    """A published figure; its metric is the study's unless it names another."""
+
+    value: Annotated[float, Field(ge=0, le=1, description="a value from 0 to 1")]
+    metric: _Text = ""
+    split: Literal["train", "val", "test"] = "test"
+    note: _Text = ""
+
+
+_Published = Annotated[PublishedTable | None, Field(description="a table with a value")]
+
+
+class ExperimentTable(BaseTable):
+    """One of `[[rows]]`; `refused` names the option for which the row must be refused."""
+
+    label: _Text = ""
+    published: _Published = None
+    refused: Annotated[str, Field(description="the name of the option that is refused")] = ""
+
+
+class GridFigure(PublishedTable):
+    """A published figure of the row of a grid that has the values in `where`."""
+
+    where: Annotated[Options, Field(description="a table of options")] = MappingProxyType({})
+
+
+class GridLists(OptionTable):
+    """Lists of values of recipe and data options."""
+
+    collected = frozenset({*Recipe.model_fields, *DataOptions.model_fields})
+    options: Annotated[
+        Mapping[str, Annotated[tuple[Any, ...], _Listed, Field(min_length=1)]],
+        Field(alias=HIDDEN, description="a list of values"),
+    ] = {}
+
+
+class PairedLists(GridLists):
+    """One of `[[grid.paired]]`: lists of one length, of which the values vary together."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if len({len(values) for values in self.options.values()}) > 1:
+            told = ", ".join(f"{name} {len(values)}" for name, values in self.options.items())
+            raise ValueError(f"lists that vary together have one length, found {told}")
+        return self
+
+
+class GridTable(GridLists):
+    """`[grid]`: every combination of its lists is a row."""
+
+    label: _Text = ""
+    paired: Annotated[tuple[PairedLists, ...], _Listed, Field(description="tables, each under [[grid.paired]]")] = ()
+    published: Annotated[
+        tuple[GridFigure, ...], _Listed, Field(description="tables, each under [[grid.published]]")
+    ] = ()
+
+    def points(self) -> list[Options]:
+        """The options of every row: all combinations of the lists, paired ones together."""
+        lists = [*({name: values} for name, values in self.options.items()), *(part.options for part in self.paired)]
+        axes = [[dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)] for part in lists]
+        return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*axes)]
+
+
+class SearchTable(FileModel):
+    """`[search]`: so many trials of a space over the base."""
+
+    sampler: Sampler = "tpe"
+    trials: Annotated[int, Field(ge=1, description="a whole number from 1")] = TRIALS
+    seed: Annotated[int, Field(ge=0, description="a whole number from 0")] = 0
+    space: Annotated[
+        Mapping[str, AxisTable], Field(description="for each option a list of values, or {low, high, log, step}")
+    ] = {}
+    base: Annotated[BaseTable, Field(description="a table")] = BaseTable()
+    best: _Published = None
+    worst: _Published = None
+
+
+class QuickTable(OptionTable):
+    """`[quick]`: limits, and recipe options that `--quick` puts over every row; `points` are those of each grid."""
+
+    collected = frozenset({*Recipe.model_fields, *LIMITS})
+
+    images: _Count = None
+    epochs: _Count = None
+    points: _Count = None
+    trials: _Count = None
+
+
+def _check_metric(name: str) -> str:
+    if not is_metric(name, REPORTED):
+        raise ValueError(f"found {name!r}. {did_you_mean(name, REPORTED)}")
+    return name
+
+
+class StudyFile(FileModel):
+    """A study file as it is written; a single `[grid]` is a list of one."""
+
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, '.', '_' and '-'")
+    ]
+    title: _Text = ""
+    source: _Text = ""
+    data: _Source = ""
+    metric: Annotated[str, AfterValidator(_check_metric)] = "accuracy"
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        _Listed,
+        Field(min_length=1, description="a list of whole numbers from 0"),
+    ] = (0,)
+    folds: _Several = None
+    base: Annotated[BaseTable, Field(description="a table")] = BaseTable()
+    rows: Annotated[tuple[ExperimentTable, ...], _Listed, Field(description="tables, each under [[rows]]")] = ()
+    grid: Annotated[tuple[GridTable, ...], _Listed, Field(description="a table of lists")] = ()
+    search: Annotated[SearchTable | None, Field(description="a table")] = None
+    quick: Annotated[QuickTable, Field(description="a table")] = QuickTable()
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment: its `options` as the file names them, those of the base included, and the `recipe` they make.
+    """One row of a study: its `options` as the file names them, those of the base included, and their `recipe`.
 
-    `recipe` is None where the row is refused, and `refused` says why. `varied`: it is a point of a grid.
+    `recipe` is None where the row is refused, and `refused` says why. `varied`: it is a point of a grid. `place` is the
+    table that it is of.
     """
 
     label: str
-    options: Mapping[str, Any]
+    options: Options
     recipe: Recipe | None
     images: DataSpec
     published: Published | None = None
     refused: str = ""
     varied: bool = False
+    place: Place = ()
 
 
 @dataclass(frozen=True)
@@ -97,18 +241,18 @@ class Study:
     metric: str
     seeds: tuple[int, ...]
     folds: int | None
-    base: Mapping[str, Any]
+    base: Options
     rows: tuple[Experiment, ...]
     search: Search | None
     searched: DataSpec
     edges: Mapping[str, tuple[float, ...]]
-    changed: Mapping[str, Any]
+    changed: Options
     text: str
 
     @property
     def changed_options(self) -> dict[str, Any]:
         """The recipe options among what was put over every row; `epochs` of the quick table is but a limit."""
-        return {name: value for name, value in self.changed.items() if name not in (*LIMITS, "epochs")}
+        return {name: value for name, value in self.changed.items() if name not in LIMITS}
 
 
 @dataclass(frozen=True)
@@ -118,39 +262,97 @@ class Overrides:
     the study's own."""
 
     quick: bool = False
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Options = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
     corrections: Sequence[str] = ()
 
 
-def load_study(path: str | Path, over: Overrides | None = None) -> Study:
-    """The study in a TOML file; raises `StudyError` that names every mistake with the table and row it is in."""
+@dataclass(frozen=True)
+class AppliedOverrides:
+    """Overrides of one file: its quick table where that is asked for, and the name of the study's `own` data."""
+
+    quick: QuickTable
+    overrides: Overrides
+    own: str
+
+    def options(self, options: Options) -> dict[str, Any]:
+        """The recipe options of a row with those that are put over it; `epochs` of the quick table is a limit."""
+        quick = {name: value for name, value in self.quick.options.items() if name not in LIMITS}
+        return _limit_epochs({**_recipe_options(options), **quick, **self.overrides.settings}, self.quick.epochs)
+
+    def points(self, count: int) -> list[int]:
+        """Which of so many points of a grid are kept: at most `points` of the quick table, spread evenly."""
+        most = min(self.quick.points or count, count)
+        return [number * (count - 1) // max(most - 1, 1) for number in range(most)]
+
+    def data(self, spec: DataSpec) -> DataSpec:
+        """The images of a row in the place that was given, no more than the quick table says."""
+        is_own, places = spec.data == self.own, self.overrides.places
+        place = places.get(spec.data, spec.data)
+        corrections = (*spec.corrections, *(self.overrides.corrections if is_own else ()))
+        placed = {"data": places.get("", place) if is_own else place, "corrections": corrections}
+        most = self.quick.images
+        limits = {} if most is None else {"images": min(most, spec.images or most), "held_out": most}
+        return spec.model_copy(update={**placed, **limits})
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An experiment before it is checked: its own options, by the tables in which they stand."""
+
+    label: str
+    own: Mapping[Place, Options]
+    published: Published | None = None
+    refused: str = ""
+    varied: bool = False
+
+
+def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
+    """Load the study in a TOML file.
+
+    Raises:
+        StudyError: The file cannot be read, or has mistakes; it names every one with its line, table and key.
+    """
     file = Path(path)
     read = read_toml(file, "study", StudyError, missing="Check the path.", malformed="studies/ holds examples.")
-    return parse_study(read.table, str(file), read.text, over)
+    return parse_study(read.table, str(file), read.text, overrides)
 
 
-def parse_study(table: Mapping[str, Any], where: str, text: str, over: Overrides | None = None) -> Study:
-    """The study in a table; `where` names it in messages, `text` is the file that it was read from.
+def parse_study(table: Options, where: str, text: str, overrides: Overrides | None = None) -> Study:
+    """Make the study of a table, which is checked as it stands first, and then with what is put over every row.
 
-    It is checked as it stands first, and then with what is put over every row. Raises `StudyError`.
+    Args:
+        table: What the TOML says.
+        where: What messages call it.
+        text: The TOML, for the lines of mistakes; may be empty.
+        overrides: What is put over every row.
+
+    Raises:
+        StudyError: It names every mistake.
     """
-    study = _checked(table, where, text, Overrides())
-    return study if over is None or over == Overrides() else _checked(table, where, text, over)
+    table = {**table, "grid": [table["grid"]]} if isinstance(table.get("grid"), Mapping) else table
+    file, mistakes = check_file(table)
+    faulty = {mistake.place[:size] for mistake in mistakes for size in (1, 2)}
+    study, more = expand_study(file, Overrides(), text, faulty)
+    if not mistakes and not more and overrides not in (None, Overrides()):
+        study, more = expand_study(file, overrides, text)
+    if mistakes or more:
+        told = tell_mistakes([*mistakes, *more], table, text)
+        raise StudyError(f"{where} has {told}", "studies/ holds examples; `budwood train --help` lists options.")
+    return study
 
 
 def make_tuning_study(
     source: str,
-    options: Mapping[str, Any],
+    options: Options,
     *,
     trials: int = TRIALS,
     sampler: str = "tpe",
     metric: str = "accuracy",
     seed: int = 0,
 ) -> Study:
-    """A study of one row, the recipe of `options`, and of a search around it; what is given is not searched."""
+    """Make a study of one row, the recipe of `options`, and of a search around it; what is given is not searched."""
     place = Path(source).name.split(".")[0]
-    search = {"sampler": sampler, "trials": trials, "seed": seed, "space": default_space(options)}
     table = {
         "name": f"tune-{place}-{hash_json([dict(options), sampler, metric, seed])[:6]}",
         "title": f"Search on {place}",
@@ -158,7 +360,7 @@ def make_tuning_study(
         "metric": metric,
         "base": dict(options),
         "rows": [{"label": "as given"}],
-        "search": search,
+        "search": {"sampler": sampler, "trials": trials, "seed": seed, "space": default_space(options)},
     }
     return parse_study(table, "tune", write_table(table))
 
@@ -168,395 +370,251 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     return recipe if recipe.seed is None else recipe.model_copy(update={"seed": seed})
 
 
-def _checked(table: Mapping[str, Any], where: str, text: str, over: Overrides) -> Study:
-    wrong: list[str] = []
-    _refuse_unknown(table, KEYS, "", wrong)
-    head = {key: _text(table, key, wrong) for key in ("name", "title", "source", "data")}
-    if not _NAME.fullmatch(head["name"]):
-        wrong.append(f"name: expected letters, digits, '.', '_' and '-', found {head['name']!r}")
-    metric = _text(table, "metric", wrong) or "accuracy"
-    if not is_metric(metric, REPORTED):
-        wrong.append(f"metric: found {metric!r}. {did_you_mean(metric, REPORTED)}")
-    quick = _table(table, "quick", wrong)
-    base = {"data": head["data"], **_table(table, "base", wrong)}
-    _refuse_unknown(base, (*Recipe.model_fields, *IMAGE_OPTIONS), "base", wrong)
-    _refuse_unknown(quick, (*Recipe.model_fields, *LIMITS), "quick", wrong)
-    wrong += [
-        f"quick: {name}: expected a whole number from 1, found {quick[name]!r}"
-        for name in (*LIMITS, "epochs")
-        if name in quick and not _is_count(quick[name], 1)
-    ]
-    seeds, folds = _repeats(table, wrong)
-    own = over.places.get("")
-    places = {**over.places, **({head["data"]: own} if own is not None else {})}
-    over = replace(over, places=places)
-    put = AppliedOverrides(quick if over.quick else {}, over, head["data"])
-    rows = [*_listed_rows(table, base, put, metric, wrong), *_grid_rows(table, base, put, metric, wrong)]
-    search, searched = _search(table, base, put, metric, wrong)
-    if not rows and search is None and not wrong:
-        wrong.append("holds no [[rows]], no [grid] and no [search]")
-    _refuse_twins(rows, not (over.quick or over.settings or over.places), wrong)
-    if wrong:
-        raise _mistakes(where, wrong)
-    return Study(
-        name=head["name"],
-        title=head["title"] or head["name"],
-        source=head["source"],
-        metric=metric,
-        seeds=seeds,
-        folds=folds,
-        base={name: value for name, value in base.items() if name not in IMAGE_OPTIONS},
-        rows=tuple(rows),
+def check_file(table: Options) -> tuple[StudyFile, list[Mistake]]:
+    """Check a table, in which `grid` is a list, but for what its options make of recipes.
+
+    What is at fault is told and left out, and the rest is read again, so that it can be checked further.
+    """
+    mistakes: list[Mistake] = []
+    while True:
+        try:
+            return StudyFile.model_validate(table), mistakes
+        except ValidationError as error:
+            found = describe_errors(error, StudyFile)
+            mistakes += found
+            for place in (mistake.place for mistake in found):
+                depth = _KEPT_DEPTH.get(str(place[0]), 1)
+                table = leave_out(table, *(place[:depth] if len(place) >= depth else place[:1]))
+                table = table if "name" in table else {**table, "name": "study"}  # without which there is no study
+
+
+def expand_study(
+    file: StudyFile, overrides: Overrides, text: str, faulty: Container[Place] = ()
+) -> tuple[Study, list[Mistake]]:
+    """Expand a file into its rows and its search, with what is put over them.
+
+    Args:
+        file: The checked file.
+        overrides: What is put over every row.
+        text: The file's text, which the study keeps.
+        faulty: Tables with mistakes, of which more would be told that only follow from them.
+
+    Returns:
+        The study, and what is wrong with it; where anything is, the study lacks it.
+    """
+    applied = AppliedOverrides(file.quick if overrides.quick else QuickTable(), overrides, file.data)
+    found: list[Experiment | Mistake] = [*_check_head(file, overrides)]
+    for draft in (*_list_drafts(file), *_vary_drafts(file, applied, faulty)):
+        found += [draft] if isinstance(draft, Mistake) else _check_draft(draft, file, applied)
+    search = None
+    if file.search and ("search",) not in faulty:
+        search = _make_search(file.search, file, applied)
+        found += _check_search(search, file.search, file, applied)
+    rows = tuple(part for part in found if isinstance(part, Experiment))
+    if overrides == Overrides():
+        found += _find_twins([row for row in rows if row.place not in faulty])
+    mistakes = list(dict.fromkeys(part for part in found if isinstance(part, Mistake)))
+    if not (rows or search or mistakes or faulty):
+        mistakes = [Mistake((), "holds no [[rows]], no [grid] and no [search]")]
+    searched = {"data": file.data, **file.base.options, **(file.search.base.options if file.search else {})}
+    study = Study(
+        name=file.name,
+        title=file.title or file.name,
+        source=file.source,
+        metric=file.metric,
+        seeds=file.seeds,
+        folds=file.folds,
+        base=_recipe_options(file.base.options),
+        rows=rows,
         search=search,
-        searched=searched,
-        edges=_edges(table, search),
-        changed={**put.quick, **over.settings},
+        searched=applied.data(_data_spec(searched)) if search else DataSpec(),
+        edges=_find_edges(file, search),
+        changed={**applied.quick.options, **overrides.settings},
         text=text,
+    )
+    return study, mistakes
+
+
+def _limit_epochs(options: Options, most: int | None) -> dict[str, object]:
+    """Options with at most so many epochs, in each phase where there are phases; a solved head has none."""
+    if most is None:
+        return dict(options)
+    try:
+        recipe = Recipe(**options)
+    except RecipeError:
+        return dict(options)  # told when the row is checked
+    if recipe.phases:
+        short = [{**phase.model_dump(), "epochs": min(most, phase.epochs)} for phase in recipe.phases]
+        return {**options, "phases": short}
+    return {**options, "epochs": min(most, recipe.epochs)} if recipe.epochs else dict(options)
+
+
+def _list_drafts(file: StudyFile) -> Iterator[_Draft]:
+    """The experiments under `[[rows]]`."""
+    for number, row in enumerate(file.rows):
+        own = row.options
+        label = row.label or _label(own) or "base"
+        yield _Draft(label, {("rows", number): own}, _figure(row.published, file), row.refused)
+
+
+def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[Place]) -> Iterator[_Draft | Mistake]:
+    """The experiments of the grids, but for those that the quick table leaves out."""
+    for number, grid in enumerate(file.grid):
+        place: Place = ("grid", number)
+        if place in faulty:
+            continue
+        tables = {place: grid.options} | {(*place, "paired", n): part.options for n, part in enumerate(grid.paired)}
+        if not any(tables.values()):
+            yield Mistake(place, "holds no list of values")
+            continue
+        points, figures = grid.points(), dict[int, Published | None]()
+        for count, entry in enumerate(grid.published):
+            described = [n for n, point in enumerate(points) if entry.where.items() <= point.items()]
+            if len(described) == 1:
+                figures[described[0]] = _figure(entry, file)
+            else:
+                message = f"where {dict(entry.where)} describes {len(described)} rows, expected one"
+                yield Mistake((*place, "published", count), message)
+        varying = [name for name in points[0] if len({str(point[name]) for point in points}) > 1]
+        for n in applied.points(len(points)):
+            words = _label({name: points[n][name] for name in varying})
+            label = ": ".join(filter(None, (grid.label, words))) or _label(points[n])
+            own = {table: {name: points[n][name] for name in names} for table, names in tables.items()}
+            yield _Draft(label, own, figures.get(n), varied=True)
+
+
+def _check_head(file: StudyFile, overrides: Overrides) -> Iterator[Mistake]:
+    """What is wrong with the repetitions and with the names of what is put over every row."""
+    if len(set(file.seeds)) != len(file.seeds):
+        yield Mistake(("seeds",), f"expected each once, found {list(file.seeds)}")
+    if file.folds is not None and "seeds" in file.model_fields_set:
+        yield Mistake(("folds",), "expected either seeds or folds, found both")
+    for name in overrides.settings.keys() - Recipe.model_fields.keys():
+        yield Mistake(("settings", name), f"unknown option. {suggest(name, Recipe.model_fields)}")
+
+
+def _check_draft(draft: _Draft, file: StudyFile, applied: AppliedOverrides) -> Iterator[Experiment | Mistake]:
+    """The experiment of a draft, or what is wrong with it."""
+    place = next(iter(draft.own))
+    layers = {(): {"data": file.data}, ("base",): file.base.options, **draft.own}
+    given = {name: value for table in layers.values() for name, value in table.items()}
+    layers[("settings",)] = applied.overrides.settings
+    places = {name: (*where, name) for where, table in layers.items() for name in table}
+    try:
+        images = applied.data(_data_spec(given))
+    except ValidationError as error:
+        yield from (Mistake(places[str(one.place[0])], one.message) for one in describe_errors(error, DataSpec))
+        return
+    options = applied.options(given)
+    recipe, faults = _make_recipe(options, places, place, draft.label)
+    reason = next((one.message for one in faults if one.place[-1] == draft.refused), "")
+    if "seed" in options:
+        faults = [Mistake(places["seed"], "a study says `seeds = [0, 1, 2]` once for all rows")]
+    elif reason:
+        faults, reason = [], f"{draft.refused}: {reason}"
+    elif recipe and draft.refused:
+        faults = [Mistake((*place, "refused"), f"{draft.refused} is valid here, so the row would be trained")]
+    yield from faults
+    if not faults:
+        yield Experiment(draft.label, options, recipe, images, draft.published, reason, draft.varied, place)
+
+
+def _figure(table: PublishedTable | None, file: StudyFile) -> Published | None:
+    return Published(table.value, table.metric or file.metric, table.split, table.note) if table else None
+
+
+def _recipe_options(options: Options) -> Options:
+    return {name: value for name, value in options.items() if name not in DataOptions.model_fields}
+
+
+def _data_spec(options: Options) -> DataSpec:
+    return DataSpec.model_validate({name: options[name] for name in DataOptions.model_fields if name in options})
+
+
+def _make_recipe(
+    options: Options, places: Mapping[str, Place], place: Place, case: str
+) -> tuple[Recipe | None, list[Mistake]]:
+    """The recipe of options, or what is wrong with them, at the places where they stand, else at `place`."""
+    try:
+        return Recipe(**options), []
+    except RecipeError as error:
+        reasons = [reason.partition(": ") for reason in _REASON.split(error.message.partition(": ")[2].rstrip("."))]
+        return None, [Mistake(places.get(name, (*place, name)), message, case) for name, _, message in reasons]
+
+
+def _make_search(table: SearchTable, file: StudyFile, applied: AppliedOverrides) -> Search:
+    """The search of a table; what is put over every row is not searched."""
+    space = {name: axis for name, axis in table.space.items() if name not in applied.overrides.settings}
+    return Search(
+        sampler=table.sampler,
+        trials=min(table.trials, applied.quick.trials or table.trials),
+        space=order_space(space),
+        options=applied.options({**file.base.options, **table.base.options}),
+        seed=table.seed,
+        best=_figure(table.best, file),
+        worst=_figure(table.worst, file),
     )
 
 
-@dataclass(frozen=True)
-class AppliedOverrides:
-    """What is put over a row's options: the quick table that was asked for, settings, places, and corrections of the
-    study's own data."""
-
-    quick: Mapping[str, Any]
-    over: Overrides
-    own: str
-
-    def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """A row's recipe options with those of the command line; `epochs` of the quick table is a limit."""
-        quick = {name: value for name, value in self.quick.items() if name not in (*LIMITS, "epochs")}
-        return _shortened({**options, **quick, **self.over.settings}, self.quick.get("epochs"))
-
-    def places(self, count: int) -> list[int]:
-        """The rows of a grid that are kept: at most `points` of the quick table, spread evenly."""
-        most = min(self.quick.get("points", count), count)
-        return [number * (count - 1) // max(most - 1, 1) for number in range(most)]
-
-    def images(self, images: DataSpec) -> DataSpec:
-        """A row's images in the place that was given, no more than the quick table says."""
-        most = self.quick.get("images")
-        place = self.over.places.get(images.data, images.data)
-        more = self.over.corrections if images.data == self.own else ()
-        held = replace(images, data=place, corrections=(*images.corrections, *more))
-        if most is None:
-            return held
-        return replace(held, images=min(most, images.images or most), held_out=most)
-
-
-def _shortened(options: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
-    """Options with at most so many epochs, in each phase where there are phases; a solved head has none."""
-    if epochs is None:
-        return dict(options)
-    if phases := options.get("phases"):
-        short = [{**phase, "epochs": min(epochs, phase["epochs"])} for phase in phases]
-        return {**options, "phases": short}
-    try:
-        planned = Recipe(**options).epochs
-    except RecipeError:
-        return dict(options)  # told when the row is read
-    return {**options, "epochs": min(epochs, planned)} if planned else dict(options)
-
-
-def _listed_rows(
-    table: Mapping[str, Any], base: Mapping[str, Any], put: AppliedOverrides, metric: str, wrong: list[str]
-) -> Iterator[Experiment]:
-    for number, given in enumerate(_tables(table, "rows", wrong), 1):
-        own = {name: value for name, value in given.items() if name not in ROW_KEYS}
-        label = str(given.get("label") or _label(own) or "base")
-        where = f"rows {number} ({label})"
-        refused = given.get("refused", "")
-        if not isinstance(refused, str):
-            wrong.append(f"{where}: refused: expected the name of the option that is refused, found {refused!r}")
-            continue
-        published = _published(given.get("published"), metric, where, wrong)
-        row = _row(label, own, base, put, where, refused, wrong)
-        if row is not None:
-            yield replace(row, published=published)
-
-
-def _grid_rows(
-    table: Mapping[str, Any], base: Mapping[str, Any], put: AppliedOverrides, metric: str, wrong: list[str]
-) -> Iterator[Experiment]:
-    found = table.get("grid", [])
-    grids = found if isinstance(found, list) else [found]
-    for number, grid in enumerate(grids, 1):
-        where = f"grid {number}" if len(grids) > 1 else "grid"
-        if not isinstance(grid, Mapping):
-            wrong.append(f"{where}: expected a table of lists, found {grid!r}")
-            continue
-        points = _points(grid, where, wrong)
-        published = _published_points(grid, points, metric, where, wrong)
-        told_label = grid.get("label", "")
-        varying = {name for name in _union(points) if len({str(point.get(name)) for point in points}) > 1}
-        told: list[str] = []
-        for place in put.places(len(points)):
-            point = points[place]
-            words = _label({name: value for name, value in point.items() if name in varying})
-            label = ": ".join(filter(None, (str(told_label), words))) or _label(point)
-            row = _row(label, point, base, put, f"{where} ({label})", "", told)
-            if row is not None:
-                yield replace(row, published=published.get(place), varied=True)
-        wrong += told[:5]
-        if len(told) > 5:
-            wrong.append(f"{where}: {len(told) - 5} more rows with mistakes")
-
-
-def _union(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The options that any row of a grid has."""
-    return list(dict.fromkeys(name for point in points for name in point))
-
-
-def _points(grid: Mapping[str, Any], where: str, wrong: list[str]) -> list[dict[str, Any]]:
-    """The options of every row of a grid: all combinations of its lists, paired ones together."""
-    axes = [_axis({name: values}, where, wrong) for name, values in grid.items() if name not in GRID_KEYS]
-    axes += [_axis(part, f"{where}.paired", wrong) for part in _tables(grid, "paired", wrong)]
-    if not axes:
-        wrong.append(f"{where}: holds no list of values")
-        return []
-    return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*axes)]
-
-
-def _axis(lists: Mapping[str, Any], where: str, wrong: list[str]) -> list[dict[str, Any]]:
-    """The values of lists of one length, taken together."""
-    for name, values in lists.items():
-        if not isinstance(values, list) or not values:
-            wrong.append(f"{where}.{name}: expected a list of values, found {values!r}")
-            return []
-    lengths = {len(values) for values in lists.values()}
-    if len(lengths) > 1:
-        told = ", ".join(f"{name} {len(values)}" for name, values in lists.items())
-        wrong.append(f"{where}: lists that vary together have one length, found {told}")
-        return []
-    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-
-
-def _published_points(
-    grid: Mapping[str, Any], points: Sequence[Mapping[str, Any]], metric: str, where: str, wrong: list[str]
-) -> dict[int, Published]:
-    """The published figures of a grid, by the place of the row that `where` describes."""
-    found = {}
-    for entry in _tables(grid, "published", wrong):
-        wanted = entry.get("where", {})
-        published = _published(
-            {key: value for key, value in entry.items() if key != "where"}, metric, f"{where}.published", wrong
-        )
-        places = [place for place, point in enumerate(points) if wanted.items() <= point.items()]
-        if len(places) != 1:
-            wrong.append(f"{where}.published: where {wanted} describes {len(places)} rows, expected one")
-        elif published is not None:
-            found[places[0]] = published
+def _check_search(search: Search, table: SearchTable, file: StudyFile, applied: AppliedOverrides) -> list[Mistake]:
+    """What is wrong with a search: every choice and end of its space, one after another, must make a recipe."""
+    place: Place = ("search", "space")
+    found = []
+    for name, axis in table.space.items():
+        if name not in Recipe.model_fields:
+            found.append(Mistake((*place, name), f"unknown option. {suggest(name, Recipe.model_fields)}"))
+        for other in axis.when:
+            if other not in table.space or table.space[other].when:
+                message = f"`when` names {other!r}, expected an option of the space that is always drawn"
+                found.append(Mistake((*place, name), message))
+        if table.sampler == "grid" and not axis.points:
+            found.append(Mistake((*place, name), "the sampler grid needs a list of values, or a step"))
+    if not search.space:
+        found.append(Mistake(place, "expected at least one option to search"))
+    layers = {("base",): file.base.options, ("search", "base"): table.base.options, place: table.space}
+    layers[("settings",)] = applied.overrides.settings
+    places = {name: (*where, name) for where, names in layers.items() for name in names}
+    for chosen in () if found else corners(search.space):
+        found += _make_recipe({**search.options, **chosen}, places, place, _label(chosen))[1]
     return found
 
 
-def _row(
-    label: str,
-    own: Mapping[str, Any],
-    base: Mapping[str, Any],
-    put: AppliedOverrides,
-    where: str,
-    refused: str,
-    wrong: list[str],
-) -> Experiment | None:
-    """The row of some options over the base; what is wrong with them is told."""
-    given = {**base, **own}
-    images = _images(given, where, wrong)
-    options = put.options({name: value for name, value in given.items() if name not in IMAGE_OPTIONS})
-    if "seed" in options:
-        wrong.append(f"{where}: seed: a study says `seeds = [0, 1, 2]` once for all rows")
-        return None
-    try:
-        recipe = Recipe(**options)
-    except RecipeError as error:
-        lines = error.message.partition(": ")[2].rstrip(".")
-        reasons = [line for line in lines.split("; ") if line.startswith(f"{refused}:")]
-        if refused and reasons:
-            return Experiment(label, options, None, put.images(images), refused=reasons[0])
-        hint = f". {error.hint}" if "there is no such option" in lines else ""
-        wrong.append(f"{where}: {lines}{hint}")
-        return None
-    if refused:
-        wrong.append(f"{where}: refused: {refused} is valid here, so the row would be trained")
-        return None
-    return Experiment(label, options, recipe, put.images(images))
-
-
-def _images(given: Mapping[str, Any], where: str, wrong: list[str]) -> DataSpec:
-    """The data options of a row."""
-    chosen: dict[str, Any] = {name: given[name] for name in IMAGE_OPTIONS if name in given}
-    expected = {
-        "data": lambda value: isinstance(value, str),
-        "val": lambda value: isinstance(value, float) and 0 < value < 1,
-        "test": lambda value: isinstance(value, float) and 0 < value < 1,
-        "exclude": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
-        "corrections": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
-        "images": lambda value: _is_count(value, 2),
-        "classes": lambda value: _is_count(value, 2),
-    }
-    words = {
-        "data": "a path or a name",
-        "val": "a share between 0 and 1",
-        "test": "a share between 0 and 1",
-        "exclude": "a list of classes",
-        "corrections": "a list of files",
-        "images": "a whole number from 2",
-        "classes": "a whole number from 2",
-    }
-    for name, value in list(chosen.items()):
-        if not expected[name](value):
-            wrong.append(f"{where}: {name}: expected {words[name]}, found {value!r}")
-            del chosen[name]
-    lists = {name: tuple(chosen.get(name, ())) for name in ("exclude", "corrections")}
-    return DataSpec(**{**chosen, **lists})
-
-
-def _search(
-    table: Mapping[str, Any], base: Mapping[str, Any], put: AppliedOverrides, metric: str, wrong: list[str]
-) -> tuple[Search | None, DataSpec]:
-    given = _table(table, "search", wrong)
-    if not given:
-        return None, DataSpec()
-    told: list[str] = []
-    _refuse_unknown(given, SEARCH_KEYS, "", told)
-    whole = {**base, **_table(given, "base", told)}
-    images = _images(whole, "base", told)
-    options = put.options({name: value for name, value in whole.items() if name not in IMAGE_OPTIONS})
-    sampler, trials, seed = given.get("sampler", "tpe"), given.get("trials", TRIALS), given.get("seed", 0)
-    if sampler not in SAMPLERS:
-        told.append(f"sampler: found {sampler!r}. {did_you_mean(str(sampler), SAMPLERS)}")
-    if not _is_count(trials, 1) or not _is_count(seed, 0):
-        told.append(f"expected whole numbers for trials (from 1) and seed (from 0), found {trials!r} and {seed!r}")
-    space = parse_space(_table(given, "space", told), told)
-    space = {name: axis for name, axis in space.items() if name not in put.over.settings}
-    best, worst = (_published(given.get(name), metric, name, told) for name in ("best", "worst"))
-    if not told:
-        made = Search(sampler, min(trials, put.quick.get("trials", trials)), space, options, seed, best, worst)
-        if not space:
-            told.append("space: expected at least one option to search")
-        check_space(made, told)
-        if not told:
-            return made, put.images(images)
-    wrong += [f"search: {line}" for line in told]
-    return None, DataSpec()
-
-
-def _repeats(table: Mapping[str, Any], wrong: list[str]) -> tuple[tuple[int, ...], int | None]:
-    """The seeds and the number of folds."""
-    seeds, folds = table.get("seeds", [0]), table.get("folds")
-    if not isinstance(seeds, list) or not seeds or not all(_is_count(seed, 0) for seed in seeds):
-        wrong.append(f"seeds: expected a list of whole numbers from 0, found {seeds!r}")
-        seeds = [0]
-    elif len(set(seeds)) != len(seeds):
-        wrong.append(f"seeds: expected each once, found {seeds!r}")
-    if folds is not None and not _is_count(folds, 2):
-        wrong.append(f"folds: expected a whole number from 2, found {folds!r}")
-        folds = None
-    if folds is not None and "seeds" in table:
-        wrong.append("folds: expected either seeds or folds, found both")
-    return tuple(seeds), folds
-
-
-def _published(given: Any, metric: str, where: str, wrong: list[str]) -> Published | None:
-    """A published figure; its metric is the study's unless it names another."""
-    if given is None:
-        return None
-    if not isinstance(given, Mapping):
-        wrong.append(f"{where}: published: expected a table with a value, found {given!r}")
-        return None
-    _refuse_unknown(given, PUBLISHED_KEYS, f"{where}: published", wrong)
-    value, split = given.get("value"), given.get("split", "test")
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        wrong.append(f"{where}: published: expected a value from 0 to 1, found {value!r}")
-        return None
-    if split not in ("train", "val", "test"):
-        wrong.append(f"{where}: published: expected a split of train, val and test, found {split!r}")
-        return None
-    return Published(float(value), str(given.get("metric", metric)), split, str(given.get("note", "")))
-
-
-def _refuse_twins(rows: Sequence[Experiment], with_recipes: bool, wrong: list[str]) -> None:
-    """Rows of one label are refused, and, as the file stands, rows that would be trained alike."""
-    labels: dict[str, int] = {}
+def _find_twins(rows: Sequence[Experiment]) -> Iterator[Mistake]:
+    """Rows of one label, and rows that would be trained alike."""
+    labels: set[str] = set()
     same: dict[str, str] = {}
-    for number, row in enumerate(rows, 1):
+    for row in rows:
         if row.label in labels:
-            wrong.append(f"row {number}: has the label of row {labels[row.label]}, {row.label!r}")
-        labels.setdefault(row.label, number)
-        what = row.recipe.table() if row.recipe else dict(row.options)
-        key = hash_json([sorted(what.items()), row.images.record()])
-        if with_recipes and key in same:
-            wrong.append(f"row {number} ({row.label}): is the same experiment as {same[key]!r}")
+            yield Mistake(row.place, f"has the label of an earlier row, {row.label!r}")
+        labels.add(row.label)
+        decided = row.recipe.table() if row.recipe else dict(row.options)
+        key = hash_json([sorted(decided.items()), row.images.record()])
+        if key in same:
+            yield Mistake(row.place, f"is the same experiment as {same[key]!r}", row.label)
         same.setdefault(key, row.label)
 
 
-def _edges(table: Mapping[str, Any], search: Search | None) -> dict[str, tuple[float, ...]]:
-    """The numbers that each option of a grid or a search goes through, where they are more than two."""
+def _find_edges(file: StudyFile, search: Search | None) -> dict[str, tuple[float, ...]]:
+    """The numbers that each option of a grid or a search goes through, where they are more than two or a range."""
+    space = search.space if search else {}
+    tables = [part.options for grid in file.grid for part in (grid, *grid.paired)]
+    tables.append({name: axis.ends for name, axis in space.items()})
     found: dict[str, set[float]] = {}
-    grids = table.get("grid", [])
-    for grid in grids if isinstance(grids, list) else [grids]:
-        for part in (grid, *grid.get("paired", [])):
-            for name, values in part.items():
-                if name not in GRID_KEYS and all(_is_plain_number(value) for value in values):
-                    found.setdefault(name, set()).update(values)
-    for name, axis in (search.space if search else {}).items():
-        if all(_is_plain_number(value) for value in axis.ends):
-            found.setdefault(name, set()).update(axis.ends)
-    ranges = {name for name, axis in (search.space if search else dict[str, Axis]()).items() if not axis.values}
+    for name, values in (item for table in tables for item in table.items()):
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            found.setdefault(name, set()).update(values)
+    ranges = {name for name, axis in space.items() if isinstance(axis, RangeAxis)}
     return {name: tuple(sorted(values)) for name, values in found.items() if len(values) > 2 or name in ranges}
 
 
-def _label(options: Mapping[str, Any]) -> str:
+def _label(options: Options) -> str:
     """Options in a few words."""
-    return ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in options.items())
+    return ", ".join(f"{name.replace('_', ' ')} {_in_words(value)}" for name, value in options.items())
 
 
-def _shown(value: Any) -> str:
+def _in_words(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
-        return "/".join(map(_shown, value))
+    if isinstance(value, list | tuple):
+        return "/".join(map(_in_words, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], where: str, wrong: list[str]) -> None:
-    lead = f"{where}: " if where else ""
-    wrong += [f"{lead}there is no {key!r}. {did_you_mean(key, known)}" for key in table if key not in known]
-
-
-def _text(table: Mapping[str, Any], key: str, wrong: list[str]) -> str:
-    value = table.get(key, "")
-    if not isinstance(value, str):
-        wrong.append(f"{key}: expected text, found {value!r}")
-        return ""
-    return value
-
-
-def _table(table: Mapping[str, Any], key: str, wrong: list[str]) -> Mapping[str, Any]:
-    value = table.get(key, {})
-    if not isinstance(value, Mapping):
-        wrong.append(f"{key}: expected a table, found {value!r}")
-        return {}
-    return value
-
-
-def _tables(table: Mapping[str, Any], key: str, wrong: list[str]) -> list[Mapping[str, Any]]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
-        wrong.append(f"{key}: expected tables, each under [[{key}]], found {value!r}")
-        return []
-    return value
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_plain_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _mistakes(where: str, lines: Sequence[str]) -> StudyError:
-    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    told = "; ".join(line.rstrip(".") for line in lines)
-    return StudyError(f"{where} has {count}: {told}.", "studies/ holds examples; `budwood train --help` lists options.")

@@ -88,7 +88,7 @@ class DatasetCache:
     def __init__(self, cache: Path, progress: Progress, given: Mapping[str, Dataset] | None = None) -> None:
         self.cache = cache
         self._progress = progress
-        self._scanned = {_hash_scan(DataSpec(source)): data for source, data in (given or {}).items()}
+        self._scanned = {_hash_scan(DataSpec(data=source)): data for source, data in (given or {}).items()}
         self._checked: dict[str, CheckedDataset] = {}
 
     def load(self, images: DataSpec, fold: int | None = None, folds: int | None = None) -> CheckedDataset:
