@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from budwood.config.recipe import Recipe
+from budwood.evaluation.metrics import SplitMetrics
 from budwood.evaluation.predictions import Predictions
-from budwood.runs.run import Run, save_history, save_record
+from budwood.runs.run import Run, save_history
+from budwood.runs.run_record import parse_record, save_record
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 40
@@ -56,7 +58,7 @@ def scored_run(
     """A run that was not trained: it has answered as `logits` say, and `test` holds labels, logits and looks."""
     classes = tuple(f"class {number}" for number in range(logits.shape[1]))
 
-    def scored(split: str, truth: NDArray[np.int32], said: NDArray[np.float32], names: Sequence[str]) -> dict[str, Any]:
+    def scored(split: str, truth: NDArray[np.int32], said: NDArray[np.float32], names: Sequence[str]) -> SplitMetrics:
         ids = tuple(names or (f"{split}{number:05}" for number in range(len(truth))))
         predictions = Predictions(ids, ids, truth.astype(np.int32), said.astype(np.float32), label_sets)
         predictions.save(folder / f"predictions-{split}.parquet")
@@ -66,9 +68,13 @@ def scored_run(
     rows = history or [{"epoch": 1.0, "train_loss": 0.5, "train_accuracy": 0.9, "val_loss": 0.5, "val_accuracy": 0.9}]
     save_history(folder, rows)
     counts = {split: dict.fromkeys(classes, 100) for split in ("train", "val")}
-    record = {
+    record: dict[str, Any] = {
+        "budwood": "0.1.0",
         "id": folder.name,
         "state": state,
+        "created": "2026-01-01T00:00:00+00:00",
+        "source": "/photos",
+        "root": "/photos",
         "recipe": Recipe(**{"optimizer": "adam", **recipe}).table(),
         "dataset": {
             "name": "photos",
@@ -80,12 +86,25 @@ def scored_run(
         },
         "network": {
             "name": "net",
+            "source": "timm",
+            "size": 224,
+            "channels": 3,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "head": "head",
+            "stages": [],
+            "pool": "own",
+            "features": 1280,
+            "shape": [1280],
             "parameters": {"trainable": 2_562, "frozen": 3_371_008},
             "macs": 384_000_000,
             "weights": {"kind": "imagenet", "digest": "d"},
+            "trunk_trained": False,
         },
+        "findings": [],
+        "environment": {},
         "choices": {"device": "cpu"},
-        "hardware": {"cpu": "a cpu", "cores": 2, "accelerator": "none"},
+        "hardware": {"cpu": "a cpu", "cores": 2, "accelerator": "none", "system": "Linux"},
         "selected": {"epoch": float(rows[-1]["epoch"])},
         "timings": {"check": 0.5, "train": seconds, "total": seconds + 0.5},
         "metrics": {"val": scored("val", labels, logits, ids)},
@@ -93,8 +112,9 @@ def scored_run(
     }
     if test:
         record["test"] = {"looks": test[2], "opened": ["2026"], "metrics": scored("test", test[0], test[1], ())}
-    save_record(folder, record)
-    return Run(folder, record)
+    made = parse_record(record)
+    save_record(folder, made)
+    return Run(folder, made)
 
 
 def answers(

@@ -46,7 +46,7 @@ def test_label_errors_planted_in_scenes_are_found(real: Callable[[str], Path], t
 def test_a_probe_on_a_cut_squeezenet_from_a_file(real: Callable[[str], Path], tmp_path: Path) -> None:
     recipe = bw.Recipe(model="squeezenet1_1", weights=str(real("squeezenet1_1_features.pth")), cut="features.11")
     run = bw.train(bw.scan(real("scenes8.tar")), recipe, out=tmp_path)
-    assert "classifier.1.weight [256, 512, 1, 1]" in run.record["network"]["weights"]["set_aside"]
+    assert "classifier.1.weight [256, 512, 1, 1]" in run.record.network.weights.set_aside
     assert bw.test(run).metrics["test"]["accuracy"]["value"] >= 0.93
 
 

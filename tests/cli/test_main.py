@@ -19,6 +19,7 @@ from PIL import Image
 
 from budwood.cli.main import main, run
 from budwood.cli.output import format_looks, format_metric
+from budwood.evaluation.intervals import Metric
 from conftest import fill, picture
 
 FAST = ["--size", "32"]
@@ -269,9 +270,9 @@ def test_a_nasty_folder_trains_and_every_file_is_accounted_for(
 
 
 def test_words_for_figures() -> None:
-    metric = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 1200}
+    metric = Metric(0.5, 0.25, 0.75, 1200)
     assert format_metric(metric) == "50.0 % (95 % interval 25.0 to 75.0), n = 1,200"
-    assert format_metric({"value": None, "low": None, "high": None, "n": 0}) == "undefined (n = 0)"
+    assert format_metric(Metric(None, None, None, 0)) == "undefined (n = 0)"
     assert "first" in format_looks(1)
     assert "look 3" in format_looks(3)
 

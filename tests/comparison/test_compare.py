@@ -59,7 +59,7 @@ def test_pairs_are_mcnemars_test_and_holms_correction(runs: list[Run]) -> None:
         wins, losses = int((right[one] & ~right[other]).sum()), int((~right[one] & right[other]).sum())
         assert pair.p == pytest.approx(binomtest(wins, wins + losses).pvalue)
         assert pair.difference["value"] == pytest.approx((wins - losses) / N)
-        assert pair.difference["low"] <= pair.difference["value"] <= pair.difference["high"]  # type: ignore[operator]
+        assert pair.difference["low"] <= pair.difference["value"] <= pair.difference["high"]
         assert pair.test == "McNemar's exact test"
     ordered = sorted(made.pairs, key=lambda pair: pair.p)
     assert ordered[0].p_holm == pytest.approx(3 * ordered[0].p)
@@ -69,7 +69,7 @@ def test_pairs_are_mcnemars_test_and_holms_correction(runs: list[Run]) -> None:
 def test_the_rows_like_the_best_are_named(runs: list[Run], tmp_path: Path) -> None:
     near = _run(tmp_path / "near", 0.79, lr=0.02)
     made = compare([*runs, near])
-    best = max(made.rows, key=lambda row: row.value["value"])  # type: ignore[index,arg-type,return-value]
+    best = max(made.rows, key=lambda row: row.value["value"])  # type: ignore[index]
     assert best.best
     assert best.difference is None
     assert best.label in made.best

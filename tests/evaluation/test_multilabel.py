@@ -80,14 +80,14 @@ def test_it_learns_them_and_keeps_the_evidence(made: Run) -> None:
     assert set(scores) == {"accuracy", "macro_f1", "mean_average_precision", "log_loss", "per_class"}
     assert scores["macro_f1"]["value"] > 0.9
     assert scores["mean_average_precision"]["value"] > 0.95
-    assert made.record["recipe"]["loss"] == "binary_cross_entropy"
+    assert made.record.recipe.loss == "binary_cross_entropy"
     predictions = made.predictions("val")
     assert predictions.targets.shape == predictions.logits.shape
-    history = made.history()[int(made.record["selected"]["epoch"]) - 1]
+    history = made.history()[(made.record.selected.epoch or 0) - 1]
     assert history["val_accuracy"] == pytest.approx(scores["accuracy"]["value"])
     assert history["val_loss"] == pytest.approx(scores["log_loss"]["value"], rel=1e-5)
     tested = bw.test(made)
-    assert tested.metrics["test"]["mean_average_precision"]["n"] == made.record["dataset"]["counts"]["test"]
+    assert tested.metrics["test"]["mean_average_precision"]["n"] == made.record.dataset.counts.test
     html = (made.path / "report.html").read_text()
     assert "every label right" in html
     assert "mean average precision" in html

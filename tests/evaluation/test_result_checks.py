@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from budwood.comparison.rows import make_outcome
-from budwood.evaluation.intervals import proportion_interval
+from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.result_checks import Resolution, RowOutcome, check_run, check_table
 from conftest import answers, scored_run
 
@@ -26,9 +26,9 @@ def _codes(*outcomes: RowOutcome, **given: Any) -> list[str]:
     return [finding.code for finding in check_table(outcomes, **given)]
 
 
-def _bare(value: float) -> dict[str, Any]:
+def _bare(value: float) -> Metric:
     """A figure as a paper prints it: without an interval or a number of images."""
-    return {"value": value, "low": None, "high": None, "n": None}
+    return Metric(value, None, None, 0)
 
 
 def test_a_network_that_learns_by_heart() -> None:

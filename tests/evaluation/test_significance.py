@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,13 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from budwood.evaluation.intervals import Values, mean_proportion_interval, newcombe_interval, proportion_interval
+from budwood.evaluation.intervals import (
+    Metric,
+    Values,
+    mean_proportion_interval,
+    newcombe_interval,
+    proportion_interval,
+)
 from budwood.evaluation.label_task import SingleLabel
 from budwood.evaluation.metrics import ResampledMetric, define_metric
 from budwood.evaluation.significance import (
@@ -129,7 +136,7 @@ def test_seeds_that_agree_tell_no_more_than_one() -> None:
     assert mean_proportion_interval(right, 3) == mean_proportion_interval(right, 1)
     independent = np.random.default_rng(0).binomial(3, 0.8, 200) / 3
     narrow, wide = mean_proportion_interval(independent, 3), mean_proportion_interval(right, 1)
-    assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])  # type: ignore[operator]
+    assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])
 
 
 def test_the_gap_between_two_splits_has_newcombes_interval() -> None:
@@ -137,8 +144,8 @@ def test_the_gap_between_two_splits_has_newcombes_interval() -> None:
         _, low, high = newcombe_interval(proportion_interval(a, n), proportion_interval(b, m))
         expected = confint_proportions_2indep(a, n, b, m, method="newcomb", compare="diff")
         assert [low, high] == pytest.approx(list(expected), abs=1e-6)
-    bare = {"value": 0.9, "low": None, "high": None, "n": None}
-    assert newcombe_interval(bare, {**bare, "value": 0.8}) == pytest.approx((0.1, 0.1, 0.1))
+    bare = Metric(0.9, None, None, 0)
+    assert newcombe_interval(bare, replace(bare, value=0.8)) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_more_pairs_need_a_larger_difference() -> None:

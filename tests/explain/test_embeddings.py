@@ -100,7 +100,7 @@ def test_features_are_what_the_head_sees(run: bw.Run) -> None:
 
 def test_features_of_a_trained_network_are_its_own(run: bw.Run, tmp_path: Path) -> None:
     recipe = bw.Recipe(model="cnn", widths=[4, 8], fc=[8], size=32, epochs=1, lr=0.01, batch=8)
-    own = bw.train(bw.scan(run.record["source"]), recipe, out=tmp_path / "runs")
+    own = bw.train(bw.scan(run.record.source), recipe, out=tmp_path / "runs")
     weight, bias = own.head()
     logits = compute_run_features(own, own.dataset().samples("val")) @ weight.T + bias
     assert np.allclose(logits, own.predictions("val").logits, atol=1e-3 * np.abs(logits).max())

@@ -224,13 +224,13 @@ def test_images_that_are_not_there_or_cannot_be_read(run: Run, tmp_path: Path) -
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="cannot be read as images"):
         explain_run(run, [tmp_path / "broken.png"])
-    moved = Run(run.path, {**run.record, "root": str(tmp_path / "elsewhere")})
+    moved = Run(run.path, run.record.model_copy(update={"root": str(tmp_path / "elsewhere")}))
     with pytest.raises(RunError, match="the validation images are no longer in"):
         explain_run(moved, parts=["images"])
     with pytest.raises(DataError, match="No image was given"):
         bw.explain.pixels(run, [])
     with pytest.raises(DataError, match="201 images are too many for one page"):
-        explain_run(run, [Path(run.record["root"]) / run.predictions("val").paths[0]] * 201)
+        explain_run(run, [Path(run.record.root) / run.predictions("val").paths[0]] * 201)
 
 
 def test_a_damaged_explanation_says_so(run: Run) -> None:
@@ -254,7 +254,7 @@ def test_the_command_tells_and_answers_in_json(run: Run, tmp_path: Path, capsys:
 
 
 def test_the_functions_answer_for_files(run: Run) -> None:
-    root = Path(run.record["root"])
+    root = Path(run.record.root)
     files = [root / path for path in run.predictions("val").paths[:3]]
     found = bw.explain.attribution(run, files, "grad-cam")
     assert found.maps.shape == (3, 32, 32)

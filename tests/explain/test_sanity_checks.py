@@ -72,7 +72,7 @@ def test_maps_of_a_trained_network_depend_on_its_weights(trained: NetworkProbe) 
         assert found.depends
         assert found.places == ("head", "conv3", "conv2", "conv1")
         assert found.likeness[-1]["n"] == 12
-        assert found.likeness[-1]["value"] < LIKE  # type: ignore[operator]
+        assert found.likeness[-1]["value"] < LIKE
 
 
 def test_maps_that_know_nothing_of_the_network_are_flagged(trained: NetworkProbe) -> None:
@@ -80,7 +80,7 @@ def test_maps_that_know_nothing_of_the_network_are_flagged(trained: NetworkProbe
     assert not found.depends
     assert found.method == "_edges"
     assert [row["value"] for row in found.likeness] == pytest.approx([1.0] * len(found.places))
-    assert found.unrelated["value"] < LIKE  # type: ignore[operator]
+    assert found.unrelated["value"] < LIKE
 
 
 def test_maps_that_are_empty_prove_nothing(trained: NetworkProbe) -> None:

@@ -48,6 +48,7 @@ from budwood.training.trainer import (
     make_trained_slice,
     prefix_is_untrained,
 )
+from budwood.training.training_record import PrefixRecord
 from conftest import fill, picture
 
 SIZE = 64
@@ -244,8 +245,8 @@ def test_more_than_the_limit_is_computed_as_it_is_needed(
 def test_a_run_says_what_ran_the_frozen_part(few: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(**{**SMALL, "widths": [64, 8, 8]}, freeze="upto:conv1", size=32, epochs=1, tta="flip")
     run = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
-    assert run.record["prefix"] == {"stage": None, "computed": 0, "reused": 0}
-    assert run.record["choices"]["engine"].endswith("for what is frozen, in every step; PyTorch for the rest")
+    assert run.record.prefix == PrefixRecord(stage=None, computed=0, reused=0)
+    assert run.record.choices.engine.endswith("for what is frozen, in every step; PyTorch for the rest")
     answers = bw.predict(run, [few / "leaf"])
     assert len(answers) == 8
 
@@ -350,10 +351,10 @@ def test_a_run_of_several_views(few: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(**SMALL, freeze="trunk", size=32, flip=0.5, views=2, epochs=2)
     run = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     n = len(_samples(few))
-    assert run.record["prefix"]["stage"] == TRUNK
-    assert run.record["prefix"]["computed"] >= 2 * n
+    assert run.record.prefix.stage == TRUNK
+    assert run.record.prefix.computed >= 2 * n
     again = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
-    assert again.record["prefix"]["computed"] == 0
+    assert again.record.prefix.computed == 0
     assert again.history() == run.history()
     told, cost = bw.estimate_cost(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "other")
     assert told.views == 2

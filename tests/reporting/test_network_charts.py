@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from budwood.networks.network_plan import StagePlan
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.training.history import split_by_stage
 
 HOSTILE = '<b>&"\n\x07🌳'
 
 
-def _row(name: str, shape: list[int], parameters: int, trainable: int) -> dict[str, Any]:
-    return {"name": name, "shape": shape, "parameters": parameters, "trainable": trainable}
+def _row(name: str, shape: list[int], parameters: int, trainable: int) -> StagePlan:
+    return StagePlan(name=name, shape=tuple(shape), parameters=parameters, trainable=trainable, macs=0)
 
 
 STAGES = [

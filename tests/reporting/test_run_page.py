@@ -12,10 +12,13 @@ from xml.etree import ElementTree
 import pytest
 
 from budwood.evaluation.label_task import SingleLabel
+from budwood.evaluation.metrics import SplitMetrics
 from budwood.evaluation.result_checks import ResultFinding
+from budwood.reporting import recipe_text
+from budwood.reporting import run_page as pages
 from budwood.reporting.charts import Series, draw_intervals, draw_lines, draw_reliability
-from budwood.reporting.recipe_text import describe_recipe
-from budwood.reporting.run_page import Evidence, Pictures, ShownImage, render_findings, render_run
+from budwood.reporting.run_page import Evidence, Pictures, ShownImage, render_findings
+from budwood.runs.run_record import parse_record
 
 HOSTILE = '<script>alert("x")</script>\n🌳&amp;.png'
 NETWORK: dict[str, Any] = {
@@ -23,6 +26,8 @@ NETWORK: dict[str, Any] = {
     "source": "timm",
     "size": 224,
     "channels": 3,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
     "head": "classifier",
     "cut": None,
     "pool": "own",
@@ -43,7 +48,15 @@ HISTORY = [
 ]
 
 
-def _evaluated(classes: tuple[str, ...]) -> tuple[dict[str, Any], list[list[int]]]:
+def render_run(record: dict[str, Any], evidence: Evidence) -> str:
+    return pages.render_run(parse_record(record), evidence)
+
+
+def recipe_in_words(record: dict[str, Any]) -> str:
+    return recipe_text.describe_recipe(parse_record(record))
+
+
+def _evaluated(classes: tuple[str, ...]) -> tuple[SplitMetrics, list[list[int]]]:
     import numpy as np
 
     from budwood.evaluation.metrics import confusion
@@ -59,9 +72,12 @@ def _record(classes: tuple[str, ...] = ("leaf", "sky", "none"), **changes: Any) 
     scores, matrix = _evaluated(classes)
     counts = {"train": dict.fromkeys(classes, 10), "val": dict.fromkeys(classes, 4), "test": 20}
     record = {
+        "budwood": "0.1.0",
         "id": "20260101-000000-net-abcd",
+        "state": "done",
         "created": "2026-01-01T00:00:00+00:00",
         "source": "/photos",
+        "root": "/photos",
         "recipe": {
             "model": "tf_efficientnet_lite0",
             "resize": "crop",
@@ -210,12 +226,12 @@ def test_undefined_figures_are_a_dash() -> None:
 
 def test_the_recipe_in_words() -> None:
     record, _ = _record()
-    words = describe_recipe(record)
+    words = recipe_in_words(record)
     assert "The network is tf_efficientnet_lite0 (timm); it started from ImageNet weights (lite0.pth)." in words
     assert "3,371,008 of its parameters were frozen and kept their values, 2,562 were trained; " in words
     assert "the strength of its L2 penalty is 0.1, chosen on the validation split" in words
-    sgd = {**record["recipe"], "optimizer": "sgd", "epochs": 7, "batch": 32, "lr": 0.1}
-    words = describe_recipe({**record, "recipe": sgd, "selected": {"epoch": 3}})
+    sgd = {**record["recipe"], "optimizer": "sgd", "regularisation": None, "epochs": 7, "batch": 32, "lr": 0.1}
+    words = recipe_in_words({**record, "recipe": sgd, "selected": {"epoch": 3}})
     assert (
         "for 7 epochs of batches of 32 at a learning rate of 0.1; epoch 3 was kept, of the lowest validation loss"
         in words
@@ -233,12 +249,13 @@ def test_surgery_in_words() -> None:
         "channels": 1,
         "head": "mlp:64",
         "optimizer": "adam",
+        "regularisation": None,
         "epochs": 1,
         "batch": 8,
         "lr": 0.1,
     }
     record |= {"recipe": recipe, "selected": {"epoch": 1}, "trained": "network"}
-    words = describe_recipe(record)
+    words = recipe_in_words(record)
     assert "scaled to 224 x 224 pixels and made grey." in words
     assert "cut off after blocks.4 (112 x 14 x 14, pooled by avg); it started from the weights of run 7" in words
     assert f"trained on birds. {aside} All its 9 parameters were trained." in words
@@ -249,7 +266,7 @@ def test_surgery_in_words() -> None:
     assert "Frozen means" not in html
     for kind, told in (("file", "from the weights in w"), ("none", "from random weights")):
         changed = {**weights, "kind": kind, "about": "random", "set_aside": ""}
-        assert told in describe_recipe({**record, "network": {**network, "weights": changed}})
+        assert told in recipe_in_words({**record, "network": {**network, "weights": changed}})
 
 
 def test_the_stages_of_the_network_are_a_table() -> None:

@@ -96,7 +96,7 @@ def test_a_study_keeps_its_file_its_state_its_table_and_its_page(here: Path) -> 
     assert [row["label"] for row in _table(folder)] == ["slow", "fast", "wild"]
     assert "Small networks" in (folder / "report.html").read_text()
     assert len(list(folder.glob("*/run.json"))) == 2
-    assert all(find_run(path.parent).record["test"] is None for path in folder.glob("*/run.json"))
+    assert all(find_run(path.parent).record.test is None for path in folder.glob("*/run.json"))
 
 
 def test_the_report_of_a_study_is_made_again_from_its_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_rows_are_trained_once_a_seed_and_solved_ones_once(here: Path) -> None:
     heads = 'name = "heads"\ndata = "photos"\nseeds = [0, 1]\n[base]\nsize = 32\n[[rows]]\nlabel = "solved"\n'
     made = bw.study(_file(here, heads + '[[rows]]\nlabel = "steps"\noptimizer = "adam"\nepochs = 2\n'))
     assert [row.seeds for row in made.rows] == [1, 2]
-    assert [find_run(path).record["recipe"]["seed"] for path in made.rows[1].runs] == [0, 1]
+    assert [find_run(path).record.recipe.seed for path in made.rows[1].runs] == [0, 1]
 
 
 def test_folds_validate_every_image_once_and_leave_the_test_split_sealed(here: Path) -> None:
@@ -202,7 +202,7 @@ def test_rows_that_share_what_is_frozen_are_trained_together_and_it_is_computed_
 
     made = bw.study(file, watcher=Watching())
     assert seen == ["a", "c", "b", "d"]
-    computed = [find_run(row.runs[0]).record["prefix"]["computed"] for row in made.rows]
+    computed = [find_run(row.runs[0]).record.prefix.computed for row in made.rows]
     assert computed[2:] == [0, 0]
 
 

@@ -178,8 +178,8 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(
         "Memory ran out: from here on a batch is computed in 2 parts of 8 images.",
         "Memory ran out: from here on a batch is computed in 4 parts of 4 images.",
     ]
-    assert whole.choices["batch"] == "16 images"
-    assert halved.choices["batch"] == "16 images in parts of 4, as memory ran out"
+    assert whole.choices.batch == "16 images"
+    assert halved.choices.batch == "16 images in parts of 4, as memory ran out"
     for name, tensor in whole.state.items():
         assert np.allclose(halved.state[name], tensor, atol=1e-5), "the parts of a batch make the same step"
 
@@ -204,7 +204,7 @@ def test_memory_that_runs_out_in_evaluation_leaves_the_batch_alone(batch: int, m
     said = Said()
     found = fit(_part(batch=batch, epochs=2), _split(16), _split(40, seed=1), said)
     assert asked == [64, 32, 16, 16]
-    assert found.choices["batch"] == f"{batch} images"
+    assert found.choices.batch == f"{batch} images"
     assert said.notes[-1] == "Memory ran out: from here on 16 images are evaluated at a time."
 
 
@@ -309,11 +309,11 @@ def test_many_threads_are_measured_once_and_recorded(
     monkeypatch.setattr(profiling, "measure_step", cost)
     made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, batch=8, epochs=2), out=tmp_path)
     assert measured == [4, 2]
-    assert made.record["choices"]["training_threads"] == 2
+    assert made.record.choices.training_threads == 2
     assert torch.get_num_threads() == before
     longer = bw.resume(made, epochs=3)
     assert measured == [4, 2], "a resumed training decides alike without measuring again"
-    assert longer.record["choices"]["training_threads"] == 2
+    assert longer.record.choices.training_threads == 2
 
 
 def test_a_network_is_compiled_on_a_gpu_when_enough_is_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from budwood.progress import Silent
 from budwood.training.device import disable_malloc_trim
 from budwood.training.loop import LoopResult, fit
 from budwood.training.state import Labelled, iterate_batches
+from budwood.training.training_record import Selected
 from subjects import plan_with, untrained
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "conv_norm": True, "pools": (1, 2)}
@@ -181,7 +182,7 @@ def test_the_chosen_metric_decides_which_epoch_is_kept(select: str) -> None:
     }
     found = fit(_part(epochs=4, batch=4, lr=0.02, select=select), _split(16), _split(30, seed=3), Silent())
     values = [row[f"val_{select}"] for row in found.history]
-    assert found.selected == {"epoch": values.index(max(values)) + 1}
+    assert found.selected == Selected(epoch=values.index(max(values)) + 1)
     assert references[select](found.logits) == pytest.approx(max(values), abs=1e-6)
 
 
@@ -189,7 +190,7 @@ def test_training_stops_when_nothing_better_comes() -> None:
     noise = _split(16)
     wrong = Labelled(noise.inputs, (1 - noise.labels).astype(np.int32))
     found = fit(_part(epochs=30, batch=8, lr=0.01, patience=2), noise, wrong, Silent())
-    assert len(found.history) == int(found.selected["epoch"]) + 2 < 30
+    assert len(found.history) == (found.selected.epoch or 0) + 2 < 30
 
 
 def test_half_precision_is_said_and_close() -> None:
@@ -197,7 +198,7 @@ def test_half_precision_is_said_and_close() -> None:
     whole, half = (
         fit(_part(precision=p, **options), _split(64), _split(40, seed=1), Silent()) for p in ("auto", "bfloat16")
     )
-    assert (whole.choices["precision"], half.choices["precision"]) == ("float32", "bfloat16 (autocast)")
+    assert (whole.choices.precision, half.choices.precision) == ("float32", "bfloat16 (autocast)")
     assert half.history != whole.history
     assert half.history[-1]["val_accuracy"] > 0.9
 
@@ -207,7 +208,7 @@ def test_freed_memory_is_kept_between_steps_where_the_c_library_can() -> None:
     found = fit(_part(epochs=1, batch=8), _split(16), _split(8, seed=1), Silent())
     able = hasattr(ctypes.CDLL(None), "mallopt")
     assert disable_malloc_trim() is able
-    assert (found.choices["freed_memory"] == "kept between steps") is able
+    assert (found.choices.freed_memory == "kept between steps") is able
 
 
 def test_the_rate_of_every_epoch_is_in_the_history() -> None:
@@ -250,7 +251,7 @@ def _after(prefix: nn.Module, split: Labelled) -> Labelled:
 def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:
     found = fit(_part(epochs=6, batch=4, lr=0.05, seed=1), _split(16), _split(12, seed=3), Silent())
     losses = [row["val_loss"] for row in found.history]
-    assert found.selected == {"epoch": losses.index(min(losses)) + 1}
+    assert found.selected == Selected(epoch=losses.index(min(losses)) + 1)
     chance = torch.from_numpy(found.logits)
     labels = torch.from_numpy(_split(12, seed=3).labels).long()
     assert float(nn.functional.cross_entropy(chance, labels)) == pytest.approx(min(losses), rel=1e-3, abs=1e-6)

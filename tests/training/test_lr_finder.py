@@ -48,12 +48,13 @@ def test_the_curve_starts_at_the_loss_of_the_untrained_network_and_stops_where_i
 
 def test_auto_finds_a_rate_that_trains_and_says_which(photos: Path, tmp_path: Path) -> None:
     made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, lr="auto"), out=tmp_path / "runs")
-    rate = made.record["choices"]["lr"]
+    rate = made.record.choices.lr
+    assert rate is not None
     assert 1e-5 < rate < 1
     assert made.history()[0]["lr"] == pytest.approx(rate)
     assert made.metrics["val"]["accuracy"]["value"] > 0.9
     assert f"at a learning rate of {rate:g} (found by a trial)" in (made.path / "report.html").read_text()
-    assert bw.Recipe(**made.record["recipe"]).lr == "auto"
+    assert made.recipe.lr == "auto"
 
 
 def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

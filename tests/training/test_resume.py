@@ -85,7 +85,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
     (whole,) = (open_run(path.parent) for path in tmp_path.glob("whole/*/run.json"))
     others = [open_run(path.parent) for path in tmp_path.glob("killed-*/*/run.json")]
     assert others
-    assert any(other.record["resumed"] for other in others)
+    assert any(other.record.resumed for other in others)
     for other in others:
         assert _content(other) == _content(whole)
         assert not list(other.path.rglob("*.part"))
@@ -101,11 +101,11 @@ def test_more_epochs_are_the_same_as_having_asked_for_them_at_once(trained: Run,
     longer = bw.resume(trained.path, epochs=5)
     at_once = bw.train(bw.scan(photos), bw.Recipe(**STEADY, epochs=5, lr=0.01), out=tmp_path / "runs")
     assert _content(longer) == _content(at_once)
-    assert (longer.record["recipe"], longer.record["state"]) == (at_once.record["recipe"], "done")
-    assert len(longer.record["resumed"]) == 1
+    assert (longer.record.recipe, longer.record.state) == (at_once.record.recipe, "done")
+    assert len(longer.record.resumed) == 1
     assert "test" not in longer.metrics, "the look was at another network"
     assert not (longer.path / "predictions-test.parquet").exists()
-    assert bw.test(longer).record["test"]["looks"] == 2
+    assert bw.test(longer).opened().looks == 2
     assert "went on once" in (longer.path / "report.html").read_text()
 
 
@@ -167,7 +167,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     shown = json.loads(capsys.readouterr().out)
     assert (shown["state"], shown["recipe"]["lr"]) == ("done", 0.01)
     finished = open_run(folder)
-    assert "problem" not in finished.record
+    assert "problem" not in finished.record.table()
     assert [row["lr"] for row in finished.history()] == [0.02, 0.01, 0.01, 0.01]
 
 
@@ -198,7 +198,7 @@ def test_a_run_whose_time_was_over_can_be_trained_for_more_epochs(photos: Path, 
     done = len(first.history())
     longer = bw.resume(first, epochs=done + 2)
     assert len(longer.history()) == done + 2
-    assert "time" not in longer.record["recipe"]
+    assert "time" not in longer.recipe.table()
 
 
 def test_what_fails_before_a_checkpoint_leaves_nothing(photos: Path, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_what_cannot_be_resumed_says_why(trained: Run) -> None:
         bw.resume(trained, epochs=3)
     with lock_run(trained.path), pytest.raises(RunError, match="is being trained by another process"):
         bw.resume(trained, epochs=4)
-    (trained.path / "run.json").write_text(json.dumps({**trained.record, "state": "running"}))
+    (trained.path / "run.json").write_text(json.dumps({**trained.record.table(), "state": "running"}))
     with lock_run(trained.path), pytest.raises(RunError, match="it is still being trained"):
         open_run(trained.path)
     last = trained.path / "checkpoint" / "last.safetensors"
@@ -268,7 +268,7 @@ def test_another_rate_is_for_the_phase_that_is_not_finished(photos: Path, tmp_pa
     options = {**SMALL, "optimizer": "sgd"}
     run_ = bw.train(bw.scan(photos), bw.Recipe(**options, phases=[{**phases[0], "lr": 0.01}, phases[1]]), out=tmp_path)
     (run_.path / "history.csv").write_text("\n".join((run_.path / "history.csv").read_text().split("\n")[:3]) + "\n")
-    half = Run(run_.path, {**run_.record, "state": "stopped"})
+    half = Run(run_.path, run_.record.model_copy(update={"state": "stopped"}))
     assert [phase.lr for phase in _continue_recipe(half, {"lr": 0.1}).phases or ()] == [0.1, 0.01]
     assert [phase.epochs for phase in _continue_recipe(half, {"epochs": 7}).phases or ()] == [3, 7]
     with pytest.raises(RunError, match="--patience does not apply to a training in phases"):
@@ -288,7 +288,7 @@ def test_a_checkpoint_holds_only_what_moves_and_only_numbers(trained: Run, tmp_p
     assert {name.split("/")[0] for name in held} == {"network", "optimizer", "average", ""}
     assert {path.name for path in folder.iterdir()} - {"lock"} == {
         "last.safetensors",
-        f"best-{trained.record['selected']['epoch']:.0f}.safetensors",
+        f"best-{trained.record.selected.epoch:.0f}.safetensors",
     }
     keep = Checkpoints(tmp_path / "kept", often=0)
     standing, _ = Checkpoints(folder).found(np.random.default_rng()) or pytest.fail("nothing was found")

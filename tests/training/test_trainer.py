@@ -16,6 +16,7 @@ from budwood.cli.main import run
 from budwood.config.recipe import Recipe, load_recipe
 from budwood.errors import RecipeError
 from budwood.runs.run import Run
+from budwood.training.training_record import PrefixRecord, Selected
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8}
 PHASES = [{"freeze": "trunk", "epochs": 2, "lr": 0.01}, {"freeze": "upto:conv1", "epochs": 3, "lr": 0.002}]
@@ -35,12 +36,12 @@ def test_phases_follow_one_another_with_their_own_rates(phased: Run, tmp_path: P
     assert [row["phase"] for row in history] == [1, 1, 2, 2, 2]
     assert [row["lr"] for row in history] == pytest.approx([0.01, 0.01, 0.002, 0.002, 0.002])
     losses = [row["val_loss"] for row in history]
-    assert phased.record["selected"] == {"epoch": losses.index(min(losses)) + 1}
+    assert phased.record.selected == Selected(epoch=losses.index(min(losses)) + 1)
     start = next(path for path in (tmp_path / "runs").iterdir() if path.is_dir() and path != phased.path)
     before, after = (load_file(place / "weights.safetensors") for place in (start, phased.path))
     assert np.array_equal(before["conv1.0.weight"], after["conv1.0.weight"])
-    assert phased.record["network"]["parameters"]["frozen"] == before["conv1.0.weight"].size + 8
-    if phased.record["selected"]["epoch"] > 2:
+    assert phased.record.network.parameters.frozen == before["conv1.0.weight"].size + 8
+    if (phased.record.selected.epoch or 0) > 2:
         assert not np.array_equal(before["conv2.0.weight"], after["conv2.0.weight"])
     told = (
         "in 2 phases of batches of 8: trunk frozen for 2 epochs at a rate of 0.01, then upto:conv1 frozen for 3 epochs"
@@ -101,8 +102,8 @@ def test_augmented_training_shows_its_images(photos: Path, tmp_path: Path) -> No
 def test_a_frozen_trunk_is_not_cached_when_images_change(photos: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(size=32, epochs=1, batch=16, flip=0.5)
     made = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    assert made.record["prefix"] == {"stage": None, "computed": 0, "reused": 0}
-    assert made.record["network"]["parameters"]["trainable"] == 2 * 1280 + 2
+    assert made.record.prefix == PrefixRecord(stage=None, computed=0, reused=0)
+    assert made.record.network.parameters.trainable == 2 * 1280 + 2
 
 
 def test_inspect_shows_an_augmentation(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +132,7 @@ def _probabilities(network: Any, run: Run, images: list[np.ndarray]) -> np.ndarr
     """The mean logits of a plain network over images of one kind, as probabilities [n, classes]."""
     import torch
 
-    mean, std = (torch.tensor(run.record["network"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(getattr(run.record.network, name)).view(1, 3, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():
         answers = [
             network((torch.from_numpy(np.ascontiguousarray(view)).permute(0, 3, 1, 2) / 255 - mean) / std)
@@ -156,7 +157,7 @@ def test_answers_are_means_over_the_views(options: dict[str, Any], tta: str, pho
     assert "Its answers are means of the logits for an image and its" in (made.path / "report.html").read_text()
     predictions = made.predictions("val")
     files = [made.dataset().root / path for path in predictions.paths]
-    side = made.record["network"]["size"]
+    side = made.record.network.size
     plain = np.stack([np.asarray(Image.open(file).convert("RGB").resize((side, side), 3)) for file in files])
     views = [plain, plain[:, :, ::-1], plain[:, ::-1], plain[:, ::-1, ::-1]][: 2 if tta == "flip" else 4]
     expected = _probabilities(made.network(), made, views)

@@ -45,7 +45,7 @@ def run(photos: Path, tmp_path: Path) -> Run:
 def test_a_run_holds_what_is_promised(run: Run, photos: Path) -> None:
     assert {path.name for path in run.path.iterdir()} == FILES
     record = json.loads((run.path / "run.json").read_text())
-    assert record == json.loads(json.dumps(run.record))
+    assert record == json.loads(json.dumps(run.record.table()))
     assert record["state"] == "done"
     assert record["source"] == str(photos)
     assert record["dataset"]["fingerprint"] == bw.scan(photos).fingerprint
@@ -90,13 +90,13 @@ def test_training_does_not_depend_on_test_labels(photos: Path, tmp_path: Path) -
 
 def test_opening_the_test_split_counts_every_look(run: Run, photos: Path) -> None:
     first = bw.test(run)
-    assert first.record["test"]["looks"] == 1
+    assert first.opened().looks == 1
     assert first.metrics["test"]["accuracy"]["n"] == len(bw.scan(photos).samples("test"))
     other = bw.train(bw.scan(photos), bw.Recipe(**RECIPE, resize="squash"), out=run.path.parent)
-    assert bw.test(other).record["test"]["looks"] == 2, "a look through another run is a look at the same split"
+    assert bw.test(other).opened().looks == 2, "a look through another run is a look at the same split"
     again = bw.test(run.path)
-    assert again.record["test"]["looks"] == 3
-    assert len(again.record["test"]["opened"]) == 2
+    assert again.opened().looks == 3
+    assert len(again.opened().opened) == 2
     assert json.loads((run.path / "run.json").read_text())["test"]["looks"] == 3
     labels = again.predictions("test").labels
     assert np.array_equal(labels, bw.scan(photos).samples("test").labels)
@@ -104,7 +104,7 @@ def test_opening_the_test_split_counts_every_look(run: Run, photos: Path) -> Non
 
 def test_the_second_run_reuses_every_output(run: Run, photos: Path) -> None:
     again = bw.train(bw.scan(photos), bw.Recipe(**RECIPE, optimizer="adam", epochs=3), out=run.path.parent)
-    assert again.record["prefix"]["computed"] == 0
+    assert again.record.prefix.computed == 0
     assert [row["epoch"] for row in again.history()] == [1, 2, 3]
 
 
@@ -224,10 +224,10 @@ def test_runs_that_are_none(run: Run, tmp_path: Path) -> None:
 
 
 def test_other_weights_than_the_runs_are_refused(run: Run, photos: Path) -> None:
-    weights = {**run.record["network"]["weights"], "digest": "other"}
-    network = {**run.record["network"], "weights": weights}
+    weights = run.record.network.weights.model_copy(update={"digest": "other"})
+    network = run.record.network.model_copy(update={"weights": weights})
     with pytest.raises(bw.RunError, match="was trained on other weights"):
-        bw.predict(Run(run.path, {**run.record, "network": network}), [photos])
+        bw.predict(Run(run.path, run.record.model_copy(update={"network": network})), [photos])
 
 
 def test_a_lost_seal_is_told(run: Run) -> None:
@@ -255,7 +255,7 @@ def test_the_accelerator_is_what_the_driver_says(
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert describe_hardware(2)["accelerator"] == name
+    assert describe_hardware(2).accelerator == name
 
 
 def test_a_report_can_be_written_again_when_images_are_gone(run: Run, photos: Path) -> None:
@@ -277,11 +277,11 @@ def test_a_network_trained_from_scratch_is_a_whole_run(small: Run, photos: Path,
     assert {path.name for path in small.path.iterdir()} == {*FILES, "checkpoint"}
     assert small.metrics["val"]["accuracy"]["value"] > 0.9
     assert [row["epoch"] for row in small.history()] == [1, 2, 3]
-    network = small.record["network"]
-    assert network["parameters"]["frozen"] == 0
-    assert network["parameters"]["trainable"] == sum(p.numel() for p in small.network().parameters())
+    network = small.record.network
+    assert network.parameters.frozen == 0
+    assert network.parameters.trainable == sum(p.numel() for p in small.network().parameters())
     opened = bw.test(small)
-    assert opened.metrics["test"]["accuracy"]["n"] == small.record["dataset"]["counts"]["test"]
+    assert opened.metrics["test"]["accuracy"]["n"] == small.record.dataset.counts.test
     answers = bw.predict(small, [photos / "sky"])
     assert sum(answer.top[0][0] == "sky" for answer in answers) > 25
 
@@ -290,7 +290,7 @@ def test_its_predictions_are_those_of_its_plain_network(small: Run) -> None:
     predictions = small.predictions("val")
     images = [Image.open(small.dataset().root / path).convert("RGB").resize((16, 16), 3) for path in predictions.paths]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(small.record["network"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(getattr(small.record.network, name)).view(1, 3, 1, 1) for name in ("mean", "std"))
     module = small.network()
     assert type(module) is torch.nn.Sequential
     with torch.inference_mode():
@@ -315,7 +315,7 @@ def test_what_was_trained_loads_without_budwood(model: str, photos: Path, tmp_pa
 def test_a_cut_network_keeps_the_names_of_its_tensors(photos: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(cut="blocks.2", freeze="upto:blocks.1", size=32, epochs=1, batch=16)
     run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    assert run.record["prefix"]["stage"] == "blocks.1"
+    assert run.record.prefix.stage == "blocks.1"
     names = set(load_file(run.path / "weights.safetensors"))
     assert {"conv_stem.weight", "blocks.2.0.conv_pw.weight", "classifier.weight"} <= names
     assert not any(name.startswith("blocks.3") for name in names)
@@ -330,8 +330,8 @@ def test_a_run_is_the_trunk_of_another_and_the_report_says_so(small: Run, tmp_pa
         fill(tmp_path / "others" / name, 20, first=first)
     recipe = bw.Recipe(**{**SMALL, "weights": f"run:{small.path.name}", "freeze": "trunk", "epochs": 2})
     run = bw.train(bw.scan(tmp_path / "others"), recipe, out=tmp_path / "runs")
-    weights = run.record["network"]["weights"]
-    assert (weights["kind"], weights["about"]) == ("run", f"run {small.path.name}, trained on photos")
+    weights = run.record.network.weights
+    assert (weights.kind, weights.about) == ("run", f"run {small.path.name}, trained on photos")
     theirs, mine = (load_file(place.path / "weights.safetensors") for place in (small, run))
     assert all(torch.equal(theirs[name], mine[name]) for name in theirs if not name.startswith("head"))
     assert mine["head.weight"].shape == (3, 16)
@@ -343,7 +343,7 @@ def test_a_run_is_the_trunk_of_another_and_the_report_says_so(small: Run, tmp_pa
 def test_a_trunk_that_has_seen_what_is_held_out_is_refused(small: Run, photos: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(**{**SMALL, "weights": f"run:{small.path.name}", "epochs": 1})
     same = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    assert not any(finding["code"] == "D023" for finding in same.record["findings"])
+    assert not any(finding.code == "D023" for finding in same.record.findings)
     for split, keep in (("train", 0), ("val", 1)):
         for name in ("leaf", "sky"):
             (tmp_path / "other" / split / name).mkdir(parents=True)
@@ -367,7 +367,7 @@ def test_what_a_trunk_has_seen_is_known_over_several_runs(small: Run, photos: Pa
     with pytest.raises(bw.DataError, match=f"known to run {small.path.name}, whose trunk is used"):
         bw.train(data, last, out=tmp_path / "runs")
     shutil.rmtree(small.path)
-    assert bw.train(data, last, out=tmp_path / "runs").record["state"] == "done", "a run that is gone cannot be asked"
+    assert bw.train(data, last, out=tmp_path / "runs").record.state == "done", "a run that is gone cannot be asked"
 
 
 def test_a_run_of_another_network_is_no_trunk(small: Run, photos: Path, tmp_path: Path) -> None:

@@ -225,12 +225,12 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
     from budwood.runs.run import open_run
 
     tested = bw.test(open_run(run, out), progress=make_terminal_progress())
-    opened = tested.record["test"]
+    opened = tested.opened()
     if as_json:
-        print_json({"run": str(tested.path), "split": "test", "looks": opened["looks"], "metrics": opened["metrics"]})
+        print_json({"run": str(tested.path), "split": "test", "looks": opened.looks, "metrics": opened.metrics})
         return
-    show_metrics("Test", tested.task, opened["metrics"])
-    print(format_looks(opened["looks"]))
+    show_metrics("Test", tested.task, opened.metrics)
+    print(format_looks(opened.looks))
     print(f"Report: {tested.path / 'report.html'}")
 
 

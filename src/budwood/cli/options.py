@@ -162,4 +162,4 @@ def say_nothing(sentence: str = "") -> None:
 
 
 def print_json(document: Any) -> None:
-    print(json.dumps(document, ensure_ascii=False, indent=1))
+    print(json.dumps(document, ensure_ascii=False, indent=1, default=dict))

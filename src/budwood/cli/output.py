@@ -13,28 +13,30 @@ if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
     from budwood.data.checks import Finding
     from budwood.data.dataset import Dataset
+    from budwood.evaluation.intervals import Metric
     from budwood.evaluation.label_task import LabelTask
+    from budwood.evaluation.metrics import SplitMetrics
     from budwood.networks.network_plan import NetworkPlan
     from budwood.runs.run import Run
     from budwood.training.cost_estimate import CostEstimate
 
 
-def format_metric(metric: dict[str, Any]) -> str:
+def format_metric(metric: Metric) -> str:
     """A metric between 0 and 1 in words: value, 95 % interval and n."""
-    if metric["value"] is None:
-        return f"undefined (n = {metric['n']:,})"
-    value, low, high = (100 * metric[key] for key in ("value", "low", "high"))
-    return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f}), n = {metric['n']:,}"
+    if metric.value is None or metric.low is None or metric.high is None:
+        return f"undefined (n = {metric.n:,})"
+    value, low, high = 100 * metric.value, 100 * metric.low, 100 * metric.high
+    return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f}), n = {metric.n:,}"
 
 
-def show_metrics(split: str, task: LabelTask, scores: Mapping[str, Any]) -> None:
+def show_metrics(split: str, task: LabelTask, scores: SplitMetrics) -> None:
     """The metrics of a split, one a line."""
     from budwood.config.metric_registry import find_metric
 
     note = f"; {task.accuracy_note}" if task.accuracy_note else ""
-    print(f"{split} accuracy  {format_metric(scores['accuracy'])}{note}")
-    for name, metric in scores.items():
-        if name != "per_class" and find_metric(name).printed:
+    print(f"{split} accuracy  {format_metric(scores.accuracy)}{note}")
+    for name, metric in scores.figures.items():
+        if find_metric(name).printed:
             print(f"{split} {find_metric(name).words}  {format_metric(metric)}")
 
 
@@ -152,22 +154,22 @@ def show_run(run: Run, as_json: bool) -> None:
     """A trained run on stdout."""
     record = run.record
     if as_json:
-        kept = {name: record[name] for name in ("state", "recipe", "timings")}
+        table = record.table()
+        kept = {name: table[name] for name in ("state", "recipe", "timings")}
         print_json({"run": str(run.path), **kept, "metrics": run.metrics})
         return
-    show_metrics("Validation", run.task, record["metrics"]["val"])
-    choices = record["choices"]
-    made = record["prefix"]
-    frozen = f"Frozen up to {made['stage']}: {made['computed']:,} outputs computed, {made['reused']:,} reused; "
+    show_metrics("Validation", run.task, record.val)
+    choices, made = record.choices, record.prefix
+    frozen = f"Frozen up to {made.stage}: {made.computed:,} outputs computed, {made.reused:,} reused; "
     print(
-        f"{frozen if made['stage'] else ''}engine {choices['engine']}; {choices['threads']} threads; "
-        f"{record['timings']['total']:.1f} s in all"
+        f"{frozen if made.stage else ''}engine {choices.engine}; {choices.threads} threads; "
+        f"{record.timings.total:.1f} s in all"
     )
-    loud = [finding for finding in record["findings"] if finding["severity"] != "note"]
+    loud = [finding for finding in record.findings if finding.severity != "note"]
     if loud:
-        print("Findings: " + " ".join(f"{finding['code']}: {finding['message']}" for finding in loud))
+        print("Findings: " + " ".join(f"{finding.code}: {finding.message}" for finding in loud))
     print(f"Run: {run.path}\nReport: {run.path / 'report.html'}")
-    if record["dataset"]["counts"]["test"]:
+    if record.dataset.counts.test:
         print(f"The test split is sealed. When you have chosen your run: budwood test {run.path}")
 
 

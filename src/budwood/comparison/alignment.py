@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,9 +120,9 @@ def _average_repeats(row: AlignedPredictions, metric: ImageMean) -> Values:
 def refuse_unfinished(runs: Sequence[Run]) -> None:
     """Raises `RunError` when a run was not trained to its end."""
     for run in runs:
-        if run.record["state"] != "done":
+        if run.record.state != "done":
             raise RunError(
-                f"{run.path}: is no finished run (state {run.record['state']}), so it cannot be compared.",
+                f"{run.path}: is no finished run (state {run.record.state}), so it cannot be compared.",
                 f"`budwood resume {run.path}` goes on with it; or leave it out.",
             )
 
@@ -133,13 +132,13 @@ def refuse_unopened(runs: Sequence[Run], allow_looks: bool) -> None:
 
     Different looks are allowed with `allow_looks`; a finding tells them.
     """
-    sealed = [run.path.name for run in runs if not run.record["test"]]
+    sealed = [run.path.name for run in runs if not run.record.test]
     if sealed:
         raise RunError(
             f"The test split is sealed for {_name_some(sealed)}, so the runs cannot be compared on it.",
             "`budwood test RUN` opens it and counts the look; or compare on --split val.",
         )
-    looks = {run.path.name: run.record["test"]["looks"] for run in runs}
+    looks = {run.path.name: run.record.test.looks for run in runs if run.record.test}
     if len(set(looks.values())) > 1 and not allow_looks:
         told = _name_some([f"{name} (look {count})" for name, count in looks.items()])
         raise RunError(
@@ -191,12 +190,11 @@ def _explain_difference(
 
 
 def _collect_fingerprints(runs: Sequence[Run]) -> set[str]:
-    return {run.record["dataset"]["fingerprint"] for run in runs}
+    return {run.record.dataset.fingerprint for run in runs}
 
 
 def _describe_data(run: Run) -> str:
-    about: Mapping[str, Any] = run.record["dataset"]
-    return f"{about['name']} {about['fingerprint'][:8]}"
+    return f"{run.record.dataset.name} {run.record.dataset.fingerprint[:8]}"
 
 
 def _sort_by_id(predictions: Predictions) -> Predictions:

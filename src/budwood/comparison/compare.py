@@ -164,7 +164,7 @@ def compare(
         dict(zip(names, score_rows([answers[name] for name in names], metric), strict=True))
         for names in _group_by_images(answers)
     ]
-    tables = {entry.label: normalize_options(entry.runs[0].record["recipe"]) for entry in entries if entry.runs}
+    tables = {entry.label: normalize_options(entry.runs[0].recipe.table()) for entry in entries if entry.runs}
     options = dict(zip(tables, find_varying(list(tables.values())), strict=True))
     given = fill_defaults(base) if base is not None else None
     rows = [
@@ -203,8 +203,8 @@ def find_runs(path: str | Path, out: Path = Path("runs")) -> tuple[list[Run], li
     if not files:
         return [open_run(path, out)], []
     found = [find_run(file.parent) for file in files]
-    left = [f"{run.path.name} ({run.record['state']})" for run in found if run.record["state"] != "done"]
-    finished = [run for run in found if run.record["state"] == "done"]
+    left = [f"{run.path.name} ({run.record.state})" for run in found if run.record.state != "done"]
+    finished = [run for run in found if run.record.state == "done"]
     if not finished:
         raise RunError(f"{folder}: holds no finished run.", "`budwood resume RUN` goes on with one.")
     return finished, left
@@ -220,7 +220,7 @@ def _group_runs(runs: Sequence[Run | str | Path | Entry]) -> list[Entry]:
         key = _repeat_key(run)
         again = seen[key + _describe_seed(run)] = seen.get(key + _describe_seed(run), 0) + 1
         rows.setdefault(f"{key} {again}", []).append(run)
-    options = find_varying([normalize_options(row[0].record["recipe"]) for row in rows.values()])
+    options = find_varying([normalize_options(row[0].recipe.table()) for row in rows.values()])
     names = label_rows(options, [row[0].path.name for row in rows.values()])
     made = [Entry(name, tuple(row)) for name, row in zip(names, rows.values(), strict=True)]
     every = [*entries, *made]
@@ -235,13 +235,13 @@ def _open_runs(item: Run | str | Path) -> list[Run]:
 
 def _repeat_key(run: Run) -> str:
     """What runs have in common that are repeats of one recipe on the same data, or folds of them."""
-    weights = run.record["network"]["weights"]
-    came = "" if weights["kind"] == "none" else weights["digest"]
-    return f"{sorted(normalize_options(run.record['recipe']).items(), key=str)} {came} {run.record['dataset']['fingerprint']}"
+    weights = run.record.network.weights
+    came = "" if weights.kind == "none" else weights.digest
+    return f"{sorted(normalize_options(run.recipe.table()).items(), key=str)} {came} {run.record.dataset.fingerprint}"
 
 
 def _describe_seed(run: Run) -> str:
-    return f" {run.record['recipe'].get('seed')}"
+    return f" {run.recipe.seed}"
 
 
 def _refuse_fewer(entries: Sequence[Entry]) -> None:
@@ -287,12 +287,8 @@ def _test_all_pairs(group: Mapping[str, ScoredRow], metric: str) -> Iterator[Pai
     rows = list(group.values())
     p, low, high = _test_pairs(rows, metric)
     for (one, name), (other, against) in combinations(enumerate(group), 2):
-        difference: Metric = {
-            "value": rows[one].value - rows[other].value,
-            "low": float(low[one, other]),
-            "high": float(high[one, other]),
-            "n": rows[one].n,
-        }
+        value = rows[one].value - rows[other].value
+        difference = Metric(value, float(low[one, other]), float(high[one, other]), rows[one].n)
         found = float(p[one, other])
         yield Pair(name, against, difference, found, found, _test_of(rows[one], rows[other], metric))
 
@@ -338,15 +334,19 @@ def _rank(row: Row, rows: Sequence[Row], pairs: Sequence[Pair], metric: str) -> 
 
 
 def _negate(difference: Metric) -> Metric:
-    value, low, high = (-float(difference[name] or 0.0) for name in ("value", "high", "low"))
-    return {"value": value, "low": low, "high": high, "n": difference["n"]}
+    value, low, high = (-float(end or 0.0) for end in (difference.value, difference.high, difference.low))
+    return Metric(value, low, high, difference.n)
 
 
 def _find_best(rows: Sequence[Row], group: int, metric: str) -> Row | None:
     """The row of a group with the best value; the earliest of equals."""
-    known = [row for row in rows if row.group == group and row.value and row.value["value"] is not None]
     sign = -1 if is_loss(metric) else 1
-    return max(known, key=lambda row: sign * float((row.value or {})["value"] or 0.0), default=None)
+    known = [
+        (sign * row.value.value, row)
+        for row in rows
+        if row.group == group and row.value and row.value.value is not None
+    ]
+    return max(known, key=lambda one: one[0], default=(0.0, None))[1]
 
 
 def _check_rows(
@@ -380,7 +380,7 @@ def _find_edges(rows: Sequence[Row]) -> dict[str, list[float]]:
 
 
 def _make_outcome(entry: Entry, row: Row, metric: str, split: str, answers: AlignedPredictions | None) -> RowOutcome:
-    scores = [float(value) for run in entry.runs if (value := score_run(run, metric, split)["value"]) is not None]
+    scores = [float(value) for run in entry.runs if (value := score_run(run, metric, split).value) is not None]
     return replace(
         make_outcome(entry.label, entry.runs, answers),
         options=row.options,
@@ -392,36 +392,33 @@ def _make_outcome(entry: Entry, row: Row, metric: str, split: str, answers: Alig
 
 def _measure_resolution(rows: Sequence[Row], pairs: Sequence[Pair], best: Row | None, metric: str) -> Resolution | None:
     """How finely the table tells rows of the first group apart."""
-    near = [row for row in rows if row.difference and best and row.group == best.group]
-    if best is None or not near:
+    near = [(row.difference, row.tied) for row in rows if row.difference and best and row.group == best.group]
+    if not near:
         return None
-    tied = [row for row in near if row.tied]
-    half = float(np.median([_interval_width(row.difference) / 2 for row in near]))
-    found = max((abs(float((row.difference or {})["value"] or 0.0)) for row in tied), default=0.0)
-    n = int((near[0].difference or {})["n"] or 0)
+    tied = [abs(difference.value or 0.0) for difference, is_tied in near if is_tied]
+    half = float(np.median([_interval_width(difference) / 2 for difference, _ in near]))
     corrected = smallest_difference(half, len(pairs))
-    return Resolution(n, len(pairs), half, corrected, found, len(tied) + 1, is_loss(metric))
+    found = max(tied, default=0.0)
+    return Resolution(near[0][0].n, len(pairs), half, corrected, found, len(tied) + 1, is_loss(metric))
 
 
-def _interval_width(metric: Metric | None) -> float:
-    if metric is None or metric["low"] is None or metric["high"] is None:
-        return 0.0
-    return float(metric["high"] - metric["low"])
+def _interval_width(metric: Metric) -> float:
+    return 0.0 if metric.low is None or metric.high is None else metric.high - metric.low
 
 
 def _describe_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """The data that the runs share: name, classes and numbers of images; of the first run where there are several."""
     if not runs:
         return {}
-    about = runs[0].record["dataset"]
-    return {name: about.get(name) for name in ("name", "fingerprint", "split", "classes", "counts", "several")}
+    shared = {"name", "fingerprint", "split", "classes", "counts", "several"}
+    return runs[0].record.dataset.model_dump(mode="json", include=shared)
 
 
 def _describe_machine(run: Run) -> str:
     """The hardware of a run's times in one line."""
-    about, device = run.record["hardware"], run.record["choices"].get("device", "cpu")
-    accelerator = "" if about["accelerator"] == "none" else f", {about['accelerator']}"
-    return f"{about['cpu']}, {about['cores']} cores{accelerator}; trained on {device}"
+    about, device = run.record.hardware, run.record.choices.device
+    accelerator = "" if about.accelerator == "none" else f", {about.accelerator}"
+    return f"{about.cpu}, {about.cores} cores{accelerator}; trained on {device}"
 
 
 def _csv_row(row: Row) -> dict[str, Any]:
@@ -455,4 +452,4 @@ def _csv_row(row: Row) -> dict[str, Any]:
 
 
 def _csv_metric(name: str, metric: Metric | None) -> dict[str, Any]:
-    return {f"{name}_{part}": (metric or {}).get(part) for part in ("value", "low", "high", "n")}
+    return {f"{name}_{part}": getattr(metric, part, None) for part in ("value", "low", "high", "n")}

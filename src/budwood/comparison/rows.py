@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from budwood.evaluation.intervals import (
     proportion_interval,
 )
 from budwood.evaluation.result_checks import RowOutcome
+from budwood.networks.network_plan import ParameterCount
 from budwood.runs.run import Run
 
 TRAINING: Final = ("head", "rate", "threads", "train")  # laps of a run in which its own part of a network is trained
@@ -97,9 +98,9 @@ def make_row(
 ) -> ComparisonRow:
     """The figures of one row alone."""
     runs = entry.runs
-    network = runs[0].record["network"] if runs else None
-    selected = [run.record["selected"] for run in runs]
-    opened = bool(runs) and all(run.record["test"] for run in runs)
+    network = runs[0].record.network if runs else None
+    looks = _looks(runs)
+    opened = bool(looks)
     return ComparisonRow(
         label=entry.label,
         runs=tuple(str(run.path) for run in runs),
@@ -107,28 +108,33 @@ def make_row(
         group=group,
         differs=options if base is None or not runs else find_differing(table, base),
         options=options,
-        parameters=_count_parameters(network) if network else None,
-        macs=network["macs"] if network else None,
-        epochs=tuple(int(chosen["epoch"]) for chosen in selected if "epoch" in chosen),
-        seconds=_average([run.record["timings"]["total"] for run in runs]),
+        parameters=_count_parameters(network.parameters) if network else None,
+        macs=network.macs if network else None,
+        epochs=tuple(run.record.selected.epoch for run in runs if run.record.selected.epoch is not None),
+        seconds=_average([run.record.timings.total for run in runs]),
         training_seconds=_average([_sum_training_seconds(run) for run in runs]),
         train=_train(runs, metric),
         value=_summarize_metric(entry.label, runs, metric, split, found),
         spread=_measure_spread(runs, metric, split),
         test=_summarize_metric(entry.label, runs, metric, "test") if opened else None,
-        looks=tuple(run.record["test"]["looks"] for run in runs) if opened else (),
+        looks=looks,
         published=_compare_published(entry, opened) if entry.published else None,
         problem=entry.problem,
     )
 
 
-def _count_parameters(network: Mapping[str, Any]) -> dict[str, int]:
-    counts = network["parameters"]
-    return {"trainable": counts["trainable"], "total": counts["trainable"] + counts["frozen"]}
+def _looks(runs: Sequence[Run]) -> tuple[int, ...]:
+    """The look at which each run was scored on the test split; none where it is sealed for one of them."""
+    looks = [run.record.test.looks for run in runs if run.record.test]
+    return tuple(looks) if len(looks) == len(runs) else ()
+
+
+def _count_parameters(counts: ParameterCount) -> dict[str, int]:
+    return {"trainable": counts.trainable, "total": counts.total}
 
 
 def _sum_training_seconds(run: Run) -> float:
-    return float(sum(seconds for name, seconds in run.record["timings"].items() if name in TRAINING))
+    return float(sum(seconds for name, seconds in run.record.timings.steps().items() if name in TRAINING))
 
 
 def _average(values: Sequence[float]) -> float | None:
@@ -137,13 +143,12 @@ def _average(values: Sequence[float]) -> float | None:
 
 def score_run(run: Run, metric: str, split: str) -> Metric:
     """A metric of one run, as its record has it."""
-    found: Metric = run.metrics[split][metric]
-    return found
+    return run.metrics[split].figures[metric]
 
 
 def _measure_spread(runs: Sequence[Run], metric: str, split: str) -> dict[str, float] | None:
     """Lowest, highest and standard deviation of a metric over the runs of a row."""
-    values = [float(value) for run in runs if (value := score_run(run, metric, split)["value"]) is not None]
+    values = [float(value) for run in runs if (value := score_run(run, metric, split).value) is not None]
     if len(values) < 2:
         return None
     return {"low": min(values), "high": max(values), "sd": float(np.std(values, ddof=1))}
@@ -172,22 +177,22 @@ def _train(runs: Sequence[Run], metric: str) -> Metric | None:
         return None
     n, value = _count_training_images(runs[0]), float(np.mean([row[column] for row in kept]))
     if is_loss(metric):
-        return {"value": value, "low": None, "high": None, "n": n}
-    return {**proportion_interval(round(value * n), n), "value": value}
+        return Metric(value, None, None, n)
+    return replace(proportion_interval(round(value * n), n), value=value)
 
 
 def _count_training_images(run: Run) -> int:
     """How many images a run was trained on."""
-    about = run.record["dataset"]
+    about = run.record.dataset
     if run.task.multilabel:
         return len(run.dataset().samples("train"))
-    return sum(about["counts"]["train"].values())
+    return sum(about.counts.train.values())
 
 
 def _find_kept_epoch(run: Run) -> Mapping[str, float] | None:
     """The row of a run's history that was kept."""
-    chosen = run.record["selected"]
-    return next((row for row in run.history() if all(row.get(name) == value for name, value in chosen.items())), None)
+    chosen = run.record.selected
+    return next((row for row in run.history() if row.get(chosen.axis) == chosen.value), None)
 
 
 def _compare_published(entry: RowSpec, opened: bool) -> dict[str, Any] | None:
@@ -204,19 +209,18 @@ def _compare_published(entry: RowSpec, opened: bool) -> dict[str, Any] | None:
     else:
         known = all(given.metric in run.metrics[split] for run in entry.runs)
         ours = _summarize_metric(entry.label, entry.runs, given.metric, split) if known else None
-    if ours is None or ours["value"] is None:
+    if ours is None or ours.value is None:
         return record
-    return {**record, "ours": ours, "ours_split": split, "difference": ours["value"] - given.value}
+    return {**record, "ours": ours, "ours_split": split, "difference": ours.value - given.value}
 
 
 def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | None = None) -> RowOutcome:
     """What findings about results look at in the runs of one row; `answers` are those on validation, where known."""
-    opened = bool(runs) and all(run.record["test"] for run in runs)
     return RowOutcome(
         label,
         _train(runs, "accuracy"),
         _summarize_metric(label, runs, "accuracy", "val", score_rows([answers], "accuracy")[0] if answers else None),
-        _summarize_metric(label, runs, "accuracy", "test") if opened else None,
+        _summarize_metric(label, runs, "accuracy", "test") if _looks(runs) else None,
         [run.history() for run in runs],
-        leaking=any(run.record["dataset"].get("leaks_allowed", False) for run in runs),
+        leaking=any(run.record.dataset.leaks_allowed for run in runs),
     )

@@ -7,6 +7,7 @@ percentiles of 1,000 bootstrap resamples of the images (Efron 1979) for the rest
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -15,8 +16,42 @@ from numpy.typing import NDArray
 Z_95: Final = 1.959963984540054  # of the normal distribution, 95 % within
 RESAMPLES: Final = 1000
 CHUNK: Final = 50  # resamples that are weighed at a time
-Metric = dict[str, float | int | None]
 Values = NDArray[np.float64]
+
+
+class ReadByName(Mapping[str, Any]):
+    """A frozen dataclass whose fields can also be read by their names, as those of a dict.
+
+    A field that may be left out is there only where it has a value.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._present():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._present())
+
+    def __len__(self) -> int:
+        return len(self._present())
+
+    def _present(self) -> list[str]:
+        known = fields(self)  # type: ignore[arg-type]
+        return [field.name for field in known if field.default is MISSING or getattr(self, field.name) is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class Metric(ReadByName):
+    """One figure over `n` images with its 95 % interval; None where it is undefined. `metric["low"]` works too."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def __hash__(self) -> int:
+        return hash((self.value, self.low, self.high, self.n))
 
 
 def proportion_interval(count: int, n: int) -> Metric:
@@ -27,12 +62,12 @@ def proportion_interval(count: int, n: int) -> Metric:
         n: All images.
 
     Returns:
-        `value`, `low`, `high` (each from 0 to 1, None where there is no image) and `n`.
+        Its value and ends (each from 0 to 1, None where there is no image).
     """
     if n == 0:
-        return {"value": None, "low": None, "high": None, "n": 0}
+        return Metric(None, None, None, 0)
     low, high = _wilson(count / n, n)
-    return {"value": count / n, "low": low, "high": high, "n": n}
+    return Metric(count / n, low, high, n)
 
 
 def mean_proportion_interval(values: Values, repeats: int) -> Metric:
@@ -47,7 +82,7 @@ def mean_proportion_interval(values: Values, repeats: int) -> Metric:
         repeats: Answers to each image.
 
     Returns:
-        `value`, `low`, `high` and `n`, the number of images.
+        The mean and its ends, of so many images.
     """
     n = len(values)
     if n == 0:
@@ -55,22 +90,17 @@ def mean_proportion_interval(values: Values, repeats: int) -> Metric:
     p, variance = float(values.mean()), float(values.var())
     effective = n * float(np.clip(p * (1 - p) / variance, 1, repeats)) if variance > 0 else float(n)
     low, high = _wilson(p, effective)
-    return {"value": p, "low": low, "high": high, "n": n}
+    return Metric(p, low, high, n)
 
 
 def mean_interval(values: Values) -> Metric:
     """Return the mean of values, float64 [n], with its normal interval; one value has none."""
     n = len(values)
     if n == 0:
-        return {"value": None, "low": None, "high": None, "n": 0}
+        return Metric(None, None, None, 0)
     value = float(values.mean())
     half = Z_95 * float(values.std(ddof=1)) / float(np.sqrt(n)) if n > 1 else None
-    return {
-        "value": value,
-        "low": None if half is None else value - half,
-        "high": None if half is None else value + half,
-        "n": n,
-    }
+    return Metric(value, None, None, n) if half is None else Metric(value, value - half, value + half, n)
 
 
 def percentile_interval(value: float | np.floating | Values, resampled: Values, n: int) -> Metric:
@@ -82,16 +112,16 @@ def percentile_interval(value: float | np.floating | Values, resampled: Values, 
         n: How many images there are.
 
     Returns:
-        `value`, `low`, `high` (None where the figure is undefined) and `n`.
+        The figure and its ends (None where it is undefined).
     """
     known = resampled[~np.isnan(resampled)]
     if n == 0 or np.isnan(value) or not len(known):
-        return {"value": None, "low": None, "high": None, "n": n}
+        return Metric(None, None, None, n)
     low, high = np.percentile(known, [2.5, 97.5])
-    return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value)), "n": n}
+    return Metric(float(value), float(min(low, value)), float(max(high, value)), n)
 
 
-def newcombe_interval(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float, float]:
+def newcombe_interval(one: Metric, other: Metric) -> tuple[float, float, float]:
     """Return how much larger one proportion is than another of other images, and the ends of the interval of that.
 
     Newcombe 1998, method 10. Proportions without an interval give the difference alone, three times.
@@ -103,11 +133,11 @@ def newcombe_interval(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple
     Returns:
         The difference, its lower and its upper end.
     """
-    difference = one["value"] - other["value"]
-    if one["low"] is None or other["low"] is None:
+    p, q = one.value or 0.0, other.value or 0.0
+    difference = p - q
+    if one.low is None or one.high is None or other.low is None or other.high is None:
         return difference, difference, difference
-    down = np.hypot(one["value"] - one["low"], other["high"] - other["value"])
-    up = np.hypot(one["high"] - one["value"], other["value"] - other["low"])
+    down, up = np.hypot(p - one.low, other.high - q), np.hypot(one.high - p, q - other.low)
     return difference, float(difference - down), float(difference + up)
 
 

@@ -24,6 +24,7 @@ from budwood.evaluation.metrics import (
     ClassCounts,
     Labels,
     Logits,
+    SplitMetrics,
     bin_confidence,
     binary_cross_entropy,
     confusion,
@@ -143,7 +144,7 @@ class LabelTask(ABC):
         """Return one metric's value; `metric` may be `package.module:name`."""
         return define_metric(metric).score(self, labels, logits)
 
-    def evaluate(self, labels: Labels, logits: Logits, classes: Sequence[str], select: str = LOSS) -> dict[str, Any]:
+    def evaluate(self, labels: Labels, logits: Logits, classes: Sequence[str], select: str = LOSS) -> SplitMetrics:
         """Return every metric of one split with its interval.
 
         Args:
@@ -153,7 +154,7 @@ class LabelTask(ABC):
             select: The recipe's metric; where it is the user's own it is given, too.
 
         Returns:
-            A metric by each name, and `per_class`.
+            The metrics by name, and those of each class.
         """
         own = (select,) if is_entry_point(select) else ()
         return evaluate(self, labels, logits, classes, (*self.metric_names, *own))

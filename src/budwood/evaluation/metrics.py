@@ -9,8 +9,8 @@ rest. An undefined value is None. `metric_registry` has the names.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Protocol
 
@@ -23,6 +23,7 @@ from budwood.errors import RecipeError
 from budwood.evaluation.intervals import (
     RESAMPLES,
     Metric,
+    ReadByName,
     Values,
     iterate_bootstrap_weights,
     mean_interval,
@@ -33,6 +34,44 @@ from budwood.evaluation.intervals import (
 Labels = NDArray[Any]
 Logits = NDArray[np.float32]
 Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMetrics(ReadByName):
+    """The figures of one class, and its number of images; `average_precision` where images have several labels."""
+
+    precision: Metric
+    recall: Metric
+    f1: Metric
+    support: int
+    average_precision: Metric | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SplitMetrics(Mapping[str, Any]):
+    """Every metric of one split by its name, and those of each class under `per_class`, as run.json has them."""
+
+    figures: Mapping[str, Metric]
+    per_class: Mapping[str, ClassMetrics]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.per_class if name == "per_class" else self.figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*self.figures, "per_class")
+
+    def __len__(self) -> int:
+        return len(self.figures) + 1
+
+    @property
+    def accuracy(self) -> Metric:
+        """The share of images that are called what they are."""
+        return self.figures["accuracy"]
+
+
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures, and mappings of them, as dicts for JSON."""
+    return {name: plain(part) if isinstance(part, Mapping) else part for name, part in record.items()}
 
 
 @dataclass(frozen=True)
@@ -238,7 +277,7 @@ def define_metric(name: str) -> MetricDefinition:
 
 def evaluate(
     task: Scoring, labels: Labels, logits: Logits, classes: Sequence[str], names: Sequence[str]
-) -> dict[str, Any]:
+) -> SplitMetrics:
     """Return the named metrics of one split, each with its interval, and `per_class`.
 
     Args:
@@ -254,14 +293,15 @@ def evaluate(
         classes.
     """
     answers = Evaluation(task, labels, logits)
-    scores: dict[str, Any] = {name: define_metric(name).evaluate(answers) for name in names}
+    scores = {name: define_metric(name).evaluate(answers) for name in names}
     per_class = {name: _evaluate_class(answers, c) for c, name in enumerate(classes)}
     if "mean_average_precision" in names:
         for c, name in enumerate(classes):
             whole, drawn = answers.average_precision
             support = int(answers.counts.support[c])
-            per_class[name]["average_precision"] = percentile_interval(whole[c], drawn[:, c], support)
-    return {**scores, "per_class": per_class}
+            precision = percentile_interval(whole[c], drawn[:, c], support)
+            per_class[name] = replace(per_class[name], average_precision=precision)
+    return SplitMetrics(scores, per_class)
 
 
 def count_images(task: Scoring, labels: Labels, logits: Logits) -> list[NDArray[np.bool_]]:
@@ -380,15 +420,15 @@ def _compute_average_precision(targets: NDArray[np.bool_], logits: Logits) -> tu
     return whole, np.concatenate([weighed(part) for part in iterate_bootstrap_weights(len(targets))])
 
 
-def _evaluate_class(answers: Evaluation, c: int) -> dict[str, Any]:
+def _evaluate_class(answers: Evaluation, c: int) -> ClassMetrics:
     counts = answers.counts
     correct, support, predicted = int(counts.correct[c]), int(counts.support[c]), int(counts.predicted[c])
-    return {
-        "precision": proportion_interval(correct, predicted),
-        "recall": proportion_interval(correct, support),
-        "f1": percentile_interval(answers.f1[0][c], answers.f1[1][:, c], support),
-        "support": support,
-    }
+    return ClassMetrics(
+        precision=proportion_interval(correct, predicted),
+        recall=proportion_interval(correct, support),
+        f1=percentile_interval(answers.f1[0][c], answers.f1[1][:, c], support),
+        support=support,
+    )
 
 
 def _sum_counts(counts: Sequence[NDArray[np.bool_]]) -> ClassCounts:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from budwood.config.recipe import Recipe
-from budwood.evaluation.intervals import newcombe_interval
+from budwood.evaluation.intervals import Metric, newcombe_interval
 
 Severity = Literal["error", "warning", "note"]
 History = Sequence[Mapping[str, float]]
@@ -45,14 +45,14 @@ class ResultFinding:
 
 @dataclass(frozen=True)
 class RowOutcome:
-    """What is known of one row: accuracies as metrics (value, low, high, n; None where unknown), the history of each of
+    """What is known of one row: accuracies (None where unknown), the history of each of
     its runs, the values of its options, the metric of the table for each of its runs, why it failed, and whether it was
     trained although the given split leaks."""
 
     label: str
-    train: Mapping[str, Any] | None = None
-    val: Mapping[str, Any] | None = None
-    test: Mapping[str, Any] | None = None
+    train: Metric | None = None
+    val: Metric | None = None
+    test: Metric | None = None
     histories: Sequence[History] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     scores: Sequence[float] = ()
@@ -237,15 +237,15 @@ def _check_resolution(resolution: Resolution) -> list[ResultFinding]:
 
 def _check_interval(outcome: RowOutcome) -> list[ResultFinding]:
     val = outcome.val
-    if not val or val["low"] is None or (val["high"] - val["low"]) / 2 < WIDE:
+    if not val or val.low is None or val.high is None or (val.high - val.low) / 2 < WIDE:
         return []
-    half = (val["high"] - val["low"]) / 2
+    half = (val.high - val.low) / 2
     return [
         ResultFinding(
             "R004",
             "note",
-            f"{val['n']:,} validation images tell the accuracy within {_format_points(half)} only.",
-            f"About {_round(val['n'] * (half / 0.02) ** 2):,} images would tell it within 2 points.",
+            f"{val.n:,} validation images tell the accuracy within {_format_points(half)} only.",
+            f"About {_round(val.n * (half / 0.02) ** 2):,} images would tell it within 2 points.",
             (outcome.label,),
         )
     ]
@@ -306,9 +306,9 @@ def _check_allowed_leaks(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
     return [ResultFinding("R010", "warning", message, advice, _collect_labels(leaking))]
 
 
-def _is_above(one: Mapping[str, Any], other: Mapping[str, Any], least: float) -> bool:
+def _is_above(one: Metric, other: Metric, least: float) -> bool:
     """Whether one share is above another by at least so much, and by more than chance would bring about."""
-    if one["value"] is None or other["value"] is None:
+    if one.value is None or other.value is None:
         return False
     difference, low, _ = newcombe_interval(one, other)
     return difference >= least - 1e-9 and low > 0
@@ -359,8 +359,8 @@ def _count_rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
-def _format_percent(metric: Mapping[str, Any] | None) -> str:
-    return f"{100 * metric['value']:.1f} %" if metric else "–"
+def _format_percent(metric: Metric | None) -> str:
+    return f"{100 * metric.value:.1f} %" if metric and metric.value is not None else "–"
 
 
 def _format_points(difference: float) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.recipe import Recipe
 from budwood.data.dataset import Samples
 from budwood.data.loading import Pixels, decode_sample
 from budwood.errors import DataError, RecipeError, did_you_mean
@@ -42,8 +41,7 @@ def subject(run: Run, *, cache: Path | None = None) -> NetworkProbe:
     """The run's network as the modules `attribution`, `filters`, `feature_maps` and `maximisation` look at it."""
     from budwood.explain.probe import make_probe
 
-    recipe = Recipe(**run.record["recipe"])
-    spec = spec_of(recipe, len(run.classes), describe_run_weights(run), cache or cache_folder())
+    spec = spec_of(run.recipe, len(run.classes), describe_run_weights(run), cache or cache_folder())
     return make_probe(spec, run.classes)
 
 
@@ -55,9 +53,8 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
     samples = images if isinstance(images, Samples) else make_file_samples(images, progress or Silent())
     if not len(samples):
         raise DataError("No image was given.", "Name one or more image files.")
-    recipe = run.record["recipe"]
-    size = run.record["network"]["size"]
-    return np.stack([decode_sample(samples, row, size, recipe["resize"]) for row in range(len(samples))])
+    size, resize = run.record.network.size, run.recipe.resize
+    return np.stack([decode_sample(samples, row, size, resize) for row in range(len(samples))])
 
 
 def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Progress | None = None) -> Answering:
@@ -66,7 +63,7 @@ def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Pr
     The engine is checked on `some` real images where it has not been before.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    alone = run.record["trained"] == "head"
+    alone = run.record.trained == "head"
     with raise_storage_errors(cache):
         part = make_trunk(run, cache, progress) if alone else make_whole_network(run, cache)
         engine = choose_engine(part, lambda: some, len(some), progress)

@@ -75,7 +75,7 @@ def find_confusions(
             "The report lists precision and recall of each class.",
         )
     cache, progress = cache or cache_folder(), progress or Silent()
-    known = run.record["trained"] == "head"
+    known = run.record.trained == "head"
     samples = run.dataset().samples("val")
     if (
         known

@@ -42,6 +42,13 @@ class Curve:
     mean: Metric
 
 
+@dataclass(frozen=True, eq=False)
+class Gain(Metric):
+    """How much better than chance a method is on the same images, with the two-sided p-value of its test."""
+
+    p: float
+
+
 @dataclass(frozen=True)
 class Faithfulness:
     """Deletion (a small area is good) and insertion (a large area is good), and both by the maps moved at random.
@@ -54,7 +61,7 @@ class Faithfulness:
     insertion: Curve
     random_deletion: Curve
     random_insertion: Curve
-    gains: Mapping[str, Metric]
+    gains: Mapping[str, Gain]
 
 
 def measure_faithfulness(
@@ -134,19 +141,19 @@ def _compare_curves(curves: Curves) -> Faithfulness:
     n, spread = len(areas), bootstrap_means(areas)
     means = [_make_metric(float(areas[:, k].mean()) if n else None, spread[:, k], n) for k in range(4)]
     deletion, insertion, *others = [Curve(curves[:, k], areas[:, k], means[k]) for k in range(4)]
-    gains: dict[str, Metric] = {}
+    gains: dict[str, Gain] = {}
     if n:
         low, high = difference_intervals(spread)
         p = paired_permutation_test(areas)
         for name, better, worse in (("deletion", 2, 0), ("insertion", 1, 3)):
             value = float((areas[:, better] - areas[:, worse]).mean())
-            bounds = {"low": float(low[better, worse]), "high": float(high[better, worse])}
-            gains[name] = {"value": value, **bounds, "n": n, "p": float(p[better, worse])}
+            bounds = float(low[better, worse]), float(high[better, worse])
+            gains[name] = Gain(value, *bounds, n, float(p[better, worse]))
     return Faithfulness(deletion, insertion, others[0], others[1], gains)
 
 
 def _make_metric(value: float | None, spread: NDArray[np.float64], n: int) -> Metric:
     if value is None:
-        return {"value": None, "low": None, "high": None, "n": 0}
+        return Metric(None, None, None, 0)
     low, high = np.percentile(spread, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high), "n": n}
+    return Metric(value, float(low), float(high), n)

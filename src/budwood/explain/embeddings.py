@@ -137,7 +137,7 @@ def load_or_predict(run: Run, split: str, cache: Path, progress: Progress) -> Pr
     opened, and for a split that does not exist."""
     if split not in SPLITS:
         raise RunError(f"split: there is no split {split!r}.", f"Valid: {', '.join(SPLITS)}.")
-    if split == "test" and run.record["test"] is None:
+    if split == "test" and run.record.test is None:
         raise RunError(f"{run.path}: its test split is sealed.", f"`budwood test {run.path}` opens it.")
     if split != "train":
         return run.predictions(split)

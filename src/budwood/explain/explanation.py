@@ -19,6 +19,7 @@ from budwood.data.dataset import Dataset
 from budwood.data.loading import Pixels
 from budwood.errors import DataError, RecipeError, RunError, did_you_mean
 from budwood.evaluation.label_task import task_of
+from budwood.evaluation.metrics import plain
 from budwood.explain import api
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, refuse_unknown_method
 from budwood.explain.image_grid import make_png_uri
@@ -107,7 +108,7 @@ def make_explanation(run: Run, asked: ExplainRequest, *, cache: Path, progress: 
         record[part], drawn = _MAKERS[part](bench)
         pictures |= drawn
         seconds[part] = round(time.perf_counter() - started, 2)
-    record["seconds"], record["hardware"] = seconds, describe_hardware(count_processors())
+    record["seconds"], record["hardware"] = seconds, describe_hardware(count_processors()).model_dump()
     return Explanation(record, pictures)
 
 
@@ -148,7 +149,7 @@ def choose_files(run: Run) -> tuple[Path, ...]:
     while len(surest) < IMAGES - len(wrong) and any(queues):
         surest += [queue.pop(0) for queue in queues if queue]
     rows = [*wrong, *surest[: IMAGES - len(wrong)]]
-    root = Path(run.record["root"])
+    root = Path(run.record.root)
     there = [root / predictions.paths[row] for row in rows if (root / predictions.paths[row]).is_file()]
     if not there:
         raise RunError(
@@ -211,12 +212,12 @@ def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Ans
     return {
         "place": found.place,
         "errors": [] if found.errors is None else [float(error) for error in found.errors],
-        "likeness": sane.likeness[-1],
-        "unrelated": sane.unrelated,
+        "likeness": dict(sane.likeness[-1]),
+        "unrelated": dict(sane.unrelated),
         "depends": sane.depends,
-        "deletion": faith.deletion.mean,
-        "insertion": faith.insertion.mean,
-        "gains": dict(faith.gains),
+        "deletion": dict(faith.deletion.mean),
+        "insertion": dict(faith.insertion.mean),
+        "gains": plain(faith.gains),
     }
 
 
@@ -268,7 +269,7 @@ def _explain_filters(bench: _Bench) -> Found:
 def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
     found = api.embedding(bench.run, cache=bench.cache, progress=bench.progress)
-    thumbnails = make_small_pictures(Path(bench.run.record["root"]), sample_dots(found).paths)
+    thumbnails = make_small_pictures(Path(bench.run.record.root), sample_dots(found).paths)
     about = {"method": found.method, "explained": found.explained, "n": len(found), "right": int(found.correct.sum())}
     return about, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
 
@@ -365,11 +366,11 @@ def _map_labels(data: Dataset) -> dict[str, str]:
 
 def _show_path(run: Run, path: Path) -> str:
     """A path as it is shown: one of the run's own images as its data set has it."""
-    root = Path(run.record["root"])
+    root = Path(run.record.root)
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _make_thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
     """Small pictures of a run's images, by `file-` and their path; those that are gone have none."""
-    made = {path: make_thumbnail(Path(run.record["root"]) / path) for path in sorted(paths)}
+    made = {path: make_thumbnail(Path(run.record.root) / path) for path in sorted(paths)}
     return {f"file-{path}": uri for path, uri in made.items() if uri}

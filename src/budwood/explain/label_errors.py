@@ -279,14 +279,13 @@ def _draw_folds(data: Dataset, judged: LabelledSamples, folds: int) -> NDArray[n
 
 def _find_untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Prefix, str]:
     """The trunk whose features are judged by, and whether it has seen the labels, in words."""
-    recipe = Recipe(**run.record["recipe"])
-    if recipe.weights == "none" and run.record["network"]["trunk_trained"]:
+    if run.recipe.weights == "none" and run.record.network.trunk_trained:
         return make_trunk(run, cache, progress), (
             "The run's own trunk, trained from scratch on these labels: it may have learned some errors by heart, "
             "which are then not suspected."
         )
     prefix = make_initial_trunk(run, cache, progress)
-    if recipe.weights.startswith("run:"):
+    if run.recipe.weights.startswith("run:"):
         about = prefix.spec.weights.about
         return prefix, f"The trunk of {about}, from which the run started: it has seen the labels of that run."
     return prefix, "The trunk that the run started from: it has not seen these labels."

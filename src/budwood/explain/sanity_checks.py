@@ -82,7 +82,7 @@ def check_sanity(
             step(1)
     shown = trained[~empty]
     unrelated = mean_interval(rank_correlations(shown, np.roll(shown, 1, axis=0)) if len(shown) > 1 else np.empty(0))
-    last = likeness[-1]["value"]
+    last = likeness[-1].value
     return SanityCheck(name, where, places, tuple(likeness), unrelated, last is not None and last < LIKE)
 
 

@@ -169,7 +169,7 @@ def _score_mask(part: SliceMask, correct: NDArray[np.bool_], ids: Sequence[str])
         n=len(inside),
         metric=metric,
         rest=rest,
-        difference={"value": value, "low": low, "high": high, "n": len(correct)},
+        difference=Metric(value, low, high, len(correct)),
         p=float(fisher_exact(table).pvalue),
         ids=tuple(ids[row] for row in np.flatnonzero(part.rows).tolist()),
     )

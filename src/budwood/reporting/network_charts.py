@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
+from budwood.networks.network_plan import StagePlan
 from budwood.networks.registry import HEAD, TRUNK, is_channels_last
 from budwood.reporting.svg import CHAR, ROW, WIDTH, Scale, draw_row_name, measure_left_margin, to_xml, wrap_svg
 from budwood.text import count_columns, shorten, show_unprintable
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[StagePlan]
 
 BAR, THIN, THICK = 132.0, 4.0, 18.0  # the widest bar of a stage, and how thick one of few and of many channels is
 NAME_AT, SHAPE_AT = 150.0, 372.0
@@ -29,16 +30,16 @@ def draw_network(title: str, image: Sequence[int], stages: Rows, removed: Rows, 
     """A network from the image [channels, size, size] down to the logits, one bar a stage.
 
     A bar is as wide as the map is large and as thick as it has channels, both on logarithmic scales. `removed` are the
-    stages that surgery has cut off; rows have name, shape, parameters and trainable, as a plan's have.
+    stages that surgery has cut off; rows are those of a run's record.
     """
-    places = [row for row in stages if row["name"] not in (TRUNK, head)]
-    trunk = [row for row in stages if row["name"] == TRUNK]
-    heads = [row for row in stages if row["name"] == head]
+    places = [row for row in stages if row.name not in (TRUNK, head)]
+    trunk = [row for row in stages if row.name == TRUNK]
+    heads = [row for row in stages if row.name == head]
     rows: list[tuple[str, Sequence[int], int | None, str]] = [("image", image, None, "no parameters")]
-    rows += [(row["name"], row["shape"], row["parameters"], _describe_state(row)) for row in places]
-    rows += [(row["name"], row["shape"], row["parameters"], "cut off") for row in removed]
-    rows += [(row["name"], row["shape"], row["parameters"], _describe_state(row)) for row in trunk]
-    rows += [(row["name"] if row["name"] == HEAD else f"{row['name']} (head)", *_stage_facts(row)) for row in heads]
+    rows += [(row.name, row.shape, row.parameters, _describe_state(row)) for row in places]
+    rows += [(row.name, row.shape, row.parameters, "cut off") for row in removed]
+    rows += [(row.name, row.shape, row.parameters, _describe_state(row)) for row in trunk]
+    rows += [(row.name if row.name == HEAD else f"{row.name} (head)", *_stage_facts(row)) for row in heads]
     sizes = [_measure_output(shape) for _, shape, _, _ in rows]
     wide = Scale(0, max(math.log2(1 + side) for side, _ in sizes), 3, BAR)
     thick = Scale(0, max(math.log2(1 + channels) for _, channels in sizes), THIN, THICK)
@@ -104,16 +105,16 @@ def _cut_to_ending(name: str, most: int) -> str:
     return name if count_columns(name) <= most else f"…{shorten(name[::-1], most)[:-1][::-1]}"
 
 
-def _stage_facts(row: Mapping[str, Any]) -> tuple[list[int], int, str]:
-    return list(row["shape"]), row["parameters"], "new head"
+def _stage_facts(row: StagePlan) -> tuple[list[int], int, str]:
+    return list(row.shape), row.parameters, "new head"
 
 
-def _describe_state(row: Mapping[str, Any]) -> str:
-    if not row["parameters"]:
+def _describe_state(row: StagePlan) -> str:
+    if not row.parameters:
         return "no parameters"
-    if not row["trainable"]:
+    if not row.trainable:
         return "frozen"
-    return "trained" if row["trainable"] == row["parameters"] else "partly trained"
+    return "trained" if row.trainable == row.parameters else "partly trained"
 
 
 def _measure_output(shape: Sequence[int]) -> tuple[float, int]:

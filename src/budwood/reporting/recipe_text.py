@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from budwood.config.metric_registry import LOSS, describe_selection
+from budwood.config.recipe import Recipe
+from budwood.runs.run_record import NetworkRecord, RunRecord, WeightsRecord
 
 OPTIMIZERS: Final = {
     "lbfgs": "solved to convergence (L-BFGS)",
@@ -43,78 +44,77 @@ STEPS: Final = {
 }
 
 
-def describe_recipe(record: Mapping[str, Any]) -> str:
+def describe_recipe(record: RunRecord) -> str:
     """What was asked, in plain sentences."""
-    recipe, network = record["recipe"], record["network"]
-    sight = "" if recipe["channels"] == 3 else " and made grey"
+    recipe, network = record.recipe, record.network
+    came = _describe_weights(network.weights)
+    sight = "" if recipe.channels == 3 else " and made grey"
     sentences = [
-        f"Each image was {RESIZES[recipe['resize']]} and scaled to {recipe['size']} x {recipe['size']} pixels{sight}",
-        f"The network is {network['name']} ({network['source']}){_describe_cut(network)}; {_describe_weights(network)}",
+        f"Each image was {RESIZES[recipe.resize]} and scaled to {recipe.size} x {recipe.size} pixels{sight}",
+        f"The network is {network.name} ({network.source}){_describe_cut(network)}; {came}",
         _describe_frozen(record),
         _describe_training(record),
         _describe_resumed(record),
-        VIEWED[recipe.get("tta", "none")],
+        VIEWED[recipe.tta],
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
-def _describe_cut(network: Mapping[str, Any]) -> str:
-    if network["cut"] is None:
+def _describe_cut(network: NetworkRecord) -> str:
+    if network.cut is None:
         return ""
-    shape = " x ".join(map(str, network["shape"]))
-    return f", cut off after {network['cut']} ({shape}, pooled by {network['pool']})"
+    shape = " x ".join(map(str, network.shape))
+    return f", cut off after {network.cut} ({shape}, pooled by {network.pool})"
 
 
-def _describe_weights(network: Mapping[str, Any]) -> str:
-    weights = network["weights"]
+def _describe_weights(weights: WeightsRecord) -> str:
     came = {
-        "imagenet": f"it started from ImageNet weights ({weights['file']})",
-        "file": f"it started from the weights in {weights['file']}",
-        "run": f"it started from the weights of {weights['about']}",
-        "none": f"it started from {weights['about']} weights",
-    }[weights["kind"]]
-    return f"{came}. {weights['set_aside']}".rstrip(". ") if weights["kind"] in ("file", "run") else came
+        "imagenet": f"it started from ImageNet weights ({weights.file})",
+        "file": f"it started from the weights in {weights.file}",
+        "run": f"it started from the weights of {weights.about}",
+        "none": f"it started from {weights.about} weights",
+    }[weights.kind]
+    return f"{came}. {weights.set_aside}".rstrip(". ") if weights.kind in ("file", "run") else came
 
 
-def _describe_frozen(record: Mapping[str, Any]) -> str:
-    network = record["network"]
-    trainable, frozen = network["parameters"]["trainable"], network["parameters"]["frozen"]
+def _describe_frozen(record: RunRecord) -> str:
+    trainable, frozen = record.network.parameters.trainable, record.network.parameters.frozen
     if not frozen:
         return f"All its {trainable:,} parameters were trained"
-    stage = record["prefix"]["stage"]
+    stage = record.prefix.stage
     once = f"; the frozen part up to {stage} looked at each image once" if stage else ""
     return f"{frozen:,} of its parameters were frozen and kept their values, {trainable:,} were trained{once}"
 
 
-def _describe_training(record: Mapping[str, Any]) -> str:
-    recipe, chosen = record["recipe"], record["selected"]
-    what = f"A {'linear head' if recipe['head'] == 'linear' else 'head of ' + recipe['head']}"
-    what = f"{what} on {record['network']['features']:,} features was {OPTIMIZERS[recipe['optimizer']]}"
-    if "phases" in recipe:
-        return f"{what} in {len(recipe['phases'])} phases{_describe_phases(recipe)}; epoch {chosen['epoch']} was kept"
-    if "epoch" in chosen:
+def _describe_training(record: RunRecord) -> str:
+    recipe, chosen = record.recipe, record.selected
+    what = f"A {'linear head' if recipe.head == 'linear' else 'head of ' + recipe.head}"
+    what = f"{what} on {record.network.features:,} features was {OPTIMIZERS[recipe.optimizer]}"
+    if recipe.phases:
+        return f"{what} in {len(recipe.phases)} phases{_describe_phases(recipe)}; epoch {chosen.epoch} was kept"
+    if chosen.epoch is not None:
         epochs = _describe_length(recipe)
-        rate = record["choices"].get("lr", recipe["lr"])
-        how = f" for {epochs} of batches of {recipe['batch']} at a learning rate of {rate:g}"
-        how += " (found by a trial)" if recipe["lr"] == "auto" else ""
-        together = ", together with what of the trunk was not frozen" if record["network"]["trunk_trained"] else ""
-        selected = describe_selection(recipe.get("select", LOSS))
-        return f"{what}{how}{together}; epoch {chosen['epoch']} was kept, of the {selected}"
-    auto = "chosen on the validation split" if recipe["regularisation"] == "auto" else "as given"
-    return f"{what}; the strength of its L2 penalty is {chosen['regularisation']:.2g}, {auto}"
+        rate = recipe.lr if record.choices.lr is None else record.choices.lr
+        how = f" for {epochs} of batches of {recipe.batch} at a learning rate of {rate:g}"
+        how += " (found by a trial)" if recipe.lr == "auto" else ""
+        together = ", together with what of the trunk was not frozen" if record.network.trunk_trained else ""
+        selected = describe_selection(recipe.select or LOSS)
+        return f"{what}{how}{together}; epoch {chosen.epoch} was kept, of the {selected}"
+    auto = "chosen on the validation split" if recipe.regularisation == "auto" else "as given"
+    return f"{what}; the strength of its L2 penalty is {chosen.regularisation:.2g}, {auto}"
 
 
-def _describe_length(recipe: Mapping[str, Any]) -> str:
+def _describe_length(recipe: Recipe) -> str:
     """How long training was to be, at most."""
-    epochs, seconds = recipe.get("epochs"), recipe.get("time")
+    epochs, seconds = recipe.epochs, recipe.time
     if epochs is None:
         return f"{seconds:,.0f} seconds in all"
     count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     return count if seconds is None else f"{count} or {seconds:,.0f} seconds"
 
 
-def _describe_resumed(record: Mapping[str, Any]) -> str:
-    times = len(record.get("resumed", ()))
+def _describe_resumed(record: RunRecord) -> str:
+    times = len(record.resumed)
     return f"Training was interrupted or prolonged and went on {_count_times(times)}" if times else ""
 
 
@@ -122,10 +122,10 @@ def _count_times(count: int) -> str:
     return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
 
 
-def _describe_phases(recipe: Mapping[str, Any]) -> str:
+def _describe_phases(recipe: Recipe) -> str:
     told = [
-        f"{'nothing' if phase['freeze'] == 'none' else phase['freeze']} frozen "
-        f"for {phase['epochs']} epochs at a rate of {phase['lr']:g}"
-        for phase in recipe["phases"]
+        f"{'nothing' if phase.freeze == 'none' else phase.freeze} frozen "
+        f"for {phase.epochs} epochs at a rate of {phase.lr:g}"
+        for phase in recipe.phases or ()
     ]
-    return f" of batches of {recipe['batch']}: {', then '.join(told)}"
+    return f" of batches of {recipe.batch}: {', then '.join(told)}"

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from budwood.config.metric_registry import LOSS, describe_metric, describe_selection
 from budwood.config.recipe import find_default_valued
 from budwood.evaluation.label_task import MultiLabel, SingleLabel
+from budwood.evaluation.metrics import ClassMetrics
 from budwood.reporting.charts import (
     Series,
     draw_counts,
@@ -24,6 +25,7 @@ from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.recipe_text import STEPS, describe_recipe
 from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
+from budwood.runs.run_record import NetworkRecord, RunRecord, TestRecord
 from budwood.text import show_unprintable
 from budwood.training.history import GRADIENT, WEIGHT, split_by_stage
 
@@ -69,26 +71,29 @@ class Evidence:
     explanation: Explanation | None = None
 
 
-def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
+def render_run(record: RunRecord, evidence: Evidence) -> str:
     """The report of a run, as HTML."""
-    classes, val = record["dataset"]["classes"], record["metrics"]["val"]
-    task = MultiLabel(len(classes)) if record["dataset"].get("several") else SingleLabel(len(classes))
-    weakest = _sort_weakest_first(val["per_class"])
+    classes, val = record.dataset.classes, record.val
+    task = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
+    weakest = _sort_weakest_first(val.per_class)
     html: str = load_template("report.html").render(
         record=record,
+        val=val,
+        recipe=record.recipe.table(),
+        choices=record.choices.table(),
         pictures=evidence.pictures,
         results=evidence.results,
         explanation=evidence.explanation,
         words=describe_recipe(record),
-        neutral=find_default_valued(record["recipe"]),
-        val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % interval", val["accuracy"])),
-        test_strip=Markup(_draw_test_strip(record["test"])),
-        counts_chart=Markup(_draw_counts_chart(record["dataset"]["counts"], classes)),
+        neutral=find_default_valued(record.recipe.table()),
+        val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % interval", val.accuracy)),
+        test_strip=Markup(_draw_test_strip(record.test)),
+        counts_chart=Markup(_draw_counts_chart(record.dataset.counts.model_dump(), classes)),
         selected_on_val=len(evidence.history) > 1,
-        selected_by=describe_selection(record["recipe"].get("select", LOSS)),
+        selected_by=describe_selection(record.recipe.select or LOSS),
         curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history)],
         norms=Markup(_draw_norms_chart(evidence.history)),
-        diagram=Markup(_draw_diagram(record["network"])),
+        diagram=Markup(_draw_diagram(record.network)),
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
         by_class=weakest,
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
@@ -98,7 +103,7 @@ def render_run(record: Mapping[str, Any], evidence: Evidence) -> str:
         matrix=_make_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and evidence.confusion else [],
         pairs=_list_confused(evidence.confusion, classes) if evidence.confusion else [],
         chance_loss=task.chance_loss,
-        laps=[(STEPS.get(name, name), seconds) for name, seconds in record["timings"].items() if name != "total"],
+        laps=[(STEPS.get(name, name), seconds) for name, seconds in record.timings.steps().items()],
         again=_format_command(record),
     )
     return html
@@ -126,11 +131,11 @@ def render_rates(
     return html
 
 
-def _format_command(record: Mapping[str, Any]) -> str:
+def _format_command(record: RunRecord) -> str:
     """The command that carries the recipe out again, for a shell."""
-    recipe = shlex.quote(f"runs/{record['id']}/recipe.toml")
-    leaks = " --allow-leaks" if record["dataset"]["leaks_allowed"] else ""
-    return f"budwood train {_quote_path(record['source'])} --recipe {recipe}{leaks}"
+    recipe = shlex.quote(f"runs/{record.id}/recipe.toml")
+    leaks = " --allow-leaks" if record.dataset.leaks_allowed else ""
+    return f"budwood train {_quote_path(record.source)} --recipe {recipe}{leaks}"
 
 
 def _quote_path(path: str) -> str:
@@ -140,8 +145,8 @@ def _quote_path(path: str) -> str:
     return "$'" + show_unprintable(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
-def _draw_test_strip(test: Mapping[str, Any] | None) -> str:
-    return draw_interval_strip("Test accuracy with its 95 % interval", test["metrics"]["accuracy"]) if test else ""
+def _draw_test_strip(test: TestRecord | None) -> str:
+    return draw_interval_strip("Test accuracy with its 95 % interval", test.metrics.accuracy) if test else ""
 
 
 def _draw_counts_chart(counts: Mapping[str, Any], classes: Sequence[str]) -> str:
@@ -151,13 +156,13 @@ def _draw_counts_chart(counts: Mapping[str, Any], classes: Sequence[str]) -> str
     return draw_counts("Images of each class", rows, ("train", "validation"))
 
 
-def _draw_training_curves(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
+def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, float]]) -> list[str]:
     if len(history) < 2:
         return []
     axis = next(iter(history[0]))
     log = axis == "regularisation" and min(row[axis] for row in history) > 0
     label = "strength of the L2 penalty" if axis == "regularisation" else "epoch"
-    chosen = float(record["selected"][axis])
+    chosen = record.selected.value
 
     def drawn(title: str, y_label: str, *columns: tuple[str, str]) -> str:
         series = [Series(name, [(row[axis], row[key]) for row in history if key in row]) for key, name in columns]
@@ -183,27 +188,26 @@ def _draw_norms_chart(history: Sequence[Mapping[str, float]]) -> str:
     return draw_norms("Norms of weights and gradients by stage", weights, split_by_stage(history, GRADIENT))
 
 
-def _draw_diagram(network: Mapping[str, Any]) -> str:
-    image = (network["channels"], network["size"], network["size"])
-    rows, removed = network["stages"], network.get("removed", ())
-    return draw_network(f"{network['name']}, stage by stage", image, rows, removed, network["head"])
+def _draw_diagram(network: NetworkRecord) -> str:
+    image = (network.channels, network.size, network.size)
+    return draw_network(f"{network.name}, stage by stage", image, network.stages, network.removed, network.head)
 
 
 _NAMES: Final = (("train", "training"), ("val", "validation"))
 
 
-def _sort_weakest_first(by_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+def _sort_weakest_first(by_class: Mapping[str, ClassMetrics]) -> list[tuple[str, ClassMetrics]]:
     """Classes by F1, the lowest first and those without one last."""
 
-    def rank(row: tuple[str, Mapping[str, Any]]) -> tuple[bool, float]:
-        value = row[1]["f1"]["value"]
+    def rank(row: tuple[str, ClassMetrics]) -> tuple[bool, float]:
+        value = row[1].f1.value
         return value is None, value or 0.0
 
     return sorted(by_class.items(), key=rank)
 
 
-def _draw_classes_chart(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    metrics = [(name, values["f1"]) for name, values in rows]
+def _draw_classes_chart(rows: Sequence[tuple[str, ClassMetrics]]) -> str:
+    metrics = [(name, values.f1) for name, values in rows]
     return draw_intervals("F1 of each class with its 95 % interval", metrics, "F1 on the validation split")
 
 

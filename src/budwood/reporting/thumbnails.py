@@ -4,44 +4,46 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from budwood.config.recipe import Recipe
+from budwood.data.checks import Finding
 from budwood.data.dataset import Samples
 from budwood.data.images import BadImage, decode, read_bytes
 from budwood.evaluation.prediction_table import TOP
 from budwood.evaluation.predictions import Predictions
 from budwood.reporting.run_page import Pictures, ShownImage
 from budwood.reporting.templating import FILES_SHOWN, GROUPS_SHOWN
+from budwood.runs.run_record import RunRecord
 
 SIDE: Final = 132
 GALLERY: Final = 12
 THUMBNAILS: Final = 1024  # that are remembered
 
 
-def collect_pictures(record: Mapping[str, Any], predictions: Predictions) -> Pictures:
+def collect_pictures(record: RunRecord, predictions: Predictions) -> Pictures:
     """The pictures of a run's report; an image that is no longer there is left without one."""
-    root, classes = Path(record["root"]), record["dataset"]["classes"]
+    root, classes = Path(record.root), record.dataset.classes
     losses, correct = predictions.losses, predictions.correct
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if correct[row]]
     return Pictures(
-        make_finding_thumbnails(root, record["findings"]),
+        make_finding_thumbnails(root, record.findings),
         _choose_shown(root, predictions, worst[:GALLERY], classes),
         _choose_shown(root, predictions, surest[:GALLERY], classes),
     )
 
 
-def make_finding_thumbnails(root: Path, findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def make_finding_thumbnails(root: Path, findings: Sequence[Finding]) -> dict[str, str]:
     """Data URIs of the files of each finding that a report shows."""
-    wanted = [path for finding in findings for group in finding["groups"][:GROUPS_SHOWN] for path in group]
-    wanted += [path for finding in findings if not finding["groups"] for path in finding["files"][:FILES_SHOWN]]
+    wanted = [path for finding in findings for group in finding.groups[:GROUPS_SHOWN] for path in group]
+    wanted += [path for finding in findings if not finding.groups for path in finding.files[:FILES_SHOWN]]
     made = {path: make_thumbnail(root / path) for path in dict.fromkeys(wanted)}
     return {path: uri for path, uri in made.items() if uri}
 

@@ -14,32 +14,36 @@ from budwood.config.metric_registry import LOSS
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, Samples
 from budwood.evaluation.label_task import task_of
+from budwood.evaluation.metrics import SplitMetrics
 from budwood.evaluation.predictions import Predictions
 from budwood.networks.spec import NetworkSpec
+from budwood.runs.run_record import DatasetRecord, NetworkRecord, SplitCounts, WeightsRecord
 from budwood.storage.atomic import encode_parquet, write_bytes
 
 SHEET_FILE: Final = "augmented.jpg"
 
 
-def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...], recipe: Recipe) -> dict[str, Any]:
+def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...], recipe: Recipe) -> SplitMetrics:
     return predictions.task.evaluate(predictions.truth, predictions.logits, classes, recipe.select or LOSS)
 
 
-def describe_dataset(data: Dataset) -> dict[str, Any]:
-    return {
-        "fingerprint": data.fingerprint,
-        "name": data.name,
-        "split": data.split_source,
-        "classes": list(data.classes),
-        "several": task_of(data.label_sets, len(data.classes)).multilabel,
-        "counts": data.counts(),
-        "set_aside": len(data.set_aside),
-        "corrected": data.corrected,
-    }
+def describe_dataset(data: Dataset, leaks_allowed: bool = False) -> DatasetRecord:
+    return DatasetRecord(
+        fingerprint=data.fingerprint,
+        name=data.name,
+        split=data.split_source,
+        classes=data.classes,
+        several=task_of(data.label_sets, len(data.classes)).multilabel,
+        counts=SplitCounts(**data.counts()),
+        set_aside=len(data.set_aside),
+        corrected=data.corrected,
+        leaks_allowed=leaks_allowed,
+    )
 
 
-def describe_network(spec: NetworkSpec, aside: str) -> dict[str, Any]:
-    return {**spec.plan.run_record(), "weights": {**spec.weights.record(), "set_aside": aside}}
+def describe_network(spec: NetworkSpec, aside: str) -> NetworkRecord:
+    """What a record tells of a network; `aside` says which tensors of the weights' file were not used."""
+    return NetworkRecord(**spec.plan.run_record(), weights=WeightsRecord(**spec.weights.record(), set_aside=aside))
 
 
 def save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from budwood.runs.run_record import HardwareRecord
 
 RECORDED: Final = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow", "safetensors")
 
@@ -20,15 +22,15 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def describe_hardware(processors: int) -> dict[str, Any]:
-    """The machine: processor, cores in use, memory in GiB, accelerator, system."""
-    return {
-        "cpu": _read_cpu_name(),
-        "cores": processors,
-        "memory_gib": _read_memory_gib(),
-        "accelerator": _read_accelerator(),
-        "system": f"{platform.system()} {platform.release()}",
-    }
+def describe_hardware(processors: int) -> HardwareRecord:
+    """The machine, of which so many cores are in use."""
+    return HardwareRecord(
+        cpu=_read_cpu_name(),
+        cores=processors,
+        memory_gib=_read_memory_gib(),
+        accelerator=_read_accelerator(),
+        system=f"{platform.system()} {platform.release()}",
+    )
 
 
 def _library_version(name: str) -> str:

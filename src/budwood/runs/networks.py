@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.recipe import Recipe
 from budwood.data.dataset import Samples
 from budwood.inference.engines import Prefix, make_prefix
 from budwood.inference.feature_cache import compute_tta_features
@@ -30,10 +29,9 @@ def describe_run_weights(run: Run) -> Weights:
 def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
     """The trunk of a run's network with the weights that it started from; raises `RunError` when this machine has
     others."""
-    recipe = Recipe(**run.record["recipe"])
-    plan = load_plan(recipe, len(run.classes), cache)
-    weights = relocate_weights(run, recipe, plan, cache, progress)
-    return make_prefix(NetworkSpec(recipe, plan, len(run.classes), weights), TRUNK, cache)
+    plan = load_plan(run.recipe, len(run.classes), cache)
+    weights = relocate_weights(run, run.recipe, plan, cache, progress)
+    return make_prefix(NetworkSpec(run.recipe, plan, len(run.classes), weights), TRUNK, cache)
 
 
 def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
@@ -41,9 +39,7 @@ def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
 
     Raises `RunError` when the weights that a head was trained on are not on this machine.
     """
-    return (
-        make_initial_trunk(run, cache, progress) if run.record["trained"] == "head" else _make_prefix(run, TRUNK, cache)
-    )
+    return make_initial_trunk(run, cache, progress) if run.record.trained == "head" else _make_prefix(run, TRUNK, cache)
 
 
 def make_whole_network(run: Run, cache: Path) -> Prefix:
@@ -54,7 +50,7 @@ def make_whole_network(run: Run, cache: Path) -> Prefix:
 def predict_logits(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDArray[np.float32]:
     """The logits of a run's network for images, float32 [n, classes]: the head's on the shared trunk, or the whole
     network's own."""
-    if run.record["trained"] != "head":
+    if run.record.trained != "head":
         return compute_tta_features(make_whole_network(run, cache), samples, progress).values
     head = run.head()
     return compute_tta_features(
@@ -64,5 +60,4 @@ def predict_logits(run: Run, samples: Samples, cache: Path, progress: Progress) 
 
 def _make_prefix(run: Run, stop: str | None, cache: Path) -> Prefix:
     """A run's network with its own weights, from pixels to a place."""
-    recipe = Recipe(**run.record["recipe"])
-    return make_prefix(spec_of(recipe, len(run.classes), describe_run_weights(run), cache), stop, cache)
+    return make_prefix(spec_of(run.recipe, len(run.classes), describe_run_weights(run), cache), stop, cache)

@@ -87,7 +87,7 @@ def locate_weights(
         run = open_run(recipe.weights.removeprefix("run:"), out)
         _refuse_other_network(run, recipe, plan)
         known = describe_file(run.path / "weights.safetensors")
-        about = f"run {run.path.name}, trained on {run.record['dataset']['name']}"
+        about = f"run {run.path.name}, trained on {run.record.dataset.name}"
         return replace(known, kind="run", about=about), run
     return describe_file(Path(recipe.weights).expanduser()), None
 
@@ -95,22 +95,22 @@ def locate_weights(
 def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, progress: Progress) -> Weights:
     """The weights that a run started from; raises `RunError` when this machine has others."""
     weights, _ = locate_weights(recipe, plan, run.path.parent, cache, progress)
-    if weights.digest != run.record["network"]["weights"]["digest"]:
+    if weights.digest != run.record.network.weights.digest:
         raise RunError(
             f"{run.path}: was trained on other weights of {plan.name} than are on this machine.",
-            f"Bring back the weights that the run was made with ({run.record['network']['weights']['file']}).",
+            f"Bring back the weights that the run was made with ({run.record.network.weights.file}).",
         )
     return weights
 
 
 def _refuse_other_network(run: Run, recipe: Recipe, plan: NetworkPlan) -> None:
     """Raises `WeightsError` when a run's network is another one than the recipe's."""
-    theirs = run.record["network"]
-    if (theirs["source"], theirs["name"]) != (plan.source, plan.name):
+    theirs = run.record.network
+    if (theirs.source, theirs.name) != (plan.source, plan.name):
         raise WeightsError(
-            f"weights: run {run.path.name} holds a {theirs['name']} of {theirs['source']}, "
+            f"weights: run {run.path.name} holds a {theirs.name} of {theirs.source}, "
             f"the recipe asks for {plan.name} of {plan.source}.",
-            f"Write model = {theirs['name']}, or choose another run.",
+            f"Write model = {theirs.name}, or choose another run.",
         )
 
 
@@ -118,7 +118,7 @@ def _find_seen_images(data: Dataset, run: Run | None) -> tuple[checks.Finding, .
     """The findings that runs which the trunk comes from, one after another, knew images that are held out here."""
     found: tuple[checks.Finding, ...] = ()
     while run is not None:
-        if run.record["network"]["trunk_trained"]:
+        if run.record.network.trunk_trained:
             found += checks.check_trunk_overlap(data, run.dataset(), run.path.name)
         run = _find_trunk_run(run)
     return found
@@ -126,7 +126,7 @@ def _find_seen_images(data: Dataset, run: Run | None) -> tuple[checks.Finding, .
 
 def _find_trunk_run(run: Run) -> Run | None:
     """The run whose trunk a run started from; None where that was no run, or it is gone."""
-    weights = run.record["recipe"]["weights"]
+    weights = run.recipe.weights
     if not weights.startswith("run:"):
         return None
     with suppress(RunError):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -21,43 +20,55 @@ from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, load
 from budwood.errors import RunError
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
+from budwood.evaluation.metrics import SplitMetrics
 from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
+from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
 
 if TYPE_CHECKING:
     import torch
 
 LEDGER: Final = "test-looks.csv"
-STATES: Final = ("running", "stopped", "done")
 CHECKPOINT: Final = "checkpoint"
 LOCK: Final = "lock"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe carried out: its directory and `run.json`."""
+    """A recipe carried out: its directory and its record, `run.json`."""
 
     path: Path
-    record: Mapping[str, Any]
+    record: RunRecord
 
     @property
-    def metrics(self) -> Mapping[str, Any]:
-        """Metrics by split: `val`, and `test` once it has been opened."""
-        opened = self.record["test"]
-        return {**self.record["metrics"], **({"test": opened["metrics"]} if opened else {})}
+    def recipe(self) -> Recipe:
+        """The recipe that was carried out, whole."""
+        return self.record.recipe
+
+    @property
+    def metrics(self) -> Mapping[str, SplitMetrics]:
+        """Metrics by split: `val`, and `test` once it has been opened; `metrics["val"]["accuracy"]` is one."""
+        opened = self.record.test
+        return {**self.record.metrics, **({"test": opened.metrics} if opened else {})}
+
+    def opened(self) -> TestRecord:
+        """What came of opening the test split; raises `RunError` while it is sealed."""
+        if self.record.test is None:
+            raise RunError(f"{self.path}: the test split is sealed.", f"`budwood test {self.path}` opens it.")
+        return self.record.test
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
-        return tuple(self.record["dataset"]["classes"])
+        return self.record.dataset.classes
 
     @property
     def task(self) -> LabelTask:
         """What the images are labelled with; what label numbers stand for is with the data and the predictions."""
         count = len(self.classes)
-        return MultiLabel(count) if self.record["dataset"].get("several") else SingleLabel(count)
+        return MultiLabel(count) if self.record.dataset.several else SingleLabel(count)
 
     def history(self) -> list[dict[str, float]]:
         """The rows of `history.csv`."""
@@ -77,22 +88,21 @@ class Run:
         from safetensors.numpy import load_file
 
         tensors = load_file(self.path / "weights.safetensors")
-        name = self.record["network"]["head"]
+        name = self.record.network.head
         return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
     def network(self) -> torch.nn.Module:
         """The trained network, a plain module in evaluation mode; input as `run.json` says under `network`."""
         from budwood.networks.surgery import load_network
 
-        recipe = Recipe(**self.record["recipe"])
         own = Weights("trained", self.path / "weights.safetensors", "")
-        return load_network(spec_of(recipe, len(self.classes), own, cache_folder()))[0].module.eval()
+        return load_network(spec_of(self.recipe, len(self.classes), own, cache_folder()))[0].module.eval()
 
 
 def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
     """The finished run in a directory, or of that id under `out`; raises `RunError`."""
     run = find_run(path, out)
-    if run.record["state"] == "done":
+    if run.record.state == "done":
         return run
     if is_locked(run.path):
         raise RunError(f"{run.path}: is no finished run; it is still being trained.", "Wait until it is done.")
@@ -109,14 +119,7 @@ def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
         known = sorted((file.parent.name for file in out.glob("*/run.json")), reverse=True) if out.is_dir() else []
         latest = f"The latest runs in {out}/: {', '.join(known[:5])}." if known else f"There are no runs in {out}/."
         raise RunError(f"{path}: is no run (no run.json in it).", latest)
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if record["state"] in STATES:
-            return Run(folder, record)
-        problem = f"state {record['state']!r}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"{type(error).__name__}: {error}"
-    raise RunError(f"{folder}/run.json: cannot be read ({problem}).", "Restore the file, or train again.")
+    return Run(folder, read_record(folder))
 
 
 @contextmanager
@@ -154,11 +157,6 @@ def make_run_id(model: str) -> str:
 def utc_now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def save_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `run.json`."""
-    write_text(folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:

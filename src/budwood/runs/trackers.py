@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from budwood.errors import RecipeError, did_you_mean
 from budwood.progress import Progress
+from budwood.runs.run_record import RunRecord
 from budwood.storage.atomic import write_text
 from budwood.training.history import EpochCallback, Rows
 
-Tool = Callable[[Path, Mapping[str, Any]], AbstractContextManager[EpochCallback]]
+Tool = Callable[[Path, RunRecord], AbstractContextManager[EpochCallback]]
 EXPERIMENT: Final = "budwood"  # of MLflow
 MLFLOW_RUN: Final = "mlflow.json"
 
@@ -30,9 +31,7 @@ def refuse_unknown_trackers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def track_epochs(
-    names: Sequence[str], folder: Path, record: Mapping[str, Any], progress: Progress
-) -> Iterator[EpochCallback]:
+def track_epochs(names: Sequence[str], folder: Path, record: RunRecord, progress: Progress) -> Iterator[EpochCallback]:
     """Tells the named tools of a run's history; what they have been told already is not said twice.
 
     A tool that fails is noted once and left alone: training goes on.
@@ -69,7 +68,7 @@ def _tell_nobody(history: Rows) -> None:
 
 
 @contextmanager
-def _track_tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[EpochCallback]:
+def _track_tensorboard(folder: Path, record: RunRecord) -> Iterator[EpochCallback]:
     """Scalars in `tensorboard/` of the run; what an interrupted training wrote is replaced."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -87,7 +86,7 @@ def _track_tensorboard(folder: Path, record: Mapping[str, Any]) -> Iterator[Epoc
 
 
 @contextmanager
-def _track_mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[EpochCallback]:
+def _track_mlflow(folder: Path, record: RunRecord) -> Iterator[EpochCallback]:
     """A run of the experiment `budwood` at the place that MLFLOW_TRACKING_URI names; a resumed run goes on in it."""
     from mlflow import MlflowClient
 
@@ -98,8 +97,8 @@ def _track_mlflow(folder: Path, record: Mapping[str, Any]) -> Iterator[EpochCall
     else:
         found = client.get_experiment_by_name(EXPERIMENT)
         experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
-        run = client.create_run(experiment, run_name=record["id"], tags={"source": record["source"]}).info.run_id
-        for name, value in record["recipe"].items():
+        run = client.create_run(experiment, run_name=record.id, tags={"source": record.source}).info.run_id
+        for name, value in record.recipe.table().items():
             client.log_param(run, name, value)
         write_text(file, json.dumps({"run": run}))
     logged = max((metric.step for metric in client.get_metric_history(run, "val_loss")), default=0)

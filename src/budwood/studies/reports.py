@@ -90,18 +90,19 @@ def format_title(study: Study) -> str:
 
 
 def read_metric(run: Run, name: str) -> float:
-    """Read a metric of a finished run on validation."""
-    return float(run.metrics["val"][name]["value"])
+    """Read a metric of a finished run on validation; NaN where it is undefined."""
+    value = run.record.val.figures[name].value
+    return float("nan") if value is None else value
 
 
 def _list_finished(folder: Path, names: Sequence[str]) -> tuple[Run, ...]:
     runs = [find_run(folder / name) for name in names if (folder / name / "run.json").is_file()]
-    return tuple(run for run in runs if run.record["state"] == "done")
+    return tuple(run for run in runs if run.record.state == "done")
 
 
 def _find_base(study: Study, runs: Sequence[Run]) -> Mapping[str, object]:
     """The options that rows are told from: the base's, and the network's own size where all rows have it."""
-    sizes = {run.record["recipe"]["size"] for run in runs}
+    sizes = {run.recipe.size for run in runs}
     return {**({"size": sizes.pop()} if len(sizes) == 1 else {}), **study.base, **study.changed_options}
 
 

@@ -316,7 +316,7 @@ class StudyRunner:
         for job in self._jobs():
             if self._context.is_done(job.id):
                 run = find_run(self._context.folder / job.id)
-                if run.record["test"] is None:
+                if run.record.test is None:
                     test(run, cache=self._context.cache, progress=DistinctNotes(self._monitor))
 
     def _jobs(self) -> Iterator[TrainingJob]:

@@ -71,7 +71,7 @@ class JobContext:
             True for a run that was trained to its end.
         """
         folder = self.folder / id
-        return (folder / "run.json").is_file() and find_run(folder).record["state"] == "done"
+        return (folder / "run.json").is_file() and find_run(folder).record.state == "done"
 
 
 @dataclass(frozen=True)

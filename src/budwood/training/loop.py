@@ -46,6 +46,7 @@ from budwood.training.state import (
     predict_logits,
     prepare_training,
 )
+from budwood.training.training_record import Choices, Selected
 
 COMPILE_PAYS: Final = 600.0  # seconds of training that must be left for torch.compile to be worth its minute or two
 OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
@@ -59,8 +60,8 @@ class LoopResult:
     state: dict[str, NDArray[Any]]
     logits: NDArray[np.float32]
     history: tuple[dict[str, float], ...]
-    selected: dict[str, float]
-    choices: dict[str, Any]
+    selected: Selected
+    choices: Choices
     aside: str
 
 
@@ -150,7 +151,7 @@ def fit(
         state={name: tensor.detach().cpu().numpy() for name, tensor in state.items()},
         logits=at.best_logits,
         history=tuple(at.history),
-        selected={"epoch": at.best_epoch},
+        selected=Selected(epoch=at.best_epoch),
         choices=_describe_choices(model, at, train),
         aside=model.aside,
     )
@@ -367,20 +368,20 @@ def collect_network_tensors(model: TrainingState) -> dict[str, Tensor]:
     }
 
 
-def _describe_choices(model: TrainingState, at: LoopState, train: Labelled) -> dict[str, Any]:
+def _describe_choices(model: TrainingState, at: LoopState, train: Labelled) -> Choices:
     """What was chosen for this machine."""
     batch = model.part.spec.recipe.batch or 1
     whole = f"{batch} images"
-    return {
-        "device": model.device,
-        "training": f"PyTorch {torch.__version__.partition('+')[0]}, channels last",
-        "precision": "bfloat16 (autocast)" if model.halved else "float32",
-        "batch": whole if at.parts == 1 else f"{whole} in parts of {-(-batch // at.parts)}, as memory ran out",
-        "data": "on the device" if isinstance(train.inputs, OnDevice) else "read from memory for every step",
-        "freed_memory": "kept between steps" if model.keeps_memory else "handed back",
-        "training_threads": torch.get_num_threads(),
-        "compiled": model.compiled,
-    }
+    return Choices(
+        device=model.device,
+        training=f"PyTorch {torch.__version__.partition('+')[0]}, channels last",
+        precision="bfloat16 (autocast)" if model.halved else "float32",
+        batch=whole if at.parts == 1 else f"{whole} in parts of {-(-batch // at.parts)}, as memory ran out",
+        data="on the device" if isinstance(train.inputs, OnDevice) else "read from memory for every step",
+        freed_memory="kept between steps" if model.keeps_memory else "handed back",
+        training_threads=torch.get_num_threads(),
+        compiled=model.compiled,
+    )
 
 
 def _evaluate_split(at: LoopState, model: TrainingState, split: Labelled, progress: Progress) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ from budwood.storage.atomic import write_text
 from budwood.training.history import EpochCallback
 from budwood.training.linear_head import HeadSplit, LinearHead, compute_head_logits, descend
 from budwood.training.schedules import find_best_epoch
+from budwood.training.training_record import Choices, PrefixRecord, Selected
 
 if TYPE_CHECKING:
     from budwood.inference.pytorch_backend import NetworkSlice
@@ -104,13 +105,13 @@ class TrainingResult:
     those of the validation split, float32 [n, classes]; `history` has one row an epoch or strength of the penalty.
     """
 
-    trained: str
+    trained: Literal["head", "network"]
     state: Mapping[str, NDArray[Any]]
     logits: NDArray[np.float32]
     history: tuple[dict[str, float], ...]
-    selected: dict[str, float]
-    choices: dict[str, Any]
-    prefix: dict[str, Any]
+    selected: Selected
+    choices: Choices
+    prefix: PrefixRecord
     aside: str
 
 
@@ -155,7 +156,7 @@ def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -
             kept = made
         start, before = made.state, (*before, phase.spec.plan.prefix)
     assert kept is not None
-    return replace(kept, history=tuple(history), selected={"epoch": find_best_epoch(history, task.spec.recipe)})
+    return replace(kept, history=tuple(history), selected=Selected(epoch=find_best_epoch(history, task.spec.recipe)))
 
 
 def _append_phase(history: Sequence[Mapping[str, float]], phase: int, on_epoch_end: EpochCallback) -> EpochCallback:
@@ -187,7 +188,7 @@ def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> Tra
             state={**read_state(make_frozen_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
             logits=compute_head_logits(held_out.outputs, head.weight, head.bias),
             history=head.history,
-            selected=head.selected,
+            selected=Selected.model_validate(head.selected),
             choices=_describe_choices(features),
             prefix=_count_features(features, stop),
             aside=describe_unused(make_frozen_prefix(task)),
@@ -226,8 +227,8 @@ def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> Tra
         logits=made.logits,
         history=made.history,
         selected=made.selected,
-        choices=choices | made.choices | {"lr": task.spec.recipe.lr},
-        prefix=_count_features(features, stop) if features else {"stage": None, "computed": 0, "reused": 0},
+        choices=choices.merged(made.choices).merged(Choices(lr=_rate_of(task.spec.recipe))),
+        prefix=_count_features(features, stop) if features else PrefixRecord(stage=None, computed=0, reused=0),
         aside=made.aside,
     )
 
@@ -424,22 +425,27 @@ def join_samples(first: Samples, second: Samples) -> Samples:
     )
 
 
-def _describe_input_choices(rows: InputSource) -> dict[str, Any]:
+def _describe_input_choices(rows: InputSource) -> Choices:
     """What runs a network of which no outputs are kept."""
     if not isinstance(rows, FeatureSource):
-        return {"engine": "PyTorch for the whole network", "threads": count_processors()}
+        return Choices(engine="PyTorch for the whole network", threads=count_processors())
     name = f"{rows.engine.name} for what is frozen, in every step; PyTorch for the rest"
-    return {"engine": name, "engine_check": rows.engine.agreement, "threads": count_processors()}
+    return Choices(engine=name, engine_check=rows.engine.agreement, threads=count_processors())
 
 
-def _describe_choices(features: Features) -> dict[str, Any]:
-    return {
-        "device": "cuda" if "CUDA" in features.engine else "cpu",
-        "engine": features.engine,
-        "engine_check": features.agreement,
-        "threads": count_processors(),
-    }
+def _describe_choices(features: Features) -> Choices:
+    return Choices(
+        device="cuda" if "CUDA" in features.engine else "cpu",
+        engine=features.engine,
+        engine_check=features.agreement,
+        threads=count_processors(),
+    )
 
 
-def _count_features(features: Features, stage: str | None) -> dict[str, Any]:
-    return {"stage": stage, "computed": features.computed, "reused": features.reused}
+def _rate_of(recipe: Recipe) -> float | None:
+    """A recipe's learning rate, where it is a number: None where it is solved, in phases, or still to be found."""
+    return None if recipe.lr == "auto" else recipe.lr
+
+
+def _count_features(features: Features, stage: str | None) -> PrefixRecord:
+    return PrefixRecord(stage=stage, computed=features.computed, reused=features.reused)

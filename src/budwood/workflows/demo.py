@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from budwood.data.dataset import scan
+from budwood.evaluation.intervals import Metric
 from budwood.progress import Progress
 from budwood.workflows.evaluate import test
 from budwood.workflows.train import train
@@ -28,8 +29,8 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
     say(INTRODUCTION)
     run = train(scan("elpv", progress=progress), out=out, progress=progress)
     tested = test(run, progress=progress)
-    accuracy, opened = tested.metrics["test"]["accuracy"], tested.record["test"]
-    say(_format_scores(tested.metrics["val"]["accuracy"], accuracy))
+    opened = tested.opened()
+    say(_format_scores(tested.record.val.accuracy, opened.metrics.accuracy))
     say(f"\nReport, one file that opens offline: {tested.path / 'report.html'}\n\nWhat to try next:")
     for what, command in _list_next_steps(tested.path):
         say(f"  {what}:\n    {command}")
@@ -37,23 +38,24 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
         "run": str(tested.path),
         "report": str(tested.path / "report.html"),
         "metrics": tested.metrics,
-        "looks": opened["looks"],
+        "looks": opened.looks,
         "published": PUBLISHED,
-        "timings": tested.record["timings"],
+        "timings": tested.record.timings.model_dump(exclude_unset=True),
     }
 
 
-def _format_scores(val: dict[str, Any], test: dict[str, Any]) -> str:
+def _format_scores(val: Metric, test: Metric) -> str:
     rows = [
-        f"  {'Validation accuracy':<36} {100 * val['value']:5.2f} %   {_format_interval(val)}",
-        f"  {'Test accuracy (seal opened)':<36} {100 * test['value']:5.2f} %   {_format_interval(test)}",
+        f"  {'Validation accuracy':<36} {_in_percent(val)}",
+        f"  {'Test accuracy (seal opened)':<36} {_in_percent(test)}",
         *(f"  {'Published, ' + name:<36} {100 * value:5.2f} %" for name, value in PUBLISHED.items()),
     ]
     return "\n".join(rows)
 
 
-def _format_interval(metric: dict[str, Any]) -> str:
-    return f"95 % interval {100 * metric['low']:.1f} to {100 * metric['high']:.1f}, n = {metric['n']:,}"
+def _in_percent(metric: Metric) -> str:
+    value, low, high = (100 * (part or 0.0) for part in (metric.value, metric.low, metric.high))
+    return f"{value:5.2f} %   95 % interval {low:.1f} to {high:.1f}, n = {metric.n:,}"
 
 
 def _list_next_steps(run: Path) -> list[tuple[str, str]]:

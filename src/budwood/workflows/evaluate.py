@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budwood.config.recipe import Recipe
 from budwood.data.dataset import SEALED, Samples
 from budwood.data.images import BadImage
 from budwood.data.listing import find_image_files
@@ -24,7 +23,8 @@ from budwood.inference.feature_cache import compute_tta_features
 from budwood.progress import Progress, Silent
 from budwood.runs.contents import evaluate_predictions
 from budwood.runs.networks import make_whole_network, predict_logits
-from budwood.runs.run import Run, count_look, open_any_run, save_record, utc_now
+from budwood.runs.run import Run, count_look, open_any_run, utc_now
+from budwood.runs.run_record import TestRecord, save_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors
 from budwood.workflows.report import report
 
@@ -45,9 +45,10 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     looks = count_look(run.path.parent, run.path.name, split)
     unsealed = replace(samples, labels=_read_sealed_labels(run, samples))
     predictions = make_predictions(unsealed, answers)
-    scores = evaluate_predictions(predictions, run.classes, Recipe(**run.record["recipe"]))
-    opened = [*(run.record["test"] or {"opened": []})["opened"], utc_now()]
-    record = {**run.record, "test": {"looks": looks, "opened": opened, "metrics": scores}}
+    scores = evaluate_predictions(predictions, run.classes, run.recipe)
+    before = run.record.test.opened if run.record.test else ()
+    opened = TestRecord(looks=looks, opened=(*before, utc_now()), metrics=scores)
+    record = run.record.model_copy(update={"test": opened})
     with raise_storage_errors(run.path):
         predictions.save(run.path / "predictions-test.parquet")
         save_record(run.path, record)

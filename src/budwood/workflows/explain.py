@@ -41,7 +41,7 @@ def explain_run(
         return found, report(run).path / "report.html"
     page = page or run.path / "explained.html"
     with raise_storage_errors(page):
-        write_text(page, render_explanation(found, run.record["dataset"]["name"], run.record["network"]["name"]))
+        write_text(page, render_explanation(found, run.record.dataset.name, run.record.network.name))
     return found, page
 
 

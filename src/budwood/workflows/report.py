@@ -40,10 +40,9 @@ def report_findings(
 
     With a recipe that augments, the file also shows what it makes of training images.
     """
-    records = [finding.record() for finding in found]
-    about = {**describe_dataset(data), "source": data.source, "n": len(data), "findings": records}
+    about = {**describe_dataset(data).model_dump(), "source": data.source, "n": len(data), "findings": found}
     with raise_storage_errors(path):
-        thumbnails = make_finding_thumbnails(data.root, records)
+        thumbnails = make_finding_thumbnails(data.root, found)
         sheet = (
             make_augmentation_sheet(augmentation, data.samples("train"), augmentation.size or SHEET_SIZE)
             if augmentation

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,8 +40,13 @@ from budwood.runs.run import (
     lock_run,
     make_run_id,
     save_history,
-    save_record,
     utc_now,
+)
+from budwood.runs.run_record import (
+    SCHEMA_VERSION,
+    RunRecord,
+    Timings,
+    save_record,
 )
 from budwood.runs.trackers import refuse_unknown_trackers, track_epochs
 from budwood.storage.atomic import (
@@ -53,7 +59,7 @@ from budwood.storage.atomic import (
 from budwood.training.cost_estimate import CostEstimate, measure_cost
 from budwood.training.history import EpochCallback
 from budwood.training.schedules import find_best_epoch
-from budwood.training.trainer import TrainingTask, has_checkpoint, search_rate, train_network
+from budwood.training.trainer import TrainingResult, TrainingTask, has_checkpoint, search_rate, train_network
 from budwood.workflows.report import render_report
 
 if TYPE_CHECKING:
@@ -113,44 +119,49 @@ def train(
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
     ready = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
-    spec, found = ready.spec, ready.findings
-    recipe = spec.recipe
-    sealed = data.sealed()
     clock.lap("check")
 
-    versions = library_versions()
-    record = {
-        "budwood": versions["budwood"],
-        "id": id or make_run_id(recipe.model),
-        "state": "running",
-        "created": utc_now(),
-        "resumed": [],
-        "source": data.source,
-        "root": str(data.root),
-        "recipe": recipe.table(),
-        "dataset": {**describe_dataset(data), "leaks_allowed": bool(checks.leaks(found))},
-        "findings": [finding.record() for finding in found],
-        "network": describe_network(spec, ""),
-        "environment": versions,
-        "hardware": describe_hardware(count_processors()),
-        "track": list(track),
-        "metrics": {},
-        "test": None,
-    }
-    with raise_storage_errors(Path(out)), draft_folder(Path(out) / str(record["id"])) as draft:
-        (draft / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
-        sealed.save(draft / "dataset.parquet")
-        save_sealed(draft / "sealed.parquet", data.samples("test"))
-        if recipe.augments:
-            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(recipe, ready.training, spec.plan.size))
-        save_record(draft, record)
-    run = Run(Path(out) / str(record["id"]), record)
+    run = _begun(data, ready, Path(out), id or make_run_id(ready.spec.recipe.model), track)
     try:
-        return _carry_out(run, spec, cache, progress, clock, on_epoch_end)
+        return _carry_out(run, _Job(ready.spec, cache, progress, clock, on_epoch_end))
     except BaseException:
-        if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record["state"] != "done":
+        if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record.state != "done":
             shutil.rmtree(run.path, ignore_errors=True)
         raise
+
+
+def _begun(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[str]) -> Run:
+    """A new run under `out`, with what was asked and decided in it, and the labels of its test split sealed."""
+    versions = library_versions()
+    record = RunRecord(
+        schema_version=SCHEMA_VERSION,
+        budwood=versions["budwood"],
+        id=id,
+        state="running",
+        created=utc_now(),
+        resumed=(),
+        source=data.source,
+        root=str(data.root),
+        recipe=ready.spec.recipe,
+        dataset=describe_dataset(data, bool(checks.leaks(ready.findings))),
+        findings=ready.findings,
+        network=describe_network(ready.spec, ""),
+        environment=versions,
+        hardware=describe_hardware(count_processors()),
+        track=tuple(track),
+        metrics={},
+        test=None,
+    )
+    with raise_storage_errors(out), draft_folder(out / id) as draft:
+        (draft / "recipe.toml").write_text(ready.spec.recipe.toml(), encoding="utf-8")
+        data.sealed().save(draft / "dataset.parquet")
+        save_sealed(draft / "sealed.parquet", data.samples("test"))
+        if ready.spec.recipe.augments:
+            write_bytes(
+                draft / SHEET_FILE, make_augmentation_sheet(ready.spec.recipe, ready.training, ready.spec.plan.size)
+            )
+        save_record(draft, record)
+    return Run(out / id, record)
 
 
 def resume(
@@ -181,37 +192,36 @@ def resume(
     clock.lap("check")
     before = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
     weighed = _read_weights_time(run)
-    record = {
-        **run.record,
-        "state": "running",
-        "recipe": recipe.table(),
-        "resumed": [*run.record["resumed"], utc_now()],
-    }
+    going_on = {"state": "running", "recipe": recipe, "resumed": (*run.record.resumed, utc_now())}
+    record = run.record.model_copy(update=going_on)
     with lock_run(run.path), raise_storage_errors(run.path):
         save_record(run.path, record)
         write_text(run.path / "recipe.toml", recipe.toml())
     try:
-        return _carry_out(Run(run.path, record), spec, cache, progress, clock, on_epoch_end)
+        return _carry_out(Run(run.path, record), _Job(spec, cache, progress, clock, on_epoch_end))
     except BaseException:
-        if run.record["state"] == "done" and _read_weights_time(run) == weighed:
+        if run.record.state == "done" and _read_weights_time(run) == weighed:
             with raise_storage_errors(run.path):  # what was finished stays so
                 for name, content in before.items():
                     write_bytes(run.path / name, content)
         raise
 
 
-def _carry_out(
-    run: Run,
-    spec: NetworkSpec,
-    cache: Path,
-    progress: Progress,
-    clock: _Clock,
-    on_epoch_end: EpochCallback | None = None,
-) -> Run:
+@dataclass(frozen=True)
+class _Job:
+    """What carrying a run out needs beside the run; `on_epoch_end` gets the history after every epoch."""
+
+    spec: NetworkSpec
+    cache: Path
+    progress: Progress
+    clock: _Clock
+    on_epoch_end: EpochCallback | None = None
+
+
+def _carry_out(run: Run, job: _Job) -> Run:
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
-    training, validation = data.samples("train"), data.samples("val")
-    with lock_run(run.path), track_epochs(run.record["track"], run.path, run.record, progress) as tell:
+    with lock_run(run.path), track_epochs(run.record.track, run.path, run.record, job.progress) as tell:
 
         def kept(history: Sequence[Mapping[str, float]]) -> None:
             with raise_storage_errors(run.path):
@@ -220,54 +230,63 @@ def _carry_out(
 
         def note_epoch(history: Sequence[Mapping[str, float]]) -> None:
             kept(history)
-            if on_epoch_end:
-                on_epoch_end(history)
+            if job.on_epoch_end:
+                job.on_epoch_end(history)
 
-        task = TrainingTask(
-            spec,
-            training,
-            validation,
-            cache,
-            checkpoint=run.path / CHECKPOINT,
-            on_epoch_end=note_epoch,
-            left=lambda: None if spec.recipe.time is None else spec.recipe.time - clock.so_far() - SAVING_SECONDS,
-        )
         try:
-            with raise_storage_errors(cache):
-                made = train_network(task, progress, clock.lap)
+            with raise_storage_errors(job.cache):
+                made = train_network(_training_of(run, job, data, note_epoch), job.progress, job.clock.lap)
         except BaseException as error:
-            _note_stop(run, error, progress)
+            _note_stop(run, error, job.progress)
             raise
-
-        predictions = make_predictions(validation, made.logits)
-        scores = evaluate_predictions(predictions, data.classes, spec.recipe)
-        clock.lap("evaluate")
-        record = {
-            **run.record,
-            "state": "done",
-            "network": describe_network(spec, made.aside),
-            "trained": made.trained,
-            "choices": made.choices,
-            "selected": made.selected,
-            "metrics": {"val": scores},
-            "timings": {},
-            "prefix": made.prefix,
-            "test": None,  # an earlier look was at another network
-        }
-        record.pop("problem", None)
         with raise_storage_errors(run.path):
             kept(made.history)
-            for stale in ("predictions-test.parquet", EXPLANATION):
-                (run.path / stale).unlink(missing_ok=True)
-            save_weights(run.path / "weights.safetensors", made.state)
-            predictions.save(run.path / "predictions-val.parquet")
-            clock.lap("save")
-            record["timings"] = clock.total()
-            finished = Run(run.path, record)
-            write_text(run.path / "report.html", render_report(finished))
-            save_record(run.path, record)
+        finished = _finished(run, job, made, data)
     if not has_checkpoint(finished.path / CHECKPOINT):
         shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
+    return finished
+
+
+def _training_of(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) -> TrainingTask:
+    """The training that a run asks for."""
+    limit = run.recipe.time
+    return TrainingTask(
+        job.spec,
+        data.samples("train"),
+        data.samples("val"),
+        job.cache,
+        checkpoint=run.path / CHECKPOINT,
+        on_epoch_end=on_epoch_end,
+        left=lambda: None if limit is None else limit - job.clock.so_far() - SAVING_SECONDS,
+    )
+
+
+def _finished(run: Run, job: _Job, made: TrainingResult, data: Dataset) -> Run:
+    """The run with what training gave: scored on validation, saved, reported. What an earlier training left goes."""
+    predictions = make_predictions(data.samples("val"), made.logits)
+    scores = evaluate_predictions(predictions, data.classes, run.recipe)
+    job.clock.lap("evaluate")
+    results = {
+        "state": "done",
+        "network": describe_network(job.spec, made.aside),
+        "trained": made.trained,
+        "choices": made.choices,
+        "selected": made.selected,
+        "metrics": {"val": scores},
+        "prefix": made.prefix,
+        "test": None,  # an earlier look was at another network
+        "problem": None,
+    }
+    with raise_storage_errors(run.path):
+        for stale in ("predictions-test.parquet", EXPLANATION):
+            (run.path / stale).unlink(missing_ok=True)
+        save_weights(run.path / "weights.safetensors", made.state)
+        predictions.save(run.path / "predictions-val.parquet")
+        job.clock.lap("save")
+        record = run.record.model_copy(update={**results, "timings": Timings(**job.clock.total())})
+        finished = Run(run.path, record)
+        write_text(run.path / "report.html", render_report(finished))
+        save_record(run.path, record)
     return finished
 
 
@@ -276,7 +295,8 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
     if not has_checkpoint(run.path / CHECKPOINT):
         return
     with suppress(OSError):  # a full disk may be the reason
-        save_record(run.path, {**run.record, "state": "stopped", "problem": str(error) or type(error).__name__})
+        stopped = {"state": "stopped", "problem": str(error) or type(error).__name__}
+        save_record(run.path, run.record.model_copy(update=stopped))
     further = " --lr RATE" if isinstance(error, DivergedError) else ""
     progress.note(f"The last good checkpoint is kept: `budwood resume {run.path}{further}` goes on from it.")
 
@@ -284,8 +304,7 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
 def _continue_recipe(run: Run, given: Mapping[str, Any]) -> Recipe:
     """A run's recipe with other epochs, patience or rate. Of phases, the last gets the epochs and the first that is not
     finished the rate. Raises `RunError` for what cannot be changed in a training that has begun."""
-    recipe = Recipe(**run.record["recipe"])
-    alone = run.record.get("trained") == "head"
+    recipe, alone = run.recipe, run.record.trained == "head"
     for name in ("lr", "patience"):
         if name in given and (alone or (name == "patience" and recipe.phases)):
             what = "a head that is trained alone" if alone else "a training in phases"
@@ -319,7 +338,7 @@ def _refuse_nothing_to_do(run: Run, recipe: Recipe, given: Mapping[str, Any]) ->
         raise RunError(
             f"{run.path}: has {done} epochs already, not fewer than {given['epochs']}.", "Give a larger number."
         )
-    if run.record["state"] != "done":
+    if run.record.state != "done":
         return
     whole = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
     if recipe.time is not None or whole is None or done >= whole:
