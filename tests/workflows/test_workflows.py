@@ -47,6 +47,7 @@ def test_a_run_holds_what_is_promised(run: Run, photos: Path) -> None:
     record = json.loads((run.path / "run.json").read_text())
     assert record == json.loads(json.dumps(run.record.table()))
     assert record["state"] == "done"
+    assert record["schema_version"] == 1
     assert record["source"] == str(photos)
     assert record["dataset"]["fingerprint"] == bw.scan(photos).fingerprint
     assert record["network"]["parameters"]["trainable"] == 2 * 1280 + 2

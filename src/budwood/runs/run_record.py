@@ -133,7 +133,7 @@ class Timings(FrozenRecord):
     total: float = 0.0
 
     def steps(self) -> dict[str, float]:
-        """The steps that there were, in the order of the work."""
+        """Return the steps that there were, in the order of the work."""
         return self.model_dump(exclude_none=True, exclude={"total"})
 
 
@@ -183,7 +183,7 @@ class RunRecord(FrozenRecord):
         return self.metrics["val"]
 
     def table(self) -> dict[str, Any]:
-        """The record as `run.json` has it."""
+        """Return the record as `run.json` has it."""
         table = self.model_dump(exclude_unset=True)
         return {name: value for name, value in table.items() if name != "problem" or value is not None}
 
@@ -194,7 +194,14 @@ def save_record(folder: Path, record: RunRecord) -> None:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record of the run in a folder; raises `RunError` when it cannot be read or is of a later version."""
+    """Return the record of a run.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        RunError: The file cannot be read, or a later version has made it.
+    """
     file = folder / FILE
     try:
         return parse_record(json.loads(file.read_text(encoding="utf-8")), file)
@@ -203,7 +210,15 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def parse_record(table: Mapping[str, Any], file: Path = Path(FILE)) -> RunRecord:
-    """The record that a file's values are; raises `RunError` that names the file."""
+    """Return the record that plain values are.
+
+    Args:
+        table: The values, as they come from JSON.
+        file: What messages name.
+
+    Raises:
+        RunError: The values are no record, or one of a later version.
+    """
     state, version = table["state"], table.get("schema_version", 1)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise _make_later_error(file, f"it has schema version {version}, and this Budwood reads up to {SCHEMA_VERSION}")

@@ -25,11 +25,11 @@ class Choices(FrozenRecord):
     lr: float | None = None
 
     def table(self) -> dict[str, Any]:
-        """The choices that were made."""
+        """Return the choices that were made."""
         return self.model_dump(exclude_unset=True)
 
     def merged(self, later: Choices) -> Choices:
-        """These choices, and others that stand where both have one."""
+        """Return these choices, and others that stand where both have one."""
         return Choices(**{**self.table(), **later.table()})
 
 

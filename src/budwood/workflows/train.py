@@ -121,7 +121,7 @@ def train(
     ready = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
     clock.lap("check")
 
-    run = _begun(data, ready, Path(out), id or make_run_id(ready.spec.recipe.model), track)
+    run = _begin(data, ready, Path(out), id or make_run_id(ready.spec.recipe.model), track)
     try:
         return _carry_out(run, _Job(ready.spec, cache, progress, clock, on_epoch_end))
     except BaseException:
@@ -130,7 +130,7 @@ def train(
         raise
 
 
-def _begun(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[str]) -> Run:
+def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[str]) -> Run:
     """A new run under `out`, with what was asked and decided in it, and the labels of its test split sealed."""
     versions = library_versions()
     record = RunRecord(
@@ -235,19 +235,19 @@ def _carry_out(run: Run, job: _Job) -> Run:
 
         try:
             with raise_storage_errors(job.cache):
-                made = train_network(_training_of(run, job, data, note_epoch), job.progress, job.clock.lap)
+                made = train_network(_make_task(run, job, data, note_epoch), job.progress, job.clock.lap)
         except BaseException as error:
             _note_stop(run, error, job.progress)
             raise
         with raise_storage_errors(run.path):
             kept(made.history)
-        finished = _finished(run, job, made, data)
+        finished = _finish(run, job, made, data)
     if not has_checkpoint(finished.path / CHECKPOINT):
         shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
     return finished
 
 
-def _training_of(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) -> TrainingTask:
+def _make_task(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) -> TrainingTask:
     """The training that a run asks for."""
     limit = run.recipe.time
     return TrainingTask(
@@ -261,7 +261,7 @@ def _training_of(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback
     )
 
 
-def _finished(run: Run, job: _Job, made: TrainingResult, data: Dataset) -> Run:
+def _finish(run: Run, job: _Job, made: TrainingResult, data: Dataset) -> Run:
     """The run with what training gave: scored on validation, saved, reported. What an earlier training left goes."""
     predictions = make_predictions(data.samples("val"), made.logits)
     scores = evaluate_predictions(predictions, data.classes, run.recipe)
