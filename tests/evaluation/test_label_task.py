@@ -13,6 +13,7 @@ from sklearn import metrics as reference
 import budwood as bw
 from budwood.config.metric_registry import METRICS, describe_selection, is_loss
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import resolve
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel, task_of
 from budwood.evaluation.metrics import ResampledMetric, define_metric
 from budwood.evaluation.predictions import Predictions, load_predictions
@@ -112,7 +113,7 @@ class LabelTaskContract:
         assert np.array_equal(shares.numpy() > 0, task.to_targets(labels))
         answers = torch.from_numpy(logits)
         assert count_correct(task, answers, shares) == task.is_correct(labels, logits).sum()
-        loss = make_loss(task.adapt_recipe(Recipe(optimizer="adam")), numbers, 3, "cpu")
+        loss = make_loss(resolve(Recipe(optimizer="adam"), task.multilabel, 32).loss, numbers, 3, "cpu")
         assert float(loss(answers, shares)) == pytest.approx(task.losses(labels, logits).mean(), rel=1e-5)
         assert task.chance_loss == pytest.approx(float(loss(torch.zeros(90, 3), shares)), rel=1e-5)
 

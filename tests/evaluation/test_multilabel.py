@@ -14,6 +14,7 @@ from sklearn import metrics as reference
 
 import budwood as bw
 from budwood.cli.main import run
+from budwood.config.options import BinaryCrossEntropy
 from budwood.config.recipe import Recipe, adapt_to_labels
 from budwood.data.dataset import load, make_membership_matrix
 from budwood.evaluation import metrics
@@ -113,7 +114,7 @@ def test_a_frozen_trunk_and_the_command_line(table: Path, capsys: pytest.Capture
 
 def test_the_loss_is_pytorchs() -> None:
     logits, targets = torch.randn(7, 4), (torch.rand(7, 4) < 0.4).float()
-    loss = make_loss(Recipe(loss="binary_cross_entropy"), np.zeros(3, np.int32), 4, "cpu")
+    loss = make_loss(BinaryCrossEntropy(), np.zeros(3, np.int32), 4, "cpu")
     expected = torch.nn.BCEWithLogitsLoss()(logits, targets)
     assert torch.allclose(loss(logits, targets), expected)
     found = metrics.binary_cross_entropy(targets.numpy() > 0, logits.numpy())

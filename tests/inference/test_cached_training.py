@@ -24,6 +24,7 @@ from torch import nn
 
 import budwood as bw
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import ResolvedRecipe, resolve
 from budwood.data.dataset import Samples, scan
 from budwood.errors import RecipeError
 from budwood.inference import engines
@@ -38,7 +39,7 @@ from budwood.progress import Silent
 from budwood.storage.packing import pack, unpack
 from budwood.storage.shards import ShardStore
 from budwood.training.cached_augmentation import make_augmentation_transform
-from budwood.training.loop import LoopHooks, LoopResult, fit
+from budwood.training.loop import LoopResult, fit
 from budwood.training.trainer import (
     Features,
     TrainingTask,
@@ -92,13 +93,13 @@ def _task(folder: Path, cache: Path, **options: Any) -> TrainingTask:
 
 
 def _fitted(task: TrainingTask, features: Features | None) -> LoopResult:
-    return fit(make_trained_slice(task, features), *make_inputs(task, features, Silent()), Silent(), None, LoopHooks())
+    return fit(make_trained_slice(task, features), task.resolved, *make_inputs(task, features, Silent()), Silent())
 
 
 def _uncached(task: TrainingTask) -> LoopResult:
     """Training on pixels, the frozen part in PyTorch with the rest."""
     train, val = make_inputs(replace(task, spec=task.spec.with_recipe(flip=0.5)), None, Silent())
-    return fit(replace(make_trained_slice(task, None), stop=None), train, val, Silent(), None, LoopHooks())
+    return fit(replace(make_trained_slice(task, None), stop=None), task.resolved, train, val, Silent())
 
 
 def _same_losses(task: TrainingTask) -> None:
@@ -290,16 +291,20 @@ def test_what_is_made_of_outputs_is_all_that_is_held(
 def test_a_view_depends_on_the_image_and_its_number_alone(few: Path) -> None:
     recipe = Recipe(flip=0.5, rotation=30, brightness=0.4, erase=0.5, freeze="trunk")
     pixels = np.stack([np.asarray(picture(number)) for number in range(3)])
-    whole = make_augmentation_transform(recipe, 40, 0).change(pixels, ["a", "b", "c"])
+    whole = make_augmentation_transform(_resolved(recipe), 0).change(pixels, ["a", "b", "c"])
     assert whole.dtype == np.uint8
-    alone = make_augmentation_transform(recipe, 40, 0).change(pixels[2:], ["c"])
+    alone = make_augmentation_transform(_resolved(recipe), 0).change(pixels[2:], ["c"])
     assert np.abs(whole[2].astype(int) - alone[0]).max() <= 1  # a batch may be summed in another order
     names = {
-        make_augmentation_transform(Recipe(**options, freeze="trunk"), 40, number).name
+        make_augmentation_transform(_resolved(Recipe(**options, freeze="trunk")), number).name
         for options, number in _variants()
     }
     assert len(names) == len(_variants())
-    assert not np.array_equal(whole, make_augmentation_transform(recipe, 40, 1).change(pixels, ["a", "b", "c"]))
+    assert not np.array_equal(whole, make_augmentation_transform(_resolved(recipe), 1).change(pixels, ["a", "b", "c"]))
+
+
+def _resolved(recipe: Recipe) -> ResolvedRecipe:
+    return resolve(recipe, False, 40)
 
 
 def _variants() -> list[tuple[dict[str, Any], int]]:
@@ -327,7 +332,7 @@ def test_views_are_computed_once_and_an_epoch_sees_one_of_each_image(few: Path, 
     train, val = make_inputs(task, features, Silent())
     assert len(train.inputs) == 3 * n
     assert np.array_equal(np.asarray(train.inputs.take(np.array([n + 1]))[0]), features.training[1][1])
-    ours = fit(make_trained_slice(task, features), train, val, Silent())
+    ours = fit(make_trained_slice(task, features), task.resolved, train, val, Silent())
     reached: list[NDArray[np.int64]] = []
     take = train.inputs.take
 
@@ -339,7 +344,7 @@ def test_views_are_computed_once_and_an_epoch_sees_one_of_each_image(few: Path, 
             reached.append(rows)
             return take(rows)
 
-    again_fit = fit(make_trained_slice(task, features), replace(train, inputs=Watched()), val, Silent())
+    again_fit = fit(make_trained_slice(task, features), task.resolved, replace(train, inputs=Watched()), val, Silent())
     assert again_fit.history == ours.history
     rows = np.concatenate(reached)
     assert {int(row) // n for row in rows} == {0, 1, 2}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from budwood.config.recipe import SMALL_NETWORK_OPTIONS
+from budwood.config.options import SMALL_NETWORK_OPTIONS
 from budwood.errors import RecipeError
 from budwood.networks.catalogue import list_models
 from budwood.networks.registry import PACKAGED, find_network, list_networks

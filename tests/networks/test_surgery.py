@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import resolve
 from budwood.errors import RecipeError
-from budwood.networks.freezing import Frozen, find_frozen, group_parameters, set_modes
+from budwood.networks.freezing import Frozen, find_frozen, set_modes
 from budwood.networks.surgery import build, initialize, make_head, plan_network
+from budwood.training.optimizers import parameter_groups
 from subjects import untrained
 
 
@@ -353,7 +355,7 @@ def test_what_is_computed_once_ends_before_an_active_dropout(freeze: Any, prefix
 
 def test_the_optimizer_gets_only_what_is_trained_with_rates_by_stage() -> None:
     made, frozen, recipe = _parts(freeze="upto:layer2", layer_decay=0.5, lr=0.1, weight_decay=0.01, decay_norms=False)
-    groups = group_parameters(made.staged, frozen, recipe)
+    groups = parameter_groups(made.staged, frozen, resolve(recipe, False, 32).steps)
     named = {name: group for group in groups for name in group["names"]}
     assert set(named) == {name for name, _ in made.module.named_parameters()} - frozen.parameters
     assert not any(name.startswith(("conv1", "bn1", "layer1", "layer2")) for name in named)

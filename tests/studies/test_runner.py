@@ -338,11 +338,11 @@ def test_a_dry_run_measures_each_network_once_and_trains_nothing(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[Any] = []
-    rehearse = bw.estimate_cost
+    estimate_cost = bw.estimate_cost
 
     def noted(*arguments: Any, **options: Any) -> Any:
         measured.append(arguments[1])
-        return rehearse(*arguments, **options)
+        return estimate_cost(*arguments, **options)
 
     monkeypatch.setattr("budwood.studies.cost_estimate.estimate_cost", noted)
     long = '[[rows]]\nlabel = "long"\nepochs = 300\nlr = 0.01\n'

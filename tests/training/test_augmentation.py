@@ -10,15 +10,17 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from budwood.config.recipe import AUGMENTATIONS, Recipe
+from budwood.config.options import AUGMENTATIONS
+from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import Augmentation, resolve
 from budwood.errors import RecipeError
 from budwood.training.augmentation import augment, sample_parameters
 
 SIZE = 32
 
 
-def _recipe(**options: Any) -> Recipe:
-    return Recipe(freeze="none", **options)
+def _recipe(**options: Any) -> Augmentation:
+    return resolve(Recipe(freeze="none", **options), False, SIZE).augmentation
 
 
 def _images(n: int = 4) -> torch.Tensor:
@@ -150,7 +152,7 @@ def test_policies_are_torchvisions_drawn_for_each_image(policy: str) -> None:
     found = augment(_images(), what, recipe)
     assert torch.equal(torch.rand(1), expected_next), "the global random state is left alone"
     made = v2.RandAugment() if policy == "randaugment" else v2.TrivialAugmentWide()
-    for row, seed in enumerate(what.policies.tolist()):
+    for row, seed in enumerate(what.seeds.tolist()):
         torch.manual_seed(seed)
         expected = made(_images()[row].permute(2, 0, 1).round().to(torch.uint8))
         assert torch.equal(found[row].permute(2, 0, 1), expected.float())
@@ -168,7 +170,12 @@ def test_nothing_asked_changes_nothing_and_pixels_stay_in_range() -> None:
     recipe = _recipe()
     images = _images()
     assert torch.equal(augment(images, sample_parameters(recipe, 4, SIZE, np.random.default_rng(0)), recipe), images)
-    everything = {**dict.fromkeys(AUGMENTATIONS, 0.5), "rotation": 40, "shear": 20, "crop_padding": 3}
+    everything = {
+        **dict.fromkeys(set(AUGMENTATIONS) - {"transform"}, 0.5),
+        "rotation": 40,
+        "shear": 20,
+        "crop_padding": 3,
+    }
     recipe = _recipe(**{**everything, "policy": "trivialaugment"})
     found = augment(images, sample_parameters(recipe, 4, SIZE, np.random.default_rng(0)), recipe)
     assert found.shape == images.shape

@@ -15,18 +15,20 @@ import torch
 import budwood as bw
 from budwood.cli.main import run
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import resolve
 from budwood.errors import RecipeError
-from budwood.inference.input_sources import ArraySource
+from budwood.inference.input_sources import ArraySource, Labelled
 from budwood.inference.pytorch_backend import NetworkSlice, compile_module
 from budwood.progress import Silent
 from budwood.training import loop as fitting
 from budwood.training import lr_finder, profiling
 from budwood.training.checkpoints import LoopState
-from budwood.training.loop import Clock, LoopHooks, fit
-from budwood.training.losses import Loss, make_loss
+from budwood.training.device import OnDevice, move_inputs
+from budwood.training.loop import Clock, LoopHooks, LoopResult, fit
+from budwood.training.losses import LossOfBatch, make_loss
 from budwood.training.profiling import StepCost
 from budwood.training.schedules import compute_rate_factor
-from budwood.training.state import Labelled, OnDevice, move_inputs, predict_logits, prepare_training
+from budwood.training.state import predict_logits, prepare_training
 from subjects import untrained
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "pools": (1, 2), "lr": 0.01}
@@ -54,6 +56,19 @@ def _part(**options: Any) -> NetworkSlice:
     return NetworkSlice(untrained(recipe, 2), None)
 
 
+def _fit(part: NetworkSlice, *rest: Any, **options: Any) -> LoopResult:
+    """What training makes of a part, by its recipe."""
+    return fit(part, resolve(part.spec.recipe, False, part.spec.plan.size), *rest, **options)
+
+
+def _ready(part: NetworkSlice) -> Any:
+    return prepare_training(part, resolve(part.spec.recipe, False, 16))
+
+
+def _curve(part: NetworkSlice, *rest: Any) -> lr_finder.RateCurve:
+    return lr_finder.measure_rate_curve(part, resolve(part.spec.recipe, False, 16), *rest)
+
+
 @pytest.fixture
 def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The schedule's factors as training asks for them, while every look at the clock takes a tenth of a second."""
@@ -73,7 +88,7 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_schedule_is_shaped_to_the_time(factors: list[float], epochs: int | None) -> None:
     said = Said()
     part = _part(batch=4, time=100.0, epochs=epochs, schedule="onecycle")
-    found = fit(part, _split(40), _split(8, seed=1), said, keeping=LoopHooks(left=lambda: 100.0))
+    found = _fit(part, _split(40), _split(8, seed=1), said, hooks=LoopHooks(left=lambda: 100.0))
     peak = int(np.argmax(factors))
     assert factors[0] == pytest.approx(1 / 25)
     assert max(factors) == pytest.approx(1, abs=0.01)
@@ -85,18 +100,18 @@ def test_a_schedule_is_shaped_to_the_time(factors: list[float], epochs: int | No
 
 def test_time_that_is_not_needed_changes_nothing(factors: list[float]) -> None:
     options: dict[str, Any] = {"batch": 4, "epochs": 3, "schedule": "cosine"}
-    limited = fit(
-        _part(**options, time=1e6), _split(40), _split(8, seed=1), Silent(), keeping=LoopHooks(left=lambda: 1e6)
+    limited = _fit(
+        _part(**options, time=1e6), _split(40), _split(8, seed=1), Silent(), hooks=LoopHooks(left=lambda: 1e6)
     )
     asked = list(factors)
-    free = fit(_part(**options), _split(40), _split(8, seed=1), Silent())
+    free = _fit(_part(**options), _split(40), _split(8, seed=1), Silent())
     assert limited.history == free.history
     assert asked == factors[len(asked) :]
 
 
 def test_even_less_time_than_an_epoch_gives_an_evaluated_network(factors: list[float]) -> None:
     part = _part(batch=4, time=2.0, schedule="cosine")
-    found = fit(part, _split(400), _split(8, seed=1), Silent(), keeping=LoopHooks(left=lambda: 2.0))
+    found = _fit(part, _split(400), _split(8, seed=1), Silent(), hooks=LoopHooks(left=lambda: 2.0))
     assert len(found.history) == 1
     assert len(factors) < 100
     assert found.logits.shape == (8, 2)
@@ -140,7 +155,7 @@ def _short_of_memory(most: int, error: Exception, monkeypatch: pytest.MonkeyPatc
     """A loss that fails for batches of more than `most` images; the sizes that it was asked for."""
     sizes: list[int] = []
 
-    def failing(*arguments: Any) -> Loss:
+    def failing(*arguments: Any) -> LossOfBatch:
         loss = make_loss(*arguments)
 
         def limited(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
@@ -169,9 +184,9 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(
 ) -> None:
     part = _part(batch=16, epochs=2, optimizer="sgd", conv_norm=False)
     train, val, said = _split(40), _split(8, seed=1), Said()
-    whole = fit(part, train, val, Silent())
+    whole = _fit(part, train, val, Silent())
     sizes = _short_of_memory(5, error, monkeypatch)
-    halved = fit(part, train, val, said)
+    halved = _fit(part, train, val, said)
     assert sizes[:6] == [16, 8, 4, 4, 4, 4]
     assert max(sizes[2:]) == 4
     assert said.notes == [
@@ -187,7 +202,7 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(
 def test_what_does_not_fit_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     _short_of_memory(1, torch.OutOfMemoryError("CUDA out of memory."), monkeypatch)
     with pytest.raises(RecipeError, match="not even 2 images at a time fit into the memory of the device"):
-        fit(_part(batch=8, epochs=1), _split(16), _split(8, seed=1), Silent())
+        _fit(_part(batch=8, epochs=1), _split(16), _split(8, seed=1), Silent())
 
 
 @pytest.mark.parametrize("batch", [2, 16])
@@ -202,7 +217,7 @@ def test_memory_that_runs_out_in_evaluation_leaves_the_batch_alone(batch: int, m
 
     monkeypatch.setattr(fitting, "predict_logits", limited)
     said = Said()
-    found = fit(_part(batch=batch, epochs=2), _split(16), _split(40, seed=1), said)
+    found = _fit(_part(batch=batch, epochs=2), _split(16), _split(40, seed=1), said)
     assert asked == [64, 32, 16, 16]
     assert found.choices.batch == f"{batch} images"
     assert said.notes[-1] == "Memory ran out: from here on 16 images are evaluated at a time."
@@ -210,7 +225,7 @@ def test_memory_that_runs_out_in_evaluation_leaves_the_batch_alone(batch: int, m
 
 def test_looking_for_a_rate_halves_the_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = _short_of_memory(5, torch.OutOfMemoryError("CUDA out of memory."), monkeypatch)
-    curve = lr_finder.measure_rate_curve(_part(batch=16), _split(40), Said())
+    curve = _curve(_part(batch=16), _split(40), Said())
     assert len(curve.rates) > 20
     assert max(sizes[2:]) <= 4
 
@@ -218,7 +233,7 @@ def test_looking_for_a_rate_halves_the_batch_too(monkeypatch: pytest.MonkeyPatch
 def test_another_error_is_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     _short_of_memory(0, RuntimeError("shapes differ"), monkeypatch)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        fit(_part(batch=8, epochs=1), _split(16), _split(8, seed=1), Silent())
+        _fit(_part(batch=8, epochs=1), _split(16), _split(8, seed=1), Silent())
 
 
 def test_inputs_that_lie_on_the_device_train_alike() -> None:
@@ -227,7 +242,7 @@ def test_inputs_that_lie_on_the_device_train_alike() -> None:
     held = move_inputs(train, "cpu")
     assert isinstance(held.inputs, OnDevice)
     assert len(held.inputs) == 20
-    assert fit(part, held, move_inputs(val, "cpu"), Silent()).history == fit(part, train, val, Silent()).history
+    assert _fit(part, held, move_inputs(val, "cpu"), Silent()).history == _fit(part, train, val, Silent()).history
 
 
 @pytest.mark.parametrize(
@@ -298,7 +313,7 @@ def test_many_threads_are_measured_once_and_recorded(
 ) -> None:
     before = torch.get_num_threads()
     monkeypatch.setattr("budwood.training.trainer.count_processors", lambda: 4)
-    monkeypatch.setattr("budwood.training.loop.count_processors", lambda: 4)
+    monkeypatch.setattr("budwood.training.profiling.count_processors", lambda: 4)
     monkeypatch.setattr("budwood.training.trainer.LONG", 5)
     measured: list[int] = []
 
@@ -317,7 +332,7 @@ def test_many_threads_are_measured_once_and_recorded(
 
 
 def test_a_network_is_compiled_on_a_gpu_when_enough_is_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = prepare_training(_part(epochs=10, batch=8), None)
+    model = _ready(_part(epochs=10, batch=8))
     at, said = LoopState(epoch=1), Said()
     monkeypatch.setattr(torch, "compile", lambda module: module)
     assert fitting._compile_if_it_pays(model, at, Clock(1000.0, None), said) is model

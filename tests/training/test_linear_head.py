@@ -7,7 +7,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from budwood.config.options import LBFGS
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import resolve
 from budwood.errors import DivergedError, diverged
 from budwood.progress import Silent
 from budwood.training.head_solver import PATIENCE, PENALTIES, solve
@@ -29,7 +31,7 @@ TRAIN, VAL = _split(0), _split(1)
 
 @pytest.mark.parametrize("strength", [1.0, 0.01, 0.0001])
 def test_the_solution_is_scikit_learns(strength: float) -> None:
-    head = solve(TRAIN, VAL, CLASSES, Recipe(regularisation=strength), Silent())
+    head = solve(TRAIN, VAL, CLASSES, LBFGS(strength), Silent())
     scale = np.sqrt(TRAIN.outputs.var(axis=0).mean())
     inputs = (TRAIN.outputs - TRAIN.outputs.mean(axis=0)) / scale
     reference = LogisticRegression(C=1 / (strength * len(inputs)), tol=1e-8, max_iter=5000).fit(inputs, TRAIN.labels)
@@ -41,7 +43,7 @@ def test_the_solution_is_scikit_learns(strength: float) -> None:
 
 
 def test_the_strength_is_chosen_by_validation_loss_and_the_path_ends() -> None:
-    head = solve(TRAIN, VAL, CLASSES, Recipe(), Silent())
+    head = solve(TRAIN, VAL, CLASSES, LBFGS(), Silent())
     losses = [row["val_loss"] for row in head.history]
     best = int(np.argmin(losses))
     assert head.selected["regularisation"] == PENALTIES[best]
@@ -93,7 +95,7 @@ def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, fl
 )
 def test_descent_is_torchs(options: dict[str, object]) -> None:
     recipe = Recipe(**options, epochs=6, batch=50, seed=4)
-    head = descend(TRAIN, VAL, CLASSES, recipe, Silent())
+    head = descend(TRAIN, VAL, CLASSES, resolve(recipe, False, 32), Silent())
     states, norms = _reference(recipe)
     assert np.allclose(head.weight, states[int(head.selected["epoch"]) - 1].numpy(), atol=1e-5)
     assert np.allclose([(row["weight/head"], row["gradient/head"]) for row in head.history], norms, rtol=1e-3)
@@ -101,7 +103,7 @@ def test_descent_is_torchs(options: dict[str, object]) -> None:
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:
     recipe = Recipe(optimizer="adam", lr=0.5, epochs=12, batch=16)
-    head = descend(TRAIN, VAL, CLASSES, recipe, Silent())
+    head = descend(TRAIN, VAL, CLASSES, resolve(recipe, False, 32), Silent())
     losses = [row["val_loss"] for row in head.history]
     assert head.selected["epoch"] == int(np.argmin(losses)) + 1
     assert len(losses) == 12
@@ -109,7 +111,8 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:
 
 def test_the_same_seed_gives_the_same_head_and_another_seed_another() -> None:
     first, second, third = (
-        descend(TRAIN, VAL, CLASSES, Recipe(optimizer="adam", epochs=2, seed=seed), Silent()) for seed in (1, 1, 2)
+        descend(TRAIN, VAL, CLASSES, resolve(Recipe(optimizer="adam", epochs=2, seed=seed), False, 32), Silent())
+        for seed in (1, 1, 2)
     )
     assert np.array_equal(first.weight, second.weight)
     assert not np.array_equal(first.weight, third.weight)
@@ -120,11 +123,11 @@ def test_a_loss_that_is_no_number_stops_with_the_reason() -> None:
     with pytest.raises(
         DivergedError, match=r"no longer a number in epoch 1, step 1, at a learning rate of 0\.01"
     ) as found:
-        descend(broken, VAL, CLASSES, Recipe(optimizer="sgd"), Silent())
+        descend(broken, VAL, CLASSES, resolve(Recipe(optimizer="sgd"), False, 32), Silent())
     assert (found.value.message, found.value.hint) == (diverged(1, 1, 0.01).message, diverged(1, 1, 0.01).hint)
 
 
 def test_the_step_at_which_the_loss_was_lost_is_that_of_the_epoch() -> None:
     recipe = Recipe(optimizer="sgd", batch=32, lr=1e38, epochs=3)
     with np.errstate(all="ignore"), pytest.raises(DivergedError, match=r"epoch 1, step [2-8], at a .* of 1e\+38"):
-        descend(TRAIN, VAL, CLASSES, recipe, Silent())
+        descend(TRAIN, VAL, CLASSES, resolve(recipe, False, 32), Silent())

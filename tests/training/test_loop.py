@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import resolve
 from budwood.errors import RecipeError
-from budwood.inference.input_sources import ArraySource
+from budwood.inference.input_sources import ArraySource, Labelled, batches
 from budwood.inference.pytorch_backend import NetworkSlice, WithPreprocessing
 from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.registry import IMAGENET_MEAN, IMAGENET_STD
@@ -23,7 +24,6 @@ from budwood.networks.surgery import build
 from budwood.progress import Silent
 from budwood.training.device import disable_malloc_trim
 from budwood.training.loop import LoopResult, fit
-from budwood.training.state import Labelled, iterate_batches
 from budwood.training.training_record import Selected
 from subjects import plan_with, untrained
 
@@ -41,6 +41,11 @@ def _split(n: int, size: int = 16, seed: int = 0) -> Labelled:
 def _part(stop: str | None = None, **options: Any) -> NetworkSlice:
     recipe = Recipe(**{**SMALL, **options})
     return NetworkSlice(untrained(recipe, 2), stop)
+
+
+def _fit(part: NetworkSlice, *rest: Any, **options: Any) -> LoopResult:
+    """What training makes of a part, by its recipe."""
+    return fit(part, resolve(part.spec.recipe, False, part.spec.plan.size), *rest, **options)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_the_steps_are_those_of_plain_pytorch(
 ) -> None:
     part = _part(epochs=1, batch=8, lr=0.01, weight_decay=0.1, seed=4, **options)
     train, val = _split(20), _split(9, seed=1)
-    found = fit(part, train, val, Silent())
+    found = _fit(part, train, val, Silent())
     plain = build(part.spec)[0].module.train()
     _descend(plain, reference(plain.parameters()), train, [[8, 16], [16, 20]])
     _equal(found, plain, val)
@@ -104,7 +109,7 @@ def test_accumulated_batches_make_one_step_and_the_gradient_is_clipped() -> None
         epochs=1, batch=4, accumulate=2, clip=0.01, lr=0.1, optimizer="sgd", momentum=0.0, seed=4, **plain_norm
     )
     train, val = _split(20), _split(9, seed=1)
-    found = fit(part, train, val, Silent())
+    found = _fit(part, train, val, Silent())
     plain = build(part.spec)[0].module.train()
     steps = torch.optim.SGD(plain.parameters(), 0.1)
     order = np.random.default_rng(4).permutation(20)
@@ -123,7 +128,7 @@ def test_accumulated_batches_make_one_step_and_the_gradient_is_clipped() -> None
 def test_the_history_tells_the_norms_of_weights_and_gradients_by_stage() -> None:
     part = _part(epochs=1, batch=8, lr=0.1, optimizer="sgd", momentum=0.0, seed=4, freeze=["conv1.*"])
     train, val = _split(20), _split(9, seed=1)
-    (row,) = fit(part, train, val, Silent()).history
+    (row,) = _fit(part, train, val, Silent()).history
     made = build(part.spec)[0]
     plain = made.module
     frozen = find_frozen(made.staged, part.spec.recipe.freeze)
@@ -152,7 +157,7 @@ def test_the_average_of_weights_is_torchs_and_is_what_is_kept() -> None:
     options: dict[str, Any] = {"epochs": 1, "batch": 8, "lr": 0.05, "seed": 4, "optimizer": "sgd"}
     part = _part(**options, conv_norm=False, momentum=0.0, ema=0.7)
     train, val = _split(20), _split(9, seed=1)
-    found = fit(part, train, val, Silent())
+    found = _fit(part, train, val, Silent())
     plain = build(part.spec)[0].module.train()
     steps = torch.optim.SGD(plain.parameters(), 0.05)
     swa: Any = torch.optim.swa_utils
@@ -180,7 +185,7 @@ def test_the_chosen_metric_decides_which_epoch_is_kept(select: str) -> None:
         "macro_f1": lambda logits: metrics.f1_score(labels, logits.argmax(1), average="macro"),
         "auroc": lambda logits: metrics.roc_auc_score(labels, logits[:, 1] - logits[:, 0]),
     }
-    found = fit(_part(epochs=4, batch=4, lr=0.02, select=select), _split(16), _split(30, seed=3), Silent())
+    found = _fit(_part(epochs=4, batch=4, lr=0.02, select=select), _split(16), _split(30, seed=3), Silent())
     values = [row[f"val_{select}"] for row in found.history]
     assert found.selected == Selected(epoch=values.index(max(values)) + 1)
     assert references[select](found.logits) == pytest.approx(max(values), abs=1e-6)
@@ -189,14 +194,14 @@ def test_the_chosen_metric_decides_which_epoch_is_kept(select: str) -> None:
 def test_training_stops_when_nothing_better_comes() -> None:
     noise = _split(16)
     wrong = Labelled(noise.inputs, (1 - noise.labels).astype(np.int32))
-    found = fit(_part(epochs=30, batch=8, lr=0.01, patience=2), noise, wrong, Silent())
+    found = _fit(_part(epochs=30, batch=8, lr=0.01, patience=2), noise, wrong, Silent())
     assert len(found.history) == (found.selected.epoch or 0) + 2 < 30
 
 
 def test_half_precision_is_said_and_close() -> None:
     options: dict[str, Any] = {"epochs": 4, "batch": 8, "lr": 0.01}
     whole, half = (
-        fit(_part(precision=p, **options), _split(64), _split(40, seed=1), Silent()) for p in ("auto", "bfloat16")
+        _fit(_part(precision=p, **options), _split(64), _split(40, seed=1), Silent()) for p in ("auto", "bfloat16")
     )
     assert (whole.choices.precision, half.choices.precision) == ("float32", "bfloat16 (autocast)")
     assert half.history != whole.history
@@ -205,7 +210,7 @@ def test_half_precision_is_said_and_close() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
 def test_freed_memory_is_kept_between_steps_where_the_c_library_can() -> None:
-    found = fit(_part(epochs=1, batch=8), _split(16), _split(8, seed=1), Silent())
+    found = _fit(_part(epochs=1, batch=8), _split(16), _split(8, seed=1), Silent())
     able = hasattr(ctypes.CDLL(None), "mallopt")
     assert disable_malloc_trim() is able
     assert (found.choices.freed_memory == "kept between steps") is able
@@ -213,7 +218,7 @@ def test_freed_memory_is_kept_between_steps_where_the_c_library_can() -> None:
 
 def test_the_rate_of_every_epoch_is_in_the_history() -> None:
     options: dict[str, Any] = {"schedule": "step", "schedule_every": 1, "schedule_factor": 0.5}
-    found = fit(_part(epochs=3, batch=8, lr=0.01, **options), _split(16), _split(8, seed=1), Silent())
+    found = _fit(_part(epochs=3, batch=8, lr=0.01, **options), _split(16), _split(8, seed=1), Silent())
     assert [row["lr"] for row in found.history] == pytest.approx([0.01, 0.005, 0.0025])
 
 
@@ -228,10 +233,10 @@ def test_a_frozen_prefix_cached_or_not_gives_the_same_losses() -> None:
     options: dict[str, Any] = {"freeze": "upto:conv1", "epochs": 3, "batch": 8, "seed": 2}
     whole = _part(**options)
     train, val = _split(24), _split(10, seed=1)
-    uncached = fit(whole, train, val, Silent())
+    uncached = _fit(whole, train, val, Silent())
     made, _, _ = build(whole.spec)
     prefix = WithPreprocessing(slice_stages(made.staged, None, "conv1"), whole.spec.plan).eval()
-    cached = fit(_part("conv1", **options), _after(prefix, train), _after(prefix, val), Silent())
+    cached = _fit(_part("conv1", **options), _after(prefix, train), _after(prefix, val), Silent())
     losses = [row["train_loss"] for row in uncached.history]
     assert [row["train_loss"] for row in cached.history] == pytest.approx(losses, rel=1e-5)
     assert np.allclose(cached.logits, uncached.logits, atol=1e-5)
@@ -249,7 +254,7 @@ def _after(prefix: nn.Module, split: Labelled) -> Labelled:
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:
-    found = fit(_part(epochs=6, batch=4, lr=0.05, seed=1), _split(16), _split(12, seed=3), Silent())
+    found = _fit(_part(epochs=6, batch=4, lr=0.05, seed=1), _split(16), _split(12, seed=3), Silent())
     losses = [row["val_loss"] for row in found.history]
     assert found.selected == Selected(epoch=losses.index(min(losses)) + 1)
     chance = torch.from_numpy(found.logits)
@@ -259,21 +264,21 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:
 
 def test_a_small_network_learns_and_a_seed_decides_everything() -> None:
     part = _part(epochs=8, batch=8, dropout=0.2, lr=0.01)
-    first, again = (fit(part, _split(64), _split(40, seed=1), Silent()) for _ in range(2))
+    first, again = (_fit(part, _split(64), _split(40, seed=1), Silent()) for _ in range(2))
     assert first.history[-1]["val_accuracy"] > 0.9
     assert first.history == again.history
-    other = fit(_part(epochs=8, batch=8, dropout=0.2, lr=0.01, seed=5), _split(64), _split(40, seed=1), Silent())
+    other = _fit(_part(epochs=8, batch=8, dropout=0.2, lr=0.01, seed=5), _split(64), _split(40, seed=1), Silent())
     assert other.history != first.history
 
 
 def test_a_loss_that_is_no_number_is_said() -> None:
     with pytest.raises(RecipeError, match=r"no longer a number in epoch \d+, step \d, at a learning rate of 1e\+30"):
-        fit(_part(optimizer="sgd", lr=1e30, epochs=3, batch=8), _split(24), _split(8, seed=1), Silent())
+        _fit(_part(optimizer="sgd", lr=1e30, epochs=3, batch=8), _split(24), _split(8, seed=1), Silent())
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(9, [4, 5]), (8, [4, 4]), (10, [4, 4, 2]), (1, [1]), (3, [3])])
 def test_no_batch_of_one_is_left_over(n: int, sizes: list[int]) -> None:
-    found = list(iterate_batches(np.arange(n), 4))
+    found = list(batches(np.arange(n), 4))
     assert [len(rows) for rows in found] == sizes
     assert np.concatenate(found).tolist() == list(range(n))
 

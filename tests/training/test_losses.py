@@ -12,6 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import ResolvedRecipe, resolve
 from budwood.evaluation.label_task import SingleLabel
 from budwood.evaluation.metrics import probabilities
 from budwood.training.losses import blend, draw_epoch_order, make_loss
@@ -24,9 +25,12 @@ SHARES = F.one_hot(TARGET, 3).float()
 WEIGHT = torch.tensor(compute_class_weight("balanced", classes=np.arange(3), y=LABELS), dtype=torch.float32)
 
 
+def _resolved(**options: Any) -> ResolvedRecipe:
+    return resolve(Recipe(freeze="none", **options), False, 32)
+
+
 def _loss(**options: Any) -> float:
-    recipe = Recipe(freeze="none", **options)
-    return float(make_loss(recipe, LABELS, 3, "cpu")(LOGITS, SHARES))
+    return float(make_loss(_resolved(**options).loss, LABELS, 3, "cpu")(LOGITS, SHARES))
 
 
 def test_cross_entropy_weights_and_adjustment_are_those_of_torch_and_of_the_papers() -> None:
@@ -49,26 +53,26 @@ def test_the_focal_loss_by_hand() -> None:
 
 def test_blended_targets_give_the_blended_loss() -> None:
     others = SHARES.flip(0)
-    recipe = Recipe(freeze="none", mixup=0.4)
-    found = float(make_loss(recipe, LABELS, 3, "cpu")(LOGITS, 0.3 * SHARES + 0.7 * others))
+    recipe = _resolved(mixup=0.4)
+    found = float(make_loss(recipe.loss, LABELS, 3, "cpu")(LOGITS, 0.3 * SHARES + 0.7 * others))
     expected = 0.3 * F.cross_entropy(LOGITS, TARGET) + 0.7 * F.cross_entropy(LOGITS, TARGET.flip(0))
     assert found == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_balanced_sampling_draws_classes_alike() -> None:
-    recipe = Recipe(freeze="none", balanced_sampling=True)
+    recipe = _resolved(balanced_sampling=True)
     random = np.random.default_rng(1)
-    drawn = np.bincount(LABELS[np.concatenate([draw_epoch_order(recipe, LABELS, random) for _ in range(300)])])
+    drawn = np.bincount(LABELS[np.concatenate([draw_epoch_order(recipe.sampling, LABELS, random) for _ in range(300)])])
     assert drawn.sum() == 6000
     assert drawn == pytest.approx([2000] * 3, rel=0.07)
-    plain = draw_epoch_order(Recipe(freeze="none"), LABELS, random)
+    plain = draw_epoch_order(_resolved().sampling, LABELS, random)
     assert sorted(plain.tolist()) == list(range(20))
 
 
 def test_mixup_blends_pairs_by_one_share() -> None:
     inputs = torch.rand(6, 4, 4, 3)
     shares = torch.eye(6)
-    mixed, targets = blend(Recipe(freeze="none", mixup=0.4), inputs, shares, np.random.default_rng(2))
+    mixed, targets = blend(_resolved(mixup=0.4).mixing, inputs, shares, np.random.default_rng(2))
     random = np.random.default_rng(2)
     share = random.beta(0.4, 0.4)
     others = random.permutation(6)
@@ -79,10 +83,10 @@ def test_mixup_blends_pairs_by_one_share() -> None:
 def test_cutmix_puts_in_a_box_and_weighs_by_its_area() -> None:
     shares = torch.eye(6)
     inputs = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 16, 12, 3)
-    recipe = Recipe(freeze="none", cutmix=1.0)
+    recipe = _resolved(cutmix=1.0)
     seen = []
     for seed in range(20):
-        mixed, targets = blend(recipe, inputs, shares, np.random.default_rng(seed))
+        mixed, targets = blend(recipe.mixing, inputs, shares, np.random.default_rng(seed))
         assert torch.allclose(targets.sum(1), torch.ones(6))
         for row in range(6):
             kept = float((mixed[row, :, :, 0] == row).float().mean())
@@ -94,17 +98,17 @@ def test_cutmix_puts_in_a_box_and_weighs_by_its_area() -> None:
 
 def test_mixup_and_cutmix_together_take_turns() -> None:
     inputs = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 8, 8, 3)
-    recipe = Recipe(freeze="none", mixup=1.0, cutmix=1.0)
+    recipe = _resolved(mixup=1.0, cutmix=1.0)
     cuts = 0
     for seed in range(40):
-        mixed, _ = blend(recipe, inputs, torch.eye(4), np.random.default_rng(seed))
+        mixed, _ = blend(recipe.mixing, inputs, torch.eye(4), np.random.default_rng(seed))
         cuts += bool((mixed == mixed.round()).all())
     assert 8 < cuts < 32
 
 
 def test_nothing_is_blended_when_nothing_is_asked() -> None:
     inputs, shares = torch.rand(3, 4), torch.eye(3)
-    same, targets = blend(Recipe(freeze="none"), inputs, shares, np.random.default_rng(0))
+    same, targets = blend(_resolved().mixing, inputs, shares, np.random.default_rng(0))
     assert same is inputs
     assert targets is shares
 

@@ -14,6 +14,7 @@ from test_loop import _split
 import budwood as bw
 from budwood.cli.main import run
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import resolve
 from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.progress import Silent
 from budwood.training.lr_finder import HIGHEST, LOWEST, RateCurve, measure_rate_curve
@@ -39,11 +40,11 @@ def test_a_loss_that_never_falls_gives_no_rate() -> None:
 def test_the_curve_starts_at_the_loss_of_the_untrained_network_and_stops_where_it_diverges() -> None:
     recipe = Recipe(**{**PLAIN, "batch": 8, "optimizer": "sgd", "lr": 3.0})
     part = NetworkSlice(untrained(recipe, 2), None)
-    curve = measure_rate_curve(part, _split(64), Silent())
+    curve = measure_rate_curve(part, resolve(recipe, False, 16), _split(64), Silent())
     assert curve.rates == pytest.approx(RATES[: len(curve.rates)])
     assert curve.losses[5] == pytest.approx(np.log(2), abs=0.25)
     assert min(curve.losses) < 0.5 * curve.losses[5]
-    assert curve == measure_rate_curve(part, _split(64), Silent())
+    assert curve == measure_rate_curve(part, resolve(recipe, False, 16), _split(64), Silent())
 
 
 def test_auto_finds_a_rate_that_trains_and_says_which(photos: Path, tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ KILLER = """
 import json, sys
 from pathlib import Path
 import budwood as bw
-from budwood.training import loop
 from budwood.workflows import train
+from budwood.training import loop
 from budwood.reporting import augmentation_sheet
 from killing import killed_until_done
 

@@ -11,6 +11,7 @@ import torch
 from torch.optim import lr_scheduler as reference
 
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import resolve
 from budwood.errors import RecipeError
 from budwood.training.schedules import compute_rate_factor
 
@@ -20,7 +21,11 @@ Made = Callable[[torch.optim.Optimizer], Any]
 
 def _factors(**options: Any) -> list[float]:
     recipe = Recipe(optimizer="sgd", freeze="none", epochs=EPOCHS, **options)
-    return [compute_rate_factor(recipe, step, STEPS, []) for step in range(EPOCHS * STEPS)]
+    resolved = resolve(recipe, False, 32)
+    return [
+        compute_rate_factor(resolved.schedule, step, STEPS, [], resolved.limits.epochs)
+        for step in range(EPOCHS * STEPS)
+    ]
 
 
 def _torch(made: Made, by_step: bool) -> list[float]:
@@ -68,11 +73,12 @@ def test_a_schedule_is_that_of_torch(options: dict[str, Any], made: Made, by_ste
 def test_the_rate_falls_on_a_plateau_as_in_torch(patience: int) -> None:
     losses = np.round(np.random.default_rng(3).random(40) + np.linspace(1, 0, 40), 2).tolist()
     recipe = Recipe(freeze="none", epochs=40, schedule="plateau", schedule_patience=patience, schedule_factor=0.5)
+    schedule_of = resolve(recipe, False, 32).schedule
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = reference.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
     for epoch, loss in enumerate(losses):
         rate = pytest.approx(optimizer.param_groups[0]["lr"], abs=2e-8)  # torch lowers it by 1e-8 at least
-        assert compute_rate_factor(recipe, epoch * STEPS, STEPS, losses[:epoch]) == rate
+        assert compute_rate_factor(schedule_of, epoch * STEPS, STEPS, losses[:epoch], 40) == rate
         schedule.step(loss)
 
 

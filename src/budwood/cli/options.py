@@ -103,7 +103,8 @@ def collect_options(file: Path | None, settings: Sequence[str], flags: Mapping[s
 
 
 def make_recipe_flags(of_surgery: bool = False) -> list[click.Parameter]:
-    from budwood.config.recipe import DURATION, SURGERY, Recipe
+    from budwood.config.options import DURATION, SURGERY
+    from budwood.config.recipe import Recipe
 
     return [
         click.Option(
@@ -123,14 +124,21 @@ def _find_flag_type(annotation: Any) -> type:
 
 
 def _format_help(field: FieldInfo) -> str:
-    words = [
-        str(word)
-        for part in _list_alternatives(field.annotation)
-        if get_origin(part) is Literal
-        for word in get_args(part)
-    ]
+    words = [word for part in _list_alternatives(field.annotation) for word in _words(part)] + _names(field.annotation)
     default = f" [{_format_default(field.default)}]" if field.default is not None else ""
     return f"{field.description}{': ' + ', '.join(words) if len(words) > 1 else ''}.{default}"
+
+
+def _words(part: Any) -> list[str]:
+    return [str(word) for word in get_args(part)] if get_origin(part) is Literal else []
+
+
+def _names(annotation: Any) -> list[str]:
+    """The names of the table that an option chooses from, in the order of the table."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [name for part in get_args(annotation) for name in _names(part)]
+    marks = [getattr(mark, "func", None) for mark in getattr(annotation, "__metadata__", ())]
+    return [name for mark in marks for name in getattr(mark, "names", ())]
 
 
 def _format_default(value: Any) -> str:

@@ -7,14 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from budwood.config.recipe import (
-    LOSS_OPTIONS,
-    OPTIMIZER_OPTIONS,
-    SCHEDULE_OPTIONS,
-    SMALL_NETWORK_OPTIONS,
-    Recipe,
-    find_default_valued,
-)
+from budwood.config.options import LOSS_OPTIONS, OPTIMIZER_OPTIONS, SCHEDULE_OPTIONS, SMALL_NETWORK_OPTIONS
+from budwood.config.recipe import Recipe, find_default_valued
 from budwood.errors import RecipeError
 
 Options = Mapping[str, Any]

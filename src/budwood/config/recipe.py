@@ -22,22 +22,36 @@ from pydantic import (
 )
 
 from budwood.config.metric_registry import METRICS, SELECTABLE, is_metric
-from budwood.config.own_networks import OWN_NETWORKS, is_users_code
+from budwood.config.option_rules import DEFAULT_MODEL, PER_CONVOLUTION, beyond_solving, complete, refused_options
+from budwood.config.options import (
+    ALWAYS_TOLD,
+    AUGMENTATIONS,
+    DURATION,
+    LOSSES,
+    MOVING,
+    NORM_OPTIONS,
+    OF_ONE_LABEL,
+    OF_PLAIN_STEPS,
+    OPTIMIZERS,
+    SCHEDULES,
+    SMALL_NETWORK_OPTIONS,
+    STEP_OPTIONS,
+    TRUNK_OPTIONS,
+    Activation,
+    Fill,
+    Init,
+    NameOf,
+    Per,
+    Policy,
+    Pool,
+    Precision,
+    Resize,
+    TtaMode,
+    entry_point,
+)
+from budwood.config.registry import is_entry_point
 from budwood.config.toml import parse_value, read_toml, write_table
 from budwood.errors import RecipeError, did_you_mean
-
-Resize = Literal["crop", "pad", "squash"]
-Optimizer = Literal["lbfgs", "sgd", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta", "rmsprop"]
-Schedule = Literal["constant", "step", "multistep", "cosine", "onecycle", "plateau"]
-Loss = Literal["cross_entropy", "focal", "binary_cross_entropy"]
-Policy = Literal["none", "randaugment", "trivialaugment"]
-Precision = Literal["auto", "float32", "bfloat16"]
-TtaMode = Literal["none", "flip", "flips"]
-Fill = Literal["reflect", "border", "black"]
-Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
-Init = Literal["default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal"]
-Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
-Width = Annotated[int, Field(ge=1)]
 
 
 def _is_selection(name: str) -> str:
@@ -47,100 +61,13 @@ def _is_selection(name: str) -> str:
 
 
 Selection = Annotated[str, AfterValidator(_is_selection)]
+Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-# How images may be changed at random, and the values at which they are not.
-AUGMENTATIONS: Final[Mapping[str, Any]] = {
-    "flip": 0.0,
-    "flip_vertical": 0.0,
-    "rotation": 0.0,
-    "shift_x": 0.0,
-    "shift_y": 0.0,
-    "shear": 0.0,
-    "zoom": 0.0,
-    "crop_padding": 0,
-    "crop_scale": None,
-    "brightness": 0.0,
-    "contrast": 0.0,
-    "saturation": 0.0,
-    "hue": 0.0,
-    "erase": 0.0,
-    "policy": "none",
-}
-# What every optimizer that takes steps uses, and the value that stands in when none is given; None: nothing does.
-_STEPS: Final[Mapping[str, Any]] = {
-    **AUGMENTATIONS,
-    "fill": None,
-    "views": None,
-    "epochs": 10,
-    "time": None,
-    "batch": 64,
-    "accumulate": 1,
-    "weight_decay": 0.0,
-    "clip": None,
-    "ema": None,
-    "schedule": "constant",
-    "warmup": 0.0,
-    "loss": "cross_entropy",
-    "label_smoothing": 0.0,
-    "class_weights": False,
-    "balanced_sampling": False,
-    "logit_adjustment": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "select": "loss",
-    "phases": None,
-    "patience": None,
-    "precision": "auto",
-    "seed": 0,
-}
-# What each optimizer uses beside that. The rates are those of torch.optim, but ten times its rate for SGD.
-OPTIMIZER_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "lbfgs": {"regularisation": "auto"},
-    "sgd": {**_STEPS, "lr": 1e-2, "momentum": 0.9, "nesterov": False},
-    "adam": {**_STEPS, "lr": 1e-3},
-    "adamw": {**_STEPS, "lr": 1e-3, "weight_decay": 1e-2},
-    "nadam": {**_STEPS, "lr": 2e-3},
-    "adamax": {**_STEPS, "lr": 2e-3},
-    "adagrad": {**_STEPS, "lr": 1e-2},
-    "adadelta": {**_STEPS, "lr": 1.0},
-    "rmsprop": {**_STEPS, "lr": 1e-2, "momentum": 0.0},
-}
-SCHEDULE_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "constant": {},
-    "step": {"schedule_every": 10, "schedule_factor": 0.1, "schedule_by": "epoch"},
-    "multistep": {"schedule_at": None, "schedule_factor": 0.1, "schedule_by": "epoch"},
-    "cosine": {"schedule_t_max": None, "schedule_by": "step"},
-    "onecycle": {},
-    "plateau": {"schedule_patience": 3, "schedule_factor": 0.1},
-}
-LOSS_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "cross_entropy": {},
-    "focal": {"focal_gamma": 2.0},
-    "binary_cross_entropy": {},
-}
-_OF_ONE_LABEL: Final = ("label_smoothing", "class_weights", "balanced_sampling", "logit_adjustment")
-_FINER: Final = {name for table in (SCHEDULE_OPTIONS, LOSS_OPTIONS) for names in table.values() for name in names}
-TRUNK_OPTIONS: Final = {"layer_decay": 1.0, "decay_norms": True}  # of an optimizer that trains more than a linear head
-FINE_TUNING: Final = 0.3  # of an optimizer's own rate, where pretrained stages are trained; BENCHMARKS.md, "Small data"
-
-# The options of the small networks; what depends on `widths` is filled in by `_one_a_convolution`.
-_NORM: Final = {"norm_momentum": 0.1, "norm_affine": True}
-SMALL_NETWORK_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
-    name: OWN_NETWORKS.get(name).options for name in OWN_NETWORKS.entries
-}
-SURGERY: Final = frozenset(  # the options that decide how a network is built
-    {"freeze", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size", *_NORM}
-    | {name for options in SMALL_NETWORK_OPTIONS.values() for name in options}
-)
-_MOVING: Final = ("rotation", "shift_x", "shift_y", "shear", "zoom", "crop_padding")
-_ALWAYS_TOLD: Final = frozenset(
-    {"model", "weights", "freeze", "head", "size", "resize", "optimizer", "epochs", "batch", "weight_decay", "seed"}
-)
-_OF_PLAIN_STEPS: Final = ("epochs", "batch", "weight_decay", "seed")
+OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS))]
+ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES))]
+LossName = Annotated[str, AfterValidator(NameOf(LOSSES))]
+EntryPoint = Annotated[str, AfterValidator(entry_point)]
 _LISTS: Final = ("kernels", "strides", "pools", "widths", "fc", "schedule_at")
-_PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
-DURATION: Final = "time"  # the option that may be written with units
 _SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?) *([hms]?)")
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern} *)+")
@@ -166,7 +93,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     model: str = Field(
-        "tf_efficientnet_lite0",
+        DEFAULT_MODEL,
         description="network; `budwood models` lists them; your own: package.module:name",
     )
     weights: str = Field(
@@ -208,7 +135,7 @@ class Recipe(BaseModel):
     conv_norm: bool | None = Field(None, description="cnn, vgg-small: batch norm after every convolution")
     norm_momentum: float | None = Field(None, ge=0, le=1, description="cnn, vgg-small: its momentum (default 0.1)")
     norm_affine: bool | None = Field(None, description="cnn, vgg-small: whether it scales and shifts (default true)")
-    optimizer: Optimizer = Field(
+    optimizer: OptimizerName = Field(
         "lbfgs",
         description="lbfgs solves a linear head on a frozen trunk; the others take steps; adam where steps are needed",
     )
@@ -243,9 +170,9 @@ class Recipe(BaseModel):
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the average of weights that is evaluated and kept"
     )
-    schedule: Schedule | None = Field(None, description="how the rate changes (default constant)")
+    schedule: ScheduleName | None = Field(None, description="how the rate changes (default constant)")
     warmup: float | None = Field(None, ge=0, description="epochs in which the rate grows to its own value (default 0)")
-    schedule_by: Literal["epoch", "step"] | None = Field(None, description="step, multistep, cosine: when it changes")
+    schedule_by: Per | None = Field(None, description="step, multistep, cosine: when it changes")
     schedule_every: int | None = Field(None, ge=1, description="step: epochs between changes (default 10)")
     schedule_at: tuple[Width, ...] | None = Field(None, min_length=1, description="multistep: epochs of the changes")
     schedule_factor: float | None = Field(
@@ -255,7 +182,7 @@ class Recipe(BaseModel):
     schedule_patience: int | None = Field(
         None, ge=0, description="plateau: epochs without a lower validation loss before a change (default 3)"
     )
-    loss: Loss | None = Field(
+    loss: LossName | None = Field(
         None,
         description="what is minimised (default cross_entropy; binary_cross_entropy for images with several labels)",
     )
@@ -285,6 +212,9 @@ class Recipe(BaseModel):
     hue: float | None = Field(None, ge=0, le=0.5, description="largest change of hue, share of the colour circle")
     erase: float | None = Field(None, ge=0, le=1, description="chance that a box of an image is erased")
     policy: Policy | None = Field(None, description="a policy of random changes of all kinds (default none)")
+    transform: EntryPoint | None = Field(
+        None, description="a change of your own, package.module:name, called with a batch and a torch.Generator"
+    )
     fill: Fill | None = Field(None, description="what is beyond the edge of a moved image (default reflect)")
     views: int | None = Field(
         None,
@@ -305,10 +235,10 @@ class Recipe(BaseModel):
 
     def __init__(self, **options: Any) -> None:
         given = {name: _normalize_value(name, value) for name, value in options.items() if value is not None}
-        refused = _find_refused(given)
+        refused = refused_options(given)
         applied = {name: value for name, value in given.items() if name not in refused}
         try:
-            super().__init__(**_fill_defaults(applied))
+            super().__init__(**complete(applied))
         except ValidationError as error:
             raise _make_recipe_error([*refused.values(), *_list_mistakes(error)], _find_unknown(error)) from error
         if refused:
@@ -330,14 +260,14 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        for name in _PER_CONVOLUTION:
+        for name in PER_CONVOLUTION:
             values = getattr(self, name)
             if values is not None and self.widths is not None and len(values) != len(self.widths):
                 raise ValueError(
                     f"{name}: expected one number, or {len(self.widths)}, one for each of widths; found {len(values)}"
                 )
-        if self.fill and not any(getattr(self, name) for name in _MOVING):
-            raise ValueError(f"fill: expected one of {', '.join(_MOVING)} beside it, or nothing is moved")
+        if self.fill and not any(getattr(self, name) for name in MOVING):
+            raise ValueError(f"fill: expected one of {', '.join(MOVING)} beside it, or nothing is moved")
         if self.views:
             self._refuse_views()
         if self.nesterov and not self.momentum:
@@ -363,9 +293,9 @@ class Recipe(BaseModel):
     @property
     def head_alone(self) -> bool:
         """Whether nothing but a plain linear head is trained, in a way that needs no PyTorch."""
-        plain = all(getattr(self, name) == value for name, value in _STEPS.items() if name not in _OF_PLAIN_STEPS)
+        plain = all(getattr(self, name) == value for name, value in STEP_OPTIONS.items() if name not in OF_PLAIN_STEPS)
         descended = self.optimizer in ("adam", "sgd") and plain and not self.nesterov
-        return not _explain_unsolvable(self.table()) and self.lr != "auto" and (self.optimizer == "lbfgs" or descended)
+        return not beyond_solving(self.table()) and self.lr != "auto" and (self.optimizer == "lbfgs" or descended)
 
     @property
     def augments(self) -> bool:
@@ -378,7 +308,7 @@ class Recipe(BaseModel):
         """The options of a small network, or none."""
         if self.model not in SMALL_NETWORK_OPTIONS:
             return {}
-        names = {*SMALL_NETWORK_OPTIONS[self.model], *(_NORM if self.model != "mlp" else ())}
+        names = {*SMALL_NETWORK_OPTIONS[self.model], *(NORM_OPTIONS if self.model != "mlp" else ())}
         return {name: getattr(self, name) for name in (*sorted(names), "batch_norm", "dropout")}
 
     def table(self) -> dict[str, Any]:
@@ -399,11 +329,11 @@ def find_default_valued(table: Mapping[str, Any]) -> set[str]:
     """The options of a recipe's table that change nothing: they have the value that stands in when none is given."""
     defaults = {
         **{name: field.default for name, field in Recipe.model_fields.items()},
-        **_STEPS,
+        **STEP_OPTIONS,
         **TRUNK_OPTIONS,
-        **_NORM,
+        **NORM_OPTIONS,
     }
-    return {name for name, value in table.items() if name not in _ALWAYS_TOLD and value == defaults[name]}
+    return {name for name, value in table.items() if name not in ALWAYS_TOLD and value == defaults[name]}
 
 
 def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
@@ -417,7 +347,7 @@ def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
                 ["loss: binary_cross_entropy is for images with several labels; these have one each"], []
             )
         return recipe
-    wrong = [f"{name}: images with several labels do not use it" for name in _OF_ONE_LABEL if getattr(recipe, name)]
+    wrong = [f"{name}: images with several labels do not use it" for name in OF_ONE_LABEL if getattr(recipe, name)]
     if recipe.regularisation not in (None, "auto"):
         wrong.append("regularisation: images with several labels do not use it; their head is not solved")
     if recipe.loss == "focal":
@@ -426,10 +356,13 @@ def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
         wrong.append(f"select: {recipe.select} is not defined for images with several labels")
     if wrong:
         raise _make_recipe_error(wrong, [])
+    loss = recipe.loss if is_entry_point(recipe.loss or "") else "binary_cross_entropy"
+    if recipe.optimizer != "lbfgs" and recipe.loss == loss:
+        return recipe
     table = recipe.table()
     if recipe.optimizer == "lbfgs":
         table = {name: value for name, value in table.items() if name not in ("optimizer", "regularisation")}
-    return Recipe(**{**table, "loss": "binary_cross_entropy"})
+    return Recipe(**{**table, "loss": loss})
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
@@ -485,119 +418,6 @@ def _parse_number(value: str) -> Any:
         return float(value)
     except ValueError:
         return value
-
-
-def _find_refused(options: Mapping[str, Any]) -> dict[str, str]:
-    """The options that the network or the optimizer does not use, each with the sentence that refuses it."""
-    model, optimizer = options.get("model", Recipe.model_fields["model"].default), _default_optimizer(options)
-    refused = {}
-    used = {name: {*options, *(_NORM if name != "mlp" else ())} for name, options in SMALL_NETWORK_OPTIONS.items()}
-    for name in sorted({option for names in used.values() for option in names} & options.keys()):
-        if name not in used.get(model, ()):
-            users = " and ".join(model for model, names in used.items() if name in names)
-            refused[name] = f"{name}: {model!r} does not use it; it is an option of {users}"
-    if optimizer in OPTIMIZER_OPTIONS:
-        known = _fill_optimizer_options(options)
-        every = {*TRUNK_OPTIONS, *(name for names in OPTIMIZER_OPTIONS.values() for name in names), *_FINER}
-        for name in sorted((every - known.keys()) & options.keys()):
-            refused[name] = _explain_refusal(name, optimizer, options, known)
-    if options.get("phases"):
-        own = {name: f"{name}: every phase has its own" for name in Phase.model_fields if name in options}
-        refused |= own
-        if "time" in options:
-            refused["time"] = "time: phases are as long as their epochs; give it without phases"
-    if options.get("optimizer") == "lbfgs" and (why := _explain_unsolvable(options)):
-        refused["optimizer"] = (
-            f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or another"
-        )
-    return refused
-
-
-def _explain_refusal(name: str, optimizer: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    """The sentence that refuses an option which the optimizer, the schedule or the loss does not use."""
-    if optimizer != "lbfgs" and name in _FINER:
-        chooser, table = ("loss", LOSS_OPTIONS) if name == "focal_gamma" else ("schedule", SCHEDULE_OPTIONS)
-        users = " and ".join(value for value, names in table.items() if name in names)
-        return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
-    if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
-        return f"{name}: a linear head alone does not use it; it is an option where more is trained"
-    return f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
-
-
-def _explain_unsolvable(options: Mapping[str, Any]) -> str:
-    """What of the recipe cannot be solved but only descended; empty when all can."""
-    if options.get("phases"):
-        return "a training in phases"
-    if _default_freeze(options) != "trunk":
-        return f"a network with freeze = {_default_freeze(options)!r}"
-    if options.get("head", "linear") != "linear":
-        return f"the head {options['head']!r}"
-    if options.get("init", "default") != "default":
-        return f"new weights that start {options['init']}"
-    return "dropout" if options.get("dropout") else "batch norm" if options.get("batch_norm") else ""
-
-
-def _default_freeze(options: Mapping[str, Any]) -> Any:
-    """What is frozen: the trunk when it has weights from somewhere, unless the recipe says otherwise."""
-    return options.get("freeze", "none" if _default_weights(options) == "none" else "trunk")
-
-
-def _default_weights(options: Mapping[str, Any]) -> Any:
-    model = options.get("model")
-    return options.get("weights", "none" if model in SMALL_NETWORK_OPTIONS or is_users_code(model) else "imagenet")
-
-
-def _default_optimizer(options: Mapping[str, Any]) -> Any:
-    """The optimizer: the one that solves, where the head can be solved and nothing is said about steps."""
-    if "momentum" in options:
-        return options.get("optimizer", "sgd")
-    steps = _explain_unsolvable(options) or any(name in options for name in (*OPTIMIZER_OPTIONS["adam"], *_FINER))
-    return options.get("optimizer", "adam" if steps else "lbfgs")
-
-
-def _fill_optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the recipe's optimizer with the values that stand in for them."""
-    optimizer = _default_optimizer(options)
-    known = dict(OPTIMIZER_OPTIONS[optimizer])
-    if optimizer == "lbfgs":
-        return known
-    known |= {name: options[name] for name in ("schedule", "loss") if name in options}
-    known |= SCHEDULE_OPTIONS.get(str(known["schedule"]), {})
-    known |= LOSS_OPTIONS.get(str(known["loss"]), {})
-    if "time" in options:
-        known["epochs"] = None
-    if _explain_unsolvable(options):
-        known |= TRUNK_OPTIONS
-        if _default_freeze(options) != "trunk" and _default_weights(options) != "none":
-            known["lr"] *= FINE_TUNING
-    return known
-
-
-def _fill_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the network's and the optimizer's own values where none is given."""
-    model, optimizer = options.get("model"), _default_optimizer(options)
-    stand_ins = {"weights": _default_weights(options), "freeze": _default_freeze(options), "optimizer": optimizer}
-    if isinstance(optimizer, str) and optimizer in OPTIMIZER_OPTIONS:
-        stand_ins |= _fill_optimizer_options(options)
-    if isinstance(model, str) and model in SMALL_NETWORK_OPTIONS:
-        stand_ins |= {**SMALL_NETWORK_OPTIONS[model], **(_NORM if model != "mlp" else {})}
-    completed = {**stand_ins, **options}
-    last = phases[-1] if isinstance(phases := options.get("phases"), list | tuple) and phases else None
-    if isinstance(last, Mapping):
-        completed |= {name: last[name] for name in ("freeze", "lr") if name in last} | {"epochs": None}
-    return {**completed, **_repeat_per_convolution(completed)} if model == "cnn" else completed
-
-
-def _repeat_per_convolution(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Kernels, strides and pools with one number for each of the widths of a `cnn`."""
-    widths = options["widths"]
-    count = len(widths) if isinstance(widths, tuple | list) else 0
-    own = {"kernels": (5, *(3,) * (count - 1)), "strides": (2, *(1,) * (count - 1)), "pools": (*(1,) * (count - 1), 2)}
-    return {
-        name: tuple(options[name]) * count if len(options[name]) == 1 else options[name] or own[name]
-        for name in _PER_CONVOLUTION
-        if isinstance(options[name], tuple | list)
-    }
 
 
 def _list_mistakes(error: ValidationError) -> list[str]:

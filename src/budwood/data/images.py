@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from budwood.config.recipe import Resize
+from budwood.config.options import Resize
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.recipe import Resize
+from budwood.config.options import Resize
 from budwood.data.dataset import Samples
 from budwood.data.images import BadImage, read_pixels
 from budwood.errors import DataError

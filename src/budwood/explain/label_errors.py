@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.recipe import Recipe
+from budwood.config.options import LBFGS
 from budwood.data.corrections import escape_cell
 from budwood.data.dataset import Dataset, Samples
 from budwood.data.listing import SPLITS
@@ -167,12 +167,12 @@ def predict_out_of_fold(
     """
     chances = np.zeros((len(labels), classes))
     known = np.zeros(len(labels), bool)
-    recipe = Recipe()
+    section = LBFGS()
     for number in range(int(fold.max()) + 1):
         inside = fold == number
         train, held_out = HeadSplit(features[~inside], labels[~inside]), HeadSplit(features[inside], labels[inside])
-        head = solve(train, held_out, classes, recipe, progress)
-        recipe = Recipe(regularisation=head.selected["regularisation"])
+        head = solve(train, held_out, classes, section, progress)
+        section = LBFGS(head.selected["regularisation"])
         chances[inside] = probabilities(compute_head_logits(held_out.outputs, head.weight, head.bias))
         known[inside] = np.isin(held_out.labels, train.labels)
     return chances, known

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.data.dataset import Sets
 from budwood.data.loading import Pixels, flip
 from budwood.inference.engines import BATCH, Floats, InferenceEngine
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+EVALUATED: Final = 64  # images a batch where nothing is learned
 
 
 class InputSource(Protocol):
@@ -94,3 +99,31 @@ def flip_source(rows: InputSource, view: str) -> InputSource:
         if isinstance(rows, FeatureSource)
         else FlippedSource(rows, view)
     )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The inputs and labels (int32 [n]) of one split; a label is the number of a set in `label_sets`, if there are any.
+
+    Inputs may be several views of the images, each of n rows: all of the first before all of the second.
+    """
+
+    inputs: InputSource
+    labels: NDArray[np.int32]
+    label_sets: Sets = ()
+
+
+def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """An order of rows in batches; a single row that is left over joins the batch before, as batch norm needs two."""
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1:
+        starts.pop()
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        yield order[start:stop]
+
+
+def in_groups(items: Iterable[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Items in lists of `size`; the last may be shorter."""
+    source = iter(items)
+    while group := list(islice(source, size)):
+        yield group

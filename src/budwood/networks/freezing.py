@@ -5,11 +5,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from torch import nn
 
-from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.networks.registry import HEAD, TRUNK
 from budwood.networks.stages import Staged, list_modules, list_parameters
@@ -69,33 +68,6 @@ def set_modes(module: nn.Module, frozen: Frozen) -> None:
             part.train(False)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name not in frozen.parameters)
-
-
-def group_parameters(network: Staged, frozen: Frozen, recipe: Recipe) -> list[dict[str, Any]]:
-    """Groups for an optimizer: what is trained, with its rate by stage and its weight decay by kind.
-
-    The head has the recipe's rate; each stage before it that of the next times `layer_decay`. Biases and the parameters
-    of norms have no weight decay when `decay_norms` is false.
-    """
-    decay, rate = recipe.layer_decay or 1.0, float(recipe.lr or 0.0)
-    named = dict(network.module.named_parameters())
-    norms = {
-        id(parameter)
-        for part in network.module.modules()
-        if isinstance(part, NORMS)
-        for parameter in part.parameters(recurse=False)
-    }
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for distance, names in enumerate(reversed(map_parameters_to_stages(network).values())):
-        for name in names:
-            if name in frozen.parameters:
-                continue
-            light = recipe.decay_norms is False and (id(named[name]) in norms or named[name].ndim == 1)
-            key = (rate * decay**distance, 0.0 if light else recipe.weight_decay or 0.0)
-            group = groups.setdefault(key, {"params": [], "names": [], "lr": key[0], "weight_decay": key[1]})
-            group["params"].append(named[name])
-            group["names"].append(name)
-    return list(groups.values())
 
 
 def map_parameters_to_stages(network: Staged) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.dataset import Samples
 from budwood.data.loading import decode_sample
 from budwood.training.augmentation import augment, sample_parameters
@@ -21,15 +21,20 @@ GAP: Final = 4
 PAPER: Final = (150, 155, 160)  # between a light and a dark page
 
 
-def draw_augmentation_sheet(recipe: Recipe, samples: Samples, size: int) -> Image.Image:
+def draw_augmentation_sheet(recipe: ResolvedRecipe, samples: Samples) -> Image.Image:
     """One row an image, from all over the split: as the network sees it in validation, then as training may see it."""
+    network = recipe.network
     random = np.random.default_rng(recipe.seed)
     chosen = np.unique(np.linspace(0, len(samples) - 1, ROWS).round().astype(int)).tolist()
-    pixels = torch.from_numpy(np.stack([decode_sample(samples, row, size, recipe.resize) for row in chosen])).float()
+    pixels = torch.from_numpy(
+        np.stack([decode_sample(samples, row, network.size, network.resize) for row in chosen])
+    ).float()
     versions = [pixels]
     for _ in range(VERSIONS):
-        changed = augment(pixels, sample_parameters(recipe, len(pixels), size, random), recipe)
-        versions.append(blend(recipe, changed, torch.eye(len(pixels)), random)[0])
+        changed = augment(
+            pixels, sample_parameters(recipe.augmentation, len(pixels), network.size, random), recipe.augmentation
+        )
+        versions.append(blend(recipe.mixing, changed, torch.eye(len(pixels)), random)[0])
     step = CELL + GAP
     sheet = Image.new("RGB", (len(versions) * step + 2 * GAP, len(chosen) * step + GAP), PAPER)
     for column, batch in enumerate(versions):

@@ -89,7 +89,7 @@ def _describe_frozen(record: RunRecord) -> str:
 def _describe_training(record: RunRecord) -> str:
     recipe, chosen = record.recipe, record.selected
     what = f"A {'linear head' if recipe.head == 'linear' else 'head of ' + recipe.head}"
-    what = f"{what} on {record.network.features:,} features was {OPTIMIZERS[recipe.optimizer]}"
+    what = f"{what} on {record.network.features:,} features was {_describe_optimizer(recipe.optimizer)}"
     if recipe.phases:
         return f"{what} in {len(recipe.phases)} phases{_describe_phases(recipe)}; epoch {chosen.epoch} was kept"
     if chosen.epoch is not None:
@@ -102,6 +102,10 @@ def _describe_training(record: RunRecord) -> str:
         return f"{what}{how}{together}; epoch {chosen.epoch} was kept, of the {selected}"
     auto = "chosen on the validation split" if recipe.regularisation == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen.regularisation:.2g}, {auto}"
+
+
+def _describe_optimizer(name: str) -> str:
+    return OPTIMIZERS.get(name, f"trained with an optimizer of your own ({name})")
 
 
 def _describe_length(recipe: Recipe) -> str:

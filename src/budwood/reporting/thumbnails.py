@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.checks import Finding
 from budwood.data.dataset import Samples
 from budwood.data.images import BadImage, decode, read_bytes
@@ -96,8 +96,8 @@ def _choose_shown(
 SHEET_SIZE: Final = 224  # side in pixels of augmented images that no network has asked for
 
 
-def make_augmentation_sheet(recipe: Recipe, training: Samples, size: int) -> bytes:
+def make_augmentation_sheet(recipe: ResolvedRecipe, training: Samples) -> bytes:
     """The contact sheet of a recipe's augmentation; torch is loaded only where there is one."""
     from budwood.reporting.augmentation_sheet import draw_augmentation_sheet
 
-    return encode_jpeg(draw_augmentation_sheet(recipe, training, size))
+    return encode_jpeg(draw_augmentation_sheet(recipe, training))

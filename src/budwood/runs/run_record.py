@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
 from budwood.config.recipe import Recipe
 from budwood.config.records import FrozenRecord
+from budwood.config.resolved_recipe import OwnPart
 from budwood.data.checks import Finding
 from budwood.errors import RecipeError, RunError
 from budwood.evaluation.metrics import SplitMetrics, plain
@@ -149,8 +150,8 @@ class TestRecord(FrozenRecord):
 class RunRecord(FrozenRecord):
     """All that is known of a run but its history, weights and predictions; times are UTC, ISO 8601.
 
-    `metrics` holds `val` once the run is done. `trained` says whether the head alone was trained or more of the
-    network, and `problem` why a run has stopped.
+    `parts` are those that the recipe names of the user's own code, by option. `metrics` holds `val` once the run is
+    done. `trained` says whether the head alone was trained or more of the network, and `problem` why a run has stopped.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -162,6 +163,7 @@ class RunRecord(FrozenRecord):
     source: str
     root: str
     recipe: Annotated[Recipe, PlainSerializer(Recipe.table, return_type=dict[str, Any])]
+    parts: Mapping[str, OwnPart] = Field(default_factory=dict)
     dataset: DatasetRecord
     findings: tuple[Finding, ...]
     network: NetworkRecord

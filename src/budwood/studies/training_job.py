@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import own_parts
 from budwood.data import checks
 from budwood.data.dataset import Dataset, assign_fold, limit, scan
 from budwood.errors import BudwoodError, DataError, StorageError
@@ -135,11 +136,11 @@ def _hash_scan(images: DataSpec) -> str:
 
 
 def digest_job(recipe: Recipe, images: DataSpec, fingerprint: str, fold: int | None, folds: int | None) -> str:
-    """Hash what decides a job, in ten letters: its recipe with the seed, its images and their split, and the code of a
-    network of the user's own."""
+    """Hash what decides a job, in ten letters: its recipe with the seed, its images and their split, and the code of
+    what it names of the user's own."""
     about = {name: value for name, value in images.record().items() if name not in ("data", "corrections")}
-    code = code_of(recipe.model)
-    return hash_json([sorted(recipe.table().items()), about, fingerprint, fold, folds, *([code] if code else [])])[:10]
+    code = [digest for digest in (code_of(recipe.model), own_parts(recipe)) if digest]
+    return hash_json([sorted(recipe.table().items()), about, fingerprint, fold, folds, *code])[:10]
 
 
 def list_known_ids(folder: Path) -> dict[str, str]:

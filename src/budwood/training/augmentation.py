@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from budwood.config.recipe import Recipe
+from budwood.config.registry import import_entry
+from budwood.config.resolved_recipe import Augmentation, ResizedCrop
+from budwood.errors import RecipeError
 from budwood.inference.pytorch_backend import LUMA
 
 ASPECT: Final = (3 / 4, 4 / 3)  # of a random resized crop, as torchvision has it
@@ -31,7 +33,8 @@ class AugmentationParameters:
 
     `maps` float64 [n, 2, 3] take places of the result to places of the picture, both from -1 to 1, x first. Factors of
     brightness, contrast and saturation are 1 for no change, `hue` is a share of the circle; each float64 [n]. `boxes`
-    int64 [n, 4] are what is erased: top, bottom, left, right. `policies` are seeds for RandAugment and TrivialAugment.
+    int64 [n, 4] are what is erased: top, bottom, left, right. `seeds` are those of a policy and of
+    transforms.
     """
 
     maps: Floats
@@ -40,42 +43,44 @@ class AugmentationParameters:
     saturation: Floats
     hue: Floats
     boxes: NDArray[np.int64]
-    policies: NDArray[np.int64]
+    seeds: NDArray[np.int64]
 
 
-def sample_parameters(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> AugmentationParameters:
-    """Parameters for `n` images of `size` pixels, by the recipe's ranges."""
+def sample_parameters(ranges: Augmentation, n: int, size: int, random: np.random.Generator) -> AugmentationParameters:
+    """Parameters for `n` images of `size` pixels, within ranges."""
     return AugmentationParameters(
-        maps=_sample_transforms(recipe, n, size, random),
-        brightness=_sample_factors(recipe.brightness, n, random),
-        contrast=_sample_factors(recipe.contrast, n, random),
-        saturation=_sample_factors(recipe.saturation, n, random),
-        hue=random.uniform(-1, 1, n) * (recipe.hue or 0.0),
-        boxes=_sample_boxes(recipe.erase or 0.0, n, size, random),
-        policies=random.integers(0, 2**31, n),
+        maps=_sample_transforms(ranges, n, size, random),
+        brightness=_sample_factors(ranges.brightness, n, random),
+        contrast=_sample_factors(ranges.contrast, n, random),
+        saturation=_sample_factors(ranges.saturation, n, random),
+        hue=random.uniform(-1, 1, n) * ranges.hue,
+        boxes=_sample_boxes(ranges.erase, n, size, random),
+        seeds=random.integers(0, 2**31, n),
     )
 
 
-def augment(images: Tensor, what: AugmentationParameters, recipe: Recipe) -> Tensor:
+def augment(images: Tensor, what: AugmentationParameters, ranges: Augmentation) -> Tensor:
     """The images of a batch as `what` changes them."""
     pictures = images.permute(0, 3, 1, 2)
-    if recipe.policy != "none":
-        pictures = _apply_policy(pictures, what.policies, recipe)
+    if ranges.policy != "none":
+        pictures = _apply_policy(pictures, what.seeds, ranges)
     if not np.array_equal(what.maps, np.broadcast_to(_IDENTITY, what.maps.shape)):
-        pictures = _warp(pictures, what.maps, recipe.fill or "reflect")
-    pictures = _adjust_colours(pictures, what)
-    return _erase_boxes(pictures, what.boxes).permute(0, 2, 3, 1)
+        pictures = _warp(pictures, what.maps, ranges.fill)
+    pictures = _erase_boxes(_adjust_colours(pictures, what), what.boxes)
+    for transform in ranges.transforms:
+        pictures = _by_own(transform, pictures, what.seeds)
+    return pictures.permute(0, 2, 3, 1)
 
 
 _IDENTITY: Final = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
-def _sample_transforms(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> Floats:
+def _sample_transforms(ranges: Augmentation, n: int, size: int, random: np.random.Generator) -> Floats:
     """The composition, from the result back to the picture: shift, then turn, shear and zoom, then flip, then crop."""
-    angle = np.deg2rad(random.uniform(-1, 1, n) * (recipe.rotation or 0.0))
-    shear = np.tan(np.deg2rad(random.uniform(-1, 1, n) * (recipe.shear or 0.0)))
-    zoom = 1 / (1 + random.uniform(-1, 1, n) * (recipe.zoom or 0.0))
-    shift = random.uniform(-2, 2, (n, 2)) * [recipe.shift_x or 0.0, recipe.shift_y or 0.0]
+    angle = np.deg2rad(random.uniform(-1, 1, n) * ranges.rotation)
+    shear = np.tan(np.deg2rad(random.uniform(-1, 1, n) * ranges.shear))
+    zoom = 1 / (1 + random.uniform(-1, 1, n) * ranges.zoom)
+    shift = random.uniform(-2, 2, (n, 2)) * [ranges.shift_x, ranges.shift_y]
     cos, sin, one, none = np.cos(angle), np.sin(angle), np.ones(n), np.zeros(n)
     turn = _stack_matrices([[cos, -sin, none], [sin, cos, none]])
     slant = _stack_matrices([[one, shear, none], [none, one, none]])
@@ -83,20 +88,21 @@ def _sample_transforms(recipe: Recipe, n: int, size: int, random: np.random.Gene
     move = _stack_matrices([[one, none, -shift[:, 0]], [none, one, -shift[:, 1]]])
     flip = _stack_matrices(
         [
-            [np.where(random.random(n) < (recipe.flip or 0.0), -1.0, 1.0), none, none],
-            [none, np.where(random.random(n) < (recipe.flip_vertical or 0.0), -1.0, 1.0), none],
+            [np.where(random.random(n) < ranges.flip, -1.0, 1.0), none, none],
+            [none, np.where(random.random(n) < ranges.flip_vertical, -1.0, 1.0), none],
         ]
     )
-    crop = _sample_crops(recipe, n, size, random)
+    crop = _sample_crops(ranges, n, size, random)
     return (crop @ flip @ scale @ slant @ turn @ move)[:, :2]
 
 
-def _sample_crops(recipe: Recipe, n: int, size: int, random: np.random.Generator) -> Floats:
+def _sample_crops(ranges: Augmentation, n: int, size: int, random: np.random.Generator) -> Floats:
     """Random crop with padding: a shift by whole pixels; random resized crop: a box of some area and aspect."""
-    reach = recipe.crop_padding or 0
+    reach = ranges.crop_padding
     offset = random.integers(-reach, reach + 1, (n, 2)) * (2 / size)
-    area = random.uniform(recipe.crop_scale or 1.0, 1.0, n)
-    aspect = _sample_aspects(n, random) if recipe.crop_scale else np.ones(n)
+    resized = isinstance(ranges.crop, ResizedCrop)
+    area = random.uniform(ranges.crop.scale if isinstance(ranges.crop, ResizedCrop) else 1.0, 1.0, n)
+    aspect = _sample_aspects(n, random) if resized else np.ones(n)
     width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
     x, y = (random.uniform(-1, 1, n) * (1 - side) for side in (width, height))
     none = np.zeros(n)
@@ -115,8 +121,7 @@ def _stack_matrices(rows: list[list[Floats]]) -> Floats:
     return np.concatenate([top, np.broadcast_to([[[0.0, 0.0, 1.0]]], (n, 1, 3))], axis=1)
 
 
-def _sample_factors(limit: float | None, n: int, random: np.random.Generator) -> Floats:
-    limit = limit or 0.0
+def _sample_factors(limit: float, n: int, random: np.random.Generator) -> Floats:
     return random.uniform(max(0.0, 1 - limit), 1 + limit, n)
 
 
@@ -173,11 +178,11 @@ def _erase_boxes(pictures: Tensor, boxes: NDArray[np.int64]) -> Tensor:
     return pictures
 
 
-def _apply_policy(pictures: Tensor, seeds: NDArray[np.int64], recipe: Recipe) -> Tensor:
+def _apply_policy(pictures: Tensor, seeds: NDArray[np.int64], ranges: Augmentation) -> Tensor:
     """RandAugment (Cubuk et al. 2020) or TrivialAugment (Mueller and Hutter 2021) as torchvision has them."""
     from torchvision.transforms import v2
 
-    policy = v2.RandAugment() if recipe.policy == "randaugment" else v2.TrivialAugmentWide()
+    policy = v2.RandAugment() if ranges.policy == "randaugment" else v2.TrivialAugmentWide()
     whole = pictures.round().clamp(0, 255).to(torch.uint8)
     results = []
     with torch.random.fork_rng(devices=[]):
@@ -185,6 +190,19 @@ def _apply_policy(pictures: Tensor, seeds: NDArray[np.int64], recipe: Recipe) ->
             torch.manual_seed(seed)
             results.append(policy(picture))
     return torch.stack(results).to(pictures.dtype)
+
+
+def _by_own(transform: str, pictures: Tensor, seeds: NDArray[np.int64]) -> Tensor:
+    """A user's own change of a batch, float32 [n, 3, height, width] from 0 to 255, seeded by its first image."""
+    change = import_entry(transform, "transform")
+    changed = change(pictures, torch.Generator().manual_seed(int(seeds[0])))
+    if not isinstance(changed, Tensor) or changed.shape != pictures.shape:
+        found = f"the shape {list(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+        raise RecipeError(
+            f"transform: {transform} gave {found}, expected a tensor of the shape {list(pictures.shape)}.",
+            "Return a batch of the shape of the one that it is given.",
+        )
+    return changed.to(pictures.dtype).clamp(0, 255)
 
 
 def _convert_to_grey(pictures: Tensor) -> Tensor:

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Final
+from dataclasses import asdict, fields
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from budwood.config.recipe import AUGMENTATIONS, Recipe
+from budwood.config.registry import import_entry, source_digest
+from budwood.config.resolved_recipe import Augmentation, ResolvedRecipe
 from budwood.data.loading import Pixels
 from budwood.inference.feature_cache import Transform
 from budwood.networks.plan import hash_json
 from budwood.training.augmentation import AugmentationParameters, augment, sample_parameters
 
-DECIDING: Final = (*AUGMENTATIONS, "fill", "seed")
 
-
-def make_augmentation_transform(recipe: Recipe, size: int, number: int) -> Transform:
+def make_augmentation_transform(recipe: ResolvedRecipe, number: int) -> Transform:
     """Images changed at random as the recipe says, version `number` of each.
 
-    What happens to an image depends on its content, the recipe's seed and ranges, and the number alone, so that it is
-    the same in every run and in whatever company the image comes. Pixels are rounded to whole values.
+    What happens to an image depends on its content, the recipe's seed and ranges, the source of a user's own change,
+    and the number alone, so that it is the same in every run and in whatever company the image comes. Pixels are
+    rounded to whole values.
     """
-    key = hash_json([[getattr(recipe, name) for name in DECIDING], number])
+    ranges, size = recipe.augmentation, recipe.network.size
+    sources = [source_digest(import_entry(name, "transform")) for name in ranges.transforms]
+    key = hash_json([asdict(ranges), sources, recipe.seed, number])
 
     def change(pixels: Pixels, ids: Sequence[str]) -> Pixels:
         images = torch.from_numpy(pixels).float()
-        what = _join_parameters([sample_parameters(recipe, 1, size, _make_generator(key, id)) for id in ids])
-        return augment(images, what, recipe).round().clamp(0, 255).to(torch.uint8).numpy()
+        each = [sample_parameters(ranges, 1, size, _make_generator(key, id)) for id in ids]
+        return _changed(images, each, ranges).round().clamp(0, 255).to(torch.uint8).numpy()
 
     return Transform(key, change)
+
+
+def _changed(images: Tensor, each: Sequence[AugmentationParameters], ranges: Augmentation) -> Tensor:
+    """The images of a batch; one by one where a user's own change might look at their company."""
+    if not ranges.transforms:
+        return augment(images, _join_parameters(each), ranges)
+    return torch.cat([augment(images[row : row + 1], what, ranges) for row, what in enumerate(each)])
 
 
 def _make_generator(key: str, id: str) -> np.random.Generator:

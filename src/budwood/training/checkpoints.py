@@ -73,7 +73,7 @@ class Checkpoints:
         """Whether so much time has passed since the last one that the next may be written."""
         return self.folder is not None and time.monotonic() >= self._next
 
-    def keep(self, standing: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
+    def keep(self, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         """Write where training stands, with the tensors that it moves, by name.
 
         The best epoch has a file of its own, which is written only when it changes, and before the file that names it.
@@ -84,18 +84,18 @@ class Checkpoints:
             return
         started = time.monotonic()
         with raise_storage_errors(self.folder):
-            self._write(self.folder, standing, tensors, random)
+            self._write(self.folder, state, tensors, random)
         self._next = time.monotonic() + max(self._often, (time.monotonic() - started) / SHARE)
 
-    def _write(self, folder: Path, standing: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
-        best = folder / f"best-{standing.best_epoch}.safetensors"
-        if standing.best and not best.is_file():
-            write_bytes(best, save({**standing.best, LOGITS: torch.from_numpy(standing.best_logits)}))
+    def _write(self, folder: Path, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
+        best = folder / f"best-{state.best_epoch}.safetensors"
+        if state.best and not best.is_file():
+            write_bytes(best, save({**state.best, LOGITS: torch.from_numpy(state.best_logits)}))
         about = {
-            "standing": {_NAMES.get(name, name): getattr(standing, name) for name in _PLAIN},
+            "standing": {_NAMES.get(name, name): getattr(state, name) for name in _PLAIN},
             "random": random.bit_generator.state,
         }
-        extra = {ORDER: torch.from_numpy(standing.order), **_generator_states()}
+        extra = {ORDER: torch.from_numpy(state.order), **_generator_states()}
         held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         write_bytes(folder / LAST, save({**held, **extra}, {"about": json.dumps(about)}))
         self._forget_all_but(best)
@@ -111,13 +111,13 @@ class Checkpoints:
         random.bit_generator.state = about["random"]
         _set_generators(tensors)
         plain = {name: about["standing"][_NAMES.get(name, name)] for name in _PLAIN}
-        standing = LoopState(**plain, order=tensors[ORDER].numpy())
-        best = self.folder / f"best-{standing.best_epoch}.safetensors"
+        state = LoopState(**plain, order=tensors[ORDER].numpy())
+        best = self.folder / f"best-{state.best_epoch}.safetensors"
         self._forget_all_but(best)  # a later one, that no checkpoint came to name
-        if standing.best_epoch:
-            standing.best, _ = _read_checkpoint(best)
-            standing.best_logits = standing.best.pop(LOGITS).numpy()
-        return standing, {name: tensor for name, tensor in tensors.items() if not name.startswith("/")}
+        if state.best_epoch:
+            state.best, _ = _read_checkpoint(best)
+            state.best_logits = state.best.pop(LOGITS).numpy()
+        return state, {name: tensor for name, tensor in tensors.items() if not name.startswith("/")}
 
     def _forget_all_but(self, best: Path) -> None:
         for old in best.parent.glob("best-*.safetensors"):

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from budwood.config.recipe import Recipe
+from budwood.config.options import LBFGS
+from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, decode_sample, find_missing_pixels
 from budwood.hardware import count_processors
 from budwood.inference.feature_cache import HELD, compute_features, count_feature_bytes, find_missing_features
-from budwood.networks.plan import spec_of
 from budwood.progress import Progress
 from budwood.training.trainer import (
     TrainingTask,
     caches_features,
+    each_phase,
     fit_head,
     join_samples,
     list_feature_requests,
@@ -31,6 +32,7 @@ from budwood.training.trainer import (
 )
 
 SAMPLE: Final = 64  # images of each split that are looked at, at least
+A_RATE: Final = 1e-6  # what a step costs does not depend on its learning rate
 WARM: Final = 16  # images on which an engine is made and checked before it is timed
 
 
@@ -70,12 +72,7 @@ def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
     """Measure a sample and reckon the whole; but for the cache, nothing is kept. Phases are added up."""
     if not task.spec.recipe.phases:
         return _measure_single(task, progress)
-    phases: list[CostEstimate] = []
-    before: tuple[str | None, ...] = ()
-    for number, recipe in enumerate(task.spec.recipe.in_phases(), 1):
-        spec = spec_of(recipe, task.spec.classes, task.spec.weights, task.cache)
-        phases.append(_measure_single(replace(task, spec=spec, phase=number, before=before), progress))
-        before = (*before, spec.plan.prefix)
+    phases = [_measure_single(phase, progress) for phase in each_phase(task)]
     names = dict.fromkeys(name for phase in phases for name in phase.seconds)
     return CostEstimate(
         steps=sum(phase.steps for phase in phases),
@@ -89,15 +86,15 @@ def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
 
 def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
     """The cost of a recipe without phases, or of one phase."""
-    recipe, plan, n = task.spec.recipe, task.spec.plan, len(task.training)
+    recipe, plan, n = task.resolved, task.spec.plan, len(task.training)
     everything = join_samples(task.training, task.validation)
     cached = caches_features(task)
-    views, more = len(TTA_FLIPS[recipe.tta]), _cache_bytes(task, everything, cached)
+    views, more = len(TTA_FLIPS[recipe.network.tta]), _cache_bytes(task, everything, cached)
     reading, read = _measure_reading(task, everything, cached, progress)
     alone = trains_linear_head_only(task)
     small = replace(
         task,
-        training=_take_rows(task.training, range(min(n, max(SAMPLE if alone else 0, _images_per_step(recipe))))),
+        training=_take_rows(task.training, range(min(n, max(SAMPLE if alone else 0, recipe.sampling.step)))),
         validation=_take_rows(task.validation, range(min(len(task.validation), SAMPLE))),
     )
     features = load_features(small, progress) if cached else None
@@ -106,16 +103,15 @@ def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
             started = time.perf_counter()
             fit_head(*make_head_splits(features, small), task.spec.classes, recipe, progress)
         seconds = {"training the head": (time.perf_counter() - started) * n / len(small.training)}
-        steps, epochs, moved, network = 0, float(recipe.epochs or 0), 0, 0
+        steps, epochs, moved, network = 0, _epochs_of_head(recipe), 0, 0
         measured = f"the head on {len(small.training)} images"
     else:
         from budwood.training.loop import count_steps
         from budwood.training.profiling import MEASURED, measure_step
 
         train, val = make_inputs(small, features, progress)
-        part = make_trained_slice(replace(task, spec=replace(task.spec, recipe=_fix_rate(recipe))), features)
-        cost = measure_step(part, train, val, progress)
-        steps_an_epoch = count_steps(recipe, n)
+        cost = measure_step(make_trained_slice(task, features), recipe.with_rate(A_RATE), train, val, progress)
+        steps_an_epoch = count_steps(recipe.sampling, n)
         evaluating = cost.evaluating * len(task.validation) * views
         an_epoch = steps_an_epoch * cost.seconds + evaluating
         epochs = _count_epochs(recipe, reading, an_epoch)
@@ -174,20 +170,14 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progres
     return each * len(missing), f"{len(timed)} images decoded" if missing else ""
 
 
-def _count_epochs(recipe: Recipe, before: float, an_epoch: float) -> float:
+def _count_epochs(recipe: ResolvedRecipe, before: float, an_epoch: float) -> float:
     """How many epochs there will be: as many as asked for, or as the time allows."""
-    wanted = float(recipe.epochs) if recipe.epochs else math.inf
-    return wanted if recipe.time is None else min(wanted, max(recipe.time - before, 0.0) / an_epoch)
+    return min(recipe.limits.epochs, max(recipe.limits.seconds - before, 0.0) / an_epoch)
 
 
-def _fix_rate(recipe: Recipe) -> Recipe:
-    """A recipe whose rate is a number: what a step costs does not depend on it."""
-    return recipe.model_copy(update={"lr": 1e-6}) if recipe.lr == "auto" else recipe
-
-
-def _images_per_step(recipe: Recipe) -> int:
-    """Images of one optimizer step."""
-    return (recipe.batch or 1) * (recipe.accumulate or 1)
+def _epochs_of_head(recipe: ResolvedRecipe) -> float:
+    """The epochs of a head that is trained alone; none where it is solved."""
+    return 0.0 if isinstance(recipe.optimizer, LBFGS) else recipe.limits.epochs
 
 
 def _take_rows(samples: Samples, rows: Sequence[int]) -> Samples:

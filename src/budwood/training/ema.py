@@ -10,7 +10,7 @@ from torch import nn
 
 
 class WeightAverage:
-    """The exponential moving average of parameters (Polyak and Juditsky 1992), which may stand in for them."""
+    """The exponential moving average of parameters, which may stand in for them."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self._parameters, self._decay = parameters, decay

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 
-from budwood.config.recipe import Recipe
+from budwood.config.options import LBFGS
 from budwood.progress import Progress
 from budwood.training.linear_head import HeadSplit, LinearHead, find_best_row, score_head
 
@@ -21,7 +21,7 @@ GRADIENT: Final = 1e-5  # largest entry of the gradient at which a solution coun
 _TINY: Final = 1e-12
 
 
-def solve(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
+def solve(train: HeadSplit, val: HeadSplit, classes: int, section: LBFGS, progress: Progress) -> LinearHead:
     """The head that minimises mean cross-entropy + strength / 2 * |weight|^2, for each strength of the penalty.
 
     Outputs are centred and divided by one common scale, the root mean variance: dividing each feature by its own
@@ -33,7 +33,7 @@ def solve(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progre
     scale = float(np.sqrt(train.outputs.var(axis=0).mean() + _TINY))
     inputs = (train.outputs - centre) / np.float32(scale)
     targets = np.eye(classes, dtype=np.float64)[train.labels]
-    strengths = PENALTIES if recipe.regularisation == "auto" else (float(recipe.regularisation or 0.0),)
+    strengths = PENALTIES if section.regularisation == "auto" else (float(section.regularisation),)
     solution = np.zeros((classes, inputs.shape[1] + 1))
     history: list[dict[str, float]] = []
     heads = []

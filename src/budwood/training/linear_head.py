@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.recipe import Recipe
+from budwood.config.options import SGD, StepOptimizer
+from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.errors import diverged
 from budwood.evaluation.metrics import cross_entropy
 from budwood.networks.registry import HEAD
@@ -70,30 +71,29 @@ BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-8
 
 
-def descend(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
+def descend(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRecipe, progress: Progress) -> LinearHead:
     """Mini-batch gradient descent on the cross-entropy; the epoch with the lowest validation loss is kept.
 
     Raises `DivergedError` when the loss is no longer a number.
     """
-    assert recipe.epochs
-    assert recipe.batch
+    section, epochs, batch = recipe.steps, int(recipe.limits.epochs), recipe.sampling.batch
     random = np.random.default_rng(recipe.seed)
     n, features = train.outputs.shape
     bound = features**-0.5
     weight = random.uniform(-bound, bound, (classes, features)).astype(np.float32)
     bias = random.uniform(-bound, bound, classes).astype(np.float32)
-    move_weight, move_bias = make_numpy_optimizer(recipe), make_numpy_optimizer(recipe)
+    move_weight, move_bias = make_numpy_optimizer(section), make_numpy_optimizer(section)
     history: list[dict[str, float]] = []
     heads = []
-    with progress.bar("Training the head", recipe.epochs) as step:
-        for epoch in range(1, recipe.epochs + 1):
+    with progress.bar("Training the head", epochs) as step:
+        for epoch in range(1, epochs + 1):
             order, gradients = random.permutation(n), []
-            for start in range(0, n, recipe.batch):
-                rows = order[start : start + recipe.batch]
+            for start in range(0, n, batch):
+                rows = order[start : start + batch]
                 inputs, labels = train.outputs[rows], train.labels[rows]
                 loss, excess = _loss_and_slope(compute_head_logits(inputs, weight, bias), labels)
                 if not np.isfinite(loss):
-                    raise diverged(epoch, start // recipe.batch + 1, float(recipe.lr or 0.0))
+                    raise diverged(epoch, start // batch + 1, section.lr)
                 slope, shift = excess.T @ inputs, excess.sum(axis=0)
                 gradients.append(_joint_norm(slope, shift))
                 move_weight(weight, slope)
@@ -111,14 +111,14 @@ def _joint_norm(*tensors: Array) -> float:
     return math.sqrt(sum(float(np.vdot(tensor, tensor)) for tensor in tensors))
 
 
-def make_numpy_optimizer(recipe: Recipe) -> Optimizer:
+def make_numpy_optimizer(section: StepOptimizer) -> Optimizer:
     """The optimizer of one parameter, with the state that it keeps between steps."""
-    return _make_sgd(recipe) if recipe.optimizer == "sgd" else _make_adam(recipe)
+    return _make_sgd(section) if isinstance(section, SGD) else _make_adam(section)
 
 
-def _make_sgd(recipe: Recipe) -> Optimizer:
+def _make_sgd(section: SGD) -> Optimizer:
     """Stochastic gradient descent with momentum; weight decay is part of the gradient."""
-    lr, decay, momentum = (np.float32(value or 0) for value in (recipe.lr, recipe.weight_decay, recipe.momentum))
+    lr, decay, momentum = map(np.float32, (section.lr, section.weight_decay, section.momentum))
     velocity: list[Array] = []
 
     def move(parameter: Array, gradient: Array) -> None:
@@ -129,9 +129,9 @@ def _make_sgd(recipe: Recipe) -> Optimizer:
     return move
 
 
-def _make_adam(recipe: Recipe) -> Optimizer:
+def _make_adam(section: StepOptimizer) -> Optimizer:
     """Adam (Kingma and Ba 2015); weight decay is part of the gradient."""
-    lr, decay = np.float32(recipe.lr or 0), np.float32(recipe.weight_decay or 0)
+    lr, decay = np.float32(section.lr), np.float32(section.weight_decay)
     first, second = (np.float32(beta) for beta in BETAS)
     mean: Array = np.zeros(1, np.float32)
     square: Array = np.zeros(1, np.float32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -10,56 +12,105 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from budwood.config.recipe import Recipe
+from budwood.config.options import BinaryCrossEntropy, CrossEntropy, CustomLoss, Focal, Loss, OneLabel
+from budwood.config.registry import Registry, import_entry
+from budwood.config.resolved_recipe import Mixing, Sampling
+from budwood.errors import RecipeError
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+LossOfBatch = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_loss(recipe: Recipe, labels: NDArray[np.int32], classes: int, device: str) -> Loss:
+@dataclass(frozen=True)
+class Classes:
+    """What a loss knows of the classes: how much each weighs, and the logarithm of its share of the training images;
+    float32 [classes] each."""
+
+    weight: Tensor
+    prior: Tensor
+
+
+def make_loss(loss: Loss, labels: NDArray[np.int32], classes: int, device: str) -> LossOfBatch:
     """The training loss: logits [n, classes] and target shares [n, classes] to a scalar in nats.
 
     A target is one-hot, or a blend of two by mixup, or has several ones. `labels` are those of the training split: they
     give the weights of classes (n / (classes * n of the class), as scikit-learn has it) and the priors of logit
     adjustment (Menon et al. 2021). Label smoothing as in Szegedy et al. 2016; focal loss as in Lin et al. 2017. The
     weighted sum is divided by the weights of the true classes, as torch.nn.CrossEntropyLoss does. Binary cross-entropy
-    is the mean over images and classes, each a yes or no of its own.
+    is the mean over images and classes, each a yes or no of its own. A user's own gives a loss for each image, and is
+    averaged alike.
     """
     counts = np.maximum(np.bincount(labels, minlength=classes), 1)
     weight = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=device)
     prior = torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32, device=device)
-    if not recipe.class_weights:
+    if isinstance(loss, OneLabel) and not loss.class_weights:
         weight = torch.ones_like(weight)
-    if recipe.loss == "binary_cross_entropy":
-        return F.binary_cross_entropy_with_logits
-    smoothing, adjustment = recipe.label_smoothing or 0.0, recipe.logit_adjustment or 0.0
-    gamma = recipe.focal_gamma if recipe.loss == "focal" else None
+    if isinstance(loss, CustomLoss):
+        return _custom(loss, Classes(weight, prior))
+    return LOSSES.get(loss.name)(loss, Classes(weight, prior))
 
-    def loss(logits: Tensor, shares: Tensor) -> Tensor:
-        log_chance = F.log_softmax(logits + adjustment * prior, dim=1)
-        targets = shares * (1 - smoothing) + smoothing / classes
-        terms = targets * log_chance * weight
+
+def _softmax_loss(loss: CrossEntropy | Focal, of: Classes) -> LossOfBatch:
+    gamma = loss.gamma if isinstance(loss, Focal) else None
+
+    def compute(logits: Tensor, shares: Tensor) -> Tensor:
+        log_chance = F.log_softmax(logits + loss.logit_adjustment * of.prior, dim=1)
+        terms = _smoothed(loss, shares) * log_chance * of.weight
         if gamma is not None:
             terms = terms * (1 - log_chance.exp()) ** gamma
-        return -terms.sum() / (shares * weight).sum()
+        return -terms.sum() / (shares * of.weight).sum()
 
-    return loss
+    return compute
 
 
-def draw_epoch_order(recipe: Recipe, labels: NDArray[np.int32], random: np.random.Generator) -> NDArray[np.int64]:
+def _binary(loss: BinaryCrossEntropy, of: Classes) -> LossOfBatch:
+    return F.binary_cross_entropy_with_logits
+
+
+def _custom(loss: CustomLoss, of: Classes) -> LossOfBatch:
+    """A user's own loss, with label smoothing, weights of classes and logit adjustment where they are asked for."""
+    each: LossOfBatch = import_entry(loss.name, "loss")
+
+    def compute(logits: Tensor, shares: Tensor) -> Tensor:
+        losses = each(logits + loss.logit_adjustment * of.prior, _smoothed(loss, shares))
+        if losses.shape != logits.shape[:1]:
+            raise RecipeError(
+                f"loss: {loss.name} gave a tensor of the shape {list(losses.shape)}, expected one loss for each of "
+                f"{len(logits)} images.",
+                "Leave out the mean: Budwood takes it.",
+            )
+        weights = (shares * of.weight).sum(dim=1) if loss.class_weights else torch.ones_like(losses)
+        return (losses * weights).sum() / weights.sum()
+
+    return compute
+
+
+def _smoothed(loss: OneLabel, shares: Tensor) -> Tensor:
+    """Targets of which a share is spread over all classes."""
+    return shares * (1 - loss.label_smoothing) + loss.label_smoothing / shares.shape[1]
+
+
+# What each loss of `options` computes.
+LOSSES: Final[Registry[Callable[[Any, Classes], LossOfBatch]]] = Registry(
+    "loss",
+    {"cross_entropy": _softmax_loss, "focal": _softmax_loss, "binary_cross_entropy": _binary},
+)
+
+
+def draw_epoch_order(sampling: Sampling, labels: NDArray[np.int32], random: np.random.Generator) -> NDArray[np.int64]:
     """The rows of one epoch in order: each once, or with balanced sampling as many, drawn so that classes are alike."""
-    if not recipe.balanced_sampling:
+    if not sampling.balanced:
         return random.permutation(len(labels))
     share = 1 / np.bincount(labels)[labels]
     return random.choice(len(labels), len(labels), p=share / share.sum())
 
 
-def blend(recipe: Recipe, inputs: Tensor, shares: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+def blend(mixing: Mixing, inputs: Tensor, shares: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """A batch with its images and targets blended in pairs: mixup, CutMix, or one of both by chance.
 
     `inputs` are pixels [n, height, width, channels] or outputs of a prefix [n, ...], float32; only pixels can be cut.
     Zhang et al. 2018, Yun et al. 2019: the share is drawn from Beta(alpha, alpha), one for the batch.
     """
-    mixup, cutmix = recipe.mixup or 0.0, recipe.cutmix or 0.0
+    mixup, cutmix = mixing.mixup, mixing.cutmix
     if not mixup and not cutmix:
         return inputs, shares
     cuts = bool(cutmix) and (not mixup or random.random() < 0.5)

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from budwood.config.resolved_recipe import ResolvedRecipe, Sampling
+from budwood.inference.input_sources import Labelled, batches
 from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
 from budwood.training.checkpoints import LoopState
 from budwood.training.loop import compute_gradients
 from budwood.training.losses import draw_epoch_order, make_loss
-from budwood.training.state import Labelled, iterate_batches, prepare_training
+from budwood.training.state import prepare_training
 
 STEPS: Final = 100
 LOWEST: Final = 1e-7
@@ -46,22 +48,25 @@ class RateCurve:
 
 
 def measure_rate_curve(
-    part: NetworkSlice, train: Labelled, progress: Progress, start: Mapping[str, NDArray[Any]] | None = None
+    part: NetworkSlice,
+    recipe: ResolvedRecipe,
+    train: Labelled,
+    progress: Progress,
+    start: Mapping[str, NDArray[Any]] | None = None,
 ) -> RateCurve:
     """Train for a hundred steps at growing rates and forget what was learned. The recipe's own rate plays no part."""
-    recipe = part.spec.recipe
-    model = prepare_training(part, start)
-    loss_of_batch = make_loss(recipe, train.labels, part.spec.classes, model.device)
+    model = prepare_training(part, recipe, start)
+    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
     random = np.random.default_rng(recipe.seed)
-    rates, losses, at = [], [], LoopState()
+    rates, losses, state = [], [], LoopState()
     mean, lowest = 0.0, float("inf")
     with torch.random.fork_rng(), progress.bar("Looking for a learning rate", STEPS) as advance:
-        torch.manual_seed(recipe.seed or 0)
+        torch.manual_seed(recipe.seed)
         set_modes(model.network.module, model.frozen)
-        for step, rows in zip(range(STEPS), _iterate_endlessly(part, train, random), strict=False):
+        for step, rows in zip(range(STEPS), _iterate_endlessly(recipe.sampling, train, random), strict=False):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
             model.set_rates(rate / model.rates[0])
-            loss = compute_gradients(model, train, [rows], loss_of_batch, random, at, progress)[0] / len(rows)
+            loss = compute_gradients(model, train, [rows], loss_of_batch, random, state, progress)[0] / len(rows)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             smooth = mean / (1 - SMOOTHING ** (step + 1))
             if not np.isfinite(smooth) or smooth > DIVERGED * lowest:
@@ -81,9 +86,7 @@ def _smooth_centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.convolve(padded, np.full(WINDOW, 1 / WINDOW), mode="valid")
 
 
-def _iterate_endlessly(part: NetworkSlice, train: Labelled, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def _iterate_endlessly(sampling: Sampling, train: Labelled, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Batches of one epoch after another."""
     while True:
-        yield from iterate_batches(
-            draw_epoch_order(part.spec.recipe, train.labels, random), part.spec.recipe.batch or 1
-        )
+        yield from batches(draw_epoch_order(sampling, train.labels, random), sampling.batch)

@@ -3,21 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, Final
 
 import torch
 
-from budwood.config.recipe import Recipe
+from budwood.config.options import CustomOptimizer, StepOptimizer, Steps
+from budwood.config.registry import Registry, import_entry
+from budwood.errors import RecipeError
+from budwood.networks.freezing import NORMS, Frozen, map_parameters_to_stages
+from budwood.networks.stages import Staged
 
-OPTIMIZERS: Final[dict[str, Callable[[list[dict[str, Any]], Recipe], torch.optim.Optimizer]]] = {
-    "sgd": lambda groups, recipe: torch.optim.SGD(
-        groups, momentum=recipe.momentum or 0.0, nesterov=bool(recipe.nesterov)
-    ),
-    "adam": lambda groups, recipe: torch.optim.Adam(groups),
-    "adamw": lambda groups, recipe: torch.optim.AdamW(groups),
-    "nadam": lambda groups, recipe: torch.optim.NAdam(groups),
-    "adamax": lambda groups, recipe: torch.optim.Adamax(groups),
-    "adagrad": lambda groups, recipe: torch.optim.Adagrad(groups),
-    "adadelta": lambda groups, recipe: torch.optim.Adadelta(groups),
-    "rmsprop": lambda groups, recipe: torch.optim.RMSprop(groups, momentum=recipe.momentum or 0.0),
-}
+Factory = Callable[..., torch.optim.Optimizer]  # of groups of parameters, and the options of the optimizer by name
+
+# What makes each optimizer of `options`.
+FACTORIES: Final[Registry[Factory]] = Registry(
+    "optimizer",
+    {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "nadam": torch.optim.NAdam,
+        "adamax": torch.optim.Adamax,
+        "adagrad": torch.optim.Adagrad,
+        "adadelta": torch.optim.Adadelta,
+        "rmsprop": torch.optim.RMSprop,
+    },
+)
+BY_GROUP: Final = {field.name for field in fields(Steps)} | {"name"}
+
+
+def make_optimizer(section: StepOptimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Make the optimizer of a recipe.
+
+    Args:
+        section: Its options.
+        groups: What it moves, as `parameter_groups` gives it: each group with its own `lr` and `weight_decay`.
+
+    Returns:
+        The optimizer, whose groups are those.
+
+    Raises:
+        RecipeError: A user's own factory cannot be imported, or makes something else.
+    """
+    if isinstance(section, CustomOptimizer):
+        made = import_entry(section.name, "optimizer")(groups, lr=section.lr, weight_decay=section.weight_decay)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise RecipeError(
+                f"optimizer: {section.name} made a {type(made).__name__}, expected a torch.optim.Optimizer.",
+                "Write a function of (params, lr, weight_decay) that returns one.",
+            )
+        return made
+    own = {field.name: getattr(section, field.name) for field in fields(section) if field.name not in BY_GROUP}
+    return FACTORIES.get(section.name)(groups, **own)
+
+
+def parameter_groups(network: Staged, frozen: Frozen, section: StepOptimizer) -> list[dict[str, Any]]:
+    """Groups for an optimizer: what is trained, with its rate by stage and its weight decay by kind.
+
+    The head has the recipe's rate; each stage before it that of the next times `layer_decay`. Biases and the parameters
+    of norms have no weight decay when `decay_norms` is false.
+    """
+    named = dict(network.module.named_parameters())
+    norms = {
+        id(parameter)
+        for part in network.module.modules()
+        if isinstance(part, NORMS)
+        for parameter in part.parameters(recurse=False)
+    }
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for distance, names in enumerate(reversed(map_parameters_to_stages(network).values())):
+        for name in names:
+            if name in frozen.parameters:
+                continue
+            light = not section.decay_norms and (id(named[name]) in norms or named[name].ndim == 1)
+            key = (section.lr * section.layer_decay**distance, 0.0 if light else section.weight_decay)
+            group = groups.setdefault(key, {"params": [], "names": [], "lr": key[0], "weight_decay": key[1]})
+            group["params"].append(named[name])
+            group["names"].append(name)
+    return list(groups.values())

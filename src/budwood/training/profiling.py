@@ -9,18 +9,19 @@ from typing import Final
 import numpy as np
 import torch
 
+from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.hardware import count_processors
+from budwood.inference.input_sources import Labelled, batches
 from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
 from budwood.training.checkpoints import LoopState
 from budwood.training.device import use_threads
-from budwood.training.ema import WeightAverage
-from budwood.training.loop import collect_network_tensors, collect_step_tensors, compute_gradients
+from budwood.training.loop import compute_gradients
 from budwood.training.losses import make_loss
-from budwood.training.state import Labelled, iterate_batches, predict_logits, prepare_training
+from budwood.training.state import predict_logits, prepare_training
 
-MEASURED: Final = 4  # steps of a rehearsal; the first is slower and does not count
+MEASURED: Final = 4  # steps of a measurement; the first is slower and does not count
 
 
 @dataclass(frozen=True)
@@ -35,36 +36,36 @@ class StepCost:
     moved: int
 
 
-def measure_step(part: NetworkSlice, train: Labelled, val: Labelled, progress: Progress) -> StepCost:
+def measure_step(
+    part: NetworkSlice, recipe: ResolvedRecipe, train: Labelled, val: Labelled, progress: Progress
+) -> StepCost:
     """Measure a few steps on one step's worth of inputs, and forget what was learned."""
-    recipe, started = part.spec.recipe, time.perf_counter()
-    model = prepare_training(part, None)
+    started = time.perf_counter()
+    model = prepare_training(part, recipe)
     starting = time.perf_counter() - started
-    average = WeightAverage(model.trained, recipe.ema) if recipe.ema else None
-    loss_of_batch = make_loss(recipe, train.labels, part.spec.classes, model.device)
-    group = list(iterate_batches(np.arange(len(train.labels)), recipe.batch or 1))
-    random, at, seconds = np.random.default_rng(recipe.seed), LoopState(), []
+    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
+    group = list(batches(np.arange(len(train.labels)), recipe.sampling.batch))
+    random, state, seconds = np.random.default_rng(recipe.seed), LoopState(), []
     with torch.random.fork_rng():
         set_modes(model.network.module, model.frozen)
         for _ in range(MEASURED):
             started = time.perf_counter()
-            compute_gradients(model, train, group, loss_of_batch, random, at, progress)
+            compute_gradients(model, train, group, loss_of_batch, random, state, progress)
             model.optimizer.step()
             seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
         predict_logits(model, val)
         evaluating = (time.perf_counter() - started) / len(val.labels)
-    network, moved = (
-        sum(t.nbytes for t in held.values())
-        for held in (collect_network_tensors(model), collect_step_tensors(model, average))
-    )
+    network, moved = (sum(t.nbytes for t in held.values()) for held in (model.moved(), model.moving()))
     return StepCost(starting, min(seconds[1:]), evaluating, network, moved)
 
 
-def find_fastest_threads(part: NetworkSlice, train: Labelled, val: Labelled, progress: Progress) -> int:
+def find_fastest_threads(
+    part: NetworkSlice, recipe: ResolvedRecipe, train: Labelled, val: Labelled, progress: Progress
+) -> int:
     """Threads with which a step is fastest: one a processor, or half as many, as two may share a core."""
     seconds = {}
     for count in sorted({count_processors(), max(count_processors() // 2, 1)}, reverse=True):
         with use_threads(count):
-            seconds[count] = measure_step(part, train, val, progress).seconds
+            seconds[count] = measure_step(part, recipe, train, val, progress).seconds
     return min(seconds, key=lambda count: seconds[count])

@@ -6,10 +6,12 @@ Nothing is kept between steps, so a training that is resumed needs no state of i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from budwood.config.recipe import Recipe
+from budwood.config.options import Cosine, CustomSchedule, MultiStep, Plateau, Schedule, StepDecay
+from budwood.config.registry import Registry, import_entry
 
 ONE_CYCLE_RISE: Final = 0.3  # share of the steps in which one-cycle rises; Smith and Topin 2019 as torch.optim has it
 ONE_CYCLE_START: Final = 1 / 25
@@ -17,54 +19,101 @@ ONE_CYCLE_END: Final = ONE_CYCLE_START / 1e4
 PLATEAU_THRESHOLD: Final = 1e-4  # relative fall of the validation loss that counts
 
 
-def find_best_epoch(history: Sequence[Mapping[str, float]], recipe: Recipe) -> int:
-    """The epoch that validation prefers, from 1; the earliest of equals."""
-    chosen = recipe.select or "loss"
-    scores = [-row["val_loss"] if chosen == "loss" else row[f"val_{chosen}"] for row in history]
+@dataclass(frozen=True)
+class Position:
+    """Where training stands: the optimizer's `step` from 0, of `epochs` in all of `steps_an_epoch` each.
+
+    Epochs are fractional or infinite where time is the limit; `losses` has the validation loss of every finished one.
+    """
+
+    step: int
+    steps_an_epoch: int
+    epochs: float
+    losses: Sequence[float]
+
+    @property
+    def steps(self) -> float:
+        """The steps of the whole training."""
+        return self.epochs * self.steps_an_epoch
+
+    def epoch(self, by: str) -> float:
+        """Return the epochs that are done: whole ones, or by the step."""
+        return self.step / self.steps_an_epoch if by == "step" else self.step // self.steps_an_epoch
+
+
+def find_best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
+    """The epoch that validation prefers by the metric `select`, from 1; the earliest of equals."""
+    scores = [-row["val_loss"] if select == "loss" else row[f"val_{select}"] for row in history]
     return scores.index(max(scores)) + 1
 
 
 def compute_rate_factor(
-    recipe: Recipe, step: int, steps_an_epoch: int, val_losses: Sequence[float], epochs: float | None = None
+    schedule: Schedule, step: int, steps_an_epoch: int, val_losses: Sequence[float], epochs: float
 ) -> float:
     """The factor on the learning rate for one step.
 
     `step` counts optimizer steps from 0 over all epochs; `val_losses` has one value for every finished epoch; `epochs`
-    is how many there will be, where that is not the recipe's number: fractional or infinite when time is the limit.
+    is how many there will be: fractional or infinite when time is the limit.
     """
-    epochs = epochs or float(recipe.epochs or math.inf)
-    warm = (recipe.warmup or 0.0) * steps_an_epoch
+    warm = schedule.warmup * steps_an_epoch
     rise = min(1.0, (step + 1) / warm) if warm else 1.0
-    epoch = step / steps_an_epoch if recipe.schedule_by == "step" else step // steps_an_epoch
-    return rise * _schedule_factor(recipe, step, epoch, epochs, steps_an_epoch, val_losses)
+    position = Position(step, steps_an_epoch, epochs, val_losses)
+    if isinstance(schedule, CustomSchedule):
+        return rise * _custom(schedule, position)
+    return rise * FACTORS.get(schedule.name)(schedule, position)
 
 
-def _schedule_factor(
-    recipe: Recipe, step: int, epoch: float, epochs: float, steps_an_epoch: int, val_losses: Sequence[float]
-) -> float:
-    factor = recipe.schedule_factor or 1.0
-    if recipe.schedule == "step":
-        return float(factor ** (epoch // (recipe.schedule_every or 1)))
-    if recipe.schedule == "multistep":
-        return float(factor ** sum(epoch >= at for at in recipe.schedule_at or ()))
-    if recipe.schedule == "cosine":
-        return (1 + math.cos(math.pi * epoch / (recipe.schedule_t_max or epochs))) / 2
-    if recipe.schedule == "onecycle":
-        return _one_cycle_factor(step, epochs * steps_an_epoch)
-    if recipe.schedule == "plateau":
-        return float(factor ** _count_plateaus(val_losses, recipe.schedule_patience or 0))
+def _constant(schedule: Schedule, at: Position) -> float:
     return 1.0
 
 
-def _one_cycle_factor(step: int, steps: float) -> float:
+def _step(schedule: StepDecay, at: Position) -> float:
+    return float(schedule.factor ** (at.epoch(schedule.by) // schedule.every))
+
+
+def _multistep(schedule: MultiStep, at: Position) -> float:
+    return float(schedule.factor ** sum(at.epoch(schedule.by) >= change for change in schedule.at))
+
+
+def _interpolate_cosine(schedule: Cosine, at: Position) -> float:
+    whole = at.epochs if schedule.t_max == "end" else schedule.t_max
+    return (1 + math.cos(math.pi * at.epoch(schedule.by) / whole)) / 2
+
+
+def _one_cycle_factor(schedule: Schedule, at: Position) -> float:
     """Up from a 25th and down to almost nothing, each along a cosine."""
-    peak = ONE_CYCLE_RISE * steps - 1
-    if step <= peak:
-        return _interpolate_cosine(ONE_CYCLE_START, 1.0, step / max(peak, 1e-9))
-    return _interpolate_cosine(1.0, ONE_CYCLE_END, (step - peak) / max(steps - 1 - peak, 1e-9))
+    peak = ONE_CYCLE_RISE * at.steps - 1
+    if at.step <= peak:
+        return _between(ONE_CYCLE_START, 1.0, at.step / max(peak, 1e-9))
+    return _between(1.0, ONE_CYCLE_END, (at.step - peak) / max(at.steps - 1 - peak, 1e-9))
 
 
-def _interpolate_cosine(start: float, end: float, share: float) -> float:
+def _plateau(schedule: Plateau, at: Position) -> float:
+    return float(schedule.factor ** _count_plateaus(at.losses, schedule.patience))
+
+
+def _custom(schedule: CustomSchedule, at: Position) -> float:
+    """What a user's own function makes of the share of training that is done; 0 where its end is not known."""
+    factor: Callable[[float], float] = import_entry(schedule.name, "schedule")
+    return float(factor(min(at.step / at.steps, 1.0)))
+
+
+# What each schedule of `options` does.
+FACTORS: Final[Registry[Callable[[Any, Position], float]]] = Registry(
+    "schedule",
+    {
+        "constant": _constant,
+        "step": _step,
+        "multistep": _multistep,
+        "cosine": _interpolate_cosine,
+        "onecycle": _one_cycle_factor,
+        "plateau": _plateau,
+    },
+)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """From start to end along a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 

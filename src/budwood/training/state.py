@@ -1,74 +1,50 @@
-"""A network that is ready to learn: on its device, with its optimizer, and the inputs that it learns from."""
+"""The state of a training: a network on its device with its optimizer and average, and what it makes of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
-from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from budwood.data.dataset import Sets
+from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel, task_of
-from budwood.inference.input_sources import InputSource
+from budwood.inference.input_sources import EVALUATED, Labelled, batches
 from budwood.inference.pytorch_backend import NetworkSlice, WithPreprocessing
-from budwood.networks.freezing import Frozen, find_frozen, group_parameters
+from budwood.networks.freezing import Frozen, find_frozen
 from budwood.networks.stages import slice_stages
 from budwood.networks.surgery import BuiltNetwork, load_network
 from budwood.training.augmentation import augment, sample_parameters
-from budwood.training.checkpoints import optimized_parameters
-from budwood.training.device import DEVICE_SHARE, disable_malloc_trim, find_best_device
+from budwood.training.checkpoints import Tensors, load_optimizer_tensors, optimized_parameters, optimizer_tensors
+from budwood.training.device import disable_malloc_trim, find_best_device, has_bfloat16, load_batch
+from budwood.training.ema import WeightAverage
 from budwood.training.losses import blend
-from budwood.training.optimizers import OPTIMIZERS
-
-EVALUATION_BATCH: Final = 64  # images a batch where nothing is learned
-
-
-@dataclass(frozen=True)
-class OnDevice:
-    """Rows that are held on the device of training."""
-
-    values: Tensor
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Some of them, in that order."""
-        return self.values[torch.from_numpy(rows).to(self.values.device)]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The inputs and labels (int32 [n]) of one split; a label is the number of a set in `label_sets`, if there are any.
-
-    Inputs may be several views of the images, each of n rows: all of the first before all of the second.
-    """
-
-    inputs: InputSource
-    labels: NDArray[np.int32]
-    label_sets: Sets = ()
+from budwood.training.optimizers import make_optimizer, parameter_groups
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A network that is ready to be trained: `module` takes what the inputs hold, and shares its parts with `network`.
+    """A network that is being trained: `module` takes what the inputs hold, and shares its parts with `network`.
 
-    `rates` are those of the optimizer's groups before any schedule; `halved` says whether steps are in bfloat16, and
-    `keeps_memory` whether freed memory is kept between them.
+    `rates` are those of the optimizer's groups before any schedule; `average` stands in for the weights where it is
+    there. `halved` says whether steps are in bfloat16, `keeps_memory` whether freed memory is kept between them, and
+    `aside` what was set aside of the weights.
     """
 
     part: NetworkSlice
+    recipe: ResolvedRecipe
     network: BuiltNetwork
     frozen: Frozen
     module: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     rates: tuple[float, ...]
+    average: WeightAverage | None
     device: str
     halved: bool
     keeps_memory: bool
@@ -85,63 +61,114 @@ class TrainingState:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
+    def move(self) -> None:
+        """Move the parameters along their gradients, clipped where the recipe says so, and the average after them."""
+        if math.isfinite(self.recipe.clip):
+            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
+        self.optimizer.step()
+        if self.average:
+            self.average.update()
 
-def prepare_training(part: NetworkSlice, start: Mapping[str, NDArray[Any]] | None) -> TrainingState:
-    """The network of a part with its weights, or with the tensors `start`, on the device, and its optimizer."""
-    recipe = part.spec.recipe
+    def moved(self) -> Tensors:
+        """Return the network's tensors by name, but for those that are frozen."""
+        return {
+            name: tensor
+            for name, tensor in self.network.module.state_dict().items()
+            if name not in self.frozen.parameters and name.rpartition(".")[0] not in self.frozen.modules
+        }
+
+    def moving(self) -> Tensors:
+        """Return every tensor that a step changes, by name: the network's, the optimizer's, the average's."""
+        averaged = self.average.values if self.average else []
+        parts = {
+            "network": self.moved(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "average": {str(number): value for number, value in enumerate(averaged)},
+        }
+        return {f"{part}/{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+
+    def restore(self, tensors: Tensors) -> None:
+        """Set the tensors that a step changes to what `moving` gave at another time."""
+        parts: dict[str, Tensors] = {"network": {}, "optimizer": {}, "average": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        with torch.no_grad():
+            for name, tensor in self.moved().items():
+                tensor.copy_(parts["network"][name])
+            for number, value in enumerate(self.average.values if self.average else []):
+                value.copy_(parts["average"][str(number)])
+        load_optimizer_tensors(self.optimizer, parts["optimizer"])
+
+
+def prepare_training(
+    part: NetworkSlice, recipe: ResolvedRecipe, start: Mapping[str, NDArray[Any]] | None = None
+) -> TrainingState:
+    """Make a network ready to be trained, on the best device of this machine.
+
+    Args:
+        part: The network, from the image or from the outputs of a frozen prefix on.
+        recipe: How it is trained.
+        start: The tensors to start from, by name, where they are not the weights of the part.
+
+    Returns:
+        The network with its weights, and its optimizer.
+    """
     device = find_best_device()
     keeps_memory = device == "cpu" and disable_malloc_trim()
     network, aside = load_network(part.spec)
     if start is not None:
         network.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in start.items()})
     network.module.to(device).to(memory_format=torch.channels_last)
-    frozen = find_frozen(network.staged, recipe.freeze)
+    frozen = find_frozen(network.staged, recipe.network.freeze)
     rest = (
         WithPreprocessing(network.module, part.spec.plan)
         if part.stop is None
         else slice_stages(network.staged, part.stop, None)
     )
-    optimizer = OPTIMIZERS[recipe.optimizer](group_parameters(network.staged, frozen, recipe), recipe)
-    rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
-    able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and able)
-    return TrainingState(part, network, frozen, rest.to(device), optimizer, rates, device, halved, keeps_memory, aside)
-
-
-def place_on_device(split: Labelled, device: str) -> Labelled:
-    """The split with its inputs on a CUDA device, where they take a small part of its free memory; else as it is."""
-    if device != "cuda":
-        return split
-    first = split.inputs.take(np.zeros(1, np.int64))
-    if isinstance(first, Tensor) or first.nbytes * len(split.inputs) > DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
-        return split
-    return move_inputs(split, device)
-
-
-def move_inputs(split: Labelled, device: str) -> Labelled:
-    """The split with its inputs on a device."""
-    taken = [
-        _take_inputs(split, rows, device) for rows in iterate_batches(np.arange(len(split.inputs)), EVALUATION_BATCH)
-    ]
-    return Labelled(OnDevice(torch.cat(taken)), split.labels, split.label_sets)
+    optimizer = make_optimizer(recipe.steps, parameter_groups(network.staged, frozen, recipe.steps))
+    return TrainingState(
+        part=part,
+        recipe=recipe,
+        network=network,
+        frozen=frozen,
+        module=rest.to(device),
+        optimizer=optimizer,
+        rates=tuple(float(group["lr"]) for group in optimizer.param_groups),
+        average=WeightAverage(optimized_parameters(optimizer), recipe.ema) if recipe.ema else None,
+        device=device,
+        halved=recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device)),
+        keeps_memory=keeps_memory,
+        aside=aside,
+    )
 
 
 def forward_batch(
     model: TrainingState, split: Labelled, rows: NDArray[np.int64], random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a network makes of a training batch: logits float32 [n, classes], the shares [n, classes] that are its
+    """Show the network a training batch: its logits float32 [n, classes], the shares [n, classes] that are its
     targets, and those that they were before images were blended."""
-    recipe, plan = model.part.spec.recipe, model.part.spec.plan
+    recipe = model.recipe
     views = len(split.inputs) // len(split.labels)
     shown = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
-    inputs = _take_inputs(split, shown, model.device)
+    inputs = load_batch(split, shown, model.device)
     truth = shares = target_shares(task_of(split.label_sets, model.part.spec.classes), split.labels[rows], model.device)
     if recipe.augments and model.part.stop is None:
-        inputs = augment(inputs.float(), sample_parameters(recipe, len(rows), plan.size, random), recipe)
-        inputs, shares = blend(recipe, inputs, shares, random)
+        what = sample_parameters(recipe.augmentation, len(rows), recipe.network.size, random)
+        inputs = augment(inputs.float(), what, recipe.augmentation)
+        inputs, shares = blend(recipe.mixing, inputs, shares, random)
     with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
         logits = model.module(inputs).float()
     return logits, shares, truth
+
+
+def predict_logits(model: TrainingState, split: Labelled, size: int = EVALUATED) -> NDArray[np.float32]:
+    """The logits of a whole split in evaluation mode and full precision, float32 [n, classes]."""
+    model.network.module.eval()
+    order = np.arange(len(split.labels))
+    with torch.inference_mode():
+        found = [model.module(load_batch(split, rows, model.device)).cpu().numpy() for rows in batches(order, size)]
+    return np.concatenate(found)
 
 
 def target_shares(task: LabelTask, numbers: NDArray[np.int32], device: str) -> Tensor:
@@ -169,36 +196,3 @@ def _(task: SingleLabel, logits: Tensor, shares: Tensor) -> int:
 @count_correct.register
 def _(task: MultiLabel, logits: Tensor, shares: Tensor) -> int:
     return int(((logits > 0) == (shares > 0)).all(dim=1).sum())
-
-
-def group_batches(items: Iterable[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
-    """Items in lists of `size`; the last may be shorter."""
-    source = iter(items)
-    while group := list(islice(source, size)):
-        yield group
-
-
-def iterate_batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """An order of rows in batches; a single row that is left over joins the batch before, as batch norm needs two."""
-    starts = list(range(0, len(order), size))
-    if len(starts) > 1 and len(order) - starts[-1] == 1:
-        starts.pop()
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        yield order[start:stop]
-
-
-def predict_logits(model: TrainingState, split: Labelled, size: int = EVALUATION_BATCH) -> NDArray[np.float32]:
-    """The logits of a whole split in evaluation mode and full precision, float32 [n, classes]."""
-    model.network.module.eval()
-    order = np.arange(len(split.labels))
-    with torch.inference_mode():
-        found = [
-            model.module(_take_inputs(split, rows, model.device)).cpu().numpy() for rows in iterate_batches(order, size)
-        ]
-    return np.concatenate(found)
-
-
-def _take_inputs(split: Labelled, rows: NDArray[np.int64], device: str) -> Tensor:
-    """A batch on the device."""
-    taken = split.inputs.take(rows)
-    return (taken if isinstance(taken, Tensor) else torch.from_numpy(taken)).to(device)

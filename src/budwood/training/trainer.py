@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.recipe import Recipe
+from budwood.config.options import LBFGS
+from budwood.config.resolved_recipe import TRIAL_RATE, ResolvedRecipe, resolve
 from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, PixelSource
 from budwood.errors import RecipeError
@@ -38,7 +40,7 @@ from budwood.inference.feature_cache import (
     take_first_images,
     why_not_cached,
 )
-from budwood.inference.input_sources import ArraySource, ConcatSource, FeatureSource, InputSource, flip_source
+from budwood.inference.input_sources import ArraySource, ConcatSource, FeatureSource, InputSource, Labelled, flip_source
 from budwood.networks.plan import spec_of
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
@@ -52,7 +54,6 @@ from budwood.training.training_record import Choices, PrefixRecord, Selected
 if TYPE_CHECKING:
     from budwood.inference.pytorch_backend import NetworkSlice
     from budwood.training.lr_finder import RateCurve
-    from budwood.training.state import Labelled
 
 LapCallback = Callable[[str], None]
 MANY: Final = 4  # processors, from which on fewer threads may be faster
@@ -66,8 +67,8 @@ class TrainingTask:
 
     `start` is the state that an earlier phase ended with, and `before` has the frozen prefixes of all earlier phases;
     `phase` counts from 1, 0 for a recipe without phases.
-    Checkpoints lie in the folder `checkpoint` (None: none are kept); `on_epoch_end` is called after every epoch;
-    `left` gives the seconds that are left to training (None: as many as it takes).
+    Checkpoints lie in the folder `checkpoint` (None: none are kept); `on_epoch_end` gets the whole history after every
+    epoch; `left` gives the seconds that are left to training (None: as many as it takes).
     """
 
     spec: NetworkSpec
@@ -80,6 +81,11 @@ class TrainingTask:
     checkpoint: Path | None = None
     on_epoch_end: EpochCallback = lambda history: None
     left: Callable[[], float | None] = lambda: None
+
+    @cached_property
+    def resolved(self) -> ResolvedRecipe:
+        """The recipe as it is carried out, without gaps; of one with phases, what they share."""
+        return resolve(self.spec.recipe, bool(self.training.label_sets), self.spec.plan.size)
 
 
 @dataclass(frozen=True)
@@ -134,35 +140,36 @@ def search_rate(task: TrainingTask, progress: Progress) -> RateCurve:
     return _measure_rates(task, features, train, progress)
 
 
+def each_phase(task: TrainingTask) -> Iterator[TrainingTask]:
+    """The phases of a task in turn, each with its own recipe and plan, and the frozen prefixes of those before it."""
+    before: tuple[str | None, ...] = ()
+    for number, recipe in enumerate(task.spec.recipe.in_phases(), 1):
+        spec = spec_of(recipe, task.spec.classes, task.spec.weights, task.cache)
+        checkpoint = task.checkpoint and task.checkpoint / f"phase-{number}"
+        yield replace(task, spec=spec, before=before, phase=number, checkpoint=checkpoint)
+        before = (*before, spec.plan.prefix)
+
+
 def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
     """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
     history: list[dict[str, float]] = []
-    before: tuple[str | None, ...] = ()
-    start, kept = None, None
-    for number, recipe in enumerate(task.spec.recipe.in_phases(), 1):
-        phase = replace(
-            task,
-            spec=spec_of(recipe, task.spec.classes, task.spec.weights, task.cache),
-            start=start,
-            before=before,
-            phase=number,
-            checkpoint=task.checkpoint and task.checkpoint / f"phase-{number}",
-            on_epoch_end=_append_phase(history, number, task.on_epoch_end),
-        )
-        made = _train_once(phase, progress, lap)
+    start, kept, select = None, None, task.resolved.select
+    for phase in each_phase(task):
+        told = _append_phase(history, phase.phase, task.on_epoch_end)
+        made = _train_once(replace(phase, start=start, on_epoch_end=told), progress, lap)
         done = len(history)
-        history += _number_epochs(made.history, number, done)
-        if find_best_epoch(history, recipe) > done:
+        history += _number_epochs(made.history, phase.phase, done)
+        if find_best_epoch(history, select) > done:
             kept = made
-        start, before = made.state, (*before, phase.spec.plan.prefix)
+        start = made.state
     assert kept is not None
-    return replace(kept, history=tuple(history), selected=Selected(epoch=find_best_epoch(history, task.spec.recipe)))
+    return replace(kept, history=tuple(history), selected=Selected(epoch=find_best_epoch(history, select)))
 
 
-def _append_phase(history: Sequence[Mapping[str, float]], phase: int, on_epoch_end: EpochCallback) -> EpochCallback:
-    """Tells of a phase's history behind those of the phases before it."""
+def _append_phase(history: Sequence[Mapping[str, float]], phase: int, callback: EpochCallback) -> EpochCallback:
+    """Passes a phase's history on behind those of the phases before it."""
     before = list(history)
-    return lambda rows: on_epoch_end([*before, *_number_epochs(rows, phase, len(before))])
+    return lambda rows: callback([*before, *_number_epochs(rows, phase, len(before))])
 
 
 def _number_epochs(rows: Sequence[Mapping[str, float]], phase: int, done: int) -> list[dict[str, float]]:
@@ -171,54 +178,55 @@ def _number_epochs(rows: Sequence[Mapping[str, float]], phase: int, done: int) -
 
 
 def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
-    recipe, stop = task.spec.recipe, task.spec.plan.prefix
+    """A recipe without phases, or one phase: the head alone, or what is not frozen of the network."""
     features = load_features(task, progress)
     lap("prefix")
     if features and trains_linear_head_only(task):
-        fitted, held_out = make_head_splits(features, task)
-        if task.spec.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
-            held_out = replace(
-                held_out, outputs=compute_tta_features(make_frozen_prefix(task), task.validation, progress).values
-            )
-        head = fit_head(fitted, held_out, task.spec.classes, recipe, progress)
+        made = _head_alone(task, features, progress)
         lap("head")
-        path = task.spec.plan.head
-        return TrainingResult(
-            trained="head",
-            state={**read_state(make_frozen_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
-            logits=compute_head_logits(held_out.outputs, head.weight, head.bias),
-            history=head.history,
-            selected=Selected.model_validate(head.selected),
-            choices=_describe_choices(features),
-            prefix=_count_features(features, stop),
-            aside=describe_unused(make_frozen_prefix(task)),
+        return made
+    return _in_loop(task, features, progress, lap)
+
+
+def _head_alone(task: TrainingTask, features: Features, progress: Progress) -> TrainingResult:
+    fitted, held_out = make_head_splits(features, task)
+    if task.spec.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
+        held_out = replace(
+            held_out, outputs=compute_tta_features(make_frozen_prefix(task), task.validation, progress).values
         )
+    head = fit_head(fitted, held_out, task.spec.classes, task.resolved, progress)
+    path = task.spec.plan.head
+    return TrainingResult(
+        trained="head",
+        state={**read_state(make_frozen_prefix(task)), f"{path}.weight": head.weight, f"{path}.bias": head.bias},
+        logits=compute_head_logits(held_out.outputs, head.weight, head.bias),
+        history=head.history,
+        selected=Selected.model_validate(head.selected),
+        choices=_describe_choices(features),
+        prefix=_count_features(features, task.spec.plan.prefix),
+        aside=describe_unused(make_frozen_prefix(task)),
+    )
+
+
+def _in_loop(task: TrainingTask, features: Features | None, progress: Progress, lap: LapCallback) -> TrainingResult:
     from budwood.training.checkpoints import Checkpoints
-    from budwood.training.device import find_best_device, use_threads
+    from budwood.training.device import use_threads
     from budwood.training.loop import LoopHooks, fit
-    from budwood.training.profiling import find_fastest_threads
 
     train, val = make_inputs(task, features, progress)
-    if recipe.lr == "auto":
+    recipe = task.resolved
+    if recipe.steps.lr_from_trial:
         rate = _decide_once(
             task, "lr", lambda: _suggest_rate(_measure_rates(task, features, train, progress), progress)
         )
-        task = replace(task, spec=task.spec.with_recipe(lr=rate))
+        recipe = recipe.with_rate(rate)
         lap("rate")
     part = make_trained_slice(task, features)
-    threads = count_processors()
-    if threads >= MANY and find_best_device() == "cpu" and _count_steps(recipe, train) >= LONG:
-        threads = int(
-            _decide_once(
-                task, "threads", lambda: find_fastest_threads(part, *_take_one_step(part, train, val), progress)
-            )
-        )
-        progress.note(f"Training computes in {threads} of {count_processors()} threads: measured, and so faster.")
-        lap("threads")
-    keeping = LoopHooks(Checkpoints(task.checkpoint), task.on_epoch_end, task.left)
+    threads = _threads(task, part, recipe, train, val, progress, lap)
+    hooks = LoopHooks(Checkpoints(task.checkpoint), task.on_epoch_end, task.left)
     views = _make_tta_views(task, features, val, progress)
     with use_threads(threads):
-        made = fit(part, train, val, progress, task.start, keeping, views)
+        made = fit(part, recipe, train, val, progress, task.start, hooks, views)
     lap("train")
     choices = _describe_choices(features) if features else _describe_input_choices(train.inputs)
     return TrainingResult(
@@ -227,10 +235,33 @@ def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> Tra
         logits=made.logits,
         history=made.history,
         selected=made.selected,
-        choices=choices.merged(made.choices).merged(Choices(lr=_rate_of(task.spec.recipe))),
-        prefix=_count_features(features, stop) if features else PrefixRecord(stage=None, computed=0, reused=0),
+        choices=choices.merged(made.choices).merged(Choices(lr=recipe.steps.lr)),
+        prefix=_count_features(features, task.spec.plan.prefix) if features else PrefixRecord(),
         aside=made.aside,
     )
+
+
+def _threads(
+    task: TrainingTask,
+    part: NetworkSlice,
+    recipe: ResolvedRecipe,
+    train: Labelled,
+    val: Labelled,
+    progress: Progress,
+    lap: LapCallback,
+) -> int:
+    """How many threads training computes in: measured where there are many and training is long."""
+    from budwood.training.device import find_best_device
+    from budwood.training.profiling import find_fastest_threads
+
+    threads = count_processors()
+    if threads < MANY or find_best_device() != "cpu" or _count_steps(recipe, train) < LONG:
+        return threads
+    some = _take_one_step(recipe, train, val)
+    threads = int(_decide_once(task, "threads", lambda: find_fastest_threads(part, recipe, *some, progress)))
+    progress.note(f"Training computes in {threads} of {count_processors()} threads: measured, and so faster.")
+    lap("threads")
+    return threads
 
 
 def _decide_once(task: TrainingTask, name: str, decide: Callable[[], float]) -> float:
@@ -244,17 +275,14 @@ def _decide_once(task: TrainingTask, name: str, decide: Callable[[], float]) -> 
     return chosen[name]
 
 
-def _count_steps(recipe: Recipe, train: Labelled) -> float:
-    """Optimizer steps of the whole training, without end where time is the limit."""
-    return len(train.labels) / (recipe.batch or 1) * (recipe.epochs or math.inf)
+def _count_steps(recipe: ResolvedRecipe, train: Labelled) -> float:
+    """Batches of the whole training, without end where time is the limit."""
+    return len(train.labels) / recipe.sampling.batch * recipe.limits.epochs
 
 
-def _take_one_step(part: NetworkSlice, train: Labelled, val: Labelled) -> tuple[Labelled, Labelled]:
+def _take_one_step(recipe: ResolvedRecipe, train: Labelled, val: Labelled) -> tuple[Labelled, Labelled]:
     """One step's worth of training inputs, and the first validation inputs, held in memory."""
-    from budwood.training.state import Labelled
-
-    recipe = part.spec.recipe
-    rows = np.arange(min(len(train.labels), (recipe.batch or 1) * (recipe.accumulate or 1)))
+    rows = np.arange(min(len(train.labels), recipe.sampling.step))
     some = Labelled(ArraySource(np.asarray(train.inputs.take(rows))), train.labels[rows], train.label_sets)
     return some, Labelled(ArraySource(np.asarray(val.inputs.take(rows[:1]))), val.labels[:1], val.label_sets)
 
@@ -286,26 +314,23 @@ def caches_features(task: TrainingTask) -> bool:
     outputs are worth their room; a head that is trained alone needs them all."""
     if trains_linear_head_only(task):
         return True
-    apart = prefix_is_separable(task) or (task.spec.recipe.views and prefix_is_untrained(task))
+    apart = prefix_is_separable(task) or (task.resolved.versions and prefix_is_untrained(task))
     return bool(apart) and not why_not_cached(make_frozen_prefix(task), _count_images(task))
 
 
 def list_feature_requests(task: TrainingTask) -> list[tuple[Samples, Transform]]:
     """What a frozen prefix is shown: both splits as they are; or validation, and then training in each of its views."""
-    if not task.spec.recipe.views:
+    if not task.resolved.versions:
         return [(join_samples(task.training, task.validation), IDENTITY)]
     from budwood.training.cached_augmentation import make_augmentation_transform
 
-    views = [
-        make_augmentation_transform(task.spec.recipe, task.spec.plan.size, number)
-        for number in range(task.spec.recipe.views)
-    ]
+    views = [make_augmentation_transform(task.resolved, number) for number in range(task.resolved.versions)]
     return [(task.validation, IDENTITY), *((task.training, view) for view in views)]
 
 
 def _count_images(task: TrainingTask) -> int:
     """How many images a frozen prefix is shown, views of one counted each."""
-    return len(task.training) * (task.spec.recipe.views or 1) + len(task.validation)
+    return len(task.training) * max(task.resolved.versions, 1) + len(task.validation)
 
 
 def trains_linear_head_only(task: TrainingTask) -> bool:
@@ -316,7 +341,7 @@ def trains_linear_head_only(task: TrainingTask) -> bool:
 
 def prefix_is_separable(task: TrainingTask) -> bool:
     """Whether the frozen prefix can run apart from what is trained: images do not change, and it is as it was."""
-    return not task.spec.recipe.augments and prefix_is_untrained(task)
+    return not task.resolved.augments and prefix_is_untrained(task)
 
 
 def prefix_is_untrained(task: TrainingTask) -> bool:
@@ -331,20 +356,21 @@ def make_frozen_prefix(task: TrainingTask) -> Prefix:
     return make_prefix(task.spec, task.spec.plan.prefix, task.cache)
 
 
-def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: Recipe, progress: Progress) -> LinearHead:
+def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRecipe, progress: Progress) -> LinearHead:
     """The head that the recipe asks for; SciPy, slow to load, is imported only where it solves one."""
-    if recipe.optimizer == "lbfgs":
+    if isinstance(recipe.optimizer, LBFGS):
         from budwood.training.head_solver import solve
 
-        return solve(train, val, classes, recipe, progress)
+        return solve(train, val, classes, recipe.optimizer, progress)
     return descend(train, val, classes, recipe, progress)
 
 
 def _measure_rates(task: TrainingTask, features: Features | None, train: Labelled, progress: Progress) -> RateCurve:
     from budwood.training.lr_finder import measure_rate_curve
 
-    trial = replace(task, spec=task.spec.with_recipe(lr=1.0))
-    return measure_rate_curve(make_trained_slice(trial, features), train, progress, task.start)
+    return measure_rate_curve(
+        make_trained_slice(task, features), task.resolved.with_rate(TRIAL_RATE), train, progress, task.start
+    )
 
 
 def _suggest_rate(curve: RateCurve, progress: Progress) -> float:
@@ -359,8 +385,6 @@ def _suggest_rate(curve: RateCurve, progress: Progress) -> float:
 
 def make_inputs(task: TrainingTask, features: Features | None, progress: Progress) -> tuple[Labelled, Labelled]:
     """What training and validation read: the frozen prefix's outputs, kept or computed anew, or pixels."""
-    from budwood.training.state import Labelled
-
     label_sets = task.training.label_sets
     if features:
         train: InputSource = (
@@ -370,13 +394,15 @@ def make_inputs(task: TrainingTask, features: Features | None, progress: Progres
             Labelled(train, task.training.labels, label_sets),
             Labelled(ArraySource(features.validation), task.validation.labels, label_sets),
         )
-    resize, size = task.spec.recipe.resize, task.spec.plan.size
+    network = task.resolved.network
     rows: list[InputSource] = [
-        PixelSource(split, size, resize, task.cache, progress) for split in (task.training, task.validation)
+        PixelSource(split, network.size, network.resize, task.cache, progress)
+        for split in (task.training, task.validation)
     ]
     if _uses_engine(task):
         prefix = make_frozen_prefix(task)
-        steps = len(task.training) * (task.spec.recipe.epochs or 1)
+        epochs = task.resolved.limits.epochs
+        steps = len(task.training) * (int(epochs) if math.isfinite(epochs) else 1)
         engine = choose_engine(prefix, lambda: take_first_images(prefix, task.training), steps, progress)
         rows = [FeatureSource(engine, pixels) for pixels in rows]
     return Labelled(rows[0], task.training.labels, label_sets), Labelled(rows[1], task.validation.labels, label_sets)
@@ -440,11 +466,6 @@ def _describe_choices(features: Features) -> Choices:
         engine_check=features.agreement,
         threads=count_processors(),
     )
-
-
-def _rate_of(recipe: Recipe) -> float | None:
-    """A recipe's learning rate, where it is a number: None where it is solved, in phases, or still to be found."""
-    return None if recipe.lr == "auto" else recipe.lr
 
 
 def _count_features(features: Features, stage: str | None) -> PrefixRecord:

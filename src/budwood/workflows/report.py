@@ -8,6 +8,7 @@ from pathlib import Path
 
 from budwood.comparison.rows import make_outcome
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.evaluation.result_checks import check_run
@@ -43,11 +44,10 @@ def report_findings(
     about = {**describe_dataset(data).model_dump(), "source": data.source, "n": len(data), "findings": found}
     with raise_storage_errors(path):
         thumbnails = make_finding_thumbnails(data.root, found)
-        sheet = (
-            make_augmentation_sheet(augmentation, data.samples("train"), augmentation.size or SHEET_SIZE)
-            if augmentation
-            else None
-        )
+        sheet = None
+        if augmentation:
+            resolved = resolve(augmentation, bool(data.label_sets), augmentation.size or SHEET_SIZE)
+            sheet = make_augmentation_sheet(resolved, data.samples("train"))
         pictures = Pictures(thumbnails, augmented=make_data_uri(sheet) if sheet else None)
         write_text(path, render_findings(about, pictures))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import own_parts, resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.errors import DivergedError, RunError
@@ -143,6 +144,7 @@ def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[
         source=data.source,
         root=str(data.root),
         recipe=ready.spec.recipe,
+        parts=own_parts(ready.spec.recipe),
         dataset=describe_dataset(data, bool(checks.leaks(ready.findings))),
         findings=ready.findings,
         network=describe_network(ready.spec, ""),
@@ -157,9 +159,8 @@ def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[
         data.sealed().save(draft / "dataset.parquet")
         save_sealed(draft / "sealed.parquet", data.samples("test"))
         if ready.spec.recipe.augments:
-            write_bytes(
-                draft / SHEET_FILE, make_augmentation_sheet(ready.spec.recipe, ready.training, ready.spec.plan.size)
-            )
+            resolved = resolve(ready.spec.recipe, bool(data.label_sets), ready.spec.plan.size)
+            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(resolved, ready.training))
         save_record(draft, record)
     return Run(out / id, record)
 
@@ -192,7 +193,8 @@ def resume(
     clock.lap("check")
     before = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
     weighed = _read_weights_time(run)
-    going_on = {"state": "running", "recipe": recipe, "resumed": (*run.record.resumed, utc_now())}
+    resumed = (*run.record.resumed, utc_now())
+    going_on = {"state": "running", "recipe": recipe, "parts": own_parts(recipe), "resumed": resumed}
     record = run.record.model_copy(update=going_on)
     with lock_run(run.path), raise_storage_errors(run.path):
         save_record(run.path, record)
@@ -343,7 +345,9 @@ def _refuse_nothing_to_do(run: Run, recipe: Recipe, given: Mapping[str, Any]) ->
     whole = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
     if recipe.time is not None or whole is None or done >= whole:
         raise RunError(f"{run.path}: is finished.", "`--epochs N` trains it for more epochs.")
-    since = done - find_best_epoch([row for row in run.history() if row.get("phase", last) == last], recipe)
+    since = done - find_best_epoch(
+        [row for row in run.history() if row.get("phase", last) == last], recipe.select or "loss"
+    )
     if recipe.patience and since >= recipe.patience:
         raise RunError(
             f"{run.path}: stopped as no epoch was better for {since}.", f"Give a --patience of more than {since}."

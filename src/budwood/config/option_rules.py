@@ -1,0 +1,147 @@
+"""Which options apply together: what a network, an optimizer, a schedule or a loss does not use is refused, and what is
+not given is filled in. Options are plain values by name, before a `Recipe` is made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from budwood.config.options import (
+    FINE_TUNING,
+    FINER,
+    LOSS_OPTIONS,
+    LOSS_PREFIX,
+    NORM_OPTIONS,
+    OPTIMIZER_OPTIONS,
+    OPTIMIZERS,
+    OWN_OPTIMIZER,
+    SCHEDULE_OPTIONS,
+    SMALL_NETWORK_OPTIONS,
+    TRUNK_OPTIONS,
+)
+from budwood.config.own_networks import is_users_code
+from budwood.config.registry import is_entry_point
+
+DEFAULT_MODEL: Final = "tf_efficientnet_lite0"
+PHASE_OPTIONS: Final = ("freeze", "epochs", "lr")  # what every phase has of its own
+PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
+
+
+def refused_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """The options that the network or the optimizer does not use, each with the sentence that refuses it."""
+    model, optimizer = options.get("model", DEFAULT_MODEL), _default_optimizer(options)
+    refused = {}
+    used = {
+        name: {*options, *(NORM_OPTIONS if name != "mlp" else ())} for name, options in SMALL_NETWORK_OPTIONS.items()
+    }
+    for name in sorted({option for names in used.values() for option in names} & options.keys()):
+        if name not in used.get(model, ()):
+            users = " and ".join(model for model, names in used.items() if name in names)
+            refused[name] = f"{name}: {model!r} does not use it; it is an option of {users}"
+    if _is_optimizer(optimizer):
+        known = _fill_optimizer_options(options)
+        every = {*TRUNK_OPTIONS, *(name for names in OPTIMIZER_OPTIONS.values() for name in names), *FINER}
+        for name in sorted((every - known.keys()) & options.keys()):
+            refused[name] = _explain_refusal(name, optimizer, options, known)
+    if options.get("phases"):
+        own = {name: f"{name}: every phase has its own" for name in PHASE_OPTIONS if name in options}
+        refused |= own
+        if "time" in options:
+            refused["time"] = "time: phases are as long as their epochs; give it without phases"
+    if options.get("optimizer") == "lbfgs" and (why := beyond_solving(options)):
+        refused["optimizer"] = (
+            f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or another"
+        )
+    return refused
+
+
+def _explain_refusal(name: str, optimizer: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """The sentence that refuses an option which the optimizer, the schedule or the loss does not use."""
+    if optimizer != "lbfgs" and name in FINER:
+        chooser, table = ("loss", LOSS_OPTIONS) if name.startswith(LOSS_PREFIX) else ("schedule", SCHEDULE_OPTIONS)
+        users = " and ".join(value for value, names in table.items() if name in names)
+        return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
+    if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
+        return f"{name}: a linear head alone does not use it; it is an option where more is trained"
+    return f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
+
+
+def beyond_solving(options: Mapping[str, Any]) -> str:
+    """What of the recipe cannot be solved but only descended; empty when all can."""
+    if options.get("phases"):
+        return "a training in phases"
+    if _default_freeze(options) != "trunk":
+        return f"a network with freeze = {_default_freeze(options)!r}"
+    if options.get("head", "linear") != "linear":
+        return f"the head {options['head']!r}"
+    if options.get("init", "default") != "default":
+        return f"new weights that start {options['init']}"
+    return "dropout" if options.get("dropout") else "batch norm" if options.get("batch_norm") else ""
+
+
+def _default_freeze(options: Mapping[str, Any]) -> Any:
+    """What is frozen: the trunk when it has weights from somewhere, unless the recipe says otherwise."""
+    return options.get("freeze", "none" if _default_weights(options) == "none" else "trunk")
+
+
+def _default_weights(options: Mapping[str, Any]) -> Any:
+    model = options.get("model")
+    return options.get("weights", "none" if model in SMALL_NETWORK_OPTIONS or is_users_code(model) else "imagenet")
+
+
+def _default_optimizer(options: Mapping[str, Any]) -> Any:
+    """The optimizer: the one that solves, where the head can be solved and nothing is said about steps."""
+    if "momentum" in options:
+        return options.get("optimizer", "sgd")
+    steps = beyond_solving(options) or any(name in options for name in (*OPTIMIZER_OPTIONS["adam"], *FINER))
+    return options.get("optimizer", "adam" if steps else "lbfgs")
+
+
+def _is_optimizer(name: Any) -> bool:
+    return isinstance(name, str) and (name in OPTIMIZERS or is_entry_point(name))
+
+
+def _fill_optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the recipe's optimizer with the values that stand in for them."""
+    optimizer = _default_optimizer(options)
+    known = dict(OPTIMIZER_OPTIONS.get(optimizer, OWN_OPTIMIZER))
+    if optimizer == "lbfgs":
+        return known
+    known |= {name: options[name] for name in ("schedule", "loss") if name in options}
+    known |= SCHEDULE_OPTIONS.get(str(known["schedule"]), {})
+    known |= LOSS_OPTIONS.get(str(known["loss"]), {})
+    if "time" in options:
+        known["epochs"] = None
+    if beyond_solving(options):
+        known |= TRUNK_OPTIONS
+        if _default_freeze(options) != "trunk" and _default_weights(options) != "none":
+            known["lr"] *= FINE_TUNING
+    return known
+
+
+def complete(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the network's and the optimizer's own values where none is given."""
+    model, optimizer = options.get("model"), _default_optimizer(options)
+    stand_ins = {"weights": _default_weights(options), "freeze": _default_freeze(options), "optimizer": optimizer}
+    if _is_optimizer(optimizer):
+        stand_ins |= _fill_optimizer_options(options)
+    if isinstance(model, str) and model in SMALL_NETWORK_OPTIONS:
+        stand_ins |= {**SMALL_NETWORK_OPTIONS[model], **(NORM_OPTIONS if model != "mlp" else {})}
+    completed = {**stand_ins, **options}
+    last = phases[-1] if isinstance(phases := options.get("phases"), list | tuple) and phases else None
+    if isinstance(last, Mapping):
+        completed |= {name: last[name] for name in ("freeze", "lr") if name in last} | {"epochs": None}
+    return {**completed, **_repeat_per_convolution(completed)} if model == "cnn" else completed
+
+
+def _repeat_per_convolution(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Kernels, strides and pools with one number for each of the widths of a `cnn`."""
+    widths = options["widths"]
+    count = len(widths) if isinstance(widths, tuple | list) else 0
+    own = {"kernels": (5, *(3,) * (count - 1)), "strides": (2, *(1,) * (count - 1)), "pools": (*(1,) * (count - 1), 2)}
+    return {
+        name: tuple(options[name]) * count if len(options[name]) == 1 else options[name] or own[name]
+        for name in PER_CONVOLUTION
+        if isinstance(options[name], tuple | list)
+    }
