@@ -68,5 +68,8 @@ def test_the_demo(tmp_path: Path) -> None:
     assert accuracy["value"] >= PUBLISHED["support vector machine"] - 0.02
     assert result["looks"] == 1
     text = "\n".join(said)
-    assert all(words in text for words in ("CC BY-NC-SA 4.0", "82.42 %", "88.42 %", "95 % interval", result["report"]))
+    assert all(
+        words in text
+        for words in ("CC BY-NC-SA 4.0", "82.42 %", "88.42 %", "95 % confidence interval", result["report"])
+    )
     assert Path(result["report"]).is_file()

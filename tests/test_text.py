@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from budwood.cli.output import show_explanation
-from budwood.text import count_columns, format_seconds, shorten, show_unprintable
+from budwood.text import count_columns, counted, format_seconds, listed, shorten, show_unprintable
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one picture of three, joined
 
@@ -21,7 +21,7 @@ def test_only_what_cannot_be_seen_is_spelt_out(name: str, seen: str) -> None:
 def test_a_terminal_shows_joined_emoji_whole(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"path": f"{FAMILY}/1\n.jpg", "called": FAMILY, "label": "b\x07", "probability": 0.5}
     show_explanation({"images": {"rows": [row], "methods": {}}})
-    assert capsys.readouterr().out == f"{FAMILY}/1\\n.jpg: {FAMILY} 50.0% (it is b\\x07)\n"
+    assert capsys.readouterr().out == f"{FAMILY}/1\\n.jpg: {FAMILY} 50.0% (wrong: label b\\x07)\n"
 
 
 def test_names_are_cut_by_the_columns_that_they_take() -> None:
@@ -36,3 +36,26 @@ def test_names_are_cut_by_the_columns_that_they_take() -> None:
 )
 def test_durations_have_the_unit_that_suits_them(seconds: float, words: str) -> None:
     assert format_seconds(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1234, "1,234 files")], ids=str
+)
+def test_a_noun_agrees_with_its_number(count: int, text: str) -> None:
+    assert counted(count, "file") == text
+
+
+def test_an_irregular_plural_is_given() -> None:
+    assert [counted(count, "class", "classes") for count in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_a_list_names_the_first_and_counts_the_rest() -> None:
+    names = [f"{number}.png" for number in range(200)]
+    assert listed(names, 3) == "0.png, 1.png, 2.png and 197 more"
+    assert listed(names, 2, "; ") == "0.png; 1.png; and 198 more"
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4])
+def test_a_list_never_says_that_one_more_is_left(count: int) -> None:
+    names = list("abcd")[:count]
+    assert listed(names, 3) == ", ".join(names)

@@ -38,6 +38,37 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Write a number and its noun in the singular or the plural.
+
+    Args:
+        count: How many there are.
+        noun: The singular of the noun.
+        plural: The plural, where it is not the singular and an s.
+
+    Returns:
+        For example "1 file" or "1,234 files".
+    """
+    return f"1 {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
+
+
+def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Write the first names of a list, and how many more there are.
+
+    Args:
+        names: What is listed.
+        most: The most names that are written before "and 2 more"; a single one more is written out.
+        separator: What stands between two names.
+
+    Returns:
+        For example "a.png, b.png and 190 more".
+    """
+    more = len(names) - most
+    if more < 2:
+        return separator.join(names)
+    return f"{separator.join(names[:most])}{separator.rstrip() if separator.strip() != ',' else ''} and {more:,} more"
+
+
 def format_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     """Rows of text in columns, the first row above a line; the columns in `right` end flush."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -42,14 +42,17 @@ def _said(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int 
 def test_a_folder_is_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, table = tmp_path / "new" / "page.html", tmp_path / "new" / "table.csv"
     out, err = _said(capsys, "compare", folder, "--html", page, "--csv", table)
-    assert "Left out, as it is not finished: stopped (stopped)." in err
+    assert "Left out, because it is not finished: stopped (stopped)." in err
     lines = out.splitlines()
     assert lines[0].split()[:4] == ["row", "validation", "accuracy", "from"]
     assert lines[2].startswith("* adam, lr 0.01")
     assert "best" in lines[2]
-    assert "cannot be told from the best" in out
-    assert "p: McNemar's exact test, sign-flip permutation test, corrected over all 3 pairs (Holm)." in out
-    assert "Time of training on a cpu, 2 cores; trained on cpu." in out
+    assert "not distinguishable from the best (statistical tie)" in out
+    assert (
+        "p: McNemar's exact test, sign-flip permutation test against the best row, Holm correction for all 3 pairs."
+        in out
+    )
+    assert "Training time on a cpu, 2 cores; trained on cpu." in out
     assert page.read_text(encoding="utf-8").rstrip().endswith("</html>")
     with table.open() as handle:
         assert [line["seeds"] for line in csv.DictReader(handle)] == ["2", "1", "1"]
@@ -75,12 +78,12 @@ def test_another_metric(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["low"], "There are fewer than two runs to compare (low)."),
-        (["low", "low"], "low: is named twice."),
-        (["low", "nowhere"], "nowhere: is no run"),
-        (["low", "stopped"], "stopped: is no finished run"),
-        (["low", "other", "--metric", "f1"], "metric: there is no metric 'f1' of these runs."),
-        (["low", "other", "--split", "test"], "The test split is sealed for low, other"),
+        (["low"], "A comparison needs two or more runs (low)."),
+        (["low", "low"], "low: is given twice."),
+        (["low", "nowhere"], "nowhere: is not a run folder"),
+        (["low", "stopped"], "stopped: is not a finished run"),
+        (["low", "other", "--metric", "f1"], "metric: these runs have no metric 'f1'."),
+        (["low", "other", "--split", "test"], "The test set is still sealed for low, other"),
         (["low", "other", "--split", "train"], "'train' is not one of 'val', 'test'"),
         ([], "Missing argument 'RUN...'"),
     ],
@@ -105,6 +108,6 @@ def test_looks_are_refused_and_allowed(tmp_path: Path, capsys: pytest.CaptureFix
         said = answers(TRUTH, 0.7, looks)
         scored_run(tmp_path / f"run{looks}", TRUTH, said, lr=looks / 100, test=(TRUTH, said, looks))
     _, err = _said(capsys, "compare", tmp_path, "--split", "test", code=2)
-    assert "opened at different looks: run1 (look 1), run2 (look 2)" in err
+    assert "used a different number of times (looks): run1 (look 1), run2 (look 2)" in err
     out, _ = _said(capsys, "compare", tmp_path, "--split", "test", "--allow-looks")
-    assert "R009 warning: The test split was opened at different looks" in out
+    assert "R009 warning: The test set was used a different number of times (looks)" in out

@@ -56,18 +56,18 @@ def test_the_whole_job_in_json(photos: Path, tmp_path: Path, capsys: pytest.Capt
 def test_the_whole_job_in_words(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(photos / "leaf/000.png", photos / "leaf/copy.png")
     said = _said(capsys, "inspect", photos, "--html", tmp_path / "findings.html")
-    assert "D010 warning: 2 files in 1 group are exact copies" in said
+    assert "D010 warning: 2 files in 1 group are exact duplicates" in said
     assert "leaf/000.png  =  leaf/copy.png" in said
     assert "data:image/jpeg;base64," in (tmp_path / "findings.html").read_text()
     said = _said(
         capsys, "train", photos, *FAST, "--out", tmp_path / "runs", "--optimizer", "adam", "-s", "epochs=9", "--lr=0.02"
     )
-    assert "95 % interval" in said
-    assert "The test split is sealed" in said
+    assert "95 % confidence interval" in said
+    assert "The test set is sealed (not used yet)" in said
     folder = next((tmp_path / "runs").iterdir())
     assert 'optimizer = "adam"\nepochs = 9' in (folder / "recipe.toml").read_text()
-    assert "first look" in _said(capsys, "test", folder.name, "--out", tmp_path / "runs")
-    assert "look 2" in _said(capsys, "test", folder)
+    assert "first use of this test set" in _said(capsys, "test", folder.name, "--out", tmp_path / "runs")
+    assert "used 2 times (looks)" in _said(capsys, "test", folder)
     said = _said(capsys, "predict", folder, photos / "sky", "--csv", tmp_path / "a.csv")
     assert "000.png: sky" in said
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 31
@@ -94,7 +94,7 @@ def test_a_recipe_file_is_overridden_by_settings_and_those_by_flags(
         (["train", "elpv", "--val", "2"], "2.0 is not in the range"),
         (["train", "elpv", "--test", "0.3"], "--test 0.3 does not apply"),
         (["train"], "Missing argument 'DATA'"),
-        (["test", "nowhere"], "nowhere: is no run"),
+        (["test", "nowhere"], "nowhere: is not a run folder"),
         (["grow"], "No such command 'grow'"),
     ],
 )
@@ -121,8 +121,8 @@ def test_data_mistakes_have_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFi
         for label in labels:
             fill(tmp_path / "unknown" / split / f"class_{label}", 1)
     for name, message in {
-        "empty": "holds no labelled image file",
-        "one": "has one class only",
+        "empty": "contains no labelled image files",
+        "one": "has only one class",
         "t.csv": "has no column 'label'",
         "unknown": "the test split has the class 'class_c'",
     }.items():
@@ -169,7 +169,7 @@ def test_interruption_is_exit_code_130(
     monkeypatch.setattr("budwood.training.trainer.compute_features", interrupted)
     out = photos.parent / "runs"
     said = _said(capsys, "train", photos, *FAST, "--out", out, code=130)
-    assert "Interrupted. Nothing half-written was left behind." in said
+    assert "Interrupted. No incomplete files were left behind." in said
     assert list(out.iterdir()) == []
 
 
@@ -271,31 +271,31 @@ def test_a_nasty_folder_trains_and_every_file_is_accounted_for(
 
 def test_words_for_figures() -> None:
     metric = Metric(0.5, 0.25, 0.75, 1200)
-    assert format_metric(metric) == "50.0 % (95 % interval 25.0 to 75.0), n = 1,200"
+    assert format_metric(metric) == "50.0 % (95 % confidence interval 25.0 to 75.0), n = 1,200"
     assert format_metric(Metric(None, None, None, 0)) == "undefined (n = 0)"
     assert "first" in format_looks(1)
-    assert "look 3" in format_looks(3)
+    assert "used 3 times (looks)" in format_looks(3)
 
 
 def test_models_lists_searches_and_shows_surgery(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"tf_efficientnet_lite0 +timm +224 +4,652,008 +75\.1 % +here", said)
+    assert re.search(r"tf_efficientnet_lite0 +timm +224 +4,652,008 +75\.1 % +on disk", said)
     assert re.search(r"resnet18 +torchvision +224 +11,689,512 +69\.8 %", said)
-    assert "of timm: `budwood models '*vit*'` searches" in said
+    assert "more from timm: `budwood models '*vit*'` searches" in said
     assert run(["models", "mobilenet_v3*", "--json"], as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"mobilenet_v3_small", "mobilenet_v3_large"} <= {entry["name"] for entry in found}
 
     assert run(["models", "resnet18", "--freeze", "upto:layer2", "--cut", "layer3", "--classes", "8"]) == 0
     said = capsys.readouterr().out
-    before, after = said.split("After surgery: freeze upto:layer2, cut layer3")
+    before, after = said.split("After changes: freeze upto:layer2, cut layer3")
     assert re.search(r"layer4 +512 x 7 x 7 +8,393,728 +411,041,792", before)
-    assert re.search(r"all +11,689,512 +1,814,073,344", before)
+    assert re.search(r"total +11,689,512 +1,814,073,344", before)
     assert "layer4" not in after
     assert re.search(r"layer2 +128 x 28 x 28 +525,568 +0 +525,568", after)
     assert re.search(r"fc +8 +2,056 +2,056 +0 +2,048", after)
-    assert "Computed once per image: up to layer2." in after
+    assert "Computed once per image (frozen): all up to layer2." in after
     assert run(["models", "resnet18", "--freeze", "none", "--json"], as_json=True) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["parameters"] == {"trainable": 11_689_512, "frozen": 0}
@@ -308,7 +308,7 @@ def test_models_asked_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "resnet81"]) == 2
     assert "there is no network 'resnet81'" in capsys.readouterr().err
     assert run(["models", "*vit*", "--cut", "blocks.3"]) == 2
-    assert "cut: surgery needs the name of one network." in capsys.readouterr().err
+    assert "cut: this option needs the name of one network." in capsys.readouterr().err
     assert run(["models", "resnet18", "--epochs", "3"]) == 2
     assert "No such option" in capsys.readouterr().err
 

@@ -140,7 +140,7 @@ def test_images_with_several_labels_count_when_every_label_is_right(
     expected = f1_score(targets, rows[1].predictions("val").logits > 0, average="macro")
     assert _row(score, "lr 2.5")["value"]["value"] == pytest.approx(expected)
     assert compare(rows, metric="mean_average_precision").best == ("lr 0.3",)
-    with pytest.raises(bw.RunError, match="there is no metric 'balanced_accuracy' of these runs"):
+    with pytest.raises(bw.RunError, match="these runs have no metric 'balanced_accuracy'"):
         compare(rows, metric="balanced_accuracy")
 
 
@@ -164,7 +164,9 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     assert made.best == ("b",)
     assert compare(entries, metric="macro_f1").best == ("b",)
     uneven = bw.RowSpec("c", (*entries[0].runs, _fold(tmp_path / "more", 0, 0.7, lr=0.6)))
-    with pytest.raises(bw.RunError, match="c: its runs were scored on different images that are no folds of one whole"):
+    with pytest.raises(
+        bw.RunError, match="c: its runs were evaluated on different images that are not folds of one data set"
+    ):
         compare([entries[1], uneven])
     with pytest.raises(bw.RunError, match=r"c \(b0, b1\) has another validation split \(200 of its 200 images"):
         compare([entries[0], bw.RowSpec("c", entries[1].runs[:2])])
@@ -286,27 +288,27 @@ def test_rows_on_other_images_can_stand_apart(runs: list[Run], tmp_path: Path) -
 
 
 def test_fewer_than_two_runs_are_refused(runs: list[Run]) -> None:
-    with pytest.raises(bw.RunError, match=r"fewer than two runs to compare \(none\)"):
+    with pytest.raises(bw.RunError, match=r"A comparison needs two or more runs \(none\)"):
         compare([])
-    with pytest.raises(bw.RunError, match=r"fewer than two runs to compare \(run4\)"):
+    with pytest.raises(bw.RunError, match=r"A comparison needs two or more runs \(run4\)"):
         compare(runs[:1])
-    with pytest.raises(bw.RunError, match="run4: is named twice"):
+    with pytest.raises(bw.RunError, match="run4: is given twice"):
         compare([runs[0], runs[1], runs[0].path])
 
 
 def test_unfinished_runs_are_refused(runs: list[Run], tmp_path: Path) -> None:
     stopped = _run(tmp_path / "stopped", 0.7, state="stopped")
-    with pytest.raises(bw.RunError, match=r"stopped: is no finished run \(state stopped\)"):
+    with pytest.raises(bw.RunError, match=r"stopped: is not a finished run \(state: stopped\)"):
         compare([runs[0], stopped])
     with pytest.raises(bw.RunError, match="its training was interrupted"):
         compare([runs[0], stopped.path])
 
 
 def test_unknown_metrics_and_splits_are_refused(runs: list[Run]) -> None:
-    with pytest.raises(bw.RunError, match="there is no metric 'acuracy'") as caught:
+    with pytest.raises(bw.RunError, match="these runs have no metric 'acuracy'") as caught:
         compare(runs, metric="acuracy")
     assert "Did you mean 'accuracy'?" in caught.value.hint
-    with pytest.raises(bw.RunError, match="there is no split 'train' to compare on"):
+    with pytest.raises(bw.RunError, match="runs cannot be compared on 'train'"):
         compare(runs, split="train")
 
 
@@ -315,13 +317,17 @@ def _opened(folder: Path, looks: int, seed: int = 0, truth: NDArray[np.int32] = 
 
 
 def test_a_sealed_test_split_is_refused(runs: list[Run], tmp_path: Path) -> None:
-    with pytest.raises(bw.RunError, match="The test split is sealed for run4, so the runs cannot be compared on it"):
+    with pytest.raises(
+        bw.RunError, match="The test set is still sealed for run4, so the runs cannot be compared on it"
+    ):
         compare([_opened(tmp_path / "one", 1), runs[0]], split="test")
 
 
 def test_test_splits_of_different_looks_are_refused_unless_allowed(tmp_path: Path) -> None:
     first, third = _opened(tmp_path / "first", 1), _opened(tmp_path / "third", 3)
-    with pytest.raises(bw.RunError, match=r"opened at different looks: first \(look 1\), third \(look 3\)"):
+    with pytest.raises(
+        bw.RunError, match=r"used a different number of times \(looks\): first \(look 1\), third \(look 3\)"
+    ):
         compare([first, third], split="test")
     made = compare([first, third], split="test", allow_looks=True)
     finding = next(finding for finding in made.findings if finding.code == "R009")
@@ -347,8 +353,8 @@ def test_a_folder_gives_its_finished_runs(runs: list[Run], tmp_path: Path) -> No
     assert len(compare([tmp_path]).rows) == 3
     assert [run.path for run in find_runs("run4", tmp_path)[0]] == [tmp_path / "run4"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(bw.RunError, match="is no run"):
+    with pytest.raises(bw.RunError, match="is not a run folder"):
         find_runs(tmp_path / "empty")
     _run(tmp_path / "only" / "one", 0.7, state="stopped")
-    with pytest.raises(bw.RunError, match="holds no finished run"):
+    with pytest.raises(bw.RunError, match="contains no finished run"):
         find_runs(tmp_path / "only")

@@ -64,7 +64,7 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
             "kernels: expected one number, or 2, one for each of widths; found 3",
         ),
         ({"model": "cnn", "widths": "eight"}, "widths: input should be"),
-        ({"optimizer": "adam", "layer_decay": 0.5}, "layer_decay: a linear head alone does not use it"),
+        ({"optimizer": "adam", "layer_decay": 0.5}, "layer_decay: not used when only a linear head is trained"),
         ({"freeze": "none", "layer_decay": 2}, "layer_decay: input should be less than or equal to 1, found 2"),
     ],
 )

@@ -107,5 +107,5 @@ def test_several_labels_have_a_loss_of_their_own() -> None:
     assert resolve(Recipe(optimizer="adam"), True, 64).loss == BinaryCrossEntropy()
     assert resolve(Recipe(optimizer="adam"), False, 64).loss == CrossEntropy()
     assert resolve(Recipe(), True, 64).optimizer.name == "adam", "such a head is not solved"
-    with pytest.raises(RecipeError, match="label_smoothing: images with several labels do not use it"):
+    with pytest.raises(RecipeError, match="label_smoothing: not used for multi-label data"):
         resolve(Recipe(optimizer="adam", label_smoothing=0.1), True, 64)

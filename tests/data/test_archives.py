@@ -44,7 +44,7 @@ def test_a_zip_is_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "x/../../out.png", "..\\out.png", "C:\\out.png"])
 def test_a_path_that_leaves_the_folder_is_refused(name: str, tmp_path: Path) -> None:
     archive = _tar(tmp_path / "a.tar", {"x/1.png": b"one", name: b"bad"})
-    with pytest.raises(DataError, match="leaves the folder"):
+    with pytest.raises(DataError, match="is outside the folder"):
         extract(archive, tmp_path / "cache", Silent())
     assert not list((tmp_path / "cache").rglob("*.png"))
     assert not (tmp_path / "out.png").exists()
@@ -53,7 +53,7 @@ def test_a_path_that_leaves_the_folder_is_refused(name: str, tmp_path: Path) -> 
 def test_a_zip_path_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../out.png", b"bad")
-    with pytest.raises(DataError, match="leaves the folder"):
+    with pytest.raises(DataError, match="is outside the folder"):
         extract(tmp_path / "a.zip", tmp_path / "cache", Silent())
 
 
@@ -83,6 +83,6 @@ def test_a_damaged_archive_is_told(tmp_path: Path) -> None:
         archive.add(tmp_path / "x", "x")
     whole = (tmp_path / "a.tar.gz").read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="cannot be read to its end"):
+    with pytest.raises(DataError, match="cannot be read completely"):
         extract(tmp_path / "a.tar.gz", tmp_path / "cache", Silent())
     assert not list((tmp_path / "cache" / "archives").iterdir())

@@ -141,5 +141,5 @@ def test_class_sizes_and_splits(tmp_path: Path) -> None:
     assert set(found) == {"D050", "D051", "D060", "D061"}
     assert "'many' has 60 training images, 'few' has 5" in found["D050"].message
     assert "'few' (5)" in found["D051"].message
-    assert found["D060"].message == "The val split has no image of 'few'."
-    assert found["D061"].message.startswith("There is no test split")
+    assert found["D060"].message == "The validation set has no images of 'few'."
+    assert found["D061"].message.startswith("There is no test set, so the final score")

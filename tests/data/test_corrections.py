@@ -48,7 +48,7 @@ def test_a_label_changes_an_image_is_left_out_and_no_file_is_touched(photos: Pat
     assert "sky/004.png" not in data.table["path"].to_pylist()
     assert data.corrected == 2
     assert [(one.path, one.problem, one.detail) for one in data.set_aside] == [
-        ("sky/004.png", "left out", "is left out by c.csv")
+        ("sky/004.png", "left out", "is excluded by c.csv")
     ]
     assert "sky/004.png" in str([finding.record() for finding in findings(data)])
     assert data.fingerprint != plain.fingerprint
@@ -85,7 +85,7 @@ def test_a_later_table_sees_what_an_earlier_one_made(photos: Path, tmp_path: Pat
     second = _table(tmp_path / "b.csv", ("leaf/003.png", "sky", "leaf"))
     data = bw.scan(photos, corrections=[first, second])
     assert _label(data, "leaf/003.png") == "leaf"
-    with pytest.raises(bw.DataError, match="is 'leaf' in the data now, not 'sky'"):
+    with pytest.raises(bw.DataError, match="has the label 'leaf' in the data, but 'sky' in the table"):
         bw.scan(photos, corrections=second)
 
 
@@ -118,13 +118,13 @@ def test_all_mistakes_are_told_at_once(photos: Path, tmp_path: Path) -> None:
         bw.scan(photos, corrections=file)
     for part in (
         "has 4 mistakes",
-        "line 2: leaf/999.png is no image of the data",
+        "line 2: leaf/999.png is not an image of the data set",
         "line 3: leaf/003.png cannot be 'skye': there is no such class. Did you mean 'sky'? Valid: leaf, sky",
-        "line 4: leaf/004.png is 'leaf' in the data now, not 'sky' as when the table was written",
+        "line 4: leaf/004.png has the label 'leaf' in the data, but 'sky' in the table",
         "line 6: leaf/005.png is 'sky' in line 5 and '-' here",
     ):
         assert part in caught.value.message
-    assert "empty their column 'correct'" in caught.value.hint
+    assert "leave their column 'correct' empty" in caught.value.hint
 
 
 def test_a_file_that_is_no_table_of_corrections_is_refused(photos: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_images_with_several_labels_are_refused(tmp_path: Path) -> None:
     paths = fill(tmp_path / "images", 12)
     rows = "".join(f"images/{path.name},{'a;b' if n % 2 else 'a'}\n" for n, path in enumerate(paths))
     (tmp_path / "data.csv").write_text(f"path,labels\n{rows}")
-    with pytest.raises(bw.DataError, match="do not apply to images with several labels"):
+    with pytest.raises(bw.DataError, match="cannot be used with multi-label data"):
         bw.scan(tmp_path / "data.csv", corrections=_table(tmp_path / "c.csv"))
 
 

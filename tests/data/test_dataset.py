@@ -96,7 +96,7 @@ def test_a_saved_data_set_comes_back_equal_and_a_changed_one_is_refused(photos: 
     with pytest.raises(RunError, match="does not match its fingerprint"):
         load(tmp_path / "d.parquet")
     (tmp_path / "d.parquet").write_text("hello")
-    with pytest.raises(RunError, match="is no data set that Budwood wrote"):
+    with pytest.raises(RunError, match="is not a data set written by Budwood"):
         load(tmp_path / "d.parquet")
 
 

@@ -26,7 +26,7 @@ def test_class_folders(tmp_path: Path) -> None:
     assert list(listing.paths) == ["a/deeper/000.png", "a/deeper/001.png", "b/000.png"]
     assert list(listing.labels) == ["a", "a", "b"]
     assert set(listing.splits) == {""}
-    assert listing.left_out == [("readme.txt", "lies outside every class folder")]
+    assert listing.left_out == [("readme.txt", "is outside of all class folders")]
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Validation"])
@@ -70,13 +70,13 @@ def test_lists_of_files(tmp_path: Path) -> None:
         ("images/b/001.png", "test"),
     ]
     assert ("b/009.png", "is listed in train.txt but does not exist") in listing.left_out
-    assert ("images/a/002.png", "is in no list") in listing.left_out
+    assert ("images/a/002.png", "is not in a list") in listing.left_out
 
 
 def test_a_listed_path_may_not_leave_the_folder(tmp_path: Path) -> None:
     _caltech(tmp_path / "d")
     (tmp_path / "d" / "test.txt").write_text("../a/001.png\n")
-    with pytest.raises(DataError, match="leaves the folder"):
+    with pytest.raises(DataError, match="is outside the folder"):
         _list(tmp_path / "d")
 
 
@@ -149,9 +149,9 @@ def test_what_there_is_not(tmp_path: Path) -> None:
     fill(tmp_path / "one" / "a", 2)
     cases = {
         tmp_path / "nowhere": "no such file or folder",
-        tmp_path / "empty": "holds no labelled image file",
+        tmp_path / "empty": "contains no labelled image files",
         tmp_path / "notes.md": "is neither a folder, nor a CSV or Parquet table, nor a tar or zip archive",
-        tmp_path / "one": "has one class only",
+        tmp_path / "one": "has only one class",
     }
     for source, message in cases.items():
         with pytest.raises(DataError, match=message):
@@ -175,7 +175,7 @@ def test_split_folders_without_train(tmp_path: Path) -> None:
 
 def test_a_table_without_training_images(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label,split\na.png,x,test\nb.png,y,test\n")
-    with pytest.raises(DataError, match="no image is in the train split"):
+    with pytest.raises(DataError, match="the training set has no images"):
         _list(tmp_path / "t.csv")
 
 

@@ -90,10 +90,10 @@ def test_it_learns_them_and_keeps_the_evidence(made: Run) -> None:
     tested = bw.test(made)
     assert tested.metrics["test"]["mean_average_precision"]["n"] == made.record.dataset.counts.test
     html = (made.path / "report.html").read_text()
-    assert "every label right" in html
+    assert "all labels of an image correct" in html
     assert "mean average precision" in html
-    assert "What is taken for what" not in html
-    assert "labels in all" in html
+    assert "Confusion matrix" not in html
+    assert "all labels</td>" in html
     answers = bw.predict(made, [made.dataset().root / path for path in predictions.paths[:5]])
     for answer, logits in zip(answers, predictions.logits, strict=False):
         assert dict(answer.top)[NAMES[int(logits.argmax())]] == pytest.approx(1 / (1 + np.exp(-logits.max())), abs=1e-3)
@@ -103,8 +103,8 @@ def test_a_frozen_trunk_and_the_command_line(table: Path, capsys: pytest.Capture
     arguments = ["train", str(table), "--size", "32", "--out", str(table.parent / "runs")]
     assert run(arguments) == 0
     said = capsys.readouterr()
-    assert "several labels each, so the head is not solved but trained (adam)" in " ".join(said.err.split())
-    assert "every label right" in said.out
+    assert "several labels (multi-label), so the head is trained in steps (adam)" in " ".join(said.err.split())
+    assert "all labels of an image correct" in said.out
     assert "Validation mean average precision" in said.out
     assert run([*arguments, "--json", "--dry-run"]) == 0
     assert json.loads(capsys.readouterr().out)["recipe"]["loss"] == "binary_cross_entropy"
@@ -163,13 +163,13 @@ def test_intervals_of_the_mean_average_precision_cover_at_about_their_rate() -> 
 @pytest.mark.parametrize(
     ("options", "multilabel", "message"),
     [
-        ({"loss": "binary_cross_entropy"}, False, "is for images with several labels; these have one each"),
-        ({"regularisation": 5.0}, True, "regularisation: images with several labels do not use it"),
-        ({"loss": "focal"}, True, "loss: images with several labels use binary_cross_entropy"),
-        ({"label_smoothing": 0.1}, True, "label_smoothing: images with several labels do not use it"),
-        ({"class_weights": True}, True, "class_weights: images with several"),
-        ({"balanced_sampling": True}, True, "balanced_sampling: images with several"),
-        ({"logit_adjustment": 1.0}, True, "logit_adjustment: images with several"),
+        ({"loss": "binary_cross_entropy"}, False, "is for multi-label data; these images have one label each"),
+        ({"regularisation": 5.0}, True, "regularisation: not used for multi-label data"),
+        ({"loss": "focal"}, True, r"loss: multi-label data \(images with several labels\) use binary_cross_entropy"),
+        ({"label_smoothing": 0.1}, True, "label_smoothing: not used for multi-label data"),
+        ({"class_weights": True}, True, "class_weights: not used for multi-label data"),
+        ({"balanced_sampling": True}, True, "balanced_sampling: not used for multi-label data"),
+        ({"logit_adjustment": 1.0}, True, "logit_adjustment: not used for multi-label data"),
         ({"select": "balanced_accuracy"}, True, "select: balanced_accuracy is not defined"),
     ],
 )
@@ -188,5 +188,5 @@ def test_the_recipe_of_a_run_makes_it_again(made: Run, table: Path) -> None:
 
 
 def test_leaving_a_class_out_is_refused(table: Path) -> None:
-    with pytest.raises(bw.DataError, match="--exclude does not apply to images with several labels"):
+    with pytest.raises(bw.DataError, match="--exclude cannot be used with multi-label data"):
         bw.scan(table, exclude=["left"])

@@ -302,14 +302,14 @@ def test_mistakes(subject: NetworkProbe, cache: Path) -> None:
     assert "Valid: a, b, c." in found.value.hint
     with pytest.raises(RecipeError, match="found 1 for 2 images"):
         compute_attribution(subject, pixels, classes=[0])
-    with pytest.raises(RecipeError, match="'conv9' is no stage"):
+    with pytest.raises(RecipeError, match="'conv9' is not a stage"):
         compute_attribution(subject, pixels, place="conv9")
     with pytest.raises(RecipeError, match="'fc1' of cnn gives no map") as found:
         compute_attribution(subject, pixels, place="fc1")
     assert "Places with a map: conv1, conv2, conv3" in found.value.hint
-    with pytest.raises(RecipeError, match="occlusion looks at the image itself, not at 'conv1'"):
+    with pytest.raises(RecipeError, match="occlusion uses the image itself, not the stage 'conv1'"):
         compute_attribution(subject, pixels, "occlusion", place="conv1")
-    with pytest.raises(RecipeError, match="none of its stages gives a map"):
+    with pytest.raises(RecipeError, match="no stage has a feature map"):
         compute_attribution(opened(cache, model="mlp", fc=[16], size=32), pixels)
 
 

@@ -80,5 +80,5 @@ def test_images_with_several_labels_are_refused(tmp_path: Path) -> None:
     run = scored_run(
         tmp_path / "run", np.array([0, 1], np.int32), np.zeros((2, 3), np.float32), label_sets=((0,), (0, 1))
     )
-    with pytest.raises(bw.RunError, match="several labels each"):
+    with pytest.raises(bw.RunError, match="its data are multi-label"):
         find_confusions(run)

@@ -108,7 +108,7 @@ def test_features_of_a_trained_network_are_its_own(run: bw.Run, tmp_path: Path) 
 
 
 def test_the_test_split_stays_sealed_until_it_is_opened(run: bw.Run) -> None:
-    with pytest.raises(bw.RunError, match="its test split is sealed") as caught:
+    with pytest.raises(bw.RunError, match="its test set is sealed") as caught:
         make_embedding(run, "test")
     assert "budwood test" in caught.value.hint
     opened = bw.test(run)

@@ -62,8 +62,14 @@ def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> 
     assert tuple(part for part in PARTS if part in found.record) == USUAL
     assert page == run.path / "report.html"
     html = page.read_text()
-    headings = ("Where it looks", "From the first stage to the last", "Filters", "How the images lie", "Slices")
-    for heading in (*headings, "Suspected label errors"):
+    headings = (
+        "Where the network looks",
+        "From the first stage to the last",
+        "Filters",
+        "Map of the images",
+        "Subsets of images (slices)",
+    )
+    for heading in (*headings, "Possible label errors"):
         assert f"<h2>{heading}</h2>" in html
     assert html.count('class="pair"') == len(found.record["images"]["rows"])
     after = _content(run.path)
@@ -97,7 +103,7 @@ def test_parts_that_are_asked_for_later_are_added(run: Run) -> None:
     assert {"filters", "mistakes"} == set(kept.record) & set(PARTS)
     html = (run.path / "report.html").read_text()
     assert "<h2>Filters</h2>" in html
-    assert "<h2>Slices</h2>" in html
+    assert "<h2>Subsets of images (slices)</h2>" in html
 
 
 def test_classes_are_drawn_when_they_are_asked_for(run: Run) -> None:
@@ -197,7 +203,7 @@ def test_every_network_is_explained(model: str, tmp_path: Path, photos: Path) ->
     assert list(found.record["images"]["methods"]) == ["layer-cam", "grad-cam"]
     assert found.record["stages"]["rows"]
     assert found.record["filters"]["rows"][0]["colour"]
-    assert "<h2>Suspected label errors</h2>" in page.read_text()
+    assert "<h2>Possible label errors</h2>" in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -206,9 +212,9 @@ def test_every_network_is_explained(model: str, tmp_path: Path, photos: Path) ->
         ({"parts": ["filter"]}, "show: there is no part 'filter'"),
         ({"methods": ["gradcam"]}, "method: there is no method 'gradcam'"),
         ({"called": "ski"}, "class: there is no class 'ski'"),
-        ({"place": "layer9", "parts": ["images"]}, "place: 'layer9' is no stage of this network"),
-        ({"place": "conv2", "methods": ["occlusion"]}, "place: occlusion look at the image itself, not at 'conv2'"),
-        ({"called": "sky", "parts": ["filters"]}, "class: only the part `images` uses it"),
+        ({"place": "layer9", "parts": ["images"]}, "place: 'layer9' is not a stage of this network"),
+        ({"place": "conv2", "methods": ["occlusion"]}, "place: not used by occlusion, found 'conv2'"),
+        ({"called": "sky", "parts": ["filters"]}, "class: is only used by the part `images`"),
     ],
 )
 def test_what_does_not_exist_cannot_be_asked_for(run: Run, asked: dict[str, Any], message: str) -> None:
@@ -225,9 +231,9 @@ def test_images_that_are_not_there_or_cannot_be_read(run: Run, tmp_path: Path) -
     with pytest.raises(DataError, match="cannot be read as images"):
         explain_run(run, [tmp_path / "broken.png"])
     moved = Run(run.path, run.record.model_copy(update={"root": str(tmp_path / "elsewhere")}))
-    with pytest.raises(RunError, match="the validation images are no longer in"):
+    with pytest.raises(RunError, match="the validation images are missing from"):
         explain_run(moved, parts=["images"])
-    with pytest.raises(DataError, match="No image was given"):
+    with pytest.raises(DataError, match="No images were given"):
         bw.explain.pixels(run, [])
     with pytest.raises(DataError, match="201 images are too many for one page"):
         explain_run(run, [Path(run.record.root) / run.predictions("val").paths[0]] * 201)
@@ -250,7 +256,7 @@ def test_the_command_tells_and_answers_in_json(run: Run, tmp_path: Path, capsys:
     assert answer["filters"]["rows"][0]["filters"] == 8
     assert answer["page"] == str(run.path / "report.html")
     assert command(["explain", str(run.path), "--html", "x.html"]) == 2
-    assert "name images for another page" in capsys.readouterr().err
+    assert "--html: needs IMAGES. Without them, the results go into the report of the run." in capsys.readouterr().err
 
 
 def test_the_functions_answer_for_files(run: Run) -> None:

@@ -81,19 +81,19 @@ def test_how_active_and_how_varied_channels_are(cache: Path) -> None:
 
 
 def test_a_name_is_a_stage_or_a_layer(subject: NetworkProbe, cache: Path) -> None:
-    with pytest.raises(RecipeError, match="layer: 'conv9' is no stage of this network") as raised:
+    with pytest.raises(RecipeError, match="layer: 'conv9' is not a stage of this network") as raised:
         read_maps(subject, _pixels(), "conv9")
     assert "conv1, conv2, conv3" in raised.value.hint
-    with pytest.raises(RecipeError, match="layer: fc1 of cnn gives no map of an image") as raised:
+    with pytest.raises(RecipeError, match="layer: fc1 of cnn has no feature map") as raised:
         read_maps(subject, _pixels(), "fc1")
-    assert raised.value.hint == "These do: conv1, conv2, conv3."
-    with pytest.raises(RecipeError, match=r"layer: fc1\.0 of cnn gives no map"):
+    assert raised.value.hint == "Stages with feature maps: conv1, conv2, conv3."
+    with pytest.raises(RecipeError, match=r"layer: fc1\.0 of cnn has no feature map"):
         read_maps(subject, _pixels(), "fc1.0")
-    with pytest.raises(RecipeError, match=f"layer: {TRUNK} of cnn gives no map"):
+    with pytest.raises(RecipeError, match=f"layer: {TRUNK} of cnn has no feature map"):
         read_maps(subject, _pixels(), TRUNK)
-    with pytest.raises(RecipeError, match="layer: fc1 of mlp gives no map") as raised:
+    with pytest.raises(RecipeError, match="layer: fc1 of mlp has no feature map") as raised:
         read_maps(opened(cache, model="mlp", fc=[16, 16], size=32), _pixels(), "fc1")
-    assert raised.value.hint == "These do: none of its stages does."
+    assert raised.value.hint == "Stages with feature maps: no stage has one."
 
 
 def test_the_last_map_of_a_network_that_was_cut(cache: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_image_after_chosen_filters(subject: NetworkProbe) -> None:
     with pytest.raises(RecipeError, match=r"filter: conv2\.0 of cnn has no filter 8") as raised:
         filter_image(subject, pixels[0], "conv2.0", [0, 8])
     assert raised.value.hint == "It has 8: choose from 0 to 7."
-    with pytest.raises(RecipeError, match=r"layer: 'fc1\.0' is no convolution of cnn"):
+    with pytest.raises(RecipeError, match=r"layer: 'fc1\.0' is not a convolution of cnn"):
         filter_image(subject, pixels[0], "fc1.0", [0])
 
 
@@ -145,7 +145,7 @@ def test_a_strip_of_many_stages_is_spread_over_them(cache: Path) -> None:
 
 
 def test_a_network_without_maps_has_no_strip(cache: Path) -> None:
-    with pytest.raises(RecipeError, match="mlp: none of its stages gives a map, so there is nothing to look at"):
+    with pytest.raises(RecipeError, match="mlp: no stage has a feature map, so there are no feature maps to show"):
         make_strip(opened(cache, model="mlp", fc=[16, 16], size=32), _pixels()[0])
 
 

@@ -177,7 +177,7 @@ def test_the_filters_of_a_network_that_sees_grey(cache: Path) -> None:
 
 
 def test_what_has_no_filters_says_so(subject: NetworkProbe, cache: Path) -> None:
-    with pytest.raises(RecipeError, match="layer: 'conv2' is no convolution of cnn") as raised:
+    with pytest.raises(RecipeError, match="layer: 'conv2' is not a convolution of cnn") as raised:
         read_filters(subject, "conv2")
     assert raised.value.hint == "Its convolutions: conv1.0, conv2.0, conv3.0."
     with pytest.raises(RecipeError, match="layer: mlp has no convolution, and so no filters"):

@@ -106,7 +106,7 @@ def test_the_target_of_a_transformer_is_before_its_class_token_is_all_that_count
 
 
 def test_a_network_without_maps_has_no_target(cache: Path) -> None:
-    with pytest.raises(RecipeError, match="mlp: none of its stages gives a map"):
+    with pytest.raises(RecipeError, match="mlp: no stage has a feature map"):
         default_place(opened(cache, model="mlp", fc=[16, 16], size=32))
 
 
@@ -114,9 +114,9 @@ def test_places_by_name(subject: NetworkProbe) -> None:
     name = list_places(subject)[0].name
     assert find_place(subject, name) == name
     assert find_place(subject, TRUNK) == TRUNK
-    with pytest.raises(RecipeError, match="stage: 'layer9' is no stage of this network"):
+    with pytest.raises(RecipeError, match="stage: 'layer9' is not a stage of this network"):
         find_place(subject, "layer9", "stage")
-    with pytest.raises(RecipeError, match="layer: 'layer9' is no layer of cnn"):
+    with pytest.raises(RecipeError, match="layer: 'layer9' is not a layer of cnn"):
         find_layer(subject, "layer9")
 
 

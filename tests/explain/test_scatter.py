@@ -71,7 +71,7 @@ def test_a_dot_for_each_image_within_the_plane_mistakes_last_and_reachable() -> 
         assert ("south" in str(dot["class"])) == (top < 50)
     assert ["missed" in str(dot["class"]) for dot in found.dots] == [False] * 53 + [True] * 7
     assert [dot["tabindex"] for dot in found.dots] == ["-1"] * 53 + ["0"] * 7
-    assert found.dots[-1]["aria-label"] == f"{shown.paths[6]}: a, called b"
+    assert found.dots[-1]["aria-label"] == f"{shown.paths[6]}: a, predicted as b"
 
 
 def test_the_upper_right_point_is_drawn_there() -> None:
@@ -106,15 +106,13 @@ def test_a_sample_keeps_all_mistakes_and_every_class() -> None:
 
 def test_words_say_how_many_of_how_many() -> None:
     assert describe_sample(_embedding(60, 7)) == (
-        "60 validation images; 7 are mistakes. The two axes are those along which the features differ most; "
-        "they hold 40.0 % (across) and 10.0 % (up) of the variance."
+        "60 validation images; 7 mistakes. The axes are the first two principal components of the features; "
+        "they explain 40.0 % (horizontal) and 10.0 % (vertical) of the variance."
     )
-    assert describe_sample(sample_dots(_embedding(3000, 1))).startswith(
-        "500 of 3,000 validation images; one of them is a mistake."
-    )
+    assert describe_sample(sample_dots(_embedding(3000, 1))).startswith("500 of 3,000 validation images; 1 mistake.")
     trained = Embedding(**{**vars(_embedding(60, 7)), "split": "train"})
-    assert describe_sample(trained).startswith("60 training images; 7 are mistakes.")
-    assert "none of them is a mistake. UMAP keeps" in describe_sample(_embedding(5, 0, method="umap"))
+    assert describe_sample(trained).startswith("60 training images; 7 mistakes.")
+    assert "no mistakes. UMAP places" in describe_sample(_embedding(5, 0, method="umap"))
 
 
 def test_names_are_escaped() -> None:

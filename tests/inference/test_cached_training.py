@@ -225,8 +225,9 @@ def test_a_map_larger_than_its_pixels_is_computed_as_it_is_needed(
     features = load_features(task, said)
     assert features is None
     assert said.notes == [
-        "Outputs of conv1 are computed as they are needed, and not kept: one takes 24 KiB, and the pixels that it is "
-        "made of take 3."
+        "Features of conv1 are computed again in every epoch, not kept in the cache: the features of an image "
+        "take 24 KiB, "
+        "its pixels only 3 KiB."
     ]
     ours, theirs = _fitted(task, None), _uncached(task)
     assert make_trained_slice(task, None).stop == "conv1"
@@ -240,14 +241,14 @@ def test_more_than_the_limit_is_computed_as_it_is_needed(
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "50k")
     prefix = _map_prefix(tmp_path)
     assert why_not_cached(prefix, 10) == ""
-    assert why_not_cached(prefix, 1000).endswith("MiB, and the cache may hold 0.0 MiB")
+    assert why_not_cached(prefix, 1000).endswith("MiB, and the cache limit is 0.0 MiB")
 
 
 def test_a_run_says_what_ran_the_frozen_part(few: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(**{**SMALL, "widths": [64, 8, 8]}, freeze="upto:conv1", size=32, epochs=1, tta="flip")
     run = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     assert run.record.prefix == PrefixRecord(stage=None, computed=0, reused=0)
-    assert run.record.choices.engine.endswith("for what is frozen, in every step; PyTorch for the rest")
+    assert run.record.choices.engine.endswith("for the frozen layers, in every step; PyTorch for the rest")
     answers = bw.predict(run, [few / "leaf"])
     assert len(answers) == 8
 
@@ -370,7 +371,7 @@ def test_a_run_of_several_views(few: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"views": 3}, "views: expected augmentation beside it, as flip=0.5"),
-        ({"views": 3, "flip": 0.5, "mixup": 0.2}, "views: expected no mixup or cutmix beside it"),
+        ({"views": 3, "flip": 0.5, "mixup": 0.2}, "views: cannot be used with mixup or cutmix"),
         ({"views": 3, "flip": 0.5, "freeze": "none"}, "views: expected something frozen"),
         ({"views": 0, "flip": 0.5}, "views: input should be greater than or equal to 1"),
     ],
@@ -382,7 +383,7 @@ def test_views_that_have_no_meaning_are_refused(options: dict[str, Any], message
 
 def test_views_where_the_first_stage_is_trained_are_refused(few: Path, tmp_path: Path) -> None:
     recipe = Recipe(**SMALL, freeze=["conv2.*"], size=32, flip=0.5, views=2)
-    with pytest.raises(RecipeError, match="views: nothing is frozen from the image on"):
+    with pytest.raises(RecipeError, match="views: the first stages are not frozen"):
         bw.train(scan(few), recipe, out=tmp_path / "runs")
 
 

@@ -154,7 +154,7 @@ def test_an_engine_that_disagrees_is_not_used(photos: Path, fresh: Prefix) -> No
     samples = _samples(photos)
     found = compute_features(fresh, samples, progress)
     assert found.engine.startswith("PyTorch")
-    assert any("not good enough, so PyTorch computes" in note for note in progress.notes)
+    assert any("too different, so PyTorch is used" in note for note in progress.notes)
     assert np.allclose(found.values, _by_torch(samples), atol=1e-4)
 
 
@@ -235,7 +235,7 @@ def test_half_precision_on_a_gpu_is_used_where_it_agrees(
     found = compute_features(fresh, samples, progress)
     assert found.engine == f"PyTorch {torch.__version__.split('+')[0]}, {engine}"
     assert np.allclose(found.values, _by_torch(samples) * (off if off < 1.01 else 1), atol=1e-3)
-    assert any("not good enough, so full precision" in note for note in progress.notes) == (off > 1.01)
+    assert any("too different, so full precision" in note for note in progress.notes) == (off > 1.01)
     monkeypatch.setattr(module, "COMPILE_PAYS", len(samples))
     shutil.rmtree(fresh.cache / "outputs")
     again = compute_features(fresh, samples, progress)

@@ -35,7 +35,7 @@ def test_eight_bits_answer_nearly_alike(small: Run, photos: Path, tmp_path: Path
     )
     assert 0 < np.abs(eight - full).max() < 0.05
     n = len(small.predictions("val").labels)
-    assert said.notes[-1] == f"int8: {n} of {n} validation images are called rightly in 8 bits, {n} in 32."
+    assert said.notes[-1] == f"int8 is used: {n} of {n} validation images are correct with 8 bits, {n} with 32 bits."
     graph = next((tmp_path / "cache").rglob("int8.onnx"))
     assert b"QuantizeLinear" in graph.read_bytes()
     before = graph.stat().st_mtime_ns
@@ -53,16 +53,14 @@ def test_eight_bits_that_answer_worse_are_not_used(
     said = Noted()
     assert np.array_equal(_answers(small, photos, tmp_path / "cache", said), full)
     n = len(small.predictions("val").labels)
-    assert said.notes[-1] == (
-        f"int8: 3 of {n} validation images are called rightly in 8 bits, 4 in 32, so it is not used."
-    )
+    assert said.notes[-1] == (f"int8 is not used: 3 of {n} validation images are correct with 8 bits, 4 with 32 bits.")
 
 
 def test_eight_bits_need_a_graph(small: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization, "has_cuda_device", lambda: True)
     said = Noted()
     _answers(small, photos, tmp_path / "cache", said)
-    assert said.notes[-1] == "int8: is for networks that ONNX Runtime computes on a CPU, so it is not used."
+    assert said.notes[-1] == "int8 is not used: it needs a network that runs with ONNX Runtime on a CPU."
     assert engines.WHOLE == "part.onnx"
 
 

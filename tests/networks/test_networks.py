@@ -25,9 +25,9 @@ def test_an_unknown_name_or_source_is_told_what_is_like_it() -> None:
         find_network("resnet19")
     assert "Did you mean 'resnet1" in caught.value.hint
     assert "`budwood models '*resnet*'` searches" in caught.value.hint
-    with pytest.raises(RecipeError, match="no source of networks 'keras'") as caught:
+    with pytest.raises(RecipeError, match="unknown source of networks 'keras'") as caught:
         find_network("keras:resnet18")
-    assert caught.value.hint == "Write one of budwood, torchvision, timm before the colon."
+    assert caught.value.hint == "Valid before the colon: budwood, torchvision, timm."
 
 
 HEADS = (

@@ -178,10 +178,10 @@ def test_densenet121_with_blocks_removed(cut: str | None, head: str, published: 
 def test_what_is_asked_wrongly_names_the_stages() -> None:
     stages = "Its stages: conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool."
     wrong = {
-        "cut: 'layer9' is no stage of this network": {"cut": "layer9"},
-        "freeze: 'layer9' is no stage of this network": {"freeze": "upto:layer9"},
-        "freeze: 'stem' is no stage of this network": {"freeze": "stem"},
-        r"freeze: 'layr\*' matches no parameter, and is no stage": {"freeze": "layr*"},
+        "cut: 'layer9' is not a stage of this network": {"cut": "layer9"},
+        "freeze: 'layer9' is not a stage of this network": {"freeze": "upto:layer9"},
+        "freeze: 'stem' is not a stage of this network": {"freeze": "stem"},
+        r"freeze: 'layr\*' is neither a stage nor a pattern of parameter names": {"freeze": "layr*"},
     }
     for message, options in wrong.items():
         with pytest.raises(RecipeError, match=message) as caught:
@@ -190,7 +190,7 @@ def test_what_is_asked_wrongly_names_the_stages() -> None:
 
 
 def test_a_network_without_any_stage_is_refused() -> None:
-    with pytest.raises(RecipeError, match="crossvit_9_240 has no stage"):
+    with pytest.raises(RecipeError, match="crossvit_9_240 has no stages"):
         _plan(3, model="timm:crossvit_9_240")
 
 
@@ -216,7 +216,7 @@ def test_nothing_left_to_train_is_refused() -> None:
 def test_a_size_that_a_network_cannot_take_is_refused_with_its_reason(size: int) -> None:
     model = {16: "alexnet", 100: "maxvit_t"}[size]
     with pytest.raises(
-        RecipeError, match=rf"size: {model} cannot see {size} x {size} pixels in 3 channels \(.+\)"
+        RecipeError, match=rf"size: {model} cannot process {size} x {size} pixels with 3 channels \(.+\)"
     ) as caught:
         _plan(10, model=model, size=size)
     assert caught.value.hint == "Its own size is 224."
@@ -347,7 +347,7 @@ def test_a_patterns_own_dropout_is_frozen_with_it() -> None:
 )
 def test_what_is_computed_once_ends_before_an_active_dropout(freeze: Any, prefix: str | None) -> None:
     if prefix is None:
-        with pytest.raises(RecipeError, match="matches no parameter"):
+        with pytest.raises(RecipeError, match="is neither a stage nor a pattern of parameter names"):
             _plan(3, model="alexnet", freeze=freeze)
     else:
         assert _plan(3, model="alexnet", freeze=freeze)["prefix"] == prefix

@@ -92,7 +92,7 @@ def test_ticks_are_round_and_alike(
 
 
 def test_an_axis_that_does_not_begin_at_zero_says_so() -> None:
-    assert "F1; the axis begins at 80 %" in _texts(draw_intervals("t", [("a", METRIC)], "F1"))
+    assert "F1; the axis starts at 80 %" in _texts(draw_intervals("t", [("a", METRIC)], "F1"))
     assert "F1" in _texts(draw_intervals("t", [("a", {**METRIC, "low": 0.0})], "F1"))
 
 

@@ -137,7 +137,7 @@ def test_published_figures_of_another_split_are_hollow() -> None:
     tree = ElementTree.fromstring(draw_dots("t", rows, "x", Unit()))
     assert [mark.get("fill") for mark in tree.findall("polygon")] == ["var(--second)", "var(--card)"]
     legend = " ".join("".join(text.itertext()) for text in tree.findall("text"))
-    assert "on another split" in legend
+    assert "published, other split" in legend
     assert "seeds" not in legend, "only what is there is explained"
 
 

@@ -70,8 +70,8 @@ def test_every_section_and_every_row_is_there(made: Comparison) -> None:
     assert titles == [
         "Findings",
         "Table",
-        "Rows with their intervals",
-        "What the best costs",
+        "Scores with confidence intervals",
+        "Score and cost",
         "Learning curves",
         "Which options matter",
         "What was compared",
@@ -80,8 +80,8 @@ def test_every_section_and_every_row_is_there(made: Comparison) -> None:
     assert "A study" in html
     assert "failed: The loss is no longer a number. Published: 10.0 %, test." in html
     assert "test; ours on validation" in html
-    assert "says little about the difference" in html
-    assert "corrected over all 276 pairs" in html
+    assert "A published score for another split than ours is hard to compare." in html
+    assert "with Holm correction for all 276 pairs" in html
     assert "sealed" in html
     assert "look 1" in html
     best = next(row for row in made.rows if row.best)
@@ -132,15 +132,15 @@ def test_rows_on_other_images_are_lettered(tmp_path: Path) -> None:
     other = scored_run(tmp_path / "3", TRUTH[:90], answers(TRUTH[:90], 0.7, 3), lr=0.3, fingerprint="e" * 64)
     made = compare([*runs, other], apart=True)
     html = render_comparison(made.record())
-    assert "Rows with another letter were scored on other images" in html
+    assert "Rows with different letters were evaluated on different images" in html
     assert html.count('<p class="name">Best') == 2
-    assert "each is compared with those on the same images only" in format_comparison(made.record())
+    assert "only rows with the same images are compared" in format_comparison(made.record())
 
 
 def test_a_table_without_a_single_result(tmp_path: Path) -> None:
     nothing = compare([bw.RowSpec("a", (), problem="x"), bw.RowSpec("b", (), problem="y")]).record()
     assert "failed: x" in render_comparison(nothing)
-    assert "failed: b: y" in format_comparison(nothing)
+    assert "Failed: b: y" in format_comparison(nothing)
 
 
 def test_the_table_for_a_terminal(made: Comparison) -> None:
@@ -149,8 +149,9 @@ def test_the_table_for_a_terminal(made: Comparison) -> None:
     assert lines[0].split()[0] == "row"
     assert sum(line.startswith(("* row", "  row", "* <", "  <")) for line in lines) == 24
     assert "\\n🌳" in text, "a name with a line break stays in its line"
-    assert "failed: failed: The loss is no longer a number." in text
-    assert "95 % intervals over n = 150 images; runs: lowest to highest, standard deviation." in text
+    assert "Failed: failed: The loss is no longer a number." in text
+    assert "95 % confidence intervals, n = 150 images; for several seeds: lowest to highest score, " in text
+    assert "standard deviation (sd)." in text
 
 
 def test_numbers_in_words() -> None:

@@ -147,18 +147,18 @@ def test_every_section_is_there() -> None:
     html = render_run(*_record())
     titles = re.findall(r"<h2>(.*?)</h2>", html)
     assert titles == [
-        "What was asked",
+        "Recipe",
         "Network",
         "Data",
         "Curves",
-        "Class by class",
-        "What is taken for what",
+        "Scores by class",
+        "Confusion matrix",
         "Worst mistakes",
-        "Most confident hits",
+        "Most confident correct predictions",
         "What it has learned",
-        "Can its confidence be believed?",
-        "Time and place",
-        "Make it again",
+        "Calibration: can the confidence be trusted?",
+        "Time and hardware",
+        "Repeat this run",
     ]
     assert "D010 warning" in html
     assert "prefers-color-scheme: dark" in html
@@ -177,11 +177,11 @@ def test_nothing_is_asked_of_the_network() -> None:
 
 def test_a_report_shows_findings_about_its_result() -> None:
     record, evidence = _record()
-    assert "Findings about the result" not in render_run(record, evidence)
+    assert "Findings about the results" not in render_run(record, evidence)
     finding = ResultFinding("R001", "warning", "Far <above>.", "Do less.")
     shown = Evidence(evidence.history, Pictures(), evidence.confusion, evidence.reliability, [finding.record()])
     html = render_run(record, shown)
-    assert "Findings about the result" in html
+    assert "Findings about the results" in html
     assert "Far &lt;above&gt;." in html
 
 
@@ -197,10 +197,10 @@ def test_the_seal_the_test_score_and_its_looks() -> None:
     assert "budwood test 20260101-000000-net-abcd" in render_run(record, evidence)
     opened = {"looks": 3, "opened": ["2026"], "metrics": record["metrics"]["val"]}
     html = render_run({**record, "test": opened}, evidence)
-    assert "Look 3 at this test split" in html
-    assert "First look" not in html
+    assert "This test set has been used 3 times (looks)." in html
+    assert "first use of this test set" not in html
     none = {**record["dataset"], "counts": {**record["dataset"]["counts"], "test": 0}}
-    assert "no test split" in render_run({**record, "dataset": none}, evidence)
+    assert "The data have no test set" in render_run({**record, "dataset": none}, evidence)
 
 
 def test_leaks_that_were_allowed_are_a_banner() -> None:
@@ -215,7 +215,7 @@ def test_leaks_that_were_allowed_are_a_banner() -> None:
 def test_few_and_many_classes(count: int) -> None:
     html = render_run(*_record(tuple(f"class {number}" for number in range(count))))
     assert ('class="matrix"' in html) == (count <= 25)
-    assert ("was called</th>" in html) == (count > 25)
+    assert ("predicted class</th>" in html) == (count > 25)
 
 
 def test_undefined_figures_are_a_dash() -> None:
@@ -228,18 +228,18 @@ def test_the_recipe_in_words() -> None:
     record, _ = _record()
     words = recipe_in_words(record)
     assert "The network is tf_efficientnet_lite0 (timm); it started from ImageNet weights (lite0.pth)." in words
-    assert "3,371,008 of its parameters were frozen and kept their values, 2,562 were trained; " in words
-    assert "the strength of its L2 penalty is 0.1, chosen on the validation split" in words
+    assert "3,371,008 parameters were frozen (not changed by training) and 2,562 were trained; " in words
+    assert "the strength of its L2 penalty is 0.1, chosen on the validation set" in words
     sgd = {**record["recipe"], "optimizer": "sgd", "regularisation": None, "epochs": 7, "batch": 32, "lr": 0.1}
     words = recipe_in_words({**record, "recipe": sgd, "selected": {"epoch": 3}})
     assert (
-        "for 7 epochs of batches of 32 at a learning rate of 0.1; epoch 3 was kept, of the lowest validation loss"
-        in words
+        "for 7 epochs with a batch size of 32 and a learning rate of 0.1; epoch 3 was kept, because it has the lowest "
+        "validation loss" in words
     )
 
 
 def test_surgery_in_words() -> None:
-    aside = "The file's own classifier was set aside (fc.weight [7, 512])."
+    aside = "The file's own classifier was not used (fc.weight [7, 512])."
     weights = {"kind": "run", "file": "w", "digest": "d", "about": "run 7, trained on birds", "set_aside": aside}
     network = {**NETWORK, "cut": "blocks.4", "pool": "avg", "shape": [112, 14, 14], "features": 112}
     network |= {"weights": weights, "trunk_trained": True, "parameters": {"trainable": 9, "frozen": 0}}
@@ -256,14 +256,17 @@ def test_surgery_in_words() -> None:
     }
     record |= {"recipe": recipe, "selected": {"epoch": 1}, "trained": "network"}
     words = recipe_in_words(record)
-    assert "scaled to 224 x 224 pixels and made grey." in words
+    assert "scaled to 224 x 224 pixels and converted to greyscale." in words
     assert "cut off after blocks.4 (112 x 14 x 14, pooled by avg); it started from the weights of run 7" in words
-    assert f"trained on birds. {aside} All its 9 parameters were trained." in words
+    assert f"trained on birds. {aside} All 9 parameters were trained." in words
     assert "A head of mlp:64 on 112 features was trained by gradient descent (Adam) for 1 epoch" in words
-    assert "together with what of the trunk was not frozen; epoch 1 was kept, of the lowest" in words
+    assert (
+        "together with the layers of the network that were not frozen; epoch 1 was kept, because it has the lowest"
+        in words
+    )
     history = [{"epoch": 1.0, "train_loss": 1, "val_loss": 1, "train_accuracy": 0.5, "val_accuracy": 0.5}]
     html = render_run(record, Evidence(history, evidence.pictures, evidence.confusion, evidence.reliability))
-    assert "Frozen means" not in html
+    assert "Frozen layers are not changed" not in html
     for kind, told in (("file", "from the weights in w"), ("none", "from random weights")):
         changed = {**weights, "kind": kind, "about": "random", "set_aside": ""}
         assert told in recipe_in_words({**record, "network": {**network, "weights": changed}})
@@ -274,7 +277,7 @@ def test_the_stages_of_the_network_are_a_table() -> None:
     assert "32 × 112 × 112" in html
     assert ">frozen<" in html
     assert "classifier (head)" in html
-    assert "Its 2 stages as a table" in html
+    assert "All 2 stages as a table" in html
     assert "stage by stage</title>" in html
 
 
@@ -365,12 +368,12 @@ def test_text_can_be_read_in_every_theme(theme: str) -> None:
 
 def test_a_score_is_called_too_good_only_when_something_was_chosen_by_it() -> None:
     record, evidence = _record()
-    assert "slightly too good" in render_run(record, evidence)
+    assert "slightly too optimistic, because the network was selected by it" in render_run(record, evidence)
     given = {**record["recipe"], "regularisation": 0.1}
     one = Evidence(HISTORY[1:2], evidence.pictures, evidence.confusion, evidence.reliability)
     html = render_run({**record, "recipe": given}, one)
-    assert "slightly too good" not in html
-    assert "slightly optimistic" not in html
+    assert "slightly too optimistic, because the network was selected by it" not in html
+    assert "slightly too optimistic" not in html
     assert "<h2>Curves</h2>" not in html
 
 
@@ -380,8 +383,8 @@ def test_an_opened_test_split_is_shown_by_class() -> None:
     opened = {"looks": 1, "opened": ["2026"], "metrics": record["metrics"]["val"]}
     html = render_run({**record, "test": opened}, evidence)
     assert "F1 on test" in html
-    assert "The first look at this test split" in html
-    assert "still sealed" not in html
+    assert "This was the first use of this test set (look 1)" in html
+    assert "sealed</p>" not in html
 
 
 def test_a_split_without_images_is_all_dashes() -> None:
@@ -400,7 +403,7 @@ def test_a_split_without_images_is_all_dashes() -> None:
 def test_the_weakest_classes_come_first() -> None:
     record, evidence = _record()
     html = render_run(record, evidence)
-    rows = re.findall(r"<tr><td>(\w+)</td><td class=\"number\">.*?</tr>", html.split("<h2>Class by class</h2>")[1])
+    rows = re.findall(r"<tr><td>(\w+)</td><td class=\"number\">.*?</tr>", html.split("<h2>Scores by class</h2>")[1])
     of_class = record["metrics"]["val"]["per_class"]
     assert rows[:2] == sorted(("leaf", "sky"), key=lambda name: of_class[name]["f1"]["value"])
     assert rows[2] == "none"

@@ -122,7 +122,7 @@ def test_a_finished_training_can_be_longer(runs: Path) -> None:
 def test_a_kept_run_is_reported(name: str, runs: Path) -> None:
     html = (bw.report(bw.open_run(name, runs)).path / "report.html").read_text()
     assert f"<code>{name}</code>" in html
-    assert ("The first look at this test split" in html) == (name == "single")
+    assert ("This was the first use of this test set (look 1)" in html) == (name == "single")
     assert ("mean average precision" in html) == (name == "several")
     assert ("the strength of its L2 penalty is" in html) == (name == "solved")
 

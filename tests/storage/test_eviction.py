@@ -55,7 +55,7 @@ def test_what_was_used_least_recently_goes_first(tmp_path: Path, monkeypatch: py
     assert not said.notes, "there is room"
     _store(tmp_path, "a").use(_ids(10)[:1])
     assert evict_for(tmp_path, 15 * ROW, 0, "Outputs", said)
-    assert said.notes == ["The cache is full: 0.0 MiB that were used least recently were removed."]
+    assert said.notes == ["The cache was full: the least recently used 0.0 MiB were removed."]
     assert _store(tmp_path, "b").row(_ids(20)[0]) is None
     assert _store(tmp_path, "a").row(_ids(10)[0]) is not None, "it was used just now"
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
@@ -67,7 +67,9 @@ def test_more_than_the_limit_is_not_kept_and_removes_nothing(tmp_path: Path, mon
     said = Said()
     assert not evict_for(tmp_path, 21 * ROW, 0, "Outputs of trunk", said)
     assert len(said.notes) == 1
-    assert said.notes[0].startswith("Outputs of trunk are not kept: they need 0.1 MiB; the cache may hold 0.1 MiB")
+    assert said.notes[0].startswith(
+        "Outputs of trunk are not kept in the cache: they need 0.1 MiB; the cache limit is 0.1 MiB"
+    )
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
 
 
@@ -121,7 +123,7 @@ def test_the_limit_is_read_in_its_units(text: str, count: int, monkeypatch: pyte
 
 def test_a_limit_that_is_no_amount_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "plenty")
-    with pytest.raises(StorageError, match="'plenty' is no amount"):
+    with pytest.raises(StorageError, match="'plenty' is not a size"):
         limit()
 
 
@@ -134,7 +136,7 @@ def test_the_command_shows_and_clears(
     _add(tmp_path / "cache", "a", _ids(0), 1000.0)
     assert run(["cache"]) == 0
     told = capsys.readouterr().out
-    assert "outputs of frozen prefixes" in told
+    assert "features of frozen layers" in told
     assert str(tmp_path / "cache") in told.replace("\n", "")
     assert run(["cache", "--clear", "--json"], as_json=True) == 0
     shown = json.loads(capsys.readouterr().out)

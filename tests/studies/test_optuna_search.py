@@ -132,7 +132,7 @@ def test_a_trial_that_is_worse_than_half_at_its_epoch_is_pruned(tmp_path: Path) 
     report = make_reporter(trials.place(bad))
     for epoch in (1, 2):
         report([{"epoch": float(epoch), "val_loss": 2.0, "val_accuracy": 0.1}])
-    with pytest.raises(Pruned, match="pruned after epoch 3: worse than half of the trials before it"):
+    with pytest.raises(Pruned, match="pruned after epoch 3: worse than half of the earlier trials"):
         report([{"epoch": 3.0, "val_loss": 2.0, "val_accuracy": 0.1}])
     with pytest.raises(Pruned):  # an interrupted one ends where it ended
         make_reporter(trials.place(bad))([{"epoch": 3.0, "val_loss": 2.0, "val_accuracy": 0.1}])
@@ -249,6 +249,6 @@ def test_a_search_in_postgresql_has_the_trials_of_one_in_a_file(postgres: str, p
     made = bw.tune(photos, SMALL, trials=1, ways=ExecutionOptions(storage=postgres), out=tmp_path / "here")
     other = bw.tune(photos, SMALL, trials=2, ways=ExecutionOptions(storage=postgres), out=tmp_path / "there")
     assert [row.label for row in other.rows] == ["as given", "trial 0", "trial 1"]
-    assert other.rows[1].problem == "was carried out elsewhere; its run is not here"
+    assert other.rows[1].problem == "was trained elsewhere; its run folder is not here"
     assert made.rows[1].runs
     assert other.rows[2].runs

@@ -161,7 +161,7 @@ def test_a_row_that_fails_is_recorded_and_the_others_go_on(here: Path, monkeypat
     missing = '[[rows]]\nlabel = "missing"\nweights = "nowhere.pth"\nmodel = "resnet18"\n'
     base = SMALL.replace("widths = [8, 8]\nfc = [16]\n", "").replace("size = 16", "size = 32")
     made = bw.study(_file(here, base + ROWS + missing))
-    assert made.rows[3].problem == "weights: nowhere.pth is no file."
+    assert made.rows[3].problem == "weights: nowhere.pth is not a file."
     assert _states(here / "runs" / "small") == {"slow": "done", "fast": "done", "wild": "refused", "missing": "failed"}
     train = bw.train
 
@@ -173,13 +173,13 @@ def test_a_row_that_fails_is_recorded_and_the_others_go_on(here: Path, monkeypat
     monkeypatch.setattr(training_job, "train", broken)
     made = bw.study(_file(here, base + ROWS + '[[rows]]\nlabel = "new"\nlr = 0.5\n'))
     assert made.rows[3].problem == "ZeroDivisionError: oh"
-    with pytest.raises(StudyError, match=r"small: no row could be trained: weights: nowhere\.pth is no file"):
+    with pytest.raises(StudyError, match=r"small: no row could be trained: weights: nowhere\.pth is not a file"):
         bw.study(_file(here, base + missing), out="other")
 
 
 def test_a_network_that_cannot_be_made_is_told_before_anything_is_trained(here: Path) -> None:
     wrong = '[[rows]]\nlabel = "cut"\ncut = "layer9"\n'
-    with pytest.raises(StudyError, match=r"1 row that makes no network: cut: cut: 'layer9' is no stage"):
+    with pytest.raises(StudyError, match=r"1 row that makes no network: cut: cut: 'layer9' is not a stage"):
         bw.study(_file(here, SMALL + ROWS + wrong))
     assert not list(here.glob("runs/small/*/run.json"))
     with pytest.raises(DataError, match="nowhere: no such file or folder"):
@@ -219,14 +219,14 @@ def test_the_test_split_is_opened_only_when_asked_for_and_looks_are_counted(here
 def test_quick_limits_images_and_says_what_was_put_over_the_rows(here: Path) -> None:
     file = _file(here, SMALL + ROWS + "[quick]\nimages = 8\nepochs = 1\nlr = 0.01\n")
     made = bw.study(file, quick=True)
-    assert made.rows[1].problem == "the same experiment as 'slow', with what was put over every row"
+    assert made.rows[1].problem == "the same experiment as 'slow', because options were set for every row"
     assert made.rows[0].value
     assert made.rows[0].value["n"] == 8
     run = find_run(made.rows[0].runs[0])
     assert len(run.dataset().samples("train")) == 8
     assert len(run.history()) == 1
     page = (here / "runs/small/report.html").read_text()
-    assert "over every row: images = 8, epochs = 1, lr = 0.01" in page
+    assert "set for every row: images = 8, epochs = 1, lr = 0.01" in page
 
 
 def test_one_process_at_a_time_carries_out_a_study(here: Path) -> None:
@@ -234,7 +234,7 @@ def test_one_process_at_a_time_carries_out_a_study(here: Path) -> None:
 
     file = _file(here, SMALL + ROWS)
     (here / "runs/small").mkdir(parents=True)
-    with FileLock(here / "runs/small/lock"), pytest.raises(StudyError, match="is being carried out by another process"):
+    with FileLock(here / "runs/small/lock"), pytest.raises(StudyError, match="is already running in another process"):
         bw.study(file)
 
 
@@ -262,14 +262,14 @@ def test_a_row_whose_workers_die_three_times_has_failed(here: Path, monkeypatch:
     class Dying:
         def run(self, job: TrainingJob, on_epoch_end: Any = None) -> JobResult:
             if job.label == "slow":
-                raise WorkerDied("the worker that trained 'slow' is gone")
+                raise WorkerDied("the worker that trained 'slow' ended unexpectedly")
             return JobResult("failed", "no")
 
         def close(self) -> None:
             pass
 
     monkeypatch.setattr("budwood.studies.runner.start_subprocesses", lambda context, count: [Dying(), Dying()])
-    with pytest.raises(StudyError, match="the worker that trained 'slow' is gone, 3 times; no"):
+    with pytest.raises(StudyError, match="the worker that trained 'slow' ended unexpectedly, 3 times; no"):
         bw.study(_file(here, SMALL + ROWS), ways=ExecutionOptions(jobs=2))
 
 
@@ -317,7 +317,7 @@ def _said(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int 
 def test_the_command_line_carries_out_a_study(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = _file(here, SMALL + ROWS)
     said = _said(capsys, "study", file, "-s", "epochs=1", "--jobs", "1")
-    assert "Small networks (over every row: epochs = 1)" in said
+    assert "Small networks (set for every row: epochs = 1)" in said
     assert "Runs, table.csv and report.html: runs/small/" in said
     (told,) = json.loads(_said(capsys, "study", file, "photos", "-s", "epochs=1", "--json"))
     assert (told["study"], told["changed"]) == ("small", {"epochs": 1})
@@ -408,7 +408,7 @@ def test_data_sets_are_fetched_by_name_once(tmp_path: Path, monkeypatch: pytest.
         raise OSError("no network")
 
     monkeypatch.setattr(downloads, "_import_dataset", unreachable)
-    with pytest.raises(DataError, match=r"cifar100: cannot be fetched \(no network\)"):
+    with pytest.raises(DataError, match=r"cifar100: cannot be downloaded \(no network\)"):
         scan("cifar100", cache=tmp_path / "cache")
     assert not (tmp_path / "cache/sources/cifar100").exists()
 
@@ -469,7 +469,7 @@ def test_a_storage_error_ends_a_study(here: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_no_row_is_begun_once_the_time_is_over(here: Path) -> None:
     file = _file(here, SMALL + ROWS)
-    with pytest.raises(StudyError, match="was not trained to its end"):
+    with pytest.raises(StudyError, match="its training did not finish"):
         bw.study(file, ways=ExecutionOptions(time=1e-9))
     assert json.loads((here / "runs/small/study.json").read_text())["state"] == "stopped"
     started = time.monotonic()

@@ -91,9 +91,9 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         "rows 3 (two): val: expected a share between 0 and 1, found 3",
         "rows 3 (two): published.value: expected a value from 0 to 1, found 91",
         "rows 4 (three): momentum: expected under 1",
-        "rows 5 (four): seed: a study says `seeds = [0, 1, 2]` once for all rows",
+        "rows 5 (four): seed: write `seeds = [0, 1, 2]` once for all rows of the study",
         "grid: lr: expected a list of values, found 0.1",
-        "grid: paired 1: lists that vary together have one length, found epochs 2, batch 1",
+        "grid: paired 1: lists that vary together must have the same length, found epochs 2, batch 1",
     ):
         assert part in message, message
 
@@ -101,7 +101,7 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, "holds no [[rows]], no [grid] and no [search]"),
+        ({}, "contains no [[rows]], no [grid] and no [search]"),
         ({"rows": [*TWO, {"label": "again", "lr": 0.1}]}, "rows 3 (again): is the same experiment as 'fast'"),
         ({"rows": [*TWO, {"label": "fast", "lr": 0.2}]}, "rows 3 (fast): has the label of an earlier row, 'fast'"),
         ({"rows": TWO, "grid": {"lr": [0.1, 0.2]}}, "grid: is the same experiment as 'fast' (lr 0.1)"),
@@ -110,13 +110,13 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ({"rows": TWO, "quick": {"images": 0}}, "quick: images: expected a whole number from 1, found 0"),
         ({"rows": {"label": "x"}}, "rows: expected tables, each under [[rows]]"),
         ({"rows": TWO, "base": 3}, "base: expected a table, found 3"),
-        ({"rows": [{"lr": 0.1, "refused": "lr"}]}, "refused: lr is valid here, so the row would be trained"),
+        ({"rows": [{"lr": 0.1, "refused": "lr"}]}, "refused: lr is valid here, so remove `refused` to train the row"),
         ({"rows": [{"lr": 0.1, "published": 0.9}]}, "published: expected a table with a value, found 0.9"),
         (
             {"rows": [{"lr": 0.1, "published": {"value": 0.9, "split": "dev"}}]},
             "published.split: found 'dev'. Valid: test, train, val",
         ),
-        ({"grid": {}}, "grid: holds no list of values"),
+        ({"grid": {}}, "grid: contains no list of values"),
         ({"grid": {"lr": [0.1], "published": [{"where": {"lr": 3}, "value": 0.5}]}}, "describes 0 rows, expected one"),
         ({"search": {"space": {"lrr": [1]}}}, "search: space.lrr: unknown option. Did you mean 'lr'?"),
         (
@@ -216,7 +216,7 @@ def test_mistakes_of_every_kind_have_their_lines(tmp_path: Path) -> None:
         "  line 25: rows 2 (two): optimiser: unknown key. Did you mean 'optimizer'?",
         "  line 27: rows 2 (two): published.value: expected a value from 0 to 1, found 91",
         "  line 30: grid: lr: expected a list of values, found 0.1",
-        "  line 31: grid: paired 1: lists that vary together have one length, found epochs 2, batch 1",
+        "  line 31: grid: paired 1: lists that vary together must have the same length, found epochs 2, batch 1",
         "  line 36: search: space.batch.high: is missing, expected a number",
         "  line 36: search: space.batch.hi: unknown key. Did you mean 'high'?",
         "  line 39: quick: images: expected a whole number from 1, found True",

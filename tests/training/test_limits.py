@@ -95,7 +95,7 @@ def test_a_schedule_is_shaped_to_the_time(factors: list[float], epochs: int | No
     assert peak / len(factors) == pytest.approx(0.3, abs=0.05)
     assert factors[-1] < 0.01
     assert 1 < len(found.history) < 1000
-    assert said.notes == [f"Stopped in epoch {len(found.history)}: the time was over."]
+    assert said.notes == [f"Stopped in epoch {len(found.history)}: the time limit was reached."]
 
 
 def test_time_that_is_not_needed_changes_nothing(factors: list[float]) -> None:
@@ -190,11 +190,11 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(
     assert sizes[:6] == [16, 8, 4, 4, 4, 4]
     assert max(sizes[2:]) == 4
     assert said.notes == [
-        "Memory ran out: from here on a batch is computed in 2 parts of 8 images.",
-        "Memory ran out: from here on a batch is computed in 4 parts of 4 images.",
+        "Out of memory: each batch is now computed in 2 parts of 8 images.",
+        "Out of memory: each batch is now computed in 4 parts of 4 images.",
     ]
     assert whole.choices.batch == "16 images"
-    assert halved.choices.batch == "16 images in parts of 4, as memory ran out"
+    assert halved.choices.batch == "16 images in parts of 4, because memory ran out"
     for name, tensor in whole.state.items():
         assert np.allclose(halved.state[name], tensor, atol=1e-5), "the parts of a batch make the same step"
 
@@ -220,7 +220,7 @@ def test_memory_that_runs_out_in_evaluation_leaves_the_batch_alone(batch: int, m
     found = _fit(_part(batch=batch, epochs=2), _split(16), _split(40, seed=1), said)
     assert asked == [64, 32, 16, 16]
     assert found.choices.batch == f"{batch} images"
-    assert said.notes[-1] == "Memory ran out: from here on 16 images are evaluated at a time."
+    assert said.notes[-1] == "Out of memory: now 16 images are evaluated at a time."
 
 
 def test_looking_for_a_rate_halves_the_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +340,7 @@ def test_a_network_is_compiled_on_a_gpu_when_enough_is_left_to_do(monkeypatch: p
     assert fitting._compile_if_it_pays(on_gpu, at, Clock(10.0, None), said) is on_gpu
     fast = fitting._compile_if_it_pays(on_gpu, at, Clock(100.0, None), said)
     assert fast.compiled
-    assert said.notes == ["About 15 minutes are left: the network is compiled."]
+    assert said.notes == ["About 15 minutes of training are left, so the network is compiled."]
     assert fitting._compile_if_it_pays(fast, at, Clock(1000.0, None), said) is fast
 
 
@@ -358,4 +358,4 @@ def test_a_compiler_that_fails_is_said_and_left_alone(monkeypatch: pytest.Monkey
     run = compile_module(lambda inputs: inputs + 1, said)
     assert run(torch.zeros(2)).tolist() == run(torch.zeros(2)).tolist() == [1, 1]
     assert len(calls) == 1
-    assert said.notes == ["torch.compile failed (TorchDynamoException); going on without it."]
+    assert said.notes == ["torch.compile failed (TorchDynamoException); continuing without it."]

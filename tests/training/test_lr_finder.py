@@ -54,7 +54,7 @@ def test_auto_finds_a_rate_that_trains_and_says_which(photos: Path, tmp_path: Pa
     assert 1e-5 < rate < 1
     assert made.history()[0]["lr"] == pytest.approx(rate)
     assert made.metrics["val"]["accuracy"]["value"] > 0.9
-    assert f"at a learning rate of {rate:g} (found by a trial)" in (made.path / "report.html").read_text()
+    assert f"and a learning rate of {rate:g} (found automatically)" in (made.path / "report.html").read_text()
     assert made.recipe.lr == "auto"
 
 
@@ -62,7 +62,7 @@ def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     flags = ["--model", "cnn", "--widths", "8", "--fc", "16", "--size", "16", "--batch", "8"]
     assert run(["lr-find", str(photos), *flags, "--html", str(tmp_path / "rates.html")]) == 0
     said = capsys.readouterr().out
-    assert "Suggested: " in said
+    assert "Suggested learning rate: " in said
     assert "learning rate</" not in said
     assert "<svg" in (tmp_path / "rates.html").read_text()
     assert run(["lr-find", str(photos), *flags, "--json"], as_json=True) == 0

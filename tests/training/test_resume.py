@@ -106,7 +106,7 @@ def test_more_epochs_are_the_same_as_having_asked_for_them_at_once(trained: Run,
     assert "test" not in longer.metrics, "the look was at another network"
     assert not (longer.path / "predictions-test.parquet").exists()
     assert bw.test(longer).opened().looks == 2
-    assert "went on once" in (longer.path / "report.html").read_text()
+    assert "then continued, once" in (longer.path / "report.html").read_text()
 
 
 def test_the_last_phase_and_a_head_alone_can_be_longer_too(photos: Path, tmp_path: Path) -> None:
@@ -154,12 +154,12 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     told = capsys.readouterr().err.replace("\n", "")
     (folder,) = (path.parent for path in out.glob("*/run.json"))
     assert "The loss is no longer a number in epoch 3, step 2, at a learning rate of 0.02." in told
-    assert "The last good checkpoint is kept" in told
-    assert "--lr RATE` goes on from it." in told
+    assert "The last good checkpoint was kept" in told
+    assert "The last good checkpoint was kept. Continue from it with" in told
     stopped = json.loads((folder / "run.json").read_text())
     assert stopped["state"] == "stopped"
     assert "no longer a number in epoch 3" in stopped["problem"]
-    with pytest.raises(RunError, match="is no finished run; its training was interrupted") as refused:
+    with pytest.raises(RunError, match="is not a finished run; its training was interrupted") as refused:
         bw.test(folder)
     assert "budwood resume" in refused.value.hint
     monkeypatch.undo()
@@ -211,7 +211,7 @@ def test_what_cannot_be_resumed_says_why(trained: Run) -> None:
     with pytest.raises(RunError, match="is finished") as caught:
         bw.resume(trained)
     assert "--epochs N" in caught.value.hint
-    with pytest.raises(RunError, match="has 3 epochs already, not fewer than 3"):
+    with pytest.raises(RunError, match="already has 3 epochs, which is not less than 3"):
         bw.resume(trained, epochs=3)
     with lock_run(trained.path), pytest.raises(RunError, match="is being trained by another process"):
         bw.resume(trained, epochs=4)
@@ -235,11 +235,11 @@ def test_what_would_change_nothing_is_refused_and_costs_nothing(trained: Run, ph
     assert tested.predictions("test")
     recipe = bw.Recipe(**{**SMALL, "lr": 0.5, "epochs": 30}, patience=1)
     stopped = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    with pytest.raises(RunError, match="stopped as no epoch was better for 1") as caught:
+    with pytest.raises(RunError, match="stopped after 1 epoch without improvement") as caught:
         bw.resume(stopped, epochs=40)
-    assert "--patience of more than 1" in caught.value.hint
+    assert "--patience larger than 1" in caught.value.hint
     alone = bw.train(bw.scan(photos), bw.Recipe(size=32, optimizer="sgd", epochs=2), out=tmp_path / "runs")
-    with pytest.raises(RunError, match="--lr does not apply to a head that is trained alone"):
+    with pytest.raises(RunError, match="--lr does not apply to a run that trains only the head"):
         bw.resume(alone, lr=0.1)
 
 

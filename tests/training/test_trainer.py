@@ -44,7 +44,8 @@ def test_phases_follow_one_another_with_their_own_rates(phased: Run, tmp_path: P
     if (phased.record.selected.epoch or 0) > 2:
         assert not np.array_equal(before["conv2.0.weight"], after["conv2.0.weight"])
     told = (
-        "in 2 phases of batches of 8: trunk frozen for 2 epochs at a rate of 0.01, then upto:conv1 frozen for 3 epochs"
+        "in 2 phases with a batch size of 8: trunk frozen for 2 epochs with a learning rate of 0.01, "
+        "then upto:conv1 frozen for 3 epochs"
     )
     assert told in (phased.path / "report.html").read_text()
 
@@ -95,7 +96,7 @@ def test_augmented_training_shows_its_images(photos: Path, tmp_path: Path) -> No
     assert sheet.width > sheet.height > 400
     html = (made.path / "report.html").read_text()
     assert "<h2>Augmentation</h2>" in html
-    assert "First column: as validation and test see an image" in html
+    assert "First column: the image as used for validation and test" in html
     assert "<h2>Augmentation</h2>" in (bw.test(made).path / "report.html").read_text()
 
 
@@ -112,7 +113,7 @@ def test_inspect_shows_an_augmentation(photos: Path, tmp_path: Path, capsys: pyt
     assert run(arguments) == 0
     assert "<h2>Augmentation</h2>" in page.read_text()
     assert run(["inspect", str(photos), "--augment", "flip=0.5"]) == 2
-    assert "name it with --html" in capsys.readouterr().err
+    assert "needs --html FILE" in capsys.readouterr().err
     assert run([*arguments, "--augment", "flap=1"]) == 2
     assert "flap: there is no such option" in capsys.readouterr().err
     assert run(["inspect", str(photos), "--html", str(page)]) == 0
@@ -154,7 +155,7 @@ def _probabilities(network: Any, run: Run, images: list[np.ndarray]) -> np.ndarr
 )
 def test_answers_are_means_over_the_views(options: dict[str, Any], tta: str, photos: Path, tmp_path: Path) -> None:
     made = bw.train(bw.scan(photos), bw.Recipe(**options, tta=tta), out=tmp_path / "runs")
-    assert "Its answers are means of the logits for an image and its" in (made.path / "report.html").read_text()
+    assert "Predictions average the logits of an image and its" in (made.path / "report.html").read_text()
     predictions = made.predictions("val")
     files = [made.dataset().root / path for path in predictions.paths]
     side = made.record.network.size

@@ -154,7 +154,7 @@ def _leaking(root: Path) -> Path:
 
 def test_a_leak_is_refused_or_said_in_every_report(tmp_path: Path) -> None:
     data = bw.scan(_leaking(tmp_path / "d"))
-    with pytest.raises(bw.DataError, match="D020: 2 files in 1 group are exact copies on two sides"):
+    with pytest.raises(bw.DataError, match="D020: 2 files in 1 group are exact duplicates in different splits"):
         bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     run = bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs", allow_leaks=True)
@@ -203,12 +203,12 @@ def test_splits_without_images_are_told(tmp_path: Path) -> None:
         bw.test(run)
     for path in (tmp_path / "d" / "val").rglob("*.png"):
         path.write_text("broken")
-    with pytest.raises(bw.DataError, match="the val split has no usable image"):
+    with pytest.raises(bw.DataError, match="the val split has no usable images"):
         bw.train(bw.scan(tmp_path / "d"), bw.Recipe(**RECIPE), out=tmp_path / "runs")
 
 
 def test_runs_that_are_none(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(bw.RunError, match="is no run") as caught:
+    with pytest.raises(bw.RunError, match="is not a run folder") as caught:
         bw.open_run("nowhere", run.path.parent)
     assert run.path.name in caught.value.hint
     assert bw.open_run(run.path.name, run.path.parent).path == run.path
@@ -227,7 +227,7 @@ def test_runs_that_are_none(run: Run, tmp_path: Path) -> None:
 def test_other_weights_than_the_runs_are_refused(run: Run, photos: Path) -> None:
     weights = run.record.network.weights.model_copy(update={"digest": "other"})
     network = run.record.network.model_copy(update={"weights": weights})
-    with pytest.raises(bw.RunError, match="was trained on other weights"):
+    with pytest.raises(bw.RunError, match="was trained from other weights"):
         bw.predict(Run(run.path, run.record.model_copy(update={"network": network})), [photos])
 
 
@@ -238,7 +238,7 @@ def test_a_lost_seal_is_told(run: Run) -> None:
 
 
 def test_predictions_refuse_one_image_twice_and_damaged_files(tmp_path: Path) -> None:
-    with pytest.raises(bw.RunError, match="hold one image twice"):
+    with pytest.raises(bw.RunError, match="contain an image twice"):
         Predictions(("a", "a"), ("x", "y"), np.zeros(2, np.int32), np.zeros((2, 2), np.float32))
     (tmp_path / "p.parquet").write_text("no")
     with pytest.raises(bw.RunError, match="cannot be read"):
@@ -352,7 +352,7 @@ def test_a_trunk_that_has_seen_what_is_held_out_is_refused(small: Run, photos: P
                 if number % 2 == keep:
                     shutil.copy(file, tmp_path / "other" / split / name)
     data = bw.scan(tmp_path / "other")
-    with pytest.raises(bw.DataError, match=r"D023: \d+ files of validation or test are known to run"):
+    with pytest.raises(bw.DataError, match=r"D023: \d+ validation or test files are known to run"):
         bw.train(data, recipe, out=tmp_path / "runs")
     run = bw.train(data, recipe, out=tmp_path / "runs", allow_leaks=True)
     assert "This score cannot be trusted" in (run.path / "report.html").read_text()
@@ -365,7 +365,8 @@ def test_what_a_trunk_has_seen_is_known_over_several_runs(small: Run, photos: Pa
     middle = bw.train(bw.scan(tmp_path / "others"), between, out=tmp_path / "runs")
     last = bw.Recipe(**{**SMALL, "weights": f"run:{middle.path.name}", "epochs": 1})
     data = bw.scan(photos, val=0.5, test=0.3)
-    with pytest.raises(bw.DataError, match=f"known to run {small.path.name}, whose trunk is used"):
+    told = rf"known to run {small.path.name}, whose trunk \(all layers before the head\) is used here"
+    with pytest.raises(bw.DataError, match=told):
         bw.train(data, last, out=tmp_path / "runs")
     shutil.rmtree(small.path)
     assert bw.train(data, last, out=tmp_path / "runs").record.state == "done", "a run that is gone cannot be asked"
@@ -373,7 +374,7 @@ def test_what_a_trunk_has_seen_is_known_over_several_runs(small: Run, photos: Pa
 
 def test_a_run_of_another_network_is_no_trunk(small: Run, photos: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(model="resnet18", weights=f"run:{small.path.name}", size=32)
-    with pytest.raises(bw.WeightsError, match="holds a cnn of budwood, the recipe asks for resnet18 of torchvision"):
+    with pytest.raises(bw.WeightsError, match="holds a cnn of budwood, but the recipe needs resnet18 of torchvision"):
         bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    with pytest.raises(bw.RunError, match="is no run"):
+    with pytest.raises(bw.RunError, match="is not a run folder"):
         bw.train(bw.scan(photos), bw.Recipe(model="cnn", weights="run:nothing", epochs=1), out=tmp_path / "runs")

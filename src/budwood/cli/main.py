@@ -70,14 +70,14 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
             raise
         return _fail(error.code, error.message, error.hint, 2, as_json)
     except click.UsageError as error:
-        hint = f"`{error.ctx.command_path} --help` lists what there is." if error.ctx else ""
+        hint = f"`{error.ctx.command_path} --help` lists the arguments and options." if error.ctx else ""
         return _fail("usage", error.format_message(), hint, 2, as_json)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", "Interrupted. Nothing half-written was left behind.", "", 130, as_json)
+        return _fail("interrupted", "Interrupted. No incomplete files were left behind.", "", 130, as_json)
     except Exception as error:
         if debug:
             raise
-        hint = "This is a mistake of Budwood's, not yours. Repeat the command with --debug and report what it prints."
+        hint = "This is an error in Budwood, not in your input. Repeat the command with --debug and report its output."
         return _fail("internal", f"{type(error).__name__}: {error}", hint, 1, as_json)
 
 
@@ -93,7 +93,7 @@ def _fail(code: str, message: str, hint: str, exit_code: int, as_json: bool) -> 
 @add_out_option
 @add_common_options
 def demo(out: Path, as_json: bool, debug: bool) -> None:
-    """The whole job on the bundled solar cells, offline."""
+    """Run everything once on example images (solar cells), offline."""
     from budwood.workflows.demo import run_demo
 
     result = run_demo(out, make_terminal_progress(), say=say_nothing if as_json else print)
@@ -103,13 +103,15 @@ def demo(out: Path, as_json: bool, debug: bool) -> None:
 
 @app.command("inspect")
 @add_data_argument
-@click.option("--html", type=click.Path(path_type=Path), help="Also write the findings, with pictures, to a file.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Also write the findings, with pictures, to an HTML file."
+)
 @click.option(
     "--augment",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Show an augmentation in the file; may be repeated.",
+    help="Augmentation option to show in the HTML file; may be repeated.",
 )
 @add_common_options
 def inspect_data(
@@ -123,14 +125,14 @@ def inspect_data(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Findings about a data set; nothing is trained, no file of yours is changed."""
+    """Check a data set and list problems; trains nothing and changes none of your files."""
     from budwood.config.recipe import Recipe, parse_settings
     from budwood.data import checks
     from budwood.data.dataset import scan
     from budwood.workflows.report import report_findings
 
     if settings and html is None:
-        raise click.UsageError("--augment: the augmented images are shown in a file: name it with --html.")
+        raise click.UsageError("--augment: needs --html FILE, because the augmented images are shown in the HTML file.")
     recipe = Recipe(**parse_settings(settings)) if settings else None
     dataset = scan(
         data, val=val, test=test, exclude=exclude, corrections=corrections, progress=make_terminal_progress()
@@ -157,11 +159,19 @@ def inspect_data(
 
 @app.command(cls=RecipeCommand)
 @add_data_argument
-@click.option("--allow-leaks", is_flag=True, help="Train although the given split leaks; every report says so.")
 @click.option(
-    "--track", multiple=True, metavar="TOOL", help="Tell tensorboard or mlflow of every epoch; may be repeated."
+    "--allow-leaks",
+    is_flag=True,
+    help="Train even if the given split leaks (same images in different splits); every report says so.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the whole recipe and what it will cost, measured; train nothing.")
+@click.option(
+    "--track", multiple=True, metavar="TOOL", help="Log every epoch to tensorboard or mlflow; may be repeated."
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show the whole recipe and its estimated time, memory and disk space; train nothing.",
+)
 @add_recipe_sources
 @add_out_option
 @add_common_options
@@ -181,7 +191,7 @@ def train(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Train a classifier and keep it with its evidence."""
+    """Train a classifier and save it with its scores and a report."""
     import budwood as bw
     from budwood.data.dataset import scan
 
@@ -199,15 +209,15 @@ def train(
 
 @app.command()
 @click.argument("run", metavar="RUN")
-@click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs, those that are done included.")
-@click.option("--patience", type=click.IntRange(1), help="Epochs without a better one after which training stops.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Another learning rate from here on.")
+@click.option("--epochs", type=click.IntRange(1), help="Total number of epochs, including those already trained.")
+@click.option("--patience", type=click.IntRange(1), help="Stop after this many epochs without improvement.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="New learning rate for the remaining epochs.")
 @add_out_option
 @add_common_options
 def resume(
     run: str, epochs: int | None, patience: int | None, lr: float | None, out: Path, as_json: bool, debug: bool
 ) -> None:
-    """Go on with an interrupted training, or train a finished run for more epochs."""
+    """Continue an interrupted training, or train a finished run for more epochs."""
     import budwood as bw
     from budwood.runs.run import find_run
 
@@ -220,7 +230,7 @@ def resume(
 @add_out_option
 @add_common_options
 def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
-    """Open the sealed test split, score the run on it and count the look."""
+    """Evaluate a run on the sealed test set; every use is counted."""
     import budwood as bw
     from budwood.runs.run import open_run
 
@@ -237,14 +247,14 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
 @app.command()
 @click.argument("run", metavar="RUN")
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
-@click.option("--csv", type=click.Path(path_type=Path), help="Also write the answers to a CSV file.")
-@click.option("--int8", is_flag=True, help="Compute in 8 bits, unless that calls fewer validation images rightly.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Also write the predictions to a CSV file.")
+@click.option("--int8", is_flag=True, help="Use 8-bit integers, unless fewer validation images are then correct.")
 @add_out_option
 @add_common_options
 def predict(
     run: str, images: tuple[str, ...], csv: Path | None, int8: bool, out: Path, as_json: bool, debug: bool
 ) -> None:
-    """What a run's network says of images: class, probability and the three likeliest."""
+    """Predict the class of images: the three most likely classes with probabilities."""
     import budwood as bw
     from budwood.evaluation.prediction_table import save_csv
     from budwood.runs.run import open_run
@@ -265,7 +275,7 @@ def predict(
         )
         return
     for answer in answers:
-        told = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"not read ({answer.problem})"
+        told = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"cannot be read ({answer.problem})"
         print(f"{show_unprintable(answer.path)}: {told}")
 
 
@@ -279,8 +289,10 @@ def predict(
     metavar="NAME",
     help="layer-cam, grad-cam, integrated-gradients or occlusion; may be repeated. [the first two]",
 )
-@click.option("--place", metavar="STAGE", help="The stage that layer-cam and grad-cam look at. [by its map]")
-@click.option("--class", "called", metavar="NAME", help="The class that is explained. [the likeliest of each image]")
+@click.option(
+    "--place", metavar="STAGE", help="Stage whose output layer-cam and grad-cam use. [chosen by the size of its map]"
+)
+@click.option("--class", "called", metavar="NAME", help="Class to explain. [the predicted class of each image]")
 @click.option(
     "--show",
     "parts",
@@ -289,7 +301,7 @@ def predict(
     help="images, stages, filters, embedding, mistakes, labels or classes; may be repeated. [all but classes]",
 )
 @click.option(
-    "--html", type=click.Path(path_type=Path), help="Where the page about IMAGES goes. [explained.html in RUN]"
+    "--html", type=click.Path(path_type=Path), help="HTML file for the page about IMAGES. [explained.html in RUN]"
 )
 @add_out_option
 @add_common_options
@@ -305,12 +317,12 @@ def explain(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Show what a run's network has learned: of the run, in its report; of IMAGES, on a page of their own."""
+    """Show what a network has learned: in the report of the run, or for IMAGES on a page of their own."""
     from budwood.runs.run import open_run
     from budwood.workflows.explain import explain_run
 
     if html and not images:
-        raise click.UsageError("--html: what is found of a run goes into its report; name images for another page.")
+        raise click.UsageError("--html: needs IMAGES. Without them, the results go into the report of the run.")
     found, page = explain_run(
         open_run(run, out),
         images,
@@ -333,7 +345,7 @@ def explain(
 @add_out_option
 @add_common_options
 def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
-    """Write the report of a run or a study again and say where it is."""
+    """Write the report of a run or a study again and print its path."""
     import budwood as bw
     from budwood.runs.run import open_run
     from budwood.studies.reports import report_study
@@ -352,7 +364,7 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
 @app.command("lr-find", cls=RecipeCommand)
 @add_data_argument
 @add_recipe_sources
-@click.option("--html", type=click.Path(path_type=Path), help="Also draw the curve into a file.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write the curve to an HTML file.")
 @add_common_options
 def lr_find(
     data: str,
@@ -367,7 +379,7 @@ def lr_find(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Try growing learning rates for a hundred steps and suggest one; nothing is kept of what is learned."""
+    """Try increasing learning rates for a hundred steps and suggest one; the training is not kept."""
     from budwood.config.recipe import Recipe
     from budwood.data.dataset import scan
     from budwood.reporting.run_page import render_rates
@@ -379,7 +391,7 @@ def lr_find(
     if made.optimizer == "lbfgs" and "optimizer" not in named:
         made = Recipe(**{**named, "optimizer": "adam"})
     if made.optimizer == "lbfgs":
-        raise click.UsageError("optimizer: lbfgs has no learning rate; choose another to look for one.")
+        raise click.UsageError("optimizer: lbfgs has no learning rate; choose another optimizer.")
     progress = make_terminal_progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
     curve = find_learning_rate(dataset, made, progress=progress)
@@ -393,22 +405,29 @@ def lr_find(
     print("rate      training loss")
     for rate, loss in list(zip(curve.rates, curve.losses, strict=True))[::6]:
         print(f"{rate:<9.1e} {loss:.3f}")
-    told = f"{curve.suggestion:.2g}" if curve.suggestion else "none: the loss fell at no rate"
-    print(f"Suggested: {told} (where the loss falls most steeply)")
+    steepest = "(where the loss falls fastest)"
+    told = f"{curve.suggestion:.2g} {steepest}" if curve.suggestion else "none, because the loss never fell"
+    print(f"Suggested learning rate: {told}")
     if html:
         print(f"Curve: {html}")
 
 
 @app.command(cls=SurgeryCommand)
 @click.argument("name", metavar="[NAME | PATTERN]", required=False)
-@click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Outputs of the new head.")
+@click.option(
+    "--classes",
+    type=click.IntRange(2),
+    default=1000,
+    show_default=True,
+    help="Number of classes (outputs of the new head).",
+)
 @add_common_options
 def models(name: str | None, classes: int, as_json: bool, debug: bool, **options: Any) -> None:
-    """List the networks, or show one before and after surgery; a pattern such as '*vit*' searches."""
+    """List networks, search them ('*vit*'), or show the stages of one before and after changes."""
     given = drop_unset(options)
     if name is None or set(name) & set("*?["):
         if given:
-            raise click.UsageError(f"{', '.join(sorted(given))}: surgery needs the name of one network.")
+            raise click.UsageError(f"{', '.join(sorted(given))}: this option needs the name of one network.")
         list_networks(name, as_json)
         return
     from budwood.config.recipe import Recipe
@@ -425,10 +444,10 @@ def models(name: str | None, classes: int, as_json: bool, debug: bool, **options
 
 
 @app.command()
-@click.option("--clear", is_flag=True, help="Remove all that can be computed again; downloaded weights stay.")
+@click.option("--clear", is_flag=True, help="Remove everything that can be computed again; downloaded weights stay.")
 @add_common_options
 def cache(clear: bool, as_json: bool, debug: bool) -> None:
-    """What is kept to be used again: how much, where, and how to clear it."""
+    """Show or clear the cache: what is kept for reuse, how much, and where."""
     from budwood.storage import eviction
     from budwood.storage.atomic import cache_folder
     from budwood.text import format_table
@@ -448,6 +467,7 @@ def cache(clear: bool, as_json: bool, debug: bool) -> None:
         for one in found
     ]
     print(format_table(rows, right=(1, 2)))
-    print(f"Folder: {folder} (BUDWOOD_CACHE names another)")
+    print(f"Folder: {folder} (set BUDWOOD_CACHE to use another folder)")
     sharded = sum(one.bytes for one in found if one.kind in eviction.SHARDED)
-    print(f"Pixels and outputs take {sharded / 2**30:.2f} of {limit / 2**30:.1f} GiB (BUDWOOD_CACHE_LIMIT, as 50GB).")
+    most = f"{limit / 2**30:.1f} GiB (set BUDWOOD_CACHE_LIMIT to change this, for example 50GB)"
+    print(f"Pixels and outputs use {sharded / 2**30:.2f} of {most}.")

@@ -45,8 +45,8 @@ class TuneCommand(RecipeCommand):
 
 
 def add_common_options(command: Command) -> Command:
-    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(command)
+    command = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")(command)
 
 
 def add_out_option(command: Command) -> Command:
@@ -59,28 +59,32 @@ def add_corrections_option(command: Command) -> Command:
         "--corrections",
         multiple=True,
         metavar="FILE",
-        help="CSV of corrected labels (path, label, correct), put over the data; may be repeated.",
+        help="CSV file with corrected labels (columns path, label, correct); may be repeated.",
     )
     return option(command)
 
 
 def add_data_argument(command: Command) -> Command:
     share = click.FloatRange(0, 1, min_open=True, max_open=True)
-    command = click.option("--exclude", multiple=True, metavar="CLASS", help="Leave a class out; may be repeated.")(
+    command = click.option("--exclude", multiple=True, metavar="CLASS", help="Class to leave out; may be repeated.")(
         command
     )
-    command = click.option("--test", type=share, help="Share that is sealed, if no split is given. [0.2]")(command)
-    command = click.option("--val", type=share, help="Share of the rest that validates, if none is given. [0.2]")(
-        command
-    )
+    command = click.option(
+        "--test", type=share, help="Share of images for the sealed test set, if the data have no split. [0.2]"
+    )(command)
+    command = click.option(
+        "--val", type=share, help="Share of the remaining images for the validation set, if the data have none. [0.2]"
+    )(command)
     return click.argument("data", metavar="DATA")(add_corrections_option(command))
 
 
 def add_recipe_sources(command: Command) -> Command:
     settings = click.option(
-        "-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe option; may be repeated."
+        "-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set an option of the recipe; may be repeated."
     )
-    file = click.option("--recipe", "file", type=click.Path(path_type=Path), help="TOML file with recipe options.")
+    file = click.option(
+        "--recipe", "file", type=click.Path(path_type=Path), help="TOML file with options of the recipe."
+    )
     return file(settings(command))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from budwood.cli.options import print_json
-from budwood.text import show_unprintable
+from budwood.text import counted, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -26,7 +26,7 @@ def format_metric(metric: Metric) -> str:
     if metric.value is None or metric.low is None or metric.high is None:
         return f"undefined (n = {metric.n:,})"
     value, low, high = 100 * metric.value, 100 * metric.low, 100 * metric.high
-    return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f}), n = {metric.n:,}"
+    return f"{value:.1f} % (95 % confidence interval {low:.1f} to {high:.1f}), n = {metric.n:,}"
 
 
 def show_metrics(split: str, task: LabelTask, scores: SplitMetrics) -> None:
@@ -43,8 +43,9 @@ def show_metrics(split: str, task: LabelTask, scores: SplitMetrics) -> None:
 def format_looks(looks: int) -> str:
     """What the number of looks at a test split means."""
     if looks == 1:
-        return "This was the first look at this test split."
-    return f"This was look {looks} at this test split: choosing between runs by it makes the score too good."
+        return "This was the first use of this test set (look 1)."
+    used = f"This test set has been used {looks} times (looks)."
+    return f"{used} Choosing between runs by its score makes the score too optimistic."
 
 
 def list_networks(pattern: str | None, as_json: bool) -> None:
@@ -66,14 +67,14 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
             str(entry.size),
             f"{entry.parameters:,}" if entry.parameters else "–",
             f"{100 * entry.accuracy:.1f} %" if entry.accuracy else "–",
-            "here" if entry.local else "none" if entry.source == "budwood" else "to be fetched",
+            "on disk" if entry.local else "none" if entry.source == "budwood" else "to download",
         )
         for entry in found
     ]
     print(format_table(rows, right=(2, 3, 4)))
-    print("Top-1 as published with the weights, n = 50,000 (so within about 0.4 points).")
+    print("Top-1 accuracy as published with the weights, n = 50,000 (95 % confidence interval: about ±0.4 points).")
     if others:
-        print(f"And {others:,} of timm: `budwood models '*vit*'` searches by name.")
+        print(f"And {others:,} more from timm: `budwood models '*vit*'` searches by name.")
 
 
 def show_plan(plan: NetworkPlan, given: Mapping[str, Any]) -> None:
@@ -85,9 +86,9 @@ def show_plan(plan: NetworkPlan, given: Mapping[str, Any]) -> None:
     before = [(row.name, _format_shape(row.shape), f"{row.parameters:,}", f"{row.macs:,}") for row in plan.before]
     total = sum(row.parameters for row in plan.before), sum(row.macs for row in plan.before)
     image = _format_shape([plan.channels, plan.size, plan.size])
-    print(f"{plan.name} ({plan.source}) for images of {image}, as its source makes it")
-    print(format_table([head, *before, ("all", "", f"{total[0]:,}", f"{total[1]:,}")], right))
-    asked = ", ".join(f"{name} {value}" for name, value in given.items()) or "a new head on the frozen trunk"
+    print(f"{plan.name} ({plan.source}) for images of {image}, as published")
+    print(format_table([head, *before, ("total", "", f"{total[0]:,}", f"{total[1]:,}")], right))
+    asked = ", ".join(f"{name} {value}" for name, value in given.items()) or "a new head on frozen layers"
     after = [
         (
             row.name,
@@ -100,12 +101,12 @@ def show_plan(plan: NetworkPlan, given: Mapping[str, Any]) -> None:
         for row in plan.stages
     ]
     counts = plan.parameters
-    last = ("all", "", f"{counts.total:,}", f"{counts.trainable:,}", f"{counts.frozen:,}", f"{plan.macs:,}")
-    print(f"\nAfter surgery: {asked}")
+    last = ("total", "", f"{counts.total:,}", f"{counts.trainable:,}", f"{counts.frozen:,}", f"{plan.macs:,}")
+    print(f"\nAfter changes: {asked}")
     print(
         format_table([("stage", "output", "parameters", "trainable", "frozen", "multiply-adds"), *after, last], right)
     )
-    print(f"Computed once per image: {'up to ' + plan.prefix if plan.prefix else 'nothing'}.")
+    print(f"Computed once per image (frozen): {'all up to ' + plan.prefix if plan.prefix else 'nothing'}.")
 
 
 def _format_shape(shape: Sequence[int]) -> str:
@@ -113,16 +114,17 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
-    print(f"{dataset.name}: {len(dataset):,} images in {len(dataset.classes)} classes; split {dataset.split_source}:")
+    classes = counted(len(dataset.classes), "class", "classes")
+    print(f"{dataset.name}: {counted(len(dataset), 'image')} in {classes}; split: {dataset.split_source}")
     train, val = (len(dataset.samples(name)) for name in ("train", "val"))
-    print(f"  train {train:,}, val {val:,}, test {dataset.counts()['test']:,} (sealed)")
+    print(f"  training {train:,}, validation {val:,}, test {dataset.counts()['test']:,} (sealed)")
     for finding in found:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
         groups = finding.groups or [(file,) for file in finding.files]
         for group in groups[:10]:
             print("    " + "  =  ".join(map(show_unprintable, group)))
         if len(groups) > 10:
-            print(f"    and {len(groups) - 10:,} more (--json lists all)")
+            print(f"    and {len(groups) - 10:,} more (all with --json)")
     if not found:
         print("\nNo findings.")
 
@@ -133,14 +135,18 @@ def show_cost(recipe: Recipe, cost: CostEstimate, as_json: bool) -> None:
         print_json({"recipe": recipe.table(), "estimate": cost.record()})
         return
     print(recipe.toml())
-    steps = f"{cost.steps:,} optimizer steps in {cost.epochs:,.3g} epochs" if cost.steps else "one head, no network"
+    steps = (
+        f"{counted(cost.steps, 'optimizer step')} in {cost.epochs:,.3g} {'epoch' if cost.epochs == 1 else 'epochs'}"
+        if cost.steps
+        else "one head on fixed features"
+    )
     parts = ", ".join(f"{name} {_format_duration(seconds)}" for name, seconds in cost.seconds.items())
     print(f"Training    {steps}")
     print(f"Time        about {_format_duration(cost.total)} ({parts})")
-    print(f"Memory      about {cost.memory / 2**30:.1f} GiB at the peak")
+    print(f"Memory      about {cost.memory / 2**30:.1f} GiB at most")
     cache, run = (cost.disk[place] / 2**20 for place in ("cache", "run"))
-    print(f"Disk        about {cache:,.0f} MiB more in the cache, {run:,.0f} in the run")
-    print(f"Measured on {cost.measured}. Nothing was trained.")
+    print(f"Disk        about {cache:,.0f} MiB more in the cache, {run:,.0f} MiB in the run folder")
+    print(f"Estimated from a measurement: {cost.measured}. Nothing was trained.")
 
 
 def _format_duration(seconds: float) -> str:
@@ -160,17 +166,19 @@ def show_run(run: Run, as_json: bool) -> None:
         return
     show_metrics("Validation", run.task, record.val)
     choices, made = record.choices, record.prefix
-    frozen = f"Frozen up to {made.stage}: {made.computed:,} outputs computed, {made.reused:,} reused; "
-    print(
-        f"{frozen if made.stage else ''}engine {choices.engine}; {choices.threads} threads; "
-        f"{record.timings.total:.1f} s in all"
-    )
+    if made.stage:
+        print(f"Features up to {made.stage}: {made.computed:,} computed, {made.reused:,} from the cache")
+    threads = f" ({counted(choices.threads, 'thread')})" if choices.threads else ""
+    print(f"Engine: {choices.engine}{threads}")
+    print(f"Total time: {record.timings.total:.1f} s")
     loud = [finding for finding in record.findings if finding.severity != "note"]
     if loud:
-        print("Findings: " + " ".join(f"{finding.code}: {finding.message}" for finding in loud))
+        print("Findings:")
+    for finding in loud:
+        print(f"  {finding.code} {finding.severity}: {finding.message}")
     print(f"Run: {run.path}\nReport: {run.path / 'report.html'}")
     if record.dataset.counts.test:
-        print(f"The test split is sealed. When you have chosen your run: budwood test {run.path}")
+        print(f"The test set is sealed (not used yet). When you have chosen your run: budwood test {run.path}")
 
 
 def format_day(seconds: float) -> str:
@@ -181,19 +189,19 @@ def format_day(seconds: float) -> str:
 def show_explanation(record: Mapping[str, Any]) -> None:
     """What was found out about a network, in a few lines."""
     for row in record.get("images", {"rows": ()})["rows"]:
-        right = f" (it is {show_unprintable(row['label'])})" if row["label"] not in (None, row["called"]) else ""
+        right = f" (wrong: label {show_unprintable(row['label'])})" if row["label"] not in (None, row["called"]) else ""
         print(f"{show_unprintable(row['path'])}: {show_unprintable(row['called'])} {row['probability']:.1%}{right}")
     for name, method in record.get("images", {"methods": {}})["methods"].items():
         where = f" after {method['place']}" if method["place"] else ""
         if method["likeness"]["value"] is None:
-            print(f"No image has a map of {name}{where}: nothing speaks for its class.")
+            print(f"{name}{where}: no map for any image, because nothing supports the class.")
             continue
         said = "depend" if method["depends"] else "DO NOT depend"
-        like = f"rank correlation {method['likeness']['value']:.2f} with those of a random network"
+        like = f"rank correlation with the maps of a random network: {method['likeness']['value']:.2f}"
         print(f"The maps of {name}{where} {said} on what was learned ({like}).")
     for row in record.get("filters", {"rows": ()})["rows"]:
-        told = f"{len(row['dead'])} dead, {len(row['duplicates'])} pairs doubled"
-        print(f"{row['layer']}: {row['filters']} filters, {told}.")
+        told = f"{len(row['dead'])} dead, {counted(len(row['duplicates']), 'pair')} of duplicates"
+        print(f"{row['layer']}: {counted(row['filters'], 'filter')}, {told}.")
     labels = record.get("labels")
     if labels and not labels["reason"]:
-        print(f"{len(labels['rows']):,} of {labels['n']:,} labels are suspected: {labels['file']}")
+        print(f"{len(labels['rows']):,} of {labels['n']:,} labels may be wrong: {labels['file']}")

@@ -23,14 +23,30 @@ from budwood.cli.options import (
 
 def _add_execution_options(command: Command) -> Command:
     for option in (
-        click.option("--allow-leaks", is_flag=True, help="Train although a given split leaks; every report says so."),
         click.option(
-            "--test", "opens", is_flag=True, help="Open the sealed test split of every row; counts as a look."
+            "--allow-leaks",
+            is_flag=True,
+            help="Train even if a given split leaks (same images in different splits); every report says so.",
         ),
-        click.option("--time", "limit", metavar="TIME", help="Begin no row or trial after so long, as 90s, 10m, 1.5h."),
-        click.option("--storage", metavar="URL", help="Where a search keeps its trials (Optuna's URL). [its folder]"),
-        click.option("--ray", metavar="ADDRESS", help="Train on a Ray cluster; local starts one here."),
-        click.option("--jobs", "count", type=click.IntRange(1), default=1, help="Train in so many processes. [1]"),
+        click.option(
+            "--test",
+            "opens",
+            is_flag=True,
+            help="Evaluate every row on the sealed test set; every use (look) is counted.",
+        ),
+        click.option(
+            "--time",
+            "limit",
+            metavar="TIME",
+            help="Start no new row or trial after this time, for example 90s, 10m, 1.5h.",
+        ),
+        click.option(
+            "--storage",
+            metavar="URL",
+            help="Optuna storage URL for the trials of a search. [a file in the study folder]",
+        ),
+        click.option("--ray", metavar="ADDRESS", help="Train on a Ray cluster; `local` starts one on this machine."),
+        click.option("--jobs", "count", type=click.IntRange(1), default=1, help="Number of training processes. [1]"),
     ):
         command = option(command)
     return command
@@ -38,15 +54,19 @@ def _add_execution_options(command: Command) -> Command:
 
 @click.command()
 @click.argument("given", metavar="FILE [DATA | NAME=DATA]...", nargs=-1, required=True)
-@click.option("--dry-run", is_flag=True, help="Every row's network, cost and what is shared, measured; train nothing.")
-@click.option("--quick", is_flag=True, help="Put the file's [quick] table over every row, to run in minutes.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show the network, estimated time and shared features of every row; train nothing."
+)
+@click.option(
+    "--quick", is_flag=True, help="Use the values of the file's [quick] table for every row, to finish in minutes."
+)
 @click.option(
     "-s",
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Put a recipe option over every row; repeatable.",
+    help="Set an option of the recipe for every row; may be repeated.",
 )
 @_add_execution_options
 @add_corrections_option
@@ -68,7 +88,7 @@ def study(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Carry out a whole table of experiments and compare its rows; what is finished is not repeated."""
+    """Train a table of experiments and compare its rows; finished rows are not trained again."""
     from budwood.config.recipe import parse_settings
     from budwood.storage.atomic import cache_folder
     from budwood.studies import text
@@ -101,9 +121,9 @@ def study(
 
 @click.command(cls=TuneCommand)
 @click.argument("data", metavar="DATA")
-@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="How many recipes are tried.")
+@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="Number of recipes to try.")
 @click.option("--sampler", type=click.Choice(("random", "tpe")), default="tpe", show_default=True)
-@click.option("--metric", default="accuracy", show_default=True, help="What is compared, on validation.")
+@click.option("--metric", default="accuracy", show_default=True, help="Metric on the validation set to optimise.")
 @_add_execution_options
 @add_recipe_sources
 @add_corrections_option
@@ -128,7 +148,7 @@ def tune(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Search for a better recipe; what is given is not searched. Goes on where it was interrupted."""
+    """Search for a better recipe; options that you give are fixed. Continues after an interruption."""
     from budwood.studies import text
     from budwood.studies.live_table import LiveTable
     from budwood.studies.runner import ExecutionOptions
@@ -168,12 +188,16 @@ def _parse_limit(text: str | None) -> float | None:
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option(
-    "--metric", default="accuracy", show_default=True, help="What rows are ranked by; macro_f1, log_loss, ..."
+    "--metric", default="accuracy", show_default=True, help="Metric to rank rows by: accuracy, macro_f1, log_loss, ..."
 )
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
-@click.option("--allow-looks", is_flag=True, help="Compare test splits that were opened at different looks.")
+@click.option(
+    "--allow-looks",
+    is_flag=True,
+    help="Compare on the test set even if runs used it a different number of times (looks).",
+)
 @click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to a CSV file.")
-@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with figures to a file.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with charts to an HTML file.")
 @add_out_option
 @add_common_options
 def compare(
@@ -187,7 +211,7 @@ def compare(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """One table of runs, or of all in a folder: intervals, paired tests, and which cannot be told from the best."""
+    """Compare runs, or all runs in a folder: scores with confidence intervals and paired significance tests."""
     from budwood.comparison import compare
     from budwood.comparison.text import format_comparison
     from budwood.reporting.comparison_page import render_comparison
@@ -196,7 +220,7 @@ def compare(
     found = [compare.find_runs(run, out) for run in runs]
     progress = make_terminal_progress()
     for left_out in (name for _, others in found for name in others):
-        progress.note(f"Left out, as it is not finished: {left_out}.")
+        progress.note(f"Left out, because it is not finished: {left_out}.")
     finished = [run for group, _ in found for run in group]
     made = compare.compare(finished, metric=metric, split=split, allow_looks=allow_looks)
     record = made.record()

@@ -78,8 +78,8 @@ def align_predictions(name: str, runs: Sequence[Run], split: str) -> AlignedPred
         map(len, folds)
     ):
         raise RunError(
-            f"{name}: its runs were scored on different images that are no folds of one whole.",
-            "Give runs on the same split, or one run (or as many seeds) for every fold.",
+            f"{name}: its runs were evaluated on different images that are not folds of one data set.",
+            "Give runs on the same split, or one run (or the same number of seeds) for every fold.",
         )
     parts = tuple(
         FoldAnswers(ids, found[0].truth, tuple(one.logits for one in found)) for ids, found in sorted(folds.items())
@@ -122,8 +122,8 @@ def refuse_unfinished(runs: Sequence[Run]) -> None:
     for run in runs:
         if run.record.state != "done":
             raise RunError(
-                f"{run.path}: is no finished run (state {run.record.state}), so it cannot be compared.",
-                f"`budwood resume {run.path}` goes on with it; or leave it out.",
+                f"{run.path}: is not a finished run (state: {run.record.state}), so it cannot be compared.",
+                f"Finish it with `budwood resume {run.path}`, or leave it out.",
             )
 
 
@@ -135,16 +135,16 @@ def refuse_unopened(runs: Sequence[Run], allow_looks: bool) -> None:
     sealed = [run.path.name for run in runs if not run.record.test]
     if sealed:
         raise RunError(
-            f"The test split is sealed for {_name_some(sealed)}, so the runs cannot be compared on it.",
-            "`budwood test RUN` opens it and counts the look; or compare on --split val.",
+            f"The test set is still sealed for {_name_some(sealed)}, so the runs cannot be compared on it.",
+            "Run `budwood test RUN` first (every use is counted), or compare with --split val.",
         )
     looks = {run.path.name: run.record.test.looks for run in runs if run.record.test}
     if len(set(looks.values())) > 1 and not allow_looks:
         told = _name_some([f"{name} (look {count})" for name, count in looks.items()])
         raise RunError(
-            f"The test split was opened at different looks: {told}.",
-            "Choices that were made after more looks make a score too good. Compare on --split val, "
-            "or say --allow-looks and read the finding.",
+            f"The test set was used a different number of times (looks): {told}.",
+            "Choosing after more looks makes a score too optimistic. Compare with --split val, "
+            "or use --allow-looks and read the finding.",
         )
 
 
@@ -159,7 +159,7 @@ def refuse_different(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, Al
     if reasons:
         raise RunError(
             f"These runs cannot be compared with {_describe_row(first, rows[first])}: {_name_some(reasons, '; ')}.",
-            "Name runs on one data set with one split: those of `budwood train` with the same DATA, --val and --test.",
+            "Give runs with the same data set and split: `budwood train` with the same DATA, --val and --test.",
         )
 
 

@@ -206,7 +206,7 @@ def find_runs(path: str | Path, out: Path = Path("runs")) -> tuple[list[Run], li
     left = [f"{run.path.name} ({run.record.state})" for run in found if run.record.state != "done"]
     finished = [run for run in found if run.record.state == "done"]
     if not finished:
-        raise RunError(f"{folder}: holds no finished run.", "`budwood resume RUN` goes on with one.")
+        raise RunError(f"{folder}: contains no finished run.", "`budwood resume RUN` continues an unfinished run.")
     return finished, left
 
 
@@ -249,22 +249,23 @@ def _refuse_fewer(entries: Sequence[Entry]) -> None:
     paths = [run.path.resolve() for entry in entries for run in entry.runs]
     twice = [path.name for path in dict.fromkeys(paths) if paths.count(path) > 1]
     if twice:
-        raise RunError(f"{twice[0]}: is named twice.", "Name every run once.")
+        raise RunError(f"{twice[0]}: is given twice.", "Give every run once.")
     if len(entries) < 2 and len(paths) < 2:
         named = ", ".join(path.name for path in paths) or "none"
         raise RunError(
-            f"There are fewer than two runs to compare ({named}).", "Name two or more runs, or their folder."
+            f"A comparison needs two or more runs ({named}).",
+            "Give two or more runs, or the folder that contains them.",
         )
 
 
 def _refuse_unknown(metric: str, split: str, runs: Sequence[Run]) -> None:
     """Raises `RunError` for a metric or a split that there is not."""
     if split not in SPLITS:
-        raise RunError(f"split: there is no split {split!r} to compare on.", did_you_mean(split, SPLITS))
+        raise RunError(f"split: runs cannot be compared on {split!r}.", did_you_mean(split, SPLITS))
     known = [name for name in REPORTED if all(name in run.task.metric_names for run in runs)]
     own = is_entry_point(metric) and all(metric in run.metrics.get(split, {}) for run in runs)
     if metric not in known and not own:
-        raise RunError(f"metric: there is no metric {metric!r} of these runs.", did_you_mean(metric, known))
+        raise RunError(f"metric: these runs have no metric {metric!r}.", did_you_mean(metric, known))
 
 
 def _group_by_images(answers: Mapping[str, AlignedPredictions]) -> list[list[str]]:

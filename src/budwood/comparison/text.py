@@ -103,7 +103,7 @@ def join_cell(cell: Cell) -> str:
 
 def _format_failures(rows: Sequence[Cells]) -> list[str]:
     return [
-        f"failed: {show_unprintable(cells.row['label'])}: {show_unprintable(cells.row['problem'])}"
+        f"Failed: {show_unprintable(cells.row['label'])}: {show_unprintable(cells.row['problem'])}"
         for cells in rows
         if cells.row["problem"]
     ]
@@ -114,22 +114,27 @@ def _format_legend(record: Mapping[str, Any], has: Mapping[str, bool]) -> list[s
     if not known:
         return []
     tests = ", ".join(sorted({pair["test"] for pair in record["pairs"]})) or "no test"
-    shown = "95 % intervals over n = " + ", ".join(dict.fromkeys(f"{row['value']['n']:,}" for row in known)) + " images"
-    seeds = "; runs: lowest to highest, standard deviation" if has["seeds"] else ""
+    shown = (
+        "95 % confidence intervals, n = "
+        + ", ".join(dict.fromkeys(f"{row['value']['n']:,}" for row in known))
+        + " images"
+    )
+    seeds = "; for several seeds: lowest to highest score, standard deviation (sd)" if has["seeds"] else ""
     told = [
-        f"{MARK} cannot be told from the best. In brackets: {shown}{seeds}.",
-        f"p: {tests}{_format_correction(record)}. Time of training on {'; '.join(record['hardware'])}.",
+        f"{MARK} not distinguishable from the best (statistical tie). In brackets: {shown}{seeds}.",
+        f"p: {tests} against the best row{_format_correction(record)}. "
+        f"Training time on {'; '.join(record['hardware'])}.",
     ]
     if has["unlike"]:
-        told.append("A figure that is published for another split than ours says little about the difference.")
+        told.append("A published score for another split than ours is hard to compare.")
     if has["groups"]:
-        told.append("Rows were scored on different images; each is compared with those on the same images only.")
+        told.append("Rows were evaluated on different images; only rows with the same images are compared.")
     return told
 
 
 def _format_correction(record: Mapping[str, Any]) -> str:
     count = len(record["pairs"])
-    return f", corrected over all {count:,} pairs (Holm)" if count > 1 else ""
+    return f", Holm correction for all {count:,} pairs" if count > 1 else ""
 
 
 def _format_row(rank: int, row: Mapping[str, Any], unit: Unit) -> Cells:
@@ -245,4 +250,4 @@ def _format_parameters(counts: Mapping[str, int] | None) -> Cell:
 def _format_time(row: Mapping[str, Any]) -> Cell:
     if row["training_seconds"] is None:
         return NONE
-    return format_duration(row["training_seconds"]), f"{format_duration(row['seconds'])} in all"
+    return format_duration(row["training_seconds"]), f"{format_duration(row['seconds'])} in total"

@@ -63,7 +63,7 @@ def _explain_refusal(name: str, optimizer: str, options: Mapping[str, Any], know
         users = " and ".join(value for value, names in table.items() if name in names)
         return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
     if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
-        return f"{name}: a linear head alone does not use it; it is an option where more is trained"
+        return f"{name}: not used when only a linear head is trained; it needs more trained layers"
     return f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
 
 

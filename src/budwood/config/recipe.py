@@ -102,28 +102,28 @@ class Recipe(BaseModel):
     )
     freeze: str | tuple[str, ...] = Field(
         "trunk",
-        description="what is not trained: trunk, none, upto:STAGE, or patterns of parameter names, as features.*",
+        description="frozen layers: trunk (all before the head), none, upto:STAGE, or parameter names as features.*",
     )
-    cut: str | None = Field(None, description="stage after which the network is cut off")
-    pool: Pool = Field(
-        "own", description="how the trunk's output becomes a vector; own: as the network does, avg after a cut"
+    cut: str | None = Field(None, description="last stage to keep; later stages are removed")
+    pool: Pool = Field("own", description="pooling of the last feature map; own: as in the network, avg after a cut")
+    head: str = Field(
+        "linear", description="new head: linear, or mlp: and layer widths such as mlp:1024 or mlp:4096,4096"
     )
-    head: str = Field("linear", description="what is put on the trunk and trained: linear, or mlp:1024, mlp:4096,4096")
-    dropout: Share = Field(0.0, description="dropout before the last layer and after hidden fully connected ones")
+    dropout: Share = Field(0.0, description="dropout before the last layer and after hidden fully connected layers")
     batch_norm: bool = Field(False, description="batch norm in the head, and in hidden fully connected layers")
-    init: Init = Field("default", description="how new weights start")
-    channels: Literal[1, 3] = Field(3, description="1: the network sees grey, 3: colour")
+    init: Init = Field("default", description="initialisation of new weights")
+    channels: Literal[1, 3] = Field(3, description="input channels; 1: greyscale, 3: colour")
     size: int | None = Field(
-        None, ge=8, le=1024, description="side of the square that the network sees, pixels [its own]"
+        None, ge=8, le=1024, description="width and height of the input in pixels [the network's own]"
     )
-    resize: Resize = Field("crop", description="how an image becomes a square")
+    resize: Resize = Field("crop", description="how an image is made square")
     tta: TtaMode = Field(
         "none",
-        description="test-time augmentation: logits are the mean over the image and its mirror image (flip), "
+        description="test-time augmentation: average the logits over the image and its mirror image (flip), "
         "or all four flips (flips)",
     )
     fc: tuple[Width, ...] | None = Field(None, description="mlp, cnn, vgg-small: widths of fully connected layers")
-    activation: Activation | None = Field(None, description="mlp, cnn, vgg-small: what follows a layer (default relu)")
+    activation: Activation | None = Field(None, description="mlp, cnn, vgg-small: activation function (default relu)")
     widths: tuple[Width, ...] | None = Field(None, min_length=1, description="cnn: widths of the convolutions")
     kernels: tuple[Width, ...] | None = Field(None, description="cnn: their kernels (default 5, then 3)")
     strides: tuple[Width, ...] | None = Field(None, description="cnn: their strides (default 2, then 1)")
@@ -137,59 +137,70 @@ class Recipe(BaseModel):
     norm_affine: bool | None = Field(None, description="cnn, vgg-small: whether it scales and shifts (default true)")
     optimizer: OptimizerName = Field(
         "lbfgs",
-        description="lbfgs solves a linear head on a frozen trunk; the others take steps; adam where steps are needed",
+        description="lbfgs solves a linear head on frozen layers; the others train in steps (adam if more is trained)",
     )
     regularisation: Literal["auto"] | NonNegativeFloat | None = Field(
-        None, description="lbfgs: strength of the L2 penalty, or auto: chosen on validation"
+        None, description="lbfgs: strength of the L2 penalty, or auto: chosen on the validation set"
     )
     epochs: int | None = Field(None, ge=1, description="passes over the training images (default 10)")
     time: float | None = Field(
-        None, gt=0, description="limit of the whole command, as 90s, 10m or 1.5h; schedules are shaped to fit"
+        None, gt=0, description="time limit of the whole command, such as 90s, 10m or 1.5h; schedules are adapted to it"
     )
     phases: tuple[Phase, ...] | None = Field(
         None,
         min_length=2,
-        description="train in turns, each with its own freeze, epochs and lr, as "
+        description="train in phases, each with its own freeze, epochs and lr, such as "
         '[{freeze="trunk",epochs=5,lr=1e-3},{freeze="none",epochs=9,lr=1e-4}]',
     )
-    batch: int | None = Field(None, ge=1, description="images a step (default 64)")
-    accumulate: int | None = Field(None, ge=1, description="batches whose gradients make one step (default 1)")
+    batch: int | None = Field(None, ge=1, description="batch size: images per step (default 64)")
+    accumulate: int | None = Field(None, ge=1, description="gradient accumulation: batches per step (default 1)")
     lr: Literal["auto"] | Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="learning rate, or auto: found by a trial (default by optimizer; "
-        "three tenths of it where pretrained stages are trained)",
+        description="learning rate, or auto: found automatically (default depends on the optimizer; "
+        "0.3 times that if pretrained stages are trained)",
     )
     momentum: float | None = Field(None, ge=0, description="sgd, rmsprop: momentum, under 1 (default 0.9, 0)")
-    nesterov: bool | None = Field(None, description="sgd: Nesterov's momentum (default false)")
+    nesterov: bool | None = Field(None, description="sgd: Nesterov momentum (default false)")
     weight_decay: float | None = Field(None, ge=0, description="L2 penalty; adamw: decoupled (default 0; adamw 0.01)")
     decay_norms: bool | None = Field(None, description="whether weight decay acts on biases and norms (default true)")
     layer_decay: float | None = Field(
-        None, gt=0, le=1, description="factor on the rate for every stage further from the head (default 1)"
+        None,
+        gt=0,
+        le=1,
+        description="layer-wise decay: factor of the learning rate for each stage further from the head (default 1)",
     )
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    clip: float | None = Field(None, gt=0, description="gradient clipping: largest norm of the gradient")
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of the average of weights that is evaluated and kept"
+        None, gt=0, lt=1, description="decay of the moving average (EMA) of the weights, which is evaluated and kept"
     )
-    schedule: ScheduleName | None = Field(None, description="how the rate changes (default constant)")
-    warmup: float | None = Field(None, ge=0, description="epochs in which the rate grows to its own value (default 0)")
+    schedule: ScheduleName | None = Field(None, description="how the learning rate changes (default constant)")
+    warmup: float | None = Field(
+        None, ge=0, description="warm-up: epochs in which the learning rate increases to its value (default 0)"
+    )
     schedule_by: Per | None = Field(None, description="step, multistep, cosine: when it changes")
     schedule_every: int | None = Field(None, ge=1, description="step: epochs between changes (default 10)")
     schedule_at: tuple[Width, ...] | None = Field(None, min_length=1, description="multistep: epochs of the changes")
     schedule_factor: float | None = Field(
         None, gt=0, lt=1, description="step, multistep, plateau: factor of a change (default 0.1)"
     )
-    schedule_t_max: float | None = Field(None, gt=0, description="cosine: epochs until the rate is 0 (default: all)")
+    schedule_t_max: float | None = Field(
+        None, gt=0, description="cosine: epochs until the learning rate is 0 (default: all)"
+    )
     schedule_patience: int | None = Field(
         None, ge=0, description="plateau: epochs without a lower validation loss before a change (default 3)"
     )
     loss: LossName | None = Field(
         None,
-        description="what is minimised (default cross_entropy; binary_cross_entropy for images with several labels)",
+        description="loss function (default cross_entropy; binary_cross_entropy for multi-label data)",
     )
-    focal_gamma: float | None = Field(None, ge=0, description="focal: how much less sure answers count (default 2)")
-    label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread over all classes")
-    class_weights: bool | None = Field(None, description="whether rare classes weigh more in the loss")
-    balanced_sampling: bool | None = Field(None, description="whether an epoch draws every class equally often")
+    focal_gamma: float | None = Field(
+        None, ge=0, description="focal: gamma: how much less confident predictions count (default 2)"
+    )
+    label_smoothing: float | None = Field(
+        None, ge=0, lt=1, description="label smoothing: share of the target spread over all classes"
+    )
+    class_weights: bool | None = Field(None, description="whether rare classes have more weight in the loss")
+    balanced_sampling: bool | None = Field(None, description="whether every class is sampled equally often in an epoch")
     logit_adjustment: float | None = Field(
         None, ge=0, description="strength of logit adjustment for imbalance (1 is full)"
     )
@@ -211,27 +222,29 @@ class Recipe(BaseModel):
     saturation: float | None = Field(None, ge=0, le=1, description="largest change of saturation, share")
     hue: float | None = Field(None, ge=0, le=0.5, description="largest change of hue, share of the colour circle")
     erase: float | None = Field(None, ge=0, le=1, description="chance that a box of an image is erased")
-    policy: Policy | None = Field(None, description="a policy of random changes of all kinds (default none)")
+    policy: Policy | None = Field(None, description="automatic augmentation policy (default none)")
     transform: EntryPoint | None = Field(
         None, description="a change of your own, package.module:name, called with a batch and a torch.Generator"
     )
-    fill: Fill | None = Field(None, description="what is beyond the edge of a moved image (default reflect)")
+    fill: Fill | None = Field(None, description="how to fill the area outside a moved image (default reflect)")
     views: int | None = Field(
         None,
         ge=1,
-        description="augmented versions of each training image that are made once, so that what is frozen is computed "
-        "once for each (default: anew in every epoch, and computed every time)",
+        description="number of augmented versions of each training image, made once, so that frozen layers run "
+        "once for each (default: new versions in every epoch)",
     )
     select: Selection | None = Field(
         None,
-        description="validation metric by which the epoch is kept (default loss), or package.module:name of your own: "
+        description="validation metric that selects the epoch to keep (default loss), or your own package.module:name: "
         + ", ".join(SELECTABLE),
     )
-    patience: int | None = Field(None, ge=1, description="epochs without a better one after which training stops")
+    patience: int | None = Field(
+        None, ge=1, description="early stopping: stop after this many epochs without improvement"
+    )
     precision: Precision | None = Field(
         None, description="of the training steps; auto: bfloat16 on a GPU that has it, else float32 (default auto)"
     )
-    seed: int | None = Field(None, ge=0, description="seed of start and order (default 0)")
+    seed: int | None = Field(None, ge=0, description="random seed of initial weights and image order (default 0)")
 
     def __init__(self, **options: Any) -> None:
         given = {name: _normalize_value(name, value) for name, value in options.items() if value is not None}
@@ -279,7 +292,7 @@ class Recipe(BaseModel):
     def _refuse_views(self) -> None:
         """Raises `ValueError` where there is nothing of which several versions could be made once."""
         if self.mixup or self.cutmix:
-            raise ValueError("views: expected no mixup or cutmix beside it, which blend images anew in every step")
+            raise ValueError("views: cannot be used with mixup or cutmix, which mix images again in every step")
         if not self.augments:
             raise ValueError("views: expected augmentation beside it, as flip=0.5, or all versions are alike")
         if not self.phases and self.freeze == "none":
@@ -344,16 +357,20 @@ def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
     if not multilabel:
         if recipe.loss == "binary_cross_entropy":
             raise _make_recipe_error(
-                ["loss: binary_cross_entropy is for images with several labels; these have one each"], []
+                ["loss: binary_cross_entropy is for multi-label data; these images have one label each"], []
             )
         return recipe
-    wrong = [f"{name}: images with several labels do not use it" for name in OF_ONE_LABEL if getattr(recipe, name)]
+    wrong = [
+        f"{name}: not used for multi-label data (images with several labels)"
+        for name in OF_ONE_LABEL
+        if getattr(recipe, name)
+    ]
     if recipe.regularisation not in (None, "auto"):
-        wrong.append("regularisation: images with several labels do not use it; their head is not solved")
+        wrong.append("regularisation: not used for multi-label data, where the head is not solved exactly")
     if recipe.loss == "focal":
-        wrong.append("loss: images with several labels use binary_cross_entropy")
+        wrong.append("loss: multi-label data (images with several labels) use binary_cross_entropy")
     if recipe.select and recipe.select in METRICS and not METRICS.get(recipe.select).multilabel:
-        wrong.append(f"select: {recipe.select} is not defined for images with several labels")
+        wrong.append(f"select: {recipe.select} is not defined for multi-label data")
     if wrong:
         raise _make_recipe_error(wrong, [])
     loss = recipe.loss if is_entry_point(recipe.loss or "") else "binary_cross_entropy"
@@ -372,7 +389,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
         "recipe",
         RecipeError,
         missing="Check the path given to --recipe.",
-        malformed="Write one `key = value` a line.",
+        malformed="Write one `key = value` per line.",
     ).table
 
 

@@ -66,8 +66,8 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
             if written > limit or count > MOST_FILES:
                 raise DataError(
                     f"{archive}: unpacks to more than {limit / 2**20:,.0f} MiB or {MOST_FILES:,} files, "
-                    "which no archive of images does.",
-                    "Unpack it yourself if you trust it, and give the folder.",
+                    "the limit for an archive of images.",
+                    "If you trust the archive, unpack it yourself and give the folder.",
                 )
             target = folder / _safe_path(archive, name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
                 shutil.copyfileobj(source, out, 2**20)
     except DAMAGED as error:
         raise DataError(
-            f"{archive}: the archive cannot be read to its end ({error}).", "Download or pack it again."
+            f"{archive}: the archive cannot be read completely ({error}).", "Download or pack it again."
         ) from error
 
 
@@ -99,7 +99,7 @@ def _safe_path(archive: Path, name: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]) or not path.parts:
         raise DataError(
-            f"{archive}: holds the path {name!r}, which leaves the folder it is unpacked to.",
+            f"{archive}: contains the path {name!r}, which is outside the folder to unpack to.",
             "Do not use this archive; ask for one with plain relative paths.",
         )
     return path

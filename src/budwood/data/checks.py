@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from budwood.data.dataset import SEALED, Dataset, SetAside, encode_values
 from budwood.data.duplicates import link_equal_values
 from budwood.data.listing import SPLITS
+from budwood.text import counted, listed
 
 Severity = Literal["error", "warning", "note"]
 
@@ -25,6 +26,7 @@ HUGE: Final = 50_000_000  # pixels in all
 EXTREME: Final = 4.0  # longer side over shorter side
 FEW: Final = 10  # training images of a class
 IMBALANCE: Final = 10.0  # largest class over smallest
+SET_NAMES: Final = ("training", "validation", "test")
 LEAKS: Final = ("D020", "D021", "D022", "D023")
 
 
@@ -67,13 +69,13 @@ def leaks(found: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
-    "truncated": ("D001", "warning", "cut short: they open, but do not decode to their end", "Copy or download again."),
-    "broken": ("D002", "warning", "damaged and do not decode", "Copy or download again."),
-    "not an image": ("D003", "warning", "no images, whatever their names say", "Move them out of the class folders."),
-    "empty": ("D004", "warning", "empty files", "Copy or download again."),
-    "unreadable": ("D005", "warning", "not readable", "Check permissions, links and the disk."),
-    "too large": ("D006", "warning", "too large to decode safely", "Store them at fewer pixels."),
-    "left out": ("D007", "note", "outside the layout and left out", "Move them, list them or ignore this."),
+    "truncated": ("D001", "warning", "truncated and cannot be decoded to the end", "Copy or download again."),
+    "broken": ("D002", "warning", "damaged and cannot be decoded", "Copy or download again."),
+    "not an image": ("D003", "warning", "not in a known image format", "Move them out of the class folders."),
+    "empty": ("D004", "warning", "empty", "Copy or download again."),
+    "unreadable": ("D005", "warning", "not readable", "Check the permissions, links and the disk."),
+    "too large": ("D006", "warning", "too large to decode safely", "Save them with fewer pixels."),
+    "left out": ("D007", "note", "outside the expected folder layout", "Move them, list them, or ignore this note."),
 }
 
 
@@ -89,8 +91,11 @@ def check_trunk_overlap(data: Dataset, earlier: Dataset, run: str) -> tuple[Find
     )
     if not files:
         return ()
-    message = f"{_count_files(len(files))} of validation or test {_is_or_are(len(files))} known to run {run}, whose trunk is used."
-    advice = "Start from another run, or give both data sets one split; --allow-leaks trains all the same and says so."
+    count = counted(len(files), "validation or test file")
+    message = (
+        f"{count} {_is_or_are(len(files))} known to run {run}, whose trunk (all layers before the head) is used here."
+    )
+    advice = "Start from another run, or use one split for both; --allow-leaks trains anyway, and reports say so."
     return (Finding("D023", "error", message, advice, files, tuple((path,) for path in files)),)
 
 
@@ -104,14 +109,15 @@ def _check_set_aside(data: Dataset) -> list[Finding]:
     for problem, (code, severity, what, advice) in _PROBLEMS.items():
         items = [item for item in data.set_aside if item.problem == problem]
         if items:
-            first = _describe_detail(items[0])
-            message = f"{_count_files(len(items))} {_is_or_are(len(items))} {what}{first}; set aside."
+            detail = _describe_detail(items[0], len(items) > 1)
+            message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} {what}{detail}; excluded."
             found.append(Finding(code, severity, message, advice, tuple(item.path for item in items)))
     return found
 
 
-def _describe_detail(item: SetAside) -> str:
-    return f" ({item.path!r} {item.detail})" if item.problem == "left out" else f" ({item.detail})"
+def _describe_detail(item: SetAside, first: bool) -> str:
+    detail = f"{item.path!r} {item.detail}" if item.problem == "left out" else item.detail
+    return f" (the first: {detail})" if first else f" ({detail})"
 
 
 def _check_copies(data: Dataset) -> list[Finding]:
@@ -123,32 +129,32 @@ def _check_copies(data: Dataset) -> list[Finding]:
             "D010",
             "warning",
             [g for g in exact if _all_equal(label, g)],
-            "exact copies of one another",
-            "Each content is used once in a split, so that n counts different images; delete the copies.",
+            "are exact duplicates",
+            "Only one file of each group is used in a split, so that n counts different images; delete the duplicates.",
         ),
         *_make_duplicate_finding(
             data,
             "D011",
             "warning",
             [g for g in exact if not _all_equal(label, g)],
-            "exact copies under two labels",
-            "No label can be trusted, so all are set aside: keep the right one and delete the others.",
+            "are exact duplicates with different labels",
+            "All are excluded, because no label can be trusted: keep the correct file and delete the others.",
         ),
         *_make_duplicate_finding(
             data,
             "D012",
             "note",
             [g for g in near if _all_equal(label, g)],
-            "near copies of one another",
-            "They are kept on one side of every split that Budwood makes; delete what adds nothing.",
+            "are near duplicates (they look almost the same)",
+            "Budwood keeps near duplicates in the same split; delete files that add nothing.",
         ),
         *_make_duplicate_finding(
             data,
             "D013",
             "warning",
             [g for g in near if not _all_equal(label, g)],
-            "near copies under different labels",
-            "Look at each pair and correct the wrong label.",
+            "are near duplicates with different labels",
+            "Look at each group and correct the wrong label.",
         ),
     ]
 
@@ -160,7 +166,7 @@ def _make_duplicate_finding(
         return []
     named = _name_files(data, groups)
     count = sum(map(len, named))
-    message = f"{count} files in {len(named)} {'group' if len(named) == 1 else 'groups'} are {what}."
+    message = f"{counted(count, 'file')} in {counted(len(named), 'group')} {what}."
     return [Finding(code, severity, message, advice, tuple(path for group in named for path in group), named)]
 
 
@@ -169,13 +175,11 @@ def _check_leaks(data: Dataset) -> list[Finding]:
     exact = [g for g in _group_exact_copies(data) if not _all_equal(split, g)]
     near = [g for g in _group_near_copies(data) if not _all_equal(split, g)]
     grouped = [g for g in _group_by_user(data) if not _all_equal(split, g)]
-    advice = "Move all of each group to one split; --allow-leaks trains all the same and says so in every report."
+    advice = "Move all files of a group to one split; --allow-leaks trains anyway, and reports say so."
     return [
-        *_make_duplicate_finding(data, "D020", "error", exact, "exact copies on two sides of the given split", advice),
-        *_make_duplicate_finding(data, "D021", "error", near, "near copies on two sides of the given split", advice),
-        *_make_duplicate_finding(
-            data, "D022", "error", grouped, "of one group but on two sides of the given split", advice
-        ),
+        *_make_duplicate_finding(data, "D020", "error", exact, "are exact duplicates in different splits", advice),
+        *_make_duplicate_finding(data, "D021", "error", near, "are near duplicates in different splits", advice),
+        *_make_duplicate_finding(data, "D022", "error", grouped, "belong together but are in different splits", advice),
     ]
 
 
@@ -184,14 +188,19 @@ def _check_odd_images(data: Dataset) -> list[Finding]:
     short, long = np.minimum(width, height), np.maximum(width, height)
     return [
         *_make_rows_finding(
-            data, "D030", "note", short < TINY, f"under {TINY} pixels high or wide", "Check that they are no icons."
+            data,
+            "D030",
+            "note",
+            short < TINY,
+            f"less than {TINY} pixels high or wide",
+            "Check that they are not icons.",
         ),
         *_make_rows_finding(
             data,
             "D031",
             "note",
             width * height > HUGE,
-            f"over {HUGE // 10**6} megapixels",
+            f"larger than {HUGE // 10**6} megapixels",
             "Smaller copies load faster.",
         ),
         *_make_rows_finding(
@@ -199,27 +208,27 @@ def _check_odd_images(data: Dataset) -> list[Finding]:
             "D032",
             "note",
             long > EXTREME * short,
-            f"more than {EXTREME:g} times as long as wide",
-            "`--resize pad` keeps what `crop` would cut away.",
+            f"very long and narrow (one side more than {EXTREME:g} times the other)",
+            "Use `--resize pad` to keep what `crop` would cut off.",
         ),
         *_make_rows_finding(
             data,
             "D033",
             "warning",
             _find_noted(data, "blank"),
-            "of one colour throughout",
-            "Delete them if they are failures.",
+            "blank (a single colour)",
+            "Delete them if they are failed recordings.",
         ),
     ]
 
 
 def _check_conversions(data: Dataset) -> list[Finding]:
     table = (
-        ("D040", "animated", "animated or have several pages", "The first frame is used."),
-        ("D041", "16-bit", "grey with more than 8 bits", "Their full range is scaled to 8 bits, not clipped."),
-        ("D042", "cmyk", "CMYK", "They are converted to RGB."),
-        ("D043", "alpha", "partly transparent", "They are laid on white."),
-        ("D044", "rotated", "stored turned or mirrored", "They are set upright by their EXIF orientation."),
+        ("D040", "animated", "animated or multi-page", "Only the first frame is used."),
+        ("D041", "16-bit", "greyscale with more than 8 bits", "The full range is scaled to 8 bits, not clipped."),
+        ("D042", "cmyk", "in CMYK colours", "Converted to RGB."),
+        ("D043", "alpha", "partly transparent", "Placed on a white background."),
+        ("D044", "rotated", "stored rotated or mirrored", "Turned upright by the EXIF orientation."),
     )
     return [
         found
@@ -235,7 +244,7 @@ def _make_rows_finding(
     if not count:
         return []
     paths = tuple(data.table["path"].filter(pa.array(rows)).to_pylist())
-    return [Finding(code, severity, f"{_count_files(count)} {_is_or_are(count)} {what}.", advice, paths)]
+    return [Finding(code, severity, f"{counted(count, 'file')} {_is_or_are(count)} {what}.", advice, paths)]
 
 
 def _check_class_sizes(data: Dataset) -> list[Finding]:
@@ -246,12 +255,12 @@ def _check_class_sizes(data: Dataset) -> list[Finding]:
         message = (
             f"Classes are imbalanced: {large!r} has {training.max()} training images, {small!r} has {training.min()}."
         )
-        advice = "Read macro F1 and the per-class table, not accuracy alone; collect more of the small classes."
+        advice = "Use macro F1 and the scores by class, not only accuracy; collect images of small classes."
         found.append(Finding("D050", "warning", message, advice, ()))
     few = [f"{data.classes[c]!r} ({training[c]})" for c in np.flatnonzero(training < FEW)]
     if few:
-        have = "1 class has" if len(few) == 1 else f"{len(few)} classes have"
-        message = f"{have} under {FEW} training images: {', '.join(few[:10])}."
+        have = f"{counted(len(few), 'class', 'classes')} {'has' if len(few) == 1 else 'have'}"
+        message = f"{have} fewer than {FEW} training images: {listed(few, 10)}."
         found.append(Finding("D051", "warning", message, "Collect more images, or merge classes.", ()))
     return found
 
@@ -263,15 +272,23 @@ def _check_splits(data: Dataset) -> list[Finding]:
         rows = (split == index) & used
         if not rows.any():
             if index == SPLITS.index("test"):
-                message = "There is no test split: the final score cannot be had."
-                found.append(Finding("D061", "note", message, "Add a test/ folder, or give no split at all.", ()))
+                message = "There is no test set, so the final score cannot be measured."
+                found.append(
+                    Finding(
+                        "D061",
+                        "note",
+                        message,
+                        "Add a test/ folder, or give the images without a split and Budwood makes one.",
+                        (),
+                    )
+                )
             continue
         if (label[rows] == SEALED).any():
             continue
         lacking = [data.classes[c] for c in np.flatnonzero(data.class_counts(rows) == 0)]
         if lacking:
-            message = f"The {SPLITS[index]} split has no image of {', '.join(map(repr, lacking[:10]))}."
-            found.append(Finding("D060", "warning", message, "Nothing will be known about these classes.", ()))
+            message = f"The {SET_NAMES[index]} set has no images of {listed([repr(name) for name in lacking], 10)}."
+            found.append(Finding("D060", "warning", message, "These classes cannot be evaluated.", ()))
     return found
 
 
@@ -314,10 +331,6 @@ def _all_equal(values: NDArray[Any], rows: NDArray[np.int64]) -> bool:
 
 def _find_noted(data: Dataset, note: str) -> NDArray[np.bool_]:
     return np.asarray(pc.match_substring(data.table["notes"], note).to_numpy(zero_copy_only=False), bool)
-
-
-def _count_files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def _is_or_are(count: int) -> str:

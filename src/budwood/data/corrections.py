@@ -45,7 +45,7 @@ def match_corrections(paths: Sequence[str], labels: Sequence[str], file: Path) -
     wrong: list[str] = []
     for given in read_corrections(file):
         row = rows.get(given.path, rows.get(_unescape_cell(given.path)))
-        problem = "is no image of the data"
+        problem = "is not an image of the data set"
         if row is not None:
             problem = _explain_problem(given, labels[row], classes, answers.get(row))
             answers.setdefault(row, given)
@@ -98,7 +98,7 @@ def _unescape_cell(text: str | None) -> str:
 def _explain_problem(given: Correction, label: str, classes: set[str], other: Correction | None) -> str:
     """What is wrong with a correction of an image that the data have, in words; empty when it can be applied."""
     if given.label != label:
-        return f"is {label!r} in the data now, not {given.label!r} as when the table was written"
+        return f"has the label {label!r} in the data, but {given.label!r} in the table"
     if given.correct != OMIT and given.correct not in classes:
         return f"cannot be {given.correct!r}: there is no such class. {did_you_mean(given.correct, classes)}"
     if other is not None and other.correct != given.correct:
@@ -110,4 +110,6 @@ def _make_data_error(file: Path, lines: Sequence[str]) -> DataError:
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     told = "; ".join(line.rstrip(".") for line in lines[:SHOWN])
-    return DataError(f"{file} has {count}: {told}{more}.", "Mend these lines, or empty their column 'correct'.")
+    return DataError(
+        f"{file} has {count}: {told}{more}.", "Correct these lines, or leave their column 'correct' empty."
+    )

@@ -164,7 +164,7 @@ def load(path: Path) -> Dataset:
         table = pq.read_table(path)
         meta = json.loads((table.schema.metadata or {})[b"budwood"])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
-        raise RunError(f"{path}: is no data set that Budwood wrote ({error}).", "Scan the images again.") from error
+        raise RunError(f"{path}: is not a data set written by Budwood ({error}).", "Scan the images again.") from error
     data = Dataset(
         meta["source"],
         Path(meta["root"]),
@@ -224,7 +224,7 @@ def build_dataset(
     if len(classes) < 2:
         raise DataError(
             f"{listing.root}: fewer than two classes have an image that can be decoded.",
-            "`budwood inspect` lists the files that cannot.",
+            "`budwood inspect` lists the files that cannot be decoded.",
         )
     known = [fact for fact in facts if isinstance(fact, ImageMetadata)]
     ids = [fact.id for fact in known]
@@ -292,7 +292,7 @@ def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
     ids, groups = data.table["id"].to_pylist(), data.table["group"].to_pylist()
     cluster, labels = data.column("cluster"), data.column("label")
     if len(np.unique(cluster[free])) < folds:
-        raise DataError(f"{data.root}: has too few different images for {folds} folds.", "Ask for fewer folds.")
+        raise DataError(f"{data.root}: has too few different images for {folds} folds.", "Use fewer folds.")
     chosen = assign_folds(
         [ids[row] for row in free.tolist()],
         labels[free],
@@ -363,7 +363,7 @@ def _check_shares(listing: Listing, val: float | None, test: float | None) -> No
             raise DataError(f"--{split} {share}: expected a share between 0 and 1.", f"For example --{split} 0.2")
         if share is not None and given[split]:
             raise DataError(
-                f"--{split} {share} does not apply: {listing.name} comes with its own split, which is kept.",
+                f"--{split} {share} does not apply: {listing.name} has its own split, which is used.",
                 f"Leave --{split} out, or give the images without split folders.",
             )
 

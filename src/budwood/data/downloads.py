@@ -32,7 +32,7 @@ def fetch(name: str, cache: Path, progress: Progress) -> Path:
     folder = place_of(name, cache)
     if folder.is_dir():
         return folder
-    progress.note(f"Fetching {name} through torchvision; its files are checked against their checksums.")
+    progress.note(f"Downloading {name} with torchvision; its checksums are verified.")
     raw = cache / "sources" / f"{name}-download"
     with raise_storage_errors(cache), draft_folder(folder) as draft:
         raw.mkdir(parents=True, exist_ok=True)
@@ -40,8 +40,8 @@ def fetch(name: str, cache: Path, progress: Progress) -> Path:
             SOURCES[name].fetch(raw, draft, progress)
         except (OSError, RuntimeError, ValueError) as error:  # torchvision raises any of these
             raise DataError(
-                f"{name}: cannot be fetched ({error}).",
-                f"Connect to the network, or name a folder that holds it: budwood study FILE {name}=FOLDER",
+                f"{name}: cannot be downloaded ({error}).",
+                f"Connect to the internet, or give a folder that contains it: budwood study FILE {name}=FOLDER",
             ) from error
     shutil.rmtree(raw, ignore_errors=True)
     return folder

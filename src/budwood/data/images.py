@@ -133,7 +133,7 @@ def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage("not an image", "no known image format") from error
+        raise BadImage("not an image", "unknown image format") from error
     except Image.DecompressionBombError as error:
         raise BadImage("too large", f"more than {MAX_PIXELS:,} pixels") from error
     except MemoryError as error:

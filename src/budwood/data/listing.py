@@ -82,7 +82,7 @@ def list_files(
         ) from error
     if not listing.paths:
         raise DataError(
-            f"{source}: holds no labelled image file.",
+            f"{source}: contains no labelled image files.",
             "Expected one folder per class with images in it, train/ and test/ folders of those, "
             "or a CSV file with the columns path and label.",
         )
@@ -109,7 +109,7 @@ def find_image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
         elif path.exists() or path.is_symlink():
             yield path
         else:
-            raise DataError(f"{path}: no such file or folder.", "Check the path; quote it if it holds spaces.")
+            raise DataError(f"{path}: no such file or folder.", "Check the path, and quote it if it contains spaces.")
 
 
 def _name_source(source: Path) -> str:
@@ -124,8 +124,8 @@ def _list(source: Path, cache: Path, progress: Progress) -> Listing:
             return _list_folder(fetch(str(source), cache, progress), str(source))
         raise DataError(
             f"{source}: no such file or folder.",
-            "Check the path and quote it if it holds spaces. "
-            f"Data sets by name: {', '.join(sorted({*BUILT_IN, *SOURCES}))}.",
+            "Check the path, and quote it if it contains spaces. "
+            f"Data sets that have a name: {', '.join(sorted({*BUILT_IN, *SOURCES}))}.",
         )
     if source.is_dir():
         return _list_folder(source, source.resolve().name)
@@ -158,17 +158,17 @@ def _list_folder(root: Path, name: str) -> Listing:
 
 def _list_class_folders(root: Path, name: str, folders: Sequence[Path]) -> Listing:
     rows = [(path, folder.name, "") for folder in folders for path in _walk(folder)]
-    loose = [(_show_path(path, root), "lies outside every class folder") for path in _list_loose_files(root)]
+    loose = [(_show_path(path, root), "is outside of all class folders") for path in _list_loose_files(root)]
     return _make_listing(root, name, rows, loose)
 
 
 def _list_split_folders(root: Path, name: str, splits: dict[Path, str], others: Sequence[Path]) -> Listing:
     rows = []
-    loose = [(_show_path(path, root), "lies outside every class folder") for path in _list_loose_files(root)]
+    loose = [(_show_path(path, root), "is outside of all class folders") for path in _list_loose_files(root)]
     for folder, split in splits.items():
         rows += [(path, label.name, split) for label in _list_subfolders(folder) for path in _walk(label)]
-        loose += [(_show_path(path, root), "lies outside every class folder") for path in _list_loose_files(folder)]
-    loose += [(f"{folder.name}/", "is no train, val or test folder") for folder in others]
+        loose += [(_show_path(path, root), "is outside of all class folders") for path in _list_loose_files(folder)]
+    loose += [(f"{folder.name}/", "is not a train, val or test folder") for folder in others]
     return _make_listing(root, name, rows, loose)
 
 
@@ -182,7 +182,7 @@ def _list_by_text_files(root: Path, name: str) -> Listing:
             if "/" not in line:
                 raise DataError(
                     f"{file}, line {number}: expected <class>/<image>, found {line!r}.",
-                    "Write one image a line, relative to the folder of class folders.",
+                    "Write one image per line, relative to the folder of class folders.",
                 )
             path = _resolve_within(base, line, f"{file}, line {number}")
             if path.is_file():
@@ -191,7 +191,7 @@ def _list_by_text_files(root: Path, name: str) -> Listing:
             else:
                 missing.append((line, f"is listed in {file.name} but does not exist"))
     unlisted = [path for path in _walk(base) if path not in listed and path.parent != root]
-    missing += [(_show_path(path, root), "is in no list") for path in unlisted]
+    missing += [(_show_path(path, root), "is not in a list") for path in unlisted]
     return _make_listing(root, name, rows, missing)
 
 
@@ -211,7 +211,8 @@ def _read_lines(file: Path) -> list[str]:
 def _resolve_within(base: Path, name: str, where: str) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(
-            f"{where}: {name!r} leaves the folder {base}.", "List images relative to the folder, without '..'."
+            f"{where}: {name!r} is outside the folder {base}.",
+            "Write image paths relative to the folder, without '..'.",
         )
     return base / name
 
@@ -317,7 +318,7 @@ def _make_listing(
 def _check_classes(source: Path, listing: Listing) -> None:
     training = _collect_classes(listing, ("train", ""))
     if not training:
-        raise DataError(f"{source}: no image is in the train split.", "Put some images into train.")
+        raise DataError(f"{source}: the training set has no images.", "Add images to the training set.")
     for split in ("val", "test"):
         unknown = sorted(_collect_classes(listing, (split,)) - training)
         if unknown:
@@ -327,7 +328,7 @@ def _check_classes(source: Path, listing: Listing) -> None:
             )
     if len(training) < 2:
         raise DataError(
-            f"{source}: has one class only ({next(iter(training))!r}); a classifier needs two or more.",
+            f"{source}: has only one class ({next(iter(training))!r}); a classifier needs two or more.",
             "Add a folder with images of another class.",
         )
 
@@ -340,7 +341,8 @@ def _collect_classes(listing: Listing, splits: Sequence[str]) -> set[str]:
 def _exclude_classes(listing: Listing, exclude: Sequence[str]) -> Listing:
     if listing.multilabel:
         raise DataError(
-            "--exclude does not apply to images with several labels each.", "Leave the name out of the table."
+            "--exclude cannot be used with multi-label data (images with several labels).",
+            "Remove the label from the table instead.",
         )
     counts = Counter(listing.labels)
     for name in exclude:
@@ -355,7 +357,8 @@ def _apply_corrections(listing: Listing, file: Path) -> Listing:
     """The listing with the labels of a table of corrections, without the images that it leaves out."""
     if listing.multilabel:
         raise DataError(
-            f"{file}: corrections do not apply to images with several labels each.", "Correct the table of labels."
+            f"{file}: corrections cannot be used with multi-label data (images with several labels).",
+            "Correct the labels in the table itself.",
         )
     answers = match_corrections(listing.paths, listing.labels, file)
     labels = list(listing.labels)
@@ -363,7 +366,7 @@ def _apply_corrections(listing: Listing, file: Path) -> Listing:
         labels[row] = label
     out = {row for row, label in answers.items() if label == OMIT}
     made = _select_rows(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
-    reasons = [(listing.paths[row], f"is left out by {file.name}") for row in sorted(out)]
+    reasons = [(listing.paths[row], f"is excluded by {file.name}") for row in sorted(out)]
     changed = sum(label != listing.labels[row] for row, label in answers.items())
     return replace(made, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)
 
@@ -424,7 +427,7 @@ def list_elpv() -> Listing:
     """
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or not found.submodule_search_locations:
-        raise DataError("elpv: the package elpv-dataset is not installed.", "Run: pip install elpv-dataset")
+        raise DataError("elpv: the package elpv-dataset is not installed.", "Install it with: pip install elpv-dataset")
     root = Path(found.submodule_search_locations[0]) / "data"
     rows = [line.split() for line in _read_lines(root / "labels.csv")]
     paths = [path for path, _, _ in rows]

@@ -155,7 +155,9 @@ def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixe
     try:
         return read_pixels(path, samples.ids[row], size, resize)
     except BadImage as problem:
-        raise DataError(f"{path}: {problem.detail}.", "Scan the images again, then repeat the command.") from problem
+        raise DataError(
+            f"{path}: {problem.detail}.", "Run the command again, so that the images are scanned again."
+        ) from problem
 
 
 def store_rows(store: ShardStore, ids: Sequence[str], values: NDArray[Any], progress: Progress) -> bool:
@@ -164,7 +166,7 @@ def store_rows(store: ShardStore, ids: Sequence[str], values: NDArray[Any], prog
         store.add(ids, values)
     except OSError as error:
         reason = "the disk is full" if is_full(error) else str(error)
-        progress.note(f"The cache cannot be written ({reason}); going on without it.")
+        progress.note(f"The cache cannot be written ({reason}); continuing without it.")
         return False
     return True
 

@@ -149,4 +149,4 @@ def _write_store(
         with raise_storage_errors(store):
             write_bytes(store, encode_parquet(table))
     except StorageError as error:
-        progress.note(f"The scan could not be kept for the next time: {error}")
+        progress.note(f"The results of the scan could not be saved in the cache: {error}")

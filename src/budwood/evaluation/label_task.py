@@ -256,7 +256,7 @@ class MultiLabel(LabelTask):
 
     @property
     def accuracy_note(self) -> str:
-        return "every label right"
+        return "all labels of an image correct"
 
     @property
     def chance_loss(self) -> float:

@@ -59,7 +59,7 @@ class Predictions:
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
-            raise RunError("Predictions hold one image twice.", "Scan the images again.")
+            raise RunError("The predictions contain an image twice.", "Scan the images again.")
 
     def save(self, path: Path) -> None:
         """Write one Parquet file with the columns id, path, label, logits."""
@@ -91,5 +91,8 @@ def load_predictions(path: Path) -> Predictions:
 def make_predictions(samples: Samples, logits: NDArray[np.float32]) -> Predictions:
     """The predictions for labelled samples; raises `RunError` when their labels are sealed."""
     if np.any(samples.labels == SEALED):
-        raise RunError("The labels of the test split are sealed.", "`budwood test RUN` opens it and counts the look.")
+        raise RunError(
+            "The labels of the test set are sealed.",
+            "Run `budwood test RUN` first; every use of the test set is counted.",
+        )
     return Predictions(samples.ids, samples.paths, samples.labels, logits, samples.label_sets)

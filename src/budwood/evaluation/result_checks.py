@@ -15,6 +15,7 @@ import numpy as np
 
 from budwood.config.recipe import Recipe
 from budwood.evaluation.intervals import Metric, newcombe_interval
+from budwood.text import counted, listed
 
 Severity = Literal["error", "warning", "note"]
 History = Sequence[Mapping[str, float]]
@@ -123,8 +124,8 @@ def _check_overfit(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
             "R001",
             "warning",
             f"Training accuracy is far above validation accuracy: {told}.",
-            "The network learns its training images by heart: augment them, add dropout or weight decay, freeze more, "
-            "or train for fewer epochs.",
+            "The network has memorised its training images (overfitting): use augmentation, dropout or weight decay, "
+            "freeze more layers, or train for fewer epochs.",
             _collect_labels(far),
         )
     ]
@@ -141,9 +142,9 @@ def _check_leaking(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
         ResultFinding(
             "R002",
             "error",
-            f"Test accuracy is far above validation accuracy: {told}; so it looks when test images were trained on.",
-            "Look for the same pictures on both sides of the split (`budwood inspect`), and make the split anew; "
-            "do not publish these figures.",
+            f"Test accuracy is far above validation accuracy: {told}. Test images may have been used for training.",
+            "Look for the same images in both splits (`budwood inspect`), then make a new split; "
+            "do not publish these scores.",
             _collect_labels(far),
         )
     ]
@@ -158,7 +159,7 @@ def _check_still_learning(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]
             "R005",
             "note",
             f"Validation loss was still falling when training ended{_list_rows(rising)}.",
-            "Train for more epochs (`budwood resume RUN --epochs N` goes on), or at a higher rate.",
+            "Train for more epochs (`budwood resume RUN --epochs N` continues), or use a higher learning rate.",
             _collect_labels(rising),
         )
     ]
@@ -170,15 +171,15 @@ def _check_diverged(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
     found = []
     if failed:
         told = _join_names([f"{one.label} ({one.problem.rstrip('.')})" for one in failed])
-        advice = "Mend what the message names and run the row again; the others stand without it."
+        advice = "Correct the cause and train the row again; the other rows are not affected."
         found.append(
             ResultFinding(
-                "R006", "warning", f"{_count_rows(len(failed))} failed: {told}.", advice, _collect_labels(failed)
+                "R006", "warning", f"{counted(len(failed), 'row')} failed: {told}.", advice, _collect_labels(failed)
             )
         )
     if diverged:
-        message = f"Training loss ended higher than it began{_list_rows(diverged)}."
-        advice = "The learning rate is too high: lower it, for example by a factor of ten, or add a warm-up."
+        message = f"Training loss was higher at the end than at the start{_list_rows(diverged)}."
+        advice = "The learning rate is too high: lower it, for example by a factor of ten, or use a warm-up."
         found.append(ResultFinding("R007", "warning", message, advice, _collect_labels(diverged)))
     return found
 
@@ -200,8 +201,8 @@ def _check_edges(
             ResultFinding(
                 "R003",
                 "warning",
-                f"The best row, {best}, has the {side} {name.replace('_', ' ')} that was tried ({value:g}).",
-                f"Try {beyond} ones: the best may lie beyond the edge.",
+                f"The best row, {best}, uses the {side} {name.replace('_', ' ')} that was tried ({value:g}).",
+                f"Try {beyond} values: the best may lie outside the range that was tried.",
                 (str(best),),
             )
         )
@@ -219,18 +220,18 @@ def _check_resolution(resolution: Resolution) -> list[ResultFinding]:
     if resolution.tied < 2:
         return []
     alone, corrected = (_format_difference(size, resolution.loss) for size in (resolution.alone, resolution.corrected))
-    among = "" if resolution.pairs == 1 else f", and of {corrected} among {resolution.pairs:,} pairs"
+    among = "" if resolution.pairs == 1 else f", or of {corrected} when all {resolution.pairs:,} pairs are tested"
     needed = ""
     if 0 < resolution.found < resolution.corrected:
         many = resolution.n * (resolution.corrected / resolution.found) ** 2
-        needed = f" The largest difference among them would show on about {_round(many):,} images."
+        needed = f" About {_round(many):,} images would be needed to show the largest difference among them."
     return [
         ResultFinding(
             "R004",
             "note",
-            f"{_count_rows(resolution.tied)} cannot be told from the best, that one included: {resolution.n:,} images show a "
-            f"difference of {alone} between two rows{among}.",
-            f"Take the cheapest of them, or compare on more images{'' if not among else ' or fewer rows'}.{needed}",
+            f"{counted(resolution.tied, 'row')} (the best included) are not distinguishable from the best: "
+            f"{counted(resolution.n, 'image')} can show a difference of {alone} between two rows{among}.",
+            f"Use the cheapest of them, or compare on more images{'' if not among else ' or fewer rows'}.{needed}",
         )
     ]
 
@@ -244,8 +245,8 @@ def _check_interval(outcome: RowOutcome) -> list[ResultFinding]:
         ResultFinding(
             "R004",
             "note",
-            f"{val.n:,} validation images tell the accuracy within {_format_points(half)} only.",
-            f"About {_round(val.n * (half / 0.02) ** 2):,} images would tell it within 2 points.",
+            f"With {counted(val.n, 'validation image')}, accuracy is known only to within ±{_format_points(half)}.",
+            f"About {_round(val.n * (half / 0.02) ** 2):,} images would be needed for ±2 points.",
             (outcome.label,),
         )
     ]
@@ -264,8 +265,8 @@ def _check_seeds(outcomes: Sequence[RowOutcome], best: str | None) -> list[Resul
         ResultFinding(
             "R008",
             "note",
-            f"The seeds of {_count_rows(len(near))} spread more than the row differs from the best{_list_rows(near)}.",
-            "Another seed may turn the order round: add seeds, or take the cheaper row.",
+            f"In {counted(len(near), 'row')}, seeds differ more than the row differs from the best{_list_rows(near)}.",
+            "Another seed may change the order: add seeds, or use the cheaper row.",
             _collect_labels([top, *near]),
         )
     ]
@@ -286,9 +287,9 @@ def _check_looks(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
         ResultFinding(
             "R009",
             "warning",
-            f"The test split was opened at different looks: {told}.",
-            "Who chooses after more looks gets a better score by chance alone: trust the row with the fewest, "
-            "or keep new test images.",
+            f"The test set was used a different number of times (looks): {told}.",
+            "Choosing after more looks gives a better score by chance: trust the row with the fewest looks, "
+            "or use new test images.",
             tuple(one.label for one in outcomes if len(one.looks) and max(one.looks) > min(looks)),
         )
     ]
@@ -299,10 +300,11 @@ def _check_allowed_leaks(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
     if not leaking:
         return []
     were = "was" if len(leaking) == 1 else "were"
-    message = f"{_count_rows(len(leaking))} {were} trained although the given split leaks: copies or groups stand on two sides."
-    advice = (
-        "Trust none of these scores, or repeat the rows with a split that does not leak: `budwood inspect` says more."
+    message = (
+        f"{counted(len(leaking), 'row')} {were} trained although the given split leaks: "
+        "the same images or groups are in different splits."
     )
+    advice = "Do not trust these scores; train the rows again with a split that does not leak (see `budwood inspect`)."
     return [ResultFinding("R010", "warning", message, advice, _collect_labels(leaking))]
 
 
@@ -347,16 +349,11 @@ def _list_rows(outcomes: Sequence[RowOutcome]) -> str:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return "; ".join(names) if more < 2 else f"{'; '.join(names[:SHOWN])}; and {more} more"
+    return listed(names, SHOWN, "; ")
 
 
 def _collect_labels(outcomes: Sequence[RowOutcome]) -> tuple[str, ...]:
     return tuple(one.label for one in outcomes if one.label)
-
-
-def _count_rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _format_percent(metric: Metric | None) -> str:

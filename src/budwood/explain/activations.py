@@ -85,8 +85,10 @@ def read_maps(subject: NetworkProbe, pixels: NDArray[np.uint8], name: str) -> Ma
     found, outputs = _find_outputs(subject, subject.images(pixels), name)
     maps = None if outputs is None or len(outputs) != len(pixels) else reshape_to_maps(outputs)
     if maps is None or min(maps.shape[2:]) < FEWEST:
-        with_maps = ", ".join(list_mapped_stages(subject)) or "none of its stages does"
-        raise RecipeError(f"layer: {found} of {subject.plan.name} gives no map of an image.", f"These do: {with_maps}.")
+        with_maps = ", ".join(list_mapped_stages(subject)) or "no stage has one"
+        raise RecipeError(
+            f"layer: {found} of {subject.plan.name} has no feature map.", f"Stages with feature maps: {with_maps}."
+        )
     values: Floats = maps.float().cpu().numpy()
     return Maps(found, values, np.abs(values).mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3)))
 
@@ -120,7 +122,7 @@ def make_strip(subject: NetworkProbe, pixels: NDArray[np.uint8], most: int = CHA
     names = list_mapped_stages(subject)
     if not names:
         raise RecipeError(
-            f"{subject.plan.name}: none of its stages gives a map, so there is nothing to look at on the way.",
+            f"{subject.plan.name}: no stage has a feature map, so there are no feature maps to show.",
             "Choose a network with convolutions; `budwood models` lists networks.",
         )
     spread = np.unique(np.linspace(0, len(names) - 1, STAGES).round().astype(int))

@@ -52,7 +52,7 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
     """
     samples = images if isinstance(images, Samples) else make_file_samples(images, progress or Silent())
     if not len(samples):
-        raise DataError("No image was given.", "Name one or more image files.")
+        raise DataError("No images were given.", "Give one or more image files.")
     size, resize = run.record.network.size, run.recipe.resize
     return np.stack([decode_sample(samples, row, size, resize) for row in range(len(samples))])
 

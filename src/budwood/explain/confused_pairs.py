@@ -71,8 +71,8 @@ def find_confusions(
     predictions = run.predictions("val")
     if predictions.task.multilabel:
         raise RunError(
-            f"{run.path}: its images have several labels each, so none is called another class.",
-            "The report lists precision and recall of each class.",
+            f"{run.path}: its data are multi-label (several labels for an image), so there is no confusion matrix.",
+            "The report shows precision and recall of each class.",
         )
     cache, progress = cache or cache_folder(), progress or Silent()
     known = run.record.trained == "head"

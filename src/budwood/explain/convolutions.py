@@ -155,7 +155,9 @@ def _choose_layer(subject: NetworkProbe, names: Sequence[str], layer: str | None
         )
     if layer is not None and layer not in names:
         listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
-        raise RecipeError(f"layer: {layer!r} is no convolution of {subject.plan.name}.", f"Its convolutions: {listed}.")
+        raise RecipeError(
+            f"layer: {layer!r} is not a convolution of {subject.plan.name}.", f"Its convolutions: {listed}."
+        )
     return layer or names[0]
 
 

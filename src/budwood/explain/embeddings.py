@@ -138,7 +138,7 @@ def load_or_predict(run: Run, split: str, cache: Path, progress: Progress) -> Pr
     if split not in SPLITS:
         raise RunError(f"split: there is no split {split!r}.", f"Valid: {', '.join(SPLITS)}.")
     if split == "test" and run.record.test is None:
-        raise RunError(f"{run.path}: its test split is sealed.", f"`budwood test {run.path}` opens it.")
+        raise RunError(f"{run.path}: its test set is sealed.", f"Run `budwood test {run.path}` first.")
     if split != "train":
         return run.predictions(split)
     samples = run.dataset().samples(split)
@@ -213,7 +213,7 @@ def make_file_samples(files: Iterable[str | Path], progress: Progress) -> Sample
         if isinstance(one, BadImage)
     ]
     if bad:
-        raise DataError(f"These files cannot be read as images: {'; '.join(bad)}.", "Leave them out, or mend them.")
+        raise DataError(f"These files cannot be read as images: {'; '.join(bad)}.", "Leave them out, or repair them.")
     ids = tuple(str(one) for one in found)
     return Samples(Path(), ids, tuple(map(str, paths)), np.full(len(ids), SEALED, np.int32))
 

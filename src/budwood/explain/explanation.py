@@ -124,14 +124,14 @@ def _refuse_request(run: Run, asked: ExplainRequest) -> None:
     given = {"method": asked.methods, "place": asked.place, "class": asked.called}
     unused = [name for name, value in given.items() if value] if "images" not in asked.parts else []
     if unused:
-        raise RecipeError(f"{unused[0]}: only the part `images` uses it.", "Ask for that part too, or leave it out.")
+        raise RecipeError(f"{unused[0]}: is only used by the part `images`.", "Add `--show images`, or leave it out.")
     if asked.place and asked.methods and not set(asked.methods) & set(AT_A_PLACE):
         raise RecipeError(
-            f"place: {' and '.join(asked.methods)} look at the image itself, not at {asked.place!r}.",
+            f"place: not used by {' and '.join(asked.methods)}, found {asked.place!r}.",
             f"Leave it out, or choose {' or '.join(AT_A_PLACE)}.",
         )
     if len(asked.files) > MOST:
-        raise DataError(f"{len(asked.files):,} images are too many for one page.", f"Name at most {MOST}.")
+        raise DataError(f"{len(asked.files):,} images are too many for one page.", f"Give at most {MOST}.")
 
 
 def choose_files(run: Run) -> tuple[Path, ...]:
@@ -153,7 +153,7 @@ def choose_files(run: Run) -> tuple[Path, ...]:
     there = [root / predictions.paths[row] for row in rows if (root / predictions.paths[row]).is_file()]
     if not there:
         raise RunError(
-            f"{run.path}: the validation images are no longer in {root}.", "Bring them back, or name images to explain."
+            f"{run.path}: the validation images are missing from {root}.", "Restore them, or give images to explain."
         )
     return tuple(there)
 

@@ -76,7 +76,7 @@ def maximise(
     named = [_check_target(subject, target) for target in targets]
     batches = _batch_targets(named)
     found: dict[VisualizationTarget, Maximisation] = {}
-    with progress.bar("What the network looks for", steps * len(batches)) as step:
+    with progress.bar("Visualising classes", steps * len(batches)) as step:
         for batch in batches:
             found |= {drawn.target: drawn for drawn in _maximise_batch(subject, batch, steps, seed, step)}
     return tuple(found[target] for target in named)

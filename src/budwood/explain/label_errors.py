@@ -117,11 +117,14 @@ def find_suspects(
     data = run.dataset()
     if run.task.multilabel:
         raise RunError(
-            f"{run.path}: its images have several labels each, so no single label can be suspected.",
-            "Label errors are looked for where an image has one label.",
+            f"{run.path}: label errors cannot be searched for in multi-label data (several labels for an image).",
+            "Use data with one label for each image.",
         )
     if threshold is not None and not 0 <= threshold <= 1:
-        raise RunError(f"threshold: expected a number from 0 to 1, found {threshold}.", "0.01 names sure cases only.")
+        raise RunError(
+            f"threshold: expected a number from 0 to 1, found {threshold}.",
+            "With 0.01, only very likely errors are listed.",
+        )
     cache, progress = cache or cache_folder(), progress or Silent()
     judged = collect_labelled(data)
     prefix, trunk = _find_untouched_trunk(run, cache, progress)
@@ -237,7 +240,7 @@ def judge_labels(
         rows=tuple(made),
         threshold=chosen,
         suggested_threshold=limit,
-        why=WHY.format(count=count, limit=limit) if count else "Confident learning counts no image.",
+        why=WHY.format(count=count, limit=limit) if count else "Confident learning estimates no label errors.",
         expected=round((1 - float(np.trace(joint.shares))) * len(rows)) if len(rows) else 0,
         n=len(rows),
         not_judged=int(np.sum(~known)),
@@ -271,7 +274,10 @@ def _draw_folds(data: Dataset, judged: LabelledSamples, folds: int) -> NDArray[n
     """The fold of each image: copies and groups in one."""
     cluster = data.column("cluster")[judged.rows]
     if folds < 2 or len(np.unique(cluster)) < folds:
-        raise DataError(f"{data.root}: has too few different images for {folds} folds.", "Ask for 2 folds or more.")
+        raise DataError(
+            f"{data.root}: has too few different images for {folds} folds.",
+            "Use 2 folds or more, but not more than there are different images.",
+        )
     groups = data.table["group"].to_pylist()
     own_groups = [groups[row] or "" for row in judged.rows.tolist()]
     return assign_folds(judged.samples.ids, judged.samples.labels, own_groups, cluster, folds)
@@ -281,7 +287,7 @@ def _find_untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Pr
     """The trunk whose features are judged by, and whether it has seen the labels, in words."""
     if run.recipe.weights == "none" and run.record.network.trunk_trained:
         return make_trunk(run, cache, progress), (
-            "The run's own trunk, trained from scratch on these labels: it may have learned some errors by heart, "
+            "The run's own trunk, trained from scratch on these labels: it may have memorised some errors, "
             "which are then not suspected."
         )
     prefix = make_initial_trunk(run, cache, progress)

@@ -96,8 +96,8 @@ def default_place(subject: NetworkProbe) -> str:
     maps = list_map_sides(subject)
     if not maps:
         raise RecipeError(
-            f"{subject.plan.name}: none of its stages gives a map, so nothing says where in an image it looks.",
-            "Integrated gradients and occlusion need no map: choose one of these methods.",
+            f"{subject.plan.name}: no stage has a feature map, which this method needs.",
+            "Choose integrated-gradients or occlusion, which need no feature map.",
         )
     large = [name for name, side in maps.items() if side >= ENOUGH]
     ordered = [*reversed(large or maps)]
@@ -188,7 +188,7 @@ def _find_layers(subject: NetworkProbe, names: Sequence[str]) -> dict[str, nn.Mo
     missing = next((name for name in names if name not in named), None)
     if missing is not None:
         raise RecipeError(
-            f"layer: {missing!r} is no layer of {subject.plan.name}.",
+            f"layer: {missing!r} is not a layer of {subject.plan.name}.",
             f"Its layers: {', '.join(list(named)[:12])}, ...: `run.network()` shows them all.",
         )
     return {name: named[name] for name in names}

@@ -102,8 +102,8 @@ def choose_place(subject: NetworkProbe, method: str, place: str | None) -> str |
     if method not in AT_A_PLACE:
         if place is not None:
             raise RecipeError(
-                f"place: {method} looks at the image itself, not at {place!r}.",
-                f"Leave place out, or choose {' or '.join(AT_A_PLACE)}.",
+                f"place: {method} uses the image itself, not the stage {place!r}.",
+                f"Leave out place, or choose {' or '.join(AT_A_PLACE)}.",
             )
         return None
     if place is None:

@@ -42,7 +42,7 @@ def draw_scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mappi
     order = np.argsort(~shown.correct, kind="stable")  # hits first, so that mistakes lie above
     places = _scale_points(shown.points)
     dots = "".join(_draw_dot(shown, row, places[row], classes, coloured, thumbnails) for row in order.tolist())
-    label = f"{len(shown):,} images as {shown.method.upper()} places them"
+    label = f"{len(shown):,} images, arranged by {shown.method.upper()}"
     plane = f'<div class="plane" role="group" aria-label="{to_xml(label)}">{dots}</div>'
     key = _draw_key(classes) if coloured else _draw_plain_key()
     return f'<figure class="scatter">{key}{plane}<figcaption>{to_xml(describe_sample(shown))}</figcaption></figure>'
@@ -82,14 +82,14 @@ def describe_sample(shown: Embedding) -> str:
     split = SPLITS[shown.split]
     count = f"{len(shown):,}" if len(shown) == shown.of else f"{len(shown):,} of {shown.of:,}"
     wrong = int((~shown.correct).sum())
-    mistakes = {0: "none of them is a mistake", 1: "one of them is a mistake"}.get(wrong, f"{wrong:,} are mistakes")
+    mistakes = {0: "no mistakes", 1: "1 mistake"}.get(wrong, f"{wrong:,} mistakes")
     some = f"{count} {split} images; {mistakes}"
     if shown.explained is None:
-        return f"{some}. UMAP keeps images together that the network finds alike; the gaps between groups mean little."
+        return f"{some}. UMAP places similar images close together; distances between groups mean little."
     first, second = (f"{100 * part:.1f} %" for part in shown.explained)
     return (
-        f"{some}. The two axes are those along which the features differ most; "
-        f"they hold {first} (across) and {second} (up) of the variance."
+        f"{some}. The axes are the first two principal components of the features; "
+        f"they explain {first} (horizontal) and {second} (vertical) of the variance."
     )
 
 
@@ -120,8 +120,8 @@ def _draw_dot(
     sides = f"{'east' if place[0] < 50 else 'west'} {'south' if place[1] < 50 else 'north'}"
     uri = thumbnails.get(path)
     picture = f'<img src="{uri}" alt="" loading="lazy">' if uri else ""
-    said = f'<span class="called">called {to_xml(called)}</span>' if not correct else ""
-    spoken = f"{path}: {actual}" + ("" if correct else f", called {called}")
+    said = f'<span class="called">predicted as {to_xml(called)}</span>' if not correct else ""
+    spoken = f"{path}: {actual}" + ("" if correct else f", predicted as {called}")
     return (
         f'<span class="point {kind} {sides}{"" if correct else " missed"}" tabindex="{-1 if correct else 0}" role="img"'
         f' aria-label="{to_xml(spoken)}" style="left:{place[0]:.2f}%;top:{place[1]:.2f}%"><span class="mark"></span>'
@@ -139,13 +139,13 @@ def _draw_key(classes: Sequence[str]) -> str:
     items = "".join(
         f'<li class="k{number}"><span class="mark"></span>{to_xml(name)}</li>' for number, name in enumerate(classes)
     )
-    return f'<ul class="key">{items}<li><span class="ring"></span>called wrongly</li></ul>'
+    return f'<ul class="key">{items}<li><span class="ring"></span>predicted wrongly</li></ul>'
 
 
 def _draw_plain_key() -> str:
     return (
-        '<ul class="key"><li class="rest"><span class="mark"></span>called rightly</li>'
-        '<li class="wrong"><span class="ring"><span class="mark"></span></span>called wrongly</li></ul>'
+        '<ul class="key"><li class="rest"><span class="mark"></span>predicted correctly</li>'
+        '<li class="wrong"><span class="ring"><span class="mark"></span></span>predicted wrongly</li></ul>'
     )
 
 

@@ -107,18 +107,20 @@ def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progr
     if has_cuda_device():
         return _check_cuda(prefix, some(), images >= COMPILE_PAYS, progress)
     if reason := _read_bundle(prefix)["no_graph"]:
-        progress.note(f"{prefix.spec.plan.name} cannot be exported to ONNX ({reason}), so PyTorch computes it.")
+        progress.note(f"{prefix.spec.plan.name} cannot be exported to ONNX ({reason}), so PyTorch is used.")
         return InferenceEngine(
-            _make_eager_inference(prefix), f"PyTorch {version('torch')}", "is the reference itself", False
+            _make_eager_inference(prefix), f"PyTorch {version('torch')}", "reference engine, no check needed", False
         )
     known = _measure_agreement(prefix, some)
     packs = _is_harmless(known["packed"])
     if known["error"] <= TOLERANCE["ONNX Runtime"]:
         engine = _make_onnx_inference(prefix, _find_fastest_threads(prefix, some))
         return InferenceEngine(engine, f"ONNX Runtime {version('onnxruntime')}", _describe_agreement(known), packs)
-    progress.note(f"ONNX Runtime {_describe_agreement(known)}: not good enough, so PyTorch computes the prefix.")
+    progress.note(
+        f"ONNX Runtime {_describe_agreement(known)}: too different, so PyTorch is used for the frozen layers."
+    )
     return InferenceEngine(
-        _make_eager_inference(prefix), f"PyTorch {version('torch')}", "is the reference itself", packs
+        _make_eager_inference(prefix), f"PyTorch {version('torch')}", "reference engine, no check needed", packs
     )
 
 
@@ -173,9 +175,12 @@ def _check_cuda(prefix: Prefix, batch: Pixels, compiles: bool, progress: Progres
     if known["error"] <= TOLERANCE["PyTorch, half precision"]:
         name = f"PyTorch {version('torch')}, half precision, channels last, {'compiled, ' * compiles}CUDA"
         return InferenceEngine(half, name, _describe_agreement(known), packs)
-    progress.note(f"Half precision {_describe_agreement(known)}: not good enough, so full precision is used.")
+    progress.note(f"Half precision {_describe_agreement(known)}: too different, so full precision is used.")
     return InferenceEngine(
-        _make_eager_inference(prefix, "cuda"), f"PyTorch {version('torch')}, CUDA", "is the reference itself", packs
+        _make_eager_inference(prefix, "cuda"),
+        f"PyTorch {version('torch')}, CUDA",
+        "reference engine, no check needed",
+        packs,
     )
 
 

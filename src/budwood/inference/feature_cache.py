@@ -87,7 +87,9 @@ def compute_features(
     for store in stores:
         store.use(samples.ids)
     if not missing:
-        return Features(values, 0, "none: every output was in the store", "checked when the outputs were computed")
+        return Features(
+            values, 0, "all features were in the cache; nothing was computed", "checked when the features were computed"
+        )
     with Decoder(samples, missing, prefix.spec.plan.size, prefix.spec.recipe.resize, prefix.cache, progress) as decoder:
         engine = choose_engine(prefix, lambda: take_first_images(prefix, samples, missing), len(missing), progress)
         for rows, computed in _compute(prefix, engine, view, decoder, missing, stores, progress):
@@ -124,11 +126,11 @@ def why_not_cached(prefix: Prefix, images: int) -> str:
     """
     each, pixels, size = count_feature_bytes(prefix), prefix.spec.plan.size**2 * 3, math.prod(prefix.shape) * 4
     if each > pixels and len(prefix.shape) > 1:
-        return f"one takes {each / 1024:,.0f} KiB, and the pixels that it is made of take {pixels / 1024:,.0f}"
+        return f"the features of an image take {each / 1024:,.0f} KiB, its pixels only {pixels / 1024:,.0f} KiB"
     if each * images > limit():
-        return f"they take {format_gib(each * images)}, and the cache may hold {format_gib(limit())}"
+        return f"they take {format_gib(each * images)}, and the cache limit is {format_gib(limit())}"
     if size * images > HELD and size * images > (free := shutil.disk_usage(_cache_place(prefix)).free) // 2:
-        return f"they take {format_gib(size * images)}, and the disk has {format_gib(free)}"
+        return f"they take {format_gib(size * images)}, and only {format_gib(free)} of the disk is free"
     return ""
 
 
@@ -162,8 +164,8 @@ def _compute(
 ) -> Iterator[tuple[list[int], Floats]]:
     """The outputs that are missing, a shard at a time; each shard is kept, and so survives an interruption."""
     size = len(missing) * math.prod(prefix.shape) * (2 if engine.packs else 4)
-    keep = evict_for(prefix.cache, size, decoder.pending, f"Outputs of {prefix.stop or 'the network'}", progress)
-    label = "Network" if prefix.stop is None else "Frozen prefix"
+    keep = evict_for(prefix.cache, size, decoder.pending, f"Features of {prefix.stop or 'the network'}", progress)
+    label = "Network" if prefix.stop is None else "Frozen layers"
     writer = Writer()
 
     def write(store: ShardStore, ids: Sequence[str], rows: NDArray[Any]) -> None:

@@ -142,7 +142,7 @@ def compile_module(module: Callable[[Tensor], Tensor], progress: Progress) -> Ca
                 return fast(inputs)
             except torch._dynamo.exc.TorchDynamoException as error:
                 failed = True
-                progress.note(f"torch.compile failed ({type(error).__name__}); going on without it.")
+                progress.note(f"torch.compile failed ({type(error).__name__}); continuing without it.")
         return module(inputs)
 
     return run

@@ -34,10 +34,10 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
     record = prefix.bundle / "int8.json"
     ensure_exported(prefix)
     if has_cuda_device() or not (prefix.bundle / WHOLE).is_file():
-        progress.note("int8: is for networks that ONNX Runtime computes on a CPU, so it is not used.")
+        progress.note("int8 is not used: it needs a network that runs with ONNX Runtime on a CPU.")
         return prefix
     if not record.is_file():
-        progress.note("The network is put into 8 bits, once.")
+        progress.note("Converting the network to 8-bit integers (once).")
         write_atomically(eight.bundle / eight.graph, lambda draft: _quantise(prefix, training, draft))
         validation = Samples(training.root, known.ids, known.paths, known.labels, training.label_sets)
         logits = compute_tta_features(eight, validation, progress).values
@@ -45,12 +45,12 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
         write_text(record, json.dumps({**correct, "n": len(known.labels)}))
     found: dict[str, int] = json.loads(record.read_text())
     told = (
-        f"{found['int8']:,} of {found['n']:,} validation images are called rightly in 8 bits, {found['full']:,} in 32"
+        f"{found['int8']:,} of {found['n']:,} validation images are correct with 8 bits, {found['full']:,} with 32 bits"
     )
     if found["int8"] >= found["full"]:
-        progress.note(f"int8: {told}.")
+        progress.note(f"int8 is used: {told}.")
         return eight
-    progress.note(f"int8: {told}, so it is not used.")
+    progress.note(f"int8 is not used: {told}.")
     return prefix
 
 

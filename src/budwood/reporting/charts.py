@@ -88,7 +88,7 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], x_
         y = 10 + ROW * row + ROW / 2
         parts.append(draw_row_name(name, left, y))
         parts.extend(draw_interval(metric, across, y))
-    beginning = f"; the axis begins at {100 * start:.0f} %" if start else ""
+    beginning = f"; the axis starts at {100 * start:.0f} %" if start else ""
     parts.append(draw_x_title(f"{x_label}{beginning}", floor + 40, left))
     return wrap_svg(title, describe_shares(rows), "".join(parts), floor + 48)
 
@@ -100,7 +100,7 @@ def draw_reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
     """
     across, up = Scale(0, 1, LEFT + 8, WIDTH - RIGHT - 8), Scale(0, 1, HEIGHT - BOTTOM, TOP)
     ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts = [*draw_frame(across, up, ticks, ticks, "mean confidence", "share that is right")]
+    parts = [*draw_frame(across, up, ticks, ticks, "mean confidence", "share that is correct")]
     ends = f'x1="{across(0):.1f}" y1="{up(0):.1f}" x2="{across(1):.1f}" y2="{up(1):.1f}"'
     parts.append(f'<line class="chosen" {ends}/>')
     most = max((item["accuracy"]["n"] for item in bins), default=1)
@@ -111,10 +111,10 @@ def draw_reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
             f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{up(share["low"]):.1f}" y2="{up(share["high"]):.1f}"/>'
             f'<circle class="dot" cx="{x:.1f}" cy="{up(share["value"]):.1f}" r="{radius:.1f}">'
             f"<title>{share['n']:,} images: mean confidence {format_percent(item['confidence'])}, "
-            f"{format_percent(share['value'])} right</title></circle>"
+            f"{format_percent(share['value'])} correct</title></circle>"
         )
     said = [
-        f"At {format_percent(item['confidence'])} {format_percent(item['accuracy']['value'])} are right"
+        f"At {format_percent(item['confidence'])} {format_percent(item['accuracy']['value'])} are correct"
         for item in bins
     ]
     return wrap_svg(title, ". ".join(said), "".join(parts), HEIGHT)

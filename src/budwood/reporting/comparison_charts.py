@@ -104,7 +104,9 @@ def draw_pareto(title: str, points: Sequence[Point], cost: str, metric: str, uni
     parts.extend(_draw_dot(point, across, up, point in best, unit) for point in behind_first)
     parts.extend(_place_names(best, known, across, up))
     said = "; ".join(f"{show_unprintable(p.label)}: {unit.text(p.metric['value'])} at {p.cost:.4g}" for p in best)
-    return wrap_svg(title, f"By {cost}. None is both cheaper and better than: {said or 'no row'}", "".join(parts), TALL)
+    return wrap_svg(
+        title, f"By {cost}. No other row is both cheaper and better than: {said or 'no row'}", "".join(parts), TALL
+    )
 
 
 def draw_curves(title: str, rows: Sequence[Curves], y_label: str, unit: Unit) -> str:
@@ -364,12 +366,17 @@ def _choose_colour(tied: bool) -> str:
 def _draw_legend(rows: Sequence[Dot]) -> Iterator[str]:
     """What the marks mean, in one line at the top; only those that are there."""
     x = 4.0
-    marks = [("●", "like the best", "var(--accent)", any(row.tied for row in rows))]
+    marks = [("●", "not distinguishable from the best", "var(--accent)", any(row.tied for row in rows))]
     marks += [("●", "others", "var(--soft)", any(not row.tied and row.metric for row in rows))]
     marks += [("|", "seeds", "var(--ink)", any(row.seeds for row in rows))]
     marks += [("◆", "published", "var(--second)", any(row.published is not None and row.alike for row in rows))]
     marks += [
-        ("◇", "on another split", "var(--second)", any(row.published is not None and not row.alike for row in rows))
+        (
+            "◇",
+            "published, other split",
+            "var(--second)",
+            any(row.published is not None and not row.alike for row in rows),
+        )
     ]
     for mark, text, colour, present in marks:
         if present:

@@ -50,7 +50,7 @@ def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
         curves=[Markup(figure) for figure in _draw_row_curves(rows, record["curves"])],
         shares=_rank_shares(rows),
         slices=[Markup(figure) for figure in _draw_slices(rows, name, unit)],
-        importance=Markup(draw_importance("Share of variance that each option explains", _rank_shares(rows))),
+        importance=Markup(draw_importance("Share of the variance that each option explains", _rank_shares(rows))),
         pairs=_format_pairs(record["pairs"], unit) if 1 < len(record["pairs"]) <= PAIRS_SHOWN else [],
         tests=sorted({pair["test"] for pair in record["pairs"]}),
         base=describe_options(drop_defaults(record["base"])),
@@ -74,7 +74,7 @@ def _draw_row_dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any],
                 row["tied"],
             )
         )
-    return draw_dots(f"{label.capitalize()} of each row with its 95 % interval", dots, label, unit)
+    return draw_dots(f"{label.capitalize()} of each row with its 95 % confidence interval", dots, label, unit)
 
 
 def _draw_planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
@@ -85,7 +85,7 @@ def _draw_planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> li
         "trained parameters": [row["parameters"]["trainable"] for row in known],
     }
     farther = max(sizes, key=lambda kind: max(sizes[kind], default=1) / max(1, min(sizes[kind], default=1)))
-    costs = {"seconds of training": [row["training_seconds"] for row in known], farther: sizes[farther]}
+    costs = {"training time in seconds": [row["training_seconds"] for row in known], farther: sizes[farther]}
     return [
         draw_pareto(
             f"{name.capitalize()} against {cost}",

@@ -7,6 +7,7 @@ from typing import Final
 from budwood.config.metric_registry import LOSS, describe_selection
 from budwood.config.recipe import Recipe
 from budwood.runs.run_record import NetworkRecord, RunRecord, WeightsRecord
+from budwood.text import counted
 
 OPTIMIZERS: Final = {
     "lbfgs": "solved to convergence (L-BFGS)",
@@ -19,26 +20,26 @@ OPTIMIZERS: Final = {
 
 VIEWED: Final = {
     "none": "",
-    "flip": "Its answers are means of the logits for an image and its mirror image",
-    "flips": "Its answers are means of the logits for an image and its flips in both directions",
+    "flip": "Predictions average the logits of an image and its mirror image",
+    "flips": "Predictions average the logits of an image and its flips in both directions",
 }
 
 
 RESIZES: Final = {
-    "crop": "cropped to its middle square",
+    "crop": "cropped to the central square",
     "pad": "padded to a square",
-    "squash": "squashed to a square",
+    "squash": "stretched to a square",
 }
 
 
 STEPS: Final = {
     "check": "Checking the data",
     "scan": "Scanning the data",
-    "prefix": "Frozen part of the network",
+    "prefix": "Computing frozen layers",
     "head": "Training the head",
-    "rate": "Looking for a learning rate",
+    "rate": "Finding a learning rate",
     "train": "Training the network",
-    "evaluate": "Scoring",
+    "evaluate": "Evaluating",
     "report": "Writing the report",
     "save": "Saving",
 }
@@ -48,7 +49,7 @@ def describe_recipe(record: RunRecord) -> str:
     """What was asked, in plain sentences."""
     recipe, network = record.recipe, record.network
     came = _describe_weights(network.weights)
-    sight = "" if recipe.channels == 3 else " and made grey"
+    sight = "" if recipe.channels == 3 else " and converted to greyscale"
     sentences = [
         f"Each image was {RESIZES[recipe.resize]} and scaled to {recipe.size} x {recipe.size} pixels{sight}",
         f"The network is {network.name} ({network.source}){_describe_cut(network)}; {came}",
@@ -80,10 +81,10 @@ def _describe_weights(weights: WeightsRecord) -> str:
 def _describe_frozen(record: RunRecord) -> str:
     trainable, frozen = record.network.parameters.trainable, record.network.parameters.frozen
     if not frozen:
-        return f"All its {trainable:,} parameters were trained"
+        return f"All {trainable:,} parameters were trained"
     stage = record.prefix.stage
-    once = f"; the frozen part up to {stage} looked at each image once" if stage else ""
-    return f"{frozen:,} of its parameters were frozen and kept their values, {trainable:,} were trained{once}"
+    once = f"; the features of the frozen layers up to {stage} were computed once for each image" if stage else ""
+    return f"{frozen:,} parameters were frozen (not changed by training) and {trainable:,} were trained{once}"
 
 
 def _describe_training(record: RunRecord) -> str:
@@ -91,16 +92,20 @@ def _describe_training(record: RunRecord) -> str:
     what = f"A {'linear head' if recipe.head == 'linear' else 'head of ' + recipe.head}"
     what = f"{what} on {record.network.features:,} features was {_describe_optimizer(recipe.optimizer)}"
     if recipe.phases:
-        return f"{what} in {len(recipe.phases)} phases{_describe_phases(recipe)}; epoch {chosen.epoch} was kept"
+        return (
+            f"{what} in {counted(len(recipe.phases), 'phase')}{_describe_phases(recipe)}; epoch {chosen.epoch} was kept"
+        )
     if chosen.epoch is not None:
         epochs = _describe_length(recipe)
         rate = recipe.lr if record.choices.lr is None else record.choices.lr
-        how = f" for {epochs} of batches of {recipe.batch} at a learning rate of {rate:g}"
-        how += " (found by a trial)" if recipe.lr == "auto" else ""
-        together = ", together with what of the trunk was not frozen" if record.network.trunk_trained else ""
+        how = f" for {epochs} with a batch size of {recipe.batch} and a learning rate of {rate:g}"
+        how += " (found automatically)" if recipe.lr == "auto" else ""
+        together = (
+            ", together with the layers of the network that were not frozen" if record.network.trunk_trained else ""
+        )
         selected = describe_selection(recipe.select or LOSS)
-        return f"{what}{how}{together}; epoch {chosen.epoch} was kept, of the {selected}"
-    auto = "chosen on the validation split" if recipe.regularisation == "auto" else "as given"
+        return f"{what}{how}{together}; epoch {chosen.epoch} was kept, because it has the {selected}"
+    auto = "chosen on the validation set" if recipe.regularisation == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen.regularisation:.2g}, {auto}"
 
 
@@ -112,14 +117,14 @@ def _describe_length(recipe: Recipe) -> str:
     """How long training was to be, at most."""
     epochs, seconds = recipe.epochs, recipe.time
     if epochs is None:
-        return f"{seconds:,.0f} seconds in all"
-    count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        return f"{seconds:,.0f} seconds in total"
+    count = counted(epochs, "epoch")
     return count if seconds is None else f"{count} or {seconds:,.0f} seconds"
 
 
 def _describe_resumed(record: RunRecord) -> str:
     times = len(record.resumed)
-    return f"Training was interrupted or prolonged and went on {_count_times(times)}" if times else ""
+    return f"Training was interrupted or extended, and then continued, {_count_times(times)}" if times else ""
 
 
 def _count_times(count: int) -> str:
@@ -129,7 +134,7 @@ def _count_times(count: int) -> str:
 def _describe_phases(recipe: Recipe) -> str:
     told = [
         f"{'nothing' if phase.freeze == 'none' else phase.freeze} frozen "
-        f"for {phase.epochs} epochs at a rate of {phase.lr:g}"
+        f"for {counted(phase.epochs, 'epoch')} with a learning rate of {phase.lr:g}"
         for phase in recipe.phases or ()
     ]
-    return f" of batches of {recipe.batch}: {', then '.join(told)}"
+    return f" with a batch size of {recipe.batch}: {', then '.join(told)}"

@@ -86,7 +86,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         explanation=evidence.explanation,
         words=describe_recipe(record),
         neutral=find_default_valued(record.recipe.table()),
-        val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % interval", val.accuracy)),
+        val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % confidence interval", val.accuracy)),
         test_strip=Markup(_draw_test_strip(record.test)),
         counts_chart=Markup(_draw_counts_chart(record.dataset.counts.model_dump(), classes)),
         selected_on_val=len(evidence.history) > 1,
@@ -146,7 +146,7 @@ def _quote_path(path: str) -> str:
 
 
 def _draw_test_strip(test: TestRecord | None) -> str:
-    return draw_interval_strip("Test accuracy with its 95 % interval", test.metrics.accuracy) if test else ""
+    return draw_interval_strip("Test accuracy with its 95 % confidence interval", test.metrics.accuracy) if test else ""
 
 
 def _draw_counts_chart(counts: Mapping[str, Any], classes: Sequence[str]) -> str:
@@ -208,7 +208,7 @@ def _sort_weakest_first(by_class: Mapping[str, ClassMetrics]) -> list[tuple[str,
 
 def _draw_classes_chart(rows: Sequence[tuple[str, ClassMetrics]]) -> str:
     metrics = [(name, values.f1) for name, values in rows]
-    return draw_intervals("F1 of each class with its 95 % interval", metrics, "F1 on the validation split")
+    return draw_intervals("F1 of each class with its 95 % confidence interval", metrics, "F1 on the validation set")
 
 
 def _make_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def check_and_plan(
     fitting = task_of(data.label_sets, len(data.classes)).adapt_recipe(recipe)
     if fitting.optimizer != recipe.optimizer:
         progress.note(
-            f"The images have several labels each, so the head is not solved but trained ({fitting.optimizer})."
+            f"The images have several labels (multi-label), so the head is trained in steps ({fitting.optimizer})."
         )
     recipe = fitting
     plan = load_plan(recipe, len(data.classes), cache)
@@ -70,8 +70,8 @@ def _refuse_views_of_nothing(recipe: Recipe, plan: NetworkPlan, classes: int, ca
     stops = [load_plan(phase, classes, cache).prefix for phase in recipe.in_phases()] or [plan.prefix]
     if recipe.views and not any(stops):
         raise RecipeError(
-            "views: nothing is frozen from the image on, so that nothing could be computed once for each version.",
-            "Leave views out, or freeze the first stages: `budwood models` shows them.",
+            "views: the first stages are not frozen, so their output for each version cannot be computed in advance.",
+            "Leave out views, or freeze the first stages (`budwood models NAME` shows them).",
         )
 
 
@@ -97,8 +97,8 @@ def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, p
     weights, _ = locate_weights(recipe, plan, run.path.parent, cache, progress)
     if weights.digest != run.record.network.weights.digest:
         raise RunError(
-            f"{run.path}: was trained on other weights of {plan.name} than are on this machine.",
-            f"Bring back the weights that the run was made with ({run.record.network.weights.file}).",
+            f"{run.path}: was trained from other weights of {plan.name} than those on this machine.",
+            f"Restore the weights that the run started from ({run.record.network.weights.file}).",
         )
     return weights
 
@@ -109,8 +109,8 @@ def _refuse_other_network(run: Run, recipe: Recipe, plan: NetworkPlan) -> None:
     if (theirs.source, theirs.name) != (plan.source, plan.name):
         raise WeightsError(
             f"weights: run {run.path.name} holds a {theirs.name} of {theirs.source}, "
-            f"the recipe asks for {plan.name} of {plan.source}.",
-            f"Write model = {theirs.name}, or choose another run.",
+            f"but the recipe needs {plan.name} of {plan.source}.",
+            f"Use model = {theirs.name}, or choose another run.",
         )
 
 
@@ -148,9 +148,10 @@ def _refuse_empty(data: Dataset, training: Samples, validation: Samples) -> None
     for name, samples in (("train", training), ("val", validation)):
         if not len(samples):
             raise DataError(
-                f"{data.root}: the {name} split has no usable image.", "Add images, or give no split at all."
+                f"{data.root}: the {name} split has no usable images.",
+                "Add images, or give the images without a split.",
             )
     if len(np.unique(training.labels)) < 2:
         raise DataError(
-            f"{data.root}: the train split has usable images of one class only.", "Add images of another class."
+            f"{data.root}: the training set has usable images of only one class.", "Add images of another class."
         )

@@ -105,10 +105,10 @@ def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
     if run.record.state == "done":
         return run
     if is_locked(run.path):
-        raise RunError(f"{run.path}: is no finished run; it is still being trained.", "Wait until it is done.")
+        raise RunError(f"{run.path}: is not a finished run; it is still being trained.", "Wait until it has finished.")
     raise RunError(
-        f"{run.path}: is no finished run; its training was interrupted.",
-        f"`budwood resume {run.path}` goes on with it.",
+        f"{run.path}: is not a finished run; its training was interrupted.",
+        f"Continue it with `budwood resume {run.path}`.",
     )
 
 
@@ -118,7 +118,7 @@ def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
     if folder is None:
         known = sorted((file.parent.name for file in out.glob("*/run.json")), reverse=True) if out.is_dir() else []
         latest = f"The latest runs in {out}/: {', '.join(known[:5])}." if known else f"There are no runs in {out}/."
-        raise RunError(f"{path}: is no run (no run.json in it).", latest)
+        raise RunError(f"{path}: is not a run folder (it contains no run.json).", latest)
     return Run(folder, read_record(folder))
 
 
@@ -131,7 +131,7 @@ def lock_run(folder: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout as error:
-            raise RunError(f"{folder}: is being trained by another process.", "Wait until it is done.") from error
+            raise RunError(f"{folder}: is being trained by another process.", "Wait until it has finished.") from error
     try:
         for draft in folder.rglob(".*.part"):  # of a process that was killed
             draft.unlink(missing_ok=True)

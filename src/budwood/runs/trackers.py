@@ -49,7 +49,7 @@ def track_epochs(names: Sequence[str], folder: Path, record: RunRecord, progress
             except Exception as error:  # a server may be gone, a disk full, a version another
                 tools[name] = _tell_nobody
                 opened.pop(name, None)
-                progress.note(f"{name} could not be told ({type(error).__name__}: {error}); going on without it.")
+                progress.note(f"{name} could not log ({type(error).__name__}: {error}); continuing without it.")
 
     try:
         yield told
@@ -60,7 +60,7 @@ def track_epochs(names: Sequence[str], folder: Path, record: RunRecord, progress
                 tool.__exit__(*reason)
             except Exception as error:
                 if error is not reason[1]:
-                    progress.note(f"{name} could not be ended ({type(error).__name__}: {error}).")
+                    progress.note(f"{name} could not be closed ({type(error).__name__}: {error}).")
 
 
 def _tell_nobody(history: Rows) -> None:

@@ -41,7 +41,7 @@ def make_storage_error(error: OSError, place: Path) -> StorageError:
     """
     if is_full(error):
         return StorageError(
-            f"{place}: no space left on the disk. Nothing half-written was left behind.",
+            f"{place}: no space left on the disk. No incomplete files were left behind.",
             "Free some space, choose another folder with --out, or move the cache with BUDWOOD_CACHE=/other/disk.",
         )
     return StorageError(

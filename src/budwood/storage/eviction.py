@@ -1,6 +1,6 @@
 """How much the cache holds, and its limit: when it is reached, what was used least recently goes first.
 
-Only decoded pixels and outputs of frozen prefixes are limited; the rest is small, or was downloaded.
+Only decoded pixels and features of frozen layers are limited; the rest is small, or was downloaded.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from budwood.progress import Progress
 LIMIT: Final = 20 * 2**30  # bytes, unless $BUDWOOD_CACHE_LIMIT says otherwise
 KINDS: Final = {
     "pixels": "images decoded to the size that a network needs",
-    "outputs": "outputs of frozen prefixes",
-    "networks": "exported networks",
-    "facts": "what was found in image files",
-    "plans": "what recipes make of networks",
+    "outputs": "features of frozen layers",
+    "networks": "networks exported to ONNX",
+    "facts": "properties of image files",
+    "plans": "network plans of recipes",
     "archives": "unpacked archives",
     "weights": "downloaded weights",
 }
@@ -59,7 +59,7 @@ def limit() -> int:
         return LIMIT
     found = _AMOUNT.fullmatch(text.strip())
     if not found:
-        raise StorageError(f"BUDWOOD_CACHE_LIMIT: {text!r} is no amount.", "Write for example 20GB or 500MB.")
+        raise StorageError(f"BUDWOOD_CACHE_LIMIT: {text!r} is not a size.", "Use for example 20GB or 500MB.")
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
 
 
@@ -80,8 +80,8 @@ def evict_for(cache: Path, wanted: int, promised: int, what: str, progress: Prog
     place = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
     if wanted + promised > most or wanted + promised >= free // 2:
-        room = f"the cache may hold {format_gib(most)}, the disk has {format_gib(free)}"
-        progress.note(f"{what} are not kept: they need {format_gib(wanted)}; {room}.")
+        room = f"the cache limit is {format_gib(most)}, and {format_gib(free)} of the disk is free"
+        progress.note(f"{what} are not kept in the cache: they need {format_gib(wanted)}; {room}.")
         return False
     shards = sorted(_iterate_shards(cache), key=lambda shard: shard.used)
     over = sum(shard.bytes for shard in shards) + wanted + promised - most
@@ -94,7 +94,7 @@ def evict_for(cache: Path, wanted: int, promised: int, what: str, progress: Prog
                 file.unlink(missing_ok=True)
         removed += shard.bytes
     if removed:
-        progress.note(f"The cache is full: {format_gib(removed)} that were used least recently were removed.")
+        progress.note(f"The cache was full: the least recently used {format_gib(removed)} were removed.")
     return True
 
 

@@ -83,7 +83,7 @@ def estimate_rows(study: Study, cache: Path, progress: Progress) -> list[RowEsti
     datasets, measured, groups = DatasetCache(cache, progress), dict[str, CostEstimate | str](), dict[str, int]()
     rows = [*study.rows, *([_draw_first_trial(study)] if study.search else [])]
     found, wrong = [], []
-    with progress.bar("Rehearsing", len(rows)) as step:
+    with progress.bar("Estimating costs", len(rows)) as step:
         for row in rows:
             try:
                 found.append(_estimate_row(row, study, datasets, measured, groups, progress))
@@ -120,7 +120,7 @@ def _draw_first_trial(study: Study) -> Experiment:
             chosen[name] = axis.ends[0]
     recipe = Recipe(**{**study.search.options, **chosen})
     return Experiment(
-        f"search, {study.search.trials} trials as the first", chosen, recipe, study.searched, study.search.best
+        f"search, {study.search.trials} trials like this one", chosen, recipe, study.searched, study.search.best
     )
 
 
@@ -158,9 +158,9 @@ def _estimate_row(
 def _load(images: DataSpec, study: Study, datasets: DatasetCache) -> CheckedDataset | str:
     """A row's images, or why there are none; nothing is fetched for an estimate."""
     if not images.data:
-        return "no images are named"
+        return "no images are given"
     if not source_exists(images.data, datasets.cache):
-        return f"{images.data} is not here"
+        return f"{images.data} was not found"
     try:
         return datasets.load(images, 0 if study.folds else None, study.folds)
     except DataError as error:
@@ -172,7 +172,9 @@ def _count_classes(row: Experiment, study: Study) -> int:
     images = row.images
     known = images.classes or known_class_count(images.data)
     if known is None:
-        raise RecipeError(f"{images.data or 'the images'} are not here, and `classes` does not say how many there are.")
+        raise RecipeError(
+            f"{images.data or 'the images'} were not found, and `classes` does not give the number of classes."
+        )
     return known if images.classes else known - len(images.exclude)
 
 

@@ -131,7 +131,7 @@ def _noticing_death(job: TrainingJob) -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError) as error:
-        raise WorkerDied(f"the process that trained {job.label!r} is gone") from error
+        raise WorkerDied(f"the process that trained {job.label!r} ended unexpectedly") from error
 
 
 class RayExecutor:
@@ -151,7 +151,7 @@ class RayExecutor:
             answer = self._await(actor, job, _Relay(on_epoch_end))
         except self._ray.exceptions.RayActorError as error:
             self._actor = None
-            raise WorkerDied(f"the worker that trained {job.label!r} is gone") from error
+            raise WorkerDied(f"the worker that trained {job.label!r} ended unexpectedly") from error
         except BaseException:
             self.close()
             raise
@@ -266,8 +266,8 @@ def connect_ray(context: JobContext, address: str, count: int | None) -> tuple[l
             ray.init(address=address, log_to_driver=False, configure_logging=False)
     except Exception as error:  # Ray raises plain ones, too
         raise StudyError(
-            f"--ray {address}: no cluster can be reached there ({error}).",
-            "Start one with `ray start --head`, or write --ray local.",
+            f"--ray {address}: no cluster can be reached at this address ({error}).",
+            "Start one with `ray start --head`, or use --ray local.",
         ) from error
     workers = count or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     threads = str(max(count_processors() // workers, 1)) if address == "local" else ""

@@ -147,7 +147,7 @@ def make_reporter(place: TrialPlace) -> EpochCallback:
             known.add(epoch)
             trial.report(float(row.get(f"val_{place.metric}", _substitute_metric(row, place.metric))), epoch)
         if place.prunes and trial.should_prune():
-            raise Pruned(f"pruned after epoch {epoch}: worse than half of the trials before it at that epoch")
+            raise Pruned(f"pruned after epoch {epoch}: worse than half of the earlier trials at this epoch")
 
     return report
 

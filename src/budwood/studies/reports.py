@@ -33,7 +33,7 @@ def report_study(folder: Path) -> Comparison:
     study = replace(load_study(folder / STUDY_FILE), changed=state.changed)
     entries = collect_entries(study, folder, state.rows)
     if not any(entry.runs for entry in entries):
-        raise StudyError(f"{folder}: no row of the study was trained.", "Carry the study out: `budwood study FILE`.")
+        raise StudyError(f"{folder}: no row of the study was trained.", "Run the study: `budwood study FILE`.")
     return write_comparison(study, folder, entries)
 
 
@@ -54,12 +54,12 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
         runs = _list_finished(folder, row.runs)
         twin = next((taken[run.path.name] for run in runs if run.path.name in taken), None)
         if twin is not None:
-            problem = f"the same experiment as {twin!r}, with what was put over every row"
+            problem = f"the same experiment as {twin!r}, because options were set for every row"
             entries.append(RowSpec(row.label, (), row.published, problem, aside=True))
             continue
         taken |= {run.path.name: row.label for run in runs}
         whole = bool(runs) and len(runs) == len(row.runs)
-        problem = "" if whole else row.problem or "was not trained to its end"
+        problem = "" if whole else row.problem or "its training did not finish"
         entries.append(RowSpec(row.label, runs, row.published, problem, row.state == "pruned", row.label not in listed))
     return _add_extremes(entries, study)
 
@@ -86,7 +86,7 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> 
 def format_title(study: Study) -> str:
     """The title of a study, with what was put over every row."""
     put = ", ".join(f"{name} = {value}" for name, value in study.changed.items())
-    return f"{study.title} (over every row: {put})" if put else study.title
+    return f"{study.title} (set for every row: {put})" if put else study.title
 
 
 def read_metric(run: Run, name: str) -> float:

@@ -349,6 +349,6 @@ class StudyRunner:
         if not any(entry.runs for entry in entries):
             problems = "; ".join(dict.fromkeys(entry.problem for entry in entries if entry.problem))
             raise StudyError(
-                f"{name}: no row could be trained: {problems}.", "Mend what is said, and repeat the command."
+                f"{name}: no row could be trained: {problems}.", "Correct these, then run the command again."
             )
         return write_comparison(self._study, self._context.folder, entries)

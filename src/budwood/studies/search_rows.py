@@ -69,7 +69,7 @@ class SearchRows:
         if row.jobs and context.is_done(row.jobs[0].id):
             row.results[row.jobs[0].id] = JobResult("done")
         elif trial.state == "done":
-            row.problem = "was carried out elsewhere; its run is not here"
+            row.problem = "was trained elsewhere; its run folder is not here"
         return row
 
 

@@ -137,7 +137,7 @@ class PairedLists(GridLists):
     def _check_lengths(self) -> Self:
         if len({len(values) for values in self.options.values()}) > 1:
             told = ", ".join(f"{name} {len(values)}" for name, values in self.options.items())
-            raise ValueError(f"lists that vary together have one length, found {told}")
+            raise ValueError(f"lists that vary together must have the same length, found {told}")
         return self
 
 
@@ -314,7 +314,7 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
         StudyError: The file cannot be read, or has mistakes; it names every one with its line, table and key.
     """
     file = Path(path)
-    read = read_toml(file, "study", StudyError, missing="Check the path.", malformed="studies/ holds examples.")
+    read = read_toml(file, "study", StudyError, missing="Check the path.", malformed="see the examples in studies/.")
     return parse_study(read.table, str(file), read.text, overrides)
 
 
@@ -338,7 +338,7 @@ def parse_study(table: Options, where: str, text: str, overrides: Overrides | No
         study, more = expand_study(file, overrides, text)
     if mistakes or more:
         told = tell_mistakes([*mistakes, *more], table, text)
-        raise StudyError(f"{where} has {told}", "studies/ holds examples; `budwood train --help` lists options.")
+        raise StudyError(f"{where} has {told}", "See the examples in studies/; `budwood train --help` lists options.")
     return study
 
 
@@ -415,7 +415,7 @@ def expand_study(
         found += _find_twins([row for row in rows if row.place not in faulty])
     mistakes = list(dict.fromkeys(part for part in found if isinstance(part, Mistake)))
     if not (rows or search or mistakes or faulty):
-        mistakes = [Mistake((), "holds no [[rows]], no [grid] and no [search]")]
+        mistakes = [Mistake((), "contains no [[rows]], no [grid] and no [search]")]
     searched = {"data": file.data, **file.base.options, **(file.search.base.options if file.search else {})}
     study = Study(
         name=file.name,
@@ -465,7 +465,7 @@ def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[P
             continue
         tables = {place: grid.options} | {(*place, "paired", n): part.options for n, part in enumerate(grid.paired)}
         if not any(tables.values()):
-            yield Mistake(place, "holds no list of values")
+            yield Mistake(place, "contains no list of values")
             continue
         points, figures = grid.points(), dict[int, Published | None]()
         for count, entry in enumerate(grid.published):
@@ -509,11 +509,11 @@ def _check_draft(draft: _Draft, file: StudyFile, applied: AppliedOverrides) -> I
     recipe, faults = _make_recipe(options, places, place, draft.label)
     reason = next((one.message for one in faults if one.place[-1] == draft.refused), "")
     if "seed" in options:
-        faults = [Mistake(places["seed"], "a study says `seeds = [0, 1, 2]` once for all rows")]
+        faults = [Mistake(places["seed"], "write `seeds = [0, 1, 2]` once for all rows of the study")]
     elif reason:
         faults, reason = [], f"{draft.refused}: {reason}"
     elif recipe and draft.refused:
-        faults = [Mistake((*place, "refused"), f"{draft.refused} is valid here, so the row would be trained")]
+        faults = [Mistake((*place, "refused"), f"{draft.refused} is valid here, so remove `refused` to train the row")]
     yield from faults
     if not faults:
         yield Experiment(draft.label, options, recipe, images, draft.published, reason, draft.varied, place)

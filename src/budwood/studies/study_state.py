@@ -117,7 +117,7 @@ def lock_study(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise StudyError(f"{folder}: is being carried out by another process.", "Wait until it is done.") from error
+        raise StudyError(f"{folder}: is already running in another process.", "Wait until it has finished.") from error
     try:
         for draft in folder.glob(".*.part"):
             shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
@@ -132,4 +132,4 @@ def _plain(row: RowState) -> dict[str, Any]:
 
 
 def _unreadable(file: Path, reason: str) -> StudyError:
-    return StudyError(f"{file}: cannot be read ({reason}).", "Carry the study out again.")
+    return StudyError(f"{file}: cannot be read ({reason}).", "Run the study again.")

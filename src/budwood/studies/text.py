@@ -37,7 +37,18 @@ def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[s
 def estimate_text(study: Study, found: Sequence[RowEstimate]) -> str:
     """What every row would be and cost; rows with one letter share what is frozen."""
     rows = [
-        ("row", "network", "trained", "frozen", "multiply-adds", "kept up to", "runs", "time each", "published", "")
+        (
+            "row",
+            "network",
+            "trained",
+            "frozen",
+            "multiply-adds",
+            "features kept up to",
+            "runs",
+            "time each",
+            "published",
+            "",
+        )
     ]
     for row in found:
         published = f"{row.published:.4g}" if row.published is not None else ""
@@ -62,13 +73,14 @@ def estimate_text(study: Study, found: Sequence[RowEstimate]) -> str:
     lines = [f"{study.title} ({len(study.rows)} rows)", format_table(rows, right=(2, 3, 4, 6, 7, 8))]
     total = sum_seconds(found)
     if total is None:
-        lines.append("Time, memory and disk are not told for all rows: see the last column.")
+        lines.append("Time, memory and disk space cannot be estimated for all rows; see the last column.")
     else:
         memory = max((row.memory or 0 for row in found), default=0) / 2**30
         kept = sum(row.runs * (row.disk or {}).get("run", 0) for row in found) / 2**20
         lines.append(
-            f"About {format_seconds(total)} in all, {memory:.1f} GiB of memory at the peak, {kept:,.0f} MiB in runs; "
-            "measured once for each network and way of training. Nothing was trained."
+            f"About {format_seconds(total)} in total, at most {memory:.1f} GiB of memory, "
+            f"{kept:,.0f} MiB in run folders. "
+            "Estimated from one measurement for each network and type of training. Nothing was trained."
         )
     return "\n".join(lines)
 

@@ -220,8 +220,8 @@ def _train(
     checked = datasets.load(job.images, job.fold, job.folds)
     if checked.data.fingerprint != job.fingerprint:
         raise DataError(
-            f"{job.images.data}: holds other images or splits than when the study began.",
-            "Start the study again; what is finished of the earlier images stays.",
+            f"{job.images.data}: contains other images or splits than when the study started.",
+            "Start the study again; finished runs on the earlier images are kept.",
         )
     train(
         checked.data,

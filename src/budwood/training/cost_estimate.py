@@ -159,7 +159,7 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progres
         started = time.perf_counter()
         compute_features(prefix, _take_rows(samples, timed), progress, view)
         each = (time.perf_counter() - started) / max(len(timed), 1)
-        told = f"{len(warm) + len(timed)} images through what is frozen" if missing else ""
+        told = f"{len(warm) + len(timed)} images through the frozen layers" if missing else ""
         return (making if warm else 0.0) + each * (count - len(warm)), told
     missing = find_missing_pixels(samples, task.spec.plan.size, task.spec.recipe.resize, task.cache)
     timed = missing[:SAMPLE]

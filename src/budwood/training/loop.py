@@ -291,7 +291,7 @@ def _evaluate_split(state: LoopState, model: TrainingState, split: Labelled, pro
         _free(model)
         if state.at_once < 1:
             raise _make_memory_error("1 image", model)
-        progress.note(f"Memory ran out: from here on {state.at_once} images are evaluated at a time.")
+        progress.note(f"Out of memory: now {state.at_once} images are evaluated at a time.")
 
 
 def _estimate_evaluation(state: LoopState, images: int) -> float:
@@ -330,8 +330,8 @@ def _explain_end(state: LoopState, limits: Limits) -> str:
     """Why training ended before its last epoch."""
     epoch = len(state.history)
     if _out_of_patience(state, limits):
-        return f"Stopped after epoch {epoch}: none was better than epoch {state.best_epoch} since."
-    return f"Stopped in epoch {epoch}: the time was over."
+        return f"Stopped after epoch {epoch}: no improvement since epoch {state.best_epoch}."
+    return f"Stopped in epoch {epoch}: the time limit was reached."
 
 
 def _compile_if_it_pays(model: TrainingState, state: LoopState, clock: Clock, progress: Progress) -> TrainingState:
@@ -343,7 +343,7 @@ def _compile_if_it_pays(model: TrainingState, state: LoopState, clock: Clock, pr
     left = clock.seconds / state.epoch * (epochs - state.epoch)
     if model.device != "cuda" or model.compiled or left < COMPILE_PAYS:
         return model
-    progress.note(f"About {left / 60:.0f} minutes are left: the network is compiled.")
+    progress.note(f"About {left / 60:.0f} minutes of training are left, so the network is compiled.")
     return replace(model, module=compile_module(model.module, progress), compiled=True)
 
 
@@ -355,7 +355,7 @@ def _describe_choices(model: TrainingState, state: LoopState, train: Labelled) -
         device=model.device,
         training=f"PyTorch {torch.__version__.partition('+')[0]}, channels last",
         precision="bfloat16 (autocast)" if model.halved else "float32",
-        batch=whole if state.parts == 1 else f"{whole} in parts of {-(-batch // state.parts)}, as memory ran out",
+        batch=whole if state.parts == 1 else f"{whole} in parts of {-(-batch // state.parts)}, because memory ran out",
         data="on the device" if isinstance(train.inputs, OnDevice) else "read from memory for every step",
         freed_memory="kept between steps" if model.keeps_memory else "handed back",
         training_threads=torch.get_num_threads(),
@@ -370,7 +370,7 @@ def _halve(state: LoopState, model: TrainingState, progress: Progress) -> None:
     _free(model)
     if size < 2:
         raise _make_memory_error("2 images", model)
-    progress.note(f"Memory ran out: from here on a batch is computed in {state.parts} parts of {size} images.")
+    progress.note(f"Out of memory: each batch is now computed in {state.parts} parts of {size} images.")
 
 
 def _free(model: TrainingState) -> None:
@@ -383,5 +383,5 @@ def _free(model: TrainingState) -> None:
 def _make_memory_error(count: str, model: TrainingState) -> RecipeError:
     return RecipeError(
         f"batch: not even {count} at a time fit into the memory of the device ({model.device}).",
-        "Choose a smaller size or network, or freeze more of it.",
+        "Choose a smaller size or network, or freeze more layers.",
     )

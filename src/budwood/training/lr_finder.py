@@ -60,7 +60,7 @@ def measure_rate_curve(
     random = np.random.default_rng(recipe.seed)
     rates, losses, state = [], [], LoopState()
     mean, lowest = 0.0, float("inf")
-    with torch.random.fork_rng(), progress.bar("Looking for a learning rate", STEPS) as advance:
+    with torch.random.fork_rng(), progress.bar("Finding a learning rate", STEPS) as advance:
         torch.manual_seed(recipe.seed)
         set_modes(model.network.module, model.frozen)
         for step, rows in zip(range(STEPS), _iterate_endlessly(recipe.sampling, train, random), strict=False):

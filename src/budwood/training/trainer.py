@@ -259,7 +259,7 @@ def _threads(
         return threads
     some = _take_one_step(recipe, train, val)
     threads = int(_decide_once(task, "threads", lambda: find_fastest_threads(part, recipe, *some, progress)))
-    progress.note(f"Training computes in {threads} of {count_processors()} threads: measured, and so faster.")
+    progress.note(f"Training uses {threads} of {count_processors()} threads, which was measured to be faster.")
     lap("threads")
     return threads
 
@@ -292,7 +292,9 @@ def load_features(task: TrainingTask, progress: Progress) -> Features | None:
     if not caches_features(task):
         if prefix_is_separable(task):
             why = why_not_cached(make_frozen_prefix(task), _count_images(task))
-            progress.note(f"Outputs of {task.spec.plan.prefix} are computed as they are needed, and not kept: {why}.")
+            progress.note(
+                f"Features of {task.spec.plan.prefix} are computed again in every epoch, not kept in the cache: {why}."
+            )
         return None
     found = [
         compute_features(make_frozen_prefix(task), samples, progress, view)
@@ -377,9 +379,10 @@ def _suggest_rate(curve: RateCurve, progress: Progress) -> float:
     """The rate that a curve suggests; raises `RecipeError` when it suggests none."""
     if curve.suggestion is None:
         raise RecipeError(
-            "lr: auto found no rate at which the loss falls.", "Look at `budwood lr-find`, and give a rate yourself."
+            "lr: auto found no learning rate at which the loss falls.",
+            "Use `budwood lr-find` to see the curve, and set lr yourself.",
         )
-    progress.note(f"Learning rate {curve.suggestion:.2g}, found by the steepest fall of the loss.")
+    progress.note(f"Learning rate {curve.suggestion:.2g}, found automatically (where the loss falls fastest).")
     return curve.suggestion
 
 
@@ -455,7 +458,7 @@ def _describe_input_choices(rows: InputSource) -> Choices:
     """What runs a network of which no outputs are kept."""
     if not isinstance(rows, FeatureSource):
         return Choices(engine="PyTorch for the whole network", threads=count_processors())
-    name = f"{rows.engine.name} for what is frozen, in every step; PyTorch for the rest"
+    name = f"{rows.engine.name} for the frozen layers, in every step; PyTorch for the rest"
     return Choices(engine=name, engine_check=rows.engine.agreement, threads=count_processors())
 
 

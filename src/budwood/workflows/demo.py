@@ -20,7 +20,7 @@ INTRODUCTION: Final = """\
 Budwood demo: is a solar cell functional or defective?
 Data: ELPV, 2,624 electroluminescence images (Buerhop-Lutz et al. 2018; Deitsch et al. 2019), CC BY-NC-SA 4.0:
   you may not use them commercially. A cell counts as defective when its recorded probability is over 0.5.
-Trunk: EfficientNet-Lite0 with ImageNet weights (Apache-2.0), frozen; a linear head solved to convergence.
+Network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0), frozen; a linear head trained to convergence (L-BFGS).
 """
 
 
@@ -31,7 +31,7 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
     tested = test(run, progress=progress)
     opened = tested.opened()
     say(_format_scores(tested.record.val.accuracy, opened.metrics.accuracy))
-    say(f"\nReport, one file that opens offline: {tested.path / 'report.html'}\n\nWhat to try next:")
+    say(f"\nReport (one file, works offline): {tested.path / 'report.html'}\n\nNext steps:")
     for what, command in _list_next_steps(tested.path):
         say(f"  {what}:\n    {command}")
     return {
@@ -47,7 +47,7 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
 def _format_scores(val: Metric, test: Metric) -> str:
     rows = [
         f"  {'Validation accuracy':<36} {_in_percent(val)}",
-        f"  {'Test accuracy (seal opened)':<36} {_in_percent(test)}",
+        f"  {'Test accuracy':<36} {_in_percent(test)}",
         *(f"  {'Published, ' + name:<36} {100 * value:5.2f} %" for name, value in PUBLISHED.items()),
     ]
     return "\n".join(rows)
@@ -55,13 +55,13 @@ def _format_scores(val: Metric, test: Metric) -> str:
 
 def _in_percent(metric: Metric) -> str:
     value, low, high = (100 * (part or 0.0) for part in (metric.value, metric.low, metric.high))
-    return f"{value:5.2f} %   95 % interval {low:.1f} to {high:.1f}, n = {metric.n:,}"
+    return f"{value:5.2f} %   95 % confidence interval {low:.1f} to {high:.1f}, n = {metric.n:,}"
 
 
 def _list_next_steps(run: Path) -> list[tuple[str, str]]:
     return [
-        ("what is wrong with your own images", "budwood inspect PHOTOS/"),
-        ("the same job on a folder of class folders", "budwood train PHOTOS/"),
-        ("gradient descent instead of solving", "budwood train elpv --optimizer adam --epochs 20"),
-        ("ask this network", f"budwood predict {run} IMAGE.png"),
+        ("check your own images", "budwood inspect PHOTOS/"),
+        ("train on your own images (one folder per class)", "budwood train PHOTOS/"),
+        ("train the head with gradient descent (Adam)", "budwood train elpv --optimizer adam --epochs 20"),
+        ("predict with this network", f"budwood predict {run} IMAGE.png"),
     ]

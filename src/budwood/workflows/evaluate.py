@@ -38,7 +38,7 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     run, cache, progress = open_any_run(run), cache or cache_folder(), progress or Silent()
     samples = run.dataset().samples("test")
     if not len(samples):
-        raise RunError(f"{run.path}: the data set has no test split.", "Train again on data with a test split.")
+        raise RunError(f"{run.path}: the data set has no test set.", "Train again on data with a test set.")
     with raise_storage_errors(cache):
         answers = _predict_samples(run, samples, cache, progress)
     split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
@@ -113,7 +113,7 @@ def _read_sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
     known = dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
     missing = [path for id, path in zip(samples.ids, samples.paths, strict=True) if id not in known]
     if missing:
-        raise RunError(f"{file}: lacks the label of {missing[0]!r}.", "Restore the file, or train again.")
+        raise RunError(f"{file}: has no label for {missing[0]!r}.", "Restore the file, or train again.")
     return np.array([known[id] for id in samples.ids], np.int32)
 
 

@@ -57,6 +57,7 @@ from budwood.storage.atomic import (
     write_bytes,
     write_text,
 )
+from budwood.text import counted
 from budwood.training.cost_estimate import CostEstimate, measure_cost
 from budwood.training.history import EpochCallback
 from budwood.training.schedules import find_best_epoch
@@ -300,7 +301,7 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
         stopped = {"state": "stopped", "problem": str(error) or type(error).__name__}
         save_record(run.path, run.record.model_copy(update=stopped))
     further = " --lr RATE" if isinstance(error, DivergedError) else ""
-    progress.note(f"The last good checkpoint is kept: `budwood resume {run.path}{further}` goes on from it.")
+    progress.note(f"The last good checkpoint was kept. Continue from it with `budwood resume {run.path}{further}`.")
 
 
 def _continue_recipe(run: Run, given: Mapping[str, Any]) -> Recipe:
@@ -309,8 +310,8 @@ def _continue_recipe(run: Run, given: Mapping[str, Any]) -> Recipe:
     recipe, alone = run.recipe, run.record.trained == "head"
     for name in ("lr", "patience"):
         if name in given and (alone or (name == "patience" and recipe.phases)):
-            what = "a head that is trained alone" if alone else "a training in phases"
-            raise RunError(f"{run.path}: --{name} does not apply to {what}.", "Train anew with it.")
+            what = "a run that trains only the head" if alone else "a training in phases"
+            raise RunError(f"{run.path}: --{name} does not apply to {what}.", "Start a new training with this option.")
     options = {**recipe.table(), **given}
     if "epochs" in given:
         options.pop("time", None)  # it is over
@@ -338,19 +339,21 @@ def _refuse_nothing_to_do(run: Run, recipe: Recipe, given: Mapping[str, Any]) ->
     done = _count_epochs_done(run, last)
     if "epochs" in given and given["epochs"] <= done:
         raise RunError(
-            f"{run.path}: has {done} epochs already, not fewer than {given['epochs']}.", "Give a larger number."
+            f"{run.path}: already has {counted(done, 'epoch')}, which is not less than {given['epochs']}.",
+            "Give a larger number.",
         )
     if run.record.state != "done":
         return
     whole = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
     if recipe.time is not None or whole is None or done >= whole:
-        raise RunError(f"{run.path}: is finished.", "`--epochs N` trains it for more epochs.")
+        raise RunError(f"{run.path}: is already finished.", "Use `--epochs N` to train it for more epochs.")
     since = done - find_best_epoch(
         [row for row in run.history() if row.get("phase", last) == last], recipe.select or "loss"
     )
     if recipe.patience and since >= recipe.patience:
         raise RunError(
-            f"{run.path}: stopped as no epoch was better for {since}.", f"Give a --patience of more than {since}."
+            f"{run.path}: stopped after {counted(since, 'epoch')} without improvement.",
+            f"Use a --patience larger than {since}.",
         )
 
 
