@@ -199,7 +199,7 @@ def test_splits_without_images_are_told(tmp_path: Path) -> None:
             fill(tmp_path / "d" / split / label, 4, hue=hue, first=0 if split == "train" else 50)
     data = bw.scan(tmp_path / "d")
     run = bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs")
-    with pytest.raises(bw.RunError, match="the data set has no test split"):
+    with pytest.raises(bw.RunError, match="the data set has no test set"):
         bw.test(run)
     for path in (tmp_path / "d" / "val").rglob("*.png"):
         path.write_text("broken")
