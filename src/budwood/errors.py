@@ -20,42 +20,56 @@ from typing import ClassVar
 
 
 class BudwoodError(Exception):
-    """The user's input is at fault: the command line shows `message` and `hint` and exits with 2."""
+    """Base class of all errors that the user's input causes.
+
+    The command line shows `message` and `hint` and exits with status 2.
+
+    Attributes:
+        code: Short name of the kind of error, one for each branch of the tree.
+        message: Where it happened, what was expected and what was found.
+        hint: What to do about it; empty if there is nothing to suggest.
+    """
 
     code: ClassVar[str] = "input"
 
     def __init__(self, message: str, hint: str = "") -> None:
+        """Store the message and the hint.
+
+        Args:
+            message: Where it happened, what was expected and what was found.
+            hint: What to do about it; empty for no hint.
+        """
         super().__init__(message)
         self.message = message
         self.hint = hint
 
 
 class DataError(BudwoodError):
-    """The images, labels, splits or archives that were handed in cannot be used."""
+    """Error for images, labels, splits or archives that cannot be used."""
 
     code = "data"
 
 
 class RecipeError(BudwoodError):
-    """A recipe option is unknown, out of range or does not apply."""
+    """Error for a recipe option that is unknown, out of range or does not apply."""
 
     code = "recipe"
 
 
 class DivergedError(RecipeError):
-    """The loss is no longer a number: another learning rate may help."""
+    """Error for a loss that is no longer a number; another learning rate may help."""
 
 
 def diverged(epoch: int, step: int, rate: float) -> DivergedError:
-    """Make the error of a loss that is no longer a number.
+    """Make the error for a loss that is no longer a number.
 
     Args:
-        epoch: The epoch in which it happened, from 1.
-        step: The optimizer's step in that epoch, from 1.
-        rate: The learning rate of that step.
+        epoch: Epoch in which it happened, from 1.
+        step: Optimiser step within that epoch, from 1.
+        rate: Learning rate of that step.
 
     Returns:
-        The error, to be raised by the loop that met it.
+        The error, for the training loop to raise.
     """
     return DivergedError(
         f"The loss is no longer a number in epoch {epoch}, step {step}, at a learning rate of {rate:.3g}.",
@@ -64,31 +78,39 @@ def diverged(epoch: int, step: int, rate: float) -> DivergedError:
 
 
 class WeightsError(BudwoodError):
-    """Pretrained weights are missing or do not fit the network."""
+    """Error for pretrained weights that are missing or do not fit the network."""
 
     code = "weights"
 
 
 class RunError(BudwoodError):
-    """A run directory is missing, incomplete or cannot do what was asked."""
+    """Error for a run folder that is missing, incomplete or cannot do what was asked."""
 
     code = "run"
 
 
 class StudyError(BudwoodError):
-    """A study file has mistakes, or nothing of a study could be trained."""
+    """Error for a study file with mistakes, or a study of which nothing could be trained."""
 
     code = "study"
 
 
 class StorageError(BudwoodError):
-    """A disk is full or a folder cannot be written."""
+    """Error for a full disk or a folder that cannot be written."""
 
     code = "storage"
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The sentence that lists the valid names, with the closest one first if one is close."""
+    """Write the sentence that lists the valid names, the closest match first.
+
+    Args:
+        name: Name that was not found.
+        valid: Names that would have been accepted, in any order.
+
+    Returns:
+        The sentence for a hint. It suggests a name only if one is close to `name`.
+    """
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1)
     lead = f"Did you mean {close[0]!r}? " if close else ""

@@ -8,26 +8,50 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives notes and the steps of long jobs."""
+    """Interface of what receives notes and the steps of long jobs."""
 
     def note(self, sentence: str) -> None:
-        """Say one sentence."""
+        """Show one sentence.
+
+        Args:
+            sentence: The text, without a line break at its end.
+        """
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar of `total` steps; the yielded function is told how many more are done."""
+        """Show a progress bar while the block runs.
+
+        Args:
+            label: What is being done, shown beside the bar.
+            total: Number of steps of the whole job.
+
+        Yields:
+            A function to call with the number of steps completed since its last call.
+        """
         yield lambda steps: None
 
 
 class Silent:
-    """Says nothing: the default of the Python interface."""
+    """Progress that shows nothing, the default of the Python interface."""
 
     def note(self, sentence: str) -> None:
-        """Drop the sentence."""
+        """Discard the sentence.
+
+        Args:
+            sentence: The text that is not shown.
+        """
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar that is not drawn."""
+        """Run the block without drawing a bar.
+
+        Args:
+            label: Ignored.
+            total: Ignored.
+
+        Yields:
+            A function that accepts a number of steps and does nothing.
+        """
         yield lambda steps: None
 
 
@@ -52,7 +76,7 @@ class DistinctNotes:
 
 
 class Terminal:
-    """Notes and bars with the time left, on stderr."""
+    """Progress on stderr: notes, and bars with the time left."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -60,12 +84,26 @@ class Terminal:
         self._console = Console(stderr=True, highlight=False)
 
     def note(self, sentence: str) -> None:
-        """Print one sentence."""
+        """Print one sentence to stderr.
+
+        Args:
+            sentence: The text, printed as it is, without markup.
+        """
         self._console.print(sentence, markup=False)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar with count, share and time left, which goes when the block ends."""
+        """Draw a bar with count, share and time left, which disappears when the block ends.
+
+        Nothing is drawn where stderr is not a terminal, as a log has no use for a bar.
+
+        Args:
+            label: What is being done, shown beside the bar.
+            total: Number of steps of the whole job.
+
+        Yields:
+            A function to call with the number of steps completed since its last call.
+        """
         from rich import progress
 
         columns = (

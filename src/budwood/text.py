@@ -11,19 +11,43 @@ _JOINERS: Final = "\u200c\u200d"  # unprintable by Unicode's letter, but part of
 
 
 def show_unprintable(name: str) -> str:
-    """A name in which line breaks and other unprintable characters can be seen."""
+    """Make line breaks and other unprintable characters of a name visible.
+
+    Joiners (U+200C and U+200D) stay as they are: Unicode calls them unprintable, but words and emoji contain them.
+
+    Args:
+        name: Any text, for example a file name.
+
+    Returns:
+        The name with unprintable characters written as escape sequences.
+    """
     return "".join(
         char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in name
     )
 
 
 def count_columns(text: str) -> int:
-    """Columns that a text takes; East Asian characters take two."""
+    """Count the terminal columns that a text takes.
+
+    Args:
+        text: One line of text.
+
+    Returns:
+        The number of columns; wide East Asian characters count as two.
+    """
     return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def shorten(text: str, most: int) -> str:
-    """A text cut to `most` columns."""
+    """Cut a text to a number of terminal columns.
+
+    Args:
+        text: One line of text.
+        most: Largest number of columns, at least 1.
+
+    Returns:
+        The text itself if it fits, else its beginning with an ellipsis at the end.
+    """
     if count_columns(text) <= most:
         return text
     while text and count_columns(text) > most - 1:
@@ -32,7 +56,14 @@ def shorten(text: str, most: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Write a duration in seconds, minutes or hours, whichever suits its size.
+
+    Args:
+        seconds: Duration in seconds, 0 or more.
+
+    Returns:
+        The number with its unit: s below 100 seconds, min below 100 minutes, else h.
+    """
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -70,7 +101,15 @@ def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """Rows of text in columns, the first row above a line; the columns in `right` end flush."""
+    """Align rows of text in columns, with a line under the first row.
+
+    Args:
+        rows: Cells of each row, the header first; at least one row, all of equal length.
+        right: Numbers of the columns, from 0, that are aligned to the right.
+
+    Returns:
+        The table as lines joined by line breaks, without one at the end.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -84,16 +123,35 @@ def format_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Unit:
-    """How a metric is written: as a percentage, or as a number where it is a loss, of which less is better."""
+    """Way to write a metric: as a percentage, or as a plain number if it is a loss.
+
+    Attributes:
+        loss: Whether the metric is a loss, of which lower values are better.
+    """
 
     loss: bool = False
 
     def text(self, value: float) -> str:
-        """A value in words."""
+        """Format a value of the metric.
+
+        Args:
+            value: A loss in nats, or a proportion from 0 to 1.
+
+        Returns:
+            A loss with three decimals, or a percentage with one.
+        """
         return f"{value:.3f}" if self.loss else f"{100 * value:.1f} %"
 
     def better(self, one: float, other: float) -> bool:
-        """Whether one value is better than another."""
+        """Tell whether one value of the metric is better than another.
+
+        Args:
+            one: Value that may be better.
+            other: Value that it is compared with.
+
+        Returns:
+            True if `one` is lower for a loss, higher otherwise; False if they are equal.
+        """
         return one < other if self.loss else one > other
 
 

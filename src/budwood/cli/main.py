@@ -61,7 +61,22 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False) -> int:
-    """Carry out one command line and return its exit code; no exception but a debugged one leaves."""
+    """Carry out one command line and return its exit code.
+
+    Every exception becomes a message and an exit code; with `debug` it is raised instead, except for usage errors
+    and interruptions.
+
+    Args:
+        arguments: The arguments after the program's name.
+        as_json: Whether an error is written as JSON to stdout, not as text to stderr.
+        debug: Whether errors are raised with their traceback.
+
+    Returns:
+        0: done; 1: a fault of Budwood's; 2: the user's input is at fault; 130: interrupted.
+
+    Raises:
+        BudwoodError: The user's input is at fault, and `debug` is set.
+    """
     try:
         code = app(list(arguments), prog_name="budwood", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -93,7 +108,7 @@ def _fail(code: str, message: str, hint: str, exit_code: int, as_json: bool) -> 
 @add_out_option
 @add_common_options
 def demo(out: Path, as_json: bool, debug: bool) -> None:
-    """Run everything once on example images (solar cells), offline."""
+    """Run the whole job on the bundled solar cells, offline."""
     from budwood.workflows.demo import run_demo
 
     result = run_demo(out, make_terminal_progress(), say=say_nothing if as_json else print)
@@ -125,7 +140,7 @@ def inspect_data(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Check a data set and list problems; trains nothing and changes none of your files."""
+    """Show findings about a data set; nothing is trained, no file of yours is changed."""
     from budwood.config.recipe import Recipe, parse_settings
     from budwood.data import checks
     from budwood.data.dataset import scan
@@ -191,7 +206,7 @@ def train(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Train a classifier and save it with its scores and a report."""
+    """Train a classifier and keep it with its evidence."""
     import budwood as bw
     from budwood.data.dataset import scan
 
@@ -217,7 +232,7 @@ def train(
 def resume(
     run: str, epochs: int | None, patience: int | None, lr: float | None, out: Path, as_json: bool, debug: bool
 ) -> None:
-    """Continue an interrupted training, or train a finished run for more epochs."""
+    """Resume an interrupted training, or train a finished run for more epochs."""
     import budwood as bw
     from budwood.runs.run import find_run
 
@@ -230,7 +245,7 @@ def resume(
 @add_out_option
 @add_common_options
 def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
-    """Evaluate a run on the sealed test set; every use is counted."""
+    """Open the sealed test split, score the run on it and count the look."""
     import budwood as bw
     from budwood.runs.run import open_run
 
@@ -254,7 +269,7 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
 def predict(
     run: str, images: tuple[str, ...], csv: Path | None, int8: bool, out: Path, as_json: bool, debug: bool
 ) -> None:
-    """Predict the class of images: the three most likely classes with probabilities."""
+    """Predict the class of images with a run's network, with the probabilities of the three likeliest."""
     import budwood as bw
     from budwood.evaluation.prediction_table import save_csv
     from budwood.runs.run import open_run
@@ -317,7 +332,7 @@ def explain(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Show what a network has learned: in the report of the run, or for IMAGES on a page of their own."""
+    """Show what a run's network has learned: of the run, in its report; of IMAGES, on a page of their own."""
     from budwood.runs.run import open_run
     from budwood.workflows.explain import explain_run
 
@@ -379,7 +394,7 @@ def lr_find(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Try increasing learning rates for a hundred steps and suggest one; the training is not kept."""
+    """Try growing learning rates for a hundred steps and suggest one; nothing is kept of what is learned."""
     from budwood.config.recipe import Recipe
     from budwood.data.dataset import scan
     from budwood.reporting.run_page import render_rates
@@ -423,7 +438,7 @@ def lr_find(
 )
 @add_common_options
 def models(name: str | None, classes: int, as_json: bool, debug: bool, **options: Any) -> None:
-    """List networks, search them ('*vit*'), or show the stages of one before and after changes."""
+    """List the networks, or show one before and after surgery; a pattern such as '*vit*' searches."""
     given = drop_unset(options)
     if name is None or set(name) & set("*?["):
         if given:
@@ -447,7 +462,7 @@ def models(name: str | None, classes: int, as_json: bool, debug: bool, **options
 @click.option("--clear", is_flag=True, help="Remove everything that can be computed again; downloaded weights stay.")
 @add_common_options
 def cache(clear: bool, as_json: bool, debug: bool) -> None:
-    """Show or clear the cache: what is kept for reuse, how much, and where."""
+    """Show what the cache holds: how much, where, and how to clear it."""
     from budwood.storage import eviction
     from budwood.storage.atomic import cache_folder
     from budwood.text import format_table

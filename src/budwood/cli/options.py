@@ -20,10 +20,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class RecipeCommand(click.Command):
-    """A command with one flag per recipe option; they are generated when it is called, not when Budwood starts."""
+    """A command with one flag per recipe option.
+
+    The flags are generated when the command is called, not when Budwood starts.
+    """
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's own parameters, then the recipe's."""
+        """Return the command's own parameters, then the recipe's.
+
+        Args:
+            ctx: The context of the call.
+
+        Returns:
+            The parameters.
+        """
         return [*super().get_params(ctx), *make_recipe_flags()]
 
 
@@ -31,30 +41,68 @@ class SurgeryCommand(click.Command):
     """A command with one flag per recipe option that decides how a network is built."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's own parameters, then those of surgery."""
+        """Return the command's own parameters, then those of network surgery.
+
+        Args:
+            ctx: The context of the call.
+
+        Returns:
+            The parameters.
+        """
         return [*super().get_params(ctx), *make_recipe_flags(of_surgery=True)]
 
 
 class TuneCommand(RecipeCommand):
-    """A command with the recipe's flags, whose --time is its own."""
+    """A command with the recipe's flags, except those that it has itself, such as --time."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's own parameters, then the recipe's but for those that it has itself."""
+        """Return the command's own parameters, then the recipe's without those that it has itself.
+
+        Args:
+            ctx: The context of the call.
+
+        Returns:
+            The parameters.
+        """
         own = {parameter.name for parameter in self.params}
         return [p for p in super().get_params(ctx) if p in self.params or p.name not in own]
 
 
 def add_common_options(command: Command) -> Command:
+    """Add --json and --debug to a command.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the options.
+    """
     command = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")(command)
     return click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")(command)
 
 
 def add_out_option(command: Command) -> Command:
+    """Add --out, the folder of runs, to a command.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the option.
+    """
     option = click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True)
     return option(command)
 
 
 def add_corrections_option(command: Command) -> Command:
+    """Add --corrections, files of corrected labels, to a command.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the option.
+    """
     option = click.option(
         "--corrections",
         multiple=True,
@@ -65,6 +113,14 @@ def add_corrections_option(command: Command) -> Command:
 
 
 def add_data_argument(command: Command) -> Command:
+    """Add the DATA argument, with the options of its splits, classes and corrections, to a command.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the argument and the options.
+    """
     share = click.FloatRange(0, 1, min_open=True, max_open=True)
     command = click.option("--exclude", multiple=True, metavar="CLASS", help="Class to leave out; may be repeated.")(
         command
@@ -79,6 +135,14 @@ def add_data_argument(command: Command) -> Command:
 
 
 def add_recipe_sources(command: Command) -> Command:
+    """Add -s and --recipe, which give recipe options by name and by file, to a command.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the options.
+    """
     settings = click.option(
         "-s", "settings", multiple=True, metavar="KEY=VALUE", help="Set an option of the recipe; may be repeated."
     )
@@ -89,24 +153,64 @@ def add_recipe_sources(command: Command) -> Command:
 
 
 def drop_unset(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that were given on the command line.
+
+    Args:
+        options: Every flag by name; None where it was not given.
+
+    Returns:
+        The flags without None.
+    """
     return {name: value for name, value in options.items() if value is not None}
 
 
 def make_recipe(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> Recipe:
-    """The recipe of a file, of settings over it, and of flags over both."""
+    """Make a recipe from a file, settings and flags.
+
+    Args:
+        file: A TOML file with recipe options; None: no file.
+        settings: `KEY=VALUE` strings, which override the file.
+        flags: Flags by option, which override both.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        RecipeError: The file cannot be read, a setting is malformed, or the recipe has mistakes.
+    """
     from budwood.config.recipe import Recipe
 
     return Recipe(**collect_options(file, settings, flags))
 
 
 def collect_options(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a recipe is made of: of a file, of settings over it, and of flags over both."""
+    """Collect recipe options from a file, settings and flags.
+
+    Args:
+        file: A TOML file with recipe options; None: no file.
+        settings: `KEY=VALUE` strings, which override the file.
+        flags: Flags by option, which override both.
+
+    Returns:
+        Options by name, not validated yet.
+
+    Raises:
+        RecipeError: The file cannot be read, or a setting is malformed.
+    """
     from budwood.config.recipe import load_recipe, parse_settings
 
     return {**(load_recipe(file) if file else {}), **parse_settings(settings), **flags}
 
 
 def make_recipe_flags(of_surgery: bool = False) -> list[click.Parameter]:
+    """Make one flag for each recipe option.
+
+    Args:
+        of_surgery: Whether to make only those that decide how a network is built.
+
+    Returns:
+        The flags, in the order of the recipe.
+    """
     from budwood.config.options import DURATION, SURGERY
     from budwood.config.recipe import Recipe
 
@@ -164,14 +268,28 @@ def _list_types(part: Any) -> set[type]:
 
 
 def make_terminal_progress() -> Progress:
+    """Make the progress display of the terminal, on stderr.
+
+    Returns:
+        The display.
+    """
     from budwood.progress import Terminal
 
     return Terminal()
 
 
 def say_nothing(sentence: str = "") -> None:
-    """Says nothing."""
+    """Drop a sentence, in place of printing it.
+
+    Args:
+        sentence: The sentence.
+    """
 
 
 def print_json(document: Any) -> None:
+    """Print a document as JSON to stdout.
+
+    Args:
+        document: Plain values.
+    """
     print(json.dumps(document, ensure_ascii=False, indent=1, default=dict))

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 
 def format_metric(metric: Metric) -> str:
-    """A metric between 0 and 1 in words: value, 95 % interval and n."""
+    """Format a metric between 0 and 1: its value, 95 % interval and n.
+
+    Args:
+        metric: `value`, `low` and `high` from 0 to 1, and `n`; a value of None is undefined.
+
+    Returns:
+        Text in percent.
+    """
     if metric.value is None or metric.low is None or metric.high is None:
         return f"undefined (n = {metric.n:,})"
     value, low, high = 100 * metric.value, 100 * metric.low, 100 * metric.high
@@ -30,7 +37,13 @@ def format_metric(metric: Metric) -> str:
 
 
 def show_metrics(split: str, task: LabelTask, scores: SplitMetrics) -> None:
-    """The metrics of a split, one a line."""
+    """Print the metrics of a split, one a line.
+
+    Args:
+        split: Name of the split, as it is printed.
+        task: The label task of the data set.
+        scores: Metrics by name.
+    """
     from budwood.config.metric_registry import find_metric
 
     note = f"; {task.accuracy_note}" if task.accuracy_note else ""
@@ -41,7 +54,14 @@ def show_metrics(split: str, task: LabelTask, scores: SplitMetrics) -> None:
 
 
 def format_looks(looks: int) -> str:
-    """What the number of looks at a test split means."""
+    """Format what the number of looks at a test split means.
+
+    Args:
+        looks: Number of looks, this one included.
+
+    Returns:
+        A sentence.
+    """
     if looks == 1:
         return "This was the first use of this test set (look 1)."
     used = f"This test set has been used {looks} times (looks)."
@@ -49,6 +69,12 @@ def format_looks(looks: int) -> str:
 
 
 def list_networks(pattern: str | None, as_json: bool) -> None:
+    """Print the networks that a pattern finds, as a table or as JSON.
+
+    Args:
+        pattern: A pattern of names, such as `*vit*`; None: the usual ones.
+        as_json: Whether to print JSON.
+    """
     from dataclasses import asdict
 
     from budwood.networks.catalogue import list_models
@@ -78,7 +104,12 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
 
 
 def show_plan(plan: NetworkPlan, given: Mapping[str, Any]) -> None:
-    """The stages of a network before and after surgery."""
+    """Print the stages of a network before and after surgery.
+
+    Args:
+        plan: The network's plan.
+        given: The options of surgery that were given.
+    """
     from budwood.text import format_table
 
     right = (1, 2, 3, 4, 5)
@@ -114,6 +145,12 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
+    """Print the splits of a data set and the findings about it, each with at most ten groups of files.
+
+    Args:
+        dataset: The data set.
+        found: The findings.
+    """
     classes = counted(len(dataset.classes), "class", "classes")
     print(f"{dataset.name}: {counted(len(dataset), 'image')} in {classes}; split: {dataset.split_source}")
     train, val = (len(dataset.samples(name)) for name in ("train", "val"))
@@ -130,7 +167,13 @@ def show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
 
 
 def show_cost(recipe: Recipe, cost: CostEstimate, as_json: bool) -> None:
-    """A recipe and what it will cost, on stdout."""
+    """Print a recipe and what it will cost.
+
+    Args:
+        recipe: The recipe as it would be carried out.
+        cost: The estimate.
+        as_json: Whether to print JSON.
+    """
     if as_json:
         print_json({"recipe": recipe.table(), "estimate": cost.record()})
         return
@@ -157,7 +200,12 @@ def _format_duration(seconds: float) -> str:
 
 
 def show_run(run: Run, as_json: bool) -> None:
-    """A trained run on stdout."""
+    """Print a trained run: its validation metrics, what it took, its findings and where it is.
+
+    Args:
+        run: The run.
+        as_json: Whether to print JSON.
+    """
     record = run.record
     if as_json:
         table = record.table()
@@ -182,12 +230,23 @@ def show_run(run: Run, as_json: bool) -> None:
 
 
 def format_day(seconds: float) -> str:
-    """A moment as a date and time of here."""
+    """Format a moment as a local date and time.
+
+    Args:
+        seconds: Seconds since 1970; 0: never.
+
+    Returns:
+        Text such as 2026-01-31 09:30; a dash for never.
+    """
     return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "–"
 
 
 def show_explanation(record: Mapping[str, Any]) -> None:
-    """What was found out about a network, in a few lines."""
+    """Print what was found about a network, in a few lines.
+
+    Args:
+        record: The record of an explanation.
+    """
     for row in record.get("images", {"rows": ()})["rows"]:
         right = f" (wrong: label {show_unprintable(row['label'])})" if row["label"] not in (None, row["called"]) else ""
         print(f"{show_unprintable(row['path'])}: {show_unprintable(row['called'])} {row['probability']:.1%}{right}")

@@ -88,7 +88,7 @@ def study(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Train a table of experiments and compare its rows; finished rows are not trained again."""
+    """Carry out a whole table of experiments and compare its rows; what is finished is not repeated."""
     from budwood.config.recipe import parse_settings
     from budwood.storage.atomic import cache_folder
     from budwood.studies import text
@@ -148,7 +148,7 @@ def tune(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Search for a better recipe; options that you give are fixed. Continues after an interruption."""
+    """Search for a better recipe; what is given is not searched. An interrupted search is resumed."""
     from budwood.studies import text
     from budwood.studies.live_table import LiveTable
     from budwood.studies.runner import ExecutionOptions
@@ -211,7 +211,7 @@ def compare(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Compare runs, or all runs in a folder: scores with confidence intervals and paired significance tests."""
+    """Compare runs, or all in a folder: intervals, paired tests, and which cannot be distinguished from the best."""
     from budwood.comparison import compare
     from budwood.comparison.text import format_comparison
     from budwood.reporting.comparison_page import render_comparison

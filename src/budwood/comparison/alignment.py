@@ -22,8 +22,13 @@ from budwood.runs.run import Run
 
 @dataclass(frozen=True)
 class FoldAnswers:
-    """The images of one fold, by sorted id: what they are, as metrics take it, and the logits, float32 [n, classes], of
-    every run that was scored on them."""
+    """Predictions for the images of one fold, in the order of their ids.
+
+    Attributes:
+        ids: Ids of the images, sorted.
+        labels: True labels as metrics take them: classes int32 [n], or bool [n, classes] for several labels.
+        logits: Logits, float32 [n, classes], of every run that was scored on these images.
+    """
 
     ids: tuple[str, ...]
     labels: Labels
@@ -32,24 +37,41 @@ class FoldAnswers:
 
 @dataclass(frozen=True)
 class AlignedPredictions:
-    """What one row says of its images, fold by fold, and what these are labelled with."""
+    """Predictions of one row for its images, fold by fold.
+
+    Attributes:
+        parts: The folds; a single one without cross-validation.
+        task: What the images are labelled with.
+    """
 
     parts: tuple[FoldAnswers, ...]
     task: LabelTask
 
     @property
     def n(self) -> int:
-        """How many images there are."""
+        """Return the number of images.
+
+        Returns:
+            The sum over all folds.
+        """
         return sum(len(part.ids) for part in self.parts)
 
     @property
     def repeats(self) -> int:
-        """How many runs speak of every image."""
+        """Return the number of runs that predict each image.
+
+        Returns:
+            The number of repeats, such as seeds; equal in all folds.
+        """
         return len(self.parts[0].logits)
 
     @property
     def images(self) -> str:
-        """A digest of the images and their labels: equal for rows that can be paired."""
+        """Compute the digest of the images and their labels.
+
+        Returns:
+            SHA-256 in hex, equal for rows that can be paired.
+        """
         digest = hashlib.sha256()
         for part in self.parts:
             digest.update("".join(part.ids).encode() + self.task.to_targets(part.labels).tobytes())
@@ -58,8 +80,15 @@ class AlignedPredictions:
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """A metric of one row on n images: its value, the mean over its repeats, and what its tests need: what each image
-    adds, float64 [n], or, where the metric is no mean over images, its bootstrap resamples, float64 [resamples]."""
+    """A metric of one row, with what its tests need.
+
+    Attributes:
+        value: The metric, a mean over the row's repeats.
+        n: Number of images.
+        repeats: Number of runs that predict each image.
+        means: Contribution of each image, float64 [n]; None where the metric is not a mean over images.
+        spread: Bootstrap resamples of the metric, float64 [resamples]; None where it is a mean over images.
+    """
 
     value: float
     n: int
@@ -69,7 +98,19 @@ class ScoredRow:
 
 
 def align_predictions(name: str, runs: Sequence[Run], split: str) -> AlignedPredictions:
-    """The answers of one row's runs for a split; raises `RunError` when its folds are not whole."""
+    """Align the predictions of one row's runs for a split.
+
+    Args:
+        name: Label of the row, for messages.
+        runs: Runs of the row, one or more: seeds, folds or both.
+        split: `val` or `test`.
+
+    Returns:
+        The predictions by fold, with images in the order of their ids.
+
+    Raises:
+        RunError: The runs were scored on different images that are not folds of one whole.
+    """
     held = [_sort_by_id(run.predictions(split)) for run in runs]
     folds: dict[tuple[str, ...], list[Predictions]] = {}
     for predictions in held:
@@ -88,7 +129,17 @@ def align_predictions(name: str, runs: Sequence[Run], split: str) -> AlignedPred
 
 
 def score_rows(rows: Sequence[AlignedPredictions], metric: str) -> list[ScoredRow]:
-    """A metric of rows that answered the same images."""
+    """Compute a metric of rows that predict the same images.
+
+    For metrics that are not means over images, all rows share the bootstrap resamples, so that they are paired.
+
+    Args:
+        rows: Predictions of each row, all with the same digest `images`.
+        metric: Name of the metric, or the import path of a user's own.
+
+    Returns:
+        The scored rows, in the order given.
+    """
     definition = define_metric(metric)
     if isinstance(definition, ImageMean):
         means = [_average_repeats(row, definition) for row in rows]
@@ -118,7 +169,14 @@ def _average_repeats(row: AlignedPredictions, metric: ImageMean) -> Values:
 
 
 def refuse_unfinished(runs: Sequence[Run]) -> None:
-    """Raises `RunError` when a run was not trained to its end."""
+    """Refuse runs that were not trained to their end.
+
+    Args:
+        runs: Runs to check.
+
+    Raises:
+        RunError: A run is not finished.
+    """
     for run in runs:
         if run.record.state != "done":
             raise RunError(
@@ -128,9 +186,14 @@ def refuse_unfinished(runs: Sequence[Run]) -> None:
 
 
 def refuse_unopened(runs: Sequence[Run], allow_looks: bool) -> None:
-    """Raises `RunError` when the test split of a run is sealed, or was opened at another look than that of the others.
+    """Refuse runs whose test splits are sealed, or were opened at different looks.
 
-    Different looks are allowed with `allow_looks`; a finding tells them.
+    Args:
+        runs: Runs to check.
+        allow_looks: Whether different looks are allowed; a finding then reports them.
+
+    Raises:
+        RunError: The test split of a run is sealed, or looks differ and are not allowed to.
     """
     sealed = [run.path.name for run in runs if not run.record.test]
     if sealed:
@@ -149,7 +212,16 @@ def refuse_unopened(runs: Sequence[Run], allow_looks: bool) -> None:
 
 
 def refuse_different(rows: Mapping[str, Sequence[Run]], answers: Mapping[str, AlignedPredictions], split: str) -> None:
-    """Raises `RunError` that says which rows have other classes, data or held-out images than the first, and why."""
+    """Refuse rows that differ from the first in classes, data or held-out images.
+
+    Args:
+        rows: Runs of each row by label.
+        answers: Predictions of each row by label.
+        split: `val` or `test`.
+
+    Raises:
+        RunError: At least one row differs; the message says which, and why.
+    """
     first = next(iter(rows))
     reasons = [
         f"{_describe_row(name, rows[name])} {why}"

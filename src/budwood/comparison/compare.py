@@ -65,8 +65,16 @@ BOOTSTRAP: Final = "paired bootstrap"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows: the difference of the first from the second with its 95 % interval, the p-value of its test, and that
-    after Holm's correction over all pairs of the table."""
+    """The test of two rows against each other.
+
+    Attributes:
+        one: Label of the first row.
+        other: Label of the second row.
+        difference: Metric of the first minus that of the second, with its 95 % confidence interval.
+        p: P-value of the test.
+        p_holm: P-value after Holm's correction over all pairs of the table.
+        test: Name of the test.
+    """
 
     one: str
     other: str
@@ -78,7 +86,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What runs say together: rows in the order given, all pairs, findings, and the epochs of each row's runs."""
+    """Result of a comparison of runs.
+
+    Attributes:
+        metric: Name of the metric.
+        split: Split that is compared on, `val` or `test`.
+        data: Name, fingerprint, split, classes and numbers of images of the first run's data set.
+        base: Recipe options from which differences are given.
+        hardware: Hardware of the runs, one line for each machine.
+        rows: Rows in the order given.
+        pairs: All pairs of rows on the same images.
+        findings: What deserves attention in the results.
+        curves: History of each run (rows of numbers by name), by label of the row.
+    """
 
     metric: str
     split: str
@@ -92,15 +112,28 @@ class Comparison:
 
     @property
     def best(self) -> tuple[str, ...]:
-        """The labels of the rows that are not distinguishable from the best one, that one included."""
+        """Return the labels of the rows that are not distinguishable from the best, which is included.
+
+        Returns:
+            Labels in the order of the rows.
+        """
         return tuple(row.label for row in self.rows if row.tied)
 
     def table(self) -> list[dict[str, Any]]:
-        """One plain dict a row, as `Row` has it."""
+        """Convert the rows to plain dicts.
+
+        Returns:
+            One dict a row, with the fields of `ComparisonRow`.
+        """
         return [asdict(row) for row in self.rows]
 
     def record(self) -> dict[str, Any]:
-        """All of it as plain values for JSON; every metric is value, low, high, n."""
+        """Convert the comparison to plain values for JSON.
+
+        Returns:
+            All fields and the labels of the best rows; each metric has `value`, `low`, `high` and `n`. Histories come
+            without the columns of single stages.
+        """
         return {
             "metric": self.metric,
             "split": self.split,
@@ -115,7 +148,11 @@ class Comparison:
         }
 
     def csv(self) -> str:
-        """The table as CSV: one line a row, a column for each part of a metric."""
+        """Write the table as CSV.
+
+        Returns:
+            A header and one line a row, with a column for each part of a metric.
+        """
         text = io.StringIO()
         lines = [_csv_row(row) for row in self.rows]
         writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
@@ -136,19 +173,30 @@ def compare(
 ) -> Comparison:
     """Compare runs that were scored on the same images.
 
-    A run is a `Run`, a directory (also one that holds runs) or an `Entry`; runs that differ in nothing but the seed
-    make one row. `metric` is accuracy, balanced_accuracy, macro_f1 or log_loss, or mean_average_precision where images
-    have several labels (then accuracy means every label right); `split` is val, or test where it has been opened.
-    `base` are the recipe options that differences are told from (default: those that all runs share), `edges` the
-    values that were tried of each option (default: those that the rows have), so that a best row at the edge is found.
+    Runs that differ only in the seed make one row.
 
-    Two rows of one run each are compared by McNemar's exact test, others by a permutation test on the images' mean
-    differences, and metrics that are no mean over images by the paired bootstrap; p-values are corrected over all pairs
-    (Holm), so that the rows that are told from the best include a false one in at most 5 tables of 100.
+    Two rows of one run each are compared by McNemar's exact test, others by a permutation test of the images' mean
+    differences, and metrics that are not means over images by the paired bootstrap. P-values are corrected over all
+    pairs (Holm), so that at most 5 tables in 100 have a row that is wrongly distinguished from the best.
 
-    Raises `RunError` for fewer than two runs, unfinished ones, other data, classes or splits, a sealed test split, and
-    test splits opened at different looks (unless `allow_looks`). With `apart` rows on other held-out images stay in the
-    table and are compared among themselves only.
+    Args:
+        runs: Each a `Run`, a run folder, a folder of runs, or a `RowSpec`.
+        metric: `accuracy`, `balanced_accuracy`, `macro_f1`, `log_loss`, or the import path of a user's own metric
+            that all runs have. Where images have several labels also `mean_average_precision`; accuracy then means
+            that every label is right.
+        split: `val`, or `test` where it has been opened.
+        base: Recipe options from which differences are given; None for those that all runs share.
+        edges: Values that were tried of each option, to find a best row at their edge; None for those of the rows.
+        allow_looks: Whether test splits may have been opened at different looks.
+        apart: Whether rows on other held-out images stay in the table and are compared among themselves only.
+
+    Returns:
+        Rows, tests of all pairs, and findings.
+
+    Raises:
+        RunError: There are fewer than two runs, or one is named twice or not finished; data, classes or splits
+            differ (unless `apart`); the metric or split is unknown; a test split is sealed, or test splits were
+            opened at different looks (unless `allow_looks`).
     """
     entries = _group_runs(runs)
     _refuse_fewer(entries)
@@ -196,8 +244,18 @@ def compare(
 
 
 def find_runs(path: str | Path, out: Path = Path("runs")) -> tuple[list[Run], list[str]]:
-    """The finished run in a directory or of that id under `out`, or all those in a folder of runs; and why others in
-    that folder were left out. Raises `RunError` when there is none."""
+    """Find the finished run in a folder or with an id, or all finished runs in a folder of runs.
+
+    Args:
+        path: Run folder, id of a run under `out`, or folder of runs.
+        out: Folder in which ids are looked up.
+
+    Returns:
+        The finished runs, and name and state of each other run that was left out.
+
+    Raises:
+        RunError: There is no finished run, or a run's record cannot be read.
+    """
     folder = Path(path)
     files = [] if (folder / "run.json").is_file() else sorted(folder.glob("*/run.json"))
     if not files:

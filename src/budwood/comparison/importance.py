@@ -17,7 +17,13 @@ LEAST: Final = 6  # records that shares of variance can be told from
 
 @dataclass(frozen=True)
 class Importance:
-    """One option, the share of the metric's variance (0 to 1) that its levels explain, and how many levels it has."""
+    """How much one option matters for a metric.
+
+    Attributes:
+        option: Name of the option.
+        share: Share of the metric's variance that its levels explain, 0 to 1.
+        levels: Number of its levels.
+    """
 
     option: str
     share: float
@@ -25,12 +31,19 @@ class Importance:
 
 
 def rank_options(records: Sequence[Record]) -> list[Importance]:
-    """The share of variance that each option explains alone, the largest first; empty for fewer than 6 records.
+    """Compute the share of a metric's variance that each option alone explains.
 
-    The variance between the option's levels over the whole, less what as many random levels would explain (epsilon
-    squared, Kelley 1935). Numbers with more than 6 values are put into quarters of equal size; where an option is not
-    used it has a level of its own. Shares of options that work together, or that a search varied together, overlap, so
-    they need not add up to one.
+    The share is the variance between the option's levels over the whole, less what as many random levels would
+    explain (epsilon squared, Kelley 1935). Numbers with more than 6 values are binned into quarters of equal size;
+    records without an option form a level of their own. Shares of options that interact, or that a search varied
+    together, overlap, so they need not add up to one. Options with one level, or a level for each record, are left
+    out.
+
+    Args:
+        records: Options and metric of each trial.
+
+    Returns:
+        The options, largest share first; empty for fewer than 6 records.
     """
     if len(records) < LEAST:
         return []

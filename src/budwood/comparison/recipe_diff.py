@@ -30,13 +30,27 @@ _DEPENDENT: Final = frozenset(
 
 
 def normalize_options(recipe: Options) -> dict[str, Any]:
-    """A recipe's table as JSON would give it back, without the seed."""
+    """Convert a recipe's options to what JSON would return, without the seed.
+
+    Args:
+        recipe: Options by name.
+
+    Returns:
+        The options, with lists in place of tuples.
+    """
     table: dict[str, Any] = json.loads(json.dumps(dict(recipe)))
     return {name: value for name, value in table.items() if name != REPEATED}
 
 
 def fill_defaults(base: Options) -> dict[str, Any]:
-    """A recipe's options with those that stand in when none is given; options that make no recipe alone as they are."""
+    """Add the defaults to a recipe's options.
+
+    Args:
+        base: Options by name.
+
+    Returns:
+        All options that apply, without the seed; those of `base` alone where they do not make a recipe.
+    """
     try:
         return normalize_options(Recipe(**base).table())
     except RecipeError:
@@ -44,9 +58,14 @@ def fill_defaults(base: Options) -> dict[str, Any]:
 
 
 def find_varying(tables: Sequence[Options]) -> list[dict[str, Any]]:
-    """For each recipe the options that have more than one value among all, in the recipe's order.
+    """Find the options that have more than one value among recipes.
 
-    An option that does not apply to a recipe is left out of it; one that is simply not given is None.
+    Args:
+        tables: Options of each recipe.
+
+    Returns:
+        The varying options of each recipe, in the recipe's order. An option that does not apply to a recipe is left
+        out; one that is simply not given is None.
     """
     names = [
         name
@@ -57,7 +76,16 @@ def find_varying(tables: Sequence[Options]) -> list[dict[str, Any]]:
 
 
 def find_differing(table: Options, base: Options) -> dict[str, Any]:
-    """The options of a recipe that are not those of another; None where it lacks one. What changes nothing is left."""
+    """Find the options in which a recipe differs from a base.
+
+    Args:
+        table: Options of the recipe.
+        base: Options to compare with.
+
+    Returns:
+        The recipe's values in the recipe's order; None for an option that only the base has. Additional options
+        that have their default are left out.
+    """
     quiet = find_default_valued(table)
     changed = {name: value for name, value in table.items() if name in base and value != base[name]}
     added = {name: value for name, value in table.items() if name not in base and name not in quiet}
@@ -67,19 +95,44 @@ def find_differing(table: Options, base: Options) -> dict[str, Any]:
 
 
 def describe_options(options: Options, *, short: bool = False) -> str:
-    """Options as one line: `optimizer adam, lr 0.001`; short: `adam, lr 0.001`."""
+    """Describe options in one line.
+
+    Args:
+        options: Options by name.
+        short: Whether to leave out names of options whose values speak for themselves.
+
+    Returns:
+        For example `optimizer adam, lr 0.001`, or `adam, lr 0.001` if short.
+    """
     return ", ".join(_describe_option(name, value, short) for name, value in options.items())
 
 
 def label_rows(options: Sequence[Options], names: Sequence[str]) -> list[str]:
-    """A different label for each recipe: what it differs in, else its name; numbered where two would be alike."""
+    """Make a different label for each recipe: what it differs in, else its name.
+
+    Args:
+        options: Varying options of each recipe.
+        names: Name of each recipe, used where no option varies.
+
+    Returns:
+        Labels with descriptions of at most 60 characters; equal ones are numbered.
+    """
     told = [describe_options(drop_defaults(option), short=True) for option in options]
     cut = [text if len(text) <= LABEL else f"{text[: LABEL - 1]}…" for text in told]
     return make_distinct([text or name for text, name in zip(cut, names, strict=True)])
 
 
 def drop_defaults(options: Options) -> dict[str, Any]:
-    """Options without those that have the value which stands in when none is given; all where none is left."""
+    """Remove options that have their default.
+
+    The optimiser's own defaults count too. Options that are always shown, such as model and learning rate, stay.
+
+    Args:
+        options: Options by name.
+
+    Returns:
+        The options that are left; all of them where none would be.
+    """
     usual = OPTIMIZER_OPTIONS.get(str(options.get("optimizer")), {})
     quiet = {name for name in options if name in Recipe.model_fields and _is_usual(name, options[name], usual)}
     return {name: value for name, value in options.items() if name in TOLD or name not in quiet} or dict(options)
@@ -91,7 +144,14 @@ def _is_usual(name: str, value: Any, usual: Options) -> bool:
 
 
 def make_distinct(names: Iterable[str]) -> list[str]:
-    """Names, the second and later of equal ones numbered."""
+    """Number the second and later of equal names.
+
+    Args:
+        names: Names in order.
+
+    Returns:
+        The names, the repeated ones with a number in brackets, such as `adam (2)`.
+    """
     seen: Counter[str] = Counter()
     told = []
     for name in names:

@@ -27,7 +27,14 @@ TRAINING: Final = ("head", "rate", "threads", "train")  # laps of a run in which
 
 @dataclass(frozen=True)
 class Published:
-    """What a source reports for a row: a `value` from 0 to 1 of a metric on `val`, `test` or `train`."""
+    """A result that a source reports for a row.
+
+    Attributes:
+        value: The metric, 0 to 1 (nats for a loss).
+        metric: Name of the metric.
+        split: `val`, `test` or `train`.
+        note: Source or remark.
+    """
 
     value: float
     metric: str = "accuracy"
@@ -37,10 +44,15 @@ class Published:
 
 @dataclass(frozen=True)
 class RowSpec:
-    """One row of a table: its runs, one a seed or fold; none where it failed or is not done, with the `problem`.
+    """A row of a table before it is scored.
 
-    `aside` says that this is no failure: a search has pruned it, or another row is the same experiment. `varied` says
-    that the row is one of those that options were varied in, at whose edges the best may lie.
+    Attributes:
+        label: Name of the row.
+        runs: Its runs, one for each seed or fold; empty where it failed or is not done.
+        published: What a source reports for it; None where there is nothing.
+        problem: Why there is no run; empty where there is one.
+        aside: Whether the missing run is no failure: a search pruned it, or another row is the same experiment.
+        varied: Whether it is one of the rows in which options were varied, at whose edges the best may lie.
     """
 
     label: str
@@ -53,13 +65,36 @@ class RowSpec:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of a comparison. Metrics are value, low, high (95 % interval over n images), n; None where unknown.
+    """One row of a comparison.
 
-    `differs` are the options that are not the base recipe's, `options` those that vary in the table. `spread` tells how
-    the metric differs between the row's runs: lowest, highest, standard deviation. Times are means over the runs in
-    seconds: of the whole command, and of training alone. `published` holds what a source reports and the difference to
-    the figure of ours that is closest in kind. `p` is Holm's p-value against the best row of the same images, `tied`
-    says that it cannot be told from it; `group` numbers the sets of held-out images.
+    Metrics have `value`, `low`, `high` (95 % confidence interval over n images) and `n`; they are None where
+    unknown.
+
+    Attributes:
+        label: Name of the row.
+        runs: Folders of its runs.
+        seeds: Number of its runs.
+        group: Number of its set of held-out images, from 1; 0 where it has no run.
+        differs: Options that differ from the base recipe.
+        options: Options that vary in the table.
+        parameters: Numbers of `trainable` and of `total` parameters.
+        macs: Multiply-adds for one image.
+        epochs: The selected epoch of each run.
+        seconds: Duration of the whole command, a mean over the runs.
+        training_seconds: Duration of training alone, a mean over the runs.
+        train: Metric on training images in the selected epoch.
+        value: Metric on the split that is compared on.
+        spread: How the metric differs between the runs: `low`, `high` and `sd` (standard deviation); None for fewer
+            than two runs.
+        test: Metric on the test split; None where it is sealed.
+        looks: At which look each run's test split was opened.
+        published: What a source reports, and its difference from the closest of our own figures.
+        difference: Difference from the best row of the same images, with its interval; None for the best row
+            itself.
+        p: Holm's p-value against the best row of the same images.
+        best: Whether it is the best row of its images.
+        tied: Whether it cannot be distinguished from the best row, or is that row.
+        problem: Why it has no run.
     """
 
     label: str
@@ -96,7 +131,24 @@ def make_row(
     table: Options,
     options: Options,
 ) -> ComparisonRow:
-    """The figures of one row alone."""
+    """Compute the figures of one row on its own, without comparing it to others.
+
+    Args:
+        entry: The row's runs and label.
+        metric: Name of the metric.
+        split: `val` or `test`.
+        found: The row's score on that split; None to compute it where needed.
+        group: Number of the row's set of held-out images, from 1; 0 without runs.
+        base: Options from which differences are given; None to give the varying ones.
+        table: Options of the row's recipe.
+        options: Those of them that vary in the table.
+
+    Returns:
+        The row, without its difference from the best.
+
+    Raises:
+        RunError: The runs were scored on different images that are not folds of one whole.
+    """
     runs = entry.runs
     network = runs[0].record.network if runs else None
     looks = _looks(runs)
@@ -142,7 +194,19 @@ def _average(values: Sequence[float]) -> float | None:
 
 
 def score_run(run: Run, metric: str, split: str) -> Metric:
-    """A metric of one run, as its record has it."""
+    """Look up a metric in the record of one run.
+
+    Args:
+        run: A finished run.
+        metric: Name of the metric.
+        split: `val`, or `test` where it has been opened.
+
+    Returns:
+        The metric with its interval.
+
+    Raises:
+        KeyError: The record does not have that metric or split.
+    """
     return run.metrics[split].figures[metric]
 
 
@@ -215,7 +279,19 @@ def _compare_published(entry: RowSpec, opened: bool) -> dict[str, Any] | None:
 
 
 def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | None = None) -> RowOutcome:
-    """What findings about results look at in the runs of one row; `answers` are those on validation, where known."""
+    """Collect what checks of results look at in the runs of one row.
+
+    Args:
+        label: Name of the row.
+        runs: Runs of the row.
+        answers: Their predictions on the validation set; None to read them where needed.
+
+    Returns:
+        Accuracies on training, validation and opened test images, histories, and whether leaks were allowed.
+
+    Raises:
+        RunError: The runs were scored on different images that are not folds of one whole.
+    """
     return RowOutcome(
         label,
         _train(runs, "accuracy"),

@@ -19,7 +19,26 @@ MARK: Final = "*"
 
 @dataclass(frozen=True)
 class Cells:
-    """One row of a table, as it is written, and its rank in it."""
+    """One row of a comparison's table as text.
+
+    A cell is a pair: its text, and an addition in small print, empty where there is none.
+
+    Attributes:
+        rank: Place in the table, from 1.
+        row: Record of the row.
+        differs: Options in which it differs.
+        value: Metric, with its interval.
+        from_best: Difference from the best row, with its interval.
+        p: P-value against the best row.
+        seeds: Number of runs, with their range and standard deviation.
+        train: Metric on training images, with its interval.
+        test: Metric on the test split, with its interval and look; or that it is sealed.
+        published: Published result, with its split and our difference from it.
+        epochs: Selected epoch, or the range of them.
+        parameters: Number of parameters, with how many are trained.
+        macs: Multiply-adds for one image.
+        time: Duration of training, with that of the whole command.
+    """
 
     rank: int
     row: Mapping[str, Any]
@@ -38,7 +57,14 @@ class Cells:
 
 
 def format_rows(record: Mapping[str, Any]) -> list[Cells]:
-    """The rows of a comparison by group, the best first, those without a value last."""
+    """Format the rows of a comparison by group, the best first, those without a value last.
+
+    Args:
+        record: Record of a comparison.
+
+    Returns:
+        The rows as text.
+    """
     unit = Unit(is_loss(record["metric"]))
 
     def place(row: Mapping[str, Any]) -> tuple[bool, int, float]:
@@ -49,7 +75,15 @@ def format_rows(record: Mapping[str, Any]) -> list[Cells]:
 
 
 def find_present_columns(record: Mapping[str, Any]) -> dict[str, bool]:
-    """Which columns of the table have something to show."""
+    """Find which columns of a table have something to show.
+
+    Args:
+        record: Record of a comparison.
+
+    Returns:
+        Whether each optional column has content, by name; also `groups` (rows were scored on different images) and
+        `unlike` (a published result is for another split than ours).
+    """
     rows = record["rows"]
     published = [row["published"] for row in rows if row["published"]]
     return {
@@ -67,7 +101,14 @@ def find_present_columns(record: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def format_comparison(record: Mapping[str, Any]) -> str:
-    """The table of a comparison for a terminal, and what its signs mean."""
+    """Format a comparison for a terminal: its table, failures, and what its signs mean.
+
+    Args:
+        record: Record of a comparison.
+
+    Returns:
+        Lines of text, without a line break at the end.
+    """
     rows, has = format_rows(record), find_present_columns(record)
     chosen = {
         "row": [_format_name(cells) for cells in rows],
@@ -97,7 +138,14 @@ def _format_name(cells: Cells) -> str:
 
 
 def join_cell(cell: Cell) -> str:
-    """A cell in one line."""
+    """Write a cell in one line.
+
+    Args:
+        cell: Text and addition.
+
+    Returns:
+        The text, with the addition in brackets where there is one.
+    """
     return f"{cell[0]} ({cell[1]})" if cell[1] else cell[0]
 
 
@@ -158,7 +206,15 @@ def _format_row(rank: int, row: Mapping[str, Any], unit: Unit) -> Cells:
 
 
 def format_figure(metric: Mapping[str, Any] | None, unit: Unit) -> Cell:
-    """A metric, and its interval in small."""
+    """Format a metric and its interval.
+
+    Args:
+        metric: Metric with `value`, `low` and `high`; None where unknown.
+        unit: How the metric is written.
+
+    Returns:
+        Value, and interval as the addition; a dash where the value is unknown.
+    """
     if metric is None or metric["value"] is None:
         return NONE
     if metric["low"] is None or metric["high"] is None:
@@ -167,26 +223,56 @@ def format_figure(metric: Mapping[str, Any] | None, unit: Unit) -> Cell:
 
 
 def format_gap(gap: Mapping[str, Any], unit: Unit) -> Cell:
-    """A difference, and its interval in small."""
+    """Format a difference and its interval.
+
+    Args:
+        gap: Difference with `value`, `low` and `high`, none of them None.
+        unit: How the metric is written.
+
+    Returns:
+        Difference, and interval as the addition.
+    """
     value, low, high = (format_difference(gap[end], unit) for end in ("value", "low", "high"))
     return value, f"{low} to {high}"
 
 
 def format_difference(value: float, unit: Unit) -> str:
-    """A difference of a metric with its sign, shares in points."""
+    """Format a difference of a metric with its sign.
+
+    Args:
+        value: Difference, in nats for a loss, else of proportions from 0 to 1.
+        unit: How the metric is written.
+
+    Returns:
+        A loss with three decimals, or percentage points with one; no sign where that rounds to 0.
+    """
     text = f"{value:+.3f}" if unit.loss else f"{100 * value:+.1f}"
     return text.replace("-", "−") if text.strip("+-0.") else text[1:]
 
 
 def format_p_value(p: float | None) -> str:
-    """A p-value, in as many digits as matter."""
+    """Format a p-value with as many digits as matter.
+
+    Args:
+        p: P-value, 0 to 1; None where there is none.
+
+    Returns:
+        `< 0.001`, or three decimals below 0.1, else two; a dash for None.
+    """
     if p is None:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def format_count(count: int | None) -> str:
-    """A number with three digits that count, and k, M or G after it."""
+    """Format a number with three significant digits, and k, M or G after it.
+
+    Args:
+        count: Number, 0 or more; None where unknown.
+
+    Returns:
+        The text; numbers below 10,000 are written in full, None as a dash.
+    """
     if count is None:
         return "–"
     for least, size, letter in ((10**9, 10**9, "G"), (10**6, 10**6, "M"), (10**4, 10**3, "k")):
@@ -197,7 +283,14 @@ def format_count(count: int | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Format a duration in seconds, minutes or hours, whichever suits its size.
+
+    Args:
+        seconds: Duration in seconds, 0 or more.
+
+    Returns:
+        The number with its unit: s below 100 seconds, min below 100 minutes, else h.
+    """
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

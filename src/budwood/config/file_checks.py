@@ -21,14 +21,18 @@ _LISTED: Final = 20  # names that a message lists at most
 class FileModel(BaseModel):
     """A table of a file that people write: unknown keys are refused, and no value is converted.
 
-    The description of a field says what is expected of it, for messages.
+    The description of a field says what values it expects; messages use it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
     def known_keys(cls) -> set[str]:
-        """The keys that the table may have."""
+        """Return the keys that the table may have.
+
+        Returns:
+            The keys, as written in files.
+        """
         return {name for name, info in cls.model_fields.items() if info.alias != HIDDEN}
 
 
@@ -42,12 +46,28 @@ class Mistake:
 
 
 def describe_errors(error: ValidationError, model: type[FileModel]) -> list[Mistake]:
-    """Describe what pydantic found wrong with a table, by what the fields of its model say is expected."""
+    """Describe validation errors by what the fields of a model expect.
+
+    Args:
+        error: The errors that pydantic found.
+        model: The model of the whole table.
+
+    Returns:
+        One mistake for each error.
+    """
     return [_describe_error(item, model) for item in error.errors()]
 
 
 def suggest(name: str, known: Collection[str]) -> str:
-    """Suggest the known name that was meant, if one is close, and list the others, if they are few."""
+    """Suggest the known name that was probably meant, and list the others if they are few.
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+
+    Returns:
+        A sentence or two for a message.
+    """
     told = did_you_mean(name, known)
     if len(known) <= _LISTED:
         return told
@@ -55,7 +75,16 @@ def suggest(name: str, known: Collection[str]) -> str:
 
 
 def leave_out(value: Any, name: str | int, *rest: str | int) -> Any:
-    """Copy tables and lists without what is at a place in them."""
+    """Copy nested tables and lists without the part at one place.
+
+    Args:
+        value: A table or list.
+        name: The first key, or number from 0, of the place.
+        *rest: The other keys and numbers of the place.
+
+    Returns:
+        The copy; other parts are shared with `value`.
+    """
     if isinstance(value, list):
         return [leave_out(part, *rest) if n == name else part for n, part in enumerate(value)]
     inner = {name: leave_out(value[name], *rest)} if rest and name in value else {}
@@ -63,7 +92,16 @@ def leave_out(value: Any, name: str | int, *rest: str | int) -> Any:
 
 
 def tell_mistakes(mistakes: Sequence[Mistake], table: Mapping[str, Any], text: str) -> str:
-    """Tell mistakes of a table, in the order of their lines in the text that it was read from."""
+    """Format the mistakes of a table, in the order of their lines.
+
+    Args:
+        mistakes: The mistakes, at least one.
+        table: The table, from which labels are taken.
+        text: The TOML text that it was read from; may be empty, then no lines are given.
+
+    Returns:
+        Their number, and each mistake with its line and place.
+    """
     lines = find_lines(text)
     numbered = sorted(((find_line(one.place, lines) or 0, one) for one in mistakes), key=lambda item: item[0])
     told = [f"line {line}: " * bool(line) + _show_mistake(one, table).rstrip(".") for line, one in numbered]

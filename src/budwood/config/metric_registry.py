@@ -21,10 +21,10 @@ class MetricInfo:
     """What is known of a metric without computing it.
 
     Attributes:
-        words: What tables call it.
-        definition: `package.module:name` of what computes it: an entry of `metrics`, or a function of the user's own.
-        selected: How a report calls the epoch that it prefers.
-        is_loss: Whether it is in nats, and less is better.
+        words: Its name in tables.
+        definition: `package.module:name` of what computes it: an entry of `metrics`, or a user's own function.
+        selected: How a report names the epoch that it prefers.
+        is_loss: Whether it is in nats, and lower is better.
         single_label: Whether it is defined where an image has one label.
         multilabel: Whether it is defined where an image has several.
         reported: Whether every run is scored by it.
@@ -74,10 +74,15 @@ SELECTABLE: Final = (LOSS, *(name for name in METRICS.entries if METRICS.get(nam
 
 
 def find_metric(name: str) -> MetricInfo:
-    """Return what is known of a metric; of the user's own, that it is a score of any labels.
+    """Find what is known of a metric.
+
+    A user's own is taken to be a score, defined for any labels.
 
     Args:
         name: A name of the table, or `package.module:name`.
+
+    Returns:
+        The metric's entry.
 
     Raises:
         RecipeError: There is no such metric.
@@ -88,20 +93,52 @@ def find_metric(name: str) -> MetricInfo:
 
 
 def is_metric(name: str, known: Mapping[str, object] | tuple[str, ...]) -> bool:
-    """Return whether a name is one of those known, or of the user's own."""
+    """Return whether a name is one of the known ones, or a user's own.
+
+    Args:
+        name: A metric's name, or `package.module:name`.
+        known: The names that are allowed.
+
+    Returns:
+        Whether it is.
+    """
     return name in known or is_entry_point(name)
 
 
 def is_loss(name: str) -> bool:
-    """Return whether a metric is in nats, of which less is better; what is not known is a score."""
+    """Return whether a metric is in nats, where lower is better; an unknown one is taken to be a score.
+
+    Args:
+        name: A metric's name.
+
+    Returns:
+        Whether it is a loss.
+    """
     return name in METRICS and METRICS.get(name).is_loss
 
 
 def describe_metric(name: str) -> str:
-    """Return what tables call a metric; what is not known, as a source may name it, by its own name."""
+    """Return a metric's name in tables; an unknown one, as a published source may name, keeps its own.
+
+    Args:
+        name: A metric's name.
+
+    Returns:
+        The name for tables.
+    """
     return METRICS.get(name).words if name in METRICS else name
 
 
 def describe_selection(select: str) -> str:
-    """Return how a report calls the epoch that a metric, or `loss`, prefers."""
+    """Return how a report names the epoch that a metric prefers.
+
+    Args:
+        select: A metric's name, or `loss`.
+
+    Returns:
+        Some words, such as "lowest validation loss".
+
+    Raises:
+        RecipeError: There is no such metric.
+    """
     return "lowest validation loss" if select == LOSS else find_metric(select).selected

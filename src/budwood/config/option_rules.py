@@ -29,7 +29,14 @@ PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
 
 
 def refused_options(options: Mapping[str, Any]) -> dict[str, str]:
-    """The options that the network or the optimizer does not use, each with the sentence that refuses it."""
+    """Find the options that the network, optimizer, schedule or loss does not use.
+
+    Args:
+        options: The options that are given, by name.
+
+    Returns:
+        For each refused option the sentence that says why.
+    """
     model, optimizer = options.get("model", DEFAULT_MODEL), _default_optimizer(options)
     refused = {}
     used = {
@@ -68,7 +75,14 @@ def _explain_refusal(name: str, optimizer: str, options: Mapping[str, Any], know
 
 
 def beyond_solving(options: Mapping[str, Any]) -> str:
-    """What of the recipe cannot be solved but only descended; empty when all can."""
+    """Describe what of a recipe rules out solving the head, so that it must be trained in steps.
+
+    Args:
+        options: Options by name.
+
+    Returns:
+        Some words for a message, such as "dropout"; empty where the head can be solved.
+    """
     if options.get("phases"):
         return "a training in phases"
     if _default_freeze(options) != "trunk":
@@ -121,7 +135,14 @@ def _fill_optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def complete(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the network's and the optimizer's own values where none is given."""
+    """Fill in the options that are not given.
+
+    Args:
+        options: The options that are given, by name.
+
+    Returns:
+        These options with the values of the network, the optimizer, the schedule and the loss where none is given.
+    """
     model, optimizer = options.get("model"), _default_optimizer(options)
     stand_ins = {"weights": _default_weights(options), "freeze": _default_freeze(options), "optimizer": optimizer}
     if _is_optimizer(optimizer):

@@ -30,7 +30,12 @@ Per = Literal["epoch", "step"]
 
 @dataclass(frozen=True)
 class LBFGS:
-    """A linear head is solved; `regularisation` is the strength of its L2 penalty, or auto: validation decides."""
+    """The solver of a linear head.
+
+    Attributes:
+        regularisation: Strength of the L2 penalty, or auto: chosen on validation.
+        name: Name in recipes.
+    """
 
     regularisation: float | Literal["auto"] = "auto"
     name: Literal["lbfgs"] = "lbfgs"
@@ -38,11 +43,14 @@ class LBFGS:
 
 @dataclass(frozen=True)
 class Steps:
-    """What every optimizer that takes steps has.
+    """The options of every optimizer that takes steps.
 
-    `lr` is the rate of the head before any schedule; each stage before it has that of the next times `layer_decay`.
-    Where `lr_from_trial`, a trial is yet to find the rate, and `lr` stands in for it. Biases and norms have no weight
-    decay unless `decay_norms`.
+    Attributes:
+        lr: Learning rate of the head before any schedule.
+        weight_decay: Strength of the weight decay.
+        layer_decay: Factor on the rate for each stage further from the head.
+        decay_norms: Whether weight decay acts on biases and norms, too.
+        lr_from_trial: Whether a trial has yet to find the rate; `lr` stands in for it until then.
     """
 
     lr: float
@@ -54,7 +62,16 @@ class Steps:
 
 @dataclass(frozen=True)
 class SGD(Steps):
-    """Stochastic gradient descent."""
+    """Stochastic gradient descent.
+
+    The default rate is ten times that of torch.optim.
+
+    Attributes:
+        lr: Learning rate of the head.
+        momentum: Momentum, from 0 to under 1.
+        nesterov: Whether the momentum is Nesterov's.
+        name: Name in recipes.
+    """
 
     lr: float = 1e-2
     momentum: float = 0.9
@@ -64,7 +81,12 @@ class SGD(Steps):
 
 @dataclass(frozen=True)
 class Adam(Steps):
-    """Adam (Kingma and Ba 2015)."""
+    """Adam (Kingma and Ba 2015).
+
+    Attributes:
+        lr: Learning rate of the head.
+        name: Name in recipes.
+    """
 
     lr: float = 1e-3
     name: Literal["adam"] = "adam"
@@ -72,7 +94,13 @@ class Adam(Steps):
 
 @dataclass(frozen=True)
 class AdamW(Steps):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Attributes:
+        lr: Learning rate of the head.
+        weight_decay: Strength of the decoupled weight decay.
+        name: Name in recipes.
+    """
 
     lr: float = 1e-3
     weight_decay: float = 1e-2
@@ -81,7 +109,12 @@ class AdamW(Steps):
 
 @dataclass(frozen=True)
 class NAdam(Steps):
-    """Adam with Nesterov's momentum (Dozat 2016)."""
+    """Adam with Nesterov's momentum (Dozat 2016).
+
+    Attributes:
+        lr: Learning rate of the head.
+        name: Name in recipes.
+    """
 
     lr: float = 2e-3
     name: Literal["nadam"] = "nadam"
@@ -89,7 +122,12 @@ class NAdam(Steps):
 
 @dataclass(frozen=True)
 class Adamax(Steps):
-    """Adam by the largest gradient (Kingma and Ba 2015)."""
+    """The variant of Adam by the infinity norm (Kingma and Ba 2015).
+
+    Attributes:
+        lr: Learning rate of the head.
+        name: Name in recipes.
+    """
 
     lr: float = 2e-3
     name: Literal["adamax"] = "adamax"
@@ -97,7 +135,12 @@ class Adamax(Steps):
 
 @dataclass(frozen=True)
 class Adagrad(Steps):
-    """Adagrad (Duchi et al. 2011)."""
+    """Adagrad (Duchi et al. 2011).
+
+    Attributes:
+        lr: Learning rate of the head.
+        name: Name in recipes.
+    """
 
     lr: float = 1e-2
     name: Literal["adagrad"] = "adagrad"
@@ -105,7 +148,12 @@ class Adagrad(Steps):
 
 @dataclass(frozen=True)
 class Adadelta(Steps):
-    """Adadelta (Zeiler 2012)."""
+    """Adadelta (Zeiler 2012).
+
+    Attributes:
+        lr: Learning rate of the head.
+        name: Name in recipes.
+    """
 
     lr: float = 1.0
     name: Literal["adadelta"] = "adadelta"
@@ -113,7 +161,13 @@ class Adadelta(Steps):
 
 @dataclass(frozen=True)
 class RMSprop(Steps):
-    """RMSprop (Tieleman and Hinton 2012), with momentum where it is not 0."""
+    """RMSprop (Tieleman and Hinton 2012), with momentum where it is not 0.
+
+    Attributes:
+        lr: Learning rate of the head.
+        momentum: Momentum, from 0 to under 1.
+        name: Name in recipes.
+    """
 
     lr: float = 1e-2
     momentum: float = 0.0
@@ -122,7 +176,12 @@ class RMSprop(Steps):
 
 @dataclass(frozen=True)
 class CustomOptimizer(Steps):
-    """A user's own: `name` is `package.module:name` of what makes it of parameter groups, lr and weight_decay."""
+    """A user's own optimizer.
+
+    Attributes:
+        lr: Learning rate of the head.
+        name: `package.module:name` of a function from parameter groups, `lr` and `weight_decay` to an optimizer.
+    """
 
     lr: float = 1e-3
     name: str = ""
@@ -141,21 +200,36 @@ OPTIMIZERS: Final[Registry[type[Optimizer]]] = Registry(
 
 @dataclass(frozen=True)
 class Warm:
-    """What every schedule has: `warmup`, the epochs in which the rate grows to the schedule's own value."""
+    """The options of every schedule.
+
+    Attributes:
+        warmup: Epochs in which the rate grows to the schedule's own value.
+    """
 
     warmup: float
 
 
 @dataclass(frozen=True)
 class Constant(Warm):
-    """The rate stays."""
+    """A learning rate that stays the same.
+
+    Attributes:
+        name: Name in recipes.
+    """
 
     name: Literal["constant"] = "constant"
 
 
 @dataclass(frozen=True)
 class StepDecay(Warm):
-    """Times `factor` every so many epochs."""
+    """A learning rate that is multiplied by a factor at regular intervals.
+
+    Attributes:
+        every: Epochs between changes.
+        factor: Factor of a change.
+        by: Whether epochs are counted whole (`epoch`) or as fractions (`step`).
+        name: Name in recipes.
+    """
 
     every: int = 10
     factor: float = 0.1
@@ -165,7 +239,14 @@ class StepDecay(Warm):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStep(Warm):
-    """Times `factor` at each of some epochs."""
+    """A learning rate that is multiplied by a factor at given epochs.
+
+    Attributes:
+        at: Epochs of the changes.
+        factor: Factor of a change.
+        by: Whether epochs are counted whole (`epoch`) or as fractions (`step`).
+        name: Name in recipes.
+    """
 
     at: tuple[int, ...]
     factor: float = 0.1
@@ -175,7 +256,13 @@ class MultiStep(Warm):
 
 @dataclass(frozen=True)
 class Cosine(Warm):
-    """Down to 0 along a cosine in `t_max` epochs, or by the end of training."""
+    """A learning rate that falls to 0 along a cosine.
+
+    Attributes:
+        t_max: Epochs until the rate is 0; end: all of them.
+        by: Whether the rate changes every epoch or every step.
+        name: Name in recipes.
+    """
 
     t_max: float | Literal["end"] = "end"
     by: Per = "step"
@@ -184,14 +271,24 @@ class Cosine(Warm):
 
 @dataclass(frozen=True)
 class OneCycle(Warm):
-    """Up and down in one cycle over the whole training (Smith and Topin 2019)."""
+    """A learning rate that rises and falls in one cycle over the whole training (Smith and Topin 2019).
+
+    Attributes:
+        name: Name in recipes.
+    """
 
     name: Literal["onecycle"] = "onecycle"
 
 
 @dataclass(frozen=True)
 class Plateau(Warm):
-    """Times `factor` whenever the validation loss has not fallen for more than `patience` epochs."""
+    """A learning rate that is multiplied by a factor whenever the validation loss stops falling.
+
+    Attributes:
+        patience: Epochs without a lower validation loss that are tolerated before a change.
+        factor: Factor of a change.
+        name: Name in recipes.
+    """
 
     patience: int = 3
     factor: float = 0.1
@@ -200,7 +297,11 @@ class Plateau(Warm):
 
 @dataclass(frozen=True)
 class CustomSchedule(Warm):
-    """A user's own: `name` is `package.module:name` of a function from the share of training done to a factor."""
+    """A user's own schedule.
+
+    Attributes:
+        name: `package.module:name` of a function from the share of training done (0 to 1) to a factor.
+    """
 
     name: str = ""
 
@@ -216,8 +317,13 @@ SCHEDULES: Final[Registry[type[Schedule]]] = Registry(
 
 @dataclass(frozen=True)
 class OneLabel:
-    """What losses of images with one label have: the share of a target that is spread over all classes, whether rare
-    classes weigh more, and the strength of logit adjustment (Menon et al. 2021)."""
+    """The options of losses for images with one label.
+
+    Attributes:
+        label_smoothing: Share of the target that is spread over all classes.
+        class_weights: Whether rare classes weigh more.
+        logit_adjustment: Strength of logit adjustment (Menon et al. 2021); 1 is full, 0 none.
+    """
 
     label_smoothing: float = 0.0
     class_weights: bool = False
@@ -226,14 +332,23 @@ class OneLabel:
 
 @dataclass(frozen=True)
 class CrossEntropy(OneLabel):
-    """Cross-entropy."""
+    """Cross-entropy.
+
+    Attributes:
+        name: Name in recipes.
+    """
 
     name: Literal["cross_entropy"] = "cross_entropy"
 
 
 @dataclass(frozen=True)
 class Focal(OneLabel):
-    """Cross-entropy in which sure answers count less, the more so the larger `gamma` (Lin et al. 2017)."""
+    """Cross-entropy in which confident predictions count less (Lin et al. 2017).
+
+    Attributes:
+        gamma: How much less they count; 0: as much as others.
+        name: Name in recipes.
+    """
 
     gamma: float = 2.0
     name: Literal["focal"] = "focal"
@@ -241,14 +356,22 @@ class Focal(OneLabel):
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy:
-    """Every class is a yes or no of its own."""
+    """Binary cross-entropy, in which every class is a yes or no of its own.
+
+    Attributes:
+        name: Name in recipes.
+    """
 
     name: Literal["binary_cross_entropy"] = "binary_cross_entropy"
 
 
 @dataclass(frozen=True)
 class CustomLoss(OneLabel):
-    """A user's own: `name` is `package.module:name` of a function from logits and targets to a loss for each image."""
+    """A user's own loss.
+
+    Attributes:
+        name: `package.module:name` of a function from logits and targets to a loss for each image.
+    """
 
     name: str = ""
 
@@ -313,12 +436,11 @@ def own_options(section: type[Any], prefix: str = "") -> dict[str, Any]:
     """Return the options that an optimizer, a schedule or a loss has of its own.
 
     Args:
-        section: Its record.
+        section: The dataclass of its options.
         prefix: What a recipe puts before the names of its options.
 
     Returns:
-        The recipe's names of the options with the values that stand in for them; None: none does, or it follows from
-        what is trained.
+        The default of each option by its name in recipes; None: there is none, or it follows from what is trained.
     """
     shared = {"name", "lr_from_trial", *TRUNK_OPTIONS} | {
         each.name for base in (Warm, OneLabel) for each in fields(base)
@@ -371,17 +493,31 @@ DURATION: Final = "time"  # the option that may be written with units
 
 @dataclass(frozen=True, eq=False)
 class NameOf:
-    """Marks the type of an option that names an entry of a table, or a user's own as `package.module:name`."""
+    """A validator for options that name an entry of a registry, or a user's own code.
+
+    Attributes:
+        table: The registry.
+    """
 
     table: Registry[Any]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the table, in its order."""
+        """Return the names of the registry, in its order."""
         return tuple(self.table.entries)
 
     def __call__(self, name: str) -> str:
-        """Return the name; raises `ValueError` where it is neither."""
+        """Check a name.
+
+        Args:
+            name: A name of the registry, or `package.module:name`.
+
+        Returns:
+            The name.
+
+        Raises:
+            ValueError: It is neither.
+        """
         if name in self.table or is_entry_point(name):
             return name
         *others, last = map(repr, self.names)
@@ -389,7 +525,17 @@ class NameOf:
 
 
 def entry_point(name: str) -> str:
-    """Return a name of the form `package.module:name`; raises `ValueError` where it is not of that form."""
+    """Check that a name is of the form `package.module:name`.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
     if not is_entry_point(name):
         raise ValueError("expected your own as package.module:name")
     return name

@@ -16,8 +16,13 @@ LIBRARIES: Final = ("budwood", "torchvision", "timm")  # sources of networks, in
 
 @dataclass(frozen=True)
 class OwnNetwork:
-    """A small network: `build` is the path of the function `(channels, size, options) -> nn.Sequential`, of named
-    stages that end in `head`; `options` are those of a recipe that it uses, with the values that stand in for them."""
+    """A small network of Budwood's own.
+
+    Attributes:
+        build: Path of the function `(channels, size, options) -> nn.Sequential`, of named stages that end in
+            `head`.
+        options: Recipe options that it uses, with their defaults.
+    """
 
     build: str
     options: Mapping[str, Any]
@@ -49,7 +54,14 @@ OWN_NETWORKS: Final = Registry[OwnNetwork](
 
 
 def is_users_code(model: object) -> bool:
-    """Return whether a recipe's model is `package.module:name`, a factory of the user's, and not `timm:NAME`."""
+    """Return whether a recipe's model is a factory of the user's own.
+
+    Args:
+        model: The model of a recipe.
+
+    Returns:
+        True for `package.module:name`; false for plain names and for those of a library, as `timm:NAME`.
+    """
     if not isinstance(model, str) or model.partition(ENTRY_SEPARATOR)[0] in LIBRARIES:
         return False
     return is_entry_point(model)

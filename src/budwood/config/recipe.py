@@ -75,7 +75,13 @@ _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
 
 
 class Phase(BaseModel):
-    """A part of training with its own frozen stages, length in epochs and learning rate."""
+    """A part of training with its own frozen stages, length and learning rate.
+
+    Attributes:
+        freeze: What is frozen, as in a recipe.
+        epochs: Number of epochs, at least 1.
+        lr: Learning rate.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -85,9 +91,14 @@ class Phase(BaseModel):
 
 
 class Recipe(BaseModel):
-    """How a classifier is made. What is not given is filled in on construction; values are final.
+    """The complete description of one experiment, frozen and validated.
 
-    Raises one `RecipeError` that names every mistake.
+    Options that are not given are filled in on construction; values are final. Options that the chosen network,
+    optimizer, schedule or loss does not use are refused, not ignored. Each field's description says what it means
+    and which value stands in for it; None: it does not apply.
+
+    Raises:
+        RecipeError: There are mistakes; one error names them all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
@@ -247,6 +258,14 @@ class Recipe(BaseModel):
     seed: int | None = Field(None, ge=0, description="random seed of initial weights and image order (default 0)")
 
     def __init__(self, **options: Any) -> None:
+        """Validate the options of a recipe and fill in those that are not given.
+
+        Args:
+            **options: Options by name, as TOML or the command line gives them; None counts as not given.
+
+        Raises:
+            RecipeError: There are mistakes; one error names them all.
+        """
         given = {name: _normalize_value(name, value) for name, value in options.items() if value is not None}
         refused = refused_options(given)
         applied = {name: value for name, value in given.items() if name not in refused}
@@ -300,46 +319,67 @@ class Recipe(BaseModel):
 
     @property
     def hidden(self) -> tuple[int, ...]:
-        """Widths of the head's hidden layers."""
+        """Return the widths of the head's hidden layers; empty for a linear head."""
         return tuple(int(width) for width in self.head.partition(":")[2].split(",") if width)
 
     @property
     def head_alone(self) -> bool:
-        """Whether nothing but a plain linear head is trained, in a way that needs no PyTorch."""
+        """Return whether nothing but a plain linear head is trained, in a way that needs no PyTorch."""
         plain = all(getattr(self, name) == value for name, value in STEP_OPTIONS.items() if name not in OF_PLAIN_STEPS)
         descended = self.optimizer in ("adam", "sgd") and plain and not self.nesterov
         return not beyond_solving(self.table()) and self.lr != "auto" and (self.optimizer == "lbfgs" or descended)
 
     @property
     def augments(self) -> bool:
-        """Whether images are changed at random, anew in every epoch, before the network sees them."""
+        """Return whether images are changed at random before the network sees them."""
         changed = any(getattr(self, name) not in (None, value) for name, value in AUGMENTATIONS.items())
         return changed or bool(self.mixup or self.cutmix)
 
     @property
     def own_options(self) -> dict[str, Any]:
-        """The options of a small network, or none."""
+        """Return the options of a small network of Budwood's own by name; empty for other networks."""
         if self.model not in SMALL_NETWORK_OPTIONS:
             return {}
         names = {*SMALL_NETWORK_OPTIONS[self.model], *(NORM_OPTIONS if self.model != "mlp" else ())}
         return {name: getattr(self, name) for name in (*sorted(names), "batch_norm", "dropout")}
 
     def table(self) -> dict[str, Any]:
-        """The options that apply, as plain values."""
+        """Return the options that apply as plain values.
+
+        Returns:
+            Options by name, without None; of a recipe with phases, without what each phase has of its own.
+        """
         held = {name: value for name, value in self.model_dump().items() if value is not None}
         return {name: value for name, value in held.items() if not (self.phases and name in Phase.model_fields)}
 
     def in_phases(self) -> list[Recipe]:
-        """The recipes of the phases, each without any."""
+        """Return the recipes of the phases, each without phases.
+
+        Returns:
+            One recipe for each phase; empty for a recipe without phases.
+        """
         return [self.model_copy(update={"phases": None, **phase.model_dump()}) for phase in self.phases or ()]
 
     def toml(self) -> str:
-        """The recipe as a TOML table that `load_recipe` reads back to an equal recipe."""
+        """Return the recipe as a TOML table.
+
+        Returns:
+            Text that `load_recipe` reads back to the options of an equal recipe.
+        """
         return write_table(self.table())
 
 
 def find_default_valued(table: Mapping[str, Any]) -> set[str]:
-    """The options of a recipe's table that change nothing: they have the value that stands in when none is given."""
+    """Find the options that change nothing, as they have the value that stands in when none is given.
+
+    A few, such as the model and the seed, are never among them: they are always shown.
+
+    Args:
+        table: The options of a recipe, as `Recipe.table` returns them.
+
+    Returns:
+        Names of options.
+    """
     defaults = {
         **{name: field.default for name, field in Recipe.model_fields.items()},
         **STEP_OPTIONS,
@@ -350,9 +390,20 @@ def find_default_valued(table: Mapping[str, Any]) -> set[str]:
 
 
 def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
-    """The recipe as it applies to images with one label each, or with several, where every class is a yes or no.
+    """Adapt a recipe to images with one label each, or with several.
 
-    Raises `RecipeError` for options that have no meaning there.
+    With several labels every class is a yes or no of its own: the loss is binary cross-entropy, or a user's own,
+    and the head is trained in steps instead of solved.
+
+    Args:
+        recipe: The recipe as it was asked for.
+        multilabel: Whether images have several labels or none.
+
+    Returns:
+        The recipe that applies.
+
+    Raises:
+        RecipeError: An option has no meaning for such labels.
     """
     if not multilabel:
         if recipe.loss == "binary_cross_entropy":
@@ -383,7 +434,17 @@ def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
-    """The options in a TOML file; raises `RecipeError` when it is missing or no TOML."""
+    """Load the options in a TOML file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Options by name, not validated yet.
+
+    Raises:
+        RecipeError: The file is missing, cannot be read or is not TOML.
+    """
     return read_toml(
         path,
         "recipe",
@@ -394,7 +455,17 @@ def load_recipe(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` strings as options; a value is read as TOML, else as a plain string."""
+    """Parse `KEY=VALUE` strings as options.
+
+    Args:
+        settings: The strings; a value is read as TOML, else as a plain string.
+
+    Returns:
+        Options by name, not validated yet.
+
+    Raises:
+        RecipeError: A string is not of that form.
+    """
     options = {}
     for setting in settings:
         key, separator, text = setting.partition("=")

@@ -35,20 +35,36 @@ ENTRY_SEPARATOR: Final = ":"  # between the module and the name in it
 
 @dataclass(frozen=True)
 class Registry(Generic[T]):
-    """Entries of one kind by name; `kind` is the option that names them, as messages say it."""
+    """A frozen table of entries of one kind by name.
+
+    Attributes:
+        kind: The option that names them, for messages.
+        entries: The entries, or the text `package.module:name` that is imported when it is first asked for.
+    """
 
     kind: str
     entries: Mapping[str, T | str] = field(default_factory=dict)
 
     def __contains__(self, name: object) -> bool:
+        """Return whether a name is in the registry; a user's own is not.
+
+        Args:
+            name: The name.
+
+        Returns:
+            Whether it is.
+        """
         return name in self.entries
 
     def register(self, name: str, entry: T | str) -> Registry[T]:
         """Return the registry with one more entry.
 
         Args:
-            name: What recipes call it; without a colon, and not taken yet.
-            entry: The entry itself, or `package.module:name` where it is.
+            name: Its name in recipes; without a colon, and not taken yet.
+            entry: The entry itself, or the `package.module:name` that names it.
+
+        Returns:
+            A new registry; this one stays as it is.
 
         Raises:
             ValueError: The name is taken or has a colon.
@@ -58,7 +74,11 @@ class Registry(Generic[T]):
         return replace(self, entries={**self.entries, name: entry})
 
     def names(self) -> tuple[str, ...]:
-        """Return every name, sorted. Nothing is imported."""
+        """Return every name, sorted, without importing anything.
+
+        Returns:
+            The names.
+        """
         return tuple(sorted(self.entries))
 
     def get(self, name: str) -> T:
@@ -66,6 +86,9 @@ class Registry(Generic[T]):
 
         Args:
             name: A name of the registry, or `package.module:name`.
+
+        Returns:
+            The entry, imported where it is text.
 
         Raises:
             RecipeError: There is no such name, module or name in the module.
@@ -80,7 +103,14 @@ class Registry(Generic[T]):
 
 
 def is_entry_point(name: str) -> bool:
-    """Return whether a name is of the form `package.module:name`."""
+    """Return whether a name is of the form `package.module:name`.
+
+    Args:
+        name: The name.
+
+    Returns:
+        Whether it is; nothing is imported.
+    """
     module, separator, attribute = name.partition(ENTRY_SEPARATOR)
     parts = [*module.split("."), *attribute.split(".")]
     return bool(separator) and all(part.isidentifier() for part in parts)
@@ -92,6 +122,9 @@ def import_entry(path: str, kind: str) -> Any:
     Args:
         path: The module and the name in it, for example `mine.networks:small`.
         kind: The option that holds the path, for messages.
+
+    Returns:
+        The object that is named.
 
     Raises:
         RecipeError: The path is malformed, the module cannot be imported, or has no such name.
@@ -110,12 +143,15 @@ def import_entry(path: str, kind: str) -> Any:
 def source_digest(entry: Any) -> str:
     """Return a digest of the code that defines a function, class or object (of its class).
 
-    The digest is BLAKE2b-96 in hex of the file that defines it. For code of the user's own it is also of the files in
-    the same folder, or below, that this file imports from; an installed package stands for itself by its version. It
-    tells of the files as they are now: after an edit, the module has to be imported again.
+    The digest is BLAKE2b-96 in hex of the file that defines it. For a user's own code it also covers the files in
+    the same folder, or below, that this file imports from; an installed package stands for itself by its version.
+    It reads the files as they are now: after an edit, the module has to be imported again.
 
     Args:
         entry: A function, a class, a `functools.partial` of one, or an instance.
+
+    Returns:
+        The digest, 24 hex digits.
 
     Raises:
         RecipeError: There is no source to read, as for what was typed into an interactive session.
@@ -134,6 +170,9 @@ def entry_digest(path: str, kind: str) -> str:
     Args:
         path: The module and the name in it, for example `mine.networks:small`.
         kind: The option that holds the path, for messages.
+
+    Returns:
+        The digest, 24 hex digits.
 
     Raises:
         RecipeError: The path is malformed, or there is no such module.
@@ -173,7 +212,8 @@ def _module_of(path: str, kind: str) -> str:
 
 def _search_working_directory() -> None:
     """Have modules looked for in the working directory, too, after all other places; from then on for good, as modules
-    may import others when they are first used."""
+    may import others when they are first used.
+    """
     if not {str(Path.cwd()), ""} & set(sys.path):
         sys.path.append(str(Path.cwd()))
     importlib.invalidate_caches()

@@ -49,9 +49,13 @@ class OwnPart:
 
 @dataclass(frozen=True)
 class Network:
-    """What the network sees, and what of it keeps its values.
+    """What the network sees, and what of it is frozen.
 
-    `size` is the side of the square in pixels; `tta` names the mirror images over which logits are averaged.
+    Attributes:
+        freeze: What is frozen: trunk, none, upto:STAGE, or patterns of parameter names.
+        size: Side of the square that the network sees, pixels.
+        resize: How an image becomes a square.
+        tta: The mirror images over which logits are averaged in evaluation.
     """
 
     freeze: str | tuple[str, ...]
@@ -62,14 +66,23 @@ class Network:
 
 @dataclass(frozen=True)
 class WholeImage:
-    """Images are not cropped at random."""
+    """No random resized crop.
+
+    Attributes:
+        name: Name of this kind.
+    """
 
     name: Literal["whole"] = "whole"
 
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A box of at least `scale` of the area, of a random aspect, is made as large as the image."""
+    """A random resized crop: a box of random area and aspect, enlarged to the size of the image.
+
+    Attributes:
+        scale: Smallest share of the area.
+        name: Name of this kind.
+    """
 
     scale: float
     name: Literal["resized"] = "resized"
@@ -77,9 +90,26 @@ class ResizedCrop:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How images are changed at random, one by one: ranges and chances, in the units of the recipe's options.
+    """How images are changed at random, one by one; the defaults change nothing.
 
-    `transforms` has the user's own change, as `package.module:name`, where there is one.
+    Attributes:
+        flip: Chance that an image is mirrored left to right.
+        flip_vertical: Chance that it is mirrored upside down.
+        rotation: Largest rotation, degrees.
+        shift_x: Largest shift sideways, share of the width.
+        shift_y: Largest shift up or down, share of the height.
+        shear: Largest shear, degrees.
+        zoom: Largest zoom in or out, share of the size.
+        crop_padding: Largest shift by whole pixels, as of a random crop after padding.
+        crop: The random resized crop, or none.
+        brightness: Largest change of brightness, share.
+        contrast: Largest change of contrast, share.
+        saturation: Largest change of saturation, share.
+        hue: Largest change of hue, share of the colour circle.
+        erase: Chance that a box of an image is erased.
+        policy: A policy of random changes of all kinds.
+        transforms: The user's own transform as `package.module:name`, where there is one.
+        fill: What is beyond the edge of a moved image.
     """
 
     flip: float = 0.0
@@ -103,7 +133,12 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Alphas with which images are blended in pairs; 0: they are not."""
+    """How images are blended in pairs.
+
+    Attributes:
+        mixup: Alpha of mixup; 0: none.
+        cutmix: Alpha of CutMix; 0: none.
+    """
 
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -111,7 +146,13 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Images a batch, batches a step, and whether an epoch draws every class equally often."""
+    """How training images are drawn.
+
+    Attributes:
+        batch: Images a batch.
+        accumulate: Batches an optimizer step.
+        balanced: Whether an epoch draws every class equally often.
+    """
 
     batch: int
     accumulate: int
@@ -119,14 +160,19 @@ class Sampling:
 
     @property
     def step(self) -> int:
-        """Images of one optimizer step."""
+        """Return the number of images of one optimizer step."""
         return self.batch * self.accumulate
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long training goes on: epochs, epochs without a better one, seconds of the whole command; infinite where
-    there is no limit."""
+    """How long training goes on; infinite where there is no limit.
+
+    Attributes:
+        epochs: Number of epochs.
+        patience: Epochs without a better one after which training stops.
+        seconds: Seconds of the whole command.
+    """
 
     epochs: float
     patience: float
@@ -137,10 +183,22 @@ class Limits:
 class ResolvedRecipe:
     """Everything that training does, without gaps.
 
-    `clip` is the largest norm of a gradient (infinite: it is not clipped), `ema` the decay of the average of weights
-    that is evaluated and kept (0: the weights themselves are). `select` is the validation metric by which an epoch is
-    kept, or `loss`. `versions` counts the augmented versions of each training image that are made once; 0: they are
-    made anew in every epoch.
+    Attributes:
+        network: What the network sees, and what is frozen.
+        optimizer: The options of the optimizer.
+        schedule: The options of the learning-rate schedule.
+        loss: The options of the loss.
+        augmentation: How images are changed at random, one by one.
+        mixing: How images are blended in pairs.
+        sampling: How training images are drawn.
+        limits: How long training goes on.
+        select: The validation metric by which an epoch is kept, or `loss`.
+        clip: Largest norm of the gradient; infinite: it is not clipped.
+        ema: Decay of the average of weights that is evaluated and kept; 0: the weights themselves are.
+        precision: Precision of the training steps.
+        versions: Augmented versions of each training image that are made once; 0: they are made anew in every
+            epoch.
+        seed: Seed of all random numbers.
     """
 
     network: Network
@@ -160,18 +218,32 @@ class ResolvedRecipe:
 
     @property
     def steps(self) -> StepOptimizer:
-        """The optimizer of a training in steps; raises `RecipeError` where a head is solved instead."""
+        """Return the optimizer of a training in steps.
+
+        Raises:
+            RecipeError: The head is solved instead.
+        """
         if isinstance(self.optimizer, LBFGS):
             raise RecipeError("optimizer: lbfgs solves a linear head and takes no steps.", "Choose adam or another.")
         return self.optimizer
 
     @property
     def augments(self) -> bool:
-        """Whether images are changed at random before the network sees them."""
+        """Return whether images are changed at random before the network sees them."""
         return replace(self.augmentation, fill="reflect") != Augmentation() or self.mixing != Mixing()
 
     def with_rate(self, lr: float) -> ResolvedRecipe:
-        """Return the recipe with a learning rate that is settled."""
+        """Return the recipe with a learning rate that is settled.
+
+        Args:
+            lr: The learning rate.
+
+        Returns:
+            The recipe, whose rate is no longer left to a trial.
+
+        Raises:
+            RecipeError: The head is solved, without a learning rate.
+        """
         return replace(self, optimizer=replace(self.steps, lr=lr, lr_from_trial=False))
 
 
@@ -179,9 +251,9 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
     """Resolve a recipe for a data set.
 
     Args:
-        recipe: What was asked for, without phases: `Recipe.in_phases` gives one for each.
+        recipe: The recipe as it was asked for, without phases: `Recipe.in_phases` returns one for each.
         multilabel: Whether images have several labels or none, so that every class is a yes or no.
-        size: The side of the square that the network sees, pixels.
+        size: Side of the square that the network sees, pixels.
 
     Returns:
         The recipe without gaps.
@@ -209,16 +281,16 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
 
 
 def own_parts(recipe: Recipe) -> dict[str, OwnPart]:
-    """Return what a recipe names of a user's own code, imported to be sure that it is there.
+    """Return the user's own code that a recipe names, imported to be sure that it is there.
 
     Args:
-        recipe: What was asked for.
+        recipe: The recipe as it was asked for.
 
     Returns:
-        By option, what it names.
+        By option, the `name` (`package.module:name`) and the `digest` of the source, as a run records them.
 
     Raises:
-        RecipeError: Something that is named cannot be imported.
+        RecipeError: Something that is named cannot be imported, or has no source to read.
     """
     named = {option: getattr(recipe, option) for option in OWN}
     return {

@@ -15,7 +15,12 @@ from budwood.errors import BudwoodError
 
 @dataclass(frozen=True)
 class TomlFile:
-    """A TOML file as it was read: its text, and the table that the text says."""
+    """A TOML file that was read.
+
+    Attributes:
+        text: The text of the file.
+        table: The table that it holds.
+    """
 
     text: str
     table: dict[str, Any]
@@ -27,15 +32,15 @@ def read_toml(path: Path, kind: str, error: type[BudwoodError], *, missing: str,
     Args:
         path: The file.
         kind: What it holds, in a word for the message: "recipe", "study".
-        error: The class of what is raised.
-        missing: What to do when there is no such file.
-        malformed: What to do when it is no TOML.
+        error: The class of the error that is raised.
+        missing: The hint when there is no such file.
+        malformed: The hint when it is not TOML.
 
     Returns:
         Its text and its table.
 
     Raises:
-        BudwoodError: One of class `error`, when the file is missing, cannot be read or is no TOML.
+        BudwoodError: One of class `error`, when the file is missing, cannot be read or is not TOML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -47,7 +52,14 @@ def read_toml(path: Path, kind: str, error: type[BudwoodError], *, missing: str,
 
 
 def parse_value(text: str) -> Any:
-    """Parse the text of one value, such as `[3, 5]`, as TOML; what is no TOML is a plain string."""
+    """Parse the text of one value, such as `[3, 5]`, as TOML.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The value; the text itself where it is not TOML.
+    """
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -61,6 +73,6 @@ def write_table(table: Mapping[str, Any]) -> str:
         table: Plain values, lists or tuples of them, and tables; no None.
 
     Returns:
-        The text, which `read_toml` reads to an equal table, but that tuples are lists.
+        The text, which `read_toml` reads to an equal table, except that tuples become lists.
     """
     return tomli_w.dumps(table)

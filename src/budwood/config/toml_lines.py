@@ -12,7 +12,14 @@ Place = tuple[str | int, ...]  # keys, and numbers from 0 in lists: ("rows", 2, 
 
 
 def find_lines(text: str) -> dict[Place, int]:
-    """Find the line, from 1, of every table of a valid TOML text and of every key in them."""
+    """Find the lines of all tables and keys of a TOML text.
+
+    Args:
+        text: A valid TOML text.
+
+    Returns:
+        Line numbers, from 1, by place.
+    """
     found: dict[Place, int] = {}
     sizes: dict[Place, int] = {}  # of the lists of tables so far
     table: Place = ()
@@ -33,7 +40,15 @@ def find_lines(text: str) -> dict[Place, int]:
 
 
 def find_line(place: Place, lines: Mapping[Place, int]) -> int | None:
-    """Find the line of a place, or of the nearest table around it; a table may stand for a list of one."""
+    """Find the line of a place, or of the nearest table around it.
+
+    Args:
+        place: The place; the number of a list's only table may stand in it though the text has a plain table.
+        lines: Line numbers by place, as `find_lines` returns them.
+
+    Returns:
+        The line number, from 1; None where neither is known.
+    """
     for size in range(len(place), 0, -1):
         for known in (place[:size], place[:1] + place[2:size]):
             if known in lines:

@@ -37,14 +37,34 @@ DAMAGED: Final = (
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is an archive that `extracted` reads."""
+    """Tell whether a file is an archive that `extract` can read.
+
+    Args:
+        path: File to look into; its name does not matter.
+
+    Returns:
+        True for a zip archive and for a tar archive, compressed or not.
+    """
     return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
 def extract(archive: Path, cache: Path, progress: Progress) -> Path:
-    """The folder with the archive's files, made once under `cache` and then reused.
+    """Extract an archive to a folder in the cache, once, and return the folder.
 
-    Raises `DataError` for a path that leaves the folder, a bomb or a damaged archive.
+    The folder is reused as long as the archive's path, size and times stay the same.
+
+    Args:
+        archive: Archive file: tar, tar.gz, tar.xz, tar.bz2 or zip.
+        cache: The cache folder; the result lies under `archives` in it.
+        progress: Receives a note when the archive is extracted.
+
+    Returns:
+        The folder with the archive's plain files.
+
+    Raises:
+        DataError: When a path leaves the folder, when the files are too many or too large for the archive's size (a
+            decompression bomb), or when the archive is damaged.
+        StorageError: When the files cannot be written to the cache.
     """
     facts = archive.stat()
     key = f"{archive.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{facts.st_ctime_ns}"

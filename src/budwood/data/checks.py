@@ -32,7 +32,16 @@ LEAKS: Final = ("D020", "D021", "D022", "D023")
 
 @dataclass(frozen=True)
 class Finding:
-    """One remark. `files` are relative to the data set's root; `groups` are the sets of files that show the same."""
+    """Remark about a data set.
+
+    Attributes:
+        code: Number of the finding, such as `D010`.
+        severity: `error` (training refuses), `warning` (the result may suffer) or `note` (good to know).
+        message: What was found, in one sentence.
+        advice: What to do about it.
+        files: Paths of the files, relative to the data set's root.
+        groups: Sets of files that show the same image or belong together; empty for other findings.
+    """
 
     code: str
     severity: Severity
@@ -42,14 +51,25 @@ class Finding:
     groups: tuple[tuple[str, ...], ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The finding as plain values for JSON."""
+        """Convert the finding to plain values for JSON.
+
+        Returns:
+            The attributes by name.
+        """
         return asdict(self)
 
 
 def findings(data: Dataset) -> tuple[Finding, ...]:
-    """Every finding about `data`, by code.
+    """Run all checks of a data set.
 
-    Reads the labels of all splits, so call it before the test split is sealed; of sealed data it tells less.
+    The checks read the labels of all splits, so run them before the test split is sealed; they find less in sealed
+    data.
+
+    Args:
+        data: The data set.
+
+    Returns:
+        All findings, sorted by code.
     """
     checks: tuple[Callable[[Dataset], Sequence[Finding]], ...] = (
         _check_set_aside,
@@ -64,7 +84,14 @@ def findings(data: Dataset) -> tuple[Finding, ...]:
 
 
 def leaks(found: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The findings that make a score worthless: the same picture or group on two sides of a split."""
+    """Select the findings that make a score worthless: the same image or group in two splits.
+
+    Args:
+        found: Findings about a data set.
+
+    Returns:
+        Those whose code is in `LEAKS`, in the same order.
+    """
     return tuple(finding for finding in found if finding.code in LEAKS)
 
 
@@ -80,7 +107,19 @@ _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
 
 
 def check_trunk_overlap(data: Dataset, earlier: Dataset, run: str) -> tuple[Finding, ...]:
-    """The finding that images which are held out here trained, or chose, the run that the trunk comes from."""
+    """Check that the run from which the frozen layers come has not seen images that are held out here.
+
+    Validation images must not have been in the earlier training set; test images must not have been in the earlier
+    training or validation set, since those trained the run or chose among its epochs.
+
+    Args:
+        data: The data set to be trained on.
+        earlier: The data set of the run that the trunk comes from.
+        run: Name of that run, for the message.
+
+    Returns:
+        One finding, D023 (an error), with all such images, or none.
+    """
     theirs = {split: set(earlier.samples(split).ids) for split in ("train", "val")}
     known = {"val": theirs["train"], "test": theirs["train"] | theirs["val"]}
     files = tuple(

@@ -25,7 +25,14 @@ SHOWN: Final = 8  # mistakes that a message names
 
 @dataclass(frozen=True)
 class Correction:
-    """One filled row of a table: an image's path, its label when the table was written, and what is right."""
+    """Filled row of a table of corrections.
+
+    Attributes:
+        line: Line number in the file, from 1.
+        path: Path of the image, relative to the root of the data.
+        label: Label of the image when the table was written.
+        correct: Class that the image belongs to, or `OMIT` to leave it out.
+    """
 
     line: int
     path: str
@@ -34,10 +41,20 @@ class Correction:
 
 
 def match_corrections(paths: Sequence[str], labels: Sequence[str], file: Path) -> dict[int, str]:
-    """What a table of corrections says of images: by row, the class that is right, or OMIT.
+    """Match a table of corrections with the images of a data set.
 
-    Raises `DataError` that names all mistakes of the table: columns that are missing, paths that the data do not have,
-    classes that do not exist, labels that are not those of the data, two different answers for one image.
+    Args:
+        paths: Paths of the images, relative to the root of the data.
+        labels: Present label of each image, in the same order.
+        file: CSV file of the corrections.
+
+    Returns:
+        The right class, or `OMIT`, by row number of the image.
+
+    Raises:
+        DataError: When the file cannot be read or lacks a column, or when rows do not fit: unknown paths, classes
+            that do not exist, labels that differ from those of the data, two different answers for one image. The
+            message counts the mistakes and shows the first `SHOWN` of them.
     """
     rows = {path: row for row, path in enumerate(paths)}
     classes = set(labels)
@@ -57,9 +74,18 @@ def match_corrections(paths: Sequence[str], labels: Sequence[str], file: Path) -
 
 
 def read_corrections(file: Path) -> list[Correction]:
-    """The filled rows of a table of corrections, with commas, semicolons or tabs between its cells.
+    """Read the filled rows of a table of corrections.
 
-    Raises `DataError` for a file that cannot be read, or that lacks a column.
+    Cells may be separated by commas, semicolons or tabs. Rows with an empty column `correct` are skipped.
+
+    Args:
+        file: CSV file in UTF-8, with the columns path, label and correct.
+
+    Returns:
+        The filled rows, in the order of the file.
+
+    Raises:
+        DataError: When the file cannot be read, is not UTF-8 or lacks a column.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -85,7 +111,14 @@ def read_corrections(file: Path) -> list[Correction]:
 
 
 def escape_cell(text: str) -> str:
-    """A text as a cell that no spreadsheet takes for a formula."""
+    """Escape a text so that spreadsheets do not take the cell for a formula.
+
+    Args:
+        text: Content of the cell.
+
+    Returns:
+        The text, with an apostrophe before it if it begins like a formula.
+    """
     return f"{TEXT}{text}" if text.startswith(FORMULA) else text
 
 

@@ -54,7 +54,13 @@ _SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class SetAside:
-    """A file that is not used, and why. `problem` is a kind of `images.Problem` or `left out`."""
+    """File that is not used, with the reason.
+
+    Attributes:
+        path: Path relative to the data set's root.
+        problem: Kind of problem: one of `images.Problem`, or `left out`.
+        detail: Explanation, one clause.
+    """
 
     path: str
     problem: str
@@ -63,9 +69,14 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Samples:
-    """The images of one split in a fixed order: ids, paths relative to `root`, labels int32 [n] (-1 when sealed).
+    """Images of one split in a fixed order.
 
-    Where images have several labels each, a label is the number of a set of classes in `label_sets`.
+    Attributes:
+        root: Folder that the paths are relative to.
+        ids: Content id of each image.
+        paths: Path of each image.
+        labels: Class numbers, int32 [n], -1 if sealed; where images have several labels, numbers of sets in `sets`.
+        sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
     """
 
     root: Path
@@ -80,13 +91,31 @@ class Samples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A manifest of labelled images; `source` is what was handed in, paths are relative to `root`.
+    """Manifest of labelled images with their splits.
 
-    `table` has one row per decodable file: id, path, label (index into `classes`, -1 when sealed), split (0 train,
-    1 val, 2 test), given (the split was given), group, look (equal for exact and near copies), cluster (equal for
-    those and for one group), used, width, height, mode, notes. `split_source` is `made`, `given` or `given, val made`.
-    Where images have several labels each, `label` is the number of a set of classes in `label_sets`, else that is
-    empty. `corrected` counts the images whose label corrections changed, or that these leave out.
+    `table` has one row for each file that can be decoded, with these columns:
+
+    - id, path: content id, and path relative to `root`
+    - label: index into `classes`, or into `sets` where images have several labels; -1 when sealed
+    - split: 0 for training, 1 for validation, 2 for test
+    - given: whether the split was given rather than made
+    - group: the user's group, empty if there is none
+    - look: equal for exact and near copies
+    - cluster: equal for copies and for images of one group
+    - used: whether the image is part of its split
+    - width, height, mode, notes: what decoding found, as in `ImageMetadata`
+
+    Attributes:
+        source: What the user gave: a path or the name of a data set.
+        root: Folder that the paths are relative to.
+        name: Short name of the data set.
+        classes: Names of the classes, in the order of their numbers.
+        table: The table of images.
+        set_aside: Files that are not used, with reasons.
+        split_source: `made`, `given`, `given, val made`, or which fold of how many.
+        fingerprint: SHA-256 in hex over classes, contents, splits and the labels outside the test split.
+        sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
+        corrected: Number of images whose label corrections changed, or that they leave out.
     """
 
     source: str
@@ -104,11 +133,27 @@ class Dataset:
         return len(self.table)
 
     def column(self, name: str) -> NDArray[Any]:
-        """One column as a NumPy array."""
+        """Return one column of the table as a NumPy array.
+
+        Args:
+            name: Name of the column.
+
+        Returns:
+            The values, [rows].
+        """
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False))
 
     def samples(self, split: str) -> Samples:
-        """The usable images of `split`: every content once, none whose label is in doubt."""
+        """Select the usable images of a split.
+
+        Every content is used once, and no image whose label is in doubt.
+
+        Args:
+            split: `train`, `val` or `test`.
+
+        Returns:
+            The images, in the order of the table.
+        """
         rows = (self.column("split") == SPLITS.index(split)) & self.column("used")
         chosen = self.table.filter(pa.array(rows))
         return Samples(
@@ -120,14 +165,25 @@ class Dataset:
         )
 
     def class_counts(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """How many of some rows, whose labels are known, are of each class: int64 [classes]."""
+        """Count the images of each class among some rows.
+
+        Args:
+            rows: Which rows to count, bool [rows]; their labels must not be sealed.
+
+        Returns:
+            The counts, int64 [classes]. An image with several labels counts for each of them.
+        """
         labels = self.column("label")[rows]
         if not self.label_sets:
             return np.bincount(labels, minlength=len(self.classes))
         return np.asarray(make_membership_matrix(self.label_sets, len(self.classes))[labels].sum(axis=0), np.int64)
 
     def counts(self) -> dict[str, Any]:
-        """Images by split and class; the test split has one number, since its labels are sealed."""
+        """Count the usable images by split and class.
+
+        Returns:
+            The counts by class for `train` and `val`; one number for `test`, since its labels are sealed.
+        """
         split, used = self.column("split"), self.column("used")
         by_class = {
             SPLITS[s]: dict(zip(self.classes, self.class_counts((split == s) & used).tolist(), strict=True))
@@ -136,13 +192,24 @@ class Dataset:
         return {**by_class, "test": int(np.sum((split == 2) & used))}
 
     def sealed(self) -> Dataset:
-        """The same data without the labels of the test split."""
+        """Return the same data without the labels of the test split.
+
+        Returns:
+            A data set in which test images have the label -1.
+        """
         label = np.where(self.column("split") == SPLITS.index("test"), SEALED, self.column("label"))
         column = self.table.schema.get_field_index("label")
         return replace(self, table=self.table.set_column(column, "label", pa.array(label, pa.int32())))
 
     def save(self, path: Path) -> None:
-        """Write the data set as one Parquet file whose metadata hold the rest of the record."""
+        """Write the data set as one Parquet file, with everything beside the table in the file's metadata.
+
+        Args:
+            path: File to make or replace.
+
+        Raises:
+            OSError: When the file cannot be written.
+        """
         meta = {
             "source": self.source,
             "root": str(self.root),
@@ -159,7 +226,17 @@ class Dataset:
 
 
 def load(path: Path) -> Dataset:
-    """The data set that `Dataset.save` wrote; raises `RunError` when the file is another's or was changed."""
+    """Load a data set that `Dataset.save` wrote.
+
+    Args:
+        path: The Parquet file.
+
+    Returns:
+        The data set.
+
+    Raises:
+        RunError: When the file was not written by Budwood, or its content does not match its fingerprint.
+    """
     try:
         table = pq.read_table(path)
         meta = json.loads((table.schema.metadata or {})[b"budwood"])
@@ -192,15 +269,30 @@ def scan(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Read labelled images into a Dataset.
+    """Read labelled images into a data set.
 
-    `source` is a folder of class folders (with or without train / val / test around them), a folder with `train.txt`
-    and `test.txt`, a CSV or Parquet table, an archive, or the name of a built-in data set (`elpv`). Where no split is
-    given, `test` (default 0.2) is the share of all images that is sealed and `val` (default 0.2) the share of the rest
-    that validates. `corrections` is a CSV file, or several in order, whose columns path, label and correct say which
-    images belong to another class, or to none (`-`); no file is moved or changed, and as splits are made by content, a
-    corrected image stays in its split unless its class would lack one. Raises `DataError`, also for a share of a split
-    that is given, and for corrections that do not fit the data.
+    Where no split is given, images are split by content, so that a corrected image stays in its split unless its
+    class would lack one.
+
+    Args:
+        source: A folder of class folders (with or without train, val and test around them), a folder with
+            `train.txt` and `test.txt`, a CSV or Parquet table, an archive, or the name of a data set, such as
+            `elpv`.
+        val: Share of the images outside the test split that validate, between 0 and 1; None for 0.2.
+        test: Share of all images that is sealed as the test split, between 0 and 1; None for 0.2.
+        exclude: Names of classes to leave out.
+        corrections: CSV file, or several in order, with the columns path, label and correct, which says which
+            images belong to another class, or to none (`-`). No file is moved or changed.
+        cache: The cache folder; None for `cache_folder()`.
+        progress: Receives notes and steps; None to show nothing.
+
+    Returns:
+        The data set; the labels of its test split are not sealed yet.
+
+    Raises:
+        DataError: When the images cannot be listed, fewer than two classes remain, corrections do not fit the data,
+            a share is out of range, or a share is set for a split that the data already have.
+        StorageError: When an archive or a data set by name cannot be written to the cache.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     tables = [corrections] if isinstance(corrections, str | Path) else corrections
@@ -213,7 +305,21 @@ def scan(
 def build_dataset(
     listing: Listing, facts: Sequence[ImageMetadata | BadImage], *, val: float | None = None, test: float | None = None
 ) -> Dataset:
-    """The Dataset of listed files and what decoding each of them told, in the same order."""
+    """Build the data set of listed files from what decoding each of them found.
+
+    Args:
+        listing: The labelled files.
+        facts: Metadata or problem of each file, in the order of `listing`.
+        val: Share of the images outside the test split that validate; None for 0.2; ignored if a validation split
+            is given.
+        test: Share of all images for the test split; None for 0.2; ignored if a validation or test split is given.
+
+    Returns:
+        The data set, with files that cannot be decoded set aside.
+
+    Raises:
+        DataError: When fewer than two classes have an image that can be decoded.
+    """
     with_val, with_test = "val" in listing.splits, "test" in listing.splits
     val_share = 0.0 if with_val else SHARE if val is None else val
     test_share = 0.0 if with_val or with_test else SHARE if test is None else test
@@ -267,9 +373,17 @@ def build_dataset(
 
 
 def limit(data: Dataset, training: int | None, validation: int | None) -> Dataset:
-    """The data set of which at most so many images train and validate; each class keeps its share.
+    """Limit the number of images that train and validate, with each class keeping its share.
 
-    The others stay in the table, unused, so that the fingerprint, which names contents and splits, is the same.
+    The other images stay in the table, unused. The fingerprint, which covers contents and splits, stays the same.
+
+    Args:
+        data: The data set.
+        training: Largest number of training images; None for all.
+        validation: Largest number of validation images; None for all.
+
+    Returns:
+        The data set with fewer used images.
     """
     used, split = data.column("used").copy(), data.column("split")
     ids, labels = data.table["id"].to_pylist(), data.column("label")
@@ -282,10 +396,20 @@ def limit(data: Dataset, training: int | None, validation: int | None) -> Datase
 
 
 def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
-    """The data set whose fold number `fold`, from 0, validates, while the others train; the test split stays.
+    """Make one fold the validation set and the other folds the training set; the test split stays.
 
-    Copies and the user's groups are in one fold, and classes are spread evenly. Raises `DataError` where there are
-    fewer clusters of images than folds.
+    Copies and the user's groups are kept in one fold, and classes are spread evenly over the folds.
+
+    Args:
+        data: The data set.
+        fold: Number of the fold that validates, from 0.
+        folds: Number of folds.
+
+    Returns:
+        The data set with new splits, a new fingerprint and the fold as `split_source`.
+
+    Raises:
+        DataError: When there are fewer clusters of images than folds.
     """
     split = data.column("split").copy()
     free = np.flatnonzero(split != SPLITS.index("test"))
@@ -318,7 +442,15 @@ def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
 
 
 def make_membership_matrix(label_sets: Sets, classes: int) -> NDArray[np.bool_]:
-    """Which classes are in each set: bool [label_sets, classes]."""
+    """Convert sets of classes to a matrix of which classes are in each set.
+
+    Args:
+        sets: Class numbers of each set.
+        classes: Number of classes.
+
+    Returns:
+        The matrix, bool [sets, classes].
+    """
     table = np.zeros((len(label_sets), classes), bool)
     for row, chosen in enumerate(label_sets):
         table[row, list(chosen)] = True
@@ -326,7 +458,14 @@ def make_membership_matrix(label_sets: Sets, classes: int) -> NDArray[np.bool_]:
 
 
 def encode_values(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
-    """A number for each value, equal where the values are: int32 [n]."""
+    """Assign a number to each distinct value of a column.
+
+    Args:
+        values: Arrow array of length n.
+
+    Returns:
+        A number for each value, equal where the values are equal, int32 [n].
+    """
     whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     return np.asarray(whole.dictionary_encode().indices.to_numpy())
 

@@ -18,16 +18,32 @@ from budwood.storage.atomic import draft_folder, raise_storage_errors
 
 @dataclass(frozen=True)
 class Source:
-    """A data set by name: how many classes it has, and what makes a folder of class folders of it."""
+    """Data set that can be downloaded by name.
+
+    Attributes:
+        classes: Number of classes.
+        fetch: Function that downloads into its first folder, writes class folders into its second and reports to
+            the progress in its third argument.
+    """
 
     classes: int
     fetch: Callable[[Path, Path, Progress], None]
 
 
 def fetch(name: str, cache: Path, progress: Progress) -> Path:
-    """The folder of a data set's images, fetched into the cache where it is not there yet.
+    """Download a data set into the cache, unless it is there already.
 
-    Raises `DataError` when it cannot be fetched.
+    Args:
+        name: Name of the data set, a key of `SOURCES`.
+        cache: The cache folder.
+        progress: Receives notes and steps.
+
+    Returns:
+        The folder of the data set's images.
+
+    Raises:
+        DataError: When the data set cannot be downloaded or fails its checksum.
+        StorageError: When the folder cannot be written.
     """
     folder = place_of(name, cache)
     if folder.is_dir():
@@ -48,12 +64,27 @@ def fetch(name: str, cache: Path, progress: Progress) -> Path:
 
 
 def place_of(name: str, cache: Path) -> Path:
-    """Where a data set's images are once they were fetched."""
+    """Return the folder of a downloaded data set's images.
+
+    Args:
+        name: Name of the data set.
+        cache: The cache folder.
+
+    Returns:
+        The folder, which exists only once the data set was downloaded.
+    """
     return cache / "sources" / name
 
 
 def known_class_count(name: str) -> int | None:
-    """How many classes a data set has that is known by name."""
+    """Return the number of classes of a data set that can be downloaded by name.
+
+    Args:
+        name: Name of the data set.
+
+    Returns:
+        The number of classes, or None for a name that is not in `SOURCES`.
+    """
     return SOURCES[name].classes if name in SOURCES else None
 
 

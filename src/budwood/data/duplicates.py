@@ -23,9 +23,15 @@ Pairs = NDArray[np.int64]
 
 
 def find_near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
-    """The pairs of rows that look the same: int64, [pairs, 2], first < second, sorted.
+    """Find the pairs of thumbnails that look the same.
 
-    `thumbs` is uint8, [n, THUMB * THUMB]. Flat pictures are compared with nothing.
+    Thumbnails with hardly any contrast are not compared with anything.
+
+    Args:
+        thumbs: Grey thumbnails, one a row, uint8 [n, THUMBNAIL_SIDE * THUMBNAIL_SIDE].
+
+    Returns:
+        Row numbers, int64 [pairs, 2], sorted, with the smaller number first in each pair.
     """
     rows = np.flatnonzero(_measure_contrast(thumbs) >= _FLAT)
     if len(rows) < 2:
@@ -39,7 +45,15 @@ def find_near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
 
 
 def label_components(n: int, pairs: Pairs) -> NDArray[np.int64]:
-    """The group of each of `n` rows: int64, [n], the smallest row number that pairs connect it to."""
+    """Label the connected components of rows that pairs link.
+
+    Args:
+        n: Number of rows.
+        pairs: Linked rows, int64 [pairs, 2].
+
+    Returns:
+        The component of each row, int64 [n], named by the smallest row number in it.
+    """
     parent: dict[int, int] = {}  # of the rows that are not the smallest of their group
 
     def root(row: int) -> int:
@@ -59,7 +73,14 @@ def label_components(n: int, pairs: Pairs) -> NDArray[np.int64]:
 
 
 def link_equal_values(values: NDArray[np.generic]) -> Pairs:
-    """Links between rows of equal value, each to the next of its kind: int64, [links, 2]."""
+    """Link rows of equal value, each to the next row of the same value.
+
+    Args:
+        values: Values to compare, [n].
+
+    Returns:
+        Row numbers, int64 [links, 2].
+    """
     order = np.argsort(values, kind="stable")
     equal = values[order[1:]] == values[order[:-1]]
     return np.stack([order[:-1][equal], order[1:][equal]], axis=1).astype(np.int64)

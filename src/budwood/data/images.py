@@ -36,9 +36,20 @@ _TURNS: Final = {
 
 
 class BadImage(Exception):  # noqa: N818 - it is what was found, not a failure of the program
-    """A file that cannot be decoded whole: `problem` is its kind, the message one clause of detail."""
+    """File that cannot be decoded whole.
+
+    Attributes:
+        problem: Kind of problem, one of `Problem`.
+        detail: Explanation, one clause.
+    """
 
     def __init__(self, problem: Problem, detail: str) -> None:
+        """Store the kind of problem and its explanation.
+
+        Args:
+            problem: Kind of problem.
+            detail: Explanation, one clause.
+        """
         super().__init__(detail)
         self.problem = problem
         self.detail = detail
@@ -46,11 +57,15 @@ class BadImage(Exception):  # noqa: N818 - it is what was found, not a failure o
 
 @dataclass(frozen=True, slots=True)
 class ImageMetadata:
-    """What one full decode of a file tells.
+    """Facts about an image file that one full decode gives.
 
-    `id` is the BLAKE2b-128 of the file's bytes in hex; width and height are in pixels after EXIF orientation;
-    `mode` is Pillow's name of the stored mode; `notes` name what was done to reach RGB
-    (`rotated`, `animated`, `alpha`, `16-bit`, `cmyk`, `blank`); `thumb` is a THUMB x THUMB grey picture, uint8.
+    Attributes:
+        id: BLAKE2b-128 hash of the file's bytes, in hex.
+        width: Width in pixels, after EXIF orientation.
+        height: Height in pixels, after EXIF orientation.
+        mode: Pillow's name of the stored mode.
+        notes: What was seen or done to reach RGB: `rotated`, `animated`, `alpha`, `16-bit`, `cmyk`, `blank`.
+        thumb: Grey thumbnail of THUMBNAIL_SIDE x THUMBNAIL_SIDE pixels, uint8, row by row.
     """
 
     id: str
@@ -62,12 +77,29 @@ class ImageMetadata:
 
 
 def compute_content_id(data: bytes) -> str:
-    """The name of a file's content: BLAKE2b-128 in hex."""
+    """Compute the content id of a file.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        The BLAKE2b-128 hash in hex, 32 characters.
+    """
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a regular file; raises `BadImage` for anything that cannot be read or is empty."""
+    """Read the bytes of a regular file.
+
+    Args:
+        path: The file. Pipes and devices are refused, as opening a pipe would wait for ever.
+
+    Returns:
+        The content, at least one byte.
+
+    Raises:
+        BadImage: When the file cannot be read, is not a regular file or is empty.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise BadImage("unreadable", "not a regular file")
@@ -80,7 +112,17 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_image_metadata(path: Path) -> ImageMetadata:
-    """Decode a file whole and say what it is; raises `BadImage`."""
+    """Decode an image file whole and describe it.
+
+    Args:
+        path: The image file.
+
+    Returns:
+        The content id, size, mode, notes and thumbnail.
+
+    Raises:
+        BadImage: When the file cannot be read or does not decode to its end.
+    """
     data = read_bytes(path)
     image, mode, notes = _decode(data)
     # Bilinear rather than box: it changes least when the same picture comes at another size.
@@ -91,12 +133,32 @@ def read_image_metadata(path: Path) -> ImageMetadata:
 
 
 def decode(data: bytes) -> Image.Image:
-    """The bytes of an image file as an upright RGB image; raises `BadImage`."""
+    """Decode an image file to an upright RGB image.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        The image in mode RGB, turned by its EXIF orientation; the first frame of an animation.
+
+    Raises:
+        BadImage: When the bytes do not decode to their end, are not an image, or have more than `MAX_PIXELS`
+            pixels.
+    """
     return _decode(data)[0]
 
 
 def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
-    """An RGB image at `size` x `size`, bicubic: `crop` the middle, `pad` with black, or `squash`."""
+    """Resize an RGB image to a square, with bicubic interpolation.
+
+    Args:
+        image: Image in mode RGB.
+        size: Side of the square in pixels.
+        how: `crop` keeps the middle square, `pad` adds black borders, `squash` ignores the aspect ratio.
+
+    Returns:
+        The image of `size` x `size` pixels.
+    """
     width, height = image.size
     if how == "crop":
         side = min(width, height)
@@ -114,9 +176,19 @@ def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
 
 
 def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray[np.uint8]:
-    """The network's view of a file: uint8, [size, size, 3], RGB.
+    """Read an image file as the pixels that a network receives.
 
-    Raises `BadImage` when the file's content is no longer the one that `expected_id` names.
+    Args:
+        path: The image file.
+        expected_id: Content id that the file had when it was scanned.
+        size: Side of the square in pixels.
+        how: `crop`, `pad` or `squash`, as in `resize_to_square`.
+
+    Returns:
+        RGB pixels, uint8 [size, size, 3].
+
+    Raises:
+        BadImage: When the file cannot be read or decoded, or its content no longer matches `expected_id`.
     """
     data = read_bytes(path)
     if compute_content_id(data) != expected_id:

@@ -44,13 +44,19 @@ TABLES: Final = (".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True)
 class Listing:
-    """Files that are labelled, and names that could not become one.
+    """Labelled files, and names that could not become one.
 
-    `source` is what was handed in; `paths` are relative to `root` with forward slashes; `splits` holds train, val, test
-    or "" (not given);
-    `groups` holds "" where no group is given. `left_out` pairs a name with the reason. With `multilabel`, an image has
-    any number of labels: its entry of `labels` names them in order, with semicolons between. `corrected` counts the
-    images whose label the user's corrections changed, or that these leave out.
+    Attributes:
+        source: What the user gave: an absolute path or the name of a data set.
+        root: Folder that the paths are relative to.
+        name: Short name of the data set.
+        paths: Path of each file, with forward slashes.
+        labels: Class name of each file; with `several`, its class names in order, separated by semicolons.
+        splits: `train`, `val`, `test` or, where none is given, an empty string, for each file.
+        groups: Group of each file; an empty string where none is given.
+        left_out: Names that are not used, each with the reason.
+        several: Whether an image has any number of labels.
+        corrected: Number of images whose label the user's corrections changed, or that they leave out.
     """
 
     source: str
@@ -68,10 +74,23 @@ class Listing:
 def list_files(
     source: Path, cache: Path, progress: Progress, exclude: Sequence[str] = (), corrections: Sequence[Path] = ()
 ) -> Listing:
-    """The labelled files of `source`, with the user's corrections, without the classes named in `exclude`.
+    """List the labelled files of a source, without decoding them.
 
-    Raises `DataError` when there is no such path, the layout is none that is known, a class to exclude is absent, or
-    corrections do not fit.
+    Args:
+        source: Folder, table, archive, or the name of a data set.
+        cache: The cache folder, for archives and downloads.
+        progress: Receives notes and steps.
+        exclude: Names of classes to leave out.
+        corrections: CSV files of corrections, applied in order.
+
+    Returns:
+        The files with their labels, splits and groups, with corrections applied.
+
+    Raises:
+        DataError: When the source does not exist or cannot be read, has no known layout or no labelled image, has
+            fewer than two classes in training, or has a class in validation or test that training lacks; when a
+            class to exclude does not exist; when corrections do not fit.
+        StorageError: When an archive or a download cannot be written to the cache.
     """
     try:
         listing = replace(_list(source, cache, progress), source=_name_source(source))
@@ -93,15 +112,32 @@ def list_files(
 
 
 def source_exists(source: str, cache: Path) -> bool:
-    """Whether images can be read without fetching them first: from a path, a built-in data set, or the cache."""
+    """Tell whether images can be read without downloading them first.
+
+    Args:
+        source: Path or name of a data set.
+        cache: The cache folder.
+
+    Returns:
+        True for an existing path, a built-in data set, or a data set that was downloaded already.
+    """
     path = Path(source).expanduser()
     return path.exists() or source in BUILT_IN or (source in SOURCES and place_of(source, cache).is_dir())
 
 
 def find_image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The files that are named, and those in the folders that are, in order; hidden ones in folders are left out.
+    """Find the files that are named, and all files in the folders that are named.
 
-    Raises `DataError` for a path that does not exist.
+    Files in folders are sorted, and those with a leading dot are skipped. Nothing is opened.
+
+    Args:
+        paths: Files and folders.
+
+    Yields:
+        The files, in the order of `paths`.
+
+    Raises:
+        DataError: When a path does not exist.
     """
     for path in map(Path, paths):
         if path.is_dir():
@@ -235,7 +271,14 @@ def _list_table(file: Path) -> Listing:
 
 
 def split_label_names(labels: str) -> list[str]:
-    """The names in a text that lists several, with semicolons between."""
+    """Split a text of several labels at its semicolons.
+
+    Args:
+        labels: Names separated by semicolons.
+
+    Returns:
+        The names without surrounding spaces; empty ones are dropped.
+    """
     return [name.strip() for name in labels.split(LABEL_SEPARATOR) if name.strip()]
 
 
@@ -421,9 +464,16 @@ def _show_path(path: Path, root: Path) -> str:
 
 
 def list_elpv() -> Listing:
-    """The solar cells of the package elpv-dataset: functional or defective (probability over 0.5).
+    """List the solar cells of the package elpv-dataset as functional or defective.
 
-    A quarter is the test split, stratified by label and cell type as in Deitsch et al. (2019), drawn by file name.
+    A cell is defective if its probability is over 0.5. A quarter is the test split, stratified by label and cell
+    type as in Deitsch et al. (2019) and drawn by a hash of the file name.
+
+    Returns:
+        The images with their labels and splits.
+
+    Raises:
+        DataError: When the package elpv-dataset is not installed.
     """
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or not found.submodule_search_locations:

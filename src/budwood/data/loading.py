@@ -31,14 +31,32 @@ Pixels = NDArray[np.uint8]
 
 
 class Decoder:
-    """The pixels of images in order: decoded by threads ahead of their use, or read from the store of decoded pixels.
+    """Reader of image pixels in a fixed order, with threads that decode ahead of use.
 
-    Decoding starts at once, so that it goes on while an engine is made.
+    Pixels come from the store of decoded pixels where it has them. Decoding starts at once, so that it goes on
+    while an inference engine is prepared. Use it as a context manager, which ends the threads.
+
+    Attributes:
+        samples: The images.
+        keeps: Whether newly decoded pixels are stored; False once there is no room or a write has failed.
     """
 
     def __init__(
         self, samples: Samples, rows: Sequence[int], size: int, resize: Resize, cache: Path, progress: Progress
     ) -> None:
+        """Open the store, make room in the cache and start to decode.
+
+        Args:
+            samples: The images.
+            rows: Rows of `samples` in the order in which they will be taken.
+            size: Side of the pixels.
+            resize: How an image is made square: `crop`, `pad` or `squash`.
+            cache: The cache folder.
+            progress: Receives notes about the cache.
+
+        Raises:
+            StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
+        """
         self.samples, self._size, self._resize = samples, size, resize
         self._store = open_pixel_store(size, resize, cache)
         self._store.use(samples.ids)
@@ -61,7 +79,17 @@ class Decoder:
         self._writer.close()
 
     def take(self, rows: Sequence[int]) -> Pixels:
-        """The pixels of the next rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
+        """Return the pixels of the next rows, waiting for them if needed.
+
+        Args:
+            rows: The next rows of the order given at the start, at most `FEWEST_AHEAD` of them.
+
+        Returns:
+            RGB pixels, uint8 [n, size, size, 3].
+
+        Raises:
+            DataError: When a file has been changed or cannot be decoded any more.
+        """
         got = [self._ahead.popleft().result() for _ in rows]
         self._look_ahead()
         self._new += [(self.samples.ids[row], p) for row, (p, stored) in zip(rows, got, strict=True) if not stored]
@@ -69,11 +97,14 @@ class Decoder:
 
     @property
     def pending(self) -> int:
-        """Bytes of pixels that are still to be stored."""
+        """Return the bytes of the pixels that are to be stored.
+
+        The pixels counted are those that the store lacked at the start; 0 if none are kept.
+        """
         return self._missing * self._size**2 * 3 if self.keeps else 0
 
     def keep(self) -> None:
-        """Store the pixels that were decoded since the last call, while others are decoded."""
+        """Store the pixels that were decoded since the last call, in a thread of its own."""
         new, self._new = self._new, []
         if self.keeps and new:
             self._writer.do(lambda: self._keep(new))
@@ -94,29 +125,54 @@ class Decoder:
 
 
 class Writer:
-    """Writes in a thread of its own, so that nobody waits for the disk; one thing at a time, and at most one waits."""
+    """Thread that writes, so that nothing else waits for the disk.
+
+    One write runs at a time, and at most one waits.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
 
     def do(self, write: Callable[[], None]) -> None:
-        """Begin to write as soon as what was given before is written; raises what that raised."""
+        """Start a write as soon as the previous one has finished.
+
+        An error of the previous write is raised here.
+
+        Args:
+            write: Function that writes.
+        """
         if self._last:
             self._last.result()
         self._last = self._pool.submit(write)
 
     def close(self) -> None:
-        """Wait until all is written; raises what the last one raised."""
+        """Wait until everything is written, and raise the error of the last write if it had one."""
         self._pool.shutdown()
         if self._last:
             self._last.result()
 
 
 class PixelSource:
-    """The pixels of images in any order, from the store of decoded pixels; what it lacks is decoded when asked for."""
+    """Pixels of images in any order, from the store of decoded pixels.
+
+    Pixels that the store lacks are decoded when they are needed.
+    """
 
     def __init__(self, samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
+        """Decode the images that the store lacks, where there is room, and open the store.
+
+        Args:
+            samples: The images.
+            size: Side of the pixels.
+            resize: How an image is made square: `crop`, `pad` or `squash`.
+            cache: The cache folder.
+            progress: Receives notes and steps.
+
+        Raises:
+            DataError: When a file has been changed or cannot be decoded any more.
+            StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
+        """
         self._samples, self._size, self._resize = samples, size, resize
         _fill(samples, size, resize, cache, progress)
         self._store = open_pixel_store(size, resize, cache)
@@ -126,7 +182,17 @@ class PixelSource:
         return len(self._samples)
 
     def take(self, rows: NDArray[np.int64]) -> Pixels:
-        """The pixels of some rows, uint8 [n, size, size, 3]; raises `DataError` for a file that was changed."""
+        """Return the pixels of some rows.
+
+        Args:
+            rows: Rows of the samples, in any order, int64 [n].
+
+        Returns:
+            RGB pixels, uint8 [n, size, size, 3].
+
+        Raises:
+            DataError: When a file has been changed or cannot be decoded any more.
+        """
         missing = [row for row in rows.tolist() if self._samples.ids[row] not in self._store]
         if not missing:
             return np.stack([self._one(row) for row in rows.tolist()])
@@ -139,18 +205,48 @@ class PixelSource:
 
 
 def flip(pixels: Pixels, view: str) -> Pixels:
-    """Pixels [n, height, width, 3] as they are, mirrored left to right (h), upside down (v), or both (hv)."""
+    """Mirror pixels for test-time augmentation.
+
+    Args:
+        pixels: Pixels, uint8 [n, height, width, 3].
+        view: An empty string for no change, `h` for left to right, `v` for upside down, `hv` for both.
+
+    Returns:
+        The pixels, contiguous, in the same shape.
+    """
     axes = tuple({"h": 2, "v": 1}[letter] for letter in view)
     return np.ascontiguousarray(np.flip(pixels, axes)) if axes else pixels
 
 
 def open_pixel_store(size: int, resize: Resize, cache: Path) -> ShardStore:
-    """The store of pixels of one size."""
+    """Open the store of decoded pixels of one size and way of resizing.
+
+    Args:
+        size: Side of the pixels.
+        resize: How an image is made square: `crop`, `pad` or `squash`.
+        cache: The cache folder.
+
+    Returns:
+        The store, with rows of uint8 [size, size, 3].
+    """
     return ShardStore(cache / "pixels" / f"{size}-{resize}-bicubic", (size, size, 3), np.uint8)
 
 
 def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixels:
-    """The pixels of one image, uint8 [size, size, 3]; raises `DataError` for a file that was changed."""
+    """Decode the pixels of one image.
+
+    Args:
+        samples: The images.
+        row: Row of `samples`.
+        size: Side of the pixels.
+        resize: How the image is made square: `crop`, `pad` or `squash`.
+
+    Returns:
+        RGB pixels, uint8 [size, size, 3].
+
+    Raises:
+        DataError: When the file has been changed since the scan, or cannot be read or decoded.
+    """
     path = samples.root / samples.paths[row]
     try:
         return read_pixels(path, samples.ids[row], size, resize)
@@ -161,7 +257,19 @@ def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixe
 
 
 def store_rows(store: ShardStore, ids: Sequence[str], values: NDArray[Any], progress: Progress) -> bool:
-    """Whether a shard was stored. A full disk costs the cache, not the result, and is said once."""
+    """Store rows as a shard and return whether that worked.
+
+    A write that fails costs the cache, not the result: it is reported as a note, and work can go on.
+
+    Args:
+        store: The store.
+        ids: Content id of each row.
+        values: Rows, [n, *shape].
+        progress: Receives the note about a failed write.
+
+    Returns:
+        True if the shard was stored, False if the disk is full or cannot be written.
+    """
     try:
         store.add(ids, values)
     except OSError as error:
@@ -172,7 +280,17 @@ def store_rows(store: ShardStore, ids: Sequence[str], values: NDArray[Any], prog
 
 
 def find_missing_pixels(samples: Samples, size: int, resize: Resize, cache: Path) -> list[int]:
-    """The rows whose pixels are not in the store yet."""
+    """Find the images whose pixels are not in the store yet.
+
+    Args:
+        samples: The images.
+        size: Side of the pixels.
+        resize: How an image is made square: `crop`, `pad` or `squash`.
+        cache: The cache folder.
+
+    Returns:
+        Their rows in `samples`, in ascending order.
+    """
     store = open_pixel_store(size, resize, cache)
     return [row for row, id in enumerate(samples.ids) if id not in store]
 

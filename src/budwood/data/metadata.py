@@ -39,7 +39,18 @@ _FACTS: Final = pa.schema(
 
 
 def read_metadata(listing: Listing, cache: Path, progress: Progress) -> list[ImageMetadata | BadImage]:
-    """What decoding each listed file tells; files that have not changed since an earlier scan are not read again."""
+    """Read the metadata of listed files, and remember them in the cache.
+
+    Files that have not changed since an earlier scan are not read again.
+
+    Args:
+        listing: The labelled files.
+        cache: The cache folder.
+        progress: Receives steps, and a note if the metadata cannot be stored.
+
+    Returns:
+        The metadata of each file, or the problem with it, in the order of `listing`.
+    """
     store = _metadata_file(listing.root, cache)
     stats, facts, new = _look_up(store, listing.root, listing.paths, progress)
     if new:
@@ -50,7 +61,19 @@ def read_metadata(listing: Listing, cache: Path, progress: Progress) -> list[Ima
 def read_cached_metadata(
     root: Path, paths: Sequence[str], cache: Path, progress: Progress
 ) -> list[ImageMetadata | BadImage]:
-    """What decoding some files of a scanned folder tells: as the scan remembers it, or read again; nothing is kept."""
+    """Read the metadata of some files of a scanned folder, from the cache where they are there.
+
+    Other files are decoded again; nothing new is stored.
+
+    Args:
+        root: Folder that the paths are relative to.
+        paths: Paths of the files.
+        cache: The cache folder.
+        progress: Receives steps.
+
+    Returns:
+        The metadata of each file, or the problem with it, in the order of `paths`.
+    """
     return _look_up(_metadata_file(root, cache), root, paths, progress)[1]
 
 
@@ -74,7 +97,15 @@ def _look_up(
 
 
 def compute_content_ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:
-    """The content id of each file, or why it cannot be read as an image; nothing is remembered."""
+    """Compute the content id of each file, decoding it whole; nothing is stored.
+
+    Args:
+        paths: The files.
+        progress: Receives steps.
+
+    Returns:
+        The content id of each file, or the problem with it, in the order of `paths`.
+    """
     return [one.id if isinstance(one, ImageMetadata) else one for one in _read_all(paths, progress)]
 
 

@@ -21,15 +21,25 @@ def assign_splits(
     val: float,
     test: float,
 ) -> NDArray[np.int8]:
-    """The split of each row, int8 [n]: as `given` where that is not -1, else by content.
+    """Assign each image to training, validation or test by its content.
 
-    `test` is the share of all rows that becomes the test split and `val` the share of the rest that validates; 0 makes
-    none of it, for splits that are given. Rows of a given train split may become either.
+    Every cluster has a number in [0, 1), computed from its group's name or its smallest id. Below `test` it is
+    test, below `test + (1 - test) * val` it is validation. A file's split thus depends on its own cluster only, and
+    adding files moves no old one; in return, the shares are exact only on average. A class that by chance has no
+    image in some split, although it has enough clusters, gets the nearest cluster there.
 
-    Every cluster gets a number in [0, 1) from its group's name or its smallest id; below `test` it is test, below
-    `test + (1 - test) * val` it is validation. So a file's split depends on nothing but its own cluster, and adding
-    files moves no old one, at the price of shares that are exact only on average. A class that chance leaves
-    without an image in some split, though it has enough clusters, gets the nearest one.
+    Args:
+        ids: Content id of each row.
+        labels: Class of each row, int32 [n].
+        groups: The user's group of each row, empty for none.
+        cluster: Cluster of each row, int64 [n]; rows of one cluster belong in one split.
+        given: Split that the user gave, int8 [n], -1 for none. Rows of a given training split may become validation
+            or test.
+        val: Share of the rows outside test that validate; 0 for none, where splits are given.
+        test: Share of all rows for the test split; 0 for none, where splits are given.
+
+    Returns:
+        The split of each row, int8 [n]: 0 for training, 1 for validation, 2 for test.
     """
     val_below = test + (1 - test) * val
     place = _place_rows(ids, groups, cluster)
@@ -42,10 +52,21 @@ def assign_splits(
 def assign_folds(
     ids: Sequence[str], labels: NDArray[np.int32], groups: Sequence[str], cluster: NDArray[np.int64], folds: int
 ) -> NDArray[np.int8]:
-    """The fold of each row, int8 [n] from 0, such that folds are of like size in every class.
+    """Assign each image to a fold, with folds of similar size in every class.
 
-    A cluster is in one fold. Those of a class, which is that of most of a cluster's rows, are dealt to the fold with
-    the fewest of the class, and of these to the smallest, large clusters first, else in the order of their places.
+    Each cluster is in one fold and counts for the class of most of its rows. It goes to the fold with the fewest
+    rows of that class, and among these to the smallest fold. Large clusters come first; equal ones are in the order
+    of their hash.
+
+    Args:
+        ids: Content id of each row.
+        labels: Class of each row, int32 [n].
+        groups: The user's group of each row, empty for none.
+        cluster: Cluster of each row, int64 [n].
+        folds: Number of folds, at most 127.
+
+    Returns:
+        The fold of each row, int8 [n], from 0.
     """
     place = _place_rows(ids, groups, cluster)
     heads, inverse, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
@@ -66,11 +87,18 @@ def assign_folds(
 
 
 def stratified_sample(ids: Sequence[str], labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
-    """Which of some rows are in a sample of `count`, bool [n]: by content, each class with the share that it has.
+    """Draw a sample of rows by content, in which each class keeps its share.
 
-    What rounding leaves over goes to the classes with the largest remainders, but no class goes without an image while
-    there are as many images as classes. The sample of a smaller count lies within that of a larger one, but for
-    rounding.
+    Rows that are left over by rounding go to the classes with the largest remainders. No class is left without an
+    image as long as there are as many images as classes. Up to rounding, a smaller sample is part of a larger one.
+
+    Args:
+        ids: Content id of each row.
+        labels: Class of each row, int32 [n].
+        count: Size of the sample.
+
+    Returns:
+        Whether each row is in the sample, bool [n]; all are if there are no more than `count`.
     """
     if len(ids) <= count:
         return np.ones(len(ids), bool)

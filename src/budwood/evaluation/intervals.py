@@ -55,14 +55,14 @@ class Metric(ReadByName):
 
 
 def proportion_interval(count: int, n: int) -> Metric:
-    """Return a proportion with Wilson's interval.
+    """Compute a proportion of images with Wilson's 95 % confidence interval.
 
     Args:
-        count: Images that count.
-        n: All images.
+        count: Number of images that count.
+        n: Number of all images.
 
     Returns:
-        Its value and ends (each from 0 to 1, None where there is no image).
+        `value`, `low` and `high` (each from 0 to 1, None where there is no image) and `n`.
     """
     if n == 0:
         return Metric(None, None, None, 0)
@@ -71,18 +71,18 @@ def proportion_interval(count: int, n: int) -> Metric:
 
 
 def mean_proportion_interval(values: Values, repeats: int) -> Metric:
-    """Return the mean over images of proportions, each of several answers to one image, with its interval.
+    """Compute the mean of each image's proportion of several answers, with its 95 % confidence interval.
 
-    Wilson's interval at the effective number of answers, which the spread over the images tells (Korn and Graubard
-    1998): between n, where the repeats agree on every image, and n times their number. With one answer an image it is
-    Wilson's.
+    The interval is Wilson's at the effective number of answers, which follows from the spread over the images (Korn
+    and Graubard 1998). It lies between n, where the answers agree on every image, and n times the number of
+    answers. With one answer an image, the interval equals Wilson's.
 
     Args:
-        values: The proportion of each image, float64 [n], from 0 to 1.
-        repeats: Answers to each image.
+        values: Proportion of each image, float64 [n], from 0 to 1.
+        repeats: Number of answers to each image.
 
     Returns:
-        The mean and its ends, of so many images.
+        `value`, `low` and `high` (each from 0 to 1, None where there is no image) and `n`, the number of images.
     """
     n = len(values)
     if n == 0:
@@ -94,7 +94,14 @@ def mean_proportion_interval(values: Values, repeats: int) -> Metric:
 
 
 def mean_interval(values: Values) -> Metric:
-    """Return the mean of values, float64 [n], with its normal interval; one value has none."""
+    """Compute the mean of values with its 95 % normal confidence interval.
+
+    Args:
+        values: Value of each image, float64 [n].
+
+    Returns:
+        `value` (None where there is no image), `low` and `high` (None for fewer than two images) and `n`.
+    """
     n = len(values)
     if n == 0:
         return Metric(None, None, None, 0)
@@ -104,15 +111,16 @@ def mean_interval(values: Values) -> Metric:
 
 
 def percentile_interval(value: float | np.floating | Values, resampled: Values, n: int) -> Metric:
-    """Return a figure of n images with the percentile interval of its bootstrap resamples.
+    """Return a metric of n images with the 95 % percentile interval of its bootstrap resamples.
 
     Args:
-        value: The figure of all images.
-        resampled: The same of every resample, float64 [resamples]; NaN where it is undefined.
-        n: How many images there are.
+        value: Metric of all images.
+        resampled: Metric of each resample, float64 [resamples]; NaN where it is undefined.
+        n: Number of images.
 
     Returns:
-        The figure and its ends (None where it is undefined).
+        `value`, `low` and `high` (None where the metric is undefined) and `n`. The interval always includes the
+        value.
     """
     known = resampled[~np.isnan(resampled)]
     if n == 0 or np.isnan(value) or not len(known):
@@ -122,16 +130,16 @@ def percentile_interval(value: float | np.floating | Values, resampled: Values, 
 
 
 def newcombe_interval(one: Metric, other: Metric) -> tuple[float, float, float]:
-    """Return how much larger one proportion is than another of other images, and the ends of the interval of that.
+    """Compute the difference of two proportions of different images, with its 95 % confidence interval.
 
-    Newcombe 1998, method 10. Proportions without an interval give the difference alone, three times.
+    The interval is that of Newcombe 1998, method 10.
 
     Args:
-        one: A proportion with its interval, as `proportion_interval` gives it.
-        other: Another.
+        one: Proportion with its interval, as from `proportion_interval`; its value must not be None.
+        other: Proportion that is subtracted, likewise.
 
     Returns:
-        The difference, its lower and its upper end.
+        The difference, its lower end and its upper end; the difference three times if a proportion has no interval.
     """
     p, q = one.value or 0.0, other.value or 0.0
     difference = p - q
@@ -142,7 +150,14 @@ def newcombe_interval(one: Metric, other: Metric) -> tuple[float, float, float]:
 
 
 def iterate_bootstrap_weights(n: int) -> Iterator[NDArray[np.int64]]:
-    """Yield how often each of n images is in each of RESAMPLES bootstrap samples, always the same: int64 [.., n]."""
+    """Draw RESAMPLES bootstrap samples of the images, in parts, always the same ones.
+
+    Args:
+        n: Number of images.
+
+    Yields:
+        How often each image is in each sample of a part, int64 [CHUNK or fewer, n].
+    """
     random = np.random.default_rng(0)
     for start in range(0, RESAMPLES, CHUNK):
         count = min(CHUNK, RESAMPLES - start)

@@ -153,7 +153,8 @@ class ResampledMetric(MetricDefinition):
     @abstractmethod
     def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
         """Return the values of several networks on the same images, float64 [networks], and the same for every
-        bootstrap sample of `image_weights`, float64 [resamples, networks]. All networks share the samples."""
+        bootstrap sample of `image_weights`, float64 [resamples, networks]. All networks share the samples.
+        """
 
 
 @dataclass(frozen=True)
@@ -278,19 +279,18 @@ def define_metric(name: str) -> MetricDefinition:
 def evaluate(
     task: Scoring, labels: Labels, logits: Logits, classes: Sequence[str], names: Sequence[str]
 ) -> SplitMetrics:
-    """Return the named metrics of one split, each with its interval, and `per_class`.
+    """Compute all metrics of one split where each image has one label.
+
+    Balanced accuracy and macro F1 are means over the classes that have an image. Undefined values are None.
 
     Args:
-        task: What the labels are.
-        labels: Class numbers int32 [n], or bool [n, classes].
-        logits: float32 [n, classes].
-        classes: The names of the classes.
-        names: The names of the metrics.
+        labels: True classes, int32 [n].
+        logits: Logits, float32 [n, classes].
+        classes: Names of the classes.
 
     Returns:
-        A metric by each name, and in `per_class` by the name of a class its precision, recall, F1 and support; also its
-        average precision where the mean of it is among the metrics. A class without an image does not enter means over
-        classes.
+        `accuracy`, `balanced_accuracy`, `macro_f1` and `log_loss` (nats), each with its 95 % confidence interval;
+        and `per_class`, with precision, recall, F1 and support of each class by name.
     """
     answers = Evaluation(task, labels, logits)
     scores = {name: define_metric(name).evaluate(answers) for name in names}
@@ -332,30 +332,68 @@ def resample_confusion(matrix: Counts) -> ClassCounts:
 
 
 def confusion(labels: NDArray[np.int32], logits: Logits) -> Counts:
-    """Counts of true class (row) by predicted class (column): int64 [classes, classes]."""
+    """Compute the confusion matrix.
+
+    Args:
+        labels: True classes, int32 [n].
+        logits: Logits, float32 [n, classes].
+
+    Returns:
+        Number of images by true class (row) and predicted class (column), int64 [classes, classes].
+    """
     classes = logits.shape[1]
     cells = labels.astype(np.int64) * classes + logits.argmax(axis=1)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def probabilities(logits: Logits) -> Values:
-    """Softmax of logits, float64 [n, classes]."""
+    """Compute the softmax of logits.
+
+    Args:
+        logits: Logits, float32 [n, classes].
+
+    Returns:
+        Probabilities, float64 [n, classes]; each row adds up to 1.
+    """
     return np.exp(_log_softmax(logits))
 
 
 def sigmoid(logits: Logits) -> Values:
-    """The probability of each class where images have several labels: float64 [n, classes]."""
+    """Compute the probability of each class where images have several labels.
+
+    Args:
+        logits: Logits, float32 [n, classes].
+
+    Returns:
+        Probabilities, float64 [n, classes], each class by itself.
+    """
     return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
 
 
 def binary_cross_entropy(targets: NDArray[np.bool_], logits: Logits) -> Values:
-    """The mean loss over classes of each image, nats: float64 [n]."""
+    """Compute the binary cross-entropy of each image, as a mean over classes.
+
+    Args:
+        targets: Which classes each image has, bool [n, classes].
+        logits: Logits, float32 [n, classes].
+
+    Returns:
+        The loss of each image in nats, float64 [n].
+    """
     signed = np.where(targets, logits, -logits).astype(np.float64)
     return np.asarray(np.logaddexp(0, -signed).mean(axis=1))
 
 
 def cross_entropy(labels: NDArray[np.int32], logits: Logits) -> Values:
-    """The loss of each image in nats: float64 [n]."""
+    """Compute the cross-entropy of each image.
+
+    Args:
+        labels: True classes, int32 [n].
+        logits: Logits, float32 [n, classes].
+
+    Returns:
+        The loss of each image in nats, float64 [n].
+    """
     return np.asarray(-_log_softmax(logits)[np.arange(len(labels)), labels])
 
 

@@ -14,7 +14,14 @@ TOP = 3
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What a network says of one file: classes with probabilities, likeliest first; or why it could not be read."""
+    """Prediction for one image file.
+
+    Attributes:
+        path: Path of the file.
+        top: Most probable classes with their probabilities, in descending order; empty if the file could not be
+            read.
+        problem: Why the file could not be read; empty if it could.
+    """
 
     path: str
     top: tuple[tuple[str, float], ...]
@@ -22,7 +29,17 @@ class ImagePrediction:
 
 
 def save_csv(path: Path, answers: Sequence[ImagePrediction]) -> None:
-    """Write one row a file: path, class and probability of the three likeliest, problem."""
+    """Write predictions as a CSV table with one row a file.
+
+    The columns are path, class and probability of the three most probable classes, and problem.
+
+    Args:
+        path: File to make or replace.
+        answers: Predictions in the order of the rows, with at most three classes each.
+
+    Raises:
+        StorageError: When the file cannot be written.
+    """
     header = [
         "path",
         *(name for rank in range(1, TOP + 1) for name in (f"class_{rank}", f"probability_{rank}")),

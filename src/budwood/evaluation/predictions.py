@@ -20,10 +20,17 @@ from budwood.storage.atomic import encode_parquet, write_bytes
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says of the images of one split: ids, paths, labels int32 [n], logits float32 [n, classes].
+    """Logits of a network for the images of one split, with their labels.
 
-    Where images have several labels each, a label is the number of a set of classes in `label_sets`. Ids are unique, so
-    that two runs can be compared image by image. Raises `RunError` when they are not.
+    Ids are unique, so that two runs can be compared image by image; the constructor raises `RunError` if they are
+    not.
+
+    Attributes:
+        ids: Content id of each image.
+        paths: Path of each image, relative to the data set's root.
+        labels: Class numbers, int32 [n]; where images have several labels, numbers of sets in `sets`.
+        logits: Logits, float32 [n, classes].
+        sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
     """
 
     ids: tuple[str, ...]
@@ -44,12 +51,12 @@ class Predictions:
 
     @property
     def targets(self) -> NDArray[np.bool_]:
-        """Which classes each image has: bool [n, classes]."""
+        """Return which classes each image has, bool [n, classes]."""
         return self.task.to_targets(self.truth)
 
     @property
     def losses(self) -> NDArray[np.float64]:
-        """The loss of each image, nats: float64 [n]."""
+        """Return the loss of each image in nats, float64 [n]."""
         return self.task.losses(self.truth, self.logits)
 
     @property
@@ -62,7 +69,14 @@ class Predictions:
             raise RunError("The predictions contain an image twice.", "Scan the images again.")
 
     def save(self, path: Path) -> None:
-        """Write one Parquet file with the columns id, path, label, logits."""
+        """Write the predictions as one Parquet file with the columns id, path, label and logits.
+
+        Args:
+            path: File to make or replace.
+
+        Raises:
+            OSError: When the file cannot be written.
+        """
         table = pa.table(
             {
                 "id": list(self.ids),
@@ -77,7 +91,17 @@ class Predictions:
 
 
 def load_predictions(path: Path) -> Predictions:
-    """The predictions in a file; raises `RunError` when it is missing or damaged."""
+    """Load predictions that `Predictions.save` wrote.
+
+    Args:
+        path: The Parquet file.
+
+    Returns:
+        The predictions.
+
+    Raises:
+        RunError: When the file is missing or damaged, or holds an image twice.
+    """
     try:
         table = pq.read_table(path)
         logits = np.array(table["logits"].to_pylist(), np.float32)
@@ -89,7 +113,18 @@ def load_predictions(path: Path) -> Predictions:
 
 
 def make_predictions(samples: Samples, logits: NDArray[np.float32]) -> Predictions:
-    """The predictions for labelled samples; raises `RunError` when their labels are sealed."""
+    """Combine labelled samples with the logits of a network.
+
+    Args:
+        samples: The images of one split.
+        logits: Logits in the order of the samples, float32 [n, classes].
+
+    Returns:
+        The predictions.
+
+    Raises:
+        RunError: When the labels of the samples are sealed, or an image occurs twice.
+    """
     if np.any(samples.labels == SEALED):
         raise RunError(
             "The labels of the test set are sealed.",

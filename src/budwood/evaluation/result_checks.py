@@ -31,7 +31,16 @@ SHOWN: Final = 4  # rows that a finding names
 
 @dataclass(frozen=True)
 class ResultFinding:
-    """One remark about results; `rows` are the labels of the rows that it speaks of."""
+    """Remark about results.
+
+    Attributes:
+        code: Number of the finding, such as `R001`.
+        severity: `error` (the figure is not to be believed), `warning` (the result may be worse than it could be,
+            or less certain than it looks) or `note` (good to know).
+        message: What was found, in one sentence.
+        advice: What to do about it.
+        rows: Labels of the rows that the finding is about.
+    """
 
     code: str
     severity: Severity
@@ -40,15 +49,32 @@ class ResultFinding:
     rows: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The finding as plain values for JSON."""
+        """Convert the finding to plain values for JSON.
+
+        Returns:
+            The attributes by name.
+        """
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class RowOutcome:
-    """What is known of one row: accuracies (None where unknown), the history of each of
-    its runs, the values of its options, the metric of the table for each of its runs, why it failed, and whether it was
-    trained although the given split leaks."""
+    """Results of one row of a table, from one or more runs.
+
+    Accuracies are metrics with value, low, high and n; they are None where unknown.
+
+    Attributes:
+        label: Name of the row; empty for a single run.
+        train: Accuracy on the training set.
+        val: Accuracy on the validation set.
+        test: Accuracy on the test set.
+        histories: Training history of each run, one mapping for each epoch or, without epochs, each penalty tried.
+        options: Values of the row's recipe options by name.
+        scores: The table's metric for each run.
+        looks: For each run, how often its test split had been opened when it was tested, that time included.
+        problem: Why the row failed; empty if it did not.
+        leaking: Whether the row was trained although the given split leaks.
+    """
 
     label: str
     train: Metric | None = None
@@ -64,9 +90,19 @@ class RowOutcome:
 
 @dataclass(frozen=True)
 class Resolution:
-    """How finely a table tells its rows apart: images, pairs, the smallest difference that a single test shows and that
-    this table shows, the largest that was found between rows that cannot be told from the best, their number, and
-    whether differences are of a loss (nats) rather than of shares."""
+    """Smallest differences that a table can tell from chance.
+
+    Differences are of proportions, from 0 to 1, or of a loss in nats.
+
+    Attributes:
+        n: Number of images.
+        pairs: Number of pairs of rows.
+        alone: Smallest difference that a single test shows.
+        corrected: Smallest difference that this table shows, after the correction for all its pairs.
+        found: Largest difference found between the best row and rows that cannot be told from it.
+        tied: Number of rows that cannot be told from the best, the best included.
+        loss: Whether the differences are of a loss.
+    """
 
     n: int
     pairs: int
@@ -78,7 +114,14 @@ class Resolution:
 
 
 def check_run(outcome: RowOutcome) -> tuple[ResultFinding, ...]:
-    """What can be said of one run alone."""
+    """Check the results of a single run.
+
+    Args:
+        outcome: Results of the run.
+
+    Returns:
+        The findings, sorted by code.
+    """
     return _sort_findings([*_check_rows([outcome]), *_check_interval(outcome)])
 
 
@@ -88,9 +131,18 @@ def check_table(
     edges: Mapping[str, Sequence[float]] | None = None,
     resolution: Resolution | None = None,
 ) -> tuple[ResultFinding, ...]:
-    """What can be said of a table: of its rows, of its `best` row at the edge of a grid, of what it cannot tell apart.
+    """Check the results of a table of runs.
 
-    `edges` has the values that were tried of each option.
+    The checks cover each row, whether the best row lies at the edge of a grid, and which rows cannot be told apart.
+
+    Args:
+        outcomes: Results of the rows.
+        best: Label of the best row; None if there is none.
+        edges: Values that were tried of each option, by name; None where no grid was searched.
+        resolution: What differences the table can show; None to leave out that check.
+
+    Returns:
+        The findings, sorted by code.
     """
     found = [
         *_check_rows(outcomes),

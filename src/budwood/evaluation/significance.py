@@ -23,10 +23,16 @@ TIE: Final = 1e-3  # sums over images that differ by less are equal; seeds divid
 
 
 def mcnemar_test(correct: Values) -> Values:
-    """Two-sided p-values of the exact McNemar test for every pair of rows: float64 [rows, rows].
+    """Compute two-sided p-values of the exact McNemar test for every pair of rows.
 
-    `correct` holds 0 and 1. Of the images on which two rows differ, half should favour either (McNemar 1947, exact as
-    in Dietterich 1998).
+    If two rows are equally good, each is favoured by half of the images on which they differ (McNemar 1947; exact
+    as in Dietterich 1998).
+
+    Args:
+        right: 1 where a row is correct on an image and 0 where it is not, float64 [n, rows].
+
+    Returns:
+        The p-values, float64 [rows, rows], symmetric.
     """
     wins = correct.T @ (1 - correct)
     fewer, discordant = np.minimum(wins, wins.T), wins + wins.T
@@ -34,13 +40,21 @@ def mcnemar_test(correct: Values) -> Values:
 
 
 def paired_permutation_test(values: Values, seed: int = 0) -> Values:
-    """Two-sided p-values of the paired permutation test for every pair of rows: float64 [rows, rows].
+    """Compute two-sided p-values of the paired permutation test for every pair of rows.
 
-    If two rows were equal, the sign of every image's difference would be a matter of chance (Fisher 1935); the p-value
-    is the share of random sign vectors, the observed one included, whose sum is as far from zero (Phipson and Smyth
-    2010). All pairs share the vectors, as a flipped difference is a difference of flipped values. Where Hoeffding's
-    bound (1963) on that share is smaller than one vector it stands in for it, and a pair that FLIPS vectors show to be
-    far from significant gets no more of them (Besag and Clifford 1991).
+    If two rows were equally good, the sign of every image's difference would be a matter of chance (Fisher 1935).
+    The p-value is the proportion of random sign vectors, the observed one included, whose sum is at least as far
+    from zero (Phipson and Smyth 2010). All pairs share the vectors, as a flipped difference is a difference of
+    flipped values. Where Hoeffding's bound (1963) on that proportion is smaller than one vector can show, the bound
+    is returned instead. A pair that FLIPS vectors show to be far from significant gets no more of them (Besag and
+    Clifford 1991).
+
+    Args:
+        values: Value of each image for each row, float64 [n, rows].
+        seed: Seed of the sign vectors.
+
+    Returns:
+        The p-values, float64 [rows, rows], symmetric, with 1 on the diagonal.
     """
     rows = values.shape[1]
     one, other = np.triu_indices(rows, 1)
@@ -72,11 +86,17 @@ def _sum_differences(values: Values, one: NDArray[np.intp], other: NDArray[np.in
 
 
 def bootstrap_p(observed: Values, spread: Values) -> Values:
-    """Two-sided p-values of the paired bootstrap for every pair of rows: float64 [rows, rows].
+    """Compute two-sided p-values of the paired bootstrap for every pair of rows.
 
-    `observed` float64 [rows] are figures that are no mean over images, `spread` float64 [resamples, rows] the same for
-    resamples of the images that all rows share. A difference is measured by its bootstrap standard error (Efron and
-    Tibshirani 1993), which, unlike counting resamples, still tells small p-values apart.
+    A difference is divided by its bootstrap standard error (Efron and Tibshirani 1993), which, unlike counting
+    resamples, still distinguishes small p-values.
+
+    Args:
+        observed: Metric of each row, not a mean over images, float64 [rows].
+        spread: The same metric for resamples of the images that all rows share, float64 [resamples, rows].
+
+    Returns:
+        The p-values, float64 [rows, rows], symmetric, with 1 on the diagonal.
     """
     difference = np.abs(observed[:, None] - observed)
     covariance = np.atleast_2d(np.cov(spread, rowvar=False))
@@ -88,16 +108,29 @@ def bootstrap_p(observed: Values, spread: Values) -> Values:
 
 
 def bootstrap_means(values: Values) -> Values:
-    """The mean of every row over bootstrap resamples of the images: float64 [resamples, rows]."""
+    """Compute the mean of every row for bootstrap resamples of the images.
+
+    Args:
+        values: Value of each image for each row, float64 [n, rows].
+
+    Returns:
+        The means, float64 [resamples, rows].
+    """
     return np.concatenate([part @ values for part in iterate_bootstrap_weights(len(values))]) / max(1, len(values))
 
 
 def mean_difference_intervals(values: Values) -> tuple[Values, Values]:
-    """The 95 % bootstrap intervals of the differences of means, row minus column: two of float64 [rows, rows].
+    """Compute 95 % bootstrap intervals of the differences of means, row minus column.
 
-    Percentiles of paired resamples, to which two images are added that are as likely to be there once or not at all and
-    favour one row each (Agresti and Min 2005): without them, rows that differ on a few images only get an interval that
-    is too narrow.
+    The intervals are percentiles of paired resamples with two images added, one favouring each row, each present a
+    random number of times with mean one half (Agresti and Min 2005). Without them, rows that differ on a few images
+    only would get an interval that is too narrow.
+
+    Args:
+        values: Value of each image for each row, float64 [n, rows].
+
+    Returns:
+        Lower and upper ends, float64 [rows, rows] each.
     """
     n, spread = len(values), bootstrap_means(values)
     added = np.random.default_rng(1).poisson(0.5, (2, len(spread)))
@@ -105,7 +138,14 @@ def mean_difference_intervals(values: Values) -> tuple[Values, Values]:
 
 
 def difference_intervals(spread: Values) -> tuple[Values, Values]:
-    """The 95 % percentile intervals of differences, row minus column, from resampled figures [resamples, rows]."""
+    """Compute 95 % percentile intervals of differences of a metric, row minus column.
+
+    Args:
+        spread: Metric of each row for resamples that all rows share, float64 [resamples, rows].
+
+    Returns:
+        Lower and upper ends, float64 [rows, rows] each.
+    """
     return _compute_percentiles(spread, np.zeros(len(spread)))
 
 
@@ -120,9 +160,15 @@ def _compute_percentiles(spread: Values, added: Values) -> tuple[Values, Values]
 
 
 def correct_holm(p: Values) -> Values:
-    """p-values [tests], corrected so that the chance of any false alarm among them is at most that of one (Holm 1979).
+    """Correct p-values for multiple tests with Holm's method.
 
-    Values that are not a number are no tests and stay.
+    The chance of any false alarm among all tests is then at most the level of a single test (Holm 1979).
+
+    Args:
+        p: p-values, float64 [tests]; NaN where there is no test, which stays NaN and does not count.
+
+    Returns:
+        The corrected p-values, float64 [tests], in the same order.
     """
     tests = np.flatnonzero(~np.isnan(p))
     order = tests[np.argsort(p[tests], kind="stable")]
@@ -133,9 +179,16 @@ def correct_holm(p: Values) -> Values:
 
 
 def smallest_difference(half: float, tests: int = 1) -> float:
-    """The smallest difference that would count as real at 5 % over so many tests, of which each is the strictest.
+    """Compute the smallest difference that is significant at 5 % after correction for several tests.
 
-    `half` is half the width of the 95 % interval of such a difference.
+    The correction is for the strictest of the tests.
+
+    Args:
+        half: Half the width of the 95 % confidence interval of such a difference.
+        tests: Number of tests.
+
+    Returns:
+        The difference, in the unit of `half`.
     """
     return float(half * -ndtri(ALPHA / (2 * max(1, tests))) / Z_95)
 

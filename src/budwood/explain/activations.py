@@ -39,10 +39,15 @@ SIDE: Final = 96  # pixels of a tile
 
 @dataclass(frozen=True)
 class Maps:
-    """What a place or a layer gives for images: `values` float32 [n, channels, height, width].
+    """Feature maps that a place or a layer gives for images.
 
-    Of each channel, over all cells of all images, float32 [channels]: `active`, the mean absolute value (how much there
-    is of it), and `varied`, the standard deviation (how much it tells cells and images apart).
+    Attributes:
+        name: Full name of the place or layer.
+        values: float32 [n, channels, height, width].
+        active: float32 [channels], the mean absolute value of each channel over all cells of all images: how much
+            there is of it.
+        varied: float32 [channels], the standard deviation of the same values: how well it separates cells and
+            images.
     """
 
     name: str
@@ -53,8 +58,14 @@ class Maps:
 
 @dataclass(frozen=True)
 class StageMaps:
-    """Channels of a stage's map for one image: numbers int64 [m], the widest spread first, and values float32 [m,
-    height, width], each stretched to 0..1. `shape` is that of the whole map: channels, height, width."""
+    """Selected channels of a stage's map for one image.
+
+    Attributes:
+        name: Name of the stage.
+        shape: Shape of the whole map: channels, height, width.
+        channels: int64 [m], numbers of the channels, the largest variance first.
+        values: float32 [m, height, width], each channel stretched to 0..1 by itself.
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -64,23 +75,45 @@ class StageMaps:
 
 @dataclass(frozen=True)
 class Strip:
-    """One image on its way through a network, from its first map to its last; `left_out` names the stages between
-    that are not shown."""
+    """Maps of one image along a network, from its first map to its last.
+
+    Attributes:
+        stages: The stages that are shown, in order.
+        left_out: Names of the stages with maps in between that are not shown.
+    """
 
     stages: tuple[StageMaps, ...]
     left_out: tuple[str, ...]
 
 
 def list_mapped_stages(subject: NetworkProbe) -> list[str]:
-    """The stages that give a map of at least 2 x 2 cells."""
+    """List the stages that give a map of at least 2 x 2 cells.
+
+    Args:
+        subject: Opened network.
+
+    Returns:
+        Names of the stages in order, without the trunk.
+    """
     return [name for name in list_map_sides(subject) if name != TRUNK]
 
 
 def read_maps(subject: NetworkProbe, pixels: NDArray[np.uint8], name: str) -> Maps:
-    """The maps after a stage, the trunk, or a layer of that full name, for pixels uint8 [n, size, size, 3].
+    """Compute the feature maps after a stage, the trunk or a layer.
 
-    Of tokens, the square that they were cut from. Raises `RecipeError` for a name that is neither, and for an output
-    that is no map of at least 2 x 2 cells an image.
+    Tokens are laid out as the square of patches that they come from.
+
+    Args:
+        subject: Opened network.
+        pixels: Images, uint8 [n, size, size, 3].
+        name: Name of a stage (or its ending), the trunk, or the full name of a layer.
+
+    Returns:
+        The maps of all images, with two statistics of each channel.
+
+    Raises:
+        RecipeError: When the name is neither a stage nor a layer that the network runs, or when its output is no
+            map of at least 2 x 2 cells an image.
     """
     found, outputs = _find_outputs(subject, subject.images(pixels), name)
     maps = None if outputs is None or len(outputs) != len(pixels) else reshape_to_maps(outputs)
@@ -94,10 +127,21 @@ def read_maps(subject: NetworkProbe, pixels: NDArray[np.uint8], name: str) -> Ma
 
 
 def filter_image(subject: NetworkProbe, pixels: NDArray[np.uint8], layer: str, filters: Sequence[int]) -> Floats:
-    """One image, pixels uint8 [size, size, 3], after chosen filters of a convolution (study 2): float32 [len(filters),
-    height, width], before any batch norm or activation.
+    """Compute one image's output after chosen filters of a convolution (study 2).
 
-    Raises `RecipeError` for a layer that is no convolution and for a filter that it has not.
+    It is the output before any batch norm or activation.
+
+    Args:
+        subject: Opened network.
+        pixels: One image, uint8 [size, size, 3].
+        layer: Full name of the convolution.
+        filters: Numbers of the filters, from 0.
+
+    Returns:
+        float32 [len(filters), height, width], in the order of `filters`.
+
+    Raises:
+        RecipeError: When the layer is no convolution or has no filter of such a number.
     """
     count = find_convolution(subject, layer).out_channels
     wrong = [number for number in filters if not 0 <= number < count]
@@ -113,11 +157,20 @@ def filter_image(subject: NetworkProbe, pixels: NDArray[np.uint8], layer: str, f
 
 
 def make_strip(subject: NetworkProbe, pixels: NDArray[np.uint8], most: int = CHANNELS) -> Strip:
-    """One image, pixels uint8 [size, size, 3], after the stages that give a map: of each, the `most` channels of the
-    largest variance.
+    """Collect one image's maps after the stages that give a map.
 
-    Of many stages, 8 are chosen that are evenly spread over them, the first and the last among them. Raises
-    `RecipeError` where no stage gives a map.
+    Of many stages, 8 are chosen that are evenly spread over them, with the first and the last among them.
+
+    Args:
+        subject: Opened network.
+        pixels: One image, uint8 [size, size, 3].
+        most: Channels shown of each stage: those of the largest variance.
+
+    Returns:
+        The strip, with the names of the stages left out.
+
+    Raises:
+        RecipeError: When no stage gives a map.
     """
     names = list_mapped_stages(subject)
     if not names:
@@ -133,18 +186,41 @@ def make_strip(subject: NetworkProbe, pixels: NDArray[np.uint8], most: int = CHA
 
 
 def draw_maps(maps: Maps, image: int = 0, most: int = MOST) -> Image.Image:
-    """The maps of one of the images, of the `most` most varied channels, widest spread first, in rows of 6."""
+    """Draw the most varied maps of one image as a grid, in rows of 6.
+
+    Args:
+        maps: Feature maps of one or more images.
+        image: Row of the image in `maps.values`.
+        most: Number of channels at most; those of the largest standard deviation come first.
+
+    Returns:
+        The grid, each map stretched by itself from black to white.
+    """
     channels = np.argsort(-maps.varied, kind="stable")[:most]
     return make_grid(stretch(maps.values[image, channels]), COLUMNS, SIDE)
 
 
 def draw_filtered(seen: Floats) -> Image.Image:
-    """What `seen_through` gives, each filter's image stretched by itself from black to white, in rows of 6."""
+    """Draw an image after single filters as a grid, in rows of 6.
+
+    Args:
+        seen: float32 [n, height, width], as `filter_image` gives it.
+
+    Returns:
+        The grid, each filter's output stretched by itself from black to white.
+    """
     return make_grid(stretch(seen), COLUMNS, SIDE)
 
 
 def draw_strip(strip: Strip) -> tuple[Image.Image, ...]:
-    """One row of tiles for each stage of a strip."""
+    """Draw each stage of a strip as one row of tiles.
+
+    Args:
+        strip: Maps of one image along the network.
+
+    Returns:
+        One picture for each stage, in order.
+    """
     return tuple(make_grid(stage.values, len(stage.values), SIDE) for stage in strip.stages)
 
 

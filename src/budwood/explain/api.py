@@ -38,7 +38,17 @@ Answering = Callable[[Pixels], NDArray[np.float32]]
 
 
 def subject(run: Run, *, cache: Path | None = None) -> NetworkProbe:
-    """The run's network as the modules `attribution`, `filters`, `feature_maps` and `maximisation` look at it."""
+    """Open the run's network for the other functions of `budwood.explain`.
+
+    `attribution`, `filters`, `feature_maps` and `maximised` work on the modules that it holds.
+
+    Args:
+        run: The run.
+        cache: Cache folder; None for the usual one.
+
+    Returns:
+        The network with its weights, in evaluation mode.
+    """
     from budwood.explain.probe import make_probe
 
     spec = spec_of(run.recipe, len(run.classes), describe_run_weights(run), cache or cache_folder())
@@ -46,9 +56,19 @@ def subject(run: Run, *, cache: Path | None = None) -> NetworkProbe:
 
 
 def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = None) -> Pixels:
-    """Images as the run's network sees them before they are normalised: uint8 [n, size, size, 3].
+    """Read images as the run's network sees them before they are normalised.
 
-    Raises `DataError` for files that do not exist or cannot be read, and where there is none.
+    Args:
+        run: The run; its recipe says how images are resized.
+        images: Image files, or samples of a data set.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        uint8 [n, size, size, 3].
+
+    Raises:
+        DataError: When there is no image, or a file does not exist, cannot be read or was changed since it was
+            scanned.
     """
     samples = images if isinstance(images, Samples) else make_file_samples(images, progress or Silent())
     if not len(samples):
@@ -58,9 +78,22 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
 
 
 def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Progress | None = None) -> Answering:
-    """The run's network as predictions have it: from uint8 pixels [n, size, size, 3] to logits float32 [n, classes].
+    """Make a function that computes the run's logits as its predictions do.
 
-    The engine is checked on `some` real images where it has not been before.
+    The engine is checked on `some` real images where that has not been done before.
+
+    Args:
+        run: The run.
+        some: Real images for that check, uint8 [n, size, size, 3].
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        A function from pixels uint8 [n, size, size, 3] to logits float32 [n, classes].
+
+    Raises:
+        RunError: When only a head was trained and the weights of its trunk are not on this machine.
+        StorageError: When the cache cannot be written.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     alone = run.record.trained == "head"
@@ -87,8 +120,26 @@ def attribution(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Attribution:
-    """What in each image speaks for a class (by default the likeliest): `grad-cam`, `layer-cam`,
-    `integrated-gradients` or `occlusion`, as `attribution.attributed` has them."""
+    """Find what in each image speaks for a class.
+
+    See `budwood.explain.saliency.compute_attribution` for the methods.
+
+    Args:
+        run: The run.
+        images: Image files.
+        method: `grad-cam`, `layer-cam`, `integrated-gradients` or `occlusion`.
+        classes: Number or name of a class for each image; None for the likeliest.
+        place: Stage whose map is used, for `grad-cam` and `layer-cam`; None to choose it by the network.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        Maps float32 [n, size, size] of 0 to 1, with the classes and their probabilities.
+
+    Raises:
+        DataError: When there is no image or a file cannot be read.
+        RecipeError: When the method, a class or the place does not exist, or the place gives no map.
+    """
     from budwood.explain.saliency import compute_attribution
 
     shown = pixels(run, images, progress=progress)
@@ -106,7 +157,23 @@ def sanity(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> SanityCheck:
-    """Whether a method's maps depend on what the network has learned: the weight randomisation test."""
+    """Test whether a method's maps depend on the learned weights (weight randomisation test).
+
+    Args:
+        run: The run.
+        images: Image files.
+        method: Method of attribution, as for `attribution`.
+        place: Stage whose map is used; None to choose it by the network.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The rank correlations of the maps with those of ever more random weights, and the verdict.
+
+    Raises:
+        DataError: When there is no image or a file cannot be read.
+        RecipeError: When the method or the place does not exist, or the place gives no map.
+    """
     from budwood.explain.sanity_checks import check_sanity
 
     return check_sanity(
@@ -122,7 +189,21 @@ def faithfulness(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Faithfulness:
-    """Whether the network goes by what an attribution of these images points at: deletion and insertion scores."""
+    """Measure by deletion and insertion whether the network relies on what an attribution highlights.
+
+    Args:
+        run: The run.
+        images: The image files that `found` was computed for, in the same order.
+        found: Attribution of these images.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        Deletion and insertion curves, those of randomly moved maps, and the gains over them.
+
+    Raises:
+        DataError: When there is no image or a file cannot be read.
+    """
     from budwood.explain.deletion_insertion import measure_faithfulness
 
     shown = pixels(run, images, progress=progress)
@@ -131,14 +212,40 @@ def faithfulness(
 
 
 def filters(run: Run, layer: str | None = None, *, cache: Path | None = None) -> Filters:
-    """The weights of a convolution (None: the first) to be looked at, with those that are dead or doubled."""
+    """Read the weights of a convolution, and find its dead and duplicate filters.
+
+    Args:
+        run: The run.
+        layer: Full name of the convolution; None for the first one.
+        cache: Cache folder; None for the usual one.
+
+    Returns:
+        The filters, float32 [out, in, height, width], with their norms and the order in which to show them.
+
+    Raises:
+        RecipeError: When the network has no convolution, or the layer is none.
+    """
     from budwood.explain.convolutions import read_filters
 
     return read_filters(subject(run, cache=cache), layer)
 
 
 def feature_maps(run: Run, images: Files, name: str, *, cache: Path | None = None) -> Maps:
-    """What a stage, or a layer by its full name, makes of images."""
+    """Compute the feature maps of images after a stage or a layer.
+
+    Args:
+        run: The run.
+        images: Image files.
+        name: Name of a stage, or the full name of a layer.
+        cache: Cache folder; None for the usual one.
+
+    Returns:
+        Maps float32 [n, channels, height, width], with two statistics of each channel.
+
+    Raises:
+        DataError: When there is no image or a file cannot be read.
+        RecipeError: When the name is neither a stage nor a layer, or its output is no map.
+    """
     from budwood.explain.activations import read_maps
 
     return read_maps(subject(run, cache=cache), pixels(run, images), name)
@@ -147,14 +254,42 @@ def feature_maps(run: Run, images: Files, name: str, *, cache: Path | None = Non
 def seen_through(
     run: Run, image: str | Path, layer: str, numbers: Sequence[int], *, cache: Path | None = None
 ) -> NDArray[np.float32]:
-    """An image after chosen filters of a convolution: float32 [len(numbers), height, width]."""
+    """Compute an image's output after chosen filters of a convolution.
+
+    Args:
+        run: The run.
+        image: Image file.
+        layer: Full name of the convolution.
+        numbers: Numbers of the filters, from 0.
+        cache: Cache folder; None for the usual one.
+
+    Returns:
+        float32 [len(numbers), height, width], before any batch norm or activation.
+
+    Raises:
+        DataError: When the file cannot be read.
+        RecipeError: When the layer is no convolution or has no filter of such a number.
+    """
     from budwood.explain.activations import filter_image
 
     return filter_image(subject(run, cache=cache), pixels(run, [image])[0], layer, numbers)
 
 
 def strip(run: Run, image: str | Path, *, cache: Path | None = None) -> Strip:
-    """An image on its way through the network: of each stage the maps that vary most."""
+    """Collect an image's most varied maps at each stage along the network.
+
+    Args:
+        run: The run.
+        image: Image file.
+        cache: Cache folder; None for the usual one.
+
+    Returns:
+        Up to 8 stages with their maps, and the names of those left out.
+
+    Raises:
+        DataError: When the file cannot be read.
+        RecipeError: When no stage of the network gives a map.
+    """
     from budwood.explain.activations import make_strip
 
     return make_strip(subject(run, cache=cache), pixels(run, [image])[0])
@@ -169,9 +304,21 @@ def maximised(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Maximisation, ...]:
-    """Pictures that a class answers most to (None: every class), or with `place` the channels of a stage.
+    """Draw the pictures that classes, or channels of a stage, respond to most strongly.
 
-    Raises `RecipeError` for a class, a stage or a channel that does not exist.
+    Args:
+        run: The run.
+        classes: Names of classes; None for every class. Ignored where `place` is set.
+        place: Stage whose channels are drawn instead of classes; None for classes.
+        channels: Numbers of the channels of `place`, from 0.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        One picture for each class or channel, in the order asked for.
+
+    Raises:
+        RecipeError: When a class, the stage or a channel does not exist.
     """
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
@@ -196,29 +343,97 @@ def embedding(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Embedding:
-    """The images of a split as points of a plane, by the features that the network's head is given."""
+    """Place the images of a split in a plane by the features that the network's head receives.
+
+    Args:
+        run: The run.
+        split: `train`, `val`, or `test` once it has been opened.
+        method: `pca` or `umap`.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        Points float64 [n, 2] with ids, paths, labels and predicted classes.
+
+    Raises:
+        RunError: When the split or method does not exist, the test split is sealed, or UMAP is not installed.
+        DataError: When an image was changed since it was scanned.
+    """
     return make_embedding(run, split, method, cache=cache, progress=progress)
 
 
 def neighbours(
     run: Run, images: Files, k: int = 5, *, cache: Path | None = None, progress: Progress | None = None
 ) -> list[Neighbours]:
-    """The training images that the network finds most like each image."""
+    """Find the training images that the network finds most similar to each image.
+
+    Args:
+        run: The run.
+        images: Image files.
+        k: Number of neighbours, from 1.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The neighbours of each image, nearest first.
+
+    Raises:
+        DataError: When a file is missing or cannot be decoded.
+        RunError: When `k` is below 1.
+    """
     return find_neighbours(run, images, k, cache=cache, progress=progress)
 
 
 def slices(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
-    """The accuracy on validation images that share a property: brightness, size, shape, group."""
+    """Measure the accuracy on validation images that share a property.
+
+    The properties are brightness, size, shape (aspect) and group.
+
+    Args:
+        run: The run.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The slices, each compared with the rest of the images.
+    """
     return find_slices(run, cache=cache, progress=progress)
 
 
 def confusions(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[ConfusedPair, ...]:
-    """The most confused pairs of classes on validation, with examples."""
+    """Find the most confused pairs of classes on validation, with examples.
+
+    Args:
+        run: The run.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The pairs, most frequent first.
+
+    Raises:
+        RunError: When images have several labels each.
+    """
     return find_confusions(run, cache=cache, progress=progress)
 
 
 def suspects(
     run: Run, threshold: float | None = None, *, cache: Path | None = None, progress: Progress | None = None
 ) -> Suspects:
-    """The training and validation images whose labels are suspected, by out-of-fold predictions."""
+    """Find the training and validation images with suspect labels, by out-of-fold predictions.
+
+    Args:
+        run: The run.
+        threshold: Highest probability of its label, 0 to 1, at which an image is named; None to choose it.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The suspects, the least probable label first, and how they were found.
+
+    Raises:
+        RunError: When images have several labels each, the threshold is out of range, or the weights that the run
+            started from are not on this machine.
+        DataError: When there are fewer clusters of images than folds.
+    """
     return find_suspects(run, threshold, cache=cache, progress=progress)

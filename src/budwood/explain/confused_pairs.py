@@ -27,8 +27,19 @@ EXAMPLES: Final = 4  # of a pair
 
 @dataclass(frozen=True)
 class Mistake:
-    """One image that was called wrongly, with the probability (0 to 1) of what it was called, and the image of that
-    class, rightly called, which the network finds most like it; None where no image of it was called rightly."""
+    """One misclassified image, beside a similar correct image of the predicted class.
+
+    The similar image is the one that the network finds most like it among the correctly classified images of the
+    predicted class; its fields are None where there is no such image.
+
+    Attributes:
+        id: Content id of the image.
+        path: Path of the image, relative to the data set.
+        probability: Probability of the predicted class, 0 to 1.
+        like_id: Content id of the similar image, or None.
+        like_path: Path of the similar image, or None.
+        similarity: Cosine between the two images, or None.
+    """
 
     id: str
     path: str
@@ -40,8 +51,16 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """A class that was taken for another: how often of all its images, with a 95 % interval, and the mistakes that the
-    network was surest of. `by` says what likeness was measured by: the cosine of features, or of centred logits."""
+    """A class that was predicted as another, with the mistakes of highest confidence.
+
+    Attributes:
+        actual: Name of the true class.
+        called: Name of the predicted class.
+        count: Number of images of `actual` that were predicted as `called`.
+        share: That count as a share of all images of `actual`, with a 95 % interval.
+        by: What similarity is measured by: the cosine of `features`, or of centred `logits`.
+        examples: The most confident mistakes, the surest first.
+    """
 
     actual: str
     called: str
@@ -51,7 +70,11 @@ class ConfusedPair:
     examples: tuple[Mistake, ...]
 
     def record(self) -> dict[str, Any]:
-        """The pair as plain values."""
+        """Convert the pair to plain values.
+
+        Returns:
+            The fields by name, those of the examples included.
+        """
         return asdict(self)
 
 
@@ -63,10 +86,23 @@ def find_confusions(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[ConfusedPair, ...]:
-    """The most confused pairs of classes on validation, most frequent first.
+    """Find the most confused pairs of classes on validation.
 
-    Likeness is measured by features where the store has them, else by logits, so that nothing is computed by the
-    network. Raises `RunError` for images with several labels each, which are not called one class.
+    Similarity is measured by features where the store has all of them, else by logits, so that the network computes
+    nothing.
+
+    Args:
+        run: The run.
+        pairs: Number of pairs at most.
+        examples: Number of mistakes of each pair at most.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The pairs, most frequent first.
+
+    Raises:
+        RunError: When images have several labels each, so that none is predicted as one class.
     """
     predictions = run.predictions("val")
     if predictions.task.multilabel:
@@ -96,7 +132,19 @@ def rank_confused_pairs(
     pairs: int = PAIRS,
     examples: int = EXAMPLES,
 ) -> tuple[ConfusedPair, ...]:
-    """The most confused pairs of classes; `space` float32 [n, ...] holds the vectors that likeness is measured by."""
+    """Rank the most confused pairs of classes among predictions.
+
+    Args:
+        predictions: Predictions for one split, with one label an image.
+        classes: Names of the classes.
+        space: float32 [n, values], the vectors whose cosine measures similarity.
+        by: What `space` holds, `features` or `logits`; it is only recorded.
+        pairs: Number of pairs at most.
+        examples: Number of mistakes of each pair at most.
+
+    Returns:
+        The pairs, most frequent first; those that never occur are left out.
+    """
     matrix = confusion(predictions.labels, predictions.logits)
     wrong = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-wrong, axis=None, kind="stable")[:pairs]

@@ -32,19 +32,24 @@ _BATCH: Final = 32
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters of a convolution.
+    """Filters of a convolution, with those that are dead or duplicate.
 
-    `weights` float32 [out, in, height, width], where `in` counts the input channels of a group; those of the first
-    convolution weigh pixels of 0 to 1, before they are normalised. `norms` float32 [out] are
-    their Euclidean norms. `order` int64 [out] is how to show them: from the strongest on, always the most similar one
-    (by cosine) of those that are left comes next, so that similar filters stand together; dead ones come last.
-
-    `dead`: filters whose norm is at most `DEAD` of the median norm; and, where images were given, those whose output
-    hardly varies: from its lowest to its highest value, over every place of every image, at most `DEAD` of the median.
-    It is the output after the batch norm and the activation that follow as layers of their own; an activation that is
-    a function in a network's code is not seen, and the output before it counts.
-    `duplicates`: pairs, the lower number first, of living filters on the same inputs with |cosine| above `DUPLICATE`.
-    `colour`: the three input channels are those of an image.
+    Attributes:
+        layer: Full name of the convolution.
+        weights: float32 [out, in, height, width], where `in` counts the input channels of a group. Those of the
+            first convolution weigh pixels of 0 to 1, before they are normalised.
+        norms: float32 [out], Euclidean norms of the filters.
+        order: int64 [out], the order in which to show them: from the strongest on, the one most similar to the last
+            (by cosine) of those left comes next, so that similar filters stand together; dead ones come last.
+        dead: Filters whose norm is at most `DEAD` of the median norm. With images, also those whose output hardly
+            varies: its range from lowest to highest, over every cell of every image, is at most `DEAD` of the
+            median range. It is the output after the batch norm and the activation that follow as layers of their
+            own; an activation that is a function in a network's code is not seen, and then the output before it
+            counts.
+        duplicates: Pairs, the lower number first, of living filters on the same inputs with an absolute cosine
+            above `DUPLICATE`.
+        colour: Whether the three input channels are those of an image.
+        groups: Number of groups of the convolution.
     """
 
     layer: str
@@ -58,7 +63,14 @@ class Filters:
 
 
 def list_convolutions(subject: NetworkProbe) -> tuple[str, ...]:
-    """The full names of the convolutions that the network runs for an image, in the order in which it does so."""
+    """List the convolutions that the network runs for an image.
+
+    Args:
+        subject: Opened network.
+
+    Returns:
+        Full names, in the order in which they are run.
+    """
     run = set(list_modules(subject.network.staged, subject.network.staged.node(None)))
     names = [name for name, part in subject.module.named_modules() if isinstance(part, nn.Conv2d) and name in run]
     plan = subject.plan
@@ -68,15 +80,35 @@ def list_convolutions(subject: NetworkProbe) -> tuple[str, ...]:
 
 
 def find_convolution(subject: NetworkProbe, layer: str) -> nn.Conv2d:
-    """The convolution of that full name; raises `RecipeError` that lists some."""
+    """Find a convolution by its full name.
+
+    Args:
+        subject: Opened network.
+        layer: Full name of the convolution.
+
+    Returns:
+        The module.
+
+    Raises:
+        RecipeError: When the network has no convolution, or the layer is none; the hint lists some.
+    """
     return _get_convolution(subject, _choose_layer(subject, list_convolutions(subject), layer))
 
 
 def read_filters(subject: NetworkProbe, layer: str | None = None, images: NDArray[np.uint8] | None = None) -> Filters:
-    """The filters of the convolution of that full name, None: the first one.
+    """Read the filters of a convolution, and find those that are dead or duplicate.
 
-    With images, pixels uint8 [n, size, size, 3], filters are found dead by what they answer to them as well. Raises
-    `RecipeError` for a network without convolutions and for a layer that is none.
+    Args:
+        subject: Opened network.
+        layer: Full name of the convolution; None for the first one.
+        images: Pixels uint8 [n, size, size, 3]; filters whose output hardly varies on them count as dead too. None
+            to judge by the weights alone.
+
+    Returns:
+        The filters.
+
+    Raises:
+        RecipeError: When the network has no convolution, or the layer is none.
     """
     names = list_convolutions(subject)
     name = _choose_layer(subject, names, layer)
@@ -104,10 +136,15 @@ def read_filters(subject: NetworkProbe, layer: str | None = None, images: NDArra
 
 
 def filter_pictures(filters: Filters) -> Floats:
-    """Every filter to be looked at, in 0..1: [out, height, width, 3] where they are coloured, else [out, in, height,
-    width].
+    """Scale the weights of every filter to 0..1 for display.
 
-    0.5 (grey) is zero; the largest weight of each filter, by itself, is 0 or 1.
+    Zero becomes 0.5 (grey); the weight of largest size of each filter, by itself, becomes 0 or 1.
+
+    Args:
+        filters: Filters of a convolution.
+
+    Returns:
+        float32 [out, height, width, 3] where the filters see colours, else [out, in, height, width].
     """
     largest = np.abs(filters.weights).max(axis=(1, 2, 3), keepdims=True)
     scaled: Floats = (0.5 + 0.5 * filters.weights / np.where(largest > 0, largest, 1)).astype(np.float32)
@@ -115,11 +152,18 @@ def filter_pictures(filters: Filters) -> Floats:
 
 
 def choose_filters(filters: Filters, most: int = MOST) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The filters and the input channels that `filters_picture` draws, with at most `most` tiles.
+    """Choose the filters and input channels that `draw_filters` shows.
 
-    Filters of one tile, coloured or on a single channel: the strongest `most`, in `order`, and the channel 0. Others:
+    Filters of one tile (coloured, or on a single channel): the strongest `most`, in `order`, and channel 0. Others:
     as many of the strongest filters, in `order`, and of the strongest input channels, strongest first, as make a
     square of tiles. The input channels of a grouped convolution are numbered within their group.
+
+    Args:
+        filters: Filters of a convolution.
+        most: Number of tiles at most.
+
+    Returns:
+        Numbers of the filters int64 [rows] and of the input channels int64 [columns].
     """
     one_tile = filters.colour or filters.weights.shape[1] == 1
     count = most if one_tile else isqrt(most)
@@ -132,10 +176,17 @@ def choose_filters(filters: Filters, most: int = MOST) -> tuple[NDArray[np.int64
 
 
 def draw_filters(filters: Filters, most: int = MOST) -> Image.Image:
-    """The filters that `shown` chooses.
+    """Draw the filters that `choose_filters` selects as a grid.
 
-    Filters of one tile stand in rows of 8, in colours where they see colours. Of others every row is a filter, and
-    every column an input channel: the weights by input channel (study 2).
+    Filters of one tile stand in rows of 8, in colours where they see colours. Of others every row is a filter and
+    every column an input channel (study 2).
+
+    Args:
+        filters: Filters of a convolution.
+        most: Number of tiles at most.
+
+    Returns:
+        The grid; every weight is a square of one colour, and grey is zero.
     """
     rows, columns = choose_filters(filters, most)
     drawn = filter_pictures(filters)[rows]
@@ -206,7 +257,8 @@ def _measure_spreads(subject: NetworkProbe, convolution: nn.Conv2d, pixels: NDAr
 
 def _measure_slopes(subject: NetworkProbe, convolution: nn.Conv2d) -> Floats:
     """How much of each input of the first convolution a pixel's way from 0 to 1 makes, float32 [channels]: one by the
-    deviation of the channel, unless the network scales its images once more, as GoogLeNet does."""
+    deviation of the channel, unless the network scales its images once more, as GoogLeNet does.
+    """
     given: list[Tensor] = []
     ends = np.zeros((2, subject.plan.size, subject.plan.size, 3), np.uint8)
     ends[1] = 255

@@ -32,9 +32,12 @@ Curves = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Curve:
-    """The probability of the explained class, float32 [n, steps + 1], as ever more of the image changes.
+    """Probability of the explained class as ever more of the image changes.
 
-    `areas` float64 [n] under each, 0 to 1, and their mean with a 95 % bootstrap interval over the images.
+    Attributes:
+        values: float32 [n, steps + 1], probabilities by image and step.
+        areas: float64 [n], the area under each curve, 0 to 1.
+        mean: Mean of the areas with a 95 % bootstrap interval over the images.
     """
 
     values: Curves
@@ -51,10 +54,16 @@ class Gain(Metric):
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Deletion (a small area is good) and insertion (a large area is good), and both by the maps moved at random.
+    """Deletion and insertion scores of a method, and of its maps moved at random.
 
-    `gains` say how much better than these the method is on the same images: `value`, `low`, `high`, `n` and the
-    two-sided `p` of a paired permutation test, for `deletion` and `insertion`; more than 0 is better.
+    Attributes:
+        deletion: Curve of deletion; a small area is good.
+        insertion: Curve of insertion; a large area is good.
+        random_deletion: Curve of deletion by the maps moved at random.
+        random_insertion: Curve of insertion by the maps moved at random.
+        gains: How much better than the moved maps the method is on the same images, for `deletion` and `insertion`:
+            `value`, `low`, `high`, `n` and the two-sided `p` of a paired permutation test. More than 0 is better.
+            Empty where there is no image.
     """
 
     deletion: Curve
@@ -74,11 +83,24 @@ def measure_faithfulness(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Faithfulness:
-    """How faithful the maps of images uint8 [n, size, size, 3] are to the network that `run` computes.
+    """Measure how faithful the maps of images are to a network.
 
-    `run` takes uint8 pixels and gives logits float32 [n, classes]; `task` is what images are labelled with (default:
-    one label each). Where a map is empty, or its squares are equal, the
-    order is random. Raises `RecipeError` for fewer than 2 steps.
+    Where a map is empty, or its squares are equal, the order of the squares is random.
+
+    Args:
+        run: From pixels uint8 [n, size, size, 3] to logits float32 [n, classes].
+        pixels: The explained images, uint8 [n, size, size, 3].
+        attribution: Attribution of these images, in the same order.
+        steps: Number of steps in which the image changes, 2 or more.
+        several: Whether images have several labels each; then probabilities are sigmoids of the logits.
+        seed: Seed of the random order and of the moved maps.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The curves of the method and of the moved maps, and the gains.
+
+    Raises:
+        RecipeError: When `steps` is below 2.
     """
     if steps < 2:
         raise RecipeError(f"steps: found {steps}, expected 2 or more.", "10 steps replace a tenth of the image each.")
@@ -100,7 +122,15 @@ def measure_faithfulness(
 
 
 def shift_maps(maps: Maps, random: np.random.Generator) -> Maps:
-    """Maps [n, size, size] of the same shapes elsewhere: mirrored, and moved round the edges, at random."""
+    """Mirror maps and move them round the edges at random, as a control of the same shapes.
+
+    Args:
+        maps: float32 [n, size, size].
+        random: Generator that draws the mirroring and the shift of each map.
+
+    Returns:
+        float32 [n, size, size].
+    """
     found = np.empty_like(maps)
     for number, values in enumerate(maps):
         down, across = random.choice([-1, 1], 2)
@@ -109,9 +139,16 @@ def shift_maps(maps: Maps, random: np.random.Generator) -> Maps:
 
 
 def rank_pixels(maps: Maps, random: np.random.Generator) -> NDArray[np.float64]:
-    """Where each pixel's square stands in the order of importance: float64 [n, size, size], 0 (first) to below 1.
+    """Rank the square of each pixel by importance.
 
-    Squares are ordered by the mean of the map in them; equal ones at random.
+    Squares (14 a side) are ordered by the mean of the map in them; equal ones at random.
+
+    Args:
+        maps: float32 [n, size, size].
+        random: Generator that orders equal squares.
+
+    Returns:
+        float64 [n, size, size], from 0 (most important) to below 1.
     """
     size = maps.shape[1]
     side = min(SQUARES, size)

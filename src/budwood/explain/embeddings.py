@@ -38,12 +38,20 @@ _TINY: Final = 1e-12
 
 @dataclass(frozen=True)
 class Embedding:
-    """Images of one split as points of a plane: float64 [n, 2], with ids, paths, labels and predicted classes int32
-    [n], and whether each is right bool [n].
+    """Images of one split as points of a plane.
 
-    `explained` are the shares of variance of the two axes (PCA), or None (UMAP). `of` counts the split's images, of
-    which the n are a sample where there were too many. Where images have several labels each, a label is the number of
-    a set of classes in `label_sets`, and `predicted` is the likeliest class.
+    Attributes:
+        method: `pca` or `umap`.
+        split: `train`, `val` or `test`.
+        points: float64 [n, 2].
+        explained: Shares of variance of the two axes (PCA), or None (UMAP).
+        ids: Content ids [n].
+        paths: Paths relative to the data set [n].
+        labels: int32 [n]; where images have several labels each, the number of a set of classes in `sets`.
+        predicted: int32 [n], the likeliest classes.
+        right: bool [n], whether each image is classified correctly.
+        of: Number of images of the split; the n are a sample where there are too many.
+        sets: Sets of classes, where images have several labels each; else empty.
     """
 
     method: str
@@ -59,13 +67,26 @@ class Embedding:
     label_sets: Sets = ()
 
     def __len__(self) -> int:
+        """Return the number of points.
+
+        Returns:
+            The number of images that are placed, n.
+        """
         return len(self.ids)
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The training images nearest to one image, nearest first: ids, paths, labels int32 [k], and the cosine of the
-    angle between the features float32 [k] (1: the same direction)."""
+    """Training images nearest to one image, nearest first.
+
+    Attributes:
+        id: Content id of the image.
+        path: Path of the image.
+        ids: Content ids of the neighbours [k].
+        paths: Paths of the neighbours, relative to the data set [k].
+        labels: int32 [k], labels of the neighbours.
+        similarities: float32 [k], cosines of the angles between the features (1: the same direction).
+    """
 
     id: str
     path: str
@@ -78,9 +99,23 @@ class Neighbours:
 def compute_run_features(
     run: Run, samples: Samples, *, cache: Path | None = None, progress: Progress | None = None
 ) -> Features:
-    """The features of images as they are (no flips): float32 [n, features], from the store or computed and stored.
+    """Compute the features of images as they are (no flips), or read them from the store.
 
-    Raises `DataError` for an image that was changed since it was scanned.
+    What is computed is stored.
+
+    Args:
+        run: The run whose trunk makes the features.
+        samples: The images.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        float32 [n, features].
+
+    Raises:
+        DataError: When an image was changed since it was scanned.
+        RunError: When the weights that a head was trained on are not on this machine.
+        StorageError: When the cache cannot be written.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     with raise_storage_errors(cache):
@@ -96,10 +131,24 @@ def make_embedding(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Embedding:
-    """The images of a split as points of a plane, at most so many of them, each class with its share.
+    """Place the images of a split in a plane.
 
-    `split` is train, val, or test once it was opened. Raises `RunError` for a test split that was not, and when UMAP is
-    asked for and not installed.
+    Of too many images a sample is taken in which each class has its share.
+
+    Args:
+        run: The run.
+        split: `train`, `val`, or `test` once it has been opened.
+        method: `pca` or `umap`.
+        most: Number of images at most.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The points, with labels and predictions.
+
+    Raises:
+        RunError: When the method or split does not exist, the test split is sealed, or UMAP is not installed.
+        DataError: When an image was changed since it was scanned.
     """
     if method not in get_args(Method):
         raise RunError(f"method: there is no method {method!r}.", did_you_mean(method, get_args(Method)))
@@ -133,8 +182,21 @@ def make_embedding(
 
 
 def load_or_predict(run: Run, split: str, cache: Path, progress: Progress) -> Predictions:
-    """A run's predictions for a split; those for train are computed. Raises `RunError` for a test split that was not
-    opened, and for a split that does not exist."""
+    """Load a run's predictions for a split; compute those for the training split.
+
+    Args:
+        run: The run.
+        split: `train`, `val` or `test`.
+        cache: Cache folder.
+        progress: Where progress is shown.
+
+    Returns:
+        The predictions.
+
+    Raises:
+        RunError: When the split does not exist, or is a test split that has not been opened.
+        StorageError: When the cache cannot be written.
+    """
     if split not in SPLITS:
         raise RunError(f"split: there is no split {split!r}.", f"Valid: {', '.join(SPLITS)}.")
     if split == "test" and run.record.test is None:
@@ -147,12 +209,18 @@ def load_or_predict(run: Run, split: str, cache: Path, progress: Progress) -> Pr
 
 
 def project_on_principal_axes(features: Features) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """Features [n, features] on the two axes along which they differ most, float64 [n, 2], and the share of variance of
-    each (principal component analysis, Pearson 1901; Hotelling 1933).
+    """Project features on the two axes along which they vary most.
 
-    Computed exactly, by the singular value decomposition of the centred features in float64; where there are more
-    images than features, of the triangular factor of their QR decomposition, which has the same axes. The largest entry
-    of each axis is positive, so that signs do not depend on the machine. An axis that does not exist is zero.
+    This is principal component analysis (Pearson 1901; Hotelling 1933), computed exactly by the singular value
+    decomposition of the centred features in float64; where there are more images than features, of the triangular
+    factor of their QR decomposition, which has the same axes. The largest entry of each axis is positive, so that
+    signs do not depend on the machine. An axis that does not exist is zero.
+
+    Args:
+        features: float32 [n, features].
+
+    Returns:
+        The points float64 [n, 2], and the share of variance of each axis, 0 to 1.
     """
     centred = np.asarray(features, np.float64) - np.mean(features, axis=0, dtype=np.float64)
     tall = len(centred) > centred.shape[1]
@@ -175,10 +243,24 @@ def find_neighbours(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Neighbours]:
-    """The k training images that a run's network finds most like each image, by the cosine of their features.
+    """Find the training images that a run's network finds most similar to each image.
 
-    The search is exact. An image that was itself trained on is not its own neighbour. Raises `DataError` for a file
-    that is missing or cannot be decoded, `RunError` for a k below 1.
+    Similarity is the cosine of the features. The search is exact. An image of the training split is not its own
+    neighbour.
+
+    Args:
+        run: The run.
+        images: Image files, or samples of a data set.
+        k: Number of neighbours, from 1.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The neighbours of each image in order, nearest first; fewer than `k` where there are fewer training images.
+
+    Raises:
+        DataError: When a file is missing or cannot be decoded.
+        RunError: When `k` is below 1.
     """
     if k < 1:
         raise RunError(f"k: expected a whole number from 1, found {k}.", "Ask for 5 neighbours.")
@@ -204,7 +286,18 @@ def find_neighbours(
 
 
 def make_file_samples(files: Iterable[str | Path], progress: Progress) -> Samples:
-    """Image files as samples without labels, in order; raises `DataError` that names every file that cannot be read."""
+    """Make samples without labels of image files.
+
+    Args:
+        files: Image files.
+        progress: Where progress is shown.
+
+    Returns:
+        The samples in order, with their paths as given and their content ids.
+
+    Raises:
+        DataError: When files cannot be read as images; it names all of them.
+    """
     paths = [Path(file) for file in files]
     found = compute_content_ids(paths, progress)
     bad = [
@@ -221,11 +314,19 @@ def make_file_samples(files: Iterable[str | Path], progress: Progress) -> Sample
 def find_nearest(
     features: Features, among: Features, k: int, skipped: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], Features]:
-    """The rows of `among` with the largest cosine to each row of `features`, largest first: int64 [n, k], and the
-    cosines float32 [n, k], with fewer columns where there are fewer rows. `skipped` int64 [n] is a row that is no
-    answer, or -1.
+    """Find the rows with the largest cosine to each of some vectors.
 
-    All pairs are compared, a block of ROWS x COLUMNS at a time. A row of zeros is like none: its cosine is 0.
+    All pairs are compared, in blocks of `ROWS` x `COLUMNS`. A row of zeros is similar to none: its cosine is 0.
+
+    Args:
+        features: float32 [n, features], the vectors to find neighbours of.
+        among: float32 [m, features], the vectors to search.
+        k: Number of neighbours.
+        skipped: int64 [n], a row of `among` that is no answer, or -1.
+
+    Returns:
+        Rows of `among` int64 [n, k], the largest cosine first, and the cosines float32 [n, k]; fewer columns where
+        `among` has fewer rows.
     """
     k = min(k, len(among) - int(np.any(skipped >= 0)))
     rows, cosines = np.empty((len(features), max(k, 0)), np.int64), np.empty((len(features), max(k, 0)), np.float32)

@@ -50,9 +50,15 @@ USUAL: Final = tuple(part for part in PARTS if part != "classes")
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """What is to be found out: of which files (none: validation images are chosen), which parts, by which methods of
-    attribution (none: the usual ones), the place that they look at (None: chosen for the network) and the class that
-    they explain (None: the likeliest)."""
+    """What an explanation of a run is to contain.
+
+    Attributes:
+        files: Images to explain, at most 200; empty to choose validation images.
+        parts: Parts of the explanation, of `PARTS`.
+        methods: Methods of attribution; empty for the usual ones.
+        place: Stage that `grad-cam` and `layer-cam` look at; None to choose it by the network.
+        called: Name of the class to explain; None for the likeliest of each image.
+    """
 
     files: tuple[Path, ...] = ()
     parts: tuple[str, ...] = USUAL
@@ -93,10 +99,22 @@ Found = tuple[Any, dict[str, str]]
 
 
 def make_explanation(run: Run, asked: ExplainRequest, *, cache: Path, progress: Progress | None = None) -> Explanation:
-    """What is asked about a run.
+    """Make the parts of an explanation that a request asks for.
 
-    Raises `RecipeError` for a part, method, place or class that does not exist or is not used by what is asked for, and
-    `DataError` for more images than a page can show.
+    Args:
+        run: The run.
+        asked: What is to be explained, and how.
+        cache: Cache folder.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        A record of plain values by part, with the seconds that each took, and the pictures that it names.
+
+    Raises:
+        RecipeError: When a part, method, place or class does not exist, or is not used by the parts and methods
+            asked for.
+        DataError: When there are more images than one page can show.
+        RunError: When no file is named and the validation images are gone.
     """
     _refuse_request(run, asked)
     bench = _Bench(run, asked, cache, progress or Silent())
@@ -135,8 +153,20 @@ def _refuse_request(run: Run, asked: ExplainRequest) -> None:
 
 
 def choose_files(run: Run) -> tuple[Path, ...]:
-    """The validation images to explain where none is named: up to half of them the worst mistakes, the others those of
-    each class in turn that the network is surest of and right about."""
+    """Choose the validation images to explain where none is named.
+
+    Up to half of them are the worst mistakes. The others are correct images that the network is surest of, taken
+    from each class in turn.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Up to 12 files that exist.
+
+    Raises:
+        RunError: When none of the chosen images is in the data folder any more.
+    """
     predictions = run.predictions("val")
     correct = predictions.correct
     order = np.argsort(-predictions.losses, kind="stable")

@@ -38,7 +38,12 @@ COLOURS: Final = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 @dataclass(frozen=True)
 class VisualizationTarget:
-    """What a picture is to be drawn for: a channel of a place, or a class where the place is None (the logits)."""
+    """What a picture is drawn for: a channel of a place, or a class.
+
+    Attributes:
+        place: Name of a stage or the trunk; None for the logits.
+        channel: Number of the channel, or of the class where `place` is None.
+    """
 
     place: str | None
     channel: int
@@ -46,11 +51,18 @@ class VisualizationTarget:
 
 @dataclass(frozen=True)
 class Maximisation:
-    """A picture, pixels uint8 [size, size, 3], drawn for a target, and how strongly the target answers.
+    """A picture drawn for a target, and how strongly the target responds.
 
-    An activation is a logit, a unit's value, or a channel's mean over its map (class tokens left out) or its tokens:
-    `before` for the grey noise that drawing begins with, `after` for the picture itself, `noise` the mean over 16
-    images of random pixels. `flat`: no step found a gradient, so that the picture is still its start and says nothing.
+    An activation is a logit, a unit's value, or a channel's mean over its map (class tokens left out) or its
+    tokens.
+
+    Attributes:
+        target: What the picture was drawn for, with the full name of its place.
+        pixels: The picture, uint8 [size, size, 3].
+        before: Activation for the grey noise that drawing begins with.
+        after: Activation for the picture itself.
+        noise: Mean activation over 16 images of random pixels.
+        flat: Whether no step found a gradient; then the picture is still its start and means nothing.
     """
 
     target: VisualizationTarget
@@ -68,9 +80,22 @@ def maximise(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Maximisation, ...]:
-    """What each target looks for, in their order; the same for a target whatever others are asked for with it.
+    """Draw the picture that each target responds to most strongly.
 
-    Raises `RecipeError` for a place or a channel that the network has not.
+    The picture of a target is the same whatever other targets are drawn with it.
+
+    Args:
+        subject: Opened network.
+        targets: Classes or channels to draw for.
+        steps: Number of optimiser steps.
+        seed: Seed of the starting noise and of the random shifts, turns and scalings.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        One picture for each target, in order.
+
+    Raises:
+        RecipeError: When a place, channel or class does not exist.
     """
     progress = progress or Silent()
     named = [_check_target(subject, target) for target in targets]

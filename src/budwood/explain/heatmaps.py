@@ -26,11 +26,17 @@ Maps = NDArray[np.float32]
 class Attribution:
     """What speaks for a class in each of n images, by one method.
 
-    `maps` float32 [n, size, size] are 0 to 1, each divided by its own largest value, which `peaks` float32 [n] keeps;
-    what speaks against the class is 0. `empty` bool [n] says where nothing speaks for it: the map is 0 throughout.
-    `classes` int64 [n] are explained, with their `probabilities` float32 [n]. `place` is the stage whose map was looked
-    at, None for methods that look at the image. `errors` float32 [n], of integrated gradients alone, is how far their
-    sum is from the difference of the logits that they should add up to: 0 is exact.
+    Attributes:
+        method: Name of the method, of `METHODS`.
+        place: Stage whose map was used; None for methods that look at the image itself.
+        classes: int64 [n], the classes that are explained.
+        probabilities: float32 [n], their probabilities, 0 to 1.
+        maps: float32 [n, size, size] of 0 to 1, each divided by its own largest value; what speaks against the
+            class is 0.
+        peaks: float32 [n], the largest value of each map before that division.
+        empty: bool [n], true where nothing speaks for the class and the map is 0 throughout.
+        errors: float32 [n], for integrated gradients only: how far their sum is from the difference of the logits
+            that they should add up to (0 is exact); else None.
     """
 
     method: str
@@ -44,15 +50,28 @@ class Attribution:
 
 
 def refuse_unknown_method(name: str) -> None:
-    """Raises `RecipeError` for a method that does not exist."""
+    """Raise an error for a method of attribution that does not exist.
+
+    Args:
+        name: Name of the method.
+
+    Raises:
+        RecipeError: When the name is not one of `METHODS`; the hint suggests one.
+    """
     if name not in METHODS:
         raise RecipeError(f"method: there is no method {name!r}.", did_you_mean(name, METHODS))
 
 
 def scale_maps(raw: Maps) -> tuple[Maps, NDArray[np.float32], NDArray[np.bool_]]:
-    """Maps [n, side, side] as 0 to 1 each, their largest values [n], and which are empty [n].
+    """Scale each map to 0..1 by its largest value.
 
-    Values below 0, and those that are no number, count as 0.
+    Values below 0, and those that are not finite, count as 0.
+
+    Args:
+        raw: float32 [n, side, side].
+
+    Returns:
+        The maps float32 [n, side, side], their largest values float32 [n], and which are empty bool [n].
     """
     maps = np.maximum(np.nan_to_num(raw, nan=0.0, posinf=0.0, neginf=0.0), 0).astype(np.float32)
     peaks = maps.max(axis=(1, 2), initial=0.0)
@@ -62,6 +81,13 @@ def scale_maps(raw: Maps) -> tuple[Maps, NDArray[np.float32], NDArray[np.bool_]]
 
 
 def fill_mean_colour(pixels: Pixels) -> Pixels:
-    """Images uint8 [n, size, size, 3] of which only the mean colour is left, all over."""
+    """Replace each image by its mean colour.
+
+    Args:
+        pixels: uint8 [n, size, size, 3].
+
+    Returns:
+        uint8 [n, size, size, 3], each image of one colour.
+    """
     mean = pixels.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
     return np.broadcast_to(mean, pixels.shape).copy()

@@ -18,11 +18,18 @@ GAP: Final = 2  # pixels between two tiles
 
 
 def make_grid(tiles: NDArray[Any], columns: int, side: int, *, crisp: bool = False) -> Image.Image:
-    """Tiles in rows of `columns`, as a picture with transparency (LA for grey tiles, RGBA for coloured ones).
+    """Arrange tiles in rows as a picture with transparency.
 
-    Tiles are grey [n, height, width] or coloured [n, height, width, 3], float in 0..1 (what is beyond is cut off) or
-    uint8. Their longer side becomes `side` pixels by bicubic interpolation; `crisp` tiles are enlarged by the whole
-    number that comes nearest, every value a square.
+    Args:
+        tiles: Grey [n, height, width] or coloured [n, height, width, 3], at least one; float in 0..1 (values beyond
+            are clipped) or uint8.
+        columns: Tiles in a row.
+        side: Longer side of a drawn tile in pixels.
+        crisp: Whether to enlarge by the nearest whole number, every value a square, instead of bicubic
+            interpolation.
+
+    Returns:
+        The picture, of mode LA for grey tiles and RGBA for coloured ones.
     """
     drawn = [_make_tile(tile, side, crisp) for tile in _scale_to_bytes(tiles)]
     width, height = drawn[0].size
@@ -36,9 +43,13 @@ def make_grid(tiles: NDArray[Any], columns: int, side: int, *, crisp: bool = Fal
 
 
 def stretch(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Maps [..., height, width], each stretched by itself from its lowest value (0) to its highest (1).
+    """Stretch each map by itself from its lowest value (0) to its highest (1).
 
-    A map that is the same everywhere is 0.
+    Args:
+        values: float32 [..., height, width].
+
+    Returns:
+        float32 of the same shape; a map that is the same everywhere is 0.
     """
     low, high = (reduce(values, axis=(-2, -1), keepdims=True) for reduce in (np.min, np.max))
     spread = np.where(high > low, high - low, 1)
@@ -47,14 +58,28 @@ def stretch(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file, without loss."""
+    """Encode a picture as a PNG file, without loss.
+
+    Args:
+        image: The picture.
+
+    Returns:
+        The bytes of the file.
+    """
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
 def make_png_uri(image: Image.Image) -> str:
-    """A picture as the data URI of a PNG file."""
+    """Encode a picture as the data URI of a PNG file.
+
+    Args:
+        image: The picture.
+
+    Returns:
+        The data URI.
+    """
     return f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"
 
 

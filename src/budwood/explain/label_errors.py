@@ -45,8 +45,19 @@ WHY: Final = (
 
 @dataclass(frozen=True)
 class Suspect:
-    """One image whose label is doubted: the split it is in, its label, the class that is suggested, and the
-    probabilities (0 to 1) that a head which has not seen its label gives to both."""
+    """One image whose label is doubted.
+
+    Probabilities are those of a head that has not seen the image's label.
+
+    Attributes:
+        path: Path relative to the data set.
+        id: Content id of the image.
+        split: `train` or `val`.
+        label: Name of its class as labelled.
+        suggested: Name of the class that is suggested.
+        p_label: Probability of the label, 0 to 1.
+        p_suggested: Probability of the suggested class, 0 to 1.
+    """
 
     path: str
     id: str
@@ -59,13 +70,20 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Suspects:
-    """The images whose labels are suspected, the least probable label first, and how they were found.
+    """Images with suspect labels, and how they were found.
 
-    `rows` are those whose label has a probability of at most `threshold` and is not the likeliest class.
-    `suggested_threshold` is the one that `why` gives the reason for (0 where nothing is suspected), and `expected` the
-    number of label errors that confident learning expects among the `n` images that were judged.
-    `accuracy` is that of the out-of-fold predictions, by the labels as they are; `not_judged` counts images of classes
-    too small for the folds. `trunk` says in words whose features they are, and whether it may have seen the labels.
+    Attributes:
+        rows: Images whose label has a probability of at most `threshold` and is not the likeliest class, the least
+            probable label first.
+        threshold: Highest probability of a label that is suspected, 0 to 1.
+        suggested_threshold: The threshold that `why` gives the reason for; 0 where nothing is suspected.
+        why: The reason for the suggested threshold, in words.
+        expected: Number of label errors that confident learning expects among the `n` images.
+        n: Number of images that were judged.
+        not_judged: Number of images of classes too small for the folds.
+        folds: Number of folds.
+        accuracy: Accuracy of the out-of-fold predictions by the labels as they are.
+        trunk: Whose features were used, and whether that trunk may have seen the labels, in words.
     """
 
     rows: tuple[Suspect, ...]
@@ -80,17 +98,23 @@ class Suspects:
     trunk: str
 
     def record(self) -> dict[str, Any]:
-        """The suspects as plain values."""
+        """Convert the suspects to plain values.
+
+        Returns:
+            The fields by name, those of the rows included.
+        """
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Joint:
-    """What confident learning tells of labels [i] and latent classes [j].
+    """Estimates of confident learning for labels [i] and latent classes [j].
 
-    `counts` int64 [classes, classes] is the confident joint, `shares` float64 [classes, classes] the estimated joint
-    distribution, and `thresholds` float64 [classes] the mean probability of a class among the images that are labelled
-    so.
+    Attributes:
+        counts: int64 [classes, classes], the confident joint.
+        shares: float64 [classes, classes], the estimated joint distribution.
+        thresholds: float64 [classes], the mean probability of a class among the images labelled so; infinite for a
+            class without images.
     """
 
     counts: NDArray[np.int64]
@@ -106,13 +130,27 @@ def find_suspects(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Suspects:
-    """The training and validation images of a run whose labels are suspected, by out-of-fold predictions.
+    """Find the training and validation images with suspect labels, by out-of-fold predictions.
 
-    An image is named when its label has a probability of at most `threshold` (0 to 1). Without one it is chosen such
-    that as many images are named as the confident joint has off its diagonal. The features are those of the trunk that
-    the run started from, which has not seen these labels unless `trunk` says so. Copies and groups are in one fold.
-    Raises `RunError` for images with several labels each and for a threshold out of range, `DataError` for fewer
-    clusters of images than folds.
+    The features are those of the trunk that the run started from, which has not seen these labels unless `trunk` of
+    the result says so. Copies and groups are in one fold.
+
+    Args:
+        run: The run.
+        threshold: Highest probability of its label, 0 to 1, at which an image is named. None names as many images
+            as the confident joint has off its diagonal.
+        folds: Number of folds, from 2.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The suspects, the least probable label first.
+
+    Raises:
+        RunError: When images have several labels each, the threshold is out of range, or the weights that the run
+            started from are not on this machine.
+        DataError: When there are fewer clusters of images than folds, or fewer than 2 folds.
+        StorageError: When the cache cannot be written.
     """
     data = run.dataset()
     if run.task.multilabel:
@@ -137,14 +175,26 @@ def find_suspects(
 
 @dataclass(frozen=True)
 class LabelledSamples:
-    """The images of train and val, each content once, and their rows in the data set's table."""
+    """Images of the training and validation splits, each content once.
+
+    Attributes:
+        samples: The images with their labels.
+        rows: int64 [n], their rows in the data set's table.
+    """
 
     samples: Samples
     rows: NDArray[np.int64]
 
 
 def collect_labelled(data: Dataset) -> LabelledSamples:
-    """All images that train or validate, each content once."""
+    """Collect all used images of the training and validation splits, each content once.
+
+    Args:
+        data: The data set.
+
+    Returns:
+        The images, in the order of the table.
+    """
     held_out = SPLITS.index("test")
     rows = np.flatnonzero((data.column("split") != held_out) & data.column("used"))
     ids = data.table["id"].to_pylist()
@@ -163,10 +213,19 @@ def collect_labelled(data: Dataset) -> LabelledSamples:
 def predict_out_of_fold(
     features: NDArray[np.float32], labels: NDArray[np.int32], fold: NDArray[np.int8], classes: int, progress: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """What a linear head says of each image that was solved without the image's fold: probabilities float64
-    [n, classes], and whether that head knew the image's class bool [n].
+    """Predict each image by a linear head that was solved without the image's fold.
 
     The strength of the penalty is the one that is best on the first fold.
+
+    Args:
+        features: float32 [n, features].
+        labels: int32 [n].
+        fold: int8 [n], from 0.
+        classes: Number of classes.
+        progress: Where progress is shown.
+
+    Returns:
+        Probabilities float64 [n, classes], and whether that head was trained on the image's class bool [n].
     """
     chances = np.zeros((len(labels), classes))
     known = np.zeros(len(labels), bool)
@@ -182,11 +241,18 @@ def predict_out_of_fold(
 
 
 def estimate_joint(chances: NDArray[np.float64], labels: NDArray[np.int32]) -> Joint:
-    """The confident joint of labels and latent classes (Northcutt et al. 2021, equations 1 to 3).
+    """Estimate the joint distribution of labels and latent classes (Northcutt et al. 2021, equations 1 to 3).
 
-    An image counts as of the likeliest class among those whose probability is at least the mean that this class has
-    among the images labelled so; an image that reaches no mean is not counted. The joint distribution is the counts of
-    each label scaled to all of its images.
+    An image is counted for the likeliest class among those whose probability is at least the mean that this class
+    has among the images labelled so; an image that reaches no mean is not counted. The joint distribution is the
+    counts of each label scaled to all of its images.
+
+    Args:
+        chances: Out-of-fold probabilities, float64 [n, classes].
+        labels: int32 [n].
+
+    Returns:
+        The confident joint, the joint distribution and the thresholds.
     """
     classes = chances.shape[1]
     sizes = np.bincount(labels, minlength=classes)
@@ -210,8 +276,20 @@ def judge_labels(
     folds: int,
     trunk: str,
 ) -> Suspects:
-    """The suspects among images by their out-of-fold probabilities float64 [n, classes]; those that are not `known`
-    bool [n] are not judged."""
+    """Find the suspects among images by their out-of-fold probabilities.
+
+    Args:
+        data: The data set.
+        judged: Its training and validation images.
+        chances: Out-of-fold probabilities, float64 [n, classes].
+        known: bool [n], whether the head knew the image's class; others are not judged.
+        threshold: Highest probability of a suspect label, 0 to 1; None to choose it by the confident joint.
+        folds: Number of folds, to be recorded.
+        trunk: Description of the trunk, to be recorded.
+
+    Returns:
+        The suspects, the least probable label first.
+    """
     rows = np.flatnonzero(known)
     labels, chance = judged.samples.labels[rows], chances[rows]
     joint = estimate_joint(chance, labels)
@@ -251,11 +329,19 @@ def judge_labels(
 
 
 def save_suspects(path: Path, suspects: Suspects) -> None:
-    """Write a table for people and spreadsheets: one row a suspect, with an empty column `correct` to be filled in.
+    """Write the suspects as a CSV table for people and spreadsheets.
 
-    What is filled in is the name of a class, or `-` to leave the image out; a row that stays empty changes nothing.
-    `bw.scan(data, corrections=path)` puts it over the data. UTF-8 with a byte order mark, without which some
-    spreadsheets take it for another encoding.
+    There is one row for each suspect, with an empty column `correct` to be filled in: the name of a class, or `-`
+    to leave the image out. A row that stays empty changes nothing. `bw.scan(data, corrections=path)` applies the
+    table to the data. The file is UTF-8 with a byte order mark, without which some spreadsheets assume another
+    encoding.
+
+    Args:
+        path: File to make or replace.
+        suspects: The suspects.
+
+    Raises:
+        StorageError: When the file cannot be written.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

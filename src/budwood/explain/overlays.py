@@ -41,9 +41,17 @@ Plane = NDArray[np.float32]
 
 
 def draw_overlay(image: Pixels, values: Maps, side: int = SIDE) -> Image.Image:
-    """An image uint8 [size, size, 3] with its map float32 [cells, cells] of 0 to 1 over it, as a picture of that side.
+    """Draw an image in grey with its map in colours over it.
 
     An empty map leaves the image in grey.
+
+    Args:
+        image: uint8 [size, size, 3].
+        values: The map, float32 [cells, cells] of 0 to 1.
+        side: Side of the picture in pixels.
+
+    Returns:
+        An RGB picture of `side` x `side` pixels.
     """
     grey = _stretch_contrast(image, side)
     spoken = _stretch_map(_enlarge_map(values, side))
@@ -55,7 +63,16 @@ def draw_overlay(image: Pixels, values: Maps, side: int = SIDE) -> Image.Image:
 
 
 def draw_map_strip(image: Pixels, maps: Sequence[Maps], side: int = SIDE) -> Image.Image:
-    """An image beside itself with each of its maps over it."""
+    """Draw an image beside copies of it with each of its maps.
+
+    Args:
+        image: uint8 [size, size, 3].
+        maps: Maps of the image, float32 [cells, cells] of 0 to 1.
+        side: Side of each picture in pixels.
+
+    Returns:
+        One row: the image, then one picture for each map.
+    """
     pictures = [_resize_picture(image, side), *(draw_overlay(image, values, side) for values in maps)]
     return _join_row(pictures, side)
 
@@ -63,9 +80,18 @@ def draw_map_strip(image: Pixels, maps: Sequence[Maps], side: int = SIDE) -> Ima
 def draw_gallery(
     pixels: Pixels, maps: Mapping[str, Maps], captions: Sequence[str] = (), side: int = SIDE
 ) -> Image.Image:
-    """One row an image of pixels uint8 [n, size, size, 3]: the image, then its map of each method [n, cells, cells].
+    """Draw one row for each image: the image, then its map by each method.
 
-    The names of the methods stand above their columns, and the captions, one an image, below its row.
+    The names of the methods stand above their columns.
+
+    Args:
+        pixels: uint8 [n, size, size, 3].
+        maps: Maps float32 [n, cells, cells] of 0 to 1, by name of the method.
+        captions: One text for each image, drawn below its row; empty for none.
+        side: Side of each picture in pixels.
+
+    Returns:
+        The gallery, an RGB picture on white.
     """
     rows = [
         draw_map_strip(image, [every[number] for every in maps.values()], side) for number, image in enumerate(pixels)
@@ -85,7 +111,15 @@ def draw_gallery(
 
 
 def draw_legend(width: int = SIDE, height: int = 12) -> Image.Image:
-    """The colours from 0 (left) to the largest value (right), as they look over a bright image."""
+    """Draw the colours from 0 (left) to the largest value (right), as they look over a bright image.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+
+    Returns:
+        The colour bar.
+    """
     values = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (width, width))
     white = np.full((width, width, 3), 255, np.uint8)
     white[: width // 4] = 0  # so that the rest is its brightest
@@ -93,7 +127,14 @@ def draw_legend(width: int = SIDE, height: int = 12) -> Image.Image:
 
 
 def colour_map(values: Plane) -> Plane:
-    """The colours of values 0 to 1: float32 [..., 3] of 0 to 255."""
+    """Map values to colours from pale yellow to violet.
+
+    Args:
+        values: float32 [...] of 0 to 1.
+
+    Returns:
+        float32 [..., 3] of 0 to 255.
+    """
     places = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(values, places, [colour[channel] for colour in COLOURS]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)

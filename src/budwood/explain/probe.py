@@ -34,7 +34,14 @@ FEWEST: Final = 2
 
 @dataclass(frozen=True)
 class NetworkProbe:
-    """A recipe's network with its weights on a device, in evaluation mode, and the names of its classes."""
+    """A recipe's network opened for inspection, in evaluation mode.
+
+    Attributes:
+        network: The built network with its weights, on `device`.
+        plan: Plan of the network.
+        classes: Names of the classes.
+        device: Name of the device.
+    """
 
     network: BuiltNetwork
     plan: NetworkPlan
@@ -43,18 +50,34 @@ class NetworkProbe:
 
     @property
     def module(self) -> nn.Module:
-        """The whole network: images float32 [n, channels, size, size], normalised, to logits float32 [n, classes]."""
+        """Return the whole network as one module.
+
+        It maps normalised images float32 [n, channels, size, size] to logits float32 [n, classes].
+        """
         return self.network.module
 
     def images(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Pixels uint8 [n, size, size, 3] as the network sees them: float32 [n, channels, size, size]."""
+        """Normalise pixels as the network receives them.
+
+        Args:
+            pixels: uint8 [n, size, size, 3].
+
+        Returns:
+            float32 [n, channels, size, size], on the network's device.
+        """
         seen = WithPreprocessing(self.module, self.plan).to(self.device)
         return seen.normalised(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
 
 
 @dataclass(frozen=True)
 class Place:
-    """A place of a network, the shape of one image's output there, and the side of its map in cells (None: no map)."""
+    """A stage of a network, or its trunk, with the shape of its output.
+
+    Attributes:
+        name: Full name of the stage, or `TRUNK`.
+        shape: Shape of one image's output there.
+        side: Side of its map in cells; None where it is no map.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -62,7 +85,20 @@ class Place:
 
 
 def make_probe(spec: NetworkSpec, classes: Sequence[str]) -> NetworkProbe:
-    """A network with its weights and the names of its classes, ready to be looked at; raises what loading it raises."""
+    """Build a recipe's network with given weights, ready for inspection.
+
+    Args:
+        recipe: The recipe.
+        plan: Plan of the recipe's network.
+        classes: Names of the classes.
+        weights: Weights to load.
+
+    Returns:
+        The network on the best device, in evaluation mode.
+
+    Raises:
+        WeightsError: When the weights do not fit.
+    """
     device = find_best_device()
     made, _ = load_network(spec)
     rows = [row.name for row in spec.plan.stages]
@@ -72,26 +108,61 @@ def make_probe(spec: NetworkSpec, classes: Sequence[str]) -> NetworkProbe:
 
 
 def list_places(subject: NetworkProbe) -> tuple[Place, ...]:
-    """The stages in order, and the trunk."""
+    """List the stages in order, and the trunk.
+
+    Args:
+        subject: Opened network.
+
+    Returns:
+        The places with the shapes of their outputs.
+    """
     return tuple(Place(row.name, row.shape, find_map_side(row.shape)) for row in subject.plan.places)
 
 
 def list_map_sides(subject: NetworkProbe) -> dict[str, int]:
-    """The places that give a map of at least 2 x 2 cells, in order, with its side in cells."""
+    """List the places that give a map of at least 2 x 2 cells.
+
+    Args:
+        subject: Opened network.
+
+    Returns:
+        Side of the map in cells by name of the place, in order.
+    """
     return {place.name: place.side for place in list_places(subject) if place.side and place.side >= FEWEST}
 
 
 def find_place(subject: NetworkProbe, name: str, option: str = "place") -> str:
-    """The place of that name, or whose name ends so; raises `RecipeError` that lists the stages."""
+    """Find a place by its name or the end of its name.
+
+    Args:
+        subject: Opened network.
+        name: Full name of a stage, its ending after a dot, or `TRUNK`.
+        option: Name of the option, for the error message.
+
+    Returns:
+        The full name.
+
+    Raises:
+        RecipeError: When no stage or more than one fits; the hint lists the stages.
+    """
     return TRUNK if name == TRUNK else find_stage(subject.network.staged, name, option)
 
 
 def default_place(subject: NetworkProbe) -> str:
-    """The place that attribution looks at: the last one that is still a map, of 4 x 4 cells if there is one and of
-    2 x 2 if not, and on whose cells the logits depend.
+    """Choose the place that attribution looks at.
 
-    After the last block of a transformer they may depend on its class token alone; then the place before it is taken.
-    Raises `RecipeError` for a network without any, such as one of fully connected layers.
+    It is the last place that is still a map and on whose cells the logits depend: a map of 4 x 4 cells if there is
+    one, of 2 x 2 if not. After the last block of a transformer the logits may depend on the class token alone; then
+    the place before it is taken.
+
+    Args:
+        subject: Opened network.
+
+    Returns:
+        The full name of the place.
+
+    Raises:
+        RecipeError: When no stage gives a map, as in a network of fully connected layers.
     """
     maps = list_map_sides(subject)
     if not maps:
@@ -117,17 +188,30 @@ def _depends_on(subject: NetworkProbe, place: str) -> bool:
 
 
 def find_map_side(shape: Sequence[int]) -> int | None:
-    """The side in cells of one image's output as a map; None where it is none."""
+    """Find the side in cells of one image's output as a map.
+
+    Args:
+        shape: Shape of one image's output, without the batch.
+
+    Returns:
+        Cells a side; None where the output is no map.
+    """
     with torch.device("meta"):
         found = reshape_to_maps(torch.empty(1, *shape))
     return None if found is None else int(found.shape[-1])
 
 
 def reshape_to_maps(outputs: Tensor) -> Tensor | None:
-    """Outputs [n, ...] as maps [n, channels, side, side]; None where they are none.
+    """Reshape outputs to maps with channels first.
 
-    Maps may have their channels last; tokens [n, tokens, channels] are laid out as the square that they were cut from,
-    class tokens left out.
+    Maps may have their channels last. Tokens [n, tokens, channels] are laid out as the square of patches that they
+    come from, without class tokens.
+
+    Args:
+        outputs: Tensor [n, ...] of any shape.
+
+    Returns:
+        [n, channels, side, side]; None where the outputs are no maps.
     """
     shape = tuple(outputs.shape[1:])
     if len(shape) == 3:
@@ -143,7 +227,16 @@ def reshape_to_maps(outputs: Tensor) -> Tensor | None:
 
 @contextmanager
 def eval_mode(subject: NetworkProbe) -> Iterator[nn.Module]:
-    """The whole network in evaluation mode for a block, of which no trace is left."""
+    """Put the whole network in evaluation mode without gradients of its weights for a block.
+
+    Modes, `requires_grad` flags and gradients are restored afterwards, also after an error.
+
+    Args:
+        subject: Opened network.
+
+    Yields:
+        The whole network.
+    """
     module = subject.module
     modes = {part: part.training for part in module.modules()}
     needs = {parameter: parameter.requires_grad for parameter in module.parameters()}
@@ -161,9 +254,19 @@ def eval_mode(subject: NetworkProbe) -> Iterator[nn.Module]:
 
 @contextmanager
 def capture_outputs(subject: NetworkProbe, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What the named layers give for whatever the network is shown in the block: their latest outputs by name.
+    """Capture the outputs of named layers while the network runs in the block.
 
-    Raises `RecipeError` for a layer that the network has not, or does not run.
+    The network is in evaluation mode within the block; hooks are removed afterwards, also after an error.
+
+    Args:
+        subject: Opened network.
+        layers: Full names of the layers.
+
+    Yields:
+        A dictionary with a copy of the latest output of each layer by name, filled when the network runs.
+
+    Raises:
+        RecipeError: When the network does not have a layer, or does not run it.
     """
     told: dict[str, Tensor] = {}
     with eval_mode(subject):
@@ -177,7 +280,18 @@ def capture_outputs(subject: NetworkProbe, layers: Sequence[str]) -> Iterator[di
 
 
 def find_layer(subject: NetworkProbe, name: str) -> nn.Module:
-    """The layer of that full name; raises `RecipeError` that names some."""
+    """Find a layer by its full name.
+
+    Args:
+        subject: Opened network.
+        name: Full name of the layer.
+
+    Returns:
+        The module.
+
+    Raises:
+        RecipeError: When the network does not have the layer, or does not run it; the hint names some.
+    """
     return _find_layers(subject, [name])[name]
 
 
@@ -195,16 +309,32 @@ def _find_layers(subject: NetworkProbe, names: Sequence[str]) -> dict[str, nn.Mo
 
 
 def slice_probe(subject: NetworkProbe, start: str | None, stop: str | None) -> GraphModule:
-    """The part from the end of one place (None: the image) to the end of a later one (None: the logits).
+    """Cut out the part of the network between two places.
 
-    It shares its layers with the network, so it is in the same mode. Some layers work in place on what they are given.
+    The part shares its layers with the network, so it is in the same mode. Some layers change their input in place.
+
+    Args:
+        subject: Opened network.
+        start: Place after which the part begins; None for the image.
+        stop: Later place at whose output the part ends; None for the logits.
+
+    Returns:
+        The part as a module.
     """
     return slice_stages(subject.network.staged, start, stop)
 
 
 def compute_stage_outputs(subject: NetworkProbe, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """The outputs of places for images [n, channels, size, size]: [n, *shape] by name, each computed from the one
-    before."""
+    """Compute the outputs of places for images, each from the one before.
+
+    Args:
+        subject: Opened network.
+        images: Normalised images, float32 [n, channels, size, size].
+        names: Full names of the places.
+
+    Returns:
+        Outputs [n, *shape] by name, in the order of the network.
+    """
     found: dict[str, Tensor] = {}
     start, values = None, images
     with eval_mode(subject), torch.no_grad():

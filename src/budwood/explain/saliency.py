@@ -55,17 +55,32 @@ def compute_attribution(
     task: LabelTask | None = None,
     progress: Progress | None = None,
 ) -> Attribution:
-    """What in each of the images uint8 [n, size, size, 3] speaks for a class: its number or name, or the likeliest.
+    """Compute what in each image speaks for a class.
 
-    `grad-cam`: a map's channels, weighed by their mean gradient (Selvaraju et al. 2017). `layer-cam`: each cell weighed
-    by its own gradient where that is positive, which suits earlier places, whose maps are finer (Jiang et al. 2021).
-    `integrated-gradients`: gradients summed from an image of the mean colour to the image (Sundararajan et al. 2017),
-    then smoothed. `occlusion`: how much a logit falls when a square has the mean colour (Zeiler and Fergus 2014).
+    `grad-cam`: a map's channels weighted by their mean gradient (Selvaraju et al. 2017). `layer-cam`: each cell
+    weighted by its own gradient where that is positive, which suits earlier places, whose maps are finer (Jiang et
+    al. 2021). `integrated-gradients`: gradients integrated from an image of the mean colour to the image
+    (Sundararajan et al. 2017), then smoothed. `occlusion`: how much a logit falls when a square has the mean colour
+    (Zeiler and Fergus 2014).
 
-    `place` is that of the first two: by default `target_of` for Grad-CAM, `fine_place` for LayerCAM. `run`, from uint8
-    pixels to logits, gives the answers, PyTorch if there is none; an engine is several times as fast at occlusion.
-    `task`: what images are labelled with (default: one label each).
-    Raises `RecipeError` for an unknown method, class or place, and for a place without a map.
+    Args:
+        subject: Opened network.
+        pixels: Images, uint8 [n, size, size, 3].
+        method: One of the four above.
+        classes: Number or name of a class for each image; None for the likeliest.
+        place: Stage that the first two methods look at; None for `default_place` (Grad-CAM) or `find_finest_place`
+            (LayerCAM).
+        run: From pixels uint8 to logits float32 [n, classes]; None for PyTorch. An engine is several times as fast
+            at occlusion.
+        several: Whether images have several labels each; then probabilities are sigmoids of the logits.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        Maps float32 [n, size, size] of 0 to 1, with the classes and their probabilities.
+
+    Raises:
+        RecipeError: When the method, a class or the place does not exist, the place gives no map or the method uses
+            none, or there is not one class for each image.
     """
     refuse_unknown_method(method)
     where, run = choose_place(subject, method, place), run or make_eager_inference(subject)
@@ -79,25 +94,51 @@ def compute_attribution(
 
 
 def choose_default_methods(subject: NetworkProbe) -> tuple[str, ...]:
-    """LayerCAM, which is fine, and Grad-CAM, which is coarse and easier to read; or occlusion for a network none of
-    whose stages gives a map."""
+    """Choose the usual methods of attribution for a network.
+
+    LayerCAM is fine; Grad-CAM is coarse and easier to read.
+
+    Args:
+        subject: Opened network.
+
+    Returns:
+        LayerCAM and Grad-CAM; occlusion alone for a network none of whose stages gives a map.
+    """
     return ("layer-cam", "grad-cam") if list_map_sides(subject) else ("occlusion",)
 
 
 def compute_raw_maps(
     subject: NetworkProbe, pixels: Pixels, classes: Classes, method: str, place: str | None, progress: Progress
 ) -> Maps:
-    """The maps of a method, float32 [n, size, size], as they are before they are scaled: at least 0.
+    """Compute the maps of a method before they are scaled.
 
-    `place` is a full name, or None for a method that needs none.
+    Args:
+        subject: Opened network.
+        pixels: Images, uint8 [n, size, size, 3].
+        classes: The class to explain of each image, int64 [n].
+        method: Name of the method, of `METHODS`.
+        place: Full name of the place; None for a method that needs none.
+        progress: Where progress is shown.
+
+    Returns:
+        float32 [n, size, size], at least 0.
     """
     return _compute_raw(subject, pixels, classes, method, place, make_eager_inference(subject), progress)[0]
 
 
 def choose_place(subject: NetworkProbe, method: str, place: str | None) -> str | None:
-    """The place that a method looks at, by its full name; None for a method that needs none.
+    """Choose the place that a method looks at.
 
-    Raises `RecipeError` for a place that does not exist, has no map, or is not looked at.
+    Args:
+        subject: Opened network.
+        method: Name of the method, of `METHODS`.
+        place: Name of a stage or the end of its name; None to choose it.
+
+    Returns:
+        The full name of the place; None for a method that needs none.
+
+    Raises:
+        RecipeError: When the place does not exist or gives no map, or the method does not use a place.
     """
     if method not in AT_A_PLACE:
         if place is not None:
@@ -119,10 +160,18 @@ def choose_place(subject: NetworkProbe, method: str, place: str | None) -> str |
 
 
 def find_finest_place(subject: NetworkProbe) -> str:
-    """The last place whose cells are at most FINE pixels wide, before `target_of` or that itself.
+    """Find the last place whose cells are at most `FINE` pixels wide, no later than `default_place`.
 
-    Where a network has none, as a transformer of larger patches, it is `target_of`, which raises `RecipeError` where
-    there is no map at all.
+    Where a network has none, such as a transformer of larger patches, it is `default_place`.
+
+    Args:
+        subject: Opened network.
+
+    Returns:
+        The full name of the place.
+
+    Raises:
+        RecipeError: When no stage gives a map.
     """
     target = default_place(subject)
     sides = {place.name: place.side or 0 for place in list_places(subject)}
@@ -150,7 +199,14 @@ def _compute_raw(
 
 
 def make_eager_inference(subject: NetworkProbe) -> InferenceFn:
-    """The subject as PyTorch computes it: from pixels uint8 [n, size, size, 3] to logits float32 [n, classes]."""
+    """Make a function that computes logits by PyTorch itself.
+
+    Args:
+        subject: Opened network.
+
+    Returns:
+        A function from pixels uint8 [n, size, size, 3] to logits float32 [n, classes].
+    """
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
         with eval_mode(subject) as module, torch.inference_mode():
@@ -215,18 +271,19 @@ def integrate_gradients(
 ) -> tuple[Tensor, float]:
     """Integrate the gradient of a logit along the line from one image to another (Sundararajan et al. 2017).
 
-    The integral is computed by Gauss-Legendre quadrature: few points do, as the gradient changes smoothly between them.
+    The integral is computed by Gauss-Legendre quadrature; few points are enough, as the gradient changes smoothly
+    between them.
 
     Args:
-        module: From images, normalised, to logits [n, classes].
-        image: The image that is explained: float32 [1, channels, size, size].
+        module: From normalised images to logits [n, classes].
+        image: The image that is explained, float32 [1, channels, size, size].
         start: Where the line begins, of the same shape.
-        chosen: The number of the class.
+        chosen: Number of the class.
         steps: Points on the line.
 
     Returns:
-        What each value of the image adds to the logit, of the image's shape; and how far the sum of that is from the
-        difference of the logits at the ends, which it would be if the integral were exact.
+        What each value of the image adds to the logit, of the image's shape; and how far the sum of that is from
+        the difference of the logits at the two ends (0 if the integral were exact).
     """
     nodes, weights = (torch.from_numpy(values).to(image) for values in np.polynomial.legendre.leggauss(steps))
     path = (start + (1 + nodes).reshape(-1, 1, 1, 1) / 2 * (image - start)).requires_grad_()

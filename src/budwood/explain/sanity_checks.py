@@ -33,13 +33,21 @@ Drawing = Callable[[NetworkProbe, Pixels, Classes], Maps]
 
 @dataclass(frozen=True)
 class SanityCheck:
-    """How like the trained network's maps are to those of the network with ever more random weights.
+    """Result of a weight randomisation test.
 
-    `places` name the first random part of each step: the head, then stages ever further back; all after it is random
-    too, and in the last step everything. `likeness` is Spearman's rank correlation by step, the mean over the images
-    with a 95 % interval, and `unrelated` that between maps of different images. `depends` is false where the last
-    step's is not below LIKE: such maps do not show what was learned. LIKE lies above what maps of different images have
-    in common because both lie in the middle: 0.52 (0.39 to 0.64) for Grad-CAM on 12 scenes, 0.33 on 12 solar cells.
+    `LIKE` lies above what maps of different images have in common because both lie in the middle: 0.52 (0.39 to
+    0.64) for Grad-CAM on 12 scenes, 0.33 on 12 solar cells.
+
+    Attributes:
+        method: Name of the method, or of the function that draws the maps.
+        place: Stage whose map was used; None for methods that use none.
+        places: First random part of each step: the head, then stages ever further back. All after it is random too,
+            and in the last step everything is.
+        likeness: Spearman's rank correlation with the trained network's maps by step: the mean over the images with
+            a 95 % interval.
+        unrelated: The same between maps of different images.
+        depends: Whether the last step's likeness is below `LIKE`. Where it is not, the maps do not show what was
+            learned. Also false where no image has a map.
     """
 
     method: str
@@ -60,14 +68,28 @@ def check_sanity(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SanityCheck:
-    """The weight randomisation test on images uint8 [n, size, size, 3], for the classes that are likeliest.
+    """Run the weight randomisation test on images, for their likeliest classes.
 
-    It goes from the head back over so many `stages`, of which the last is the first of the network.
+    Random weights are the trained ones of a layer in random order, so that their scale stays the same; norms and
+    biases stay as they are. Images for which the trained network has no map are left out. The subject is not
+    changed.
 
-    Random weights are the trained ones of a layer in random order, so that they stay of its scale; norms and biases
-    stay as they are. Images for which the trained network has no map do not enter. A method can be a function of a
-    subject, pixels and classes that gives maps float32 [n, size, size]. The subject is not changed. Raises
-    `RecipeError` for an unknown method or place.
+    Args:
+        subject: Opened network.
+        pixels: Images, uint8 [n, size, size, 3].
+        method: Name of a method, or a function of a subject, pixels and classes that gives maps float32 [n, size,
+            size].
+        place: Stage whose map is used; None to choose it by the network. Not used with a function.
+        stages: Number of stages after the head at which the network is randomised; the last is the network's first
+            stage.
+        seed: Seed of the random order.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The rank correlations by step, and whether the maps depend on what was learned.
+
+    Raises:
+        RecipeError: When the method or the place does not exist, or the place gives no map.
     """
     said = progress or Silent()
     draw, name, where = _make_drawing(subject, method, place, said)
@@ -87,7 +109,16 @@ def check_sanity(
 
 
 def list_cascade_places(subject: NetworkProbe, count: int = SPREAD) -> tuple[str, ...]:
-    """The head, and so many stages that hold weights, spread from the last to the first, which is always among them."""
+    """List the places from which the network is randomised.
+
+    Args:
+        subject: Opened network.
+        count: Number of stages beside the head.
+
+    Returns:
+        The head, then up to `count` stages that hold weights, spread from the last to the first, which is always
+        among them.
+    """
     head, names = subject.plan.head, list(subject.network.staged.stages)
     before = [_list_parameters_before(subject, name) for name in (*names, head)]
     weights = {name for name, parameter in subject.module.named_parameters() if parameter.ndim > 1}
@@ -97,7 +128,16 @@ def list_cascade_places(subject: NetworkProbe, count: int = SPREAD) -> tuple[str
 
 
 def randomise_from(subject: NetworkProbe, start: str, seed: int) -> NetworkProbe:
-    """A copy of a subject whose weights are in random order in the part `start`, and in all that follows it."""
+    """Copy a network with the weights in random order from one part on.
+
+    Args:
+        subject: Opened network; it is not changed.
+        start: Name of the first stage that is randomised, or of the head; all that follows is randomised too.
+        seed: Seed of the random order.
+
+    Returns:
+        The copy.
+    """
     staged = subject.network.staged
     module = copy.deepcopy(subject.module)
     kept = _list_parameters_before(subject, start)
@@ -112,7 +152,15 @@ def randomise_from(subject: NetworkProbe, start: str, seed: int) -> NetworkProbe
 
 
 def rank_correlations(one: Maps, other: Maps) -> NDArray[np.float64]:
-    """Spearman's correlation of each pair of maps [n, side, side]: float64 [n]; 0 where either is the same all over."""
+    """Compute Spearman's rank correlation of each pair of maps.
+
+    Args:
+        one: float32 [n, side, side].
+        other: Maps of the same shape.
+
+    Returns:
+        float64 [n], -1 to 1; 0 where either map is the same everywhere.
+    """
     ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (one, other)] if len(one) else []
     if not ranks:
         return np.empty(0)

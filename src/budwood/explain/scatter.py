@@ -31,11 +31,19 @@ MARGIN: Final = 4.0  # percent of the plane that stays free at each edge
 
 
 def draw_scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mapping[str, str]) -> str:
-    """The images of an embedding, of which `sampled` chooses at most MOST, as HTML that needs scatter.css.
+    """Draw the images of an embedding as HTML that needs `scatter.css`.
 
-    `thumbnails` are data URIs by path. Colour and shape tell up to COLOURED classes apart; of more classes, or where
-    images have several labels each, only the mistakes are coloured. Mistakes have a ring, lie above the others, and can
-    be reached by keyboard; every dot shows its picture on pointing at it or touching it.
+    `sample_dots` chooses at most `MOST` images. Colour and shape distinguish up to `COLOURED` classes; with more
+    classes, or where images have several labels each, only the mistakes are coloured. Mistakes have a ring, lie
+    above the others and can be reached by keyboard; every dot shows its picture when it is pointed at or touched.
+
+    Args:
+        embedding: The images as points.
+        classes: Names of the classes.
+        thumbnails: Data URIs by path; images without one have no picture.
+
+    Returns:
+        A `figure` element.
     """
     shown = sample_dots(embedding)
     coloured = len(classes) <= COLOURED and not task_of(shown.label_sets, len(classes)).multilabel
@@ -49,9 +57,17 @@ def draw_scatter(embedding: Embedding, classes: Sequence[str], thumbnails: Mappi
 
 
 def sample_dots(embedding: Embedding, most: int = MOST) -> Embedding:
-    """At most so many images of an embedding: all mistakes up to MISTAKES, and of the others each class with its share.
+    """Choose the images of an embedding that are drawn.
 
-    What is drawn depends on the images' contents alone.
+    All mistakes up to `MISTAKES` are taken, and of the others each class gets its share. The choice depends on the
+    images' contents alone.
+
+    Args:
+        embedding: The images as points.
+        most: Number of images at most.
+
+    Returns:
+        An embedding of the chosen images, in their order; the same one where there are not too many.
     """
     if len(embedding) <= most:
         return embedding
@@ -71,14 +87,29 @@ def sample_dots(embedding: Embedding, most: int = MOST) -> Embedding:
 
 
 def make_small_pictures(root: Path, paths: Sequence[str]) -> dict[str, str]:
-    """Pictures of at most SIDE x SIDE pixels as data URIs by path; files that cannot be decoded have none."""
+    """Make small pictures of image files as data URIs.
+
+    Args:
+        root: Folder of the data set.
+        paths: Paths relative to it.
+
+    Returns:
+        Data URIs of JPEGs of at most `SIDE` x `SIDE` pixels by path, without files that cannot be decoded.
+    """
     with ThreadPoolExecutor(count_processors()) as pool:
         made = pool.map(_shrink_picture, (root / path for path in paths))
         return {path: uri for path, uri in zip(paths, made, strict=True) if uri}
 
 
 def describe_sample(shown: Embedding) -> str:
-    """What is drawn, in words."""
+    """Describe in words what a scatter plot shows.
+
+    Args:
+        shown: The images that are drawn.
+
+    Returns:
+        The number of images and mistakes, and what the axes mean.
+    """
     split = SPLITS[shown.split]
     count = f"{len(shown):,}" if len(shown) == shown.of else f"{len(shown):,} of {shown.of:,}"
     wrong = int((~shown.correct).sum())

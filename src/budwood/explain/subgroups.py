@@ -36,11 +36,17 @@ GROUPS: Final = 20  # the largest groups, that are slices
 
 @dataclass(frozen=True)
 class Slice:
-    """Images that share a property: what they are in words, how many, and how many of them are called rightly.
+    """Images that share a property, and the accuracy on them.
 
-    `metric` and `rest` are the accuracies of the slice and of all other images, `difference` is how much higher that of
-    the slice is, each with a 95 % interval; `p` is that of Fisher's exact test of the two, corrected over all slices
-    (Holm 1979). `ids` names the images.
+    Attributes:
+        property: `brightness`, `size`, `aspect` or `group`.
+        label: What the images are, in words.
+        n: Number of images.
+        metric: Accuracy on the slice, with a 95 % interval.
+        rest: Accuracy on all other images, with a 95 % interval.
+        difference: How much higher the accuracy on the slice is, with a 95 % interval.
+        p: p-value of Fisher's exact test of the two, corrected over all slices (Holm 1979).
+        ids: Content ids of the images.
     """
 
     property: str
@@ -53,13 +59,23 @@ class Slice:
     ids: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
-        """The slice as plain values, without its images."""
+        """Convert the slice to plain values, without its images.
+
+        Returns:
+            The fields by name, except `ids`.
+        """
         return {name: value for name, value in asdict(self).items() if name != "ids"}
 
 
 @dataclass(frozen=True)
 class SliceMask:
-    """The images of a slice, bool [n], before they are scored."""
+    """Images of a slice, before they are scored.
+
+    Attributes:
+        property: `brightness`, `size`, `aspect` or `group`.
+        label: What the images are, in words.
+        rows: bool [n], which images belong to it.
+    """
 
     property: str
     label: str
@@ -67,10 +83,18 @@ class SliceMask:
 
 
 def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
-    """The slices of a run's validation images by property; a property that does not vary makes none.
+    """Find and score the slices of a run's validation images.
 
-    Brightness is that of the pictures that the scan kept of each image, so that a large split takes seconds. An image
-    that was changed since has none.
+    Brightness is taken from the small pictures that the scan kept of each image, so that a large split takes
+    seconds. An image that was changed since then has no brightness.
+
+    Args:
+        run: The run.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The slices by brightness, size, aspect and group; a property that does not vary gives none.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     predictions, data = run.predictions("val"), run.dataset()
@@ -86,9 +110,17 @@ def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | Non
 
 
 def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:
-    """Each part's accuracy beside that of the rest: whether each image is called rightly bool [n].
+    """Compare the accuracy on each slice with that on the rest of the images.
 
     A difference has the interval of Newcombe (1998), and the exact test of Fisher (1935) with Holm's correction.
+
+    Args:
+        parts: The slices.
+        right: bool [n], whether each image is classified correctly.
+        ids: Content ids of the images [n].
+
+    Returns:
+        The scored slices, in order.
     """
     made = [_score_mask(part, correct, ids) for part in parts]
     corrected = correct_holm(np.array([one.p for one in made], np.float64))
@@ -96,8 +128,17 @@ def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Se
 
 
 def measure_brightness(root: Path, predictions: Predictions, cache: Path, progress: Progress) -> NDArray[np.float64]:
-    """The mean luma (ITU-R BT.601) of each image, 0 black to 1 white: float64 [n]; not a number where the file is
-    missing or was changed."""
+    """Measure the mean luma (ITU-R BT.601) of each image.
+
+    Args:
+        root: Folder of the data set.
+        predictions: Predictions that name the images.
+        cache: Cache folder, where the scan keeps small pictures.
+        progress: Where progress is shown.
+
+    Returns:
+        float64 [n], 0 (black) to 1 (white); NaN where the file is missing or was changed.
+    """
     facts = read_cached_metadata(root, predictions.paths, cache, progress)
     return np.array(
         [
@@ -110,9 +151,16 @@ def measure_brightness(root: Path, predictions: Predictions, cache: Path, progre
 
 
 def make_quarter_masks(property: str, values: NDArray[np.float64]) -> list[SliceMask]:
-    """The images in four parts of rising value, cut at the quartiles; fewer where many values are equal.
+    """Divide images into four parts of rising value, cut at the quartiles.
 
-    `property` is brightness or size. Values that are not a number are in no part.
+    There are fewer parts where many values are equal. Values that are NaN are in no part.
+
+    Args:
+        property: `brightness` or `size`.
+        values: float64 [n].
+
+    Returns:
+        The parts from low to high; none where the values do not vary.
     """
     known = values[~np.isnan(values)]
     if len(known) == 0:
@@ -133,7 +181,15 @@ def make_quarter_masks(property: str, values: NDArray[np.float64]) -> list[Slice
 
 
 def make_aspect_masks(width: NDArray[np.float64], height: NDArray[np.float64]) -> list[SliceMask]:
-    """The images by which side is longer: portrait, square (sides within 5 % of each other), landscape."""
+    """Divide images into portrait, square (sides within 5 % of each other) and landscape.
+
+    Args:
+        width: float64 [n], pixels.
+        height: float64 [n], pixels.
+
+    Returns:
+        The kinds that occur; none where there is only one.
+    """
     square = np.maximum(width, height) <= np.minimum(width, height) * (1 + SQUARE)
     kinds = {
         "portrait: higher than wide": ~square & (height > width),
@@ -145,8 +201,14 @@ def make_aspect_masks(width: NDArray[np.float64], height: NDArray[np.float64]) -
 
 
 def make_group_masks(groups: Sequence[str]) -> list[SliceMask]:
-    """The images of each of the user's groups that has at least FEW of them; of the GROUPS largest where there are
-    more."""
+    """Make a slice of each of the user's groups that is large enough.
+
+    Args:
+        groups: Name of the group of each image [n]; empty for none.
+
+    Returns:
+        Groups of at least `FEW` images, the largest first and at most `GROUPS`; a group of all images is left out.
+    """
     names = np.array(groups, dtype=object)
     found, counts = np.unique([name for name in groups if name], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:GROUPS]

@@ -45,10 +45,15 @@ InferenceFn = Callable[[Pixels], Floats]
 
 @dataclass(frozen=True)
 class Prefix:
-    """The part of a recipe's network from the image to the end of `stop` (None: the logits), ready to run.
+    """The part of a recipe's network from the image to a place, ready to run.
 
-    `key` names the weights, the stages and the preprocessing; `shape` is that of one image's output; `graph` is the
-    file in the bundle that ONNX Runtime runs.
+    Attributes:
+        spec: The whole network.
+        stop: Place with which the part ends: a stage or the trunk; None for the logits.
+        shape: Shape of the output for one image.
+        key: Identifies weights, stages and preprocessing.
+        cache: Folder of Budwood's cache.
+        graph: File in the bundle that ONNX Runtime runs.
     """
 
     spec: NetworkSpec
@@ -60,13 +65,24 @@ class Prefix:
 
     @property
     def bundle(self) -> Path:
-        """The folder with the exported graph and the weights."""
+        """Return the folder with the exported graph and the weights.
+
+        Returns:
+            Path in the cache; it depends on the key and on the library versions.
+        """
         return self.cache / "networks" / f"{self.key}-{toolchain_digest()}"
 
 
 @dataclass(frozen=True)
 class InferenceEngine:
-    """What runs a prefix, its name, how well it agrees with PyTorch, and whether 16 bits a value do for its outputs."""
+    """An engine that runs a prefix.
+
+    Attributes:
+        run: Function from uint8 pixels [n, size, size, 3] to float32 outputs [n, *shape].
+        name: Library, version and mode, for reports.
+        agreement: How well it agrees with PyTorch, in words.
+        packs: Whether 16 bits a value are precise enough to store its outputs.
+    """
 
     run: InferenceFn
     name: str
@@ -75,7 +91,16 @@ class InferenceEngine:
 
 
 def make_prefix(spec: NetworkSpec, stop: str | None, cache: Path) -> Prefix:
-    """The prefix up to a place of a network. Loads no torch."""
+    """Describe the prefix of a network up to a place; loads no torch.
+
+    Args:
+        spec: The whole network.
+        stop: The plan's `prefix`, the trunk (`TRUNK`), or None for the logits.
+        cache: Folder of Budwood's cache.
+
+    Returns:
+        The prefix, with the key of its outputs in the cache.
+    """
     recipe, plan = spec.recipe, spec.plan
     kept_parts = [plan.source, plan.name, plan.channels, plan.size, plan.mean, plan.std, *plan.versions]
     parts = [spec.weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
@@ -97,7 +122,24 @@ def _shape_at(spec: NetworkSpec, stop: str | None) -> tuple[int, ...]:
 
 
 def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progress: Progress) -> InferenceEngine:
-    """The fastest engine of this machine, for so many images, that agrees with PyTorch on the real ones of `some`."""
+    """Choose this machine's fastest engine that agrees with PyTorch, and export the prefix if needed.
+
+    On a CUDA device that is PyTorch in half precision; on a CPU ONNX Runtime, with the number of threads that was
+    fastest. Where the graph cannot be exported, or the outputs differ too much, it is PyTorch in full precision; a
+    note gives the reason. A quantised graph is run by ONNX Runtime as it is.
+
+    Args:
+        prefix: Part of the network to run.
+        some: Returns the real images that engines are checked on, uint8 [n, size, size, 3].
+        images: Number of images to compute; compiling pays from 200,000 on.
+        progress: Receives the notes.
+
+    Returns:
+        The engine.
+
+    Raises:
+        WeightsError: The weights cannot be read or do not fit.
+    """
     ensure_exported(prefix)
     if prefix.graph != WHOLE:
         run = _make_onnx_inference(prefix, count_processors())
@@ -125,7 +167,17 @@ def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progr
 
 
 def read_state(prefix: Prefix) -> dict[str, NDArray[Any]]:
-    """The part's tensors by their names in the network, from the bundle, without torch."""
+    """Read a prefix's tensors from its bundle, without torch; the bundle is exported first if needed.
+
+    Args:
+        prefix: Part of the network.
+
+    Returns:
+        Arrays by the tensors' names in the network.
+
+    Raises:
+        WeightsError: The weights cannot be read or do not fit.
+    """
     from safetensors.numpy import load_file
 
     ensure_exported(prefix)
@@ -133,13 +185,30 @@ def read_state(prefix: Prefix) -> dict[str, NDArray[Any]]:
 
 
 def describe_unused(prefix: Prefix) -> str:
-    """A sentence on what of the weights file was not used; empty when all was."""
+    """Describe which tensors of the weights file were not used.
+
+    Args:
+        prefix: Part of the network; it is exported first if needed.
+
+    Returns:
+        A sentence; empty where all were used.
+
+    Raises:
+        WeightsError: The weights cannot be read or do not fit.
+    """
     ensure_exported(prefix)
     return str(_read_bundle(prefix)["aside"])
 
 
 def ensure_exported(prefix: Prefix) -> None:
-    """Export the part once: graph, weights and `bundle.json` appear together or not at all."""
+    """Export a prefix unless its bundle exists: graph, weights and `bundle.json` appear together or not at all.
+
+    Args:
+        prefix: Part of the network.
+
+    Raises:
+        WeightsError: The weights cannot be read or do not fit.
+    """
     if (prefix.bundle / "bundle.json").is_file():
         return
     from budwood.inference import pytorch_backend
@@ -285,7 +354,13 @@ def _make_half_cuda_inference(prefix: Prefix, compiles: bool, progress: Progress
 
 
 def has_cuda_device() -> bool:
-    """Whether there is a CUDA device. Torch, slow to load, is asked only where a driver is installed."""
+    """Tell whether there is a CUDA device.
+
+    Torch, which is slow to load, is only asked where an NVIDIA driver is installed.
+
+    Returns:
+        True if `nvidia-smi` is installed and PyTorch finds a device.
+    """
     if shutil.which("nvidia-smi") is None:
         return False
     from budwood.inference import pytorch_backend

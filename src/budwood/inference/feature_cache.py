@@ -34,8 +34,12 @@ HELD: Final = 2**30  # bytes of outputs that are held in memory; more lie in a f
 
 @dataclass(frozen=True)
 class Transform:
-    """How images are changed before a prefix sees them: `change` takes uint8 pixels [n, size, size, 3] and the ids of
-    their images, and `name` tells the view from all others."""
+    """A change of images before a prefix sees them, such as a flip or an augmentation.
+
+    Attributes:
+        name: Distinguishes this view from all others in the cache; empty for unchanged images.
+        change: Function of uint8 pixels [n, size, size, 3] and the ids of their images that returns the new pixels.
+    """
 
     name: str
     change: Callable[[Pixels, Sequence[str]], Pixels]
@@ -43,7 +47,14 @@ class Transform:
 
 @dataclass(frozen=True)
 class Features:
-    """A prefix's outputs for images in their order: float32 [n, *shape]; how many were computed and reused."""
+    """Outputs of a prefix for images, in the order of the images.
+
+    Attributes:
+        values: Outputs, float32 [n, *shape].
+        computed: Number of images whose outputs were computed now; the others came from the cache.
+        engine: Name of the engine that computed them.
+        agreement: How well the engine agrees with PyTorch, in words.
+    """
 
     values: Floats
     computed: int
@@ -52,12 +63,23 @@ class Features:
 
     @property
     def reused(self) -> int:
-        """Images whose output an earlier run had computed."""
+        """Return the number of images whose outputs came from the cache.
+
+        Returns:
+            Number of images that an earlier run had computed.
+        """
         return len(self.values) - self.computed
 
 
 def flip_transform(letters: str) -> Transform:
-    """Images mirrored left to right (h), upside down (v), both, or as they are."""
+    """Make the transform that mirrors images.
+
+    Args:
+        letters: `h` (left to right), `v` (upside down), `hv` (both), or empty for unchanged images.
+
+    Returns:
+        The transform, named by its letters.
+    """
     return Transform(letters, lambda pixels, _: flip(pixels, letters))
 
 
@@ -71,9 +93,25 @@ def compute_features(
     view: Transform = IDENTITY,
     through: Callable[[Floats], Floats] = lambda values: values,
 ) -> Features:
-    """The outputs of the prefix for every sample as a view shows it: from the store, else computed and stored.
+    """Compute the outputs of a prefix for every sample; those in the cache are read, new ones are stored.
 
-    What is asked for is what `through` makes of them, as a head's logits; so much is held, and no more.
+    Only what `through` returns is kept in memory. Above 1 GiB it is kept in a temporary file in the cache.
+
+    Args:
+        prefix: Part of the network to run.
+        samples: Images, in the order of the result.
+        progress: Shows a bar over the images that are computed, and notes.
+        view: How images are changed before.
+        through: Function of outputs float32 [n, *shape] that is applied to them, for example a head; it must accept
+            n = 0, by which its output shape is found.
+
+    Returns:
+        The results of `through`, float32 [n, ...], by default the outputs themselves.
+
+    Raises:
+        DataError: An image file was changed since it was scanned.
+        WeightsError: The weights cannot be read or do not fit.
+        StorageError: `BUDWOOD_CACHE_LIMIT` is not an amount.
     """
     stores = _open_stores(prefix, view)
     n, shape = len(samples), through(np.zeros((0, *prefix.shape), np.float32)).shape[1:]
@@ -98,7 +136,16 @@ def compute_features(
 
 
 def find_missing_features(prefix: Prefix, samples: Samples, view: Transform = IDENTITY) -> list[int]:
-    """The rows whose outputs are not in the store yet."""
+    """List the samples whose outputs are not in the cache yet.
+
+    Args:
+        prefix: Part of the network.
+        samples: Images.
+        view: How images are changed before.
+
+    Returns:
+        Rows of the samples, in ascending order.
+    """
     stores = _open_stores(prefix, view)
     return [row for row, id in enumerate(samples.ids) if not any(id in store for store in stores)]
 
@@ -106,7 +153,22 @@ def find_missing_features(prefix: Prefix, samples: Samples, view: Transform = ID
 def compute_tta_features(
     prefix: Prefix, samples: Samples, progress: Progress, through: Callable[[Floats], Floats] = lambda values: values
 ) -> Features:
-    """The mean outputs over the views of the recipe's test-time augmentation, or what `through` makes of each."""
+    """Compute the mean outputs over the views of the recipe's test-time augmentation.
+
+    Args:
+        prefix: Part of the network to run.
+        samples: Images, in the order of the result.
+        progress: Shows bars and notes.
+        through: Function that is applied to the outputs of each view before the mean, as in `compute_features`.
+
+    Returns:
+        The means, float32 [n, ...]; numbers of images and engine are those of the first view.
+
+    Raises:
+        DataError: An image file was changed since it was scanned.
+        WeightsError: The weights cannot be read or do not fit.
+        StorageError: `BUDWOOD_CACHE_LIMIT` is not an amount.
+    """
     views = [flip_transform(letters) for letters in TTA_FLIPS[prefix.spec.recipe.tta]]
     first, *others = (compute_features(prefix, samples, progress, view, through) for view in views)
     if not others:
@@ -115,14 +177,31 @@ def compute_tta_features(
 
 
 def count_feature_bytes(prefix: Prefix) -> int:
-    """The bytes that one image's output takes in the store: maps in 16 bits a value, vectors in 32."""
+    """Count the bytes that one image's output takes in the cache.
+
+    Args:
+        prefix: Part of the network.
+
+    Returns:
+        Bytes, at 16 bits a value for maps and 32 for vectors.
+    """
     return math.prod(prefix.shape) * (2 if len(prefix.shape) > 1 else 4)
 
 
 def why_not_cached(prefix: Prefix, images: int) -> str:
-    """Why the outputs for so many images are better computed as they are needed; empty where they are better kept.
+    """Explain why the outputs for some images are better computed when needed than cached.
 
     A map that is larger than its pixels takes longer to read than they do; a vector saves the whole trunk.
+
+    Args:
+        prefix: Part of the network.
+        images: Number of images.
+
+    Returns:
+        The reason: size of a map, limit of the cache or space on the disk. Empty where caching is better.
+
+    Raises:
+        StorageError: `BUDWOOD_CACHE_LIMIT` is not an amount.
     """
     each, pixels, size = count_feature_bytes(prefix), prefix.spec.plan.size**2 * 3, math.prod(prefix.shape) * 4
     if each > pixels and len(prefix.shape) > 1:
@@ -196,7 +275,19 @@ def _split_blocks(rows: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 def take_first_images(prefix: Prefix, samples: Samples, rows: Sequence[int] = range(CHECKED)) -> Pixels:
-    """The first images, of those in some rows, on which an engine is checked."""
+    """Decode the first images, on which an engine is checked.
+
+    Args:
+        prefix: Part of the network; it gives size and resizing.
+        samples: Images.
+        rows: Rows of the samples to take from; at most the first 16 are used.
+
+    Returns:
+        Pixels, uint8 [n, size, size, 3].
+
+    Raises:
+        DataError: An image file was changed since it was scanned.
+    """
     rows = [row for row in rows[:CHECKED] if row < len(samples)]
     size, resize = prefix.spec.plan.size, prefix.spec.recipe.resize
     return np.stack([decode_sample(samples, row, size, resize) for row in rows])

@@ -21,71 +21,151 @@ EVALUATED: Final = 64  # images a batch where nothing is learned
 
 
 class InputSource(Protocol):
-    """Inputs of a network by row: uint8 pixels [n, size, size, 3] or float32 outputs of a frozen prefix [n, *shape]."""
+    """Interface of a network's inputs by row.
+
+    Rows are uint8 pixels [n, size, size, 3] or float32 outputs of a frozen prefix [n, *shape].
+    """
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of rows.
+
+        Returns:
+            Number of rows, 0 or more.
+        """
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any] | Tensor:
-        """Some of them, in that order."""
+        """Return some rows.
+
+        Args:
+            rows: Row numbers from 0, int64 [n].
+
+        Returns:
+            The rows in the order asked for, an array or tensor [n, ...].
+        """
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Rows that are held in memory."""
+    """Rows of an array in memory.
+
+    Attributes:
+        values: The array, [rows, ...].
+    """
 
     values: NDArray[Any]
 
     def __len__(self) -> int:
+        """Return the number of rows.
+
+        Returns:
+            Number of rows, 0 or more.
+        """
         return len(self.values)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Some of them, in that order."""
+        """Return some rows.
+
+        Args:
+            rows: Row numbers from 0, int64 [n].
+
+        Returns:
+            The rows in the order asked for, [n, ...].
+        """
         return np.asarray(self.values[rows])
 
 
 @dataclass(frozen=True)
 class ConcatSource:
-    """The rows of several arrays of one shape, all of the first before all of the second."""
+    """Rows of several arrays of one shape, all of the first before all of the second.
+
+    Attributes:
+        parts: The arrays, each [rows, ...]; all have the same number of rows.
+    """
 
     parts: tuple[NDArray[Any], ...]
 
     def __len__(self) -> int:
+        """Return the number of rows.
+
+        Returns:
+            Number of rows, 0 or more.
+        """
         return sum(map(len, self.parts))
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Some of them, in that order."""
+        """Return some rows.
+
+        Args:
+            rows: Row numbers from 0, int64 [n].
+
+        Returns:
+            The rows in the order asked for, [n, ...].
+        """
         which, place = np.divmod(rows, len(self.parts[0]))
         return np.stack([self.parts[part][row] for part, row in zip(which.tolist(), place.tolist(), strict=True)])
 
 
 @dataclass(frozen=True)
 class FlippedSource:
-    """Rows of pixels as one view shows them."""
+    """Rows of pixels, mirrored as one view shows them.
+
+    Attributes:
+        rows: Source of the pixels.
+        view: `h` (left to right), `v` (upside down), `hv` (both), or empty for no change.
+    """
 
     rows: InputSource
     view: str
 
     def __len__(self) -> int:
+        """Return the number of rows.
+
+        Returns:
+            Number of rows, 0 or more.
+        """
         return len(self.rows)
 
     def take(self, rows: NDArray[np.int64]) -> Pixels:
-        """The pixels of some rows, uint8 [n, size, size, 3]."""
+        """Return some rows.
+
+        Args:
+            rows: Row numbers from 0, int64 [n].
+
+        Returns:
+            Pixels in the order asked for, uint8 [n, size, size, 3].
+        """
         return flip(np.asarray(self.rows.take(rows)), self.view)
 
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What an engine makes of rows of pixels, computed whenever it is asked for."""
+    """Outputs of an engine for rows of pixels, computed whenever they are asked for.
+
+    Attributes:
+        engine: Engine that computes the outputs.
+        rows: Source of the pixels.
+    """
 
     engine: InferenceEngine
     rows: InputSource
 
     def __len__(self) -> int:
+        """Return the number of rows.
+
+        Returns:
+            Number of rows, 0 or more.
+        """
         return len(self.rows)
 
     def take(self, rows: NDArray[np.int64]) -> Floats:
-        """The outputs for some rows, float32 [n, *shape]."""
+        """Compute the outputs for some rows, in batches of the engine's size.
+
+        Args:
+            rows: Row numbers from 0, int64 [n], at least one.
+
+        Returns:
+            Outputs in the order asked for, float32 [n, *shape].
+        """
         pixels = np.asarray(self.rows.take(rows))
         return np.concatenate(
             [self.engine.run(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
@@ -93,7 +173,15 @@ class FeatureSource:
 
 
 def flip_source(rows: InputSource, view: str) -> InputSource:
-    """Rows as they are for images that one view shows."""
+    """Make the source of the same rows for mirrored images.
+
+    Args:
+        rows: Source of pixels, or of outputs that an engine computes from pixels.
+        view: `h` (left to right), `v` (upside down), `hv` (both), or empty for no change.
+
+    Returns:
+        A source with the same number of rows; where an engine computes them, the pixels are mirrored first.
+    """
     return (
         FeatureSource(rows.engine, FlippedSource(rows.rows, view))
         if isinstance(rows, FeatureSource)
@@ -103,9 +191,12 @@ def flip_source(rows: InputSource, view: str) -> InputSource:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The inputs and labels (int32 [n]) of one split; a label is the number of a set in `label_sets`, if there are any.
+    """The inputs and labels of one split.
 
-    Inputs may be several views of the images, each of n rows: all of the first before all of the second.
+    Attributes:
+        inputs: Inputs by row; may be several views of the n images, all rows of the first before all of the second.
+        labels: int32 [n]; with `label_sets`, each is the number of a set.
+        label_sets: The sets of classes that images have; empty where each image has one label.
     """
 
     inputs: InputSource

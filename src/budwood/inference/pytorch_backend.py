@@ -31,16 +31,27 @@ LUMA: Final = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.
 
 @dataclass(frozen=True)
 class NetworkSlice:
-    """A part of a recipe's network: from the image to the end of the place `stop` (None: the logits)."""
+    """A part of a recipe's network, from the image to a place.
+
+    Attributes:
+        spec: The whole network.
+        stop: Place with which the part ends; None for the logits.
+    """
 
     spec: NetworkSpec
     stop: str | None
 
 
 class WithPreprocessing(nn.Module):
-    """A network with the preprocessing in front: takes uint8 pixels [n, size, size, 3].
+    """A network with its preprocessing in front, which takes uint8 pixels [n, size, size, 3].
 
-    `mean` and `std` have one value a channel that the network sees, for pixels of 0 to 1; one channel is grey.
+    The plan's `mean` and `std` have one value for each channel that the network sees, for pixels of 0 to 1. One
+    channel means grey.
+
+    Attributes:
+        scale: Factor of each channel, float32 [1, channels, 1, 1].
+        shift: Summand of each channel, float32 [1, channels, 1, 1].
+        luma: Weights of red, green and blue in grey, float32 [1, 3, 1, 1].
     """
 
     scale: Tensor
@@ -48,6 +59,12 @@ class WithPreprocessing(nn.Module):
     luma: Tensor
 
     def __init__(self, network: nn.Module, plan: NetworkPlan) -> None:
+        """Put the preprocessing in front of a network.
+
+        Args:
+            network: Module that takes normalised images, float32 [n, channels, size, size].
+            plan: Gives channels, means and standard deviations.
+        """
         super().__init__()
         self.network = network
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (plan.mean, plan.std))
@@ -57,23 +74,47 @@ class WithPreprocessing(nn.Module):
         self.grey = plan.channels == 1
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """What the network is given for pixels: float32 [n, channels, size, size]."""
+        """Convert pixels to the network's input.
+
+        Args:
+            pixels: Images, uint8 [n, size, size, 3].
+
+        Returns:
+            Normalised images, float32 [n, channels, size, size].
+        """
         image = pixels.permute(0, 3, 1, 2).float()
         if self.grey:
             image = (image * self.luma).sum(dim=1, keepdim=True)
         return image * self.scale + self.shift
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The network's output for pixels."""
+        """Compute the network's output for pixels.
+
+        Args:
+            pixels: Images, uint8 [n, size, size, 3].
+
+        Returns:
+            The output, [n, ...].
+        """
         output: Tensor = self.network(self.normalised(pixels))
         return output
 
 
 def export(part: NetworkSlice, folder: Path) -> dict[str, Any]:
-    """Write a part's weights, and its graph where it can be exported, into a folder.
+    """Write a part's weights, and its graph where it can be exported, to a folder.
 
-    The files are `part.safetensors` and `part.onnx`. The result tells what was set aside of the weights file, and why
-    there is no graph if there is none.
+    The files are `part.safetensors` and `part.onnx`.
+
+    Args:
+        part: Part of the network.
+        folder: Existing folder that receives the files.
+
+    Returns:
+        `aside`, a sentence on which weights were left out; and `no_graph`, the reason why there is no graph. Either
+        is empty where there is nothing to say.
+
+    Raises:
+        WeightsError: The weights cannot be read or do not fit.
     """
     made, aside = load_network(part.spec)
     module = slice_stages(made.staged, None, part.stop).eval()
@@ -88,7 +129,16 @@ def export(part: NetworkSlice, folder: Path) -> dict[str, Any]:
 
 
 def run_eager(part: NetworkSlice, state: Path, device: str) -> InferenceFn:
-    """A part in full precision, as PyTorch computes it: the reference."""
+    """Load a part in full precision, as PyTorch computes it: the reference for other engines.
+
+    Args:
+        part: Part of the network.
+        state: File of its weights, as `export` writes it.
+        device: PyTorch device, such as `cpu` or `cuda`.
+
+    Returns:
+        Function from uint8 pixels [n, size, size, 3] to float32 outputs [n, *shape].
+    """
     module = _load_module(part, state).to(device)
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -99,9 +149,18 @@ def run_eager(part: NetworkSlice, state: Path, device: str) -> InferenceFn:
 
 
 def run_rest(part: NetworkSlice) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """What follows a part in its network, as PyTorch computes it: from the part's outputs to the logits.
+    """Load what follows a part in its network, as PyTorch computes it.
 
-    Batch norms take the statistics of the batch, as they do in training, which makes small differences larger.
+    Batch norms use the statistics of the batch, as in training, which amplifies small differences.
+
+    Args:
+        part: Part of the network that is left out.
+
+    Returns:
+        Function from the part's float32 outputs [n, *shape] to float32 logits [n, classes].
+
+    Raises:
+        WeightsError: The weights cannot be read or do not fit.
     """
     made, _ = load_network(part.spec)
     module = slice_stages(made.staged, part.stop, None).eval()
@@ -116,9 +175,18 @@ def run_rest(part: NetworkSlice) -> Callable[[NDArray[np.float32]], NDArray[np.f
 
 
 def run_half_cuda(part: NetworkSlice, state: Path, compiles: bool, progress: Progress) -> InferenceFn:
-    """A part in half precision and channels-last on a CUDA device; compiled where that pays.
+    """Load a part in half precision and channels-last on a CUDA device.
 
-    In float16, which has eight times the precision of bfloat16 at the same speed.
+    Half precision is float16, which is eight times as precise as bfloat16 at the same speed.
+
+    Args:
+        part: Part of the network.
+        state: File of its weights, as `export` writes it.
+        compiles: Whether to use `torch.compile`, which pays for many images.
+        progress: Receives a note if the compiler fails.
+
+    Returns:
+        Function from uint8 pixels [n, size, size, 3] to float32 outputs [n, *shape].
     """
     plain = _load_module(part, state).to("cuda").to(memory_format=torch.channels_last)
     module = compile_module(plain, progress) if compiles else plain
@@ -131,7 +199,15 @@ def run_half_cuda(part: NetworkSlice, state: Path, compiles: bool, progress: Pro
 
 
 def compile_module(module: Callable[[Tensor], Tensor], progress: Progress) -> Callable[[Tensor], Tensor]:
-    """A module through `torch.compile`; where the compiler fails that is said, and the module is used as it is."""
+    """Compile a module with `torch.compile`, and go on without where the compiler fails.
+
+    Args:
+        module: Module or function of one tensor.
+        progress: Receives a note if the compiler fails.
+
+    Returns:
+        Function with the same outputs; it compiles at its first call.
+    """
     fast: Callable[[Tensor], Tensor] = torch.compile(module)
     failed = False
 
@@ -149,7 +225,11 @@ def compile_module(module: Callable[[Tensor], Tensor], progress: Progress) -> Ca
 
 
 def has_cuda() -> bool:
-    """Whether PyTorch sees a CUDA device."""
+    """Tell whether PyTorch finds a CUDA device.
+
+    Returns:
+        True if there is one.
+    """
     return torch.cuda.is_available()
 
 
@@ -187,7 +267,8 @@ def _export_onnx(module: nn.Module, size: int) -> bytes:
 @contextmanager
 def _silence_output() -> Iterator[None]:
     """Whatever is printed in the block, by C++ code too, goes nowhere: an exporter that fails prints its whole graph to
-    the standard output, where a command's result belongs."""
+    the standard output, where a command's result belongs.
+    """
     sys.stdout.flush()
     before = os.dup(1)
     with Path(os.devnull).open("wb") as nowhere:

@@ -26,9 +26,23 @@ KINDS: Final = ["Conv", "Clip", "Relu", "Add", "Gemm", "MatMul"]  # of nodes; th
 
 
 def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progress: Progress) -> Prefix:
-    """The network in 8 bits, or as it is where that calls fewer validation images rightly, which is said.
+    """Quantise a network to 8 bits, unless fewer validation images are then correct.
 
-    `known` are the validation predictions in full precision. Made and compared once a network.
+    It is made and compared once for each network; notes give the result. It is only for networks that ONNX Runtime
+    computes on a CPU. Where images have several labels, an image is correct if every class is.
+
+    Args:
+        prefix: The whole network, in full precision.
+        training: Training images, from which the ranges of activations are taken.
+        known: Validation predictions in full precision.
+        progress: Receives the notes.
+
+    Returns:
+        The prefix with the 8-bit graph, or `prefix` itself where that is better or 8 bits do not apply.
+
+    Raises:
+        DataError: An image file was changed since it was scanned.
+        WeightsError: The weights cannot be read or do not fit.
     """
     eight = replace(prefix, graph="int8.onnx")
     record = prefix.bundle / "int8.json"

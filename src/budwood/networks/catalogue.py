@@ -16,7 +16,16 @@ COUNTED: Final = 40  # networks of timm whose parameters are counted for a list;
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One network: side of its input in pixels, parameters with its own head, top-1 on ImageNet (0 to 1)."""
+    """Facts about one network for a list of networks.
+
+    Attributes:
+        name: Name of the network within its source.
+        source: `budwood`, `torchvision` or `timm`.
+        size: Side of its input in pixels.
+        parameters: Number of parameters with its own head; None where it was not counted.
+        accuracy: Published top-1 accuracy on ImageNet, 0 to 1; None where the source does not publish it.
+        local: Whether its ImageNet weights are on this machine.
+    """
 
     name: str
     source: str
@@ -27,9 +36,18 @@ class ModelInfo:
 
 
 def list_models(pattern: str | None, cache: Path) -> tuple[list[ModelInfo], int]:
-    """The networks whose names match a pattern, and how many more there are.
+    """List the networks whose names match a pattern.
 
-    Without a pattern: Budwood's own, torchvision's, and those of timm whose weights are on this machine.
+    Without a pattern the list has Budwood's own networks, torchvision's, those of timm whose weights are on this
+    machine, and those of timm whose weights an installable package ships. timm does not publish numbers of
+    parameters, so they are counted only where the list has at most 40 networks of timm.
+
+    Args:
+        pattern: Shell pattern of names, such as `resnet*`, case-sensitive; None for no pattern.
+        cache: Folder of Budwood's cache, in which weights are looked for.
+
+    Returns:
+        The networks, source by source, and how many of timm were left out; 0 with a pattern.
     """
     found = []
     others = 0

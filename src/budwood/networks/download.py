@@ -21,7 +21,24 @@ CHUNK: Final = 2**20
 
 
 def download(name: str, origin: Origin, folder: Path, progress: Progress, packages: Sequence[str]) -> Path:
-    """Download a file of weights, checked, whole or not at all; raises `WeightsError` within five seconds offline."""
+    """Download a file of weights, verified by its hash, whole or not at all.
+
+    Without a network connection the error comes within five seconds. Repeating the call starts the download again.
+
+    Args:
+        name: Name of the network, for messages.
+        origin: Where the file is; `sha256` is checked where it is known, and the size where the server sends it.
+        folder: Folder that receives the file, under the name `origin.file`.
+        progress: Shows a bar in bytes.
+        packages: Packages that ship the same weights; the hint suggests the first.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        WeightsError: The server cannot be reached, the download breaks off, or its size or hash is wrong.
+        OSError: The file cannot be written.
+    """
     target = folder / origin.file
     hint = f"Connect to the internet, or put the file into {folder}/ under the name {origin.file}"
     hint += f", or run: pip install {packages[0]}" if packages else ""

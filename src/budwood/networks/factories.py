@@ -25,28 +25,45 @@ CHANNEL_NAMES: Final = ("channels", "in_chans")
 
 
 def own_size(factory: Factory) -> int:
-    """Return the side in pixels that a factory's network is for: the default of its `size`, else 224."""
+    """Return the side of the input that a factory's network is made for.
+
+    Args:
+        factory: The user's function or class.
+
+    Returns:
+        The default of its argument `size` where that is a whole number, else 224, in pixels.
+    """
     size = _parameters(factory).get("size")
     return size.default if size is not None and isinstance(size.default, int) else USUAL_SIZE
 
 
 def takes_channels(factory: Factory) -> bool:
-    """Return whether a factory can be told the number of channels."""
+    """Tell whether a factory has an argument for the number of channels.
+
+    Args:
+        factory: The user's function or class.
+
+    Returns:
+        True if it has an argument `channels` or `in_chans`.
+    """
     return bool(_parameters(factory).keys() & set(CHANNEL_NAMES))
 
 
 def make_module(factory: Factory, name: str, channels: int, size: int, classes: int = CLASSES) -> nn.Module:
-    """Return a new module of a factory.
+    """Make a new module with a factory.
 
     Args:
         factory: The user's function or class.
         name: What the recipe calls it, for messages.
-        channels: Of its input; said to the factory where it takes them.
-        size: Side of its input in pixels; said to the factory where it takes it.
-        classes: How many logits it gives.
+        channels: Number of input channels; passed on where the factory accepts it.
+        size: Side of the input in pixels; passed on where the factory accepts it.
+        classes: Number of logits, passed as `num_classes` or `classes`, else as the first argument.
+
+    Returns:
+        The module, with the values that the factory gives it.
 
     Raises:
-        RecipeError: The factory fails, or gives something else than a module.
+        RecipeError: The factory fails, or returns something other than a module.
     """
     from torch import nn
 
@@ -72,14 +89,19 @@ def make_module(factory: Factory, name: str, channels: int, size: int, classes: 
 
 
 def find_head(make: Callable[[int], nn.Module], name: str) -> str:
-    """Return the name of the layer that gives a network's logits: its tensors change with the number of classes.
+    """Find the layer that gives a network's logits: its tensors change with the number of classes.
+
+    The network is made twice, with 7 and with 11 classes, on the meta device where that is possible.
 
     Args:
-        make: Gives the network with so many classes.
+        make: Makes the network with a given number of classes.
         name: What the recipe calls it, for messages.
 
+    Returns:
+        Name of the layer within the module, such as `head` or `classifier.1`.
+
     Raises:
-        RecipeError: No part, or several, depend on the number of classes.
+        RecipeError: No layer, or more than one, depends on the number of classes; or the factory fails.
     """
     few, more = (_without_values(make, count).state_dict() for count in TRIED)
     changed = {key for key in few.keys() | more.keys() if _shape(few, key) != _shape(more, key)}

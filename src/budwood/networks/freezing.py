@@ -24,8 +24,14 @@ DROPS_PATHS: Final = ("DropPath", "StochasticDepth")  # of timm, of torchvision
 
 @dataclass(frozen=True)
 class Frozen:
-    """What is not trained: names of parameters, names of modules that stay in evaluation mode, and the last place up to
-    which everything is frozen (None: the first stage is trained already)."""
+    """The frozen part of a network.
+
+    Attributes:
+        parameters: Names of the parameters that are not trained.
+        modules: Names of the modules that stay in evaluation mode.
+        prefix: The last stage (or the trunk) up to which everything is frozen; None where the first stage is
+            trained.
+    """
 
     parameters: frozenset[str]
     modules: frozenset[str]
@@ -33,9 +39,21 @@ class Frozen:
 
 
 def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
-    """What `freeze` means for a network: `none`, `trunk`, `upto:STAGE`, a stage, or patterns of parameter names.
+    """Find which parameters and modules of a network the option `freeze` selects.
 
-    Raises `RecipeError` for a stage that does not exist, a pattern that matches nothing, and when nothing is left.
+    Modules whose parameters are all frozen stay in evaluation mode.
+
+    Args:
+        network: The network after surgery.
+        freeze: `none`, `trunk`, `upto:STAGE`, a stage, or shell patterns of parameter names (a list, or separated
+            by commas).
+
+    Returns:
+        The frozen parameters and modules, and where the frozen prefix ends.
+
+    Raises:
+        RecipeError: A stage does not exist or is ambiguous, a pattern matches no parameter, or nothing is left to
+            train.
     """
     every = [name for name, _ in network.module.named_parameters()]
     place, patterns = _freeze_target(network, freeze)
@@ -64,7 +82,12 @@ def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
 
 
 def set_modes(module: nn.Module, frozen: Frozen) -> None:
-    """Training mode for what is trained; evaluation mode and no gradient for what is frozen."""
+    """Put trained parts in training mode, and frozen ones in evaluation mode without gradients.
+
+    Args:
+        module: The network, changed in place.
+        frozen: Its frozen parameters and modules.
+    """
     module.train()
     for name, part in module.named_modules():
         if name in frozen.modules:
@@ -74,8 +97,15 @@ def set_modes(module: nn.Module, frozen: Frozen) -> None:
 
 
 def map_parameters_to_stages(network: Staged) -> dict[str, list[str]]:
-    """The names of parameters by the stage that first uses them, the head's last under `HEAD`; stages without any are
-    left out."""
+    """Assign each parameter to the stage that first uses it.
+
+    Args:
+        network: The network after surgery.
+
+    Returns:
+        Names of parameters by stage, in order; those of the trunk after the last stage under `TRUNK`, those of the
+        head last, under `HEAD`. Stages without parameters of their own are left out.
+    """
     groups: dict[str, list[str]] = {}
     seen: set[str] = set()
     for place in (*network.stages, TRUNK, None):
@@ -86,7 +116,19 @@ def map_parameters_to_stages(network: Staged) -> dict[str, list[str]]:
 
 
 def find_stage(network: Staged, name: str, option: str) -> str:
-    """The stage of that name, or whose name ends so; raises `RecipeError` that lists the stages."""
+    """Find a stage by its name, or by the last parts of its name.
+
+    Args:
+        network: The network in stages.
+        name: Name of the stage, such as `features.4`, or its end after a dot.
+        option: Option of the recipe that names the stage, for messages.
+
+    Returns:
+        Full name of the stage.
+
+    Raises:
+        RecipeError: No stage, or more than one, has that name; the hint lists the stages.
+    """
     found = [stage for stage in network.stages if stage == name] or [
         stage for stage in network.stages if stage.endswith(f".{name}")
     ]
@@ -130,9 +172,24 @@ def _find_last_frozen(network: Staged, parameters: set[str], modules: set[str]) 
 
 
 def is_active(part: nn.Module) -> bool:
-    """Whether a module gives other outputs in training than in evaluation."""
+    """Tell whether a module computes other outputs in training than in evaluation.
+
+    Args:
+        part: One module, without the modules that it contains.
+
+    Returns:
+        True for dropout, stochastic depth, and norms with batch statistics.
+    """
     return isinstance(part, ACTIVE) or type(part).__name__ in DROPS_PATHS
 
 
 def stages_hint(network: Staged) -> str:
+    """Write the sentence that lists a network's stages.
+
+    Args:
+        network: The network in stages.
+
+    Returns:
+        The sentence, for the hint of an error.
+    """
     return f"Its stages: {', '.join(network.stages)}."

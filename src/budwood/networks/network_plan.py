@@ -24,7 +24,15 @@ UNRECORDED: Final = (
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: the shape of its output for one image, its parameters, how many of them are trained, multiply-adds."""
+    """One stage in a plan.
+
+    Attributes:
+        name: Name of the stage, the trunk or the head.
+        shape: Shape of its output for one image, without the batch.
+        parameters: Number of its parameters.
+        trainable: How many of them are trained.
+        macs: Multiply-adds for one image.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -35,21 +43,36 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """How many parameters of a network are trained, and how many are not."""
+    """Numbers of trained and frozen parameters of a network.
+
+    Attributes:
+        trainable: Number of parameters that are trained.
+        frozen: Number of parameters that are not.
+    """
 
     trainable: int
     frozen: int
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Return the number of all parameters.
+
+        Returns:
+            The sum of trained and frozen parameters.
+        """
         return self.trainable + self.frozen
 
 
 @dataclass(frozen=True)
 class TrunkPlan:
-    """How a trunk ends: the stage after which it is cut (None: nowhere), the shape of its output for one image, how
-    that is pooled, and the features that the head is given."""
+    """The end of a trunk: where it is cut, and how its output is pooled.
+
+    Attributes:
+        cut: Stage after which the network is cut; None where it is not cut.
+        pool: How the output becomes a vector: `own`, `avg`, `max`, `avgmax`, `token` or `flatten`.
+        features: Number of inputs of the head.
+        shape: Shape of the output for one image, before pooling.
+    """
 
     cut: str | None
     pool: str
@@ -59,29 +82,30 @@ class TrunkPlan:
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """A network as a recipe will have it.
+    """A network as a recipe will build it.
 
     Attributes:
         name: What its source calls it.
         source: `budwood`, `torchvision`, `timm`, or the user's module.
-        code: A digest of the user's code that makes it; empty for networks of Budwood and of installed libraries.
         size: Side of its square input in pixels.
-        channels: Of its input: 1 (grey) or 3.
-        mean: Of each channel, for pixels of 0 to 1.
-        std: Of each channel.
-        head: The part that gives the logits.
-        origins: Where its ImageNet weights can be had.
-        accuracy: Published top-1 on ImageNet, 0 to 1, where its source tells it.
+        channels: Number of its input channels: 1 (grey) or 3.
+        mean: Mean of each channel, for pixels of 0 to 1.
+        std: Standard deviation of each channel, for pixels of 0 to 1.
+        head: Name of the part that gives the logits.
+        origins: Where its ImageNet weights are available.
+        accuracy: Published top-1 accuracy on ImageNet, 0 to 1; None where its source does not publish it.
         before: Its stages as its source makes them, the trunk and the head last.
         stages: Its stages after surgery, the trunk and the head last.
-        cut: The stage after which it is cut; None where it is not.
+        cut: Stage after which it is cut; None where it is not cut.
         pool: How the trunk's output becomes a vector.
-        features: How many numbers the head is given.
-        shape: Of the trunk's output for one image, before pooling.
+        features: Number of inputs of the head.
+        shape: Shape of the trunk's output for one image, before pooling.
         prefix: The last place up to which everything is frozen; None where the first stage is trained.
-        prefix_shape: Of one image's output there.
-        parameters: How many are trained, and how many are not.
+        prefix_shape: Shape of one image's output there; None without a prefix.
+        parameters: Numbers of trained and frozen parameters.
         macs: Multiply-adds for one image.
+        code: Digest of the user's code that makes it; empty for networks of Budwood and of installed libraries.
+        schema_version: Version of the plan's record.
     """
 
     name: str
@@ -108,46 +132,76 @@ class NetworkPlan:
 
     @property
     def trunk(self) -> TrunkPlan:
-        """How its trunk ends."""
+        """Return how the trunk ends.
+
+        Returns:
+            Cut, pooling, number of features and shape.
+        """
         return TrunkPlan(self.cut, self.pool, self.features, self.shape)
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """What keys of a cache hold beside the network's name: the digest of a user's code, or nothing."""
+        """Return what keys of the cache contain in addition to the network's name.
+
+        Returns:
+            The digest of a user's code; empty for networks of Budwood and of installed libraries.
+        """
         return (self.code,) if self.code else ()
 
     @property
     def places(self) -> tuple[StagePlan, ...]:
-        """The rows before the head: the stages and the trunk."""
+        """Return the rows before the head.
+
+        Returns:
+            The stages after surgery, and the trunk.
+        """
         return tuple(row for row in self.stages if row.name != self.head)
 
     @property
     def removed(self) -> tuple[StagePlan, ...]:
-        """The stages that the cut has taken off."""
+        """Return the stages that the cut removes.
+
+        Returns:
+            Stages of the source's network after the cut, without trunk and head; empty where nothing is cut.
+        """
         if self.cut is None:
             return ()
         names = [row.name for row in self.before]
         return tuple(row for row in self.before[names.index(self.cut) + 1 :] if row.name not in (TRUNK, self.head))
 
     def record(self) -> dict[str, Any]:
-        """Return the plan as plain values."""
+        """Convert the plan to plain values.
+
+        Returns:
+            All fields, with lists in place of tuples, as JSON has them; `plan_from_record` reads them.
+        """
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     def run_record(self) -> dict[str, Any]:
-        """Return what a run's record tells of the plan, as plain values."""
+        """Convert the plan to plain values, as a run's record keeps them.
+
+        Returns:
+            The fields without those of `UNRECORDED`, and in addition `trunk_trained` (whether a part before the head is
+            trained) and `removed` (the stages that the cut removes).
+        """
         told = {name: value for name, value in self.record().items() if name not in UNRECORDED}
         removed = [_plain(asdict(row)) for row in self.removed]
         return {**told, "trunk_trained": any(row.trainable for row in self.places), "removed": removed}
 
 
 def plan_from_record(record: Mapping[str, Any]) -> NetworkPlan:
-    """Return the plan that `NetworkPlan.record` has told of.
+    """Restore a plan from what `NetworkPlan.record` returned.
 
     Args:
         record: Plain values, as they come from JSON.
 
+    Returns:
+        The plan.
+
     Raises:
-        KeyError, TypeError, ValueError: The record is of another version, or not of a plan.
+        KeyError: The record lacks a field.
+        TypeError: The record is not one of a plan.
+        ValueError: The record is of another version.
     """
     if record["schema_version"] != PLAN_VERSION:
         raise ValueError(f"a plan of version {record['schema_version']}, expected {PLAN_VERSION}")

@@ -31,17 +31,21 @@ DECIDING: Final = ("model", "freeze", "cut", "pool", "head", "dropout", "batch_n
 
 
 def load_plan(recipe: Recipe, classes: int, cache: Path) -> NetworkPlan:
-    """Return the plan of a recipe's network, from the cache where it is there.
+    """Load the plan of a recipe's network from the cache, or make and store it.
 
-    A file of the cache that is damaged, or of another version, is as good as none.
+    A file of the cache that is damaged, or of another version, counts as missing.
 
     Args:
-        recipe: What decides the network.
-        classes: How many logits it gives.
-        cache: The folder of what can be computed again.
+        recipe: Recipe that decides the network.
+        classes: Number of logits.
+        cache: Folder of Budwood's cache.
+
+    Returns:
+        The plan.
 
     Raises:
         RecipeError: A network, stage, size or pooling does not exist.
+        StorageError: The cache cannot be written.
     """
     file = _plan_file(recipe, classes, cache)
     plan = _read(file)
@@ -57,7 +61,21 @@ def load_plan(recipe: Recipe, classes: int, cache: Path) -> NetworkPlan:
 
 
 def spec_of(recipe: Recipe, classes: int, weights: Weights, cache: Path) -> NetworkSpec:
-    """Return the recipe's network with its plan and these weights; raises what `plan_of` raises."""
+    """Combine a recipe with its plan, the number of classes and weights.
+
+    Args:
+        recipe: Recipe that decides the network.
+        classes: Number of logits.
+        weights: Where the network's values come from.
+        cache: Folder of Budwood's cache, for the plan.
+
+    Returns:
+        The specification, from which the network can be built.
+
+    Raises:
+        RecipeError: A network, stage, size or pooling does not exist.
+        StorageError: The cache cannot be written.
+    """
     return NetworkSpec(recipe, load_plan(recipe, classes, cache), classes, weights)
 
 
@@ -83,12 +101,23 @@ def _plan_file(recipe: Recipe, classes: int, cache: Path) -> Path:
 
 @cache
 def toolchain_digest() -> str:
-    """The versions that networks and exported graphs depend on."""
+    """Compute the digest of the library versions that networks and exported graphs depend on.
+
+    Returns:
+        The first 8 hex digits of the digest for torch, torchvision, timm and ONNX Runtime.
+    """
     return hash_json([version(name) for name in LIBRARIES])[:8]
 
 
 def hash_json(parts: Any) -> str:
-    """BLAKE2b-96 of plain values in hex."""
+    """Compute the BLAKE2b-96 digest of plain values.
+
+    Args:
+        parts: Values that JSON can hold; others are converted by `str`.
+
+    Returns:
+        The digest, 24 hex digits.
+    """
     return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=12).hexdigest()
 
 

@@ -58,10 +58,16 @@ WITH_AUXILIARY: Final = ("googlenet", "inception_v3")  # built with auxiliary cl
 
 @dataclass(frozen=True)
 class Origin:
-    """Where ImageNet weights can be had: an installed `package`, or a `file` name with its `url`.
+    """Where ImageNet weights are available: in an installed package, or as a file to download.
 
-    `repository` and `name` say where on the Hugging Face hub the file is, if it is there. `sha256` is the start of the
-    file's hash where its name tells it. `by_position` says that the tensors are named otherwise but stand in order.
+    Attributes:
+        package: Package that ships the weights; empty for a file.
+        file: Name of the file in the caches.
+        url: Address of the file.
+        repository: Repository on the Hugging Face hub; empty where the file is not there.
+        name: Name of the file in that repository.
+        sha256: First hex digits of the file's SHA-256, where its name contains them.
+        by_position: Whether the tensors have other names but are in the network's order.
     """
 
     package: str = ""
@@ -77,11 +83,20 @@ class Origin:
 class Network:
     """A network as its source makes it.
 
-    `size` is the side in pixels that its weights were trained at; `mean` and `std` normalise pixels of 0 to 1; `head`
-    is the part that gives the logits. `accuracy` is its published top-1 on ImageNet (0 to 1) and `parameters` the
-    published count with 1,000 classes, where the source tells them. `make(channels, size)` gives a new module with
-    random weights; `resize(state, channels, size)` the tensors of its own size for another, position embeddings
-    interpolated. `code` is a digest of its source where that is a user's code and not an installed library's.
+    Attributes:
+        name: What its source calls it.
+        source: `budwood`, `torchvision`, `timm`, or the user's module.
+        size: Side in pixels of the images that its weights were trained on.
+        mean: Mean of each channel, to normalise pixels of 0 to 1.
+        std: Standard deviation of each channel, to normalise pixels of 0 to 1.
+        head: Name of the part that gives the logits.
+        origins: Where its ImageNet weights are available; empty where there are none.
+        accuracy: Published top-1 accuracy on ImageNet, 0 to 1; None where the source does not publish it.
+        parameters: Published number of parameters with 1,000 classes; None where the source does not publish it.
+        make: Function of channels and size that returns a new module with random weights.
+        resize: Function of tensors at the network's own size, channels and size that returns the tensors for that
+            size, with position embeddings interpolated.
+        code: Digest of its source code where that is the user's and not an installed library's; else empty.
     """
 
     name: str
@@ -99,8 +114,20 @@ class Network:
 
 
 def find_network(name: str, options: Mapping[str, Any] | None = None) -> Network:
-    """The network of that name; `options` are those of the small networks. Raises `RecipeError` for an unknown name,
-    and for a factory of the user's that cannot be imported or makes no network."""
+    """Find a network by its name.
+
+    A name without a source is looked up in Budwood's own networks, then in torchvision, then in timm.
+
+    Args:
+        name: `NAME`, `torchvision:NAME`, `timm:NAME`, `budwood:NAME`, or `package.module:name` of a user's factory.
+        options: Options of the small networks; None for no options.
+
+    Returns:
+        The network.
+
+    Raises:
+        RecipeError: The name is unknown, or a user's factory cannot be imported or makes no network.
+    """
     if is_users_code(name):
         return _users(name)
     source, _, plain = name.rpartition(":")
@@ -114,10 +141,18 @@ def find_network(name: str, options: Mapping[str, Any] | None = None) -> Network
 
 
 def code_of(name: str) -> str:
-    """A digest of the source of a user's network; empty for those of Budwood and of installed libraries.
+    """Compute the digest of the source code of a user's network.
 
-    Loads no torch: what a user has registered with timm is in a timm that is loaded already. Raises `RecipeError` where
-    a module that the name names does not exist.
+    It loads no torch: what a user has registered with timm is in a timm that is already loaded.
+
+    Args:
+        name: Name of the network, as in a recipe.
+
+    Returns:
+        The digest; empty for networks of Budwood and of installed libraries.
+
+    Raises:
+        RecipeError: A module in the name does not exist, or there is no source code to read.
     """
     if is_users_code(name):
         return _users_digest(name)
@@ -130,17 +165,36 @@ def code_of(name: str) -> str:
 
 
 def is_inside(name: str, owner: str) -> bool:
-    """Whether a part or tensor of a network is another part or lies in it, by their names."""
+    """Tell whether a part or tensor of a network is another part, or lies in it, by their names.
+
+    Args:
+        name: Name of the part or tensor, separated by dots.
+        owner: Name of the part that may contain it.
+
+    Returns:
+        True if `name` equals `owner` or continues it after a dot.
+    """
     return name == owner or name.startswith(f"{owner}.")
 
 
 def is_channels_last(shape: Sequence[int]) -> bool:
-    """Whether an output [a, b, c] of a square image is [height, width, channels] and not [channels, height, width]."""
+    """Tell whether an output of a square image is [height, width, channels], not [channels, height, width].
+
+    Args:
+        shape: Shape of the output for one image, without the batch.
+
+    Returns:
+        True if it has three dimensions, of which the first two are equal and differ from the third.
+    """
     return len(shape) == 3 and shape[0] == shape[1] != shape[2]
 
 
 def list_networks() -> dict[str, list[str]]:
-    """Every name by source. Loads torch."""
+    """List the names of all networks by source; loads torch.
+
+    Returns:
+        Names by `budwood`, `torchvision` and `timm`, in this order.
+    """
     import timm
     import torchvision
 
@@ -152,7 +206,14 @@ def list_networks() -> dict[str, list[str]]:
 
 
 def find_package_file(package: str) -> Path | None:
-    """The file of weights that an installed package ships."""
+    """Find the file of weights that an installed package ships.
+
+    Args:
+        package: Name of the package, as pip has it.
+
+    Returns:
+        Path of the first `models/*.pth` in the package; None where it is not installed or has none.
+    """
     found = importlib.util.find_spec(package.replace("-", "_"))
     places = list(found.submodule_search_locations or []) if found else []
     return next((file for place in places for file in sorted(Path(place).glob("models/*.pth"))), None)
@@ -160,7 +221,8 @@ def find_package_file(package: str) -> Path | None:
 
 def _users_digest(path: str) -> str:
     """The digest of a user's factory. What names no module but ends in the name of a known network, as `keras:vgg16`,
-    is told that there is no such source of networks."""
+    is told that there is no such source of networks.
+    """
     try:
         return entry_digest(path, "model")
     except RecipeError as error:

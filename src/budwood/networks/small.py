@@ -25,18 +25,37 @@ ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = {
 
 
 def mlp(channels: int, size: int, options: Options) -> nn.Sequential:
-    """A perceptron on raw pixels (study 3: 3072-4096-4096-N): stages flatten, fc1, fc2 ...
+    """Build a perceptron on raw pixels (study 3: 3072-4096-4096-N).
 
-    Options: `fc`, `activation`, `batch_norm`, `dropout`.
+    Its stages are flatten, fc1, fc2, ..., head.
+
+    Args:
+        channels: Number of input channels.
+        size: Side of the input in pixels.
+        options: `fc`, `activation`, `batch_norm` and `dropout`.
+
+    Returns:
+        The network with random weights; its `head` is a placeholder with one output.
     """
     return _assemble(OrderedDict(), channels * size**2, options)
 
 
 def cnn(channels: int, size: int, options: Options) -> nn.Sequential:
-    """A plain convolutional network (study 3: 32/32/32/64): stages conv1 ..., flatten, fc1 ...
+    """Build a plain convolutional network (study 3: 32/32/32/64).
 
-    Options: `widths`, `kernels`, `strides`, `pools` (one each a convolution), `padding`, `conv_norm`, `norm_momentum`,
-    `norm_affine`, `fc`, `activation`, `batch_norm`, `dropout`. Raises ValueError when nothing is left of the image.
+    Its stages are conv1, ..., flatten, fc1, ..., head.
+
+    Args:
+        channels: Number of input channels.
+        size: Side of the input in pixels.
+        options: `widths`, `kernels`, `strides` and `pools` (one value each for each convolution), `padding`,
+            `conv_norm`, `norm_momentum`, `norm_affine`, `fc`, `activation`, `batch_norm` and `dropout`.
+
+    Returns:
+        The network with random weights; its `head` is a placeholder with one output.
+
+    Raises:
+        ValueError: Nothing is left of the image after a convolution, or the lists differ in length.
     """
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     layers = zip(options["widths"], options["kernels"], options["strides"], options["pools"], strict=True)
@@ -50,10 +69,21 @@ def cnn(channels: int, size: int, options: Options) -> nn.Sequential:
 
 
 def vgg_small(channels: int, size: int, options: Options) -> nn.Sequential:
-    """A small VGG (study 2, models A to C): blocks of 3 x 3 convolutions, each block halved by max-pooling.
+    """Build a small VGG (study 2, models A to C): blocks of 3 x 3 convolutions, each halved by max-pooling.
 
-    Stages block1 ..., flatten, fc1 ... Options: `blocks` (widths of each block), `conv_norm`, `norm_momentum`,
-    `norm_affine`, `fc`, `activation`, `batch_norm`, `dropout`. Raises ValueError when nothing is left of the image.
+    Its stages are block1, ..., flatten, fc1, ..., head.
+
+    Args:
+        channels: Number of input channels.
+        size: Side of the input in pixels.
+        options: `blocks` (the widths of each block), `conv_norm`, `norm_momentum`, `norm_affine`, `fc`,
+            `activation`, `batch_norm` and `dropout`.
+
+    Returns:
+        The network with random weights; its `head` is a placeholder with one output.
+
+    Raises:
+        ValueError: Nothing is left of the image after a block.
     """
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     for number, widths in enumerate(options["blocks"], 1):
@@ -69,7 +99,18 @@ def vgg_small(channels: int, size: int, options: Options) -> nn.Sequential:
 
 
 def make_dense(before: int, after: int, activation: str, batch_norm: bool, dropout: float) -> nn.Sequential:
-    """One hidden fully connected layer: linear, batch norm if asked for, activation, dropout if it is above 0."""
+    """Make a hidden fully connected layer: linear, batch norm, activation, dropout.
+
+    Args:
+        before: Number of inputs.
+        after: Number of outputs.
+        activation: Name in `ACTIVATIONS`.
+        batch_norm: Whether a batch norm follows the linear layer, which then has no bias.
+        dropout: Probability of dropout, 0 to 1; 0 for none.
+
+    Returns:
+        The layers in sequence.
+    """
     norm = [nn.BatchNorm1d(after)] if batch_norm else []
     drop = [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(nn.Linear(before, after, bias=not batch_norm), *norm, ACTIVATIONS[activation](), *drop)

@@ -11,12 +11,12 @@ from budwood.networks.weights import Weights
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network that can be built: `surgery.loaded` makes it.
+    """A network that can be built, by `surgery.load_network`.
 
     Attributes:
-        recipe: What was asked for.
+        recipe: The recipe that was given.
         plan: What the recipe makes of its network.
-        classes: How many logits it gives.
+        classes: Number of logits.
         weights: Where its values come from.
     """
 
@@ -26,5 +26,12 @@ class NetworkSpec:
     weights: Weights
 
     def with_recipe(self, **options: object) -> NetworkSpec:
-        """Return the same network with other options of the recipe, none of which changes the plan."""
+        """Return the same network with other options of the recipe, none of which changes the plan.
+
+        Args:
+            **options: New values by name of the option; they are not validated.
+
+        Returns:
+            A copy with the changed recipe.
+        """
         return replace(self, recipe=self.recipe.model_copy(update=options))

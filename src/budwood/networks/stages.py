@@ -31,9 +31,14 @@ FEWEST: Final = 3  # a network with fewer stages is opened further
 
 @dataclass(frozen=True)
 class Staged:
-    """A module, its traced graph, and the nodes of its stages by name in order.
+    """A module with its traced graph and its stages in order.
 
-    `trunk` is the node that the head is given, or None when the head is not the one way from there to the logits.
+    Attributes:
+        module: The network.
+        graph: Its forward pass as a graph.
+        stages: The node at which each stage ends, by name, in order.
+        head: Name of the part that gives the logits.
+        trunk: Node that is the head's input; None where the head is not the only way from there to the logits.
     """
 
     module: nn.Module
@@ -43,7 +48,18 @@ class Staged:
     trunk: Node | None
 
     def node(self, place: str | None) -> Node:
-        """Where a stage, or the trunk (`TRUNK`), ends; the logits for None."""
+        """Return the node at which a place ends.
+
+        Args:
+            place: A stage, `TRUNK`, or None for the logits.
+
+        Returns:
+            The node of the graph.
+
+        Raises:
+            KeyError: There is no stage of that name.
+            AssertionError: The place is `TRUNK` and the network has no trunk.
+        """
         if place == TRUNK:
             assert self.trunk is not None
             return self.trunk
@@ -52,7 +68,14 @@ class Staged:
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage: its output's shape without the batch, its parameters' names, and multiply-adds for one image."""
+    """Measured facts about one stage.
+
+    Attributes:
+        name: Name of the stage, the trunk or the head.
+        shape: Shape of its output for one image, without the batch.
+        parameters: Names of its parameters that no earlier stage uses.
+        macs: Multiply-adds for one image.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -73,9 +96,17 @@ class _StageTracer(Tracer):
 
 
 def trace_stages(module: nn.Module, head: str) -> Staged:
-    """The stages of a module whose classifier is the part `head`.
+    """Trace a module and divide it into stages.
 
-    Raises `RecipeError` when its forward pass cannot be traced.
+    Args:
+        module: The network.
+        head: Name of the part that is its classifier.
+
+    Returns:
+        The network in stages.
+
+    Raises:
+        RecipeError: The forward pass cannot be traced.
     """
     opened = _find_containers(module, head)
     found = _trace_opened(module, head, opened) or _trace_opened(module, head, frozenset(_list_ancestors(head)))
@@ -96,16 +127,30 @@ def trace_stages(module: nn.Module, head: str) -> Staged:
 
 
 def split_graph(module: GraphModule, head: str) -> Staged:
-    """The stages of a module that is a traced graph already."""
+    """Divide a module that is already a traced graph into stages.
+
+    Args:
+        module: The graph module, which must return one tensor of logits.
+        head: Name of the part that is its classifier.
+
+    Returns:
+        The network in stages.
+    """
     found = _find_stages(module, module.graph, head)
     assert found is not None
     return found
 
 
 def slice_stages(network: Staged, start: str | None, stop: str | None) -> GraphModule:
-    """The part of a network from the end of stage `start` (None: the image) to the end of `stop` (None: the logits).
+    """Cut out the part of a network between two places.
 
-    A plain module that shares its parts, and their names, with the whole network.
+    Args:
+        network: The network in stages.
+        start: Place after which the part starts; None for the image.
+        stop: Place with which the part ends; None for the logits.
+
+    Returns:
+        A plain module that shares its parts, and their names, with the whole network.
     """
     graph = Graph()
     first = _find_placeholder(network.graph) if start is None else network.node(start)
@@ -118,11 +163,19 @@ def slice_stages(network: Staged, start: str | None, stop: str | None) -> GraphM
 
 
 def profile_stages(network: Staged, channels: int, size: int) -> list[StageFacts]:
-    """Facts of each stage, of the trunk, and of the head under its own name, for one image of `size` pixels.
+    """Measure each stage, the trunk, and the head (under its own name) for one image.
 
-    A stage whose output is no single tensor has none.
+    A stage whose output is not a single tensor is left out. Nothing is computed if the module is on the meta
+    device. The module runs in evaluation mode and has its own modes again afterwards. For a size that it cannot
+    process, it raises its own errors.
 
-    Nothing is computed when the module is on the meta device. Raises what the module raises for a size it cannot take.
+    Args:
+        network: The network in stages.
+        channels: Number of input channels.
+        size: Side of the image in pixels.
+
+    Returns:
+        Facts of the stages in order, the trunk and the head last.
     """
     meter = _Meter(network, channels, size)
     ends = [(name, node) for name, node in network.stages.items()]
@@ -142,18 +195,44 @@ def profile_stages(network: Staged, channels: int, size: int) -> list[StageFacts
 
 
 def keep_stages(network: Staged, names: Collection[str]) -> Staged:
-    """The same network with those of its stages only; stages whose output is no tensor are left out so."""
+    """Return the same network with only some of its stages.
+
+    It serves to leave out stages whose output is not a tensor.
+
+    Args:
+        network: The network in stages.
+        names: Names of the stages to keep.
+
+    Returns:
+        The network with the same module and graph.
+    """
     return replace(network, stages={name: node for name, node in network.stages.items() if name in names})
 
 
 def list_parameters(network: Staged, last: Node) -> list[str]:
-    """The names of the parameters that an output depends on, in the module's order."""
+    """List the parameters that an output depends on.
+
+    Args:
+        network: The network in stages.
+        last: Node of the output.
+
+    Returns:
+        Names of the parameters in the module's order.
+    """
     owned = _list_run(network, last, "call_module", "get_attr")
     return [name for name, _ in network.module.named_parameters() if any(is_inside(name, owner) for owner in owned)]
 
 
 def list_modules(network: Staged, last: Node) -> list[str]:
-    """The names of the modules that are run for an output, with all that they contain."""
+    """List the modules that are run to compute an output, with all that they contain.
+
+    Args:
+        network: The network in stages.
+        last: Node of the output.
+
+    Returns:
+        Names of the modules in the network's order.
+    """
     owned = _list_run(network, last, "call_module")
     return [name for name, _ in network.module.named_modules() if any(is_inside(name, owner) for owner in owned)]
 

@@ -47,7 +47,13 @@ INITIALIZERS: Final[Mapping[str, Callable[[torch.Tensor], Any]]] = {
 
 @dataclass(frozen=True)
 class BuiltNetwork:
-    """A network after surgery: a plain module and its stages. `needed` names the tensors of its trunk."""
+    """A network after surgery.
+
+    Attributes:
+        module: The network as a plain module.
+        staged: The same network in stages.
+        needed: Names of its trunk's tensors.
+    """
 
     module: nn.Module
     staged: Staged
@@ -55,14 +61,18 @@ class BuiltNetwork:
 
 
 def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
-    """Return what the recipe makes of its network, before anything is computed.
+    """Make the plan of a recipe's network, before any values are computed.
 
     Args:
-        recipe: What decides the network.
-        classes: How many logits it gives.
+        recipe: Recipe that decides the network.
+        classes: Number of logits.
+
+    Returns:
+        Stages before and after surgery, shapes, numbers of parameters and cost.
 
     Raises:
-        RecipeError: The network, a stage, the size or the pooling does not exist.
+        RecipeError: The network, a stage, the size or the pooling does not exist, or the network cannot be divided
+            into stages.
     """
     net = find_network(recipe.model, recipe.own_options)
     size = recipe.size or net.size
@@ -103,7 +113,17 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
 
 
 def build(spec: NetworkSpec) -> tuple[BuiltNetwork, Network, State]:
-    """The network with random weights by the recipe's seed, its source, and the tensors before surgery."""
+    """Build a network with random weights by the recipe's seed; the random state of the caller stays.
+
+    Args:
+        spec: Network to build; its weights are not read.
+
+    Returns:
+        The network after surgery, the network as its source makes it, and its tensors before surgery.
+
+    Raises:
+        RecipeError: The network is unknown, or cannot be made or divided into stages.
+    """
     recipe, plan = spec.recipe, spec.plan
     net = find_network(recipe.model, recipe.own_options)
     with torch.random.fork_rng(devices=[]):
@@ -117,9 +137,19 @@ def build(spec: NetworkSpec) -> tuple[BuiltNetwork, Network, State]:
 
 
 def load_network(spec: NetworkSpec) -> tuple[BuiltNetwork, str]:
-    """The network with its weights, and a sentence on what was set aside of them.
+    """Build a network and load its weights.
 
-    Weights of the kind `trained` are a run's own, head included. Raises `WeightsError` when they do not fit.
+    Weights of the kind `trained` are a run's own, head included.
+
+    Args:
+        spec: Network to build.
+
+    Returns:
+        The network after surgery, and a sentence on which weights were left out; empty where none were.
+
+    Raises:
+        RecipeError: The network is unknown, or cannot be made or divided into stages.
+        WeightsError: The weights cannot be read or do not fit.
     """
     made, net, before = build(spec)
     weights = spec.weights
@@ -150,9 +180,20 @@ def _put_in(module: nn.Module, found: State, spec: NetworkSpec) -> None:
 
 
 def replace_head(original: Staged, net: Network, recipe: Recipe, plan: TrunkPlan, classes: int) -> BuiltNetwork:
-    """A network with its stages up to the cut, the pooling and a new head of the recipe.
+    """Make a network from its stages up to the cut, the pooling and a new head of the recipe.
 
-    Made of the parts of `original`, which is used up: where nothing is cut, its own classifier is replaced.
+    It is made of the parts of `original`, which must not be used afterwards: where nothing is cut, the classifier
+    of `original` itself is replaced.
+
+    Args:
+        original: The network in stages, as its source makes it.
+        net: The network's source facts; the new head gets the name of its classifier.
+        recipe: Recipe that decides the head.
+        plan: Cut, pooling and number of features.
+        classes: Number of logits.
+
+    Returns:
+        The network after surgery.
     """
     head = make_head(plan.features, classes, recipe)
     trunk = slice_stages(original, None, _end_stage(original, plan.cut))
@@ -170,7 +211,16 @@ def replace_head(original: Staged, net: Network, recipe: Recipe, plan: TrunkPlan
 
 
 def make_head(features: int, classes: int, recipe: Recipe) -> nn.Module:
-    """The recipe's head on `features` inputs: a plain `nn.Linear`, or a sequence that ends in one."""
+    """Make the recipe's head, with initial values by its option `init`.
+
+    Args:
+        features: Number of inputs.
+        classes: Number of logits.
+        recipe: Gives hidden layers, activation, batch norm, dropout and `init`.
+
+    Returns:
+        A plain `nn.Linear`, or a sequence that ends in one.
+    """
     layers: list[nn.Module] = []
     width = features
     for hidden in recipe.hidden:
@@ -187,9 +237,14 @@ def make_head(features: int, classes: int, recipe: Recipe) -> nn.Module:
 
 
 def initialize(module: nn.Module, init: str) -> None:
-    """Give every convolution and linear layer of a module new values; `default` leaves what its source gave.
+    """Set new values of every convolution and linear layer of a module, in place.
 
-    Glorot and Bengio 2010 (xavier), He et al. 2015 (kaiming), Saxe et al. 2014 (orthogonal). Biases become 0.
+    The methods are those of Glorot and Bengio 2010 (xavier), He et al. 2015 (kaiming) and Saxe et al. 2014
+    (orthogonal). Biases become 0.
+
+    Args:
+        module: Module to initialise.
+        init: Name in `INITIALIZERS`, or `default` to keep the values that the source set.
     """
     if init == "default":
         return
@@ -201,7 +256,15 @@ def initialize(module: nn.Module, init: str) -> None:
 
 
 def count_pooled_features(shape: Sequence[int], pool: str) -> int:
-    """How many features pooling makes of an output of this shape."""
+    """Count the features that pooling makes of an output.
+
+    Args:
+        shape: Shape of the output for one image: a vector, tokens [n, width], or a map with channels first or last.
+        pool: How it is pooled; only `flatten` keeps all values.
+
+    Returns:
+        Number of features.
+    """
     if len(shape) == 1:
         return int(shape[0])
     if pool == "flatten":

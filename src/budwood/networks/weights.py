@@ -33,10 +33,14 @@ SHOWN: Final = 4
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a network's weights come from: `kind` is imagenet, file, run, trained (a run's own, head included) or none;
-    `path` their file, None for none.
+    """Where a network's weights come from.
 
-    `digest` names the values. `about` says more for the report, such as the run and its data set.
+    Attributes:
+        kind: `imagenet`, `file`, `run`, `trained` (a run's own, head included) or `none`.
+        path: Their file; None for the kind `none`.
+        digest: Identifies the values.
+        by_position: Whether the file's tensors have other names but are in the network's order.
+        about: More for the report, such as the run and its data set.
     """
 
     kind: str
@@ -46,18 +50,40 @@ class Weights:
     about: str = ""
 
     def record(self) -> dict[str, Any]:
-        """The weights as plain values."""
+        """Convert the weights' origin to plain values.
+
+        Returns:
+            `kind`, `file` (its name, None without one), `digest` and `about`.
+        """
         file = self.path.name if self.path else None
         return {"kind": self.kind, "file": file, "digest": self.digest, "about": self.about}
 
 
 def describe_random(init: str, seed: int) -> Weights:
-    """No weights but those that a seed gives."""
+    """Describe random weights, which a seed decides.
+
+    Args:
+        init: How layers are initialised, as in a recipe.
+        seed: Seed of the random numbers.
+
+    Returns:
+        Weights of the kind `none`.
+    """
     return Weights("none", None, f"random-{init}-{seed}", about=f"random ({init}, seed {seed})")
 
 
 def describe_file(path: Path) -> Weights:
-    """The weights in a file; raises `WeightsError` when there is none."""
+    """Describe the weights in a file.
+
+    Args:
+        path: A .pth or .safetensors file.
+
+    Returns:
+        Weights of the kind `file`.
+
+    Raises:
+        WeightsError: There is no such file.
+    """
     if not path.is_file():
         raise WeightsError(
             f"weights: {path} is not a file.",
@@ -67,9 +93,21 @@ def describe_file(path: Path) -> Weights:
 
 
 def find_imagenet(name: str, origins: Sequence[Origin], cache: Path, progress: Progress) -> Weights:
-    """ImageNet weights: of an installed package, else of a local cache, else downloaded once into the cache.
+    """Find ImageNet weights in an installed package, else in a local cache, else download them once.
 
-    Raises `WeightsError` that says what to install or where to put which file.
+    Args:
+        name: Name of the network, for messages.
+        origins: Where its weights are available, in order of preference.
+        cache: Folder of Budwood's cache; downloads go to its folder `weights`.
+        progress: Shows the download.
+
+    Returns:
+        Weights of the kind `imagenet`.
+
+    Raises:
+        WeightsError: There are no weights, or they cannot be downloaded; the hint says what to install, or where to
+            put which file.
+        StorageError: The cache cannot be written.
     """
     for origin in origins:
         path = find_package_file(origin.package) if origin.package else _find_cached(origin, cache)
@@ -87,20 +125,42 @@ def find_imagenet(name: str, origins: Sequence[Origin], cache: Path, progress: P
 
 
 def is_local(origins: Sequence[Origin], cache: Path) -> bool:
-    """Whether ImageNet weights are on this machine."""
+    """Tell whether a network's ImageNet weights are on this machine.
+
+    Args:
+        origins: Where its weights are available.
+        cache: Folder of Budwood's cache.
+
+    Returns:
+        True if an installed package or a local cache has them.
+    """
     return any(find_package_file(o.package) if o.package else _find_cached(o, cache) for o in origins)
 
 
 def digest_file(path: Path) -> str:
-    """BLAKE2b-128 of a file in hex: the name of its weights."""
+    """Compute the BLAKE2b-128 digest of a file, which identifies its weights.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The digest, 32 hex digits.
+    """
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def read_tensors(path: Path) -> State:
-    """The tensors of a file by name, out of the wrappers and without the prefixes that training code puts around them.
+    """Read the tensors of a file by name, out of the wrappers that training code puts around them.
 
-    Raises `WeightsError` for a file that is damaged, holds anything but tensors, or would run code when it is read.
+    Args:
+        path: A .safetensors file, or a file of `torch.save`, which is read without running code.
+
+    Returns:
+        Tensors by name, on the CPU; other values are left out.
+
+    Raises:
+        WeightsError: The file is damaged, holds no tensors by name, or would run code when it is read.
     """
     found = _read(path)
     while (inner := next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)) is not None:
@@ -113,8 +173,15 @@ def read_tensors(path: Path) -> State:
 
 @dataclass(frozen=True)
 class FitTarget:
-    """Where tensors go: a network as its source makes it, with its tensors before surgery, and the names of those that
-    are left of its trunk (`needed`); the channels and the size in pixels that it is made for."""
+    """The network that tensors are to be loaded into.
+
+    Attributes:
+        net: The network as its source makes it.
+        before: Its tensors before surgery.
+        needed: Names of the tensors that are left in its trunk after surgery.
+        channels: Number of input channels that it is made for.
+        size: Side in pixels of the input that it is made for.
+    """
 
     net: Network
     before: State
@@ -124,9 +191,22 @@ class FitTarget:
 
 
 def fit_weights(weights: Weights, found: State, target: FitTarget) -> tuple[State, str]:
-    """The tensors that go into a network's trunk, and a sentence on what was set aside.
+    """Select and adapt the tensors that go into a network's trunk.
 
-    The file's classifier is left out. Raises `WeightsError` when anything else does not fit.
+    The file's classifier is left out. Prefixes and older names are translated, filters of the first convolution are
+    adapted to the number of channels, and position embeddings to the size.
+
+    Args:
+        weights: Where the tensors come from.
+        found: Tensors of the file by name.
+        target: Network that they go into.
+
+    Returns:
+        Tensors of the trunk by name, in the network's dtypes; and a sentence on the classifier that was left out,
+        empty where there was none.
+
+    Raises:
+        WeightsError: A tensor is missing, extra or of another shape; nothing is loaded.
     """
     net, channels = target.net, target.channels
     wanted = {name: tensor for name, tensor in target.before.items() if not is_inside(name, net.head)}

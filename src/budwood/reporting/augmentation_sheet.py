@@ -22,7 +22,19 @@ PAPER: Final = (150, 155, 160)  # between a light and a dark page
 
 
 def draw_augmentation_sheet(recipe: ResolvedRecipe, samples: Samples) -> Image.Image:
-    """One row an image, from all over the split: as the network sees it in validation, then as training may see it."""
+    """Draw a contact sheet of augmented images.
+
+    Each row is one image, from all over the split: as the network sees it in validation, then as training may see
+    it. The random versions follow the seed of the recipe.
+
+    Args:
+        recipe: The recipe whose augmentation is shown.
+        samples: Images of the training split.
+        size: Side in pixels at which the network sees images.
+
+    Returns:
+        An RGB picture with up to 4 rows of 8 cells.
+    """
     network = recipe.network
     random = np.random.default_rng(recipe.seed)
     chosen = np.unique(np.linspace(0, len(samples) - 1, ROWS).round().astype(int)).tolist()

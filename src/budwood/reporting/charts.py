@@ -45,7 +45,12 @@ _DASHES: Final = ("none", "6 4")
 
 @dataclass(frozen=True)
 class Series:
-    """A named line through points (x, y); points that are not finite are left out."""
+    """A named line through points.
+
+    Attributes:
+        name: Name of the line.
+        points: (x, y) each; points that are not finite are left out.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -60,7 +65,19 @@ def draw_lines(
     log_x: bool = False,
     chosen: float | None = None,
 ) -> str:
-    """Lines over a common axis; `chosen` marks the x that was kept. With `log_x` every x is positive."""
+    """Draw lines over a common axis.
+
+    Args:
+        title: Title of the figure.
+        series: The lines.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+        log_x: Whether the x axis is logarithmic; then every x is positive.
+        chosen: The x that was kept, to be marked; None for no mark.
+
+    Returns:
+        The figure as an SVG element.
+    """
     lines = [Series(line.name, [point for point in line.points if all(map(math.isfinite, point))]) for line in series]
     xs = [x for line in lines for x, _ in line.points] or [1.0]
     ys = [y for line in lines for _, y in line.points] or [0.0, 1.0]
@@ -78,7 +95,19 @@ def draw_lines(
 
 
 def draw_intervals(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], x_label: str) -> str:
-    """A dot with its 95 % interval for each named share, in the order given; an undefined one has a dash."""
+    """Draw a dot with its 95 % interval for each named share, in the order given.
+
+    An undefined share has a dash. The axis ends at 100 % and begins at the multiple of 10 % below the lowest end,
+    at most at 80 %.
+
+    Args:
+        title: Title of the figure.
+        rows: Name and metric (`value`, `low` and `high` from 0 to 1 or None) of each row.
+        x_label: Label of the x axis.
+
+    Returns:
+        The figure as an SVG element.
+    """
     left, floor = measure_left_margin([name for name, _ in rows]), 10 + ROW * len(rows)
     ends = [end for _, metric in rows for end in (metric["low"], metric["value"]) if end is not None]
     start = min(0.8, math.floor(min(ends, default=0.0) * 10) / 10)
@@ -94,9 +123,16 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], x_
 
 
 def draw_reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracy with its interval against mean confidence, beside the diagonal of a calibrated network.
+    """Draw accuracy with its interval against mean confidence, beside the diagonal of a calibrated network.
 
-    A bin has `confidence` and `accuracy` (a metric); the area of its dot grows with its number of images.
+    The area of a dot grows with its number of images.
+
+    Args:
+        title: Title of the figure.
+        bins: For each bin `confidence` (mean, 0 to 1) and `accuracy` (a metric of at least one image).
+
+    Returns:
+        The figure as an SVG element.
     """
     across, up = Scale(0, 1, LEFT + 8, WIDTH - RIGHT - 8), Scale(0, 1, HEIGHT - BOTTOM, TOP)
     ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -121,7 +157,16 @@ def draw_reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw_counts(title: str, rows: Sequence[tuple[str, Sequence[int]]], parts: Sequence[str]) -> str:
-    """A bar of images for each class, in the order given, divided into at most two parts (splits)."""
+    """Draw a bar of image counts for each class, in the order given.
+
+    Args:
+        title: Title of the figure.
+        rows: Name of each class, and its number of images in each part.
+        parts: Names of at most two parts (splits) into which a bar is divided.
+
+    Returns:
+        The figure as an SVG element.
+    """
     left, floor = measure_left_margin([name for name, _ in rows]), TOP + ROW * len(rows)
     most = max((sum(counts) for _, counts in rows), default=0) or 1
     written = [" + ".join(f"{count:,}" for count in counts) for _, counts in rows]
@@ -140,7 +185,15 @@ def draw_counts(title: str, rows: Sequence[tuple[str, Sequence[int]]], parts: Se
 
 
 def draw_interval_strip(title: str, metric: Mapping[str, Any]) -> str:
-    """One share between 0 and 100 %: a dot and its 95 % interval on a line."""
+    """Draw one share between 0 and 100 % as a dot with its 95 % interval on a line.
+
+    Args:
+        title: Title of the figure.
+        metric: `value`, `low` and `high` from 0 to 1; None where undefined.
+
+    Returns:
+        The figure as an SVG element.
+    """
     across = Scale(0, 1, 8, WIDTH - 12)
     parts = [f'<line class="grid" x1="8" x2="{WIDTH - 12}" y1="10" y2="10" stroke-width="2"/>']
     for tick in (0, 0.25, 0.5, 0.75, 1):

@@ -52,7 +52,14 @@ _WIDER: Final = 1.08  # of a logarithmic axis at each end
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A row in a plane: its cost, its metric, and a short name for where there are many."""
+    """A row of a comparison as a point of cost and metric.
+
+    Attributes:
+        label: Name of the row.
+        cost: Cost of the row, such as seconds or parameters.
+        metric: `value`, `low` and `high`; None where undefined.
+        short: Short name, used where there are many points; empty for none.
+    """
 
     label: str
     cost: float
@@ -62,7 +69,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of a row's runs, (epoch, value) each, and whether the row cannot be told from the best."""
+    """Training curves of the runs of a row.
+
+    Attributes:
+        label: Name of the row.
+        runs: (epoch, value) points of each run.
+        tied: Whether the row cannot be told from the best.
+    """
 
     label: str
     runs: Sequence[Sequence[tuple[float, float]]]
@@ -71,7 +84,16 @@ class Curves:
 
 @dataclass(frozen=True)
 class Dot:
-    """A row's metric, the lowest and highest of its seeds, a published value, and whether that is of the same kind."""
+    """A row of a comparison as a dot beside its seeds and a published value.
+
+    Attributes:
+        label: Name of the row.
+        metric: `value`, `low` and `high`; None where there is none.
+        seeds: Lowest and highest value of its seeds; None for a single run.
+        published: Published value; None where there is none.
+        alike: Whether the published value is of the same split.
+        tied: Whether the row cannot be told from the best.
+    """
 
     label: str
     metric: Mapping[str, Any] | None
@@ -82,7 +104,15 @@ class Dot:
 
 
 def find_pareto_front(points: Sequence[Point], unit: Unit) -> list[Point]:
-    """The points that no other beats in cost and metric together (Pareto), by rising cost."""
+    """Find the points that no other beats in cost and metric together (Pareto).
+
+    Args:
+        points: Points whose metrics have a value.
+        unit: Unit of the metric, which says whether less is better.
+
+    Returns:
+        The front, by rising cost.
+    """
     kept: list[Point] = []
     for point in sorted(points, key=lambda one: (one.cost, one.metric["value"] * (1 if unit.loss else -1))):
         if not kept or unit.better(point.metric["value"], kept[-1].metric["value"]):
@@ -91,7 +121,21 @@ def find_pareto_front(points: Sequence[Point], unit: Unit) -> list[Point]:
 
 
 def draw_pareto(title: str, points: Sequence[Point], cost: str, metric: str, unit: Unit) -> str:
-    """Rows by cost and metric, with intervals; the front is joined and named, others are named where there is room."""
+    """Draw rows by cost and metric, with intervals and the Pareto front.
+
+    The front is joined and its points are named; others are named where there is room. Rows without a value or with
+    a cost that is not finite are left out.
+
+    Args:
+        title: Title of the figure.
+        points: The rows.
+        cost: Label of the cost axis.
+        metric: Label of the metric axis.
+        unit: Unit of the metric.
+
+    Returns:
+        The figure as an SVG element.
+    """
     known = [point for point in points if point.metric["value"] is not None and math.isfinite(point.cost)]
     best = find_pareto_front(known, unit)
     across, x_ticks = _make_cost_scale([point.cost for point in known])
@@ -110,7 +154,19 @@ def draw_pareto(title: str, points: Sequence[Point], cost: str, metric: str, uni
 
 
 def draw_curves(title: str, rows: Sequence[Curves], y_label: str, unit: Unit) -> str:
-    """The curves of all rows, the mean of each row's runs; those that end best, and the worst, have names."""
+    """Draw the mean curve of each row's runs by epoch.
+
+    A mean covers the epochs that all runs of the row have. The curves that end best, and the worst, have names.
+
+    Args:
+        title: Title of the figure.
+        rows: The rows.
+        y_label: Label of the y axis.
+        unit: Unit of the values.
+
+    Returns:
+        The figure as an SVG element.
+    """
     lines = [(row, _average_curves(row.runs)) for row in rows]
     lines = [(row, points) for row, points in lines if points]
     named = _choose_named(lines, unit)
@@ -129,7 +185,20 @@ def draw_curves(title: str, rows: Sequence[Curves], y_label: str, unit: Unit) ->
 
 
 def draw_dots(title: str, rows: Sequence[Dot], x_label: str, unit: Unit) -> str:
-    """A dot with its interval for each row, marks at its lowest and highest seed, a diamond at what is published."""
+    """Draw a dot with its interval for each row of a comparison.
+
+    There are marks at its lowest and highest seed, and a diamond at the published value: filled for one of the same
+    split, else hollow.
+
+    Args:
+        title: Title of the figure.
+        rows: The rows, from top to bottom.
+        x_label: Label of the x axis.
+        unit: Unit of the metric.
+
+    Returns:
+        The figure as an SVG element.
+    """
     longest = max((count_columns(show_unprintable(row.label)) for row in rows), default=0)
     left, floor = min(MARGIN, 16 + LETTER * longest), 34 + ROW * len(rows)
     ends = [end for row in rows if row.metric for end in _list_ends(row.metric)]
@@ -153,7 +222,15 @@ def draw_dots(title: str, rows: Sequence[Dot], x_label: str, unit: Unit) -> str:
 
 
 def draw_importance(title: str, shares: Sequence[tuple[str, float]]) -> str:
-    """A bar for the share of variance that each option explains."""
+    """Draw a bar for the share of variance that each option explains.
+
+    Args:
+        title: Title of the figure.
+        shares: Name of each option and its share, 0 to 1.
+
+    Returns:
+        The figure as an SVG element.
+    """
     left, floor = measure_left_margin([name for name, _ in shares]), 10 + ROW * len(shares)
     across = Scale(0, max([0.01, *(share for _, share in shares)]), left, WIDTH - RIGHT - 52)
     parts = []
@@ -168,7 +245,20 @@ def draw_importance(title: str, shares: Sequence[tuple[str, float]]) -> str:
 
 
 def draw_slice(option: str, points: Sequence[tuple[Any, float, bool]], y_label: str, unit: Unit) -> str:
-    """The metric of each row against the value of one option; a row that cannot be told from the best is filled."""
+    """Draw the metric of each row against the value of one option.
+
+    The axis is numeric where all values are numbers, and logarithmic where these are far apart; else it has one
+    place for each value. A row that cannot be told from the best is filled.
+
+    Args:
+        option: Name of the option.
+        points: Value of the option, metric, and whether the row cannot be told from the best; at least one row.
+        y_label: Label of the metric axis.
+        unit: Unit of the metric.
+
+    Returns:
+        The figure as an SVG element.
+    """
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _, _ in points)
     place, x_ticks = (
         _make_numeric_axis([v for v, _, _ in points]) if numeric else _make_named_axis([v for v, _, _ in points])

@@ -29,7 +29,15 @@ SLICES_SHOWN: Final = 8
 
 
 def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
-    """A comparison as HTML: `record` is what `Comparison.record()` gives; `title` stands above it."""
+    """Render a comparison as one HTML page.
+
+    Args:
+        record: What `Comparison.record()` gives.
+        title: Heading of the page; empty for the name of the data.
+
+    Returns:
+        The page.
+    """
     unit = Unit(is_loss(record["metric"]))
     cells = format_rows(record)
     rows = [{**one.row, "name": f"{one.rank}  {one.row['label']}"} for one in cells]

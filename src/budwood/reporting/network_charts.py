@@ -27,10 +27,20 @@ SPARK, LAST = 92.0, 62.0  # widths of a small curve, and of the number behind it
 
 
 def draw_network(title: str, image: Sequence[int], stages: Rows, removed: Rows, head: str) -> str:
-    """A network from the image [channels, size, size] down to the logits, one bar a stage.
+    """Draw a network from the image down to the logits, one bar for each stage.
 
-    A bar is as wide as the map is large and as thick as it has channels, both on logarithmic scales. `removed` are the
-    stages that surgery has cut off; rows are those of a run's record.
+    A bar is as wide as the map is large and as thick as it has channels, both on logarithmic scales.
+
+    Args:
+        title: Title of the figure.
+        image: Shape of the image: channels, size, size.
+        stages: The stages, the trunk and the head, each with `name`, `shape`, `parameters` and `trainable` as in a
+            plan.
+        removed: The stages that surgery has cut off, with the same keys.
+        head: Name of the head.
+
+    Returns:
+        The figure as an SVG element.
     """
     places = [row for row in stages if row.name not in (TRUNK, head)]
     trunk = [row for row in stages if row.name == TRUNK]
@@ -67,8 +77,19 @@ def draw_network(title: str, image: Sequence[int], stages: Rows, removed: Rows, 
 
 
 def draw_norms(title: str, weights: Mapping[str, Sequence[float]], gradients: Mapping[str, Sequence[float]]) -> str:
-    """For each stage how far the norm of its weights has moved since the first epoch that tells it, and the norm of its
-    gradients, as small curves over the epochs; gradients on one logarithmic scale for all stages."""
+    """Draw how the weights and gradients of each stage changed in training, as small curves over the epochs.
+
+    Weights: the change of their norm relative to the first epoch that has it. Gradients: their mean norm, on one
+    logarithmic scale for all stages. A stage without a gradient above 0 is shown as frozen.
+
+    Args:
+        title: Title of the figure.
+        weights: Norm of the weights by epoch, for each stage.
+        gradients: Mean norm of the gradients by epoch, for each stage.
+
+    Returns:
+        The figure as an SVG element.
+    """
     left = measure_left_margin([*weights])
     moved = {stage: _relative_to_first(values) for stage, values in weights.items()}
     steep = {stage: [math.log10(v) if v > 0 else math.nan for v in gradients.get(stage, ())] for stage in weights}

@@ -46,7 +46,14 @@ STEPS: Final = {
 
 
 def describe_recipe(record: RunRecord) -> str:
-    """What was asked, in plain sentences."""
+    """Describe in plain sentences what a run was asked to do.
+
+    Args:
+        record: Record of the run.
+
+    Returns:
+        Sentences on the images, the network, its frozen part, the training and the test-time augmentation.
+    """
     recipe, network = record.recipe, record.network
     came = _describe_weights(network.weights)
     sight = "" if recipe.channels == 3 else " and converted to greyscale"

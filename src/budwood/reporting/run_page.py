@@ -37,7 +37,16 @@ PAIRS_SHOWN: Final = 20
 
 @dataclass(frozen=True)
 class ShownImage:
-    """One image of a gallery: a path, its true class, what was predicted with which probability, a data URI or None."""
+    """One image of a gallery.
+
+    Attributes:
+        path: Path relative to the data set.
+        label: Name of the true class, or of several.
+        predicted: Name of the predicted class, or of several.
+        probability: Probability of the prediction, 0 to 1.
+        thumbnail: Picture as a data URI; None where the file cannot be read.
+        top: The likeliest classes with their probabilities, the likeliest first.
+    """
 
     path: str
     label: str
@@ -49,8 +58,14 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a report: thumbnails of findings by relative path (data URIs), the two galleries, and the contact
-    sheet of augmented images as a data URI."""
+    """Pictures of a report.
+
+    Attributes:
+        thumbnails: Thumbnails of findings as data URIs, by path relative to the data set.
+        mistakes: Gallery of the worst mistakes.
+        hits: Gallery of the most confident correct images.
+        augmented: Contact sheet of augmented images as a data URI; None for none.
+    """
 
     thumbnails: Mapping[str, str] = field(default_factory=dict)
     mistakes: Sequence[ShownImage] = ()
@@ -60,8 +75,16 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run's report shows beside its record: history, pictures, confusion matrix, reliability bins, findings
-    about the result, and what was found out about what it has learned."""
+    """What a run's report shows beside its record.
+
+    Attributes:
+        history: Values of each epoch, or of each strength of the penalty.
+        pictures: Pictures of the report.
+        confusion: Confusion matrix: counts by true class (rows) and predicted class (columns).
+        reliability: Bins of the reliability diagram, with `confidence` and `accuracy`.
+        results: Findings about the result.
+        explanation: Explanation of the run; None where none was made.
+    """
 
     history: Sequence[Mapping[str, float]]
     pictures: Pictures
@@ -72,7 +95,15 @@ class Evidence:
 
 
 def render_run(record: RunRecord, evidence: Evidence) -> str:
-    """The report of a run, as HTML."""
+    """Render the report of a run as one HTML page.
+
+    Args:
+        record: Record of the run.
+        evidence: What is shown beside the record.
+
+    Returns:
+        The page.
+    """
     classes, val = record.dataset.classes, record.val
     task = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
     weakest = _sort_weakest_first(val.per_class)
@@ -110,9 +141,14 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
 
 
 def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
-    """The findings about a data set, as HTML.
+    """Render the findings about a data set as one HTML page.
 
-    `about` has name, source, fingerprint, split, classes, several, counts, n and findings.
+    Args:
+        about: `name`, `source`, `fingerprint`, `split`, `classes`, `several`, `counts`, `n` and `findings`.
+        pictures: Thumbnails of the findings.
+
+    Returns:
+        The page.
     """
     chart = Markup(_draw_counts_chart(about["counts"], about["classes"]))
     html: str = load_template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
@@ -122,7 +158,18 @@ def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
 def render_rates(
     name: str, model: str, rates: Sequence[float], losses: Sequence[float], suggestion: float | None
 ) -> str:
-    """The curve of a learning-rate finder, as HTML: losses in nats at rising rates, and the rate that is suggested."""
+    """Render the curve of a learning-rate finder as one HTML page.
+
+    Args:
+        name: Name of the data.
+        model: Name of the network.
+        rates: Learning rates, rising, above 0.
+        losses: Loss at each rate, nats.
+        suggestion: The suggested rate, to be marked; None for none.
+
+    Returns:
+        The page.
+    """
     series = [Series("loss", list(zip(rates, losses, strict=True)))]
     chart = draw_lines(
         "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
@@ -236,7 +283,16 @@ def _list_confused(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> l
 
 
 def render_explanation(found: Explanation, name: str, network: str) -> str:
-    """An explanation as HTML; `name` is that of the data, `network` that of the network."""
+    """Render an explanation as one HTML page.
+
+    Args:
+        found: The explanation.
+        name: Name of the data.
+        network: Name of the network.
+
+    Returns:
+        The page.
+    """
     html: str = load_template("explained.html").render(
         record=found.record, pictures=found.pictures, name=name, network=network
     )

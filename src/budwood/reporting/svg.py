@@ -22,7 +22,15 @@ _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Scale:
-    """A way from values to places in a drawing, linear or logarithmic."""
+    """Mapping from values to coordinates in a drawing, linear or logarithmic.
+
+    Attributes:
+        low: Value at `start`.
+        high: Value at `end`.
+        start: Coordinate of `low`.
+        end: Coordinate of `high`.
+        log: Whether the scale is logarithmic; then all values are positive.
+    """
 
     low: float
     high: float
@@ -31,6 +39,14 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
+        """Return the coordinate of a value.
+
+        Args:
+            value: The value.
+
+        Returns:
+            The coordinate; the middle where `low` and `high` are equal.
+        """
         place, low, high = (math.log10(v) if self.log else v for v in (value, self.low, self.high))
         if high == low:
             return (self.start + self.end) / 2
@@ -46,7 +62,20 @@ def draw_frame(
     y_label: str,
     height: float = HEIGHT,
 ) -> Iterator[str]:
-    """Axes with ticks and their labels; the y label stands at the top left."""
+    """Draw axes with ticks and labels; the y label stands at the top left.
+
+    Args:
+        across: Scale of the x axis.
+        up: Scale of the y axis.
+        x_ticks: Values of the ticks on the x axis.
+        y_ticks: Values of the ticks on the y axis.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+        height: Height of the drawing.
+
+    Yields:
+        SVG elements.
+    """
     floor = height - BOTTOM
     for tick, text in zip(y_ticks, format_numbers(y_ticks), strict=True):
         y = up(tick)
@@ -63,7 +92,15 @@ def draw_frame(
 
 
 def draw_percent_grid(across: Scale, floor: float) -> Iterator[str]:
-    """Vertical lines at even shares, with their values below."""
+    """Draw vertical lines at even shares, with their values below.
+
+    Args:
+        across: Scale of shares, 0 to 1.
+        floor: Lower end of the lines.
+
+    Yields:
+        SVG elements.
+    """
     for tick in make_even_ticks(across.low, across.high):
         x = across(tick)
         yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="6" y2="{floor}"/>'
@@ -71,7 +108,16 @@ def draw_percent_grid(across: Scale, floor: float) -> Iterator[str]:
 
 
 def draw_interval(metric: Mapping[str, Any], across: Scale, y: float) -> Iterator[str]:
-    """A dot with its 95 % interval and its value at the right; a dash where it is undefined."""
+    """Draw a dot with its 95 % interval, and its value at the right; a dash where it is undefined.
+
+    Args:
+        metric: `value`, `low` and `high` from 0 to 1; None where undefined.
+        across: Scale of shares.
+        y: Height at which to draw.
+
+    Yields:
+        SVG elements.
+    """
     value = metric["value"]
     if value is None:
         yield f'<text class="tick" x="{across.start + 4:.1f}" y="{y + 4:.1f}">–</text>'
@@ -84,25 +130,61 @@ def draw_interval(metric: Mapping[str, Any], across: Scale, y: float) -> Iterato
 
 
 def draw_row_name(name: str, left: float, y: float, *, small: bool = False) -> str:
-    """The label of a row, cut to its margin; the whole name shows on pointing at it."""
+    """Draw the label of a row, cut to its margin, with the whole name as a tooltip.
+
+    Args:
+        name: The label.
+        left: Width of the margin.
+        y: Height at which to draw.
+        small: Whether the text is small.
+
+    Returns:
+        An SVG element.
+    """
     short = shorten(show_unprintable(name), int((left - 12) / (LETTER if small else CHAR)))
     place = f'x="{left - 10:.1f}" y="{y + 4:.1f}" text-anchor="end"{SMALL if small else ""}'
     return f"<text {place}>{escape(short)}<title>{to_xml(name)}</title></text>"
 
 
 def measure_left_margin(names: Sequence[str]) -> float:
-    """Room for the names of rows."""
+    """Measure the room that the names of rows need.
+
+    Args:
+        names: The names.
+
+    Returns:
+        Width in units of the drawing, at most 160.
+    """
     return min(160.0, 16 + CHAR * max((count_columns(show_unprintable(name)) for name in names), default=0))
 
 
 def draw_x_title(label: str, y: float, left: float) -> str:
-    """What the x axis shows, below it."""
+    """Draw the label of the x axis.
+
+    Args:
+        label: The label.
+        y: Height at which to draw.
+        left: Left end of the axis.
+
+    Returns:
+        An SVG element.
+    """
     middle = (left + WIDTH - RIGHT) / 2
     return f'<text class="tick" x="{middle:.0f}" y="{y:.0f}" text-anchor="middle">{to_xml(label)}</text>'
 
 
 def wrap_svg(title: str, description: str, body: str, height: float) -> str:
-    """A whole drawing with its title and a description in words."""
+    """Wrap the parts of a drawing in an SVG element with a title and a description in words.
+
+    Args:
+        title: Title of the figure.
+        description: The figure in words, for readers who cannot see it.
+        body: SVG elements.
+        height: Height of the drawing; its width is `WIDTH`.
+
+    Returns:
+        The SVG element.
+    """
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{to_xml(title)}">'
         f"<title>{to_xml(title)}</title><desc>{to_xml(description)}</desc>{body}</svg>"
@@ -110,12 +192,26 @@ def wrap_svg(title: str, description: str, body: str, height: float) -> str:
 
 
 def describe_shares(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Named shares in words."""
+    """Describe named shares in words.
+
+    Args:
+        rows: Name and metric of each share.
+
+    Returns:
+        One text, the shares separated by semicolons.
+    """
     return "; ".join(f"{show_unprintable(name)} {describe_share(metric)}" for name, metric in rows)
 
 
 def describe_share(metric: Mapping[str, Any]) -> str:
-    """A share with its interval in words."""
+    """Describe a share with its interval in words.
+
+    Args:
+        metric: `value`, `low` and `high` from 0 to 1; None where undefined.
+
+    Returns:
+        Percentages, such as "93.1 % (90.0 to 95.3 %)", or "undefined".
+    """
     if metric["value"] is None:
         return "undefined"
     interval = "" if metric["low"] is None else f" ({100 * metric['low']:.1f} to {100 * metric['high']:.1f} %)"
@@ -123,21 +219,46 @@ def describe_share(metric: Mapping[str, Any]) -> str:
 
 
 def round_range(low: float, high: float) -> tuple[float, float]:
-    """The range from a tick below the lowest value to one above the highest."""
+    """Extend a range to the nearest ticks outside it.
+
+    Args:
+        low: Lowest value.
+        high: Highest value.
+
+    Returns:
+        The tick at or below the lowest value, and the one at or above the highest, never equal.
+    """
     step = choose_tick_step(low, high)
     bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     return bottom, top if top > bottom else bottom + step
 
 
 def choose_tick_step(low: float, high: float) -> float:
-    """A round distance between about six ticks."""
+    """Choose a round distance between about six ticks.
+
+    Args:
+        low: Lowest value.
+        high: Highest value.
+
+    Returns:
+        1, 2 or 5 times a power of ten.
+    """
     raw = ((high - low) or abs(high) or 1) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     return next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
 
 
 def make_even_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Round values from low to high; `whole`: integers."""
+    """Make evenly spaced round values within a range.
+
+    Args:
+        low: Lowest value.
+        high: Highest value.
+        whole: Whether the values are integers.
+
+    Returns:
+        The values, rising.
+    """
     step = max(1.0, choose_tick_step(low, high)) if whole else choose_tick_step(low, high)
     first = math.ceil(low / step - 1e-9)
     count = math.floor(high / step + 1e-9) - first + 1
@@ -145,13 +266,28 @@ def make_even_ticks(low: float, high: float, *, whole: bool = False) -> list[flo
 
 
 def make_power_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten from low to high, at most eight of them; low itself when there is none between."""
+    """Make ticks at powers of ten within a range, at most nine of them.
+
+    Args:
+        low: Lowest value, above 0.
+        high: Highest value.
+
+    Returns:
+        The values, rising; `low` itself where no power of ten lies in the range.
+    """
     powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
     return [10.0**power for power in powers[:: 1 + len(powers) // 9]] or [low]
 
 
 def format_power(value: float) -> str:
-    """A tick of a logarithmic axis as people write it: 0.05, 10⁻⁴, 2·10⁵."""
+    """Format a tick of a logarithmic axis as people write it: 0.05, 10⁻⁴, 2·10⁵.
+
+    Args:
+        value: The value, above 0.
+
+    Returns:
+        The text.
+    """
     power = math.floor(math.log10(value) + 1e-9)
     if abs(power) < 3:
         return f"{value:.2g}" if value < 1 else f"{value:g}"
@@ -160,7 +296,14 @@ def format_power(value: float) -> str:
 
 
 def format_numbers(values: Sequence[float]) -> list[str]:
-    """Numbers of one axis with the same digits after the point, as few as tell them apart."""
+    """Format the numbers of one axis with the same number of decimals, as few as distinguish them.
+
+    Args:
+        values: The numbers.
+
+    Returns:
+        Their texts, in order; three significant digits each where the numbers are very large or small.
+    """
     if not values or not 1e-4 <= max(map(abs, values)) < 1e6:
         return [f"{value:.3g}" for value in values]
     digits = next((n for n in range(5) if all(abs(round(v, n) - v) < 1e-9 for v in values)), 5)
@@ -168,10 +311,24 @@ def format_numbers(values: Sequence[float]) -> list[str]:
 
 
 def format_percent(share: float) -> str:
-    """A share in whole percent."""
+    """Format a share in whole percent.
+
+    Args:
+        share: 0 to 1.
+
+    Returns:
+        The text, such as "93 %".
+    """
     return f"{100 * share:.0f} %"
 
 
 def to_xml(text: str) -> str:
-    """A text as XML, with what is unprintable spelt out."""
+    """Escape a text for XML, with unprintable characters spelt out.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The escaped text.
+    """
     return escape(show_unprintable(text))

@@ -18,7 +18,16 @@ GROUPS_SHOWN: Final = 8
 
 
 def load_template(name: str) -> Any:
-    """A template of a page, with the filters that all pages share."""
+    """Load the template of a page, with the filters that all pages share.
+
+    Templates are compiled once a process, as a study renders many reports.
+
+    Args:
+        name: File name of the template.
+
+    Returns:
+        The Jinja template; a variable that is missing at rendering is an error.
+    """
     return _make_environment().get_template(name)
 
 

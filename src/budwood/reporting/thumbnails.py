@@ -28,7 +28,18 @@ THUMBNAILS: Final = 1024  # that are remembered
 
 
 def collect_pictures(record: RunRecord, predictions: Predictions) -> Pictures:
-    """The pictures of a run's report; an image that is no longer there is left without one."""
+    """Collect the pictures of a run's report, without the contact sheet.
+
+    An image whose file is gone has no picture.
+
+    Args:
+        record: Record of the run.
+        predictions: Its predictions for the validation split.
+
+    Returns:
+        Thumbnails of the findings, and the galleries of the worst mistakes and of the most confident correct
+        images.
+    """
     root, classes = Path(record.root), record.dataset.classes
     losses, correct = predictions.losses, predictions.correct
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]
@@ -41,7 +52,15 @@ def collect_pictures(record: RunRecord, predictions: Predictions) -> Pictures:
 
 
 def make_finding_thumbnails(root: Path, findings: Sequence[Finding]) -> dict[str, str]:
-    """Data URIs of the files of each finding that a report shows."""
+    """Make thumbnails of the files of each finding that a report shows.
+
+    Args:
+        root: Folder of the data set.
+        findings: The findings, each with `files` and `groups`.
+
+    Returns:
+        Data URIs by path relative to `root`, without files that cannot be decoded.
+    """
     wanted = [path for finding in findings for group in finding.groups[:GROUPS_SHOWN] for path in group]
     wanted += [path for finding in findings if not finding.groups for path in finding.files[:FILES_SHOWN]]
     made = {path: make_thumbnail(root / path) for path in dict.fromkeys(wanted)}
@@ -49,7 +68,16 @@ def make_finding_thumbnails(root: Path, findings: Sequence[Finding]) -> dict[str
 
 
 def make_thumbnail(path: Path) -> str | None:
-    """A picture of at most SIDE x SIDE pixels as a data URI, or None when the file cannot be decoded."""
+    """Make a thumbnail of an image file as a data URI.
+
+    Thumbnails are remembered within the process, as the rows of a study show many of the same images.
+
+    Args:
+        path: Image file.
+
+    Returns:
+        Data URI of a JPEG of at most `SIDE` x `SIDE` pixels; None when the file is missing or cannot be decoded.
+    """
     try:
         return _make_thumbnail_at(path, path.stat().st_mtime_ns)
     except OSError:
@@ -68,12 +96,26 @@ def _make_thumbnail_at(path: Path, changed: int) -> str | None:
 
 
 def make_data_uri(image: bytes) -> str:
-    """The bytes of a JPEG file as a data URI."""
+    """Encode the bytes of a JPEG file as a data URI.
+
+    Args:
+        image: The bytes.
+
+    Returns:
+        The data URI.
+    """
     return f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-    """A picture as the bytes of a JPEG file."""
+    """Encode a picture as a JPEG file.
+
+    Args:
+        image: The picture.
+
+    Returns:
+        The bytes of the file.
+    """
     out = io.BytesIO()
     image.save(out, "JPEG", quality=85)
     return out.getvalue()
@@ -97,7 +139,18 @@ SHEET_SIZE: Final = 224  # side in pixels of augmented images that no network ha
 
 
 def make_augmentation_sheet(recipe: ResolvedRecipe, training: Samples) -> bytes:
-    """The contact sheet of a recipe's augmentation; torch is loaded only where there is one."""
+    """Make the contact sheet of a recipe's augmentation as a JPEG file.
+
+    Torch is loaded only when this is called.
+
+    Args:
+        recipe: The recipe whose augmentation is shown.
+        training: Images of the training split.
+        size: Side in pixels at which the network sees images.
+
+    Returns:
+        The bytes of the file.
+    """
     from budwood.reporting.augmentation_sheet import draw_augmentation_sheet
 
     return encode_jpeg(draw_augmentation_sheet(recipe, training))

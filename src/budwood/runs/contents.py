@@ -24,6 +24,16 @@ SHEET_FILE: Final = "augmented.jpg"
 
 
 def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...], recipe: Recipe) -> SplitMetrics:
+    """Compute the metrics of a split from its predictions.
+
+    Args:
+        predictions: Logits and true labels of the images; the labels are not sealed.
+        classes: Class names in the order of the logits.
+        recipe: Its `select` names the metric to select by; None there means the loss.
+
+    Returns:
+        The metrics of the split, with those of each class.
+    """
     return predictions.task.evaluate(predictions.truth, predictions.logits, classes, recipe.select or LOSS)
 
 
@@ -47,11 +57,31 @@ def describe_network(spec: NetworkSpec, aside: str) -> NetworkRecord:
 
 
 def save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:
+    """Write the weights of a network as a safetensors file, atomically.
+
+    Args:
+        path: The file to write.
+        state: Tensors by name; they are stored in C order.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     from safetensors.numpy import save
 
     write_bytes(path, save({name: np.ascontiguousarray(tensor) for name, tensor in state.items()}))
 
 
 def save_sealed(path: Path, samples: Samples) -> None:
+    """Write the labels of the test split to a Parquet file of their own, atomically.
+
+    The file has the columns `id` and `label` (int32).
+
+    Args:
+        path: The file to write.
+        samples: The images of the test split with their labels.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     table = pa.table({"id": list(samples.ids), "label": pa.array(samples.labels, pa.int32())})
     write_bytes(path, encode_parquet(table))

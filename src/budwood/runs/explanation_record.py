@@ -16,20 +16,43 @@ EXPLANATION_FILE: Final = "explanation.json"
 
 @dataclass(frozen=True)
 class Explanation:
-    """A record of plain values, and the pictures that belong to them by name: data URIs, or a fragment of HTML."""
+    """The explanation of a run, as kept in its folder and shown by its report.
+
+    Attributes:
+        record: Results as plain values.
+        pictures: Pictures by name, each a data URI or a fragment of HTML.
+    """
 
     record: Mapping[str, Any]
     pictures: Mapping[str, str]
 
 
 def save_explanation(folder: Path, found: Explanation) -> None:
-    """Write what was found into a run's folder."""
+    """Write an explanation into a run's folder.
+
+    Args:
+        folder: The run folder.
+        found: The explanation.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
     with raise_storage_errors(folder):
         write_text(folder / EXPLANATION_FILE, json.dumps({"record": found.record, "pictures": found.pictures}))
 
 
 def load_explanation(folder: Path) -> Explanation | None:
-    """What was found out about the run in a folder, where that was asked; raises `RunError` when it cannot be read."""
+    """Load the explanation of a run from its folder.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        The explanation; None where the run has not been explained.
+
+    Raises:
+        RunError: The file cannot be read.
+    """
     file = folder / EXPLANATION_FILE
     if not file.is_file():
         return None

@@ -16,14 +16,26 @@ RECORDED: Final = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pill
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what computed the run."""
+    """Look up the versions of Budwood, Python and the libraries that compute a run.
+
+    Returns:
+        Version by name of package; `not installed` for a package that is missing.
+    """
     return {"budwood": _library_version("budwood"), "python": platform.python_version()} | {
         n: _library_version(n) for n in RECORDED
     }
 
 
 def describe_hardware(processors: int) -> HardwareRecord:
-    """The machine, of which so many cores are in use."""
+    """Describe the machine: processor, cores in use, memory, accelerator and operating system.
+
+    Args:
+        processors: Number of processors in use, recorded as `cores`.
+
+    Returns:
+        The keys `cpu`, `cores`, `memory_gib` (total memory in GiB, None if unknown), `accelerator` (names of the
+        NVIDIA devices, `none` or `unknown`) and `system` (name and release).
+    """
     return HardwareRecord(
         cpu=_read_cpu_name(),
         cores=processors,

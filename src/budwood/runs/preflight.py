@@ -27,7 +27,14 @@ from budwood.runs.run import Run, open_run
 
 @dataclass(frozen=True)
 class Preflight:
-    """A network whose recipe says its size, and the findings and splits that it will be trained on."""
+    """What is known before training: the network, the findings about the data, and the splits to use.
+
+    Attributes:
+        spec: The network; its recipe has the image size filled in.
+        findings: Findings about the data, those about images that the initial trunk has seen included.
+        training: The training images.
+        validation: The validation images.
+    """
 
     spec: NetworkSpec
     findings: tuple[checks.Finding, ...]
@@ -44,8 +51,28 @@ def check_and_plan(
     progress: Progress,
     found: tuple[checks.Finding, ...] | None = None,
 ) -> Preflight:
-    """All that is decided and checked before anything is trained; `found` are the data's findings, where they are
-    known already."""
+    """Check data and recipe, and plan the network, before anything is trained.
+
+    A recipe for images with several labels each is adapted: the head is then trained in steps, not solved directly.
+
+    Args:
+        data: The data set; the labels of its test split are sealed here.
+        recipe: The recipe.
+        out: The folder of runs, where the recipe's `run:ID` weights are looked up.
+        allow_leaks: Whether to go on where images leak between splits.
+        cache: The cache folder.
+        progress: Receives notes and the steps of the work.
+        found: Findings about the data where they are known already; None: the data are checked here.
+
+    Returns:
+        The planned network, the findings and the splits.
+
+    Raises:
+        DataError: Images leak between splits and that is not allowed, a split is empty, or there is one class only.
+        RecipeError: The network does not exist, or `views` is set although the first layers are not frozen.
+        RunError: The run that the weights are from is missing or not finished.
+        WeightsError: The weights cannot be found, or belong to another network.
+    """
     fitting = task_of(data.label_sets, len(data.classes)).adapt_recipe(recipe)
     if fitting.optimizer != recipe.optimizer:
         progress.note(
@@ -78,7 +105,22 @@ def _refuse_views_of_nothing(recipe: Recipe, plan: NetworkPlan, classes: int, ca
 def locate_weights(
     recipe: Recipe, plan: NetworkPlan, out: Path, cache: Path, progress: Progress
 ) -> tuple[Weights, Run | None]:
-    """Where the recipe's weights are, and the run that they are from, if they are."""
+    """Locate the weights that a recipe starts from.
+
+    Args:
+        recipe: Its `weights` is imagenet, none, `run:ID` or a path.
+        plan: The plan of its network.
+        out: The folder of runs, where `run:ID` is looked up.
+        cache: The cache folder, where ImageNet weights are kept.
+        progress: Receives notes, for example of a download.
+
+    Returns:
+        The weights, and the run that they are from; None where they are from no run.
+
+    Raises:
+        RunError: The run that they are from is missing or not finished.
+        WeightsError: There are no such weights, or the run has another network.
+    """
     if recipe.weights == "imagenet":
         return find_imagenet(plan.name, plan.origins, cache, progress), None
     if recipe.weights == "none":
@@ -93,7 +135,22 @@ def locate_weights(
 
 
 def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, progress: Progress) -> Weights:
-    """The weights that a run started from; raises `RunError` when this machine has others."""
+    """Locate the weights that a run started from, and check that they are the same.
+
+    Args:
+        run: The run.
+        recipe: The recipe that names the weights.
+        plan: The plan of its network.
+        cache: The cache folder, where ImageNet weights are kept.
+        progress: Receives notes, for example of a download.
+
+    Returns:
+        The weights, of the digest that the run recorded.
+
+    Raises:
+        RunError: The weights on this machine are others, or the run that they are from is missing.
+        WeightsError: The weights cannot be found.
+    """
     weights, _ = locate_weights(recipe, plan, run.path.parent, cache, progress)
     if weights.digest != run.record.network.weights.digest:
         raise RunError(

@@ -37,54 +37,100 @@ LOCK: Final = "lock"
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe carried out: its directory and its record, `run.json`."""
+    """A run: one recipe carried out, with its folder and its record.
+
+    Attributes:
+        path: The run folder.
+        record: The contents of `run.json`.
+    """
 
     path: Path
     record: RunRecord
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that was carried out, whole."""
+        """Return the complete recipe of the run."""
         return self.record.recipe
 
     @property
     def metrics(self) -> Mapping[str, SplitMetrics]:
-        """Metrics by split: `val`, and `test` once it has been opened; `metrics["val"]["accuracy"]` is one."""
+        """Return the metrics by split: `val`, and `test` once the test split has been opened.
+
+        `metrics["val"]["accuracy"]` is one of them.
+        """
         opened = self.record.test
         return {**self.record.metrics, **({"test": opened.metrics} if opened else {})}
 
     def opened(self) -> TestRecord:
-        """What came of opening the test split; raises `RunError` while it is sealed."""
+        """Return the results on the opened test split.
+
+        Returns:
+            The number of looks, their times and the metrics.
+
+        Raises:
+            RunError: The test split is still sealed.
+        """
         if self.record.test is None:
             raise RunError(f"{self.path}: the test split is sealed.", f"`budwood test {self.path}` opens it.")
         return self.record.test
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the logits."""
+        """Return the class names in the order of the logits."""
         return self.record.dataset.classes
 
     @property
     def task(self) -> LabelTask:
-        """What the images are labelled with; what label numbers stand for is with the data and the predictions."""
+        """Return the kind of labels that the images have: one each, or several.
+
+        The meaning of label numbers is kept with the data and the predictions.
+        """
         count = len(self.classes)
         return MultiLabel(count) if self.record.dataset.several else SingleLabel(count)
 
     def history(self) -> list[dict[str, float]]:
-        """The rows of `history.csv`."""
+        """Read the rows of `history.csv`.
+
+        Returns:
+            One mapping a row, from column to value; empty cells are left out.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
         with (self.path / "history.csv").open(newline="") as handle:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(handle)]
 
     def dataset(self) -> Dataset:
-        """The data set of the run; the labels of its test split are sealed."""
+        """Load the data set of the run; the labels of its test split are sealed.
+
+        Returns:
+            The data set.
+
+        Raises:
+            RunError: The file is missing, damaged or was changed.
+        """
         return load(self.path / "dataset.parquet")
 
     def predictions(self, split: str) -> Predictions:
-        """The predictions for `val`, or for `test` once it has been opened."""
+        """Load the predictions for a split.
+
+        Args:
+            split: `val`, or `test` once the test split has been opened.
+
+        Returns:
+            The predictions with the true labels.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
         return load_predictions(self.path / f"predictions-{split}.parquet")
 
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The trained head: weight float32 [classes, features] and bias float32 [classes]."""
+        """Load the trained linear head.
+
+        Returns:
+            Weight, float32 [classes, features], and bias, float32 [classes].
+        """
         from safetensors.numpy import load_file
 
         tensors = load_file(self.path / "weights.safetensors")
@@ -92,7 +138,17 @@ class Run:
         return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
     def network(self) -> torch.nn.Module:
-        """The trained network, a plain module in evaluation mode; input as `run.json` says under `network`."""
+        """Load the trained network as a plain PyTorch module in evaluation mode.
+
+        Its input is described under `network` in `run.json`.
+
+        Returns:
+            The module, from pixels to logits.
+
+        Raises:
+            RecipeError: The network of the recipe does not exist here.
+            WeightsError: The weights do not fit the network.
+        """
         from budwood.networks.surgery import load_network
 
         own = Weights("trained", self.path / "weights.safetensors", "")
@@ -100,7 +156,18 @@ class Run:
 
 
 def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
-    """The finished run in a directory, or of that id under `out`; raises `RunError`."""
+    """Open a finished run.
+
+    Args:
+        path: A run folder, or the id of a run under `out`.
+        out: The folder of runs.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: There is no such run, its record cannot be read, or it is not finished.
+    """
     run = find_run(path, out)
     if run.record.state == "done":
         return run
@@ -113,7 +180,18 @@ def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
 
 
 def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
-    """The run in a directory, or of that id under `out`, in whatever state; raises `RunError`."""
+    """Find a run in whatever state it is.
+
+    Args:
+        path: A run folder, or the id of a run under `out`.
+        out: The folder of runs.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: There is no such run, or its record cannot be read; the message names the latest runs.
+    """
     folder = next((place for place in (Path(path), out / path) if (place / "run.json").is_file()), None)
     if folder is None:
         known = sorted((file.parent.name for file in out.glob("*/run.json")), reverse=True) if out.is_dir() else []
@@ -124,7 +202,17 @@ def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """One process at a time trains a run; raises `RunError` when another does. A killed one holds nothing."""
+    """Keep other processes from training a run while the block runs.
+
+    A killed process holds no lock. Files that it left half-written are removed.
+
+    Args:
+        folder: The run folder; its checkpoint folder is made where it is missing.
+
+    Raises:
+        RunError: Another process is training the run.
+        StorageError: The folder cannot be written.
+    """
     with raise_storage_errors(folder):
         (folder / CHECKPOINT).mkdir(exist_ok=True)
         lock = FileLock(folder / CHECKPOINT / LOCK, timeout=0)
@@ -141,7 +229,19 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is training a run."""
+    """Return whether a process is training a run.
+
+    It takes the lock for a moment, so the checkpoint folder is made where it is missing.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        True while another process holds the lock.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
     try:
         with lock_run(folder):
             return False
@@ -150,17 +250,32 @@ def is_locked(folder: Path) -> bool:
 
 
 def make_run_id(model: str) -> str:
-    """A name that sorts by time and that no other run has."""
+    """Make a name for a run that sorts by time and that no other run has.
+
+    Args:
+        model: The name of the model, which becomes part of the id.
+
+    Returns:
+        Local time, model and four random hexadecimal digits, joined by hyphens.
+    """
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{model}-{secrets.token_hex(2)}"
 
 
 def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the current time in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write `history.csv`; what a row does not tell stays empty."""
+    """Write `history.csv`; cells without a value stay empty.
+
+    Args:
+        folder: The run folder.
+        rows: Values by column, one mapping a row; columns are in the order in which they first occur.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
@@ -169,7 +284,19 @@ def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def count_look(runs: Path, run: str, test_split: str) -> int:
-    """Note one look at a test split in the folder's ledger and say which look it is, over all runs of the folder."""
+    """Record one look at a test split in the ledger of a folder of runs, and count the looks so far.
+
+    Args:
+        runs: The folder of runs, which keeps the ledger.
+        run: The id of the run.
+        test_split: A digest of the images of the test split.
+
+    Returns:
+        The number of this look, from 1, over all runs of the folder.
+
+    Raises:
+        StorageError: The ledger cannot be written.
+    """
     ledger = runs / LEDGER
     with raise_storage_errors(ledger), ledger.open("a+", encoding="utf-8") as handle:
         handle.write(f"{utc_now()},{run},{test_split}\n")
@@ -179,4 +306,15 @@ def count_look(runs: Path, run: str, test_split: str) -> int:
 
 
 def open_any_run(run: Run | str | Path) -> Run:
+    """Return a run, opened where only its path or id is given.
+
+    Args:
+        run: A run, which is returned as it is, or the folder or id of a finished run under `runs`.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: There is no such run, or it is not finished.
+    """
     return run if isinstance(run, Run) else open_run(run)

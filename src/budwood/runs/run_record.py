@@ -45,7 +45,7 @@ Scores = Annotated[
 
 
 class SplitCounts(FrozenRecord):
-    """Images by split and, where labels are not sealed, by class."""
+    """The numbers of images of each split, by class where labels are not sealed."""
 
     train: Mapping[str, int]
     val: Mapping[str, int]
@@ -53,10 +53,15 @@ class SplitCounts(FrozenRecord):
 
 
 class DatasetRecord(FrozenRecord):
-    """The data of a run: its name, what identifies images and split, how it was split, and how many images there are.
+    """The data set of a run: its identity, how it was split, and how many images it has.
 
-    `several` says that an image may have several labels, `set_aside` counts files that could not be used, `corrected`
-    labels that a table has corrected, and `leaks_allowed` says that the given split leaks.
+    Attributes:
+        fingerprint: Identifies images and split.
+        split: How it was split: made, given, or given with the validation split made.
+        several: Whether an image may have several labels.
+        set_aside: Number of files that could not be used.
+        corrected: Number of images whose labels a table has corrected, those that it leaves out included.
+        leaks_allowed: Whether images leak between the given splits, which was allowed.
     """
 
     fingerprint: str
@@ -71,9 +76,14 @@ class DatasetRecord(FrozenRecord):
 
 
 class WeightsRecord(FrozenRecord):
-    """Where a network's weights came from: imagenet, file, run or none; the file's name and a digest of the values.
+    """The origin and the identity of a network's weights.
 
-    `set_aside` says which tensors of the file were not used.
+    Attributes:
+        kind: imagenet, file, run or none.
+        file: The file's name.
+        digest: Digest of the values.
+        about: More about them, such as the run and its data set, or the seed of random weights.
+        set_aside: The tensors of the file that were not used.
     """
 
     kind: str
@@ -84,10 +94,22 @@ class WeightsRecord(FrozenRecord):
 
 
 class NetworkRecord(FrozenRecord):
-    """The network of a run: whose it is, what it sees, what surgery made of it, and the weights that it started from.
+    """The network of a run: its source, its input, its layers after all changes, and the weights that it started from.
 
-    `mean` and `std` normalise pixels between 0 and 1; `head` is the name of its last layer; `shape` is that of the
-    trunk's output, pooled by `pool` to `features` numbers; `removed` are the stages that were cut off.
+    Attributes:
+        source: `budwood`, `torchvision`, `timm`, or the user's module.
+        size: Side of the input, pixels.
+        mean: Mean for each channel, to normalise pixels between 0 and 1.
+        std: Standard deviation for each channel, as for `mean`.
+        head: Name of the last layer.
+        accuracy: Published top-1 accuracy on ImageNet, 0 to 1; None where the source reports none.
+        cut: The stage after which the network was cut off; None: it was not.
+        pool: How the trunk's output is pooled.
+        features: Length of the pooled output of the trunk.
+        shape: Shape of the trunk's output before pooling.
+        macs: Multiply-adds for one image.
+        trunk_trained: Whether any layer of the trunk was trained.
+        removed: The stages that were cut off.
     """
 
     name: str
@@ -111,7 +133,12 @@ class NetworkRecord(FrozenRecord):
 
 
 class HardwareRecord(FrozenRecord):
-    """The machine of a run: processor, cores in use, memory in GiB, accelerator, operating system."""
+    """The machine of a run.
+
+    Attributes:
+        cores: Number of processor cores in use.
+        system: The operating system.
+    """
 
     cpu: str
     cores: int
@@ -121,7 +148,14 @@ class HardwareRecord(FrozenRecord):
 
 
 class Timings(FrozenRecord):
-    """Seconds of each step, and of the whole command."""
+    """The seconds that each step and the whole command took.
+
+    Attributes:
+        prefix: Computing the features of the frozen layers.
+        head: Training a head alone.
+        rate: Finding the learning rate.
+        threads: Finding the number of threads.
+    """
 
     check: float | None = None
     prefix: float | None = None
@@ -134,13 +168,21 @@ class Timings(FrozenRecord):
     total: float = 0.0
 
     def steps(self) -> dict[str, float]:
-        """Return the steps that there were, in the order of the work."""
+        """Return the seconds of each step that took place.
+
+        Returns:
+            Seconds by step, in the order of the work, without the total.
+        """
         return self.model_dump(exclude_none=True, exclude={"total"})
 
 
 class TestRecord(FrozenRecord):
-    """The opened test split: the number of looks at it up to then, over all runs of the folder, when this run was
-    scored on it (UTC), and its scores."""
+    """The results on the opened test split.
+
+    Attributes:
+        looks: Number of looks at this test split so far, over all runs of the folder.
+        opened: When this run was evaluated on it, UTC.
+    """
 
     looks: int
     opened: tuple[str, ...]
@@ -148,10 +190,19 @@ class TestRecord(FrozenRecord):
 
 
 class RunRecord(FrozenRecord):
-    """All that is known of a run but its history, weights and predictions; times are UTC, ISO 8601.
+    """The record of a run: everything but its history, weights and predictions, with times in UTC, ISO 8601.
 
-    `parts` are those that the recipe names of the user's own code, by option. `metrics` holds `val` once the run is
-    done. `trained` says whether the head alone was trained or more of the network, and `problem` why a run has stopped.
+    Attributes:
+        budwood: The version of Budwood.
+        resumed: When training was continued.
+        source: The data as they were named on the command line or in Python.
+        root: The folder that the images' paths are relative to.
+        parts: The user's own code that the recipe names, by option.
+        environment: Versions of libraries.
+        track: The experiment trackers.
+        metrics: Metrics by split; `val` once the run is done.
+        trained: Whether the head alone was trained, or more of the network.
+        problem: Why the run has stopped.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -181,28 +232,43 @@ class RunRecord(FrozenRecord):
 
     @property
     def val(self) -> SplitMetrics:
-        """The scores on validation, of a run that is done."""
+        """Return the metrics on the validation set, of a run that is done."""
         return self.metrics["val"]
 
     def table(self) -> dict[str, Any]:
-        """Return the record as `run.json` has it."""
+        """Return the record in the form of `run.json`.
+
+        Returns:
+            Plain values; fields that were never set are left out, and so is `problem` where there is none.
+        """
         table = self.model_dump(exclude_unset=True)
         return {name: value for name, value in table.items() if name != "problem" or value is not None}
 
 
 def save_record(folder: Path, record: RunRecord) -> None:
-    """Write `run.json`."""
+    """Write `run.json`, atomically.
+
+    Args:
+        folder: The run folder.
+        record: The record of the run.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     write_text(folder / FILE, json.dumps(record.table(), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Return the record of a run.
+    """Read the record of a run.
 
     Args:
-        folder: The run's folder.
+        folder: The run folder.
+
+    Returns:
+        The record.
 
     Raises:
-        RunError: The file cannot be read, or a later version has made it.
+        RunError: The file cannot be read, or a later version of Budwood wrote it.
     """
     file = folder / FILE
     try:
@@ -212,14 +278,18 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def parse_record(table: Mapping[str, Any], file: Path = Path(FILE)) -> RunRecord:
-    """Return the record that plain values are.
+    """Parse plain values into the record of a run.
 
     Args:
         table: The values, as they come from JSON.
-        file: What messages name.
+        file: The file that messages name.
+
+    Returns:
+        The record.
 
     Raises:
-        RunError: The values are no record, or one of a later version.
+        RunError: The values are not a record, or one of a later version.
+        KeyError: There is no `state` or no `recipe`.
     """
     state, version = table["state"], table.get("schema_version", 1)
     if isinstance(version, int) and version > SCHEMA_VERSION:

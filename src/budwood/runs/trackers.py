@@ -22,7 +22,14 @@ MLFLOW_RUN: Final = "mlflow.json"
 
 
 def refuse_unknown_trackers(names: Sequence[str]) -> None:
-    """Raises `RecipeError` for a tool that is not known or not installed."""
+    """Check that all named tracking tools are known and installed.
+
+    Args:
+        names: Names of tools: `tensorboard`, `mlflow`.
+
+    Raises:
+        RecipeError: A tool is not known or not installed.
+    """
     for name in names:
         if name not in TRACKERS:
             raise RecipeError(f"track: there is no tracker {name!r}.", did_you_mean(name, TRACKERS))
@@ -32,9 +39,19 @@ def refuse_unknown_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def track_epochs(names: Sequence[str], folder: Path, record: RunRecord, progress: Progress) -> Iterator[EpochCallback]:
-    """Tells the named tools of a run's history; what they have been told already is not said twice.
+    """Send a run's history to tracking tools after every epoch.
 
-    A tool that fails is noted once and left alone: training goes on.
+    Rows that a tool already has, as of an interrupted training, are not sent twice. A tool that fails is noted once
+    and left out from then on; training goes on.
+
+    Args:
+        names: Names of tools, which `refuse_unknown_trackers` has passed.
+        folder: The run folder.
+        record: The run's record.
+        progress: Where notes go.
+
+    Yields:
+        A function that takes the whole history and sends what is new.
     """
     tools: dict[str, EpochCallback] = {}
     opened: dict[str, AbstractContextManager[EpochCallback]] = {}

@@ -24,20 +24,39 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def cache_folder() -> Path:
-    """The folder of everything that can be computed again: `$BUDWOOD_CACHE`, else the user's cache folder."""
+    """Return the folder of everything that can be computed again.
+
+    Returns:
+        The folder in `$BUDWOOD_CACHE` if that is set, else the user's cache folder for Budwood. It may not exist
+        yet.
+    """
     named = os.environ.get("BUDWOOD_CACHE")
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("budwood"))
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk (or the user's quota) is full."""
+    """Tell whether an error means that the disk or the user's quota is full.
+
+    Args:
+        error: Error of a write.
+
+    Returns:
+        True for `ENOSPC` and `EDQUOT`.
+    """
     return error.errno in FULL
 
 
 def make_storage_error(error: OSError, place: Path) -> StorageError:
-    """The one message for a write that failed.
+    """Make the error for a failed write.
 
     The hint differs for a full disk and for a folder that cannot be written.
+
+    Args:
+        error: What the operating system reported.
+        place: File or folder that was to be written, for the message.
+
+    Returns:
+        The error, for the caller to raise.
     """
     if is_full(error):
         return StorageError(
@@ -52,7 +71,14 @@ def make_storage_error(error: OSError, place: Path) -> StorageError:
 
 @contextmanager
 def raise_storage_errors(place: Path) -> Iterator[None]:
-    """Turn an operating-system error of the block into a `StorageError` that names `place`."""
+    """Turn an operating-system error in the block into a `StorageError`.
+
+    Args:
+        place: File or folder that the block writes, for the message.
+
+    Raises:
+        StorageError: When the block raises an `OSError`.
+    """
     try:
         yield
     except OSError as error:
@@ -60,7 +86,18 @@ def raise_storage_errors(place: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` on a hidden neighbour of `path`, flush it to disk and rename it into place."""
+    """Write a file so that it appears whole or not at all.
+
+    `write` fills a hidden file beside `path`, which is flushed to disk and then renamed. The hidden file is removed
+    when anything fails. Missing parent folders are made.
+
+    Args:
+        path: File to make or replace.
+        write: Function that makes the file at the path that it receives.
+
+    Raises:
+        OSError: When the file cannot be written; wrap the call in `raise_storage_errors` to get a `StorageError`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -73,17 +110,43 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write bytes atomically. Libraries that write files themselves hide why they failed, so they fill memory first."""
+    """Write bytes to a file atomically.
+
+    Libraries that write files themselves hide why a write failed, so let them write to memory and pass the bytes
+    here.
+
+    Args:
+        path: File to make or replace.
+        data: The whole content.
+
+    Raises:
+        OSError: When the file cannot be written.
+    """
     write_atomically(path, lambda draft: draft.write_bytes(data))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8."""
+    """Write a text file atomically, as UTF-8.
+
+    Args:
+        path: File to make or replace.
+        text: The whole content.
+
+    Raises:
+        OSError: When the file cannot be written.
+    """
     write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def encode_parquet(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
+    """Encode a table as the bytes of a Parquet file.
+
+    Args:
+        table: The table, with its schema metadata.
+
+    Returns:
+        The content of the file.
+    """
     import pyarrow.parquet as pq
 
     out = io.BytesIO()
@@ -93,10 +156,20 @@ def encode_parquet(table: pa.Table) -> bytes:
 
 @contextmanager
 def draft_folder(final: Path) -> Iterator[Path]:
-    """A hidden folder beside `final` that is renamed to it when the block ends well, and removed when it does not.
+    """Make a hidden folder that is renamed to `final` when the block ends without an error.
 
-    Where another process made `final` meanwhile, its folder stays. Drafts of processes that were killed are swept away
-    by the next draft in the same place on the same machine.
+    When the block fails, the hidden folder is removed. If another process has made `final` in the meantime, its
+    folder is kept. Drafts of processes that were killed are removed by the next draft in the same place on the same
+    machine.
+
+    Args:
+        final: Folder that is to appear whole or not at all.
+
+    Yields:
+        The hidden folder beside `final`, empty, to be filled by the block.
+
+    Raises:
+        OSError: When the draft cannot be made or renamed.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(final.parent)
@@ -114,7 +187,13 @@ def draft_folder(final: Path) -> Iterator[Path]:
 
 
 def sweep_drafts(folder: Path) -> None:
-    """Remove the folder drafts in `folder` whose process, of this machine, no longer runs."""
+    """Remove draft folders that killed processes left behind.
+
+    Only drafts of processes of this machine that no longer run are removed.
+
+    Args:
+        folder: Folder that holds the drafts.
+    """
     for draft in folder.glob(f".*.{_machine_name()}-*.part"):
         owner = draft.name.split("-")[-1].removesuffix(".part")
         if draft.is_dir() and owner.isdigit() and not _is_running(int(owner)):

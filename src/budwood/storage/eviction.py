@@ -35,7 +35,14 @@ _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class CacheUsage:
-    """What the cache holds of one kind: bytes, files, and when it was last used (seconds since 1970; 0 for nothing)."""
+    """Space that one kind of content takes in the cache.
+
+    Attributes:
+        kind: Name of the kind, a key of `KINDS`.
+        bytes: Total size in bytes.
+        files: Number of files.
+        used: Time of last use in seconds since 1970; 0 if there is nothing.
+    """
 
     kind: str
     bytes: int
@@ -53,7 +60,17 @@ class _Shard:
 
 
 def limit() -> int:
-    """The most bytes that pixels and outputs may take; raises `StorageError` for an amount that is none."""
+    """Return the most bytes that decoded pixels and outputs of frozen layers may take in the cache.
+
+    The limit is 20 GiB unless `$BUDWOOD_CACHE_LIMIT` gives another amount, such as `20GB` or `500MB`; all units are
+    powers of 1,024.
+
+    Returns:
+        The limit in bytes.
+
+    Raises:
+        StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
+    """
     text = os.environ.get("BUDWOOD_CACHE_LIMIT")
     if not text:
         return LIMIT
@@ -64,15 +81,36 @@ def limit() -> int:
 
 
 def measure_cache(cache: Path) -> list[CacheUsage]:
-    """What the cache holds, by kind."""
+    """Measure how much space each kind of content takes in the cache.
+
+    Args:
+        cache: The cache folder.
+
+    Returns:
+        One entry for each kind in `KINDS`, in that order, also for those without files.
+    """
     return [_measure_kind(kind, cache / kind) for kind in KINDS]
 
 
 def evict_for(cache: Path, wanted: int, promised: int, what: str, progress: Progress) -> bool:
-    """Whether so many bytes more may be written; what was used least recently is removed for them, which is said.
+    """Make room in the cache for a number of bytes and return whether they may be written.
 
-    `promised` bytes are to be written beside them, and are not there yet. They may not when all of these alone are over
-    the limit, or over half of what the disk has free.
+    Where the limit would be exceeded, the least recently used shards of pixels and outputs are removed, and a note
+    says so. Nothing is removed, and a note gives the reason, when the new bytes cannot be kept: when `wanted` and
+    `promised` together exceed the limit or take half or more of the free disk space.
+
+    Args:
+        cache: The cache folder; it may not exist yet.
+        wanted: Bytes that are about to be written.
+        promised: Bytes that others are going to write beside them and that are not on disk yet.
+        what: Name of the content for the note, in the plural.
+        progress: Receives the notes.
+
+    Returns:
+        True if `wanted` bytes may be written; always True for 0.
+
+    Raises:
+        StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
     """
     if wanted == 0:
         return True
@@ -99,7 +137,16 @@ def evict_for(cache: Path, wanted: int, promised: int, what: str, progress: Prog
 
 
 def clear(cache: Path) -> int:
-    """Remove all that can be computed again, and say how many bytes that were; downloads stay."""
+    """Remove everything from the cache that can be computed again.
+
+    Downloads are kept.
+
+    Args:
+        cache: The cache folder.
+
+    Returns:
+        The number of bytes that the removed kinds took.
+    """
     kinds = [kind for kind in KINDS if kind != "weights"]
     removed = sum(_measure_kind(kind, cache / kind).bytes for kind in kinds)
     for kind in kinds:
@@ -132,5 +179,12 @@ def _iterate_shards(cache: Path) -> Iterator[_Shard]:
 
 
 def format_gib(count: int) -> str:
-    """Bytes for people."""
+    """Write a number of bytes in GiB, or in MiB below half a GiB.
+
+    Args:
+        count: Number of bytes.
+
+    Returns:
+        The amount with one decimal and its unit.
+    """
     return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

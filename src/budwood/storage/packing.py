@@ -18,7 +18,15 @@ HEADER: Final = SCALE.itemsize // 2
 
 
 def pack(values: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Finite values [n, *shape] in 16 bits: [n, 2 + size], as little-endian bytes on every machine."""
+    """Quantise arrays to 16 bits a value, with one scale for each image.
+
+    Args:
+        values: Finite values, float32 [n, *shape].
+
+    Returns:
+        Rows of int16 [n, 2 + size], where size is the product of `shape`. The first two values of a row are the
+        bytes of its float32 scale. Bytes are little-endian on every machine.
+    """
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
     scale = (np.abs(flat).max(axis=1, initial=0, keepdims=True) / STEPS).astype(SCALE)
     steps = np.rint(flat / np.where(scale > 0, scale, 1)).astype("<i2")
@@ -26,6 +34,14 @@ def pack(values: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def unpack(rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """What `packed` was given, float32 [n, *shape], to within half a step."""
+    """Restore the arrays that `pack` quantised.
+
+    Args:
+        rows: Rows as `pack` made them, int16 [n, 2 + size].
+        shape: Shape of one image's values; its product is size.
+
+    Returns:
+        The values, float32 [n, *shape], each within half a step of the original.
+    """
     scale = np.ascontiguousarray(rows[:, :HEADER]).view(SCALE)
     return (rows[:, HEADER:] * scale).astype(np.float32).reshape(len(rows), *shape)

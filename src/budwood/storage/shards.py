@@ -24,9 +24,16 @@ _ROW: Final = np.dtype([("id", "S32"), ("crc", "<u4")])
 
 
 class ShardStore:
-    """Rows of one shape and type, keyed by content id."""
+    """Store of arrays of one shape and type on disk, keyed by content id."""
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        """Open the store and read the index of its shards.
+
+        Args:
+            folder: Folder of the shards; it is made by the first write.
+            shape: Shape of one row.
+            dtype: NumPy type of the values.
+        """
         self._folder = folder
         self._shape = shape
         self._dtype = np.dtype(dtype)
@@ -37,7 +44,7 @@ class ShardStore:
         self.refresh()
 
     def refresh(self) -> None:
-        """Learn of the shards that were added since, by this or another process."""
+        """Read the index of shards that this or another process has added since the last time."""
         for marker in sorted(self._folder.glob("*.ids.npy")):
             if marker.name not in self._known and not marker.name.startswith("."):
                 self._known.add(marker.name)
@@ -47,7 +54,14 @@ class ShardStore:
         return id in self._index
 
     def row(self, id: str) -> NDArray[Any] | None:
-        """The value of one id as a view of the file, or None when it is absent or damaged."""
+        """Return the array stored for a content id.
+
+        Args:
+            id: Content id of the image.
+
+        Returns:
+            A view of the memory-mapped file, [*shape], or None if the row is absent or its checksum is wrong.
+        """
         place = self._index.get(id)
         if place is None:
             return None
@@ -59,13 +73,25 @@ class ShardStore:
         return value
 
     def use(self, ids: Iterable[str]) -> None:
-        """Mark the shards that hold some ids as used now, so that they are the last to be removed for room."""
+        """Mark the shards that hold some content ids as used now, so that they are evicted last.
+
+        Args:
+            ids: Content ids; those that the store does not hold are ignored.
+        """
         for shard in {self._index[id][0] for id in ids if id in self._index}:
             with suppress(OSError):  # removed, or of another user
                 os.utime(self._markers[shard])
 
     def add(self, ids: Sequence[str], values: NDArray[Any]) -> None:
-        """Write rows, [n, *shape], as one shard; raises OSError when the disk is full."""
+        """Write rows as one new shard.
+
+        Args:
+            ids: Content ids, one for each row.
+            values: Arrays, [n, *shape], converted to the store's type.
+
+        Raises:
+            OSError: When the shard cannot be written, for example because the disk is full.
+        """
         values = np.ascontiguousarray(values, self._dtype)
         name = uuid.uuid4().hex
         rows = np.array([(id.encode(), zlib.crc32(value.data)) for id, value in zip(ids, values, strict=True)], _ROW)

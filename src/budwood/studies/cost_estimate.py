@@ -28,10 +28,19 @@ from budwood.workflows.train import estimate_cost
 
 @dataclass(frozen=True)
 class RowEstimate:
-    """What a row would be: its network (None where it is refused), how often it is trained, and its cost.
+    """The estimated cost of a row: its network, how often it is trained, and time, memory and disk space.
 
-    `shares` numbers the rows, from 1, that share what is frozen, 0 where nothing is kept; `seconds`, `memory` and
-    `disk` (bytes) are of one training, None where nothing was measured, and `problem` says why.
+    Attributes:
+        label: The row's label.
+        plan: Its network; None where the row is refused.
+        runs: How many times it is trained.
+        shares: Number, from 1, of the group of rows that share frozen layers; 0 where nothing is cached.
+        seconds: Seconds of one training; None where nothing was measured.
+        reading: Seconds of that in which images are read.
+        memory: Bytes of memory at the peak of one training; None where nothing was measured.
+        disk: Bytes on disk of one training, by place (cache, run); None where nothing was measured.
+        published: The published value of the row's metric; None where there is none.
+        problem: Why the row is refused, or why nothing was measured.
     """
 
     label: str
@@ -46,7 +55,11 @@ class RowEstimate:
     problem: str = ""
 
     def record(self) -> dict[str, object]:
-        """The estimate as plain values."""
+        """Return the estimate as plain values.
+
+        Returns:
+            Values by name, with the network's main figures; None for the network of a refused row.
+        """
         network = None
         if self.plan is not None:
             told = self.plan.record()
@@ -67,18 +80,18 @@ class RowEstimate:
 
 
 def estimate_rows(study: Study, cache: Path, progress: Progress) -> list[RowEstimate]:
-    """Estimate what every row of a study would cost, and one trial of its search where it has one.
+    """Estimate the cost of every row of a study, and of one trial of its search where it has one.
 
     Args:
         study: The study.
-        cache: Where what can be computed again is kept.
-        progress: What is told of what takes long.
+        cache: The cache folder.
+        progress: Receives notes and the steps of the work.
 
     Returns:
-        One estimate a row, that of a trial last.
+        One estimate a row, that of the trial last.
 
     Raises:
-        StudyError: Rows make no network; every one is named.
+        StudyError: The networks of some rows cannot be made; the message names each.
     """
     datasets, measured, groups = DatasetCache(cache, progress), dict[str, CostEstimate | str](), dict[str, int]()
     rows = [*study.rows, *([_draw_first_trial(study)] if study.search else [])]
@@ -95,13 +108,13 @@ def estimate_rows(study: Study, cache: Path, progress: Progress) -> list[RowEsti
 
 
 def sum_seconds(found: Sequence[RowEstimate]) -> float | None:
-    """Add up the seconds of all rows, where what is shared is computed once.
+    """Sum the seconds of all rows, counting what rows share only once.
 
     Args:
         found: The estimates of a study's rows.
 
     Returns:
-        Seconds; None where a row was not measured.
+        Seconds; None where there are no rows or one was not measured.
     """
     if not found or any(row.seconds is None and row.plan is not None for row in found):
         return None
@@ -186,7 +199,8 @@ def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
 
 def _measure(recipe: Recipe, checked: CheckedDataset, cache: Path, progress: Progress) -> CostEstimate | str:
     """The cost of a recipe, or why it cannot be had. What a step costs does not depend on the weights, so random ones
-    stand in for those that are not here."""
+    stand in for those that are not here.
+    """
     try:
         with suppress(WeightsError):
             return estimate_cost(

@@ -23,35 +23,39 @@ POLL: Final = 0.25  # seconds between two looks at the epochs of a Ray worker
 
 
 class WorkerDied(Exception):  # noqa: N818 - it is an event
-    """The process or machine that carried out a job is gone; the job can be given to another."""
+    """The end of the process or machine that ran a job; the job can be given to another."""
 
 
 class Executor(Protocol):
-    """Carries out one job after another."""
+    """The interface of what runs jobs, one after another."""
 
     def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
-        """Carry out a job.
+        """Run a job.
 
         Args:
-            job: What is to be trained.
-            on_epoch_end: Called in this process, in the calling thread, after every epoch. What it raises ends the
-                job.
+            job: The job.
+            on_epoch_end: Called in this process, in the calling thread, after every epoch, with all rows of history so
+                far. An exception that it raises ends the job.
 
         Returns:
             How the job ended.
 
         Raises:
-            WorkerDied: Nobody is there any more; the next call starts another.
-            StorageError: Nothing more can be kept.
+            WorkerDied: The worker is gone; the next call starts another.
+            StorageError: Nothing more can be saved.
         """
 
     def close(self) -> None:
-        """Send the worker home."""
+        """Release the worker."""
 
 
 @dataclass(frozen=True)
 class EpochsEnded:
-    """What a worker says while it trains: the rows of history that are new since it spoke last."""
+    """The message of a worker that epochs have ended.
+
+    Attributes:
+        rows: The rows of history since its last message.
+    """
 
     rows: Rows
 
@@ -60,33 +64,72 @@ Answer = JobResult | StorageError
 
 
 class InProcessExecutor:
-    """Carries out jobs in this process."""
+    """An executor that runs jobs in this process."""
 
     def __init__(self, context: JobContext, datasets: DatasetCache, progress: Progress) -> None:
+        """Make an executor for a study.
+
+        Args:
+            context: The folders in which jobs run.
+            datasets: The data sets of the study.
+            progress: Receives notes and the steps of the work.
+        """
         self._context = context
         self._datasets = datasets
         self._progress = progress
 
     def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
-        """Carry out a job here."""
+        """Run a job in this process.
+
+        Args:
+            job: The job.
+            on_epoch_end: Called after every epoch with all rows of history so far.
+
+        Returns:
+            How the job ended.
+
+        Raises:
+            StorageError: Nothing more can be saved.
+        """
         return run_job(job, self._context, self._datasets, self._progress, on_epoch_end)
 
     def close(self) -> None:
-        """Do nothing: nobody is to be sent home."""
+        """Do nothing, as there is no worker to release."""
 
 
 class SubprocessExecutor:
-    """Carries out jobs in another process on this machine, with a share of the processors; it is started again when it
-    dies."""
+    """An executor that runs jobs in another process on this machine, with a share of the processors.
+
+    The process starts with its first job, and again after it has died.
+    """
 
     def __init__(self, context: JobContext, number: int, of: int) -> None:
+        """Make an executor; its process is not started yet.
+
+        Args:
+            context: The folders in which jobs run.
+            number: Which share of the processors the process uses, from 0.
+            of: How many shares there are.
+        """
         self._context = context
         self._share = (number, of)
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
     def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
-        """Carry out a job there."""
+        """Run a job in the other process, which is started where there is none.
+
+        Args:
+            job: The job.
+            on_epoch_end: Called in this process after every epoch with all rows of history so far.
+
+        Returns:
+            How the job ended.
+
+        Raises:
+            WorkerDied: The process is gone.
+            StorageError: Nothing more can be saved.
+        """
         pipe = self._pipe or self._start()
         try:
             answer = _await_process(pipe, job, _Relay(on_epoch_end))
@@ -135,17 +178,38 @@ def _noticing_death(job: TrainingJob) -> Iterator[None]:
 
 
 class RayExecutor:
-    """Carries out jobs in a worker of a Ray cluster, which sees the same folders; another is asked for when it is
-    gone."""
+    """An executor that runs jobs in a worker of a Ray cluster, whose machines see the same folders.
+
+    The worker starts with its first job; another is started after it has died.
+    """
 
     def __init__(self, ray: Any, context: JobContext, environment: Mapping[str, str]) -> None:
+        """Make an executor; its worker is not started yet.
+
+        Args:
+            ray: The `ray` module, connected to a cluster.
+            context: The folders in which jobs run, with absolute paths.
+            environment: Environment variables of the worker.
+        """
         self._ray = ray
         self._context = context
         self._environment = dict(environment)
         self._actor: Any = None
 
     def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
-        """Carry out a job there."""
+        """Run a job in the worker, which is started where there is none.
+
+        Args:
+            job: The job.
+            on_epoch_end: Called in this process after every epoch with all rows of history so far.
+
+        Returns:
+            How the job ended.
+
+        Raises:
+            WorkerDied: The worker is gone.
+            StorageError: Nothing more can be saved.
+        """
         actor = self._actor or self._start()
         try:
             answer = self._await(actor, job, _Relay(on_epoch_end))
@@ -158,7 +222,7 @@ class RayExecutor:
         return _unwrap(answer)
 
     def close(self) -> None:
-        """Let the worker go."""
+        """End the worker."""
         if self._actor is not None:
             self._ray.kill(self._actor)
             self._actor = None
@@ -237,20 +301,28 @@ def _unwrap(answer: Answer) -> JobResult:
 
 
 def start_subprocesses(context: JobContext, count: int) -> list[Executor]:
-    """Make so many executors on this machine; each starts its process with its first job."""
+    """Make executors on this machine, each with its own process, which starts with its first job.
+
+    Args:
+        context: The folders in which jobs run.
+        count: Number of executors; each uses an equal share of the processors.
+
+    Returns:
+        The executors.
+    """
     return [SubprocessExecutor(context, number, count) for number in range(count)]
 
 
 def connect_ray(context: JobContext, address: str, count: int | None) -> tuple[list[Executor], Callable[[], None]]:
-    """Connect to a Ray cluster.
+    """Connect to a Ray cluster, or start one on this machine.
 
     Args:
-        context: Where jobs are carried out; every machine of the cluster sees its folders.
+        context: The folders in which jobs run; every machine of the cluster sees them.
         address: The cluster's address; `local` starts a cluster on this machine.
-        count: How many workers; None for one a processor, and for two on a cluster that is started here.
+        count: Number of workers; None: one a processor, or two on a cluster that is started here.
 
     Returns:
-        The executors, and what leaves the cluster.
+        The executors, and a function that leaves the cluster.
 
     Raises:
         StudyError: Ray is not installed, or no cluster answers.
@@ -287,7 +359,8 @@ def _serve(pipe: Connection, context: JobContext, number: int, of: int) -> None:
 
 def _take_share(number: int, of: int) -> None:
     """Keep to a share of the processors, where the system can be told so, so that processes do not get in each other's
-    way; `processors` then counts these."""
+    way; `processors` then counts these.
+    """
     if hasattr(os, "sched_setaffinity"):
         every = sorted(os.sched_getaffinity(0))
         own = every[number::of] or [every[number % len(every)]]

@@ -17,7 +17,13 @@ from budwood.studies.training_job import DatasetCache, TrainingJob, digest_job, 
 
 @dataclass(frozen=True)
 class JobPlanner:
-    """Makes the jobs of one study; `known` has the names of its runs by their digests."""
+    """A planner that makes the jobs of one study.
+
+    Attributes:
+        study: The study.
+        datasets: The data sets of the study.
+        known: The names of the study's runs by their digests; new names are added.
+    """
 
     study: Study
     datasets: DatasetCache
@@ -27,11 +33,11 @@ class JobPlanner:
         """Plan the jobs of every row.
 
         Returns:
-            The rows in the order of the study; those that are refused, or whose images cannot be used, have no jobs.
+            The rows in the order of the study; rows that are refused, or whose images cannot be used, have no jobs.
 
         Raises:
-            StudyError: Rows make no network; every one is named.
-            DataError: The images of no row can be used.
+            StudyError: The networks of some rows cannot be made; the message names each.
+            BudwoodError: No row has a job and there is no search; usually a `DataError`, as no images can be used.
         """
         rows, wrong = [], []
         first: BudwoodError | None = None
@@ -55,11 +61,11 @@ class JobPlanner:
         """Plan the job of a trial.
 
         Args:
-            trial: The trial as it was drawn.
-            place: Where it is kept, for whoever carries it out.
+            trial: The trial as drawn.
+            place: Where it is stored, for the process that runs it.
 
         Returns:
-            A row of one job, or of none, with its problem, where the trial's options make no recipe.
+            A row of one job; without a job, but with the problem, where the options do not make a valid job.
         """
         label = f"trial {trial.number}"
         try:
@@ -91,14 +97,16 @@ class JobPlanner:
 
 
 def list_repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
-    """List the seed and the fold of each job of a row; a recipe that leaves nothing to chance is trained once a split.
+    """List the seed and the fold of each job of a row.
+
+    A recipe that leaves nothing to chance is trained once for each split.
 
     Args:
-        study: The study that the row is of.
+        study: The study of the row.
         recipe: The row's recipe.
 
     Returns:
-        Pairs of a seed and a fold, from 0 (None: no folds).
+        Pairs of a seed and a fold, from 0; the fold is None where there are no folds.
     """
     if study.folds is not None:
         return [(recipe.seed or 0, fold) for fold in range(study.folds)]
@@ -107,7 +115,7 @@ def list_repeats(study: Study, recipe: Recipe) -> list[tuple[int, int | None]]:
 
 
 def hash_shared(recipe: Recipe, plan: NetworkPlan, images: DataSpec) -> str:
-    """Hash what jobs share that is computed once per image: the outputs of what is frozen, else the decoded pixels.
+    """Hash what jobs share that is computed once per image: features of frozen layers, else decoded pixels.
 
     Args:
         recipe: The job's recipe.
@@ -115,7 +123,7 @@ def hash_shared(recipe: Recipe, plan: NetworkPlan, images: DataSpec) -> str:
         images: Its images.
 
     Returns:
-        The same text for jobs that share it.
+        A digest, the same for jobs that share it.
     """
     pixels = [images.data, plan.size, recipe.resize]
     if not plan.prefix or recipe.augments:
@@ -130,10 +138,10 @@ def refuse_without_network(study: Study, wrong: Sequence[str]) -> None:
 
     Args:
         study: The study.
-        wrong: What is wrong with each such row.
+        wrong: One message for each such row; may be empty.
 
     Raises:
-        StudyError: There is such a row; every one is named.
+        StudyError: There is such a row; the message names each.
     """
     if wrong:
         count = "1 row that makes" if len(wrong) == 1 else f"{len(wrong)} rows that make"

@@ -9,30 +9,38 @@ TRIES: Final = 3  # times that a job is given out when those who carry it out di
 
 
 class Schedulable(Protocol):
-    """What a queue knows of a job: `id` names what it makes, `group` names what it shares with others, and `repeat` is
-    its place, from 0, among the seeds or folds of its row."""
+    """The interface of a job that a queue can hold."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Return the name of what the job makes."""
 
     @property
-    def group(self) -> str: ...
+    def group(self) -> str:
+        """Return the name of what the job shares with others."""
 
     @property
-    def repeat(self) -> int: ...
+    def repeat(self) -> int:
+        """Return the job's position, from 0, among the seeds or folds of its row."""
 
 
 Job = TypeVar("Job", bound=Schedulable)
 
 
 class JobQueue(Generic[Job]):
-    """The jobs that wait and those that run. It is not locked: who asks from several threads does so under a lock.
+    """A queue of the jobs that wait and those that run; jobs that share a computation come together.
 
-    Jobs of one group come together, groups in the order in which they were first named, and of each group the first
-    repeats of all rows come before the second ones.
+    Groups come in the order in which they first occur, and within a group the first repeats of all rows come before
+    the second ones. The queue has no lock of its own: several threads must use it under one.
     """
 
     def __init__(self, jobs: Iterable[Job] = (), tries: int = TRIES) -> None:
+        """Make a queue.
+
+        Args:
+            jobs: The jobs that wait.
+            tries: How many times a job is given out when its workers die.
+        """
         given = list(jobs)
         groups = list(dict.fromkeys(job.group for job in given))
         self._waiting = sorted(given, key=lambda job: (groups.index(job.group), job.repeat))
@@ -44,20 +52,20 @@ class JobQueue(Generic[Job]):
 
     @property
     def waiting(self) -> tuple[Job, ...]:
-        """The jobs that wait, in their order."""
+        """Return the jobs that wait, in order."""
         return tuple(self._waiting)
 
     @property
     def running(self) -> tuple[Job, ...]:
-        """The jobs that were given out and have not ended."""
+        """Return the jobs that were given out and have not ended."""
         return tuple(self._running)
 
     def take(self) -> Job | None:
-        """Give out the next job that may begin.
+        """Give out the next job that may start.
 
         Returns:
-            The job; None where none waits, or where each one that waits has to wait on: its twin is being carried out,
-            or another job computes what its group shares.
+            The job; None where no job waits, or where each has to wait longer: a job with the same id is running, or
+            another job is computing what its group shares.
         """
         job = next((job for job in self._waiting if self._may_begin(job)), None)
         if job is not None:
@@ -66,15 +74,19 @@ class JobQueue(Generic[Job]):
         return job
 
     def start(self, job: Job) -> None:
-        """Give out a job that never waited."""
+        """Give out a job that never waited.
+
+        Args:
+            job: The job.
+        """
         self._running.append(job)
 
     def finish(self, job: Job, seconds: float | None = None) -> None:
-        """Note that a job has ended.
+        """Record that a job has ended.
 
         Args:
             job: A job that was given out.
-            seconds: What it took; None where it was not done.
+            seconds: The seconds that it took; None where it did not succeed.
         """
         self._running.remove(job)
         if seconds is not None:
@@ -82,13 +94,13 @@ class JobQueue(Generic[Job]):
             self._seconds.setdefault(job.group, []).append(seconds)
 
     def retry(self, job: Job) -> bool:
-        """Note that whoever carried out a job died: it waits again, at the front.
+        """Put a job back to the front of the queue, as its worker died.
 
         Args:
             job: A job that was given out.
 
         Returns:
-            False where it was given out often enough; then it has yet to be finished.
+            False where it was given out too often; it then still runs and has to be finished.
         """
         self._deaths[job.id] = self._deaths.get(job.id, 0) + 1
         if self._deaths[job.id] >= self._tries:
@@ -100,11 +112,13 @@ class JobQueue(Generic[Job]):
     def estimate_seconds(self, more: int = 0) -> float | None:
         """Estimate the seconds of all jobs that have not ended, one after another.
 
+        The estimate uses the times of jobs of the same group, else of all jobs.
+
         Args:
-            more: How many jobs there will be that the queue does not know yet.
+            more: Number of further jobs that the queue does not know yet.
 
         Returns:
-            The seconds, by what jobs of the same group took, else by what all took; None where nothing is known.
+            Seconds; None while no job has succeeded.
         """
         every = [seconds for group in self._seconds.values() for seconds in group]
         if not every:

@@ -17,7 +17,7 @@ COLOURS: Final = {"done": "green", "failed": "red", "refused": "yellow", "pruned
 
 
 class LiveTable:
-    """The live table, on stderr; where that is no terminal, each row is logged once, when it has ended."""
+    """A live table of a study on stderr; where that is not a terminal, each row is logged once when it ends."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -32,12 +32,24 @@ class LiveTable:
         self._logged: set[tuple[str, str]] = set()
 
     def note(self, sentence: str) -> None:
-        """Print one sentence, above the table."""
+        """Print one sentence above the table.
+
+        Args:
+            sentence: The sentence.
+        """
         self._console.print(sentence, markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """What is being done to the row that is trained, below the table."""
+        """Show below the table what is being done for the current row.
+
+        Args:
+            label: A word or two for the work.
+            total: Number of steps.
+
+        Yields:
+            A function that takes the number of further steps that are done.
+        """
         done = 0
 
         def step(steps: int) -> None:
@@ -50,7 +62,12 @@ class LiveTable:
         self._doing = ""
 
     def show(self, lines: Sequence[RowLine], left: float | None) -> None:
-        """Show the table."""
+        """Show the table.
+
+        Args:
+            lines: One line a row, in the order of the study.
+            left: Estimated seconds left; None where they are not known yet.
+        """
         self._lines, self._left = lines, left
         for line in lines:
             if line.state not in ("waiting", "training") and (line.label, line.state) not in self._logged:
@@ -61,7 +78,11 @@ class LiveTable:
 
     @contextmanager
     def watching(self, title: str) -> Iterator[None]:
-        """The table is shown while the block runs."""
+        """Show the table while the block runs.
+
+        Args:
+            title: The title of the table.
+        """
         self._title = title
         if not self._console.is_terminal:
             yield
@@ -88,7 +109,14 @@ class LiveTable:
 
 
 def choose_visible_lines(lines: Sequence[RowLine]) -> Sequence[RowLine]:
-    """The lines that are shown of a long table: those around the last one that has begun."""
+    """Choose the lines of a long table to show: those around the last one that has started.
+
+    Args:
+        lines: All lines.
+
+    Returns:
+        At most 24 neighbouring lines.
+    """
     if len(lines) <= SHOWN:
         return lines
     begun = max((place for place, line in enumerate(lines) if line.state != "waiting"), default=0)

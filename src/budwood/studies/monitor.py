@@ -12,7 +12,13 @@ from budwood.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class RowLine:
-    """One line of the table: a row's label, its state (waiting, training, done, failed, refused, pruned) and words."""
+    """One line of a study's table.
+
+    Attributes:
+        label: The row's label.
+        state: waiting, training, done, failed, refused or pruned.
+        text: Some words, such as the metric or a problem.
+    """
 
     label: str
     state: str
@@ -20,29 +26,42 @@ class RowLine:
 
 
 class StudyMonitor(Progress, Protocol):
-    """Is shown the table whenever it changes."""
+    """The interface of what shows the progress of a study."""
 
     def show(self, lines: Sequence[RowLine], left: float | None) -> None:
-        """Show the table.
+        """Show the table, which has changed.
 
         Args:
             lines: One line a row, in the order of the study.
-            left: About how many seconds are left; None where that is not known yet.
+            left: Estimated seconds left; None where they are not known yet.
         """
 
     @contextmanager
     def watching(self, title: str) -> Iterator[None]:
-        """Show the table, under a title, while the block runs."""
+        """Show the table while the block runs.
+
+        Args:
+            title: The title of the table.
+        """
         yield
 
 
 class SilentMonitor(Silent):
-    """Shows nothing: the default of the Python interface."""
+    """A monitor that shows nothing, the default of the Python interface."""
 
     def show(self, lines: Sequence[RowLine], left: float | None) -> None:
-        """Drop the table."""
+        """Ignore the table.
+
+        Args:
+            lines: One line a row.
+            left: Estimated seconds left.
+        """
 
     @contextmanager
     def watching(self, title: str) -> Iterator[None]:
-        """Show nothing."""
+        """Show nothing while the block runs.
+
+        Args:
+            title: The title of the table.
+        """
         yield

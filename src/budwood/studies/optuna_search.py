@@ -28,12 +28,20 @@ TrialStatus = Literal["running", "done", "pruned", "failed"]
 
 
 class Pruned(Exception):  # noqa: N818 - it is no error
-    """Training ended as the trial was worse than half of those before it at the same epoch."""
+    """The early end of a trial that was worse than half of those before it at the same epoch."""
 
 
 @dataclass(frozen=True)
 class TrialPlace:
-    """Where a trial is kept: the storage's URL, the name of its study there, the trial's number, and the metric."""
+    """Where a trial is stored, for the process that runs it.
+
+    Attributes:
+        storage: The storage's URL.
+        study: The name of the trial's study in the storage.
+        trial: The trial's number, from 0.
+        metric: The metric that the search compares.
+        prunes: Whether a bad trial is ended early.
+    """
 
     storage: str
     study: str
@@ -44,7 +52,15 @@ class TrialPlace:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial: its number from 0, its recipe options, its state and, once it has ended, its value."""
+    """A trial of a search.
+
+    Attributes:
+        number: Its number, from 0.
+        options: Its recipe options.
+        state: running, done, pruned or failed.
+        value: The metric on validation; None unless it is done.
+        problem: Why it was pruned or failed.
+    """
 
     number: int
     options: Mapping[str, Any]
@@ -54,10 +70,21 @@ class Trial:
 
 
 class TrialStore:
-    """The trials of one search in a storage; `owner` tells those of this study's folder from those of other machines
-    that carry out trials of the same search."""
+    """The trials of one search in a storage, which studies on other machines may share."""
 
     def __init__(self, search: Search, storage: str, name: str, metric: str, owner: str) -> None:
+        """Open the storage, and make the search in it where it is missing.
+
+        Args:
+            search: The search.
+            storage: The storage's URL, as Optuna takes it.
+            name: The name of the study; a digest of search and metric is added.
+            metric: The metric that is compared; losses are minimised, scores maximised.
+            owner: Names this study's folder, to tell its trials from those that other machines run for the same search.
+
+        Raises:
+            StudyError: The storage cannot be opened.
+        """
         optuna = _import_optuna()
         self.search = search
         self.storage = storage
@@ -80,15 +107,30 @@ class TrialStore:
             ) from error
 
     def all(self) -> list[Trial]:
-        """Every trial so far, in the order of their numbers."""
+        """List every trial so far, in the order of their numbers.
+
+        Returns:
+            The trials, those of other machines included.
+        """
         return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def place(self, trial: Trial) -> TrialPlace:
-        """Where a trial is kept, for whoever carries it out."""
+        """Return where a trial is stored, for the process that runs it.
+
+        Args:
+            trial: A trial of this store.
+
+        Returns:
+            The place; bad trials are ended early with the sampler tpe only.
+        """
         return TrialPlace(self.storage, self.name, trial.number, self.metric, self.search.sampler == "tpe")
 
     def ask(self) -> Trial | None:
-        """The next trial: one that this study began and did not end, else a new one; None where there are enough."""
+        """Draw the next trial, or return one that an earlier process of this study started and did not end.
+
+        Returns:
+            The trial; None where there are enough.
+        """
         begun = next((trial for trial in self._study.get_trials(deepcopy=False) if self._is_ours(trial)), None)
         if begun is not None:
             return self._drawn_trial(begun.number)
@@ -117,13 +159,20 @@ class TrialStore:
 
     @property
     def most(self) -> int:
-        """How many trials there will be; a grid has no more than its points."""
+        """Return how many trials there will be in total; a grid has no more than its points."""
         if self.search.sampler != "grid":
             return self.search.trials
         return min(self.search.trials, len(list_grid_points(self.search.space)))
 
     def tell(self, trial: Trial, state: str, value: float | None, problem: str) -> None:
-        """Note how a trial ended: done with a value, pruned or failed."""
+        """Record how a trial ended.
+
+        Args:
+            trial: The trial; one that has ended already is left as it is.
+            state: done, pruned or failed.
+            value: The metric on validation, for a trial that is done.
+            problem: Why it was pruned or failed; empty for none.
+        """
         from optuna.trial import TrialState
 
         states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -133,7 +182,17 @@ class TrialStore:
 
 
 def make_reporter(place: TrialPlace) -> EpochCallback:
-    """Who reports every epoch of a trial to its search; raises `Pruned` where it is worse than the median (TPE)."""
+    """Make a function that reports every epoch of a trial to its search.
+
+    The function raises `Pruned` where the trial is worse than the median at that epoch (sampler tpe only). Epochs
+    that an interrupted trial has reported already are not reported again.
+
+    Args:
+        place: Where the trial is stored.
+
+    Returns:
+        A function to call after every epoch with all rows of history so far.
+    """
     optuna = _import_optuna()
     storage = optuna.storages.RDBStorage(place.storage)
     study = optuna.load_study(study_name=place.study, storage=storage, pruner=_make_pruner())

@@ -18,16 +18,19 @@ from budwood.studies.study_state import STUDY_FILE, RowState, read_state
 
 
 def report_study(folder: Path) -> Comparison:
-    """Compare a study's finished rows again, from its folder: nothing is trained, and no image is looked at.
+    """Compare the finished rows of a study again, from its folder.
+
+    Nothing is trained and no images are read; `table.csv` and `report.html` are written again.
 
     Args:
         folder: The study's folder.
 
     Returns:
-        The rows side by side.
+        The comparison of the rows.
 
     Raises:
-        StudyError: The study's state cannot be read, or no row of it was trained.
+        StudyError: The study's state or file cannot be read, or no row was trained.
+        StorageError: The folder cannot be written.
     """
     state = read_state(folder)
     study = replace(load_study(folder / STUDY_FILE), changed=state.changed)
@@ -38,15 +41,18 @@ def report_study(folder: Path) -> Comparison:
 
 
 def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> list[RowSpec]:
-    """Collect the finished runs of every row; a run that two rows share is the first one's.
+    """Collect the finished runs of every row.
+
+    A run that two rows share counts for the first one; the other is marked as the same experiment.
 
     Args:
-        study: The study as its file says.
-        folder: Where its runs lie.
-        rows: How far each row is.
+        study: The study as its file describes it.
+        folder: The folder of its runs.
+        rows: The state of each row.
 
     Returns:
-        What a comparison takes, one entry a row.
+        One entry a row, as a comparison takes them; the best and the worst trial get what the source published of
+        its own best and worst.
     """
     entries, taken = [], dict[str, str]()
     listed = {row.label for row in study.rows if not row.varied}
@@ -68,12 +74,15 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> 
     """Compare the rows of a study, and write `table.csv` and `report.html`.
 
     Args:
-        study: The study as its file says.
+        study: The study as its file describes it.
         folder: Where both files are written.
         entries: The rows with their finished runs.
 
     Returns:
-        The rows side by side.
+        The comparison of the rows.
+
+    Raises:
+        StorageError: The folder cannot be written.
     """
     base = _find_base(study, [run for entry in entries for run in entry.runs])
     made = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
@@ -84,13 +93,28 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> 
 
 
 def format_title(study: Study) -> str:
-    """The title of a study, with what was put over every row."""
+    """Format the title of a study, with the options that were set for every row.
+
+    Args:
+        study: The study.
+
+    Returns:
+        One line.
+    """
     put = ", ".join(f"{name} = {value}" for name, value in study.changed.items())
     return f"{study.title} (set for every row: {put})" if put else study.title
 
 
 def read_metric(run: Run, name: str) -> float:
-    """Read a metric of a finished run on validation; NaN where it is undefined."""
+    """Read a metric of a finished run on the validation set.
+
+    Args:
+        run: A finished run.
+        name: The metric's name.
+
+    Returns:
+        The value; NaN where it is undefined.
+    """
     value = run.record.val.figures[name].value
     return float("nan") if value is None else value
 

@@ -15,7 +15,18 @@ from budwood.studies.training_job import JobResult, TrainingJob
 
 @dataclass
 class RowProgress:
-    """A row or a trial: its jobs, one a seed or fold, and their results by the jobs' names."""
+    """The progress of a row or a trial while its study runs.
+
+    Attributes:
+        label: The row's label.
+        jobs: Its jobs, one for each seed or fold; empty where it cannot be trained.
+        published: What the source reports for the row; None: nothing.
+        problem: Why it failed or was refused or pruned; empty for none.
+        status: waiting, training, done, failed, refused or pruned.
+        epoch: The last epoch that has ended; 0 for none.
+        results: How jobs ended, by their ids.
+        trial: The trial that the row is; None for a row of the file.
+    """
 
     label: str
     jobs: tuple[TrainingJob, ...]
@@ -27,11 +38,15 @@ class RowProgress:
     trial: Trial | None = None
 
     def open_jobs(self) -> list[RowJob]:
-        """List the jobs that have not ended."""
+        """List the jobs that have not ended.
+
+        Returns:
+            The jobs, as a queue takes them.
+        """
         return [RowJob(self, job, place) for place, job in enumerate(self.jobs) if job.id not in self.results]
 
     def end(self, job: TrainingJob, result: JobResult) -> None:
-        """Note how a job ended; with the last one the row has ended, and what kept jobs from being done is its problem.
+        """Record how a job ended; the row ends with its last job, and the jobs' problems become its own.
 
         Args:
             job: One of the row's jobs.
@@ -46,7 +61,11 @@ class RowProgress:
         self.problem = " ".join(dict.fromkeys(one.problem for one in self.results.values() if one.problem))
 
     def state(self) -> RowState:
-        """Return what is written of the row."""
+        """Return the row in the form in which it is saved.
+
+        Returns:
+            The state of the row, with the names of its runs.
+        """
         return RowState(
             label=self.label,
             state=self.status,
@@ -56,14 +75,14 @@ class RowProgress:
         )
 
     def line(self, metric: str, value_of: Callable[[str], float]) -> RowLine:
-        """Return what is shown of the row.
+        """Return the row in the form in which the live table shows it.
 
         Args:
-            metric: What the study compares.
-            value_of: The metric of a finished run, by its name.
+            metric: The metric that the study compares.
+            value_of: Returns the metric of a finished run, by the run's name.
 
         Returns:
-            The line of the live table.
+            The line, with the mean of the metric over the row's jobs once it is done.
         """
         done = [job.id for job in self.jobs if job.id in self.results and self.results[job.id].state == "done"]
         if self.status == "training":
@@ -79,7 +98,13 @@ class RowProgress:
 
 @dataclass(frozen=True, eq=False)
 class RowJob:
-    """A job of a row, as a queue gives it out; `repeat` is its place, from 0, among those of its row."""
+    """A job of a row, as a queue gives it out.
+
+    Attributes:
+        row: The row.
+        job: The job.
+        repeat: Its position, from 0, among the jobs of the row.
+    """
 
     row: RowProgress
     job: TrainingJob
@@ -87,10 +112,10 @@ class RowJob:
 
     @property
     def id(self) -> str:
-        """The name of the job's run."""
+        """Return the name of the job's run."""
         return self.job.id
 
     @property
     def group(self) -> str:
-        """What the job shares with others."""
+        """Return the digest of what the job shares with others."""
         return self.job.group

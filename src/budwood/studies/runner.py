@@ -36,8 +36,15 @@ from budwood.workflows.evaluate import test
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """How a study is carried out: in how many processes, on which Ray cluster, where trials are kept (Optuna's URL),
-    how many seconds there are, and whether test splits are opened."""
+    """The options of how a study is run.
+
+    Attributes:
+        jobs: Number of processes; above 1 also the number of workers on a Ray cluster.
+        ray: Address of a Ray cluster, or `local`; None: processes of this machine.
+        storage: URL where trials are stored, as Optuna takes it; None: a file in the study's folder.
+        time: Seconds after which no further job starts; None: no limit.
+        test: Whether the test split of every finished run is opened at the end.
+    """
 
     jobs: int = 1
     ray: str | None = None
@@ -59,29 +66,31 @@ def study(
     cache: Path | None = None,
     watcher: StudyMonitor | None = None,
 ) -> Comparison:
-    """Carry out a study and compare its rows on validation; what was finished before is not repeated.
+    """Run a study and compare its rows on the validation set; runs that are finished already are not repeated.
 
-    The runs lie in `out`/<name> beside `study.toml`, `study.json`, `table.csv` and `report.html`. A row that fails is
-    recorded with its message, and the others go on.
+    The runs lie in `out`/<name> beside `study.toml`, `study.json`, `table.csv` and `report.html`. A row that fails
+    is recorded with its message, and the others continue.
 
     Args:
         file: The study's file, or the study.
-        data: Takes the place of the study's own images: a path, a name or a scanned `Dataset`.
-        settings: Recipe options that are put over every row.
-        places: Where data sets lie that the study names.
-        quick: Put the file's `[quick]` table over the rows.
-        ways: In how many processes it is carried out, and the like.
-        out: The folder of the study's folder.
-        allow_leaks: Train although a given split leaks.
-        cache: Where what can be computed again is kept (None: the usual place).
-        watcher: Is shown how far the study is.
+        data: Replaces the study's own images: a path, a name or a scanned `Dataset`.
+        settings: Recipe options that are set for every row.
+        places: Paths of the data sets that the study names, by name.
+        quick: Whether the file's `[quick]` table is applied to the rows.
+        ways: How the study is run, such as the number of processes.
+        out: The folder that contains the study's folder.
+        allow_leaks: Whether to train although images leak between given splits.
+        cache: The cache folder; None: the usual one.
+        watcher: Shows the progress of the study; None: nothing is shown.
 
     Returns:
-        The rows side by side.
+        The comparison of the rows.
 
     Raises:
-        StudyError: The file has mistakes, another process carries the study out, or nothing could be trained.
+        StudyError: The file has mistakes, another process runs the study, or no row could be trained.
         DataError: No images can be used.
+        RunError: Test splits are to be opened, and a data set has none.
+        StorageError: A folder cannot be written.
     """
     monitor, cache = watcher or SilentMonitor(), cache or cache_folder()
     given = {data.source: data} if isinstance(data, Dataset) else {}
@@ -108,30 +117,32 @@ def tune(
     cache: Path | None = None,
     watcher: StudyMonitor | None = None,
 ) -> Comparison:
-    """Search for a better recipe than `options` make, over optimizer, rate, weight decay, dropout and batch, or the
-    head where the trunk is frozen; what is given in `options` is not searched.
+    """Search for a better recipe than the given one.
 
-    It is a study of one row and a search, and goes on where it was interrupted.
+    The search is over optimizer, learning rate, weight decay, dropout and batch size, also over momentum with sgd,
+    and over the head where the trunk is frozen. Options that are given are not searched. It is a study of one row
+    and a search, and continues where it was interrupted.
 
     Args:
         data: A path, a name or a scanned `Dataset`.
-        options: Recipe options.
-        trials: How many recipes are tried.
+        options: Recipe options of the given recipe; None: the defaults.
+        trials: Number of recipes that are tried.
         sampler: How they are drawn: random or tpe.
-        metric: What is compared, on validation.
-        seed: What trials are drawn from.
-        ways: In how many processes it is carried out, and the like.
-        out: The folder of the study's folder.
-        allow_leaks: Train although a given split leaks.
-        cache: Where what can be computed again is kept (None: the usual place).
-        watcher: Is shown how far the search is.
+        metric: The metric that is compared on the validation set.
+        seed: Seed of the trials.
+        ways: How the search is run, such as the number of processes.
+        out: The folder that contains the study's folder.
+        allow_leaks: Whether to train although images leak between given splits.
+        cache: The cache folder; None: the usual one.
+        watcher: Shows the progress of the search; None: nothing is shown.
 
     Returns:
-        The recipe as given and the trials, side by side.
+        The comparison of the given recipe and the trials.
 
     Raises:
-        StudyError: As `study` raises it.
-        DataError: As `study` raises it.
+        StudyError: An option is wrong, another process runs the search, or nothing could be trained.
+        DataError: No images can be used.
+        StorageError: A folder cannot be written.
     """
     source = data.source if isinstance(data, Dataset) else str(data)
     made = make_tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
@@ -154,7 +165,7 @@ def _prepare(
 
 
 class StudyRunner:
-    """Carries out one study. What is asked of several threads at once is done under its condition."""
+    """The run of one study; threads share its state under one condition variable."""
 
     def __init__(
         self,
@@ -166,6 +177,17 @@ class StudyRunner:
         rows: Sequence[RowProgress],
         search: SearchRows | None,
     ) -> None:
+        """Prepare to run a study, with the jobs that have not ended in a queue.
+
+        Args:
+            study: The study.
+            context: The folders in which jobs run.
+            monitor: Shows the progress.
+            options: How the study is run.
+            datasets: The data sets of the study.
+            rows: The rows with their jobs; jobs whose runs are finished have ended.
+            search: The search; None where the study has none.
+        """
         self._study = study
         self._context = context
         self._monitor = monitor
@@ -180,14 +202,15 @@ class StudyRunner:
         self._search = search
 
     def run(self) -> Comparison:
-        """Carry out what is not done, open the test splits where that is asked for, and compare the rows.
+        """Run the jobs that have not ended, open the test splits where that is asked for, and compare the rows.
 
         Returns:
-            The rows side by side.
+            The comparison of the rows.
 
         Raises:
-            StudyError: No row could be trained.
-            StorageError: Nothing more can be kept.
+            StudyError: No row could be trained, or the Ray cluster cannot be reached.
+            RunError: Test splits are to be opened, and a data set has none.
+            StorageError: Nothing more can be saved.
         """
         with raise_storage_errors(self._context.folder):
             write_text(self._context.folder / STUDY_FILE, self._study.text)

@@ -14,16 +14,21 @@ from budwood.studies.training_job import JobContext, JobResult
 
 @dataclass(frozen=True)
 class SearchRows:
-    """Draws the trials of a search as rows, and tells the search how they ended."""
+    """The search of a study in the form of rows.
+
+    Attributes:
+        trials: The trials in their storage.
+        planner: Makes the jobs of trials.
+    """
 
     trials: TrialStore
     planner: JobPlanner
 
     def list_ended(self, context: JobContext) -> list[RowProgress]:
-        """List the trials that ended before, here or on another machine.
+        """List the trials that have ended, here or on another machine.
 
         Args:
-            context: Where the runs of this study are.
+            context: The folders in which jobs run; a run that is not there was trained elsewhere.
 
         Returns:
             One row a trial.
@@ -34,8 +39,8 @@ class SearchRows:
         """Draw the next trial.
 
         Returns:
-            A row of one job, or of none where the trial's options make no recipe: it has failed, and the search knows.
-            None where there are trials enough.
+            A row of one job; without a job, and recorded as failed, where the trial's options do not make a valid job.
+            None where there are enough trials.
         """
         trial = self.trials.ask()
         if trial is None:
@@ -47,17 +52,21 @@ class SearchRows:
         return row
 
     def tell(self, trial: Trial, result: JobResult, value: float | None) -> None:
-        """Tell the search how a trial ended.
+        """Record in the search how a trial ended.
 
         Args:
             trial: A trial that was drawn.
             result: How its job ended.
-            value: The metric on validation; None where it was not done.
+            value: The metric on the validation set; None unless it is done.
         """
         self.trials.tell(trial, result.state, value, result.problem)
 
     def count_left(self) -> int:
-        """Count the trials that are yet to be drawn."""
+        """Count the trials that are still to be drawn.
+
+        Returns:
+            Their number, 0 or more.
+        """
         return max(self.trials.most - len(self.trials.all()), 0)
 
     def _plan(self, trial: Trial) -> RowProgress:
@@ -74,13 +83,13 @@ class SearchRows:
 
 
 def open_search(study: Study, planner: JobPlanner, context: JobContext, storage: str | None) -> SearchRows | None:
-    """Open the search of a study.
+    """Open the search of a study; the study's folder is made where it is missing.
 
     Args:
         study: The study.
         planner: Makes the jobs of its trials.
-        context: Where it is carried out.
-        storage: The URL where trials are kept; None for a file in the study's folder.
+        context: The folders in which jobs run.
+        storage: URL where trials are stored; None: a file in the study's folder.
 
     Returns:
         The search as rows; None where the study has none.

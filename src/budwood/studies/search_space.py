@@ -54,7 +54,11 @@ class _Axis(FileModel):
 
 
 class ChoiceAxis(_Axis):
-    """An option that is one of `values`, drawn only beside the choices in `when`."""
+    """An option of a search that takes one of several values.
+
+    Attributes:
+        values: The values, at least one; in a file a plain list.
+    """
 
     values: Choices = Field(description="a list of values")
 
@@ -65,17 +69,22 @@ class ChoiceAxis(_Axis):
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Every choice."""
+        """Return all values."""
         return self.values
 
     points = ends
 
 
 class RangeAxis(_Axis):
-    """An option that is a number from `low` to `high`, drawn only beside the choices in `when`.
+    """An option of a search that takes a number in a range.
 
-    Numbers are drawn evenly, on a logarithmic scale with `log`, in multiples of `step` above `low` where it is given;
-    whole where `low`, `high` and `step` are.
+    Numbers are drawn evenly; they are whole where `low`, `high` and `step` are.
+
+    Attributes:
+        low: Lowest value; above 0 with `log`.
+        high: Highest value, above `low`.
+        log: Whether numbers are drawn evenly on a logarithmic scale.
+        step: Distance of the values from `low` on, above 0; None: any number. Not with `log`.
     """
 
     low: Number = Field(description="a number")
@@ -93,12 +102,12 @@ class RangeAxis(_Axis):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The two ends of the range."""
+        """Return the two ends of the range."""
         return self.low, self.high
 
     @property
     def points(self) -> tuple[float, ...]:
-        """Every value there is; empty where there is no end of them."""
+        """Return every value of the range; empty without a step."""
         if self.step is None:
             return ()
         count = int((self.high - self.low) / self.step + 1e-9) + 1
@@ -106,7 +115,7 @@ class RangeAxis(_Axis):
 
     @property
     def whole(self) -> bool:
-        """Whether the range is of whole numbers."""
+        """Return whether the values are whole numbers."""
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
 
@@ -125,9 +134,16 @@ Space = Mapping[str, Axis]
 
 @dataclass(frozen=True)
 class Search:
-    """So many `trials` of a `space` over fixed `options`, drawn by a `sampler` from a `seed`.
+    """A search for a better recipe.
 
-    `best` and `worst` are what a source reports of its own trials.
+    Attributes:
+        sampler: How trials are drawn: random, tpe or grid.
+        trials: Number of trials at most.
+        space: What is searched, by option.
+        options: The options that all trials share.
+        seed: Seed of the trials.
+        best: What a source reports of its own best trial.
+        worst: What a source reports of its own worst trial.
     """
 
     sampler: str
@@ -139,7 +155,13 @@ class Search:
     worst: Published | None = None
 
     def record(self) -> dict[str, Any]:
-        """What decides the trials, as plain values; the names of kept trials depend on it, so its form stays."""
+        """Return what decides the trials, as plain values.
+
+        The names of stored trials depend on it, so its form must not change.
+
+        Returns:
+            Sampler, space, options and seed; not the number of trials.
+        """
         blank = {"values": (), "low": 0.0, "high": 0.0, "log": False, "step": None}
         space = {
             name: {**blank, **axis.model_dump(exclude={"when"}), "when": tuple(axis.when.items())}
@@ -149,14 +171,27 @@ class Search:
 
 
 def order_space(space: Space) -> dict[str, Axis]:
-    """The space with the options that others depend on first."""
+    """Order a space so that options on which others depend come first.
+
+    Args:
+        space: The space.
+
+    Returns:
+        The ordered space.
+    """
     return dict(sorted(space.items(), key=lambda item: bool(item[1].when)))
 
 
 def default_space(options: Mapping[str, object]) -> dict[str, object]:
-    """Make the table of a search space for what matters most of a recipe, without the options that are given.
+    """Make the default search space of a recipe, without the options that are given.
 
-    Where the trunk is frozen it is the head's options that are searched, over outputs that are computed once.
+    Where the trunk is frozen, options of the head are searched, over features that are computed once.
+
+    Args:
+        options: The options that are given, by name.
+
+    Returns:
+        The space as a table of a study file.
     """
     trained = options.get("freeze", "trunk") != "trunk" or "phases" in options or options.get("weights") == "none"
     space: dict[str, object] = {
@@ -175,7 +210,14 @@ def default_space(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def list_grid_points(space: Space) -> list[dict[str, Any]]:
-    """Every combination of the space's values, each once, in their order."""
+    """List every combination of the values of a space, each once, in the order of the values.
+
+    Args:
+        space: The space; each range has a step.
+
+    Returns:
+        Options by name, one mapping a combination.
+    """
     points: list[dict[str, Any]] = [{}]
     for name, axis in space.items():
         points = [
@@ -188,7 +230,16 @@ def list_grid_points(space: Space) -> list[dict[str, Any]]:
 
 
 def corners(space: Space) -> Iterator[dict[str, Any]]:
-    """Choices in which every value and end of each option occurs, with every value of what decides what is drawn."""
+    """Iterate over choices in which every value and both ends of every option occur.
+
+    They are combined with every value of the options on which others depend, and of the optimizer.
+
+    Args:
+        space: The space, ordered by `order_space`.
+
+    Yields:
+        Options by name.
+    """
     deciding = {name for axis in space.values() for name in axis.when} | ({"optimizer"} & space.keys())
     free = [name for name in space if name in deciding]
     for values in itertools.product(*(space[name].ends for name in free)):

@@ -40,10 +40,16 @@ _Several = Annotated[int | None, Field(ge=2, description="a whole number from 2"
 
 
 class DataOptions(FileModel):
-    """The options of a row that say which images it is about: those of `data` with the shares, exclusions and
-    corrections of `scan`, and at most `images` for training.
+    """The options of a row that decide its images.
 
-    `classes` says how many classes there are, for when the images are not there.
+    Attributes:
+        data: A path or the name of a data set.
+        val: Share, between 0 and 1, of the images outside the test split that validate; None: as in `scan`.
+        test: Share, between 0 and 1, of all images that are sealed for testing; None: as in `scan`.
+        exclude: Classes that are left out.
+        images: Number of training images at most, 2 or more; None: all.
+        corrections: Files of tables that correct labels.
+        classes: Number of classes, for when the images are not available.
     """
 
     data: _Source = ""
@@ -56,19 +62,33 @@ class DataOptions(FileModel):
 
 
 class DataSpec(DataOptions):
-    """Which images an experiment is about; at most `held_out` validate, in each class as large a share as in all."""
+    """The images of an experiment.
+
+    Attributes:
+        held_out: Number of validation images at most, the same share of every class; None: all.
+    """
 
     held_out: int | None = None
 
     def record(self) -> dict[str, Any]:
-        """What decides the images, as plain values."""
+        """Return what decides the images, as plain values.
+
+        Returns:
+            The options that are set, without `classes`.
+        """
         given = self.model_dump(exclude={"classes"})
         return {name: value for name, value in given.items() if value not in (None, ())}
 
 
 class OptionTable(FileModel):
-    """A table in which recipe options stand beside keys of its own: checked by name, as what they must be depends on
-    the row that they end in, and held in `options` as given."""
+    """A table that mixes recipe options with keys of its own.
+
+    The options are checked by name only, as their valid values depend on the row in which they end up.
+
+    Attributes:
+        collected: Names that count as options.
+        options: The options as given.
+    """
 
     collected: ClassVar[frozenset[str]] = frozenset(Recipe.model_fields)
     options: Annotated[Options, Field(alias=HIDDEN)] = MappingProxyType({})
@@ -84,18 +104,29 @@ class OptionTable(FileModel):
 
     @classmethod
     def known_keys(cls) -> set[str]:
-        """The keys that the table may have, options included."""
+        """Return the keys that the table may have, options included.
+
+        Returns:
+            The keys, as written in files.
+        """
         return super().known_keys() | cls.collected
 
 
 class BaseTable(OptionTable, DataOptions):
-    """`[base]`: the options of every row, of recipe and data."""
+    """The table `[base]`: recipe and data options of every row."""
 
     collected = frozenset({*Recipe.model_fields, *DataOptions.model_fields})
 
 
 class PublishedTable(FileModel):
-    """A published figure; its metric is the study's unless it names another."""
+    """A published value of a metric.
+
+    Attributes:
+        value: The value, 0 to 1.
+        metric: The metric; empty: that of the study.
+        split: train, val or test.
+        note: A remark.
+    """
 
     value: Annotated[float, Field(ge=0, le=1, description="a value from 0 to 1")]
     metric: _Text = ""
@@ -107,7 +138,13 @@ _Published = Annotated[PublishedTable | None, Field(description="a table with a 
 
 
 class ExperimentTable(BaseTable):
-    """One of `[[rows]]`; `refused` names the option for which the row must be refused."""
+    """One of the tables `[[rows]]`.
+
+    Attributes:
+        label: The row's label; empty: made from its options.
+        published: The published value; None where there is none.
+        refused: The option for which the row must be refused; empty: the row is trained.
+    """
 
     label: _Text = ""
     published: _Published = None
@@ -115,13 +152,21 @@ class ExperimentTable(BaseTable):
 
 
 class GridFigure(PublishedTable):
-    """A published figure of the row of a grid that has the values in `where`."""
+    """A published value of one row of a grid.
+
+    Attributes:
+        where: The options by which the row is found.
+    """
 
     where: Annotated[Options, Field(description="a table of options")] = MappingProxyType({})
 
 
 class GridLists(OptionTable):
-    """Lists of values of recipe and data options."""
+    """Lists of values of recipe and data options.
+
+    Attributes:
+        options: The values, at least one, by option.
+    """
 
     collected = frozenset({*Recipe.model_fields, *DataOptions.model_fields})
     options: Annotated[
@@ -131,7 +176,7 @@ class GridLists(OptionTable):
 
 
 class PairedLists(GridLists):
-    """One of `[[grid.paired]]`: lists of one length, of which the values vary together."""
+    """One of the tables `[[grid.paired]]`: lists of equal length whose values vary together."""
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
@@ -142,7 +187,13 @@ class PairedLists(GridLists):
 
 
 class GridTable(GridLists):
-    """`[grid]`: every combination of its lists is a row."""
+    """The table `[grid]`: every combination of its lists is a row.
+
+    Attributes:
+        label: Text before the label of every row.
+        paired: Lists whose values vary together.
+        published: Published values of rows.
+    """
 
     label: _Text = ""
     paired: Annotated[tuple[PairedLists, ...], _Listed, Field(description="tables, each under [[grid.paired]]")] = ()
@@ -151,14 +202,28 @@ class GridTable(GridLists):
     ] = ()
 
     def points(self) -> list[Options]:
-        """The options of every row: all combinations of the lists, paired ones together."""
+        """List all combinations of the lists; paired lists vary together.
+
+        Returns:
+            The options of each row.
+        """
         lists = [*({name: values} for name, values in self.options.items()), *(part.options for part in self.paired)]
         axes = [[dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)] for part in lists]
         return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*axes)]
 
 
 class SearchTable(FileModel):
-    """`[search]`: so many trials of a space over the base."""
+    """The table `[search]`: trials of a space over the base.
+
+    Attributes:
+        sampler: How trials are drawn: random, tpe or grid.
+        trials: Number of trials at most.
+        seed: Seed of the trials.
+        space: What is searched, by option.
+        base: Options of all trials, over those of `[base]`.
+        best: What the source reports of its best trial.
+        worst: What the source reports of its worst trial.
+    """
 
     sampler: Sampler = "tpe"
     trials: Annotated[int, Field(ge=1, description="a whole number from 1")] = TRIALS
@@ -172,7 +237,14 @@ class SearchTable(FileModel):
 
 
 class QuickTable(OptionTable):
-    """`[quick]`: limits, and recipe options that `--quick` puts over every row; `points` are those of each grid."""
+    """The table `[quick]`: limits and recipe options that `--quick` sets for every row.
+
+    Attributes:
+        images: Number of training images, and of validation images, at most.
+        epochs: Number of epochs at most, in each phase where there are phases.
+        points: Number of rows of each grid at most.
+        trials: Number of trials at most.
+    """
 
     collected = frozenset({*Recipe.model_fields, *LIMITS})
 
@@ -189,7 +261,22 @@ def _check_metric(name: str) -> str:
 
 
 class StudyFile(FileModel):
-    """A study file as it is written; a single `[grid]` is a list of one."""
+    """A study file as written; a single `[grid]` is a list of one.
+
+    Attributes:
+        name: Name of the study, and of its folder.
+        title: Title; empty: the name.
+        source: Where the experiments were published.
+        data: Path or name of the study's own data.
+        metric: The metric that rows are compared by.
+        seeds: Seeds with which each row is trained; not together with `folds`.
+        folds: Number of folds for cross-validation, 2 or more; None: no folds.
+        base: Options of every row.
+        rows: Single rows.
+        grid: Grids of rows.
+        search: The search; None where there is none.
+        quick: What `--quick` changes.
+    """
 
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, '.', '_' and '-'")
@@ -213,10 +300,17 @@ class StudyFile(FileModel):
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of a study: its `options` as the file names them, those of the base included, and their `recipe`.
+    """One row of a study.
 
-    `recipe` is None where the row is refused, and `refused` says why. `varied`: it is a point of a grid. `place` is the
-    table that it is of.
+    Attributes:
+        label: The row's label.
+        options: Its options as the file names them, those of the base included.
+        recipe: Its recipe; None where the row is refused.
+        images: Its images.
+        published: The published value; None where there is none.
+        refused: Why the row is refused; empty where it is not.
+        varied: Whether it is a point of a grid.
+        place: The table of the file from which it comes.
     """
 
     label: str
@@ -231,9 +325,23 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Study:
-    """A table of experiments. `seeds` or `folds` say how often each row is trained; `changed` holds what was put over
-    every row on the command line, `edges` the numbers of each option that a grid or a search goes through, and `text`
-    is the file itself."""
+    """A table of experiments.
+
+    Attributes:
+        name: Name of the study, and of its folder.
+        title: Its title.
+        source: Where the experiments were published.
+        metric: The metric that rows are compared by.
+        seeds: Seeds with which each row is trained.
+        folds: Number of folds with which each row is trained; None: no folds.
+        base: Recipe options of the base.
+        rows: The experiments.
+        search: The search; None where there is none.
+        searched: The images of the search.
+        edges: The numbers of each option that a grid or a search goes through, in order.
+        changed: What was set for every row on the command line.
+        text: The text of the file.
+    """
 
     name: str
     title: str
@@ -251,15 +359,20 @@ class Study:
 
     @property
     def changed_options(self) -> dict[str, Any]:
-        """The recipe options among what was put over every row; `epochs` of the quick table is but a limit."""
+        """Return the recipe options that were set for every row, without limits such as `epochs` of `[quick]`."""
         return {name: value for name, value in self.changed.items() if name not in LIMITS}
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What is put over every row: `quick` asks for the file's `[quick]` table, `settings` are recipe options, `places`
-    say where a data set of some name lies ("" for the study's own), `corrections` are tables that correct the labels of
-    the study's own."""
+    """What is set for every row of a study.
+
+    Attributes:
+        quick: Whether the file's `[quick]` table is applied.
+        settings: Recipe options.
+        places: Paths of data sets by name; the name "" stands for the study's own.
+        corrections: Tables that correct labels of the study's own data.
+    """
 
     quick: bool = False
     settings: Options = field(default_factory=dict)
@@ -269,24 +382,51 @@ class Overrides:
 
 @dataclass(frozen=True)
 class AppliedOverrides:
-    """Overrides of one file: its quick table where that is asked for, and the name of the study's `own` data."""
+    """Overrides of one study file.
+
+    Attributes:
+        quick: The file's quick table, or an empty one where it is not asked for.
+        overrides: The overrides.
+        own: Path or name of the study's own data.
+    """
 
     quick: QuickTable
     overrides: Overrides
     own: str
 
     def options(self, options: Options) -> dict[str, Any]:
-        """The recipe options of a row with those that are put over it; `epochs` of the quick table is a limit."""
+        """Return the recipe options of a row with the overrides applied; `epochs` of the quick table is a limit.
+
+        Args:
+            options: The options of the row, those of the base included.
+
+        Returns:
+            The recipe options, without data options.
+        """
         quick = {name: value for name, value in self.quick.options.items() if name not in LIMITS}
         return _limit_epochs({**_recipe_options(options), **quick, **self.overrides.settings}, self.quick.epochs)
 
     def points(self, count: int) -> list[int]:
-        """Which of so many points of a grid are kept: at most `points` of the quick table, spread evenly."""
+        """Choose the points of a grid to keep, spread evenly.
+
+        Args:
+            count: Number of points of the grid.
+
+        Returns:
+            Numbers of the points, from 0; at most `points` of the quick table.
+        """
         most = min(self.quick.points or count, count)
         return [number * (count - 1) // max(most - 1, 1) for number in range(most)]
 
     def data(self, spec: DataSpec) -> DataSpec:
-        """The images of a row in the place that was given, no more than the quick table says."""
+        """Return the images of a row with the overrides applied.
+
+        Args:
+            spec: The images as the file describes them.
+
+        Returns:
+            The images at their given path, no more than the quick table allows.
+        """
         is_own, places = spec.data == self.own, self.overrides.places
         place = places.get(spec.data, spec.data)
         corrections = (*spec.corrections, *(self.overrides.corrections if is_own else ()))
@@ -308,10 +448,17 @@ class _Draft:
 
 
 def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
-    """Load the study in a TOML file.
+    """Load a study from a TOML file.
+
+    Args:
+        path: The file.
+        overrides: What is set for every row; None: nothing.
+
+    Returns:
+        The study.
 
     Raises:
-        StudyError: The file cannot be read, or has mistakes; it names every one with its line, table and key.
+        StudyError: The file cannot be read or has mistakes; the message names each with its line, table and key.
     """
     file = Path(path)
     read = read_toml(file, "study", StudyError, missing="Check the path.", malformed="see the examples in studies/.")
@@ -319,16 +466,19 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
 
 
 def parse_study(table: Options, where: str, text: str, overrides: Overrides | None = None) -> Study:
-    """Make the study of a table, which is checked as it stands first, and then with what is put over every row.
+    """Parse the table of a study, which is checked first as it stands and then with the overrides.
 
     Args:
-        table: What the TOML says.
-        where: What messages call it.
-        text: The TOML, for the lines of mistakes; may be empty.
-        overrides: What is put over every row.
+        table: The contents of the TOML file.
+        where: The name of the file in messages.
+        text: The TOML text, for the lines of mistakes; may be empty.
+        overrides: What is set for every row; None: nothing.
+
+    Returns:
+        The study.
 
     Raises:
-        StudyError: It names every mistake.
+        StudyError: There are mistakes; the message names each.
     """
     table = {**table, "grid": [table["grid"]]} if isinstance(table.get("grid"), Mapping) else table
     file, mistakes = check_file(table)
@@ -351,7 +501,22 @@ def make_tuning_study(
     metric: str = "accuracy",
     seed: int = 0,
 ) -> Study:
-    """Make a study of one row, the recipe of `options`, and of a search around it; what is given is not searched."""
+    """Make a study of one row, the given recipe, and of a search around it.
+
+    Args:
+        source: Path or name of the data.
+        options: Recipe options of the given recipe; these are not searched.
+        trials: Number of trials.
+        sampler: How trials are drawn: random or tpe.
+        metric: The metric that is compared.
+        seed: Seed of the trials.
+
+    Returns:
+        The study; its name contains a digest of options, sampler, metric and seed.
+
+    Raises:
+        StudyError: An option or argument is wrong.
+    """
     place = Path(source).name.split(".")[0]
     table = {
         "name": f"tune-{place}-{hash_json([dict(options), sampler, metric, seed])[:6]}",
@@ -366,14 +531,28 @@ def make_tuning_study(
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """A recipe with another seed; the same one where nothing in it is left to chance."""
+    """Return a recipe with another seed.
+
+    Args:
+        recipe: The recipe.
+        seed: The seed.
+
+    Returns:
+        A copy; the recipe itself where nothing in it is left to chance.
+    """
     return recipe if recipe.seed is None else recipe.model_copy(update={"seed": seed})
 
 
 def check_file(table: Options) -> tuple[StudyFile, list[Mistake]]:
-    """Check a table, in which `grid` is a list, but for what its options make of recipes.
+    """Check the table of a study file, all but the recipes that its options make.
 
-    What is at fault is told and left out, and the rest is read again, so that it can be checked further.
+    Parts with mistakes are left out and the rest is read again, so that it can be checked further.
+
+    Args:
+        table: The table, in which `grid` is a list.
+
+    Returns:
+        What could be read, and the mistakes.
     """
     mistakes: list[Mistake] = []
     while True:
@@ -391,16 +570,16 @@ def check_file(table: Options) -> tuple[StudyFile, list[Mistake]]:
 def expand_study(
     file: StudyFile, overrides: Overrides, text: str, faulty: Container[Place] = ()
 ) -> tuple[Study, list[Mistake]]:
-    """Expand a file into its rows and its search, with what is put over them.
+    """Expand a study file into its rows and its search, with the overrides applied.
 
     Args:
         file: The checked file.
-        overrides: What is put over every row.
+        overrides: What is set for every row.
         text: The file's text, which the study keeps.
-        faulty: Tables with mistakes, of which more would be told that only follow from them.
+        faulty: Tables that have mistakes already, so that none are reported that only follow from them.
 
     Returns:
-        The study, and what is wrong with it; where anything is, the study lacks it.
+        The study, without the parts that have mistakes, and the mistakes.
     """
     applied = AppliedOverrides(file.quick if overrides.quick else QuickTable(), overrides, file.data)
     found: list[Experiment | Mistake] = [*_check_head(file, overrides)]

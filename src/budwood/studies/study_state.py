@@ -27,7 +27,15 @@ RowStatus = Literal["waiting", "training", "done", "failed", "refused", "pruned"
 
 
 class RowState(BaseModel):
-    """How far a row is: the names of its runs, those that are not finished included, and what went wrong."""
+    """The state of a row.
+
+    Attributes:
+        label: The row's label.
+        state: waiting, training, done, failed, refused or pruned.
+        problem: What went wrong; empty for nothing.
+        runs: The names of its runs, unfinished ones included.
+        published: What the source reports for the row; None: nothing.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,7 +47,19 @@ class RowState(BaseModel):
 
 
 class StudyState(BaseModel):
-    """How far a study is. `written` says when that was noted (ISO 8601), `changed` what was put over every row."""
+    """The state of a study, as `study.json` contains it.
+
+    Attributes:
+        schema_version: Version of the file's form; 1 where a file has none.
+        name: Name of the study.
+        title: Its title.
+        source: Where the experiments were published.
+        state: running, stopped or done.
+        written: When the state was saved, UTC, ISO 8601.
+        metric: The metric that rows are compared by.
+        changed: What was set for every row.
+        rows: The state of each row.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,16 +75,16 @@ class StudyState(BaseModel):
 
 
 def read_state(folder: Path) -> StudyState:
-    """Read the state of the study in a folder.
+    """Read the state of a study.
 
     Args:
         folder: The study's folder.
 
     Returns:
-        The state, whichever version of Budwood wrote it.
+        The state, from this or an earlier version of Budwood.
 
     Raises:
-        StudyError: There is no state, it cannot be read, or a later version of Budwood wrote it.
+        StudyError: The state is missing, cannot be read, or is from a later version of Budwood.
     """
     file = folder / STATE_FILE
     try:
@@ -84,11 +104,11 @@ def read_state(folder: Path) -> StudyState:
 
 
 def write_state(folder: Path, state: StudyState) -> None:
-    """Write the state of a study, whole or not at all.
+    """Write the state of a study, atomically.
 
     Args:
         folder: The study's folder.
-        state: How far the study is.
+        state: The state.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -100,15 +120,15 @@ def write_state(folder: Path, state: StudyState) -> None:
 
 @contextmanager
 def lock_study(folder: Path) -> Iterator[None]:
-    """Keep other processes from carrying out the study in a folder; a killed one holds nothing.
+    """Keep other processes from running a study while the block runs.
 
-    What a killed process left half-written is removed.
+    A killed process holds no lock. Files and folders that it left half-written are removed.
 
     Args:
-        folder: The study's folder, which is made where it is not there.
+        folder: The study's folder, which is made where it is missing.
 
     Raises:
-        StudyError: Another process carries the study out.
+        StudyError: Another process runs the study.
         StorageError: The folder cannot be written.
     """
     with raise_storage_errors(folder):

@@ -14,14 +14,32 @@ from budwood.text import format_seconds, format_table
 
 
 def format_study(study: Study, comparison: Comparison, out: Path) -> str:
-    """The rows of a study that was carried out, what they show, and where everything is."""
+    """Format the result of a study for a terminal.
+
+    Args:
+        study: The study.
+        comparison: The comparison of its rows.
+        out: The folder that contains the study's folder.
+
+    Returns:
+        The table of the rows, the findings with advice, and where the files are.
+    """
     found = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
     return "\n\n".join([format_title(study), format_comparison(comparison.record()), *found, place])
 
 
 def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[str, object]:
-    """The same as plain values."""
+    """Return the result of a study as plain values.
+
+    Args:
+        study: The study.
+        comparison: The comparison of its rows.
+        out: The folder that contains the study's folder.
+
+    Returns:
+        The study's description and paths, with the contents of the comparison.
+    """
     folder = out / study.name
     return {
         "study": study.name,
@@ -35,7 +53,15 @@ def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[s
 
 
 def estimate_text(study: Study, found: Sequence[RowEstimate]) -> str:
-    """What every row would be and cost; rows with one letter share what is frozen."""
+    """Format the estimated cost of a study for a terminal.
+
+    Args:
+        study: The study.
+        found: The estimates of its rows.
+
+    Returns:
+        A table of the rows, in which rows with the same letter share frozen layers, and the totals.
+    """
     rows = [
         (
             "row",
@@ -86,7 +112,15 @@ def estimate_text(study: Study, found: Sequence[RowEstimate]) -> str:
 
 
 def estimate_record(study: Study, found: Sequence[RowEstimate]) -> dict[str, object]:
-    """The same as plain values."""
+    """Return the estimated cost of a study as plain values.
+
+    Args:
+        study: The study.
+        found: The estimates of its rows.
+
+    Returns:
+        The study's description, the total seconds and the rows.
+    """
     return {
         "study": study.name,
         "title": study.title,

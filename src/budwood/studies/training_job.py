@@ -28,10 +28,19 @@ JobState = Literal["done", "failed", "pruned"]
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A recipe, the images it is about, the fold (from 0) that validates, and the trial of a search that it is.
+    """One training of a study, in a form that can be sent to another process.
 
-    `id` is the name of its run: the same for the same recipe, seed, images and split, so that what is finished is known
-    again, whatever its row is called by now. Jobs of one `group` share what is computed once per image.
+    Attributes:
+        id: Name of its run. It is the same for the same recipe, seed, images and split, so that a finished run is
+            recognised even when the label of its row has changed.
+        label: Label of its row.
+        recipe: The recipe, with the seed.
+        images: The images.
+        fingerprint: Fingerprint of the data set when the job was planned.
+        fold: The fold that validates, from 0; None: no folds.
+        folds: Number of folds; None: no folds.
+        group: Digest that is the same for jobs that share what is computed once per image.
+        trial: The trial of a search that the job is; None for a row.
     """
 
     id: str
@@ -47,7 +56,13 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended, why it was not done, and the seconds that it took."""
+    """The result of a job.
+
+    Attributes:
+        state: done, failed or pruned.
+        problem: Why it is not done; empty where it is.
+        seconds: The seconds that it took.
+    """
 
     state: JobState
     problem: str = ""
@@ -56,20 +71,29 @@ class JobResult:
 
 @dataclass(frozen=True)
 class JobContext:
-    """Where jobs are carried out: the study's folder, the cache, and whether given splits may leak."""
+    """The folders and the rule under which jobs run.
+
+    Attributes:
+        folder: The study's folder, which contains the runs.
+        cache: The cache folder.
+        allow_leaks: Whether images may leak between given splits.
+    """
 
     folder: Path
     cache: Path
     allow_leaks: bool = False
 
     def is_done(self, id: str) -> bool:
-        """Whether the run of a job is finished.
+        """Return whether the run of a job is finished.
 
         Args:
             id: The name of the run in the study's folder.
 
         Returns:
             True for a run that was trained to its end.
+
+        Raises:
+            RunError: The record of the run cannot be read.
         """
         folder = self.folder / id
         return (folder / "run.json").is_file() and find_run(folder).record.state == "done"
@@ -77,28 +101,40 @@ class JobContext:
 
 @dataclass(frozen=True)
 class CheckedDataset:
-    """A data set as a job uses it, with its findings."""
+    """A data set as a job uses it.
+
+    Attributes:
+        data: The data set.
+        found: The findings about it.
+    """
 
     data: Dataset
     found: tuple[checks.Finding, ...]
 
 
 class DatasetCache:
-    """The data sets of a study: each scanned once, and checked once for every way in which it is used."""
+    """The data sets of a study, each scanned once and checked once for every way in which it is used."""
 
     def __init__(self, cache: Path, progress: Progress, given: Mapping[str, Dataset] | None = None) -> None:
+        """Make a cache of data sets.
+
+        Args:
+            cache: The cache folder.
+            progress: Receives notes and the steps of scans.
+            given: Data sets that were scanned already, by source; None: none.
+        """
         self.cache = cache
         self._progress = progress
         self._scanned = {_hash_scan(DataSpec(data=source)): data for source, data in (given or {}).items()}
         self._checked: dict[str, CheckedDataset] = {}
 
     def load(self, images: DataSpec, fold: int | None = None, folds: int | None = None) -> CheckedDataset:
-        """Scan and check the images of a row, or answer with what was scanned and checked before.
+        """Load the images of a row, which are scanned and checked where that was not done before.
 
         Args:
-            images: Which images.
-            fold: The fold, from 0, that validates; None where there are no folds.
-            folds: The number of folds.
+            images: The images.
+            fold: The fold that validates, from 0; None: no folds.
+            folds: Number of folds; None: no folds.
 
         Returns:
             The data set with its findings.
@@ -136,29 +172,49 @@ def _hash_scan(images: DataSpec) -> str:
 
 
 def digest_job(recipe: Recipe, images: DataSpec, fingerprint: str, fold: int | None, folds: int | None) -> str:
-    """Hash what decides a job, in ten letters: its recipe with the seed, its images and their split, and the code of
-    what it names of the user's own."""
+    """Hash what decides a job: recipe with seed, images, split, and the user's own code that the recipe names.
+
+    Args:
+        recipe: The recipe, with the seed.
+        images: The images.
+        fingerprint: Fingerprint of the data set.
+        fold: The fold that validates, from 0; None: no folds.
+        folds: Number of folds; None: no folds.
+
+    Returns:
+        A digest of ten characters.
+
+    Raises:
+        RecipeError: The user's own code does not exist.
+    """
     about = {name: value for name, value in images.record().items() if name not in ("data", "corrections")}
     code = [digest for digest in (code_of(recipe.model), own_parts(recipe)) if digest]
     return hash_json([sorted(recipe.table().items()), about, fingerprint, fold, folds, *code])[:10]
 
 
 def list_known_ids(folder: Path) -> dict[str, str]:
-    """List the names of the runs in a study's folder by their digests."""
+    """List the names of the runs in a study's folder.
+
+    Args:
+        folder: The study's folder.
+
+    Returns:
+        Names by digest.
+    """
     names = [file.parent.name for file in folder.glob("*/run.json")]
     return {name.rpartition("-")[2]: name for name in names}
 
 
 def name_job(label: str, digest: str, known: dict[str, str]) -> str:
-    """Name a job's run: as it is called already, else by its label, in letters that a folder may have, and its digest.
+    """Name the run of a job by its existing name, else by label and digest in characters that suit a folder.
 
     Args:
         label: The label of the job's row.
-        digest: What `digest_job` says of it.
-        known: Names by digests; the new name is added.
+        digest: The job's digest, as `digest_job` returns it.
+        known: Names by digest; a new name is added.
 
     Returns:
-        The name of the run's folder.
+        The name of the run folder.
     """
     plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in label.lower())
     words = "-".join(word for word in plain.split("-") if word)[:40].strip("-")
@@ -172,22 +228,22 @@ def run_job(
     progress: Progress,
     on_epoch_end: EpochCallback | None = None,
 ) -> JobResult:
-    """Train what a job asks for, or go on with it where it was interrupted; what is finished is not repeated.
+    """Train what a job asks for, or continue it where it was interrupted; a finished run is not repeated.
 
-    A failure is a result, so that the rest of a study goes on.
+    A failure is returned as a result, so that the rest of a study continues.
 
     Args:
-        job: What is to be trained.
-        context: Where its run is kept.
-        datasets: Where its images come from.
-        progress: What is told of what takes long.
-        on_epoch_end: Called after every epoch.
+        job: The job.
+        context: The folders in which it runs.
+        datasets: The data sets of the study.
+        progress: Receives notes and the steps of the work.
+        on_epoch_end: Called after every epoch with all rows of history so far; None: nothing is called.
 
     Returns:
-        How it ended.
+        How the job ended.
 
     Raises:
-        StorageError: Nothing more can be kept.
+        StorageError: Nothing more can be saved.
     """
     started = time.perf_counter()
     try:

@@ -29,12 +29,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AugmentationParameters:
-    """What happens to each image of a batch.
+    """What happens to each image of a batch of n.
 
-    `maps` float64 [n, 2, 3] take places of the result to places of the picture, both from -1 to 1, x first. Factors of
-    brightness, contrast and saturation are 1 for no change, `hue` is a share of the circle; each float64 [n]. `boxes`
-    int64 [n, 4] are what is erased: top, bottom, left, right. `seeds` are those of a policy and of
-    transforms.
+    Attributes:
+        maps: Affine maps float64 [n, 2, 3] from places of the result to places of the image, both from -1 to 1,
+            x first.
+        brightness: Factors float64 [n]; 1 for no change.
+        contrast: Factors float64 [n]; 1 for no change.
+        saturation: Factors float64 [n]; 1 for no change.
+        hue: Shifts of the hue float64 [n], as shares of the colour circle.
+        boxes: Boxes that are erased, int64 [n, 4]: top, bottom, left, right in pixels; empty where nothing is.
+        seeds: Seeds int64 [n] of a policy (RandAugment, TrivialAugment) and of the user's own transforms.
     """
 
     maps: Floats
@@ -47,7 +52,17 @@ class AugmentationParameters:
 
 
 def sample_parameters(ranges: Augmentation, n: int, size: int, random: np.random.Generator) -> AugmentationParameters:
-    """Parameters for `n` images of `size` pixels, within ranges."""
+    """Sample the augmentation of a batch within its ranges.
+
+    Args:
+        ranges: The ranges and chances.
+        n: Number of images.
+        size: Side of the images, pixels.
+        random: The generator to draw from.
+
+    Returns:
+        What happens to each image.
+    """
     return AugmentationParameters(
         maps=_sample_transforms(ranges, n, size, random),
         brightness=_sample_factors(ranges.brightness, n, random),
@@ -60,7 +75,22 @@ def sample_parameters(ranges: Augmentation, n: int, size: int, random: np.random
 
 
 def augment(images: Tensor, what: AugmentationParameters, ranges: Augmentation) -> Tensor:
-    """The images of a batch as `what` changes them."""
+    """Augment the images of a batch.
+
+    The order is: policy, affine map, colours, erasing, the user's own transforms.
+
+    Args:
+        images: float32 [n, height, width, 3] from 0 to 255, on any device.
+        what: What happens to each image, as `sample_parameters` draws it.
+        ranges: The ranges it was drawn from; policy, fill and own transforms are read here.
+
+    Returns:
+        The changed images, of the same shape, type, range and device.
+
+    Raises:
+        RecipeError: A user's own transform cannot be imported, or returns something other than a tensor of the
+            shape that it was given.
+    """
     pictures = images.permute(0, 3, 1, 2)
     if ranges.policy != "none":
         pictures = _apply_policy(pictures, what.seeds, ranges)

@@ -19,11 +19,20 @@ from budwood.training.augmentation import AugmentationParameters, augment, sampl
 
 
 def make_augmentation_transform(recipe: ResolvedRecipe, number: int) -> Transform:
-    """Images changed at random as the recipe says, version `number` of each.
+    """Make the transform that gives one fixed augmented version of each image.
 
-    What happens to an image depends on its content, the recipe's seed and ranges, the source of a user's own change,
-    and the number alone, so that it is the same in every run and in whatever company the image comes. Pixels are
-    rounded to whole values.
+    What happens to an image depends only on its content, the recipe's seed and ranges, the source of a user's own
+    transform, and the number. So it is the same in every run and in any batch. Pixels are rounded to whole values.
+
+    Args:
+        recipe: The recipe with the seed, the image size and the ranges.
+        number: Number of the version, from 0.
+
+    Returns:
+        The transform, with a key by which the outputs of the frozen prefix are cached.
+
+    Raises:
+        RecipeError: A user's own transform cannot be imported, or has no source to read.
     """
     ranges, size = recipe.augmentation, recipe.network.size
     sources = [source_digest(import_entry(name, "transform")) for name in ranges.transforms]

@@ -33,14 +33,25 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class LoopState:
-    """Where training stands between two steps.
+    """The state of the training loop between two steps.
 
-    `epoch` is the one being trained, from 1, and `step` how many of its optimizer steps are done; `order` has its rows,
-    int64; `losses` (nats) and `correct` are sums over its `seen` images so far, `gradients` sums over its steps of each
-    stage's gradient norm, and `factor` is that of the schedule at its latest step. `history` has a row for every
-    finished epoch; `best` and `best_logits` are those of `best_epoch`. A batch is computed in `parts`, and `at_once`
-    images are evaluated together. `seconds` counts the time spent, over all interruptions, and `evaluating` that of the
-    latest evaluation.
+    Attributes:
+        epoch: The epoch that is being trained, from 1.
+        step: Optimizer steps of this epoch that are done.
+        order: Rows of this epoch in order, int64.
+        losses: Sum of the losses (nats) of the images seen in this epoch.
+        correct: Number of them that were classified correctly.
+        seen: Number of images seen in this epoch.
+        gradients: Sums of the gradient norm of each stage over the steps of this epoch.
+        factor: The schedule's factor on the learning rate at the latest step.
+        history: One row for every finished epoch.
+        best_epoch: The epoch that validation prefers so far, from 1; 0 before the first has ended.
+        best: Tensors of the best epoch by name.
+        best_logits: Validation logits of the best epoch, float32 [n, classes].
+        parts: Parts in which a batch is computed, where memory is short.
+        at_once: Images that are evaluated together.
+        seconds: Seconds of training so far, over all interruptions.
+        evaluating: Seconds of the latest evaluation; None before the first.
     """
 
     epoch: int = 1
@@ -62,23 +73,39 @@ class LoopState:
 
 
 class Checkpoints:
-    """The checkpoints of one training in a folder; without one, nothing is kept and nothing is found."""
+    """The checkpoints of one training in a folder; without a folder, none are written or found."""
 
     def __init__(self, folder: Path | None, often: float = OFTEN) -> None:
+        """Open the checkpoints of a training.
+
+        Args:
+            folder: Where they are; None: none are written or found.
+            often: Seconds from one checkpoint to the next, at least.
+        """
         self.folder, self._often = folder, often
         self._next = time.monotonic() + often
 
     @property
     def due(self) -> bool:
-        """Whether so much time has passed since the last one that the next may be written."""
+        """Return whether enough time has passed since the last checkpoint to write the next.
+
+        Writing may take only a small share of the time (2 %).
+        """
         return self.folder is not None and time.monotonic() >= self._next
 
     def keep(self, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
-        """Write where training stands, with the tensors that it moves, by name.
+        """Write a checkpoint.
 
         The best epoch has a file of its own, which is written only when it changes, and before the file that names it.
-        What is not a number is not kept: the checkpoint before it is the last good one. Raises `StorageError`; the
-        checkpoint before is then still whole.
+        Nothing is written while any tensor is not finite, so that the checkpoint before is the last good one.
+
+        Args:
+            state: The state of the loop.
+            tensors: Every tensor that a step changes, by name.
+            random: The loop's generator; its state is kept, too, as are those of PyTorch.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written; the checkpoint before is then still whole.
         """
         if self.folder is None or not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
             return
@@ -101,9 +128,16 @@ class Checkpoints:
         self._forget_all_but(best)
 
     def found(self, random: np.random.Generator) -> tuple[LoopState, Tensors] | None:
-        """Where training stood and the tensors that it moves, or None; random states are set to what they were.
+        """Read the latest checkpoint and restore the random states.
 
-        Raises `RunError` when a file cannot be read.
+        Args:
+            random: The loop's generator; it is set to its state at the checkpoint, as are those of PyTorch.
+
+        Returns:
+            The state of the loop, and every tensor that a step changes, by name; None where there is no checkpoint.
+
+        Raises:
+            RunError: A file cannot be read.
         """
         if self.folder is None or not (self.folder / LAST).is_file():
             return None
@@ -130,7 +164,14 @@ _NAMES: Final = {"correct": "right"}  # fields that have another name in the fil
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """The tensors that an optimizer keeps between steps, as `<number of the parameter>.<name>`."""
+    """Return the tensors that an optimizer keeps between steps.
+
+    Args:
+        optimizer: The optimizer.
+
+    Returns:
+        The tensors by `<number of the parameter>.<name>`.
+    """
     return {
         f"{number}.{name}": value
         for number, parameter in enumerate(optimized_parameters(optimizer))
@@ -140,7 +181,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimizer what `state_of` told of one like it."""
+    """Restore what an optimizer keeps between steps.
+
+    The memory format of the parameters is kept: it decides which kernels are used, and so the last bits.
+
+    Args:
+        optimizer: An optimizer of the same kind, with the same parameters in the same order.
+        tensors: The tensors as `optimizer_tensors` returned them.
+    """
     parameters = optimized_parameters(optimizer)
     for key, value in tensors.items():
         number, name = key.split(".", 1)
@@ -153,7 +201,14 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
 
 
 def optimized_parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
-    """The parameters that an optimizer moves, in its order."""
+    """Return the parameters that an optimizer moves, in its order.
+
+    Args:
+        optimizer: The optimizer.
+
+    Returns:
+        The parameters of all its groups, one group after the other.
+    """
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 

@@ -38,10 +38,15 @@ WARM: Final = 16  # images on which an engine is made and checked before it is t
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a recipe will cost.
+    """What a recipe will cost on this machine.
 
-    `steps` are the optimizer's (0 where a head alone is trained), `seconds` are by part of the work, `memory` is in
-    bytes at the peak, `disk` in bytes in the cache and in the run; `measured` says on what.
+    Attributes:
+        steps: Optimizer steps; 0 where a linear head is trained alone.
+        epochs: Epochs; fractional where time is the limit.
+        seconds: Seconds by part of the work.
+        memory: Bytes at the peak.
+        disk: Bytes by place: `cache` (more than now) and `run`.
+        measured: A sentence on what this was measured.
     """
 
     steps: int
@@ -53,11 +58,15 @@ class CostEstimate:
 
     @property
     def total(self) -> float:
-        """Seconds of all parts."""
+        """Return the seconds of all parts of the work."""
         return sum(self.seconds.values())
 
     def record(self) -> dict[str, Any]:
-        """The estimate as plain values."""
+        """Return the estimate as plain values.
+
+        Returns:
+            Keys `steps`, `epochs`, `seconds` (with `total`), `memory_bytes`, `disk_bytes` and `measured`.
+        """
         return {
             "steps": self.steps,
             "epochs": self.epochs,
@@ -69,7 +78,18 @@ class CostEstimate:
 
 
 def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
-    """Measure a sample and reckon the whole; but for the cache, nothing is kept. Phases are added up."""
+    """Measure a sample of the work and extrapolate to the whole.
+
+    Nothing is kept of it but what goes into the cache. Steps, epochs and seconds of phases are added up; memory and
+    disk are the largest of any phase.
+
+    Args:
+        task: What would be trained.
+        progress: Where bars and notes go.
+
+    Returns:
+        The estimate.
+    """
     if not task.spec.recipe.phases:
         return _measure_single(task, progress)
     phases = [_measure_single(phase, progress) for phase in each_phase(task)]

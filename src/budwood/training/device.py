@@ -23,21 +23,40 @@ OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough me
 
 @dataclass(frozen=True)
 class OnDevice:
-    """Rows that are held on the device of training."""
+    """Rows of inputs that are held on the device of training.
+
+    Attributes:
+        values: The rows, [n, ...], on the device.
+    """
 
     values: Tensor
 
     def __len__(self) -> int:
+        """Return the number of rows."""
         return len(self.values)
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Some of them, in that order."""
+        """Return some rows, in the given order.
+
+        Args:
+            rows: Row numbers, int64 [k].
+
+        Returns:
+            The rows [k, ...], on the device.
+        """
         return self.values[torch.from_numpy(rows).to(self.values.device)]
 
 
 @contextmanager
 def use_threads(count: int) -> Iterator[None]:
-    """PyTorch computes in so many threads, for a block."""
+    """Have PyTorch compute in a number of threads inside a block.
+
+    Args:
+        count: Number of threads.
+
+    Yields:
+        Nothing; the number from before is restored afterwards.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -47,19 +66,40 @@ def use_threads(count: int) -> Iterator[None]:
 
 
 def find_best_device() -> str:
-    """The fastest kind of device that PyTorch sees: cuda, mps (Apple) or cpu."""
+    """Return the fastest kind of device that PyTorch sees.
+
+    Returns:
+        `cuda`, `mps` (Apple) or `cpu`.
+    """
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether a device computes in bfloat16 itself, and does not only imitate it."""
+    """Return whether a device computes in bfloat16 natively, without emulation.
+
+    Args:
+        device: `cuda`, `mps` or `cpu`; true for some `cuda` only.
+
+    Returns:
+        Whether it does.
+    """
     return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def place_on_device(split: Labelled, device: str) -> Labelled:
-    """The split with its inputs on a CUDA device, where they take a small part of its free memory; else as it is."""
+    """Move the inputs of a split to a CUDA device where they fit easily.
+
+    They are moved if they take at most a quarter of the device's free memory.
+
+    Args:
+        split: The split.
+        device: The device of training.
+
+    Returns:
+        The split with its inputs on the device; or the split as it is, where the device is another or too small.
+    """
     if device != "cuda":
         return split
     first = split.inputs.take(np.zeros(1, np.int64))
@@ -69,30 +109,56 @@ def place_on_device(split: Labelled, device: str) -> Labelled:
 
 
 def move_inputs(split: Labelled, device: str) -> Labelled:
-    """The split with its inputs on a device."""
+    """Move the inputs of a split to a device, whatever room they take.
+
+    Args:
+        split: The split.
+        device: The device.
+
+    Returns:
+        The split with its inputs on the device.
+    """
     taken = [load_batch(split, rows, device) for rows in batches(np.arange(len(split.inputs)), EVALUATED)]
     return Labelled(OnDevice(torch.cat(taken)), split.labels, split.label_sets)
 
 
 def load_batch(split: Labelled, rows: NDArray[np.int64], device: str) -> Tensor:
-    """Take some rows of the inputs to the device."""
+    """Load some rows of a split's inputs onto a device.
+
+    Args:
+        split: The split.
+        rows: Row numbers, int64 [k].
+        device: The device.
+
+    Returns:
+        The rows [k, ...], on the device.
+    """
     taken = split.inputs.take(rows)
     return (taken if isinstance(taken, Tensor) else torch.from_numpy(taken)).to(device)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch could not get memory, on a device or on the CPU, which has no exception of its own for it."""
+    """Return whether an error means that PyTorch could not get memory.
+
+    On the CPU PyTorch has no exception of its own for it, so the message is read.
+
+    Args:
+        error: What PyTorch raised.
+
+    Returns:
+        Whether memory ran out, on a device or on the CPU.
+    """
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error).lower() for word in OUT_OF_MEMORY)
 
 
 def disable_malloc_trim() -> bool:
     """Have the C library keep freed memory for the next step instead of handing it back after each.
 
-    glibc maps every large array anew and the kernel clears its pages, which took half of a training step's time. The
-    setting is of the whole process; memory is still reused, and is handed back when the process ends.
+    glibc maps every large array anew and the kernel clears its pages, which took half of a training step's time.
+    The setting is of the whole process; memory is still reused, and is handed back when the process ends.
 
     Returns:
-        Whether it does so now; not every C library can.
+        Whether the setting is now in force; only glibc on Linux has it.
     """
     if sys.platform != "linux":
         return False

@@ -22,12 +22,22 @@ _TINY: Final = 1e-12
 
 
 def solve(train: HeadSplit, val: HeadSplit, classes: int, section: LBFGS, progress: Progress) -> LinearHead:
-    """The head that minimises mean cross-entropy + strength / 2 * |weight|^2, for each strength of the penalty.
+    """Solve a linear head to convergence for each strength of the L2 penalty, and keep the best.
 
-    Outputs are centred and divided by one common scale, the root mean variance: dividing each feature by its own
-    deviation made the rare ones loud and validation worse. The solution for one strength starts the next. With
-    `regularisation = "auto"` the strength with the lowest validation loss is kept; the path ends when that has not
-    fallen for PATIENCE strengths.
+    The head minimises mean cross-entropy + strength / 2 * |weight|^2. Features are centred and divided by one
+    common scale, the root mean variance: dividing each feature by its own deviation made the rare ones loud and
+    validation worse. The solution for one strength starts the next. With `regularisation = "auto"` the strength
+    with the lowest validation loss is kept; the path ends when that loss has not fallen for PATIENCE strengths.
+
+    Args:
+        train: Training features and labels.
+        val: Validation features and labels.
+        classes: Number of classes.
+        section: The options of the solver.
+        progress: Where the bar goes.
+
+    Returns:
+        The head, with one row of history for each strength that was tried.
     """
     centre = train.outputs.mean(axis=0)
     scale = float(np.sqrt(train.outputs.var(axis=0).mean() + _TINY))

@@ -14,12 +14,27 @@ EpochCallback = Callable[[Rows], None]  # gets all rows so far, one an epoch; wh
 
 
 def split_by_stage(rows: Rows, quantity: str) -> dict[str, list[float]]:
-    """The course of a quantity (`WEIGHT` or `GRADIENT`) in each stage over the epochs; not a number where it was not
-    kept, as of a trunk while a head is trained alone."""
+    """Split the columns of one quantity in a history by stage.
+
+    Args:
+        rows: The history, one row an epoch.
+        quantity: `WEIGHT` or `GRADIENT`.
+
+    Returns:
+        For each stage the quantity's value in every epoch; not a number where it was not kept, as of a trunk while
+        a head is trained alone.
+    """
     columns = dict.fromkeys(name for row in rows for name in row if name.startswith(quantity))
     return {name.removeprefix(quantity): [row.get(name, math.nan) for row in rows] for name in columns}
 
 
 def drop_stage_columns(rows: Rows) -> list[dict[str, float]]:
-    """The rows without what they say of single stages."""
+    """Return the rows of a history without the columns of single stages.
+
+    Args:
+        rows: The history, one row an epoch.
+
+    Returns:
+        The rows with the columns of the whole network only.
+    """
     return [{name: value for name, value in row.items() if "/" not in name} for row in rows]

@@ -21,7 +21,12 @@ from budwood.training.history import GRADIENT, WEIGHT
 
 @dataclass(frozen=True)
 class HeadSplit:
-    """Inputs of a head: outputs of the trunk float32 [n, features] and labels int32 [n]."""
+    """The inputs of a linear head for one split.
+
+    Attributes:
+        outputs: Features from the trunk, float32 [n, features].
+        labels: int32 [n].
+    """
 
     outputs: NDArray[np.float32]
     labels: NDArray[np.int32]
@@ -29,9 +34,13 @@ class HeadSplit:
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A linear head: weight float32 [classes, features], bias float32 [classes].
+    """A linear head that has been trained.
 
-    `history` has one row per epoch, or per strength of the penalty; `selected` names the row that was kept.
+    Attributes:
+        weight: float32 [classes, features].
+        bias: float32 [classes].
+        history: One row per epoch, or per strength of the penalty.
+        selected: The row that was kept: its `epoch` or its `regularisation`.
     """
 
     weight: NDArray[np.float32]
@@ -43,14 +52,34 @@ class LinearHead:
 def compute_head_logits(
     outputs: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The head's logits: float32 [n, classes]."""
+    """Compute the logits of a linear head.
+
+    Args:
+        outputs: Features, float32 [n, features].
+        weight: float32 [classes, features].
+        bias: float32 [classes].
+
+    Returns:
+        Logits float32 [n, classes].
+    """
     return outputs @ weight.T + bias
 
 
 def score_head(
     train: HeadSplit, val: HeadSplit, weight: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> dict[str, float]:
-    """Mean loss (nats) and accuracy of a head on both splits, for a row of the history."""
+    """Compute the loss and the accuracy of a linear head on both splits.
+
+    Args:
+        train: Training features and labels.
+        val: Validation features and labels.
+        weight: float32 [classes, features].
+        bias: float32 [classes].
+
+    Returns:
+        Columns of a history: `train_loss` and `val_loss` (mean, nats), `train_accuracy` and `val_accuracy` (0 to
+        1).
+    """
     row = {}
     for name, split in (("train", train), ("val", val)):
         answers = compute_head_logits(split.outputs, weight, bias)
@@ -60,7 +89,14 @@ def score_head(
 
 
 def find_best_row(history: list[dict[str, float]]) -> int:
-    """The row with the lowest validation loss; the earliest of equals."""
+    """Find the row of a history with the lowest validation loss.
+
+    Args:
+        history: At least one row with `val_loss`.
+
+    Returns:
+        The row's number from 0; the earliest of equals.
+    """
     return min(range(len(history)), key=lambda row: history[row]["val_loss"])
 
 
@@ -72,9 +108,24 @@ EPSILON: Final = 1e-8
 
 
 def descend(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRecipe, progress: Progress) -> LinearHead:
-    """Mini-batch gradient descent on the cross-entropy; the epoch with the lowest validation loss is kept.
+    """Train a linear head by mini-batch gradient descent on the cross-entropy.
 
-    Raises `DivergedError` when the loss is no longer a number.
+    The epoch with the lowest validation loss is kept. The gradient is two matrix products, so the loop runs in
+    NumPy and needs no PyTorch, which takes three seconds to load where ten epochs take a third of one. Its steps
+    are those of `torch.optim`; tests hold it to that.
+
+    Args:
+        train: Training features and labels.
+        val: Validation features and labels.
+        classes: Number of classes.
+        recipe: The recipe, whose optimizer is SGD or Adam; its epochs are finite.
+        progress: Where the bar goes.
+
+    Returns:
+        The head of the best epoch, with one row of history for each epoch.
+
+    Raises:
+        DivergedError: The loss is no longer a number.
     """
     section, epochs, batch = recipe.steps, int(recipe.limits.epochs), recipe.sampling.batch
     random = np.random.default_rng(recipe.seed)
@@ -112,7 +163,14 @@ def _joint_norm(*tensors: Array) -> float:
 
 
 def make_numpy_optimizer(section: StepOptimizer) -> Optimizer:
-    """The optimizer of one parameter, with the state that it keeps between steps."""
+    """Make the optimizer of one parameter, with the state that it keeps between steps.
+
+    Args:
+        section: The options of SGD or Adam.
+
+    Returns:
+        A function that moves a parameter in place along its gradient, both float32 of one shape.
+    """
     return _make_sgd(section) if isinstance(section, SGD) else _make_adam(section)
 
 

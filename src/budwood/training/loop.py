@@ -41,8 +41,16 @@ COMPILE_PAYS: Final = 600.0  # seconds of training that must be left for torch.c
 
 @dataclass(frozen=True)
 class LoopResult:
-    """A trained network: its tensors by name, the validation logits float32 [n, classes], one row of history an epoch,
-    the epoch that was kept, what was chosen for the machine, and what was set aside of the weights."""
+    """A network that the loop has trained.
+
+    Attributes:
+        state: Every tensor of the best epoch's network, by name.
+        logits: Validation logits of the best epoch, float32 [n, classes].
+        history: One row for each epoch.
+        selected: The `epoch` that was kept, from 1.
+        choices: What was chosen for this machine: device, precision, threads and others.
+        aside: What was left out of the weights when they were loaded; empty where nothing was.
+    """
 
     state: dict[str, NDArray[Any]]
     logits: NDArray[np.float32]
@@ -54,8 +62,13 @@ class LoopResult:
 
 @dataclass(frozen=True)
 class LoopHooks:
-    """What `fit` does beside learning: where checkpoints go, who is called after every epoch, and how many seconds are
-    left to it, evaluation included (None: as many as it takes)."""
+    """What `fit` does besides learning.
+
+    Attributes:
+        checkpoints: Where checkpoints go.
+        on_epoch_end: Is called with the whole history after every epoch.
+        left: Returns the seconds that are left to training, evaluation included; None: as many as it takes.
+    """
 
     checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
     on_epoch_end: EpochCallback = lambda history: None
@@ -72,12 +85,30 @@ def fit(
     hooks: LoopHooks | None = None,
     views: Sequence[InputSource] = (),
 ) -> LoopResult:
-    """Train a recipe's network; the epoch that validation prefers is kept.
+    """Train what is not frozen of a network, and keep the epoch that validation prefers.
 
-    `part.stop` is the place of the frozen prefix whose outputs `train` and `val` hold; None when they hold pixels.
-    `start` has the tensors to start from, where they are not the recipe's weights. `views` has other views of the
-    validation images, over which logits are averaged. Training goes on from a checkpoint where there is one.
-    Raises `RecipeError` when the loss is no longer a number or one image is too much for memory.
+    Training goes on from a checkpoint where there is one. It ends after the last epoch, when no epoch was better
+    for long enough, or when the time is over.
+
+    Args:
+        part: The network; its `stop` is the end of the frozen prefix whose outputs `train` and `val` hold, None
+            when they hold pixels.
+        recipe: How it is trained.
+        train: The training split.
+        val: The validation split.
+        progress: Where the bar and notes go.
+        start: Tensors to start from, by name; None: the weights of the part.
+        hooks: Checkpoints, the callback after every epoch, and the time that is left; None: none of them.
+        views: Other views of the validation images, over which logits are averaged.
+
+    Returns:
+        The network of the best epoch.
+
+    Raises:
+        DivergedError: The loss is no longer a number.
+        RecipeError: One image at a time in evaluation, or two in training, do not fit into memory.
+        RunError: A checkpoint cannot be read.
+        StorageError: A checkpoint cannot be written.
     """
     hooks, model = hooks or LoopHooks(), prepare_training(part, recipe, start)
     train, *shown = (
@@ -122,13 +153,30 @@ def fit(
 
 
 def is_finished(state: LoopState, limits: Limits, clock: Clock) -> bool:
-    """Whether training has nothing more to do: all epochs, no better one for long enough, or no time left."""
+    """Return whether training is over.
+
+    Args:
+        state: The state of the loop.
+        limits: How long training may go on.
+        clock: The clock of the training.
+
+    Returns:
+        True after the last epoch, after too many epochs without a better one, or when no time is left.
+    """
     late = bool(state.history) and clock.is_over(state.evaluating or 0.0)
     return _out_of_patience(state, limits) or late or state.epoch > limits.epochs
 
 
 def count_steps(sampling: Sampling, images: int) -> int:
-    """Optimizer steps of one epoch."""
+    """Count the optimizer steps of one epoch.
+
+    Args:
+        sampling: Images a batch and batches a step.
+        images: Number of training images.
+
+    Returns:
+        The number of steps.
+    """
     return -(-len(list(batches(np.arange(images), sampling.batch))) // sampling.accumulate)
 
 
@@ -141,9 +189,24 @@ def compute_gradients(
     state: LoopState,
     progress: Progress,
 ) -> tuple[float, int]:
-    """The summed loss (nats) and the correct answers of the batches of one step, whose gradients are left in place.
+    """Compute the gradients of one optimizer step and leave them in the parameters.
 
-    Where memory runs out the step is done again with batches in twice as many parts, and so are all that follow.
+    Where memory runs out, the step is done again with batches in twice as many parts, and so are all that follow.
+
+    Args:
+        model: The network in training.
+        train: The training split.
+        group: Row numbers of each batch of the step, int64.
+        loss_of_batch: The training loss, from logits and targets to a scalar in nats.
+        random: The generator of augmentation and mixing.
+        state: The state of the loop; its `parts` grow where memory runs out.
+        progress: Where notes go.
+
+    Returns:
+        The summed loss (nats) and the number of correct predictions over all images of the step.
+
+    Raises:
+        RecipeError: Not even two images at a time fit into memory.
     """
     images = sum(map(len, group))
     task = task_of(train.label_sets, model.part.spec.classes)
@@ -167,22 +230,48 @@ def compute_gradients(
 
 
 class Clock:
-    """Seconds of training, those before an interruption included, against what it may take."""
+    """The seconds of a training, those before an interruption included, and its time budget.
+
+    Attributes:
+        budget: Seconds that training may take in all; None: as many as it takes.
+    """
 
     def __init__(self, spent: float, budget: float | None) -> None:
+        """Start the clock.
+
+        Args:
+            spent: Seconds of training before an interruption.
+            budget: Seconds that training may take in all; None: as many as it takes.
+        """
         self._spent, self.budget, self._started = spent, budget, time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """What was spent so far."""
+        """Return the seconds spent so far."""
         return self._spent + time.monotonic() - self._started
 
     def is_over(self, reserve: float) -> bool:
-        """Whether no more than `reserve` seconds are left."""
+        """Return whether no more than some seconds are left.
+
+        Args:
+            reserve: Seconds that must stay free, for the evaluation.
+
+        Returns:
+            Whether the time is over; never without a budget.
+        """
         return self.budget is not None and self.seconds + reserve >= self.budget
 
     def epochs(self, done: float, wanted: float, reserve: float) -> float:
-        """How many epochs there will be: as many as wanted, or as the time will do for if it goes on as so far."""
+        """Estimate how many epochs there will be.
+
+        Args:
+            done: Epochs that are done, fractional.
+            wanted: Epochs that the recipe asks for; may be infinite.
+            reserve: Seconds that must stay free, for the evaluation.
+
+        Returns:
+            As many as wanted, or fewer where the budget will not do for them at the speed so far.
+        """
         if self.budget is None or not done:
             return wanted
         return min(wanted, done * max((self.budget - reserve) / self.seconds, 1.0))
@@ -212,7 +301,8 @@ def _count(state: LoopState, loss: float, correct: int, images: int, norms: Sequ
 
 def _restored(checkpoints: Checkpoints, model: TrainingState, random: np.random.Generator) -> LoopState:
     """Where a checkpoint stood, with the model and all random states as they were; the beginning where there is
-    none."""
+    none.
+    """
     found = checkpoints.found(random)
     if found is None:
         return LoopState()
@@ -306,7 +396,8 @@ def _show_bar(
     model: TrainingState, state: LoopState, images: int, clock: Clock, progress: Progress
 ) -> Iterator[Callable[[], None]]:
     """A bar in images, or in seconds where only the time is limited; the yielded function moves it to where `state`
-    is."""
+    is.
+    """
     epochs, shown = model.recipe.limits.epochs, 0
     endless = math.isinf(epochs)
     total = math.ceil(clock.budget or 0) if endless else int(epochs) * images

@@ -22,22 +22,38 @@ LossOfBatch = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Classes:
-    """What a loss knows of the classes: how much each weighs, and the logarithm of its share of the training images;
-    float32 [classes] each."""
+    """What a loss knows of the classes.
+
+    Attributes:
+        weight: Weight of each class, float32 [classes].
+        prior: Logarithm of each class's share of the training images, float32 [classes].
+    """
 
     weight: Tensor
     prior: Tensor
 
 
 def make_loss(loss: Loss, labels: NDArray[np.int32], classes: int, device: str) -> LossOfBatch:
-    """The training loss: logits [n, classes] and target shares [n, classes] to a scalar in nats.
+    """Make the training loss of a recipe.
 
-    A target is one-hot, or a blend of two by mixup, or has several ones. `labels` are those of the training split: they
-    give the weights of classes (n / (classes * n of the class), as scikit-learn has it) and the priors of logit
-    adjustment (Menon et al. 2021). Label smoothing as in Szegedy et al. 2016; focal loss as in Lin et al. 2017. The
-    weighted sum is divided by the weights of the true classes, as torch.nn.CrossEntropyLoss does. Binary cross-entropy
-    is the mean over images and classes, each a yes or no of its own. A user's own gives a loss for each image, and is
-    averaged alike.
+    A target is one-hot, or a blend of two by mixup, or has several ones. Class weights are n / (classes * n of the
+    class), as in scikit-learn; logit adjustment follows Menon et al. 2021, label smoothing Szegedy et al. 2016, and
+    focal loss Lin et al. 2017. The weighted sum is divided by the weights of the true classes, as in
+    torch.nn.CrossEntropyLoss. Binary cross-entropy is the mean over images and classes, each a yes or no of its
+    own. A user's own loss gives one value for each image, and their weighted mean is taken.
+
+    Args:
+        loss: The options of the loss.
+        labels: Labels of the training split, int32 [n]; they give the class weights and priors.
+        classes: Number of classes.
+        device: The device of training.
+
+    Returns:
+        A function from logits [n, classes] and targets [n, classes] to a scalar in nats.
+
+    Raises:
+        RecipeError: A user's own loss cannot be imported; the function returned raises it when that loss does not
+            give one value for each image.
     """
     counts = np.maximum(np.bincount(labels, minlength=classes), 1)
     weight = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=device)
@@ -97,7 +113,17 @@ LOSSES: Final[Registry[Callable[[Any, Classes], LossOfBatch]]] = Registry(
 
 
 def draw_epoch_order(sampling: Sampling, labels: NDArray[np.int32], random: np.random.Generator) -> NDArray[np.int64]:
-    """The rows of one epoch in order: each once, or with balanced sampling as many, drawn so that classes are alike."""
+    """Draw the order of the training images for one epoch.
+
+    Args:
+        sampling: Whether classes are balanced.
+        labels: Labels of the training split, int32 [n].
+        random: The generator to draw from.
+
+    Returns:
+        Row numbers int64 [n]: each once; with balanced sampling drawn with replacement, each class equally often on
+        average.
+    """
     if not sampling.balanced:
         return random.permutation(len(labels))
     share = 1 / np.bincount(labels)[labels]
@@ -105,10 +131,18 @@ def draw_epoch_order(sampling: Sampling, labels: NDArray[np.int32], random: np.r
 
 
 def blend(mixing: Mixing, inputs: Tensor, shares: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A batch with its images and targets blended in pairs: mixup, CutMix, or one of both by chance.
+    """Blend the images and targets of a batch in pairs: mixup, CutMix, or one of both by chance.
 
-    `inputs` are pixels [n, height, width, channels] or outputs of a prefix [n, ...], float32; only pixels can be cut.
-    Zhang et al. 2018, Yun et al. 2019: the share is drawn from Beta(alpha, alpha), one for the batch.
+    The share is drawn from Beta(alpha, alpha), once for the batch (Zhang et al. 2018, Yun et al. 2019).
+
+    Args:
+        mixing: The alphas; 0 for none.
+        inputs: float32 pixels [n, height, width, channels], or outputs of a prefix [n, ...], for mixup only.
+        shares: Targets float32 [n, classes].
+        random: The generator to draw from.
+
+    Returns:
+        The blended inputs and targets, of the same shapes.
     """
     mixup, cutmix = mixing.mixup, mixing.cutmix
     if not mixup and not cutmix:

@@ -31,14 +31,22 @@ FALL: Final = 0.95  # of the loss at the smallest rates: less of a fall is none
 
 @dataclass(frozen=True)
 class RateCurve:
-    """Rates that were tried, rising, and the training loss (nats) at each, the mean of the steps about it."""
+    """The training loss over the learning rate, as a trial measured it.
+
+    Attributes:
+        rates: Learning rates that were tried, rising.
+        losses: Training loss (nats) at each: the mean of the steps about it.
+    """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
 
     @property
     def suggestion(self) -> float | None:
-        """The rate at which the loss falls most steeply over the logarithm of the rate; None when it never falls."""
+        """Return the learning rate at which the loss falls most steeply over the logarithm of the rate.
+
+        None where the loss never falls.
+        """
         losses = np.array(self.losses)
         lowest = int(losses.argmin())
         if lowest < WINDOW or losses[lowest] > FALL * losses[:WINDOW].mean():
@@ -54,7 +62,23 @@ def measure_rate_curve(
     progress: Progress,
     start: Mapping[str, NDArray[Any]] | None = None,
 ) -> RateCurve:
-    """Train for a hundred steps at growing rates and forget what was learned. The recipe's own rate plays no part."""
+    """Train for a hundred steps at growing learning rates, and forget what was learned (Smith 2017).
+
+    The recipe's own rate plays no part. The trial ends early when the loss is far over its lowest value.
+
+    Args:
+        part: The network, from the image or from the outputs of a frozen prefix on.
+        recipe: How it is trained.
+        train: The training split.
+        progress: Where the bar goes.
+        start: Tensors to start from, by name; None: the weights of the part.
+
+    Returns:
+        The curve of the loss.
+
+    Raises:
+        RecipeError: Not even two images at a time fit into memory.
+    """
     model = prepare_training(part, recipe, start)
     loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
     random = np.random.default_rng(recipe.seed)

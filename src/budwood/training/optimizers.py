@@ -37,14 +37,14 @@ def make_optimizer(section: StepOptimizer, groups: list[dict[str, Any]]) -> torc
     """Make the optimizer of a recipe.
 
     Args:
-        section: Its options.
-        groups: What it moves, as `parameter_groups` gives it: each group with its own `lr` and `weight_decay`.
+        section: The options of the optimizer.
+        groups: The parameter groups, as `group_parameters` returns them: each with its own `lr` and `weight_decay`.
 
     Returns:
-        The optimizer, whose groups are those.
+        The optimizer of these groups.
 
     Raises:
-        RecipeError: A user's own factory cannot be imported, or makes something else.
+        RecipeError: A user's own factory cannot be imported, or does not return a `torch.optim.Optimizer`.
     """
     if isinstance(section, CustomOptimizer):
         made = import_entry(section.name, "optimizer")(groups, lr=section.lr, weight_decay=section.weight_decay)

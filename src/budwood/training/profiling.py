@@ -26,8 +26,15 @@ MEASURED: Final = 4  # steps of a measurement; the first is slower and does not 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a step costs, measured on real inputs: seconds until the first, a step and an evaluated image, and the bytes
-    that it moves: of the network alone, and with the optimizer's and the average's."""
+    """What a training step costs, measured on real inputs.
+
+    Attributes:
+        starting: Seconds until the first step.
+        seconds: Seconds of a step.
+        evaluating: Seconds to evaluate one image.
+        network: Bytes of the network's tensors that a step changes.
+        moved: Bytes of all tensors that a step changes: the network's, the optimizer's and the average's.
+    """
 
     starting: float
     seconds: float
@@ -39,7 +46,23 @@ class StepCost:
 def measure_step(
     part: NetworkSlice, recipe: ResolvedRecipe, train: Labelled, val: Labelled, progress: Progress
 ) -> StepCost:
-    """Measure a few steps on one step's worth of inputs, and forget what was learned."""
+    """Measure a few training steps and an evaluation, and forget what was learned.
+
+    The first step is slower and does not count; of the others the fastest does.
+
+    Args:
+        part: The network, from the image or from the outputs of a frozen prefix on.
+        recipe: How it is trained.
+        train: Training inputs for exactly one step.
+        val: Some validation inputs.
+        progress: Where notes go.
+
+    Returns:
+        What a step costs.
+
+    Raises:
+        RecipeError: Not even two images at a time fit into memory.
+    """
     started = time.perf_counter()
     model = prepare_training(part, recipe)
     starting = time.perf_counter() - started
@@ -63,7 +86,20 @@ def measure_step(
 def find_fastest_threads(
     part: NetworkSlice, recipe: ResolvedRecipe, train: Labelled, val: Labelled, progress: Progress
 ) -> int:
-    """Threads with which a step is fastest: one a processor, or half as many, as two may share a core."""
+    """Find the number of threads with which a training step is fastest.
+
+    One a processor and half as many are tried, as two processors may share a core.
+
+    Args:
+        part: The network, from the image or from the outputs of a frozen prefix on.
+        recipe: How it is trained.
+        train: Training inputs for exactly one step.
+        val: Some validation inputs.
+        progress: Where notes go.
+
+    Returns:
+        The number of threads.
+    """
     seconds = {}
     for count in sorted({count_processors(), max(count_processors() // 2, 1)}, reverse=True):
         with use_threads(count):

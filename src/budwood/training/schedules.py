@@ -21,9 +21,13 @@ PLATEAU_THRESHOLD: Final = 1e-4  # relative fall of the validation loss that cou
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands: the optimizer's `step` from 0, of `epochs` in all of `steps_an_epoch` each.
+    """How far a training has come, as schedules see it.
 
-    Epochs are fractional or infinite where time is the limit; `losses` has the validation loss of every finished one.
+    Attributes:
+        step: Optimizer steps that are done, over all epochs.
+        steps_an_epoch: Steps of one epoch.
+        epochs: Epochs in all: fractional or infinite where time is the limit.
+        losses: Validation loss (nats) of every finished epoch.
     """
 
     step: int
@@ -33,16 +37,31 @@ class Position:
 
     @property
     def steps(self) -> float:
-        """The steps of the whole training."""
+        """Return the number of steps of the whole training."""
         return self.epochs * self.steps_an_epoch
 
     def epoch(self, by: str) -> float:
-        """Return the epochs that are done: whole ones, or by the step."""
+        """Return the number of epochs that are done.
+
+        Args:
+            by: `step` for a fractional number, `epoch` for a whole one.
+
+        Returns:
+            The number of epochs.
+        """
         return self.step / self.steps_an_epoch if by == "step" else self.step // self.steps_an_epoch
 
 
 def find_best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
-    """The epoch that validation prefers by the metric `select`, from 1; the earliest of equals."""
+    """Find the epoch that validation prefers.
+
+    Args:
+        history: One row an epoch, with the validation figure that `select` names.
+        select: `loss` (lowest is best) or a metric (highest is best).
+
+    Returns:
+        The epoch from 1; the earliest of equals.
+    """
     scores = [-row["val_loss"] if select == "loss" else row[f"val_{select}"] for row in history]
     return scores.index(max(scores)) + 1
 
@@ -50,10 +69,20 @@ def find_best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
 def compute_rate_factor(
     schedule: Schedule, step: int, steps_an_epoch: int, val_losses: Sequence[float], epochs: float
 ) -> float:
-    """The factor on the learning rate for one step.
+    """Compute the factor on the learning rate for one step, warm-up included.
 
-    `step` counts optimizer steps from 0 over all epochs; `val_losses` has one value for every finished epoch; `epochs`
-    is how many there will be: fractional or infinite when time is the limit.
+    Args:
+        schedule: The options of the schedule.
+        step: Optimizer steps that are done, over all epochs.
+        steps_an_epoch: Steps of one epoch.
+        val_losses: Validation loss (nats) of every finished epoch.
+        epochs: Epochs in all: fractional or infinite where time is the limit.
+
+    Returns:
+        The factor, usually between 0 and 1.
+
+    Raises:
+        RecipeError: A user's own schedule cannot be imported.
     """
     warm = schedule.warmup * steps_an_epoch
     rise = min(1.0, (step + 1) / warm) if warm else 1.0

@@ -30,11 +30,22 @@ from budwood.training.optimizers import make_optimizer, parameter_groups
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A network that is being trained: `module` takes what the inputs hold, and shares its parts with `network`.
+    """A network on its device, ready to be trained, with its optimizer and average.
 
-    `rates` are those of the optimizer's groups before any schedule; `average` stands in for the weights where it is
-    there. `halved` says whether steps are in bfloat16, `keeps_memory` whether freed memory is kept between them, and
-    `aside` what was set aside of the weights.
+    Attributes:
+        part: The network's specification, and the end of the frozen prefix whose outputs are its inputs.
+        recipe: How it is trained.
+        network: The whole network.
+        frozen: What of it is frozen.
+        module: Takes what the inputs hold and returns logits; shares its parts with `network`.
+        optimizer: The optimizer.
+        rates: Learning rates of the optimizer's groups before any schedule.
+        average: The average that stands in for the weights in evaluation; None without one.
+        device: The device of training.
+        halved: Whether training steps are in bfloat16.
+        keeps_memory: Whether freed memory is kept between steps.
+        aside: What was left out of the weights when they were loaded; empty where nothing was.
+        compiled: Whether `module` is compiled.
     """
 
     part: NetworkSlice
@@ -53,16 +64,20 @@ class TrainingState:
 
     @property
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that the optimizer moves."""
+        """Return the parameters that the optimizer moves."""
         return optimized_parameters(self.optimizer)
 
     def set_rates(self, factor: float) -> None:
-        """Give every group its own rate times a factor."""
+        """Set the learning rate of every group to its own rate times a factor.
+
+        Args:
+            factor: The schedule's factor.
+        """
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
     def move(self) -> None:
-        """Move the parameters along their gradients, clipped where the recipe says so, and the average after them."""
+        """Take one optimizer step, with the gradient clipped where the recipe says so, and update the average."""
         if math.isfinite(self.recipe.clip):
             nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
         self.optimizer.step()
@@ -70,7 +85,11 @@ class TrainingState:
             self.average.update()
 
     def moved(self) -> Tensors:
-        """Return the network's tensors by name, but for those that are frozen."""
+        """Return the tensors of the network that are not frozen.
+
+        Returns:
+            Parameters and buffers by name.
+        """
         return {
             name: tensor
             for name, tensor in self.network.module.state_dict().items()
@@ -78,7 +97,11 @@ class TrainingState:
         }
 
     def moving(self) -> Tensors:
-        """Return every tensor that a step changes, by name: the network's, the optimizer's, the average's."""
+        """Return every tensor that a step changes.
+
+        Returns:
+            Tensors by name, with the prefix `network/`, `optimizer/` or `average/`.
+        """
         averaged = self.average.values if self.average else []
         parts = {
             "network": self.moved(),
@@ -88,7 +111,11 @@ class TrainingState:
         return {f"{part}/{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
 
     def restore(self, tensors: Tensors) -> None:
-        """Set the tensors that a step changes to what `moving` gave at another time."""
+        """Restore the tensors that a step changes.
+
+        Args:
+            tensors: The tensors by name, as `moving` returned them at another time.
+        """
         parts: dict[str, Tensors] = {"network": {}, "optimizer": {}, "average": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
@@ -109,10 +136,14 @@ def prepare_training(
     Args:
         part: The network, from the image or from the outputs of a frozen prefix on.
         recipe: How it is trained.
-        start: The tensors to start from, by name, where they are not the weights of the part.
+        start: Tensors to start from, by name; None: the weights of the part.
 
     Returns:
-        The network with its weights, and its optimizer.
+        The network with its weights, its optimizer and its average.
+
+    Raises:
+        RecipeError: A user's own optimizer cannot be imported, or is none.
+        WeightsError: The weights do not fit the network.
     """
     device = find_best_device()
     keeps_memory = device == "cpu" and disable_malloc_trim()
@@ -146,8 +177,20 @@ def prepare_training(
 def forward_batch(
     model: TrainingState, split: Labelled, rows: NDArray[np.int64], random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Show the network a training batch: its logits float32 [n, classes], the shares [n, classes] that are its
-    targets, and those that they were before images were blended."""
+    """Run the network on a training batch, with augmentation and mixing where the recipe asks for them.
+
+    Args:
+        model: The network in training.
+        split: The training split; of several views, one is drawn for each image.
+        rows: Row numbers of the images, int64 [n].
+        random: The generator of views, augmentation and mixing.
+
+    Returns:
+        Logits float32 [n, classes], the targets [n, classes], and the targets before images were blended.
+
+    Raises:
+        RecipeError: A user's own transform returns something other than a tensor of the shape that it was given.
+    """
     recipe = model.recipe
     views = len(split.inputs) // len(split.labels)
     shown = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
@@ -163,7 +206,16 @@ def forward_batch(
 
 
 def predict_logits(model: TrainingState, split: Labelled, size: int = EVALUATED) -> NDArray[np.float32]:
-    """The logits of a whole split in evaluation mode and full precision, float32 [n, classes]."""
+    """Compute the logits of a whole split, in evaluation mode and full precision.
+
+    Args:
+        model: The network in training.
+        split: The split.
+        size: Images a batch.
+
+    Returns:
+        Logits float32 [n, classes].
+    """
     model.network.module.eval()
     order = np.arange(len(split.labels))
     with torch.inference_mode():
@@ -172,18 +224,33 @@ def predict_logits(model: TrainingState, split: Labelled, size: int = EVALUATED)
 
 
 def target_shares(task: LabelTask, numbers: NDArray[np.int32], device: str) -> Tensor:
-    """Return the targets of label numbers int32 [n]: float32 [n, classes], one for every class that an image has."""
+    """Convert label numbers to targets.
+
+    Args:
+        task: The label task of the data set.
+        numbers: Labels int32 [n].
+        device: The device of training.
+
+    Returns:
+        float32 [n, classes], with a one for every class that an image has.
+    """
     return torch.from_numpy(task.to_targets(task.read_labels(numbers))).to(device).float()
 
 
 @singledispatch
 def count_correct(task: LabelTask, logits: Tensor, shares: Tensor) -> int:
-    """Return how many images are called what they are, in every class.
+    """Count the images that are classified correctly; with several labels, in every class.
 
     Args:
-        task: What the images are labelled with.
+        task: The label task of the data set.
         logits: float32 [n, classes].
-        shares: Their targets, float32 [n, classes].
+        shares: Targets, float32 [n, classes].
+
+    Returns:
+        The number of images.
+
+    Raises:
+        NotImplementedError: The kind of task is not known.
     """
     raise NotImplementedError(type(task).__name__)
 

@@ -63,12 +63,19 @@ CHOSEN: Final = "chosen.json"  # beside a checkpoint: what was decided once, bef
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What is to be trained, on what.
+    """What is to be trained, and on what.
 
-    `start` is the state that an earlier phase ended with, and `before` has the frozen prefixes of all earlier phases;
-    `phase` counts from 1, 0 for a recipe without phases.
-    Checkpoints lie in the folder `checkpoint` (None: none are kept); `on_epoch_end` gets the whole history after every
-    epoch; `left` gives the seconds that are left to training (None: as many as it takes).
+    Attributes:
+        spec: The recipe with its network and weights.
+        training: Samples of the training set.
+        validation: Samples of the validation set.
+        cache: The cache folder.
+        start: Tensors that an earlier phase ended with, by name; None: the recipe's weights.
+        before: Last stage of the frozen prefix of each earlier phase (None: no prefix).
+        phase: Number of the phase, from 1; 0 for a recipe without phases.
+        checkpoint: Folder of the checkpoints; None: none are kept.
+        on_epoch_end: Is called with the whole history after every epoch.
+        left: Returns the seconds that are left to training; None: as many as it takes.
     """
 
     spec: NetworkSpec
@@ -84,15 +91,21 @@ class TrainingTask:
 
     @cached_property
     def resolved(self) -> ResolvedRecipe:
-        """The recipe as it is carried out, without gaps; of one with phases, what they share."""
+        """Return the recipe without gaps; of one with phases, what they share."""
         return resolve(self.spec.recipe, bool(self.training.label_sets), self.spec.plan.size)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the frozen prefix makes of both splits, float32 [n, *shape] each: of the training images once a view.
+    """The outputs of the frozen prefix for both splits.
 
-    `computed` and `reused` count images over all views.
+    Attributes:
+        training: Outputs for the training images, float32 [n, *shape], once for each view.
+        validation: Outputs for the validation images, float32 [n, *shape].
+        computed: Number of images computed now, over all views.
+        reused: Number of images taken from the cache, over all views.
+        engine: Name of the engine that computed them.
+        agreement: How well the engine agrees with PyTorch.
     """
 
     training: tuple[Floats, ...]
@@ -105,10 +118,17 @@ class Features:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training gives, however it was done: the record of a run takes it as it is.
+    """The result of a training, however it was done, as the record of a run takes it.
 
-    `trained` says whether the head alone was trained; `state` has every tensor by its name in the network; `logits` are
-    those of the validation split, float32 [n, classes]; `history` has one row an epoch or strength of the penalty.
+    Attributes:
+        trained: `head` where a linear head was trained alone, else `network`.
+        state: Every tensor by its name in the network.
+        logits: Validation logits, float32 [n, classes].
+        history: One row for each epoch, or for each strength of the penalty.
+        selected: The epoch or strength that was kept.
+        choices: What was chosen for this machine.
+        prefix: Last stage of the frozen prefix, and how many outputs were computed and reused.
+        aside: What was left out of the weights when they were loaded; empty where nothing was.
     """
 
     trained: Literal["head", "network"]
@@ -122,26 +142,64 @@ class TrainingResult:
 
 
 def train_network(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
-    """The network of a recipe, trained; `lap` is told when a step of it ends."""
+    """Train the network of a recipe: a linear head alone, or in PyTorch, in one go or in phases.
+
+    Args:
+        task: What is to be trained.
+        progress: Where bars and notes go.
+        lap: Is called with the name of each part of the work when it ends.
+
+    Returns:
+        The best epoch's network, with its evidence.
+
+    Raises:
+        DivergedError: The loss is no longer a number.
+        RecipeError: No learning rate was found where one is asked for, or memory is too small.
+        RunError: A checkpoint cannot be read.
+        StorageError: A checkpoint cannot be written.
+    """
     if task.spec.recipe.phases:
         return _train_in_phases(task, progress, lap)
     return _train_once(task, progress, lap)
 
 
 def has_checkpoint(folder: Path | None) -> bool:
-    """Whether a folder of checkpoints, or of phases with theirs, holds anything to go on with."""
+    """Return whether a folder holds a checkpoint to go on from.
+
+    Args:
+        folder: Folder of checkpoints, or of phases with theirs; None: no checkpoints are kept.
+
+    Returns:
+        Whether there is any.
+    """
     return folder is not None and any(folder.rglob("*.safetensors"))
 
 
 def search_rate(task: TrainingTask, progress: Progress) -> RateCurve:
-    """The learning-rate curve of a recipe."""
+    """Measure the learning-rate curve of a recipe.
+
+    Args:
+        task: What would be trained.
+        progress: Where bars and notes go.
+
+    Returns:
+        The training loss over the learning rate.
+    """
     features = load_features(task, progress)
     train, _ = make_inputs(task, features, progress)
     return _measure_rates(task, features, train, progress)
 
 
 def each_phase(task: TrainingTask) -> Iterator[TrainingTask]:
-    """The phases of a task in turn, each with its own recipe and plan, and the frozen prefixes of those before it."""
+    """Iterate over the phases of a task.
+
+    Args:
+        task: The task of a recipe with phases.
+
+    Yields:
+        A task for each phase, with its own recipe, plan and checkpoint folder, and the frozen prefixes of those
+        before.
+    """
     before: tuple[str | None, ...] = ()
     for number, recipe in enumerate(task.spec.recipe.in_phases(), 1):
         spec = spec_of(recipe, task.spec.classes, task.spec.weights, task.cache)
@@ -288,7 +346,15 @@ def _take_one_step(recipe: ResolvedRecipe, train: Labelled, val: Labelled) -> tu
 
 
 def load_features(task: TrainingTask, progress: Progress) -> Features | None:
-    """What the frozen prefix makes of both splits, kept for all epochs; None where it is not kept."""
+    """Load or compute the outputs of the frozen prefix for both splits.
+
+    Args:
+        task: What is to be trained.
+        progress: Where bars and notes go; the reason is noted where outputs could be kept but are not worth it.
+
+    Returns:
+        The outputs; None where they are not kept.
+    """
     if not caches_features(task):
         if prefix_is_separable(task):
             why = why_not_cached(make_frozen_prefix(task), _count_images(task))
@@ -312,8 +378,17 @@ def load_features(task: TrainingTask, progress: Progress) -> Features | None:
 
 
 def caches_features(task: TrainingTask) -> bool:
-    """Whether the frozen prefix's outputs are kept: there is one, images are as they are or of so many views, and the
-    outputs are worth their room; a head that is trained alone needs them all."""
+    """Return whether the outputs of the frozen prefix are kept for all epochs.
+
+    They are where there is such a prefix, images are either not augmented or augmented in a fixed number of views,
+    and the outputs are worth their room. A head that is trained alone needs them in any case.
+
+    Args:
+        task: What is to be trained.
+
+    Returns:
+        Whether they are kept.
+    """
     if trains_linear_head_only(task):
         return True
     apart = prefix_is_separable(task) or (task.resolved.versions and prefix_is_untrained(task))
@@ -321,7 +396,15 @@ def caches_features(task: TrainingTask) -> bool:
 
 
 def list_feature_requests(task: TrainingTask) -> list[tuple[Samples, Transform]]:
-    """What a frozen prefix is shown: both splits as they are; or validation, and then training in each of its views."""
+    """List the images for which the frozen prefix is computed.
+
+    Args:
+        task: What is to be trained.
+
+    Returns:
+        Samples with the transform that is applied to them: both splits as they are; or validation as it is, and
+        then training once for each augmented view.
+    """
     if not task.resolved.versions:
         return [(join_samples(task.training, task.validation), IDENTITY)]
     from budwood.training.cached_augmentation import make_augmentation_transform
@@ -336,30 +419,74 @@ def _count_images(task: TrainingTask) -> int:
 
 
 def trains_linear_head_only(task: TrainingTask) -> bool:
-    """Whether nothing but a linear head is trained, without PyTorch."""
+    """Return whether nothing but a linear head is trained, without PyTorch.
+
+    Args:
+        task: What is to be trained.
+
+    Returns:
+        True for a plain linear head on a frozen trunk, outside phases, without a checkpoint of the loop.
+    """
     alone = task.spec.recipe.head_alone and task.spec.plan.prefix == TRUNK
     return alone and not task.phase and not has_checkpoint(task.checkpoint)
 
 
 def prefix_is_separable(task: TrainingTask) -> bool:
-    """Whether the frozen prefix can run apart from what is trained: images do not change, and it is as it was."""
+    """Return whether the frozen prefix can be computed apart from what is trained.
+
+    Args:
+        task: What is to be trained.
+
+    Returns:
+        True where images are not augmented and no earlier phase has trained the prefix.
+    """
     return not task.resolved.augments and prefix_is_untrained(task)
 
 
 def prefix_is_untrained(task: TrainingTask) -> bool:
-    """Whether there is a frozen prefix whose weights are the recipe's: no phase before has trained any of it."""
+    """Return whether there is a frozen prefix whose weights are still the recipe's.
+
+    Args:
+        task: What is to be trained.
+
+    Returns:
+        True where there is a frozen prefix and no earlier phase has trained any of it.
+    """
     places = [row.name for row in task.spec.plan.stages]
     stop = task.spec.plan.prefix
     return stop is not None and all(other and places.index(stop) <= places.index(other) for other in task.before)
 
 
 def make_frozen_prefix(task: TrainingTask) -> Prefix:
-    """The frozen prefix of a recipe's network."""
+    """Make the frozen prefix of a recipe's network.
+
+    Args:
+        task: What is to be trained.
+
+    Returns:
+        The prefix, from the image to its last frozen stage.
+    """
     return make_prefix(task.spec, task.spec.plan.prefix, task.cache)
 
 
 def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRecipe, progress: Progress) -> LinearHead:
-    """The head that the recipe asks for; SciPy, slow to load, is imported only where it solves one."""
+    """Train a linear head as the recipe asks: solved, or by gradient descent.
+
+    SciPy is slow to load and is imported only where a head is solved.
+
+    Args:
+        train: Training features and labels.
+        val: Validation features and labels.
+        classes: Number of classes.
+        recipe: The recipe.
+        progress: Where the bar goes.
+
+    Returns:
+        The head with its history.
+
+    Raises:
+        DivergedError: The loss is no longer a number.
+    """
     if isinstance(recipe.optimizer, LBFGS):
         from budwood.training.head_solver import solve
 
@@ -387,7 +514,17 @@ def _suggest_rate(curve: RateCurve, progress: Progress) -> float:
 
 
 def make_inputs(task: TrainingTask, features: Features | None, progress: Progress) -> tuple[Labelled, Labelled]:
-    """What training and validation read: the frozen prefix's outputs, kept or computed anew, or pixels."""
+    """Make the inputs of training and validation.
+
+    Args:
+        task: What is to be trained.
+        features: Outputs of the frozen prefix; None where they are not kept.
+        progress: Where bars and notes go.
+
+    Returns:
+        The training and validation split, with kept outputs, with outputs that are computed when asked for, or with
+        pixels.
+    """
     label_sets = task.training.label_sets
     if features:
         train: InputSource = (
@@ -431,7 +568,15 @@ def _make_tta_views(
 
 
 def make_trained_slice(task: TrainingTask, features: Features | None) -> NetworkSlice:
-    """What of the network is trained in PyTorch."""
+    """Make the part of the network that PyTorch runs in training.
+
+    Args:
+        task: What is to be trained.
+        features: Outputs of the frozen prefix; None where they are not kept.
+
+    Returns:
+        The network from the end of the prefix on, or the whole network where the inputs are pixels.
+    """
     from budwood.inference.pytorch_backend import NetworkSlice
 
     stop = task.spec.plan.prefix if features or _uses_engine(task) else None
@@ -439,12 +584,28 @@ def make_trained_slice(task: TrainingTask, features: Features | None) -> Network
 
 
 def make_head_splits(features: Features, task: TrainingTask) -> tuple[HeadSplit, HeadSplit]:
-    """The outputs of both splits with their labels, for a head that is trained alone."""
+    """Make the inputs of a head that is trained alone.
+
+    Args:
+        features: Outputs of the trunk.
+        task: What is to be trained.
+
+    Returns:
+        Training and validation features with their labels.
+    """
     return HeadSplit(features.training[0], task.training.labels), HeadSplit(features.validation, task.validation.labels)
 
 
 def join_samples(first: Samples, second: Samples) -> Samples:
-    """The samples of two splits, one after the other."""
+    """Join the samples of two splits of one data set.
+
+    Args:
+        first: The first split.
+        second: The second split.
+
+    Returns:
+        The samples, one split after the other.
+    """
     return Samples(
         first.root,
         first.ids + second.ids,

@@ -8,8 +8,18 @@ from budwood.config.records import FrozenRecord
 
 
 class Choices(FrozenRecord):
-    """What was decided for the machine: engine and device of what is frozen and of what is trained, threads, precision,
-    where the data lay, and the learning rate, where it was found by a trial."""
+    """The decisions that were made for the machine.
+
+    Attributes:
+        engine: What computes the frozen layers.
+        engine_check: How well that engine agrees with PyTorch.
+        threads: Processor threads for the frozen layers.
+        training: What trains the other layers.
+        batch: Images for each step, and the parts into which a batch was divided when memory ran out.
+        data: Where the training data lay.
+        freed_memory: Whether freed memory was kept between steps or handed back.
+        lr: Learning rate, which a trial may have found.
+    """
 
     device: str = "cpu"
     engine: str = ""
@@ -25,34 +35,55 @@ class Choices(FrozenRecord):
     lr: float | None = None
 
     def table(self) -> dict[str, Any]:
-        """Return the choices that were made."""
+        """Return the decisions that were made, by name.
+
+        Returns:
+            Plain values; fields that were never set are left out.
+        """
         return self.model_dump(exclude_unset=True)
 
     def merged(self, later: Choices) -> Choices:
-        """Return these choices, and others that stand where both have one."""
+        """Merge these decisions with later ones.
+
+        Args:
+            later: Decisions that replace these where both have one.
+
+        Returns:
+            The merged decisions.
+        """
         return Choices(**{**self.table(), **later.table()})
 
 
 class Selected(FrozenRecord):
-    """What was kept, by validation: an epoch, counted from 1, or a strength of the L2 penalty."""
+    """The choice that validation made: an epoch or a strength of the L2 penalty.
+
+    Attributes:
+        epoch: The epoch whose weights were kept, from 1.
+        regularisation: Strength of the L2 penalty.
+    """
 
     epoch: int | None = None
     regularisation: float | None = None
 
     @property
     def axis(self) -> str:
-        """The column of the history that it was chosen from."""
+        """Return the column of the history from which the choice was made."""
         return "regularisation" if self.epoch is None else "epoch"
 
     @property
     def value(self) -> float:
-        """The value in that column."""
+        """Return the chosen value in that column; 0 where nothing was chosen."""
         return float((self.regularisation if self.epoch is None else self.epoch) or 0.0)
 
 
 class PrefixRecord(FrozenRecord):
-    """The stage up to which the network was computed once per image (None: nothing was), and how many images were
-    computed and taken from earlier runs."""
+    """The frozen layers whose features were computed once for each image.
+
+    Attributes:
+        stage: The last of these stages; None: nothing was computed once.
+        computed: Number of images that were computed.
+        reused: Number of images whose features were taken from earlier runs.
+    """
 
     stage: str | None = None
     computed: int = 0

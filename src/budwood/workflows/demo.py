@@ -25,7 +25,20 @@ Network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0), frozen; a linear
 
 
 def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[str, Any]:
-    """Scan, train, test and report on ELPV; says the result and returns it as plain values."""
+    """Scan, train, test and report on the bundled ELPV images, and print the result.
+
+    Args:
+        out: Folder of runs.
+        progress: Where bars and notes go.
+        say: Is called with each part of the text.
+
+    Returns:
+        The run, its report, metrics, looks, the published accuracies (0 to 1) and the timings, as plain values.
+
+    Raises:
+        StorageError: `out` or the cache cannot be written.
+        WeightsError: The weights are missing.
+    """
     say(INTRODUCTION)
     run = train(scan("elpv", progress=progress), out=out, progress=progress)
     tested = test(run, progress=progress)

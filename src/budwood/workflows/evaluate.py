@@ -30,10 +30,21 @@ from budwood.workflows.report import report
 
 
 def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress | None = None) -> Run:
-    """Open the sealed test split: score the run on it, note the look, and put both into the run and its report.
+    """Open the sealed test split: score the run on it, count the look, and put both into the run and its report.
 
-    The look is counted over all runs of the same folder before any label is read. Raises `RunError` when the data set
-    has no test split or its images were changed.
+    The look is counted over all runs of the same folder before any label is read.
+
+    Args:
+        run: The run, or its path or name.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+
+    Returns:
+        The run with its test metrics.
+
+    Raises:
+        RunError: The data set has no test split, its images were changed, or the sealed labels cannot be read.
+        StorageError: The run folder or the cache cannot be written.
     """
     run, cache, progress = open_any_run(run), cache or cache_folder(), progress or Silent()
     samples = run.dataset().samples("test")
@@ -63,11 +74,24 @@ def predict(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> list[ImagePrediction]:
-    """What a run's network says of image files and of the files in folders, in order.
+    """Predict the classes of image files, and of the files in folders, with a run's network.
 
-    With `int8` the network computes in 8-bit whole numbers, unless that calls fewer of the run's validation images
-    rightly. A file that cannot be decoded gets an answer with its problem. Raises `DataError` for a path that does not
-    exist.
+    Args:
+        run: The run, or its path or name.
+        files: Files and folders; hidden files in folders are left out.
+        int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images
+            correctly.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+
+    Returns:
+        A prediction for each file, in order, with the likeliest classes; one that cannot be decoded has its problem
+        instead.
+
+    Raises:
+        DataError: A path does not exist.
+        RunError: There is no such finished run.
+        StorageError: The cache cannot be written.
     """
     run, cache, progress = open_any_run(run), cache or cache_folder(), progress or Silent()
     paths = list(find_image_files(files))

@@ -27,10 +27,30 @@ def explain_run(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Explanation, Path]:
-    """What a run's network has learned, and where it is shown: in the run's report, or of images on a page of theirs.
+    """Explain what a run's network has learned, in the run's report, or for images on a page of their own.
 
-    What is left empty is chosen: of the run all parts but `classes`, of images the part `images`. Raises what
-    `explained` raises.
+    What is left empty is chosen: for the run all parts but `classes`, for images the part `images`. Parts of an
+    earlier explanation of the run that are not asked for now are kept.
+
+    Args:
+        run: The run.
+        images: Files and folders to explain; none: the run as a whole.
+        methods: Methods of attribution; none: the usual ones.
+        place: The stage that layer-cam and grad-cam use; None: chosen for the network.
+        called: The class that is explained; None: the likeliest of each image.
+        parts: What is explained: images, stages, filters, embedding, mistakes, labels, classes.
+        page: The page about images; None: `explained.html` in the run folder.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+
+    Returns:
+        The explanation, and the file that shows it.
+
+    Raises:
+        DataError: A path does not exist, or there are too many images for one page.
+        RecipeError: There is no such part, method, stage or class, or an option does not apply.
+        RunError: The run's images are not where they were.
+        StorageError: The page or the run folder cannot be written.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     files = tuple(find_image_files(images))

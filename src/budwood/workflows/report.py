@@ -27,7 +27,18 @@ from budwood.storage.atomic import raise_storage_errors, write_text
 
 
 def report(run: Run | str | Path) -> Run:
-    """Write a run's `report.html` again."""
+    """Write a run's `report.html` again.
+
+    Args:
+        run: The run, or its path or name.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: There is no such finished run.
+        StorageError: The run folder cannot be written.
+    """
     run = open_any_run(run)
     with raise_storage_errors(run.path):
         write_text(run.path / "report.html", render_report(run))
@@ -39,7 +50,14 @@ def report_findings(
 ) -> None:
     """Write the findings about a data set, with pictures, as one HTML file.
 
-    With a recipe that augments, the file also shows what it makes of training images.
+    Args:
+        data: The data set.
+        found: The findings.
+        path: The file.
+        augmentation: A recipe whose augmentation of training images is shown, too; None: none is.
+
+    Raises:
+        StorageError: The file cannot be written.
     """
     about = {**describe_dataset(data).model_dump(), "source": data.source, "n": len(data), "findings": found}
     with raise_storage_errors(path):
@@ -53,6 +71,14 @@ def report_findings(
 
 
 def render_report(run: Run) -> str:
+    """Render the report of a run from its record, predictions and explanation.
+
+    Args:
+        run: The finished run.
+
+    Returns:
+        One HTML page that needs no other file.
+    """
     predictions = run.predictions("val")
     sheet = run.path / SHEET_FILE
     augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None

@@ -109,14 +109,32 @@ def train(
     found: tuple[checks.Finding, ...] | None = None,
     on_epoch_end: EpochCallback | None = None,
 ) -> Run:
-    """Train a classifier and keep it, with its evidence, as a new run under `out`.
+    """Train a classifier and keep it, with its evidence, as a new run.
 
-    Raises `DataError` when the given split leaks (unless `allow_leaks`) or a split is empty, `WeightsError` when the
-    weights are missing, `StorageError` when `out` cannot be written. A run that fails leaves nothing behind, unless it
-    came far enough to be resumed. `track` names tools that are told of every epoch: tensorboard, mlflow. `spent` is how
-    many seconds of the recipe's `time` have gone already, in scanning. `id` names the run (None: a new name), `found`
-    are the data's findings where they are known already, and `on_epoch_end` gets the history after every epoch; what
-    it raises ends the training.
+    A run that fails leaves nothing behind, unless it came far enough to be resumed.
+
+    Args:
+        data: The data set.
+        recipe: The recipe; None: the default one.
+        out: Folder of runs.
+        allow_leaks: Whether to train although a given split leaks; every report says so.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+        track: Tools that receive every epoch: tensorboard, mlflow.
+        spent: Seconds of the recipe's `time` that have gone already, in scanning.
+        id: Name of the run; None: a new name.
+        found: The findings about the data where they are known already; None: they are computed.
+        on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DataError: The given split leaks (unless `allow_leaks`), or a split is empty.
+        DivergedError: The loss is no longer a number.
+        RecipeError: A tracking tool or an option does not apply, or memory is too small.
+        WeightsError: The weights are missing or do not fit.
+        StorageError: `out` or the cache cannot be written.
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
@@ -176,12 +194,28 @@ def resume(
     progress: Progress | None = None,
     on_epoch_end: EpochCallback | None = None,
 ) -> Run:
-    """Go on with a run whose training was interrupted, or train a finished one for more epochs.
+    """Resume a run whose training was interrupted, or train a finished one for more epochs.
 
-    On a CPU the result has the bits of one that was never interrupted. `epochs` counts all, those that are done
-    included (of the last phase, where there are phases); schedules that depend on their number are drawn anew over all.
-    `on_epoch_end` gets the history after every epoch.
-    Raises `RunError` when there is nothing to go on with, or another process trains the run.
+    On a CPU the result has the same bits as that of a training that was never interrupted.
+
+    Args:
+        run: The run, or its path or name.
+        epochs: Epochs in all, those that are done included (of the last phase, where there are phases); schedules
+            that depend on their number are computed anew over all. None: as in the recipe.
+        patience: Epochs without a better one after which training stops; None: as in the recipe.
+        lr: Learning rate from here on; None: as in the recipe.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+        on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RunError: There is nothing to go on with, an option cannot be changed any more, the weights are others, or
+            another process trains the run.
+        DivergedError: The loss is no longer a number.
+        StorageError: The run folder or the cache cannot be written.
     """
     run = find_run(run) if not isinstance(run, Run) else run
     cache, progress, clock = cache or cache_folder(), progress or Silent(), _Clock()
@@ -306,7 +340,8 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
 
 def _continue_recipe(run: Run, given: Mapping[str, Any]) -> Recipe:
     """A run's recipe with other epochs, patience or rate. Of phases, the last gets the epochs and the first that is not
-    finished the rate. Raises `RunError` for what cannot be changed in a training that has begun."""
+    finished the rate. Raises `RunError` for what cannot be changed in a training that has begun.
+    """
     recipe, alone = run.recipe, run.record.trained == "head"
     for name in ("lr", "patience"):
         if name in given and (alone or (name == "patience" and recipe.phases)):
@@ -374,9 +409,25 @@ def estimate_cost(
     progress: Progress | None = None,
     found: tuple[checks.Finding, ...] | None = None,
 ) -> tuple[Recipe, CostEstimate]:
-    """The recipe as it would be carried out, and what it will cost, measured on a sample; no run is made.
+    """Estimate what a recipe will cost, measured on a sample; no run is made.
 
-    `found` are the data's findings where they are known already. Raises what `train` raises before it trains.
+    Args:
+        data: The data set.
+        recipe: The recipe; None: the default one.
+        out: Folder of runs, in which the recipe's weights may be.
+        allow_leaks: Whether a given split may leak.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+        found: The findings about the data where they are known already; None: they are computed.
+
+    Returns:
+        The recipe as it would be carried out, and its cost.
+
+    Raises:
+        DataError: The given split leaks (unless `allow_leaks`), or a split is empty.
+        RecipeError: An option does not apply, or memory is too small.
+        WeightsError: The weights are missing or do not fit.
+        StorageError: The cache cannot be written.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     ready = check_and_plan(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
@@ -387,7 +438,25 @@ def estimate_cost(
 def find_learning_rate(
     data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None
 ) -> RateCurve:
-    """The loss of a recipe's network while its learning rate grows; nothing is kept of what it learns."""
+    """Measure the loss of a recipe's network while its learning rate grows; nothing is kept of what it learns.
+
+    Splits that leak are allowed.
+
+    Args:
+        data: The data set.
+        recipe: A recipe whose optimizer takes steps.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+
+    Returns:
+        The curve of the loss over the rate, with a suggestion.
+
+    Raises:
+        DataError: A split is empty.
+        RecipeError: An option does not apply, or memory is too small.
+        WeightsError: The weights are missing or do not fit.
+        StorageError: The cache cannot be written.
+    """
     cache, progress = cache or cache_folder(), progress or Silent()
     ready = check_and_plan(data, recipe, Path("runs"), True, cache, progress)
     with raise_storage_errors(cache):
