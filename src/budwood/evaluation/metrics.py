@@ -153,7 +153,7 @@ class ResampledMetric(MetricDefinition):
     @abstractmethod
     def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
         """Return the values of several networks on the same images, float64 [networks], and the same for every
-        bootstrap sample of `image_weights`, float64 [resamples, networks]. All networks share the samples.
+        bootstrap sample of `iterate_bootstrap_weights`, float64 [resamples, networks]. All networks share the samples.
         """
 
 

@@ -1,8 +1,9 @@
 """A network opened to be looked at: its outputs at any place, and its answers from there on.
 
 A place is a stage or the trunk (`TRUNK`). No hook is needed to see it, because a network is its part up to a place
-followed by the part from there on. Layers inside stages are heard through hooks. Whatever is done to a subject inside
-`studied` or `heard`, it is afterwards what it was: its mode, its tensors, its hooks; also when an error ends the block.
+followed by the part from there on. The outputs of layers inside stages are captured by hooks. Whatever is done to a
+probe inside `eval_mode` or `capture_outputs`, it is afterwards what it was: its mode, its tensors, its hooks; also when
+an error ends the block.
 """
 
 from __future__ import annotations

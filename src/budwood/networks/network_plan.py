@@ -1,6 +1,6 @@
 """What a recipe makes of its network, as a record: stages before and after surgery, shapes, parameters, cost.
 
-`surgery.planned` makes one and `plan.plan_of` remembers it. Reading one loads no torch.
+`surgery.plan_network` makes one and `plan.load_plan` remembers it. Reading one loads no torch.
 """
 
 from __future__ import annotations

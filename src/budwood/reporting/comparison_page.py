@@ -1,4 +1,4 @@
-"""A comparison's record to one HTML file, in the manner of `page.py`; computes no result."""
+"""A comparison's record to one HTML file, in the manner of `run_page.py`; computes no result."""
 
 from __future__ import annotations
 
