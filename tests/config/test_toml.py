@@ -22,7 +22,7 @@ phases = [{ freeze = "trunk", epochs = 5, lr = 0.001 }, { freeze = ["a.*"], epoc
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_toml(path, "recipe", RecipeError, missing="Look.", malformed="Mend.").table
+    return read_toml(path, "recipe", RecipeError, missing="Look.", malformed="Correct.").table
 
 
 def test_a_file_of_one_line_an_option_is_read(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_values_are_toml_else_plain_words() -> None:
 def test_what_is_no_toml_is_told_with_what_to_do(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_bytes(content)
     with pytest.raises(StudyError, match=r"bad\.toml: cannot be read as TOML \(.+\)\.") as found:
-        read_toml(tmp_path / "bad.toml", "study", StudyError, missing="Look.", malformed="Mend.")
-    assert found.value.hint == "Mend."
+        read_toml(tmp_path / "bad.toml", "study", StudyError, missing="Look.", malformed="Correct.")
+    assert found.value.hint == "Correct."
     with pytest.raises(RecipeError, match=r"none\.toml: no such recipe file\.") as missing:
         _read(tmp_path / "none.toml")
     assert missing.value.hint == "Look."

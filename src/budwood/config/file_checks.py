@@ -1,5 +1,6 @@
-"""Checking files that people write against pydantic models: every mistake at once, with its line, place and what to
-write instead.
+"""Checks of files that people write against pydantic models.
+
+Every mistake is reported at once, with its line, its place and what to write instead.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Which options apply together: what a network, an optimizer, a schedule or a loss does not use is refused, and what is
-not given is filled in. Options are plain values by name, before a `Recipe` is made of them.
+"""Rules for which options apply together.
+
+What a network, an optimizer, a schedule or a loss does not use is refused, and what is not given is filled in. Options
+are plain values by name, before a `Recipe` is made of them.
 """
 
 from __future__ import annotations

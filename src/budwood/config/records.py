@@ -6,4 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenRecord(BaseModel):
+    """A record that cannot be changed and refuses unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)

@@ -211,8 +211,9 @@ def _module_of(path: str, kind: str) -> str:
 
 
 def _search_working_directory() -> None:
-    """Have modules looked for in the working directory, too, after all other places; from then on for good, as modules
-    may import others when they are first used.
+    """Search the working directory for modules, too, after all other places.
+
+    It stays on the path, as modules may import others when they are first used.
     """
     if not {str(Path.cwd()), ""} & set(sys.path):
         sys.path.append(str(Path.cwd()))

@@ -445,7 +445,7 @@ def make_membership_matrix(label_sets: Sets, classes: int) -> NDArray[np.bool_]:
     """Convert sets of classes to a matrix of which classes are in each set.
 
     Args:
-        sets: Class numbers of each set.
+        label_sets: Class numbers of each set.
         classes: Number of classes.
 
     Returns:

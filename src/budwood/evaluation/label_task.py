@@ -102,11 +102,11 @@ class LabelTask(ABC):
 
     @abstractmethod
     def decide(self, logits: Logits) -> Flags:
-        """Return which classes each image is called: bool [n, classes]."""
+        """Return which classes are predicted for each image: bool [n, classes]."""
 
     @abstractmethod
     def is_correct(self, labels: Labels, logits: Logits) -> Flags:
-        """Return whether each image is called what it is, in every class: bool [n]."""
+        """Return whether each image is correct, in every class where it has several: bool [n]."""
 
     @abstractmethod
     def losses(self, labels: Labels, logits: Logits) -> Floats:
@@ -118,7 +118,7 @@ class LabelTask(ABC):
 
     @abstractmethod
     def rank_scores(self, logits: Logits) -> Floats:
-        """Return by what the images of a class are put in order: float64 [n, classes]."""
+        """Return the scores that rank the images for each class: float64 [n, classes]."""
 
     @abstractmethod
     def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
@@ -130,7 +130,7 @@ class LabelTask(ABC):
 
     @abstractmethod
     def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
-        """Return images by true (row) and called class (column); empty where no image is called one class."""
+        """Return images by true (row) and predicted class (column); empty where an image may have several."""
 
     @abstractmethod
     def name_label(self, number: int, classes: Sequence[str]) -> str:
@@ -148,8 +148,8 @@ class LabelTask(ABC):
         """Return every metric of one split with its interval.
 
         Args:
-            labels: What the images are.
-            logits: What they are called.
+            labels: True labels: class numbers int32 [n], or bool [n, classes].
+            logits: Logits, float32 [n, classes].
             classes: The names of the classes.
             select: The recipe's metric; where it is the user's own it is given, too.
 
@@ -180,58 +180,74 @@ class SingleLabel(LabelTask):
 
     @property
     def multilabel(self) -> bool:
+        """Return False."""
         return False
 
     @property
     def default_loss(self) -> str:
+        """Return the name of the cross-entropy."""
         return "cross_entropy"
 
     @property
     def accuracy_note(self) -> str:
+        """Return an empty note, as accuracy has its plain meaning."""
         return ""
 
     @property
     def chance_loss(self) -> float:
+        """Return the cross-entropy of equal probabilities, nats."""
         return math.log(self.classes)
 
     def _is_defined(self, metric: MetricInfo) -> bool:
         return metric.single_label
 
     def read_labels(self, numbers: NDArray[np.int32]) -> Labels:
+        """Return the numbers, which are class numbers already."""
         return numbers
 
     def to_targets(self, labels: Labels) -> Flags:
+        """Return the one-hot labels, bool [n, classes]."""
         return np.asarray(labels[:, None] == np.arange(self.classes))
 
     def decide(self, logits: Logits) -> Flags:
+        """Return the likeliest class, one-hot: bool [n, classes]."""
         return np.asarray(logits.argmax(axis=1)[:, None] == np.arange(self.classes))
 
     def is_correct(self, labels: Labels, logits: Logits) -> Flags:
+        """Return whether the likeliest class is the true one: bool [n]."""
         return np.asarray(logits.argmax(axis=1) == labels)
 
     def losses(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the cross-entropy of each image, nats: float64 [n]."""
         return cross_entropy(labels, logits)
 
     def to_probabilities(self, logits: Logits) -> Floats:
+        """Return the softmax of the logits: float64 [n, classes]."""
         return probabilities(logits)
 
     def rank_scores(self, logits: Logits) -> Floats:
+        """Return the softmax of the logits, as images are ranked by it: float64 [n, classes]."""
         return probabilities(logits)
 
     def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
+        """Return the counts of bootstrap samples, drawn from the confusion matrix."""
         return resample_confusion(confusion(labels, logits))
 
     def bin_reliability(self, labels: Labels, logits: Logits) -> list[dict[str, Any]]:
+        """Return the likeliest class's probability against accuracy, in bins."""
         return bin_confidence(probabilities(logits).max(axis=1), self.is_correct(labels, logits))
 
     def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
+        """Return the confusion matrix as lists."""
         counts: list[list[int]] = confusion(labels, logits).tolist()
         return counts
 
     def name_label(self, number: int, classes: Sequence[str]) -> str:
+        """Return the name of the class."""
         return classes[number]
 
     def call_image(self, chances: Floats, classes: Sequence[str]) -> tuple[str, float]:
+        """Return the name of the likeliest class and its probability."""
         best = int(chances.argmax())
         return classes[best], float(chances[best])
 
@@ -248,57 +264,73 @@ class MultiLabel(LabelTask):
 
     @property
     def multilabel(self) -> bool:
+        """Return True."""
         return True
 
     @property
     def default_loss(self) -> str:
+        """Return the name of the binary cross-entropy."""
         return "binary_cross_entropy"
 
     @property
     def accuracy_note(self) -> str:
+        """Return that an image counts as correct only if all its labels are."""
         return "all labels of an image correct"
 
     @property
     def chance_loss(self) -> float:
+        """Return the binary cross-entropy of probabilities of one half, nats."""
         return math.log(2)
 
     def _is_defined(self, metric: MetricInfo) -> bool:
         return metric.multilabel
 
     def read_labels(self, numbers: NDArray[np.int32]) -> Labels:
+        """Return which classes are in each image's label set: bool [n, classes]."""
         return np.asarray(make_membership_matrix(self.label_sets, self.classes)[numbers])
 
     def to_targets(self, labels: Labels) -> Flags:
+        """Return the labels, which are targets already."""
         return labels
 
     def decide(self, logits: Logits) -> Flags:
+        """Return the classes whose probability is over one half: bool [n, classes]."""
         return np.asarray(logits > 0)
 
     def is_correct(self, labels: Labels, logits: Logits) -> Flags:
+        """Return whether every class of each image is correct: bool [n]."""
         return np.asarray((self.decide(logits) == labels).all(axis=1))
 
     def losses(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the binary cross-entropy of each image, nats: float64 [n]."""
         return binary_cross_entropy(labels, logits)
 
     def to_probabilities(self, logits: Logits) -> Floats:
+        """Return the sigmoid of the logits: float64 [n, classes]."""
         return sigmoid(logits)
 
     def rank_scores(self, logits: Logits) -> Floats:
+        """Return the logits, as images are ranked by them: float64 [n, classes]."""
         return logits.astype(np.float64)
 
     def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
+        """Return the counts of bootstrap samples of the images."""
         return resample_images(self, labels, logits)
 
     def bin_reliability(self, labels: Labels, logits: Logits) -> list[dict[str, Any]]:
+        """Return each class's probability against how often an image has it, in bins."""
         return bin_confidence(sigmoid(logits).ravel(), labels.ravel())
 
     def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
+        """Return an empty list, as an image may be of several classes."""
         return []
 
     def name_label(self, number: int, classes: Sequence[str]) -> str:
+        """Return the names of the set's classes, or that there are none."""
         return ", ".join(classes[one] for one in self.label_sets[number]) or NO_LABEL
 
     def call_image(self, chances: Floats, classes: Sequence[str]) -> tuple[str, float]:
+        """Return the names of the classes over one half, and the probability of exactly this set."""
         called = chances > 0.5
         names = ", ".join(name for name, one in zip(classes, called.tolist(), strict=True) if one)
         return names or NO_LABEL, float(np.where(called, chances, 1 - chances).prod())

@@ -90,16 +90,16 @@ class Scoring(Protocol):
         """Return which classes each image has: bool [n, classes]."""
 
     def decide(self, logits: Logits) -> NDArray[np.bool_]:
-        """Return which classes each image is called: bool [n, classes]."""
+        """Return which classes are predicted for each image: bool [n, classes]."""
 
     def is_correct(self, labels: Labels, logits: Logits) -> NDArray[np.bool_]:
-        """Return whether each image is called what it is: bool [n]."""
+        """Return whether each image is correct, in every class where it has several: bool [n]."""
 
     def losses(self, labels: Labels, logits: Logits) -> Values:
         """Return the loss of each image, nats: float64 [n]."""
 
     def rank_scores(self, logits: Logits) -> Values:
-        """Return by what the images of a class are put in order: float64 [n, classes]."""
+        """Return the scores that rank the images for each class: float64 [n, classes]."""
 
     def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
         """Return the counts of RESAMPLES bootstrap samples of the images: [resamples, classes] each."""
@@ -152,8 +152,16 @@ class ResampledMetric(MetricDefinition):
 
     @abstractmethod
     def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
-        """Return the values of several networks on the same images, float64 [networks], and the same for every
-        bootstrap sample of `iterate_bootstrap_weights`, float64 [resamples, networks]. All networks share the samples.
+        """Return the values of several networks on the same images, and on bootstrap samples of them.
+
+        Args:
+            task: What the images are labelled with.
+            labels: Class numbers int32 [n], or bool [n, classes] where an image may have several.
+            answers: Logits of each network, float32 [n, classes].
+
+        Returns:
+            The values, float64 [networks], and the same for every bootstrap sample, float64 [resamples, networks]. All
+            networks share the samples.
         """
 
 
@@ -165,9 +173,11 @@ class ImageMean(MetricDefinition):
     is_proportion: bool
 
     def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        """Return the mean over the images."""
         return float(self.values(task, labels, logits).mean())
 
     def evaluate(self, answers: Evaluation) -> Metric:
+        """Return the mean with the interval of a proportion, or else of a mean."""
         values = self.values(answers.task, answers.labels, answers.logits)
         return proportion_interval(int(values.sum()), len(values)) if self.is_proportion else mean_interval(values)
 
@@ -179,12 +189,15 @@ class ClassMean(ResampledMetric):
     by_class: Callable[[ClassCounts], Values]
 
     def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        """Return the mean over the classes that have an image."""
         return float(self._mean(_sum_counts(count_images(task, labels, logits))))
 
     def evaluate(self, answers: Evaluation) -> Metric:
+        """Return the mean with its bootstrap percentile interval."""
         return percentile_interval(self._mean(answers.counts), self._mean(answers.resampled), len(answers))
 
     def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
+        """Return the means of several networks, and those of shared bootstrap samples."""
         counts = [count_images(task, labels, logits) for logits in answers]
         stacked = [np.concatenate(count, axis=1).astype(np.float32) for count in counts]  # exact in float32
         drawn = [
@@ -204,13 +217,16 @@ class MeanAveragePrecision(ResampledMetric):
     """The mean over the classes that have an image of the mean precision at each of its images, by falling logit."""
 
     def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        """Return the mean average precision."""
         return float(self._of_all(Evaluation(task, labels, logits)))
 
     def evaluate(self, answers: Evaluation) -> Metric:
+        """Return the mean average precision with its bootstrap percentile interval."""
         drawn = _mean_over_present(np.nan_to_num(answers.average_precision[1]), answers.resampled)
         return percentile_interval(self._of_all(answers), drawn, len(answers))
 
     def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
+        """Return the mean average precision of several networks, and that of shared bootstrap samples."""
         targets = task.to_targets(labels)
         support = np.concatenate([part @ targets for part in iterate_bootstrap_weights(len(targets))])
         drawn = ClassCounts(support, support, support)
@@ -229,9 +245,11 @@ class FunctionMetric(ResampledMetric):
     function: Callable[[Scoring, Labels, Logits], float]
 
     def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
+        """Return what the function gives."""
         return float(self.function(task, labels, logits))
 
     def evaluate(self, answers: Evaluation) -> Metric:
+        """Return the value with its bootstrap percentile interval; undefined where there is no image."""
         n = len(answers)
         if n == 0:
             return proportion_interval(0, 0)
@@ -239,6 +257,7 @@ class FunctionMetric(ResampledMetric):
         return percentile_interval(values[0], spread[:, 0], n)
 
     def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
+        """Return the values of several networks, and those of shared bootstrap samples; NaN where one has none."""
         samples = [
             np.repeat(np.arange(len(labels)), weights)
             for part in iterate_bootstrap_weights(len(labels))
@@ -279,18 +298,21 @@ def define_metric(name: str) -> MetricDefinition:
 def evaluate(
     task: Scoring, labels: Labels, logits: Logits, classes: Sequence[str], names: Sequence[str]
 ) -> SplitMetrics:
-    """Compute all metrics of one split where each image has one label.
+    """Compute the metrics of one split.
 
-    Balanced accuracy and macro F1 are means over the classes that have an image. Undefined values are None.
+    Balanced accuracy and macro F1 are means over the classes that have an image. Undefined values are None. The loss is
+    in nats.
 
     Args:
-        labels: True classes, int32 [n].
+        task: What the images are labelled with.
+        labels: True classes, int32 [n], or bool [n, classes] where an image may have several.
         logits: Logits, float32 [n, classes].
         classes: Names of the classes.
+        names: Names of the metrics, as `define_metric` takes them.
 
     Returns:
-        `accuracy`, `balanced_accuracy`, `macro_f1` and `log_loss` (nats), each with its 95 % confidence interval;
-        and `per_class`, with precision, recall, F1 and support of each class by name.
+        The metrics by name, each with its 95 % confidence interval; and `per_class`, with precision, recall, F1 and
+        support of each class by name, and its average precision where `mean_average_precision` is asked for.
     """
     answers = Evaluation(task, labels, logits)
     scores = {name: define_metric(name).evaluate(answers) for name in names}
@@ -305,7 +327,7 @@ def evaluate(
 
 
 def count_images(task: Scoring, labels: Labels, logits: Logits) -> list[NDArray[np.bool_]]:
-    """Return whether each image is rightly called each class, is of it, and is called it: bool [n, classes] each."""
+    """Return whether each class is a true positive, a label and predicted for each image: bool [n, classes] each."""
     targets, decided = task.to_targets(labels), task.decide(logits)
     return [targets & decided, targets, decided]
 

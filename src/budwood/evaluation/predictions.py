@@ -61,7 +61,7 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each image is called rightly, in every class where it has several: bool [n]."""
+        """Return whether each image is correct, in every class where it has several: bool [n]."""
         return self.task.is_correct(self.truth, self.logits)
 
     def __post_init__(self) -> None:

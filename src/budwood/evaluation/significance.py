@@ -29,7 +29,7 @@ def mcnemar_test(correct: Values) -> Values:
     as in Dietterich 1998).
 
     Args:
-        right: 1 where a row is correct on an image and 0 where it is not, float64 [n, rows].
+        correct: 1 where a row is correct on an image and 0 where it is not, float64 [n, rows].
 
     Returns:
         The p-values, float64 [rows, rows], symmetric.

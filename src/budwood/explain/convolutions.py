@@ -256,8 +256,9 @@ def _measure_spreads(subject: NetworkProbe, convolution: nn.Conv2d, pixels: NDAr
 
 
 def _measure_slopes(subject: NetworkProbe, convolution: nn.Conv2d) -> Floats:
-    """How much of each input of the first convolution a pixel's way from 0 to 1 makes, float32 [channels]: one by the
-    deviation of the channel, unless the network scales its images once more, as GoogLeNet does.
+    """Measure how much each input of the first convolution changes as a pixel goes from 0 to 1: float32 [channels].
+
+    It is 1 divided by the deviation of the channel, unless the network scales its images once more, as GoogLeNet does.
     """
     given: list[Tensor] = []
     ends = np.zeros((2, subject.plan.size, subject.plan.size, 3), np.uint8)

@@ -92,7 +92,7 @@ def measure_faithfulness(
         pixels: The explained images, uint8 [n, size, size, 3].
         attribution: Attribution of these images, in the same order.
         steps: Number of steps in which the image changes, 2 or more.
-        several: Whether images have several labels each; then probabilities are sigmoids of the logits.
+        task: Whether images have one label or several, which decides how logits become probabilities; None for one.
         seed: Seed of the random order and of the moved maps.
         progress: Where progress is shown; None for nowhere.
 

@@ -89,16 +89,15 @@ def make_probe(spec: NetworkSpec, classes: Sequence[str]) -> NetworkProbe:
     """Build a recipe's network with given weights, ready for inspection.
 
     Args:
-        recipe: The recipe.
-        plan: Plan of the recipe's network.
+        spec: The network's recipe, plan and weights.
         classes: Names of the classes.
-        weights: Weights to load.
 
     Returns:
         The network on the best device, in evaluation mode.
 
     Raises:
-        WeightsError: When the weights do not fit.
+        RecipeError: When the network is unknown or cannot be built.
+        WeightsError: When the weights cannot be read or do not fit.
     """
     device = find_best_device()
     made, _ = load_network(spec)

@@ -72,7 +72,7 @@ def compute_attribution(
             (LayerCAM).
         run: From pixels uint8 to logits float32 [n, classes]; None for PyTorch. An engine is several times as fast
             at occlusion.
-        several: Whether images have several labels each; then probabilities are sigmoids of the logits.
+        task: Whether images have one label or several, which decides how logits become probabilities; None for one.
         progress: Where progress is shown; None for nowhere.
 
     Returns:

@@ -116,7 +116,7 @@ def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Se
 
     Args:
         parts: The slices.
-        right: bool [n], whether each image is classified correctly.
+        correct: bool [n], whether each image is classified correctly.
         ids: Content ids of the images [n].
 
     Returns:

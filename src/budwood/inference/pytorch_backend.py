@@ -266,8 +266,9 @@ def _export_onnx(module: nn.Module, size: int) -> bytes:
 
 @contextmanager
 def _silence_output() -> Iterator[None]:
-    """Whatever is printed in the block, by C++ code too, goes nowhere: an exporter that fails prints its whole graph to
-    the standard output, where a command's result belongs.
+    """Discard whatever is printed in the block, by C++ code too.
+
+    An exporter that fails prints its whole graph to the standard output, where a command's result belongs.
     """
     sys.stdout.flush()
     before = os.dup(1)

@@ -69,7 +69,7 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
 
 
 def _count_correct(predictions: Predictions) -> int:
-    """Images that are called rightly: by their likeliest class, or in every class where they have several."""
+    """Count correct images: by their likeliest class, or in every class where they have several."""
     return int(predictions.correct.sum())
 
 

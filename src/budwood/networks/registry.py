@@ -220,8 +220,10 @@ def find_package_file(package: str) -> Path | None:
 
 
 def _users_digest(path: str) -> str:
-    """The digest of a user's factory. What names no module but ends in the name of a known network, as `keras:vgg16`,
-    is told that there is no such source of networks.
+    """Return the digest of a user's factory.
+
+    For a path that names no module but ends in the name of a known network, as `keras:vgg16`, the error says that there
+    is no such source of networks.
     """
     try:
         return entry_digest(path, "model")

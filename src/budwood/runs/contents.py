@@ -38,6 +38,15 @@ def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...], rec
 
 
 def describe_dataset(data: Dataset, leaks_allowed: bool = False) -> DatasetRecord:
+    """Make the record of a data set for a run.
+
+    Args:
+        data: The data set.
+        leaks_allowed: Whether images leak between the given splits, which was allowed.
+
+    Returns:
+        The record, with the number of images of each split.
+    """
     return DatasetRecord(
         fingerprint=data.fingerprint,
         name=data.name,

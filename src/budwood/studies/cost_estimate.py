@@ -198,8 +198,9 @@ def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
 
 
 def _measure(recipe: Recipe, checked: CheckedDataset, cache: Path, progress: Progress) -> CostEstimate | str:
-    """The cost of a recipe, or why it cannot be had. What a step costs does not depend on the weights, so random ones
-    stand in for those that are not here.
+    """Return the cost of a recipe, or why it cannot be measured.
+
+    What a step costs does not depend on the weights, so random ones stand in for those that are not here.
     """
     try:
         with suppress(WeightsError):

@@ -358,8 +358,9 @@ def _serve(pipe: Connection, context: JobContext, number: int, of: int) -> None:
 
 
 def _take_share(number: int, of: int) -> None:
-    """Keep to a share of the processors, where the system can be told so, so that processes do not get in each other's
-    way; `processors` then counts these.
+    """Keep to a share of the processors, where the system allows it, so that processes do not compete for them.
+
+    `processors` then counts these.
     """
     if hasattr(os, "sched_setaffinity"):
         every = sorted(os.sched_getaffinity(0))

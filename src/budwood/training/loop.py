@@ -300,9 +300,7 @@ def _count(state: LoopState, loss: float, correct: int, images: int, norms: Sequ
 
 
 def _restored(checkpoints: Checkpoints, model: TrainingState, random: np.random.Generator) -> LoopState:
-    """Where a checkpoint stood, with the model and all random states as they were; the beginning where there is
-    none.
-    """
+    """Restore the model and all random states from the checkpoint; the beginning where there is none."""
     found = checkpoints.found(random)
     if found is None:
         return LoopState()
@@ -395,8 +393,9 @@ def _estimate_evaluation(state: LoopState, images: int) -> float:
 def _show_bar(
     model: TrainingState, state: LoopState, images: int, clock: Clock, progress: Progress
 ) -> Iterator[Callable[[], None]]:
-    """A bar in images, or in seconds where only the time is limited; the yielded function moves it to where `state`
-    is.
+    """Show a bar in images, or in seconds where only the time is limited.
+
+    The yielded function moves it to where `state` is.
     """
     epochs, shown = model.recipe.limits.epochs, 0
     endless = math.isinf(epochs)

@@ -339,8 +339,10 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
 
 
 def _continue_recipe(run: Run, given: Mapping[str, Any]) -> Recipe:
-    """A run's recipe with other epochs, patience or rate. Of phases, the last gets the epochs and the first that is not
-    finished the rate. Raises `RunError` for what cannot be changed in a training that has begun.
+    """Return a run's recipe with other epochs, patience or rate.
+
+    Of phases, the last gets the epochs and the first that is not finished the rate. Raises `RunError` for what cannot
+    be changed in a training that has begun.
     """
     recipe, alone = run.recipe, run.record.trained == "head"
     for name in ("lr", "patience"):
