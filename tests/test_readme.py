@@ -25,7 +25,7 @@ def test_the_ten_lines_of_python(
     assert code
     exec(compile(code[1], "README.md", "exec"), {})
     said = capsys.readouterr().out
-    assert "'low':" in said
+    assert "low=" in said
     assert "'sky'" in said
     assert list(Path("runs").glob("*/report.html"))
 

@@ -330,7 +330,7 @@ class TestRay(WorkerContract):
                 assert not answer.done(), answer.result()
                 time.sleep(0.05)
             self.kill(executor)
-            with pytest.raises(WorkerDied, match="the worker that trained 'killed' is gone"):
+            with pytest.raises(WorkerDied, match="the worker that trained 'killed' ended unexpectedly"):
                 answer.result(timeout=60)
         assert executor.run(long).state == "done"
 
