@@ -370,7 +370,7 @@ def test_all_five_studies_have_a_dry_run_without_their_data(
     for study in told:
         for row in study["rows"]:
             assert row["network"] or row["problem"].startswith("refused: momentum")
-            assert "not here" in row["problem"] or not row["network"]
+            assert "was not found" in row["problem"] or not row["network"]
     fives = {row["label"]: row["network"] for row in told[4]["rows"]}
     counts = [sum(fives[label]["parameters"].values()) for label in list(fives)[1:5]]
     assert [round(count / 1e6, 1) for count in counts] == [7.0, 4.8, 1.4, 0.4]
