@@ -208,7 +208,7 @@ def test_what_fails_before_a_checkpoint_leaves_nothing(photos: Path, tmp_path: P
 
 
 def test_what_cannot_be_resumed_says_why(trained: Run) -> None:
-    with pytest.raises(RunError, match="is finished") as caught:
+    with pytest.raises(RunError, match="is already finished") as caught:
         bw.resume(trained)
     assert "--epochs N" in caught.value.hint
     with pytest.raises(RunError, match="already has 3 epochs, which is not less than 3"):
@@ -228,7 +228,7 @@ def test_what_cannot_be_resumed_says_why(trained: Run) -> None:
 def test_what_would_change_nothing_is_refused_and_costs_nothing(trained: Run, photos: Path, tmp_path: Path) -> None:
     bw.test(trained)
     for options in ({"lr": 0.001}, {"patience": 2}):
-        with pytest.raises(RunError, match="is finished"):
+        with pytest.raises(RunError, match="is already finished"):
             bw.resume(trained.path, **options)
     tested = open_run(trained.path)
     assert tested.metrics["test"]
