@@ -81,7 +81,9 @@ def iterate_flips(whole: bytes, count: int, seed: int = 0) -> Iterator[tuple[str
     draw = random.Random(seed)
     for number in range(count):
         near = min(len(whole), 2048)
-        at = draw.randrange(len(whole)) if number % 2 else draw.choice((draw.randrange(near), -1 - draw.randrange(near)))
+        at = (
+            draw.randrange(len(whole)) if number % 2 else draw.choice((draw.randrange(near), -1 - draw.randrange(near)))
+        )
         bit = draw.randrange(8)
         data = bytearray(whole)
         data[at] ^= 1 << bit
@@ -91,7 +93,9 @@ def iterate_flips(whole: bytes, count: int, seed: int = 0) -> Iterator[tuple[str
 def iterate_cuts(whole: bytes, count: int) -> Iterator[tuple[str, bytes]]:
     """Beginnings of an archive: of lengths that are spread evenly, around multiples of a block, and near the end."""
     lengths = {len(whole) * number // count for number in range(count)}
-    lengths |= {max(0, length // 512 * 512 + step) for length in list(lengths)[:: max(1, count // 10)] for step in (0, 1)}
+    lengths |= {
+        max(0, length // 512 * 512 + step) for length in list(lengths)[:: max(1, count // 10)] for step in (0, 1)
+    }
     lengths |= set(range(max(0, len(whole) - 8), len(whole)))
     for length in sorted(lengths):
         yield f"cut after byte {length} of {len(whole)}", whole[:length]

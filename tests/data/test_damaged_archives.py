@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from archive_mutations import ARCHIVES, Outcome, iterate_cuts, iterate_flips, judge, make_content
 
 FLIPS, CUTS = 30, 12  # of each kind of archive

@@ -73,6 +73,7 @@ def raise_archive_faults() -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise ArchiveFaultError("a name in it is marked as UTF-8 and is not") from error
     except OSError as error:
-        raise ArchiveFaultError(error.strerror or str(error)) from error
+        reason = f"the disk says: {error.strerror}" if error.strerror else f"its data are damaged: {error}"
+        raise ArchiveFaultError(reason) from error
     except (zlib.error, lzma.LZMAError, ValueError, ArithmeticError) as error:
-        raise ArchiveFaultError(str(error) or type(error).__name__) from error
+        raise ArchiveFaultError(f"its data are damaged: {error}") from error

@@ -1,15 +1,12 @@
 """A single-file archive (tar, also compressed by gzip, bzip2 or xz; zip) to a folder in the cache, safely.
 
-An archive is read to its end or refused with what is wrong. Nothing leaves the folder, neither the count nor the size may
-explode, and what is not unpacked is listed. A folder that is used again is compared with the list of its files.
+An archive is read to its end or refused with what is wrong. Nothing leaves the folder, neither the count nor the size
+may explode, and what is not unpacked is listed. A folder that is used again is compared with the list of its files.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import os
 import shutil
 import zipfile
@@ -19,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from budwood.data.archive_members import AGAIN, ArchiveFaultError, Member, raise_archive_faults
-from budwood.data.tar_reader import BLOCK, is_tar_header, iterate_tar
+from budwood.data.tar_reader import BLOCK, COMPRESSIONS, is_tar_header, iterate_tar, open_decompressed
 from budwood.data.unpacking import Limits, unpack
 from budwood.data.zip_reader import iterate_zip
 from budwood.errors import DataError
@@ -48,7 +45,6 @@ _MAGIC: Final = {
 }
 _SUFFIXES: Final = {".zip": "zip", ".7z": "7z", ".rar": "RAR", ".zst": "Zstandard", ".tzst": "Zstandard"}
 _TAR_SUFFIXES: Final = (".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
-_OPENERS: Final = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ def iterate_members(archive: Path, most: int) -> Iterator[Member]:
 
     Args:
         archive: Archive file.
-        most: Most bytes that it may have when it is unpacked.
+        most: Most bytes that a tar archive may have when it is decompressed.
 
     Returns:
         The members, in the order of the archive.
@@ -172,8 +168,8 @@ def iterate_members(archive: Path, most: int) -> Iterator[Member]:
     if not archive.stat().st_size:
         raise ArchiveFaultError("the file has 0 bytes")
     if format == "zip":
-        return iterate_zip(archive, most)
-    if format in _OPENERS:
+        return iterate_zip(archive)
+    if format in COMPRESSIONS:
         _refuse_single_file(archive, format)
         return iterate_tar(archive, format, most)
     if format == "tar":
@@ -197,7 +193,7 @@ def _detect_format(path: Path) -> str:
 
 
 def _refuse_single_file(archive: Path, format: str) -> None:
-    with raise_archive_faults(), _OPENERS[format](archive) as source:
+    with raise_archive_faults(), open_decompressed(archive, format) as source:
         head = source.read(BLOCK)
     is_tar = is_tar_header(head) or head[257:262] == b"ustar" or not any(head)
     if not is_tar and not archive.name.lower().endswith(_TAR_SUFFIXES):

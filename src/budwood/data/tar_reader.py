@@ -14,11 +14,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from budwood.data.archive_members import CHUNK, ArchiveFaultError, Member, Read, raise_archive_faults
 
 BLOCK: Final = 512
+COMPRESSIONS: Final = ("gzip", "bzip2", "xz")
 MOST_HEADER: Final = 2**20  # bytes of an extended header or a long name
 _CHECKSUM: Final = slice(148, 156)
 _FILES: Final = (b"0", b"\0", b"7")
@@ -58,7 +59,10 @@ class _Stream:
             data = self._source.read(count)
         self.position += len(data)
         if self.position > self._most:
-            raise ArchiveFaultError("it goes on far beyond the size that was expected")
+            raise ArchiveFaultError(
+                f"it unpacks to more than {self._most / 2**20:,.0f} MiB, the limit for an archive of images",
+                "If you trust the archive, unpack it yourself and give the folder.",
+            )
         return data
 
     def read_exactly(self, count: int, what: str) -> bytes:
@@ -84,12 +88,32 @@ def is_tar_header(block: bytes) -> bool:
         return False
 
 
+def open_decompressed(path: Path, compression: str) -> IO[bytes]:
+    """Open a file and decompress it while it is read.
+
+    Args:
+        path: The file.
+        compression: One of `COMPRESSIONS`, or empty for none.
+
+    Returns:
+        The decompressed bytes, for the caller to close.
+
+    Raises:
+        OSError: When the file cannot be opened.
+    """
+    if compression == "gzip":
+        return cast(IO[bytes], gzip.open(path))
+    if compression == "bzip2":
+        return bz2.open(path)
+    return lzma.open(path) if compression == "xz" else path.open("rb")
+
+
 def iterate_tar(path: Path, compression: str, most: int) -> Iterator[Member]:
     """Iterate over the members of a tar archive, to its end marker.
 
     Args:
         path: Archive file.
-        compression: Empty, `gzip`, `bzip2` or `xz`.
+        compression: One of `COMPRESSIONS`, or empty for none.
         most: Most bytes that it may have when it is decompressed.
 
     Yields:
@@ -100,7 +124,7 @@ def iterate_tar(path: Path, compression: str, most: int) -> Iterator[Member]:
             several volumes.
     """
     with raise_archive_faults():
-        source = _open(path, compression)
+        source = open_decompressed(path, compression)
     with source:
         stream = _Stream(source, most)
         shared: dict[str, str] = {}
@@ -117,14 +141,6 @@ def iterate_tar(path: Path, compression: str, most: int) -> Iterator[Member]:
         if extra:
             raise ArchiveFaultError(f"it ends at byte {stream.position:,}, before the file of its last header")
         _read_to_end(stream)
-
-
-def _open(path: Path, compression: str) -> IO[bytes]:
-    if compression == "gzip":
-        return gzip.open(path)
-    if compression == "bzip2":
-        return bz2.open(path)
-    return lzma.open(path) if compression == "xz" else path.open("rb")
 
 
 def _read_header(stream: _Stream) -> _Header | None:
@@ -221,9 +237,7 @@ def _read_padded(stream: _Stream, size: int) -> bytes:
 def _iterate_member(stream: _Stream, header: _Header, extra: dict[str, str]) -> Iterator[Member]:
     """The member of a header, if it is one, and then the bytes of its content that nobody has read."""
     if header.type == _CONTINUED:
-        raise ArchiveFaultError(
-            "it is one of several volumes", "Unpack all volumes with tar -M, and give the folder."
-        )
+        raise ArchiveFaultError("it is one of several volumes", "Unpack all volumes with tar -M, and give the folder.")
     name = extra.get("path", header.name)
     has_data = header.type not in _WITHOUT_DATA and header.type != _FOLDER
     size = int(extra.get("size", header.size)) if has_data else 0

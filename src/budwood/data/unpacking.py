@@ -146,7 +146,7 @@ def _spend(count: int, state: _State) -> None:
 def _take(member: Member, state: _State) -> None:
     """Write a file, remember a link for later, or list what is neither."""
     if member.kind == "folder" or _is_clutter(member.name):
-        return
+        return None
     if "\0" in member.name:
         return state.skip(member.name, "has a NUL character in its name")
     if member.kind == "other":
@@ -234,8 +234,10 @@ def _find_conflict(path: PurePosixPath, member: Member, state: _State) -> str:
 def _place_link(name: str, member: Member, state: _State) -> None:
     """Make what a link names: the file itself, or a link to a folder, which cannot lead outside."""
     path = PurePosixPath(name)
-    start = path.parent.parts if member.kind == "symlink" else ()
-    target = _resolve(start, member.target, state.pending)
+    target = None
+    if not member.target.startswith("/"):
+        start = f"{path.parent}/" if member.kind == "symlink" else ""
+        target = _resolve(start + member.target, state.pending)
     if target is None:
         return state.skip(member.name, f"is a link to {member.target!r}, outside the archive")
     if target not in state.files and target not in state.folders:
@@ -271,9 +273,10 @@ def _link_or_copy(source: Path, place: Path) -> None:
     return None
 
 
-def _resolve(start: tuple[str, ...], target: str, links: Mapping[str, Member]) -> str | None:
+def _resolve(target: str, links: Mapping[str, Member]) -> str | None:
     """The path in the archive that a link leads to, through other links; None if it leads outside or in a circle."""
-    here, pending, hops = list(start), deque([target]), MOST_HOPS
+    here: list[str] = []
+    pending, hops = deque([target]), MOST_HOPS
     while pending:
         text = pending.popleft()
         if text.startswith("/") or "\0" in text:

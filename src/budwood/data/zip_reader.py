@@ -26,19 +26,18 @@ _LOCATOR_64: Final = struct.Struct("<4sLQL")
 _UNPACK: Final = "Unpack it yourself, and give the folder."
 
 
-def iterate_zip(path: Path, most: int) -> Iterator[Member]:
+def iterate_zip(path: Path) -> Iterator[Member]:
     """Iterate over the members of a zip archive.
 
     Args:
         path: Archive file.
-        most: Most bytes that its files may have in all.
 
     Yields:
         The members, in the order of the archive's directory.
 
     Raises:
         ArchiveFaultError: When the archive is damaged, cut off or encrypted, or uses a method of compression that
-            cannot be read, or when its files take more than `most` bytes.
+            cannot be read.
     """
     with _raise_zip_faults():
         if not zipfile.is_zipfile(path):
@@ -49,8 +48,6 @@ def iterate_zip(path: Path, most: int) -> Iterator[Member]:
         with _raise_zip_faults():
             _verify_end(path, infos)
         _refuse_unreadable(infos)
-        if sum(info.file_size for info in infos) > most:
-            raise ArchiveFaultError("its files are far larger than was expected")
         for info in infos:
             yield _make_member(archive, info)
 

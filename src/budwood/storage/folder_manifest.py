@@ -1,7 +1,7 @@
 """The list of a cached folder's files, written last and verified whenever the folder is used again.
 
-It is a hidden file in the folder: one JSON line about the whole, one for each file (path, size in bytes, time of the last
-change in ns), and the digest of all lines before it.
+It is a hidden file in the folder: one JSON line about the whole, one for each file (path, size in bytes, time of the
+last change in ns), and the digest of all lines before it.
 """
 
 from __future__ import annotations
