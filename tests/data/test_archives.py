@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import lzma
 import os
 import shutil
 import tarfile
@@ -18,7 +19,8 @@ import pytest
 
 import budwood as bw
 from budwood.data import unpacking
-from budwood.data.archives import extract, extract_listed, is_archive
+from budwood.data.archive_members import ArchiveFaultError, raise_archive_faults
+from budwood.data.archives import extract, extract_listed, is_archive, iterate_members
 from budwood.errors import BudwoodError, DataError, StorageError
 from budwood.progress import Silent
 from budwood.storage.folder_manifest import MANIFEST
@@ -167,6 +169,73 @@ def test_a_tar_may_not_end_after_a_header_of_a_name(type: bytes, tmp_path: Path)
         assert "before the file of its last header" in _refusal(archive).message
     else:
         assert _files(extract(archive, tmp_path / "cache", Silent())) == {"x/1.png": b"one"}
+
+
+def _pax(record: bytes) -> bytes:
+    """A tar whose one file has an extended header."""
+    header = _special("x", tarfile.XHDTYPE)
+    header.size = len(record)
+    member = tarfile.TarInfo("x/1.png")
+    return header.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0") + member.tobuf() + bytes(1024)
+
+
+def test_a_damaged_extended_header_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(_pax(b"16 path=x/2.png\n"))
+    assert _files(extract(archive, tmp_path / "cache", Silent())) == {"x/2.png": b""}
+    shutil.rmtree(tmp_path / "cache")
+    for record in (b"17 path=x/2.png\n", b"15 path=x/2.png\n", b"x6 path=x/2.png\n", b"0 path=\n", b"9 size=x\n"):
+        archive.write_bytes(_pax(record))
+        assert "(the extended header at byte 512 is damaged)" in _refusal(archive).message
+    huge = _special("x", tarfile.XHDTYPE)
+    huge.size = 2**21
+    archive.write_bytes(huge.tobuf() + bytes(2048))
+    assert "(the extended header at byte 512 is damaged)" in _refusal(archive).message
+
+
+def test_one_of_several_volumes_is_refused(tmp_path: Path) -> None:
+    error = _refusal(_tar_of(tmp_path / "a.tar", _special("x/1.png", b"M")))
+    assert "cannot be used (it is one of several volumes)" in error.message
+    assert error.hint == "Unpack all volumes with tar -M, and give the folder."
+
+
+def test_the_name_of_a_volume_is_no_member(tmp_path: Path) -> None:
+    archive = _tar_of(tmp_path / "a.tar", _special("my volume", b"V"), ("x/1.png", b"one"))
+    found = extract_listed(archive, tmp_path / "cache", Silent())
+    assert (_files(found.folder), found.skipped) == ({"x/1.png": b"one"}, ())
+
+
+def test_a_size_in_base_256_is_read(tmp_path: Path) -> None:
+    archive = _tar(tmp_path / "a.tar", {"x/1.png": b"one"})
+    data = bytearray(archive.read_bytes())
+    data[124:136] = b"\x80" + (3).to_bytes(11, "big")
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    archive.write_bytes(data)
+    assert _files(extract(archive, tmp_path / "cache", Silent())) == {"x/1.png": b"one"}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "unpacking it takes more memory than there is"),
+        (OSError(errno.EIO, "Input/output error"), "the disk says: Input/output error"),
+        (OSError("Invalid data stream"), "its data are damaged: Invalid data stream"),
+        (lzma.LZMAError("Corrupt input data"), "its data are damaged: Corrupt input data"),
+        (EOFError(), "it ends too early: it is cut off"),
+    ],
+    ids=repr,
+)
+def test_what_reading_raises_is_told(error: Exception, message: str) -> None:
+    with pytest.raises(ArchiveFaultError, match=f"^{message}$"), raise_archive_faults():
+        raise error
+
+
+def test_a_tar_of_endless_zeros_is_refused(tmp_path: Path) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", {"x/1.png": b"one"}, "w:gz")
+    archive.write_bytes(archive.read_bytes() + gzip.compress(bytes(100_000)))
+    with pytest.raises(ArchiveFaultError, match="it unpacks to more than 0 MiB, the limit for an archive of images"):
+        list(iterate_members(archive, 50_000))
 
 
 def test_padding_is_read_over_and_other_bytes_after_the_end_are_not(tmp_path: Path) -> None:
@@ -354,6 +423,51 @@ def test_zip_names_without_a_mark_are_read_as_utf8_where_they_can_be(tmp_path: P
     shutil.rmtree(tmp_path / "cache")
     archive.write_bytes(marked.replace("Äp".encode(), b"\xff\xfep"))
     assert "(a name in it is marked as UTF-8 and is not)" in _refusal(archive).message
+
+
+def test_odd_members_of_a_zip_are_listed_or_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("x/1.png", b"one")
+        for name, kind, data in (
+            ("x/pipe", 0o010000, b""),
+            ("x/link", 0o120000, b"x" * 5000),
+            ("folder", 0o040000, b""),
+        ):
+            info = zipfile.ZipInfo(name)
+            info.external_attr = kind << 16
+            out.writestr(info, data)
+        dos = zipfile.ZipInfo("y")
+        dos.external_attr = 0x10
+        out.writestr(dos, b"")
+    found = extract_listed(archive, tmp_path / "cache", Silent())
+    assert _files(found.folder) == {"x/1.png": b"one"}
+    assert found.skipped == (
+        ("x/pipe", "is a device or named pipe"),
+        ("x/link", "is a link with a damaged target"),
+    )
+    shutil.rmtree(tmp_path / "cache")
+    data = bytearray(archive.read_bytes())
+    data[data.find(b"PK\1\2") + 24] = 9
+    archive.write_bytes(data)
+    assert "'x/1.png' has 3 bytes instead of 9" in _refusal(archive).message
+
+
+def test_a_link_that_the_disk_does_not_take_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **more: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    archive = _tar_of(
+        tmp_path / "a.tar",
+        ("x/1.png", b"one"),
+        _special("y", tarfile.SYMTYPE, "x"),
+        _special("z/1.png", tarfile.LNKTYPE, "x/1.png"),
+    )
+    found = extract_listed(archive, tmp_path / "cache", Silent())
+    assert _files(found.folder) == {"x/1.png": b"one", "z/1.png": b"one"}
+    assert found.skipped == (("y", "is a link that cannot be made on this disk"),)
 
 
 def _with_method(path: Path, method: int, flags: int = 0) -> Path:

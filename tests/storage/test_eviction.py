@@ -199,6 +199,7 @@ def test_the_command_shows_and_clears(
     assert run(["cache"]) == 0
     told = capsys.readouterr().out
     assert "features of frozen layers" in told
+    assert "Pixels, outputs and archives use 0.00 of" in told
     assert str(tmp_path / "cache") in told.replace("\n", "")
     assert run(["cache", "--clear", "--json"], as_json=True) == 0
     shown = json.loads(capsys.readouterr().out)

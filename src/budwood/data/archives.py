@@ -11,6 +11,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -123,7 +124,7 @@ def extract_listed(archive: Path, cache: Path, progress: Progress) -> Extracted:
         trim(cache, progress)
     else:
         skipped = manifest.skipped
-        with raise_storage_errors(folder):
+        with suppress(OSError):  # a cache that may only be read
             os.utime(folder / MANIFEST)  # the time of its last use
     if skipped:
         named = [f"{show_unprintable(name)!r} {reason}" for name, reason in skipped]
