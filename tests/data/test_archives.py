@@ -447,9 +447,9 @@ def test_odd_members_of_a_zip_are_listed_or_refused(tmp_path: Path) -> None:
         ("x/link", "is a link with a damaged target"),
     )
     shutil.rmtree(tmp_path / "cache")
-    data = bytearray(archive.read_bytes())
-    data[data.find(b"PK\1\2") + 24] = 9
-    archive.write_bytes(data)
+    whole = bytearray(archive.read_bytes())
+    whole[whole.find(b"PK\1\2") + 24] = 9
+    archive.write_bytes(whole)
     assert "'x/1.png' has 3 bytes instead of 9" in _refusal(archive).message
 
 
