@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import http.server
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -295,7 +297,12 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/slow"):
             time.sleep(3)
         self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
+        if self.path.startswith("/chunked"):  # and cut off
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"10\r\nhalf")
+            return
+        self.send_header("Content-Length", "many" if self.path.startswith("/odd") else str(len(self.content)))
         with contextlib.suppress(ConnectionError):  # who asked may have gone
             self.end_headers()
             self.wfile.write(self.content[: 100 if self.path.startswith("/short") else None])
@@ -312,7 +319,7 @@ def server() -> Iterator[str]:
     found.shutdown()
 
 
-@pytest.mark.parametrize("path", ["whole", "moved"])
+@pytest.mark.parametrize("path", ["whole", "moved", "odd"])
 def test_a_download_is_checked_and_kept(path: str, server: str, tmp_path: Path) -> None:
     digest = hashlib.sha256(_Answers.content).hexdigest()
     origin = Origin(file="w.pth", url=f"{server}/{path}", sha256=digest[:8])
@@ -328,6 +335,7 @@ def test_a_download_is_checked_and_kept(path: str, server: str, tmp_path: Path) 
     [
         ("whole", "00000000", "SHA-256 .* expected 00000000"),
         ("short", "", r"gave 100 bytes of 7,000|was interrupted"),
+        ("chunked", "", r"was interrupted \(IncompleteRead"),
         ("gone", "", r"cannot be reached \(.*Not Found\)"),
     ],
 )
@@ -338,6 +346,36 @@ def test_a_download_that_is_wrong_leaves_nothing(
     with pytest.raises(WeightsError, match=message):
         download("x", origin, tmp_path, Silent(), [])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ssl.SSLError(1, "[SSL] record layer failure"), http.client.IncompleteRead(b""), TimeoutError("late")],
+    ids=repr,
+)
+def test_a_network_that_fails_is_not_taken_for_the_disk(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Answer(contextlib.nullcontext[None]):
+        headers: dict[str, str] = {}  # noqa: RUF012
+
+        def read(self, count: int) -> bytes:
+            raise error
+
+    monkeypatch.setattr(fetching, "_request", lambda url: Answer())
+    with pytest.raises(WeightsError, match="was interrupted") as caught:
+        download("x", Origin(file="w.pth", url="https://there/w.pth"), tmp_path, Silent(), [])
+    assert caught.value.hint.startswith("Connect to the internet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_speaks_no_http_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(url: str, timeout: float) -> None:
+        raise http.client.BadStatusLine("hello")
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    with pytest.raises(WeightsError, match=r"cannot be reached \(hello\)"):
+        download("x", Origin(file="w.pth", url="http://there/w.pth"), tmp_path, Silent(), [])
 
 
 @pytest.mark.parametrize("reach", ["closed", "slow"])

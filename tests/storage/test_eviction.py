@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import budwood as bw
 from budwood.cli.main import run
 from budwood.errors import StorageError
 from budwood.progress import Silent
-from budwood.storage.eviction import clear, evict_for, limit, measure_cache
+from budwood.storage.eviction import clear, evict_for, limit, measure_cache, trim
+from budwood.storage.folder_manifest import MANIFEST, write_manifest
 from budwood.storage.shards import ShardStore
 
 ROW = 4000  # bytes
@@ -87,6 +89,66 @@ def test_what_a_killed_writer_left_is_removed_first(tmp_path: Path, monkeypatch:
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
 
 
+def _unpack_to(cache: Path, name: str, used: float) -> Path:
+    """The folder of an archive of 20,000 bytes, used last at some second."""
+    folder = cache / "archives" / name
+    (folder / "x").mkdir(parents=True)
+    (folder / "x" / "1.png").write_bytes(b"x" * 20_000)
+    write_manifest(folder, ["x/1.png"], {}, [])
+    os.utime(folder / MANIFEST, (used, used))
+    return folder
+
+
+def test_archives_count_and_go_when_they_were_not_used_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    old, older = _unpack_to(tmp_path, "old", 2000.0), _unpack_to(tmp_path, "older", 1000.0)
+    fresh, ahead = _unpack_to(tmp_path, "fresh", now), _unpack_to(tmp_path, "ahead", now + 1e8)
+    _add(tmp_path, "a", _ids(0), 1500.0)
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "150000")
+    said = Said()
+    trim(tmp_path, said)
+    assert not said.notes, "there is room"
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "100000")
+    trim(tmp_path, said)
+    assert said.notes == ["The cache was full: the least recently used 0.1 MiB were removed."]
+    assert not older.exists()
+    assert _store(tmp_path, "a").row(_ids(0)[0]) is None
+    assert old.exists()
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "10000")
+    trim(tmp_path, said)
+    assert not old.exists()
+    assert not ahead.exists(), "the clock was set back since"
+    assert fresh.exists(), "a training may read it"
+
+
+def test_archives_in_use_leave_half_of_the_limit_to_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        _unpack_to(tmp_path, str(number), time.time())
+    _add(tmp_path, "a", _ids(0), 1500.0)
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(20 * ROW + 4000))
+    trim(tmp_path, Said())
+    assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
+
+
+def test_a_folder_that_an_earlier_version_unpacked_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _unpack_to(tmp_path, "old", 1000.0)
+    (folder / MANIFEST).unlink()
+    os.utime(folder, (1000.0, 1000.0))
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "10000")
+    trim(tmp_path, Said())
+    assert not folder.exists()
+
+
+def test_downloaded_data_sets_are_shown_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "sources" / "cifar10").mkdir(parents=True)
+    (tmp_path / "sources" / "cifar10" / "1.png").write_bytes(b"downloaded")
+    assert {one.kind: one.bytes for one in measure_cache(tmp_path)}["sources"] == 10
+    assert clear(tmp_path) == 0
+    assert (tmp_path / "sources" / "cifar10" / "1.png").exists()
+
+
 def test_a_run_under_a_small_limit_gives_the_same_and_stays_under_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +199,7 @@ def test_the_command_shows_and_clears(
     assert run(["cache"]) == 0
     told = capsys.readouterr().out
     assert "features of frozen layers" in told
+    assert "Pixels, outputs and archives use 0.00 of" in told
     assert str(tmp_path / "cache") in told.replace("\n", "")
     assert run(["cache", "--clear", "--json"], as_json=True) == 0
     shown = json.loads(capsys.readouterr().out)

@@ -105,6 +105,35 @@ def test_drafts_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path: Pa
     assert alive.exists()
 
 
+def test_drafts_of_either_form_of_name_are_swept_whatever_their_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.node", lambda: "box")
+    mine = f"box-{os.getpid()}"
+    dead = (".run.box-999999999.part", ".run.1.box-999999999-r0123abcd.part")
+    kept = (
+        f".run.{mine}.part",
+        f".run.{mine}-r0123abcd.part",
+        ".run.box-7-999999999.part",
+        ".run.box-x-999999999.part",
+    )
+    for name in (*dead, *kept):
+        (tmp_path / name).mkdir()
+        for when in (1.0, 4e9):  # long ago, and after today, as when the clock was set back
+            os.utime(tmp_path / name, (when, when))
+    sweep_drafts(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_two_threads_of_one_process_have_drafts_of_their_own(tmp_path: Path) -> None:
+    with draft_folder(tmp_path / "bundle") as one, draft_folder(tmp_path / "bundle") as other:
+        assert one != other
+        write_text(one / "whole.txt", "one")
+        write_text(other / "whole.txt", "other")
+    assert (tmp_path / "bundle" / "whole.txt").read_text() == "other", "it was done first"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_storage_errors_say_what_to_do(tmp_path: Path) -> None:
     full = make_storage_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
     assert "no space left on the disk" in full.message

@@ -459,7 +459,7 @@ def models(name: str | None, classes: int, as_json: bool, debug: bool, **options
 
 
 @app.command()
-@click.option("--clear", is_flag=True, help="Remove everything that can be computed again; downloaded weights stay.")
+@click.option("--clear", is_flag=True, help="Remove everything that can be computed again; downloads stay.")
 @add_common_options
 def cache(clear: bool, as_json: bool, debug: bool) -> None:
     """Show what the cache holds: how much, where, and how to clear it."""
@@ -483,6 +483,6 @@ def cache(clear: bool, as_json: bool, debug: bool) -> None:
     ]
     print(format_table(rows, right=(1, 2)))
     print(f"Folder: {folder} (set BUDWOOD_CACHE to use another folder)")
-    sharded = sum(one.bytes for one in found if one.kind in eviction.SHARDED)
+    limited = sum(one.bytes for one in found if one.kind in eviction.LIMITED)
     most = f"{limit / 2**30:.1f} GiB (set BUDWOOD_CACHE_LIMIT to change this, for example 50GB)"
-    print(f"Pixels and outputs use {sharded / 2**30:.2f} of {most}.")
+    print(f"Pixels, outputs and archives use {limited / 2**30:.2f} of {most}.")

@@ -103,6 +103,7 @@ _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
     "unreadable": ("D005", "warning", "not readable", "Check the permissions, links and the disk."),
     "too large": ("D006", "warning", "too large to decode safely", "Save them with fewer pixels."),
     "left out": ("D007", "note", "outside the expected folder layout", "Move them, list them, or ignore this note."),
+    "not unpacked": ("D008", "warning", "members of the archive that are not used", "Look at them in the archive."),
 }
 
 
@@ -150,12 +151,14 @@ def _check_set_aside(data: Dataset) -> list[Finding]:
         if items:
             detail = _describe_detail(items[0], len(items) > 1)
             message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} {what}{detail}; excluded."
+            if problem == "not unpacked":
+                message = f"{counted(len(items), 'member')} of the archive {_is_or_are(len(items))} not used{detail}."
             found.append(Finding(code, severity, message, advice, tuple(item.path for item in items)))
     return found
 
 
 def _describe_detail(item: SetAside, first: bool) -> str:
-    detail = f"{item.path!r} {item.detail}" if item.problem == "left out" else item.detail
+    detail = f"{item.path!r} {item.detail}" if item.problem in ("left out", "not unpacked") else item.detail
     return f" (the first: {detail})" if first else f" ({detail})"
 
 

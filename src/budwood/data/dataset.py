@@ -58,7 +58,7 @@ class SetAside:
 
     Attributes:
         path: Path relative to the data set's root.
-        problem: Kind of problem: one of `images.Problem`, or `left out`.
+        problem: Kind of problem: one of `images.Problem`, `left out`, or `not unpacked` of an archive's member.
         detail: Explanation, one clause.
     """
 
@@ -326,6 +326,7 @@ def build_dataset(
     good = [row for row, fact in enumerate(facts) if isinstance(fact, ImageMetadata)]
     bad = [SetAside(listing.paths[row], fact.problem, fact.detail) for row, fact in _list_broken(facts)]
     left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
+    left_out += [SetAside(name, "not unpacked", reason) for name, reason in listing.not_unpacked]
     classes, label_sets, labels = _encode_labels([listing.labels[row] for row in good], listing.multilabel)
     if len(classes) < 2:
         raise DataError(

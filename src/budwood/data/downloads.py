@@ -5,7 +5,10 @@ They are written as folders of images into the cache, once.
 
 from __future__ import annotations
 
+import errno
 import shutil
+import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,10 @@ from typing import Any, Final
 
 from budwood.errors import DataError
 from budwood.progress import Progress
-from budwood.storage.atomic import draft_folder, raise_storage_errors
+from budwood.storage.atomic import draft_folder, is_full, raise_storage_errors
+
+DAMAGED: Final = (tarfile.TarError, zipfile.BadZipFile, EOFError)
+_DISK: Final = (errno.EROFS, errno.EIO, errno.EMFILE)
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,10 @@ def fetch(name: str, cache: Path, progress: Progress) -> Path:
 
     Raises:
         DataError: When the data set cannot be downloaded or fails its checksum.
-        StorageError: When the folder cannot be written.
+        StorageError: When the folder cannot be written, or the disk is full.
     """
+    from http.client import HTTPException
+
     folder = place_of(name, cache)
     if folder.is_dir():
         return folder
@@ -54,13 +62,27 @@ def fetch(name: str, cache: Path, progress: Progress) -> Path:
         raw.mkdir(parents=True, exist_ok=True)
         try:
             SOURCES[name].fetch(raw, draft, progress)
-        except (OSError, RuntimeError, ValueError) as error:  # torchvision raises any of these
-            raise DataError(
-                f"{name}: cannot be downloaded ({error}).",
-                f"Connect to the internet, or give a folder that contains it: budwood study FILE {name}=FOLDER",
-            ) from error
+        except (OSError, HTTPException, RuntimeError, ValueError, *DAMAGED) as error:  # torchvision raises any of these
+            if isinstance(error, OSError) and _is_of_disk(error):
+                raise
+            raise _make_download_error(name, error) from error
     shutil.rmtree(raw, ignore_errors=True)
     return folder
+
+
+def _is_of_disk(error: OSError) -> bool:
+    """Whether an error comes from the disk: those of the network have types, and numbers, of their own."""
+    return isinstance(error, PermissionError) or (type(error) is OSError and (is_full(error) or error.errno in _DISK))
+
+
+def _make_download_error(name: str, error: Exception) -> DataError:
+    """The error for a data set that cannot be downloaded, or that was and is not what was expected."""
+    elsewhere = f"give a folder that contains it: budwood study FILE {name}=FOLDER"
+    if isinstance(error, (RuntimeError, *DAMAGED)):  # torchvision's word for a checksum that is wrong
+        return DataError(
+            f"{name}: what was downloaded is damaged or incomplete ({error}).", f"Run the command again, or {elsewhere}"
+        )
+    return DataError(f"{name}: cannot be downloaded ({error}).", f"Connect to the internet, or {elsewhere}")
 
 
 def place_of(name: str, cache: Path) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from budwood.data.archives import extract, is_archive
+from budwood.data.archives import extract_listed, is_archive
 from budwood.data.corrections import OMIT, match_corrections
 from budwood.data.downloads import SOURCES, fetch, place_of
 from budwood.errors import DataError, did_you_mean
@@ -57,6 +57,7 @@ class Listing:
         left_out: Names that are not used, each with the reason.
         several: Whether an image has any number of labels.
         corrected: Number of images whose label the user's corrections changed, or that they leave out.
+        not_unpacked: Members of an archive that are not used, each with the reason.
     """
 
     source: str
@@ -69,6 +70,7 @@ class Listing:
     left_out: Sequence[tuple[str, str]] = field(default=())
     multilabel: bool = False
     corrected: int = 0
+    not_unpacked: Sequence[tuple[str, str]] = field(default=())
 
 
 def list_files(
@@ -168,11 +170,42 @@ def _list(source: Path, cache: Path, progress: Progress) -> Listing:
     if source.suffix.lower() in TABLES:
         return _list_table(source)
     if source.is_file() and is_archive(source):
-        return _list_folder(extract(source, cache, progress), source.name.split(".")[0])
+        found = extract_listed(source, cache, progress)
+        listing = _list_extracted(found.folder, source, progress)
+        return replace(listing, not_unpacked=found.skipped)
     raise DataError(
         f"{source}: is neither a folder, nor a CSV or Parquet table, nor a tar or zip archive.",
         "Give a folder with one subfolder of images per class.",
     )
+
+
+def _list_extracted(root: Path, archive: Path, progress: Progress) -> Listing:
+    """An archive's files: by the one table at the top that lists most of them, else as a folder."""
+    name = archive.name.split(".")[0]
+    top = root
+    while not _list_loose_files(top) and len(folders := _list_subfolders(top)) == 1:
+        top = folders[0]
+    tables = [file for file in _list_loose_files(top) if file.suffix.lower() in TABLES and _lists_images(file)]
+    if len(tables) != 1:
+        return _list_folder(root, name)
+    listing = _list_table(tables[0])
+    named = set(listing.paths)
+    unlisted = [path for file in _walk(top) if file != tables[0] and (path := _show_path(file, top)) not in named]
+    if 2 * sum((top / path).is_file() for path in named) <= len(unlisted):
+        return _list_folder(root, name)
+    for row, path in enumerate(listing.paths, 1):
+        _resolve_within(top, path, f"{archive}, {tables[0].name}, row {row}")
+    progress.note(f"{archive.name}: labels are read from its table {tables[0].name}.")
+    return replace(listing, name=name, left_out=[(path, f"is not in {tables[0].name}") for path in unlisted])
+
+
+def _lists_images(table: Path) -> bool:
+    """Whether a file is a table with a column of paths and one of labels."""
+    try:
+        columns = _read_table(table).column_names
+    except DataError:
+        return False
+    return bool(set(PATH_COLUMNS) & set(columns)) and bool({*LABEL_COLUMNS, LABELS_COLUMN} & set(columns))
 
 
 def _list_folder(root: Path, name: str) -> Listing:

@@ -6,6 +6,7 @@ import hashlib
 import threading
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,12 +50,13 @@ def download(name: str, origin: Origin, folder: Path, progress: Progress, packag
             f"({getattr(answer, 'reason', answer)}).",
             f"{hint}.",
         )
-    length = int(answer.headers.get("Content-Length") or 0)
+    told = answer.headers.get("Content-Length") or ""
+    length = int(told) if told.isdecimal() else 0
     digest = hashlib.sha256()
 
     def write(draft: Path) -> None:
         with draft.open("wb") as out, progress.bar(f"Downloading {origin.file}", length) as step:
-            while chunk := answer.read(CHUNK):
+            while chunk := _read(answer, name, origin.url, hint):
                 digest.update(chunk)
                 out.write(chunk)
                 step(len(chunk))
@@ -67,13 +69,16 @@ def download(name: str, origin: Origin, folder: Path, progress: Progress, packag
             )
 
     with answer:
-        try:
-            write_atomically(target, write)
-        except (TimeoutError, ConnectionError) as error:
-            raise WeightsError(
-                f"{name}: the download of {origin.url} was interrupted ({error}).", f"{hint}."
-            ) from error
+        write_atomically(target, write)
     return target
+
+
+def _read(answer: Any, name: str, url: str, hint: str) -> bytes:
+    """The next bytes of an answer; what the network raises is told apart from what the disk does."""
+    try:
+        return bytes(answer.read(CHUNK))
+    except (OSError, HTTPException) as error:
+        raise WeightsError(f"{name}: the download of {url} was interrupted ({error!r}).", f"{hint}.") from error
 
 
 def _request(url: str) -> Any:
@@ -86,7 +91,7 @@ def _request(url: str) -> Any:
     def ask() -> None:
         try:
             answers.append(urllib.request.urlopen(url, timeout=PATIENCE))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             answers.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)

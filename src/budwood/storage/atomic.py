@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -173,7 +174,7 @@ def draft_folder(final: Path) -> Iterator[Path]:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(final.parent)
-    draft = final.parent / f".{final.name}.{_machine_name()}-{os.getpid()}.part"
+    draft = final.parent / f".{final.name}.{_machine_name()}-{os.getpid()}-r{uuid.uuid4().hex[:8]}.part"
     draft.mkdir()
     try:
         yield draft
@@ -189,14 +190,15 @@ def draft_folder(final: Path) -> Iterator[Path]:
 def sweep_drafts(folder: Path) -> None:
     """Remove draft folders that killed processes left behind.
 
-    Only drafts of processes of this machine that no longer run are removed.
+    Only drafts of processes of this machine that no longer run are removed, whatever their age.
 
     Args:
         folder: Folder that holds the drafts.
     """
-    for draft in folder.glob(f".*.{_machine_name()}-*.part"):
-        owner = draft.name.split("-")[-1].removesuffix(".part")
-        if draft.is_dir() and owner.isdigit() and not _is_running(int(owner)):
+    named = re.compile(rf"\..*\.{re.escape(_machine_name())}-(\d+)(-r[0-9a-f]{{8}})?\.part", re.DOTALL)
+    for draft in folder.glob(".*.part"):
+        owner = named.fullmatch(draft.name)
+        if owner and draft.is_dir() and not _is_running(int(owner[1])):
             shutil.rmtree(draft, ignore_errors=True)
 
 

@@ -1,6 +1,6 @@
 """How much the cache holds, and its limit: when it is reached, what was used least recently goes first.
 
-Only decoded pixels and features of frozen layers are limited; the rest is small, or was downloaded.
+Decoded pixels, features of frozen layers and unpacked archives are limited; the rest is small, or was downloaded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 
 from budwood.errors import StorageError
 from budwood.progress import Progress
+from budwood.storage.folder_manifest import MANIFEST, read_total
 
 LIMIT: Final = 20 * 2**30  # bytes, unless $BUDWOOD_CACHE_LIMIT says otherwise
 KINDS: Final = {
@@ -26,10 +27,15 @@ KINDS: Final = {
     "facts": "properties of image files",
     "plans": "network plans of recipes",
     "archives": "unpacked archives",
+    "sources": "downloaded data sets",
     "weights": "downloaded weights",
 }
 SHARDED: Final = ("pixels", "outputs")
+ARCHIVES: Final = "archives"
+LIMITED: Final = (*SHARDED, ARCHIVES)
+DOWNLOADS: Final = ("sources", "weights")
 OLD: Final = 3600.0  # seconds after which what no process has finished is taken for abandoned
+IN_USE: Final = 7 * 86400.0  # seconds after its last use until an unpacked archive may be removed
 _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", re.IGNORECASE)
 
 
@@ -52,7 +58,7 @@ class CacheUsage:
 
 @dataclass(frozen=True)
 class _Shard:
-    """The files of one shard, or what was left of one, and when it was last used."""
+    """The files of one shard, or what was left of one, or an archive's folder, and when it was last used."""
 
     files: tuple[Path, ...]
     bytes: int
@@ -60,7 +66,7 @@ class _Shard:
 
 
 def limit() -> int:
-    """Return the most bytes that decoded pixels and outputs of frozen layers may take in the cache.
+    """Return the most bytes that decoded pixels, outputs of frozen layers and archives may take in the cache.
 
     The limit is 20 GiB unless `$BUDWOOD_CACHE_LIMIT` gives another amount, such as `20GB` or `500MB`; all units are
     powers of 1,024.
@@ -95,9 +101,10 @@ def measure_cache(cache: Path) -> list[CacheUsage]:
 def evict_for(cache: Path, wanted: int, promised: int, what: str, progress: Progress) -> bool:
     """Make room in the cache for a number of bytes and return whether they may be written.
 
-    Where the limit would be exceeded, the least recently used shards of pixels and outputs are removed, and a note
-    says so. Nothing is removed, and a note gives the reason, when the new bytes cannot be kept: when `wanted` and
-    `promised` together exceed the limit or take half or more of the free disk space.
+    Where the limit would be exceeded, the least recently used shards of pixels and outputs and unpacked archives are
+    removed, and a note says so; an archive that was used in the last week stays, and such archives count for half of
+    the limit at most. Nothing is removed, and a note gives the reason, when the new bytes cannot be kept: when
+    `wanted` and `promised` together exceed the limit or take half or more of the free disk space.
 
     Args:
         cache: The cache folder; it may not exist yet.
@@ -121,19 +128,42 @@ def evict_for(cache: Path, wanted: int, promised: int, what: str, progress: Prog
         room = f"the cache limit is {format_gib(most)}, and {format_gib(free)} of the disk is free"
         progress.note(f"{what} are not kept in the cache: they need {format_gib(wanted)}; {room}.")
         return False
-    shards = sorted(_iterate_shards(cache), key=lambda shard: shard.used)
-    over = sum(shard.bytes for shard in shards) + wanted + promised - most
+    _remove_oldest(cache, wanted + promised, most, progress)
+    return True
+
+
+def trim(cache: Path, progress: Progress) -> None:
+    """Remove what was used least recently until the cache is within its limit, with a note.
+
+    Args:
+        cache: The cache folder; it may not exist yet.
+        progress: Receives the note.
+
+    Raises:
+        StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
+    """
+    _remove_oldest(cache, 0, limit(), progress)
+
+
+def _remove_oldest(cache: Path, coming: int, most: int, progress: Progress) -> None:
+    archives = list(_iterate_archives(cache))
+    idle = [one for one in archives if abs(time.time() - one.used) > IN_USE]  # also if the clock was set back
+    held = min(sum(one.bytes for one in archives) - sum(one.bytes for one in idle), most // 2)
+    shards = sorted([*_iterate_shards(cache), *idle], key=lambda shard: shard.used)
+    over = sum(shard.bytes for shard in shards) + held + coming - most
     removed = 0
     for shard in shards:
         if removed >= over:
             break
         for file in shard.files:
             with suppress(PermissionError):  # another process has it open, on Windows
-                file.unlink(missing_ok=True)
+                if file.is_dir():
+                    shutil.rmtree(file, ignore_errors=True)
+                else:
+                    file.unlink(missing_ok=True)
         removed += shard.bytes
     if removed:
         progress.note(f"The cache was full: the least recently used {format_gib(removed)} were removed.")
-    return True
 
 
 def clear(cache: Path) -> int:
@@ -147,7 +177,7 @@ def clear(cache: Path) -> int:
     Returns:
         The number of bytes that the removed kinds took.
     """
-    kinds = [kind for kind in KINDS if kind != "weights"]
+    kinds = [kind for kind in KINDS if kind not in DOWNLOADS]
     removed = sum(_measure_kind(kind, cache / kind).bytes for kind in kinds)
     for kind in kinds:
         shutil.rmtree(cache / kind, ignore_errors=True)
@@ -155,7 +185,7 @@ def clear(cache: Path) -> int:
 
 
 def _measure_kind(kind: str, folder: Path) -> CacheUsage:
-    stats = [file.stat() for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
+    stats = [file.lstat() for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
     used = max((stat.st_mtime for stat in stats), default=0.0)
     return CacheUsage(kind, sum(stat.st_size for stat in stats), len(stats), used)
 
@@ -176,6 +206,19 @@ def _iterate_shards(cache: Path) -> Iterator[_Shard]:
                     continue
                 if marker or time.time() - used > OLD:
                     yield _Shard(files, size, used if marker else 0.0)
+
+
+def _iterate_archives(cache: Path) -> Iterator[_Shard]:
+    """Every unpacked archive, its list of files first, so that a kill leaves no folder that counts as whole."""
+    for folder in (cache / ARCHIVES).glob("[!.]*"):
+        manifest = folder / MANIFEST
+        total = read_total(folder)
+        try:
+            used = (folder if total is None else manifest).stat().st_mtime
+        except FileNotFoundError:  # another process removed it
+            continue
+        size = _measure_kind(ARCHIVES, folder).bytes if total is None else total
+        yield _Shard((manifest, folder), size, used)
 
 
 def format_gib(count: int) -> str:
