@@ -309,7 +309,7 @@ def _threads(
     lap: LapCallback,
 ) -> int:
     """How many threads training computes in: measured where there are many and training is long."""
-    from budwood.training.device import find_best_device
+    from budwood.hardware import find_best_device
     from budwood.training.profiling import find_fastest_threads
 
     threads = count_processors()
