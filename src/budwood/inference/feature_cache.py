@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from budwood.data.dataset import Samples
 from budwood.data.loading import SHARD, TTA_FLIPS, Decoder, Pixels, Writer, decode_sample, flip, store_rows
-from budwood.inference.engines import BATCH, WHOLE, Floats, InferenceEngine, Prefix, choose_engine
+from budwood.inference.bundle import GRAPH, Prefix
+from budwood.inference.engines import BATCH, Floats, InferenceEngine, choose_engine
 from budwood.progress import Progress
 from budwood.storage.eviction import evict_for, format_gib, limit
 from budwood.storage.packing import HEADER, pack, unpack
@@ -215,7 +216,7 @@ def why_not_cached(prefix: Prefix, images: int) -> str:
 
 def _open_stores(prefix: Prefix, view: Transform) -> tuple[ShardStore, ...]:
     """Where outputs may lie: in full precision, and for maps in 16 bits a value."""
-    graph = [] if prefix.graph == WHOLE else [Path(prefix.graph).stem]
+    graph = [] if prefix.graph == GRAPH else [Path(prefix.graph).stem]
     name = "-".join([prefix.key, prefix.spec.recipe.resize, *([view.name] if view.name else []), *graph])
     folder = prefix.cache / "outputs"
     full = ShardStore(folder / name, prefix.shape, np.float32)

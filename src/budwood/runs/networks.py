@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from budwood.errors import BudwoodError
-from budwood.inference.engines import Prefix, make_prefix
+from budwood.inference.bundle import Prefix, make_prefix
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec

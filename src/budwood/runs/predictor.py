@@ -16,7 +16,8 @@ from budwood.data.images import BadImage
 from budwood.data.loading import TTA_FLIPS, Pixels, decode_sample, flip
 from budwood.errors import DataError
 from budwood.evaluation.prediction_table import TOP, ImagePrediction, list_top_classes
-from budwood.inference.engines import BATCH, InferenceEngine, Prefix, choose_engine
+from budwood.inference.bundle import Prefix
+from budwood.inference.engines import BATCH, InferenceEngine, choose_engine
 from budwood.inference.feature_cache import CHECKED, compute_tta_features
 from budwood.inference.quantization import quantize_int8
 from budwood.progress import Progress

@@ -22,13 +22,12 @@ from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, PixelSource
 from budwood.errors import RecipeError
 from budwood.hardware import count_processors
+from budwood.inference.bundle import Prefix, make_prefix
 from budwood.inference.engines import (
     Floats,
-    Prefix,
     choose_engine,
     describe_unused,
     has_cuda_device,
-    make_prefix,
     read_state,
 )
 from budwood.inference.feature_cache import (
