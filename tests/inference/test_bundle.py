@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Samples, scan
-from budwood.errors import StorageError
-from budwood.inference import bundle
+from budwood.errors import RunError, StorageError, WeightsError
+from budwood.evaluation.predictions import make_predictions
+from budwood.inference import bundle, engines
 from budwood.inference.bundle import Prefix, ensure_exported, make_prefix, read_bundle_file
 from budwood.inference.feature_cache import compute_features
 from budwood.networks.plan import spec_of
@@ -109,3 +110,33 @@ def test_a_damaged_graph_in_eight_bits_is_made_again(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "cache" / "outputs", ignore_errors=True)
         found = bw.predict(run, files, int8=True, cache=tmp_path / "cache")
         assert [one.top for one in found] == [one.top for one in expected], name
+
+
+def test_an_output_that_is_not_finite_is_refused_and_not_kept(
+    exported: tuple[Prefix, NDArray[np.float32]],
+    samples: Samples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(exported[0].cache / "networks", tmp_path / "networks")
+    mine = make_prefix(exported[0].spec, None, tmp_path)
+    real = engines._make_onnx_inference
+
+    def spoiled(prefix: Prefix, threads: int) -> engines.InferenceFn:
+        run = real(prefix, threads)
+
+        def compute(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+            values = run(batch).copy()
+            values[-1, 0] = np.inf
+            return values
+
+        return compute
+
+    monkeypatch.setattr(engines, "_make_onnx_inference", spoiled)
+    with pytest.raises(WeightsError, match=r"not finite \(NaN or infinite\) for 1 of \d+ images, the first '\w+/"):
+        compute_features(mine, samples, Silent())
+    assert not list((tmp_path / "outputs").rglob("*.npy"))
+    with pytest.raises(RunError, match=r"not finite .* for 1 of \d+ images, the first"):
+        make_predictions(samples, np.where(np.arange(len(samples))[:, None] == 3, np.nan, np.zeros((1, 2), np.float32)))
+    monkeypatch.undo()
+    assert compute_features(mine, samples, Silent()).values == pytest.approx(exported[1], abs=1e-5)

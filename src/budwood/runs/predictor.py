@@ -14,7 +14,7 @@ from budwood.data.dataset import Samples
 from budwood.data.image_inputs import ImageInput, list_inputs, name_input, read_input
 from budwood.data.images import BadImage
 from budwood.data.loading import TTA_FLIPS, Pixels, decode_sample, flip
-from budwood.errors import DataError
+from budwood.errors import DataError, WeightsError
 from budwood.evaluation.prediction_table import TOP, ImagePrediction, list_top_classes
 from budwood.inference.bundle import Prefix
 from budwood.inference.engines import BATCH, InferenceEngine, choose_engine
@@ -149,12 +149,21 @@ class Predictor:
 
         Returns:
             float32 [n, classes].
+
+        Raises:
+            WeightsError: A logit is not finite.
         """
         if not len(pixels):
             return np.zeros((0, len(self.classes)), np.float32)
         engine = self.load(lambda: pixels[:CHECKED])
         outputs = [engine.run(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
-        return self._apply_head(np.concatenate(outputs))
+        logits = self._apply_head(np.concatenate(outputs))
+        if not np.isfinite(logits).all():
+            raise WeightsError(
+                f"{self.run.path}: the network's outputs are not finite (NaN or infinite) for an image.",
+                "Train again with a lower learning rate, or from other weights.",
+            )
+        return logits
 
     def predict_samples(self, samples: Samples) -> Logits:
         """Compute the logits of a data set's images; what an earlier command computed is read from the cache.
