@@ -279,8 +279,8 @@ def _refuse_not_finite(prefix: Prefix, samples: Samples, rows: Sequence[int], va
     if not finite.all():
         first = samples.paths[rows[int(np.argmin(finite))]]
         raise WeightsError(
-            f"{prefix.spec.plan.name}: the output of {prefix.stop or 'the network'} is not finite (NaN or infinite) for "
-            f"{np.count_nonzero(~finite):,} of {len(values):,} images, the first {first!r}.",
+            f"{prefix.spec.plan.name}: the output of {prefix.stop or 'the network'} is not finite (NaN or infinite) "
+            f"for {np.count_nonzero(~finite):,} of {len(values):,} images, the first {first!r}.",
             "Use other weights: these have values too large to compute with.",
         )
 

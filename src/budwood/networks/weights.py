@@ -212,10 +212,10 @@ def fit_weights(weights: Weights, found: State, target: FitTarget) -> tuple[Stat
     """
     net, channels = target.net, target.channels
     wanted = {name: tensor for name, tensor in target.before.items() if not is_inside(name, net.head)}
-    if weights.by_position:
-        named, outside = _match_by_position(found, target.before, weights), {}
-    else:
-        named, outside = _match_by_name(found, target)
+    by_position = weights.by_position
+    named, outside = (
+        (_match_by_position(found, target.before, weights), State()) if by_position else _match_by_name(found, target)
+    )
     aside = {name: tensor for name, tensor in named.items() if is_inside(name, net.head)}
     state = {name: tensor for name, tensor in named.items() if name not in aside}
     state |= {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTERS)}
@@ -323,7 +323,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _list_harmless_types() -> list[Any]:
     """Types that training code keeps beside tensors, such as an accuracy of NumPy, and that run no code when read."""
     numbers = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
-    return [np.dtype, *numbers, np._core.multiarray.scalar, argparse.Namespace]
+    scalar = np.float64(0).__reduce__()[0]
+    return [np.dtype, *numbers, scalar, argparse.Namespace]
 
 
 def _match_by_position(found: State, expected: State, weights: Weights) -> State:
