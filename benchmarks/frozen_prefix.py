@@ -30,7 +30,8 @@ import numpy as np
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Samples, scan
 from budwood.hardware import count_processors
-from budwood.inference.engines import BATCH, Prefix, _make_onnx_inference, ensure_exported, make_prefix
+from budwood.inference.bundle import Prefix, ensure_exported, make_prefix
+from budwood.inference.engines import BATCH, _make_onnx_inference
 from budwood.inference.feature_cache import compute_features, flip_transform, take_first_images
 from budwood.networks.plan import load_plan
 from budwood.networks.registry import TRUNK

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from budwood.data.checks import Finding, findings
     from budwood.data.dataset import Dataset, scan
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
+    from budwood.runs.predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
     from budwood.workflows.evaluate import predict, test
@@ -33,6 +34,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Finding": "data.checks",
+    "Predictor": "runs.predictor",
     "Published": "comparison.rows",
     "Recipe": "config.recipe",
     "RecipeError": "errors",
@@ -63,6 +65,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Finding",
+    "Predictor",
     "Published",
     "Recipe",
     "RecipeError",

@@ -1,10 +1,108 @@
-"""How many processors may be used."""
+"""What there is to compute with: processors, the device, and the other processes of one training."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 def count_processors() -> int:
     """Count the processors that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_best_device() -> str:
+    """Return the fastest kind of device that PyTorch sees.
+
+    Returns:
+        `cuda`, `mps` (Apple) or `cpu`.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The processes that carry out one job together; alone, there is one of rank 0.
+
+    Whatever is decided from a clock, a file or a random number is decided by the process of rank 0 and broadcast, so
+    that all processes go the same way. Torch is loaded only by what needs it.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Return whether this process decides, writes files and speaks to the user."""
+        return self.rank == 0
+
+    @cached_property
+    def device(self) -> str:
+        """Return the device that this process computes on: `cuda`, `cuda:N` for one of several processes, `mps`, `cpu`.
+
+        Of several processes of one machine each has the GPU of its local rank, as `torchrun` numbers them.
+        """
+        device = find_best_device()
+        return f"cuda:{os.environ.get('LOCAL_RANK', self.rank)}" if device == "cuda" and self.world_size > 1 else device
+
+    def broadcast(self, value: T) -> T:
+        """Give every process the value that the process of rank 0 has.
+
+        Args:
+            value: Any value that can be pickled; ignored in the other processes.
+
+        Returns:
+            The value of rank 0.
+        """
+        if self.world_size == 1:
+            return value
+        from torch import distributed
+
+        box = [value]
+        distributed.broadcast_object_list(box)
+        return box[0]
+
+    def all_reduce(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add up an array over all processes.
+
+        Args:
+            values: float64 of any shape, the same in every process.
+
+        Returns:
+            The sum, of the same shape; in one process the values as they are.
+        """
+        if self.world_size == 1:
+            return values
+        import torch
+        from torch import distributed
+
+        total = torch.from_numpy(values.copy()).to(self.device if distributed.get_backend() == "nccl" else "cpu")
+        distributed.all_reduce(total)
+        summed: NDArray[np.float64] = total.cpu().numpy()
+        return summed
+
+
+def find_runtime() -> Runtime:
+    """Find the processes that a launcher such as `torchrun` started together, by what it sets in the environment.
+
+    Returns:
+        The runtime by `RANK` and `WORLD_SIZE`; that of one process where they are not set, or are no numbers.
+    """
+    rank, world_size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return Runtime(int(rank), int(world_size)) if rank.isdigit() and world_size.isdigit() else Runtime()

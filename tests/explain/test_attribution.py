@@ -23,7 +23,8 @@ from budwood.explain import saliency as methods
 from budwood.explain.heatmaps import METHODS, Attribution, fill_mean_colour, scale_maps
 from budwood.explain.probe import NetworkProbe, compute_stage_outputs, default_place, eval_mode, make_probe, slice_probe
 from budwood.explain.saliency import compute_attribution, find_finest_place, integrate_gradients, make_eager_inference
-from budwood.inference.engines import choose_engine, make_prefix
+from budwood.inference.bundle import make_prefix
+from budwood.inference.engines import choose_engine
 from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.network_plan import StagePlan
 from budwood.networks.plan import load_plan, spec_of

@@ -29,7 +29,8 @@ from budwood.data.dataset import Samples, scan
 from budwood.errors import RecipeError
 from budwood.inference import engines
 from budwood.inference import feature_cache as storing
-from budwood.inference.engines import PACKED, Prefix, make_prefix
+from budwood.inference.bundle import Prefix, ensure_exported, make_prefix
+from budwood.inference.engines import PACKED
 from budwood.inference.feature_cache import Transform, compute_features, flip_transform, why_not_cached
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import TRUNK, find_network
@@ -181,7 +182,7 @@ def test_values_that_are_no_numbers_are_kept_as_they_are(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = _map_prefix(tmp_path)
-    engines.ensure_exported(prefix)
+    ensure_exported(prefix)
     real = engines._make_onnx_inference
     monkeypatch.setattr(engines, "_measure_packing_error", lambda *_: 0.0)
     monkeypatch.setattr(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from budwood.data.dataset import Samples, scan
 from budwood.errors import DataError
 from budwood.inference import engines as module
 from budwood.inference import feature_cache as storing
-from budwood.inference.engines import Prefix, make_prefix
+from budwood.inference.bundle import Prefix, ensure_exported, make_prefix
 from budwood.inference.feature_cache import compute_features
 from budwood.inference.pytorch_backend import NetworkSlice, export
 from budwood.networks.plan import spec_of
 from budwood.networks.registry import TRUNK, find_network
 from budwood.networks.weights import Weights, describe_random, find_imagenet
 from budwood.progress import Silent
+from budwood.storage.checked_files import read_checked, write_checked
 from conftest import picture
 
 SIZE = 32
@@ -51,7 +51,7 @@ def _weights() -> Weights:
 def fresh(cache: Path, tmp_path: Path) -> Prefix:
     """A prefix with the shared export and an empty store of outputs and pixels."""
     shared = _prefix(cache)
-    module.ensure_exported(shared)
+    ensure_exported(shared)
     mine = _prefix(tmp_path / "mine")
     shutil.copytree(shared.bundle, mine.bundle)
     return mine
@@ -149,7 +149,7 @@ def test_a_file_changed_after_the_scan_is_an_error(photos: Path, fresh: Prefix) 
 
 
 def test_an_engine_that_disagrees_is_not_used(photos: Path, fresh: Prefix) -> None:
-    (fresh.bundle / "checked.json").write_text(json.dumps({"error": 0.3, "images": 16, "packed": None}))
+    write_checked(fresh.bundle / "checked.json", {"error": 0.3, "images": 16, "packed": None})
     progress = Noted()
     samples = _samples(photos)
     found = compute_features(fresh, samples, progress)
@@ -164,7 +164,9 @@ def test_agreement_is_measured_on_real_images(photos: Path, fresh: Prefix, monke
         module, "_make_onnx_inference", lambda *_: lambda batch: np.full((len(batch), 1280), 9.0, np.float32)
     )
     assert compute_features(fresh, _samples(photos), Silent()).engine.startswith("PyTorch")
-    assert json.loads((fresh.bundle / "checked.json").read_text())["error"] > 0.5
+    measured = read_checked(fresh.bundle / "checked.json")
+    assert measured is not None
+    assert measured["error"] > 0.5
 
 
 def test_a_cache_that_is_full_costs_the_cache_only(
@@ -213,7 +215,7 @@ def test_an_interrupted_export_leaves_no_bundle(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(pytorch_backend, "export", interrupted)
     prefix = _prefix(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        module.ensure_exported(prefix)
+        ensure_exported(prefix)
     assert list((tmp_path / "networks").iterdir()) == []
 
 
@@ -263,10 +265,9 @@ def test_the_writer_passes_on_what_went_wrong_and_keeps_the_order() -> None:
     assert written == [0, 1, 2, 3, 4]
 
 
-def test_a_network_that_cannot_be_exported_prints_nothing(
-    tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_that_cannot_be_exported_prints_nothing(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = Recipe(model="alexnet", weights="none", size=64, optimizer="adam")  # its pooling has no place in ONNX
-    told = export(NetworkSlice(spec_of(recipe, 2, describe_random("default", 0), cache), None), tmp_path)
-    assert "adaptive_avg_pool2d" in told["no_graph"]
+    files, _, reason = export(NetworkSlice(spec_of(recipe, 2, describe_random("default", 0), cache), None))
+    assert "adaptive_avg_pool2d" in reason
+    assert list(files) == ["part.safetensors"]
     assert capfd.readouterr().out == ""

@@ -11,7 +11,7 @@ from test_feature_cache import Noted
 
 import budwood as bw
 from budwood.cli.main import run as command
-from budwood.inference import engines, quantization
+from budwood.inference import quantization
 from budwood.runs.run import Run
 
 
@@ -61,7 +61,6 @@ def test_eight_bits_need_a_graph(small: Run, photos: Path, tmp_path: Path, monke
     said = Noted()
     _answers(small, photos, tmp_path / "cache", said)
     assert said.notes[-1] == "int8 is not used: it needs a network that runs with ONNX Runtime on a CPU."
-    assert engines.WHOLE == "part.onnx"
 
 
 def test_the_command_predicts_in_eight_bits(small: Run, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import budwood
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import scan
 from budwood.errors import RecipeError, WeightsError
-from budwood.inference.engines import make_prefix
+from budwood.inference.bundle import make_prefix
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.weights import describe_random
 from budwood.studies.study_file import DataSpec

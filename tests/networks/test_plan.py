@@ -41,8 +41,8 @@ def test_a_plan_is_what_its_record_says() -> None:
         lambda text: "[]",
         lambda text: text[:-20],
         lambda text: text.replace('"macs": ', '"macs": 1'),
-        lambda text: json.dumps(json.loads(text)["plan"]),
-        lambda text: json.dumps({"digest": "", "plan": {}}),
+        lambda text: json.dumps(json.loads(text)["record"]),
+        lambda text: json.dumps({"digest": "", "record": {}}),
         lambda text: text.replace('"schema_version": 1', '"schema_version": 0'),
     ],
 )

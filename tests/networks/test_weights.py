@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import http.client
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -114,13 +116,72 @@ def test_a_packaged_file_of_other_shapes_or_length_is_refused(tmp_path: Path) ->
         lambda state: {"model": {f"_orig_mod.{name}": tensor for name, tensor in state.items()}},
         lambda state: {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")},
         lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("fc.")},
+        lambda state: {"net": state, "acc": np.float64(94.2), "args": argparse.Namespace(lr=0.1)},
+        lambda state: {"params": state, "step": torch.tensor(3)},
+        lambda state: {"student": {n: t * 0 for n, t in state.items()}, "teacher": state},
+        lambda state: {"arbitrary": {"nested": state}, "optimizer": {"state": {}}},
+        lambda state: {f"net.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"timm_model.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"state_dict": {f"a.b.c.{name}": tensor for name, tensor in state.items()}},
     ],
-    ids=["plain", "DataParallel", "wrapped twice", "compiled", "old batch norm", "no classifier"],
+    ids=[
+        "plain",
+        "DataParallel",
+        "wrapped twice",
+        "compiled",
+        "old batch norm",
+        "no classifier",
+        "net with numbers of NumPy",
+        "params",
+        "teacher and student",
+        "unknown wrapper",
+        "net.",
+        "timm_model.",
+        "unknown prefix",
+    ],
 )
 def test_files_as_training_code_leaves_them(dress: Callable[[State], Any], resnet: State, tmp_path: Path) -> None:
     torch.save(dress(resnet), tmp_path / "w.pth")
     made, _ = _load(tmp_path / "w.pth")
     assert _trunk_equals(made, resnet)
+
+
+def test_a_tensor_beside_the_network_does_not_hinder(resnet: State, tmp_path: Path) -> None:
+    dressed = {f"module.encoder_q.{name}": tensor for name, tensor in resnet.items()}
+    torch.save({**dressed, "module.queue": torch.zeros(8, 4), "logit_scale": torch.ones(())}, tmp_path / "w.pth")
+    made, aside = _load(tmp_path / "w.pth")
+    assert _trunk_equals(made, resnet)
+    assert "belong to no layer were not used (module.queue, logit_scale)" in aside
+
+
+def test_counters_of_any_shape_fit(resnet: State, tmp_path: Path) -> None:
+    odd = {n: t.reshape(1) if n.endswith("num_batches_tracked") else t for n, t in resnet.items()}
+    save_file(odd, tmp_path / "w.safetensors")
+    assert _trunk_equals(_load(tmp_path / "w.safetensors")[0], resnet)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("layer1.0.conv1.weight", lambda t: t.index_fill(0, torch.tensor(0), float("nan")), "576 of 36,864 values"),
+        ("bn1.bias", lambda t: t + float("inf"), "64 of 64 values that are not finite"),
+        ("bn1.running_var", lambda t: -t, "holds a negative variance"),
+        ("conv1.weight", lambda t: t.to(torch.complex64), "holds complex numbers"),
+        ("conv1.weight", lambda t: (t * 100).to(torch.int8), r"whole numbers \(int8\)"),
+    ],
+)
+def test_values_that_no_trained_network_has_are_refused_by_name(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str, resnet: State, tmp_path: Path
+) -> None:
+    torch.save({**resnet, name: change(resnet[name])}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=rf"w\.pth: tensor {re.escape(name)} .*{message}"):
+        _load(tmp_path / "w.pth")
+
+
+def test_a_refused_object_is_named(tmp_path: Path) -> None:
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "whole.pth")
+    with pytest.raises(WeightsError, match=r"object of the type torch\.nn\.modules\.linear\.Linear, which would run"):
+        read_tensors(tmp_path / "whole.pth")
 
 
 def test_safetensors_and_half_precision(resnet: State, tmp_path: Path) -> None:
@@ -175,8 +236,9 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
             return (eval, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
 
     torch.save({"a": Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(WeightsError, match="cannot be read as a file of tensors"):
+    with pytest.raises(WeightsError, match=r"holds an object of the type \S*eval, which would run code") as caught:
         read_tensors(tmp_path / "bomb.pth")
+    assert "\x1b" not in caught.value.message
     assert not (tmp_path / "ran").exists()
 
 

@@ -224,11 +224,14 @@ def test_runs_that_are_none(run: Run, tmp_path: Path) -> None:
         bw.open_run(tmp_path / "x")
 
 
-def test_other_weights_than_the_runs_are_refused(run: Run, photos: Path) -> None:
+def test_other_weights_than_the_runs_are_refused_where_only_they_would_do(run: Run, photos: Path) -> None:
     weights = run.record.network.weights.model_copy(update={"digest": "other"})
     network = run.record.network.model_copy(update={"weights": weights})
+    stranded = Run(run.path, run.record.model_copy(update={"network": network}))
     with pytest.raises(bw.RunError, match="was trained from other weights"):
-        bw.predict(Run(run.path, run.record.model_copy(update={"network": network})), [photos])
+        bw.explain.suspects(stranded)
+    own, shared = ([dict(one.top) for one in bw.predict(each, [photos])] for each in (stranded, run))
+    assert all(a == pytest.approx(b, abs=1e-5) for a, b in zip(own, shared, strict=True))
 
 
 def test_a_lost_seal_is_told(run: Run) -> None:

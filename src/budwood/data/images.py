@@ -148,6 +148,28 @@ def decode(data: bytes) -> Image.Image:
     return _decode(data)[0]
 
 
+def convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an opened image to an upright RGB image, as `decode` does with a file.
+
+    Args:
+        image: An image of any mode that `decode` accepts; it is not changed.
+
+    Returns:
+        The image in mode RGB, turned by its EXIF orientation.
+
+    Raises:
+        BadImage: The image has a side of no pixels, its file does not decode to its end, or its values are out of
+            range.
+    """
+    if 0 in image.size:
+        raise BadImage("empty", "the image has no pixels")
+    try:
+        image.load()
+    except Exception as error:
+        raise _describe_decoding_error(error) from error
+    return _turn_upright(image)[0]
+
+
 def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
     """Resize an RGB image to a square, with bicubic interpolation.
 
@@ -210,17 +232,25 @@ def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:
         raise BadImage("too large", f"more than {MAX_PIXELS:,} pixels") from error
     except MemoryError as error:
         raise BadImage("too large", "does not fit in memory") from error
-    except Exception as error:  # each of Pillow's format readers raises errors of its own kinds
-        detail = " ".join(str(error).split()) or type(error).__name__
-        cut_short = "truncated" in detail.lower() or isinstance(error, EOFError)
-        raise BadImage("truncated" if cut_short else "broken", detail) from error
-    turn = _TURNS.get(_read_orientation(image))
-    rgb, notes = _to_rgb(image)
-    if turn is not None:
-        rgb, notes = rgb.transpose(turn), ("rotated", *notes)
+    except Exception as error:
+        raise _describe_decoding_error(error) from error
+    rgb, notes = _turn_upright(image)
     if getattr(image, "is_animated", False):
         notes = ("animated", *notes)
     return rgb, image.mode, notes
+
+
+def _describe_decoding_error(error: Exception) -> BadImage:
+    """What went wrong in decoding: each of Pillow's format readers raises errors of its own kinds."""
+    detail = " ".join(str(error).split()) or type(error).__name__
+    cut_short = "truncated" in detail.lower() or isinstance(error, EOFError)
+    return BadImage("truncated" if cut_short else "broken", detail)
+
+
+def _turn_upright(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    turn = _TURNS.get(_read_orientation(image))
+    rgb, notes = _to_rgb(image)
+    return (rgb, notes) if turn is None else (rgb.transpose(turn), ("rotated", *notes))
 
 
 def _read_orientation(image: Image.Image) -> int:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from budwood.storage.atomic import raise_storage_errors, write_atomically
 
 TOP = 3
@@ -26,6 +29,26 @@ class ImagePrediction:
     path: str
     top: tuple[tuple[str, float], ...]
     problem: str = ""
+
+
+def list_top_classes(
+    probabilities: NDArray[np.float64], classes: Sequence[str], top: int = TOP
+) -> list[tuple[tuple[str, float], ...]]:
+    """List the most probable classes of each image.
+
+    Args:
+        probabilities: float64 [n, classes].
+        classes: Class names.
+        top: Number of classes to list, at most.
+
+    Returns:
+        For each image its classes with their probabilities, in descending order; of equals, the first class first.
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        tuple((classes[c], float(row[c])) for c in best.tolist())
+        for best, row in zip(order, probabilities, strict=True)
+    ]
 
 
 def save_csv(path: Path, answers: Sequence[ImagePrediction]) -> None:

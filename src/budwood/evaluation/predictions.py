@@ -107,6 +107,8 @@ def load_predictions(path: Path) -> Predictions:
         logits = np.array(table["logits"].to_pylist(), np.float32)
         labels = table["label"].to_numpy().astype(np.int32)
         label_sets = tuple(map(tuple, json.loads((table.schema.metadata or {}).get(b"sets", b"[]"))))
+        if not np.isfinite(logits).all():
+            raise ValueError("a logit is not finite")
         return Predictions(tuple(table["id"].to_pylist()), tuple(table["path"].to_pylist()), labels, logits, label_sets)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error}).", "Train again.") from error
@@ -123,11 +125,18 @@ def make_predictions(samples: Samples, logits: NDArray[np.float32]) -> Predictio
         The predictions.
 
     Raises:
-        RunError: When the labels of the samples are sealed, or an image occurs twice.
+        RunError: When the labels of the samples are sealed, a logit is not finite, or an image occurs twice.
     """
     if np.any(samples.labels == SEALED):
         raise RunError(
             "The labels of the test set are sealed.",
             "Run `budwood test RUN` first; every use of the test set is counted.",
+        )
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise RunError(
+            f"The network's outputs are not finite (NaN or infinite) for {len(bad):,} of {len(logits):,} images, "
+            f"the first {samples.paths[bad[0]]!r}.",
+            "Train with a lower learning rate, or start from other weights.",
         )
     return Predictions(samples.ids, samples.paths, samples.labels, logits, samples.label_sets)

@@ -16,13 +16,13 @@ from budwood.explain.confused_pairs import ConfusedPair, find_confusions
 from budwood.explain.embeddings import Embedding, Method, Neighbours, find_neighbours, make_embedding, make_file_samples
 from budwood.explain.label_errors import Suspects, find_suspects
 from budwood.explain.subgroups import Slice, find_slices
-from budwood.inference.engines import BATCH, choose_engine
 from budwood.networks.plan import spec_of
 from budwood.progress import Progress, Silent
-from budwood.runs.networks import describe_run_weights, make_trunk, make_whole_network
+from budwood.runs.networks import describe_run_weights
+from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder, raise_storage_errors
-from budwood.training.linear_head import compute_head_logits
+from budwood.storage.atomic import cache_folder
+from budwood.storage.context import open_context
 
 if TYPE_CHECKING:
     from budwood.explain.activations import Maps, Strip
@@ -78,7 +78,7 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
 
 
 def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Progress | None = None) -> Answering:
-    """Make a function that computes the run's logits as its predictions do.
+    """Make a function that computes the run's logits as its predictions do, without test-time augmentation.
 
     The engine is checked on `some` real images where that has not been done before.
 
@@ -92,22 +92,11 @@ def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Pr
         A function from pixels uint8 [n, size, size, 3] to logits float32 [n, classes].
 
     Raises:
-        RunError: When only a head was trained and the weights of its trunk are not on this machine.
         StorageError: When the cache cannot be written.
     """
-    cache, progress = cache or cache_folder(), progress or Silent()
-    alone = run.record.trained == "head"
-    with raise_storage_errors(cache):
-        part = make_trunk(run, cache, progress) if alone else make_whole_network(run, cache)
-        engine = choose_engine(part, lambda: some, len(some), progress)
-    head = run.head() if alone else None
-
-    def answer(images: Pixels) -> NDArray[np.float32]:
-        blocks = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
-        outputs = np.concatenate([engine.run(block) for block in blocks])
-        return compute_head_logits(outputs, *head) if head else outputs
-
-    return answer
+    predictor = make_predictor(run, open_context(cache, progress))
+    predictor.load(lambda: some)
+    return predictor.compute_logits
 
 
 def attribution(

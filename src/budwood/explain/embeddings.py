@@ -23,9 +23,11 @@ from budwood.errors import DataError, RunError, did_you_mean
 from budwood.evaluation.predictions import Predictions, make_predictions
 from budwood.inference.feature_cache import compute_features
 from budwood.progress import Progress, Silent
-from budwood.runs.networks import make_trunk, predict_logits
+from budwood.runs.networks import make_trunk
+from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
 from budwood.storage.atomic import cache_folder, raise_storage_errors
+from budwood.storage.context import Context
 
 Method = Literal["pca", "umap"]
 Features = NDArray[np.float32]
@@ -204,8 +206,7 @@ def load_or_predict(run: Run, split: str, cache: Path, progress: Progress) -> Pr
     if split != "train":
         return run.predictions(split)
     samples = run.dataset().samples(split)
-    with raise_storage_errors(cache):
-        return make_predictions(samples, predict_logits(run, samples, cache, progress))
+    return make_predictions(samples, make_predictor(run, Context(cache, progress)).predict_samples(samples))
 
 
 def project_on_principal_axes(features: Features) -> tuple[NDArray[np.float64], tuple[float, float]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from budwood.errors import RecipeError
+from budwood.hardware import find_best_device
 from budwood.inference.pytorch_backend import WithPreprocessing
 from budwood.networks.freezing import find_stage
 from budwood.networks.network_plan import NetworkPlan
@@ -27,7 +28,6 @@ from budwood.networks.registry import TRUNK, is_channels_last
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.stages import keep_stages, list_modules, slice_stages
 from budwood.networks.surgery import BuiltNetwork, load_network
-from budwood.training.device import find_best_device
 
 ENOUGH: Final = 4  # cells a side with which a map says well where in an image something is
 FEWEST: Final = 2

@@ -1,4 +1,4 @@
-"""The part of a network that is run: its bundle on disk, and the fastest engine that agrees with PyTorch.
+"""The fastest engine of this machine that runs a part of a network and agrees with PyTorch.
 
 A prefix is the part of a network up to a stage, with the preprocessing folded in: uint8 pixels [n, size, size, 3] to
 float32 [n, *shape]. Its bundle (graph, weights, how well the engine agreed with PyTorch) lies in the cache, keyed by
@@ -7,70 +7,40 @@ weights, stages and preprocessing. A trained network as a whole is run the same 
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
 from budwood.hardware import count_processors
-from budwood.networks.plan import hash_json, toolchain_digest
-from budwood.networks.registry import TRUNK
-from budwood.networks.spec import NetworkSpec
+from budwood.inference.bundle import (
+    GRAPH,
+    STATE,
+    Prefix,
+    ensure_exported,
+    read_added_file,
+    read_bundle_file,
+    remember,
+    slice_network,
+)
 from budwood.progress import Progress
-from budwood.storage.atomic import draft_folder, write_text
 from budwood.storage.packing import pack, unpack
-
-if TYPE_CHECKING:
-    from budwood.inference.pytorch_backend import NetworkSlice
 
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
 PACKED: Final = 1e-4  # of the largest logit: what keeping outputs in 16 bits may change
 BATCH: Final = 16  # images a call of the engine; larger batches fall out of a CPU's cache
-WHOLE: Final = "part.onnx"  # the graph in full precision
 COMPILE_PAYS: Final = 200_000  # images on a GPU from which on torch.compile is worth its minute
 MANY: Final = 4  # processors, from which on fewer threads may be faster
 
 Floats = NDArray[np.float32]
 InferenceFn = Callable[[Pixels], Floats]
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The part of a recipe's network from the image to a place, ready to run.
-
-    Attributes:
-        spec: The whole network.
-        stop: Place with which the part ends: a stage or the trunk; None for the logits.
-        shape: Shape of the output for one image.
-        key: Identifies weights, stages and preprocessing.
-        cache: Folder of Budwood's cache.
-        graph: File in the bundle that ONNX Runtime runs.
-    """
-
-    spec: NetworkSpec
-    stop: str | None
-    shape: tuple[int, ...]
-    key: str
-    cache: Path
-    graph: str = WHOLE
-
-    @property
-    def bundle(self) -> Path:
-        """Return the folder with the exported graph and the weights.
-
-        Returns:
-            Path in the cache; it depends on the key and on the library versions.
-        """
-        return self.cache / "networks" / f"{self.key}-{toolchain_digest()}"
 
 
 @dataclass(frozen=True)
@@ -88,37 +58,6 @@ class InferenceEngine:
     name: str
     agreement: str
     packs: bool
-
-
-def make_prefix(spec: NetworkSpec, stop: str | None, cache: Path) -> Prefix:
-    """Describe the prefix of a network up to a place; loads no torch.
-
-    Args:
-        spec: The whole network.
-        stop: The plan's `prefix`, the trunk (`TRUNK`), or None for the logits.
-        cache: Folder of Budwood's cache.
-
-    Returns:
-        The prefix, with the key of its outputs in the cache.
-    """
-    recipe, plan = spec.recipe, spec.plan
-    kept_parts = [plan.source, plan.name, plan.channels, plan.size, plan.mean, plan.std, *plan.versions]
-    parts = [spec.weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
-    if stop in (TRUNK, None):
-        parts += [plan.cut, plan.pool]
-    if stop is None:
-        parts += [recipe.head, recipe.batch_norm, recipe.activation, spec.classes]
-    return Prefix(spec, stop, _shape_at(spec, stop), hash_json(parts), cache)
-
-
-def _shape_at(spec: NetworkSpec, stop: str | None) -> tuple[int, ...]:
-    """The shape of one image's output at a place."""
-    if stop is None:
-        return (spec.classes,)
-    if stop == TRUNK:
-        return (spec.plan.features,)
-    assert spec.plan.prefix_shape is not None
-    return spec.plan.prefix_shape
 
 
 def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progress: Progress) -> InferenceEngine:
@@ -140,16 +79,16 @@ def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progr
     Raises:
         WeightsError: The weights cannot be read or do not fit.
     """
-    ensure_exported(prefix)
-    if prefix.graph != WHOLE:
+    record = ensure_exported(prefix)
+    if prefix.graph != GRAPH:
         run = _make_onnx_inference(prefix, count_processors())
         return InferenceEngine(
             run, f"ONNX Runtime {version('onnxruntime')}, {prefix.graph}", "was compared on validation", False
         )
     if has_cuda_device():
         return _check_cuda(prefix, some(), images >= COMPILE_PAYS, progress)
-    if reason := _read_bundle(prefix)["no_graph"]:
-        progress.note(f"{prefix.spec.plan.name} cannot be exported to ONNX ({reason}), so PyTorch is used.")
+    if record.no_graph:
+        progress.note(f"{prefix.spec.plan.name} cannot be exported to ONNX ({record.no_graph}), so PyTorch is used.")
         return InferenceEngine(
             _make_eager_inference(prefix), f"PyTorch {version('torch')}", "reference engine, no check needed", False
         )
@@ -178,10 +117,9 @@ def read_state(prefix: Prefix) -> dict[str, NDArray[Any]]:
     Raises:
         WeightsError: The weights cannot be read or do not fit.
     """
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
-    ensure_exported(prefix)
-    return dict(load_file(prefix.bundle / "part.safetensors"))
+    return dict(load(read_bundle_file(prefix, STATE)))
 
 
 def describe_unused(prefix: Prefix) -> str:
@@ -196,44 +134,19 @@ def describe_unused(prefix: Prefix) -> str:
     Raises:
         WeightsError: The weights cannot be read or do not fit.
     """
-    ensure_exported(prefix)
-    return str(_read_bundle(prefix)["aside"])
-
-
-def ensure_exported(prefix: Prefix) -> None:
-    """Export a prefix unless its bundle exists: graph, weights and `bundle.json` appear together or not at all.
-
-    Args:
-        prefix: Part of the network.
-
-    Raises:
-        WeightsError: The weights cannot be read or do not fit.
-    """
-    if (prefix.bundle / "bundle.json").is_file():
-        return
-    from budwood.inference import pytorch_backend
-
-    with draft_folder(prefix.bundle) as draft:
-        told = pytorch_backend.export(_make_slice(prefix), draft)
-        (draft / "bundle.json").write_text(json.dumps({"network": prefix.spec.plan.name, **told}))
-
-
-def _read_bundle(prefix: Prefix) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((prefix.bundle / "bundle.json").read_text())
-    return about
+    return ensure_exported(prefix).aside
 
 
 def _measure_agreement(prefix: Prefix, some: Callable[[], Pixels]) -> dict[str, Any]:
     """How far ONNX Runtime is from PyTorch, and 16 bits from full precision, on real images; measured once a bundle."""
-    record = prefix.bundle / "checked.json"
-    if not record.is_file():
+
+    def measure() -> dict[str, Any]:
         batch = some()
         expected = _make_eager_inference(prefix)(batch)
         error = _measure_disagreement(_make_onnx_inference(prefix, count_processors())(batch), expected)
-        found = {"error": error, "images": len(batch), "packed": _measure_packing_error(prefix, expected)}
-        write_text(record, json.dumps(found))
-    known: dict[str, Any] = json.loads(record.read_text())
-    return known
+        return {"error": error, "images": len(batch), "packed": _measure_packing_error(prefix, expected)}
+
+    return remember(prefix.bundle / "checked.json", measure)
 
 
 def _check_cuda(prefix: Prefix, batch: Pixels, compiles: bool, progress: Progress) -> InferenceEngine:
@@ -272,19 +185,13 @@ def _measure_packing_error(prefix: Prefix, outputs: Floats) -> float | None:
         return None
     from budwood.inference import pytorch_backend
 
-    rest = pytorch_backend.run_rest(_make_slice(prefix))
+    rest = pytorch_backend.run_rest(slice_network(prefix))
     return _measure_disagreement(rest(unpack(pack(outputs), prefix.shape)), rest(outputs))
 
 
 def _describe_agreement(agreement: Mapping[str, Any]) -> str:
     error, images = agreement["error"], agreement["images"]
     return f"differs from PyTorch by at most {error:.1e} of the largest output on {images} images"
-
-
-def _make_slice(prefix: Prefix) -> NetworkSlice:
-    from budwood.inference.pytorch_backend import NetworkSlice
-
-    return NetworkSlice(prefix.spec, prefix.stop)
 
 
 def _find_fastest_threads(prefix: Prefix, some: Callable[[], Pixels]) -> int:
@@ -295,14 +202,13 @@ def _find_fastest_threads(prefix: Prefix, some: Callable[[], Pixels]) -> int:
     count = count_processors()
     if count < MANY:
         return count
-    record = prefix.bundle / f"threads-{count}.json"
-    if not record.is_file():
+
+    def measure() -> dict[str, float]:
         batch = some()
-        write_text(
-            record, json.dumps({n: _time_batch(_make_onnx_inference(prefix, n), batch) for n in (count, count // 2)})
-        )
-    seconds: dict[str, float] = json.loads(record.read_text())
-    return int(min(seconds, key=lambda n: seconds[n]))
+        return {str(n): _time_batch(_make_onnx_inference(prefix, n), batch) for n in (count, count // 2)}
+
+    seconds = remember(prefix.bundle / f"threads-{count}.json", measure)
+    return int(min(seconds, key=lambda n: float(seconds[n])))
 
 
 def _time_batch(run: InferenceFn, batch: Pixels) -> float:
@@ -337,20 +243,20 @@ def _open_session(prefix: Prefix, threads: int, images: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave cores to decoding
     if images:
         options.add_free_dimension_override_by_name("n", images)
-    graph = str(prefix.bundle / prefix.graph)
+    graph = read_bundle_file(prefix, GRAPH) if prefix.graph == GRAPH else read_added_file(prefix, prefix.graph)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _make_eager_inference(prefix: Prefix, device: str = "cpu") -> InferenceFn:
     from budwood.inference import pytorch_backend
 
-    return pytorch_backend.run_eager(_make_slice(prefix), prefix.bundle / "part.safetensors", device)
+    return pytorch_backend.run_eager(slice_network(prefix), read_bundle_file(prefix, STATE), device)
 
 
 def _make_half_cuda_inference(prefix: Prefix, compiles: bool, progress: Progress) -> InferenceFn:
     from budwood.inference import pytorch_backend
 
-    return pytorch_backend.run_half_cuda(_make_slice(prefix), prefix.bundle / "part.safetensors", compiles, progress)
+    return pytorch_backend.run_half_cuda(slice_network(prefix), read_bundle_file(prefix, STATE), compiles, progress)
 
 
 def has_cuda_device() -> bool:

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from budwood.data.dataset import Samples
 from budwood.data.loading import SHARD, TTA_FLIPS, Decoder, Pixels, Writer, decode_sample, flip, store_rows
-from budwood.inference.engines import BATCH, WHOLE, Floats, InferenceEngine, Prefix, choose_engine
+from budwood.errors import WeightsError
+from budwood.inference.bundle import GRAPH, Prefix
+from budwood.inference.engines import BATCH, Floats, InferenceEngine, choose_engine
 from budwood.progress import Progress
 from budwood.storage.eviction import evict_for, format_gib, limit
 from budwood.storage.packing import HEADER, pack, unpack
@@ -215,7 +217,7 @@ def why_not_cached(prefix: Prefix, images: int) -> str:
 
 def _open_stores(prefix: Prefix, view: Transform) -> tuple[ShardStore, ...]:
     """Where outputs may lie: in full precision, and for maps in 16 bits a value."""
-    graph = [] if prefix.graph == WHOLE else [Path(prefix.graph).stem]
+    graph = [] if prefix.graph == GRAPH else [Path(prefix.graph).stem]
     name = "-".join([prefix.key, prefix.spec.recipe.resize, *([view.name] if view.name else []), *graph])
     folder = prefix.cache / "outputs"
     full = ShardStore(folder / name, prefix.shape, np.float32)
@@ -229,7 +231,8 @@ def _read_known(prefix: Prefix, stores: Sequence[ShardStore], id: str) -> Floats
     found = [row for store in stores if (row := store.row(id)) is not None]
     if not found:
         return None
-    return found[0] if found[0].dtype == np.float32 else unpack(found[0][None], prefix.shape)[0]
+    values = found[0] if found[0].dtype == np.float32 else unpack(found[0][None], prefix.shape)[0]
+    return values if np.isfinite(values).all() else None
 
 
 def _compute(
@@ -259,14 +262,27 @@ def _compute(
                 pixels = decoder.take([shard[place] for place in part])
                 values[part] = engine.run(view.change(pixels, [ids[place] for place in part]))
                 step(len(part))
+            _refuse_not_finite(prefix, decoder.samples, shard, values)
             decoder.keep()
             rows: NDArray[Any] = values
             store = stores[0]
-            if engine.packs and np.isfinite(values).all():
+            if engine.packs:
                 rows, store = pack(values), stores[-1]
                 values = unpack(rows, prefix.shape)  # the run that computes them sees what all later ones will read
             writer.do(partial(write, store, ids, rows))
             yield shard, values
+
+
+def _refuse_not_finite(prefix: Prefix, samples: Samples, rows: Sequence[int], values: Floats) -> None:
+    """Raises `WeightsError` where an output is NaN or infinite: nothing that follows would mean anything."""
+    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if not finite.all():
+        first = samples.paths[rows[int(np.argmin(finite))]]
+        raise WeightsError(
+            f"{prefix.spec.plan.name}: the output of {prefix.stop or 'the network'} is not finite (NaN or infinite) "
+            f"for {np.count_nonzero(~finite):,} of {len(values):,} images, the first {first!r}.",
+            "Use other weights: these have values too large to compute with.",
+        )
 
 
 def _split_blocks(rows: Sequence[int], size: int) -> Iterator[list[int]]:

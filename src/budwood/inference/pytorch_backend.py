@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from budwood.networks.network_plan import NetworkPlan
@@ -100,18 +100,15 @@ class WithPreprocessing(nn.Module):
         return output
 
 
-def export(part: NetworkSlice, folder: Path) -> dict[str, Any]:
-    """Write a part's weights, and its graph where it can be exported, to a folder.
-
-    The files are `part.safetensors` and `part.onnx`.
+def export(part: NetworkSlice) -> tuple[dict[str, bytes], str, str]:
+    """Make the files of a part: its weights, and its graph where it can be exported.
 
     Args:
         part: Part of the network.
-        folder: Existing folder that receives the files.
 
     Returns:
-        `aside`, a sentence on which weights were left out; and `no_graph`, the reason why there is no graph. Either
-        is empty where there is nothing to say.
+        The content of `part.safetensors` and of `part.onnx` by name; a sentence on which weights were left out; and
+        the reason why there is no graph. Either text is empty where there is nothing to say.
 
     Raises:
         WeightsError: The weights cannot be read or do not fit.
@@ -119,21 +116,20 @@ def export(part: NetworkSlice, folder: Path) -> dict[str, Any]:
     made, aside = load_network(part.spec)
     module = slice_stages(made.staged, None, part.stop).eval()
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
-    (folder / "part.safetensors").write_bytes(save(state))
+    files = {"part.safetensors": save(state)}
     try:
-        graph = _export_onnx(WithPreprocessing(module, part.spec.plan).eval(), part.spec.plan.size)
+        files["part.onnx"] = _export_onnx(WithPreprocessing(module, part.spec.plan).eval(), part.spec.plan.size)
     except Exception as error:  # an exporter fails in any way
-        return {"aside": aside, "no_graph": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
-    (folder / "part.onnx").write_bytes(graph)
-    return {"aside": aside, "no_graph": ""}
+        return files, aside, (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return files, aside, ""
 
 
-def run_eager(part: NetworkSlice, state: Path, device: str) -> InferenceFn:
+def run_eager(part: NetworkSlice, state: bytes, device: str) -> InferenceFn:
     """Load a part in full precision, as PyTorch computes it: the reference for other engines.
 
     Args:
         part: Part of the network.
-        state: File of its weights, as `export` writes it.
+        state: Its weights as safetensors, as `export` makes them.
         device: PyTorch device, such as `cpu` or `cuda`.
 
     Returns:
@@ -174,14 +170,14 @@ def run_rest(part: NetworkSlice) -> Callable[[NDArray[np.float32]], NDArray[np.f
     return run
 
 
-def run_half_cuda(part: NetworkSlice, state: Path, compiles: bool, progress: Progress) -> InferenceFn:
+def run_half_cuda(part: NetworkSlice, state: bytes, compiles: bool, progress: Progress) -> InferenceFn:
     """Load a part in half precision and channels-last on a CUDA device.
 
     Half precision is float16, which is eight times as precise as bfloat16 at the same speed.
 
     Args:
         part: Part of the network.
-        state: File of its weights, as `export` writes it.
+        state: Its weights as safetensors, as `export` makes them.
         compiles: Whether to use `torch.compile`, which pays for many images.
         progress: Receives a note if the compiler fails.
 
@@ -233,10 +229,10 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _load_module(part: NetworkSlice, state: Path) -> nn.Module:
+def _load_module(part: NetworkSlice, state: bytes) -> nn.Module:
     made, _, _ = build(part.spec)
     module = slice_stages(made.staged, None, part.stop)
-    module.load_state_dict(load_file(state))
+    module.load_state_dict(load(state))
     return WithPreprocessing(module, part.spec.plan).eval()
 
 

@@ -5,8 +5,8 @@ Static quantisation by ONNX Runtime: the ranges of activations are those of trai
 
 from __future__ import annotations
 
-import json
 import logging
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +16,18 @@ import numpy as np
 from budwood.data.dataset import Samples
 from budwood.data.loading import decode_sample
 from budwood.evaluation.predictions import Predictions
-from budwood.inference.engines import BATCH, WHOLE, Prefix, ensure_exported, has_cuda_device
+from budwood.inference.bundle import (
+    GRAPH,
+    Prefix,
+    add_bundle_file,
+    ensure_exported,
+    read_added_file,
+    read_bundle_file,
+    remember,
+)
+from budwood.inference.engines import BATCH, has_cuda_device
 from budwood.inference.feature_cache import compute_tta_features
 from budwood.progress import Progress
-from budwood.storage.atomic import write_atomically, write_text
 
 CALIBRATED: Final = 64  # training images, from all over the split, that the ranges are taken from
 KINDS: Final = ["Conv", "Clip", "Relu", "Add", "Gemm", "MatMul"]  # of nodes; the others stay in full precision
@@ -45,19 +53,15 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
         WeightsError: The weights cannot be read or do not fit.
     """
     eight = replace(prefix, graph="int8.onnx")
-    record = prefix.bundle / "int8.json"
-    ensure_exported(prefix)
-    if has_cuda_device() or not (prefix.bundle / WHOLE).is_file():
+    if has_cuda_device() or ensure_exported(prefix).no_graph:
         progress.note("int8 is not used: it needs a network that runs with ONNX Runtime on a CPU.")
         return prefix
-    if not record.is_file():
+    file = prefix.bundle / "int8.json"
+    if read_added_file(prefix, eight.graph) is None:
         progress.note("Converting the network to 8-bit integers (once).")
-        write_atomically(eight.bundle / eight.graph, lambda draft: _quantise(prefix, training, draft))
-        validation = Samples(training.root, known.ids, known.paths, known.labels, training.label_sets)
-        logits = compute_tta_features(eight, validation, progress).values
-        correct = {"int8": _count_correct(replace(known, logits=logits)), "full": _count_correct(known)}
-        write_text(record, json.dumps({**correct, "n": len(known.labels)}))
-    found: dict[str, int] = json.loads(record.read_text())
+        add_bundle_file(prefix, eight.graph, _quantise(prefix, training))
+        file.unlink(missing_ok=True)
+    found: dict[str, int] = remember(file, lambda: _compare_correct(eight, training, known, progress))
     told = (
         f"{found['int8']:,} of {found['n']:,} validation images are correct with 8 bits, {found['full']:,} with 32 bits"
     )
@@ -68,13 +72,24 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
     return prefix
 
 
+def _compare_correct(eight: Prefix, training: Samples, known: Predictions, progress: Progress) -> dict[str, int]:
+    """Count the validation images that are correct in 8 bits and in full precision."""
+    validation = Samples(training.root, known.ids, known.paths, known.labels, training.label_sets)
+    logits = compute_tta_features(eight, validation, progress).values
+    return {
+        "int8": _count_correct(replace(known, logits=logits)),
+        "full": _count_correct(known),
+        "n": len(known.labels),
+    }
+
+
 def _count_correct(predictions: Predictions) -> int:
     """Count correct images: by their likeliest class, or in every class where they have several."""
     return int(predictions.correct.sum())
 
 
-def _quantise(prefix: Prefix, training: Samples, path: Path) -> None:
-    """Write the graph in 8 bits; its first convolution, which sees the image, stays as it is."""
+def _quantise(prefix: Prefix, training: Samples) -> bytes:
+    """The graph in 8 bits; its first convolution, which sees the image, stays as it is."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -89,22 +104,25 @@ def _quantise(prefix: Prefix, training: Samples, path: Path) -> None:
             size, resize = prefix.spec.plan.size, prefix.spec.recipe.resize
             return part and {"pixels": np.stack([decode_sample(training, row, size, resize) for row in part])}
 
-    graph = prefix.bundle / WHOLE
-    first = [node.name for node in onnx.load(graph).graph.node if node.op_type == "Conv"][:1]
+    graph = onnx.load_from_string(read_bundle_file(prefix, GRAPH))
+    first = [node.name for node in graph.graph.node if node.op_type == "Conv"][:1]
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # it advises preprocessing on the root logger, which changes nothing here
     try:
-        quantize_static(
-            graph,
-            path,
-            Images(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=KINDS,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=first,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "int8.onnx"
+            quantize_static(
+                graph,
+                file,
+                Images(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=KINDS,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=first,
+            )
+            return file.read_bytes()
     finally:
         logger.setLevel(level)

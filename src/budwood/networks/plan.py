@@ -15,7 +15,8 @@ from budwood.networks.network_plan import NetworkPlan, plan_from_record
 from budwood.networks.registry import code_of
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights
-from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.storage.atomic import raise_storage_errors
+from budwood.storage.checked_files import read_checked, write_checked
 
 LIBRARIES: Final = ("torch", "torchvision", "timm", "onnxruntime")
 MADE_BY: Final = (  # a change of these is another plan
@@ -56,7 +57,7 @@ def load_plan(recipe: Recipe, classes: int, cache: Path) -> NetworkPlan:
         sized = recipe.model_copy(update={"size": plan.size})  # as a run's record has it
         with raise_storage_errors(cache):
             for name in {file, _plan_file(sized, classes, cache)}:
-                _write(name, plan)
+                write_checked(name, plan.record())
     return plan
 
 
@@ -81,16 +82,11 @@ def spec_of(recipe: Recipe, classes: int, weights: Weights, cache: Path) -> Netw
 
 def _read(file: Path) -> NetworkPlan | None:
     """The plan in a file; None where there is none, or not one that was written as it is now."""
+    held = read_checked(file)
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        return plan_from_record(held["plan"]) if held["digest"] == hash_json(held["plan"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return None if held is None else plan_from_record(held)
+    except (ValueError, KeyError, TypeError):
         return None
-
-
-def _write(file: Path, plan: NetworkPlan) -> None:
-    record = plan.record()
-    write_text(file, json.dumps({"digest": hash_json(record), "plan": record}))
 
 
 def _plan_file(recipe: Recipe, classes: int, cache: Path) -> Path:

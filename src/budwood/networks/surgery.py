@@ -33,7 +33,7 @@ from budwood.networks.stages import (
     split_graph,
     trace_stages,
 )
-from budwood.networks.weights import FitTarget, fit_weights, read_tensors
+from budwood.networks.weights import FitTarget, fit_weights, read_tensors, refuse_bad_values
 
 CLASS_TOKENS: Final = ("cls_token", "class_token")
 INITIALIZERS: Final[Mapping[str, Callable[[torch.Tensor], Any]]] = {
@@ -167,6 +167,7 @@ def load_network(spec: NetworkSpec) -> tuple[BuiltNetwork, str]:
 
 def _put_in(module: nn.Module, found: State, spec: NetworkSpec) -> None:
     """A run's own tensors into its network; raises `WeightsError` when they are of another one."""
+    refuse_bad_values(spec.weights.path, found, module.state_dict())
     try:
         module.load_state_dict(found)
     except RuntimeError as error:

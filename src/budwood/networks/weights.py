@@ -5,30 +5,35 @@ A file either fits as a whole or is refused with the tensors that are missing, e
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import math
 import os
 import pickle
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from budwood.errors import WeightsError
 from budwood.networks.download import download
 from budwood.networks.registry import Network, Origin, State, find_package_file, is_inside
+from budwood.networks.state_dicts import strip_prefix, unwrap
 from budwood.progress import Progress
 from budwood.storage.atomic import raise_storage_errors
+from budwood.text import show_unprintable
 
 if TYPE_CHECKING:
     import torch
 
-WRAPPERS: Final = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module")
-PREFIXES: Final = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 COUNTERS: Final = ("num_batches_tracked", "total_ops", "total_params")  # what no output depends on
 SHOWN: Final = 4
+_REFUSED: Final = re.compile(r"GLOBAL (\S+)")  # in what torch says of a pickle that it refuses
 
 
 @dataclass(frozen=True)
@@ -162,10 +167,7 @@ def read_tensors(path: Path) -> State:
     Raises:
         WeightsError: The file is damaged, holds no tensors by name, or would run code when it is read.
     """
-    found = _read(path)
-    while (inner := next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)) is not None:
-        found = inner
-    held = {str(name): value for name, value in found.items() if hasattr(value, "shape")}
+    held = unwrap(_read(path))
     if not held:
         raise WeightsError(f"{path}: contains no named tensors.", "Save the network's state_dict().")
     return held
@@ -210,15 +212,60 @@ def fit_weights(weights: Weights, found: State, target: FitTarget) -> tuple[Stat
     """
     net, channels = target.net, target.channels
     wanted = {name: tensor for name, tensor in target.before.items() if not is_inside(name, net.head)}
-    named = _match_by_position(found, target.before, weights) if weights.by_position else _match_by_name(found, target)
+    by_position = weights.by_position
+    named, outside = (
+        (_match_by_position(found, target.before, weights), State()) if by_position else _match_by_name(found, target)
+    )
     aside = {name: tensor for name, tensor in named.items() if is_inside(name, net.head)}
     state = {name: tensor for name, tensor in named.items() if name not in aside}
-    state |= {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTERS) and name not in state}
+    state |= {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTERS)}
     state = {n: _adapt_input(tensor, wanted[n], channels) if n in wanted else tensor for n, tensor in state.items()}
     if target.size != net.size and _list_misfits(state, wanted):
         state = net.resize(state, channels, target.size)
     _refuse_misfits(weights, state, wanted, target)
-    return {name: state[name].to(wanted[name].dtype) for name in wanted if name in target.needed}, _set_aside(aside)
+    refuse_bad_values(weights.path, {name: state[name] for name in wanted if name in target.needed}, wanted)
+    return {name: state[name].to(wanted[name].dtype) for name in wanted if name in target.needed}, _set_aside(
+        aside, outside
+    )
+
+
+def refuse_bad_values(path: Path | None, found: State, expected: State) -> None:
+    """Refuse tensors whose values no trained network has.
+
+    Args:
+        path: Their file, for the message.
+        found: Tensors by name.
+        expected: The network's own tensors by name, of which `found` has some or all.
+
+    Raises:
+        WeightsError: A tensor holds values that are not finite, complex numbers, a negative variance, or whole
+            numbers where the network has others; the message names it.
+    """
+    for name, tensor in found.items():
+        if name in expected and (problem := _find_bad_values(name, tensor, expected[name])):
+            raise WeightsError(
+                f"{path}: tensor {name} {problem}. Nothing was loaded.",
+                "Use a checkpoint from before the training went wrong, or download the file again.",
+            )
+
+
+def _find_bad_values(name: str, tensor: torch.Tensor, place: torch.Tensor) -> str:
+    """What is wrong with a tensor's values; empty where nothing is."""
+    if tensor.is_complex() and not place.is_complex():
+        return "holds complex numbers"
+    if not place.is_floating_point():
+        return ""
+    if not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return f"holds whole numbers ({kind}), as of a quantised network, where {place.dtype} is expected".replace(
+            "torch.", ""
+        )
+    bad = int((~tensor.isfinite()).sum())
+    if bad:
+        return f"holds {bad:,} of {tensor.numel():,} values that are not finite (NaN or infinite)"
+    if name.endswith("running_var") and bool((tensor < 0).any()):
+        return "holds a negative variance"
+    return ""
 
 
 def _find_cached(origin: Origin, cache: Path) -> Path | None:
@@ -254,16 +301,30 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        with torch.serialization.safe_globals(_list_harmless_types()):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        refused = _REFUSED.search(str(error))
+        if refused:
+            raise WeightsError(
+                f"{path}: holds an object of the type {refused[1]}, which would run code when it is read.",
+                "Save only the tensors: torch.save(model.state_dict(), path), or a .safetensors file.",
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"{path}: cannot be read as a file of tensors ({reason}).",
+            f"{path}: cannot be read as a file of tensors ({show_unprintable(reason)}).",
             "Save the network's state_dict() with torch.save or safetensors; files that contain code are not loaded.",
         ) from error
     if not isinstance(found, Mapping):
         raise WeightsError(f"{path}: holds a {type(found).__name__}, not named tensors.", "Save the state_dict().")
     return dict(found)
+
+
+def _list_harmless_types() -> list[Any]:
+    """Types that training code keeps beside tensors, such as an accuracy of NumPy, and that run no code when read."""
+    numbers = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    scalar = np.float64(0).__reduce__()[0]
+    return [np.dtype, *numbers, scalar, argparse.Namespace]
 
 
 def _match_by_position(found: State, expected: State, weights: Weights) -> State:
@@ -283,18 +344,12 @@ def _match_by_position(found: State, expected: State, weights: Weights) -> State
     return dict(zip(expected, found.values(), strict=True))
 
 
-def _match_by_name(found: State, target: FitTarget) -> State:
-    """The tensors without prefixes, and as timm renames those of other authors."""
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in PREFIXES:
-            ours = any(name.startswith(prefix) for name in target.before)
-            if not ours and found and all(name.startswith(prefix) for name in found):
-                found, stripped = {name.removeprefix(prefix): tensor for name, tensor in found.items()}, True
-    if found.keys() & target.before.keys() == target.before.keys():
-        return found
-    return _translate_names(found, target)
+def _match_by_name(found: State, target: FitTarget) -> tuple[State, State]:
+    """The tensors without prefixes, and as timm renames those of other authors; and those that belong elsewhere."""
+    inside, outside = strip_prefix(found, target.before)
+    if inside.keys() >= target.before.keys():
+        return inside, outside
+    return _translate_names(inside, target), outside
 
 
 def _translate_names(found: State, target: FitTarget) -> State:
@@ -351,12 +406,14 @@ def _refuse_misfits(weights: Weights, state: State, wanted: State, target: FitTa
         )
 
 
-def _set_aside(aside: State) -> str:
-    if not aside:
-        return ""
-    return (
-        f"The file's own classifier was not used ({_list_some([f'{n} {_format_shape(t)}' for n, t in aside.items()])})."
-    )
+def _set_aside(aside: State, outside: State) -> str:
+    told = []
+    if aside:
+        shapes = [f"{name} {_format_shape(tensor)}" for name, tensor in aside.items()]
+        told.append(f"The file's own classifier was not used ({_list_some(shapes)}).")
+    if outside:
+        told.append(f"Tensors of the file that belong to no layer were not used ({_list_some(list(outside))}).")
+    return " ".join(told)
 
 
 def _list_some(names: Sequence[str]) -> str:

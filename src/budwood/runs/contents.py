@@ -77,7 +77,7 @@ def save_weights(path: Path, state: Mapping[str, NDArray[Any]]) -> None:
     """
     from safetensors.numpy import save
 
-    write_bytes(path, save({name: np.ascontiguousarray(tensor) for name, tensor in state.items()}))
+    write_bytes(path, save({name: np.asarray(tensor, order="C") for name, tensor in state.items()}))
 
 
 def save_sealed(path: Path, samples: Samples) -> None:

@@ -1,24 +1,20 @@
-"""The parts of a run's network that predictions and explanations are computed with, and what it says of images."""
+"""The parts of a run's network that predictions and explanations are computed with."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from budwood.data.dataset import Samples
-from budwood.inference.engines import Prefix, make_prefix
-from budwood.inference.feature_cache import compute_tta_features
+from budwood.errors import BudwoodError
+from budwood.inference.bundle import Prefix, make_prefix
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
-from budwood.networks.weights import Weights, describe_file
+from budwood.networks.weights import Weights, describe_file, is_local
 from budwood.progress import Progress
 from budwood.runs.preflight import relocate_weights
 from budwood.runs.run import Run
-from budwood.training.linear_head import compute_head_logits
 
 
 def describe_run_weights(run: Run) -> Weights:
@@ -60,7 +56,8 @@ def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
 def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
     """Make the part of a run's network that computes features.
 
-    It is the shared trunk with its initial weights where only a head was trained, else the run's own trunk.
+    It is the shared trunk with its initial weights where only a head was trained and the trunk is on this machine:
+    its features may be in the cache. Else it is the run's own trunk, which needs nothing but the run folder.
 
     Args:
         run: A finished run.
@@ -71,11 +68,18 @@ def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
         The network from pixels to features.
 
     Raises:
-        RunError: The weights that a head was trained on are not on this machine.
         RecipeError: The network of the recipe does not exist here.
-        WeightsError: The weights cannot be found.
+        WeightsError: The run folder has no weights file.
     """
-    return make_initial_trunk(run, cache, progress) if run.record.trained == "head" else _make_prefix(run, TRUNK, cache)
+    if run.record.trained == "head" and _has_initial_weights(run, cache):
+        with suppress(BudwoodError):  # the weights here are others
+            return make_initial_trunk(run, cache, progress)
+    return _make_prefix(run, TRUNK, cache)
+
+
+def _has_initial_weights(run: Run, cache: Path) -> bool:
+    """Whether the weights that a run started from can be had without a download."""
+    return run.recipe.weights != "imagenet" or is_local(load_plan(run.recipe, len(run.classes), cache).origins, cache)
 
 
 def make_whole_network(run: Run, cache: Path) -> Prefix:
@@ -93,33 +97,6 @@ def make_whole_network(run: Run, cache: Path) -> Prefix:
         WeightsError: The run folder has no weights file.
     """
     return _make_prefix(run, None, cache)
-
-
-def predict_logits(run: Run, samples: Samples, cache: Path, progress: Progress) -> NDArray[np.float32]:
-    """Compute the logits of a run's network for images, averaged over the mirror images of the recipe's `tta`.
-
-    Where only a head was trained, it is applied to features of the shared trunk; else the whole network is used.
-
-    Args:
-        run: A finished run.
-        samples: The images.
-        cache: The cache folder.
-        progress: Receives notes and the steps of the work.
-
-    Returns:
-        Logits, float32 [n, classes].
-
-    Raises:
-        RunError: The weights that a head was trained on are not on this machine.
-        RecipeError: The network of the recipe does not exist here.
-        WeightsError: The weights cannot be found.
-    """
-    if run.record.trained != "head":
-        return compute_tta_features(make_whole_network(run, cache), samples, progress).values
-    head = run.head()
-    return compute_tta_features(
-        make_trunk(run, cache, progress), samples, progress, lambda outputs: compute_head_logits(outputs, *head)
-    ).values
 
 
 def _make_prefix(run: Run, stop: str | None, cache: Path) -> Prefix:

@@ -65,17 +65,6 @@ def use_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def find_best_device() -> str:
-    """Return the fastest kind of device that PyTorch sees.
-
-    Returns:
-        `cuda`, `mps` (Apple) or `cpu`.
-    """
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def has_bfloat16(device: str) -> bool:
     """Return whether a device computes in bfloat16 natively, without emulation.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel, task_of
+from budwood.hardware import find_best_device
 from budwood.inference.input_sources import EVALUATED, Labelled, batches
 from budwood.inference.pytorch_backend import NetworkSlice, WithPreprocessing
 from budwood.networks.freezing import Frozen, find_frozen
@@ -22,7 +23,7 @@ from budwood.networks.stages import slice_stages
 from budwood.networks.surgery import BuiltNetwork, load_network
 from budwood.training.augmentation import augment, sample_parameters
 from budwood.training.checkpoints import Tensors, load_optimizer_tensors, optimized_parameters, optimizer_tensors
-from budwood.training.device import disable_malloc_trim, find_best_device, has_bfloat16, load_batch
+from budwood.training.device import disable_malloc_trim, has_bfloat16, load_batch
 from budwood.training.ema import WeightAverage
 from budwood.training.losses import blend
 from budwood.training.optimizers import make_optimizer, parameter_groups

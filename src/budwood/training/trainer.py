@@ -22,13 +22,12 @@ from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, PixelSource
 from budwood.errors import RecipeError
 from budwood.hardware import count_processors
+from budwood.inference.bundle import Prefix, make_prefix
 from budwood.inference.engines import (
     Floats,
-    Prefix,
     choose_engine,
     describe_unused,
     has_cuda_device,
-    make_prefix,
     read_state,
 )
 from budwood.inference.feature_cache import (
@@ -309,7 +308,7 @@ def _threads(
     lap: LapCallback,
 ) -> int:
     """How many threads training computes in: measured where there are many and training is long."""
-    from budwood.training.device import find_best_device
+    from budwood.hardware import find_best_device
     from budwood.training.profiling import find_fastest_threads
 
     threads = count_processors()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from budwood.data.images import BadImage
 from budwood.data.listing import find_image_files
 from budwood.data.metadata import compute_content_ids
 from budwood.errors import RunError
-from budwood.evaluation.prediction_table import TOP, ImagePrediction
+from budwood.evaluation.prediction_table import ImagePrediction, list_top_classes
 from budwood.evaluation.predictions import make_predictions
-from budwood.inference.feature_cache import compute_tta_features
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress
 from budwood.runs.contents import evaluate_predictions
-from budwood.runs.networks import make_whole_network, predict_logits
+from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run, count_look, open_any_run, utc_now
 from budwood.runs.run_record import TestRecord, save_record
-from budwood.storage.atomic import cache_folder, raise_storage_errors
+from budwood.storage.atomic import raise_storage_errors
+from budwood.storage.context import open_context
 from budwood.workflows.report import report
 
 
@@ -46,16 +46,15 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
         RunError: The data set has no test split, its images were changed, or the sealed labels cannot be read.
         StorageError: The run folder or the cache cannot be written.
     """
-    run, cache, progress = open_any_run(run), cache or cache_folder(), progress or Silent()
+    run = open_any_run(run)
     samples = run.dataset().samples("test")
     if not len(samples):
         raise RunError(f"{run.path}: the data set has no test set.", "Train again on data with a test set.")
-    with raise_storage_errors(cache):
-        answers = _predict_samples(run, samples, cache, progress)
+    logits = make_predictor(run, open_context(cache, progress)).predict_samples(samples)
     split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
     looks = count_look(run.path.parent, run.path.name, split)
     unsealed = replace(samples, labels=_read_sealed_labels(run, samples))
-    predictions = make_predictions(unsealed, answers)
+    predictions = make_predictions(unsealed, logits)
     scores = evaluate_predictions(predictions, run.classes, run.recipe)
     before = run.record.test.opened if run.record.test else ()
     opened = TestRecord(looks=looks, opened=(*before, utc_now()), metrics=scores)
@@ -93,9 +92,9 @@ def predict(
         RunError: There is no such finished run.
         StorageError: The cache cannot be written.
     """
-    run, cache, progress = open_any_run(run), cache or cache_folder(), progress or Silent()
+    run, context = open_any_run(run), open_context(cache, progress)
     paths = list(find_image_files(files))
-    facts = compute_content_ids(paths, progress)
+    facts = compute_content_ids(paths, context.progress)
     good = [row for row, fact in enumerate(facts) if isinstance(fact, str)]
     samples = Samples(
         Path(),
@@ -103,29 +102,14 @@ def predict(
         tuple(str(paths[row]) for row in good),
         np.full(len(good), SEALED, np.int32),
     )
-    with raise_storage_errors(cache):
-        answers = _predict_samples(run, samples, cache, progress, int8)
-    tops = iter(_top_classes(run.task.to_probabilities(answers), run.classes) if good else [])
+    logits = make_predictor(run, context, int8).predict_samples(samples)
+    tops = iter(list_top_classes(run.task.to_probabilities(logits), run.classes) if good else [])
     return [
         ImagePrediction(str(path), (), f"{fact.problem}: {fact.detail}")
         if isinstance(fact, BadImage)
         else ImagePrediction(str(path), next(tops))
         for path, fact in zip(paths, facts, strict=True)
     ]
-
-
-def _predict_samples(
-    run: Run, samples: Samples, cache: Path, progress: Progress, int8: bool = False
-) -> NDArray[np.float32]:
-    """The logits of a run's network for images, in full precision or in 8-bit whole numbers."""
-    if not int8:
-        return predict_logits(run, samples, cache, progress)
-    from budwood.inference.quantization import quantize_int8
-
-    whole = quantize_int8(
-        make_whole_network(run, cache), run.dataset().samples("train"), run.predictions("val"), progress
-    )
-    return compute_tta_features(whole, samples, progress).values
 
 
 def _read_sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
@@ -139,11 +123,3 @@ def _read_sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
     if missing:
         raise RunError(f"{file}: has no label for {missing[0]!r}.", "Restore the file, or train again.")
     return np.array([known[id] for id in samples.ids], np.int32)
-
-
-def _top_classes(probabilities: NDArray[np.float64], classes: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-    return [
-        tuple((classes[c], float(row[c])) for c in best.tolist())
-        for best, row in zip(order, probabilities, strict=True)
-    ]

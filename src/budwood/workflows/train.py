@@ -16,7 +16,7 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.errors import DivergedError, RunError
 from budwood.evaluation.predictions import make_predictions
-from budwood.hardware import count_processors
+from budwood.hardware import Runtime, count_processors, find_runtime
 from budwood.networks.plan import load_plan
 from budwood.networks.spec import NetworkSpec
 from budwood.progress import Progress, Silent
@@ -133,11 +133,13 @@ def train(
         DataError: The given split leaks (unless `allow_leaks`), or a split is empty.
         DivergedError: The loss is no longer a number.
         RecipeError: A tracking tool or an option does not apply, or memory is too small.
+        RunError: A launcher started several processes.
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
+    _refuse_several_processes(find_runtime())
     ready = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
     clock.lap("check")
 
@@ -148,6 +150,15 @@ def train(
         if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record.state != "done":
             shutil.rmtree(run.path, ignore_errors=True)
         raise
+
+
+def _refuse_several_processes(runtime: Runtime) -> None:
+    """Raises `RunError` where a launcher started several processes, each of which would train a run of its own."""
+    if runtime.world_size > 1:
+        raise RunError(
+            f"train: was started as {runtime.world_size} processes (WORLD_SIZE), but a run is trained in one.",
+            "Start it without the launcher; PyTorch uses every processor of the machine, and one GPU.",
+        )
 
 
 def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[str]) -> Run:

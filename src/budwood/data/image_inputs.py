@@ -1,0 +1,101 @@
+"""Images as a program has them - a path, the bytes of a file, a PIL image, an array - to what a network receives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from budwood.config.options import Resize
+from budwood.data.images import BadImage, convert_to_rgb, decode, read_bytes, resize_to_square
+from budwood.errors import DataError
+
+ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8]
+CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def list_inputs(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
+    """List the images of an argument that may be one image or several.
+
+    Args:
+        images: A path, the bytes of a file, a PIL image, an array [height, width] or [height, width, channels]; or a
+            sequence of these; or an array [n, height, width, channels].
+
+    Returns:
+        The images, one an entry.
+    """
+    if isinstance(images, (str, Path, bytes, Image.Image)):
+        return [images]
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    return list(images)
+
+
+def name_input(image: ImageInput, number: int) -> str:
+    """Name an image in messages and tables.
+
+    Args:
+        image: The image.
+        number: Its place among the images given, from 0.
+
+    Returns:
+        The path of a file, else `image` with the number.
+    """
+    return str(image) if isinstance(image, (str, Path)) else f"image {number}"
+
+
+def read_input(image: ImageInput, size: int, resize: Resize) -> NDArray[np.uint8]:
+    """Read one image as the pixels that a network receives.
+
+    Files and their bytes are decoded whole, and turned by their EXIF orientation; so are PIL images.
+
+    Args:
+        image: A path, the bytes of a file, a PIL image, or an array of uint8 [height, width] (grey),
+            [height, width, 1], [height, width, 3] (RGB) or [height, width, 4] (RGBA).
+        size: Side of the square in pixels.
+        resize: How the image is made square: `crop`, `pad` or `squash`.
+
+    Returns:
+        RGB pixels, uint8 [size, size, 3].
+
+    Raises:
+        BadImage: The file cannot be read, or does not decode to its end.
+        DataError: The array has another type or shape, or the value is no image at all.
+    """
+    if isinstance(image, (str, Path)):
+        rgb = decode(read_bytes(Path(image)))
+    elif isinstance(image, bytes):
+        rgb = _decode_bytes(image)
+    elif isinstance(image, Image.Image):
+        rgb = convert_to_rgb(image)
+    elif isinstance(image, np.ndarray):
+        rgb = convert_to_rgb(_open_array(image))
+    else:
+        raise DataError(
+            f"images: expected a path, bytes, a PIL image or an array, found {type(image).__name__}.",
+            "Give each image in one of these forms.",
+        )
+    return np.asarray(resize_to_square(rgb, size, resize))
+
+
+def _decode_bytes(data: bytes) -> Image.Image:
+    if not data:
+        raise BadImage("empty", "there are no bytes")
+    return decode(data)
+
+
+def _open_array(values: NDArray[np.uint8]) -> Image.Image:
+    shape = values.shape
+    fits = values.ndim == 2 or (values.ndim == 3 and shape[2] in CHANNELS)
+    if values.dtype != np.uint8 or not fits or 0 in shape:
+        raise DataError(
+            f"images: expected an array uint8 [height, width] or [height, width, 1, 3 or 4], "
+            f"found {values.dtype} {list(shape)}.",
+            "Convert it to uint8 of 0 to 255, with the channels last and in the order red, green, blue.",
+        )
+    mode = "L" if values.ndim == 2 else CHANNELS[shape[2]]
+    plane = values[..., 0] if mode == "L" and values.ndim == 3 else values
+    return Image.fromarray(np.ascontiguousarray(plane), mode)
