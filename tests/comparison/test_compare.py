@@ -16,7 +16,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 import budwood as bw
-from budwood.comparison.compare import Comparison, compare, find_runs
+from budwood.comparison.compare import compare
+from budwood.comparison.document import Comparison
+from budwood.comparison.run_groups import find_runs
 from budwood.runs.run import Run
 from conftest import answers, scored_run
 
