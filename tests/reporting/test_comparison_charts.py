@@ -157,3 +157,10 @@ def test_published_figures_of_another_split_are_hollow() -> None:
 )
 def test_ticks_of_logarithmic_axes(value: float, text: str) -> None:
     assert format_power(value) == text
+
+
+def test_a_curve_says_how_many_epochs_it_has() -> None:
+    drawn = draw_curves("t", [Curves("a", [[(1, 0.5)]]), Curves("b", [[(1, 0.4), (2, 0.6)]])], "m", Unit())
+    said = [title.text for title in ElementTree.fromstring(drawn).iter("title")]
+    assert "a: 50.0 % after 1 epoch" in said
+    assert "b: 60.0 % after 2 epochs" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ import budwood as bw
 from budwood.comparison.compare import compare
 from budwood.comparison.document import Comparison
 from budwood.comparison.text import format_comparison, format_count, format_difference, format_duration, format_p_value
+from budwood.evaluation.intervals import Metric
 from budwood.reporting.comparison_page import render_comparison
 from budwood.text import Unit
 from conftest import answers, scored_run
@@ -142,6 +144,14 @@ def test_a_table_without_a_single_result(tmp_path: Path) -> None:
     nothing = compare([bw.RowSpec("a", (), problem="x"), bw.RowSpec("b", (), problem="y")])
     assert "failed: x" in render_comparison(nothing)
     assert "Failed: b: y" in format_comparison(nothing)
+
+
+def test_a_row_whose_metric_is_undefined_is_left_out_of_figures(made: Comparison) -> None:
+    first, *rest = made.rows
+    undefined = replace(first, value=Metric(None, None, None, 150), tied=False, best=False)
+    html = render_comparison(replace(made, rows=(undefined, *rest)))
+    assert "Which options matter" in html
+    assert "undefined" in html, "the row is there all the same"
 
 
 def test_the_table_for_a_terminal(made: Comparison) -> None:

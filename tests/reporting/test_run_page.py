@@ -289,6 +289,21 @@ def test_the_stages_of_the_network_are_a_table() -> None:
     assert "stage by stage</title>" in html
 
 
+def test_a_run_is_shown_by_the_metrics_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("accuracy", "balanced_accuracy", "auroc", "log_loss")
+    monkeypatch.setattr(SingleLabel, "metric_names", property(lambda _: names))
+    record, evidence = _record()
+    scores, _ = _evaluated(("leaf", "sky", "none"))
+    without = {**scores, "per_class": scores.per_class}
+    del without["auroc"]
+    html = render_run({**record, "metrics": {"val": without}}, evidence)
+    assert "<dt>balanced accuracy</dt>" in html
+    assert "<dt>AUROC</dt>" not in html
+    tested = {"looks": 1, "opened": ["2026"], "metrics": scores}
+    html = render_run({**record, "metrics": {"val": without}, "test": tested}, evidence)
+    assert html.count("<dt>AUROC</dt>") == 1
+
+
 def test_findings_alone() -> None:
     record, _ = _record()
     check = _check(record)

@@ -127,8 +127,9 @@ def _refuse_unknown(metric: str, split: str, runs: Sequence[Run]) -> None:
     """Raises `RunError` for a metric or a split that there is not."""
     if split not in SPLITS:
         raise RunError(f"split: runs cannot be compared on {split!r}.", did_you_mean(split, SPLITS))
-    known = [name for name in REPORTED if all(name in run.task.metric_names for run in runs)]
-    own = is_entry_point(metric) and all(metric in run.metrics.get(split, {}) for run in runs)
+    scores = [(run.task, run.metrics.get(split, run.record.val).figures) for run in runs]
+    known = [name for name in REPORTED if all(name in task.metric_names and name in has for task, has in scores)]
+    own = is_entry_point(metric) and all(metric in has for _, has in scores)
     if metric not in known and not own:
         raise RunError(f"metric: these runs have no metric {metric!r}.", did_you_mean(metric, known))
 

@@ -34,7 +34,7 @@ from budwood.reporting.svg import (
     to_xml,
     wrap_svg,
 )
-from budwood.text import Unit, count_columns, shorten, show_unprintable
+from budwood.text import Unit, count_columns, counted, shorten, show_unprintable
 
 TALL: Final = 380
 LABEL: Final = 24  # columns of a label beside a point
@@ -421,7 +421,7 @@ def _draw_curve(
     label: str, points: Sequence[tuple[float, float]], rank: int | None, across: Scale, up: Scale, unit: Unit
 ) -> str:
     """One line, or a dot where there is one point only; without a rank it stays in the background."""
-    told = f"<title>{to_xml(label)}: {unit.text(points[-1][1])} after {points[-1][0]:g} epochs</title>"
+    told = f"<title>{to_xml(label)}: {unit.text(points[-1][1])} after {counted(round(points[-1][0]), 'epoch')}</title>"
     look = 'class="curve"' if rank is None else f'class="curve named-{rank}"'
     if len(points) == 1:
         return f'<circle cx="{across(points[0][0]):.1f}" cy="{up(points[0][1]):.1f}" r="3" {look}>{told}</circle>'

@@ -13,9 +13,10 @@ from budwood.config.metric_registry import LOSS, describe_metric, describe_selec
 from budwood.config.recipe import find_default_valued
 from budwood.data.checks import Finding
 from budwood.evaluation.calibration import ReliabilityBin
-from budwood.evaluation.label_task import MultiLabel, SingleLabel
+from budwood.evaluation.intervals import Metric
+from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
 from budwood.evaluation.result_checks import ResultFinding
-from budwood.evaluation.split_metrics import ClassMetrics
+from budwood.evaluation.split_metrics import ClassMetrics, SplitMetrics
 from budwood.reporting.charts import (
     Series,
     draw_counts,
@@ -157,7 +158,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         The page.
     """
     classes, val = record.dataset.classes, record.val
-    task = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
+    task: LabelTask = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
     weakest = _sort_weakest_first(val.per_class)
     return load_template("report.html").render(
         record=record,
@@ -182,7 +183,8 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(draw_reliability("Confidence against accuracy", evidence.reliability)),
         task=task,
-        others=[(name, describe_metric(name)) for name in task.headline_metrics],
+        val_others=_list_headlines(task, val),
+        test_others=_list_headlines(task, record.test.metrics) if record.test else [],
         matrix=_make_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and evidence.confusion else [],
         pairs=_list_confused(evidence.confusion, classes) if evidence.confusion else [],
         chance_loss=task.chance_loss,
@@ -239,6 +241,12 @@ def _quote_path(path: str) -> str:
     if show_unprintable(path) == path:
         return shlex.quote(path)
     return "$'" + show_unprintable(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+
+
+def _list_headlines(task: LabelTask, scores: SplitMetrics) -> list[tuple[str, Metric]]:
+    """The scores beside accuracy that the run has, by their names; one made later may have more."""
+    names = [name for name in task.headline_metrics if name in scores.figures]
+    return [(describe_metric(name), scores.figures[name]) for name in names]
 
 
 def _draw_test_strip(test: TestRecord | None) -> str:

@@ -369,6 +369,8 @@ def load_explanation(folder: Path) -> Explanation | None:
         return None
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, found {type(found).__name__}")
         version = found.get("schema_version", SCHEMA_VERSION)
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise RunError(
@@ -378,7 +380,7 @@ def load_explanation(folder: Path) -> Explanation | None:
     except ValidationError as error:
         first = error.errors()[0]
         raise _make_unreadable_error(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise _make_unreadable_error(file, str(error)) from error
 
 
