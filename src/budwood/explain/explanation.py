@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,7 @@ from budwood.runs.explanation_record import (
     NearImage,
     SliceScore,
     StagesPart,
+    SuspectLabel,
     UnjudgedLabels,
 )
 from budwood.runs.machine import describe_hardware
@@ -97,24 +99,18 @@ class _Bench:
     asked: ExplainRequest
     cache: Path
     progress: Progress
-    _made: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
     def subject(self) -> NetworkProbe:
-        found: NetworkProbe = self._once("subject", lambda: api.subject(self.run, cache=self.cache))
-        return found
+        return api.subject(self.run, cache=self.cache)
 
+    @cached_property
     def files(self) -> tuple[Path, ...]:
-        found: tuple[Path, ...] = self._once("files", lambda: self.asked.files or choose_files(self.run))
-        return found
+        return self.asked.files or choose_files(self.run)
 
+    @cached_property
     def pixels(self) -> Pixels:
-        found: Pixels = self._once("pixels", lambda: api.pixels(self.run, self.files(), progress=self.progress))
-        return found
-
-    def _once(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
+        return api.pixels(self.run, self.files, progress=self.progress)
 
 
 Found = tuple[ExplanationPart, dict[str, str]]
@@ -215,20 +211,20 @@ def _explain_images(bench: _Bench) -> Found:
     """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
     from budwood.explain.saliency import choose_default_methods, compute_attribution
 
-    run, asked, shown = bench.run, bench.asked, bench.pixels()
+    run, asked, shown = bench.run, bench.asked, bench.pixels
     engine = api.answering(run, shown, cache=bench.cache, progress=bench.progress)
     chances = run.task.to_probabilities(engine(shown))
-    near = api.neighbours(run, bench.files(), NEAREST, cache=bench.cache, progress=bench.progress)
+    near = api.neighbours(run, bench.files, NEAREST, cache=bench.cache, progress=bench.progress)
     maps: dict[str, Attribution] = {}
     methods: dict[str, MethodTrust] = {}
     classes = None if asked.called is None else [asked.called] * len(shown)
-    for method in asked.methods or choose_default_methods(bench.subject()):
+    for method in asked.methods or choose_default_methods(bench.subject):
         place = asked.place if method in AT_A_PLACE else None
         maps[method] = compute_attribution(
-            bench.subject(), shown, method, classes, place, run=engine, task=run.task, progress=bench.progress
+            bench.subject, shown, method, classes, place, run=engine, task=run.task, progress=bench.progress
         )
         methods[method] = _check_trust(bench, method, maps[method], engine)
-    rows = _describe_images(run, bench.files(), chances, near, maps)
+    rows = _describe_images(run, bench.files, chances, near, maps)
     pictures = {"legend": make_png_uri(draw_legend())}
     pictures |= {
         f"image-{number}": make_data_uri(encode_jpeg(Image.fromarray(image))) for number, image in enumerate(shown)
@@ -275,8 +271,8 @@ def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Ans
     from budwood.explain.deletion_insertion import measure_faithfulness
     from budwood.explain.sanity_checks import check_sanity
 
-    sane = check_sanity(bench.subject(), bench.pixels(), method, found.place, stages=1, progress=bench.progress)
-    faith = measure_faithfulness(engine, bench.pixels(), found, task=bench.run.task, progress=bench.progress)
+    sane = check_sanity(bench.subject, bench.pixels, method, found.place, stages=1, progress=bench.progress)
+    faith = measure_faithfulness(engine, bench.pixels, found, task=bench.run.task, progress=bench.progress)
     return MethodTrust(
         place=found.place,
         errors=() if found.errors is None else tuple(float(error) for error in found.errors),
@@ -297,32 +293,32 @@ def _explain_stages(bench: _Bench) -> Found:
     from budwood.explain.activations import draw_strip, list_mapped_stages, make_strip
 
     run = bench.run
-    if not list_mapped_stages(bench.subject()):
+    if not list_mapped_stages(bench.subject):
         return StagesPart(path="", rows=(), left_out=()), {}
-    found = make_strip(bench.subject(), bench.pixels()[0])
+    found = make_strip(bench.subject, bench.pixels[0])
     rows = tuple(MappedStage(name=stage.name, shape=tuple(stage.shape)) for stage in found.stages)
     pictures = {
         f"stage-{stage.name}": make_png_uri(p) for stage, p in zip(found.stages, draw_strip(found), strict=True)
     }
-    pictures["stages-image"] = make_data_uri(encode_jpeg(Image.fromarray(bench.pixels()[0])))
-    path = _show_path(run, bench.files()[0])
+    pictures["stages-image"] = make_data_uri(encode_jpeg(Image.fromarray(bench.pixels[0])))
+    path = _show_path(run, bench.files[0])
     return StagesPart(path=path, rows=rows, left_out=tuple(found.left_out)), pictures
 
 
 def _explain_filters(bench: _Bench) -> Found:
     """The first convolution, and the one in the middle of those that see all channels before them."""
     from budwood.explain.activations import draw_filtered, filter_image
-    from budwood.explain.convolutions import draw_filters, list_convolutions, read_filters
+    from budwood.explain.convolutions import draw_filters, find_convolution, list_convolutions, read_filters
 
-    names = list_convolutions(bench.subject())
-    layers: dict[str, Any] = dict(bench.subject().module.named_modules())
+    names = list_convolutions(bench.subject)
+    layers = {name: find_convolution(bench.subject, name) for name in names}
     later = [name for name in names[1:] if layers[name].groups == 1 and max(layers[name].kernel_size) > 1]
     rows: list[FilterLayer] = []
     pictures = {}
     for name in [*names[:1], *later[len(later) // 2 :][:1]]:
-        found = read_filters(bench.subject(), name)
+        found = read_filters(bench.subject, name)
         pictures[f"filters-{name}"] = make_png_uri(draw_filters(found))
-        seen = filter_image(bench.subject(), bench.pixels()[0], name, found.order[:SEEN].tolist())
+        seen = filter_image(bench.subject, bench.pixels[0], name, found.order[:SEEN].tolist())
         pictures[f"seen-{name}"] = make_png_uri(draw_filtered(seen))
         out, channels, height, width = found.weights.shape
         rows.append(
@@ -336,7 +332,7 @@ def _explain_filters(bench: _Bench) -> Found:
                 duplicates=tuple(found.duplicates),
             )
         )
-    return FiltersPart(rows=tuple(rows), path=_show_path(bench.run, bench.files()[0])), pictures
+    return FiltersPart(rows=tuple(rows), path=_show_path(bench.run, bench.files[0])), pictures
 
 
 def _explain_embedding(bench: _Bench) -> Found:
@@ -373,7 +369,20 @@ def _explain_label_errors(bench: _Bench) -> Found:
     with raise_storage_errors(run.path):
         save_suspects(file, found)
     shown = found.rows[:SUSPECTS_SHOWN]
-    part = JudgedLabels.model_validate({"reason": "", "file": str(file), **found.record()})
+    part = JudgedLabels(
+        reason="",
+        file=str(file),
+        rows=tuple(SuspectLabel.model_validate(one, from_attributes=True) for one in found.rows),
+        threshold=found.threshold,
+        suggested_threshold=found.suggested_threshold,
+        why=found.why,
+        expected=found.expected,
+        n=found.n,
+        not_judged=found.not_judged,
+        folds=found.folds,
+        accuracy=found.accuracy,
+        trunk=found.trunk,
+    )
     return part, _make_thumbnails(run, {one.path for one in shown})
 
 
@@ -398,9 +407,7 @@ def _explain_classes(bench: _Bench) -> Found:
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
     numbers = range(min(len(bench.run.classes), DRAWN))
-    found = maximise(
-        bench.subject(), [VisualizationTarget(None, number) for number in numbers], progress=bench.progress
-    )
+    found = maximise(bench.subject, [VisualizationTarget(None, number) for number in numbers], progress=bench.progress)
     rows = tuple(
         DrawnClass(
             name=bench.run.classes[one.target.channel],
