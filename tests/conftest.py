@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from budwood.config.recipe import Recipe
-from budwood.evaluation.metrics import SplitMetrics
 from budwood.evaluation.predictions import Predictions
+from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.runs.run import Run, save_history
 from budwood.runs.run_record import parse_record, save_record
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from budwood.cli.output import show_explanation
-from budwood.text import count_columns, counted, format_seconds, listed, shorten, show_unprintable
+from budwood.runs.explanation_record import ExplainedImage, ExplanationRecord, ImagesPart
+from budwood.runs.run_record import HardwareRecord
+from budwood.text import count_columns, counted, format_seconds, format_table, listed, shorten, show_unprintable
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one picture of three, joined
 
@@ -19,8 +21,12 @@ def test_only_what_cannot_be_seen_is_spelt_out(name: str, seen: str) -> None:
 
 
 def test_a_terminal_shows_joined_emoji_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    row = {"path": f"{FAMILY}/1\n.jpg", "called": FAMILY, "label": "b\x07", "probability": 0.5}
-    show_explanation({"images": {"rows": [row], "methods": {}}})
+    row = ExplainedImage(
+        path=f"{FAMILY}/1\n.jpg", label="b\x07", called=FAMILY, probability=0.5, near=(), maps={}, explained=FAMILY
+    )
+    images = ImagesPart(rows=(row,), methods={}, chosen=True)
+    hardware = HardwareRecord(cpu="a cpu", cores=2, accelerator="none", system="Linux")
+    show_explanation(ExplanationRecord(run="r", created="2026", images=images, seconds={}, hardware=hardware))
     assert capsys.readouterr().out == f"{FAMILY}/1\\n.jpg: {FAMILY} 50.0% (wrong: label b\\x07)\n"
 
 
@@ -59,3 +65,9 @@ def test_a_list_names_the_first_and_counts_the_rest() -> None:
 def test_a_list_never_says_that_one_more_is_left(count: int) -> None:
     names = list("abcd")[:count]
     assert listed(names, 3) == ", ".join(names)
+
+
+def test_columns_are_as_wide_as_their_widest_cell_in_a_terminal() -> None:
+    lines = format_table([("class", "n"), ("日本語", "10"), ("cat", "2")], right=(1,)).splitlines()
+    assert lines == ["class    n", "----------", "日本語  10", "cat      2"]
+    assert {count_columns(line) for line in lines} == {10}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budwood import explain
-    from budwood.comparison.compare import Comparison, compare
+    from budwood.comparison.compare import compare
+    from budwood.comparison.document import Comparison
     from budwood.comparison.rows import Published, RowSpec
     from budwood.config.recipe import Recipe
     from budwood.data.checks import Finding, findings
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 
 _HOMES = {  # the module of each public name; a module is its own
     "BudwoodError": "errors",
-    "Comparison": "comparison.compare",
+    "Comparison": "comparison.document",
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Finding": "data.checks",

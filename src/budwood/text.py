@@ -110,15 +110,21 @@ def format_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     Returns:
         The table as lines joined by line breaks, without one at the end.
     """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(count_columns(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
+            _pad_cell(cell, width, column in right)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def _pad_cell(cell: str, width: int, right: bool) -> str:
+    """A cell filled up to so many columns of a terminal, which count wide characters twice."""
+    space = " " * (width - count_columns(cell))
+    return space + cell if right else cell + space
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 import budwood as bw
-from budwood.comparison.compare import Comparison, compare, find_runs
+from budwood.comparison.compare import compare
+from budwood.comparison.document import Comparison
+from budwood.comparison.run_groups import find_runs
+from budwood.errors import RunError
 from budwood.runs.run import Run
 from conftest import answers, scored_run
 
@@ -358,3 +362,29 @@ def test_a_folder_gives_its_finished_runs(runs: list[Run], tmp_path: Path) -> No
     _run(tmp_path / "only" / "one", 0.7, state="stopped")
     with pytest.raises(bw.RunError, match="contains no finished run"):
         find_runs(tmp_path / "only")
+
+
+def test_a_metric_that_a_run_was_made_without_is_refused(runs: list[Run]) -> None:
+    def without(run: Run) -> Run:
+        val = run.record.val
+        figures = {name: figure for name, figure in val.figures.items() if name != "macro_f1"}
+        return Run(run.path, run.record.model_copy(update={"metrics": {"val": replace(val, figures=figures)}}))
+
+    with pytest.raises(RunError, match="metric: these runs have no metric 'macro_f1'"):
+        compare([without(runs[0]), runs[1]], metric="macro_f1")
+
+
+def _table(folder: Path) -> Comparison:
+    """Two seeds, one of them tested, against one run, a failure and a published figure."""
+    test = (TRUTH, answers(TRUTH, 0.7, 1), 1)
+    two = tuple(_run(folder / f"two{seed}", 0.7, seed, lr=0.1, test=test) for seed in (0, 1))
+    entries = [bw.RowSpec("two", two, bw.Published(0.8)), bw.RowSpec("one", (_run(folder / "one", 0.8, lr=0.01),))]
+    return compare([*entries, bw.RowSpec("none", (), problem="It failed.")], base={"optimizer": "adam"})
+
+
+def test_a_comparison_is_written_as_version_0_1_has_written_it(tmp_path: Path) -> None:
+    kept = (Path(__file__).parents[1] / "kept" / "comparison-0.1.json").read_text()
+    text = json.dumps(_table(tmp_path).record(), indent=1).replace(str(tmp_path), "/runs")
+    record, expected = (json.loads(one, parse_float=lambda number: round(float(number), 6)) for one in (text, kept))
+    assert record == expected
+    assert [line.split(":")[0] for line in text.splitlines()] == [line.split(":")[0] for line in kept.splitlines()]

@@ -124,8 +124,8 @@ class LabelTaskContract:
 
     def test_every_answer_is_in_a_bin(self, task: LabelTask, numbers: np.ndarray, logits: np.ndarray) -> None:
         bins = task.bin_reliability(task.read_labels(numbers), logits)
-        assert sum(one["accuracy"]["n"] for one in bins) % 90 == 0
-        assert all(0 <= one["confidence"] <= 1 for one in bins)
+        assert sum(one.accuracy.n for one in bins) % 90 == 0
+        assert all(0 <= one.confidence <= 1 for one in bins)
 
     def test_its_metrics_are_of_the_table(self, task: LabelTask) -> None:
         assert task.default_metric in task.metric_names

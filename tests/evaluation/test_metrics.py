@@ -9,7 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from budwood.evaluation.intervals import mean_interval, proportion_interval
 from budwood.evaluation.label_task import SingleLabel
-from budwood.evaluation.metrics import confusion, cross_entropy, probabilities
+from budwood.evaluation.logits import confusion, cross_entropy, probabilities
 
 
 @pytest.fixture
@@ -105,6 +105,6 @@ def test_a_thousand_classes_fit_in_memory() -> None:
 def test_reliability_bins_hold_every_image_once(answers: tuple[np.ndarray, np.ndarray]) -> None:
     labels, logits = answers
     bins = SingleLabel(5).bin_reliability(labels, logits)
-    assert sum(item["accuracy"]["n"] for item in bins) == len(labels)
-    right = sum(item["accuracy"]["value"] * item["accuracy"]["n"] for item in bins)
+    assert sum(item.accuracy.n for item in bins) == len(labels)
+    right = sum((item.accuracy.value or 0) * item.accuracy.n for item in bins)
     assert right == pytest.approx((logits.argmax(1) == labels).sum())

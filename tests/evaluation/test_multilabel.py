@@ -17,8 +17,8 @@ from budwood.cli.main import run
 from budwood.config.options import BinaryCrossEntropy
 from budwood.config.recipe import Recipe, adapt_to_labels
 from budwood.data.dataset import load, make_membership_matrix
-from budwood.evaluation import metrics
 from budwood.evaluation.label_task import MultiLabel
+from budwood.evaluation.logits import binary_cross_entropy
 from budwood.runs.run import Run
 from budwood.training.losses import make_loss
 
@@ -117,7 +117,7 @@ def test_the_loss_is_pytorchs() -> None:
     loss = make_loss(BinaryCrossEntropy(), np.zeros(3, np.int32), 4, "cpu")
     expected = torch.nn.BCEWithLogitsLoss()(logits, targets)
     assert torch.allclose(loss(logits, targets), expected)
-    found = metrics.binary_cross_entropy(targets.numpy() > 0, logits.numpy())
+    found = binary_cross_entropy(targets.numpy() > 0, logits.numpy())
     assert found.mean() == pytest.approx(float(expected), rel=1e-6)
 
 

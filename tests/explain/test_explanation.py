@@ -16,7 +16,7 @@ from test_stages import NETWORKS
 import budwood as bw
 from budwood.cli.main import run as command
 from budwood.errors import DataError, RecipeError, RunError
-from budwood.explain.explanation import PARTS, USUAL
+from budwood.explain.explanation import USUAL
 from budwood.runs.explanation_record import EXPLANATION_FILE, load_explanation
 from budwood.runs.run import Run, open_run
 from budwood.workflows.explain import explain_run
@@ -59,7 +59,7 @@ def _content(folder: Path) -> dict[str, str]:
 def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> None:
     before = _content(run.path)
     found, page = explain_run(run)
-    assert tuple(part for part in PARTS if part in found.record) == USUAL
+    assert found.record.parts == USUAL
     assert page == run.path / "report.html"
     html = page.read_text()
     headings = (
@@ -71,7 +71,7 @@ def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> 
     )
     for heading in (*headings, "Possible label errors"):
         assert f"<h2>{heading}</h2>" in html
-    assert html.count('class="pair"') == len(found.record["images"]["rows"])
+    assert html.count('class="pair"') == len(found.record.table()["images"]["rows"])
     after = _content(run.path)
     new = {EXPLANATION_FILE, "label-suspects.csv"}
     assert set(after) == set(before) | new
@@ -81,8 +81,8 @@ def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> 
 def test_what_is_shown_of_an_image_is_what_was_predicted(run: Run) -> None:
     found, _ = explain_run(run, parts=["images"])
     predictions = run.predictions("val")
-    shown = {row["path"]: row for row in found.record["images"]["rows"]}
-    assert found.record["images"]["chosen"]
+    shown = {row["path"]: row for row in found.record.table()["images"]["rows"]}
+    assert found.record.table()["images"]["chosen"]
     assert set(shown) <= set(predictions.paths)
     for path, row in shown.items():
         at = predictions.paths.index(path)
@@ -91,7 +91,7 @@ def test_what_is_shown_of_an_image_is_what_was_predicted(run: Run) -> None:
         assert row["called"] == row["explained"] == run.classes[int(shares.argmax())]
         assert row["probability"] == pytest.approx(shares.max(), abs=1e-4)
         assert [one["likeness"] for one in row["near"]] == sorted((o["likeness"] for o in row["near"]), reverse=True)
-    method = found.record["images"]["methods"]["layer-cam"]
+    method = found.record.table()["images"]["methods"]["layer-cam"]
     assert method["deletion"]["n"] == len(shown)
 
 
@@ -100,7 +100,7 @@ def test_parts_that_are_asked_for_later_are_added(run: Run) -> None:
     explain_run(run, parts=["mistakes"])
     kept = load_explanation(run.path)
     assert kept is not None
-    assert {"filters", "mistakes"} == set(kept.record) & set(PARTS)
+    assert kept.record.parts == ("filters", "mistakes")
     html = (run.path / "report.html").read_text()
     assert "<h2>Filters</h2>" in html
     assert "<h2>Subsets of images (slices)</h2>" in html
@@ -108,7 +108,7 @@ def test_parts_that_are_asked_for_later_are_added(run: Run) -> None:
 
 def test_classes_are_drawn_when_they_are_asked_for(run: Run) -> None:
     found, page = explain_run(run, parts=["classes"])
-    assert [row["name"] for row in found.record["classes"]["rows"]] == ["leaf", "sky"]
+    assert [row["name"] for row in found.record.table()["classes"]["rows"]] == ["leaf", "sky"]
     assert "<h2>What each class looks for</h2>" in page.read_text()
 
 
@@ -116,8 +116,8 @@ def test_images_have_a_page_of_their_own_and_the_run_stays_as_it_was(run: Run, t
     before = _content(run.path)
     files = fill(tmp_path / "new", 3, first=900, hue=1)
     found, page = explain_run(run, [tmp_path / "new"], methods=["grad-cam", "occlusion"], page=tmp_path / "page.html")
-    assert [row["path"] for row in found.record["images"]["rows"]] == [str(file) for file in files]
-    assert {row["label"] for row in found.record["images"]["rows"]} == {None}
+    assert [row["path"] for row in found.record.table()["images"]["rows"]] == [str(file) for file in files]
+    assert {row["label"] for row in found.record.table()["images"]["rows"]} == {None}
     assert page.read_text().count("data:image/jpeg") >= 3 * 3
     assert _content(run.path) == before
     _, usual = explain_run(run, files[:1])
@@ -126,7 +126,7 @@ def test_images_have_a_page_of_their_own_and_the_run_stays_as_it_was(run: Run, t
 
 def test_a_class_that_is_named_is_explained_in_every_image(run: Run) -> None:
     found, _ = explain_run(run, parts=["images"], called="sky")
-    assert {row["explained"] for row in found.record["images"]["rows"]} == {"sky"}
+    assert {row["explained"] for row in found.record.table()["images"]["rows"]} == {"sky"}
 
 
 def test_further_training_makes_an_explanation_stale(run: Run) -> None:
@@ -140,9 +140,9 @@ def test_a_network_without_maps_is_explained_by_occlusion(tmp_path: Path, photos
     recipe = bw.Recipe(model="mlp", weights="none", fc=[16], size=16, epochs=1, optimizer="adam", batch=8)
     run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
     found, page = explain_run(run)
-    assert list(found.record["images"]["methods"]) == ["occlusion"]
-    assert found.record["filters"]["rows"] == []
-    assert found.record["stages"]["rows"] == []
+    assert list(found.record.table()["images"]["methods"]) == ["occlusion"]
+    assert found.record.table()["filters"]["rows"] == ()
+    assert found.record.table()["stages"]["rows"] == ()
     assert "The network has no convolution." in page.read_text()
 
 
@@ -152,8 +152,8 @@ def test_grey_images_and_a_frozen_trunk_are_explained(tmp_path: Path, photos: Pa
     frozen = bw.Recipe(**{**SMALL, "channels": 1, "weights": f"run:{first.path}", "freeze": "trunk", "lr": 0.01})
     for run in (first, bw.train(bw.scan(photos), frozen, out=tmp_path / "runs", allow_leaks=True)):
         found, _ = explain_run(run)
-        assert found.record["filters"]["rows"][0]["colour"] is False
-        assert found.record["labels"]["n"] > 0
+        assert found.record.table()["filters"]["rows"][0]["colour"] is False
+        assert found.record.table()["labels"]["n"] > 0
 
 
 def test_images_with_several_labels_have_no_suspects(tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_images_with_several_labels_have_no_suspects(tmp_path: Path) -> None:
     recipe = bw.Recipe(**{**SMALL, "epochs": 1})
     run = bw.train(bw.scan(tmp_path / "photos" / "labels.csv"), recipe, out=tmp_path / "runs")
     found, page = explain_run(run)
-    assert found.record["labels"] == {"reason": "the images have several labels each"}
-    assert found.record["mistakes"]["pairs"] == []
+    assert found.record.table()["labels"] == {"reason": "the images have several labels each"}
+    assert found.record.table()["mistakes"]["pairs"] == ()
     assert "Not looked for: the images have several labels each." in page.read_text()
 
 
@@ -180,7 +180,7 @@ def test_a_table_that_somebody_has_filled_in_is_kept(run: Run) -> None:
     first.write_text(filled)
     (run.path / "label-suspects-2.csv").write_text("not a table of corrections")
     found, _ = explain_run(run, parts=["labels"])
-    assert found.record["labels"]["file"] == str(run.path / "label-suspects-3.csv")
+    assert found.record.table()["labels"]["file"] == str(run.path / "label-suspects-3.csv")
     assert first.read_text() == filled
     assert (run.path / "label-suspects-2.csv").read_text() == "not a table of corrections"
 
@@ -190,7 +190,7 @@ def test_too_few_images_for_folds_are_told_and_the_rest_is_shown(tmp_path: Path)
         fill(tmp_path / "photos" / place, 1, first=number, hue=1 + number % 2)
     run = bw.train(bw.scan(tmp_path / "photos"), bw.Recipe(**{**SMALL, "epochs": 1}), out=tmp_path / "runs")
     found, page = explain_run(run)
-    assert "has too few different images for 5 folds" in found.record["labels"]["reason"]
+    assert "has too few different images for 5 folds" in found.record.table()["labels"]["reason"]
     assert "Not looked for: " in page.read_text()
 
 
@@ -200,9 +200,9 @@ def test_every_network_is_explained(model: str, tmp_path: Path, photos: Path) ->
     recipe = bw.Recipe(model=model, weights="none", size=NETWORKS[model], freeze="trunk")
     run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
     found, page = explain_run(run)
-    assert list(found.record["images"]["methods"]) == ["layer-cam", "grad-cam"]
-    assert found.record["stages"]["rows"]
-    assert found.record["filters"]["rows"][0]["colour"]
+    assert list(found.record.table()["images"]["methods"]) == ["layer-cam", "grad-cam"]
+    assert found.record.table()["stages"]["rows"]
+    assert found.record.table()["filters"]["rows"][0]["colour"]
     assert "<h2>Possible label errors</h2>" in page.read_text()
 
 

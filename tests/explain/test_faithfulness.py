@@ -12,7 +12,7 @@ from test_attribution import looking_at_a_corner, noise
 
 from budwood.errors import RecipeError
 from budwood.evaluation.label_task import MultiLabel
-from budwood.evaluation.metrics import probabilities
+from budwood.evaluation.logits import probabilities
 from budwood.explain.deletion_insertion import measure_faithfulness, rank_pixels, shift_maps
 from budwood.explain.heatmaps import METHODS, Attribution, fill_mean_colour
 from budwood.explain.saliency import compute_attribution, make_eager_inference

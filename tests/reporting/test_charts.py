@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from budwood.evaluation.calibration import ReliabilityBin
+from budwood.evaluation.intervals import Metric
 from budwood.reporting.charts import (
     Series,
     draw_counts,
@@ -18,8 +21,8 @@ from budwood.reporting.charts import (
 from budwood.text import show_unprintable
 
 HOSTILE = '<b>&"\n\x07🌳'
-METRIC = {"value": 0.9, "low": 0.85, "high": 0.95, "n": 90}
-UNDEFINED = {"value": None, "low": None, "high": None, "n": 0}
+METRIC = Metric(0.9, 0.85, 0.95, 90)
+UNDEFINED = Metric(None, None, None, 0)
 
 
 def _texts(svg: str) -> list[str]:
@@ -34,11 +37,11 @@ def _figures() -> dict[str, str]:
         "one point": draw_lines("t", [Series("a", [(3, 0.0)])], "x", "y", log_x=True, chosen=3),
         "intervals": draw_intervals(HOSTILE, [(HOSTILE, METRIC), ("b", UNDEFINED)], "x"),
         "no row": draw_intervals("t", [], "x"),
-        "no interval": draw_intervals("t", [("a", {**METRIC, "high": None, "low": None})], "x"),
-        "value alone": draw_interval_strip("t", {**METRIC, "low": None, "high": None}),
+        "no interval": draw_intervals("t", [("a", replace(METRIC, high=None, low=None))], "x"),
+        "value alone": draw_interval_strip("t", replace(METRIC, low=None, high=None)),
         "strip": draw_interval_strip(HOSTILE, METRIC),
         "undefined strip": draw_interval_strip("t", UNDEFINED),
-        "reliability": draw_reliability(HOSTILE, [{"confidence": 0.8, "accuracy": METRIC}]),
+        "reliability": draw_reliability(HOSTILE, [ReliabilityBin(0.8, METRIC)]),
         "no bin": draw_reliability("t", []),
         "counts": draw_counts(HOSTILE, [(HOSTILE, (10, 2)), ("none", (0, 0))], ("train", HOSTILE)),
         "no image": draw_counts("t", [("a", (0, 0))], ("train", "val")),
@@ -93,7 +96,7 @@ def test_ticks_are_round_and_alike(
 
 def test_an_axis_that_does_not_begin_at_zero_says_so() -> None:
     assert "F1; the axis starts at 80 %" in _texts(draw_intervals("t", [("a", METRIC)], "F1"))
-    assert "F1" in _texts(draw_intervals("t", [("a", {**METRIC, "low": 0.0})], "F1"))
+    assert "F1" in _texts(draw_intervals("t", [("a", replace(METRIC, low=0.0))], "F1"))
 
 
 def test_bars_are_as_long_as_their_counts() -> None:
@@ -105,7 +108,7 @@ def test_bars_are_as_long_as_their_counts() -> None:
 
 
 def test_a_larger_bin_has_a_larger_dot() -> None:
-    bins = [{"confidence": c, "accuracy": {**METRIC, "n": n}} for c, n in ((0.5, 10), (0.9, 1000))]
+    bins = [ReliabilityBin(c, replace(METRIC, n=n)) for c, n in ((0.5, 10), (0.9, 1000))]
     small, large = ElementTree.fromstring(draw_reliability("t", bins)).findall("circle")
     assert float(small.get("r", "0")) < float(large.get("r", "0"))
 

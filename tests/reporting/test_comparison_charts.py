@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from budwood.evaluation.intervals import Metric
 from budwood.reporting.comparison_charts import (
     LINE,
     Curves,
@@ -26,8 +28,8 @@ from budwood.reporting.svg import LETTER, format_power
 from budwood.text import Unit
 
 HOSTILE = '<b>&"\n\x07🌳'
-METRIC = {"value": 0.9, "low": 0.85, "high": 0.95, "n": 90}
-UNDEFINED = {"value": None, "low": None, "high": None, "n": 0}
+METRIC = Metric(0.9, 0.85, 0.95, 90)
+UNDEFINED = Metric(None, None, None, 0)
 
 
 def _points(count: int, seed: int = 0) -> list[Point]:
@@ -35,13 +37,13 @@ def _points(count: int, seed: int = 0) -> list[Point]:
     made = []
     for number in range(count):
         value = float(random.uniform(0.6, 0.95))
-        metric = {"value": value, "low": value - 0.03, "high": value + 0.03, "n": 200}
+        metric = Metric(value, value - 0.03, value + 0.03, 200)
         made.append(Point(f"{number} a row with a long name", float(10 ** random.uniform(-1, 3)), metric, str(number)))
     return made
 
 
 def _figures() -> dict[str, str]:
-    bare = {**METRIC, "low": None, "high": None}
+    bare = replace(METRIC, low=None, high=None)
     curves = [Curves(HOSTILE, [[(1, 0.5), (2, 0.6)], [(1, 0.6), (2, 0.8)]]), Curves("one", [[(1, 0.4)]])]
     return {
         "pareto": draw_pareto(HOSTILE, [Point(HOSTILE, 1.0, METRIC), Point("b", 100.0, bare)], "s", HOSTILE, Unit()),
@@ -77,7 +79,7 @@ def test_every_figure_is_xml_in_the_colours_of_the_page(name: str) -> None:
 
 def test_the_front_is_what_nothing_beats_in_both() -> None:
     def point(name: str, cost: float, value: float) -> Point:
-        return Point(name, cost, {**METRIC, "value": value})
+        return Point(name, cost, replace(METRIC, value=value))
 
     points = [point("dear", 9, 0.95), point("cheap", 1, 0.8), point("bad", 5, 0.7), point("mid", 4, 0.9)]
     points += [point("equal", 9, 0.95), point("tie", 1, 0.7)]
@@ -155,3 +157,10 @@ def test_published_figures_of_another_split_are_hollow() -> None:
 )
 def test_ticks_of_logarithmic_axes(value: float, text: str) -> None:
     assert format_power(value) == text
+
+
+def test_a_curve_says_how_many_epochs_it_has() -> None:
+    drawn = draw_curves("t", [Curves("a", [[(1, 0.5)]]), Curves("b", [[(1, 0.4), (2, 0.6)]])], "m", Unit())
+    said = [title.text for title in ElementTree.fromstring(drawn).iter("title")]
+    assert "a: 50.0 % after 1 epoch" in said
+    assert "b: 60.0 % after 2 epochs" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,8 +14,10 @@ import pytest
 from test_run_page import MEASURE, _luminance, _Resources, _styles
 
 import budwood as bw
-from budwood.comparison.compare import Comparison, compare
+from budwood.comparison.compare import compare
+from budwood.comparison.document import Comparison
 from budwood.comparison.text import format_comparison, format_count, format_difference, format_duration, format_p_value
+from budwood.evaluation.intervals import Metric
 from budwood.reporting.comparison_page import render_comparison
 from budwood.text import Unit
 from conftest import answers, scored_run
@@ -65,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 
 def test_every_section_and_every_row_is_there(made: Comparison) -> None:
-    html = render_comparison(made.record(), "A study")
+    html = render_comparison(made, "A study")
     titles = re.findall(r"<h2>(.*?)</h2>", html)
     assert titles == [
         "Findings",
@@ -89,7 +92,7 @@ def test_every_section_and_every_row_is_there(made: Comparison) -> None:
 
 
 def test_rows_are_ranked(made: Comparison) -> None:
-    html = render_comparison(made.record()).split("<h2>Table</h2>")[1].split("</table>")[0]
+    html = render_comparison(made).split("<h2>Table</h2>")[1].split("</table>")[0]
     values = [float(value) for value in re.findall(r'</th>\s*<td class="number">([\d.]+) %', html)]
     assert len(values) == 24
     assert values == sorted(values, reverse=True)
@@ -97,7 +100,7 @@ def test_rows_are_ranked(made: Comparison) -> None:
 
 
 def test_nothing_is_asked_of_the_network_and_names_are_text(made: Comparison) -> None:
-    html = render_comparison(made.record())
+    html = render_comparison(made)
     page = _Resources()
     page.feed(html)
     assert all(value.startswith("data:") for value in page.found)
@@ -110,7 +113,7 @@ def test_nothing_is_asked_of_the_network_and_names_are_text(made: Comparison) ->
 
 
 def test_colours_of_curves_can_be_told_from_the_card(made: Comparison) -> None:
-    for theme in _styles(render_comparison(made.record())).values():
+    for theme in _styles(render_comparison(made)).values():
         for name in ("accent", "second", "green", "violet", "rose"):
             low, high = sorted((_luminance(theme[name]), _luminance(theme["card"])))
             assert (high + 0.05) / (low + 0.05) >= 4.5, name
@@ -118,33 +121,41 @@ def test_colours_of_curves_can_be_told_from_the_card(made: Comparison) -> None:
 
 def test_two_plain_rows_have_a_small_page(tmp_path: Path) -> None:
     runs = [scored_run(tmp_path / f"{n}", TRUTH, answers(TRUTH, 0.7, n), lr=n / 10) for n in (1, 2)]
-    html = render_comparison(compare(runs).record())
+    html = render_comparison(compare(runs))
     assert "Which options matter" not in html, "two rows cannot tell"
     assert "All 1 pairs" not in html
     assert "McNemar&#39;s exact test" in html
     assert "None" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
     for metric in ("macro_f1", "log_loss"):
-        assert "<svg" in render_comparison(compare(runs, metric=metric).record())
+        assert "<svg" in render_comparison(compare(runs, metric=metric))
 
 
 def test_rows_on_other_images_are_lettered(tmp_path: Path) -> None:
     runs = [scored_run(tmp_path / f"{n}", TRUTH, answers(TRUTH, 0.7, n), lr=n / 10) for n in (1, 2)]
     other = scored_run(tmp_path / "3", TRUTH[:90], answers(TRUTH[:90], 0.7, 3), lr=0.3, fingerprint="e" * 64)
     made = compare([*runs, other], apart=True)
-    html = render_comparison(made.record())
+    html = render_comparison(made)
     assert "Rows with different letters were evaluated on different images" in html
     assert html.count('<p class="name">Best') == 2
-    assert "only rows with the same images are compared" in format_comparison(made.record())
+    assert "only rows with the same images are compared" in format_comparison(made)
 
 
 def test_a_table_without_a_single_result(tmp_path: Path) -> None:
-    nothing = compare([bw.RowSpec("a", (), problem="x"), bw.RowSpec("b", (), problem="y")]).record()
+    nothing = compare([bw.RowSpec("a", (), problem="x"), bw.RowSpec("b", (), problem="y")])
     assert "failed: x" in render_comparison(nothing)
     assert "Failed: b: y" in format_comparison(nothing)
 
 
+def test_a_row_whose_metric_is_undefined_is_left_out_of_figures(made: Comparison) -> None:
+    first, *rest = made.rows
+    undefined = replace(first, value=Metric(None, None, None, 150), tied=False, best=False)
+    html = render_comparison(replace(made, rows=(undefined, *rest)))
+    assert "Which options matter" in html
+    assert "undefined" in html, "the row is there all the same"
+
+
 def test_the_table_for_a_terminal(made: Comparison) -> None:
-    text = format_comparison(made.record())
+    text = format_comparison(made)
     lines = text.splitlines()
     assert lines[0].split()[0] == "row"
     assert sum(line.startswith(("* row", "  row", "* <", "  <")) for line in lines) == 24
@@ -174,7 +185,7 @@ def test_numbers_in_words() -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_never_scrolls_sideways(width: int, made: Comparison, browser: str, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(render_comparison(made.record()))
+    (tmp_path / "page.html").write_text(render_comparison(made))
     (tmp_path / "measure.html").write_text(MEASURE.format(width=width))
     command: list[Any] = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += ["--disable-component-update", "--disable-sync", "--no-first-run", "--allow-file-access-from-files"]

@@ -93,3 +93,13 @@ def test_a_stage_that_a_phase_did_not_tell_of_is_no_number_there() -> None:
     assert math.isnan(found["layer4"][0])
     assert found["layer4"][1] == 3.0
     assert split_by_stage(rows, "gradient/") == split_by_stage([], "weight/") == {}
+
+
+def test_a_change_that_is_no_number_is_a_dash() -> None:
+    for values in ([0.0, 1.0], [math.nan, math.nan]):
+        drawn = draw_norms("t", {"a": values}, {"a": [0.1, 0.2]})
+        assert "nan" not in drawn
+        texts = ["".join(text.itertext()) for text in ElementTree.fromstring(drawn).iter("text")]
+        assert "–" in texts
+        assert "0.2" in texts
+        assert ElementTree.fromstring(drawn).findtext("desc") == "a weights –, gradients 0.2"

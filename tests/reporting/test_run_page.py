@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from xml.etree import ElementTree
 
 import pytest
 
+from budwood.evaluation.calibration import ReliabilityBin
+from budwood.evaluation.intervals import Metric
 from budwood.evaluation.label_task import SingleLabel
-from budwood.evaluation.metrics import SplitMetrics
 from budwood.evaluation.result_checks import ResultFinding
+from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.reporting import recipe_text
 from budwood.reporting import run_page as pages
 from budwood.reporting.charts import Series, draw_intervals, draw_lines, draw_reliability
-from budwood.reporting.run_page import Evidence, Pictures, ShownImage, render_findings
+from budwood.reporting.run_page import DataCheck, Evidence, Pictures, ShownImage, render_findings
 from budwood.runs.run_record import parse_record
 
 HOSTILE = '<script>alert("x")</script>\n🌳&amp;.png'
@@ -59,7 +62,7 @@ def recipe_in_words(record: dict[str, Any]) -> str:
 def _evaluated(classes: tuple[str, ...]) -> tuple[SplitMetrics, list[list[int]]]:
     import numpy as np
 
-    from budwood.evaluation.metrics import confusion
+    from budwood.evaluation.logits import confusion
 
     random = np.random.default_rng(0)
     labels = random.integers(0, len(classes) - 1, 120).astype(np.int32)
@@ -120,8 +123,13 @@ def _record(classes: tuple[str, ...] = ("leaf", "sky", "none"), **changes: Any) 
         **changes,
     }
     shown = ShownImage(HOSTILE, classes[0], classes[1], 0.93, None, ((classes[1], 0.93), (classes[0], 0.07)))
-    bins = [{"confidence": 0.8, "accuracy": {"value": 0.7, "low": 0.5, "high": 0.85, "n": 30}}]
+    bins = [ReliabilityBin(0.8, Metric(0.7, 0.5, 0.85, 30))]
     return record, Evidence(HISTORY, Pictures({}, (shown,), (shown,)), matrix, bins)
+
+
+def _check(record: dict[str, Any]) -> DataCheck:
+    made = parse_record(record)
+    return DataCheck("/photos", 60, made.dataset, made.findings)
 
 
 class _Resources(HTMLParser):
@@ -179,7 +187,7 @@ def test_a_report_shows_findings_about_its_result() -> None:
     record, evidence = _record()
     assert "Findings about the results" not in render_run(record, evidence)
     finding = ResultFinding("R001", "warning", "Far <above>.", "Do less.")
-    shown = Evidence(evidence.history, Pictures(), evidence.confusion, evidence.reliability, [finding.record()])
+    shown = Evidence(evidence.history, Pictures(), evidence.confusion, evidence.reliability, [finding])
     html = render_run(record, shown)
     assert "Findings about the results" in html
     assert "Far &lt;above&gt;." in html
@@ -281,13 +289,28 @@ def test_the_stages_of_the_network_are_a_table() -> None:
     assert "stage by stage</title>" in html
 
 
+def test_a_run_is_shown_by_the_metrics_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("accuracy", "balanced_accuracy", "auroc", "log_loss")
+    monkeypatch.setattr(SingleLabel, "metric_names", property(lambda _: names))
+    record, evidence = _record()
+    scores, _ = _evaluated(("leaf", "sky", "none"))
+    without = {**scores, "per_class": scores.per_class}
+    del without["auroc"]
+    html = render_run({**record, "metrics": {"val": without}}, evidence)
+    assert "<dt>balanced accuracy</dt>" in html
+    assert "<dt>AUROC</dt>" not in html
+    tested = {"looks": 1, "opened": ["2026"], "metrics": scores}
+    html = render_run({**record, "metrics": {"val": without}, "test": tested}, evidence)
+    assert html.count("<dt>AUROC</dt>") == 1
+
+
 def test_findings_alone() -> None:
     record, _ = _record()
-    about = {**record["dataset"], "source": "/photos", "n": 60, "findings": record["findings"]}
-    html = render_findings(about, Pictures({"b.png": "data:image/jpeg;base64,AA"}))
+    check = _check(record)
+    html = render_findings(check, Pictures({"b.png": "data:image/jpeg;base64,AA"}))
     assert 'src="data:image/jpeg;base64,AA"' in html
     assert "D010 warning" in html
-    assert "No findings" in render_findings({**about, "findings": []}, Pictures())
+    assert "No findings" in render_findings(replace(check, findings=()), Pictures())
 
 
 def test_figures_are_well_formed_and_hold_every_point() -> None:
@@ -297,13 +320,10 @@ def test_figures_are_well_formed_and_hold_every_point() -> None:
     assert len(tree.findall("polyline")) == 2
     assert len(tree.findall("circle")) == 4
     assert len([line for line in tree.findall("line") if line.get("class") == "chosen"]) == 1
-    metric = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
-    rows: list[tuple[str, dict[str, Any]]] = [
-        ("a&b", metric),
-        ("none", {"value": None, "low": None, "high": None, "n": 0}),
-    ]
+    metric = Metric(0.5, 0.4, 0.6, 9)
+    rows = [("a&b", metric), ("none", Metric(None, None, None, 0))]
     assert len(ElementTree.fromstring(draw_intervals("t", rows, "x")).findall("circle")) == 1
-    bins = [{"confidence": 0.9, "accuracy": metric}]
+    bins = [ReliabilityBin(0.9, metric)]
     assert len(ElementTree.fromstring(draw_reliability("t", bins)).findall("circle")) == 1
 
 
@@ -430,10 +450,9 @@ def test_long_lists_of_files_say_how_many_more() -> None:
     record, _ = _record()
     files = [f"{number}.png" for number in range(30)]
     finding = {**record["findings"][0], "files": files, "groups": []}
-    about = {**record["dataset"], "source": "/photos", "n": 60, "findings": [finding]}
-    assert "and 18 more" in render_findings(about, Pictures())
+    assert "and 18 more" in render_findings(_check({**record, "findings": [finding]}), Pictures())
     grouped = {**finding, "groups": [files] * 10}
-    html = render_findings({**about, "findings": [grouped]}, Pictures())
+    html = render_findings(_check({**record, "findings": [grouped]}), Pictures())
     assert "and 18 more" in html
     assert "and 2 more groups" in html
 

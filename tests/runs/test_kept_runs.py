@@ -13,7 +13,7 @@ import pytest
 
 import budwood as bw
 from budwood.data.dataset import load
-from budwood.evaluation import metrics
+from budwood.evaluation import logits
 from budwood.runs.run import Run, find_run
 from budwood.runs.run_record import SCHEMA_VERSION, parse_record, read_record
 from kept_images import write_labelled, write_photos
@@ -69,7 +69,7 @@ def test_a_network_says_what_it_said(name: str, trained: str, runs: Path) -> Non
     predictions = run.predictions("val")
     assert np.allclose(_logits(run), predictions.logits, atol=1e-4)
     answers = bw.predict(run, [run.dataset().root / path for path in predictions.paths])
-    chance = metrics.sigmoid if name == "several" else metrics.probabilities
+    chance = logits.sigmoid if name == "several" else logits.probabilities
     expected = chance(predictions.logits).max(axis=1)
     assert [answer.top[0][1] for answer in answers] == pytest.approx(expected.tolist(), abs=1e-4)
 

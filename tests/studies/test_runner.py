@@ -14,7 +14,7 @@ import pytest
 
 import budwood as bw
 from budwood.cli import main
-from budwood.comparison.compare import Comparison
+from budwood.comparison.document import Comparison
 from budwood.data import downloads
 from budwood.data.dataset import assign_fold, limit, scan
 from budwood.errors import DataError, StudyError
@@ -89,7 +89,7 @@ def test_a_study_keeps_its_file_its_state_its_table_and_its_page(here: Path) -> 
     assert [row.label for row in made.rows] == ["slow", "fast", "wild"]
     assert made.rows[2].problem == "momentum: expected under 1, or the steps grow without bound, found 1.2"
     assert made.rows[0].published
-    assert made.rows[0].published["ours_split"] == "val"
+    assert made.rows[0].published.ours_split == "val"
     folder = here / "runs" / "small"
     assert (folder / "study.toml").read_text() == SMALL + ROWS
     assert _states(folder) == {"slow": "done", "fast": "done", "wild": "refused"}

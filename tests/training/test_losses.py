@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import ResolvedRecipe, resolve
 from budwood.evaluation.label_task import SingleLabel
-from budwood.evaluation.metrics import probabilities
+from budwood.evaluation.logits import probabilities
 from budwood.training.losses import blend, draw_epoch_order, make_loss
 
 LABELS = np.array([0] * 12 + [1] * 6 + [2] * 2, np.int32)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import budwood as bw
 from budwood.data.dataset import SEALED
-from budwood.evaluation.metrics import probabilities
+from budwood.evaluation.logits import probabilities
 from budwood.evaluation.prediction_table import save_csv
 from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.runs.machine import describe_hardware

@@ -349,7 +349,7 @@ def explain(
         progress=make_terminal_progress(),
     )
     if as_json:
-        print_json({"run": run, "page": str(page), **found.record})
+        print_json({"run": run, "page": str(page), **found.record.table()})
         return
     show_explanation(found.record)
     print(f"Page: {page}")

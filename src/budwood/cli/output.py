@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from budwood.cli.options import print_json
-from budwood.text import counted, show_unprintable
+from budwood.text import counted, format_seconds, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from budwood.data.dataset import Dataset
     from budwood.evaluation.intervals import Metric
     from budwood.evaluation.label_task import LabelTask
-    from budwood.evaluation.metrics import SplitMetrics
+    from budwood.evaluation.split_metrics import SplitMetrics
     from budwood.networks.network_plan import NetworkPlan
+    from budwood.runs.explanation_record import ExplanationRecord, ImagesPart
     from budwood.runs.run import Run
     from budwood.training.cost_estimate import CostEstimate
 
@@ -103,7 +104,7 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
         print(f"And {others:,} more from timm: `budwood models '*vit*'` searches by name.")
 
 
-def show_plan(plan: NetworkPlan, given: Mapping[str, Any]) -> None:
+def show_plan(plan: NetworkPlan, given: Mapping[str, object]) -> None:
     """Print the stages of a network before and after surgery.
 
     Args:
@@ -193,10 +194,8 @@ def show_cost(recipe: Recipe, cost: CostEstimate, as_json: bool) -> None:
 
 
 def _format_duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    """An estimate, in tenths of seconds where it is short."""
+    return f"{seconds:.1f} s" if seconds < 100 else format_seconds(seconds)
 
 
 def show_run(run: Run, as_json: bool) -> None:
@@ -241,26 +240,33 @@ def format_day(seconds: float) -> str:
     return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "–"
 
 
-def show_explanation(record: Mapping[str, Any]) -> None:
+def show_explanation(record: ExplanationRecord) -> None:
     """Print what was found about a network, in a few lines.
 
     Args:
         record: The record of an explanation.
     """
-    for row in record.get("images", {"rows": ()})["rows"]:
-        right = f" (wrong: label {show_unprintable(row['label'])})" if row["label"] not in (None, row["called"]) else ""
-        print(f"{show_unprintable(row['path'])}: {show_unprintable(row['called'])} {row['probability']:.1%}{right}")
-    for name, method in record.get("images", {"methods": {}})["methods"].items():
-        where = f" after {method['place']}" if method["place"] else ""
-        if method["likeness"]["value"] is None:
+    from budwood.runs.explanation_record import JudgedLabels
+
+    if record.images:
+        _show_images(record.images)
+    for layer in record.filters.rows if record.filters else ():
+        told = f"{len(layer.dead)} dead, {counted(len(layer.duplicates), 'pair')} of duplicates"
+        print(f"{layer.layer}: {counted(layer.filters, 'filter')}, {told}.")
+    if isinstance(record.labels, JudgedLabels):
+        print(f"{len(record.labels.rows):,} of {record.labels.n:,} labels may be wrong: {record.labels.file}")
+
+
+def _show_images(part: ImagesPart) -> None:
+    """Print what each image was called, and whether the maps of each method can be trusted."""
+    for row in part.rows:
+        wrong = f" (wrong: label {show_unprintable(row.label)})" if row.label and row.label != row.called else ""
+        print(f"{show_unprintable(row.path)}: {show_unprintable(row.called)} {row.probability:.1%}{wrong}")
+    for name, method in part.methods.items():
+        where = f" after {method.place}" if method.place else ""
+        if method.likeness.value is None:
             print(f"{name}{where}: no map for any image, because nothing supports the class.")
             continue
-        said = "depend" if method["depends"] else "DO NOT depend"
-        like = f"rank correlation with the maps of a random network: {method['likeness']['value']:.2f}"
+        said = "depend" if method.depends else "DO NOT depend"
+        like = f"rank correlation with the maps of a random network: {method.likeness.value:.2f}"
         print(f"The maps of {name}{where} {said} on what was learned ({like}).")
-    for row in record.get("filters", {"rows": ()})["rows"]:
-        told = f"{len(row['dead'])} dead, {counted(len(row['duplicates']), 'pair')} of duplicates"
-        print(f"{row['layer']}: {counted(row['filters'], 'filter')}, {told}.")
-    labels = record.get("labels")
-    if labels and not labels["reason"]:
-        print(f"{len(labels['rows']):,} of {labels['n']:,} labels may be wrong: {labels['file']}")

@@ -212,26 +212,26 @@ def compare(
     debug: bool,
 ) -> None:
     """Compare runs, or all in a folder: intervals, paired tests, and which cannot be distinguished from the best."""
-    from budwood.comparison import compare
+    from budwood.comparison.compare import compare as compare_runs
+    from budwood.comparison.run_groups import find_runs
     from budwood.comparison.text import format_comparison
     from budwood.reporting.comparison_page import render_comparison
     from budwood.storage.atomic import raise_storage_errors, write_text
 
-    found = [compare.find_runs(run, out) for run in runs]
+    found = [find_runs(run, out) for run in runs]
     progress = make_terminal_progress()
     for left_out in (name for _, others in found for name in others):
         progress.note(f"Left out, because it is not finished: {left_out}.")
     finished = [run for group, _ in found for run in group]
-    made = compare.compare(finished, metric=metric, split=split, allow_looks=allow_looks)
-    record = made.record()
-    for path, text in ((csv, made.csv()), (html, render_comparison(record))):
+    made = compare_runs(finished, metric=metric, split=split, allow_looks=allow_looks)
+    for path, text in ((csv, made.csv()), (html, render_comparison(made))):
         if path:
             with raise_storage_errors(path):
                 write_text(path, text)
     if as_json:
-        print_json(record)
+        print_json(made.record())
         return
-    print(format_comparison(record))
+    print(format_comparison(made))
     for finding in made.findings:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
     if html:

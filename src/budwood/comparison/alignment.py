@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from budwood.errors import RunError
 from budwood.evaluation.intervals import Values
 from budwood.evaluation.label_task import LabelTask
-from budwood.evaluation.metrics import ImageMean, Labels, ResampledMetric, define_metric
+from budwood.evaluation.metrics import ImageMean, ResampledMetric, define_metric
 from budwood.evaluation.predictions import Predictions
+from budwood.evaluation.scoring import Labels
 from budwood.runs.run import Run
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-Record = tuple[Mapping[str, Any], float]  # the options of a trial and its metric
+from budwood.comparison.recipe_diff import Options
+
+Record = tuple[Options, float]  # the options of a trial and its metric
 
 LEVELS: Final = 6  # different numbers of an option that are levels of their own; more are put into quarters
 QUARTERS: Final = 4
@@ -62,7 +64,7 @@ class _Unused:
     """Stands for an option that a record does not have."""
 
 
-def _bin_values(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _bin_values(values: Sequence[object]) -> np.ndarray[Any, np.dtype[np.intp]]:
     """The number of each value's level."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(set(numbers)) > LEVELS:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from budwood.config.options import LOSS_OPTIONS, OPTIMIZER_OPTIONS, SCHEDULE_OPTIONS, SMALL_NETWORK_OPTIONS
 from budwood.config.recipe import Recipe, find_default_valued
 from budwood.errors import RecipeError
 
-Options = Mapping[str, Any]
+Options = Mapping[str, object]  # of a recipe, by name
 
 REPEATED: Final = "seed"  # what tells repeats of one recipe apart
 SAID_ALONE: Final = ("model", "optimizer", "schedule", "loss", "policy")  # options whose value says what it is
@@ -29,7 +29,7 @@ _DEPENDENT: Final = frozenset(
 )
 
 
-def normalize_options(recipe: Options) -> dict[str, Any]:
+def normalize_options(recipe: Options) -> dict[str, object]:
     """Convert a recipe's options to what JSON would return, without the seed.
 
     Args:
@@ -38,11 +38,11 @@ def normalize_options(recipe: Options) -> dict[str, Any]:
     Returns:
         The options, with lists in place of tuples.
     """
-    table: dict[str, Any] = json.loads(json.dumps(dict(recipe)))
+    table: dict[str, object] = json.loads(json.dumps(dict(recipe)))
     return {name: value for name, value in table.items() if name != REPEATED}
 
 
-def fill_defaults(base: Options) -> dict[str, Any]:
+def fill_defaults(base: Options) -> dict[str, object]:
     """Add the defaults to a recipe's options.
 
     Args:
@@ -57,7 +57,7 @@ def fill_defaults(base: Options) -> dict[str, Any]:
         return normalize_options(base)
 
 
-def find_varying(tables: Sequence[Options]) -> list[dict[str, Any]]:
+def find_varying(tables: Sequence[Options]) -> list[dict[str, object]]:
     """Find the options that have more than one value among recipes.
 
     Args:
@@ -75,7 +75,7 @@ def find_varying(tables: Sequence[Options]) -> list[dict[str, Any]]:
     return [{name: table.get(name) for name in names if name in table or name not in _DEPENDENT} for table in tables]
 
 
-def find_differing(table: Options, base: Options) -> dict[str, Any]:
+def find_differing(table: Options, base: Options) -> dict[str, object]:
     """Find the options in which a recipe differs from a base.
 
     Args:
@@ -122,7 +122,7 @@ def label_rows(options: Sequence[Options], names: Sequence[str]) -> list[str]:
     return make_distinct([text or name for text, name in zip(cut, names, strict=True)])
 
 
-def drop_defaults(options: Options) -> dict[str, Any]:
+def drop_defaults(options: Options) -> dict[str, object]:
     """Remove options that have their default.
 
     The optimiser's own defaults count too. Options that are always shown, such as model and learning rate, stay.
@@ -138,7 +138,7 @@ def drop_defaults(options: Options) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in TOLD or name not in quiet} or dict(options)
 
 
-def _is_usual(name: str, value: Any, usual: Options) -> bool:
+def _is_usual(name: str, value: object, usual: Options) -> bool:
     known = Recipe.model_fields[name].default
     return value == known or value == usual.get(name, known) or bool(find_default_valued({name: value}))
 
@@ -175,7 +175,7 @@ def _collect_values(name: str, tables: Sequence[Options]) -> set[str]:
     return {json.dumps(table.get(name)) for table in tables if name in table or name not in _DEPENDENT}
 
 
-def _describe_option(name: str, value: Any, short: bool) -> str:
+def _describe_option(name: str, value: object, short: bool) -> str:
     if value is None:
         return f"no {name.replace('_', ' ')}"
     if isinstance(value, bool):

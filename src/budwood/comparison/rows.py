@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -43,6 +43,36 @@ class Published:
 
 
 @dataclass(frozen=True)
+class PublishedComparison(Published):
+    """A published result beside the closest of our own.
+
+    Attributes:
+        ours: Our own figure; None where there is none that can be held against it.
+        ours_split: The split of our figure.
+        difference: Our figure minus the published one.
+    """
+
+    ours: Metric | None = None
+    ours_split: str | None = None
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a metric differs between the runs of a row.
+
+    Attributes:
+        low: The lowest value.
+        high: The highest value.
+        sd: Standard deviation.
+    """
+
+    low: float
+    high: float
+    sd: float
+
+
+@dataclass(frozen=True)
 class RowSpec:
     """A row of a table before it is scored.
 
@@ -77,15 +107,14 @@ class ComparisonRow:
         group: Number of its set of held-out images, from 1; 0 where it has no run.
         differs: Options that differ from the base recipe.
         options: Options that vary in the table.
-        parameters: Numbers of `trainable` and of `total` parameters.
+        parameters: Numbers of parameters.
         macs: Multiply-adds for one image.
         epochs: The selected epoch of each run.
         seconds: Duration of the whole command, a mean over the runs.
         training_seconds: Duration of training alone, a mean over the runs.
         train: Metric on training images in the selected epoch.
         value: Metric on the split that is compared on.
-        spread: How the metric differs between the runs: `low`, `high` and `sd` (standard deviation); None for fewer
-            than two runs.
+        spread: How the metric differs between the runs; None for fewer than two runs.
         test: Metric on the test split; None where it is sealed.
         looks: At which look each run's test split was opened.
         published: What a source reports, and its difference from the closest of our own figures.
@@ -101,19 +130,19 @@ class ComparisonRow:
     runs: tuple[str, ...]
     seeds: int
     group: int
-    differs: Mapping[str, Any]
-    options: Mapping[str, Any]
-    parameters: Mapping[str, int] | None
+    differs: Options
+    options: Options
+    parameters: ParameterCount | None
     macs: int | None
     epochs: tuple[int, ...]
     seconds: float | None
     training_seconds: float | None
     train: Metric | None
     value: Metric | None
-    spread: Mapping[str, float] | None
+    spread: Spread | None
     test: Metric | None
     looks: tuple[int, ...]
-    published: Mapping[str, Any] | None
+    published: PublishedComparison | None
     difference: Metric | None = None
     p: float | None = None
     best: bool = False
@@ -160,7 +189,7 @@ def make_row(
         group=group,
         differs=options if base is None or not runs else find_differing(table, base),
         options=options,
-        parameters=_count_parameters(network.parameters) if network else None,
+        parameters=network.parameters if network else None,
         macs=network.macs if network else None,
         epochs=tuple(run.record.selected.epoch for run in runs if run.record.selected.epoch is not None),
         seconds=_average([run.record.timings.total for run in runs]),
@@ -170,7 +199,7 @@ def make_row(
         spread=_measure_spread(runs, metric, split),
         test=_summarize_metric(entry.label, runs, metric, "test") if opened else None,
         looks=looks,
-        published=_compare_published(entry, opened) if entry.published else None,
+        published=_compare_published(entry, opened),
         problem=entry.problem,
     )
 
@@ -179,10 +208,6 @@ def _looks(runs: Sequence[Run]) -> tuple[int, ...]:
     """The look at which each run was scored on the test split; none where it is sealed for one of them."""
     looks = [run.record.test.looks for run in runs if run.record.test]
     return tuple(looks) if len(looks) == len(runs) else ()
-
-
-def _count_parameters(counts: ParameterCount) -> dict[str, int]:
-    return {"trainable": counts.trainable, "total": counts.total}
 
 
 def _sum_training_seconds(run: Run) -> float:
@@ -210,12 +235,12 @@ def score_run(run: Run, metric: str, split: str) -> Metric:
     return run.metrics[split].figures[metric]
 
 
-def _measure_spread(runs: Sequence[Run], metric: str, split: str) -> dict[str, float] | None:
+def _measure_spread(runs: Sequence[Run], metric: str, split: str) -> Spread | None:
     """Lowest, highest and standard deviation of a metric over the runs of a row."""
     values = [float(value) for run in runs if (value := score_run(run, metric, split).value) is not None]
     if len(values) < 2:
         return None
-    return {"low": min(values), "high": max(values), "sd": float(np.std(values, ddof=1))}
+    return Spread(min(values), max(values), float(np.std(values, ddof=1)))
 
 
 def _summarize_metric(
@@ -259,23 +284,23 @@ def _find_kept_epoch(run: Run) -> Mapping[str, float] | None:
     return next((row for row in run.history() if row.get(chosen.axis) == chosen.value), None)
 
 
-def _compare_published(entry: RowSpec, opened: bool) -> dict[str, Any] | None:
+def _compare_published(entry: RowSpec, opened: bool) -> PublishedComparison | None:
     """What a source reports, the figure of ours that is held against it, of which split that is, and the difference."""
-    given = entry.published
+    given, runs = entry.published, entry.runs
     if given is None:
         return None
-    record = {**asdict(given), "ours": None, "ours_split": None, "difference": None}
+    alone = PublishedComparison(given.value, given.metric, given.split, given.note)
     split = given.split if given.split != "test" or opened else "val"
-    if not entry.runs:
-        return record
+    if not runs:
+        return alone
     if split == "train":
-        ours = _train(entry.runs, given.metric)
+        ours = _train(runs, given.metric)
     else:
-        known = all(given.metric in run.metrics[split] for run in entry.runs)
-        ours = _summarize_metric(entry.label, entry.runs, given.metric, split) if known else None
+        known = all(given.metric in run.metrics[split] for run in runs)
+        ours = _summarize_metric(entry.label, runs, given.metric, split) if known else None
     if ours is None or ours.value is None:
-        return record
-    return {**record, "ours": ours, "ours_split": split, "difference": ours.value - given.value}
+        return alone
+    return replace(alone, ours=ours, ours_split=split, difference=ours.value - given.value)
 
 
 def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | None = None) -> RowOutcome:

@@ -1,14 +1,18 @@
-"""A comparison's record in words: the cells of its table, for the terminal and for the page."""
+"""A comparison in words: the cells of its table, for the terminal and for the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from budwood.comparison.document import Comparison
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
+from budwood.comparison.rows import ComparisonRow, PublishedComparison
 from budwood.config.metric_registry import describe_metric, is_loss
-from budwood.text import SPLITS, Unit, format_table, shorten, show_unprintable
+from budwood.evaluation.intervals import Metric
+from budwood.networks.network_plan import ParameterCount
+from budwood.text import SPLITS, Unit, format_seconds, format_table, shorten, show_unprintable
 
 Cell = tuple[str, str]  # what a cell says, and what it adds in small
 
@@ -25,7 +29,7 @@ class Cells:
 
     Attributes:
         rank: Place in the table, from 1.
-        row: Record of the row.
+        row: The row itself.
         differs: Options in which it differs.
         value: Metric, with its interval.
         from_best: Difference from the best row, with its interval.
@@ -41,7 +45,7 @@ class Cells:
     """
 
     rank: int
-    row: Mapping[str, Any]
+    row: ComparisonRow
     differs: str
     value: Cell
     from_best: Cell
@@ -55,72 +59,99 @@ class Cells:
     macs: Cell
     time: Cell
 
+    @property
+    def name(self) -> str:
+        """The name of the row in figures: its place and its label."""
+        return f"{self.rank}  {self.row.label}"
 
-def format_rows(record: Mapping[str, Any]) -> list[Cells]:
+
+@dataclass(frozen=True)
+class PresentColumns:
+    """Which columns of a table have something to show.
+
+    Attributes:
+        differs: Options in which a row differs that its label does not say.
+        seeds: Rows of several runs.
+        train: Figures on training images.
+        test: Figures on opened test splits beside those on validation.
+        published: Published results.
+        epochs: Selected epochs.
+        groups: Rows were scored on different images.
+        unlike: A published result is for another split than ours.
+    """
+
+    differs: bool
+    seeds: bool
+    train: bool
+    test: bool
+    published: bool
+    epochs: bool
+    groups: bool
+    unlike: bool
+
+
+def format_rows(made: Comparison) -> list[Cells]:
     """Format the rows of a comparison by group, the best first, those without a value last.
 
     Args:
-        record: Record of a comparison.
+        made: The comparison.
 
     Returns:
         The rows as text.
     """
-    unit = Unit(is_loss(record["metric"]))
+    unit = Unit(is_loss(made.metric))
 
-    def place(row: Mapping[str, Any]) -> tuple[bool, int, float]:
-        value = row["value"]["value"] if row["value"] else None
-        return value is None, row["group"], 0.0 if value is None else value if unit.loss else -value
+    def place(row: ComparisonRow) -> tuple[bool, int, float]:
+        value = row.value.value if row.value else None
+        return value is None, row.group, 0.0 if value is None else value if unit.loss else -value
 
-    return [_format_row(rank, row, unit) for rank, row in enumerate(sorted(record["rows"], key=place), 1)]
+    return [_format_row(rank, row, unit) for rank, row in enumerate(sorted(made.rows, key=place), 1)]
 
 
-def find_present_columns(record: Mapping[str, Any]) -> dict[str, bool]:
+def find_present_columns(made: Comparison) -> PresentColumns:
     """Find which columns of a table have something to show.
 
     Args:
-        record: Record of a comparison.
+        made: The comparison.
 
     Returns:
-        Whether each optional column has content, by name; also `groups` (rows were scored on different images) and
-        `unlike` (a published result is for another split than ours).
+        Whether each optional column has content.
     """
-    rows = record["rows"]
-    published = [row["published"] for row in rows if row["published"]]
-    return {
-        "differs": any(
-            describe_options(drop_defaults(row["differs"]), short=True) not in ("", row["label"]) for row in rows
-        ),
-        "seeds": any(row["spread"] for row in rows),
-        "train": any(row["train"] for row in rows),
-        "test": record["split"] == "val" and any(row["test"] for row in rows),
-        "published": bool(published),
-        "epochs": any(row["epochs"] for row in rows),
-        "groups": len({row["group"] for row in rows if row["group"]}) > 1,
-        "unlike": any(given["ours_split"] not in (None, given["split"]) for given in published),
-    }
+    rows = made.rows
+    published = [row.published for row in rows if row.published]
+    return PresentColumns(
+        differs=any(describe_options(drop_defaults(row.differs), short=True) not in ("", row.label) for row in rows),
+        seeds=any(row.spread for row in rows),
+        train=any(row.train for row in rows),
+        test=made.split == "val" and any(row.test for row in rows),
+        published=bool(published),
+        epochs=any(row.epochs for row in rows),
+        groups=len({row.group for row in rows if row.group}) > 1,
+        unlike=any(given.ours_split not in (None, given.split) for given in published),
+    )
 
 
-def format_comparison(record: Mapping[str, Any]) -> str:
+def format_comparison(made: Comparison) -> str:
     """Format a comparison for a terminal: its table, failures, and what its signs mean.
 
     Args:
-        record: Record of a comparison.
+        made: The comparison.
 
     Returns:
         Lines of text, without a line break at the end.
     """
-    rows, has = format_rows(record), find_present_columns(record)
+    rows, has = format_rows(made), find_present_columns(made)
     chosen = {
         "row": [_format_name(cells) for cells in rows],
-        "differs in": [shorten(cells.differs, LABEL) for cells in rows] if has["differs"] else None,
-        f"{SPLITS[record['split']]} {describe_metric(record['metric'])}": [join_cell(cells.value) for cells in rows],
+        "differs in": [shorten(cells.differs, LABEL) for cells in rows] if has.differs else None,
+        f"{SPLITS[made.split]} {describe_metric(made.metric)}": [join_cell(cells.value) for cells in rows],
         "from best": [join_cell(cells.from_best) for cells in rows],
         "p": [join_cell(cells.p) for cells in rows],
-        "runs": [join_cell(cells.seeds) for cells in rows] if has["seeds"] else None,
-        "training": [cells.train[0] for cells in rows] if has["train"] else None,
-        "test": [join_cell(cells.test) for cells in rows] if has["test"] else None,
-        "published": [join_cell(cells.published) for cells in rows] if has["published"] else None,
-        "epoch": [cells.epochs[0] for cells in rows] if has["epochs"] else None,
+        "runs": [join_cell(cells.seeds) for cells in rows] if has.seeds else None,
+        "training": [cells.train[0] for cells in rows] if has.train else None,
+        "test": [join_cell(cells.test) for cells in rows] if has.test else None,
+        "published": [join_cell(cells.published) for cells in rows] if has.published else None,
+        "epoch": [cells.epochs[0] for cells in rows] if has.epochs else None,
         "parameters": [join_cell(cells.parameters) for cells in rows],
         "mult-adds": [cells.macs[0] for cells in rows],
         "time": [cells.time[0] for cells in rows],
@@ -129,12 +160,12 @@ def format_comparison(record: Mapping[str, Any]) -> str:
     lines = format_table(
         list(zip(*([name, *cells] for name, cells in columns.items()), strict=True)), range(1, len(columns))
     )
-    return "\n".join([lines, *_format_failures(rows), *_format_legend(record, has)])
+    return "\n".join([lines, *_format_failures(rows), *_format_legend(made, has)])
 
 
 def _format_name(cells: Cells) -> str:
-    mark = MARK if cells.row["tied"] else " "
-    return f"{mark} {shorten(show_unprintable(cells.row['label']), LABEL)}"
+    mark = MARK if cells.row.tied else " "
+    return f"{mark} {shorten(show_unprintable(cells.row.label), LABEL)}"
 
 
 def join_cell(cell: Cell) -> str:
@@ -151,88 +182,85 @@ def join_cell(cell: Cell) -> str:
 
 def _format_failures(rows: Sequence[Cells]) -> list[str]:
     return [
-        f"Failed: {show_unprintable(cells.row['label'])}: {show_unprintable(cells.row['problem'])}"
+        f"Failed: {show_unprintable(cells.row.label)}: {show_unprintable(cells.row.problem)}"
         for cells in rows
-        if cells.row["problem"]
+        if cells.row.problem
     ]
 
 
-def _format_legend(record: Mapping[str, Any], has: Mapping[str, bool]) -> list[str]:
-    known = [row for row in record["rows"] if row["value"]]
+def _format_legend(made: Comparison, has: PresentColumns) -> list[str]:
+    known = [row.value for row in made.rows if row.value]
     if not known:
         return []
-    tests = ", ".join(sorted({pair["test"] for pair in record["pairs"]})) or "no test"
-    shown = (
-        "95 % confidence intervals, n = "
-        + ", ".join(dict.fromkeys(f"{row['value']['n']:,}" for row in known))
-        + " images"
-    )
-    seeds = "; for several seeds: lowest to highest score, standard deviation (sd)" if has["seeds"] else ""
+    tests = ", ".join(sorted({pair.test for pair in made.pairs})) or "no test"
+    shown = "95 % confidence intervals, n = " + ", ".join(dict.fromkeys(f"{value.n:,}" for value in known)) + " images"
+    seeds = "; for several seeds: lowest to highest score, standard deviation (sd)" if has.seeds else ""
     told = [
         f"{MARK} not distinguishable from the best (statistical tie). In brackets: {shown}{seeds}.",
-        f"p: {tests} against the best row{_format_correction(record)}. "
-        f"Training time on {'; '.join(record['hardware'])}.",
+        f"p: {tests} against the best row{_format_correction(made)}. Training time on {'; '.join(made.hardware)}.",
     ]
-    if has["unlike"]:
+    if has.unlike:
         told.append("A published score for another split than ours is hard to compare.")
-    if has["groups"]:
+    if has.groups:
         told.append("Rows were evaluated on different images; only rows with the same images are compared.")
     return told
 
 
-def _format_correction(record: Mapping[str, Any]) -> str:
-    count = len(record["pairs"])
+def _format_correction(made: Comparison) -> str:
+    count = len(made.pairs)
     return f", Holm correction for all {count:,} pairs" if count > 1 else ""
 
 
-def _format_row(rank: int, row: Mapping[str, Any], unit: Unit) -> Cells:
-    gap = row["difference"]
+def _format_row(rank: int, row: ComparisonRow, unit: Unit) -> Cells:
+    gap = row.difference
     return Cells(
         rank=rank,
         row=row,
-        differs=describe_options(drop_defaults(row["differs"])),
-        value=format_figure(row["value"], unit),
-        from_best=("best", "") if row["best"] else NONE if gap is None else format_gap(gap, unit),
-        p=(format_p_value(row["p"]), ""),
+        differs=describe_options(drop_defaults(row.differs)),
+        value=format_figure(row.value, unit),
+        from_best=("best", "") if row.best else format_gap(gap, unit),
+        p=(format_p_value(row.p), ""),
         seeds=_format_seeds(row, unit),
-        train=format_figure(row["train"], unit),
+        train=format_figure(row.train, unit),
         test=_format_test(row, unit),
-        published=_format_published(row["published"]),
-        epochs=_format_epochs(row["epochs"]),
-        parameters=_format_parameters(row["parameters"]),
-        macs=(format_count(row["macs"]), ""),
+        published=_format_published(row.published),
+        epochs=_format_epochs(row.epochs),
+        parameters=_format_parameters(row.parameters),
+        macs=(format_count(row.macs), ""),
         time=_format_time(row),
     )
 
 
-def format_figure(metric: Mapping[str, Any] | None, unit: Unit) -> Cell:
+def format_figure(metric: Metric | None, unit: Unit) -> Cell:
     """Format a metric and its interval.
 
     Args:
-        metric: Metric with `value`, `low` and `high`; None where unknown.
+        metric: The metric; None where unknown.
         unit: How the metric is written.
 
     Returns:
         Value, and interval as the addition; a dash where the value is unknown.
     """
-    if metric is None or metric["value"] is None:
+    if metric is None or metric.value is None:
         return NONE
-    if metric["low"] is None or metric["high"] is None:
-        return unit.text(metric["value"]), ""
-    return unit.text(metric["value"]), _format_range(metric["low"], metric["high"], unit)
+    if metric.low is None or metric.high is None:
+        return unit.text(metric.value), ""
+    return unit.text(metric.value), _format_range(metric.low, metric.high, unit)
 
 
-def format_gap(gap: Mapping[str, Any], unit: Unit) -> Cell:
+def format_gap(gap: Metric | None, unit: Unit) -> Cell:
     """Format a difference and its interval.
 
     Args:
-        gap: Difference with `value`, `low` and `high`, none of them None.
+        gap: The difference; None where unknown.
         unit: How the metric is written.
 
     Returns:
-        Difference, and interval as the addition.
+        Difference, and interval as the addition; a dash where the difference is unknown.
     """
-    value, low, high = (format_difference(gap[end], unit) for end in ("value", "low", "high"))
+    if gap is None or gap.value is None or gap.low is None or gap.high is None:
+        return NONE
+    value, low, high = (format_difference(end, unit) for end in (gap.value, gap.low, gap.high))
     return value, f"{low} to {high}"
 
 
@@ -283,7 +311,7 @@ def format_count(count: int | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration in seconds, minutes or hours, whichever suits its size.
+    """Format a measured duration, a short one with two significant digits so that quick rows can be told apart.
 
     Args:
         seconds: Duration in seconds, 0 or more.
@@ -291,41 +319,39 @@ def format_duration(seconds: float) -> str:
     Returns:
         The number with its unit: s below 100 seconds, min below 100 minutes, else h.
     """
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"{seconds:.2g} s" if seconds < 10 else format_seconds(seconds)
 
 
 def _format_range(low: float, high: float, unit: Unit) -> str:
     return "–".join(unit.text(end).removesuffix(" %") for end in (low, high))
 
 
-def _format_seeds(row: Mapping[str, Any], unit: Unit) -> Cell:
-    spread = row["spread"]
+def _format_seeds(row: ComparisonRow, unit: Unit) -> Cell:
+    spread = row.spread
     if spread is None:
-        return (str(row["seeds"]), "") if row["seeds"] else NONE
-    sd = f"{spread['sd']:.3f}" if unit.loss else f"{100 * spread['sd']:.1f}"
-    return str(row["seeds"]), f"{_format_range(spread['low'], spread['high'], unit)}, sd {sd}"
+        return (str(row.seeds), "") if row.seeds else NONE
+    sd = f"{spread.sd:.3f}" if unit.loss else f"{100 * spread.sd:.1f}"
+    return str(row.seeds), f"{_format_range(spread.low, spread.high, unit)}, sd {sd}"
 
 
-def _format_test(row: Mapping[str, Any], unit: Unit) -> Cell:
-    if row["test"] is None:
-        return ("sealed", "") if row["seeds"] else NONE
-    value, interval = format_figure(row["test"], unit)
-    return value, f"{interval}; look {', '.join(map(str, sorted(set(row['looks']))))}"
+def _format_test(row: ComparisonRow, unit: Unit) -> Cell:
+    if row.test is None:
+        return ("sealed", "") if row.seeds else NONE
+    value, interval = format_figure(row.test, unit)
+    return value, f"{interval}; look {', '.join(map(str, sorted(set(row.looks))))}"
 
 
-def _format_published(given: Mapping[str, Any] | None) -> Cell:
+def _format_published(given: PublishedComparison | None) -> Cell:
     """A published figure, of which split it is, and how ours differs, of which split that is."""
     if given is None:
         return NONE
-    unit = Unit(is_loss(given["metric"]))
-    name = "" if given["metric"] == "accuracy" else f" {describe_metric(given['metric'])}"
-    told = f"{SPLITS[given['split']]}{name}"
-    if given["difference"] is not None:
-        ours = "" if given["ours_split"] == given["split"] else f" on {SPLITS[given['ours_split']]}"
-        told += f"; ours{ours} {format_difference(given['difference'], unit)}"
-    return unit.text(given["value"]), told
+    unit = Unit(is_loss(given.metric))
+    name = "" if given.metric == "accuracy" else f" {describe_metric(given.metric)}"
+    told = f"{SPLITS[given.split]}{name}"
+    if given.difference is not None and given.ours_split is not None:
+        ours = "" if given.ours_split == given.split else f" on {SPLITS[given.ours_split]}"
+        told += f"; ours{ours} {format_difference(given.difference, unit)}"
+    return unit.text(given.value), told
 
 
 def _format_epochs(epochs: Sequence[int]) -> Cell:
@@ -334,13 +360,13 @@ def _format_epochs(epochs: Sequence[int]) -> Cell:
     return (str(epochs[0]) if len(set(epochs)) == 1 else f"{min(epochs)}–{max(epochs)}"), ""
 
 
-def _format_parameters(counts: Mapping[str, int] | None) -> Cell:
+def _format_parameters(counts: ParameterCount | None) -> Cell:
     if counts is None:
         return NONE
-    return format_count(counts["total"]), f"{format_count(counts['trainable'])} trained"
+    return format_count(counts.total), f"{format_count(counts.trainable)} trained"
 
 
-def _format_time(row: Mapping[str, Any]) -> Cell:
-    if row["training_seconds"] is None:
+def _format_time(row: ComparisonRow) -> Cell:
+    if row.training_seconds is None or row.seconds is None:
         return NONE
-    return format_duration(row["training_seconds"]), f"{format_duration(row['seconds'])} in total"
+    return format_duration(row.training_seconds), f"{format_duration(row.seconds)} in total"

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,22 +20,12 @@ from budwood.config.metric_registry import LOSS, METRICS, REPORTED, MetricInfo
 from budwood.config.recipe import Recipe, adapt_to_labels
 from budwood.config.registry import is_entry_point
 from budwood.data.dataset import Sets, make_membership_matrix
-from budwood.evaluation.metrics import (
-    ClassCounts,
-    Labels,
-    Logits,
-    SplitMetrics,
-    bin_confidence,
-    binary_cross_entropy,
-    confusion,
-    cross_entropy,
-    define_metric,
-    evaluate,
-    probabilities,
-    resample_confusion,
-    resample_images,
-    sigmoid,
-)
+from budwood.evaluation.calibration import ReliabilityBin, bin_confidence
+from budwood.evaluation.class_counts import resample_confusion, resample_images
+from budwood.evaluation.logits import binary_cross_entropy, confusion, cross_entropy, probabilities, sigmoid
+from budwood.evaluation.metrics import define_metric, evaluate
+from budwood.evaluation.scoring import ClassCounts, Labels, Logits
+from budwood.evaluation.split_metrics import SplitMetrics
 
 NO_LABEL: Final = "none of them"  # of an image that has no label, in words
 Floats = NDArray[np.float64]
@@ -125,8 +115,8 @@ class LabelTask(ABC):
         """Return the counts by class of bootstrap samples of the images: [resamples, classes] each."""
 
     @abstractmethod
-    def bin_reliability(self, labels: Labels, logits: Logits) -> list[dict[str, Any]]:
-        """Return confidence against accuracy in bins, as `metrics.bin_confidence` has them."""
+    def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
+        """Return confidence against accuracy in bins, as `bin_confidence` makes them."""
 
     @abstractmethod
     def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
@@ -233,7 +223,7 @@ class SingleLabel(LabelTask):
         """Return the counts of bootstrap samples, drawn from the confusion matrix."""
         return resample_confusion(confusion(labels, logits))
 
-    def bin_reliability(self, labels: Labels, logits: Logits) -> list[dict[str, Any]]:
+    def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
         """Return the likeliest class's probability against accuracy, in bins."""
         return bin_confidence(probabilities(logits).max(axis=1), self.is_correct(labels, logits))
 
@@ -317,7 +307,7 @@ class MultiLabel(LabelTask):
         """Return the counts of bootstrap samples of the images."""
         return resample_images(self, labels, logits)
 
-    def bin_reliability(self, labels: Labels, logits: Logits) -> list[dict[str, Any]]:
+    def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
         """Return each class's probability against how often an image has it, in bins."""
         return bin_confidence(sigmoid(logits).ravel(), labels.ravel())
 

@@ -1,7 +1,6 @@
-"""How good predictions are, with intervals: pure functions of labels and logits.
+"""How good predictions are, with intervals: the definitions of the metrics, and all of them for one split.
 
 What differs between images with one label and images with several is asked of a `Scoring`: `label_task` has two.
-Labels are here what scikit-learn takes: class numbers int32 [n], or bool [n, classes] where an image may have several.
 `intervals` has the 95 % intervals: Wilson's for shares, a normal one for means, percentiles of resampled images for the
 rest. An undefined value is None. `metric_registry` has the names.
 """
@@ -9,10 +8,10 @@ rest. An undefined value is None. `metric_registry` has the names.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,89 +19,23 @@ from numpy.typing import NDArray
 from budwood.config.metric_registry import find_metric
 from budwood.config.registry import import_entry
 from budwood.errors import RecipeError
+from budwood.evaluation.class_counts import (
+    compute_f1,
+    compute_recall,
+    count_images,
+    mean_over_present,
+    sum_counts,
+)
 from budwood.evaluation.intervals import (
-    RESAMPLES,
     Metric,
-    ReadByName,
     Values,
     iterate_bootstrap_weights,
     mean_interval,
     percentile_interval,
     proportion_interval,
 )
-
-Labels = NDArray[Any]
-Logits = NDArray[np.float32]
-Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class ClassMetrics(ReadByName):
-    """The figures of one class, and its number of images; `average_precision` where images have several labels."""
-
-    precision: Metric
-    recall: Metric
-    f1: Metric
-    support: int
-    average_precision: Metric | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class SplitMetrics(Mapping[str, Any]):
-    """Every metric of one split by its name, and those of each class under `per_class`, as run.json has them."""
-
-    figures: Mapping[str, Metric]
-    per_class: Mapping[str, ClassMetrics]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.per_class if name == "per_class" else self.figures[name]
-
-    def __iter__(self) -> Iterator[str]:
-        yield from (*self.figures, "per_class")
-
-    def __len__(self) -> int:
-        return len(self.figures) + 1
-
-    @property
-    def accuracy(self) -> Metric:
-        """The share of images that are called what they are."""
-        return self.figures["accuracy"]
-
-
-def plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures, and mappings of them, as dicts for JSON."""
-    return {name: plain(part) if isinstance(part, Mapping) else part for name, part in record.items()}
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """Images by class, int64 [..., classes]: called it and of it, of it, called it."""
-
-    correct: Counts
-    support: Counts
-    predicted: Counts
-
-
-class Scoring(Protocol):
-    """What metrics ask of a kind of labels."""
-
-    def to_targets(self, labels: Labels) -> NDArray[np.bool_]:
-        """Return which classes each image has: bool [n, classes]."""
-
-    def decide(self, logits: Logits) -> NDArray[np.bool_]:
-        """Return which classes are predicted for each image: bool [n, classes]."""
-
-    def is_correct(self, labels: Labels, logits: Logits) -> NDArray[np.bool_]:
-        """Return whether each image is correct, in every class where it has several: bool [n]."""
-
-    def losses(self, labels: Labels, logits: Logits) -> Values:
-        """Return the loss of each image, nats: float64 [n]."""
-
-    def rank_scores(self, logits: Logits) -> Values:
-        """Return the scores that rank the images for each class: float64 [n, classes]."""
-
-    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
-        """Return the counts of RESAMPLES bootstrap samples of the images: [resamples, classes] each."""
+from budwood.evaluation.scoring import ClassCounts, Counts, Labels, Logits, Scoring
+from budwood.evaluation.split_metrics import ClassMetrics, SplitMetrics
 
 
 class Evaluation:
@@ -117,7 +50,7 @@ class Evaluation:
     @cached_property
     def counts(self) -> ClassCounts:
         """Images by class, [classes] each."""
-        return _sum_counts(count_images(self.task, self.labels, self.logits))
+        return sum_counts(count_images(self.task, self.labels, self.logits))
 
     @cached_property
     def resampled(self) -> ClassCounts:
@@ -127,7 +60,7 @@ class Evaluation:
     @cached_property
     def f1(self) -> tuple[Values, Values]:
         """The F1 of each class, float64 [classes], and of bootstrap samples, [resamples, classes]."""
-        return _compute_f1(self.counts), _compute_f1(self.resampled)
+        return compute_f1(self.counts), compute_f1(self.resampled)
 
     @cached_property
     def average_precision(self) -> tuple[Values, Values]:
@@ -190,7 +123,7 @@ class ClassMean(ResampledMetric):
 
     def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
         """Return the mean over the classes that have an image."""
-        return float(self._mean(_sum_counts(count_images(task, labels, logits))))
+        return float(self._mean(sum_counts(count_images(task, labels, logits))))
 
     def evaluate(self, answers: Evaluation) -> Metric:
         """Return the mean with its bootstrap percentile interval."""
@@ -205,11 +138,11 @@ class ClassMean(ResampledMetric):
             for part in iterate_bootstrap_weights(len(labels))
             for weights in [part.astype(np.float32)]
         ]
-        values = [float(self._mean(_sum_counts(count))) for count in counts]
+        values = [float(self._mean(sum_counts(count))) for count in counts]
         return np.array(values), np.concatenate([np.stack(part, axis=1) for part in drawn])
 
     def _mean(self, counts: ClassCounts) -> Values:
-        return _mean_over_present(self.by_class(counts), counts)
+        return mean_over_present(self.by_class(counts), counts)
 
 
 @dataclass(frozen=True)
@@ -222,7 +155,7 @@ class MeanAveragePrecision(ResampledMetric):
 
     def evaluate(self, answers: Evaluation) -> Metric:
         """Return the mean average precision with its bootstrap percentile interval."""
-        drawn = _mean_over_present(np.nan_to_num(answers.average_precision[1]), answers.resampled)
+        drawn = mean_over_present(np.nan_to_num(answers.average_precision[1]), answers.resampled)
         return percentile_interval(self._of_all(answers), drawn, len(answers))
 
     def resample(self, task: Scoring, labels: Labels, answers: Sequence[Logits]) -> tuple[Values, Values]:
@@ -231,11 +164,11 @@ class MeanAveragePrecision(ResampledMetric):
         support = np.concatenate([part @ targets for part in iterate_bootstrap_weights(len(targets))])
         drawn = ClassCounts(support, support, support)
         made = [Evaluation(task, labels, logits) for logits in answers]
-        spread = [_mean_over_present(np.nan_to_num(one.average_precision[1]), drawn) for one in made]
+        spread = [mean_over_present(np.nan_to_num(one.average_precision[1]), drawn) for one in made]
         return np.array([float(self._of_all(one)) for one in made]), np.stack(spread, axis=1)
 
     def _of_all(self, answers: Evaluation) -> Values:
-        return _mean_over_present(answers.average_precision[0], answers.counts)
+        return mean_over_present(answers.average_precision[0], answers.counts)
 
 
 @dataclass(frozen=True)
@@ -326,123 +259,15 @@ def evaluate(
     return SplitMetrics(scores, per_class)
 
 
-def count_images(task: Scoring, labels: Labels, logits: Logits) -> list[NDArray[np.bool_]]:
-    """Return whether each class is a true positive, a label and predicted for each image: bool [n, classes] each."""
-    targets, decided = task.to_targets(labels), task.decide(logits)
-    return [targets & decided, targets, decided]
-
-
-def resample_images(task: Scoring, labels: Labels, logits: Logits) -> ClassCounts:
-    """Return the counts of RESAMPLES bootstrap samples of the images: [resamples, classes] each."""
-    counts = count_images(task, labels, logits)
-    return ClassCounts(
-        *(np.concatenate([part @ count for part in iterate_bootstrap_weights(len(labels))]) for count in counts)
+def _evaluate_class(answers: Evaluation, c: int) -> ClassMetrics:
+    counts = answers.counts
+    correct, support, predicted = int(counts.correct[c]), int(counts.support[c]), int(counts.predicted[c])
+    return ClassMetrics(
+        precision=proportion_interval(correct, predicted),
+        recall=proportion_interval(correct, support),
+        f1=percentile_interval(answers.f1[0][c], answers.f1[1][:, c], support),
+        support=support,
     )
-
-
-def resample_confusion(matrix: Counts) -> ClassCounts:
-    """Return the same from a confusion matrix int64 [classes, classes], whose cells are drawn: [resamples, classes]."""
-    classes, n = len(matrix), int(matrix.sum())
-    true, guess = np.nonzero(matrix)
-    correct, support, predicted = (np.zeros((RESAMPLES, classes), np.int64) for _ in range(3))
-    if n:
-        drawn = np.random.default_rng(0).multinomial(n, matrix[true, guess] / n, RESAMPLES)
-        _add_by(true, drawn, support)
-        _add_by(guess, drawn, predicted)
-        _add_by(true[true == guess], drawn[:, true == guess], correct)
-    return ClassCounts(correct, support, predicted)
-
-
-def confusion(labels: NDArray[np.int32], logits: Logits) -> Counts:
-    """Compute the confusion matrix.
-
-    Args:
-        labels: True classes, int32 [n].
-        logits: Logits, float32 [n, classes].
-
-    Returns:
-        Number of images by true class (row) and predicted class (column), int64 [classes, classes].
-    """
-    classes = logits.shape[1]
-    cells = labels.astype(np.int64) * classes + logits.argmax(axis=1)
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
-
-
-def probabilities(logits: Logits) -> Values:
-    """Compute the softmax of logits.
-
-    Args:
-        logits: Logits, float32 [n, classes].
-
-    Returns:
-        Probabilities, float64 [n, classes]; each row adds up to 1.
-    """
-    return np.exp(_log_softmax(logits))
-
-
-def sigmoid(logits: Logits) -> Values:
-    """Compute the probability of each class where images have several labels.
-
-    Args:
-        logits: Logits, float32 [n, classes].
-
-    Returns:
-        Probabilities, float64 [n, classes], each class by itself.
-    """
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
-
-
-def binary_cross_entropy(targets: NDArray[np.bool_], logits: Logits) -> Values:
-    """Compute the binary cross-entropy of each image, as a mean over classes.
-
-    Args:
-        targets: Which classes each image has, bool [n, classes].
-        logits: Logits, float32 [n, classes].
-
-    Returns:
-        The loss of each image in nats, float64 [n].
-    """
-    signed = np.where(targets, logits, -logits).astype(np.float64)
-    return np.asarray(np.logaddexp(0, -signed).mean(axis=1))
-
-
-def cross_entropy(labels: NDArray[np.int32], logits: Logits) -> Values:
-    """Compute the cross-entropy of each image.
-
-    Args:
-        labels: True classes, int32 [n].
-        logits: Logits, float32 [n, classes].
-
-    Returns:
-        The loss of each image in nats, float64 [n].
-    """
-    return np.asarray(-_log_softmax(logits)[np.arange(len(labels)), labels])
-
-
-def bin_confidence(confidence: Values, correct: NDArray[np.bool_], bins: int = 10) -> list[dict[str, Any]]:
-    """Return confidence against accuracy: for each bin that holds an answer its mean confidence and its accuracy.
-
-    Args:
-        confidence: The probability of each answer, float64 [answers].
-        correct: Whether each is right, bool [answers].
-        bins: Bins of equal width from 0 to 1.
-
-    Returns:
-        For each bin `confidence`, a number, and `accuracy`, a metric.
-    """
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    return [
-        {
-            "confidence": float(confidence[which == b].mean()),
-            "accuracy": proportion_interval(int(correct[which == b].sum()), int(np.sum(which == b))),
-        }
-        for b in np.unique(which).tolist()
-    ]
-
-
-def _log_softmax(logits: Logits) -> Values:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _mean_auroc(task: Scoring, labels: Labels, logits: Logits) -> float:
@@ -480,50 +305,9 @@ def _compute_average_precision(targets: NDArray[np.bool_], logits: Logits) -> tu
     return whole, np.concatenate([weighed(part) for part in iterate_bootstrap_weights(len(targets))])
 
 
-def _evaluate_class(answers: Evaluation, c: int) -> ClassMetrics:
-    counts = answers.counts
-    correct, support, predicted = int(counts.correct[c]), int(counts.support[c]), int(counts.predicted[c])
-    return ClassMetrics(
-        precision=proportion_interval(correct, predicted),
-        recall=proportion_interval(correct, support),
-        f1=percentile_interval(answers.f1[0][c], answers.f1[1][:, c], support),
-        support=support,
-    )
-
-
-def _sum_counts(counts: Sequence[NDArray[np.bool_]]) -> ClassCounts:
-    return ClassCounts(*(np.asarray(count.sum(axis=0), np.int64) for count in counts))
-
-
-def _add_by(column: NDArray[np.intp], drawn: Counts, total: Counts) -> None:
-    """Sum the columns of `drawn` that belong to one class into that column of `total`."""
-    if not len(column):
-        return
-    order = np.argsort(column, kind="stable")
-    names, starts = np.unique(column[order], return_index=True)
-    total[:, names] = np.add.reduceat(drawn[:, order], starts, axis=1)
-
-
-def _compute_f1(counts: ClassCounts) -> Values:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(2 * counts.correct / (counts.support + counts.predicted))
-
-
-def _compute_recall(counts: ClassCounts) -> Values:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(counts.correct / counts.support)
-
-
-def _mean_over_present(values: Values, counts: ClassCounts) -> Values:
-    """The mean over the classes that have an image."""
-    present = counts.support > 0
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(present, values, 0).sum(axis=-1) / present.sum(axis=-1))
-
-
 ACCURACY: Final = ImageMean(lambda task, labels, logits: task.is_correct(labels, logits).astype(np.float64), True)
 LOG_LOSS: Final = ImageMean(lambda task, labels, logits: task.losses(labels, logits), False)
-BALANCED_ACCURACY: Final = ClassMean(_compute_recall)
-MACRO_F1: Final = ClassMean(_compute_f1)
+BALANCED_ACCURACY: Final = ClassMean(compute_recall)
+MACRO_F1: Final = ClassMean(compute_f1)
 MEAN_AVERAGE_PRECISION: Final = MeanAveragePrecision()
 AUROC: Final = FunctionMetric(_mean_auroc)

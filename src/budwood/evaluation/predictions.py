@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from budwood.data.dataset import SEALED, Samples, Sets
 from budwood.errors import RunError
 from budwood.evaluation.label_task import LabelTask, task_of
-from budwood.evaluation.metrics import Labels
+from budwood.evaluation.scoring import Labels
 from budwood.storage.atomic import encode_parquet, write_bytes
 
 

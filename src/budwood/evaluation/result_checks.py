@@ -81,7 +81,7 @@ class RowOutcome:
     val: Metric | None = None
     test: Metric | None = None
     histories: Sequence[History] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     scores: Sequence[float] = ()
     looks: Sequence[int] = ()
     problem: str = ""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from budwood.errors import RunError
 from budwood.evaluation.intervals import Metric, proportion_interval
-from budwood.evaluation.metrics import confusion, probabilities
+from budwood.evaluation.logits import confusion, probabilities
 from budwood.evaluation.predictions import Predictions
 from budwood.explain.embeddings import compute_run_features, find_nearest
 from budwood.inference.feature_cache import find_missing_features

@@ -1,4 +1,4 @@
-"""What `budwood explain` finds out about a run, as a record of plain values and the pictures that it names.
+"""What `budwood explain` finds out about a run, as a record and the pictures that it names.
 
 run -> chosen images -> parts -> Explanation
 """
@@ -6,12 +6,14 @@ run -> chosen images -> parts -> Explanation
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from budwood.data.corrections import read_corrections
@@ -19,8 +21,8 @@ from budwood.data.dataset import Dataset
 from budwood.data.loading import Pixels
 from budwood.errors import DataError, RecipeError, RunError, did_you_mean
 from budwood.evaluation.label_task import task_of
-from budwood.evaluation.metrics import plain
 from budwood.explain import api
+from budwood.explain.embeddings import Neighbours
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, refuse_unknown_method
 from budwood.explain.image_grid import make_png_uri
 from budwood.explain.label_errors import save_suspects
@@ -29,7 +31,30 @@ from budwood.explain.scatter import draw_scatter, make_small_pictures, sample_do
 from budwood.hardware import count_processors
 from budwood.progress import Progress, Silent
 from budwood.reporting.thumbnails import encode_jpeg, make_data_uri, make_thumbnail
-from budwood.runs.explanation_record import Explanation
+from budwood.runs.explanation_record import (
+    PARTS,
+    ClassesPart,
+    ConfusedClasses,
+    DrawnClass,
+    EmbeddingPart,
+    ExplainedImage,
+    Explanation,
+    ExplanationPart,
+    ExplanationRecord,
+    FilterLayer,
+    FiltersPart,
+    GainOverChance,
+    ImagesPart,
+    JudgedLabels,
+    MappedStage,
+    MethodTrust,
+    MistakesPart,
+    NearImage,
+    SliceScore,
+    StagesPart,
+    SuspectLabel,
+    UnjudgedLabels,
+)
 from budwood.runs.machine import describe_hardware
 from budwood.runs.run import Run, utc_now
 from budwood.storage.atomic import raise_storage_errors
@@ -44,7 +69,6 @@ SUSPECTS_SHOWN: Final = 24
 SEEN: Final = 12  # filters that an image is seen through
 DRAWN: Final = 24  # classes that are drawn, at most
 MOST: Final = 200  # images that one page shows
-PARTS: Final = ("images", "stages", "filters", "embedding", "mistakes", "labels", "classes")
 USUAL: Final = tuple(part for part in PARTS if part != "classes")
 
 
@@ -75,27 +99,21 @@ class _Bench:
     asked: ExplainRequest
     cache: Path
     progress: Progress
-    _made: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
     def subject(self) -> NetworkProbe:
-        found: NetworkProbe = self._once("subject", lambda: api.subject(self.run, cache=self.cache))
-        return found
+        return api.subject(self.run, cache=self.cache)
 
+    @cached_property
     def files(self) -> tuple[Path, ...]:
-        found: tuple[Path, ...] = self._once("files", lambda: self.asked.files or choose_files(self.run))
-        return found
+        return self.asked.files or choose_files(self.run)
 
+    @cached_property
     def pixels(self) -> Pixels:
-        found: Pixels = self._once("pixels", lambda: api.pixels(self.run, self.files(), progress=self.progress))
-        return found
-
-    def _once(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
+        return api.pixels(self.run, self.files, progress=self.progress)
 
 
-Found = tuple[Any, dict[str, str]]
+Found = tuple[ExplanationPart, dict[str, str]]
 
 
 def make_explanation(run: Run, asked: ExplainRequest, *, cache: Path, progress: Progress | None = None) -> Explanation:
@@ -108,7 +126,7 @@ def make_explanation(run: Run, asked: ExplainRequest, *, cache: Path, progress: 
         progress: Where progress is shown; None for nowhere.
 
     Returns:
-        A record of plain values by part, with the seconds that each took, and the pictures that it names.
+        A record of the parts, with the seconds that each took, and the pictures that it names.
 
     Raises:
         RecipeError: When a part, method, place or class does not exist, or is not used by the parts and methods
@@ -118,16 +136,17 @@ def make_explanation(run: Run, asked: ExplainRequest, *, cache: Path, progress: 
     """
     _refuse_request(run, asked)
     bench = _Bench(run, asked, cache, progress or Silent())
-    record: dict[str, Any] = {"run": run.path.name, "created": utc_now()}
+    created = utc_now()
+    parts: dict[str, ExplanationPart] = {}
     pictures: dict[str, str] = {}
     seconds = {}
     for part in asked.parts:
         started = time.perf_counter()
-        record[part], drawn = _MAKERS[part](bench)
+        parts[part], drawn = _MAKERS[part](bench)
         pictures |= drawn
         seconds[part] = round(time.perf_counter() - started, 2)
-    record["seconds"], record["hardware"] = seconds, describe_hardware(count_processors()).model_dump()
-    return Explanation(record, pictures)
+    about = {"run": run.path.name, "created": created, "hardware": describe_hardware(count_processors())}
+    return Explanation(ExplanationRecord.model_validate({**about, **parts, "seconds": seconds}), pictures)
 
 
 def _refuse_request(run: Run, asked: ExplainRequest) -> None:
@@ -192,63 +211,81 @@ def _explain_images(bench: _Bench) -> Found:
     """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
     from budwood.explain.saliency import choose_default_methods, compute_attribution
 
-    run, asked, shown = bench.run, bench.asked, bench.pixels()
+    run, asked, shown = bench.run, bench.asked, bench.pixels
     engine = api.answering(run, shown, cache=bench.cache, progress=bench.progress)
     chances = run.task.to_probabilities(engine(shown))
-    near = api.neighbours(run, bench.files(), NEAREST, cache=bench.cache, progress=bench.progress)
-    data = run.dataset()
-    names, truth = _list_label_names(data), _map_labels(data)
-    rows: list[dict[str, Any]] = [
-        {
-            "path": _show_path(run, path),
-            "label": truth.get(one.id),
-            "called": run.classes[int(chance.argmax())],
-            "probability": float(chance.max()),
-            "near": [
-                {"path": path, "label": names[label], "likeness": float(likeness)}
-                for path, label, likeness in zip(one.paths, one.labels.tolist(), one.similarities, strict=True)
-            ],
-            "maps": {},
-        }
-        for path, one, chance in zip(bench.files(), near, chances, strict=True)
-    ]
+    near = api.neighbours(run, bench.files, NEAREST, cache=bench.cache, progress=bench.progress)
+    maps: dict[str, Attribution] = {}
+    methods: dict[str, MethodTrust] = {}
+    classes = None if asked.called is None else [asked.called] * len(shown)
+    for method in asked.methods or choose_default_methods(bench.subject):
+        place = asked.place if method in AT_A_PLACE else None
+        maps[method] = compute_attribution(
+            bench.subject, shown, method, classes, place, run=engine, task=run.task, progress=bench.progress
+        )
+        methods[method] = _check_trust(bench, method, maps[method], engine)
+    rows = _describe_images(run, bench.files, chances, near, maps)
     pictures = {"legend": make_png_uri(draw_legend())}
     pictures |= {
         f"image-{number}": make_data_uri(encode_jpeg(Image.fromarray(image))) for number, image in enumerate(shown)
     }
-    classes = None if asked.called is None else [asked.called] * len(shown)
-    methods = {}
-    for method in asked.methods or choose_default_methods(bench.subject()):
-        place = asked.place if method in AT_A_PLACE else None
-        found = compute_attribution(
-            bench.subject(), shown, method, classes, place, run=engine, task=run.task, progress=bench.progress
+    pictures |= {
+        f"{method}-{number}": make_data_uri(encode_jpeg(draw_overlay(image, found.maps[number])))
+        for method, found in maps.items()
+        for number, image in enumerate(shown)
+    }
+    pictures |= _make_thumbnails(run, {one.path for row in rows for one in row.near})
+    return ImagesPart(rows=rows, methods=methods, chosen=not asked.files), pictures
+
+
+def _describe_images(
+    run: Run,
+    files: Sequence[Path],
+    chances: NDArray[np.float64],
+    near: Sequence[Neighbours],
+    maps: Mapping[str, Attribution],
+) -> tuple[ExplainedImage, ...]:
+    """What each image is called, from probabilities float64 [n, classes], and the training images like it."""
+    data = run.dataset()
+    names, truth = _list_label_names(data), _map_labels(data)
+    explained = list(maps.values())[-1].classes
+    return tuple(
+        ExplainedImage(
+            path=_show_path(run, path),
+            label=truth.get(one.id),
+            called=run.classes[int(chance.argmax())],
+            probability=float(chance.max()),
+            near=tuple(
+                NearImage(path=like, label=names[label], likeness=float(likeness))
+                for like, label, likeness in zip(one.paths, one.labels.tolist(), one.similarities, strict=True)
+            ),
+            maps={method: bool(found.empty[number]) for method, found in maps.items()},
+            explained=run.classes[int(explained[number])],
         )
-        methods[method] = _check_trust(bench, method, found, engine)
-        for number, row in enumerate(rows):
-            row["explained"] = run.classes[int(found.classes[number])]
-            row["maps"][method] = bool(found.empty[number])
-            pictures[f"{method}-{number}"] = make_data_uri(encode_jpeg(draw_overlay(shown[number], found.maps[number])))
-    pictures |= _make_thumbnails(run, {one["path"] for row in rows for one in row["near"]})
-    return {"rows": rows, "methods": methods, "chosen": not asked.files}, pictures
+        for number, (path, one, chance) in enumerate(zip(files, near, chances, strict=True))
+    )
 
 
-def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Answering) -> dict[str, Any]:
+def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Answering) -> MethodTrust:
     """Whether a method's maps depend on what was learned, and whether the network goes by them."""
     from budwood.explain.deletion_insertion import measure_faithfulness
     from budwood.explain.sanity_checks import check_sanity
 
-    sane = check_sanity(bench.subject(), bench.pixels(), method, found.place, stages=1, progress=bench.progress)
-    faith = measure_faithfulness(engine, bench.pixels(), found, task=bench.run.task, progress=bench.progress)
-    return {
-        "place": found.place,
-        "errors": [] if found.errors is None else [float(error) for error in found.errors],
-        "likeness": dict(sane.likeness[-1]),
-        "unrelated": dict(sane.unrelated),
-        "depends": sane.depends,
-        "deletion": dict(faith.deletion.mean),
-        "insertion": dict(faith.insertion.mean),
-        "gains": plain(faith.gains),
-    }
+    sane = check_sanity(bench.subject, bench.pixels, method, found.place, stages=1, progress=bench.progress)
+    faith = measure_faithfulness(engine, bench.pixels, found, task=bench.run.task, progress=bench.progress)
+    return MethodTrust(
+        place=found.place,
+        errors=() if found.errors is None else tuple(float(error) for error in found.errors),
+        likeness=sane.likeness[-1],
+        unrelated=sane.unrelated,
+        depends=sane.depends,
+        deletion=faith.deletion.mean,
+        insertion=faith.insertion.mean,
+        gains={
+            name: GainOverChance(value=one.value, low=one.low, high=one.high, n=one.n, p=one.p)
+            for name, one in faith.gains.items()
+        },
+    )
 
 
 def _explain_stages(bench: _Bench) -> Found:
@@ -256,79 +293,97 @@ def _explain_stages(bench: _Bench) -> Found:
     from budwood.explain.activations import draw_strip, list_mapped_stages, make_strip
 
     run = bench.run
-    if not list_mapped_stages(bench.subject()):
-        return {"path": "", "rows": [], "left_out": []}, {}
-    found = make_strip(bench.subject(), bench.pixels()[0])
-    rows = [{"name": stage.name, "shape": list(stage.shape)} for stage in found.stages]
+    if not list_mapped_stages(bench.subject):
+        return StagesPart(path="", rows=(), left_out=()), {}
+    found = make_strip(bench.subject, bench.pixels[0])
+    rows = tuple(MappedStage(name=stage.name, shape=tuple(stage.shape)) for stage in found.stages)
     pictures = {
         f"stage-{stage.name}": make_png_uri(p) for stage, p in zip(found.stages, draw_strip(found), strict=True)
     }
-    pictures["stages-image"] = make_data_uri(encode_jpeg(Image.fromarray(bench.pixels()[0])))
-    return {"path": _show_path(run, bench.files()[0]), "rows": rows, "left_out": list(found.left_out)}, pictures
+    pictures["stages-image"] = make_data_uri(encode_jpeg(Image.fromarray(bench.pixels[0])))
+    path = _show_path(run, bench.files[0])
+    return StagesPart(path=path, rows=rows, left_out=tuple(found.left_out)), pictures
 
 
 def _explain_filters(bench: _Bench) -> Found:
     """The first convolution, and the one in the middle of those that see all channels before them."""
     from budwood.explain.activations import draw_filtered, filter_image
-    from budwood.explain.convolutions import draw_filters, list_convolutions, read_filters
+    from budwood.explain.convolutions import draw_filters, find_convolution, list_convolutions, read_filters
 
-    names = list_convolutions(bench.subject())
-    layers: dict[str, Any] = dict(bench.subject().module.named_modules())
+    names = list_convolutions(bench.subject)
+    layers = {name: find_convolution(bench.subject, name) for name in names}
     later = [name for name in names[1:] if layers[name].groups == 1 and max(layers[name].kernel_size) > 1]
-    rows, pictures = [], {}
+    rows: list[FilterLayer] = []
+    pictures = {}
     for name in [*names[:1], *later[len(later) // 2 :][:1]]:
-        found = read_filters(bench.subject(), name)
+        found = read_filters(bench.subject, name)
         pictures[f"filters-{name}"] = make_png_uri(draw_filters(found))
-        seen = filter_image(bench.subject(), bench.pixels()[0], name, found.order[:SEEN].tolist())
+        seen = filter_image(bench.subject, bench.pixels[0], name, found.order[:SEEN].tolist())
         pictures[f"seen-{name}"] = make_png_uri(draw_filtered(seen))
         out, channels, height, width = found.weights.shape
         rows.append(
-            {
-                "layer": name,
-                "filters": out,
-                "channels": channels,
-                "size": [height, width],
-                "colour": found.colour,
-                "dead": list(found.dead),
-                "duplicates": [list(pair) for pair in found.duplicates],
-            }
+            FilterLayer(
+                layer=name,
+                filters=out,
+                channels=channels,
+                size=(height, width),
+                colour=found.colour,
+                dead=tuple(found.dead),
+                duplicates=tuple(found.duplicates),
+            )
         )
-    return {"rows": rows, "path": _show_path(bench.run, bench.files()[0])}, pictures
+    return FiltersPart(rows=tuple(rows), path=_show_path(bench.run, bench.files[0])), pictures
 
 
 def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
     found = api.embedding(bench.run, cache=bench.cache, progress=bench.progress)
     thumbnails = make_small_pictures(Path(bench.run.record.root), sample_dots(found).paths)
-    about = {"method": found.method, "explained": found.explained, "n": len(found), "right": int(found.correct.sum())}
-    return about, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
+    part = EmbeddingPart(method=found.method, explained=found.explained, n=len(found), right=int(found.correct.sum()))
+    return part, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
 
 
 def _explain_mistakes(bench: _Bench) -> Found:
     """The most confused pairs with examples, and the accuracy by slice."""
     run = bench.run
-    slices = [one.record() for one in api.slices(run, cache=bench.cache, progress=bench.progress)]
+    found = api.slices(run, cache=bench.cache, progress=bench.progress)
+    slices = tuple(SliceScore.model_validate(one, from_attributes=True) for one in found)
     if run.task.multilabel:
-        return {"slices": slices, "pairs": []}, {}
-    pairs = [one.record() for one in api.confusions(run, cache=bench.cache, progress=bench.progress)]
-    named = {path for pair in pairs for one in pair["examples"] for path in (one["path"], one["like_path"]) if path}
-    return {"slices": slices, "pairs": pairs}, _make_thumbnails(run, named)
+        return MistakesPart(slices=slices, pairs=()), {}
+    confused = api.confusions(run, cache=bench.cache, progress=bench.progress)
+    pairs = tuple(ConfusedClasses.model_validate(one, from_attributes=True) for one in confused)
+    named = {path for pair in pairs for one in pair.examples for path in (one.path, one.like_path) if path}
+    return MistakesPart(slices=slices, pairs=pairs), _make_thumbnails(run, named)
 
 
 def _explain_label_errors(bench: _Bench) -> Found:
     """The images whose labels are suspected; the table to correct them by is written into the run's folder."""
     run = bench.run
     if run.task.multilabel:
-        return {"reason": "the images have several labels each"}, {}
+        return UnjudgedLabels(reason="the images have several labels each"), {}
     try:
         found = api.suspects(run, cache=bench.cache, progress=bench.progress)
     except DataError as error:  # as where there are fewer images than folds
-        return {"reason": error.message.rstrip(".")}, {}
+        return UnjudgedLabels(reason=error.message.rstrip(".")), {}
     file = _choose_table_path(run.path / SUSPECTS)
     with raise_storage_errors(run.path):
         save_suspects(file, found)
     shown = found.rows[:SUSPECTS_SHOWN]
-    return {"reason": "", "file": str(file), **found.record()}, _make_thumbnails(run, {one.path for one in shown})
+    part = JudgedLabels(
+        reason="",
+        file=str(file),
+        rows=tuple(SuspectLabel.model_validate(one, from_attributes=True) for one in found.rows),
+        threshold=found.threshold,
+        suggested_threshold=found.suggested_threshold,
+        why=found.why,
+        expected=found.expected,
+        n=found.n,
+        not_judged=found.not_judged,
+        folds=found.folds,
+        accuracy=found.accuracy,
+        trunk=found.trunk,
+    )
+    return part, _make_thumbnails(run, {one.path for one in shown})
 
 
 def _choose_table_path(path: Path) -> Path:
@@ -352,21 +407,19 @@ def _explain_classes(bench: _Bench) -> Found:
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
     numbers = range(min(len(bench.run.classes), DRAWN))
-    found = maximise(
-        bench.subject(), [VisualizationTarget(None, number) for number in numbers], progress=bench.progress
-    )
-    rows = [
-        {
-            "name": bench.run.classes[one.target.channel],
-            "before": one.before,
-            "after": one.after,
-            "noise": one.noise,
-            "flat": one.flat,
-        }
+    found = maximise(bench.subject, [VisualizationTarget(None, number) for number in numbers], progress=bench.progress)
+    rows = tuple(
+        DrawnClass(
+            name=bench.run.classes[one.target.channel],
+            before=one.before,
+            after=one.after,
+            noise=one.noise,
+            flat=one.flat,
+        )
         for one in found
-    ]
+    )
     pictures = {f"class-{n}": make_data_uri(encode_jpeg(Image.fromarray(one.pixels))) for n, one in enumerate(found)}
-    return {"rows": rows, "left_out": len(bench.run.classes) - len(rows)}, pictures
+    return ClassesPart(rows=rows, left_out=len(bench.run.classes) - len(rows)), pictures
 
 
 _MAKERS: Final[Mapping[str, Callable[[_Bench], Found]]] = {

@@ -24,7 +24,7 @@ from budwood.data.listing import SPLITS
 from budwood.data.splits import assign_folds
 from budwood.errors import DataError, RunError
 from budwood.evaluation.intervals import Metric, proportion_interval
-from budwood.evaluation.metrics import probabilities
+from budwood.evaluation.logits import probabilities
 from budwood.inference.bundle import Prefix
 from budwood.inference.feature_cache import compute_features
 from budwood.progress import Progress, Silent

@@ -7,11 +7,13 @@ report through CSS variables, and cost no start-up time. Each has a title and a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
+from budwood.evaluation.calibration import ReliabilityBin
+from budwood.evaluation.intervals import Metric
 from budwood.reporting.svg import (
     BOTTOM,
     CHAR,
@@ -94,7 +96,7 @@ def draw_lines(
     return wrap_svg(title, _describe_lines(lines, x_label, chosen), "".join(parts), HEIGHT)
 
 
-def draw_intervals(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], x_label: str) -> str:
+def draw_intervals(title: str, rows: Sequence[tuple[str, Metric]], x_label: str) -> str:
     """Draw a dot with its 95 % interval for each named share, in the order given.
 
     An undefined share has a dash. The axis ends at 100 % and begins at the multiple of 10 % below the lowest end,
@@ -102,14 +104,14 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], x_
 
     Args:
         title: Title of the figure.
-        rows: Name and metric (`value`, `low` and `high` from 0 to 1 or None) of each row.
+        rows: Name of each row, and its share from 0 to 1.
         x_label: Label of the x axis.
 
     Returns:
         The figure as an SVG element.
     """
     left, floor = measure_left_margin([name for name, _ in rows]), 10 + ROW * len(rows)
-    ends = [end for _, metric in rows for end in (metric["low"], metric["value"]) if end is not None]
+    ends = [end for _, metric in rows for end in (metric.low, metric.value) if end is not None]
     start = min(0.8, math.floor(min(ends, default=0.0) * 10) / 10)
     across = Scale(start, 1, left, WIDTH - RIGHT - 52)
     parts = [*draw_percent_grid(across, floor)]
@@ -122,14 +124,14 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], x_
     return wrap_svg(title, describe_shares(rows), "".join(parts), floor + 48)
 
 
-def draw_reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
+def draw_reliability(title: str, bins: Sequence[ReliabilityBin]) -> str:
     """Draw accuracy with its interval against mean confidence, beside the diagonal of a calibrated network.
 
     The area of a dot grows with its number of images.
 
     Args:
         title: Title of the figure.
-        bins: For each bin `confidence` (mean, 0 to 1) and `accuracy` (a metric of at least one image).
+        bins: The bins, each of at least one image.
 
     Returns:
         The figure as an SVG element.
@@ -139,20 +141,20 @@ def draw_reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
     parts = [*draw_frame(across, up, ticks, ticks, "mean confidence", "share that is correct")]
     ends = f'x1="{across(0):.1f}" y1="{up(0):.1f}" x2="{across(1):.1f}" y2="{up(1):.1f}"'
     parts.append(f'<line class="chosen" {ends}/>')
-    most = max((item["accuracy"]["n"] for item in bins), default=1)
+    most = max((item.accuracy.n for item in bins), default=1)
+    said = []
     for item in bins:
-        x, share = across(item["confidence"]), item["accuracy"]
-        radius = 3 + 4 * math.sqrt(share["n"] / (most or 1))
+        share = item.accuracy
+        if share.value is None or share.low is None or share.high is None:
+            continue
+        x, confidence, correct = across(item.confidence), format_percent(item.confidence), format_percent(share.value)
+        radius = 3 + 4 * math.sqrt(share.n / (most or 1))
         parts.append(
-            f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{up(share["low"]):.1f}" y2="{up(share["high"]):.1f}"/>'
-            f'<circle class="dot" cx="{x:.1f}" cy="{up(share["value"]):.1f}" r="{radius:.1f}">'
-            f"<title>{share['n']:,} images: mean confidence {format_percent(item['confidence'])}, "
-            f"{format_percent(share['value'])} correct</title></circle>"
+            f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{up(share.low):.1f}" y2="{up(share.high):.1f}"/>'
+            f'<circle class="dot" cx="{x:.1f}" cy="{up(share.value):.1f}" r="{radius:.1f}">'
+            f"<title>{share.n:,} images: mean confidence {confidence}, {correct} correct</title></circle>"
         )
-    said = [
-        f"At {format_percent(item['confidence'])} {format_percent(item['accuracy']['value'])} are correct"
-        for item in bins
-    ]
+        said.append(f"At {confidence} {correct} are correct")
     return wrap_svg(title, ". ".join(said), "".join(parts), HEIGHT)
 
 
@@ -184,12 +186,12 @@ def draw_counts(title: str, rows: Sequence[tuple[str, Sequence[int]]], parts: Se
     return wrap_svg(title, f"{' + '.join(parts)}: {said}", "".join(drawn), floor + 8)
 
 
-def draw_interval_strip(title: str, metric: Mapping[str, Any]) -> str:
+def draw_interval_strip(title: str, metric: Metric) -> str:
     """Draw one share between 0 and 100 % as a dot with its 95 % interval on a line.
 
     Args:
         title: Title of the figure.
-        metric: `value`, `low` and `high` from 0 to 1; None where undefined.
+        metric: A share from 0 to 1; its value is None where it is undefined.
 
     Returns:
         The figure as an SVG element.
@@ -200,11 +202,11 @@ def draw_interval_strip(title: str, metric: Mapping[str, Any]) -> str:
         anchor = "start" if tick == 0 else "end" if tick == 1 else "middle"
         at = {"start": 2.0, "end": WIDTH - 4.0}.get(anchor, across(tick))
         parts.append(f'<text class="tick" x="{at:.1f}" y="34" text-anchor="{anchor}">{format_percent(tick)}</text>')
-    if metric["value"] is not None:
-        if metric["low"] is not None:
-            ends = f'x1="{across(metric["low"]):.1f}" x2="{across(metric["high"]):.1f}"'
+    if metric.value is not None:
+        if metric.low is not None and metric.high is not None:
+            ends = f'x1="{across(metric.low):.1f}" x2="{across(metric.high):.1f}"'
             parts.append(f'<line class="range" {ends} y1="10" y2="10" style="stroke-width: 9"/>')
-        parts.append(f'<circle class="dot" cx="{across(metric["value"]):.1f}" cy="10" r="6"/>')
+        parts.append(f'<circle class="dot" cx="{across(metric.value):.1f}" cy="10" r="6"/>')
     return wrap_svg(title, describe_share(metric), "".join(parts), 40)
 
 

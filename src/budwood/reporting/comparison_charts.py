@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 
+from budwood.evaluation.intervals import Metric
 from budwood.reporting.svg import (
     BOTTOM,
     CHAR,
@@ -33,7 +34,7 @@ from budwood.reporting.svg import (
     to_xml,
     wrap_svg,
 )
-from budwood.text import Unit, count_columns, shorten, show_unprintable
+from budwood.text import Unit, count_columns, counted, shorten, show_unprintable
 
 TALL: Final = 380
 LABEL: Final = 24  # columns of a label beside a point
@@ -57,14 +58,19 @@ class Point:
     Attributes:
         label: Name of the row.
         cost: Cost of the row, such as seconds or parameters.
-        metric: `value`, `low` and `high`; None where undefined.
+        metric: The metric, whose value may be undefined.
         short: Short name, used where there are many points; empty for none.
     """
 
     label: str
     cost: float
-    metric: Mapping[str, Any]
+    metric: Metric
     short: str = ""
+
+    @property
+    def value(self) -> float:
+        """The metric's value; not a number where it is undefined."""
+        return math.nan if self.metric.value is None else self.metric.value
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Dot:
 
     Attributes:
         label: Name of the row.
-        metric: `value`, `low` and `high`; None where there is none.
+        metric: The metric; None where there is none.
         seeds: Lowest and highest value of its seeds; None for a single run.
         published: Published value; None where there is none.
         alike: Whether the published value is of the same split.
@@ -96,7 +102,7 @@ class Dot:
     """
 
     label: str
-    metric: Mapping[str, Any] | None
+    metric: Metric | None
     seeds: tuple[float, float] | None = None
     published: float | None = None
     alike: bool = True
@@ -114,8 +120,8 @@ def find_pareto_front(points: Sequence[Point], unit: Unit) -> list[Point]:
         The front, by rising cost.
     """
     kept: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.cost, one.metric["value"] * (1 if unit.loss else -1))):
-        if not kept or unit.better(point.metric["value"], kept[-1].metric["value"]):
+    for point in sorted(points, key=lambda one: (one.cost, one.value * (1 if unit.loss else -1))):
+        if not kept or unit.better(point.value, kept[-1].value):
             kept.append(point)
     return kept
 
@@ -136,7 +142,7 @@ def draw_pareto(title: str, points: Sequence[Point], cost: str, metric: str, uni
     Returns:
         The figure as an SVG element.
     """
-    known = [point for point in points if point.metric["value"] is not None and math.isfinite(point.cost)]
+    known = [point for point in points if math.isfinite(point.value) and math.isfinite(point.cost)]
     best = find_pareto_front(known, unit)
     across, x_ticks = _make_cost_scale([point.cost for point in known])
     up, y_ticks = _make_value_scale([end for point in known for end in _list_ends(point.metric)], TALL - BOTTOM)
@@ -147,7 +153,7 @@ def draw_pareto(title: str, points: Sequence[Point], cost: str, metric: str, uni
     behind_first = sorted(known, key=lambda one: one in best)
     parts.extend(_draw_dot(point, across, up, point in best, unit) for point in behind_first)
     parts.extend(_place_names(best, known, across, up))
-    said = "; ".join(f"{show_unprintable(p.label)}: {unit.text(p.metric['value'])} at {p.cost:.4g}" for p in best)
+    said = "; ".join(f"{show_unprintable(p.label)}: {unit.text(p.value)} at {p.cost:.4g}" for p in best)
     return wrap_svg(
         title, f"By {cost}. No other row is both cheaper and better than: {said or 'no row'}", "".join(parts), TALL
     )
@@ -244,7 +250,7 @@ def draw_importance(title: str, shares: Sequence[tuple[str, float]]) -> str:
     return wrap_svg(title, said or "no option", "".join(parts), floor + 8)
 
 
-def draw_slice(option: str, points: Sequence[tuple[Any, float, bool]], y_label: str, unit: Unit) -> str:
+def draw_slice(option: str, points: Sequence[tuple[object, float, bool]], y_label: str, unit: Unit) -> str:
     """Draw the metric of each row against the value of one option.
 
     The axis is numeric where all values are numbers, and logarithmic where these are far apart; else it has one
@@ -259,10 +265,9 @@ def draw_slice(option: str, points: Sequence[tuple[Any, float, bool]], y_label: 
     Returns:
         The figure as an SVG element.
     """
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _, _ in points)
-    place, x_ticks = (
-        _make_numeric_axis([v for v, _, _ in points]) if numeric else _make_named_axis([v for v, _, _ in points])
-    )
+    values = [value for value, _, _ in points]
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    place, x_ticks = _make_numeric_axis(numbers) if len(numbers) == len(values) else _make_named_axis(values)
     up, y_ticks = _make_value_scale([score for _, score, _ in points], HEIGHT - BOTTOM)
     parts = [*_draw_frame(Scale(0, 1, LEFT, WIDTH - RIGHT), up, [], y_ticks, option, y_label, unit, HEIGHT)]
     for x, text in x_ticks:
@@ -321,14 +326,14 @@ def _make_value_scale(values: Sequence[float], floor: float) -> tuple[Scale, lis
     return Scale(low, high, floor, TOP), make_even_ticks(low, high)
 
 
-def _list_ends(metric: Mapping[str, Any]) -> list[float]:
-    return [metric[end] for end in ("low", "value", "high") if metric[end] is not None]
+def _list_ends(metric: Metric) -> list[float]:
+    return [end for end in (metric.low, metric.value, metric.high) if end is not None]
 
 
 def _draw_whisker(point: Point, across: Scale, up: Scale, on_front: bool) -> Iterator[str]:
-    if point.metric["low"] is None:
+    if point.metric.low is None or point.metric.high is None:
         return
-    x, (low, high) = across(point.cost), (up(point.metric[end]) for end in ("low", "high"))
+    x, low, high = across(point.cost), up(point.metric.low), up(point.metric.high)
     colour = "var(--accent)" if on_front else "var(--soft)"
     ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"'
     yield f'<line {ends} stroke="{colour}" stroke-width="{2.2 if on_front else 1.2}" opacity="0.4"/>'
@@ -343,15 +348,15 @@ def _draw_stairs(points: Sequence[Point], across: Scale, up: Scale) -> Iterator[
 def _find_corners(points: Sequence[Point], across: Scale, up: Scale) -> list[tuple[float, float]]:
     corners: list[tuple[float, float]] = []
     for point in points:
-        x, y = across(point.cost), up(point.metric["value"])
+        x, y = across(point.cost), up(point.value)
         corners += [(x, corners[-1][1]), (x, y)] if corners else [(x, y)]
     return corners
 
 
 def _draw_dot(point: Point, across: Scale, up: Scale, on_front: bool, unit: Unit) -> str:
     look = 'class="dot"' if on_front else 'fill="var(--card)" stroke="var(--soft)" stroke-width="1.8"'
-    told = f"{to_xml(point.label)}: {unit.text(point.metric['value'])} at {point.cost:.4g}"
-    place = f'cx="{across(point.cost):.1f}" cy="{up(point.metric["value"]):.1f}"'
+    told = f"{to_xml(point.label)}: {unit.text(point.value)} at {point.cost:.4g}"
+    place = f'cx="{across(point.cost):.1f}" cy="{up(point.value):.1f}"'
     return f'<circle {place} r="{5 if on_front else 4}" {look}><title>{told}</title></circle>'
 
 
@@ -370,7 +375,7 @@ class _Box:
 
 def _place_names(best: Sequence[Point], points: Sequence[Point], across: Scale, up: Scale) -> Iterator[str]:
     """The names of points where they meet no other name or dot: first those of the front, then others."""
-    at = {point: (across(point.cost), up(point.metric["value"])) for point in points}
+    at = {point: (across(point.cost), up(point.value)) for point in points}
     taken = [_Box(x - 6, y - 6, x + 6, y + 6) for x, y in at.values()]
     corners = _find_corners(best, across, up)
     taken += [_Box(min(x, u), min(y, v) - 1, max(x, u), max(y, v) + 1) for (x, y), (u, v) in pairwise(corners)]
@@ -416,7 +421,7 @@ def _draw_curve(
     label: str, points: Sequence[tuple[float, float]], rank: int | None, across: Scale, up: Scale, unit: Unit
 ) -> str:
     """One line, or a dot where there is one point only; without a rank it stays in the background."""
-    told = f"<title>{to_xml(label)}: {unit.text(points[-1][1])} after {points[-1][0]:g} epochs</title>"
+    told = f"<title>{to_xml(label)}: {unit.text(points[-1][1])} after {counted(round(points[-1][0]), 'epoch')}</title>"
     look = 'class="curve"' if rank is None else f'class="curve named-{rank}"'
     if len(points) == 1:
         return f'<circle cx="{across(points[0][0]):.1f}" cy="{up(points[0][1]):.1f}" r="3" {look}>{told}</circle>'
@@ -475,19 +480,19 @@ def _draw_legend(rows: Sequence[Dot]) -> Iterator[str]:
 
 
 def _draw_dot_row(row: Dot, across: Scale, y: float, unit: Unit) -> Iterator[str]:
-    if row.metric is None or row.metric["value"] is None:
+    if row.metric is None or row.metric.value is None:
         yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">–</text>'
     else:
         colour, metric = _choose_colour(row.tied), row.metric
-        if metric["low"] is not None:
-            ends = f'x1="{across(metric["low"]):.1f}" x2="{across(metric["high"]):.1f}" y1="{y}" y2="{y}"'
+        if metric.low is not None and metric.high is not None:
+            ends = f'x1="{across(metric.low):.1f}" x2="{across(metric.high):.1f}" y1="{y}" y2="{y}"'
             yield f'<line {ends} stroke="{colour}" stroke-width="3" stroke-linecap="round" opacity="0.4"/>'
         for seed in row.seeds or ():
             x = across(seed)
             yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 6}" y2="{y + 6}" stroke="var(--ink)" stroke-width="1.4"/>'
         told = f"<title>{to_xml(row.label)}: {_describe_row(row, unit)}</title>"
-        yield f'<circle cx="{across(metric["value"]):.1f}" cy="{y}" r="4.5" fill="{colour}">{told}</circle>'
-        value = unit.text(metric["value"])
+        yield f'<circle cx="{across(row.metric.value):.1f}" cy="{y}" r="4.5" fill="{colour}">{told}</circle>'
+        value = unit.text(row.metric.value)
         yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">{value}</text>'
     if row.published is not None:
         x = across(row.published)
@@ -498,13 +503,13 @@ def _draw_dot_row(row: Dot, across: Scale, y: float, unit: Unit) -> Iterator[str
 
 
 def _describe_row(row: Dot, unit: Unit) -> str:
-    if row.metric is None or row.metric["value"] is None:
+    if row.metric is None or row.metric.value is None:
         said = "undefined"
-    elif row.metric["low"] is None:
-        said = unit.text(row.metric["value"])
+    elif row.metric.low is None or row.metric.high is None:
+        said = unit.text(row.metric.value)
     else:
-        low, high = (unit.text(row.metric[end]).removesuffix(" %") for end in ("low", "high"))
-        said = f"{unit.text(row.metric['value'])} ({low} to {high})"
+        low, high = (unit.text(end).removesuffix(" %") for end in (row.metric.low, row.metric.high))
+        said = f"{unit.text(row.metric.value)} ({low} to {high})"
     return said if row.published is None else f"{said}, published {unit.text(row.published)}"
 
 
@@ -518,7 +523,7 @@ def _make_numeric_axis(values: Sequence[float]) -> tuple[Callable[[Any], float],
     return scale, [(scale(tick), f"{tick:g}") for tick in make_even_ticks(low, high)]
 
 
-def _make_named_axis(values: Sequence[Any]) -> tuple[Callable[[Any], float], list[tuple[float, str]]]:
+def _make_named_axis(values: Sequence[object]) -> tuple[Callable[[Any], float], list[tuple[float, str]]]:
     """Places of words along the axis, in the order of their first use, and the words."""
     names = list(dict.fromkeys(map(_format_value, values)))
     wide = (WIDTH - RIGHT - LEFT) / len(names)
@@ -527,7 +532,7 @@ def _make_named_axis(values: Sequence[Any]) -> tuple[Callable[[Any], float], lis
     return lambda value: middle[_format_value(value)], ticks
 
 
-def _format_value(value: Any) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

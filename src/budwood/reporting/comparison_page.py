@@ -1,16 +1,19 @@
-"""A comparison's record to one HTML file, in the manner of `run_page.py`; computes no result."""
+"""A comparison to one HTML file, in the manner of `run_page.py`; computes no result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 
-from budwood.comparison.importance import rank_options
+from budwood.comparison.document import Comparison, Pair
+from budwood.comparison.importance import Importance, rank_options
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
-from budwood.comparison.text import Cell, find_present_columns, format_gap, format_p_value, format_rows
+from budwood.comparison.rows import ComparisonRow
+from budwood.comparison.text import Cell, Cells, find_present_columns, format_gap, format_p_value, format_rows
 from budwood.config.metric_registry import describe_metric, is_loss
+from budwood.evaluation.result_checks import History
 from budwood.reporting.comparison_charts import (
     Curves,
     Dot,
@@ -28,144 +31,156 @@ PAIRS_SHOWN: Final = 66
 SLICES_SHOWN: Final = 8
 
 
-def render_comparison(record: Mapping[str, Any], title: str = "") -> str:
+def render_comparison(made: Comparison, title: str = "") -> str:
     """Render a comparison as one HTML page.
 
     Args:
-        record: What `Comparison.record()` gives.
+        made: The comparison.
         title: Heading of the page; empty for the name of the data.
 
     Returns:
         The page.
     """
-    unit = Unit(is_loss(record["metric"]))
-    cells = format_rows(record)
-    rows = [{**one.row, "name": f"{one.rank}  {one.row['label']}"} for one in cells]
-    name = describe_metric(record["metric"])
-    html: str = load_template("comparison.html").render(
-        record=record,
-        title=title or record["data"].get("name", "comparison"),
+    unit = Unit(is_loss(made.metric))
+    rows = format_rows(made)
+    name = describe_metric(made.metric)
+    shares = _rank_shares(rows)
+    return load_template("comparison.html").render(
+        made=made,
+        title=title or (made.data.name if made.data else "comparison"),
         name=name,
-        label=f"{SPLITS[record['split']]} {name}",
-        split=SPLITS[record["split"]],
-        rows=cells,
-        best=[row for row in rows if row["best"]],
-        tied=[row for row in rows if row["tied"]],
-        has=find_present_columns(record),
+        label=f"{SPLITS[made.split]} {name}",
+        split=SPLITS[made.split],
+        rows=rows,
+        best=[one.row for one in rows if one.row.best],
+        tied=[one.row for one in rows if one.row.tied],
+        has=find_present_columns(made),
         text=unit.text,
-        dots=Markup(_draw_row_dots(rows, record, unit)),
+        dots=Markup(_draw_row_dots(rows, made, unit)),
         planes=[Markup(figure) for figure in _draw_planes(rows, name, unit)],
-        curves=[Markup(figure) for figure in _draw_row_curves(rows, record["curves"])],
-        shares=_rank_shares(rows),
+        curves=[Markup(figure) for figure in _draw_row_curves(rows, made.curves)],
+        shares=shares,
         slices=[Markup(figure) for figure in _draw_slices(rows, name, unit)],
-        importance=Markup(draw_importance("Share of the variance that each option explains", _rank_shares(rows))),
-        pairs=_format_pairs(record["pairs"], unit) if 1 < len(record["pairs"]) <= PAIRS_SHOWN else [],
-        tests=sorted({pair["test"] for pair in record["pairs"]}),
-        base=describe_options(drop_defaults(record["base"])),
+        importance=Markup(draw_importance("Share of the variance that each option explains", shares)),
+        pairs=_format_pairs(made.pairs, unit) if 1 < len(made.pairs) <= PAIRS_SHOWN else [],
+        tests=sorted({pair.test for pair in made.pairs}),
+        base=describe_options(drop_defaults(made.base)),
     )
-    return html
 
 
-def _draw_row_dots(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], unit: Unit) -> str:
-    label = describe_metric(record["metric"])
+def _draw_row_dots(rows: Sequence[Cells], made: Comparison, unit: Unit) -> str:
+    label = describe_metric(made.metric)
     dots = []
-    for row in rows:
-        given = row["published"] if row["published"] and row["published"]["metric"] == record["metric"] else None
-        spread = row["spread"]
+    for one in rows:
+        row = one.row
+        given = row.published if row.published and row.published.metric == made.metric else None
         dots.append(
             Dot(
-                row["name"],
-                row["value"],
-                (spread["low"], spread["high"]) if spread else None,
-                given["value"] if given else None,
-                given is None or given["split"] == record["split"],
-                row["tied"],
+                one.name,
+                row.value,
+                (row.spread.low, row.spread.high) if row.spread else None,
+                given.value if given else None,
+                given is None or given.split == made.split,
+                row.tied,
             )
         )
     return draw_dots(f"{label.capitalize()} of each row with its 95 % confidence interval", dots, label, unit)
 
 
-def _draw_planes(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
+def _draw_planes(rows: Sequence[Cells], name: str, unit: Unit) -> list[str]:
     """The metric against time, and against all or the trained parameters: those in which rows differ more."""
-    known = [row for row in rows if row["value"] and row["value"]["value"] is not None]
+    known = [
+        (one, one.row.value, one.row.parameters, one.row.training_seconds)
+        for one in rows
+        if one.row.value
+        and one.row.value.value is not None
+        and one.row.parameters
+        and one.row.training_seconds is not None
+    ]
     sizes = {
-        "parameters": [row["parameters"]["total"] for row in known],
-        "trained parameters": [row["parameters"]["trainable"] for row in known],
+        "parameters": [counts.total for _, _, counts, _ in known],
+        "trained parameters": [counts.trainable for _, _, counts, _ in known],
     }
     farther = max(sizes, key=lambda kind: max(sizes[kind], default=1) / max(1, min(sizes[kind], default=1)))
-    costs = {"training time in seconds": [row["training_seconds"] for row in known], farther: sizes[farther]}
+    costs: dict[str, Sequence[float]] = {
+        "training time in seconds": [seconds for _, _, _, seconds in known],
+        farther: sizes[farther],
+    }
     return [
         draw_pareto(
             f"{name.capitalize()} against {cost}",
             [
-                Point(row["name"], float(value), row["value"], row["name"].partition(" ")[0])
-                for row, value in zip(known, values, strict=True)
+                Point(one.name, float(amount), metric, str(one.rank))
+                for (one, metric, _, _), amount in zip(known, amounts, strict=True)
             ],
             cost,
             name,
             unit,
         )
-        for cost, values in costs.items()
-        if len(set(values)) > 1
+        for cost, amounts in costs.items()
+        if len(set(amounts)) > 1
     ]
 
 
-def _draw_row_curves(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any]) -> list[str]:
+def _draw_row_curves(rows: Sequence[Cells], curves: Mapping[str, Sequence[History]]) -> list[str]:
     """Validation accuracy and loss of every row by epoch."""
     figures = []
     for column, name, unit in (("val_accuracy", "accuracy", Unit()), ("val_loss", "loss (nats)", Unit(loss=True))):
         drawn = [
             Curves(
-                row["name"],
+                one.name,
                 [
-                    [(one["epoch"], one[column]) for one in history if "epoch" in one]
-                    for history in curves[row["label"]]
+                    [(epoch["epoch"], epoch[column]) for epoch in history if "epoch" in epoch]
+                    for history in curves[one.row.label]
                 ],
-                row["tied"],
+                one.row.tied,
             )
-            for row in rows
-            if row["label"] in curves
+            for one in rows
+            if one.row.label in curves
         ]
         if any(run for row in drawn for run in row.runs):
             figures.append(draw_curves(f"Validation {name} by epoch", drawn, name, unit))
     return figures
 
 
-def _list_records(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], float]]:
+def _list_scored(rows: Sequence[Cells]) -> list[tuple[ComparisonRow, float]]:
+    """The rows of the first group whose metric is defined, with its value."""
     return [
-        (row["options"], row["value"]["value"])
-        for row in rows
-        if row["group"] == 1 and row["value"] and row["value"]["value"] is not None
+        (one.row, one.row.value.value)
+        for one in rows
+        if one.row.group == 1 and one.row.value and one.row.value.value is not None
     ]
 
 
-def _rank_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    return [(one.option.replace("_", " "), one.share) for one in rank_options(_list_records(rows))]
+def _rank(rows: Sequence[Cells]) -> list[Importance]:
+    return rank_options([(row.options, value) for row, value in _list_scored(rows)])
 
 
-def _draw_slices(rows: Sequence[Mapping[str, Any]], name: str, unit: Unit) -> list[str]:
+def _rank_shares(rows: Sequence[Cells]) -> list[tuple[str, float]]:
+    return [(one.option.replace("_", " "), one.share) for one in _rank(rows)]
+
+
+def _draw_slices(rows: Sequence[Cells], name: str, unit: Unit) -> list[str]:
     """The metric against each option that varies, the most important first."""
     figures = []
-    for one in rank_options(_list_records(rows))[:SLICES_SHOWN]:
+    for one in _rank(rows)[:SLICES_SHOWN]:
         points = [
-            (row["options"][one.option], row["value"]["value"], row["tied"])
-            for row in rows
-            if one.option in row["options"] and row["group"] == 1 and row["value"]
+            (row.options[one.option], value, row.tied) for row, value in _list_scored(rows) if one.option in row.options
         ]
         figures.append(draw_slice(one.option.replace("_", " "), points, name, unit))
     return figures
 
 
-def _format_pairs(pairs: Sequence[Mapping[str, Any]], unit: Unit) -> list[tuple[str, str, Cell, str, str, str]]:
+def _format_pairs(pairs: Sequence[Pair], unit: Unit) -> list[tuple[str, str, Cell, str, str, str]]:
     """Pairs as they are written, the surest first."""
     return [
         (
-            pair["one"],
-            pair["other"],
-            format_gap(pair["difference"], unit),
-            format_p_value(pair["p"]),
-            format_p_value(pair["p_holm"]),
-            pair["test"],
+            pair.one,
+            pair.other,
+            format_gap(pair.difference, unit),
+            format_p_value(pair.p),
+            format_p_value(pair.p_holm),
+            pair.test,
         )
-        for pair in sorted(pairs, key=lambda one: one["p"])
+        for pair in sorted(pairs, key=lambda one: one.p)
     ]

@@ -112,12 +112,12 @@ def draw_norms(title: str, weights: Mapping[str, Sequence[float]], gradients: Ma
             said.append(f"{show_unprintable(stage)} frozen")
             continue
         parts += _draw_spark(moved[stage], Scale(-far, far, y + ROW - 4, y + 4), first, SPARK)
-        told = f"{100 * _last_number(moved[stage]):+.2f} %"
+        change, slope = _last_number(moved[stage]), _last_number(steep[stage])
+        told = f"{100 * change:+.2f} %" if math.isfinite(change) else "–"
         parts.append(_draw_number(first + SPARK + LAST - 4, middle, told))
         parts += _draw_spark(steep[stage], Scale(min(powers), max(powers), y + ROW - 4, y + 4), second, SPARK * stretch)
-        size = 10 ** _last_number(steep[stage])
-        parts.append(_draw_number(WIDTH - 2, middle, f"{size:.2g}"))
-        said.append(f"{show_unprintable(stage)} weights {told}, gradients {size:.2g}")
+        parts.append(_draw_number(WIDTH - 2, middle, f"{10**slope:.2g}"))
+        said.append(f"{show_unprintable(stage)} weights {told}, gradients {10**slope:.2g}")
     return wrap_svg(title, "; ".join(said), "".join(parts), 24 + ROW * len(weights))
 
 

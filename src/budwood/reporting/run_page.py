@@ -5,14 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 
 from budwood.config.metric_registry import LOSS, describe_metric, describe_selection
 from budwood.config.recipe import find_default_valued
-from budwood.evaluation.label_task import MultiLabel, SingleLabel
-from budwood.evaluation.metrics import ClassMetrics
+from budwood.data.checks import Finding
+from budwood.evaluation.calibration import ReliabilityBin
+from budwood.evaluation.intervals import Metric
+from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
+from budwood.evaluation.result_checks import ResultFinding
+from budwood.evaluation.split_metrics import ClassMetrics, SplitMetrics
 from budwood.reporting.charts import (
     Series,
     draw_counts,
@@ -25,7 +29,7 @@ from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.recipe_text import STEPS, describe_recipe
 from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
-from budwood.runs.run_record import NetworkRecord, RunRecord, TestRecord
+from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord, TestRecord
 from budwood.text import show_unprintable
 from budwood.training.history import GRADIENT, WEIGHT, split_by_stage
 
@@ -81,7 +85,7 @@ class Evidence:
         history: Values of each epoch, or of each strength of the penalty.
         pictures: Pictures of the report.
         confusion: Confusion matrix: counts by true class (rows) and predicted class (columns).
-        reliability: Bins of the reliability diagram, with `confidence` and `accuracy`.
+        reliability: Bins of the reliability diagram.
         results: Findings about the result.
         explanation: Explanation of the run; None where none was made.
     """
@@ -89,9 +93,58 @@ class Evidence:
     history: Sequence[Mapping[str, float]]
     pictures: Pictures
     confusion: Sequence[Sequence[int]]
-    reliability: Sequence[Mapping[str, Any]]
-    results: Sequence[Mapping[str, Any]] = ()
+    reliability: Sequence[ReliabilityBin]
+    results: Sequence[ResultFinding] = ()
     explanation: Explanation | None = None
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What the page of findings shows of a data set.
+
+    Attributes:
+        source: The data as they were named.
+        n: Number of images.
+        dataset: The record of the data set.
+        findings: Findings about it.
+    """
+
+    source: str
+    n: int
+    dataset: DatasetRecord
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """Images of one class that were predicted as one class.
+
+    Attributes:
+        called: Name of the predicted class.
+        count: Number of images.
+        share: Their share of the images of the true class, 0 to 1.
+        right: Whether it is the true class.
+    """
+
+    called: str
+    count: int
+    share: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """The images of one class in a confusion matrix.
+
+    Attributes:
+        name: Name of the true class.
+        n: Number of its images.
+        cells: A cell for every predicted class.
+    """
+
+    name: str
+    n: int
+    cells: tuple[MatrixCell, ...]
 
 
 def render_run(record: RunRecord, evidence: Evidence) -> str:
@@ -105,9 +158,9 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         The page.
     """
     classes, val = record.dataset.classes, record.val
-    task = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
+    task: LabelTask = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
     weakest = _sort_weakest_first(val.per_class)
-    html: str = load_template("report.html").render(
+    return load_template("report.html").render(
         record=record,
         val=val,
         recipe=record.recipe.table(),
@@ -119,7 +172,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         neutral=find_default_valued(record.recipe.table()),
         val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % confidence interval", val.accuracy)),
         test_strip=Markup(_draw_test_strip(record.test)),
-        counts_chart=Markup(_draw_counts_chart(record.dataset.counts.model_dump(), classes)),
+        counts_chart=Markup(_draw_counts_chart(record.dataset)),
         selected_on_val=len(evidence.history) > 1,
         selected_by=describe_selection(record.recipe.select or LOSS),
         curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history)],
@@ -130,29 +183,28 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(draw_reliability("Confidence against accuracy", evidence.reliability)),
         task=task,
-        others=[(name, describe_metric(name)) for name in task.headline_metrics],
+        val_others=_list_headlines(task, val),
+        test_others=_list_headlines(task, record.test.metrics) if record.test else [],
         matrix=_make_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and evidence.confusion else [],
         pairs=_list_confused(evidence.confusion, classes) if evidence.confusion else [],
         chance_loss=task.chance_loss,
         laps=[(STEPS.get(name, name), seconds) for name, seconds in record.timings.steps().items()],
         again=_format_command(record),
     )
-    return html
 
 
-def render_findings(about: Mapping[str, Any], pictures: Pictures) -> str:
+def render_findings(check: DataCheck, pictures: Pictures) -> str:
     """Render the findings about a data set as one HTML page.
 
     Args:
-        about: `name`, `source`, `fingerprint`, `split`, `classes`, `several`, `counts`, `n` and `findings`.
+        check: The data set and its findings.
         pictures: Thumbnails of the findings.
 
     Returns:
         The page.
     """
-    chart = Markup(_draw_counts_chart(about["counts"], about["classes"]))
-    html: str = load_template("inspect.html").render(about=about, pictures=pictures, counts_chart=chart)
-    return html
+    chart = Markup(_draw_counts_chart(check.dataset))
+    return load_template("inspect.html").render(check=check, data=check.dataset, pictures=pictures, counts_chart=chart)
 
 
 def render_rates(
@@ -174,8 +226,7 @@ def render_rates(
     chart = draw_lines(
         "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
     )
-    html: str = load_template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
-    return html
+    return load_template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
 
 
 def _format_command(record: RunRecord) -> str:
@@ -192,14 +243,20 @@ def _quote_path(path: str) -> str:
     return "$'" + show_unprintable(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
+def _list_headlines(task: LabelTask, scores: SplitMetrics) -> list[tuple[str, Metric]]:
+    """The scores beside accuracy that the run has, by their names; one made later may have more."""
+    names = [name for name in task.headline_metrics if name in scores.figures]
+    return [(describe_metric(name), scores.figures[name]) for name in names]
+
+
 def _draw_test_strip(test: TestRecord | None) -> str:
     return draw_interval_strip("Test accuracy with its 95 % confidence interval", test.metrics.accuracy) if test else ""
 
 
-def _draw_counts_chart(counts: Mapping[str, Any], classes: Sequence[str]) -> str:
-    if len(classes) > CHART_MOST:
+def _draw_counts_chart(data: DatasetRecord) -> str:
+    if len(data.classes) > CHART_MOST:
         return ""
-    rows = [(name, (counts["train"][name], counts["val"][name])) for name in classes]
+    rows = [(name, (data.counts.train[name], data.counts.val[name])) for name in data.classes]
     return draw_counts("Images of each class", rows, ("train", "validation"))
 
 
@@ -258,16 +315,16 @@ def _draw_classes_chart(rows: Sequence[tuple[str, ClassMetrics]]) -> str:
     return draw_intervals("F1 of each class with its 95 % confidence interval", metrics, "F1 on the validation set")
 
 
-def _make_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _make_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[MatrixRow]:
     return [
-        {
-            "name": name,
-            "n": sum(row),
-            "cells": [
-                {"called": called, "count": count, "share": count / (sum(row) or 1), "right": column == number}
+        MatrixRow(
+            name,
+            sum(row),
+            tuple(
+                MatrixCell(called, count, count / (sum(row) or 1), column == number)
                 for column, (called, count) in enumerate(zip(classes, row, strict=True))
-            ],
-        }
+            ),
+        )
         for number, (name, row) in enumerate(zip(classes, counts, strict=True))
     ]
 
@@ -293,7 +350,6 @@ def render_explanation(found: Explanation, name: str, network: str) -> str:
     Returns:
         The page.
     """
-    html: str = load_template("explained.html").render(
+    return load_template("explained.html").render(
         record=found.record, pictures=found.pictures, name=name, network=network
     )
-    return html

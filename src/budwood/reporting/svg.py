@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Final
+from typing import Final
 
+from budwood.evaluation.intervals import Metric
 from budwood.text import count_columns, shorten, show_unprintable
 
 WIDTH: Final = 460
@@ -107,23 +108,23 @@ def draw_percent_grid(across: Scale, floor: float) -> Iterator[str]:
         yield f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{format_percent(tick)}</text>'
 
 
-def draw_interval(metric: Mapping[str, Any], across: Scale, y: float) -> Iterator[str]:
+def draw_interval(metric: Metric, across: Scale, y: float) -> Iterator[str]:
     """Draw a dot with its 95 % interval, and its value at the right; a dash where it is undefined.
 
     Args:
-        metric: `value`, `low` and `high` from 0 to 1; None where undefined.
+        metric: A share from 0 to 1; its value is None where it is undefined.
         across: Scale of shares.
         y: Height at which to draw.
 
     Yields:
         SVG elements.
     """
-    value = metric["value"]
+    value = metric.value
     if value is None:
         yield f'<text class="tick" x="{across.start + 4:.1f}" y="{y + 4:.1f}">–</text>'
         return
-    if metric["low"] is not None:
-        ends = f'x1="{across(metric["low"]):.1f}" x2="{across(metric["high"]):.1f}"'
+    if metric.low is not None and metric.high is not None:
+        ends = f'x1="{across(metric.low):.1f}" x2="{across(metric.high):.1f}"'
         yield f'<line class="range" {ends} y1="{y}" y2="{y}"/>'
     yield f'<circle class="dot" cx="{across(value):.1f}" cy="{y}" r="4.5"/>'
     yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.1f} %</text>'
@@ -191,7 +192,7 @@ def wrap_svg(title: str, description: str, body: str, height: float) -> str:
     )
 
 
-def describe_shares(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def describe_shares(rows: Sequence[tuple[str, Metric]]) -> str:
     """Describe named shares in words.
 
     Args:
@@ -203,19 +204,21 @@ def describe_shares(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     return "; ".join(f"{show_unprintable(name)} {describe_share(metric)}" for name, metric in rows)
 
 
-def describe_share(metric: Mapping[str, Any]) -> str:
+def describe_share(metric: Metric) -> str:
     """Describe a share with its interval in words.
 
     Args:
-        metric: `value`, `low` and `high` from 0 to 1; None where undefined.
+        metric: A share from 0 to 1; its value is None where it is undefined.
 
     Returns:
         Percentages, such as "93.1 % (90.0 to 95.3 %)", or "undefined".
     """
-    if metric["value"] is None:
+    if metric.value is None:
         return "undefined"
-    interval = "" if metric["low"] is None else f" ({100 * metric['low']:.1f} to {100 * metric['high']:.1f} %)"
-    return f"{100 * metric['value']:.1f} %{interval}"
+    value = f"{100 * metric.value:.1f} %"
+    if metric.low is None or metric.high is None:
+        return value
+    return f"{value} ({100 * metric.low:.1f} to {100 * metric.high:.1f} %)"
 
 
 def round_range(low: float, high: float) -> tuple[float, float]:

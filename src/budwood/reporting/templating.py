@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from budwood.evaluation.intervals import Metric
 from budwood.text import show_unprintable
 
 FILES_SHOWN: Final = 12
-
-
 GROUPS_SHOWN: Final = 8
 
 
-def load_template(name: str) -> Any:
+def load_template(name: str) -> Template:
     """Load the template of a page, with the filters that all pages share.
 
     Templates are compiled once a process, as a study renders many reports.
@@ -53,24 +51,23 @@ def _format_percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}\u00a0%"
 
 
-def _format_interval(metric: Mapping[str, Any]) -> str:
-    if metric["low"] is None or metric["high"] is None:
-        return f"n = {metric['n']:,}"
-    return f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %, n = {metric['n']:,}"
+def _format_interval(metric: Metric) -> str:
+    if metric.low is None or metric.high is None:
+        return f"n = {metric.n:,}"
+    return f"{100 * metric.low:.1f} to {100 * metric.high:.1f} %, n = {metric.n:,}"
 
 
-def _format_share(metric: Mapping[str, Any]) -> Markup:
+def _format_share(metric: Metric) -> Markup:
     """A metric of a table cell: the value, and its interval in small."""
-    if metric["value"] is None:
+    if metric.value is None:
         return Markup("–")
-    if metric["low"] is None or metric["high"] is None:
-        return Markup("{:.1f}&nbsp;%").format(100 * metric["value"])
-    return Markup("{:.1f}&nbsp;% <small>{:.0f}–{:.0f}</small>").format(
-        *(100 * metric[key] for key in ("value", "low", "high"))
-    )
+    if metric.low is None or metric.high is None:
+        return Markup("{:.1f}&nbsp;%").format(100 * metric.value)
+    shares = (100 * end for end in (metric.value, metric.low, metric.high))
+    return Markup("{:.1f}&nbsp;% <small>{:.0f}–{:.0f}</small>").format(*shares)
 
 
-def _format_plain(value: Any) -> str:
+def _format_plain(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):

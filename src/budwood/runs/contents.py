@@ -14,8 +14,8 @@ from budwood.config.metric_registry import LOSS
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, Samples
 from budwood.evaluation.label_task import task_of
-from budwood.evaluation.metrics import SplitMetrics
 from budwood.evaluation.predictions import Predictions
+from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.spec import NetworkSpec
 from budwood.runs.run_record import DatasetRecord, NetworkRecord, SplitCounts, WeightsRecord
 from budwood.storage.atomic import encode_parquet, write_bytes

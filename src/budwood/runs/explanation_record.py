@@ -1,4 +1,4 @@
-"""What was found out about a run, kept in its folder and shown by its report."""
+"""What was found out about a run, kept in its folder and shown by its report: one record for each part."""
 
 from __future__ import annotations
 
@@ -8,10 +8,320 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from budwood.config.records import FrozenRecord
 from budwood.errors import RunError
+from budwood.evaluation.intervals import Metric
+from budwood.runs.run_record import HardwareRecord
 from budwood.storage.atomic import raise_storage_errors, write_text
 
 EXPLANATION_FILE: Final = "explanation.json"
+SCHEMA_VERSION: Final = 1  # of explanation.json; where a file says none, it is of version 1
+PARTS: Final = ("images", "stages", "filters", "embedding", "mistakes", "labels", "classes")
+
+
+class ExplanationPart(FrozenRecord):
+    """One part of an explanation."""
+
+
+class NearImage(FrozenRecord):
+    """A training image that the network finds like another.
+
+    Attributes:
+        likeness: Cosine similarity of the features.
+    """
+
+    path: str
+    label: str
+    likeness: float
+
+
+class ExplainedImage(FrozenRecord):
+    """An image, what the network called it, and which maps of it there are.
+
+    Attributes:
+        label: The true class; None where it is not known.
+        called: The predicted class.
+        probability: Probability of the predicted class, 0 to 1.
+        near: The most similar training images.
+        maps: For each method, whether its map is empty.
+        explained: The class that the maps are of.
+    """
+
+    path: str
+    label: str | None
+    called: str
+    probability: float
+    near: tuple[NearImage, ...]
+    maps: Mapping[str, bool]
+    explained: str
+
+
+class GainOverChance(FrozenRecord):
+    """How much better than chance a method is, with its 95 % interval and the p-value of a paired test."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    p: float
+
+
+class MethodTrust(FrozenRecord):
+    """Whether the maps of a method can be trusted.
+
+    Attributes:
+        place: Stage that the method looks at; None for methods that use none.
+        errors: For each image by how much the map misses what it should add up to; empty for most methods.
+        likeness: Rank correlation with the maps of a random network.
+        unrelated: The same between maps of different images.
+        depends: Whether the maps depend on what was learned.
+        deletion: Mean probability while what is important is removed.
+        insertion: Mean probability while what is important is added.
+        gains: `deletion` and `insertion` compared with chance; empty where there is no image.
+    """
+
+    place: str | None
+    errors: tuple[float, ...]
+    likeness: Metric
+    unrelated: Metric
+    depends: bool
+    deletion: Metric
+    insertion: Metric
+    gains: Mapping[str, GainOverChance]
+
+
+class ImagesPart(ExplanationPart):
+    """Where the network looks.
+
+    Attributes:
+        methods: Whether each method can be trusted.
+        chosen: Whether the images were chosen, not named.
+    """
+
+    rows: tuple[ExplainedImage, ...]
+    methods: Mapping[str, MethodTrust]
+    chosen: bool
+
+
+class MappedStage(FrozenRecord):
+    """A stage whose feature maps are shown, and the shape of its output."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class StagesPart(ExplanationPart):
+    """One image on its way through the stages; `left_out` names the stages that are not shown."""
+
+    path: str
+    rows: tuple[MappedStage, ...]
+    left_out: tuple[str, ...]
+
+
+class FilterLayer(FrozenRecord):
+    """The filters of a convolution.
+
+    Attributes:
+        filters: Number of filters.
+        channels: Number of input channels of each.
+        size: Height and width of each, in weights.
+        colour: Whether they are shown in the colours that they respond to.
+        dead: Numbers of filters whose weights are all near zero.
+        duplicates: Numbers of filters that are almost the same, or the negative.
+    """
+
+    layer: str
+    filters: int
+    channels: int
+    size: tuple[int, ...]
+    colour: bool
+    dead: tuple[int, ...]
+    duplicates: tuple[tuple[int, int], ...]
+
+
+class FiltersPart(ExplanationPart):
+    """Filters of some layers, and the path of the image that is shown after them."""
+
+    rows: tuple[FilterLayer, ...]
+    path: str
+
+
+class EmbeddingPart(ExplanationPart):
+    """The map of the images.
+
+    Attributes:
+        method: How the features became a plane.
+        explained: Share of the variance that each axis shows; None where the method has none.
+        n: Number of images.
+        right: Number of images that were predicted correctly.
+    """
+
+    method: str
+    explained: tuple[float, ...] | None
+    n: int
+    right: int
+
+
+class SliceScore(FrozenRecord):
+    """Accuracy on images that share a property, and on all others."""
+
+    property: str
+    label: str
+    n: int
+    metric: Metric
+    rest: Metric
+    difference: Metric
+    p: float
+
+
+class MistakeExample(FrozenRecord):
+    """A mistake, beside a similar correct image of the predicted class; None where there is none."""
+
+    id: str
+    path: str
+    probability: float
+    like_id: str | None
+    like_path: str | None
+    similarity: float | None
+
+
+class ConfusedClasses(FrozenRecord):
+    """A class that was predicted as another.
+
+    Attributes:
+        count: Number of images.
+        share: That count as a share of all images of the class.
+        by: What similarity is measured by.
+    """
+
+    actual: str
+    called: str
+    count: int
+    share: Metric
+    by: str
+    examples: tuple[MistakeExample, ...]
+
+
+class MistakesPart(ExplanationPart):
+    """Where the run is weak: by subset of the images, and by confused classes."""
+
+    slices: tuple[SliceScore, ...]
+    pairs: tuple[ConfusedClasses, ...]
+
+
+class UnjudgedLabels(ExplanationPart):
+    """Why label errors were not looked for."""
+
+    reason: str
+
+
+class SuspectLabel(FrozenRecord):
+    """An image whose label is doubted, with the probabilities of its label and of the suggested one."""
+
+    path: str
+    id: str
+    split: str
+    label: str
+    suggested: str
+    p_label: float
+    p_suggested: float
+
+
+class JudgedLabels(ExplanationPart):
+    """Possible label errors.
+
+    Attributes:
+        reason: Empty, as they were looked for.
+        file: The table to correct them by.
+        threshold: Highest probability of a label that is suspected, 0 to 1.
+        suggested_threshold: The threshold that `why` gives the reason for.
+        expected: Number of label errors that are expected.
+        n: Number of images that were judged.
+        not_judged: Number of images of classes too small for the folds.
+        accuracy: Agreement of the out-of-fold predictions with the labels.
+        trunk: Whose features were used, in words.
+    """
+
+    reason: str
+    file: str
+    rows: tuple[SuspectLabel, ...]
+    threshold: float
+    suggested_threshold: float
+    why: str
+    expected: int
+    n: int
+    not_judged: int
+    folds: int
+    accuracy: Metric
+    trunk: str
+
+
+class DrawnClass(FrozenRecord):
+    """A picture of what a class looks for, and the output of the class: before, after, and for noise alone."""
+
+    name: str
+    before: float
+    after: float
+    noise: float
+    flat: bool
+
+
+class ClassesPart(ExplanationPart):
+    """What each class looks for; `left_out` is the number of classes that are not shown."""
+
+    rows: tuple[DrawnClass, ...]
+    left_out: int
+
+
+class ExplanationRecord(FrozenRecord):
+    """What was found out about a run; a part that was not asked for is None.
+
+    Attributes:
+        run: Name of the run.
+        created: When it was found out, UTC, ISO 8601.
+        seconds: Seconds that each part took, in the order of the work.
+    """
+
+    run: str
+    created: str
+    images: ImagesPart | None = None
+    stages: StagesPart | None = None
+    filters: FiltersPart | None = None
+    embedding: EmbeddingPart | None = None
+    mistakes: MistakesPart | None = None
+    labels: JudgedLabels | UnjudgedLabels | None = None
+    classes: ClassesPart | None = None
+    seconds: Mapping[str, float]
+    hardware: HardwareRecord
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the names of the parts that there are, in the order of `PARTS`."""
+        return tuple(name for name in PARTS if getattr(self, name) is not None)
+
+    def table(self) -> dict[str, Any]:
+        """Return the record in the form of `explanation.json` and of `budwood explain --json`.
+
+        Returns:
+            Plain values; the parts in the order in which they were asked for.
+        """
+        found = self.model_dump()
+        order = dict.fromkeys([*(name for name in self.seconds if name in self.parts), *self.parts])
+        return {name: found[name] for name in ("run", "created", *order, "seconds", "hardware")}
+
+    def merged(self, later: ExplanationRecord) -> ExplanationRecord:
+        """Return a later record with the parts of this one that it does not have.
+
+        Args:
+            later: What was found out later.
+
+        Returns:
+            The merged record.
+        """
+        kept = {name: getattr(self, name) for name in self.parts if name not in later.parts}
+        return later.model_copy(update={**kept, "seconds": {**self.seconds, **later.seconds}})
 
 
 @dataclass(frozen=True)
@@ -19,11 +329,11 @@ class Explanation:
     """The explanation of a run, as kept in its folder and shown by its report.
 
     Attributes:
-        record: Results as plain values.
+        record: What was found out.
         pictures: Pictures by name, each a data URI or a fragment of HTML.
     """
 
-    record: Mapping[str, Any]
+    record: ExplanationRecord
     pictures: Mapping[str, str]
 
 
@@ -37,8 +347,9 @@ def save_explanation(folder: Path, found: Explanation) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
+    content = {"schema_version": SCHEMA_VERSION, "record": found.record.table(), "pictures": found.pictures}
     with raise_storage_errors(folder):
-        write_text(folder / EXPLANATION_FILE, json.dumps({"record": found.record, "pictures": found.pictures}))
+        write_text(folder / EXPLANATION_FILE, json.dumps(content))
 
 
 def load_explanation(folder: Path) -> Explanation | None:
@@ -48,16 +359,41 @@ def load_explanation(folder: Path) -> Explanation | None:
         folder: The run folder.
 
     Returns:
-        The explanation; None where the run has not been explained.
+        The explanation, from this or an earlier version of Budwood; None where the run has not been explained.
 
     Raises:
-        RunError: The file cannot be read.
+        RunError: The file cannot be read, or a later version of Budwood wrote it.
     """
     file = folder / EXPLANATION_FILE
     if not file.is_file():
         return None
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return Explanation(found["record"], found["pictures"])
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{file}: cannot be read ({error}).", "Remove it, or explain the run again.") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, found {type(found).__name__}")
+        version = found.get("schema_version", SCHEMA_VERSION)
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise RunError(
+                f"{file}: has the schema version {version}, expected {SCHEMA_VERSION} at most.", "Update Budwood."
+            )
+        return _ExplanationFile.model_validate(found).explanation()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _make_unreadable_error(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (OSError, ValueError) as error:
+        raise _make_unreadable_error(file, str(error)) from error
+
+
+class _ExplanationFile(FrozenRecord):
+    """The content of the file."""
+
+    schema_version: int = SCHEMA_VERSION
+    record: ExplanationRecord
+    pictures: Mapping[str, str]
+
+    def explanation(self) -> Explanation:
+        return Explanation(self.record, self.pictures)
+
+
+def _make_unreadable_error(file: Path, problem: str) -> RunError:
+    return RunError(f"{file}: cannot be read ({problem}).", "Remove it, or explain the run again.")

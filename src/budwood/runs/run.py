@@ -20,8 +20,8 @@ from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, load
 from budwood.errors import RunError
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
-from budwood.evaluation.metrics import SplitMetrics
 from budwood.evaluation.predictions import Predictions, load_predictions
+from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
 from budwood.runs.run_record import RunRecord, TestRecord, read_record

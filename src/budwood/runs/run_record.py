@@ -18,7 +18,7 @@ from budwood.config.records import FrozenRecord
 from budwood.config.resolved_recipe import OwnPart
 from budwood.data.checks import Finding
 from budwood.errors import RecipeError, RunError
-from budwood.evaluation.metrics import SplitMetrics, plain
+from budwood.evaluation.split_metrics import SplitMetrics, plain
 from budwood.networks.network_plan import ParameterCount, StagePlan
 from budwood.storage.atomic import write_text
 from budwood.training.training_record import Choices, PrefixRecord, Selected

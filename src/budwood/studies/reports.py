@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from budwood.comparison.compare import Comparison, compare
+from budwood.comparison.compare import compare
+from budwood.comparison.document import Comparison
 from budwood.comparison.rows import RowSpec
 from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
@@ -88,7 +89,7 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> 
     made = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
     with raise_storage_errors(folder):
         write_text(folder / "table.csv", made.csv())
-        write_text(folder / "report.html", render_comparison(made.record(), format_title(study)))
+        write_text(folder / "report.html", render_comparison(made, format_title(study)))
     return made
 
 

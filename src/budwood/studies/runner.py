@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from budwood.comparison.compare import Comparison
+from budwood.comparison.document import Comparison
 from budwood.data.dataset import Dataset
 from budwood.errors import StudyError
 from budwood.progress import DistinctNotes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from budwood.comparison.compare import Comparison
+from budwood.comparison.document import Comparison
 from budwood.comparison.text import format_comparison
 from budwood.studies.cost_estimate import RowEstimate, sum_seconds
 from budwood.studies.reports import format_title
@@ -26,7 +26,7 @@ def format_study(study: Study, comparison: Comparison, out: Path) -> str:
     """
     found = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
-    return "\n\n".join([format_title(study), format_comparison(comparison.record()), *found, place])
+    return "\n\n".join([format_title(study), format_comparison(comparison), *found, place])
 
 
 def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[str, object]:

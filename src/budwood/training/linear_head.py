@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from budwood.config.options import SGD, StepOptimizer
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.errors import diverged
-from budwood.evaluation.metrics import cross_entropy
+from budwood.evaluation.logits import cross_entropy
 from budwood.networks.registry import HEAD
 from budwood.progress import Progress
 from budwood.training.history import GRADIENT, WEIGHT

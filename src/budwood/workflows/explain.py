@@ -69,6 +69,4 @@ def _merge_explanations(before: Explanation | None, found: Explanation) -> Expla
     """What was found, with the parts of an earlier explanation that were not asked for this time."""
     if before is None:
         return found
-    seconds = {**before.record["seconds"], **found.record["seconds"]}
-    record = {**before.record, **found.record, "seconds": seconds}
-    return Explanation(record, {**before.pictures, **found.pictures})
+    return Explanation(before.record.merged(found.record), {**before.pictures, **found.pictures})

@@ -12,7 +12,7 @@ from budwood.config.resolved_recipe import resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.evaluation.result_checks import check_run
-from budwood.reporting.run_page import Evidence, Pictures, render_findings, render_run
+from budwood.reporting.run_page import DataCheck, Evidence, Pictures, render_findings, render_run
 from budwood.reporting.thumbnails import (
     SHEET_SIZE,
     collect_pictures,
@@ -59,7 +59,7 @@ def report_findings(
     Raises:
         StorageError: The file cannot be written.
     """
-    about = {**describe_dataset(data).model_dump(), "source": data.source, "n": len(data), "findings": found}
+    check = DataCheck(data.source, len(data), describe_dataset(data), found)
     with raise_storage_errors(path):
         thumbnails = make_finding_thumbnails(data.root, found)
         sheet = None
@@ -67,7 +67,7 @@ def report_findings(
             resolved = resolve(augmentation, bool(data.label_sets), augmentation.size or SHEET_SIZE)
             sheet = make_augmentation_sheet(resolved, data.samples("train"))
         pictures = Pictures(thumbnails, augmented=make_data_uri(sheet) if sheet else None)
-        write_text(path, render_findings(about, pictures))
+        write_text(path, render_findings(check, pictures))
 
 
 def render_report(run: Run) -> str:
@@ -87,7 +87,7 @@ def render_report(run: Run) -> str:
         pictures=replace(collect_pictures(run.record, predictions), augmented=augmented),
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
-        results=[finding.record() for finding in check_run(make_outcome("", [run]))],
+        results=check_run(make_outcome("", [run])),
         explanation=load_explanation(run.path),
     )
     return render_run(run.record, evidence)
