@@ -89,7 +89,9 @@ def test_the_working_directory_comes_before_installed_packages(written: Path) ->
 def test_a_name_that_python_has_given_to_another_module_is_refused(written: Path) -> None:
     (written / "json.py").write_text("def moo():\n    return 'mine'\n")
     for ask in (import_entry, entry_digest):
-        with pytest.raises(RecipeError, match=r"sound: 'json:moo' names the module json, which is .* here, not ") as told:
+        with pytest.raises(
+            RecipeError, match=r"sound: 'json:moo' names the module json, which is .* here, not "
+        ) as told:
             ask("json:moo", "sound")
         assert "Rename json.py" in told.value.hint
 
@@ -103,7 +105,10 @@ def test_what_is_built_in_is_found_without_the_working_directory(written: Path) 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("def moo(logits): ...", r"sound: mine_calls:moo cannot be called as moo\(logits, size=\.\.\.\) \(.*unexpected keyword"),
+        (
+            "def moo(logits): ...",
+            r"sound: mine_calls:moo cannot be called as moo\(logits, size=\.\.\.\) \(.*unexpected keyword",
+        ),
         ("def moo(logits, more, *, size): ...", r"cannot be called as .*missing a required argument: 'more'"),
         ("moo = 3", "sound: mine_calls:moo is a value of type int, expected a function"),
     ],

@@ -157,8 +157,8 @@ def import_entry(path: str, kind: str) -> Any:
 
 
 def check_call(
-    entry: Any, path: str, kind: str, positional: Sequence[str] = (), keywords: Sequence[str] = ()
-) -> Callable[..., Any]:
+    entry: object, path: str, kind: str, positional: Sequence[str] = (), keywords: Sequence[str] = ()
+) -> None:
     """Check that what a user names can be called as Budwood will call it.
 
     Args:
@@ -167,9 +167,6 @@ def check_call(
         kind: The option that holds the path, for messages.
         positional: Words for the arguments that are given by place.
         keywords: Names of the arguments that are given by name.
-
-    Returns:
-        The entry; where Python cannot tell its signature, unchecked.
 
     Raises:
         RecipeError: It is no function, or its signature is another.
@@ -181,13 +178,13 @@ def check_call(
         raise RecipeError(f"{kind}: {path} {found}.", f"It is called as {call}.")
     try:
         inspect.signature(entry).bind(*positional, **dict.fromkeys(keywords))
-    except ValueError:  # what is written in C may tell none
-        return entry
+    except ValueError:
+        pass  # what is written in C may tell no signature
     except TypeError as error:
         raise RecipeError(
-            f"{kind}: {path} cannot be called as {call} ({error}).", "Change its parameters, or the options given to it."
+            f"{kind}: {path} cannot be called as {call} ({error}).",
+            "Change its parameters, or the options given to it.",
         ) from error
-    return entry
 
 
 def source_digest(entry: Any) -> str:
