@@ -39,8 +39,9 @@ def normalize_value(name: str, value: object) -> object:
     if name == "phases" and isinstance(value, str):
         return parse_value(value)
     if name == "transform" and isinstance(value, str):
-        listed = value.strip().startswith(("[", "{"))
-        return parse_value(value) if listed else value.split(",") if "," in value else value
+        if value.strip().startswith(("[", "{")):
+            return parse_value(value)
+        return [each.strip() for each in value.split(",")] if "," in value else value
     return value
 
 

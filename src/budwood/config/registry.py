@@ -2,10 +2,14 @@
 
 A registry is a frozen table from names to entries, written once where its kind is at home:
 
-    LOSSES: Final = Registry("loss", {"cross_entropy": cross_entropy, "focal": "budwood.losses:focal"})
+    LOSSES: Final = Registry("loss", {"cross_entropy": CrossEntropy, "focal": "budwood.config.losses:Focal"})
 
 An entry may be the text `package.module:name`; it is imported when it is first asked for, so that a table can be read
 without what its entries need. A recipe may name so, too, what no table knows: `LOSSES.get("mine.losses:huber")`.
+
+An option of a part has two entries: its default is in the part's record, and a field of `Recipe` makes it public, with
+a type that type checkers know and a place in `--help`. `tests/config/test_parts.py` says which one is missing.
+
 `source_digest` tells one version of the user's code from another, and belongs in the key of all that is cached of it.
 """
 

@@ -17,8 +17,9 @@ from budwood.config.label_rules import adapt_to_labels
 from budwood.config.losses import LOSSES, CustomLoss, Loss, OneLabel
 from budwood.config.optimizers import LBFGS, OPTIMIZERS, CustomOptimizer, Optimizer, StepOptimizer
 from budwood.config.options import SCHEDULE_PREFIX, UNCHANGED, Options, Precision, Resize, TtaMode, loss_prefix
+from budwood.config.own_networks import is_users_code
 from budwood.config.recipe import Recipe
-from budwood.config.registry import check_call, find_source, import_entry, is_entry_point, source_digest
+from budwood.config.registry import check_call, entry_digest, find_source, import_entry, is_entry_point, source_digest
 from budwood.config.schedules import SCHEDULES, CustomSchedule, Schedule
 from budwood.errors import RecipeError
 
@@ -231,14 +232,32 @@ def own_parts(recipe: Recipe) -> dict[str, OwnPart]:
     """
     found = {}
     for option, (positional, keywords) in CALLS.items():
-        named = getattr(recipe, option)
-        several = not isinstance(named, str)
-        for number, own in enumerate(list_own(named), 1):
+        named = list_own(getattr(recipe, option))
+        for number, own in enumerate(named, 1):
             entry = import_entry(own.name, option)
             check_call(entry, own.name, option, positional, (*keywords, *own.keywords))
-            key = f"{option} {number}" if several else option
+            key = option if len(named) == 1 else f"{option} {number}"
             found[key] = OwnPart(own.name, source_digest(entry), _describe_file(find_source(own.name, option)))
     return found
+
+
+def recorded_parts(recipe: Recipe) -> dict[str, OwnPart]:
+    """Return the user's own code that a run records: that of training, and that of the network.
+
+    Args:
+        recipe: The recipe as it was asked for.
+
+    Returns:
+        What `own_parts` returns, and `model` where the network is made by the user's own factory.
+
+    Raises:
+        RecipeError: Something that is named cannot be imported or called, or has no source to read.
+    """
+    name = recipe.model
+    if not is_users_code(name):
+        return own_parts(recipe)
+    model = OwnPart(name, entry_digest(name, "model"), _describe_file(find_source(name, "model")))
+    return {"model": model, **own_parts(recipe)}
 
 
 def list_own(named: str | tuple[OwnAugmentation, ...] | None) -> tuple[OwnAugmentation, ...]:
