@@ -82,8 +82,8 @@ def _changed(ranges: Augmentation, seed: int = 0) -> Tensor:
 
 def posterize(pictures: Tensor, seeds: NDArray[np.int64], *, posterize: int) -> Tensor:
     """Reduces the number of bits, as a new augmentation might."""
-    step = 2 ** (8 - posterize)
-    return (pictures / step).floor() * step
+    step = float(2 ** (8 - posterize))
+    return pictures.div(step).floor().mul(step)
 
 
 def sample_margins(n: int, size: int, random: np.random.Generator, *, margin: int) -> NDArray[np.int64]:
@@ -175,7 +175,7 @@ def test_cached_versions_differ_by_options_and_source(own: Path) -> None:
         recipe = Recipe(freeze="trunk", views=2, transform=transform)
         return make_augmentation_transform(resolve(recipe, False, 16), 0).name
 
-    asked = [{"name": "several_own:add", "amount": 1}, {"name": "several_own:double"}]
+    asked: list[dict[str, object]] = [{"name": "several_own:add", "amount": 1}, {"name": "several_own:double"}]
     keys = [key(asked), key(asked[::-1]), key([{**asked[0], "amount": 2}, asked[1]]), key(asked[:1])]
     own.write_text(SOURCE + "# changed\n")
     assert len({*keys, key(asked)}) == 5

@@ -187,7 +187,9 @@ class Recipe(BaseModel):
     warmup: float | None = Field(
         None, ge=0, description="warm-up: epochs in which the learning rate increases to its value (default 0)"
     )
-    schedule_by: Per | None = Field(None, description="cosine: when it changes (default step); step, multistep: epoch")
+    schedule_by: Per | None = Field(
+        None, description="cosine: when it changes (default step; step and multistep change by epoch)"
+    )
     schedule_every: int | None = Field(None, ge=1, description="step: epochs between changes (default 10)")
     schedule_at: tuple[Width, ...] | None = Field(None, min_length=1, description="multistep: epochs of the changes")
     schedule_factor: float | None = Field(

@@ -191,7 +191,7 @@ def check_call(
         ) from error
 
 
-def source_digest(entry: Any) -> str:
+def source_digest(entry: object) -> str:
     """Return a digest of the code that defines a function, class or object (of its class).
 
     The digest is BLAKE2b-96 in hex of the file that defines it. For a user's own code it also covers the files in
@@ -332,12 +332,12 @@ def _absent(missing: str, name: str, path: str, kind: str) -> RecipeError:
     )
 
 
-def _definition(entry: Any) -> Callable[..., Any]:
+def _definition(entry: object) -> Callable[..., object]:
     """The function or class that an entry is or is made of."""
     while isinstance(entry, functools.partial):
         entry = entry.func
     entry = inspect.unwrap(entry) if callable(entry) else entry
-    return cast("Callable[..., Any]", entry if hasattr(entry, "__qualname__") else type(entry))
+    return cast("Callable[..., object]", entry if hasattr(entry, "__qualname__") else type(entry))
 
 
 def _root(file: Path, module: str) -> Path:
@@ -396,7 +396,7 @@ def _is_installed(file: Path) -> bool:
     return any(file.is_relative_to(Path(folder).resolve()) for folder in folders if folder)
 
 
-def _typed_source(defined: Callable[..., Any]) -> str:
+def _typed_source(defined: Callable[..., object]) -> str:
     """The source of what no file defines."""
     if defined.__module__ in sys.builtin_module_names:
         return sys.version
