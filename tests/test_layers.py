@@ -38,6 +38,7 @@ WITH_TORCH = {
     "training.lr_finder",
     "training.norms",
     "training.optimizers",
+    "training.pixel_changes",
     "training.profiling",
     "training.state",
 }

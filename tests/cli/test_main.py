@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
 from budwood.cli.main import main, run
+from budwood.cli.options import make_recipe_flags
 from budwood.cli.output import format_looks, format_metric
 from budwood.evaluation.intervals import Metric
 from conftest import fill, picture
@@ -322,3 +324,19 @@ def test_flags_of_every_kind_reach_the_recipe(photos: Path, capsys: pytest.Captu
     assert (recipe["blocks"], recipe["fc"], recipe["conv_norm"]) == ([[8], [8]], [16], False)
     assert (recipe["channels"], recipe["size"], recipe["dropout"], recipe["batch_norm"]) == (1, 16, 0.1, True)
     assert (recipe["optimizer"], recipe["momentum"]) == ("sgd", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        ("optimizer", "lbfgs, sgd, adam, adamw"),
+        ("schedule", "constant, step, multistep"),
+        ("loss", "cross_entropy, focal, binary_cross_entropy"),
+        ("transform", "your own"),
+    ],
+)
+def test_help_lists_the_names_of_parts_and_how_a_users_own_is_named(option: str, known: str) -> None:
+    flags = {flag.name: flag for flag in make_recipe_flags() if isinstance(flag, click.Option)}
+    said = flags[option].help or ""
+    assert known in said
+    assert "package.module:name" in said

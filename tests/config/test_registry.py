@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from budwood.config.registry import Registry, entry_digest, import_entry, is_entry_point, source_digest
+from budwood.config.registry import (
+    Registry,
+    check_call,
+    entry_digest,
+    find_source,
+    import_entry,
+    is_entry_point,
+    source_digest,
+)
 from budwood.errors import RecipeError
 
 SOUNDS: Registry[Callable[[], str]] = Registry("sound", {"meow": lambda: "meow", "cwd": "os:getcwd"})
@@ -66,6 +74,54 @@ def test_a_path_is_imported_from_the_working_directory(written: Path) -> None:
     (written / "mine").mkdir()
     (written / "mine" / "sounds.py").write_text("def moo():\n    return 'moo'\n")
     assert SOUNDS.get("mine.sounds:moo")() == "moo"
+
+
+def test_the_working_directory_comes_before_installed_packages(written: Path) -> None:
+    (written / "pyflakes_of_mine.py").write_text("def moo():\n    return 'mine'\n")
+    elsewhere = written / "site"
+    elsewhere.mkdir()
+    (elsewhere / "pyflakes_of_mine.py").write_text("def moo():\n    return 'installed'\n")
+    sys.path.insert(0, str(elsewhere))
+    assert find_source("pyflakes_of_mine:moo", "sound") == written / "pyflakes_of_mine.py"
+    assert SOUNDS.get("pyflakes_of_mine:moo")() == "mine"
+
+
+def test_a_name_that_python_has_given_to_another_module_is_refused(written: Path) -> None:
+    (written / "json.py").write_text("def moo():\n    return 'mine'\n")
+    for ask in (import_entry, entry_digest):
+        with pytest.raises(
+            RecipeError, match=r"sound: 'json:moo' names the module json, which is .* here, not "
+        ) as told:
+            ask("json:moo", "sound")
+        assert "Rename json.py" in told.value.hint
+
+
+def test_what_is_built_in_is_found_without_the_working_directory(written: Path) -> None:
+    before = [*sys.path]
+    assert SOUNDS.get("cwd")() == str(written)
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "def moo(logits): ...",
+            r"sound: mine_calls:moo cannot be called as moo\(logits, size=\.\.\.\) \(.*unexpected keyword",
+        ),
+        ("def moo(logits, more, *, size): ...", r"cannot be called as .*missing a required argument: 'more'"),
+        ("moo = 3", "sound: mine_calls:moo is a value of type int, expected a function"),
+    ],
+)
+def test_what_cannot_be_called_as_it_will_be_is_said(written: Path, source: str, message: str) -> None:
+    (written / "mine_calls.py").write_text(f"{source}\n")
+    with pytest.raises(RecipeError, match=message):
+        check_call(import_entry("mine_calls:moo", "sound"), "mine_calls:moo", "sound", ("logits",), ("size",))
+
+
+def test_what_can_be_called_or_tells_no_signature_passes() -> None:
+    check_call(lambda *logits, **options: None, "a:b", "sound", ("logits",), ("size",))
+    check_call(dict.fromkeys, "a:b", "sound", ("logits",))
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,13 @@ from typing import Any
 
 import pytest
 
-from budwood.config.options import (
-    LBFGS,
-    LOSS_OPTIONS,
-    OPTIMIZER_OPTIONS,
-    SCHEDULE_OPTIONS,
-    SGD,
-    AdamW,
-    BinaryCrossEntropy,
-    Cosine,
-    CrossEntropy,
-    Focal,
-    MultiStep,
-)
+from budwood.config.augmentations import Augmentation
+from budwood.config.losses import BinaryCrossEntropy, CrossEntropy, Focal
+from budwood.config.optimizers import LBFGS, SGD, AdamW
+from budwood.config.options import LOSS_OPTIONS, OPTIMIZER_OPTIONS, SCHEDULE_OPTIONS
 from budwood.config.recipe import Recipe
-from budwood.config.resolved_recipe import Augmentation, ResizedCrop, resolve
+from budwood.config.resolved_recipe import resolve
+from budwood.config.schedules import Cosine, MultiStep
 from budwood.errors import RecipeError
 
 EXTRA: dict[str, dict[str, Any]] = {"multistep": {"schedule_at": [2]}}
@@ -68,7 +60,7 @@ def test_sections_are_of_the_kind_that_is_named() -> None:
     assert found.optimizer == SGD(lr=0.1, weight_decay=0.01, layer_decay=0.5, nesterov=True)
     assert found.schedule == Cosine(warmup=2.0, t_max=7)
     assert found.loss == Focal(gamma=1.5, label_smoothing=0.1)
-    assert found.augmentation == Augmentation(crop=ResizedCrop(0.5))
+    assert found.augmentation == Augmentation({"crop_scale": 0.5})
     assert found.augments
     multistep = resolve(Recipe(freeze="none", schedule="multistep", schedule_at="3,8"), False, 64)
     assert multistep.schedule == MultiStep(0.0, at=(3, 8))

@@ -14,8 +14,9 @@ from sklearn import metrics as reference
 
 import budwood as bw
 from budwood.cli.main import run
-from budwood.config.options import BinaryCrossEntropy
-from budwood.config.recipe import Recipe, adapt_to_labels
+from budwood.config.label_rules import adapt_to_labels
+from budwood.config.losses import BinaryCrossEntropy
+from budwood.config.recipe import Recipe
 from budwood.data.dataset import load, make_membership_matrix
 from budwood.evaluation.label_task import MultiLabel
 from budwood.evaluation.logits import binary_cross_entropy

@@ -10,9 +10,10 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from budwood.config.options import AUGMENTATIONS
+from budwood.config.augmentations import Augmentation
+from budwood.config.options import UNCHANGED
 from budwood.config.recipe import Recipe
-from budwood.config.resolved_recipe import Augmentation, resolve
+from budwood.config.resolved_recipe import resolve
 from budwood.errors import RecipeError
 from budwood.training.augmentation import augment, sample_parameters
 
@@ -125,7 +126,7 @@ def test_colours_change_as_in_torchvision(option: str, limit: float, change: Any
     recipe = _recipe(**{option: limit})
     what = sample_parameters(recipe, 4, SIZE, np.random.default_rng(1))
     found = augment(_images(), what, recipe).permute(0, 3, 1, 2)
-    factors = getattr(what, option)
+    factors = what.drawn[option]
     assert len(set(factors.tolist())) == 4
     for picture, image, factor in zip(found, _images().permute(0, 3, 1, 2), factors.tolist(), strict=True):
         assert torch.allclose(picture / 255, change(image / 255, factor), atol=2e-3)
@@ -133,7 +134,7 @@ def test_colours_change_as_in_torchvision(option: str, limit: float, change: Any
 
 def test_erasing_fills_one_box_with_the_mean_colour() -> None:
     found, what = _one(erase=1)
-    top, bottom, left, right = what.boxes[0].tolist()
+    top, bottom, left, right = what.drawn["erase"][0].tolist()
     assert 0.01 < (bottom - top) * (right - left) / SIZE**2 < 0.36
     expected = PICTURE.clone()
     expected[:, top:bottom, left:right] = PICTURE.mean(dim=(1, 2), keepdim=True)
@@ -162,8 +163,8 @@ def test_chances_and_ranges_are_those_that_are_asked_for() -> None:
     recipe = _recipe(flip=0.3, rotation=20, erase=0.25, brightness=0.5)
     what = sample_parameters(recipe, 4000, SIZE, np.random.default_rng(0))
     assert (np.linalg.det(what.maps[:, :, :2]) < 0).mean() == pytest.approx(0.3, abs=0.03)
-    assert (what.boxes[:, 1] > what.boxes[:, 0]).mean() == pytest.approx(0.25, abs=0.03)
-    assert (what.brightness.min(), what.brightness.max()) == pytest.approx((0.5, 1.5), abs=0.01)
+    assert (what.drawn["erase"][:, 1] > what.drawn["erase"][:, 0]).mean() == pytest.approx(0.25, abs=0.03)
+    assert (what.drawn["brightness"].min(), what.drawn["brightness"].max()) == pytest.approx((0.5, 1.5), abs=0.01)
 
 
 def test_nothing_asked_changes_nothing_and_pixels_stay_in_range() -> None:
@@ -171,7 +172,7 @@ def test_nothing_asked_changes_nothing_and_pixels_stay_in_range() -> None:
     images = _images()
     assert torch.equal(augment(images, sample_parameters(recipe, 4, SIZE, np.random.default_rng(0)), recipe), images)
     everything = {
-        **dict.fromkeys(set(AUGMENTATIONS) - {"transform"}, 0.5),
+        **dict.fromkeys(set(UNCHANGED) - {"transform"}, 0.5),
         "rotation": 40,
         "shear": 20,
         "crop_padding": 3,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from budwood.config.options import LBFGS
+from budwood.config.optimizers import LBFGS
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.errors import DivergedError, diverged

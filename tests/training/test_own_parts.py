@@ -15,6 +15,7 @@ import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import ResolvedRecipe, own_parts, resolve
 from budwood.errors import RecipeError
+from budwood.progress import Silent
 from budwood.training.augmentation import augment, sample_parameters
 from budwood.training.cached_augmentation import make_augmentation_transform
 from budwood.training.losses import make_loss
@@ -38,6 +39,9 @@ def darker(images, generator):
 
 def nothing(*arguments, **options):
     return None
+
+def network(classes):
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, classes))
 """
 
 
@@ -78,6 +82,45 @@ def test_a_run_uses_them_and_records_their_source(own: Path, photos: Path, tmp_p
     rates = [row["lr"] for row in run.history()]
     assert 0 < rates[1] < rates[0] < 0.05, "the rate falls from step to step"
     assert max(row["train_loss"] for row in run.history()) < 2, "squares of shares are at most 2"
+
+
+class Notes(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        self.kept.append(sentence)
+
+
+def test_a_run_says_which_file_it_used_and_a_resumed_one_whether_it_has_changed(
+    own: Path, photos: Path, tmp_path: Path
+) -> None:
+    recipe = bw.Recipe(
+        **{**SMALL, "model": named("network"), "widths": None, "fc": None}, loss=named("squares"), epochs=1
+    )
+    said, cache = Notes(), tmp_path / "cache"
+    run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs", cache=cache, progress=said)
+    read = [
+        f"Code of your own: {each} is read from own_parts_of_a_user.py."
+        for each in (f"model {named('network')}", f"loss {named('squares')}")
+    ]
+    assert said.kept[:2] == read
+    assert run.record.parts["loss"].file == run.record.parts["model"].file == own.name
+
+    same = Notes()
+    run = bw.resume(run, epochs=2, cache=cache, progress=same)
+    assert [note for note in same.kept if "own" in note] == read
+    own.write_text(SOURCE + "# changed\n")
+    changed = Notes()
+    bw.resume(run, epochs=3, cache=cache, progress=changed)
+    warned = [note for note in changed.kept if note.startswith("Warning")]
+    assert warned == [
+        f"Warning: {option}: the source of {named(name)} has changed since this run was trained. The epochs before and "
+        "after are of different code; start a new training to have one."
+        for option, name in (("model", "network"), ("loss", "squares"))
+    ]
 
 
 def test_a_recipe_without_any_records_none() -> None:

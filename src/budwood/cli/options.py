@@ -232,7 +232,8 @@ def _find_flag_type(annotation: Any) -> type:
 
 
 def _format_help(field: FieldInfo) -> str:
-    words = [word for part in _list_alternatives(field.annotation) for word in _words(part)] + _names(field.annotation)
+    words = [word for part in _list_alternatives(field.annotation) for word in _words(part)]
+    words += _names(field.annotation) or _names_by(field.metadata)
     default = f" [{_format_default(field.default)}]" if field.default is not None else ""
     return f"{field.description}{': ' + ', '.join(words) if len(words) > 1 else ''}.{default}"
 
@@ -242,11 +243,16 @@ def _words(part: Any) -> list[str]:
 
 
 def _names(annotation: Any) -> list[str]:
-    """The names of the table that an option chooses from, in the order of the table."""
+    """The names of the table that an option chooses from, in the order of the table, and how a user's own is named."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [name for part in get_args(annotation) for name in _names(part)]
-    marks = [getattr(mark, "func", None) for mark in getattr(annotation, "__metadata__", ())]
-    return [name for mark in marks for name in getattr(mark, "names", ())]
+    return _names_by(getattr(annotation, "__metadata__", ()))
+
+
+def _names_by(metadata: Sequence[Any]) -> list[str]:
+    """The names that a validator among the metadata of an option allows."""
+    known = [getattr(getattr(mark, "func", None), "names", ()) for mark in metadata]
+    return [name for names in known if names for name in (*names, "package.module:name")]
 
 
 def _format_default(value: Any) -> str:

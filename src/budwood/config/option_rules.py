@@ -7,20 +7,20 @@ are plain values by name, before a `Recipe` is made of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, TypeGuard
 
+from budwood.config.optimizers import OPTIMIZERS
 from budwood.config.options import (
     FINE_TUNING,
     FINER,
     LOSS_OPTIONS,
-    LOSS_PREFIX,
     NORM_OPTIONS,
     OPTIMIZER_OPTIONS,
-    OPTIMIZERS,
     OWN_OPTIMIZER,
     SCHEDULE_OPTIONS,
     SMALL_NETWORK_OPTIONS,
     TRUNK_OPTIONS,
+    Options,
 )
 from budwood.config.own_networks import is_users_code
 from budwood.config.registry import is_entry_point
@@ -30,7 +30,7 @@ PHASE_OPTIONS: Final = ("freeze", "epochs", "lr")  # what every phase has of its
 PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
 
 
-def refused_options(options: Mapping[str, Any]) -> dict[str, str]:
+def refused_options(options: Options) -> dict[str, str]:
     """Find the options that the network, optimizer, schedule or loss does not use.
 
     Args:
@@ -45,7 +45,7 @@ def refused_options(options: Mapping[str, Any]) -> dict[str, str]:
         name: {*options, *(NORM_OPTIONS if name != "mlp" else ())} for name, options in SMALL_NETWORK_OPTIONS.items()
     }
     for name in sorted({option for names in used.values() for option in names} & options.keys()):
-        if name not in used.get(model, ()):
+        if name not in used.get(str(model), ()):
             users = " and ".join(model for model, names in used.items() if name in names)
             refused[name] = f"{name}: {model!r} does not use it; it is an option of {users}"
     if _is_optimizer(optimizer):
@@ -65,18 +65,19 @@ def refused_options(options: Mapping[str, Any]) -> dict[str, str]:
     return refused
 
 
-def _explain_refusal(name: str, optimizer: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+def _explain_refusal(name: str, optimizer: str, options: Options, known: Options) -> str:
     """The sentence that refuses an option which the optimizer, the schedule or the loss does not use."""
     if optimizer != "lbfgs" and name in FINER:
-        chooser, table = ("loss", LOSS_OPTIONS) if name.startswith(LOSS_PREFIX) else ("schedule", SCHEDULE_OPTIONS)
-        users = " and ".join(value for value, names in table.items() if name in names)
+        choosers = {"loss": LOSS_OPTIONS, "schedule": SCHEDULE_OPTIONS}
+        chooser = next(chooser for chooser, table in choosers.items() if any(name in each for each in table.values()))
+        users = " and ".join(value for value, names in choosers[chooser].items() if name in names)
         return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
     if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
         return f"{name}: not used when only a linear head is trained; it needs more trained layers"
     return f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
 
 
-def beyond_solving(options: Mapping[str, Any]) -> str:
+def beyond_solving(options: Options) -> str:
     """Describe what of a recipe rules out solving the head, so that it must be trained in steps.
 
     Args:
@@ -96,17 +97,17 @@ def beyond_solving(options: Mapping[str, Any]) -> str:
     return "dropout" if options.get("dropout") else "batch norm" if options.get("batch_norm") else ""
 
 
-def _default_freeze(options: Mapping[str, Any]) -> Any:
+def _default_freeze(options: Options) -> object:
     """What is frozen: the trunk when it has weights from somewhere, unless the recipe says otherwise."""
     return options.get("freeze", "none" if _default_weights(options) == "none" else "trunk")
 
 
-def _default_weights(options: Mapping[str, Any]) -> Any:
+def _default_weights(options: Options) -> object:
     model = options.get("model")
     return options.get("weights", "none" if model in SMALL_NETWORK_OPTIONS or is_users_code(model) else "imagenet")
 
 
-def _default_optimizer(options: Mapping[str, Any]) -> Any:
+def _default_optimizer(options: Options) -> object:
     """The optimizer: the one that solves, where the head can be solved and nothing is said about steps."""
     if "momentum" in options:
         return options.get("optimizer", "sgd")
@@ -114,14 +115,14 @@ def _default_optimizer(options: Mapping[str, Any]) -> Any:
     return options.get("optimizer", "adam" if steps else "lbfgs")
 
 
-def _is_optimizer(name: Any) -> bool:
+def _is_optimizer(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and (name in OPTIMIZERS or is_entry_point(name))
 
 
-def _fill_optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_optimizer_options(options: Options) -> dict[str, object]:
     """The options of the recipe's optimizer with the values that stand in for them."""
     optimizer = _default_optimizer(options)
-    known = dict(OPTIMIZER_OPTIONS.get(optimizer, OWN_OPTIMIZER))
+    known = dict(OPTIMIZER_OPTIONS.get(str(optimizer), OWN_OPTIMIZER))
     if optimizer == "lbfgs":
         return known
     known |= {name: options[name] for name in ("schedule", "loss") if name in options}
@@ -131,12 +132,13 @@ def _fill_optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
         known["epochs"] = None
     if beyond_solving(options):
         known |= TRUNK_OPTIONS
-        if _default_freeze(options) != "trunk" and _default_weights(options) != "none":
-            known["lr"] *= FINE_TUNING
+        rate = known["lr"]
+        tuned = _default_freeze(options) != "trunk" and _default_weights(options) != "none"
+        known |= {"lr": rate * FINE_TUNING} if tuned and isinstance(rate, float) else {}
     return known
 
 
-def complete(options: Mapping[str, Any]) -> dict[str, Any]:
+def complete(options: Options) -> dict[str, object]:
     """Fill in the options that are not given.
 
     Args:
@@ -158,13 +160,10 @@ def complete(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**completed, **_repeat_per_convolution(completed)} if model == "cnn" else completed
 
 
-def _repeat_per_convolution(options: Mapping[str, Any]) -> dict[str, Any]:
+def _repeat_per_convolution(options: Options) -> dict[str, object]:
     """Kernels, strides and pools with one number for each of the widths of a `cnn`."""
     widths = options["widths"]
     count = len(widths) if isinstance(widths, tuple | list) else 0
     own = {"kernels": (5, *(3,) * (count - 1)), "strides": (2, *(1,) * (count - 1)), "pools": (*(1,) * (count - 1), 2)}
-    return {
-        name: tuple(options[name]) * count if len(options[name]) == 1 else options[name] or own[name]
-        for name in PER_CONVOLUTION
-        if isinstance(options[name], tuple | list)
-    }
+    given = {name: value for name in own if isinstance(value := options[name], tuple | list)}
+    return {name: tuple(value) * count if len(value) == 1 else value or own[name] for name, value in given.items()}

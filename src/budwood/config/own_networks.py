@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from budwood.config.registry import ENTRY_SEPARATOR, Registry, is_entry_point
 
@@ -25,7 +25,7 @@ class OwnNetwork:
     """
 
     build: str
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
 
 
 OWN_NETWORKS: Final = Registry[OwnNetwork](

@@ -6,13 +6,14 @@ Options that the chosen optimizer does not use are refused, not ignored; all mis
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -21,35 +22,31 @@ from pydantic import (
     model_validator,
 )
 
-from budwood.config.metric_registry import METRICS, SELECTABLE, is_metric
+from budwood.config.augmentations import Fill, OwnAugmentation, Policy, find_option, read_own_augmentations
+from budwood.config.losses import LOSSES
+from budwood.config.metric_registry import SELECTABLE, is_metric
+from budwood.config.notation import normalize_value
+from budwood.config.optimizers import OPTIMIZERS
 from budwood.config.option_rules import DEFAULT_MODEL, PER_CONVOLUTION, beyond_solving, complete, refused_options
 from budwood.config.options import (
     ALWAYS_TOLD,
-    AUGMENTATIONS,
-    DURATION,
-    LOSSES,
     MOVING,
     NORM_OPTIONS,
-    OF_ONE_LABEL,
     OF_PLAIN_STEPS,
-    OPTIMIZERS,
-    SCHEDULES,
     SMALL_NETWORK_OPTIONS,
     STEP_OPTIONS,
     TRUNK_OPTIONS,
+    UNCHANGED,
     Activation,
-    Fill,
     Init,
     NameOf,
-    Per,
-    Policy,
+    Options,
     Pool,
     Precision,
     Resize,
     TtaMode,
-    entry_point,
 )
-from budwood.config.registry import is_entry_point
+from budwood.config.schedules import BETWEEN_EPOCHS, SCHEDULES, Per
 from budwood.config.toml import parse_value, read_toml, write_table
 from budwood.errors import RecipeError, did_you_mean
 
@@ -63,15 +60,17 @@ def _is_selection(name: str) -> str:
 Selection = Annotated[str, AfterValidator(_is_selection)]
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS))]
-ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES))]
-LossName = Annotated[str, AfterValidator(NameOf(LOSSES))]
-EntryPoint = Annotated[str, AfterValidator(entry_point)]
-_LISTS: Final = ("kernels", "strides", "pools", "widths", "fc", "schedule_at")
-_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?) *([hms]?)")
-_DURATION: Final = re.compile(rf"(?:{_PART.pattern} *)+")
+OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS.entries))]
+ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES.entries))]
+LossName = Annotated[str, AfterValidator(NameOf(LOSSES.entries))]
+OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], BeforeValidator(read_own_augmentations)]
 _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
+
+
+def _augmentation(name: str) -> Any:
+    """The field of an augmentation's option, with the range and the words of its entry."""
+    option = find_option(name)
+    return Field(None, description=option.words, ge=option.ge, gt=option.gt, le=option.le, lt=option.lt)
 
 
 class Phase(BaseModel):
@@ -188,7 +187,9 @@ class Recipe(BaseModel):
     warmup: float | None = Field(
         None, ge=0, description="warm-up: epochs in which the learning rate increases to its value (default 0)"
     )
-    schedule_by: Per | None = Field(None, description="step, multistep, cosine: when it changes")
+    schedule_by: Per | None = Field(
+        None, description="cosine: when it changes (default step; step and multistep change by epoch)"
+    )
     schedule_every: int | None = Field(None, ge=1, description="step: epochs between changes (default 10)")
     schedule_at: tuple[Width, ...] | None = Field(None, min_length=1, description="multistep: epochs of the changes")
     schedule_factor: float | None = Field(
@@ -219,23 +220,25 @@ class Recipe(BaseModel):
     cutmix: float | None = Field(
         None, ge=0, description="alpha of CutMix: a box of another image is put in (default 0)"
     )
-    flip: float | None = Field(None, ge=0, le=1, description="chance that an image is mirrored left to right")
-    flip_vertical: float | None = Field(None, ge=0, le=1, description="chance that it is mirrored upside down")
-    rotation: float | None = Field(None, ge=0, le=180, description="largest rotation, degrees")
-    shift_x: float | None = Field(None, ge=0, lt=1, description="largest shift sideways, share of the width")
-    shift_y: float | None = Field(None, ge=0, lt=1, description="largest shift up or down, share of the height")
-    shear: float | None = Field(None, ge=0, lt=90, description="largest shear, degrees")
-    zoom: float | None = Field(None, ge=0, lt=1, description="largest zoom in or out, share of the size")
-    crop_padding: int | None = Field(None, ge=0, description="random crop after so many pixels of padding")
-    crop_scale: float | None = Field(None, gt=0, le=1, description="random resized crop: smallest share of the area")
-    brightness: float | None = Field(None, ge=0, le=1, description="largest change of brightness, share")
-    contrast: float | None = Field(None, ge=0, le=1, description="largest change of contrast, share")
-    saturation: float | None = Field(None, ge=0, le=1, description="largest change of saturation, share")
-    hue: float | None = Field(None, ge=0, le=0.5, description="largest change of hue, share of the colour circle")
-    erase: float | None = Field(None, ge=0, le=1, description="chance that a box of an image is erased")
-    policy: Policy | None = Field(None, description="automatic augmentation policy (default none)")
-    transform: EntryPoint | None = Field(
-        None, description="a change of your own, package.module:name, called with a batch and a torch.Generator"
+    flip: float | None = _augmentation("flip")
+    flip_vertical: float | None = _augmentation("flip_vertical")
+    rotation: float | None = _augmentation("rotation")
+    shift_x: float | None = _augmentation("shift_x")
+    shift_y: float | None = _augmentation("shift_y")
+    shear: float | None = _augmentation("shear")
+    zoom: float | None = _augmentation("zoom")
+    crop_padding: int | None = _augmentation("crop_padding")
+    crop_scale: float | None = _augmentation("crop_scale")
+    brightness: float | None = _augmentation("brightness")
+    contrast: float | None = _augmentation("contrast")
+    saturation: float | None = _augmentation("saturation")
+    hue: float | None = _augmentation("hue")
+    erase: float | None = _augmentation("erase")
+    policy: Policy | None = _augmentation("policy")
+    transform: OwnAugmentations | None = Field(
+        None,
+        description="your own as package.module:name, called with a batch and a torch.Generator; several, in order, as "
+        'a:b,c:d; with options as [{name="a:b",strength=0.5}]',
     )
     fill: Fill | None = Field(None, description="how to fill the area outside a moved image (default reflect)")
     views: int | None = Field(
@@ -266,15 +269,15 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: There are mistakes; one error names them all.
         """
-        given = {name: _normalize_value(name, value) for name, value in options.items() if value is not None}
+        given = {name: normalize_value(name, value) for name, value in options.items() if value is not None}
         refused = refused_options(given)
         applied = {name: value for name, value in given.items() if name not in refused}
         try:
             super().__init__(**complete(applied))
         except ValidationError as error:
-            raise _make_recipe_error([*refused.values(), *_list_mistakes(error)], _find_unknown(error)) from error
+            raise make_recipe_error([*refused.values(), *_list_mistakes(error)], _find_unknown(error)) from error
         if refused:
-            raise _make_recipe_error(list(refused.values()), [])
+            raise make_recipe_error(list(refused.values()))
 
     @field_validator("momentum")
     @classmethod
@@ -298,14 +301,17 @@ class Recipe(BaseModel):
                 raise ValueError(
                     f"{name}: expected one number, or {len(self.widths)}, one for each of widths; found {len(values)}"
                 )
-        if self.fill and not any(getattr(self, name) for name in MOVING):
-            raise ValueError(f"fill: expected one of {', '.join(MOVING)} beside it, or nothing is moved")
+        moving = [name for name in type(self).model_fields if name in MOVING]
+        if self.fill and not any(getattr(self, name) for name in moving):
+            raise ValueError(f"fill: expected one of {', '.join(moving)} beside it, or nothing is moved")
         if self.views:
             self._refuse_views()
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected a momentum above 0")
         if self.schedule == "multistep" and self.schedule_at is None:
             raise ValueError("schedule_at: expected the epochs of the changes, as 10,15, for the schedule multistep")
+        if self.schedule in BETWEEN_EPOCHS and self.schedule_by == "step":
+            raise ValueError(f"schedule_by: expected epoch, as the schedule {self.schedule} changes between epochs")
         return self
 
     def _refuse_views(self) -> None:
@@ -332,7 +338,7 @@ class Recipe(BaseModel):
     @property
     def augments(self) -> bool:
         """Return whether images are changed at random before the network sees them."""
-        changed = any(getattr(self, name) not in (None, value) for name, value in AUGMENTATIONS.items())
+        changed = any(getattr(self, name) not in (None, value) for name, value in UNCHANGED.items())
         return changed or bool(self.mixup or self.cutmix)
 
     @property
@@ -369,7 +375,7 @@ class Recipe(BaseModel):
         return write_table(self.table())
 
 
-def find_default_valued(table: Mapping[str, Any]) -> set[str]:
+def find_default_valued(table: Options) -> set[str]:
     """Find the options that change nothing, as they have the value that stands in when none is given.
 
     A few, such as the model and the seed, are never among them: they are always shown.
@@ -389,48 +395,21 @@ def find_default_valued(table: Mapping[str, Any]) -> set[str]:
     return {name for name, value in table.items() if name not in ALWAYS_TOLD and value == defaults[name]}
 
 
-def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
-    """Adapt a recipe to images with one label each, or with several.
-
-    With several labels every class is a yes or no of its own: the loss is binary cross-entropy, or a user's own,
-    and the head is trained in steps instead of solved.
+def restore_recipe(options: Options) -> Recipe:
+    """Restore the recipe of a run.
 
     Args:
-        recipe: The recipe as it was asked for.
-        multilabel: Whether images have several labels or none.
+        options: Its options as the run's record has them. Version 0.1 took `schedule_by = "step"` for schedules that
+            change between epochs, where it had no effect.
 
     Returns:
-        The recipe that applies.
+        The recipe.
 
     Raises:
-        RecipeError: An option has no meaning for such labels.
+        RecipeError: There are mistakes; one error names them all.
     """
-    if not multilabel:
-        if recipe.loss == "binary_cross_entropy":
-            raise _make_recipe_error(
-                ["loss: binary_cross_entropy is for multi-label data; these images have one label each"], []
-            )
-        return recipe
-    wrong = [
-        f"{name}: not used for multi-label data (images with several labels)"
-        for name in OF_ONE_LABEL
-        if getattr(recipe, name)
-    ]
-    if recipe.regularisation not in (None, "auto"):
-        wrong.append("regularisation: not used for multi-label data, where the head is not solved exactly")
-    if recipe.loss == "focal":
-        wrong.append("loss: multi-label data (images with several labels) use binary_cross_entropy")
-    if recipe.select and recipe.select in METRICS and not METRICS.get(recipe.select).multilabel:
-        wrong.append(f"select: {recipe.select} is not defined for multi-label data")
-    if wrong:
-        raise _make_recipe_error(wrong, [])
-    loss = recipe.loss if is_entry_point(recipe.loss or "") else "binary_cross_entropy"
-    if recipe.optimizer != "lbfgs" and recipe.loss == loss:
-        return recipe
-    table = recipe.table()
-    if recipe.optimizer == "lbfgs":
-        table = {name: value for name, value in table.items() if name not in ("optimizer", "regularisation")}
-    return Recipe(**{**table, "loss": loss})
+    ineffective = options.get("schedule") in BETWEEN_EPOCHS and options.get("schedule_by") == "step"
+    return Recipe(**{**options, "schedule_by": "epoch"} if ineffective else options)
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
@@ -475,39 +454,6 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _normalize_value(name: str, value: Any) -> Any:
-    """A value as TOML would give it, where a flag or a short notation gave a string or one number for many."""
-    if name in ("regularisation", "lr") and isinstance(value, str):
-        return _parse_number(value)
-    if name == DURATION and isinstance(value, str):
-        return _parse_duration(value)
-    if name in ("freeze", "model", "weights", "cut", "head"):
-        return tuple(value) if isinstance(value, list) else value
-    if name in (*_LISTS, "blocks") and isinstance(value, str):
-        depth = "[[" if name == "blocks" else "["
-        value = parse_value(value if value.strip().startswith(depth) else f"[{value}]")
-    if name in _LISTS and isinstance(value, int):
-        return (value,)
-    if name == "phases" and isinstance(value, str):
-        return parse_value(value)
-    return value
-
-
-def _parse_duration(text: str) -> Any:
-    """A duration such as 90s, 10m, 1.5h or 1h30m in seconds; everything else as it is."""
-    if text and _DURATION.fullmatch(text.strip()):
-        return sum(float(count) * _SECONDS[unit or "s"] for count, unit in _PART.findall(text))
-    return text
-
-
-def _parse_number(value: str) -> Any:
-    """A number where a flag that also takes words holds one; everything else as it is."""
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
 def _list_mistakes(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
@@ -526,7 +472,16 @@ def _find_unknown(error: ValidationError) -> list[str]:
     return [str(item["loc"][0]) for item in error.errors() if item["type"] == "extra_forbidden"]
 
 
-def _make_recipe_error(lines: Sequence[str], unknown: Sequence[str]) -> RecipeError:
+def make_recipe_error(lines: Sequence[str], unknown: Sequence[str] = ()) -> RecipeError:
+    """Make the error that tells all mistakes of a recipe at once.
+
+    Args:
+        lines: The mistakes.
+        unknown: Names of options that there are not.
+
+    Returns:
+        The error, to be raised.
+    """
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     hint = " ".join(did_you_mean(name, Recipe.model_fields) for name in unknown)
     return RecipeError(

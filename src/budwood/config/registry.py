@@ -2,10 +2,14 @@
 
 A registry is a frozen table from names to entries, written once where its kind is at home:
 
-    LOSSES: Final = Registry("loss", {"cross_entropy": cross_entropy, "focal": "budwood.losses:focal"})
+    LOSSES: Final = Registry("loss", {"cross_entropy": CrossEntropy, "focal": "budwood.config.losses:Focal"})
 
 An entry may be the text `package.module:name`; it is imported when it is first asked for, so that a table can be read
 without what its entries need. A recipe may name so, too, what no table knows: `LOSSES.get("mine.losses:huber")`.
+
+An option of a part has two entries: its default is in the part's record, and a field of `Recipe` makes it public, with
+a type that type checkers know and a place in `--help`. `tests/config/test_parts.py` says which one is missing.
+
 `source_digest` tells one version of the user's code from another, and belongs in the key of all that is cached of it.
 """
 
@@ -21,7 +25,7 @@ import inspect
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -99,7 +103,9 @@ class Registry(Generic[T]):
         if entry is None:
             hint = f"{did_you_mean(name, self.entries)} Your own: package.module:name."
             raise RecipeError(f"{self.kind}: there is no {name!r}.", hint)
-        return cast("T", import_entry(entry, self.kind)) if isinstance(entry, str) else entry
+        if not isinstance(entry, str):
+            return entry
+        return cast("T", load_function(entry) if name in self.entries else import_entry(entry, self.kind))
 
 
 def is_entry_point(name: str) -> bool:
@@ -116,8 +122,21 @@ def is_entry_point(name: str) -> bool:
     return bool(separator) and all(part.isidentifier() for part in parts)
 
 
+def load_function(path: str) -> object:
+    """Load what a table of Budwood's own names, without a look at the working directory.
+
+    Args:
+        path: The module and the name in it, for example `torch.optim:Adam`.
+
+    Returns:
+        The object that is named.
+    """
+    module, _, name = path.partition(ENTRY_SEPARATOR)
+    return getattr(importlib.import_module(module), name)
+
+
 def import_entry(path: str, kind: str) -> Any:
-    """Import what `package.module:name` names; the working directory is searched after all installed packages.
+    """Import what `package.module:name` names; the working directory is searched before all installed packages.
 
     Args:
         path: The module and the name in it, for example `mine.networks:small`.
@@ -127,7 +146,8 @@ def import_entry(path: str, kind: str) -> Any:
         The object that is named.
 
     Raises:
-        RecipeError: The path is malformed, the module cannot be imported, or has no such name.
+        RecipeError: The path is malformed, the module cannot be imported, has no such name, or is another than the
+            one in the working directory.
     """
     name = _module_of(path, kind)
     attribute = path.partition(ENTRY_SEPARATOR)[2]
@@ -140,7 +160,38 @@ def import_entry(path: str, kind: str) -> Any:
     return entry
 
 
-def source_digest(entry: Any) -> str:
+def check_call(
+    entry: object, path: str, kind: str, positional: Sequence[str] = (), keywords: Sequence[str] = ()
+) -> None:
+    """Check that what a user names can be called as Budwood will call it.
+
+    Args:
+        entry: What `import_entry` has found.
+        path: Its `package.module:name`, for messages.
+        kind: The option that holds the path, for messages.
+        positional: Words for the arguments that are given by place.
+        keywords: Names of the arguments that are given by name.
+
+    Raises:
+        RecipeError: It is no function, or its signature is another.
+    """
+    name = path.partition(ENTRY_SEPARATOR)[2]
+    call = f"{name}({', '.join([*positional, *(f'{word}=...' for word in keywords)])})"
+    if not callable(entry):
+        found = f"is a value of type {type(entry).__name__}, expected a function"
+        raise RecipeError(f"{kind}: {path} {found}.", f"It is called as {call}.")
+    try:
+        inspect.signature(entry).bind(*positional, **dict.fromkeys(keywords))
+    except ValueError:
+        pass  # what is written in C may tell no signature
+    except TypeError as error:
+        raise RecipeError(
+            f"{kind}: {path} cannot be called as {call} ({error}).",
+            "Change its parameters, or the options given to it.",
+        ) from error
+
+
+def source_digest(entry: object) -> str:
     """Return a digest of the code that defines a function, class or object (of its class).
 
     The digest is BLAKE2b-96 in hex of the file that defines it. For a user's own code it also covers the files in
@@ -177,6 +228,25 @@ def entry_digest(path: str, kind: str) -> str:
     Raises:
         RecipeError: The path is malformed, or there is no such module.
     """
+    return _digest(path, find_source(path, kind), "")
+
+
+def find_source(path: str, kind: str) -> Path | None:
+    """Find the file of the module that `package.module:name` names, without importing it.
+
+    Only the packages around the module are imported.
+
+    Args:
+        path: The module and the name in it, for example `mine.networks:small`.
+        kind: The option that holds the path, for messages.
+
+    Returns:
+        The file; None for a module that is built into Python.
+
+    Raises:
+        RecipeError: The path is malformed, there is no such module, or it is another than the one in the working
+            directory.
+    """
     name = _module_of(path, kind)
     _search_working_directory()
     try:
@@ -185,8 +255,8 @@ def entry_digest(path: str, kind: str) -> str:
         raise _not_imported(name, path, kind, error) from error
     if found is None:
         raise _absent(name, name, path, kind)
-    file = Path(found.origin) if found.has_location and found.origin else None
-    return _digest(path, file, "")
+    _refuse_shadowed(path, kind)
+    return Path(found.origin) if found.has_location and found.origin else None
 
 
 def _digest(name: str, file: Path | None, more: str) -> str:
@@ -211,21 +281,38 @@ def _module_of(path: str, kind: str) -> str:
 
 
 def _search_working_directory() -> None:
-    """Search the working directory for modules, too, after all other places.
+    """Search the working directory for modules before all other places, as Python does for the folder of a script.
 
     It stays on the path, as modules may import others when they are first used.
     """
-    if not {str(Path.cwd()), ""} & set(sys.path):
-        sys.path.append(str(Path.cwd()))
+    if sys.path[:1] not in ([str(Path.cwd())], [""]):
+        sys.path.insert(0, str(Path.cwd()))
     importlib.invalidate_caches()
 
 
 def _import_module(name: str, path: str, kind: str) -> ModuleType:
-    _search_working_directory()
+    if name not in sys.modules:
+        _search_working_directory()
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except Exception as error:  # a user's module can fail in any way
         raise _not_imported(name, path, kind, error) from error
+    _refuse_shadowed(path, kind)
+    return module
+
+
+def _refuse_shadowed(path: str, kind: str) -> None:
+    """Raises `RecipeError` where Python has another module of the name than the one in the working directory."""
+    top = path.partition(ENTRY_SEPARATOR)[0].partition(".")[0]
+    files = [place for place in (Path(top, "__init__.py"), Path(f"{top}.py")) if place.is_file()]
+    if top == "__main__" or top not in sys.modules or not files:
+        return
+    used, file = _file_of(sys.modules[top]), files[0].resolve()
+    if used is None or used.resolve() != file:
+        raise RecipeError(
+            f"{kind}: {path!r} names the module {top}, which is {used or 'a part of Python'} here, not {file}.",
+            f"Rename {files[0]}: another module of its name is in use already.",
+        )
 
 
 def _not_imported(name: str, path: str, kind: str, error: Exception) -> RecipeError:
@@ -245,12 +332,12 @@ def _absent(missing: str, name: str, path: str, kind: str) -> RecipeError:
     )
 
 
-def _definition(entry: Any) -> Callable[..., Any]:
+def _definition(entry: object) -> Callable[..., object]:
     """The function or class that an entry is or is made of."""
     while isinstance(entry, functools.partial):
         entry = entry.func
     entry = inspect.unwrap(entry) if callable(entry) else entry
-    return cast("Callable[..., Any]", entry if hasattr(entry, "__qualname__") else type(entry))
+    return cast("Callable[..., object]", entry if hasattr(entry, "__qualname__") else type(entry))
 
 
 def _root(file: Path, module: str) -> Path:
@@ -309,7 +396,7 @@ def _is_installed(file: Path) -> bool:
     return any(file.is_relative_to(Path(folder).resolve()) for folder in folders if folder)
 
 
-def _typed_source(defined: Callable[..., Any]) -> str:
+def _typed_source(defined: Callable[..., object]) -> str:
     """The source of what no file defines."""
     if defined.__module__ in sys.builtin_module_names:
         return sys.version

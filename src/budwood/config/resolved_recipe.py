@@ -7,44 +7,48 @@ there is no limit, the limit is infinite; where an option belongs to one optimiz
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Final, TypeVar
 
-from budwood.config.options import (
-    LBFGS,
-    LOSS_PREFIX,
-    LOSSES,
-    OPTIMIZERS,
-    SCHEDULE_PREFIX,
-    SCHEDULES,
-    CustomLoss,
-    CustomOptimizer,
-    CustomSchedule,
-    Fill,
-    Loss,
-    Optimizer,
-    Policy,
-    Precision,
-    Resize,
-    Schedule,
-    StepOptimizer,
-    TtaMode,
-)
-from budwood.config.recipe import Recipe, adapt_to_labels
-from budwood.config.registry import import_entry, is_entry_point, source_digest
+from budwood.config.augmentations import Augmentation, OwnAugmentation
+from budwood.config.label_rules import adapt_to_labels
+from budwood.config.losses import LOSSES, CustomLoss, Loss, OneLabel
+from budwood.config.optimizers import LBFGS, OPTIMIZERS, CustomOptimizer, Optimizer, StepOptimizer
+from budwood.config.options import SCHEDULE_PREFIX, UNCHANGED, Options, Precision, Resize, TtaMode, loss_prefix
+from budwood.config.own_networks import is_users_code
+from budwood.config.recipe import Recipe
+from budwood.config.registry import check_call, entry_digest, find_source, import_entry, is_entry_point, source_digest
+from budwood.config.schedules import SCHEDULES, CustomSchedule, Schedule
 from budwood.errors import RecipeError
 
-OWN: Final = ("optimizer", "schedule", "loss", "transform", "select")  # options that may name code of the user's own
+# How the user's own code is called, by the option that names it: arguments by place, and by name.
+CALLS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "optimizer": (("params",), ("lr", "weight_decay")),
+    "schedule": (("progress",), ()),
+    "loss": (("logits", "targets"), ()),
+    "transform": (("images", "generator"), ()),
+    "select": (("labels", "logits"), ()),
+}
 TRIAL_RATE: Final = 1.0  # stands in for a rate that a trial is yet to find
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class OwnPart:
-    """A part of training that is the user's own: `package.module:name`, and the digest of its source."""
+    """A part of training that is the user's own.
+
+    Attributes:
+        name: `package.module:name`.
+        digest: Digest of its source.
+        file: The file that it was read from, below the working directory or absolute; it tells no parts apart. Empty
+            in runs of version 0.1.
+    """
 
     name: str
     digest: str
+    file: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -62,73 +66,6 @@ class Network:
     size: int
     resize: Resize
     tta: TtaMode
-
-
-@dataclass(frozen=True)
-class WholeImage:
-    """No random resized crop.
-
-    Attributes:
-        name: Name of this kind.
-    """
-
-    name: Literal["whole"] = "whole"
-
-
-@dataclass(frozen=True)
-class ResizedCrop:
-    """A random resized crop: a box of random area and aspect, enlarged to the size of the image.
-
-    Attributes:
-        scale: Smallest share of the area.
-        name: Name of this kind.
-    """
-
-    scale: float
-    name: Literal["resized"] = "resized"
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How images are changed at random, one by one; the defaults change nothing.
-
-    Attributes:
-        flip: Chance that an image is mirrored left to right.
-        flip_vertical: Chance that it is mirrored upside down.
-        rotation: Largest rotation, degrees.
-        shift_x: Largest shift sideways, share of the width.
-        shift_y: Largest shift up or down, share of the height.
-        shear: Largest shear, degrees.
-        zoom: Largest zoom in or out, share of the size.
-        crop_padding: Largest shift by whole pixels, as of a random crop after padding.
-        crop: The random resized crop, or none.
-        brightness: Largest change of brightness, share.
-        contrast: Largest change of contrast, share.
-        saturation: Largest change of saturation, share.
-        hue: Largest change of hue, share of the colour circle.
-        erase: Chance that a box of an image is erased.
-        policy: A policy of random changes of all kinds.
-        transforms: The user's own transform as `package.module:name`, where there is one.
-        fill: What is beyond the edge of a moved image.
-    """
-
-    flip: float = 0.0
-    flip_vertical: float = 0.0
-    rotation: float = 0.0
-    shift_x: float = 0.0
-    shift_y: float = 0.0
-    shear: float = 0.0
-    zoom: float = 0.0
-    crop_padding: int = 0
-    crop: WholeImage | ResizedCrop = WholeImage()
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    erase: float = 0.0
-    policy: Policy = "none"
-    transforms: tuple[str, ...] = ()
-    fill: Fill = "reflect"
 
 
 @dataclass(frozen=True)
@@ -268,7 +205,7 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
         schedule=_schedule(recipe),
         loss=_loss(recipe),
         augmentation=_augmentation(recipe),
-        mixing=_section(Mixing, recipe),
+        mixing=_section(Mixing, recipe, {}),
         sampling=Sampling(_or(recipe.batch, 64), _or(recipe.accumulate, 1), bool(recipe.balanced_sampling)),
         limits=Limits(_or(recipe.epochs, math.inf), _or(recipe.patience, math.inf), _or(recipe.time, math.inf)),
         select=_or(recipe.select, "loss"),
@@ -281,23 +218,67 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
 
 
 def own_parts(recipe: Recipe) -> dict[str, OwnPart]:
-    """Return the user's own code that a recipe names, imported to be sure that it is there.
+    """Return the user's own code that a recipe names, imported to be sure that it is there and can be called.
 
     Args:
         recipe: The recipe as it was asked for.
 
     Returns:
-        By option, the `name` (`package.module:name`) and the `digest` of the source, as a run records them.
+        By option, the `name` (`package.module:name`), the `digest` of the source and its `file`, as a run records
+        them; several augmentations are numbered, as `transform 1`.
 
     Raises:
-        RecipeError: Something that is named cannot be imported, or has no source to read.
+        RecipeError: Something that is named cannot be imported or called, or has no source to read.
     """
-    named = {option: getattr(recipe, option) for option in OWN}
-    return {
-        option: OwnPart(name, source_digest(import_entry(name, option)))
-        for option, name in named.items()
-        if name is not None and is_entry_point(name)
-    }
+    found = {}
+    for option, (positional, keywords) in CALLS.items():
+        named = list_own(getattr(recipe, option))
+        for number, own in enumerate(named, 1):
+            entry = import_entry(own.name, option)
+            check_call(entry, own.name, option, positional, (*keywords, *own.keywords))
+            key = option if len(named) == 1 else f"{option} {number}"
+            found[key] = OwnPart(own.name, source_digest(entry), _describe_file(find_source(own.name, option)))
+    return found
+
+
+def recorded_parts(recipe: Recipe) -> dict[str, OwnPart]:
+    """Return the user's own code that a run records: that of training, and that of the network.
+
+    Args:
+        recipe: The recipe as it was asked for.
+
+    Returns:
+        What `own_parts` returns, and `model` where the network is made by the user's own factory.
+
+    Raises:
+        RecipeError: Something that is named cannot be imported or called, or has no source to read.
+    """
+    name = recipe.model
+    if not is_users_code(name):
+        return own_parts(recipe)
+    model = OwnPart(name, entry_digest(name, "model"), _describe_file(find_source(name, "model")))
+    return {"model": model, **own_parts(recipe)}
+
+
+def list_own(named: str | tuple[OwnAugmentation, ...] | None) -> tuple[OwnAugmentation, ...]:
+    """List the user's own code that the value of an option names.
+
+    Args:
+        named: The value.
+
+    Returns:
+        What it names, with its options; empty for plain names.
+    """
+    if isinstance(named, tuple):
+        return named
+    return (OwnAugmentation(name=named),) if named and is_entry_point(named) else ()
+
+
+def _describe_file(file: Path | None) -> str:
+    if file is None:
+        return ""
+    here = Path.cwd()
+    return file.relative_to(here).as_posix() if file.is_relative_to(here) else str(file)
 
 
 def _or(value: Value | None, otherwise: Value) -> Value:
@@ -305,43 +286,44 @@ def _or(value: Value | None, otherwise: Value) -> Value:
     return otherwise if value is None else value
 
 
-def _section(kind: type[Value], recipe: Recipe, prefix: str = "", **given: Any) -> Value:
+def _section(kind: type[Value], recipe: Recipe, given: Options, prefix: str = "") -> Value:
     """A record of what the recipe says of its fields, beside what is given; what is not said keeps its default."""
-    names = [field.name for field in fields(kind) if field.name not in given]  # type: ignore[arg-type]
+    names = [each.name for each in fields(kind) if each.name not in given]  # type: ignore[arg-type]
     said = {name: getattr(recipe, f"{prefix}{name}", None) for name in names}
     return kind(**given, **{name: value for name, value in said.items() if value is not None})
 
 
 def _optimizer(recipe: Recipe) -> Optimizer:
     if recipe.optimizer not in OPTIMIZERS:
-        return _section(CustomOptimizer, recipe, **_rate(recipe), name=recipe.optimizer)
+        return _section(CustomOptimizer, recipe, {**_rate(recipe), "name": recipe.optimizer})
     kind = OPTIMIZERS.get(recipe.optimizer)
-    return _section(kind, recipe, **({} if kind is LBFGS else _rate(recipe)))
+    return _section(kind, recipe, {} if kind is LBFGS else _rate(recipe))
 
 
-def _rate(recipe: Recipe) -> dict[str, Any]:
+def _rate(recipe: Recipe) -> Options:
     if recipe.lr == "auto":
         return {"lr": TRIAL_RATE, "lr_from_trial": True}
     return {} if recipe.lr is None else {"lr": float(recipe.lr)}
 
 
 def _schedule(recipe: Recipe) -> Schedule:
-    name, warm = _or(recipe.schedule, "constant"), {"warmup": _or(recipe.warmup, 0.0)}
+    name, warmup = _or(recipe.schedule, "constant"), _or(recipe.warmup, 0.0)
     if name not in SCHEDULES:
-        return CustomSchedule(**warm, name=name)
-    return _section(SCHEDULES.get(name), recipe, SCHEDULE_PREFIX, **warm)
+        return CustomSchedule(warmup, name)
+    return _section(SCHEDULES.get(name), recipe, {"warmup": warmup}, SCHEDULE_PREFIX)
 
 
 def _loss(recipe: Recipe) -> Loss:
     name = _or(recipe.loss, "cross_entropy")
     if name not in LOSSES:
-        return _section(CustomLoss, recipe, name=name)
+        return _section(CustomLoss, recipe, {"name": name})
     kind = LOSSES.get(name)
-    own = _section(kind, recipe, LOSS_PREFIX)
-    shared = [field.name for field in fields(kind) if getattr(recipe, field.name, None) is not None]
-    return replace(own, **{name: getattr(recipe, name) for name in shared})
+    shared = {each.name for each in fields(OneLabel)} & {each.name for each in fields(kind)} - {"name"}
+    said = {each: getattr(recipe, each) for each in shared if getattr(recipe, each) is not None}
+    return _section(kind, recipe, said, loss_prefix(name))
 
 
 def _augmentation(recipe: Recipe) -> Augmentation:
-    crop = WholeImage() if recipe.crop_scale is None else ResizedCrop(recipe.crop_scale)
-    return _section(Augmentation, recipe, crop=crop, transforms=tuple(filter(None, [recipe.transform])))
+    asked = {name: getattr(recipe, name) for name in UNCHANGED if name != "transform"}
+    values = {name: value for name, value in asked.items() if value not in (None, UNCHANGED[name])}
+    return Augmentation(values, list_own(recipe.transform), _or(recipe.fill, "reflect"))

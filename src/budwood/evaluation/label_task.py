@@ -16,8 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.config.label_rules import adapt_to_labels
 from budwood.config.metric_registry import LOSS, METRICS, REPORTED, MetricInfo
-from budwood.config.recipe import Recipe, adapt_to_labels
+from budwood.config.recipe import Recipe
 from budwood.config.registry import is_entry_point
 from budwood.data.dataset import Sets, make_membership_matrix
 from budwood.evaluation.calibration import ReliabilityBin, bin_confidence

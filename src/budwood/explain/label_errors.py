@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.options import LBFGS
+from budwood.config.optimizers import LBFGS
 from budwood.data.corrections import escape_cell
 from budwood.data.dataset import Dataset, Samples
 from budwood.data.listing import SPLITS

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from budwood.config.augmentations import OwnValue
 from budwood.config.metric_registry import LOSS, describe_selection
+from budwood.config.optimizers import LBFGS, OPTIMIZERS
 from budwood.config.recipe import Recipe
+from budwood.config.resolved_recipe import list_own
 from budwood.runs.run_record import NetworkRecord, RunRecord, WeightsRecord
 from budwood.text import counted
-
-OPTIMIZERS: Final = {
-    "lbfgs": "solved to convergence (L-BFGS)",
-    **{
-        name.lower(): f"trained by gradient descent ({name})"
-        for name in ("SGD", "Adam", "AdamW", "NAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
-    },
-}
-
 
 VIEWED: Final = {
     "none": "",
@@ -62,6 +56,7 @@ def describe_recipe(record: RunRecord) -> str:
         f"The network is {network.name} ({network.source}){_describe_cut(network)}; {came}",
         _describe_frozen(record),
         _describe_training(record),
+        _describe_own_code(record),
         _describe_resumed(record),
         VIEWED[recipe.tta],
     ]
@@ -117,7 +112,10 @@ def _describe_training(record: RunRecord) -> str:
 
 
 def _describe_optimizer(name: str) -> str:
-    return OPTIMIZERS.get(name, f"trained with an optimizer of your own ({name})")
+    if name not in OPTIMIZERS:
+        return f"trained with an optimizer of your own ({name})"
+    kind = OPTIMIZERS.get(name)
+    return "solved to convergence (L-BFGS)" if kind is LBFGS else f"trained by gradient descent ({kind.__name__})"
 
 
 def _describe_length(recipe: Recipe) -> str:
@@ -127,6 +125,22 @@ def _describe_length(recipe: Recipe) -> str:
         return f"{seconds:,.0f} seconds in total"
     count = counted(epochs, "epoch")
     return count if seconds is None else f"{count} or {seconds:,.0f} seconds"
+
+
+def _describe_own_code(record: RunRecord) -> str:
+    """The user's own code, each with its options and file."""
+    options = iter(list_own(record.recipe.transform))  # in the order of the parts
+    told = []
+    for option, part in record.parts.items():
+        keywords = next(options).keywords if option.startswith("transform") else {}
+        given = [f"{name} {_format_option(value)}" for name, value in keywords.items()]
+        about = ", ".join([*given, *filter(None, [part.file])])
+        told.append(f"{option} {part.name}" + (f" ({about})" if about else ""))
+    return f"Code of your own was used: {'; '.join(told)}" if told else ""
+
+
+def _format_option(value: OwnValue) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _describe_resumed(record: RunRecord) -> str:

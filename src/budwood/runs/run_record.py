@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
-from budwood.config.recipe import Recipe
+from budwood.config.recipe import Recipe, restore_recipe
 from budwood.config.records import FrozenRecord
 from budwood.config.resolved_recipe import OwnPart
 from budwood.data.checks import Finding
@@ -297,7 +297,7 @@ def parse_record(table: Mapping[str, Any], file: Path = Path(FILE)) -> RunRecord
     if state not in STATES:
         raise _make_unreadable_error(file, f"state {state!r}")
     try:
-        return RunRecord(**{**table, "recipe": Recipe(**table["recipe"])})
+        return RunRecord(**{**table, "recipe": restore_recipe(table["recipe"])})
     except RecipeError as error:
         raise _make_later_error(file, f"this Budwood does not know its recipe: {error.message}") from error
     except ValidationError as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from budwood.config.augmentations import Augmentation
 from budwood.config.registry import import_entry, source_digest
-from budwood.config.resolved_recipe import Augmentation, ResolvedRecipe
+from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.loading import Pixels
 from budwood.inference.feature_cache import Transform
 from budwood.networks.plan import hash_json
@@ -22,7 +22,7 @@ def make_augmentation_transform(recipe: ResolvedRecipe, number: int) -> Transfor
     """Make the transform that gives one fixed augmented version of each image.
 
     What happens to an image depends only on its content, the recipe's seed and ranges, the source of a user's own
-    transform, and the number. So it is the same in every run and in any batch. Pixels are rounded to whole values.
+    augmentations, and the number. So it is the same in every run and in any batch. Pixels are rounded to whole values.
 
     Args:
         recipe: The recipe with the seed, the image size and the ranges.
@@ -32,11 +32,11 @@ def make_augmentation_transform(recipe: ResolvedRecipe, number: int) -> Transfor
         The transform, with a key by which the outputs of the frozen prefix are cached.
 
     Raises:
-        RecipeError: A user's own transform cannot be imported, or has no source to read.
+        RecipeError: A user's own augmentation cannot be imported, or has no source to read.
     """
     ranges, size = recipe.augmentation, recipe.network.size
-    sources = [source_digest(import_entry(name, "transform")) for name in ranges.transforms]
-    key = hash_json([asdict(ranges), sources, recipe.seed, number])
+    sources = [source_digest(import_entry(own.name, "transform")) for own in ranges.own]
+    key = hash_json([ranges.describe(), sources, recipe.seed, number])
 
     def change(pixels: Pixels, ids: Sequence[str]) -> Pixels:
         images = torch.from_numpy(pixels).float()
@@ -48,7 +48,7 @@ def make_augmentation_transform(recipe: ResolvedRecipe, number: int) -> Transfor
 
 def _changed(images: Tensor, each: Sequence[AugmentationParameters], ranges: Augmentation) -> Tensor:
     """The images of a batch; one by one where a user's own change might look at their company."""
-    if not ranges.transforms:
+    if not ranges.own:
         return augment(images, _join_parameters(each), ranges)
     return torch.cat([augment(images[row : row + 1], what, ranges) for row, what in enumerate(each)])
 
@@ -60,6 +60,5 @@ def _make_generator(key: str, id: str) -> np.random.Generator:
 
 def _join_parameters(parts: Sequence[AugmentationParameters]) -> AugmentationParameters:
     """What was drawn for each image, for their batch."""
-    return AugmentationParameters(
-        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(AugmentationParameters))
-    )
+    drawn = {name: np.concatenate([part.drawn[name] for part in parts]) for name in parts[0].drawn}
+    return AugmentationParameters(drawn, np.concatenate([part.seeds for part in parts]))

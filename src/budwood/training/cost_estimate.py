@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from budwood.config.options import LBFGS
+from budwood.config.optimizers import LBFGS
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, decode_sample, find_missing_pixels

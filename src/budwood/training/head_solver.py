@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 
-from budwood.config.options import LBFGS
+from budwood.config.optimizers import LBFGS
 from budwood.progress import Progress
 from budwood.training.linear_head import HeadSplit, LinearHead, find_best_row, score_head
 

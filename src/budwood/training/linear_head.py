@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.options import SGD, StepOptimizer
+from budwood.config.optimizers import SGD, StepOptimizer
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.errors import diverged
 from budwood.evaluation.logits import cross_entropy

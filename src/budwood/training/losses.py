@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from budwood.config.options import BinaryCrossEntropy, CrossEntropy, CustomLoss, Focal, Loss, OneLabel
-from budwood.config.registry import Registry, import_entry
+from budwood.config.losses import BinaryCrossEntropy, CrossEntropy, CustomLoss, Focal, Loss, OneLabel
+from budwood.config.registry import import_entry, load_function
 from budwood.config.resolved_recipe import Mixing, Sampling
 from budwood.errors import RecipeError
 
@@ -60,30 +60,62 @@ def make_loss(loss: Loss, labels: NDArray[np.int32], classes: int, device: str) 
     prior = torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32, device=device)
     if isinstance(loss, OneLabel) and not loss.class_weights:
         weight = torch.ones_like(weight)
-    if isinstance(loss, CustomLoss):
-        return _custom(loss, Classes(weight, prior))
-    return LOSSES.get(loss.name)(loss, Classes(weight, prior))
+    make = cast("Callable[[Loss, Classes], LossOfBatch]", load_function(loss.function))
+    return make(loss, Classes(weight, prior))
 
 
-def _softmax_loss(loss: CrossEntropy | Focal, of: Classes) -> LossOfBatch:
-    gamma = loss.gamma if isinstance(loss, Focal) else None
+def make_cross_entropy(loss: CrossEntropy, of: Classes) -> LossOfBatch:
+    """Make the cross-entropy.
 
-    def compute(logits: Tensor, shares: Tensor) -> Tensor:
-        log_chance = F.log_softmax(logits + loss.logit_adjustment * of.prior, dim=1)
-        terms = _smoothed(loss, shares) * log_chance * of.weight
-        if gamma is not None:
-            terms = terms * (1 - log_chance.exp()) ** gamma
-        return -terms.sum() / (shares * of.weight).sum()
+    Args:
+        loss: Its options.
+        of: What is known of the classes.
 
-    return compute
+    Returns:
+        A function from logits [n, classes] and targets [n, classes] to a scalar in nats.
+    """
+    return _weigh_log_chances(loss, of)
 
 
-def _binary(loss: BinaryCrossEntropy, of: Classes) -> LossOfBatch:
+def make_focal_loss(loss: Focal, of: Classes) -> LossOfBatch:
+    """Make the focal loss.
+
+    Args:
+        loss: Its options.
+        of: What is known of the classes.
+
+    Returns:
+        A function from logits [n, classes] and targets [n, classes] to a scalar in nats.
+    """
+    return _weigh_log_chances(loss, of, loss.gamma)
+
+
+def make_binary_cross_entropy(loss: BinaryCrossEntropy, of: Classes) -> LossOfBatch:
+    """Make the binary cross-entropy.
+
+    Args:
+        loss: Its options.
+        of: What is known of the classes.
+
+    Returns:
+        A function from logits [n, classes] and targets [n, classes] to a scalar in nats.
+    """
     return F.binary_cross_entropy_with_logits
 
 
-def _custom(loss: CustomLoss, of: Classes) -> LossOfBatch:
-    """A user's own loss, with label smoothing, weights of classes and logit adjustment where they are asked for."""
+def make_own_loss(loss: CustomLoss, of: Classes) -> LossOfBatch:
+    """Make a user's own loss, with label smoothing, weights of classes and logit adjustment where they are asked for.
+
+    Args:
+        loss: Its options.
+        of: What is known of the classes.
+
+    Returns:
+        A function from logits [n, classes] and targets [n, classes] to a scalar.
+
+    Raises:
+        RecipeError: It cannot be imported; the function returned raises it when there is not one loss an image.
+    """
     each: LossOfBatch = import_entry(loss.name, "loss")
 
     def compute(logits: Tensor, shares: Tensor) -> Tensor:
@@ -100,16 +132,22 @@ def _custom(loss: CustomLoss, of: Classes) -> LossOfBatch:
     return compute
 
 
+def _weigh_log_chances(loss: OneLabel, of: Classes, gamma: float | None = None) -> LossOfBatch:
+    """The mean of log-chances, negative, weighed by targets and classes; with `gamma`, confident ones count less."""
+
+    def compute(logits: Tensor, shares: Tensor) -> Tensor:
+        log_chance = F.log_softmax(logits + loss.logit_adjustment * of.prior, dim=1)
+        terms = _smoothed(loss, shares) * log_chance * of.weight
+        if gamma is not None:
+            terms = terms * (1 - log_chance.exp()) ** gamma
+        return -terms.sum() / (shares * of.weight).sum()
+
+    return compute
+
+
 def _smoothed(loss: OneLabel, shares: Tensor) -> Tensor:
     """Targets of which a share is spread over all classes."""
     return shares * (1 - loss.label_smoothing) + loss.label_smoothing / shares.shape[1]
-
-
-# What each loss of `options` computes.
-LOSSES: Final[Registry[Callable[[Any, Classes], LossOfBatch]]] = Registry(
-    "loss",
-    {"cross_entropy": _softmax_loss, "focal": _softmax_loss, "binary_cross_entropy": _binary},
-)
 
 
 def draw_epoch_order(sampling: Sampling, labels: NDArray[np.int32], random: np.random.Generator) -> NDArray[np.int64]:

@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Final
+from typing import Final, TypedDict, cast
 
 import torch
 
-from budwood.config.options import CustomOptimizer, StepOptimizer, Steps
-from budwood.config.registry import Registry, import_entry
+from budwood.config.optimizers import CustomOptimizer, StepOptimizer
+from budwood.config.registry import import_entry, load_function
 from budwood.errors import RecipeError
 from budwood.networks.freezing import NORMS, Frozen, map_parameters_to_stages
 from budwood.networks.stages import Staged
 
 Factory = Callable[..., torch.optim.Optimizer]  # of groups of parameters, and the options of the optimizer by name
-
-# What makes each optimizer of `options`.
-FACTORIES: Final[Registry[Factory]] = Registry(
-    "optimizer",
-    {
-        "sgd": torch.optim.SGD,
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-        "nadam": torch.optim.NAdam,
-        "adamax": torch.optim.Adamax,
-        "adagrad": torch.optim.Adagrad,
-        "adadelta": torch.optim.Adadelta,
-        "rmsprop": torch.optim.RMSprop,
-    },
-)
-BY_GROUP: Final = {field.name for field in fields(Steps)} | {"name"}
+BY_GROUP: Final = {field.name for field in fields(StepOptimizer)}
 
 
-def make_optimizer(section: StepOptimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+class ParameterGroup(TypedDict):
+    """A group of parameters as `torch.optim` takes it.
+
+    Attributes:
+        params: The parameters.
+        names: Their names in the network.
+        lr: Their learning rate.
+        weight_decay: The strength of their weight decay.
+    """
+
+    params: list[torch.nn.Parameter]
+    names: list[str]
+    lr: float
+    weight_decay: float
+
+
+def make_optimizer(section: StepOptimizer, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
     """Make the optimizer of a recipe.
 
     Args:
@@ -55,10 +56,10 @@ def make_optimizer(section: StepOptimizer, groups: list[dict[str, Any]]) -> torc
             )
         return made
     own = {field.name: getattr(section, field.name) for field in fields(section) if field.name not in BY_GROUP}
-    return FACTORIES.get(section.name)(groups, **own)
+    return cast("Factory", load_function(section.function))(groups, **own)
 
 
-def parameter_groups(network: Staged, frozen: Frozen, section: StepOptimizer) -> list[dict[str, Any]]:
+def parameter_groups(network: Staged, frozen: Frozen, section: StepOptimizer) -> list[ParameterGroup]:
     """Groups for an optimizer: what is trained, with its rate by stage and its weight decay by kind.
 
     The head has the recipe's rate; each stage before it that of the next times `layer_decay`. Biases and the parameters
@@ -71,7 +72,7 @@ def parameter_groups(network: Staged, frozen: Frozen, section: StepOptimizer) ->
         if isinstance(part, NORMS)
         for parameter in part.parameters(recurse=False)
     }
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float], ParameterGroup] = {}
     for distance, names in enumerate(reversed(map_parameters_to_stages(network).values())):
         for name in names:
             if name in frozen.parameters:

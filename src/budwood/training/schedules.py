@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, cast
 
-from budwood.config.options import Cosine, CustomSchedule, MultiStep, Plateau, Schedule, StepDecay
-from budwood.config.registry import Registry, import_entry
+from budwood.config.registry import import_entry, load_function
+from budwood.config.schedules import Cosine, CustomSchedule, MultiStep, Plateau, Schedule, StepDecay
 
 ONE_CYCLE_RISE: Final = 0.3  # share of the steps in which one-cycle rises; Smith and Topin 2019 as torch.optim has it
 ONE_CYCLE_START: Final = 1 / 25
@@ -87,58 +87,107 @@ def compute_rate_factor(
     warm = schedule.warmup * steps_an_epoch
     rise = min(1.0, (step + 1) / warm) if warm else 1.0
     position = Position(step, steps_an_epoch, epochs, val_losses)
-    if isinstance(schedule, CustomSchedule):
-        return rise * _custom(schedule, position)
-    return rise * FACTORS.get(schedule.name)(schedule, position)
+    factor = cast("Callable[[Schedule, Position], float]", load_function(schedule.function))
+    return rise * factor(schedule, position)
 
 
-def _constant(schedule: Schedule, at: Position) -> float:
+def stay_constant(schedule: Schedule, at: Position) -> float:
+    """Leave the rate as it is.
+
+    Args:
+        schedule: Its options.
+        at: How far training has come.
+
+    Returns:
+        The factor on the rate.
+    """
     return 1.0
 
 
-def _step(schedule: StepDecay, at: Position) -> float:
-    return float(schedule.factor ** (at.epoch(schedule.by) // schedule.every))
+def decay_at_intervals(schedule: StepDecay, at: Position) -> float:
+    """Multiply the rate by a factor at regular intervals.
+
+    Args:
+        schedule: Its options.
+        at: How far training has come.
+
+    Returns:
+        The factor on the rate.
+    """
+    return float(schedule.factor ** (at.epoch("epoch") // schedule.every))
 
 
-def _multistep(schedule: MultiStep, at: Position) -> float:
-    return float(schedule.factor ** sum(at.epoch(schedule.by) >= change for change in schedule.at))
+def decay_at_epochs(schedule: MultiStep, at: Position) -> float:
+    """Multiply the rate by a factor at given epochs.
+
+    Args:
+        schedule: Its options.
+        at: How far training has come.
+
+    Returns:
+        The factor on the rate.
+    """
+    return float(schedule.factor ** sum(at.epoch("epoch") >= change for change in schedule.at))
 
 
-def _interpolate_cosine(schedule: Cosine, at: Position) -> float:
+def follow_cosine(schedule: Cosine, at: Position) -> float:
+    """Lower the rate along a cosine.
+
+    Args:
+        schedule: Its options.
+        at: How far training has come.
+
+    Returns:
+        The factor on the rate.
+    """
     whole = at.epochs if schedule.t_max == "end" else schedule.t_max
     return (1 + math.cos(math.pi * at.epoch(schedule.by) / whole)) / 2
 
 
-def _one_cycle_factor(schedule: Schedule, at: Position) -> float:
-    """Up from a 25th and down to almost nothing, each along a cosine."""
+def follow_one_cycle(schedule: Schedule, at: Position) -> float:
+    """Raise the rate from a 25th and lower it to almost nothing, each along a cosine.
+
+    Args:
+        schedule: Its options.
+        at: How far training has come.
+
+    Returns:
+        The factor on the rate.
+    """
     peak = ONE_CYCLE_RISE * at.steps - 1
     if at.step <= peak:
         return _between(ONE_CYCLE_START, 1.0, at.step / max(peak, 1e-9))
     return _between(1.0, ONE_CYCLE_END, (at.step - peak) / max(at.steps - 1 - peak, 1e-9))
 
 
-def _plateau(schedule: Plateau, at: Position) -> float:
+def decay_on_plateaus(schedule: Plateau, at: Position) -> float:
+    """Multiply the rate by a factor whenever the validation loss has stopped falling.
+
+    Args:
+        schedule: Its options.
+        at: How far training has come.
+
+    Returns:
+        The factor on the rate.
+    """
     return float(schedule.factor ** _count_plateaus(at.losses, schedule.patience))
 
 
-def _custom(schedule: CustomSchedule, at: Position) -> float:
-    """What a user's own function makes of the share of training that is done; 0 where its end is not known."""
+def follow_own(schedule: CustomSchedule, at: Position) -> float:
+    """Ask a user's own function for the factor at the share of training that is done; 0 where its end is not known.
+
+    Args:
+        schedule: Its options.
+        at: How far training has come.
+
+    Returns:
+        The factor on the rate.
+
+    Raises:
+        RecipeError: It cannot be imported.
+    """
     factor: Callable[[float], float] = import_entry(schedule.name, "schedule")
     return float(factor(min(at.step / at.steps, 1.0)))
-
-
-# What each schedule of `options` does.
-FACTORS: Final[Registry[Callable[[Any, Position], float]]] = Registry(
-    "schedule",
-    {
-        "constant": _constant,
-        "step": _step,
-        "multistep": _multistep,
-        "cosine": _interpolate_cosine,
-        "onecycle": _one_cycle_factor,
-        "plateau": _plateau,
-    },
-)
 
 
 def _between(start: float, end: float, share: float) -> float:

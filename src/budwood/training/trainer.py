@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.options import LBFGS
+from budwood.config.optimizers import LBFGS
 from budwood.config.resolved_recipe import TRIAL_RATE, ResolvedRecipe, resolve
 from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, PixelSource

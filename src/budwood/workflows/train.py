@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from budwood.config.recipe import Recipe
-from budwood.config.resolved_recipe import own_parts, resolve
+from budwood.config.resolved_recipe import OwnPart, recorded_parts, resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.errors import DivergedError, RunError
@@ -144,6 +144,7 @@ def train(
     clock.lap("check")
 
     run = _begin(data, ready, Path(out), id or make_run_id(ready.spec.recipe.model), track)
+    _tell_own_code(run.record.parts, progress)
     try:
         return _carry_out(run, _Job(ready.spec, cache, progress, clock, on_epoch_end))
     except BaseException:
@@ -174,7 +175,7 @@ def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[
         source=data.source,
         root=str(data.root),
         recipe=ready.spec.recipe,
-        parts=own_parts(ready.spec.recipe),
+        parts=recorded_parts(ready.spec.recipe),
         dataset=describe_dataset(data, bool(checks.leaks(ready.findings))),
         findings=ready.findings,
         network=describe_network(ready.spec, ""),
@@ -193,6 +194,23 @@ def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[
             write_bytes(draft / SHEET_FILE, make_augmentation_sheet(resolved, ready.training))
         save_record(draft, record)
     return Run(out / id, record)
+
+
+def _tell_own_code(parts: Mapping[str, OwnPart], progress: Progress) -> None:
+    """Say which files the user's own code is read from."""
+    for option, part in parts.items():
+        if part.file:
+            progress.note(f"Code of your own: {option} {part.name} is read from {part.file}.")
+
+
+def _tell_changed_code(before: Mapping[str, OwnPart], now: Mapping[str, OwnPart], progress: Progress) -> None:
+    """Warn of own code that is another than when the run was trained."""
+    for option, part in now.items():
+        if option in before and before[option].digest != part.digest:
+            progress.note(
+                f"Warning: {option}: the source of {part.name} has changed since this run was trained. "
+                "The epochs before and after are of different code; start a new training to have one."
+            )
 
 
 def resume(
@@ -240,7 +258,10 @@ def resume(
     before = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
     weighed = _read_weights_time(run)
     resumed = (*run.record.resumed, utc_now())
-    going_on = {"state": "running", "recipe": recipe, "parts": own_parts(recipe), "resumed": resumed}
+    parts = recorded_parts(recipe)
+    _tell_own_code(parts, progress)
+    _tell_changed_code(run.record.parts, parts, progress)
+    going_on = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed}
     record = run.record.model_copy(update=going_on)
     with lock_run(run.path), raise_storage_errors(run.path):
         save_record(run.path, record)

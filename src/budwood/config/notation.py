@@ -1,0 +1,60 @@
+"""Short notations of options: what a flag or a person writes, as the value that TOML would give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from budwood.config.options import DURATION
+from budwood.config.toml import parse_value
+
+_LISTS: Final = ("kernels", "strides", "pools", "widths", "fc", "schedule_at")
+_SECONDS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?) *([hms]?)")
+_DURATION: Final = re.compile(rf"(?:{_PART.pattern} *)+")
+
+
+def normalize_value(name: str, value: object) -> object:
+    """Convert a value to what TOML would give, where a flag or a short notation gave a string or one number for many.
+
+    Args:
+        name: Name of the option.
+        value: Its value, as it was given.
+
+    Returns:
+        The value; not validated.
+    """
+    if name in ("regularisation", "lr") and isinstance(value, str):
+        return _parse_number(value)
+    if name == DURATION and isinstance(value, str):
+        return _parse_duration(value)
+    if name in ("freeze", "model", "weights", "cut", "head"):
+        return tuple(value) if isinstance(value, list) else value
+    if name in (*_LISTS, "blocks") and isinstance(value, str):
+        depth = "[[" if name == "blocks" else "["
+        value = parse_value(value if value.strip().startswith(depth) else f"[{value}]")
+    if name in _LISTS and isinstance(value, int):
+        return (value,)
+    if name == "phases" and isinstance(value, str):
+        return parse_value(value)
+    if name == "transform" and isinstance(value, str):
+        if value.strip().startswith(("[", "{")):
+            return parse_value(value)
+        return [each.strip() for each in value.split(",")] if "," in value else value
+    return value
+
+
+def _parse_duration(text: str) -> object:
+    """A duration such as 90s, 10m, 1.5h or 1h30m in seconds; everything else as it is."""
+    if text and _DURATION.fullmatch(text.strip()):
+        return sum(float(count) * _SECONDS[unit or "s"] for count, unit in _PART.findall(text))
+    return text
+
+
+def _parse_number(value: str) -> object:
+    """A number where a flag that also takes words holds one; everything else as it is."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
