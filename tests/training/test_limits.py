@@ -331,9 +331,7 @@ def test_many_threads_are_measured_once_and_recorded(
     assert longer.record.choices.training_threads == 2
 
 
-def test_training_keeps_to_the_threads_of_openmp(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_keeps_to_the_threads_of_openmp(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("budwood.hardware.count_processors", lambda: 4)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, batch=8, epochs=1), out=tmp_path)
