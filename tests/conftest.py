@@ -23,6 +23,15 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 40
 CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
 
+# The longest tests, begun first: two processes share the rest, so that neither works alone at the end, and none of a
+# class is handed to the other, which would start a second cluster.
+LONGEST: Final = ("::TestRay::", "::test_the_demo", "::test_killed_at_random_moments", "::test_umap_")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first; all others stay in order."""
+    items.sort(key=lambda item: [name not in item.nodeid for name in LONGEST])
+
 
 def picture(seed: int, hue: int = 0, side: int = SIDE) -> Image.Image:
     """A smooth random picture, unlike that of any other seed, tinted by `hue` (0 red, 1 green, 2 blue)."""

@@ -13,7 +13,7 @@ import pytest
 
 import budwood as bw
 from budwood.data import metadata
-from budwood.hardware import Runtime, count_processors, find_runtime
+from budwood.hardware import Runtime, count_processors, count_threads, find_runtime
 from budwood.progress import Silent
 from conftest import fill
 
@@ -26,6 +26,21 @@ def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.Monk
     assert count_processors() == 64
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert count_processors() == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "threads"),
+    [(None, 4), ("", 4), ("1", 1), ("3", 3), ("8", 4), ("2,1", 2), ("0", 4), ("-1", 4), ("many", 4)],
+)
+def test_a_network_computes_in_no_more_threads_than_openmp_may(
+    limit: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budwood.hardware.count_processors", lambda: 4)
+    if limit is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert count_threads() == threads
 
 
 def test_files_are_examined_on_no_more_processors_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

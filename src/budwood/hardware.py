@@ -19,6 +19,19 @@ def count_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def count_threads() -> int:
+    """Count the threads in which a network computes: one a processor, or fewer where `OMP_NUM_THREADS` says so.
+
+    Two processes that each compute in a thread on every processor wait for each other in every step: threads of OpenMP
+    spin until the last of them has come.
+
+    Returns:
+        The number of threads, from 1.
+    """
+    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # later numbers are of nested threads
+    return min(int(limit), count_processors()) if limit.isdecimal() and int(limit) else count_processors()
+
+
 def find_best_device() -> str:
     """Return the fastest kind of device that PyTorch sees.
 

@@ -551,7 +551,7 @@ def _everything(folder: Path) -> Samples:
 def test_threads_are_measured_once_where_there_are_many(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "count_processors", lambda: 8)
+    monkeypatch.setattr(engines, "count_threads", lambda: 8)
     asked: list[int] = []
     real = engines._make_onnx_inference
 

@@ -296,10 +296,14 @@ class TestRay(WorkerContract):
     @pytest.fixture(scope="class")
     @classmethod
     def executor(cls, place: Place) -> Iterator[Executor]:
+        patch = pytest.MonkeyPatch()
+        patch.setenv("RAY_worker_niceness", "0")  # 15 by default: the tests beside these would come first
+        patch.setenv("RAY_prestart_worker_first_driver", "0")  # none of these would have our environment
         (made, _), leave = connect_ray(place.context, "local", 2)
         yield made
         made.close()
         leave()
+        patch.undo()
 
     def kill(self, executor: Executor) -> None:
         for worker in _ray_workers():  # one that was let go may linger

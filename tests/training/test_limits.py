@@ -312,8 +312,8 @@ def test_many_threads_are_measured_once_and_recorded(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr("budwood.training.trainer.count_processors", lambda: 4)
-    monkeypatch.setattr("budwood.training.profiling.count_processors", lambda: 4)
+    monkeypatch.setattr("budwood.training.trainer.count_threads", lambda: 4)
+    monkeypatch.setattr("budwood.training.profiling.count_threads", lambda: 4)
     monkeypatch.setattr("budwood.training.trainer.LONG", 5)
     measured: list[int] = []
 
@@ -329,6 +329,13 @@ def test_many_threads_are_measured_once_and_recorded(
     longer = bw.resume(made, epochs=3)
     assert measured == [4, 2], "a resumed training decides alike without measuring again"
     assert longer.record.choices.training_threads == 2
+
+
+def test_training_keeps_to_the_threads_of_openmp(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budwood.hardware.count_processors", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, batch=8, epochs=1), out=tmp_path)
+    assert (made.record.choices.threads, made.record.choices.training_threads) == (1, 1)
 
 
 def test_a_network_is_compiled_on_a_gpu_when_enough_is_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

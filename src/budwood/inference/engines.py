@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
-from budwood.hardware import count_processors
+from budwood.hardware import count_threads
 from budwood.inference.bundle import (
     GRAPH,
     STATE,
@@ -81,7 +81,7 @@ def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progr
     """
     record = ensure_exported(prefix)
     if prefix.graph != GRAPH:
-        run = _make_onnx_inference(prefix, count_processors())
+        run = _make_onnx_inference(prefix, count_threads())
         return InferenceEngine(
             run, f"ONNX Runtime {version('onnxruntime')}, {prefix.graph}", "was compared on validation", False
         )
@@ -143,7 +143,7 @@ def _measure_agreement(prefix: Prefix, some: Callable[[], Pixels]) -> dict[str, 
     def measure() -> dict[str, Any]:
         batch = some()
         expected = _make_eager_inference(prefix)(batch)
-        error = _measure_disagreement(_make_onnx_inference(prefix, count_processors())(batch), expected)
+        error = _measure_disagreement(_make_onnx_inference(prefix, count_threads())(batch), expected)
         return {"error": error, "images": len(batch), "packed": _measure_packing_error(prefix, expected)}
 
     return remember(prefix.bundle / "checked.json", measure)
@@ -195,11 +195,11 @@ def _describe_agreement(agreement: Mapping[str, Any]) -> str:
 
 
 def _find_fastest_threads(prefix: Prefix, some: Callable[[], Pixels]) -> int:
-    """Threads with which ONNX Runtime is fastest: one a processor, or half as many, as two may share a core.
+    """Threads with which ONNX Runtime is fastest: all allowed, or half as many, as two may share a core.
 
-    Measured once a bundle and number of processors.
+    Measured once a bundle and number of threads.
     """
-    count = count_processors()
+    count = count_threads()
     if count < MANY:
         return count
 

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, Protocol
 
 from budwood.errors import StorageError, StudyError
-from budwood.hardware import count_processors
+from budwood.hardware import count_processors, count_threads
 from budwood.progress import Progress, Silent
 from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob, run_job
 from budwood.training.history import EpochCallback, Rows
@@ -342,7 +342,7 @@ def connect_ray(context: JobContext, address: str, count: int | None) -> tuple[l
             "Start one with `ray start --head`, or use --ray local.",
         ) from error
     workers = count or max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    threads = str(max(count_processors() // workers, 1)) if address == "local" else ""
+    threads = str(max(min(count_threads(), count_processors() // workers), 1)) if address == "local" else ""
     environment = {"OMP_NUM_THREADS": threads} if threads else {}
     environment |= {name: os.environ[name] for name in ("PYTHONPATH", "BUDWOOD_CACHE_LIMIT") if name in os.environ}
     return [RayExecutor(ray, context, environment) for _ in range(workers)], ray.shutdown

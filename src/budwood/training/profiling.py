@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from budwood.config.resolved_recipe import ResolvedRecipe
-from budwood.hardware import count_processors
+from budwood.hardware import count_threads
 from budwood.inference.input_sources import Labelled, batches
 from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.networks.freezing import set_modes
@@ -88,7 +88,7 @@ def find_fastest_threads(
 ) -> int:
     """Find the number of threads with which a training step is fastest.
 
-    One a processor and half as many are tried, as two processors may share a core.
+    As many as `count_threads` allows and half as many are tried, as two processors may share a core.
 
     Args:
         part: The network, from the image or from the outputs of a frozen prefix on.
@@ -100,8 +100,8 @@ def find_fastest_threads(
     Returns:
         The number of threads.
     """
-    seconds = {}
-    for count in sorted({count_processors(), max(count_processors() // 2, 1)}, reverse=True):
+    seconds, most = {}, count_threads()
+    for count in sorted({most, max(most // 2, 1)}, reverse=True):
         with use_threads(count):
             seconds[count] = measure_step(part, recipe, train, val, progress).seconds
     return min(seconds, key=lambda count: seconds[count])

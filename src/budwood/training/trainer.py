@@ -21,7 +21,7 @@ from budwood.config.resolved_recipe import TRIAL_RATE, ResolvedRecipe, resolve
 from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, PixelSource
 from budwood.errors import RecipeError
-from budwood.hardware import count_processors
+from budwood.hardware import count_threads
 from budwood.inference.bundle import Prefix, make_prefix
 from budwood.inference.engines import (
     Floats,
@@ -311,12 +311,12 @@ def _threads(
     from budwood.hardware import find_best_device
     from budwood.training.profiling import find_fastest_threads
 
-    threads = count_processors()
+    threads = count_threads()
     if threads < MANY or find_best_device() != "cpu" or _count_steps(recipe, train) < LONG:
         return threads
     some = _take_one_step(recipe, train, val)
     threads = int(_decide_once(task, "threads", lambda: find_fastest_threads(part, recipe, *some, progress)))
-    progress.note(f"Training uses {threads} of {count_processors()} threads, which was measured to be faster.")
+    progress.note(f"Training uses {threads} of {count_threads()} threads, which was measured to be faster.")
     lap("threads")
     return threads
 
@@ -617,9 +617,9 @@ def join_samples(first: Samples, second: Samples) -> Samples:
 def _describe_input_choices(rows: InputSource) -> Choices:
     """What runs a network of which no outputs are kept."""
     if not isinstance(rows, FeatureSource):
-        return Choices(engine="PyTorch for the whole network", threads=count_processors())
+        return Choices(engine="PyTorch for the whole network", threads=count_threads())
     name = f"{rows.engine.name} for the frozen layers, in every step; PyTorch for the rest"
-    return Choices(engine=name, engine_check=rows.engine.agreement, threads=count_processors())
+    return Choices(engine=name, engine_check=rows.engine.agreement, threads=count_threads())
 
 
 def _describe_choices(features: Features) -> Choices:
@@ -627,7 +627,7 @@ def _describe_choices(features: Features) -> Choices:
         device="cuda" if "CUDA" in features.engine else "cpu",
         engine=features.engine,
         engine_check=features.agreement,
-        threads=count_processors(),
+        threads=count_threads(),
     )
 
 
