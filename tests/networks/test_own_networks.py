@@ -20,7 +20,7 @@ from budwood.errors import RecipeError, WeightsError
 from budwood.inference.bundle import make_prefix
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.weights import describe_random
-from budwood.studies.study_file import DataSpec
+from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import digest_job
 from budwood.workflows.evaluate import predict
 from budwood.workflows.train import train

@@ -31,7 +31,8 @@ from budwood.studies.executors import (
 )
 from budwood.studies.optuna_search import TrialStore, make_reporter
 from budwood.studies.runner import ExecutionOptions
-from budwood.studies.study_file import DataSpec, parse_study
+from budwood.studies.study_file import parse_study
+from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob
 from budwood.training.history import Rows
 from conftest import fill

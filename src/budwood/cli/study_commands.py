@@ -96,7 +96,8 @@ def study(
     from budwood.studies.live_table import LiveTable
     from budwood.studies.runner import ExecutionOptions
     from budwood.studies.runner import study as carry_out
-    from budwood.studies.study_file import Overrides, load_study
+    from budwood.studies.study import Overrides
+    from budwood.studies.study_file import load_study
 
     files = [Path(argument) for argument in given if argument.endswith(".toml")]
     places = dict(_parse_place(argument) for argument in given if not argument.endswith(".toml"))

@@ -20,7 +20,8 @@ from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan
 from budwood.progress import Progress
 from budwood.studies.job_planning import hash_shared, list_repeats, refuse_without_network
-from budwood.studies.study_file import DataSpec, Experiment, Study
+from budwood.studies.study import Experiment, Study
+from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import CheckedDataset, DatasetCache
 from budwood.training.cost_estimate import CostEstimate
 from budwood.workflows.train import estimate_cost

@@ -13,7 +13,8 @@ from budwood.errors import StudyError
 from budwood.reporting.comparison_page import render_comparison
 from budwood.runs.run import Run, find_run
 from budwood.storage.atomic import raise_storage_errors, write_text
-from budwood.studies.study_file import Study, load_study
+from budwood.studies.study import Study
+from budwood.studies.study_file import load_study
 from budwood.studies.study_state import STUDY_FILE, RowState, read_state
 
 

@@ -27,8 +27,10 @@ from budwood.studies.monitor import SilentMonitor, StudyMonitor
 from budwood.studies.reports import collect_entries, read_metric, write_comparison
 from budwood.studies.row_progress import RowJob, RowProgress
 from budwood.studies.search_rows import SearchRows, open_search
-from budwood.studies.study_file import TRIALS, Overrides, Study, load_study, make_tuning_study
+from budwood.studies.study import Overrides, Study
+from budwood.studies.study_file import load_study, make_tuning_study
 from budwood.studies.study_state import STUDY_FILE, StudyState, StudyStatus, lock_study, write_state
+from budwood.studies.study_tables import TRIALS
 from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob, list_known_ids
 from budwood.training.history import Rows
 from budwood.workflows.evaluate import test

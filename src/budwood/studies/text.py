@@ -9,7 +9,7 @@ from budwood.comparison.compare import Comparison
 from budwood.comparison.text import format_comparison
 from budwood.studies.cost_estimate import RowEstimate, sum_seconds
 from budwood.studies.reports import format_title
-from budwood.studies.study_file import Study
+from budwood.studies.study import Study
 from budwood.text import format_seconds, format_table
 
 

@@ -19,7 +19,7 @@ from budwood.networks.registry import code_of
 from budwood.progress import Progress
 from budwood.runs.run import CHECKPOINT, find_run
 from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
-from budwood.studies.study_file import DataSpec
+from budwood.studies.study_tables import DataSpec
 from budwood.training.history import EpochCallback, Rows
 from budwood.workflows.train import resume, train
 
