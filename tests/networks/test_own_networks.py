@@ -15,7 +15,7 @@ import timm
 
 import budwood
 from budwood.config.recipe import Recipe
-from budwood.data.dataset import scan
+from budwood.data.scanning import scan
 from budwood.errors import RecipeError, WeightsError
 from budwood.inference.bundle import make_prefix
 from budwood.networks.plan import load_plan, spec_of

@@ -16,7 +16,7 @@ import pytest
 import test_runner
 
 import budwood as bw
-from budwood.data.dataset import scan
+from budwood.data.scanning import scan
 from budwood.errors import StorageError
 from budwood.progress import Silent
 from budwood.runs.run import find_run

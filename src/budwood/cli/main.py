@@ -143,7 +143,7 @@ def inspect_data(
     """Show findings about a data set; nothing is trained, no file of yours is changed."""
     from budwood.config.recipe import Recipe, parse_settings
     from budwood.data import checks
-    from budwood.data.dataset import scan
+    from budwood.data.scanning import scan
     from budwood.workflows.report import report_findings
 
     if settings and html is None:
@@ -208,7 +208,7 @@ def train(
 ) -> None:
     """Train a classifier and keep it with its evidence."""
     import budwood as bw
-    from budwood.data.dataset import scan
+    from budwood.data.scanning import scan
 
     started = time.perf_counter()
     made = make_recipe(file, settings, drop_unset(options))
@@ -396,7 +396,7 @@ def lr_find(
 ) -> None:
     """Try growing learning rates for a hundred steps and suggest one; nothing is kept of what is learned."""
     from budwood.config.recipe import Recipe
-    from budwood.data.dataset import scan
+    from budwood.data.scanning import scan
     from budwood.reporting.run_page import render_rates
     from budwood.storage.atomic import raise_storage_errors, write_text
     from budwood.workflows.train import find_learning_rate

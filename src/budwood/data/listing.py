@@ -426,7 +426,7 @@ def _exclude_classes(listing: Listing, exclude: Sequence[str]) -> Listing:
             raise DataError(f"--exclude {name}: there is no such class.", did_you_mean(name, counts))
     if len(counts) - len(set(exclude)) < 2:
         raise DataError("--exclude leaves fewer than two classes.", "Exclude fewer classes.")
-    return _select_rows(listing, [row for row, label in enumerate(listing.labels) if label not in exclude])
+    return select_rows(listing, [row for row, label in enumerate(listing.labels) if label not in exclude])
 
 
 def _apply_corrections(listing: Listing, file: Path) -> Listing:
@@ -441,14 +441,22 @@ def _apply_corrections(listing: Listing, file: Path) -> Listing:
     for row, label in answers.items():
         labels[row] = label
     out = {row for row, label in answers.items() if label == OMIT}
-    made = _select_rows(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
+    made = select_rows(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
     reasons = [(listing.paths[row], f"is excluded by {file.name}") for row in sorted(out)]
     changed = sum(label != listing.labels[row] for row, label in answers.items())
     return replace(made, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)
 
 
-def _select_rows(listing: Listing, rows: Sequence[int]) -> Listing:
-    """The listing with some of its rows only."""
+def select_rows(listing: Listing, rows: Sequence[int]) -> Listing:
+    """Select some files of a listing.
+
+    Args:
+        listing: The listing.
+        rows: Numbers of the files from 0.
+
+    Returns:
+        The listing with these files only, in the order of `rows`.
+    """
     return replace(
         listing,
         paths=[listing.paths[row] for row in rows],

@@ -159,13 +159,7 @@ def make_embedding(
     cache, progress = cache or cache_folder(), progress or Silent()
     whole = load_or_predict(run, split, cache, progress)
     chosen = np.flatnonzero(stratified_sample(whole.ids, whole.labels, most))
-    samples = Samples(
-        run.dataset().root,
-        tuple(whole.ids[row] for row in chosen.tolist()),
-        tuple(whole.paths[row] for row in chosen.tolist()),
-        whole.labels[chosen],
-        whole.label_sets,
-    )
+    samples = whole.samples(run.dataset().root).subset(chosen)
     features = compute_run_features(run, samples, cache=cache, progress=progress)
     points, explained = project_on_principal_axes(features) if method == "pca" else (_project_umap(features), None)
     return Embedding(

@@ -74,8 +74,7 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
 
 def _compare_correct(eight: Prefix, training: Samples, known: Predictions, progress: Progress) -> dict[str, int]:
     """Count the validation images that are correct in 8 bits and in full precision."""
-    validation = Samples(training.root, known.ids, known.paths, known.labels, training.label_sets)
-    logits = compute_tta_features(eight, validation, progress).values
+    logits = compute_tta_features(eight, known.samples(training.root), progress).values
     return {
         "int8": _count_correct(replace(known, logits=logits)),
         "full": _count_correct(known),

@@ -12,7 +12,9 @@ from typing import Literal
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import own_parts
 from budwood.data import checks
-from budwood.data.dataset import Dataset, assign_fold, limit, scan
+from budwood.data.dataset import Dataset
+from budwood.data.scanning import scan
+from budwood.data.selection import assign_fold, limit
 from budwood.errors import BudwoodError, DataError, StorageError
 from budwood.networks.plan import hash_json
 from budwood.networks.registry import code_of

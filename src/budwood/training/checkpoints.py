@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save as encode_tensors
 from torch import Tensor
 
 from budwood.errors import RunError
@@ -93,7 +93,7 @@ class Checkpoints:
         """
         return self.folder is not None and time.monotonic() >= self._next
 
-    def keep(self, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
+    def save(self, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         """Write a checkpoint.
 
         The best epoch has a file of its own, which is written only when it changes, and before the file that names it.
@@ -117,17 +117,17 @@ class Checkpoints:
     def _write(self, folder: Path, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         best = folder / f"best-{state.best_epoch}.safetensors"
         if state.best and not best.is_file():
-            write_bytes(best, save({**state.best, LOGITS: torch.from_numpy(state.best_logits)}))
+            write_bytes(best, encode_tensors({**state.best, LOGITS: torch.from_numpy(state.best_logits)}))
         about = {
             "standing": {_NAMES.get(name, name): getattr(state, name) for name in _PLAIN},
             "random": random.bit_generator.state,
         }
         extra = {ORDER: torch.from_numpy(state.order), **_generator_states()}
         held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_bytes(folder / LAST, save({**held, **extra}, {"about": json.dumps(about)}))
+        write_bytes(folder / LAST, encode_tensors({**held, **extra}, {"about": json.dumps(about)}))
         self._forget_all_but(best)
 
-    def found(self, random: np.random.Generator) -> tuple[LoopState, Tensors] | None:
+    def load(self, random: np.random.Generator) -> tuple[LoopState, Tensors] | None:
         """Read the latest checkpoint and restore the random states.
 
         Args:

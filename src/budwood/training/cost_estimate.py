@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,20 +15,10 @@ from budwood.data.loading import TTA_FLIPS, decode_sample, find_missing_pixels
 from budwood.hardware import count_processors
 from budwood.inference.feature_cache import HELD, compute_features, count_feature_bytes, find_missing_features
 from budwood.progress import Progress
-from budwood.training.trainer import (
-    TrainingTask,
-    caches_features,
-    each_phase,
-    fit_head,
-    join_samples,
-    list_feature_requests,
-    load_features,
-    make_frozen_prefix,
-    make_head_splits,
-    make_inputs,
-    make_trained_slice,
-    trains_linear_head_only,
-)
+from budwood.training.frozen_features import caches_features, list_feature_requests, load_features, make_frozen_prefix
+from budwood.training.inputs import make_head_splits, make_inputs, make_trained_slice
+from budwood.training.task import TrainingTask, each_phase, trains_linear_head_only
+from budwood.training.trainer import fit_head
 
 SAMPLE: Final = 64  # images of each split that are looked at, at least
 A_RATE: Final = 1e-6  # what a step costs does not depend on its learning rate
@@ -107,15 +96,15 @@ def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
 def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
     """The cost of a recipe without phases, or of one phase."""
     recipe, plan, n = task.resolved, task.spec.plan, len(task.training)
-    everything = join_samples(task.training, task.validation)
+    everything = task.training.join(task.validation)
     cached = caches_features(task)
     views, more = len(TTA_FLIPS[recipe.network.tta]), _cache_bytes(task, everything, cached)
     reading, read = _measure_reading(task, everything, cached, progress)
     alone = trains_linear_head_only(task)
     small = replace(
         task,
-        training=_take_rows(task.training, range(min(n, max(SAMPLE if alone else 0, recipe.sampling.step)))),
-        validation=_take_rows(task.validation, range(min(len(task.validation), SAMPLE))),
+        training=task.training.subset(range(min(n, max(SAMPLE if alone else 0, recipe.sampling.step)))),
+        validation=task.validation.subset(range(min(len(task.validation), SAMPLE))),
     )
     features = load_features(small, progress) if cached else None
     if features and alone:
@@ -174,10 +163,10 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progres
         count, (samples, view), missing = sum(map(len, rows)), list_feature_requests(task)[-1], rows[-1]
         warm, timed = missing[:WARM], missing[WARM : WARM + SAMPLE]
         started = time.perf_counter()
-        compute_features(prefix, _take_rows(samples, warm), progress, view)
+        compute_features(prefix, samples.subset(warm), progress, view)
         making = time.perf_counter() - started
         started = time.perf_counter()
-        compute_features(prefix, _take_rows(samples, timed), progress, view)
+        compute_features(prefix, samples.subset(timed), progress, view)
         each = (time.perf_counter() - started) / max(len(timed), 1)
         told = f"{len(warm) + len(timed)} images through the frozen layers" if missing else ""
         return (making if warm else 0.0) + each * (count - len(warm)), told
@@ -198,11 +187,6 @@ def _count_epochs(recipe: ResolvedRecipe, before: float, an_epoch: float) -> flo
 def _epochs_of_head(recipe: ResolvedRecipe) -> float:
     """The epochs of a head that is trained alone; none where it is solved."""
     return 0.0 if isinstance(recipe.optimizer, LBFGS) else recipe.limits.epochs
-
-
-def _take_rows(samples: Samples, rows: Sequence[int]) -> Samples:
-    ids, paths = (tuple(values[row] for row in rows) for values in (samples.ids, samples.paths))
-    return Samples(samples.root, ids, paths, samples.labels[list(rows)], samples.label_sets)
 
 
 def _peak_memory() -> int:

@@ -77,7 +77,7 @@ class TrainingState:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
-    def move(self) -> None:
+    def take_step(self) -> None:
         """Take one optimizer step, with the gradient clipped where the recipe says so, and update the average."""
         if math.isfinite(self.recipe.clip):
             nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
@@ -85,7 +85,7 @@ class TrainingState:
         if self.average:
             self.average.update()
 
-    def moved(self) -> Tensors:
+    def unfrozen_tensors(self) -> Tensors:
         """Return the tensors of the network that are not frozen.
 
         Returns:
@@ -97,7 +97,7 @@ class TrainingState:
             if name not in self.frozen.parameters and name.rpartition(".")[0] not in self.frozen.modules
         }
 
-    def moving(self) -> Tensors:
+    def step_tensors(self) -> Tensors:
         """Return every tensor that a step changes.
 
         Returns:
@@ -105,7 +105,7 @@ class TrainingState:
         """
         averaged = self.average.values if self.average else []
         parts = {
-            "network": self.moved(),
+            "network": self.unfrozen_tensors(),
             "optimizer": optimizer_tensors(self.optimizer),
             "average": {str(number): value for number, value in enumerate(averaged)},
         }
@@ -115,14 +115,14 @@ class TrainingState:
         """Restore the tensors that a step changes.
 
         Args:
-            tensors: The tensors by name, as `moving` returned them at another time.
+            tensors: The tensors by name, as `step_tensors` returned them at another time.
         """
         parts: dict[str, Tensors] = {"network": {}, "optimizer": {}, "average": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
         with torch.no_grad():
-            for name, tensor in self.moved().items():
+            for name, tensor in self.unfrozen_tensors().items():
                 tensor.copy_(parts["network"][name])
             for number, value in enumerate(self.average.values if self.average else []):
                 value.copy_(parts["average"][str(number)])

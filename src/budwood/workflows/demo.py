@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from budwood.data.dataset import scan
+from budwood.data.scanning import scan
 from budwood.evaluation.intervals import Metric
 from budwood.progress import Progress
 from budwood.workflows.evaluate import test

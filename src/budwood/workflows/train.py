@@ -61,7 +61,8 @@ from budwood.text import counted
 from budwood.training.cost_estimate import CostEstimate, measure_cost
 from budwood.training.history import EpochCallback
 from budwood.training.schedules import find_best_epoch
-from budwood.training.trainer import TrainingResult, TrainingTask, has_checkpoint, search_rate, train_network
+from budwood.training.task import TrainingResult, TrainingTask, has_checkpoint
+from budwood.training.trainer import search_rate, train_network
 from budwood.workflows.report import render_report
 
 if TYPE_CHECKING:
