@@ -162,12 +162,12 @@ class Dataset:
         Returns:
             The images in the order of `rows`.
         """
-        chosen = self.table.take(pa.array(rows))
+        table = self.table.take(pa.array(rows))
         return Samples(
             self.root,
-            tuple(chosen["id"].to_pylist()),
-            tuple(chosen["path"].to_pylist()),
-            chosen["label"].to_numpy().astype(np.int32),
+            tuple(table["id"].to_pylist()),
+            tuple(table["path"].to_pylist()),
+            table["label"].to_numpy().astype(np.int32),
             self.label_sets,
         )
 
@@ -277,8 +277,8 @@ def make_membership_matrix(label_sets: Sets, classes: int) -> NDArray[np.bool_]:
         The matrix, bool [sets, classes].
     """
     table = np.zeros((len(label_sets), classes), bool)
-    for row, chosen in enumerate(label_sets):
-        table[row, list(chosen)] = True
+    for row, members in enumerate(label_sets):
+        table[row, list(members)] = True
     return table
 
 

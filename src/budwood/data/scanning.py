@@ -107,8 +107,8 @@ def build_dataset(
     with_val, with_test = "val" in listing.splits, "test" in listing.splits
     val_share = 0.0 if with_val else SHARE if val is None else val
     test_share = 0.0 if with_val or with_test else SHARE if test is None else test
-    usable = select_rows(listing, [row for row, found in enumerate(facts) if isinstance(found, ImageMetadata)])
-    metadata = [found for found in facts if isinstance(found, ImageMetadata)]
+    usable = select_rows(listing, [row for row, fact in enumerate(facts) if isinstance(fact, ImageMetadata)])
+    metadata = [fact for fact in facts if isinstance(fact, ImageMetadata)]
     bad = [SetAside(listing.paths[row], problem.problem, problem.detail) for row, problem in _list_broken(facts)]
     left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
     left_out += [SetAside(name, "not unpacked", reason) for name, reason in listing.not_unpacked]
@@ -175,11 +175,11 @@ def _cluster_rows(look: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.
 
 
 def _check_shares(listing: Listing, val: float | None, test: float | None) -> None:
-    given = {"val": "val" in listing.splits, "test": bool({"val", "test"} & set(listing.splits))}
+    has_split = {"val": "val" in listing.splits, "test": bool({"val", "test"} & set(listing.splits))}
     for split, share in (("val", val), ("test", test)):
         if share is not None and not 0 < share < 1:
             raise DataError(f"--{split} {share}: expected a share between 0 and 1.", f"For example --{split} 0.2")
-        if share is not None and given[split]:
+        if share is not None and has_split[split]:
             raise DataError(
                 f"--{split} {share} does not apply: {listing.name} has its own split, which is used.",
                 f"Leave --{split} out, or give the images without split folders.",

@@ -58,14 +58,14 @@ def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
     cluster, labels = data.column("cluster"), data.column("label")
     if len(np.unique(cluster[free])) < folds:
         raise DataError(f"{data.root}: has too few different images for {folds} folds.", "Use fewer folds.")
-    chosen = assign_folds(
+    folds_of_images = assign_folds(
         [ids[row] for row in free.tolist()],
         labels[free],
         [groups[row] for row in free.tolist()],
         cluster[free],
         folds,
     )
-    split[free] = np.where(chosen == fold, SPLITS.index("val"), SPLITS.index("train"))
+    split[free] = np.where(folds_of_images == fold, SPLITS.index("val"), SPLITS.index("train"))
     columns = {
         "split": pa.array(split, pa.int8()),
         "given": pa.array(data.column("given") & (split == SPLITS.index("test")), pa.bool_()),

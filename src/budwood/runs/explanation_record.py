@@ -27,18 +27,20 @@ class Explanation:
     pictures: Mapping[str, str]
 
 
-def save_explanation(folder: Path, found: Explanation) -> None:
+def save_explanation(folder: Path, explanation: Explanation) -> None:
     """Write an explanation into a run's folder.
 
     Args:
         folder: The run folder.
-        found: The explanation.
+        explanation: The explanation.
 
     Raises:
         StorageError: The folder cannot be written.
     """
     with raise_storage_errors(folder):
-        write_text(folder / EXPLANATION_FILE, json.dumps({"record": found.record, "pictures": found.pictures}))
+        write_text(
+            folder / EXPLANATION_FILE, json.dumps({"record": explanation.record, "pictures": explanation.pictures})
+        )
 
 
 def load_explanation(folder: Path) -> Explanation | None:
@@ -57,7 +59,7 @@ def load_explanation(folder: Path) -> Explanation | None:
     if not file.is_file():
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return Explanation(found["record"], found["pictures"])
+        document = json.loads(file.read_text(encoding="utf-8"))
+        return Explanation(document["record"], document["pictures"])
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{file}: cannot be read ({error}).", "Remove it, or explain the run again.") from error

@@ -263,12 +263,12 @@ class _Worker:
 
     def answer(self, job: TrainingJob, on_new_rows: Callable[[Rows], None]) -> Answer:
         """Carry out a job; a `StorageError` is returned, not raised, so that it arrives as one."""
-        told = 0
+        sent = 0
 
         def report(history: Rows) -> None:
-            nonlocal told
-            on_new_rows(list(history[told:]))
-            told = len(history)
+            nonlocal sent
+            on_new_rows(list(history[sent:]))
+            sent = len(history)
 
         try:
             return self._executor.run(job, report)
@@ -363,6 +363,6 @@ def _take_share(number: int, of: int) -> None:
     `processors` then counts these.
     """
     if hasattr(os, "sched_setaffinity"):
-        every = sorted(os.sched_getaffinity(0))
-        own = every[number::of] or [every[number % len(every)]]
-        os.sched_setaffinity(0, own)
+        processors = sorted(os.sched_getaffinity(0))
+        share = processors[number::of] or [processors[number % len(processors)]]
+        os.sched_setaffinity(0, share)

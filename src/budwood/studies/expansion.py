@@ -41,12 +41,12 @@ class AppliedOverrides:
     Attributes:
         quick: The file's quick table, or an empty one where it is not asked for.
         overrides: The overrides.
-        own: Path or name of the study's own data.
+        source: Path or name of the study's own data.
     """
 
     quick: QuickTable
     overrides: Overrides
-    own: str
+    source: str
 
     def options(self, options: Options) -> dict[str, Any]:
         """Return the recipe options of a row with the overrides applied; `epochs` of the quick table is a limit.
@@ -69,8 +69,8 @@ class AppliedOverrides:
         Returns:
             Numbers of the points, from 0; at most `points` of the quick table.
         """
-        most = min(self.quick.points or count, count)
-        return [number * (count - 1) // max(most - 1, 1) for number in range(most)]
+        limit = min(self.quick.points or count, count)
+        return [number * (count - 1) // max(limit - 1, 1) for number in range(limit)]
 
     def data(self, spec: DataSpec) -> DataSpec:
         """Return the images of a row with the overrides applied.
@@ -81,12 +81,12 @@ class AppliedOverrides:
         Returns:
             The images at their given path, no more than the quick table allows.
         """
-        is_own, places = spec.data == self.own, self.overrides.places
+        is_own, places = spec.data == self.source, self.overrides.places
         place = places.get(spec.data, spec.data)
         corrections = (*spec.corrections, *(self.overrides.corrections if is_own else ()))
         placed = {"data": places.get("", place) if is_own else place, "corrections": corrections}
-        most = self.quick.images
-        limits = {} if most is None else {"images": min(most, spec.images or most), "held_out": most}
+        limit = self.quick.images
+        limits = {} if limit is None else {"images": min(limit, spec.images or limit), "held_out": limit}
         return spec.model_copy(update={**placed, **limits})
 
 
@@ -95,7 +95,7 @@ class _Draft:
     """An experiment before it is checked: its own options, by the tables in which they stand."""
 
     label: str
-    own: Mapping[Place, Options]
+    tables: Mapping[Place, Options]
     published: Published | None = None
     refused: str = ""
     varied: bool = False
@@ -116,17 +116,17 @@ def expand_study(
         The study, without the parts that have mistakes, and the mistakes.
     """
     applied = AppliedOverrides(file.quick if overrides.quick else QuickTable(), overrides, file.data)
-    found: list[Experiment | Mistake] = [*_check_head(file, overrides)]
+    parts: list[Experiment | Mistake] = [*_check_head(file, overrides)]
     for draft in (*_list_drafts(file), *_vary_drafts(file, applied, faulty)):
-        found += [draft] if isinstance(draft, Mistake) else _check_draft(draft, file, applied)
+        parts += [draft] if isinstance(draft, Mistake) else _check_draft(draft, file, applied)
     search = None
     if file.search and ("search",) not in faulty:
         search = _make_search(file.search, file, applied)
-        found += _check_search(search, file.search, file, applied)
-    rows = tuple(part for part in found if isinstance(part, Experiment))
+        parts += _check_search(search, file.search, file, applied)
+    rows = tuple(part for part in parts if isinstance(part, Experiment))
     if overrides == Overrides():
-        found += _find_twins([row for row in rows if row.place not in faulty])
-    mistakes = list(dict.fromkeys(part for part in found if isinstance(part, Mistake)))
+        parts += _find_twins([row for row in rows if row.place not in faulty])
+    mistakes = list(dict.fromkeys(part for part in parts if isinstance(part, Mistake)))
     if not (rows or search or mistakes or faulty):
         mistakes = [Mistake((), "contains no [[rows]], no [grid] and no [search]")]
     searched = {"data": file.data, **file.base.options, **(file.search.base.options if file.search else {})}
@@ -148,26 +148,25 @@ def expand_study(
     return study, mistakes
 
 
-def _limit_epochs(options: Options, most: int | None) -> dict[str, object]:
+def _limit_epochs(options: Options, limit: int | None) -> dict[str, object]:
     """Options with at most so many epochs, in each phase where there are phases; a solved head has none."""
-    if most is None:
+    if limit is None:
         return dict(options)
     try:
         recipe = Recipe(**options)
     except RecipeError:
         return dict(options)  # told when the row is checked
     if recipe.phases:
-        short = [{**phase.model_dump(), "epochs": min(most, phase.epochs)} for phase in recipe.phases]
+        short = [{**phase.model_dump(), "epochs": min(limit, phase.epochs)} for phase in recipe.phases]
         return {**options, "phases": short}
-    return {**options, "epochs": min(most, recipe.epochs)} if recipe.epochs else dict(options)
+    return {**options, "epochs": min(limit, recipe.epochs)} if recipe.epochs else dict(options)
 
 
 def _list_drafts(file: StudyFile) -> Iterator[_Draft]:
     """The experiments under `[[rows]]`."""
     for number, row in enumerate(file.rows):
-        own = row.options
-        label = row.label or _label(own) or "base"
-        yield _Draft(label, {("rows", number): own}, _figure(row.published, file), row.refused)
+        label = row.label or _label(row.options) or "base"
+        yield _Draft(label, {("rows", number): row.options}, _figure(row.published, file), row.refused)
 
 
 def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[Place]) -> Iterator[_Draft | Mistake]:
@@ -192,8 +191,8 @@ def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[P
         for n in applied.points(len(points)):
             words = _label({name: points[n][name] for name in varying})
             label = ": ".join(filter(None, (grid.label, words))) or _label(points[n])
-            own = {table: {name: points[n][name] for name in names} for table, names in tables.items()}
-            yield _Draft(label, own, figures.get(n), varied=True)
+            options = {table: {name: points[n][name] for name in names} for table, names in tables.items()}
+            yield _Draft(label, options, figures.get(n), varied=True)
 
 
 def _check_head(file: StudyFile, overrides: Overrides) -> Iterator[Mistake]:
@@ -208,20 +207,20 @@ def _check_head(file: StudyFile, overrides: Overrides) -> Iterator[Mistake]:
 
 def _check_draft(draft: _Draft, file: StudyFile, applied: AppliedOverrides) -> Iterator[Experiment | Mistake]:
     """The experiment of a draft, or what is wrong with it."""
-    place = next(iter(draft.own))
-    layers = {(): {"data": file.data}, ("base",): file.base.options, **draft.own}
-    given = {name: value for table in layers.values() for name, value in table.items()}
+    place = next(iter(draft.tables))
+    layers = {(): {"data": file.data}, ("base",): file.base.options, **draft.tables}
+    options = {name: value for table in layers.values() for name, value in table.items()}
     layers[("settings",)] = applied.overrides.settings
     places = {name: (*where, name) for where, table in layers.items() for name in table}
     try:
-        images = applied.data(_data_spec(given))
+        images = applied.data(_data_spec(options))
     except ValidationError as error:
         yield from (Mistake(places[str(one.place[0])], one.message) for one in describe_errors(error, DataSpec))
         return
-    options = applied.options(given)
-    recipe, faults = _make_recipe(options, places, place, draft.label)
+    applied_options = applied.options(options)
+    recipe, faults = _make_recipe(applied_options, places, place, draft.label)
     reason = next((one.message for one in faults if one.place[-1] == draft.refused), "")
-    if "seed" in options:
+    if "seed" in applied_options:
         faults = [Mistake(places["seed"], "write `seeds = [0, 1, 2]` once for all rows of the study")]
     elif reason:
         faults, reason = [], f"{draft.refused}: {reason}"
@@ -229,7 +228,7 @@ def _check_draft(draft: _Draft, file: StudyFile, applied: AppliedOverrides) -> I
         faults = [Mistake((*place, "refused"), f"{draft.refused} is valid here, so remove `refused` to train the row")]
     yield from faults
     if not faults:
-        yield Experiment(draft.label, options, recipe, images, draft.published, reason, draft.varied, place)
+        yield Experiment(draft.label, applied_options, recipe, images, draft.published, reason, draft.varied, place)
 
 
 def _figure(table: PublishedTable | None, file: StudyFile) -> Published | None:
@@ -272,24 +271,24 @@ def _make_search(table: SearchTable, file: StudyFile, applied: AppliedOverrides)
 def _check_search(search: Search, table: SearchTable, file: StudyFile, applied: AppliedOverrides) -> list[Mistake]:
     """What is wrong with a search: every choice and end of its space, one after another, must make a recipe."""
     place: Place = ("search", "space")
-    found = []
+    mistakes = []
     for name, axis in table.space.items():
         if name not in Recipe.model_fields:
-            found.append(Mistake((*place, name), f"unknown option. {suggest(name, Recipe.model_fields)}"))
+            mistakes.append(Mistake((*place, name), f"unknown option. {suggest(name, Recipe.model_fields)}"))
         for other in axis.when:
             if other not in table.space or table.space[other].when:
                 message = f"`when` names {other!r}, expected an option of the space that is always drawn"
-                found.append(Mistake((*place, name), message))
+                mistakes.append(Mistake((*place, name), message))
         if table.sampler == "grid" and not axis.points:
-            found.append(Mistake((*place, name), "the sampler grid needs a list of values, or a step"))
+            mistakes.append(Mistake((*place, name), "the sampler grid needs a list of values, or a step"))
     if not search.space:
-        found.append(Mistake(place, "expected at least one option to search"))
+        mistakes.append(Mistake(place, "expected at least one option to search"))
     layers = {("base",): file.base.options, ("search", "base"): table.base.options, place: table.space}
     layers[("settings",)] = applied.overrides.settings
     places = {name: (*where, name) for where, names in layers.items() for name in names}
-    for chosen in () if found else corners(search.space):
-        found += _make_recipe({**search.options, **chosen}, places, place, _label(chosen))[1]
-    return found
+    for options in () if mistakes else corners(search.space):
+        mistakes += _make_recipe({**search.options, **options}, places, place, _label(options))[1]
+    return mistakes
 
 
 def _find_twins(rows: Sequence[Experiment]) -> Iterator[Mistake]:
@@ -312,12 +311,12 @@ def _find_edges(file: StudyFile, search: Search | None) -> dict[str, tuple[float
     space = search.space if search else {}
     tables = [part.options for grid in file.grid for part in (grid, *grid.paired)]
     tables.append({name: axis.ends for name, axis in space.items()})
-    found: dict[str, set[float]] = {}
+    numbers: dict[str, set[float]] = {}
     for name, values in (item for table in tables for item in table.items()):
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-            found.setdefault(name, set()).update(values)
+            numbers.setdefault(name, set()).update(values)
     ranges = {name for name, axis in space.items() if isinstance(axis, RangeAxis)}
-    return {name: tuple(sorted(values)) for name, values in found.items() if len(values) > 2 or name in ranges}
+    return {name: tuple(sorted(values)) for name, values in numbers.items() if len(values) > 2 or name in ranges}
 
 
 def _label(options: Options) -> str:

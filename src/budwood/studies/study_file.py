@@ -54,12 +54,14 @@ def parse_study(table: Options, where: str, text: str, overrides: Overrides | No
     table = {**table, "grid": [table["grid"]]} if isinstance(table.get("grid"), Mapping) else table
     file, mistakes = check_file(table)
     faulty = {mistake.place[:size] for mistake in mistakes for size in (1, 2)}
-    study, more = expand_study(file, Overrides(), text, faulty)
-    if not mistakes and not more and overrides not in (None, Overrides()):
-        study, more = expand_study(file, overrides, text)
-    if mistakes or more:
-        told = tell_mistakes([*mistakes, *more], table, text)
-        raise StudyError(f"{where} has {told}", "See the examples in studies/; `budwood train --help` lists options.")
+    study, recipe_mistakes = expand_study(file, Overrides(), text, faulty)
+    if not mistakes and not recipe_mistakes and overrides not in (None, Overrides()):
+        study, recipe_mistakes = expand_study(file, overrides, text)
+    if mistakes or recipe_mistakes:
+        messages = tell_mistakes([*mistakes, *recipe_mistakes], table, text)
+        raise StudyError(
+            f"{where} has {messages}", "See the examples in studies/; `budwood train --help` lists options."
+        )
     return study
 
 

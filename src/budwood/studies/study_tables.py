@@ -65,8 +65,8 @@ class DataSpec(DataOptions):
         Returns:
             The options that are set, without `classes`.
         """
-        given = self.model_dump(exclude={"classes"})
-        return {name: value for name, value in given.items() if value not in (None, ())}
+        options = self.model_dump(exclude={"classes"})
+        return {name: value for name, value in options.items() if value not in (None, ())}
 
 
 class OptionTable(FileModel):
@@ -170,8 +170,8 @@ class PairedLists(GridLists):
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
         if len({len(values) for values in self.options.values()}) > 1:
-            told = ", ".join(f"{name} {len(values)}" for name, values in self.options.items())
-            raise ValueError(f"lists that vary together must have the same length, found {told}")
+            lengths = ", ".join(f"{name} {len(values)}" for name, values in self.options.items())
+            raise ValueError(f"lists that vary together must have the same length, found {lengths}")
         return self
 
 
@@ -303,9 +303,9 @@ def check_file(table: Options) -> tuple[StudyFile, list[Mistake]]:
         try:
             return StudyFile.model_validate(table), mistakes
         except ValidationError as error:
-            found = describe_errors(error, StudyFile)
-            mistakes += found
-            for place in (mistake.place for mistake in found):
+            errors = describe_errors(error, StudyFile)
+            mistakes += errors
+            for place in (mistake.place for mistake in errors):
                 depth = _KEPT_DEPTH.get(str(place[0]), 1)
                 table = leave_out(table, *(place[:depth] if len(place) >= depth else place[:1]))
                 table = table if "name" in table else {**table, "name": "study"}  # without which there is no study

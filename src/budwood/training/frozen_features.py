@@ -50,18 +50,18 @@ def load_features(task: TrainingTask, progress: Progress) -> SplitFeatures | Non
                 f"Features of {task.spec.plan.prefix} are computed again in every epoch, not kept in the cache: {why}."
             )
         return None
-    found = [
+    features = [
         compute_features(make_frozen_prefix(task), samples, progress, view)
         for samples, view in list_feature_requests(task)
     ]
-    last, n = max(found, key=lambda part: part.computed), len(task.training)
+    newest, n = max(features, key=lambda part: part.computed), len(task.training)
     return SplitFeatures(
-        training=tuple(part.values for part in found[1:]) or (found[0].values[:n],),
-        validation=found[0].values[len(found[0].values) - len(task.validation) :],
-        computed=sum(part.computed for part in found),
-        reused=sum(part.reused for part in found),
-        engine=last.engine,
-        agreement=last.agreement,
+        training=tuple(part.values for part in features[1:]) or (features[0].values[:n],),
+        validation=features[0].values[len(features[0].values) - len(task.validation) :],
+        computed=sum(part.computed for part in features),
+        reused=sum(part.reused for part in features),
+        engine=newest.engine,
+        agreement=newest.agreement,
     )
 
 

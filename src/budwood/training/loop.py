@@ -363,16 +363,16 @@ def _show_bar(
 
     The yielded function moves it to where `state` is.
     """
-    epochs, before = model.recipe.limits.epochs, 0
+    epochs, shown_position = model.recipe.limits.epochs, 0
     endless = math.isinf(epochs)
     total = math.ceil(clock.budget or 0) if endless else int(epochs) * images
     with progress.bar(f"Training {model.part.spec.plan.name}", total) as advance:
 
         def move() -> None:
-            nonlocal before
-            here = int(clock.seconds) if endless else (state.epoch - 1) * images + state.seen
-            advance(here - before)
-            before = here
+            nonlocal shown_position
+            position = int(clock.seconds) if endless else (state.epoch - 1) * images + state.seen
+            advance(position - shown_position)
+            shown_position = position
 
         move()
         yield move

@@ -79,8 +79,10 @@ def measure_step(
         started = time.perf_counter()
         predict_logits(model, val)
         evaluating = (time.perf_counter() - started) / len(val.labels)
-    network, moved = (sum(t.nbytes for t in part.values()) for part in (model.unfrozen_tensors(), model.step_tensors()))
-    return StepCost(starting, min(seconds[1:]), evaluating, network, moved)
+    network, step_tensors = (
+        sum(t.nbytes for t in part.values()) for part in (model.unfrozen_tensors(), model.step_tensors())
+    )
+    return StepCost(starting, min(seconds[1:]), evaluating, network, step_tensors)
 
 
 def find_fastest_threads(

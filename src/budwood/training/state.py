@@ -109,7 +109,7 @@ class TrainingState:
             "optimizer": optimizer_tensors(self.optimizer),
             "average": {str(number): value for number, value in enumerate(averaged)},
         }
-        return {f"{part}/{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def restore(self, tensors: Tensors) -> None:
         """Restore the tensors that a step changes.
@@ -194,12 +194,12 @@ def forward_batch(
     """
     recipe = model.recipe
     views = len(split.inputs) // len(split.labels)
-    shown = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
-    inputs = load_batch(split, shown, model.device)
+    source_rows = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
+    inputs = load_batch(split, source_rows, model.device)
     truth = shares = target_shares(task_of(split.label_sets, model.part.spec.classes), split.labels[rows], model.device)
     if recipe.augments and model.part.stop is None:
-        what = sample_parameters(recipe.augmentation, len(rows), recipe.network.size, random)
-        inputs = augment(inputs.float(), what, recipe.augmentation)
+        parameters = sample_parameters(recipe.augmentation, len(rows), recipe.network.size, random)
+        inputs = augment(inputs.float(), parameters, recipe.augmentation)
         inputs, shares = blend(recipe.mixing, inputs, shares, random)
     with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
         logits = model.module(inputs).float()
@@ -220,8 +220,8 @@ def predict_logits(model: TrainingState, split: Labelled, size: int = EVALUATED)
     model.network.module.eval()
     order = np.arange(len(split.labels))
     with torch.inference_mode():
-        found = [model.module(load_batch(split, rows, model.device)).cpu().numpy() for rows in batches(order, size)]
-    return np.concatenate(found)
+        logits = [model.module(load_batch(split, rows, model.device)).cpu().numpy() for rows in batches(order, size)]
+    return np.concatenate(logits)
 
 
 def target_shares(task: LabelTask, numbers: NDArray[np.int32], device: str) -> Tensor:

@@ -120,5 +120,5 @@ def trains_linear_head_only(task: TrainingTask) -> bool:
     Returns:
         True for a plain linear head on a frozen trunk, outside phases, without a checkpoint of the loop.
     """
-    alone = task.spec.recipe.head_alone and task.spec.plan.prefix == TRUNK
-    return alone and not task.phase and not has_checkpoint(task.checkpoint)
+    head_only = task.spec.recipe.head_alone and task.spec.plan.prefix == TRUNK
+    return head_only and not task.phase and not has_checkpoint(task.checkpoint)

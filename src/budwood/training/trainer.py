@@ -224,12 +224,12 @@ def _choose_threads(
 def _decide_once(task: TrainingTask, name: str, decide: Callable[[], float]) -> float:
     """What is decided by measuring; it is kept beside the checkpoint, so that a resumed training decides alike."""
     file = task.checkpoint and task.checkpoint / CHOSEN
-    chosen: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
-    if name not in chosen:
-        chosen[name] = decide()
+    decisions: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    if name not in decisions:
+        decisions[name] = decide()
         if file:
-            write_text(file, json.dumps(chosen))
-    return chosen[name]
+            write_text(file, json.dumps(decisions))
+    return decisions[name]
 
 
 def _count_steps(recipe: ResolvedRecipe, train: Labelled) -> float:
