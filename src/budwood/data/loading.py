@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.options import Resize
+from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.images import BadImage, read_pixels
 from budwood.errors import DataError
@@ -306,11 +307,9 @@ def _fill(samples: Samples, size: int, resize: Resize, cache: Path, progress: Pr
         if not decoder.keeps:
             return
         with progress.bar("Decoding images", len(rows)) as step:
-            for start in range(0, len(rows), SHARD):
-                part = rows[start : start + SHARD]
-                for first in range(0, len(part), FEWEST_AHEAD):
-                    decoder.take(part[first : first + FEWEST_AHEAD])
-                    step(len(part[first : first + FEWEST_AHEAD]))
+            for shard in split_blocks(len(rows), SHARD):
+                for block in split_blocks(len(rows[shard]), FEWEST_AHEAD):
+                    step(len(decoder.take(rows[shard][block])))
                 decoder.keep()
                 if not decoder.keeps:
                     return

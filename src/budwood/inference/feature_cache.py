@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.loading import SHARD, TTA_FLIPS, Decoder, Pixels, Writer, decode_sample, flip, store_rows
 from budwood.errors import WeightsError
@@ -119,12 +120,13 @@ def compute_features(
     n, shape = len(samples), apply(np.zeros((0, *prefix.shape), np.float32)).shape[1:]
     values = _allocate(prefix, (n, *shape))
     missing = []
-    for rows in _split_blocks(range(n), SHARD):
-        found = ((row, _read_cached(prefix, stores, samples.ids[row])) for row in rows)
+    for block in split_blocks(n, SHARD):
+        shard = range(n)[block]
+        found = ((row, _read_cached(prefix, stores, samples.ids[row])) for row in shard)
         cached = {row: outputs for row, outputs in found if outputs is not None}
         if cached:
             values[list(cached)] = apply(np.stack(list(cached.values())))
-        missing += [row for row in rows if row not in cached]
+        missing += [row for row in shard if row not in cached]
     for store in stores:
         store.use(samples.ids)
     if not missing:
@@ -256,13 +258,14 @@ def _compute(
         keep = keep and store_rows(store, ids, rows, progress)
 
     with closing(writer), progress.bar(f"{label} of {prefix.spec.plan.name}", len(missing)) as step:
-        for shard in _split_blocks(missing, SHARD):
+        for block in split_blocks(len(missing), SHARD):
+            shard = list(missing[block])
             ids = [decoder.samples.ids[row] for row in shard]
             values = np.empty((len(shard), *prefix.shape), np.float32)
-            for part in _split_blocks(range(len(shard)), BATCH):
-                pixels = decoder.take([shard[place] for place in part])
-                values[part] = engine.run(transform.change(pixels, [ids[place] for place in part]))
-                step(len(part))
+            for part in split_blocks(len(shard), BATCH):
+                pixels = decoder.take(shard[part])
+                values[part] = engine.run(transform.change(pixels, ids[part]))
+                step(len(pixels))
             _refuse_not_finite(prefix, decoder.samples, shard, values)
             decoder.keep()
             rows: NDArray[Any] = values
@@ -284,11 +287,6 @@ def _refuse_not_finite(prefix: Prefix, samples: Samples, rows: Sequence[int], va
             f"for {np.count_nonzero(~finite):,} of {len(values):,} images, the first {first!r}.",
             "Use other weights: these have values too large to compute with.",
         )
-
-
-def _split_blocks(rows: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(rows), size):
-        yield list(rows[start : start + size])
 
 
 def take_first_images(prefix: Prefix, samples: Samples, rows: Sequence[int] = range(CHECKED)) -> Pixels:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.loading import decode_sample
 from budwood.evaluation.predictions import Predictions
@@ -97,7 +98,7 @@ def _quantise(prefix: Prefix, training: Samples) -> bytes:
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._parts = iter([rows[first : first + BATCH] for first in range(0, len(rows), BATCH)])
+            self._parts = iter([rows[block] for block in split_blocks(len(rows), BATCH)])
 
         def get_next(self) -> dict[str, Any] | None:
             part = next(self._parts, None)
