@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from budwood.data.dataset import scan
 from budwood.data.listing import SPLITS
+from budwood.data.scanning import scan
 from budwood.hardware import count_processors
 from budwood.runs.machine import describe_hardware, library_versions
 

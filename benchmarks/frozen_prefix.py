@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import resource
@@ -28,7 +29,8 @@ from typing import Any, Final
 import numpy as np
 
 from budwood.config.recipe import Recipe
-from budwood.data.dataset import Samples, scan
+from budwood.data.dataset import Samples
+from budwood.data.scanning import scan
 from budwood.hardware import count_processors
 from budwood.inference.bundle import Prefix, ensure_exported, make_prefix
 from budwood.inference.engines import BATCH, _make_onnx_inference
@@ -109,13 +111,7 @@ def _prefix(samples_of: Path | str, cache: Path, **options: Any) -> tuple[Prefix
     plan = load_plan(recipe, len(data.classes), cache)
     weights, _ = locate_weights(recipe, plan, Path("runs"), cache, Silent())
     everything = [data.sealed().samples(split) for split in ("train", "val", "test")]
-    first = everything[0]
-    samples = Samples(
-        first.root,
-        tuple(id for part in everything for id in part.ids),
-        tuple(path for part in everything for path in part.paths),
-        np.concatenate([part.labels for part in everything]),
-    )
+    samples = functools.reduce(Samples.join, everything)
     return make_prefix(NetworkSpec(recipe, plan, len(data.classes), weights), TRUNK, cache), samples
 
 
@@ -123,7 +119,7 @@ def _extraction(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Images a second: of ONNX Runtime on pixels in memory, and of Budwood from files and from the store of pixels."""
     prefix, samples = _prefix(asked.jpegs, scratch)
     ensure_exported(prefix)
-    compute_features(prefix, _first(samples, 64), Silent())  # agreement is checked once a network
+    compute_features(prefix, samples.subset(range(64)), Silent())  # agreement is checked once a network
     pixels = np.concatenate([take_first_images(prefix, samples, range(k, k + BATCH)) for k in range(0, 512, BATCH)])
     rates: dict[str, list[float]] = {"limit": [], "from files": [], "from pixels": []}
     for _ in range(3):
@@ -142,10 +138,6 @@ def _extraction(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     best = {name: max(values) for name, values in rates.items()}
     shares = {name: round(best[name] / best["limit"], 3) for name in ("from files", "from pixels")}
     return {"images": len(samples), "images_a_second": rates, "share_of_limit": shares}
-
-
-def _first(samples: Samples, n: int) -> Samples:
-    return Samples(samples.root, samples.ids[:n], samples.paths[:n], samples.labels[:n])
 
 
 def _trunk(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -250,12 +242,7 @@ def _memory(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def _memory_of(jpegs: Path, images: int) -> dict[str, Any]:
     prefix, samples = _prefix(jpegs, Path(os.environ["BUDWOOD_CACHE"]), size=64)
     rows = np.arange(images) % 2_000
-    many = Samples(
-        samples.root,
-        tuple(samples.ids[row] for row in rows),
-        tuple(samples.paths[row] for row in rows),
-        samples.labels[rows],
-    )
+    many = samples.subset(rows)
     head = np.zeros((8, prefix.shape[0]), np.float32), np.zeros(8, np.float32)
     started = time.perf_counter()
     compute_features(prefix, many, Silent(), flip_transform(""), lambda values: compute_head_logits(values, *head))

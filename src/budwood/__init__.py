@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from budwood.comparison.rows import Published, RowSpec
     from budwood.config.recipe import Recipe
     from budwood.data.checks import Finding, findings
-    from budwood.data.dataset import Dataset, scan
+    from budwood.data.dataset import Dataset
+    from budwood.data.scanning import scan
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
     from budwood.runs.predictor import Predictor
     from budwood.runs.run import Run, open_run
@@ -53,7 +54,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "predict": "workflows.evaluate",
     "report": "workflows.report",
     "resume": "workflows.train",
-    "scan": "data.dataset",
+    "scan": "data.scanning",
     "study": "studies.runner",
     "test": "workflows.evaluate",
     "train": "workflows.train",

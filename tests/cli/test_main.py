@@ -140,7 +140,7 @@ def test_a_mistake_of_budwoods_own_is_exit_code_1(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("budwood.data.dataset.scan", broken)
+    monkeypatch.setattr("budwood.data.scanning.scan", broken)
     assert "ZeroDivisionError: oops" in _said(capsys, "inspect", photos, code=1)
     assert _json(capsys, "inspect", photos, code=1)["error"]["code"] == "internal"
     with pytest.raises(ZeroDivisionError):
@@ -168,7 +168,7 @@ def test_interruption_is_exit_code_130(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("budwood.training.trainer.compute_features", interrupted)
+    monkeypatch.setattr("budwood.training.frozen_features.compute_features", interrupted)
     out = photos.parent / "runs"
     said = _said(capsys, "train", photos, *FAST, "--out", out, code=130)
     assert "Interrupted. No incomplete files were left behind." in said

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from budwood.data.checks import Finding, findings, leaks
-from budwood.data.dataset import scan
+from budwood.data.scanning import scan
 from conftest import fill, picture
 
 

@@ -14,7 +14,8 @@ from budwood.cli.main import run as command
 from budwood.data.checks import findings
 from budwood.data.dataset import load
 from budwood.progress import Silent
-from budwood.studies.study_file import Overrides, load_study, make_tuning_study
+from budwood.studies.study import Overrides
+from budwood.studies.study_file import load_study, make_tuning_study
 from budwood.studies.training_job import DatasetCache
 from conftest import fill
 

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from budwood.data.dataset import SEALED, load, scan
+from budwood.data.dataset import SEALED, load
 from budwood.data.images import ImageMetadata, read_image_metadata
+from budwood.data.scanning import scan
 from budwood.errors import DataError, RunError
 from conftest import fill, picture
 
@@ -128,3 +129,26 @@ def test_classes_whose_files_are_all_broken_are_told(tmp_path: Path) -> None:
 def test_a_scan_that_cannot_be_remembered_is_still_a_scan(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "blocked").write_text("a file where the cache should be")
     assert len(scan(photos, cache=tmp_path / "blocked")) == 60
+
+
+def test_samples_are_selected_and_joined_by_row(photos: Path) -> None:
+    data = scan(photos)
+    train, val = data.samples("train"), data.samples("val")
+    few = train.subset([2, 0, 2])
+    assert few.ids == (train.ids[2], train.ids[0], train.ids[2])
+    assert few.paths == (train.paths[2], train.paths[0], train.paths[2])
+    assert few.labels.tolist() == train.labels[[2, 0, 2]].tolist()
+    assert few.labels.dtype == np.int32
+    assert (few.root, few.label_sets, len(train.subset([]))) == (train.root, train.label_sets, 0)
+    both = train.join(val)
+    assert both.ids == train.ids + val.ids
+    assert both.paths == train.paths + val.paths
+    assert both.labels.tolist() == [*train.labels, *val.labels]
+
+
+def test_rows_of_the_table_are_taken_in_the_order_asked_for(photos: Path) -> None:
+    data = scan(photos)
+    taken = data.take(np.array([5, 1], np.int64))
+    ids = data.table["id"].to_pylist()
+    assert taken.ids == (ids[5], ids[1])
+    assert taken.labels.tolist() == data.column("label")[[5, 1]].tolist()

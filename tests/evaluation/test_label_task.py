@@ -248,12 +248,12 @@ def test_files_have_the_names_that_version_0_1_gave_them(tmp_path: Path) -> None
     assert json.loads(table.schema.metadata[b"sets"]) == [[], [0, 1]]
     assert load_predictions(tmp_path / "p.parquet").label_sets == sets
     random = np.random.default_rng(0)
-    Checkpoints(tmp_path).keep(LoopState(correct=7, seen=9), {}, random)
+    Checkpoints(tmp_path).save(LoopState(correct=7, seen=9), {}, random)
     from safetensors import safe_open
 
     file = next(tmp_path.glob("*.safetensors"))
     with safe_open(file, framework="pt") as held:
         assert json.loads(held.metadata()["about"])["standing"]["right"] == 7
-    found = Checkpoints(tmp_path).found(random)
+    found = Checkpoints(tmp_path).load(random)
     assert found is not None
     assert found[0].correct == 7

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 import budwood as bw
 from budwood.config.recipe import Recipe
-from budwood.data.dataset import Samples, scan
+from budwood.data.dataset import Samples
+from budwood.data.scanning import scan
 from budwood.errors import RunError, StorageError, WeightsError
 from budwood.evaluation.predictions import make_predictions
 from budwood.inference import bundle, engines

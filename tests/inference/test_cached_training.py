@@ -25,7 +25,8 @@ from torch import nn
 import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import ResolvedRecipe, resolve
-from budwood.data.dataset import Samples, scan
+from budwood.data.dataset import Samples
+from budwood.data.scanning import scan
 from budwood.errors import RecipeError
 from budwood.inference import engines
 from budwood.inference import feature_cache as storing
@@ -40,16 +41,10 @@ from budwood.progress import Silent
 from budwood.storage.packing import pack, unpack
 from budwood.storage.shards import ShardStore
 from budwood.training.cached_augmentation import make_augmentation_transform
+from budwood.training.frozen_features import SplitFeatures, load_features, prefix_is_untrained
+from budwood.training.inputs import make_inputs, make_trained_slice
 from budwood.training.loop import LoopResult, fit
-from budwood.training.trainer import (
-    Features,
-    TrainingTask,
-    join_samples,
-    load_features,
-    make_inputs,
-    make_trained_slice,
-    prefix_is_untrained,
-)
+from budwood.training.task import TrainingTask
 from budwood.training.training_record import PrefixRecord
 from conftest import fill, picture
 
@@ -93,7 +88,7 @@ def _task(folder: Path, cache: Path, **options: Any) -> TrainingTask:
     return TrainingTask(NetworkSpec(recipe, plan, 2, weights), data.samples("train"), data.samples("val"), cache)
 
 
-def _fitted(task: TrainingTask, features: Features | None) -> LoopResult:
+def _fitted(task: TrainingTask, features: SplitFeatures | None) -> LoopResult:
     return fit(make_trained_slice(task, features), task.resolved, *make_inputs(task, features, Silent()), Silent())
 
 
@@ -130,7 +125,7 @@ def test_training_on_kept_outputs_is_training(
     model: str, few: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storing, "why_not_cached", lambda *_: "")
-    monkeypatch.setattr("budwood.training.trainer.why_not_cached", lambda *_: "")
+    monkeypatch.setattr("budwood.training.frozen_features.why_not_cached", lambda *_: "")
     size = LARGER.get(model, NETWORKS[model])
     boundaries, weights = _boundaries(model, size, cache), _tame(model, size, tmp_path / "tame.safetensors")
     assert len(boundaries) == 3
@@ -397,7 +392,7 @@ def test_views_where_the_first_stage_is_trained_are_refused(few: Path, tmp_path:
 def test_a_later_phase_uses_what_no_phase_before_has_trained(
     second: str, kept: bool, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budwood.training.trainer.why_not_cached", lambda *_: "")
+    monkeypatch.setattr("budwood.training.frozen_features.why_not_cached", lambda *_: "")
     phases = [{"freeze": "upto:conv2", "epochs": 2, "lr": 0.01}, {"freeze": second, "epochs": 2, "lr": 0.01}]
     task = _task(few, tmp_path, **{**SMALL, "freeze": "trunk"}, size=32)
     first, later = Recipe(**SMALL, size=32, batch=4, phases=phases).in_phases()
@@ -420,10 +415,10 @@ def test_phases_with_and_without_the_cache_end_alike(
         asked.append(prefix.stop)
         return real(prefix, *given)
 
-    monkeypatch.setattr("budwood.training.trainer.compute_features", watched)
+    monkeypatch.setattr("budwood.training.frozen_features.compute_features", watched)
     cached = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     assert asked == [TRUNK, "conv2"]
-    monkeypatch.setattr("budwood.training.trainer.prefix_is_untrained", lambda _: False)
+    monkeypatch.setattr("budwood.training.frozen_features.prefix_is_untrained", lambda _: False)
     uncached = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     for ours, theirs in zip(cached.history(), uncached.history(), strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4, abs=1e-6)
@@ -545,7 +540,7 @@ def test_an_image_replaced_by_another_of_the_same_name_is_computed_anew(few: Pat
 
 def _everything(folder: Path) -> Samples:
     data = scan(folder)
-    return join_samples(join_samples(data.samples("train"), data.samples("val")), data.sealed().samples("test"))
+    return data.samples("train").join(data.samples("val")).join(data.sealed().samples("test"))
 
 
 def test_threads_are_measured_once_where_there_are_many(

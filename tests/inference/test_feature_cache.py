@@ -13,7 +13,8 @@ from PIL import Image
 
 from budwood.config.recipe import Recipe
 from budwood.data import loading
-from budwood.data.dataset import Samples, scan
+from budwood.data.dataset import Samples
+from budwood.data.scanning import scan
 from budwood.errors import DataError
 from budwood.inference import engines as module
 from budwood.inference import feature_cache as storing
@@ -94,7 +95,7 @@ def test_a_second_run_computes_nothing_and_only_new_images_are_computed(
     photos: Path, fresh: Prefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = _samples(photos)
-    half = Samples(samples.root, samples.ids[:20], samples.paths[:20], samples.labels[:20])
+    half = samples.subset(range(20))
     first = compute_features(fresh, half, Silent())
     second = compute_features(fresh, samples, Silent())
     assert (second.computed, second.reused) == (len(samples) - 20, 20)
@@ -108,12 +109,7 @@ def test_a_second_run_computes_nothing_and_only_new_images_are_computed(
 def test_an_order_and_repetition_of_images_is_kept(photos: Path, fresh: Prefix) -> None:
     samples = _samples(photos)
     rows = [3, 0, 3, 7]
-    chosen = Samples(
-        samples.root,
-        tuple(samples.ids[r] for r in rows),
-        tuple(samples.paths[r] for r in rows),
-        samples.labels[rows],
-    )
+    chosen = samples.subset(rows)
     whole = compute_features(fresh, samples, Silent()).values
     assert np.array_equal(compute_features(fresh, chosen, Silent()).values, whole[rows])
 

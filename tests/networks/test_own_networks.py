@@ -15,12 +15,12 @@ import timm
 
 import budwood
 from budwood.config.recipe import Recipe
-from budwood.data.dataset import scan
+from budwood.data.scanning import scan
 from budwood.errors import RecipeError, WeightsError
 from budwood.inference.bundle import make_prefix
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.weights import describe_random
-from budwood.studies.study_file import DataSpec
+from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import digest_job
 from budwood.workflows.evaluate import predict
 from budwood.workflows.train import train

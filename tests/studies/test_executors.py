@@ -16,7 +16,7 @@ import pytest
 import test_runner
 
 import budwood as bw
-from budwood.data.dataset import scan
+from budwood.data.scanning import scan
 from budwood.errors import StorageError
 from budwood.progress import Silent
 from budwood.runs.run import find_run
@@ -31,7 +31,8 @@ from budwood.studies.executors import (
 )
 from budwood.studies.optuna_search import TrialStore, make_reporter
 from budwood.studies.runner import ExecutionOptions
-from budwood.studies.study_file import DataSpec, parse_study
+from budwood.studies.study_file import parse_study
+from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob
 from budwood.training.history import Rows
 from conftest import fill

@@ -104,7 +104,7 @@ def test_the_time_left_is_that_of_the_same_group_where_it_is_known() -> None:
         queue.finish(job, seconds)
     assert _names(queue) == ["c", "d"]
     assert queue.estimate_seconds() == 12.0
-    assert queue.estimate_seconds(more=2) == 24.0
+    assert queue.estimate_seconds(further=2) == 24.0
     job = queue.take()
     assert job
     queue.finish(job, 60.0)

@@ -16,7 +16,8 @@ import budwood as bw
 from budwood.cli import main
 from budwood.comparison.document import Comparison
 from budwood.data import downloads
-from budwood.data.dataset import assign_fold, limit, scan
+from budwood.data.scanning import scan
+from budwood.data.selection import assign_fold, limit
 from budwood.errors import DataError, StudyError
 from budwood.runs.run import find_run
 from budwood.studies import training_job

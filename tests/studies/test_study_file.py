@@ -13,7 +13,8 @@ from budwood.config.toml_lines import Place, find_line, find_lines
 from budwood.data.splits import assign_folds, stratified_sample
 from budwood.errors import StudyError
 from budwood.studies.search_space import default_space, list_grid_points
-from budwood.studies.study_file import Overrides, Study, load_study, make_tuning_study, parse_study, with_seed
+from budwood.studies.study import Overrides, Study, with_seed
+from budwood.studies.study_file import load_study, make_tuning_study, parse_study
 
 ROOT = Path(__file__).parents[2] / "studies"
 BASE: dict[str, Any] = {"name": "small", "data": "photos", "base": {"optimizer": "adam", "epochs": 3}}

@@ -20,11 +20,13 @@ from budwood.errors import RecipeError
 from budwood.inference.input_sources import ArraySource, Labelled
 from budwood.inference.pytorch_backend import NetworkSlice, compile_module
 from budwood.progress import Silent
+from budwood.training import clock as clocks
 from budwood.training import loop as fitting
 from budwood.training import lr_finder, profiling
 from budwood.training.checkpoints import LoopState
+from budwood.training.clock import Clock
 from budwood.training.device import OnDevice, move_inputs
-from budwood.training.loop import Clock, LoopHooks, LoopResult, fit
+from budwood.training.loop import LoopHooks, LoopResult, fit
 from budwood.training.losses import LossOfBatch, make_loss
 from budwood.training.profiling import StepCost
 from budwood.training.schedules import compute_rate_factor
@@ -74,7 +76,8 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The schedule's factors as training asks for them, while every look at the clock takes a tenth of a second."""
     asked: list[float] = []
     ticks = iter(range(10**9))
-    monkeypatch.setattr(fitting, "time", types.SimpleNamespace(monotonic=lambda: next(ticks) / 10))
+    for module in (clocks, fitting):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: next(ticks) / 10))
 
     def noted(*arguments: Any) -> float:
         asked.append(compute_rate_factor(*arguments))

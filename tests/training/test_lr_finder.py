@@ -47,6 +47,14 @@ def test_the_curve_starts_at_the_loss_of_the_untrained_network_and_stops_where_i
     assert curve == measure_rate_curve(part, resolve(recipe, False, 16), _split(64), Silent())
 
 
+def test_the_trial_takes_the_steps_that_training_takes() -> None:
+    recipe = Recipe(**{**PLAIN, "batch": 8, "optimizer": "sgd", "clip": 1e-6})
+    part = NetworkSlice(untrained(recipe, 2), None)
+    curve = measure_rate_curve(part, resolve(recipe, False, 16), _split(64), Silent())
+    assert curve.rates == pytest.approx(RATES)
+    assert min(curve.losses) == pytest.approx(curve.losses[5], abs=0.05), "clipped gradients learn nothing"
+
+
 def test_auto_finds_a_rate_that_trains_and_says_which(photos: Path, tmp_path: Path) -> None:
     made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, lr="auto"), out=tmp_path / "runs")
     rate = made.record.choices.lr

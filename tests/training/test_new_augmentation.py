@@ -21,7 +21,7 @@ from budwood.config.augmentations import AUGMENTATIONS, Augmentation, Augmentati
 from budwood.config.losses import Loss
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import own_parts, resolve
-from budwood.data.dataset import scan
+from budwood.data.scanning import scan
 from budwood.errors import RecipeError
 from budwood.reporting.augmentation_sheet import draw_augmentation_sheet
 from budwood.reporting.recipe_text import describe_recipe

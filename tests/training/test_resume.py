@@ -291,8 +291,8 @@ def test_a_checkpoint_holds_only_what_moves_and_only_numbers(trained: Run, tmp_p
         f"best-{trained.record.selected.epoch:.0f}.safetensors",
     }
     keep = Checkpoints(tmp_path / "kept", often=0)
-    standing, _ = Checkpoints(folder).found(np.random.default_rng()) or pytest.fail("nothing was found")
+    standing, _ = Checkpoints(folder).load(np.random.default_rng()) or pytest.fail("nothing was found")
     import torch
 
-    keep.keep(standing, {"network/a": torch.tensor([1.0, float("nan")])}, np.random.default_rng())
+    keep.save(standing, {"network/a": torch.tensor([1.0, float("nan")])}, np.random.default_rng())
     assert not (tmp_path / "kept").exists(), "what is not a number is not kept"

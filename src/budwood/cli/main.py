@@ -143,7 +143,7 @@ def inspect_data(
     """Show findings about a data set; nothing is trained, no file of yours is changed."""
     from budwood.config.recipe import Recipe, parse_settings
     from budwood.data import checks
-    from budwood.data.dataset import scan
+    from budwood.data.scanning import scan
     from budwood.workflows.report import report_findings
 
     if settings and html is None:
@@ -152,9 +152,9 @@ def inspect_data(
     dataset = scan(
         data, val=val, test=test, exclude=exclude, corrections=corrections, progress=make_terminal_progress()
     )
-    found = checks.findings(dataset)
+    findings = checks.findings(dataset)
     if html:
-        report_findings(dataset, found, html, recipe)
+        report_findings(dataset, findings, html, recipe)
     if as_json:
         print_json(
             {
@@ -163,11 +163,11 @@ def inspect_data(
                 "n": len(dataset),
                 "split": dataset.split_source,
                 "counts": dataset.counts(),
-                "findings": [finding.record() for finding in found],
+                "findings": [finding.record() for finding in findings],
             }
         )
         return
-    show_dataset(dataset, found)
+    show_dataset(dataset, findings)
     if html:
         print(f"\nFindings with pictures: {html}")
 
@@ -208,17 +208,19 @@ def train(
 ) -> None:
     """Train a classifier and keep it with its evidence."""
     import budwood as bw
-    from budwood.data.dataset import scan
+    from budwood.data.scanning import scan
 
     started = time.perf_counter()
-    made = make_recipe(file, settings, drop_unset(options))
+    resolved = make_recipe(file, settings, drop_unset(options))
     progress = make_terminal_progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
     if dry_run:
-        show_cost(*bw.estimate_cost(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
+        show_cost(*bw.estimate_cost(dataset, resolved, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
         return
     spent = time.perf_counter() - started
-    finished = bw.train(dataset, made, out=out, allow_leaks=allow_leaks, progress=progress, track=track, spent=spent)
+    finished = bw.train(
+        dataset, resolved, out=out, allow_leaks=allow_leaks, progress=progress, track=track, spent=spent
+    )
     show_run(finished, as_json)
 
 
@@ -290,8 +292,8 @@ def predict(
         )
         return
     for answer in answers:
-        told = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"cannot be read ({answer.problem})"
-        print(f"{show_unprintable(answer.path)}: {told}")
+        classes = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"cannot be read ({answer.problem})"
+        print(f"{show_unprintable(answer.path)}: {classes}")
 
 
 @app.command()
@@ -338,7 +340,7 @@ def explain(
 
     if html and not images:
         raise click.UsageError("--html: needs IMAGES. Without them, the results go into the report of the run.")
-    found, page = explain_run(
+    explanation, page = explain_run(
         open_run(run, out),
         images,
         methods=methods,
@@ -349,9 +351,9 @@ def explain(
         progress=make_terminal_progress(),
     )
     if as_json:
-        print_json({"run": run, "page": str(page), **found.record.table()})
+        print_json({"run": run, "page": str(page), **explanation.record.table()})
         return
-    show_explanation(found.record)
+    show_explanation(explanation.record)
     print(f"Page: {page}")
 
 
@@ -396,23 +398,23 @@ def lr_find(
 ) -> None:
     """Try growing learning rates for a hundred steps and suggest one; nothing is kept of what is learned."""
     from budwood.config.recipe import Recipe
-    from budwood.data.dataset import scan
+    from budwood.data.scanning import scan
     from budwood.reporting.run_page import render_rates
     from budwood.storage.atomic import raise_storage_errors, write_text
     from budwood.workflows.train import find_learning_rate
 
     named = collect_options(file, settings, drop_unset(options))
-    made = Recipe(**named)
-    if made.optimizer == "lbfgs" and "optimizer" not in named:
-        made = Recipe(**{**named, "optimizer": "adam"})
-    if made.optimizer == "lbfgs":
+    recipe = Recipe(**named)
+    if recipe.optimizer == "lbfgs" and "optimizer" not in named:
+        recipe = Recipe(**{**named, "optimizer": "adam"})
+    if recipe.optimizer == "lbfgs":
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another optimizer.")
     progress = make_terminal_progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
-    curve = find_learning_rate(dataset, made, progress=progress)
+    curve = find_learning_rate(dataset, recipe, progress=progress)
     if html:
         with raise_storage_errors(html):
-            page = render_rates(dataset.name, made.model, curve.rates, curve.losses, curve.suggestion)
+            page = render_rates(dataset.name, recipe.model, curve.rates, curve.losses, curve.suggestion)
             write_text(html, page)
     if as_json:
         print_json({"suggestion": curve.suggestion, "rates": curve.rates, "losses": curve.losses})
@@ -421,8 +423,8 @@ def lr_find(
     for rate, loss in list(zip(curve.rates, curve.losses, strict=True))[::6]:
         print(f"{rate:<9.1e} {loss:.3f}")
     steepest = "(where the loss falls fastest)"
-    told = f"{curve.suggestion:.2g} {steepest}" if curve.suggestion else "none, because the loss never fell"
-    print(f"Suggested learning rate: {told}")
+    suggestion = f"{curve.suggestion:.2g} {steepest}" if curve.suggestion else "none, because the loss never fell"
+    print(f"Suggested learning rate: {suggestion}")
     if html:
         print(f"Curve: {html}")
 
@@ -439,23 +441,23 @@ def lr_find(
 @add_common_options
 def models(name: str | None, classes: int, as_json: bool, debug: bool, **options: Any) -> None:
     """List the networks, or show one before and after surgery; a pattern such as '*vit*' searches."""
-    given = drop_unset(options)
+    changes = drop_unset(options)
     if name is None or set(name) & set("*?["):
-        if given:
-            raise click.UsageError(f"{', '.join(sorted(given))}: this option needs the name of one network.")
+        if changes:
+            raise click.UsageError(f"{', '.join(sorted(changes))}: this option needs the name of one network.")
         list_networks(name, as_json)
         return
     from budwood.config.recipe import Recipe
     from budwood.networks.plan import load_plan
     from budwood.storage.atomic import cache_folder
 
-    plan = load_plan(Recipe(model=name, **given), classes, cache_folder())
+    plan = load_plan(Recipe(model=name, **changes), classes, cache_folder())
     if as_json:
         print_json(
             {key: value for key, value in plan.record().items() if key not in ("code", "origins", "schema_version")}
         )
     else:
-        show_plan(plan, given)
+        show_plan(plan, changes)
 
 
 @app.command()
@@ -469,9 +471,9 @@ def cache(clear: bool, as_json: bool, debug: bool) -> None:
 
     folder = cache_folder()
     removed = eviction.clear(folder) if clear else None
-    found, limit = eviction.measure_cache(folder), eviction.limit()
+    usage, limit = eviction.measure_cache(folder), eviction.limit()
     if as_json:
-        kinds = {one.kind: {"bytes": one.bytes, "files": one.files, "used": one.used or None} for one in found}
+        kinds = {one.kind: {"bytes": one.bytes, "files": one.files, "used": one.used or None} for one in usage}
         print_json({"folder": str(folder), "limit_bytes": limit, "removed_bytes": removed, "kinds": kinds})
         return
     if removed is not None:
@@ -479,10 +481,10 @@ def cache(clear: bool, as_json: bool, debug: bool) -> None:
     rows = [("kind", "MiB", "files", "last used", "what")]
     rows += [
         (one.kind, f"{one.bytes / 2**20:,.1f}", f"{one.files:,}", format_day(one.used), eviction.KINDS[one.kind])
-        for one in found
+        for one in usage
     ]
     print(format_table(rows, right=(1, 2)))
     print(f"Folder: {folder} (set BUDWOOD_CACHE to use another folder)")
-    limited = sum(one.bytes for one in found if one.kind in eviction.LIMITED)
-    most = f"{limit / 2**30:.1f} GiB (set BUDWOOD_CACHE_LIMIT to change this, for example 50GB)"
-    print(f"Pixels, outputs and archives use {limited / 2**30:.2f} of {most}.")
+    limited = sum(one.bytes for one in usage if one.kind in eviction.LIMITED)
+    allowed = f"{limit / 2**30:.1f} GiB (set BUDWOOD_CACHE_LIMIT to change this, for example 50GB)"
+    print(f"Pixels, outputs and archives use {limited / 2**30:.2f} of {allowed}.")

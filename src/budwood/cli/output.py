@@ -82,9 +82,9 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
     from budwood.storage.atomic import cache_folder
     from budwood.text import format_table
 
-    found, others = list_models(pattern, cache_folder())
+    networks, others = list_models(pattern, cache_folder())
     if as_json:
-        print_json([asdict(entry) for entry in found])
+        print_json([asdict(entry) for entry in networks])
         return
     rows = [("network", "source", "pixels", "parameters", "ImageNet top-1", "weights")]
     rows += [
@@ -96,7 +96,7 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
             f"{100 * entry.accuracy:.1f} %" if entry.accuracy else "–",
             "on disk" if entry.local else "none" if entry.source == "budwood" else "to download",
         )
-        for entry in found
+        for entry in networks
     ]
     print(format_table(rows, right=(2, 3, 4)))
     print("Top-1 accuracy as published with the weights, n = 50,000 (95 % confidence interval: about ±0.4 points).")
@@ -104,12 +104,12 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
         print(f"And {others:,} more from timm: `budwood models '*vit*'` searches by name.")
 
 
-def show_plan(plan: NetworkPlan, given: Mapping[str, object]) -> None:
+def show_plan(plan: NetworkPlan, options: Mapping[str, object]) -> None:
     """Print the stages of a network before and after surgery.
 
     Args:
         plan: The network's plan.
-        given: The options of surgery that were given.
+        options: The options of surgery that were given.
     """
     from budwood.text import format_table
 
@@ -120,7 +120,7 @@ def show_plan(plan: NetworkPlan, given: Mapping[str, object]) -> None:
     image = _format_shape([plan.channels, plan.size, plan.size])
     print(f"{plan.name} ({plan.source}) for images of {image}, as published")
     print(format_table([head, *before, ("total", "", f"{total[0]:,}", f"{total[1]:,}")], right))
-    asked = ", ".join(f"{name} {value}" for name, value in given.items()) or "a new head on frozen layers"
+    changes = ", ".join(f"{name} {value}" for name, value in options.items()) or "a new head on frozen layers"
     after = [
         (
             row.name,
@@ -134,7 +134,7 @@ def show_plan(plan: NetworkPlan, given: Mapping[str, object]) -> None:
     ]
     counts = plan.parameters
     last = ("total", "", f"{counts.total:,}", f"{counts.trainable:,}", f"{counts.frozen:,}", f"{plan.macs:,}")
-    print(f"\nAfter changes: {asked}")
+    print(f"\nAfter changes: {changes}")
     print(
         format_table([("stage", "output", "parameters", "trainable", "frozen", "multiply-adds"), *after, last], right)
     )
@@ -145,25 +145,25 @@ def _format_shape(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def show_dataset(dataset: Dataset, found: Sequence[Finding]) -> None:
+def show_dataset(dataset: Dataset, findings: Sequence[Finding]) -> None:
     """Print the splits of a data set and the findings about it, each with at most ten groups of files.
 
     Args:
         dataset: The data set.
-        found: The findings.
+        findings: The findings.
     """
     classes = counted(len(dataset.classes), "class", "classes")
     print(f"{dataset.name}: {counted(len(dataset), 'image')} in {classes}; split: {dataset.split_source}")
     train, val = (len(dataset.samples(name)) for name in ("train", "val"))
     print(f"  training {train:,}, validation {val:,}, test {dataset.counts()['test']:,} (sealed)")
-    for finding in found:
+    for finding in findings:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
         groups = finding.groups or [(file,) for file in finding.files]
         for group in groups[:10]:
             print("    " + "  =  ".join(map(show_unprintable, group)))
         if len(groups) > 10:
             print(f"    and {len(groups) - 10:,} more (all with --json)")
-    if not found:
+    if not findings:
         print("\nNo findings.")
 
 
@@ -208,13 +208,13 @@ def show_run(run: Run, as_json: bool) -> None:
     record = run.record
     if as_json:
         table = record.table()
-        kept = {name: table[name] for name in ("state", "recipe", "timings")}
-        print_json({"run": str(run.path), **kept, "metrics": run.metrics})
+        columns = {name: table[name] for name in ("state", "recipe", "timings")}
+        print_json({"run": str(run.path), **columns, "metrics": run.metrics})
         return
     show_metrics("Validation", run.task, record.val)
-    choices, made = record.choices, record.prefix
-    if made.stage:
-        print(f"Features up to {made.stage}: {made.computed:,} computed, {made.reused:,} from the cache")
+    choices, prefix = record.choices, record.prefix
+    if prefix.stage:
+        print(f"Features up to {prefix.stage}: {prefix.computed:,} computed, {prefix.reused:,} from the cache")
     threads = f" ({counted(choices.threads, 'thread')})" if choices.threads else ""
     print(f"Engine: {choices.engine}{threads}")
     print(f"Total time: {record.timings.total:.1f} s")
@@ -267,6 +267,6 @@ def _show_images(part: ImagesPart) -> None:
         if method.likeness.value is None:
             print(f"{name}{where}: no map for any image, because nothing supports the class.")
             continue
-        said = "depend" if method.depends else "DO NOT depend"
-        like = f"rank correlation with the maps of a random network: {method.likeness.value:.2f}"
-        print(f"The maps of {name}{where} {said} on what was learned ({like}).")
+        verb = "depend" if method.depends else "DO NOT depend"
+        correlation = f"rank correlation with the maps of a random network: {method.likeness.value:.2f}"
+        print(f"The maps of {name}{where} {verb} on what was learned ({correlation}).")

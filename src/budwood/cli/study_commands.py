@@ -53,7 +53,7 @@ def _add_execution_options(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("given", metavar="FILE [DATA | NAME=DATA]...", nargs=-1, required=True)
+@click.argument("arguments", metavar="FILE [DATA | NAME=DATA]...", nargs=-1, required=True)
 @click.option(
     "--dry-run", is_flag=True, help="Show the network, estimated time and shared features of every row; train nothing."
 )
@@ -73,7 +73,7 @@ def _add_execution_options(command: Command) -> Command:
 @add_out_option
 @add_common_options
 def study(
-    given: tuple[str, ...],
+    arguments: tuple[str, ...],
     corrections: tuple[str, ...],
     dry_run: bool,
     quick: bool,
@@ -96,27 +96,30 @@ def study(
     from budwood.studies.live_table import LiveTable
     from budwood.studies.runner import ExecutionOptions
     from budwood.studies.runner import study as carry_out
-    from budwood.studies.study_file import Overrides, load_study
+    from budwood.studies.study import Overrides
+    from budwood.studies.study_file import load_study
 
-    files = [Path(argument) for argument in given if argument.endswith(".toml")]
-    places = dict(_parse_place(argument) for argument in given if not argument.endswith(".toml"))
+    files = [Path(argument) for argument in arguments if argument.endswith(".toml")]
+    places = dict(_parse_place(argument) for argument in arguments if not argument.endswith(".toml"))
     if not files:
         raise click.UsageError("Missing argument 'FILE': expected a study file (.toml).")
     overrides = Overrides(quick, parse_settings(settings), places, corrections)
     studies = [load_study(file, overrides) for file in files]
     if dry_run:
-        found = [(made, estimate_rows(made, cache_folder(), make_terminal_progress())) for made in studies]
+        estimates = [(one, estimate_rows(one, cache_folder(), make_terminal_progress())) for one in studies]
         if as_json:
-            print_json([text.estimate_record(*one) for one in found])
+            print_json([text.estimate_record(*one) for one in estimates])
             return
-        print("\n\n".join(text.estimate_text(*one) for one in found))
+        print("\n\n".join(text.estimate_text(*one) for one in estimates))
         return
     options = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens)
-    made = [carry_out(one, ways=options, out=out, allow_leaks=allow_leaks, watcher=LiveTable()) for one in studies]
+    comparisons = [
+        carry_out(one, ways=options, out=out, allow_leaks=allow_leaks, watcher=LiveTable()) for one in studies
+    ]
     if as_json:
-        print_json([text.make_study_record(*one, out) for one in zip(studies, made, strict=True)])
+        print_json([text.make_study_record(*one, out) for one in zip(studies, comparisons, strict=True)])
         return
-    print("\n\n".join(text.format_study(*one, out) for one in zip(studies, made, strict=True)))
+    print("\n\n".join(text.format_study(*one, out) for one in zip(studies, comparisons, strict=True)))
 
 
 @click.command(cls=TuneCommand)
@@ -158,18 +161,18 @@ def tune(
     base = {**collect_options(file, settings, drop_unset(options))}
     if corrections:
         base["corrections"] = list(corrections)
-    made = make_tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
-    found = carry_out(
-        made,
+    search = make_tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
+    comparison = carry_out(
+        search,
         ways=ExecutionOptions(count, ray, storage, _parse_limit(limit), opens),
         out=out,
         allow_leaks=allow_leaks,
         watcher=LiveTable(),
     )
     if as_json:
-        print_json(text.make_study_record(made, found, out))
+        print_json(text.make_study_record(search, comparison, out))
         return
-    print(text.format_study(made, found, out))
+    print(text.format_study(search, comparison, out))
 
 
 def _parse_place(argument: str) -> tuple[str, str]:
@@ -218,21 +221,21 @@ def compare(
     from budwood.reporting.comparison_page import render_comparison
     from budwood.storage.atomic import raise_storage_errors, write_text
 
-    found = [find_runs(run, out) for run in runs]
+    groups = [find_runs(run, out) for run in runs]
     progress = make_terminal_progress()
-    for left_out in (name for _, others in found for name in others):
+    for left_out in (name for _, others in groups for name in others):
         progress.note(f"Left out, because it is not finished: {left_out}.")
-    finished = [run for group, _ in found for run in group]
-    made = compare_runs(finished, metric=metric, split=split, allow_looks=allow_looks)
-    for path, text in ((csv, made.csv()), (html, render_comparison(made))):
+    finished = [run for group, _ in groups for run in group]
+    comparison = compare_runs(finished, metric=metric, split=split, allow_looks=allow_looks)
+    for path, text in ((csv, comparison.csv()), (html, render_comparison(comparison))):
         if path:
             with raise_storage_errors(path):
                 write_text(path, text)
     if as_json:
-        print_json(made.record())
+        print_json(comparison.record())
         return
-    print(format_comparison(made))
-    for finding in made.findings:
+    print(format_comparison(comparison))
+    for finding in comparison.findings:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
     if html:
         print(f"\nPage: {html}")

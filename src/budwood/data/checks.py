@@ -80,19 +80,19 @@ def findings(data: Dataset) -> tuple[Finding, ...]:
         _check_class_sizes,
         _check_splits,
     )
-    return tuple(sorted((found for check in checks for found in check(data)), key=lambda finding: finding.code))
+    return tuple(sorted((finding for check in checks for finding in check(data)), key=lambda finding: finding.code))
 
 
-def leaks(found: Sequence[Finding]) -> tuple[Finding, ...]:
+def leaks(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Select the findings that make a score worthless: the same image or group in two splits.
 
     Args:
-        found: Findings about a data set.
+        findings: Findings about a data set.
 
     Returns:
         Those whose code is in `LEAKS`, in the same order.
     """
-    return tuple(finding for finding in found if finding.code in LEAKS)
+    return tuple(finding for finding in findings if finding.code in LEAKS)
 
 
 _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
@@ -122,10 +122,10 @@ def check_trunk_overlap(data: Dataset, earlier: Dataset, run: str) -> tuple[Find
         One finding, D023 (an error), with all such images, or none.
     """
     theirs = {split: set(earlier.samples(split).ids) for split in ("train", "val")}
-    known = {"val": theirs["train"], "test": theirs["train"] | theirs["val"]}
+    trained_on = {"val": theirs["train"], "test": theirs["train"] | theirs["val"]}
     files = tuple(
         path
-        for split, ids in known.items()
+        for split, ids in trained_on.items()
         for id, path in zip(*_list_ids_and_paths(data, split), strict=True)
         if id in ids
     )
@@ -145,16 +145,16 @@ def _list_ids_and_paths(data: Dataset, split: str) -> tuple[tuple[str, ...], tup
 
 
 def _check_set_aside(data: Dataset) -> list[Finding]:
-    found = []
-    for problem, (code, severity, what, advice) in _PROBLEMS.items():
+    findings = []
+    for problem, (code, severity, problem_text, advice) in _PROBLEMS.items():
         items = [item for item in data.set_aside if item.problem == problem]
         if items:
             detail = _describe_detail(items[0], len(items) > 1)
-            message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} {what}{detail}; excluded."
+            message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} {problem_text}{detail}; excluded."
             if problem == "not unpacked":
                 message = f"{counted(len(items), 'member')} of the archive {_is_or_are(len(items))} not used{detail}."
-            found.append(Finding(code, severity, message, advice, tuple(item.path for item in items)))
-    return found
+            findings.append(Finding(code, severity, message, advice, tuple(item.path for item in items)))
+    return findings
 
 
 def _describe_detail(item: SetAside, first: bool) -> str:
@@ -202,13 +202,13 @@ def _check_copies(data: Dataset) -> list[Finding]:
 
 
 def _make_duplicate_finding(
-    data: Dataset, code: str, severity: Severity, groups: Sequence[NDArray[np.int64]], what: str, advice: str
+    data: Dataset, code: str, severity: Severity, groups: Sequence[NDArray[np.int64]], statement: str, advice: str
 ) -> list[Finding]:
     if not groups:
         return []
     named = _name_files(data, groups)
     count = sum(map(len, named))
-    message = f"{counted(count, 'file')} in {counted(len(named), 'group')} {what}."
+    message = f"{counted(count, 'file')} in {counted(len(named), 'group')} {statement}."
     return [Finding(code, severity, message, advice, tuple(path for group in named for path in group), named)]
 
 
@@ -273,49 +273,49 @@ def _check_conversions(data: Dataset) -> list[Finding]:
         ("D044", "rotated", "stored rotated or mirrored", "Turned upright by the EXIF orientation."),
     )
     return [
-        found
-        for code, note, what, how in table
-        for found in _make_rows_finding(data, code, "note", _find_noted(data, note), what, how)
+        finding
+        for code, note, statement, how in table
+        for finding in _make_rows_finding(data, code, "note", _find_noted(data, note), statement, how)
     ]
 
 
 def _make_rows_finding(
-    data: Dataset, code: str, severity: Severity, rows: NDArray[np.bool_], what: str, advice: str
+    data: Dataset, code: str, severity: Severity, rows: NDArray[np.bool_], statement: str, advice: str
 ) -> list[Finding]:
     count = int(rows.sum())
     if not count:
         return []
     paths = tuple(data.table["path"].filter(pa.array(rows)).to_pylist())
-    return [Finding(code, severity, f"{counted(count, 'file')} {_is_or_are(count)} {what}.", advice, paths)]
+    return [Finding(code, severity, f"{counted(count, 'file')} {_is_or_are(count)} {statement}.", advice, paths)]
 
 
 def _check_class_sizes(data: Dataset) -> list[Finding]:
     training = data.class_counts((data.column("split") == 0) & data.column("used"))
-    found = []
+    findings = []
     if training.min() and training.max() > IMBALANCE * training.min():
         large, small = data.classes[int(training.argmax())], data.classes[int(training.argmin())]
         message = (
             f"Classes are imbalanced: {large!r} has {training.max()} training images, {small!r} has {training.min()}."
         )
         advice = "Use macro F1 and the scores by class, not only accuracy; collect images of small classes."
-        found.append(Finding("D050", "warning", message, advice, ()))
-    few = [f"{data.classes[c]!r} ({training[c]})" for c in np.flatnonzero(training < FEW)]
-    if few:
-        have = f"{counted(len(few), 'class', 'classes')} {'has' if len(few) == 1 else 'have'}"
-        message = f"{have} fewer than {FEW} training images: {listed(few, 10)}."
-        found.append(Finding("D051", "warning", message, "Collect more images, or merge classes.", ()))
-    return found
+        findings.append(Finding("D050", "warning", message, advice, ()))
+    small_classes = [f"{data.classes[c]!r} ({training[c]})" for c in np.flatnonzero(training < FEW)]
+    if small_classes:
+        have = f"{counted(len(small_classes), 'class', 'classes')} {'has' if len(small_classes) == 1 else 'have'}"
+        message = f"{have} fewer than {FEW} training images: {listed(small_classes, 10)}."
+        findings.append(Finding("D051", "warning", message, "Collect more images, or merge classes.", ()))
+    return findings
 
 
 def _check_splits(data: Dataset) -> list[Finding]:
     split, label, used = data.column("split"), data.column("label"), data.column("used")
-    found = []
+    findings = []
     for index in (1, 2):
         rows = (split == index) & used
         if not rows.any():
             if index == SPLITS.index("test"):
                 message = "There is no test set, so the final score cannot be measured."
-                found.append(
+                findings.append(
                     Finding(
                         "D061",
                         "note",
@@ -330,8 +330,8 @@ def _check_splits(data: Dataset) -> list[Finding]:
         lacking = [data.classes[c] for c in np.flatnonzero(data.class_counts(rows) == 0)]
         if lacking:
             message = f"The {SET_NAMES[index]} set has no images of {listed([repr(name) for name in lacking], 10)}."
-            found.append(Finding("D060", "warning", message, "These classes cannot be evaluated.", ()))
-    return found
+            findings.append(Finding("D060", "warning", message, "These classes cannot be evaluated.", ()))
+    return findings
 
 
 def _group_exact_copies(data: Dataset) -> list[NDArray[np.int64]]:

@@ -60,17 +60,17 @@ def match_corrections(paths: Sequence[str], labels: Sequence[str], file: Path) -
     classes = set(labels)
     answers: dict[int, Correction] = {}
     wrong: list[str] = []
-    for given in read_corrections(file):
-        row = rows.get(given.path, rows.get(_unescape_cell(given.path)))
+    for correction in read_corrections(file):
+        row = rows.get(correction.path, rows.get(_unescape_cell(correction.path)))
         problem = "is not an image of the data set"
         if row is not None:
-            problem = _explain_problem(given, labels[row], classes, answers.get(row))
-            answers.setdefault(row, given)
+            problem = _explain_problem(correction, labels[row], classes, answers.get(row))
+            answers.setdefault(row, correction)
         if problem:
-            wrong.append(f"line {given.line}: {given.path} {problem}")
+            wrong.append(f"line {correction.line}: {correction.path} {problem}")
     if wrong:
         raise _make_data_error(file, wrong)
-    return {row: given.correct for row, given in answers.items()}
+    return {row: correction.correct for row, correction in answers.items()}
 
 
 def read_corrections(file: Path) -> list[Correction]:
@@ -128,21 +128,21 @@ def _unescape_cell(text: str | None) -> str:
     return bare[1:] if bare.startswith(TEXT) and bare[1:].startswith(FORMULA) else bare
 
 
-def _explain_problem(given: Correction, label: str, classes: set[str], other: Correction | None) -> str:
+def _explain_problem(correction: Correction, label: str, classes: set[str], other: Correction | None) -> str:
     """What is wrong with a correction of an image that the data have, in words; empty when it can be applied."""
-    if given.label != label:
-        return f"has the label {label!r} in the data, but {given.label!r} in the table"
-    if given.correct != OMIT and given.correct not in classes:
-        return f"cannot be {given.correct!r}: there is no such class. {did_you_mean(given.correct, classes)}"
-    if other is not None and other.correct != given.correct:
-        return f"is {other.correct!r} in line {other.line} and {given.correct!r} here"
+    if correction.label != label:
+        return f"has the label {label!r} in the data, but {correction.label!r} in the table"
+    if correction.correct != OMIT and correction.correct not in classes:
+        return f"cannot be {correction.correct!r}: there is no such class. {did_you_mean(correction.correct, classes)}"
+    if other is not None and other.correct != correction.correct:
+        return f"is {other.correct!r} in line {other.line} and {correction.correct!r} here"
     return ""
 
 
 def _make_data_error(file: Path, lines: Sequence[str]) -> DataError:
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    told = "; ".join(line.rstrip(".") for line in lines[:SHOWN])
+    problems = "; ".join(line.rstrip(".") for line in lines[:SHOWN])
     return DataError(
-        f"{file} has {count}: {told}{more}.", "Correct these lines, or leave their column 'correct' empty."
+        f"{file} has {count}: {problems}{more}.", "Correct these lines, or leave their column 'correct' empty."
     )

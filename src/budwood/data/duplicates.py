@@ -37,11 +37,11 @@ def find_near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
     if len(rows) < 2:
         return np.empty((0, 2), np.int64)
     bits = _hash_thumbnails(thumbs, rows)
-    found = [
+    pairs = [
         _find_pairs_in_order(thumbs, rows, np.argsort(_rotate_words(bits, order), kind="stable"))
         for order in range(ORDERS)
     ]
-    return np.unique(np.concatenate(found), axis=0)
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def label_components(n: int, pairs: Pairs) -> NDArray[np.int64]:
@@ -88,10 +88,10 @@ def link_equal_values(values: NDArray[np.generic]) -> Pairs:
 
 def _measure_contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The standard deviation of each thumbnail in grey levels, a chunk at a time: float32 [n]."""
-    found = np.empty(len(thumbs), np.float32)
+    contrast = np.empty(len(thumbs), np.float32)
     for start in range(0, len(thumbs), _CHUNK):
-        found[start : start + _CHUNK] = thumbs[start : start + _CHUNK].std(axis=1, dtype=np.float32)
-    return found
+        contrast[start : start + _CHUNK] = thumbs[start : start + _CHUNK].std(axis=1, dtype=np.float32)
+    return contrast
 
 
 def _standardise(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -120,11 +120,11 @@ def _rotate_words(words: NDArray[np.uint64], order: int) -> NDArray[np.uint64]:
 
 def _find_pairs_in_order(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], order: NDArray[np.int64]) -> Pairs:
     ordered = rows[order]
-    found = []
+    pairs = []
     for start in range(0, len(ordered), _CHUNK):
         window = ordered[start : start + _CHUNK + NEIGHBOURS]
         values = _standardise(thumbs[window])
         for ahead in range(1, min(NEIGHBOURS, len(window) - 1) + 1):
             alike = np.einsum("ij,ij->i", values[:-ahead], values[ahead:]) >= SAME
-            found.append(np.stack([window[:-ahead][alike], window[ahead:][alike]], axis=1))
-    return np.sort(np.concatenate(found), axis=1) if found else np.empty((0, 2), np.int64)
+            pairs.append(np.stack([window[:-ahead][alike], window[ahead:][alike]], axis=1))
+    return np.sort(np.concatenate(pairs), axis=1) if pairs else np.empty((0, 2), np.int64)

@@ -216,9 +216,9 @@ def _list_folder(root: Path, name: str) -> Listing:
     if "train" in splits.values():
         return _list_split_folders(root, name, splits, [folder for folder in folders if folder not in splits])
     if splits and len(splits) == len(folders):
-        found = ", ".join(f"{folder.name}/" for folder in folders)
+        names = ", ".join(f"{folder.name}/" for folder in folders)
         raise DataError(
-            f"{root}: has {found} but no train/ folder.", "Add train/<class>/, or give the folder of class folders."
+            f"{root}: has {names} but no train/ folder.", "Add train/<class>/, or give the folder of class folders."
         )
     if len(folders) == 1 and _list_subfolders(folders[0]) and not _list_loose_files(root):
         return _list_folder(folders[0], name)
@@ -340,13 +340,13 @@ def _read_header(file: Path) -> list[str]:
         return next(csv.reader(handle, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
 
 
-def _find_column(file: Path, found: Sequence[str], accepted: Sequence[str]) -> str:
+def _find_column(file: Path, columns: Sequence[str], accepted: Sequence[str]) -> str:
     for name in accepted:
-        if name in found:
+        if name in columns:
             return name
     raise DataError(
-        f"{file}: has no column {accepted[0]!r}; found {', '.join(found) or 'no columns'}.",
-        f"{did_you_mean(accepted[0], found)} Accepted names: {', '.join(accepted)}.",
+        f"{file}: has no column {accepted[0]!r}; found {', '.join(columns) or 'no columns'}.",
+        f"{did_you_mean(accepted[0], columns)} Accepted names: {', '.join(accepted)}.",
     )
 
 
@@ -426,7 +426,7 @@ def _exclude_classes(listing: Listing, exclude: Sequence[str]) -> Listing:
             raise DataError(f"--exclude {name}: there is no such class.", did_you_mean(name, counts))
     if len(counts) - len(set(exclude)) < 2:
         raise DataError("--exclude leaves fewer than two classes.", "Exclude fewer classes.")
-    return _select_rows(listing, [row for row, label in enumerate(listing.labels) if label not in exclude])
+    return select_rows(listing, [row for row, label in enumerate(listing.labels) if label not in exclude])
 
 
 def _apply_corrections(listing: Listing, file: Path) -> Listing:
@@ -441,14 +441,22 @@ def _apply_corrections(listing: Listing, file: Path) -> Listing:
     for row, label in answers.items():
         labels[row] = label
     out = {row for row, label in answers.items() if label == OMIT}
-    made = _select_rows(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
+    corrected = select_rows(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
     reasons = [(listing.paths[row], f"is excluded by {file.name}") for row in sorted(out)]
     changed = sum(label != listing.labels[row] for row, label in answers.items())
-    return replace(made, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)
+    return replace(corrected, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)
 
 
-def _select_rows(listing: Listing, rows: Sequence[int]) -> Listing:
-    """The listing with some of its rows only."""
+def select_rows(listing: Listing, rows: Sequence[int]) -> Listing:
+    """Select some files of a listing.
+
+    Args:
+        listing: The listing.
+        rows: Numbers of the files from 0.
+
+    Returns:
+        The listing with these files only, in the order of `rows`.
+    """
     return replace(
         listing,
         paths=[listing.paths[row] for row in rows],
@@ -468,20 +476,20 @@ def _list_loose_files(folder: Path) -> list[Path]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Every file below `folder` that is not hidden; links are followed, each folder once."""
-    pending, seen = [folder], set()
+    pending, visited = [folder], set()
     while pending:
-        here = pending.pop()
-        if (place := os.path.realpath(here)) in seen:
+        current = pending.pop()
+        if (place := os.path.realpath(current)) in visited:
             continue
-        seen.add(place)
-        with os.scandir(here) as entries:
-            for entry in sorted(entries, key=lambda found: found.name):
+        visited.add(place)
+        with os.scandir(current) as entries:
+            for entry in sorted(entries, key=lambda item: item.name):
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
-                    pending.append(here / entry.name)
+                    pending.append(current / entry.name)
                 else:
-                    yield here / entry.name
+                    yield current / entry.name
 
 
 def _is_text(name: str) -> bool:
@@ -508,10 +516,10 @@ def list_elpv() -> Listing:
     Raises:
         DataError: When the package elpv-dataset is not installed.
     """
-    found = importlib.util.find_spec("elpv_dataset")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or not spec.submodule_search_locations:
         raise DataError("elpv: the package elpv-dataset is not installed.", "Install it with: pip install elpv-dataset")
-    root = Path(found.submodule_search_locations[0]) / "data"
+    root = Path(spec.submodule_search_locations[0]) / "data"
     rows = [line.split() for line in _read_lines(root / "labels.csv")]
     paths = [path for path, _, _ in rows]
     labels = ["defective" if float(probability) > 0.5 else "functional" for _, probability, _ in rows]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.options import Resize
+from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.images import BadImage, read_pixels
 from budwood.errors import DataError
@@ -90,10 +91,10 @@ class Decoder:
         Raises:
             DataError: When a file has been changed or cannot be decoded any more.
         """
-        got = [self._ahead.popleft().result() for _ in rows]
+        decoded = [self._ahead.popleft().result() for _ in rows]
         self._look_ahead()
-        self._new += [(self.samples.ids[row], p) for row, (p, stored) in zip(rows, got, strict=True) if not stored]
-        return np.stack([p for p, _ in got])
+        self._new += [(self.samples.ids[row], p) for row, (p, stored) in zip(rows, decoded, strict=True) if not stored]
+        return np.stack([p for p, _ in decoded])
 
     @property
     def pending(self) -> int:
@@ -118,9 +119,11 @@ class Decoder:
             self._ahead.append(self._pool.submit(self._one, row))
 
     def _one(self, row: int) -> tuple[Pixels, bool]:
-        known = self._store.row(self.samples.ids[row])
+        stored = self._store.row(self.samples.ids[row])
         return (
-            (known, True) if known is not None else (decode_sample(self.samples, row, self._size, self._resize), False)
+            (stored, True)
+            if stored is not None
+            else (decode_sample(self.samples, row, self._size, self._resize), False)
         )
 
 
@@ -200,8 +203,8 @@ class PixelSource:
             return np.stack(list(pool.map(self._one, rows.tolist())))
 
     def _one(self, row: int) -> Pixels:
-        known = self._store.row(self._samples.ids[row])
-        return known if known is not None else decode_sample(self._samples, row, self._size, self._resize)
+        stored = self._store.row(self._samples.ids[row])
+        return stored if stored is not None else decode_sample(self._samples, row, self._size, self._resize)
 
 
 def flip(pixels: Pixels, view: str) -> Pixels:
@@ -304,11 +307,9 @@ def _fill(samples: Samples, size: int, resize: Resize, cache: Path, progress: Pr
         if not decoder.keeps:
             return
         with progress.bar("Decoding images", len(rows)) as step:
-            for start in range(0, len(rows), SHARD):
-                part = rows[start : start + SHARD]
-                for first in range(0, len(part), FEWEST_AHEAD):
-                    decoder.take(part[first : first + FEWEST_AHEAD])
-                    step(len(part[first : first + FEWEST_AHEAD]))
+            for shard in split_blocks(len(rows), SHARD):
+                for block in split_blocks(len(rows[shard]), FEWEST_AHEAD):
+                    step(len(decoder.take(rows[shard][block])))
                 decoder.keep()
                 if not decoder.keeps:
                     return

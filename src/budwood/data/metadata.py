@@ -87,9 +87,9 @@ def _look_up(
     store: Path, root: Path, paths: Sequence[str], progress: Progress
 ) -> tuple[list[str], list[ImageMetadata | BadImage], list[int]]:
     """What changes with each file, what decoding it tells, and the rows of files that had to be read."""
-    known = _read_store(store)
+    stored = _read_store(store)
     stats = [_stat_file(root / path) for path in paths]
-    facts = [known.get((path, stat)) for path, stat in zip(paths, stats, strict=True)]
+    facts = [stored.get((path, stat)) for path, stat in zip(paths, stats, strict=True)]
     new = [row for row, fact in enumerate(facts) if fact is None]
     for row, fact in zip(new, _read_all([root / paths[row] for row in new], progress), strict=True):
         facts[row] = fact

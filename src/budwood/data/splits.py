@@ -75,15 +75,15 @@ def assign_folds(
     first = np.full(len(heads), 2.0)
     np.minimum.at(first, inverse, place)
     of_class = np.zeros((votes.shape[1], folds), np.int64)
-    whole = np.zeros(folds, np.int64)
-    chosen = np.empty(len(heads), np.int8)
+    fold_sizes = np.zeros(folds, np.int64)
+    fold_of_head = np.empty(len(heads), np.int8)
     for head in np.lexsort((first, -sizes)).tolist():
         label = int(votes[head].argmax())
-        fold = int(np.lexsort((whole, of_class[label]))[0])
-        chosen[head] = fold
+        fold = int(np.lexsort((fold_sizes, of_class[label]))[0])
+        fold_of_head[head] = fold
         of_class[:, fold] += votes[head]
-        whole[fold] += sizes[head]
-    return np.asarray(chosen[inverse], np.int8)
+        fold_sizes[fold] += sizes[head]
+    return np.asarray(fold_of_head[inverse], np.int8)
 
 
 def stratified_sample(ids: Sequence[str], labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
@@ -105,25 +105,25 @@ def stratified_sample(ids: Sequence[str], labels: NDArray[np.int32], count: int)
     classes, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     shares = sizes * (count / len(ids))
     least = 1 if count >= len(classes) else 0
-    wanted = np.maximum(np.floor(shares).astype(np.int64), least)
-    for label in np.argsort(wanted - shares, kind="stable").tolist():
-        wanted[label] += wanted.sum() < count
-    while wanted.sum() > count:
-        wanted[int(wanted.argmax())] -= 1
+    quotas = np.maximum(np.floor(shares).astype(np.int64), least)
+    for label in np.argsort(quotas - shares, kind="stable").tolist():
+        quotas[label] += quotas.sum() < count
+    while quotas.sum() > count:
+        quotas[int(quotas.argmax())] -= 1
     order = np.lexsort((np.asarray(ids), inverse))
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rank = np.empty(len(ids), np.int64)
     rank[order] = np.arange(len(ids)) - np.repeat(starts, sizes)
-    return np.asarray(rank < wanted[inverse])
+    return np.asarray(rank < quotas[inverse])
 
 
 def _follow_given(split: NDArray[np.int8], cluster: NDArray[np.int64], given: NDArray[np.int8]) -> NDArray[np.int8]:
     """Rows without a given split, and rows drawn for validation, stay beside their cluster's given val or test."""
     fixed = np.flatnonzero(given > 0)
-    held = dict(zip(cluster[fixed].tolist(), given[fixed].tolist(), strict=True))
-    follow = [row for row in np.flatnonzero(given < 0).tolist() if int(cluster[row]) in held]
+    split_of_cluster = dict(zip(cluster[fixed].tolist(), given[fixed].tolist(), strict=True))
+    follow = [row for row in np.flatnonzero(given < 0).tolist() if int(cluster[row]) in split_of_cluster]
     result = split.copy()
-    result[follow] = [held[int(cluster[row])] for row in follow]
+    result[follow] = [split_of_cluster[int(cluster[row])] for row in follow]
     return result
 
 
@@ -137,20 +137,20 @@ def _fill_missing(
     test: bool,
     val: bool,
 ) -> NDArray[np.int8]:
-    wanted = [*([2] if test else []), *([1] if val else []), 0]  # in the order of their places
+    splits = [*([2] if test else []), *([1] if val else []), 0]  # in the order of their places
     result = drawn.copy()
     for label in np.unique(labels[free]):
         rows = np.flatnonzero(free & (labels == label))
         by_place = rows[np.argsort(place[rows], kind="stable")]
         _, first = np.unique(cluster[by_place], return_index=True)
         members = by_place[np.sort(first)]  # one row of each cluster
-        sizes = [int(np.sum(result[members] == split)) for split in wanted]
-        if min(sizes) > 0 or len(members) < len(wanted):
+        sizes = [int(np.sum(result[members] == split)) for split in splits]
+        if min(sizes) > 0 or len(members) < len(splits):
             continue
         while 0 in sizes:
             sizes[sizes.index(0)] += 1
             sizes[sizes.index(max(sizes))] -= 1
-        for name, split in zip(cluster[members].tolist(), np.repeat(wanted, sizes).tolist(), strict=True):
+        for name, split in zip(cluster[members].tolist(), np.repeat(splits, sizes).tolist(), strict=True):
             result[free & (cluster == name)] = split
     return result
 

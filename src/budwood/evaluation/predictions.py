@@ -28,9 +28,9 @@ class Predictions:
     Attributes:
         ids: Content id of each image.
         paths: Path of each image, relative to the data set's root.
-        labels: Class numbers, int32 [n]; where images have several labels, numbers of sets in `sets`.
+        labels: Class numbers, int32 [n]; where images have several labels, numbers of sets in `label_sets`.
         logits: Logits, float32 [n, classes].
-        sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
+        label_sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
     """
 
     ids: tuple[str, ...]
@@ -67,6 +67,17 @@ class Predictions:
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
             raise RunError("The predictions contain an image twice.", "Scan the images again.")
+
+    def samples(self, root: Path) -> Samples:
+        """Return the images that the predictions are about.
+
+        Args:
+            root: Folder that the paths are relative to.
+
+        Returns:
+            The images with their labels, in the order of the predictions.
+        """
+        return Samples(root, self.ids, self.paths, self.labels, self.label_sets)
 
     def save(self, path: Path) -> None:
         """Write the predictions as one Parquet file with the columns id, path, label and logits.

@@ -5,7 +5,7 @@ A feature vector is the output of the trunk, which the head sees. When the store
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.data.blocks import split_blocks
 from budwood.data.dataset import SEALED, Samples, Sets
 from budwood.data.images import BadImage
 from budwood.data.listing import SPLITS
@@ -159,13 +160,7 @@ def make_embedding(
     cache, progress = cache or cache_folder(), progress or Silent()
     whole = load_or_predict(run, split, cache, progress)
     chosen = np.flatnonzero(stratified_sample(whole.ids, whole.labels, most))
-    samples = Samples(
-        run.dataset().root,
-        tuple(whole.ids[row] for row in chosen.tolist()),
-        tuple(whole.paths[row] for row in chosen.tolist()),
-        whole.labels[chosen],
-        whole.label_sets,
-    )
+    samples = whole.samples(run.dataset().root).subset(chosen)
     features = compute_run_features(run, samples, cache=cache, progress=progress)
     points, explained = project_on_principal_axes(features) if method == "pca" else (_project_umap(features), None)
     return Embedding(
@@ -334,7 +329,7 @@ def find_nearest(
     if k < 1:
         return rows, cosines
     unit = _normalise(among)
-    for part in _split_blocks(len(features), ROWS):
+    for part in split_blocks(len(features), ROWS):
         best, where = _find_nearest_block(_normalise(features[part]), unit, k, skipped[part])
         rows[part], cosines[part] = where, best
     return rows, cosines
@@ -346,7 +341,7 @@ def _find_nearest_block(
     """The k largest cosines of a block of images to all others, and their rows."""
     best = np.empty((len(block), 0), np.float32)
     where = np.empty((len(block), 0), np.int64)
-    for part in _split_blocks(len(among), COLUMNS):
+    for part in split_blocks(len(among), COLUMNS):
         cosines = block @ among[part].T
         inside = np.flatnonzero((skipped >= part.start) & (skipped < part.stop))
         cosines[inside, skipped[inside] - part.start] = -np.inf
@@ -364,10 +359,6 @@ def _normalise(features: Features) -> Features:
     """Features divided by their length."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.where(length > 0, length, 1), np.float32)
-
-
-def _split_blocks(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def _project_umap(features: Features) -> NDArray[np.float64]:

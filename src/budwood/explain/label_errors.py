@@ -200,14 +200,7 @@ def collect_labelled(data: Dataset) -> LabelledSamples:
     ids = data.table["id"].to_pylist()
     _, first = np.unique([ids[row] for row in rows.tolist()], return_index=True)
     rows = rows[np.sort(first)]
-    paths = data.table["path"].to_pylist()
-    samples = Samples(
-        data.root,
-        tuple(ids[row] for row in rows.tolist()),
-        tuple(paths[row] for row in rows.tolist()),
-        data.column("label")[rows].astype(np.int32),
-    )
-    return LabelledSamples(samples, rows)
+    return LabelledSamples(data.take(rows), rows)
 
 
 def predict_out_of_fold(

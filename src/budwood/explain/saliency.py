@@ -6,7 +6,7 @@ it, without hooks: maps are the outputs of its part up to a place, and their gra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from budwood.data.blocks import split_blocks
 from budwood.data.loading import Pixels
 from budwood.errors import RecipeError, did_you_mean
 from budwood.evaluation.label_task import LabelTask, SingleLabel
@@ -211,7 +212,7 @@ def make_eager_inference(subject: NetworkProbe) -> InferenceFn:
     def run(pixels: Pixels) -> NDArray[np.float32]:
         with eval_mode(subject) as module, torch.inference_mode():
             answers = [
-                module(subject.images(pixels[rows])).float().cpu().numpy() for rows in _split_blocks(len(pixels))
+                module(subject.images(pixels[rows])).float().cpu().numpy() for rows in split_blocks(len(pixels), BATCH)
             ]
         return np.concatenate([np.empty((0, len(subject.classes)), np.float32), *answers])
 
@@ -224,7 +225,7 @@ def _compute_cam(subject: NetworkProbe, pixels: Pixels, classes: Classes, cam: C
     found = np.zeros((len(pixels), size, size), np.float32)
     with eval_mode(subject):
         before, after = slice_probe(subject, None, place), slice_probe(subject, place, None)
-        for rows in _split_blocks(len(pixels)):
+        for rows in split_blocks(len(pixels), BATCH):
             with torch.no_grad():
                 values = before(subject.images(pixels[rows]))
             values = values.detach().clone().requires_grad_()  # what follows may work in place
@@ -304,8 +305,8 @@ def _occlude(run: InferenceFn, pixels: Pixels, classes: Classes, progress: Progr
     for square in squares:
         covered[square] += 1
     with progress.bar("Occlusion", len(pairs)) as step:
-        for block in _split_blocks(len(pairs)):
-            some = [pairs[number] for number in block]
+        for block in split_blocks(len(pairs), BATCH):
+            some = pairs[block]
             shown = pixels[[row for row, _ in some]]
             for image, (row, square) in zip(shown, some, strict=True):
                 image[square] = without[row][square]
@@ -343,9 +344,3 @@ def _find_class_number(subject: NetworkProbe, asked: int | str) -> int:
             did_you_mean(str(asked), names),
         )
     return int(asked)
-
-
-def _split_blocks(n: int) -> Iterator[NDArray[np.int64]]:
-    """The numbers below n, as many at a time as an engine likes best."""
-    for start in range(0, n, BATCH):
-        yield np.arange(start, min(start + BATCH, n))

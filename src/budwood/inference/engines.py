@@ -60,7 +60,7 @@ class InferenceEngine:
     packs: bool
 
 
-def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progress: Progress) -> InferenceEngine:
+def choose_engine(prefix: Prefix, sample: Callable[[], Pixels], images: int, progress: Progress) -> InferenceEngine:
     """Choose this machine's fastest engine that agrees with PyTorch, and export the prefix if needed.
 
     On a CUDA device that is PyTorch in half precision; on a CPU ONNX Runtime, with the number of threads that was
@@ -69,7 +69,7 @@ def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progr
 
     Args:
         prefix: Part of the network to run.
-        some: Returns the real images that engines are checked on, uint8 [n, size, size, 3].
+        sample: Returns the real images that engines are checked on, uint8 [n, size, size, 3].
         images: Number of images to compute; compiling pays from 200,000 on.
         progress: Receives the notes.
 
@@ -86,19 +86,19 @@ def choose_engine(prefix: Prefix, some: Callable[[], Pixels], images: int, progr
             run, f"ONNX Runtime {version('onnxruntime')}, {prefix.graph}", "was compared on validation", False
         )
     if has_cuda_device():
-        return _check_cuda(prefix, some(), images >= COMPILE_PAYS, progress)
+        return _check_cuda(prefix, sample(), images >= COMPILE_PAYS, progress)
     if record.no_graph:
         progress.note(f"{prefix.spec.plan.name} cannot be exported to ONNX ({record.no_graph}), so PyTorch is used.")
         return InferenceEngine(
             _make_eager_inference(prefix), f"PyTorch {version('torch')}", "reference engine, no check needed", False
         )
-    known = _measure_agreement(prefix, some)
-    packs = _is_harmless(known["packed"])
-    if known["error"] <= TOLERANCE["ONNX Runtime"]:
-        engine = _make_onnx_inference(prefix, _find_fastest_threads(prefix, some))
-        return InferenceEngine(engine, f"ONNX Runtime {version('onnxruntime')}", _describe_agreement(known), packs)
+    agreement = _measure_agreement(prefix, sample)
+    packs = _is_harmless(agreement["packed"])
+    if agreement["error"] <= TOLERANCE["ONNX Runtime"]:
+        engine = _make_onnx_inference(prefix, _find_fastest_threads(prefix, sample))
+        return InferenceEngine(engine, f"ONNX Runtime {version('onnxruntime')}", _describe_agreement(agreement), packs)
     progress.note(
-        f"ONNX Runtime {_describe_agreement(known)}: too different, so PyTorch is used for the frozen layers."
+        f"ONNX Runtime {_describe_agreement(agreement)}: too different, so PyTorch is used for the frozen layers."
     )
     return InferenceEngine(
         _make_eager_inference(prefix), f"PyTorch {version('torch')}", "reference engine, no check needed", packs
@@ -137,11 +137,11 @@ def describe_unused(prefix: Prefix) -> str:
     return ensure_exported(prefix).aside
 
 
-def _measure_agreement(prefix: Prefix, some: Callable[[], Pixels]) -> dict[str, Any]:
+def _measure_agreement(prefix: Prefix, sample: Callable[[], Pixels]) -> dict[str, Any]:
     """How far ONNX Runtime is from PyTorch, and 16 bits from full precision, on real images; measured once a bundle."""
 
     def measure() -> dict[str, Any]:
-        batch = some()
+        batch = sample()
         expected = _make_eager_inference(prefix)(batch)
         error = _measure_disagreement(_make_onnx_inference(prefix, count_threads())(batch), expected)
         return {"error": error, "images": len(batch), "packed": _measure_packing_error(prefix, expected)}
@@ -152,12 +152,12 @@ def _measure_agreement(prefix: Prefix, some: Callable[[], Pixels]) -> dict[str, 
 def _check_cuda(prefix: Prefix, batch: Pixels, compiles: bool, progress: Progress) -> InferenceEngine:
     expected = _make_eager_inference(prefix, "cuda")(batch)
     half = _make_half_cuda_inference(prefix, compiles, progress)
-    known = {"error": _measure_disagreement(half(batch), expected), "images": len(batch)}
+    agreement = {"error": _measure_disagreement(half(batch), expected), "images": len(batch)}
     packs = _is_harmless(_measure_packing_error(prefix, expected))
-    if known["error"] <= TOLERANCE["PyTorch, half precision"]:
+    if agreement["error"] <= TOLERANCE["PyTorch, half precision"]:
         name = f"PyTorch {version('torch')}, half precision, channels last, {'compiled, ' * compiles}CUDA"
-        return InferenceEngine(half, name, _describe_agreement(known), packs)
-    progress.note(f"Half precision {_describe_agreement(known)}: too different, so full precision is used.")
+        return InferenceEngine(half, name, _describe_agreement(agreement), packs)
+    progress.note(f"Half precision {_describe_agreement(agreement)}: too different, so full precision is used.")
     return InferenceEngine(
         _make_eager_inference(prefix, "cuda"),
         f"PyTorch {version('torch')}, CUDA",
@@ -166,9 +166,9 @@ def _check_cuda(prefix: Prefix, batch: Pixels, compiles: bool, progress: Progres
     )
 
 
-def _measure_disagreement(found: Floats, expected: Floats) -> float:
+def _measure_disagreement(outputs: Floats, expected: Floats) -> float:
     """The largest difference as a share of the largest output."""
-    return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+    return float(np.abs(outputs - expected).max() / max(float(np.abs(expected).max()), 1e-12))
 
 
 def _is_harmless(error: float | None) -> bool:
@@ -194,7 +194,7 @@ def _describe_agreement(agreement: Mapping[str, Any]) -> str:
     return f"differs from PyTorch by at most {error:.1e} of the largest output on {images} images"
 
 
-def _find_fastest_threads(prefix: Prefix, some: Callable[[], Pixels]) -> int:
+def _find_fastest_threads(prefix: Prefix, sample: Callable[[], Pixels]) -> int:
     """Threads with which ONNX Runtime is fastest: all allowed, or half as many, as two may share a core.
 
     Measured once a bundle and number of threads.
@@ -204,7 +204,7 @@ def _find_fastest_threads(prefix: Prefix, some: Callable[[], Pixels]) -> int:
         return count
 
     def measure() -> dict[str, float]:
-        batch = some()
+        batch = sample()
         return {str(n): _time_batch(_make_onnx_inference(prefix, n), batch) for n in (count, count // 2)}
 
     seconds = remember(prefix.bundle / f"threads-{count}.json", measure)
@@ -225,11 +225,11 @@ def _make_onnx_inference(prefix: Prefix, threads: int) -> InferenceFn:
     Where the number of images is fixed, it folds all that is computed of shapes, and padding becomes part of the
     convolutions: EfficientNet-Lite0 has 56 nodes instead of 269 and takes three quarters of the time.
     """
-    whole = _open_session(prefix, threads, BATCH)
+    full_batch = _open_session(prefix, threads, BATCH)
     any_number = cache(lambda: _open_session(prefix, threads, None))
 
     def run(batch: Pixels) -> Floats:
-        session = whole if len(batch) == BATCH else any_number()
+        session = full_batch if len(batch) == BATCH else any_number()
         return np.asarray(session.run(None, {"pixels": batch})[0], np.float32)
 
     return run

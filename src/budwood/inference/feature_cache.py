@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.loading import SHARD, TTA_FLIPS, Decoder, Pixels, Writer, decode_sample, flip, store_rows
 from budwood.errors import WeightsError
@@ -92,38 +93,40 @@ def compute_features(
     prefix: Prefix,
     samples: Samples,
     progress: Progress,
-    view: Transform = IDENTITY,
-    through: Callable[[Floats], Floats] = lambda values: values,
+    transform: Transform = IDENTITY,
+    apply: Callable[[Floats], Floats] = lambda values: values,
 ) -> Features:
     """Compute the outputs of a prefix for every sample; those in the cache are read, new ones are stored.
 
-    Only what `through` returns is kept in memory. Above 1 GiB it is kept in a temporary file in the cache.
+    Only what `apply` returns is kept in memory. Above 1 GiB it is kept in a temporary file in the cache.
 
     Args:
         prefix: Part of the network to run.
         samples: Images, in the order of the result.
         progress: Shows a bar over the images that are computed, and notes.
-        view: How images are changed before.
-        through: Function of outputs float32 [n, *shape] that is applied to them, for example a head; it must accept
+        transform: How images are changed before.
+        apply: Function of outputs float32 [n, *shape] that is applied to them, for example a head; it must accept
             n = 0, by which its output shape is found.
 
     Returns:
-        The results of `through`, float32 [n, ...], by default the outputs themselves.
+        The results of `apply`, float32 [n, ...], by default the outputs themselves.
 
     Raises:
         DataError: An image file was changed since it was scanned.
         WeightsError: The weights cannot be read or do not fit.
         StorageError: `BUDWOOD_CACHE_LIMIT` is not an amount.
     """
-    stores = _open_stores(prefix, view)
-    n, shape = len(samples), through(np.zeros((0, *prefix.shape), np.float32)).shape[1:]
+    stores = _open_stores(prefix, transform)
+    n, shape = len(samples), apply(np.zeros((0, *prefix.shape), np.float32)).shape[1:]
     values = _allocate(prefix, (n, *shape))
     missing = []
-    for rows in _split_blocks(range(n), SHARD):
-        found = {row: known for row in rows if (known := _read_known(prefix, stores, samples.ids[row])) is not None}
-        if found:
-            values[list(found)] = through(np.stack(list(found.values())))
-        missing += [row for row in rows if row not in found]
+    for block in split_blocks(n, SHARD):
+        shard = range(n)[block]
+        found = ((row, _read_cached(prefix, stores, samples.ids[row])) for row in shard)
+        cached = {row: outputs for row, outputs in found if outputs is not None}
+        if cached:
+            values[list(cached)] = apply(np.stack(list(cached.values())))
+        missing += [row for row in shard if row not in cached]
     for store in stores:
         store.use(samples.ids)
     if not missing:
@@ -132,28 +135,28 @@ def compute_features(
         )
     with Decoder(samples, missing, prefix.spec.plan.size, prefix.spec.recipe.resize, prefix.cache, progress) as decoder:
         engine = choose_engine(prefix, lambda: take_first_images(prefix, samples, missing), len(missing), progress)
-        for rows, computed in _compute(prefix, engine, view, decoder, missing, stores, progress):
-            values[rows] = through(computed)
+        for rows, computed in _compute(prefix, engine, transform, decoder, missing, stores, progress):
+            values[rows] = apply(computed)
     return Features(values, len(missing), engine.name, engine.agreement)
 
 
-def find_missing_features(prefix: Prefix, samples: Samples, view: Transform = IDENTITY) -> list[int]:
+def find_missing_features(prefix: Prefix, samples: Samples, transform: Transform = IDENTITY) -> list[int]:
     """List the samples whose outputs are not in the cache yet.
 
     Args:
         prefix: Part of the network.
         samples: Images.
-        view: How images are changed before.
+        transform: How images are changed before.
 
     Returns:
         Rows of the samples, in ascending order.
     """
-    stores = _open_stores(prefix, view)
+    stores = _open_stores(prefix, transform)
     return [row for row, id in enumerate(samples.ids) if not any(id in store for store in stores)]
 
 
 def compute_tta_features(
-    prefix: Prefix, samples: Samples, progress: Progress, through: Callable[[Floats], Floats] = lambda values: values
+    prefix: Prefix, samples: Samples, progress: Progress, apply: Callable[[Floats], Floats] = lambda values: values
 ) -> Features:
     """Compute the mean outputs over the views of the recipe's test-time augmentation.
 
@@ -161,7 +164,7 @@ def compute_tta_features(
         prefix: Part of the network to run.
         samples: Images, in the order of the result.
         progress: Shows bars and notes.
-        through: Function that is applied to the outputs of each view before the mean, as in `compute_features`.
+        apply: Function that is applied to the outputs of each view before the mean, as in `compute_features`.
 
     Returns:
         The means, float32 [n, ...]; numbers of images and engine are those of the first view.
@@ -172,7 +175,7 @@ def compute_tta_features(
         StorageError: `BUDWOOD_CACHE_LIMIT` is not an amount.
     """
     views = [flip_transform(letters) for letters in TTA_FLIPS[prefix.spec.recipe.tta]]
-    first, *others = (compute_features(prefix, samples, progress, view, through) for view in views)
+    first, *others = (compute_features(prefix, samples, progress, view, apply) for view in views)
     if not others:
         return first
     return replace(first, values=sum((other.values for other in others), first.values) / np.float32(1 + len(others)))
@@ -215,10 +218,10 @@ def why_not_cached(prefix: Prefix, images: int) -> str:
     return ""
 
 
-def _open_stores(prefix: Prefix, view: Transform) -> tuple[ShardStore, ...]:
+def _open_stores(prefix: Prefix, transform: Transform) -> tuple[ShardStore, ...]:
     """Where outputs may lie: in full precision, and for maps in 16 bits a value."""
     graph = [] if prefix.graph == GRAPH else [Path(prefix.graph).stem]
-    name = "-".join([prefix.key, prefix.spec.recipe.resize, *([view.name] if view.name else []), *graph])
+    name = "-".join([prefix.key, prefix.spec.recipe.resize, *([transform.name] if transform.name else []), *graph])
     folder = prefix.cache / "outputs"
     full = ShardStore(folder / name, prefix.shape, np.float32)
     if len(prefix.shape) < 2:
@@ -226,19 +229,19 @@ def _open_stores(prefix: Prefix, view: Transform) -> tuple[ShardStore, ...]:
     return full, ShardStore(folder / f"{name}-packed", (HEADER + math.prod(prefix.shape),), np.int16)
 
 
-def _read_known(prefix: Prefix, stores: Sequence[ShardStore], id: str) -> Floats | None:
+def _read_cached(prefix: Prefix, stores: Sequence[ShardStore], id: str) -> Floats | None:
     """The output for an image, from whichever store has it."""
-    found = [row for store in stores if (row := store.row(id)) is not None]
-    if not found:
+    rows = [row for store in stores if (row := store.row(id)) is not None]
+    if not rows:
         return None
-    values = found[0] if found[0].dtype == np.float32 else unpack(found[0][None], prefix.shape)[0]
+    values = rows[0] if rows[0].dtype == np.float32 else unpack(rows[0][None], prefix.shape)[0]
     return values if np.isfinite(values).all() else None
 
 
 def _compute(
     prefix: Prefix,
     engine: InferenceEngine,
-    view: Transform,
+    transform: Transform,
     decoder: Decoder,
     missing: Sequence[int],
     stores: Sequence[ShardStore],
@@ -255,13 +258,14 @@ def _compute(
         keep = keep and store_rows(store, ids, rows, progress)
 
     with closing(writer), progress.bar(f"{label} of {prefix.spec.plan.name}", len(missing)) as step:
-        for shard in _split_blocks(missing, SHARD):
+        for block in split_blocks(len(missing), SHARD):
+            shard = list(missing[block])
             ids = [decoder.samples.ids[row] for row in shard]
             values = np.empty((len(shard), *prefix.shape), np.float32)
-            for part in _split_blocks(range(len(shard)), BATCH):
-                pixels = decoder.take([shard[place] for place in part])
-                values[part] = engine.run(view.change(pixels, [ids[place] for place in part]))
-                step(len(part))
+            for part in split_blocks(len(shard), BATCH):
+                pixels = decoder.take(shard[part])
+                values[part] = engine.run(transform.change(pixels, ids[part]))
+                step(len(pixels))
             _refuse_not_finite(prefix, decoder.samples, shard, values)
             decoder.keep()
             rows: NDArray[Any] = values
@@ -283,11 +287,6 @@ def _refuse_not_finite(prefix: Prefix, samples: Samples, rows: Sequence[int], va
             f"for {np.count_nonzero(~finite):,} of {len(values):,} images, the first {first!r}.",
             "Use other weights: these have values too large to compute with.",
         )
-
-
-def _split_blocks(rows: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(rows), size):
-        yield list(rows[start : start + size])
 
 
 def take_first_images(prefix: Prefix, samples: Samples, rows: Sequence[int] = range(CHECKED)) -> Pixels:

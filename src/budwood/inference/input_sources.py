@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Sets
 from budwood.data.loading import Pixels, flip
 from budwood.inference.engines import BATCH, Floats, InferenceEngine
@@ -167,9 +168,7 @@ class FeatureSource:
             Outputs in the order asked for, float32 [n, *shape].
         """
         pixels = np.asarray(self.rows.take(rows))
-        return np.concatenate(
-            [self.engine.run(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
-        )
+        return np.concatenate([self.engine.run(pixels[block]) for block in split_blocks(len(pixels), BATCH)])
 
 
 def flip_source(rows: InputSource, view: str) -> InputSource:

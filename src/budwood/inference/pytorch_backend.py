@@ -113,8 +113,8 @@ def export(part: NetworkSlice) -> tuple[dict[str, bytes], str, str]:
     Raises:
         WeightsError: The weights cannot be read or do not fit.
     """
-    made, aside = load_network(part.spec)
-    module = slice_stages(made.staged, None, part.stop).eval()
+    network, aside = load_network(part.spec)
+    module = slice_stages(network.staged, None, part.stop).eval()
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     files = {"part.safetensors": save(state)}
     try:
@@ -158,8 +158,8 @@ def run_rest(part: NetworkSlice) -> Callable[[NDArray[np.float32]], NDArray[np.f
     Raises:
         WeightsError: The weights cannot be read or do not fit.
     """
-    made, _ = load_network(part.spec)
-    module = slice_stages(made.staged, part.stop, None).eval()
+    network, _ = load_network(part.spec)
+    module = slice_stages(network.staged, part.stop, None).eval()
     for layer in module.modules():
         layer.train(isinstance(layer, nn.modules.batchnorm._BatchNorm))
 
@@ -230,8 +230,8 @@ def has_cuda() -> bool:
 
 
 def _load_module(part: NetworkSlice, state: bytes) -> nn.Module:
-    made, _, _ = build(part.spec)
-    module = slice_stages(made.staged, None, part.stop)
+    network, _, _ = build(part.spec)
+    module = slice_stages(network.staged, None, part.stop)
     module.load_state_dict(load(state))
     return WithPreprocessing(module, part.spec.plan).eval()
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.loading import decode_sample
 from budwood.evaluation.predictions import Predictions
@@ -33,7 +34,7 @@ CALIBRATED: Final = 64  # training images, from all over the split, that the ran
 KINDS: Final = ["Conv", "Clip", "Relu", "Add", "Gemm", "MatMul"]  # of nodes; the others stay in full precision
 
 
-def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progress: Progress) -> Prefix:
+def quantize_int8(prefix: Prefix, training: Samples, validation: Predictions, progress: Progress) -> Prefix:
     """Quantise a network to 8 bits, unless fewer validation images are then correct.
 
     It is made and compared once for each network; notes give the result. It is only for networks that ONNX Runtime
@@ -42,7 +43,7 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
     Args:
         prefix: The whole network, in full precision.
         training: Training images, from which the ranges of activations are taken.
-        known: Validation predictions in full precision.
+        validation: Validation predictions in full precision.
         progress: Receives the notes.
 
     Returns:
@@ -61,25 +62,25 @@ def quantize_int8(prefix: Prefix, training: Samples, known: Predictions, progres
         progress.note("Converting the network to 8-bit integers (once).")
         add_bundle_file(prefix, eight.graph, _quantise(prefix, training))
         file.unlink(missing_ok=True)
-    found: dict[str, int] = remember(file, lambda: _compare_correct(eight, training, known, progress))
-    told = (
-        f"{found['int8']:,} of {found['n']:,} validation images are correct with 8 bits, {found['full']:,} with 32 bits"
+    counts: dict[str, int] = remember(file, lambda: _compare_correct(eight, training, validation, progress))
+    comparison = (
+        f"{counts['int8']:,} of {counts['n']:,} validation images are correct with 8 bits, "
+        f"{counts['full']:,} with 32 bits"
     )
-    if found["int8"] >= found["full"]:
-        progress.note(f"int8 is used: {told}.")
+    if counts["int8"] >= counts["full"]:
+        progress.note(f"int8 is used: {comparison}.")
         return eight
-    progress.note(f"int8 is not used: {told}.")
+    progress.note(f"int8 is not used: {comparison}.")
     return prefix
 
 
-def _compare_correct(eight: Prefix, training: Samples, known: Predictions, progress: Progress) -> dict[str, int]:
+def _compare_correct(eight: Prefix, training: Samples, validation: Predictions, progress: Progress) -> dict[str, int]:
     """Count the validation images that are correct in 8 bits and in full precision."""
-    validation = Samples(training.root, known.ids, known.paths, known.labels, training.label_sets)
-    logits = compute_tta_features(eight, validation, progress).values
+    logits = compute_tta_features(eight, validation.samples(training.root), progress).values
     return {
-        "int8": _count_correct(replace(known, logits=logits)),
-        "full": _count_correct(known),
-        "n": len(known.labels),
+        "int8": _count_correct(replace(validation, logits=logits)),
+        "full": _count_correct(validation),
+        "n": len(validation.labels),
     }
 
 
@@ -97,7 +98,7 @@ def _quantise(prefix: Prefix, training: Samples) -> bytes:
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._parts = iter([rows[first : first + BATCH] for first in range(0, len(rows), BATCH)])
+            self._parts = iter([rows[block] for block in split_blocks(len(rows), BATCH)])
 
         def get_next(self) -> dict[str, Any] | None:
             part = next(self._parts, None)

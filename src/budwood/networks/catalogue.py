@@ -49,20 +49,20 @@ def list_models(pattern: str | None, cache: Path) -> tuple[list[ModelInfo], int]
     Returns:
         The networks, source by source, and how many of timm were left out; 0 with a pattern.
     """
-    found = []
-    others = 0
-    for source, listed in list_networks().items():
-        for name in listed:
+    listed = []
+    left_out = 0
+    for source, names in list_networks().items():
+        for name in names:
             if pattern is not None and not fnmatch.fnmatchcase(name, pattern):
                 continue
             net = _find_listed(source, name)
-            here = is_local(net.origins, cache)
-            if pattern is None and source == "timm" and not here and name not in PACKAGED:
-                others += 1
+            local = is_local(net.origins, cache)
+            if pattern is None and source == "timm" and not local and name not in PACKAGED:
+                left_out += 1
             else:
-                found.append((net, here))
-    counted = sum(net.source == "timm" for net, _ in found) <= COUNTED
-    return [_make_info(net, here, counted) for net, here in found], others
+                listed.append((net, local))
+    counted = sum(net.source == "timm" for net, _ in listed) <= COUNTED
+    return [_make_info(net, local, counted) for net, local in listed], left_out
 
 
 def _find_listed(source: str, name: str) -> Network:
@@ -70,11 +70,11 @@ def _find_listed(source: str, name: str) -> Network:
     return find_network(f"{source}:{name}", options)
 
 
-def _make_info(net: Network, here: bool, counted: bool) -> ModelInfo:
+def _make_info(net: Network, local: bool, counted: bool) -> ModelInfo:
     parameters = net.parameters
     if parameters is None and (net.source == "budwood" or counted):
         parameters = _count(net)
-    return ModelInfo(net.name, net.source, net.size, parameters, net.accuracy, here)
+    return ModelInfo(net.name, net.source, net.size, parameters, net.accuracy, local)
 
 
 def _count(net: Network) -> int:

@@ -60,10 +60,10 @@ def download(name: str, origin: Origin, folder: Path, progress: Progress, packag
                 digest.update(chunk)
                 out.write(chunk)
                 step(len(chunk))
-        got = draft.stat().st_size
-        if (length and got != length) or not digest.hexdigest().startswith(origin.sha256):
+        size = draft.stat().st_size
+        if (length and size != length) or not digest.hexdigest().startswith(origin.sha256):
             raise WeightsError(
-                f"{name}: {origin.url} gave {got:,} bytes of {length:,} with SHA-256 {digest.hexdigest()[:16]}..., "
+                f"{name}: {origin.url} gave {size:,} bytes of {length:,} with SHA-256 {digest.hexdigest()[:16]}..., "
                 f"expected {origin.sha256 or 'any'}....",
                 f"Run the command again. {hint}.",
             )

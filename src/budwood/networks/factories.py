@@ -67,11 +67,11 @@ def make_module(factory: Factory, name: str, channels: int, size: int, classes: 
     """
     from torch import nn
 
-    known = _parameters(factory)
-    options = {option: channels for option in CHANNEL_NAMES if option in known}
-    options |= {"size": size} if "size" in known else {}
-    counted = next((option for option in CLASS_NAMES if option in known), None)
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    accepted = _parameters(factory)
+    options = {option: channels for option in CHANNEL_NAMES if option in accepted}
+    options |= {"size": size} if "size" in accepted else {}
+    counted = next((option for option in CLASS_NAMES if option in accepted), None)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     counted = counted or ("num_classes" if takes_any else None)
     try:
         module = factory(**options, **{counted: classes}) if counted else factory(classes, **options)
@@ -107,9 +107,10 @@ def find_head(make: Callable[[int], nn.Module], name: str) -> str:
     changed = {key for key in few.keys() | more.keys() if _shape(few, key) != _shape(more, key)}
     owners = sorted({key.rpartition(".")[0] for key in changed})
     if len(owners) != 1 or not owners[0]:
-        found = f"differ {', '.join(sorted(changed))}" if changed else "nothing differs"
+        layers = f"differ {', '.join(sorted(changed))}" if changed else "nothing differs"
         raise RecipeError(
-            f"model: {name}: expected one layer that gives the logits; with {TRIED[0]} and {TRIED[1]} classes {found}.",
+            f"model: {name}: expected one layer that gives the logits; with {TRIED[0]} and {TRIED[1]} classes "
+            f"{layers}.",
             "End it in one layer, as self.head = nn.Linear(features, classes).",
         )
     return owners[0]

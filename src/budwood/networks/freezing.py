@@ -55,15 +55,15 @@ def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
         RecipeError: A stage does not exist or is ambiguous, a pattern matches no parameter, or nothing is left to
             train.
     """
-    every = [name for name, _ in network.module.named_parameters()]
+    names = [name for name, _ in network.module.named_parameters()]
     place, patterns = _freeze_target(network, freeze)
     if place:
         node = network.node(place)
         parameters, modules = set(list_parameters(network, node)), set(list_modules(network, node))
     else:
-        parameters = {name for name in every if _matches_any(name, patterns)}
+        parameters = {name for name in names if _matches_any(name, patterns)}
         modules = {name for name, _ in network.module.named_modules() if _matches_any(name, patterns)}
-    missed = [pattern for pattern in patterns if not fnmatch.filter(every, pattern)]
+    missed = [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]
     if missed:
         raise RecipeError(
             f"freeze: {missed[0]!r} is neither a stage nor a pattern of parameter names of this network.",
@@ -74,7 +74,7 @@ def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
         for name, part in network.module.named_modules()
         if (own := [n for n, _ in part.named_parameters(prefix=name)]) and all(n in parameters for n in own)
     }
-    if parameters.issuperset(every):
+    if parameters.issuperset(names):
         raise RecipeError(
             f"freeze: {freeze!r} leaves nothing to train.", "Freeze less: freeze = trunk still trains the head."
         )
@@ -107,10 +107,10 @@ def map_parameters_to_stages(network: Staged) -> dict[str, list[str]]:
         head last, under `HEAD`. Stages without parameters of their own are left out.
     """
     groups: dict[str, list[str]] = {}
-    seen: set[str] = set()
+    assigned: set[str] = set()
     for place in (*network.stages, TRUNK, None):
-        names = [name for name in list_parameters(network, network.node(place)) if name not in seen]
-        seen.update(names)
+        names = [name for name in list_parameters(network, network.node(place)) if name not in assigned]
+        assigned.update(names)
         groups |= {place or HEAD: names} if names else {}
     return groups
 
@@ -129,13 +129,13 @@ def find_stage(network: Staged, name: str, option: str) -> str:
     Raises:
         RecipeError: No stage, or more than one, has that name; the hint lists the stages.
     """
-    found = [stage for stage in network.stages if stage == name] or [
+    matches = [stage for stage in network.stages if stage == name] or [
         stage for stage in network.stages if stage.endswith(f".{name}")
     ]
-    if len(found) != 1:
-        problem = f"could be {' or '.join(found)}" if found else "is not a stage of this network"
+    if len(matches) != 1:
+        problem = f"could be {' or '.join(matches)}" if matches else "is not a stage of this network"
         raise RecipeError(f"{option}: {name!r} {problem}.", stages_hint(network))
-    return found[0]
+    return matches[0]
 
 
 def _freeze_target(network: Staged, freeze: str | Sequence[str]) -> tuple[str | None, list[str]]:
@@ -160,15 +160,15 @@ def _find_last_frozen(network: Staged, parameters: set[str], modules: set[str]) 
 
     Every parameter is frozen there, and so is whatever acts otherwise in training: dropout, statistics of a batch.
     """
-    found = None
+    last = None
     active = {name for name, part in network.module.named_modules() if is_active(part)} - modules
     for place in (*network.stages, TRUNK):
         node = network.node(place)
         used = set(list_parameters(network, node))
         if not used <= parameters or active & set(list_modules(network, node)):
             break
-        found = place if used else found
-    return found
+        last = place if used else last
+    return last
 
 
 def is_active(part: nn.Module) -> bool:

@@ -184,9 +184,9 @@ class NetworkPlan:
             The fields without those of `UNRECORDED`, and in addition `trunk_trained` (whether a part before the head is
             trained) and `removed` (the stages that the cut removes).
         """
-        told = {name: value for name, value in self.record().items() if name not in UNRECORDED}
+        recorded = {name: value for name, value in self.record().items() if name not in UNRECORDED}
         removed = [_plain(asdict(row)) for row in self.removed]
-        return {**told, "trunk_trained": any(row.trainable for row in self.places), "removed": removed}
+        return {**recorded, "trunk_trained": any(row.trainable for row in self.places), "removed": removed}
 
 
 def plan_from_record(record: Mapping[str, Any]) -> NetworkPlan:

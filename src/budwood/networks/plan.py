@@ -82,17 +82,17 @@ def spec_of(recipe: Recipe, classes: int, weights: Weights, cache: Path) -> Netw
 
 def _read(file: Path) -> NetworkPlan | None:
     """The plan in a file; None where there is none, or not one that was written as it is now."""
-    held = read_checked(file)
+    document = read_checked(file)
     try:
-        return None if held is None else plan_from_record(held)
+        return None if document is None else plan_from_record(document)
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def _plan_file(recipe: Recipe, classes: int, cache: Path) -> Path:
     """Where the plan of a recipe is remembered."""
-    asked = [[getattr(recipe, name) for name in DECIDING], recipe.own_options, classes]
-    return cache / "plans" / f"{hash_json([asked, code_of(recipe.model), toolchain_digest(), _source_digest()])}.json"
+    options = [[getattr(recipe, name) for name in DECIDING], recipe.own_options, classes]
+    return cache / "plans" / f"{hash_json([options, code_of(recipe.model), toolchain_digest(), _source_digest()])}.json"
 
 
 @cache
@@ -124,7 +124,7 @@ def _source_digest() -> str:
 
 
 def _source(module: str) -> str:
-    found = find_spec(module)
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).read_text(encoding="utf-8")
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).read_text(encoding="utf-8")

@@ -134,9 +134,9 @@ def find_network(name: str, options: Mapping[str, Any] | None = None) -> Network
     if source not in ("", *_SOURCES):
         raise _no_source(source)
     for candidate in (source,) if source else _SOURCES:
-        found = _SOURCES[candidate](plain, options or {})
-        if found is not None:
-            return found
+        network = _SOURCES[candidate](plain, options or {})
+        if network is not None:
+            return network
     raise RecipeError(f"model: there is no network {name!r}.", _suggest_close(plain))
 
 
@@ -214,8 +214,8 @@ def find_package_file(package: str) -> Path | None:
     Returns:
         Path of the first `models/*.pth` in the package; None where it is not installed or has none.
     """
-    found = importlib.util.find_spec(package.replace("-", "_"))
-    places = list(found.submodule_search_locations or []) if found else []
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    places = list(spec.submodule_search_locations or []) if spec else []
     return next((file for place in places for file in sorted(Path(place).glob("models/*.pth"))), None)
 
 
@@ -229,7 +229,7 @@ def _users_digest(path: str) -> str:
         return entry_digest(path, "model")
     except RecipeError as error:
         source, _, plain = path.partition(":")
-        if any(plain in known for known in list_networks().values()):
+        if any(plain in names for names in list_networks().values()):
             raise _no_source(source) from error
         raise
 
@@ -242,8 +242,8 @@ def _no_source(source: str) -> RecipeError:
 
 
 def _suggest_close(name: str) -> str:
-    every = sorted({name for found in list_networks().values() for name in found})
-    lead, _, _ = did_you_mean(name, every).partition("Valid:")
+    names = sorted({name for listed in list_networks().values() for name in listed})
+    lead, _, _ = did_you_mean(name, names).partition("Valid:")
     return f"{lead}`budwood models` lists them; `budwood models '*{name[:6]}*'` searches."
 
 
@@ -268,12 +268,12 @@ def _find_torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
         return None
     weights = torchvision.models.get_model_weights(name).DEFAULT
     transform, file = weights.transforms(), Path(weights.url).name
-    more = {"aux_logits": True, "transform_input": True, "init_weights": False} if name in WITH_AUXILIARY else {}
+    auxiliary = {"aux_logits": True, "transform_input": True, "init_weights": False} if name in WITH_AUXILIARY else {}
     transformer = name.startswith("vit_")
 
     def make(channels: int, size: int) -> torch.nn.Module:
         sized = {"image_size": size} if transformer else {"input_size": (size, size)} if name == "maxvit_t" else {}
-        module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **more, **sized)
+        module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **auxiliary, **sized)
         if channels != 3:
             _widen_input(module, name, channels)
         return module
@@ -402,12 +402,12 @@ def _find_last_layer(name: str) -> str:
     import torch
     import torchvision
 
-    more = {"init_weights": False} if name in WITH_AUXILIARY else {}
+    auxiliary = {"init_weights": False} if name in WITH_AUXILIARY else {}
     try:
         with torch.device("meta"):
-            module = torchvision.models.get_model(name, weights=None, **more)
+            module = torchvision.models.get_model(name, weights=None, **auxiliary)
     except NotImplementedError:  # RegNets compute their widths with tensors
-        module = torchvision.models.get_model(name, weights=None, **more)
+        module = torchvision.models.get_model(name, weights=None, **auxiliary)
     linear = [path for path, part in module.named_modules() if isinstance(part, torch.nn.Linear)]
     return next(str(path) for path in reversed(linear) if not path.startswith(("aux", "AuxLogits")))
 
@@ -420,13 +420,13 @@ def _widen_input(module: torch.nn.Module, name: str, channels: int) -> None:
     """Give a network's first convolution another number of input channels."""
     import torch
 
-    found = [(path, part) for path, part in module.named_modules() if isinstance(part, torch.nn.Conv2d)]
-    if not found:
+    convolutions = [(path, part) for path, part in module.named_modules() if isinstance(part, torch.nn.Conv2d)]
+    if not convolutions:
         raise RecipeError(
             f"channels: {name} has no convolution that could take {channels} in place of 3.",
             "Give its factory an argument `channels`, or leave channels out.",
         )
-    path, first = found[0]
+    path, first = convolutions[0]
     if name in WITH_AUXILIARY:
         raise RecipeError(
             f"channels: {name} normalises three channels itself and cannot take {channels}.", "Choose another network."

@@ -109,21 +109,21 @@ def trace_stages(module: nn.Module, head: str) -> Staged:
         RecipeError: The forward pass cannot be traced.
     """
     opened = _find_containers(module, head)
-    found = _trace_opened(module, head, opened) or _trace_opened(module, head, frozenset(_list_ancestors(head)))
-    while found is not None and len(found.stages) < FEWEST:
+    traced = _trace_opened(module, head, opened) or _trace_opened(module, head, frozenset(_list_ancestors(head)))
+    while traced is not None and len(traced.stages) < FEWEST:
         largest = max(
-            _list_kept_whole(found), key=lambda name: _count_parameters(module.get_submodule(name)), default=None
+            _list_kept_whole(traced), key=lambda name: _count_parameters(module.get_submodule(name)), default=None
         )
         further = _trace_opened(module, head, opened := opened | {largest}) if largest else None
-        if further is None or len(further.stages) <= len(found.stages):
+        if further is None or len(further.stages) <= len(traced.stages):
             break
-        found = further
-    if found is None:
+        traced = further
+    if traced is None:
         raise RecipeError(
             "model: this network cannot be divided into stages, because its computation depends on the image.",
             "Choose a network that `budwood models NAME` can show.",
         )
-    return found
+    return traced
 
 
 def split_graph(module: GraphModule, head: str) -> Staged:
@@ -136,9 +136,9 @@ def split_graph(module: GraphModule, head: str) -> Staged:
     Returns:
         The network in stages.
     """
-    found = _find_stages(module, module.graph, head)
-    assert found is not None
-    return found
+    staged = _find_stages(module, module.graph, head)
+    assert staged is not None
+    return staged
 
 
 def slice_stages(network: Staged, start: str | None, stop: str | None) -> GraphModule:
@@ -181,14 +181,14 @@ def profile_stages(network: Staged, channels: int, size: int) -> list[StageFacts
     ends = [(name, node) for name, node in network.stages.items()]
     ends += [(TRUNK, network.trunk)] if network.trunk is not None else []
     facts: list[StageFacts] = []
-    seen: set[str] = set()
+    counted: set[str] = set()
     before = 0
     for name, node in [*ends, (network.head, _find_output(network.graph))]:
         if node not in meter.readings:
             continue
         shape, total = meter.readings[node]
-        used = [p for p in list_parameters(network, node) if p not in seen]
-        seen.update(used)
+        used = [p for p in list_parameters(network, node) if p not in counted]
+        counted.update(used)
         facts.append(StageFacts(name, shape, tuple(used), total - before))
         before = total
     return facts
@@ -300,10 +300,10 @@ def _trace_opened(module: nn.Module, head: str, opened: frozenset[str]) -> Stage
     In evaluation mode, so that what is written for training only, such as auxiliary classifiers, is left out.
     """
     parameters = list(inspect.signature(module.forward).parameters.values())[1:]
-    given = {p.name: p.default for p in parameters if p.default is not p.empty}
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     with _evaluation_mode(module):
         try:
-            graph = _StageTracer(opened, _list_leaf_functions(module)).trace(module, concrete_args=given or None)
+            graph = _StageTracer(opened, _list_leaf_functions(module)).trace(module, concrete_args=defaults or None)
         except Exception:  # a traced forward pass can fail in any way
             return None
     return _find_stages(module, graph, head)

@@ -76,16 +76,16 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
     """
     net = find_network(recipe.model, recipe.own_options)
     size = recipe.size or net.size
-    whole = _make_on_meta(net, recipe.channels, size)
-    original = trace_stages(whole, net.head)
+    original_module = _make_on_meta(net, recipe.channels, size)
+    original = trace_stages(original_module, net.head)
     before = _profile_or_refuse(original, net, recipe.channels, size)
     original = _with_some_stage(keep_stages(original, [row.name for row in before]), net)
-    rows_before = tuple(_stage_row(row, dict(whole.named_parameters()), set()) for row in before)
+    rows_before = tuple(_stage_row(row, dict(original_module.named_parameters()), set()) for row in before)
     trunk = _trunk_plan(recipe, original, before)
-    with torch.device(_find_device(whole)):
-        made = replace_head(original, net, recipe, trunk, classes)
-    rows = profile_stages(made.staged, recipe.channels, size)
-    frozen = find_frozen(keep_stages(made.staged, [row.name for row in rows]), recipe.freeze)
+    with torch.device(_find_device(original_module)):
+        built = replace_head(original, net, recipe, trunk, classes)
+    rows = profile_stages(built.staged, recipe.channels, size)
+    frozen = find_frozen(keep_stages(built.staged, [row.name for row in rows]), recipe.freeze)
     trainable = {name for row in rows for name in row.parameters} - frozen.parameters
     shapes = {row.name: row.shape for row in rows}
     return NetworkPlan(
@@ -99,14 +99,14 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
         origins=net.origins,
         accuracy=net.accuracy,
         before=rows_before,
-        stages=tuple(_stage_row(row, dict(made.module.named_parameters()), trainable) for row in rows),
+        stages=tuple(_stage_row(row, dict(built.module.named_parameters()), trainable) for row in rows),
         cut=trunk.cut,
         pool=trunk.pool,
         features=trunk.features,
         shape=trunk.shape,
         prefix=frozen.prefix,
         prefix_shape=shapes[frozen.prefix] if frozen.prefix else None,
-        parameters=_counted(made.module, trainable),
+        parameters=_counted(built.module, trainable),
         macs=sum(row.macs for row in rows),
         code=net.code,
     )
@@ -128,11 +128,11 @@ def build(spec: NetworkSpec) -> tuple[BuiltNetwork, Network, State]:
     net = find_network(recipe.model, recipe.own_options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed or 0)
-        whole = net.make(plan.channels, plan.size)
+        module = net.make(plan.channels, plan.size)
         if recipe.weights == "none":
-            initialize(whole, recipe.init)
-        before = dict(whole.state_dict())
-        original = keep_stages(trace_stages(whole, net.head), [row.name for row in plan.before])
+            initialize(module, recipe.init)
+        before = dict(module.state_dict())
+        original = keep_stages(trace_stages(module, net.head), [row.name for row in plan.before])
         return replace_head(original, net, recipe, plan.trunk, spec.classes), net, before
 
 
@@ -151,25 +151,25 @@ def load_network(spec: NetworkSpec) -> tuple[BuiltNetwork, str]:
         RecipeError: The network is unknown, or cannot be made or divided into stages.
         WeightsError: The weights cannot be read or do not fit.
     """
-    made, net, before = build(spec)
+    network, net, before = build(spec)
     weights = spec.weights
     if weights.path is None:
-        return made, ""
-    found = read_tensors(weights.path)
+        return network, ""
+    tensors = read_tensors(weights.path)
     if weights.kind == "trained":
-        _put_in(made.module, found, spec)
-        return made, ""
-    target = FitTarget(net, before, made.needed, spec.plan.channels, spec.plan.size)
-    state, aside = fit_weights(weights, found, target)
-    made.module.load_state_dict(state, strict=False)
-    return made, aside
+        _put_in(network.module, tensors, spec)
+        return network, ""
+    target = FitTarget(net, before, network.needed, spec.plan.channels, spec.plan.size)
+    state, aside = fit_weights(weights, tensors, target)
+    network.module.load_state_dict(state, strict=False)
+    return network, aside
 
 
-def _put_in(module: nn.Module, found: State, spec: NetworkSpec) -> None:
+def _put_in(module: nn.Module, tensors: State, spec: NetworkSpec) -> None:
     """A run's own tensors into its network; raises `WeightsError` when they are of another one."""
-    refuse_bad_values(spec.weights.path, found, module.state_dict())
+    refuse_bad_values(spec.weights.path, tensors, module.state_dict())
     try:
-        module.load_state_dict(found)
+        module.load_state_dict(tensors)
     except RuntimeError as error:
         plan = spec.plan
         reason = " ".join(str(error).split())[:300]
@@ -204,9 +204,9 @@ def replace_head(original: Staged, net: Network, recipe: Recipe, plan: TrunkPlan
         if own == needed:
             original.module.set_submodule(net.head, head)
             return BuiltNetwork(original.module, original, needed)
-        whole = slice_stages(original, None, None)
-        whole.set_submodule(net.head, head)
-        return BuiltNetwork(whole, split_graph(whole, net.head), needed)
+        module = slice_stages(original, None, None)
+        module.set_submodule(net.head, head)
+        return BuiltNetwork(module, split_graph(module, net.head), needed)
     _append_head(trunk, net.head, head, plan.pool, len(plan.shape), is_channels_last(plan.shape))
     return BuiltNetwork(trunk, keep_stages(split_graph(trunk, net.head), original.stages), needed)
 

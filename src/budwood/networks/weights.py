@@ -167,10 +167,10 @@ def read_tensors(path: Path) -> State:
     Raises:
         WeightsError: The file is damaged, holds no tensors by name, or would run code when it is read.
     """
-    held = unwrap(_read(path))
-    if not held:
+    tensors = unwrap(_read(path))
+    if not tensors:
         raise WeightsError(f"{path}: contains no named tensors.", "Save the network's state_dict().")
-    return held
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class FitTarget:
     size: int
 
 
-def fit_weights(weights: Weights, found: State, target: FitTarget) -> tuple[State, str]:
+def fit_weights(weights: Weights, tensors: State, target: FitTarget) -> tuple[State, str]:
     """Select and adapt the tensors that go into a network's trunk.
 
     The file's classifier is left out. Prefixes and older names are translated, filters of the first convolution are
@@ -200,7 +200,7 @@ def fit_weights(weights: Weights, found: State, target: FitTarget) -> tuple[Stat
 
     Args:
         weights: Where the tensors come from.
-        found: Tensors of the file by name.
+        tensors: Tensors of the file by name.
         target: Network that they go into.
 
     Returns:
@@ -211,20 +211,22 @@ def fit_weights(weights: Weights, found: State, target: FitTarget) -> tuple[Stat
         WeightsError: A tensor is missing, extra or of another shape; nothing is loaded.
     """
     net, channels = target.net, target.channels
-    wanted = {name: tensor for name, tensor in target.before.items() if not is_inside(name, net.head)}
+    expected = {name: tensor for name, tensor in target.before.items() if not is_inside(name, net.head)}
     by_position = weights.by_position
     named, outside = (
-        (_match_by_position(found, target.before, weights), State()) if by_position else _match_by_name(found, target)
+        (_match_by_position(tensors, target.before, weights), State())
+        if by_position
+        else _match_by_name(tensors, target)
     )
     aside = {name: tensor for name, tensor in named.items() if is_inside(name, net.head)}
     state = {name: tensor for name, tensor in named.items() if name not in aside}
-    state |= {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTERS)}
-    state = {n: _adapt_input(tensor, wanted[n], channels) if n in wanted else tensor for n, tensor in state.items()}
-    if target.size != net.size and _list_misfits(state, wanted):
+    state |= {name: tensor for name, tensor in expected.items() if name.endswith(COUNTERS)}
+    state = {n: _adapt_input(tensor, expected[n], channels) if n in expected else tensor for n, tensor in state.items()}
+    if target.size != net.size and _list_misfits(state, expected):
         state = net.resize(state, channels, target.size)
-    _refuse_misfits(weights, state, wanted, target)
-    refuse_bad_values(weights.path, {name: state[name] for name in wanted if name in target.needed}, wanted)
-    return {name: state[name].to(wanted[name].dtype) for name in wanted if name in target.needed}, _set_aside(
+    _refuse_misfits(weights, state, expected, target)
+    refuse_bad_values(weights.path, {name: state[name] for name in expected if name in target.needed}, expected)
+    return {name: state[name].to(expected[name].dtype) for name in expected if name in target.needed}, _set_aside(
         aside, outside
     )
 
@@ -276,8 +278,8 @@ def _find_cached(origin: Origin, cache: Path) -> Path | None:
     if origin.repository:
         import huggingface_hub
 
-        known = huggingface_hub.try_to_load_from_cache(origin.repository, origin.name)
-        places += [Path(known)] if isinstance(known, str) else []
+        cached = huggingface_hub.try_to_load_from_cache(origin.repository, origin.name)
+        places += [Path(cached)] if isinstance(cached, str) else []
     return next((place for place in places if place.is_file()), None)
 
 
@@ -302,7 +304,7 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         with torch.serialization.safe_globals(_list_harmless_types()):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         refused = _REFUSED.search(str(error))
         if refused:
@@ -315,9 +317,9 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read as a file of tensors ({show_unprintable(reason)}).",
             "Save the network's state_dict() with torch.save or safetensors; files that contain code are not loaded.",
         ) from error
-    if not isinstance(found, Mapping):
-        raise WeightsError(f"{path}: holds a {type(found).__name__}, not named tensors.", "Save the state_dict().")
-    return dict(found)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not named tensors.", "Save the state_dict().")
+    return dict(content)
 
 
 def _list_harmless_types() -> list[Any]:
@@ -327,45 +329,45 @@ def _list_harmless_types() -> list[Any]:
     return [np.dtype, *numbers, scalar, argparse.Namespace]
 
 
-def _match_by_position(found: State, expected: State, weights: Weights) -> State:
+def _match_by_position(tensors: State, expected: State, weights: Weights) -> State:
     """The tensors under the names that stand in the same places; every one must have its place's shape."""
-    pairs = list(zip(expected.items(), found.items(), strict=False))
+    pairs = list(zip(expected.items(), tensors.items(), strict=False))
     misfits = [
-        f"{theirs} {_format_shape(there)} for {ours} {_format_shape(here)}"
-        for (ours, here), (theirs, there) in pairs
-        if here.shape != there.shape and here.shape[2:] != there.shape[2:]
+        f"{theirs} {_format_shape(file_tensor)} for {ours} {_format_shape(expected_tensor)}"
+        for (ours, expected_tensor), (theirs, file_tensor) in pairs
+        if expected_tensor.shape != file_tensor.shape and expected_tensor.shape[2:] != file_tensor.shape[2:]
     ]
-    if len(expected) != len(found) or misfits:
+    if len(expected) != len(tensors) or misfits:
         raise WeightsError(
-            f"{weights.path}: {len(found)} tensors for the {len(expected)} expected; "
+            f"{weights.path}: {len(tensors)} tensors for the {len(expected)} expected; "
             f"{len(misfits)} of another shape{': ' + misfits[0] if misfits else ''}.",
             "Install the package that ships this file again.",
         )
-    return dict(zip(expected, found.values(), strict=True))
+    return dict(zip(expected, tensors.values(), strict=True))
 
 
-def _match_by_name(found: State, target: FitTarget) -> tuple[State, State]:
+def _match_by_name(tensors: State, target: FitTarget) -> tuple[State, State]:
     """The tensors without prefixes, and as timm renames those of other authors; and those that belong elsewhere."""
-    inside, outside = strip_prefix(found, target.before)
+    inside, outside = strip_prefix(tensors, target.before)
     if inside.keys() >= target.before.keys():
         return inside, outside
     return _translate_names(inside, target), outside
 
 
-def _translate_names(found: State, target: FitTarget) -> State:
+def _translate_names(tensors: State, target: FitTarget) -> State:
     """The tensors as the network's own file in timm translates older names, where it does."""
     if target.net.source != "timm":
-        return found
+        return tensors
     module = target.net.make(target.channels, target.net.size)
     translate = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     if translate is None:
-        return found
+        return tensors
     try:
-        renamed = translate(dict(found), module)
+        renamed = translate(dict(tensors), module)
     except (KeyError, ValueError, RuntimeError, AttributeError, IndexError, TypeError):
-        return found  # not a file of the kinds that it knows
-    better = len(renamed.keys() & target.before.keys()) > len(found.keys() & target.before.keys())
-    return dict(renamed) if better else found
+        return tensors  # not a file of the kinds that it knows
+    better = len(renamed.keys() & target.before.keys()) > len(tensors.keys() & target.before.keys())
+    return dict(renamed) if better else tensors
 
 
 def _adapt_input(tensor: torch.Tensor, place: torch.Tensor, channels: int) -> torch.Tensor:
@@ -373,35 +375,35 @@ def _adapt_input(tensor: torch.Tensor, place: torch.Tensor, channels: int) -> to
 
     Repeated filters are scaled, so that a grey picture given to every channel still has the answer it had.
     """
-    held = tensor.shape[1] if tensor.ndim == 4 else 0
-    if tensor.shape == place.shape or held not in (1, 3) or place.shape[1] != channels or place.ndim != 4:
+    file_channels = tensor.shape[1] if tensor.ndim == 4 else 0
+    if tensor.shape == place.shape or file_channels not in (1, 3) or place.shape[1] != channels or place.ndim != 4:
         return tensor
     if place.shape[0] != tensor.shape[0] or place.shape[2:] != tensor.shape[2:]:
         return tensor
     if channels == 1:
         return tensor.sum(dim=1, keepdim=True)
-    return tensor.repeat(1, math.ceil(channels / held), 1, 1)[:, :channels] * (held / channels)
+    return tensor.repeat(1, math.ceil(channels / file_channels), 1, 1)[:, :channels] * (file_channels / channels)
 
 
-def _list_misfits(state: State, wanted: State) -> list[str]:
+def _list_misfits(state: State, expected: State) -> list[str]:
     return [
         f"{name} {_format_shape(state[name])} for {_format_shape(tensor)}"
-        for name, tensor in wanted.items()
+        for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
 
 
-def _refuse_misfits(weights: Weights, state: State, wanted: State, target: FitTarget) -> None:
+def _refuse_misfits(weights: Weights, state: State, expected: State, target: FitTarget) -> None:
     counted = {
-        "missing": [name for name in wanted if name not in state and name in target.needed],
-        "extra": [name for name in state if name not in wanted and not name.endswith(COUNTERS)],
-        "of another shape": _list_misfits(state, wanted),
+        "missing": [name for name in expected if name not in state and name in target.needed],
+        "extra": [name for name in state if name not in expected and not name.endswith(COUNTERS)],
+        "of another shape": _list_misfits(state, expected),
     }
-    told = [f"{len(names)} {kind} ({_list_some(names)})" for kind, names in counted.items() if names]
-    if told:
+    misfits = [f"{len(names)} {kind} ({_list_some(names)})" for kind, names in counted.items() if names]
+    if misfits:
         raise WeightsError(
-            f"{weights.path}: does not fit {target.net.name}, which has {len(wanted)} tensors before its head: "
-            f"{', '.join(told)}. Nothing was loaded.",
+            f"{weights.path}: does not fit {target.net.name}, which has {len(expected)} tensors before its head: "
+            f"{', '.join(misfits)}. Nothing was loaded.",
             f"Give weights of {target.net.name}, or choose the network that the file was made for.",
         )
 

@@ -337,17 +337,17 @@ class Explanation:
     pictures: Mapping[str, str]
 
 
-def save_explanation(folder: Path, found: Explanation) -> None:
+def save_explanation(folder: Path, explanation: Explanation) -> None:
     """Write an explanation into a run's folder.
 
     Args:
         folder: The run folder.
-        found: The explanation.
+        explanation: The explanation.
 
     Raises:
         StorageError: The folder cannot be written.
     """
-    content = {"schema_version": SCHEMA_VERSION, "record": found.record.table(), "pictures": found.pictures}
+    content = {"schema_version": SCHEMA_VERSION, "record": explanation.record.table(), "pictures": explanation.pictures}
     with raise_storage_errors(folder):
         write_text(folder / EXPLANATION_FILE, json.dumps(content))
 

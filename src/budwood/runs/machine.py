@@ -66,10 +66,10 @@ def _read_accelerator() -> str:
     if tool is None:
         return "none"
     try:
-        asked = subprocess.run([tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, timeout=10)
+        answer = subprocess.run([tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return ", ".join(asked.stdout.decode().split("\n")).strip(", ") or "none"
+    return ", ".join(answer.stdout.decode().split("\n")).strip(", ") or "none"
 
 
 def _read_memory_gib() -> float | None:

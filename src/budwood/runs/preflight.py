@@ -49,7 +49,7 @@ def check_and_plan(
     allow_leaks: bool,
     cache: Path,
     progress: Progress,
-    found: tuple[checks.Finding, ...] | None = None,
+    findings: tuple[checks.Finding, ...] | None = None,
 ) -> Preflight:
     """Check data and recipe, and plan the network, before anything is trained.
 
@@ -62,7 +62,7 @@ def check_and_plan(
         allow_leaks: Whether to go on where images leak between splits.
         cache: The cache folder.
         progress: Receives notes and the steps of the work.
-        found: Findings about the data where they are known already; None: the data are checked here.
+        findings: Findings about the data where they are known already; None: the data are checked here.
 
     Returns:
         The planned network, the findings and the splits.
@@ -73,23 +73,23 @@ def check_and_plan(
         RunError: The run that the weights are from is missing or not finished.
         WeightsError: The weights cannot be found, or belong to another network.
     """
-    fitting = task_of(data.label_sets, len(data.classes)).adapt_recipe(recipe)
-    if fitting.optimizer != recipe.optimizer:
+    adapted = task_of(data.label_sets, len(data.classes)).adapt_recipe(recipe)
+    if adapted.optimizer != recipe.optimizer:
         progress.note(
-            f"The images have several labels (multi-label), so the head is trained in steps ({fitting.optimizer})."
+            f"The images have several labels (multi-label), so the head is trained in steps ({adapted.optimizer})."
         )
-    recipe = fitting
+    recipe = adapted
     plan = load_plan(recipe, len(data.classes), cache)
     _refuse_views_of_nothing(recipe, plan, len(data.classes), cache)
-    found = checks.findings(data) if found is None else found
+    findings = checks.findings(data) if findings is None else findings
     sealed = data.sealed()
     training, validation = sealed.samples("train"), sealed.samples("val")
     weights, seen = locate_weights(recipe, plan, out, cache, progress)
-    found += _find_seen_images(data, seen)
-    _refuse_leaks(found, allow_leaks)
+    findings += _find_seen_images(data, seen)
+    _refuse_leaks(findings, allow_leaks)
     _refuse_empty(data, training, validation)
     sized = recipe.model_copy(update={"size": plan.size})
-    return Preflight(NetworkSpec(sized, plan, len(data.classes), weights), found, training, validation)
+    return Preflight(NetworkSpec(sized, plan, len(data.classes), weights), findings, training, validation)
 
 
 def _refuse_views_of_nothing(recipe: Recipe, plan: NetworkPlan, classes: int, cache: Path) -> None:
@@ -128,9 +128,9 @@ def locate_weights(
     if recipe.weights.startswith("run:"):
         run = open_run(recipe.weights.removeprefix("run:"), out)
         _refuse_other_network(run, recipe, plan)
-        known = describe_file(run.path / "weights.safetensors")
-        about = f"run {run.path.name}, trained on {run.record.dataset.name}"
-        return replace(known, kind="run", about=about), run
+        weights = describe_file(run.path / "weights.safetensors")
+        origin = f"run {run.path.name}, trained on {run.record.dataset.name}"
+        return replace(weights, kind="run", about=origin), run
     return describe_file(Path(recipe.weights).expanduser()), None
 
 
@@ -173,12 +173,12 @@ def _refuse_other_network(run: Run, recipe: Recipe, plan: NetworkPlan) -> None:
 
 def _find_seen_images(data: Dataset, run: Run | None) -> tuple[checks.Finding, ...]:
     """The findings that runs which the trunk comes from, one after another, knew images that are held out here."""
-    found: tuple[checks.Finding, ...] = ()
+    findings: tuple[checks.Finding, ...] = ()
     while run is not None:
         if run.record.network.trunk_trained:
-            found += checks.check_trunk_overlap(data, run.dataset(), run.path.name)
+            findings += checks.check_trunk_overlap(data, run.dataset(), run.path.name)
         run = _find_trunk_run(run)
-    return found
+    return findings
 
 
 def _find_trunk_run(run: Run) -> Run | None:
@@ -191,8 +191,8 @@ def _find_trunk_run(run: Run) -> Run | None:
     return None
 
 
-def _refuse_leaks(found: Sequence[checks.Finding], allowed: bool) -> None:
-    leaking = checks.leaks(found)
+def _refuse_leaks(findings: Sequence[checks.Finding], allowed: bool) -> None:
+    leaking = checks.leaks(findings)
     if leaking and not allowed:
         raise DataError(
             " ".join(f"{finding.code}: {finding.message}" for finding in leaking)

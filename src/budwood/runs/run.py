@@ -194,8 +194,8 @@ def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
     """
     folder = next((place for place in (Path(path), out / path) if (place / "run.json").is_file()), None)
     if folder is None:
-        known = sorted((file.parent.name for file in out.glob("*/run.json")), reverse=True) if out.is_dir() else []
-        latest = f"The latest runs in {out}/: {', '.join(known[:5])}." if known else f"There are no runs in {out}/."
+        names = sorted((file.parent.name for file in out.glob("*/run.json")), reverse=True) if out.is_dir() else []
+        latest = f"The latest runs in {out}/: {', '.join(names[:5])}." if names else f"There are no runs in {out}/."
         raise RunError(f"{path}: is not a run folder (it contains no run.json).", latest)
     return Run(folder, read_record(folder))
 

@@ -56,7 +56,7 @@ def track_epochs(names: Sequence[str], folder: Path, record: RunRecord, progress
     tools: dict[str, EpochCallback] = {}
     opened: dict[str, AbstractContextManager[EpochCallback]] = {}
 
-    def told(history: Rows) -> None:
+    def track_epoch(history: Rows) -> None:
         for name in names:
             try:
                 if name not in tools:
@@ -69,7 +69,7 @@ def track_epochs(names: Sequence[str], folder: Path, record: RunRecord, progress
                 progress.note(f"{name} could not log ({type(error).__name__}: {error}); continuing without it.")
 
     try:
-        yield told
+        yield track_epoch
     finally:
         reason = sys.exc_info()
         for name, tool in opened.items():
@@ -92,14 +92,14 @@ def _track_tensorboard(folder: Path, record: RunRecord) -> Iterator[EpochCallbac
     logged = 0
     with SummaryWriter(folder / "tensorboard", purge_step=1) as writer:
 
-        def told(history: Rows) -> None:
+        def track_epoch(history: Rows) -> None:
             nonlocal logged
             for step, name, value in _iterate_untold(history, logged):
                 writer.add_scalar(name, value, step)
             writer.flush()
             logged = len(history)
 
-        yield told
+        yield track_epoch
 
 
 @contextmanager
@@ -112,15 +112,15 @@ def _track_mlflow(folder: Path, record: RunRecord) -> Iterator[EpochCallback]:
     if file.is_file():
         run = json.loads(file.read_text(encoding="utf-8"))["run"]
     else:
-        found = client.get_experiment_by_name(EXPERIMENT)
-        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+        existing = client.get_experiment_by_name(EXPERIMENT)
+        experiment = existing.experiment_id if existing else client.create_experiment(EXPERIMENT)
         run = client.create_run(experiment, run_name=record.id, tags={"source": record.source}).info.run_id
         for name, value in record.recipe.table().items():
             client.log_param(run, name, value)
         write_text(file, json.dumps({"run": run}))
     logged = max((metric.step for metric in client.get_metric_history(run, "val_loss")), default=0)
 
-    def told(history: Rows) -> None:
+    def track_epoch(history: Rows) -> None:
         nonlocal logged
         for step, name, value in _iterate_untold(history, logged):
             client.log_metric(run, name, value, step=step)
@@ -128,7 +128,7 @@ def _track_mlflow(folder: Path, record: RunRecord) -> Iterator[EpochCallback]:
 
     status = "FAILED"
     try:
-        yield told
+        yield track_epoch
         status = "FINISHED"
     finally:
         client.set_terminated(run, status)

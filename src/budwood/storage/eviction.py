@@ -80,10 +80,10 @@ def limit() -> int:
     text = os.environ.get("BUDWOOD_CACHE_LIMIT")
     if not text:
         return LIMIT
-    found = _AMOUNT.fullmatch(text.strip())
-    if not found:
+    amount = _AMOUNT.fullmatch(text.strip())
+    if not amount:
         raise StorageError(f"BUDWOOD_CACHE_LIMIT: {text!r} is not a size.", "Use for example 20GB or 500MB.")
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+    return int(float(amount[1]) * 1024 ** " kmgt".index(amount[2].lower() or " "))
 
 
 def measure_cache(cache: Path) -> list[CacheUsage]:
@@ -98,37 +98,37 @@ def measure_cache(cache: Path) -> list[CacheUsage]:
     return [_measure_kind(kind, cache / kind) for kind in KINDS]
 
 
-def evict_for(cache: Path, wanted: int, promised: int, what: str, progress: Progress) -> bool:
+def evict_for(cache: Path, needed: int, promised: int, label: str, progress: Progress) -> bool:
     """Make room in the cache for a number of bytes and return whether they may be written.
 
     Where the limit would be exceeded, the least recently used shards of pixels and outputs and unpacked archives are
     removed, and a note says so; an archive that was used in the last week stays, and such archives count for half of
     the limit at most. Nothing is removed, and a note gives the reason, when the new bytes cannot be kept: when
-    `wanted` and `promised` together exceed the limit or take half or more of the free disk space.
+    `needed` and `promised` together exceed the limit or take half or more of the free disk space.
 
     Args:
         cache: The cache folder; it may not exist yet.
-        wanted: Bytes that are about to be written.
+        needed: Bytes that are about to be written.
         promised: Bytes that others are going to write beside them and that are not on disk yet.
-        what: Name of the content for the note, in the plural.
+        label: Name of the content for the note, in the plural.
         progress: Receives the notes.
 
     Returns:
-        True if `wanted` bytes may be written; always True for 0.
+        True if `needed` bytes may be written; always True for 0.
 
     Raises:
         StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
     """
-    if wanted == 0:
+    if needed == 0:
         return True
-    most = limit()
+    allowed = limit()
     place = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
-    if wanted + promised > most or wanted + promised >= free // 2:
-        room = f"the cache limit is {format_gib(most)}, and {format_gib(free)} of the disk is free"
-        progress.note(f"{what} are not kept in the cache: they need {format_gib(wanted)}; {room}.")
+    if needed + promised > allowed or needed + promised >= free // 2:
+        room = f"the cache limit is {format_gib(allowed)}, and {format_gib(free)} of the disk is free"
+        progress.note(f"{label} are not kept in the cache: they need {format_gib(needed)}; {room}.")
         return False
-    _remove_oldest(cache, wanted + promised, most, progress)
+    _remove_oldest(cache, needed + promised, allowed, progress)
     return True
 
 

@@ -20,7 +20,8 @@ from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan
 from budwood.progress import Progress
 from budwood.studies.job_planning import hash_shared, list_repeats, refuse_without_network
-from budwood.studies.study_file import DataSpec, Experiment, Study
+from budwood.studies.study import Experiment, Study
+from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import CheckedDataset, DatasetCache
 from budwood.training.cost_estimate import CostEstimate
 from budwood.workflows.train import estimate_cost
@@ -62,8 +63,8 @@ class RowEstimate:
         """
         network = None
         if self.plan is not None:
-            told = self.plan.record()
-            network = {name: told[name] for name in ("name", "source", "parameters", "macs", "prefix", "size")}
+            plan = self.plan.record()
+            network = {name: plan[name] for name in ("name", "source", "parameters", "macs", "prefix", "size")}
             network["stages"] = [row.name for row in self.plan.stages]
         return {
             "label": self.label,
@@ -95,45 +96,45 @@ def estimate_rows(study: Study, cache: Path, progress: Progress) -> list[RowEsti
     """
     datasets, measured, groups = DatasetCache(cache, progress), dict[str, CostEstimate | str](), dict[str, int]()
     rows = [*study.rows, *([_draw_first_trial(study)] if study.search else [])]
-    found, wrong = [], []
+    estimates, wrong = [], []
     with progress.bar("Estimating costs", len(rows)) as step:
         for row in rows:
             try:
-                found.append(_estimate_row(row, study, datasets, measured, groups, progress))
+                estimates.append(_estimate_row(row, study, datasets, measured, groups, progress))
             except RecipeError as error:
                 wrong.append(f"{row.label}: {error.message}")
             step(1)
     refuse_without_network(study, wrong)
-    return found
+    return estimates
 
 
-def sum_seconds(found: Sequence[RowEstimate]) -> float | None:
+def sum_seconds(estimates: Sequence[RowEstimate]) -> float | None:
     """Sum the seconds of all rows, counting what rows share only once.
 
     Args:
-        found: The estimates of a study's rows.
+        estimates: The estimates of a study's rows.
 
     Returns:
         Seconds; None where there are no rows or one was not measured.
     """
-    if not found or any(row.seconds is None and row.plan is not None for row in found):
+    if not estimates or any(row.seconds is None and row.plan is not None for row in estimates):
         return None
     shared: dict[int, float] = {}
-    for row in found:
+    for row in estimates:
         shared[row.shares] = max(shared.get(row.shares, 0.0), row.reading)
-    return sum(row.runs * ((row.seconds or 0.0) - row.reading) for row in found) + sum(shared.values())
+    return sum(row.runs * ((row.seconds or 0.0) - row.reading) for row in estimates) + sum(shared.values())
 
 
 def _draw_first_trial(study: Study) -> Experiment:
     """The trial of a search with the first of every choice and the low end of every range."""
     assert study.search
-    chosen: dict[str, object] = {}
+    options: dict[str, object] = {}
     for name, axis in study.search.space.items():
-        if axis.applies(chosen):
-            chosen[name] = axis.ends[0]
-    recipe = Recipe(**{**study.search.options, **chosen})
+        if axis.applies(options):
+            options[name] = axis.ends[0]
+    recipe = Recipe(**{**study.search.options, **options})
     return Experiment(
-        f"search, {study.search.trials} trials like this one", chosen, recipe, study.searched, study.search.best
+        f"search, {study.search.trials} trials like this one", options, recipe, study.searched, study.search.best
     )
 
 
@@ -151,8 +152,8 @@ def _estimate_row(
     checked = _load(row.images, study, datasets)
     classes = len(checked.data.classes) if isinstance(checked, CheckedDataset) else _count_classes(row, study)
     plan = load_plan(row.recipe, classes, datasets.cache)
-    kept = plan.prefix and not row.recipe.augments
-    shares = groups.setdefault(hash_shared(row.recipe, plan, row.images), len(groups) + 1) if kept else 0
+    cached = plan.prefix and not row.recipe.augments
+    shares = groups.setdefault(hash_shared(row.recipe, plan, row.images), len(groups) + 1) if cached else 0
     runs = len(list_repeats(study, row.recipe)) * (
         study.search.trials if study.search and row.label.startswith("search,") else 1
     )
@@ -183,12 +184,12 @@ def _load(images: DataSpec, study: Study, datasets: DatasetCache) -> CheckedData
 def _count_classes(row: Experiment, study: Study) -> int:
     """How many classes a row's images have, where they are not there; raises `RecipeError`."""
     images = row.images
-    known = images.classes or known_class_count(images.data)
-    if known is None:
+    count = images.classes or known_class_count(images.data)
+    if count is None:
         raise RecipeError(
             f"{images.data or 'the images'} were not found, and `classes` does not give the number of classes."
         )
-    return known if images.classes else known - len(images.exclude)
+    return count if images.classes else count - len(images.exclude)
 
 
 def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
@@ -205,11 +206,11 @@ def _measure(recipe: Recipe, checked: CheckedDataset, cache: Path, progress: Pro
     try:
         with suppress(WeightsError):
             return estimate_cost(
-                checked.data, recipe, cache=cache, progress=progress, found=checked.found, allow_leaks=True
+                checked.data, recipe, cache=cache, progress=progress, found=checked.findings, allow_leaks=True
             )[1]
         random = recipe.model_copy(update={"weights": "none"})
         return estimate_cost(
-            checked.data, random, cache=cache, progress=progress, found=checked.found, allow_leaks=True
+            checked.data, random, cache=cache, progress=progress, found=checked.findings, allow_leaks=True
         )[1]
     except BudwoodError as error:
         return error.message
@@ -221,5 +222,5 @@ def _scale(cost: CostEstimate, recipe: Recipe) -> tuple[float, float]:
     epochs = sum(phase.epochs for phase in recipe.phases or ()) or recipe.epochs or cost.epochs
     factor = epochs / cost.epochs if cost.epochs else 1.0
     growing = sum(cost.seconds.get(name, 0.0) for name in ("training", "evaluating", "training the head"))
-    whole = cost.total - growing + growing * factor
-    return (min(whole, recipe.time) if recipe.time else whole), reading
+    seconds = cost.total - growing + growing * factor
+    return (min(seconds, recipe.time) if recipe.time else seconds), reading

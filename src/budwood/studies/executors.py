@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -97,7 +98,42 @@ class InProcessExecutor:
         """Do nothing, as there is no worker to release."""
 
 
-class SubprocessExecutor:
+class RemoteExecutor(ABC):
+    """An executor that runs jobs in a worker elsewhere, which starts with its first job, and again after its death."""
+
+    def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
+        """Run a job in the worker, which is started where there is none.
+
+        Args:
+            job: The job.
+            on_epoch_end: Called in this process after every epoch with all rows of history so far.
+
+        Returns:
+            How the job ended.
+
+        Raises:
+            WorkerDied: The worker is gone.
+            StorageError: Nothing more can be saved.
+        """
+        try:
+            answer = self._answer(job, _Relay(on_epoch_end))
+        except BaseException:
+            self.close()  # what the worker still says is about a job that nobody waits for
+            raise
+        if isinstance(answer, StorageError):
+            raise answer
+        return answer
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the worker."""
+
+    @abstractmethod
+    def _answer(self, job: TrainingJob, relay: _Relay) -> Answer:
+        """Send a job, hand on its epochs while it is trained, and return how it ended; raises `WorkerDied`."""
+
+
+class SubprocessExecutor(RemoteExecutor):
     """An executor that runs jobs in another process on this machine, with a share of the processors.
 
     The process starts with its first job, and again after it has died.
@@ -116,27 +152,17 @@ class SubprocessExecutor:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
-    def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
-        """Run a job in the other process, which is started where there is none.
-
-        Args:
-            job: The job.
-            on_epoch_end: Called in this process after every epoch with all rows of history so far.
-
-        Returns:
-            How the job ended.
-
-        Raises:
-            WorkerDied: The process is gone.
-            StorageError: Nothing more can be saved.
-        """
+    def _answer(self, job: TrainingJob, relay: _Relay) -> Answer:
+        """Send a job to the process, hand on its epochs while it is trained, and return how it ended."""
         pipe = self._pipe or self._start()
-        try:
-            answer = _await_process(pipe, job, _Relay(on_epoch_end))
-        except BaseException:
-            self.close()  # what the process still says is about a job that nobody waits for
-            raise
-        return _unwrap(answer)
+        with _noticing_death(job):
+            pipe.send(job)
+        while True:
+            with _noticing_death(job):
+                message: EpochsEnded | Answer = pipe.recv()
+            if not isinstance(message, EpochsEnded):
+                return message
+            relay.hand_on(message.rows)
 
     def close(self) -> None:
         """End the process."""
@@ -150,23 +176,11 @@ class SubprocessExecutor:
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks
         ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._context, *self._share), daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=(theirs, self._context, *self._share), daemon=True)
+        process.start()
         theirs.close()
-        self._pipe = ours
+        self._process, self._pipe = process, ours
         return ours
-
-
-def _await_process(pipe: Connection, job: TrainingJob, relay: _Relay) -> Answer:
-    """Send a job, hand on its epochs while it is trained, and return how it ended; raises `WorkerDied`."""
-    with _noticing_death(job):
-        pipe.send(job)
-    while True:
-        with _noticing_death(job):
-            message: EpochsEnded | Answer = pipe.recv()
-        if not isinstance(message, EpochsEnded):
-            return message
-        relay.hand_on(message.rows)
 
 
 @contextmanager
@@ -177,7 +191,7 @@ def _noticing_death(job: TrainingJob) -> Iterator[None]:
         raise WorkerDied(f"the process that trained {job.label!r} ended unexpectedly") from error
 
 
-class RayExecutor:
+class RayExecutor(RemoteExecutor):
     """An executor that runs jobs in a worker of a Ray cluster, whose machines see the same folders.
 
     The worker starts with its first job; another is started after it has died.
@@ -196,46 +210,26 @@ class RayExecutor:
         self._environment = dict(environment)
         self._actor: Any = None
 
-    def run(self, job: TrainingJob, on_epoch_end: EpochCallback | None = None) -> JobResult:
-        """Run a job in the worker, which is started where there is none.
-
-        Args:
-            job: The job.
-            on_epoch_end: Called in this process after every epoch with all rows of history so far.
-
-        Returns:
-            How the job ended.
-
-        Raises:
-            WorkerDied: The worker is gone.
-            StorageError: Nothing more can be saved.
-        """
+    def _answer(self, job: TrainingJob, relay: _Relay) -> Answer:
+        """Send a job to the worker, ask for its epochs while it is trained, and return how it ended."""
         actor = self._actor or self._start()
         try:
-            answer = self._await(actor, job, _Relay(on_epoch_end))
+            pending = actor.run.remote(job)
+            ended: Sequence[Any] = ()
+            while not ended:
+                ended, _ = self._ray.wait([pending], timeout=POLL)
+                relay.hand_on(self._ray.get(actor.take_epochs.remote()))
+            answer: Answer = self._ray.get(pending)
         except self._ray.exceptions.RayActorError as error:
             self._actor = None
             raise WorkerDied(f"the worker that trained {job.label!r} ended unexpectedly") from error
-        except BaseException:
-            self.close()
-            raise
-        return _unwrap(answer)
+        return answer
 
     def close(self) -> None:
         """End the worker."""
         if self._actor is not None:
             self._ray.kill(self._actor)
             self._actor = None
-
-    def _await(self, actor: Any, job: TrainingJob, relay: _Relay) -> Answer:
-        """Send a job, ask for its epochs while it is trained, and return how it ended."""
-        pending = actor.run.remote(job)
-        ended: Sequence[Any] = ()
-        while not ended:
-            ended, _ = self._ray.wait([pending], timeout=POLL)
-            relay.hand_on(self._ray.get(actor.take_epochs.remote()))
-        answer: Answer = self._ray.get(pending)
-        return answer
 
     def _start(self) -> Any:
         remote = self._ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2)(_Worker)  # one trains, one tells
@@ -249,7 +243,7 @@ class _Worker:
     def __init__(self, context: JobContext) -> None:
         self._executor = InProcessExecutor(context, DatasetCache(context.cache, Silent()), Silent())
         self._lock = threading.Lock()
-        self._untold: list[Mapping[str, float]] = []
+        self._unsent: list[Mapping[str, float]] = []
 
     def run(self, job: TrainingJob) -> Answer:
         """Carry out a job; its epochs wait for `take_epochs`."""
@@ -258,17 +252,17 @@ class _Worker:
     def take_epochs(self) -> Rows:
         """Return the rows of history that are new since the last call."""
         with self._lock:
-            rows, self._untold = self._untold, []
+            rows, self._unsent = self._unsent, []
         return rows
 
     def answer(self, job: TrainingJob, on_new_rows: Callable[[Rows], None]) -> Answer:
         """Carry out a job; a `StorageError` is returned, not raised, so that it arrives as one."""
-        told = 0
+        sent = 0
 
         def report(history: Rows) -> None:
-            nonlocal told
-            on_new_rows(list(history[told:]))
-            told = len(history)
+            nonlocal sent
+            on_new_rows(list(history[sent:]))
+            sent = len(history)
 
         try:
             return self._executor.run(job, report)
@@ -277,7 +271,7 @@ class _Worker:
 
     def _keep(self, rows: Rows) -> None:
         with self._lock:
-            self._untold += rows
+            self._unsent += rows
 
 
 class _Relay:
@@ -292,12 +286,6 @@ class _Relay:
         if rows and self._on_epoch_end:
             self._history += rows
             self._on_epoch_end(tuple(self._history))
-
-
-def _unwrap(answer: Answer) -> JobResult:
-    if isinstance(answer, StorageError):
-        raise answer
-    return answer
 
 
 def start_subprocesses(context: JobContext, count: int) -> list[Executor]:
@@ -363,6 +351,6 @@ def _take_share(number: int, of: int) -> None:
     `processors` then counts these.
     """
     if hasattr(os, "sched_setaffinity"):
-        every = sorted(os.sched_getaffinity(0))
-        own = every[number::of] or [every[number % len(every)]]
-        os.sched_setaffinity(0, own)
+        processors = sorted(os.sched_getaffinity(0))
+        share = processors[number::of] or [processors[number % len(processors)]]
+        os.sched_setaffinity(0, share)

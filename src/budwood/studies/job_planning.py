@@ -11,7 +11,8 @@ from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan
 from budwood.studies.optuna_search import Trial, TrialPlace
 from budwood.studies.row_progress import RowProgress
-from budwood.studies.study_file import DataSpec, Experiment, Study, with_seed
+from budwood.studies.study import Experiment, Study, with_seed
+from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import DatasetCache, TrainingJob, digest_job, name_job
 
 

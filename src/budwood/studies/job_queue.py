@@ -41,9 +41,9 @@ class JobQueue(Generic[Job]):
             jobs: The jobs that wait.
             tries: How many times a job is given out when its workers die.
         """
-        given = list(jobs)
-        groups = list(dict.fromkeys(job.group for job in given))
-        self._waiting = sorted(given, key=lambda job: (groups.index(job.group), job.repeat))
+        waiting = list(jobs)
+        groups = list(dict.fromkeys(job.group for job in waiting))
+        self._waiting = sorted(waiting, key=lambda job: (groups.index(job.group), job.repeat))
         self._running: list[Job] = []
         self._warm: set[str] = set()
         self._deaths: dict[str, int] = {}
@@ -109,22 +109,22 @@ class JobQueue(Generic[Job]):
         self._waiting.insert(0, job)
         return True
 
-    def estimate_seconds(self, more: int = 0) -> float | None:
+    def estimate_seconds(self, further: int = 0) -> float | None:
         """Estimate the seconds of all jobs that have not ended, one after another.
 
         The estimate uses the times of jobs of the same group, else of all jobs.
 
         Args:
-            more: Number of further jobs that the queue does not know yet.
+            further: Number of further jobs that the queue does not know yet.
 
         Returns:
             Seconds; None while no job has succeeded.
         """
-        every = [seconds for group in self._seconds.values() for seconds in group]
-        if not every:
+        measured = [seconds for group in self._seconds.values() for seconds in group]
+        if not measured:
             return None
-        known = [self._seconds.get(job.group, every) for job in (*self._waiting, *self._running)]
-        return sum(_mean(seconds) for seconds in known) + more * _mean(every)
+        by_job = [self._seconds.get(job.group, measured) for job in (*self._waiting, *self._running)]
+        return sum(_mean(seconds) for seconds in by_job) + further * _mean(measured)
 
     def _may_begin(self, job: Job) -> bool:
         """Whether neither its twin is under way nor what its group shares."""

@@ -131,14 +131,14 @@ class TrialStore:
         Returns:
             The trial; None where there are enough.
         """
-        begun = next((trial for trial in self._study.get_trials(deepcopy=False) if self._is_ours(trial)), None)
-        if begun is not None:
-            return self._drawn_trial(begun.number)
+        unfinished = next((trial for trial in self._study.get_trials(deepcopy=False) if self._is_ours(trial)), None)
+        if unfinished is not None:
+            return self._drawn_trial(unfinished.number)
         if len(self._study.get_trials(deepcopy=False)) >= self.most:
             return None
-        asked = self._study.ask()
-        asked.set_user_attr(OWNER, self.owner)
-        return self._drawn_trial(asked.number)
+        trial = self._study.ask()
+        trial.set_user_attr(OWNER, self.owner)
+        return self._drawn_trial(trial.number)
 
     def _is_ours(self, trial: optuna.trial.FrozenTrial) -> bool:
         """Whether a trial was begun by an earlier process of this study, and is not being carried out by this one."""
@@ -151,11 +151,11 @@ class TrialStore:
         self._asked.add(number)
         trial = _open_trial(self._study, self._storage, number)
         if self.search.sampler == "grid":
-            chosen = list_grid_points(self.search.space)[number]
+            drawn_options = list_grid_points(self.search.space)[number]
         else:
-            chosen = _suggest_options(trial, self.search, number)
-        trial.set_user_attr(OPTIONS, {**self.search.options, **chosen})
-        return Trial(number, {**self.search.options, **chosen}, "running", None)
+            drawn_options = _suggest_options(trial, self.search, number)
+        trial.set_user_attr(OPTIONS, {**self.search.options, **drawn_options})
+        return Trial(number, {**self.search.options, **drawn_options}, "running", None)
 
     @property
     def most(self) -> int:
@@ -197,13 +197,13 @@ def make_reporter(place: TrialPlace) -> EpochCallback:
     storage = optuna.storages.RDBStorage(place.storage)
     study = optuna.load_study(study_name=place.study, storage=storage, pruner=_make_pruner())
     trial = _open_trial(study, storage, place.trial)
-    known = set(study.get_trials(deepcopy=False)[place.trial].intermediate_values)
+    reported = set(study.get_trials(deepcopy=False)[place.trial].intermediate_values)
 
     def report(history: Rows) -> None:
         row = history[-1]
         epoch = int(row["epoch"])
-        if epoch not in known:  # an interrupted trial has reported its first epochs already
-            known.add(epoch)
+        if epoch not in reported:  # an interrupted trial has reported its first epochs already
+            reported.add(epoch)
             trial.report(float(row.get(f"val_{place.metric}", _substitute_metric(row, place.metric))), epoch)
         if place.prunes and trial.should_prune():
             raise Pruned(f"pruned after epoch {epoch}: worse than half of the earlier trials at this epoch")
@@ -224,12 +224,12 @@ def _substitute_metric(row: Mapping[str, float], metric: str) -> float:
 
 def _suggest_options(trial: optuna.Trial, search: Search, number: int) -> dict[str, object]:
     """The options of a trial; what others decide about is drawn after them, where it is drawn."""
-    chosen: dict[str, object] = {}
+    options: dict[str, object] = {}
     for name, axis in search.space.items():
-        if axis.applies(chosen):
+        if axis.applies(options):
             trial.study.sampler = _make_sampler(search, number, name)
-            chosen[name] = _suggest_value(trial, name, axis)
-    return chosen
+            options[name] = _suggest_value(trial, name, axis)
+    return options
 
 
 def _suggest_value(trial: optuna.Trial, name: str, axis: Axis) -> Any:

@@ -14,7 +14,8 @@ from budwood.errors import StudyError
 from budwood.reporting.comparison_page import render_comparison
 from budwood.runs.run import Run, find_run
 from budwood.storage.atomic import raise_storage_errors, write_text
-from budwood.studies.study_file import Study, load_study
+from budwood.studies.study import Study
+from budwood.studies.study_file import load_study
 from budwood.studies.study_state import STUDY_FILE, RowState, read_state
 
 
@@ -55,18 +56,18 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
         One entry a row, as a comparison takes them; the best and the worst trial get what the source published of
         its own best and worst.
     """
-    entries, taken = [], dict[str, str]()
+    entries, label_of_run = [], dict[str, str]()
     listed = {row.label for row in study.rows if not row.varied}
     for row in rows:
         runs = _list_finished(folder, row.runs)
-        twin = next((taken[run.path.name] for run in runs if run.path.name in taken), None)
+        twin = next((label_of_run[run.path.name] for run in runs if run.path.name in label_of_run), None)
         if twin is not None:
             problem = f"the same experiment as {twin!r}, because options were set for every row"
             entries.append(RowSpec(row.label, (), row.published, problem, aside=True))
             continue
-        taken |= {run.path.name: row.label for run in runs}
-        whole = bool(runs) and len(runs) == len(row.runs)
-        problem = "" if whole else row.problem or "its training did not finish"
+        label_of_run |= {run.path.name: row.label for run in runs}
+        complete = bool(runs) and len(runs) == len(row.runs)
+        problem = "" if complete else row.problem or "its training did not finish"
         entries.append(RowSpec(row.label, runs, row.published, problem, row.state == "pruned", row.label not in listed))
     return _add_extremes(entries, study)
 
@@ -86,11 +87,11 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> 
         StorageError: The folder cannot be written.
     """
     base = _find_base(study, [run for entry in entries for run in entry.runs])
-    made = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
+    comparison = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
     with raise_storage_errors(folder):
-        write_text(folder / "table.csv", made.csv())
-        write_text(folder / "report.html", render_comparison(made, format_title(study)))
-    return made
+        write_text(folder / "table.csv", comparison.csv())
+        write_text(folder / "report.html", render_comparison(comparison, format_title(study)))
+    return comparison
 
 
 def format_title(study: Study) -> str:
@@ -139,7 +140,7 @@ def _add_extremes(entries: Sequence[RowSpec], study: Study) -> list[RowSpec]:
         return list(entries)
     sign = -1 if is_loss(study.metric) else 1
     ranked = sorted(trials, key=lambda n: sign * read_metric(entries[n].runs[0], study.metric))
-    made = list(entries)
+    extended = list(entries)
     for place, published in ((ranked[0], search.worst), (ranked[-1], search.best)):
-        made[place] = replace(made[place], published=published)
-    return made
+        extended[place] = replace(extended[place], published=published)
+    return extended

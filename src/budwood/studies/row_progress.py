@@ -92,8 +92,8 @@ class RowProgress:
         if self.status != "done" or not done:
             return RowLine(self.label, self.status, self.problem)
         mean = sum(map(value_of, done)) / len(done)
-        shown = f"{mean:.4f}" if is_loss(metric) else f"{100 * mean:.2f} %"
-        return RowLine(self.label, self.status, f"{metric} {shown}")
+        value = f"{mean:.4f}" if is_loss(metric) else f"{100 * mean:.2f} %"
+        return RowLine(self.label, self.status, f"{metric} {value}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,10 @@ from budwood.studies.monitor import SilentMonitor, StudyMonitor
 from budwood.studies.reports import collect_entries, read_metric, write_comparison
 from budwood.studies.row_progress import RowJob, RowProgress
 from budwood.studies.search_rows import SearchRows, open_search
-from budwood.studies.study_file import TRIALS, Overrides, Study, load_study, make_tuning_study
+from budwood.studies.study import Overrides, Study
+from budwood.studies.study_file import load_study, make_tuning_study
 from budwood.studies.study_state import STUDY_FILE, StudyState, StudyStatus, lock_study, write_state
+from budwood.studies.study_tables import TRIALS
 from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob, list_known_ids
 from budwood.training.history import Rows
 from budwood.workflows.evaluate import test
@@ -93,13 +95,13 @@ def study(
         StorageError: A folder cannot be written.
     """
     monitor, cache = watcher or SilentMonitor(), cache or cache_folder()
-    given = {data.source: data} if isinstance(data, Dataset) else {}
+    scanned = {data.source: data} if isinstance(data, Dataset) else {}
     named = {"": data.source if isinstance(data, Dataset) else str(data)} if data is not None else {}
     if not isinstance(file, Study):
         file = load_study(file, Overrides(quick, settings or {}, {**(places or {}), **named}))
     context = JobContext(Path(out) / file.name, cache, allow_leaks)
     with lock_study(context.folder), monitor.watching(file.title):
-        datasets = DatasetCache(cache, DistinctNotes(monitor), given)
+        datasets = DatasetCache(cache, DistinctNotes(monitor), scanned)
         return _prepare(file, context, monitor, ways or ExecutionOptions(), datasets).run()
 
 
@@ -145,9 +147,9 @@ def tune(
         StorageError: A folder cannot be written.
     """
     source = data.source if isinstance(data, Dataset) else str(data)
-    made = make_tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
-    given = data if isinstance(data, Dataset) else None
-    return study(made, given, ways=ways, out=out, allow_leaks=allow_leaks, cache=cache, watcher=watcher)
+    search = make_tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
+    scanned = data if isinstance(data, Dataset) else None
+    return study(search, scanned, ways=ways, out=out, allow_leaks=allow_leaks, cache=cache, watcher=watcher)
 
 
 def _prepare(
@@ -266,23 +268,23 @@ class StudyRunner:
 
     def _work(self, executor: Executor) -> None:
         """Carry out one job after another, until there is none left."""
-        while (taken := self._take()) is not None:
+        while (job := self._take()) is not None:
             try:
-                result = executor.run(taken.job, partial(self._report_epoch, taken.row))
+                result = executor.run(job.job, partial(self._report_epoch, job.row))
             except WorkerDied as death:
-                self._retry(taken, death)
+                self._retry(job, death)
             else:
-                self._end(taken, result)
+                self._end(job, result)
 
     def _take(self) -> RowJob | None:
         """Take the next job; wait while those that are left wait for what is just being computed."""
         with self._changed:
             while not self._stopped and not self._is_over():
-                taken = self._queue.take() or self._draw_trial()
-                if taken is not None:
-                    taken.row.status = "training"
+                job = self._queue.take() or self._draw_trial()
+                if job is not None:
+                    job.row.status = "training"
                     self._show()
-                    return taken
+                    return job
                 if not self._queue.running:
                     return None
                 self._changed.wait(1.0)
@@ -303,21 +305,21 @@ class StudyRunner:
             row.epoch = int(history[-1]["epoch"])
             self._show()
 
-    def _retry(self, taken: RowJob, death: WorkerDied) -> None:
+    def _retry(self, job: RowJob, death: WorkerDied) -> None:
         """Let a job whose worker died wait again, unless it has killed too many."""
         with self._changed:
-            if self._queue.retry(taken):
+            if self._queue.retry(job):
                 self._changed.notify_all()
                 return
-        self._end(taken, JobResult("failed", f"{death}, {TRIES} times"))
+        self._end(job, JobResult("failed", f"{death}, {TRIES} times"))
 
-    def _end(self, taken: RowJob, result: JobResult) -> None:
+    def _end(self, job: RowJob, result: JobResult) -> None:
         done = result.state == "done"
         with self._changed:
-            self._queue.finish(taken, result.seconds if done else None)
-            taken.row.end(taken.job, result)
-            if taken.row.trial and self._search:
-                self._search.tell(taken.row.trial, result, self._value(taken.id) if done else None)
+            self._queue.finish(job, result.seconds if done else None)
+            job.row.end(job.job, result)
+            if job.row.trial and self._search:
+                self._search.tell(job.row.trial, result, self._value(job.id) if done else None)
             self._save("running")
             self._show()
             self._changed.notify_all()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from budwood.studies.job_planning import JobPlanner
 from budwood.studies.optuna_search import Trial, TrialStore
 from budwood.studies.row_progress import RowProgress
-from budwood.studies.study_file import Study
+from budwood.studies.study import Study
 from budwood.studies.study_state import RowStatus
 from budwood.studies.training_job import JobContext, JobResult
 

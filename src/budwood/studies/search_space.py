@@ -48,9 +48,9 @@ Number = Annotated[float, PlainValidator(_check_number)]
 class _Axis(FileModel):
     when: Mapping[str, Choices] = Field({}, description="a list of values for each option")
 
-    def applies(self, chosen: Mapping[str, Any]) -> bool:
+    def applies(self, options: Mapping[str, Any]) -> bool:
         """Whether the option is drawn beside what has been chosen."""
-        return all(chosen.get(name) in values for name, values in self.when.items())
+        return all(options.get(name) in values for name, values in self.when.items())
 
 
 class ChoiceAxis(_Axis):
@@ -96,8 +96,8 @@ class RangeAxis(_Axis):
     def _check_order(self) -> Self:
         step_fits = self.step is None or (self.step > 0 and not self.log)
         if not self.low < self.high or not step_fits or (self.log and self.low <= 0):
-            given = ", ".join(f"{name} {getattr(self, name)}" for name in ("low", "high", "step", "log"))
-            raise ValueError(f"expected low < high, step > 0, and with log a low above 0 and no step, found {given}")
+            values = ", ".join(f"{name} {getattr(self, name)}" for name in ("low", "high", "step", "log"))
+            raise ValueError(f"expected low < high, step > 0, and with log a low above 0 and no step, found {values}")
         return self
 
     @property

@@ -89,10 +89,10 @@ def read_state(folder: Path) -> StudyState:
     file = folder / STATE_FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        found = content.get("schema_version", SCHEMA_VERSION)
-        if isinstance(found, int) and found > SCHEMA_VERSION:
+        version = content.get("schema_version", SCHEMA_VERSION)
+        if isinstance(version, int) and version > SCHEMA_VERSION:
             raise StudyError(
-                f"{file}: has the schema version {found}, expected {SCHEMA_VERSION} at most.", "Update Budwood."
+                f"{file}: has the schema version {version}, expected {SCHEMA_VERSION} at most.", "Update Budwood."
             )
         return StudyState.model_validate(content)
     except ValidationError as error:

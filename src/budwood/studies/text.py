@@ -9,7 +9,7 @@ from budwood.comparison.document import Comparison
 from budwood.comparison.text import format_comparison
 from budwood.studies.cost_estimate import RowEstimate, sum_seconds
 from budwood.studies.reports import format_title
-from budwood.studies.study_file import Study
+from budwood.studies.study import Study
 from budwood.text import format_seconds, format_table
 
 
@@ -24,9 +24,9 @@ def format_study(study: Study, comparison: Comparison, out: Path) -> str:
     Returns:
         The table of the rows, the findings with advice, and where the files are.
     """
-    found = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
+    findings = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
-    return "\n\n".join([format_title(study), format_comparison(comparison), *found, place])
+    return "\n\n".join([format_title(study), format_comparison(comparison), *findings, place])
 
 
 def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[str, object]:
@@ -52,12 +52,12 @@ def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[s
     }
 
 
-def estimate_text(study: Study, found: Sequence[RowEstimate]) -> str:
+def estimate_text(study: Study, estimates: Sequence[RowEstimate]) -> str:
     """Format the estimated cost of a study for a terminal.
 
     Args:
         study: The study.
-        found: The estimates of its rows.
+        estimates: The estimates of its rows.
 
     Returns:
         A table of the rows, in which rows with the same letter share frozen layers, and the totals.
@@ -76,7 +76,7 @@ def estimate_text(study: Study, found: Sequence[RowEstimate]) -> str:
             "",
         )
     ]
-    for row in found:
+    for row in estimates:
         published = f"{row.published:.4g}" if row.published is not None else ""
         if row.plan is None:
             rows.append((row.label, "", "", "", "", "", "", "", published, row.problem))
@@ -97,26 +97,26 @@ def estimate_text(study: Study, found: Sequence[RowEstimate]) -> str:
             )
         )
     lines = [f"{study.title} ({len(study.rows)} rows)", format_table(rows, right=(2, 3, 4, 6, 7, 8))]
-    total = sum_seconds(found)
+    total = sum_seconds(estimates)
     if total is None:
         lines.append("Time, memory and disk space cannot be estimated for all rows; see the last column.")
     else:
-        memory = max((row.memory or 0 for row in found), default=0) / 2**30
-        kept = sum(row.runs * (row.disk or {}).get("run", 0) for row in found) / 2**20
+        memory = max((row.memory or 0 for row in estimates), default=0) / 2**30
+        run_folders = sum(row.runs * (row.disk or {}).get("run", 0) for row in estimates) / 2**20
         lines.append(
             f"About {format_seconds(total)} in total, at most {memory:.1f} GiB of memory, "
-            f"{kept:,.0f} MiB in run folders. "
+            f"{run_folders:,.0f} MiB in run folders. "
             "Estimated from one measurement for each network and type of training. Nothing was trained."
         )
     return "\n".join(lines)
 
 
-def estimate_record(study: Study, found: Sequence[RowEstimate]) -> dict[str, object]:
+def estimate_record(study: Study, estimates: Sequence[RowEstimate]) -> dict[str, object]:
     """Return the estimated cost of a study as plain values.
 
     Args:
         study: The study.
-        found: The estimates of its rows.
+        estimates: The estimates of its rows.
 
     Returns:
         The study's description, the total seconds and the rows.
@@ -126,8 +126,8 @@ def estimate_record(study: Study, found: Sequence[RowEstimate]) -> dict[str, obj
         "title": study.title,
         "source": study.source,
         "changed": dict(study.changed),
-        "seconds": sum_seconds(found),
-        "rows": [row.record() for row in found],
+        "seconds": sum_seconds(estimates),
+        "rows": [row.record() for row in estimates],
     }
 
 

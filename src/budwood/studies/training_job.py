@@ -12,14 +12,16 @@ from typing import Literal
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import own_parts
 from budwood.data import checks
-from budwood.data.dataset import Dataset, assign_fold, limit, scan
+from budwood.data.dataset import Dataset
+from budwood.data.scanning import scan
+from budwood.data.selection import assign_fold, limit
 from budwood.errors import BudwoodError, DataError, StorageError
 from budwood.networks.plan import hash_json
 from budwood.networks.registry import code_of
 from budwood.progress import Progress
 from budwood.runs.run import CHECKPOINT, find_run
 from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
-from budwood.studies.study_file import DataSpec
+from budwood.studies.study_tables import DataSpec
 from budwood.training.history import EpochCallback, Rows
 from budwood.workflows.train import resume, train
 
@@ -105,27 +107,27 @@ class CheckedDataset:
 
     Attributes:
         data: The data set.
-        found: The findings about it.
+        findings: The findings about it.
     """
 
     data: Dataset
-    found: tuple[checks.Finding, ...]
+    findings: tuple[checks.Finding, ...]
 
 
 class DatasetCache:
     """The data sets of a study, each scanned once and checked once for every way in which it is used."""
 
-    def __init__(self, cache: Path, progress: Progress, given: Mapping[str, Dataset] | None = None) -> None:
+    def __init__(self, cache: Path, progress: Progress, scanned: Mapping[str, Dataset] | None = None) -> None:
         """Make a cache of data sets.
 
         Args:
             cache: The cache folder.
             progress: Receives notes and the steps of scans.
-            given: Data sets that were scanned already, by source; None: none.
+            scanned: Data sets that were scanned already, by source; None: none.
         """
         self.cache = cache
         self._progress = progress
-        self._scanned = {_hash_scan(DataSpec(data=source)): data for source, data in (given or {}).items()}
+        self._scanned = {_hash_scan(DataSpec(data=source)): data for source, data in (scanned or {}).items()}
         self._checked: dict[str, CheckedDataset] = {}
 
     def load(self, images: DataSpec, fold: int | None = None, folds: int | None = None) -> CheckedDataset:
@@ -187,9 +189,9 @@ def digest_job(recipe: Recipe, images: DataSpec, fingerprint: str, fold: int | N
     Raises:
         RecipeError: The user's own code does not exist.
     """
-    about = {name: value for name, value in images.record().items() if name not in ("data", "corrections")}
+    selection = {name: value for name, value in images.record().items() if name not in ("data", "corrections")}
     code = [digest for digest in (code_of(recipe.model), own_parts(recipe)) if digest]
-    return hash_json([sorted(recipe.table().items()), about, fingerprint, fold, folds, *code])[:10]
+    return hash_json([sorted(recipe.table().items()), selection, fingerprint, fold, folds, *code])[:10]
 
 
 def list_known_ids(folder: Path) -> dict[str, str]:
@@ -205,20 +207,20 @@ def list_known_ids(folder: Path) -> dict[str, str]:
     return {name.rpartition("-")[2]: name for name in names}
 
 
-def name_job(label: str, digest: str, known: dict[str, str]) -> str:
+def name_job(label: str, digest: str, id_of_digest: dict[str, str]) -> str:
     """Name the run of a job by its existing name, else by label and digest in characters that suit a folder.
 
     Args:
         label: The label of the job's row.
         digest: The job's digest, as `digest_job` returns it.
-        known: Names by digest; a new name is added.
+        id_of_digest: Names by digest; a new name is added.
 
     Returns:
         The name of the run folder.
     """
     plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in label.lower())
     words = "-".join(word for word in plain.split("-") if word)[:40].strip("-")
-    return known.setdefault(digest, f"{words or 'row'}-{digest}")
+    return id_of_digest.setdefault(digest, f"{words or 'row'}-{digest}")
 
 
 def run_job(
@@ -287,7 +289,7 @@ def _train(
         cache=context.cache,
         progress=progress,
         id=job.id,
-        found=checked.found,
+        found=checked.findings,
         on_epoch_end=callback,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save as encode_tensors
 from torch import Tensor
 
 from budwood.errors import RunError
@@ -93,7 +93,7 @@ class Checkpoints:
         """
         return self.folder is not None and time.monotonic() >= self._next
 
-    def keep(self, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
+    def save(self, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         """Write a checkpoint.
 
         The best epoch has a file of its own, which is written only when it changes, and before the file that names it.
@@ -117,17 +117,17 @@ class Checkpoints:
     def _write(self, folder: Path, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         best = folder / f"best-{state.best_epoch}.safetensors"
         if state.best and not best.is_file():
-            write_bytes(best, save({**state.best, LOGITS: torch.from_numpy(state.best_logits)}))
-        about = {
+            write_bytes(best, encode_tensors({**state.best, LOGITS: torch.from_numpy(state.best_logits)}))
+        metadata = {
             "standing": {_NAMES.get(name, name): getattr(state, name) for name in _PLAIN},
             "random": random.bit_generator.state,
         }
         extra = {ORDER: torch.from_numpy(state.order), **_generator_states()}
-        held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_bytes(folder / LAST, save({**held, **extra}, {"about": json.dumps(about)}))
+        network = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        write_bytes(folder / LAST, encode_tensors({**network, **extra}, {"about": json.dumps(metadata)}))
         self._forget_all_but(best)
 
-    def found(self, random: np.random.Generator) -> tuple[LoopState, Tensors] | None:
+    def load(self, random: np.random.Generator) -> tuple[LoopState, Tensors] | None:
         """Read the latest checkpoint and restore the random states.
 
         Args:
@@ -141,10 +141,10 @@ class Checkpoints:
         """
         if self.folder is None or not (self.folder / LAST).is_file():
             return None
-        tensors, about = _read_checkpoint(self.folder / LAST)
-        random.bit_generator.state = about["random"]
+        tensors, metadata = _read_checkpoint(self.folder / LAST)
+        random.bit_generator.state = metadata["random"]
         _set_generators(tensors)
-        plain = {name: about["standing"][_NAMES.get(name, name)] for name in _PLAIN}
+        plain = {name: metadata["standing"][_NAMES.get(name, name)] for name in _PLAIN}
         state = LoopState(**plain, order=tensors[ORDER].numpy())
         best = self.folder / f"best-{state.best_epoch}.safetensors"
         self._forget_all_but(best)  # a later one, that no checkpoint came to name
@@ -196,8 +196,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
         if name in COUNTERS:
             optimizer.state[parameter][name] = value.clone()
         else:  # the memory format decides which kernels are used, and so the last bits
-            like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-            optimizer.state[parameter][name] = like.to(parameter.device).copy_(value)
+            empty = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+            optimizer.state[parameter][name] = empty.to(parameter.device).copy_(value)
 
 
 def optimized_parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
@@ -226,8 +226,8 @@ def _set_generators(tensors: Mapping[str, Tensor]) -> None:
 def _read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get("about", "{}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(about)  # noqa: SIM118
+            metadata = (file.metadata() or {}).get("about", "{}")
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata)  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(
             f"{path}: the checkpoint cannot be read ({error}).", "Restore the file, or train again from the start."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,20 +15,10 @@ from budwood.data.loading import TTA_FLIPS, decode_sample, find_missing_pixels
 from budwood.hardware import count_processors
 from budwood.inference.feature_cache import HELD, compute_features, count_feature_bytes, find_missing_features
 from budwood.progress import Progress
-from budwood.training.trainer import (
-    TrainingTask,
-    caches_features,
-    each_phase,
-    fit_head,
-    join_samples,
-    list_feature_requests,
-    load_features,
-    make_frozen_prefix,
-    make_head_splits,
-    make_inputs,
-    make_trained_slice,
-    trains_linear_head_only,
-)
+from budwood.training.frozen_features import caches_features, list_feature_requests, load_features, make_frozen_prefix
+from budwood.training.inputs import make_head_splits, make_inputs, make_trained_slice
+from budwood.training.task import TrainingTask, each_phase, trains_linear_head_only
+from budwood.training.trainer import fit_head
 
 SAMPLE: Final = 64  # images of each split that are looked at, at least
 A_RATE: Final = 1e-6  # what a step costs does not depend on its learning rate
@@ -107,44 +96,44 @@ def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
 def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
     """The cost of a recipe without phases, or of one phase."""
     recipe, plan, n = task.resolved, task.spec.plan, len(task.training)
-    everything = join_samples(task.training, task.validation)
+    samples = task.training.join(task.validation)
     cached = caches_features(task)
-    views, more = len(TTA_FLIPS[recipe.network.tta]), _cache_bytes(task, everything, cached)
-    reading, read = _measure_reading(task, everything, cached, progress)
-    alone = trains_linear_head_only(task)
-    small = replace(
+    views, cache_bytes = len(TTA_FLIPS[recipe.network.tta]), _cache_bytes(task, samples, cached)
+    reading, read = _measure_reading(task, samples, cached, progress)
+    head_only = trains_linear_head_only(task)
+    sample = replace(
         task,
-        training=_take_rows(task.training, range(min(n, max(SAMPLE if alone else 0, recipe.sampling.step)))),
-        validation=_take_rows(task.validation, range(min(len(task.validation), SAMPLE))),
+        training=task.training.subset(range(min(n, max(SAMPLE if head_only else 0, recipe.sampling.step)))),
+        validation=task.validation.subset(range(min(len(task.validation), SAMPLE))),
     )
-    features = load_features(small, progress) if cached else None
-    if features and alone:
+    features = load_features(sample, progress) if cached else None
+    if features and head_only:
         for _ in range(2):  # the first loads what solves it
             started = time.perf_counter()
-            fit_head(*make_head_splits(features, small), task.spec.classes, recipe, progress)
-        seconds = {"training the head": (time.perf_counter() - started) * n / len(small.training)}
-        steps, epochs, moved, network = 0, _epochs_of_head(recipe), 0, 0
-        measured = f"the head on {len(small.training)} images"
+            fit_head(*make_head_splits(features, sample), task.spec.classes, recipe, progress)
+        seconds = {"training the head": (time.perf_counter() - started) * n / len(sample.training)}
+        steps, epochs, step_tensors, network = 0, _epochs_of_head(recipe), 0, 0
+        measured = f"the head on {len(sample.training)} images"
     else:
         from budwood.training.loop import count_steps
         from budwood.training.profiling import MEASURED, measure_step
 
-        train, val = make_inputs(small, features, progress)
+        train, val = make_inputs(sample, features, progress)
         cost = measure_step(make_trained_slice(task, features), recipe.with_rate(A_RATE), train, val, progress)
         steps_an_epoch = count_steps(recipe.sampling, n)
         evaluating = cost.evaluating * len(task.validation) * views
         an_epoch = steps_an_epoch * cost.seconds + evaluating
         epochs = _count_epochs(recipe, reading, an_epoch)
-        steps, network, moved = round(steps_an_epoch * epochs), cost.network, cost.moved
+        steps, network, step_tensors = round(steps_an_epoch * epochs), cost.network, cost.moved
         seconds = {"starting": cost.starting, "training": steps * cost.seconds, "evaluating": epochs * evaluating}
-        measured = f"{MEASURED - 1} steps of {len(train.labels)} images, {len(small.validation)} evaluated"
-    whole = sum(row.parameters for row in plan.stages) * 4
+        measured = f"{MEASURED - 1} steps of {len(train.labels)} images, {len(sample.validation)} evaluated"
+    weights = sum(row.parameters for row in plan.stages) * 4
     return CostEstimate(
         steps=steps,
         epochs=epochs,
         seconds={"reading images": reading, **seconds},
         memory=_peak_memory() + (_count_held_bytes(task) if cached else 0),
-        disk={"cache": more, "run": whole + moved + network},
+        disk={"cache": cache_bytes, "run": weights + step_tensors + network},
         measured=f"{read}; {measured}" if read else measured,
     )
 
@@ -174,13 +163,13 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progres
         count, (samples, view), missing = sum(map(len, rows)), list_feature_requests(task)[-1], rows[-1]
         warm, timed = missing[:WARM], missing[WARM : WARM + SAMPLE]
         started = time.perf_counter()
-        compute_features(prefix, _take_rows(samples, warm), progress, view)
+        compute_features(prefix, samples.subset(warm), progress, view)
         making = time.perf_counter() - started
         started = time.perf_counter()
-        compute_features(prefix, _take_rows(samples, timed), progress, view)
+        compute_features(prefix, samples.subset(timed), progress, view)
         each = (time.perf_counter() - started) / max(len(timed), 1)
-        told = f"{len(warm) + len(timed)} images through the frozen layers" if missing else ""
-        return (making if warm else 0.0) + each * (count - len(warm)), told
+        measured = f"{len(warm) + len(timed)} images through the frozen layers" if missing else ""
+        return (making if warm else 0.0) + each * (count - len(warm)), measured
     missing = find_missing_pixels(samples, task.spec.plan.size, task.spec.recipe.resize, task.cache)
     timed = missing[:SAMPLE]
     started = time.perf_counter()
@@ -190,19 +179,14 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progres
     return each * len(missing), f"{len(timed)} images decoded" if missing else ""
 
 
-def _count_epochs(recipe: ResolvedRecipe, before: float, an_epoch: float) -> float:
+def _count_epochs(recipe: ResolvedRecipe, reading: float, an_epoch: float) -> float:
     """How many epochs there will be: as many as asked for, or as the time allows."""
-    return min(recipe.limits.epochs, max(recipe.limits.seconds - before, 0.0) / an_epoch)
+    return min(recipe.limits.epochs, max(recipe.limits.seconds - reading, 0.0) / an_epoch)
 
 
 def _epochs_of_head(recipe: ResolvedRecipe) -> float:
     """The epochs of a head that is trained alone; none where it is solved."""
     return 0.0 if isinstance(recipe.optimizer, LBFGS) else recipe.limits.epochs
-
-
-def _take_rows(samples: Samples, rows: Sequence[int]) -> Samples:
-    ids, paths = (tuple(values[row] for row in rows) for values in (samples.ids, samples.paths))
-    return Samples(samples.root, ids, paths, samples.labels[list(rows)], samples.label_sets)
 
 
 def _peak_memory() -> int:

@@ -107,8 +107,8 @@ def move_inputs(split: Labelled, device: str) -> Labelled:
     Returns:
         The split with its inputs on the device.
     """
-    taken = [load_batch(split, rows, device) for rows in batches(np.arange(len(split.inputs)), EVALUATED)]
-    return Labelled(OnDevice(torch.cat(taken)), split.labels, split.label_sets)
+    loaded = [load_batch(split, rows, device) for rows in batches(np.arange(len(split.inputs)), EVALUATED)]
+    return Labelled(OnDevice(torch.cat(loaded)), split.labels, split.label_sets)
 
 
 def load_batch(split: Labelled, rows: NDArray[np.int64], device: str) -> Tensor:
@@ -122,8 +122,8 @@ def load_batch(split: Labelled, rows: NDArray[np.int64], device: str) -> Tensor:
     Returns:
         The rows [k, ...], on the device.
     """
-    taken = split.inputs.take(rows)
-    return (taken if isinstance(taken, Tensor) else torch.from_numpy(taken)).to(device)
+    inputs = split.inputs.take(rows)
+    return (inputs if isinstance(inputs, Tensor) else torch.from_numpy(inputs)).to(device)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

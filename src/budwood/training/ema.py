@@ -39,11 +39,11 @@ class WeightAverage:
         Yields:
             Nothing; the parameters are put back afterwards.
         """
-        held = [parameter.data for parameter in self._parameters]
+        trained = [parameter.data for parameter in self._parameters]
         for value, parameter in zip(self.values, self._parameters, strict=True):
             parameter.data = value
         try:
             yield
         finally:
-            for data, parameter in zip(held, self._parameters, strict=True):
+            for data, parameter in zip(trained, self._parameters, strict=True):
                 parameter.data = data

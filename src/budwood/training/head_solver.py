@@ -70,8 +70,8 @@ def _limit_scipy_threads() -> AbstractContextManager[object]:
 
 
 def _list_scipy_libraries() -> list[str]:
-    found = ThreadpoolController().info()
-    return [library["filepath"] for library in found if "scipy" in library["filepath"].lower()]
+    libraries = ThreadpoolController().info()
+    return [library["filepath"] for library in libraries if "scipy" in library["filepath"].lower()]
 
 
 def _minimise(
@@ -90,5 +90,5 @@ def _minimise(
         return loss, np.concatenate([slope, excess.sum(axis=0)[:, None]], axis=1).ravel()
 
     options = {"maxiter": STEPS, "gtol": GRADIENT, "ftol": 1e-9}
-    found = minimize(loss_and_gradient, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return np.asarray(found.x, np.float64).reshape(start.shape)
+    optimum = minimize(loss_and_gradient, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(optimum.x, np.float64).reshape(start.shape)

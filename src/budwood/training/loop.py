@@ -22,6 +22,7 @@ from budwood.inference.pytorch_backend import NetworkSlice, compile_module
 from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
 from budwood.training.checkpoints import Checkpoints, LoopState
+from budwood.training.clock import Clock
 from budwood.training.device import OnDevice, is_out_of_memory, place_on_device
 from budwood.training.history import EpochCallback
 from budwood.training.losses import LossOfBatch, draw_epoch_order, make_loss
@@ -111,45 +112,65 @@ def fit(
         StorageError: A checkpoint cannot be written.
     """
     hooks, model = hooks or LoopHooks(), prepare_training(part, recipe, start)
-    train, *shown = (
-        place_on_device(split, model.device) for split in (train, val, *(replace(val, inputs=v) for v in views))
-    )
+    splits = (train, val, *(replace(val, inputs=inputs) for inputs in views))
+    train, *val_views = (place_on_device(split, model.device) for split in splits)
     loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
     random, stages = np.random.default_rng(recipe.seed), group_by_stage(model.network)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        state = _restored(hooks.checkpoints, model, random)
+        state = _restore_state(hooks.checkpoints, model, random)
         clock = Clock(state.seconds, hooks.left())
+        fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress)
         with _show_bar(model, state, len(train.labels), clock, progress) as advance:
             while not is_finished(state, recipe.limits, clock):
-                set_modes(model.network.module, model.frozen)
-                if state.step == 0:
-                    state.order = draw_epoch_order(recipe.sampling, train.labels, random)
-                for group in _steps_left(state, recipe.sampling):
-                    reserve = _estimate_evaluation(state, len(val.labels) * len(shown))
-                    state.factor = _factor(state, recipe, len(train.labels), clock, reserve)
-                    model.set_rates(state.factor)
-                    loss, correct = compute_gradients(model, train, group, loss_of_batch, random, state, progress)
-                    if not math.isfinite(loss):
-                        raise diverged(state.epoch, state.step + 1, recipe.steps.lr * state.factor)
-                    norms = measure_gradient_norms(stages)
-                    model.move()
-                    _count(state, loss, correct, sum(map(len, group)), norms, clock)
-                    advance()
-                    if hooks.checkpoints.due:
-                        hooks.checkpoints.keep(state, model.moving(), random)
-                    if clock.is_over(reserve):
-                        break
+                _train_epoch(model, state, fixed, advance)
                 model = _compile_if_it_pays(model, state, clock, progress)
-                _end_epoch(state, model, stages, shown, progress)
+                _end_epoch(model, state, fixed)
                 state.seconds = clock.seconds
                 if hooks.checkpoints.due or state.epoch == 2:
-                    hooks.checkpoints.keep(state, model.moving(), random)
+                    hooks.checkpoints.save(state, model.step_tensors(), random)
                 hooks.on_epoch_end(state.history)
-        hooks.checkpoints.keep(state, model.moving(), random)
+        hooks.checkpoints.save(state, model.step_tensors(), random)
     if len(state.history) < recipe.limits.epochs:
         progress.note(_explain_end(state, recipe.limits))
-    return _result(model, state, train)
+    return _make_result(model, state, train)
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What stays the same from one epoch to the next; the random generator is advanced in place."""
+
+    train: Labelled
+    val_views: Sequence[Labelled]
+    loss_of_batch: LossOfBatch
+    random: np.random.Generator
+    stages: Stages
+    clock: Clock
+    checkpoints: Checkpoints
+    progress: Progress
+
+
+def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance: Callable[[], None]) -> None:
+    """The steps of this epoch that are not done yet, or as many of them as there is time for."""
+    recipe, train, random, clock = model.recipe, fixed.train, fixed.random, fixed.clock
+    set_modes(model.network.module, model.frozen)
+    if state.step == 0:
+        state.order = draw_epoch_order(recipe.sampling, train.labels, random)
+    for group in _steps_left(state, recipe.sampling):
+        reserve = _estimate_evaluation(state, sum(len(view.labels) for view in fixed.val_views))
+        state.factor = _compute_factor(state, recipe, len(train.labels), clock, reserve)
+        model.set_rates(state.factor)
+        loss, correct = compute_gradients(model, train, group, fixed.loss_of_batch, random, state, fixed.progress)
+        if not math.isfinite(loss):
+            raise diverged(state.epoch, state.step + 1, recipe.steps.lr * state.factor)
+        norms = measure_gradient_norms(fixed.stages)
+        model.take_step()
+        _count(state, loss, correct, sum(map(len, group)), norms, clock)
+        advance()
+        if fixed.checkpoints.due:
+            fixed.checkpoints.save(state, model.step_tensors(), random)
+        if clock.is_over(reserve):
+            break
 
 
 def is_finished(state: LoopState, limits: Limits, clock: Clock) -> bool:
@@ -229,60 +250,12 @@ def compute_gradients(
         _halve(state, model, progress)
 
 
-class Clock:
-    """The seconds of a training, those before an interruption included, and its time budget.
-
-    Attributes:
-        budget: Seconds that training may take in all; None: as many as it takes.
-    """
-
-    def __init__(self, spent: float, budget: float | None) -> None:
-        """Start the clock.
-
-        Args:
-            spent: Seconds of training before an interruption.
-            budget: Seconds that training may take in all; None: as many as it takes.
-        """
-        self._spent, self.budget, self._started = spent, budget, time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Return the seconds spent so far."""
-        return self._spent + time.monotonic() - self._started
-
-    def is_over(self, reserve: float) -> bool:
-        """Return whether no more than some seconds are left.
-
-        Args:
-            reserve: Seconds that must stay free, for the evaluation.
-
-        Returns:
-            Whether the time is over; never without a budget.
-        """
-        return self.budget is not None and self.seconds + reserve >= self.budget
-
-    def epochs(self, done: float, wanted: float, reserve: float) -> float:
-        """Estimate how many epochs there will be.
-
-        Args:
-            done: Epochs that are done, fractional.
-            wanted: Epochs that the recipe asks for; may be infinite.
-            reserve: Seconds that must stay free, for the evaluation.
-
-        Returns:
-            As many as wanted, or fewer where the budget will not do for them at the speed so far.
-        """
-        if self.budget is None or not done:
-            return wanted
-        return min(wanted, done * max((self.budget - reserve) / self.seconds, 1.0))
-
-
 def _steps_left(state: LoopState, sampling: Sampling) -> list[list[NDArray[np.int64]]]:
     """The rows of each step of this epoch that is not done yet, in batches."""
     return list(in_groups(batches(state.order, sampling.batch), sampling.accumulate))[state.step :]
 
 
-def _factor(state: LoopState, recipe: ResolvedRecipe, images: int, clock: Clock, reserve: float) -> float:
+def _compute_factor(state: LoopState, recipe: ResolvedRecipe, images: int, clock: Clock, reserve: float) -> float:
     """The schedule's factor for the next step, with as many epochs as the time will do for."""
     steps_an_epoch = count_steps(recipe.sampling, images)
     done = (state.epoch - 1) * steps_an_epoch + state.step
@@ -299,17 +272,17 @@ def _count(state: LoopState, loss: float, correct: int, images: int, norms: Sequ
     state.step, state.seen, state.seconds = state.step + 1, state.seen + images, clock.seconds
 
 
-def _restored(checkpoints: Checkpoints, model: TrainingState, random: np.random.Generator) -> LoopState:
+def _restore_state(checkpoints: Checkpoints, model: TrainingState, random: np.random.Generator) -> LoopState:
     """Restore the model and all random states from the checkpoint; the beginning where there is none."""
-    found = checkpoints.found(random)
-    if found is None:
+    checkpoint = checkpoints.load(random)
+    if checkpoint is None:
         return LoopState()
-    state, tensors = found
+    state, tensors = checkpoint
     model.restore(tensors)
     return state
 
 
-def _result(model: TrainingState, state: LoopState, train: Labelled) -> LoopResult:
+def _make_result(model: TrainingState, state: LoopState, train: Labelled) -> LoopResult:
     """What training has come to: the best epoch's network."""
     tensors = {**model.network.module.state_dict(), **state.best}
     return LoopResult(
@@ -322,26 +295,19 @@ def _result(model: TrainingState, state: LoopState, train: Labelled) -> LoopResu
     )
 
 
-def _end_epoch(
-    state: LoopState,
-    model: TrainingState,
-    stages: Stages,
-    val: Sequence[Labelled],
-    progress: Progress,
-) -> None:
+def _end_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> None:
     """Evaluate, add a row to the history, and keep the network if it is the best so far."""
-    recipe, started = model.recipe, time.monotonic()
+    recipe, stages, started = model.recipe, fixed.stages, time.monotonic()
     with model.average.in_place() if model.average else nullcontext():
-        seen_by_view = [_evaluate_split(state, model, view, progress) for view in val]
-        logits = np.asarray(np.mean(seen_by_view, axis=0), np.float32)
+        by_view = [_evaluate_split(state, model, view, fixed.progress) for view in fixed.val_views]
+        logits = np.asarray(np.mean(by_view, axis=0), np.float32)
         row = {"epoch": float(state.epoch), "lr": recipe.steps.lr * state.factor}
         means = make_history_columns([total / state.step for total in state.gradients], stages)
-        state.history.append(
-            row | _measure_epoch(recipe.select, state, logits, val[0]) | measure_weight_norms(stages) | means
-        )
+        figures = _measure_epoch(recipe.select, state, logits, fixed.val_views[0])
+        state.history.append(row | figures | measure_weight_norms(stages) | means)
         if find_best_epoch(state.history, recipe.select) == state.epoch:
-            moved = model.moved()
-            state.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in moved.items()}
+            tensors = model.unfrozen_tensors()
+            state.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
             state.best_epoch, state.best_logits = state.epoch, logits
     state.evaluating = time.monotonic() - started
     state.epoch, state.step, state.losses, state.correct, state.seen, state.gradients = (
@@ -397,16 +363,16 @@ def _show_bar(
 
     The yielded function moves it to where `state` is.
     """
-    epochs, shown = model.recipe.limits.epochs, 0
+    epochs, shown_position = model.recipe.limits.epochs, 0
     endless = math.isinf(epochs)
     total = math.ceil(clock.budget or 0) if endless else int(epochs) * images
     with progress.bar(f"Training {model.part.spec.plan.name}", total) as advance:
 
         def move() -> None:
-            nonlocal shown
-            here = int(clock.seconds) if endless else (state.epoch - 1) * images + state.seen
-            advance(here - shown)
-            shown = here
+            nonlocal shown_position
+            position = int(clock.seconds) if endless else (state.epoch - 1) * images + state.seen
+            advance(position - shown_position)
+            shown_position = position
 
         move()
         yield move
@@ -440,12 +406,14 @@ def _compile_if_it_pays(model: TrainingState, state: LoopState, clock: Clock, pr
 def _describe_choices(model: TrainingState, state: LoopState, train: Labelled) -> Choices:
     """What was chosen for this machine."""
     batch = model.recipe.sampling.batch
-    whole = f"{batch} images"
+    images = f"{batch} images"
     return Choices(
         device=model.device,
         training=f"PyTorch {torch.__version__.partition('+')[0]}, channels last",
         precision="bfloat16 (autocast)" if model.halved else "float32",
-        batch=whole if state.parts == 1 else f"{whole} in parts of {-(-batch // state.parts)}, because memory ran out",
+        batch=images
+        if state.parts == 1
+        else f"{images} in parts of {-(-batch // state.parts)}, because memory ran out",
         data="on the device" if isinstance(train.inputs, OnDevice) else "read from memory for every step",
         freed_memory="kept between steps" if model.keeps_memory else "handed back",
         training_threads=torch.get_num_threads(),

@@ -95,7 +95,7 @@ def measure_rate_curve(
             smooth = mean / (1 - SMOOTHING ** (step + 1))
             if not np.isfinite(smooth) or smooth > DIVERGED * lowest:
                 break
-            model.optimizer.step()
+            model.take_step()
             lowest = min(lowest, smooth)
             rates.append(rate)
             losses.append(loss)

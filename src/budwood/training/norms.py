@@ -70,6 +70,6 @@ def make_history_columns(norms: Sequence[float], stages: Stages) -> dict[str, fl
 def _measure_norms(groups: Sequence[Sequence[Tensor]]) -> list[float]:
     """The L2 norm over each group of tensors, 0 for an empty one; handed over from the device at once."""
     with torch.no_grad():
-        known = [get_total_norm(list(group)) for group in groups if group]
-        values = iter(torch.stack(known).tolist() if known else [])
+        norms = [get_total_norm(list(group)) for group in groups if group]
+        values = iter(torch.stack(norms).tolist() if norms else [])
     return [next(values) if group else 0.0 for group in groups]

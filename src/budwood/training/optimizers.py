@@ -48,13 +48,13 @@ def make_optimizer(section: StepOptimizer, groups: list[ParameterGroup]) -> torc
         RecipeError: A user's own factory cannot be imported, or does not return a `torch.optim.Optimizer`.
     """
     if isinstance(section, CustomOptimizer):
-        made = import_entry(section.name, "optimizer")(groups, lr=section.lr, weight_decay=section.weight_decay)
-        if not isinstance(made, torch.optim.Optimizer):
+        optimizer = import_entry(section.name, "optimizer")(groups, lr=section.lr, weight_decay=section.weight_decay)
+        if not isinstance(optimizer, torch.optim.Optimizer):
             raise RecipeError(
-                f"optimizer: {section.name} made a {type(made).__name__}, expected a torch.optim.Optimizer.",
+                f"optimizer: {section.name} made a {type(optimizer).__name__}, expected a torch.optim.Optimizer.",
                 "Write a function of (params, lr, weight_decay) that returns one.",
             )
-        return made
+        return optimizer
     own = {field.name: getattr(section, field.name) for field in fields(section) if field.name not in BY_GROUP}
     return cast("Factory", load_function(section.function))(groups, **own)
 

@@ -74,13 +74,15 @@ def measure_step(
         for _ in range(MEASURED):
             started = time.perf_counter()
             compute_gradients(model, train, group, loss_of_batch, random, state, progress)
-            model.optimizer.step()
+            model.take_step()
             seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
         predict_logits(model, val)
         evaluating = (time.perf_counter() - started) / len(val.labels)
-    network, moved = (sum(t.nbytes for t in held.values()) for held in (model.moved(), model.moving()))
-    return StepCost(starting, min(seconds[1:]), evaluating, network, moved)
+    network, step_tensors = (
+        sum(t.nbytes for t in part.values()) for part in (model.unfrozen_tensors(), model.step_tensors())
+    )
+    return StepCost(starting, min(seconds[1:]), evaluating, network, step_tensors)
 
 
 def find_fastest_threads(

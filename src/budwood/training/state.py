@@ -77,7 +77,7 @@ class TrainingState:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
-    def move(self) -> None:
+    def take_step(self) -> None:
         """Take one optimizer step, with the gradient clipped where the recipe says so, and update the average."""
         if math.isfinite(self.recipe.clip):
             nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
@@ -85,7 +85,7 @@ class TrainingState:
         if self.average:
             self.average.update()
 
-    def moved(self) -> Tensors:
+    def unfrozen_tensors(self) -> Tensors:
         """Return the tensors of the network that are not frozen.
 
         Returns:
@@ -97,7 +97,7 @@ class TrainingState:
             if name not in self.frozen.parameters and name.rpartition(".")[0] not in self.frozen.modules
         }
 
-    def moving(self) -> Tensors:
+    def step_tensors(self) -> Tensors:
         """Return every tensor that a step changes.
 
         Returns:
@@ -105,24 +105,24 @@ class TrainingState:
         """
         averaged = self.average.values if self.average else []
         parts = {
-            "network": self.moved(),
+            "network": self.unfrozen_tensors(),
             "optimizer": optimizer_tensors(self.optimizer),
             "average": {str(number): value for number, value in enumerate(averaged)},
         }
-        return {f"{part}/{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def restore(self, tensors: Tensors) -> None:
         """Restore the tensors that a step changes.
 
         Args:
-            tensors: The tensors by name, as `moving` returned them at another time.
+            tensors: The tensors by name, as `step_tensors` returned them at another time.
         """
         parts: dict[str, Tensors] = {"network": {}, "optimizer": {}, "average": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
         with torch.no_grad():
-            for name, tensor in self.moved().items():
+            for name, tensor in self.unfrozen_tensors().items():
                 tensor.copy_(parts["network"][name])
             for number, value in enumerate(self.average.values if self.average else []):
                 value.copy_(parts["average"][str(number)])
@@ -194,12 +194,12 @@ def forward_batch(
     """
     recipe = model.recipe
     views = len(split.inputs) // len(split.labels)
-    shown = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
-    inputs = load_batch(split, shown, model.device)
+    source_rows = rows if views == 1 else rows + len(split.labels) * random.integers(views, size=len(rows))
+    inputs = load_batch(split, source_rows, model.device)
     truth = shares = target_shares(task_of(split.label_sets, model.part.spec.classes), split.labels[rows], model.device)
     if recipe.augments and model.part.stop is None:
-        what = sample_parameters(recipe.augmentation, len(rows), recipe.network.size, random)
-        inputs = augment(inputs.float(), what, recipe.augmentation)
+        parameters = sample_parameters(recipe.augmentation, len(rows), recipe.network.size, random)
+        inputs = augment(inputs.float(), parameters, recipe.augmentation)
         inputs, shares = blend(recipe.mixing, inputs, shares, random)
     with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
         logits = model.module(inputs).float()
@@ -220,8 +220,8 @@ def predict_logits(model: TrainingState, split: Labelled, size: int = EVALUATED)
     model.network.module.eval()
     order = np.arange(len(split.labels))
     with torch.inference_mode():
-        found = [model.module(load_batch(split, rows, model.device)).cpu().numpy() for rows in batches(order, size)]
-    return np.concatenate(found)
+        logits = [model.module(load_batch(split, rows, model.device)).cpu().numpy() for rows in batches(order, size)]
+    return np.concatenate(logits)
 
 
 def target_shares(task: LabelTask, numbers: NDArray[np.int32], device: str) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from budwood.data.dataset import scan
+from budwood.data.scanning import scan
 from budwood.evaluation.intervals import Metric
 from budwood.progress import Progress
 from budwood.workflows.evaluate import test
@@ -45,8 +45,8 @@ def run_demo(out: Path, progress: Progress, say: Callable[[str], Any]) -> dict[s
     opened = tested.opened()
     say(_format_scores(tested.record.val.accuracy, opened.metrics.accuracy))
     say(f"\nReport (one file, works offline): {tested.path / 'report.html'}\n\nNext steps:")
-    for what, command in _list_next_steps(tested.path):
-        say(f"  {what}:\n    {command}")
+    for title, command in _list_next_steps(tested.path):
+        say(f"  {title}:\n    {command}")
     return {
         "run": str(tested.path),
         "report": str(tested.path / "report.html"),

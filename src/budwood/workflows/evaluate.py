@@ -118,8 +118,8 @@ def _read_sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{file}: cannot be read ({error}).", "Restore the file, or train again.") from error
-    known = dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
-    missing = [path for id, path in zip(samples.ids, samples.paths, strict=True) if id not in known]
+    label_of_id = dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
+    missing = [path for id, path in zip(samples.ids, samples.paths, strict=True) if id not in label_of_id]
     if missing:
         raise RunError(f"{file}: has no label for {missing[0]!r}.", "Restore the file, or train again.")
-    return np.array([known[id] for id in samples.ids], np.int32)
+    return np.array([label_of_id[id] for id in samples.ids], np.int32)

@@ -54,19 +54,19 @@ def explain_run(
     """
     cache, progress = cache or cache_folder(), progress or Silent()
     files = tuple(find_image_files(images))
-    asked = ExplainRequest(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
-    found = make_explanation(run, asked, cache=cache, progress=progress)
+    request = ExplainRequest(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
+    explanation = make_explanation(run, request, cache=cache, progress=progress)
     if not files:
-        save_explanation(run.path, _merge_explanations(load_explanation(run.path), found))
-        return found, report(run).path / "report.html"
+        save_explanation(run.path, _merge_explanations(load_explanation(run.path), explanation))
+        return explanation, report(run).path / "report.html"
     page = page or run.path / "explained.html"
     with raise_storage_errors(page):
-        write_text(page, render_explanation(found, run.record.dataset.name, run.record.network.name))
-    return found, page
+        write_text(page, render_explanation(explanation, run.record.dataset.name, run.record.network.name))
+    return explanation, page
 
 
-def _merge_explanations(before: Explanation | None, found: Explanation) -> Explanation:
+def _merge_explanations(earlier: Explanation | None, latest: Explanation) -> Explanation:
     """What was found, with the parts of an earlier explanation that were not asked for this time."""
-    if before is None:
-        return found
-    return Explanation(before.record.merged(found.record), {**before.pictures, **found.pictures})
+    if earlier is None:
+        return latest
+    return Explanation(earlier.record.merged(latest.record), {**earlier.pictures, **latest.pictures})

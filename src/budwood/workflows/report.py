@@ -46,22 +46,22 @@ def report(run: Run | str | Path) -> Run:
 
 
 def report_findings(
-    data: Dataset, found: Sequence[checks.Finding], path: Path, augmentation: Recipe | None = None
+    data: Dataset, findings: Sequence[checks.Finding], path: Path, augmentation: Recipe | None = None
 ) -> None:
     """Write the findings about a data set, with pictures, as one HTML file.
 
     Args:
         data: The data set.
-        found: The findings.
+        findings: The findings.
         path: The file.
         augmentation: A recipe whose augmentation of training images is shown, too; None: none is.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    check = DataCheck(data.source, len(data), describe_dataset(data), found)
+    check = DataCheck(data.source, len(data), describe_dataset(data), findings)
     with raise_storage_errors(path):
-        thumbnails = make_finding_thumbnails(data.root, found)
+        thumbnails = make_finding_thumbnails(data.root, findings)
         sheet = None
         if augmentation:
             resolved = resolve(augmentation, bool(data.label_sets), augmentation.size or SHEET_SIZE)

@@ -61,7 +61,8 @@ from budwood.text import counted
 from budwood.training.cost_estimate import CostEstimate, measure_cost
 from budwood.training.history import EpochCallback
 from budwood.training.schedules import find_best_epoch
-from budwood.training.trainer import TrainingResult, TrainingTask, has_checkpoint, search_rate, train_network
+from budwood.training.task import TrainingResult, TrainingTask, has_checkpoint
+from budwood.training.trainer import search_rate, train_network
 from budwood.workflows.report import render_report
 
 if TYPE_CHECKING:
@@ -140,13 +141,13 @@ def train(
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
     _refuse_several_processes(find_runtime())
-    ready = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
+    preflight = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
     clock.lap("check")
 
-    run = _begin(data, ready, Path(out), id or make_run_id(ready.spec.recipe.model), track)
+    run = _begin(data, preflight, Path(out), id or make_run_id(preflight.spec.recipe.model), track)
     _tell_own_code(run.record.parts, progress)
     try:
-        return _carry_out(run, _Job(ready.spec, cache, progress, clock, on_epoch_end))
+        return _carry_out(run, _Job(preflight.spec, cache, progress, clock, on_epoch_end))
     except BaseException:
         if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record.state != "done":
             shutil.rmtree(run.path, ignore_errors=True)
@@ -162,7 +163,7 @@ def _refuse_several_processes(runtime: Runtime) -> None:
         )
 
 
-def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[str]) -> Run:
+def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Run:
     """A new run under `out`, with what was asked and decided in it, and the labels of its test split sealed."""
     versions = library_versions()
     record = RunRecord(
@@ -174,11 +175,11 @@ def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[
         resumed=(),
         source=data.source,
         root=str(data.root),
-        recipe=ready.spec.recipe,
-        parts=recorded_parts(ready.spec.recipe),
-        dataset=describe_dataset(data, bool(checks.leaks(ready.findings))),
-        findings=ready.findings,
-        network=describe_network(ready.spec, ""),
+        recipe=preflight.spec.recipe,
+        parts=recorded_parts(preflight.spec.recipe),
+        dataset=describe_dataset(data, bool(checks.leaks(preflight.findings))),
+        findings=preflight.findings,
+        network=describe_network(preflight.spec, ""),
         environment=versions,
         hardware=describe_hardware(count_processors()),
         track=tuple(track),
@@ -186,12 +187,12 @@ def _begin(data: Dataset, ready: Preflight, out: Path, id: str, track: Sequence[
         test=None,
     )
     with raise_storage_errors(out), draft_folder(out / id) as draft:
-        (draft / "recipe.toml").write_text(ready.spec.recipe.toml(), encoding="utf-8")
+        (draft / "recipe.toml").write_text(preflight.spec.recipe.toml(), encoding="utf-8")
         data.sealed().save(draft / "dataset.parquet")
         save_sealed(draft / "sealed.parquet", data.samples("test"))
-        if ready.spec.recipe.augments:
-            resolved = resolve(ready.spec.recipe, bool(data.label_sets), ready.spec.plan.size)
-            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(resolved, ready.training))
+        if preflight.spec.recipe.augments:
+            resolved = resolve(preflight.spec.recipe, bool(data.label_sets), preflight.spec.plan.size)
+            write_bytes(draft / SHEET_FILE, make_augmentation_sheet(resolved, preflight.training))
         save_record(draft, record)
     return Run(out / id, record)
 
@@ -248,30 +249,30 @@ def resume(
     """
     run = find_run(run) if not isinstance(run, Run) else run
     cache, progress, clock = cache or cache_folder(), progress or Silent(), _Clock()
-    given = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
-    recipe = _continue_recipe(run, given)
-    _refuse_nothing_to_do(run, recipe, given)
+    changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
+    recipe = _continue_recipe(run, changes)
+    _refuse_nothing_to_do(run, recipe, changes)
     plan = load_plan(recipe, len(run.classes), cache)
     weights = relocate_weights(run, recipe, plan, cache, progress)
     spec = NetworkSpec(recipe, plan, len(run.classes), weights)
     clock.lap("check")
-    before = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
-    weighed = _read_weights_time(run)
+    files = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
+    weights_time = _read_weights_time(run)
     resumed = (*run.record.resumed, utc_now())
     parts = recorded_parts(recipe)
     _tell_own_code(parts, progress)
     _tell_changed_code(run.record.parts, parts, progress)
-    going_on = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed}
-    record = run.record.model_copy(update=going_on)
+    update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed}
+    record = run.record.model_copy(update=update)
     with lock_run(run.path), raise_storage_errors(run.path):
         save_record(run.path, record)
         write_text(run.path / "recipe.toml", recipe.toml())
     try:
         return _carry_out(Run(run.path, record), _Job(spec, cache, progress, clock, on_epoch_end))
     except BaseException:
-        if run.record.state == "done" and _read_weights_time(run) == weighed:
+        if run.record.state == "done" and _read_weights_time(run) == weights_time:
             with raise_storage_errors(run.path):  # what was finished stays so
-                for name, content in before.items():
+                for name, content in files.items():
                     write_bytes(run.path / name, content)
         raise
 
@@ -290,27 +291,27 @@ class _Job:
 def _carry_out(run: Run, job: _Job) -> Run:
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
-    with lock_run(run.path), track_epochs(run.record.track, run.path, run.record, job.progress) as tell:
+    with lock_run(run.path), track_epochs(run.record.track, run.path, run.record, job.progress) as track:
 
-        def kept(history: Sequence[Mapping[str, float]]) -> None:
+        def save_epoch(history: Sequence[Mapping[str, float]]) -> None:
             with raise_storage_errors(run.path):
                 save_history(run.path, history)
-            tell(history)
+            track(history)
 
         def note_epoch(history: Sequence[Mapping[str, float]]) -> None:
-            kept(history)
+            save_epoch(history)
             if job.on_epoch_end:
                 job.on_epoch_end(history)
 
         try:
             with raise_storage_errors(job.cache):
-                made = train_network(_make_task(run, job, data, note_epoch), job.progress, job.clock.lap)
+                result = train_network(_make_task(run, job, data, note_epoch), job.progress, job.clock.lap)
         except BaseException as error:
             _note_stop(run, error, job.progress)
             raise
         with raise_storage_errors(run.path):
-            kept(made.history)
-        finished = _finish(run, job, made, data)
+            save_epoch(result.history)
+        finished = _finish(run, job, result, data)
     if not has_checkpoint(finished.path / CHECKPOINT):
         shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
     return finished
@@ -330,26 +331,26 @@ def _make_task(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) 
     )
 
 
-def _finish(run: Run, job: _Job, made: TrainingResult, data: Dataset) -> Run:
+def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
     """The run with what training gave: scored on validation, saved, reported. What an earlier training left goes."""
-    predictions = make_predictions(data.samples("val"), made.logits)
+    predictions = make_predictions(data.samples("val"), result.logits)
     scores = evaluate_predictions(predictions, data.classes, run.recipe)
     job.clock.lap("evaluate")
     results = {
         "state": "done",
-        "network": describe_network(job.spec, made.aside),
-        "trained": made.trained,
-        "choices": made.choices,
-        "selected": made.selected,
+        "network": describe_network(job.spec, result.aside),
+        "trained": result.trained,
+        "choices": result.choices,
+        "selected": result.selected,
         "metrics": {"val": scores},
-        "prefix": made.prefix,
+        "prefix": result.prefix,
         "test": None,  # an earlier look was at another network
         "problem": None,
     }
     with raise_storage_errors(run.path):
         for stale in ("predictions-test.parquet", EXPLANATION):
             (run.path / stale).unlink(missing_ok=True)
-        save_weights(run.path / "weights.safetensors", made.state)
+        save_weights(run.path / "weights.safetensors", result.state)
         predictions.save(run.path / "predictions-val.parquet")
         job.clock.lap("save")
         record = run.record.model_copy(update={**results, "timings": Timings(**job.clock.total())})
@@ -370,25 +371,25 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
     progress.note(f"The last good checkpoint was kept. Continue from it with `budwood resume {run.path}{further}`.")
 
 
-def _continue_recipe(run: Run, given: Mapping[str, Any]) -> Recipe:
+def _continue_recipe(run: Run, changes: Mapping[str, Any]) -> Recipe:
     """Return a run's recipe with other epochs, patience or rate.
 
     Of phases, the last gets the epochs and the first that is not finished the rate. Raises `RunError` for what cannot
     be changed in a training that has begun.
     """
-    recipe, alone = run.recipe, run.record.trained == "head"
+    recipe, head_only = run.recipe, run.record.trained == "head"
     for name in ("lr", "patience"):
-        if name in given and (alone or (name == "patience" and recipe.phases)):
-            what = "a run that trains only the head" if alone else "a training in phases"
+        if name in changes and (head_only or (name == "patience" and recipe.phases)):
+            what = "a run that trains only the head" if head_only else "a training in phases"
             raise RunError(f"{run.path}: --{name} does not apply to {what}.", "Start a new training with this option.")
-    options = {**recipe.table(), **given}
-    if "epochs" in given:
+    options = {**recipe.table(), **changes}
+    if "epochs" in changes:
         options.pop("time", None)  # it is over
     if recipe.phases:
         phases = [phase.model_dump() for phase in recipe.phases]
-        if "epochs" in given:
+        if "epochs" in changes:
             phases[-1]["epochs"] = options.pop("epochs")
-        if "lr" in given:
+        if "lr" in changes:
             done = [_count_epochs_done(run, number) for number in range(1, len(phases) + 1)]
             open_ = [n for n, phase in enumerate(phases) if done[n] < phase["epochs"]]
             phases[open_[0] if open_ else -1]["lr"] = options.pop("lr")
@@ -402,19 +403,19 @@ def _read_weights_time(run: Run) -> int | None:
     return file.stat().st_mtime_ns if file.is_file() else None
 
 
-def _refuse_nothing_to_do(run: Run, recipe: Recipe, given: Mapping[str, Any]) -> None:
+def _refuse_nothing_to_do(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -> None:
     """Raises `RunError` when a finished run would not be trained any further, or has so many epochs already."""
     last = len(recipe.phases or ())
     done = _count_epochs_done(run, last)
-    if "epochs" in given and given["epochs"] <= done:
+    if "epochs" in changes and changes["epochs"] <= done:
         raise RunError(
-            f"{run.path}: already has {counted(done, 'epoch')}, which is not less than {given['epochs']}.",
+            f"{run.path}: already has {counted(done, 'epoch')}, which is not less than {changes['epochs']}.",
             "Give a larger number.",
         )
     if run.record.state != "done":
         return
-    whole = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
-    if recipe.time is not None or whole is None or done >= whole:
+    last_epoch = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
+    if recipe.time is not None or last_epoch is None or done >= last_epoch:
         raise RunError(f"{run.path}: is already finished.", "Use `--epochs N` to train it for more epochs.")
     since = done - find_best_epoch(
         [row for row in run.history() if row.get("phase", last) == last], recipe.select or "loss"
@@ -464,9 +465,9 @@ def estimate_cost(
         StorageError: The cache cannot be written.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    ready = check_and_plan(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
+    preflight = check_and_plan(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
     with raise_storage_errors(cache):
-        return ready.spec.recipe, measure_cost(_make_unrecorded_task(ready, cache), progress)
+        return preflight.spec.recipe, measure_cost(_make_unrecorded_task(preflight, cache), progress)
 
 
 def find_learning_rate(
@@ -492,10 +493,10 @@ def find_learning_rate(
         StorageError: The cache cannot be written.
     """
     cache, progress = cache or cache_folder(), progress or Silent()
-    ready = check_and_plan(data, recipe, Path("runs"), True, cache, progress)
+    preflight = check_and_plan(data, recipe, Path("runs"), True, cache, progress)
     with raise_storage_errors(cache):
-        return search_rate(_make_unrecorded_task(ready, cache), progress)
+        return search_rate(_make_unrecorded_task(preflight, cache), progress)
 
 
-def _make_unrecorded_task(ready: Preflight, cache: Path) -> TrainingTask:
-    return TrainingTask(ready.spec, ready.training, ready.validation, cache)
+def _make_unrecorded_task(preflight: Preflight, cache: Path) -> TrainingTask:
+    return TrainingTask(preflight.spec, preflight.training, preflight.validation, cache)

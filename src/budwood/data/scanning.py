@@ -1,0 +1,206 @@
+"""Files to Dataset: every image decoded once, copies found, splits made by content.
+
+list_files -> read_metadata -> find copies -> assign_splits -> Dataset
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from budwood.data.dataset import Dataset, SetAside, Sets, compute_fingerprint, encode_values, select_used
+from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
+from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
+from budwood.data.listing import SPLITS, Listing, list_files, select_rows, split_label_names
+from budwood.data.metadata import read_metadata
+from budwood.data.splits import assign_splits
+from budwood.errors import DataError
+from budwood.progress import Progress, Silent
+from budwood.storage.atomic import cache_folder
+
+SHARE: Final = 0.2  # of the test split, and of validation in the rest
+_SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.int32()),
+        ("split", pa.int8()),
+        ("given", pa.bool_()),
+        ("group", pa.string()),
+        ("look", pa.int64()),
+        ("cluster", pa.int64()),
+        ("used", pa.bool_()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("mode", pa.string()),
+        ("notes", pa.string()),
+    ]
+)
+
+
+def scan(
+    source: str | Path,
+    *,
+    val: float | None = None,
+    test: float | None = None,
+    exclude: Sequence[str] = (),
+    corrections: str | Path | Sequence[str | Path] = (),
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Read labelled images into a data set.
+
+    Where no split is given, images are split by content, so that a corrected image stays in its split unless its
+    class would lack one.
+
+    Args:
+        source: A folder of class folders (with or without train, val and test around them), a folder with
+            `train.txt` and `test.txt`, a CSV or Parquet table, an archive, or the name of a data set, such as
+            `elpv`.
+        val: Share of the images outside the test split that validate, between 0 and 1; None for 0.2.
+        test: Share of all images that is sealed as the test split, between 0 and 1; None for 0.2.
+        exclude: Names of classes to leave out.
+        corrections: CSV file, or several in order, with the columns path, label and correct, which says which
+            images belong to another class, or to none (`-`). No file is moved or changed.
+        cache: The cache folder; None for `cache_folder()`.
+        progress: Receives notes and steps; None to show nothing.
+
+    Returns:
+        The data set; the labels of its test split are not sealed yet.
+
+    Raises:
+        DataError: When the images cannot be listed, fewer than two classes remain, corrections do not fit the data,
+            a share is out of range, or a share is set for a split that the data already have.
+        StorageError: When an archive or a data set by name cannot be written to the cache.
+    """
+    cache, progress = cache or cache_folder(), progress or Silent()
+    tables = [corrections] if isinstance(corrections, str | Path) else corrections
+    files = [Path(file).expanduser() for file in tables]
+    listing = list_files(Path(source).expanduser(), cache, progress, exclude, files)
+    _check_shares(listing, val, test)
+    return build_dataset(listing, read_metadata(listing, cache, progress), val=val, test=test)
+
+
+def build_dataset(
+    listing: Listing, facts: Sequence[ImageMetadata | BadImage], *, val: float | None = None, test: float | None = None
+) -> Dataset:
+    """Build the data set of listed files from what decoding each of them found.
+
+    Args:
+        listing: The labelled files.
+        facts: Metadata or problem of each file, in the order of `listing`.
+        val: Share of the images outside the test split that validate; None for 0.2; ignored if a validation split
+            is given.
+        test: Share of all images for the test split; None for 0.2; ignored if a validation or test split is given.
+
+    Returns:
+        The data set, with files that cannot be decoded set aside.
+
+    Raises:
+        DataError: When fewer than two classes have an image that can be decoded.
+    """
+    with_val, with_test = "val" in listing.splits, "test" in listing.splits
+    val_share = 0.0 if with_val else SHARE if val is None else val
+    test_share = 0.0 if with_val or with_test else SHARE if test is None else test
+    usable = select_rows(listing, [row for row, fact in enumerate(facts) if isinstance(fact, ImageMetadata)])
+    metadata = [fact for fact in facts if isinstance(fact, ImageMetadata)]
+    bad = [SetAside(listing.paths[row], problem.problem, problem.detail) for row, problem in _list_broken(facts)]
+    left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
+    left_out += [SetAside(name, "not unpacked", reason) for name, reason in listing.not_unpacked]
+    classes, label_sets, labels = _encode_labels(usable.labels, listing.multilabel)
+    if len(classes) < 2:
+        raise DataError(
+            f"{listing.root}: fewer than two classes have an image that can be decoded.",
+            "`budwood inspect` lists the files that cannot be decoded.",
+        )
+    table = _build_table(usable, metadata, labels, val_share, test_share)
+    return Dataset(
+        source=listing.source,
+        root=listing.root,
+        name=listing.name,
+        classes=classes,
+        table=table,
+        set_aside=tuple(bad + left_out),
+        split_source="given" if with_val else "given, val made" if with_test else "made",
+        fingerprint=compute_fingerprint(classes, label_sets, table),
+        label_sets=label_sets,
+        corrected=listing.corrected,
+    )
+
+
+def _build_table(
+    listing: Listing, metadata: Sequence[ImageMetadata], labels: NDArray[np.int32], val: float, test: float
+) -> pa.Table:
+    """The table of a data set: copies found, groups made, and every image in its split."""
+    ids = [image.id for image in metadata]
+    content = encode_values(pa.array(ids, pa.string()))
+    look = _group_near_copies(content, metadata)
+    cluster = _cluster_rows(look, listing.groups)
+    given = np.array([_split_index(name) for name in listing.splits], np.int8)
+    split = assign_splits(ids, labels, listing.groups, cluster, given, val=val, test=test)
+    columns = {
+        "id": ids,
+        "path": listing.paths,
+        "label": labels,
+        "split": split,
+        "given": given >= 0,
+        "group": listing.groups,
+        "look": look,
+        "cluster": cluster,
+        "used": select_used(content, labels, split),
+        "width": [image.width for image in metadata],
+        "height": [image.height for image in metadata],
+        "mode": [image.mode for image in metadata],
+        "notes": [",".join(image.notes) for image in metadata],
+    }
+    return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], schema=_SCHEMA)
+
+
+def _group_near_copies(content: NDArray[np.int32], facts: Sequence[ImageMetadata]) -> NDArray[np.int64]:
+    thumbs = np.empty((len(facts), THUMBNAIL_SIDE * THUMBNAIL_SIDE), np.uint8)
+    for row, fact in enumerate(facts):
+        thumbs[row] = np.frombuffer(fact.thumb, np.uint8)
+    return label_components(len(facts), np.concatenate([link_equal_values(content), find_near_pairs(thumbs)]))
+
+
+def _cluster_rows(look: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
+    named = np.fromiter((row for row, group in enumerate(groups) if group), np.int64)
+    same_group = link_equal_values(encode_values(pa.array([groups[row] for row in named.tolist()], pa.string())))
+    return label_components(len(look), np.concatenate([link_equal_values(look), named[same_group]]))
+
+
+def _check_shares(listing: Listing, val: float | None, test: float | None) -> None:
+    has_split = {"val": "val" in listing.splits, "test": bool({"val", "test"} & set(listing.splits))}
+    for split, share in (("val", val), ("test", test)):
+        if share is not None and not 0 < share < 1:
+            raise DataError(f"--{split} {share}: expected a share between 0 and 1.", f"For example --{split} 0.2")
+        if share is not None and has_split[split]:
+            raise DataError(
+                f"--{split} {share} does not apply: {listing.name} has its own split, which is used.",
+                f"Leave --{split} out, or give the images without split folders.",
+            )
+
+
+def _encode_labels(names: Sequence[str], multilabel: bool) -> tuple[tuple[str, ...], Sets, NDArray[np.int32]]:
+    """The classes, the sets of classes that occur (none where an image has one label), and the label of each name."""
+    distinct = sorted(set(names))
+    index = {name: position for position, name in enumerate(distinct)}
+    labels = np.array([index[name] for name in names], np.int32)
+    if not multilabel:
+        return tuple(distinct), (), labels
+    classes = tuple(sorted({part for name in distinct for part in split_label_names(name)}))
+    place = {name: position for position, name in enumerate(classes)}
+    return classes, tuple(tuple(place[part] for part in split_label_names(name)) for name in distinct), labels
+
+
+def _split_index(name: str) -> int:
+    return SPLITS.index(name) if name else -1
+
+
+def _list_broken(facts: Sequence[ImageMetadata | BadImage]) -> Iterable[tuple[int, BadImage]]:
+    return ((row, fact) for row, fact in enumerate(facts) if isinstance(fact, BadImage))

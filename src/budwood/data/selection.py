@@ -1,0 +1,82 @@
+"""Selections of a data set: at most so many images, or one fold of a cross-validation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from budwood.data.dataset import Dataset, compute_fingerprint, encode_values, select_used
+from budwood.data.listing import SPLITS
+from budwood.data.splits import assign_folds, stratified_sample
+from budwood.errors import DataError
+
+
+def limit(data: Dataset, training: int | None, validation: int | None) -> Dataset:
+    """Limit the number of images that train and validate, with each class keeping its share.
+
+    The other images stay in the table, unused. The fingerprint, which covers contents and splits, stays the same.
+
+    Args:
+        data: The data set.
+        training: Largest number of training images; None for all.
+        validation: Largest number of validation images; None for all.
+
+    Returns:
+        The data set with fewer used images.
+    """
+    used, split = data.column("used").copy(), data.column("split")
+    ids, labels = data.table["id"].to_pylist(), data.column("label")
+    for name, count in (("train", training), ("val", validation)):
+        if count is not None:
+            rows = np.flatnonzero((split == SPLITS.index(name)) & used)
+            used[rows] = stratified_sample([ids[row] for row in rows.tolist()], labels[rows], count)
+    column = data.table.schema.get_field_index("used")
+    return replace(data, table=data.table.set_column(column, "used", pa.array(used, pa.bool_())))
+
+
+def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
+    """Make one fold the validation set and the other folds the training set; the test split stays.
+
+    Copies and the user's groups are kept in one fold, and classes are spread evenly over the folds.
+
+    Args:
+        data: The data set.
+        fold: Number of the fold that validates, from 0.
+        folds: Number of folds.
+
+    Returns:
+        The data set with new splits, a new fingerprint and the fold as `split_source`.
+
+    Raises:
+        DataError: When there are fewer clusters of images than folds.
+    """
+    split = data.column("split").copy()
+    free = np.flatnonzero(split != SPLITS.index("test"))
+    ids, groups = data.table["id"].to_pylist(), data.table["group"].to_pylist()
+    cluster, labels = data.column("cluster"), data.column("label")
+    if len(np.unique(cluster[free])) < folds:
+        raise DataError(f"{data.root}: has too few different images for {folds} folds.", "Use fewer folds.")
+    folds_of_images = assign_folds(
+        [ids[row] for row in free.tolist()],
+        labels[free],
+        [groups[row] for row in free.tolist()],
+        cluster[free],
+        folds,
+    )
+    split[free] = np.where(folds_of_images == fold, SPLITS.index("val"), SPLITS.index("train"))
+    columns = {
+        "split": pa.array(split, pa.int8()),
+        "given": pa.array(data.column("given") & (split == SPLITS.index("test")), pa.bool_()),
+        "used": pa.array(select_used(encode_values(data.table["id"]), labels, split), pa.bool_()),
+    }
+    table = data.table
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return replace(
+        data,
+        table=table,
+        split_source=f"fold {fold + 1} of {folds}",
+        fingerprint=compute_fingerprint(data.classes, data.label_sets, table),
+    )

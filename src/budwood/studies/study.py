@@ -1,0 +1,108 @@
+"""A study: a table of experiments, and the search, that a study file expands into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from budwood.comparison.rows import Published
+from budwood.config.recipe import Recipe
+from budwood.config.toml_lines import Place
+from budwood.studies.search_space import Search
+from budwood.studies.study_tables import LIMITS, DataSpec, Options
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of a study.
+
+    Attributes:
+        label: The row's label.
+        options: Its options as the file names them, those of the base included.
+        recipe: Its recipe; None where the row is refused.
+        images: Its images.
+        published: The published value; None where there is none.
+        refused: Why the row is refused; empty where it is not.
+        varied: Whether it is a point of a grid.
+        place: The table of the file from which it comes.
+    """
+
+    label: str
+    options: Options
+    recipe: Recipe | None
+    images: DataSpec
+    published: Published | None = None
+    refused: str = ""
+    varied: bool = False
+    place: Place = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table of experiments.
+
+    Attributes:
+        name: Name of the study, and of its folder.
+        title: Its title.
+        source: Where the experiments were published.
+        metric: The metric that rows are compared by.
+        seeds: Seeds with which each row is trained.
+        folds: Number of folds with which each row is trained; None: no folds.
+        base: Recipe options of the base.
+        rows: The experiments.
+        search: The search; None where there is none.
+        searched: The images of the search.
+        edges: The numbers of each option that a grid or a search goes through, in order.
+        changed: What was set for every row on the command line.
+        text: The text of the file.
+    """
+
+    name: str
+    title: str
+    source: str
+    metric: str
+    seeds: tuple[int, ...]
+    folds: int | None
+    base: Options
+    rows: tuple[Experiment, ...]
+    search: Search | None
+    searched: DataSpec
+    edges: Mapping[str, tuple[float, ...]]
+    changed: Options
+    text: str
+
+    @property
+    def changed_options(self) -> dict[str, Any]:
+        """Return the recipe options that were set for every row, without limits such as `epochs` of `[quick]`."""
+        return {name: value for name, value in self.changed.items() if name not in LIMITS}
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What is set for every row of a study.
+
+    Attributes:
+        quick: Whether the file's `[quick]` table is applied.
+        settings: Recipe options.
+        places: Paths of data sets by name; the name "" stands for the study's own.
+        corrections: Tables that correct labels of the study's own data.
+    """
+
+    quick: bool = False
+    settings: Options = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    corrections: Sequence[str] = ()
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """Return a recipe with another seed.
+
+    Args:
+        recipe: The recipe.
+        seed: The seed.
+
+    Returns:
+        A copy; the recipe itself where nothing in it is left to chance.
+    """
+    return recipe if recipe.seed is None else recipe.model_copy(update={"seed": seed})

@@ -1,0 +1,311 @@
+"""The tables of a study file as pydantic models: which keys each may have, and what is expected of their values."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+
+from budwood.config.file_checks import HIDDEN, FileModel, Mistake, describe_errors, leave_out
+from budwood.config.metric_registry import REPORTED, is_metric
+from budwood.config.recipe import Recipe
+from budwood.errors import did_you_mean
+from budwood.studies.search_space import AxisTable, Sampler
+
+TRIALS: Final = 30
+LIMITS: Final = ("images", "epochs", "points", "trials")  # of the quick table
+_KEPT_DEPTH: Final[Mapping[str, int]] = {"rows": 3, "grid": 3, "base": 2, "quick": 2}  # places left out when at fault
+
+Options = Mapping[str, object]  # of recipes and data, as given
+_Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+_Text = Annotated[str, Field(description="text")]
+_Source = Annotated[str, Field(description="a path or a name")]
+_Share = Annotated[float | None, Field(gt=0, lt=1, description="a share between 0 and 1")]
+_Count = Annotated[int | None, Field(ge=1, description="a whole number from 1")]
+_Several = Annotated[int | None, Field(ge=2, description="a whole number from 2")]
+
+
+class DataOptions(FileModel):
+    """The options of a row that decide its images.
+
+    Attributes:
+        data: A path or the name of a data set.
+        val: Share, between 0 and 1, of the images outside the test split that validate; None: as in `scan`.
+        test: Share, between 0 and 1, of all images that are sealed for testing; None: as in `scan`.
+        exclude: Classes that are left out.
+        images: Number of training images at most, 2 or more; None: all.
+        corrections: Files of tables that correct labels.
+        classes: Number of classes, for when the images are not available.
+    """
+
+    data: _Source = ""
+    val: _Share = None
+    test: _Share = None
+    exclude: Annotated[tuple[str, ...], _Listed, Field(description="a list of classes")] = ()
+    images: _Several = None
+    corrections: Annotated[tuple[str, ...], _Listed, Field(description="a list of files")] = ()
+    classes: _Several = None
+
+
+class DataSpec(DataOptions):
+    """The images of an experiment.
+
+    Attributes:
+        held_out: Number of validation images at most, the same share of every class; None: all.
+    """
+
+    held_out: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return what decides the images, as plain values.
+
+        Returns:
+            The options that are set, without `classes`.
+        """
+        options = self.model_dump(exclude={"classes"})
+        return {name: value for name, value in options.items() if value not in (None, ())}
+
+
+class OptionTable(FileModel):
+    """A table that mixes recipe options with keys of its own.
+
+    The options are checked by name only, as their valid values depend on the row in which they end up.
+
+    Attributes:
+        collected: Names that count as options.
+        options: The options as given.
+    """
+
+    collected: ClassVar[frozenset[str]] = frozenset(Recipe.model_fields)
+    options: Annotated[Options, Field(alias=HIDDEN)] = MappingProxyType({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, table: object) -> object:
+        if not isinstance(table, Mapping):
+            return table
+        options = {name: value for name, value in table.items() if name in cls.collected}
+        own = {name: value for name, value in table.items() if name in cls.model_fields or name not in options}
+        return {HIDDEN: options, **own}
+
+    @classmethod
+    def known_keys(cls) -> set[str]:
+        """Return the keys that the table may have, options included.
+
+        Returns:
+            The keys, as written in files.
+        """
+        return super().known_keys() | cls.collected
+
+
+class BaseTable(OptionTable, DataOptions):
+    """The table `[base]`: recipe and data options of every row."""
+
+    collected = frozenset({*Recipe.model_fields, *DataOptions.model_fields})
+
+
+class PublishedTable(FileModel):
+    """A published value of a metric.
+
+    Attributes:
+        value: The value, 0 to 1.
+        metric: The metric; empty: that of the study.
+        split: train, val or test.
+        note: A remark.
+    """
+
+    value: Annotated[float, Field(ge=0, le=1, description="a value from 0 to 1")]
+    metric: _Text = ""
+    split: Literal["train", "val", "test"] = "test"
+    note: _Text = ""
+
+
+_Published = Annotated[PublishedTable | None, Field(description="a table with a value")]
+
+
+class ExperimentTable(BaseTable):
+    """One of the tables `[[rows]]`.
+
+    Attributes:
+        label: The row's label; empty: made from its options.
+        published: The published value; None where there is none.
+        refused: The option for which the row must be refused; empty: the row is trained.
+    """
+
+    label: _Text = ""
+    published: _Published = None
+    refused: Annotated[str, Field(description="the name of the option that is refused")] = ""
+
+
+class GridFigure(PublishedTable):
+    """A published value of one row of a grid.
+
+    Attributes:
+        where: The options by which the row is found.
+    """
+
+    where: Annotated[Options, Field(description="a table of options")] = MappingProxyType({})
+
+
+class GridLists(OptionTable):
+    """Lists of values of recipe and data options.
+
+    Attributes:
+        options: The values, at least one, by option.
+    """
+
+    collected = frozenset({*Recipe.model_fields, *DataOptions.model_fields})
+    options: Annotated[
+        Mapping[str, Annotated[tuple[Any, ...], _Listed, Field(min_length=1)]],
+        Field(alias=HIDDEN, description="a list of values"),
+    ] = {}
+
+
+class PairedLists(GridLists):
+    """One of the tables `[[grid.paired]]`: lists of equal length whose values vary together."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if len({len(values) for values in self.options.values()}) > 1:
+            lengths = ", ".join(f"{name} {len(values)}" for name, values in self.options.items())
+            raise ValueError(f"lists that vary together must have the same length, found {lengths}")
+        return self
+
+
+class GridTable(GridLists):
+    """The table `[grid]`: every combination of its lists is a row.
+
+    Attributes:
+        label: Text before the label of every row.
+        paired: Lists whose values vary together.
+        published: Published values of rows.
+    """
+
+    label: _Text = ""
+    paired: Annotated[tuple[PairedLists, ...], _Listed, Field(description="tables, each under [[grid.paired]]")] = ()
+    published: Annotated[
+        tuple[GridFigure, ...], _Listed, Field(description="tables, each under [[grid.published]]")
+    ] = ()
+
+    def points(self) -> list[Options]:
+        """List all combinations of the lists; paired lists vary together.
+
+        Returns:
+            The options of each row.
+        """
+        lists = [*({name: values} for name, values in self.options.items()), *(part.options for part in self.paired)]
+        axes = [[dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)] for part in lists]
+        return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*axes)]
+
+
+class SearchTable(FileModel):
+    """The table `[search]`: trials of a space over the base.
+
+    Attributes:
+        sampler: How trials are drawn: random, tpe or grid.
+        trials: Number of trials at most.
+        seed: Seed of the trials.
+        space: What is searched, by option.
+        base: Options of all trials, over those of `[base]`.
+        best: What the source reports of its best trial.
+        worst: What the source reports of its worst trial.
+    """
+
+    sampler: Sampler = "tpe"
+    trials: Annotated[int, Field(ge=1, description="a whole number from 1")] = TRIALS
+    seed: Annotated[int, Field(ge=0, description="a whole number from 0")] = 0
+    space: Annotated[
+        Mapping[str, AxisTable], Field(description="for each option a list of values, or {low, high, log, step}")
+    ] = {}
+    base: Annotated[BaseTable, Field(description="a table")] = BaseTable()
+    best: _Published = None
+    worst: _Published = None
+
+
+class QuickTable(OptionTable):
+    """The table `[quick]`: limits and recipe options that `--quick` sets for every row.
+
+    Attributes:
+        images: Number of training images, and of validation images, at most.
+        epochs: Number of epochs at most, in each phase where there are phases.
+        points: Number of rows of each grid at most.
+        trials: Number of trials at most.
+    """
+
+    collected = frozenset({*Recipe.model_fields, *LIMITS})
+
+    images: _Count = None
+    epochs: _Count = None
+    points: _Count = None
+    trials: _Count = None
+
+
+def _check_metric(name: str) -> str:
+    if not is_metric(name, REPORTED):
+        raise ValueError(f"found {name!r}. {did_you_mean(name, REPORTED)}")
+    return name
+
+
+class StudyFile(FileModel):
+    """A study file as written; a single `[grid]` is a list of one.
+
+    Attributes:
+        name: Name of the study, and of its folder.
+        title: Title; empty: the name.
+        source: Where the experiments were published.
+        data: Path or name of the study's own data.
+        metric: The metric that rows are compared by.
+        seeds: Seeds with which each row is trained; not together with `folds`.
+        folds: Number of folds for cross-validation, 2 or more; None: no folds.
+        base: Options of every row.
+        rows: Single rows.
+        grid: Grids of rows.
+        search: The search; None where there is none.
+        quick: What `--quick` changes.
+    """
+
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, '.', '_' and '-'")
+    ]
+    title: _Text = ""
+    source: _Text = ""
+    data: _Source = ""
+    metric: Annotated[str, AfterValidator(_check_metric)] = "accuracy"
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        _Listed,
+        Field(min_length=1, description="a list of whole numbers from 0"),
+    ] = (0,)
+    folds: _Several = None
+    base: Annotated[BaseTable, Field(description="a table")] = BaseTable()
+    rows: Annotated[tuple[ExperimentTable, ...], _Listed, Field(description="tables, each under [[rows]]")] = ()
+    grid: Annotated[tuple[GridTable, ...], _Listed, Field(description="a table of lists")] = ()
+    search: Annotated[SearchTable | None, Field(description="a table")] = None
+    quick: Annotated[QuickTable, Field(description="a table")] = QuickTable()
+
+
+def check_file(table: Options) -> tuple[StudyFile, list[Mistake]]:
+    """Check the table of a study file, all but the recipes that its options make.
+
+    Parts with mistakes are left out and the rest is read again, so that it can be checked further.
+
+    Args:
+        table: The table, in which `grid` is a list.
+
+    Returns:
+        What could be read, and the mistakes.
+    """
+    mistakes: list[Mistake] = []
+    while True:
+        try:
+            return StudyFile.model_validate(table), mistakes
+        except ValidationError as error:
+            errors = describe_errors(error, StudyFile)
+            mistakes += errors
+            for place in (mistake.place for mistake in errors):
+                depth = _KEPT_DEPTH.get(str(place[0]), 1)
+                table = leave_out(table, *(place[:depth] if len(place) >= depth else place[:1]))
+                table = table if "name" in table else {**table, "name": "study"}  # without which there is no study
