@@ -195,7 +195,7 @@ def test_an_installed_package_stands_for_itself() -> None:
 
 def test_the_digest_of_partials_and_instances_is_that_of_what_they_are_made_of(written: Path) -> None:
     (written / "mine_sounds.py").write_text("def moo(times):\n    return times * 'moo'\n\n\nclass Cow:\n    pass\n")
-    moo = imported("mine_sounds:moo")
+    moo: Callable[..., object] = imported("mine_sounds:moo")
     cow = sys.modules["mine_sounds"].Cow
     assert source_digest(functools.partial(moo, 1)) == source_digest(moo)
     assert source_digest(cow()) == source_digest(cow)

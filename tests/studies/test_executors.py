@@ -352,6 +352,14 @@ def test_a_process_that_dies_before_its_job_is_replaced(place: Place) -> None:
     executor.close()
 
 
+def test_epochs_that_arrive_together_are_told_one_by_one() -> None:
+    told: list[list[float]] = []
+    relay = executors._Relay(lambda history: told.append([row["epoch"] for row in history]))
+    for rows in ([], [{"epoch": 1.0}, {"epoch": 2.0}], [], [{"epoch": 3.0}]):
+        relay.hand_on(rows)
+    assert told == [[1], [1, 2], [1, 2, 3]]
+
+
 def test_a_full_disk_elsewhere_is_one_here(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any, **options: Any) -> JobResult:
         raise StorageError("no space left on the disk", "Free some space.")

@@ -282,10 +282,11 @@ class _Relay:
         self._history: list[Mapping[str, float]] = []
 
     def hand_on(self, rows: Rows) -> None:
-        """Add new rows and call back, where there are any."""
-        if rows and self._on_epoch_end:
-            self._history += rows
-            self._on_epoch_end(tuple(self._history))
+        """Add new rows and call back after each, as several may arrive together."""
+        if self._on_epoch_end:
+            for row in rows:
+                self._history.append(row)
+                self._on_epoch_end(tuple(self._history))
 
 
 def start_subprocesses(context: JobContext, count: int) -> list[Executor]:
