@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -298,4 +299,5 @@ def print_json(document: Any) -> None:
     Args:
         document: Plain values.
     """
-    print(json.dumps(document, ensure_ascii=False, indent=1, default=dict))
+    readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(document, ensure_ascii=not readable, indent=1, default=dict))

@@ -104,10 +104,15 @@ def _track_tensorboard(folder: Path, record: RunRecord) -> Iterator[EpochCallbac
 
 @contextmanager
 def _track_mlflow(folder: Path, record: RunRecord) -> Iterator[EpochCallback]:
-    """A run of the experiment `budwood` at the place that MLFLOW_TRACKING_URI names; a resumed run goes on in it."""
-    from mlflow import MlflowClient
+    """A run of the experiment `budwood`; a resumed run goes on in it.
 
-    client = MlflowClient()
+    It lies where MLFLOW_TRACKING_URI says, else in `mlflow.db` in the folder of runs.
+    """
+    from mlflow import MlflowClient
+    from mlflow.environment_variables import MLFLOW_TRACKING_URI
+
+    own = f"sqlite:///{folder.parent.absolute() / 'mlflow.db'}"
+    client = MlflowClient(None if MLFLOW_TRACKING_URI.is_set() else own)
     file = folder / MLFLOW_RUN
     if file.is_file():
         run = json.loads(file.read_text(encoding="utf-8"))["run"]
