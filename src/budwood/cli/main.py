@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -43,7 +43,10 @@ from budwood.cli.output import (
 )
 from budwood.cli.study_commands import compare, study, tune
 from budwood.errors import BudwoodError
-from budwood.text import show_unprintable
+from budwood.text import counted, show_unprintable
+
+if TYPE_CHECKING:
+    from budwood.evaluation.prediction_table import ImagePrediction
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -306,8 +309,11 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
 @add_common_options
 def predict(
     run: str, images: tuple[str, ...], csv: Path | None, int8: bool, out: Path, as_json: bool, debug: bool
-) -> None:
-    """Predict the class of images with a run's network, with the probabilities of the three likeliest."""
+) -> int:
+    """Predict the class of images with a run's network, with the probabilities of the three likeliest.
+
+    Images that cannot be read are named. The exit code is 0 if any image could be read, else 2.
+    """
     import budwood as bw
     from budwood.evaluation.prediction_table import save_csv
     from budwood.runs.run import open_run
@@ -326,10 +332,19 @@ def predict(
                 for answer in answers
             ]
         )
-        return
-    for answer in answers:
+    for answer in () if as_json else answers:
         classes = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"cannot be read ({answer.problem})"
         print(f"{show_unprintable(answer.path)}: {classes}")
+    return _tell_unreadable([answer for answer in answers if answer.problem], len(answers))
+
+
+def _tell_unreadable(bad: Sequence[ImagePrediction], n: int) -> int:
+    """Tell how many images could not be read; the exit code is 2 where there was no other."""
+    if not bad and n:
+        return 0
+    first = f"; the first: {show_unprintable(bad[0].path)} ({bad[0].problem})" if bad else ""
+    print(f"{len(bad):,} of {counted(n, 'image')} cannot be read{first}.", file=sys.stderr)
+    return 2 if len(bad) == n else 0
 
 
 @app.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -13,6 +11,7 @@ from budwood.comparison.rows import ComparisonRow
 from budwood.evaluation.intervals import Metric
 from budwood.evaluation.result_checks import History, ResultFinding
 from budwood.runs.run_record import DatasetRecord
+from budwood.text import format_csv
 from budwood.training.history import drop_stage_columns
 
 # Of a data set, what all rows of a comparison share.
@@ -109,12 +108,8 @@ class Comparison:
         Returns:
             A header and one line a row, with a column for each part of a metric.
         """
-        text = io.StringIO()
         lines = [_csv_row(row) for row in self.rows]
-        writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        return text.getvalue()
+        return format_csv([list(lines[0]), *(list(line.values()) for line in lines)])
 
 
 def _plain_row(row: ComparisonRow) -> dict[str, Any]:

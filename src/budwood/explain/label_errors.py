@@ -8,8 +8,6 @@ Jiang and Chuang, Journal of Artificial Intelligence Research 70, 2021).
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.optimizers import LBFGS
-from budwood.data.corrections import escape_cell
 from budwood.data.dataset import Dataset, Samples
 from budwood.data.listing import SPLITS
 from budwood.data.splits import assign_folds
@@ -31,6 +28,7 @@ from budwood.progress import Progress, Silent
 from budwood.runs.networks import make_initial_trunk, make_trunk
 from budwood.runs.run import Run
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_bytes
+from budwood.text import format_csv
 from budwood.training.head_solver import solve
 from budwood.training.linear_head import HeadSplit, compute_head_logits
 
@@ -336,17 +334,13 @@ def save_suspects(path: Path, suspects: Suspects) -> None:
     Raises:
         StorageError: When the file cannot be written.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(HEADER)
-    table.writerows(_csv_row(one) for one in suspects.rows)
+    text = format_csv([HEADER, *(_csv_row(one) for one in suspects.rows)])
     with raise_storage_errors(path):
-        write_bytes(path, text.getvalue().encode("utf-8-sig"))
+        write_bytes(path, text.encode("utf-8-sig"))
 
 
 def _csv_row(one: Suspect) -> list[str]:
-    names = [escape_cell(text) for text in (one.path, one.label, one.suggested)]
-    return [*names, f"{one.p_label:.4f}", f"{one.p_suggested:.4f}", one.split, ""]
+    return [one.path, one.label, one.suggested, f"{one.p_label:.4f}", f"{one.p_suggested:.4f}", one.split, ""]
 
 
 def _draw_folds(data: Dataset, judged: LabelledSamples, folds: int) -> NDArray[np.int8]:

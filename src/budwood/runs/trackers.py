@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -109,10 +110,9 @@ def _track_mlflow(folder: Path, record: RunRecord) -> Iterator[EpochCallback]:
     It lies where MLFLOW_TRACKING_URI says, else in `mlflow.db` in the folder of runs.
     """
     from mlflow import MlflowClient
-    from mlflow.environment_variables import MLFLOW_TRACKING_URI
 
     own = f"sqlite:///{folder.parent.absolute() / 'mlflow.db'}"
-    client = MlflowClient(None if MLFLOW_TRACKING_URI.is_set() else own)
+    client = MlflowClient(None if os.environ.get("MLFLOW_TRACKING_URI") else own)
     file = folder / MLFLOW_RUN
     if file.is_file():
         run = json.loads(file.read_text(encoding="utf-8"))["run"]
