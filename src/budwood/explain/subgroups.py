@@ -22,6 +22,7 @@ from budwood.evaluation.significance import correct_holm
 from budwood.progress import Progress, Silent
 from budwood.runs.run import Run
 from budwood.storage.atomic import cache_folder
+from budwood.storage.context import Context
 
 QUARTERS: Final = {
     "brightness": ("darkest quarter", "second darkest quarter", "second brightest quarter", "brightest quarter"),
@@ -139,7 +140,7 @@ def measure_brightness(root: Path, predictions: Predictions, cache: Path, progre
     Returns:
         float64 [n], 0 (black) to 1 (white); NaN where the file is missing or was changed.
     """
-    facts = read_cached_metadata(root, predictions.paths, cache, progress)
+    facts = read_cached_metadata(root, predictions.paths, Context(cache, progress))
     return np.array(
         [
             np.frombuffer(fact.thumb, np.uint8).mean() / 255

@@ -14,6 +14,7 @@ from budwood.inference.engines import choose_engine, has_cuda_device
 from budwood.inference.feature_cache import compute_features, flip_transform, take_first_images
 from budwood.inference.input_sources import ArraySource, ConcatSource, FeatureSource, InputSource, Labelled, flip_source
 from budwood.progress import Progress
+from budwood.storage.context import Context
 from budwood.training.frozen_features import SplitFeatures, make_frozen_prefix, prefix_is_separable
 from budwood.training.linear_head import HeadSplit
 from budwood.training.task import TrainingTask
@@ -46,7 +47,7 @@ def make_inputs(task: TrainingTask, features: SplitFeatures | None, progress: Pr
         )
     network = task.resolved.network
     inputs: list[InputSource] = [
-        PixelSource(split, network.size, network.resize, task.cache, progress)
+        PixelSource(split, network.size, network.resize, Context(task.cache, progress))
         for split in (task.training, task.validation)
     ]
     if _uses_engine(task):
