@@ -21,6 +21,7 @@ from budwood.explain.subgroups import (
     make_quarter_masks,
     score_slices,
 )
+from budwood.storage.context import open_context
 from conftest import scored_run
 
 N = 400
@@ -109,7 +110,7 @@ def test_a_planted_weakness_of_dark_and_of_high_images_is_found(tmp_path: Path) 
     run = scored_run(tmp_path / "run", samples.labels, logits)
     Predictions(samples.ids, samples.paths, samples.labels, logits).save(run.path / "predictions-val.parquet")
     data.save(run.path / "dataset.parquet")
-    found = {one.label.partition(":")[0]: one for one in find_slices(run)}
+    found = {one.label.partition(":")[0]: one for one in find_slices(run, open_context())}
     darkest = found["darkest quarter"]
     assert darkest.p < 0.001
     assert darkest.difference["high"] is not None
@@ -120,4 +121,4 @@ def test_a_planted_weakness_of_dark_and_of_high_images_is_found(tmp_path: Path) 
 
     first = data.root / samples.paths[0]
     first.unlink()
-    assert sum(one.n for one in find_slices(run) if one.property == "brightness") == len(samples) - 1
+    assert sum(one.n for one in find_slices(run, open_context()) if one.property == "brightness") == len(samples) - 1

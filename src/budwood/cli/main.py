@@ -387,19 +387,20 @@ def explain(
 ) -> None:
     """Show what a run's network has learned: of the run, in its report; of IMAGES, on a page of their own."""
     from budwood.runs.run import open_run
+    from budwood.storage.context import open_context
     from budwood.workflows.explain import explain_run
 
     if html and not images:
         raise click.UsageError("--html: needs IMAGES. Without them, the results go into the report of the run.")
     explanation, page = explain_run(
         open_run(run, out),
+        open_context(progress=make_terminal_progress()),
         images,
         methods=methods,
         place=place,
         called=called,
         parts=parts,
         page=html,
-        progress=make_terminal_progress(),
     )
     if as_json:
         print_json({"run": run, "page": str(page), **explanation.record.table()})
@@ -452,6 +453,7 @@ def lr_find(
     from budwood.data.scanning import scan
     from budwood.reporting.run_page import render_rates
     from budwood.storage.atomic import raise_storage_errors, write_text
+    from budwood.storage.context import open_context
     from budwood.workflows.train import find_learning_rate
 
     named = collect_options(file, settings, drop_unset(options))
@@ -462,7 +464,7 @@ def lr_find(
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another optimizer.")
     progress = make_terminal_progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
-    curve = find_learning_rate(dataset, recipe, progress=progress)
+    curve = find_learning_rate(dataset, recipe, open_context(progress=progress))
     if html:
         with raise_storage_errors(html):
             page = render_rates(dataset.name, recipe.model, curve.rates, curve.losses, curve.suggestion)

@@ -24,10 +24,11 @@ from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.logits import probabilities
 from budwood.inference.bundle import Prefix
 from budwood.inference.feature_cache import compute_features
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress
 from budwood.runs.networks import make_initial_trunk, make_trunk
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder, raise_storage_errors, write_bytes
+from budwood.storage.atomic import raise_storage_errors, write_bytes
+from budwood.storage.context import Context
 from budwood.text import format_csv
 from budwood.training.head_solver import solve
 from budwood.training.linear_head import HeadSplit, compute_head_logits
@@ -120,14 +121,7 @@ class Joint:
     thresholds: NDArray[np.float64]
 
 
-def find_suspects(
-    run: Run,
-    threshold: float | None = None,
-    *,
-    folds: int = FOLDS,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> Suspects:
+def find_suspects(run: Run, context: Context, threshold: float | None = None, *, folds: int = FOLDS) -> Suspects:
     """Find the training and validation images with suspect labels, by out-of-fold predictions.
 
     The features are those of the trunk that the run started from, which has not seen these labels unless `trunk` of
@@ -135,11 +129,10 @@ def find_suspects(
 
     Args:
         run: The run.
+        context: The cache folder, and where progress is shown.
         threshold: Highest probability of its label, 0 to 1, at which an image is named. None names as many images
             as the confident joint has off its diagonal.
         folds: Number of folds, from 2.
-        cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
 
     Returns:
         The suspects, the least probable label first.
@@ -161,13 +154,12 @@ def find_suspects(
             f"threshold: expected a number from 0 to 1, found {threshold}.",
             "With 0.01, only very likely errors are listed.",
         )
-    cache, progress = cache or cache_folder(), progress or Silent()
     judged = collect_labelled(data)
-    prefix, trunk = _find_untouched_trunk(run, cache, progress)
-    with raise_storage_errors(cache):
-        features = compute_features(prefix, judged.samples, progress).values
+    prefix, trunk = _find_untouched_trunk(run, context)
+    with raise_storage_errors(context.cache):
+        features = compute_features(prefix, judged.samples, context.progress).values
     fold = _draw_folds(data, judged, folds)
-    chances, known = predict_out_of_fold(features, judged.samples.labels, fold, len(data.classes), progress)
+    chances, known = predict_out_of_fold(features, judged.samples.labels, fold, len(data.classes), context.progress)
     return judge_labels(data, judged, chances, known, threshold, folds, trunk)
 
 
@@ -356,14 +348,14 @@ def _draw_folds(data: Dataset, judged: LabelledSamples, folds: int) -> NDArray[n
     return assign_folds(judged.samples.ids, judged.samples.labels, own_groups, cluster, folds)
 
 
-def _find_untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Prefix, str]:
+def _find_untouched_trunk(run: Run, context: Context) -> tuple[Prefix, str]:
     """The trunk whose features are judged by, and whether it has seen the labels, in words."""
     if run.recipe.weights == "none" and run.record.network.trunk_trained:
-        return make_trunk(run, cache, progress), (
+        return make_trunk(run, context), (
             "The run's own trunk, trained from scratch on these labels: it may have memorised some errors, "
             "which are then not suspected."
         )
-    prefix = make_initial_trunk(run, cache, progress)
+    prefix = make_initial_trunk(run, context)
     if run.recipe.weights.startswith("run:"):
         about = prefix.spec.weights.about
         return prefix, f"The trunk of {about}, from which the run started: it has seen the labels of that run."

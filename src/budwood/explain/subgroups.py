@@ -19,9 +19,8 @@ from budwood.data.metadata import read_cached_metadata
 from budwood.evaluation.intervals import Metric, newcombe_interval, proportion_interval
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.significance import correct_holm
-from budwood.progress import Progress, Silent
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder
+from budwood.storage.context import Context
 
 QUARTERS: Final = {
     "brightness": ("darkest quarter", "second darkest quarter", "second brightest quarter", "brightest quarter"),
@@ -82,7 +81,7 @@ class SliceMask:
     rows: NDArray[np.bool_]
 
 
-def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
+def find_slices(run: Run, context: Context) -> tuple[Slice, ...]:
     """Find and score the slices of a run's validation images.
 
     Brightness is taken from the small pictures that the scan kept of each image, so that a large split takes
@@ -90,15 +89,13 @@ def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | Non
 
     Args:
         run: The run.
-        cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        context: The cache folder, and where progress is shown.
 
     Returns:
         The slices by brightness, size, aspect and group; a property that does not vary gives none.
     """
-    cache, progress = cache or cache_folder(), progress or Silent()
     predictions, data = run.predictions("val"), run.dataset()
-    luma = measure_brightness(data.root, predictions, cache, progress)
+    luma = measure_brightness(data.root, predictions, context)
     width, height, group = _read_columns(data, predictions)
     parts = [
         *make_quarter_masks("brightness", luma),
@@ -127,19 +124,18 @@ def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Se
     return tuple(replace(one, p=float(p)) for one, p in zip(made, corrected, strict=True))
 
 
-def measure_brightness(root: Path, predictions: Predictions, cache: Path, progress: Progress) -> NDArray[np.float64]:
+def measure_brightness(root: Path, predictions: Predictions, context: Context) -> NDArray[np.float64]:
     """Measure the mean luma (ITU-R BT.601) of each image.
 
     Args:
         root: Folder of the data set.
         predictions: Predictions that name the images.
-        cache: Cache folder, where the scan keeps small pictures.
-        progress: Where progress is shown.
+        context: The cache folder, where the scan keeps small pictures, and where progress is shown.
 
     Returns:
         float64 [n], 0 (black) to 1 (white); NaN where the file is missing or was changed.
     """
-    facts = read_cached_metadata(root, predictions.paths, cache, progress)
+    facts = read_cached_metadata(root, predictions.paths, context)
     return np.array(
         [
             np.frombuffer(fact.thumb, np.uint8).mean() / 255

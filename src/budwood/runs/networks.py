@@ -12,9 +12,9 @@ from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, is_local
-from budwood.progress import Progress
 from budwood.runs.preflight import relocate_weights
 from budwood.runs.run import Run
+from budwood.storage.context import Context
 
 
 def describe_run_weights(run: Run) -> Weights:
@@ -32,13 +32,12 @@ def describe_run_weights(run: Run) -> Weights:
     return replace(describe_file(run.path / "weights.safetensors"), kind="trained")
 
 
-def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
+def make_initial_trunk(run: Run, context: Context) -> Prefix:
     """Make the trunk of a run's network with the weights that it started from.
 
     Args:
         run: The run.
-        cache: The cache folder.
-        progress: Receives notes, for example of a download.
+        context: The cache folder, and where notes go, for example of a download.
 
     Returns:
         The network from pixels to features.
@@ -48,12 +47,12 @@ def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
         RecipeError: The network of the recipe does not exist here.
         WeightsError: The weights cannot be found.
     """
-    plan = load_plan(run.recipe, len(run.classes), cache)
-    weights = relocate_weights(run, run.recipe, plan, cache, progress)
-    return make_prefix(NetworkSpec(run.recipe, plan, len(run.classes), weights), TRUNK, cache)
+    plan = load_plan(run.recipe, len(run.classes), context.cache)
+    weights = relocate_weights(run, run.recipe, plan, context)
+    return make_prefix(NetworkSpec(run.recipe, plan, len(run.classes), weights), TRUNK, context.cache)
 
 
-def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
+def make_trunk(run: Run, context: Context) -> Prefix:
     """Make the part of a run's network that computes features.
 
     It is the shared trunk with its initial weights where only a head was trained and the trunk is on this machine:
@@ -61,8 +60,7 @@ def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
 
     Args:
         run: A finished run.
-        cache: The cache folder.
-        progress: Receives notes, for example of a download.
+        context: The cache folder, and where notes go, for example of a download.
 
     Returns:
         The network from pixels to features.
@@ -71,10 +69,10 @@ def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
         RecipeError: The network of the recipe does not exist here.
         WeightsError: The run folder has no weights file.
     """
-    if run.record.trained == "head" and _has_initial_weights(run, cache):
+    if run.record.trained == "head" and _has_initial_weights(run, context.cache):
         with suppress(BudwoodError):  # the weights here are others
-            return make_initial_trunk(run, cache, progress)
-    return _make_prefix(run, TRUNK, cache)
+            return make_initial_trunk(run, context)
+    return _make_prefix(run, TRUNK, context.cache)
 
 
 def _has_initial_weights(run: Run, cache: Path) -> bool:
