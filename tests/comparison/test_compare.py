@@ -64,6 +64,7 @@ def test_pairs_are_mcnemars_test_and_holms_correction(runs: list[Run]) -> None:
         assert pair.p == pytest.approx(binomtest(wins, wins + losses).pvalue)
         assert pair.difference["value"] == pytest.approx((wins - losses) / N)
         assert pair.difference["low"] <= pair.difference["value"] <= pair.difference["high"]
+        assert (pair.difference["low"] > 0 or pair.difference["high"] < 0) == (pair.p < 0.05)
         assert pair.test == "McNemar's exact test"
     ordered = sorted(made.pairs, key=lambda pair: pair.p)
     assert ordered[0].p_holm == pytest.approx(3 * ordered[0].p)
