@@ -352,9 +352,9 @@ def test_a_figure_without_an_interval_says_so_everywhere() -> None:
     assert format_metric(Metric(None, None, None, 0)) == "undefined (n = 0)"
     assert format_figure(few, Unit()) == ("75.0 %", "n too small for an interval")
     assert format_gap(Metric(-0.1, None, None, 4), Unit()) == ("−10.0", "n too small for an interval")
-    source = "{{ few|shares }}; {{ few|interval }}; {{ none|interval }}"
+    source = "{{ few|shares }}; {{ few|interval }}; {{ unknown|interval }}"
     page = load_template("report.html").environment.from_string(source)
-    said = page.render(few=few, none=Metric(None, None, None, 0))
+    said = page.render(few=few, unknown=Metric(None, None, None, 0))
     cell, line, none = said.replace("&nbsp;", "_").split("; ")
     assert cell == "75.0_% <small>n too small for an interval (n = 4)</small>"
     assert line == "n too small for an interval, n = 4"

@@ -198,7 +198,7 @@ def _format_legend(made: Comparison, has: PresentColumns) -> list[str]:
     seeds = "; for several seeds: lowest to highest score, standard deviation (sd)" if has.seeds else ""
     told = [
         f"{MARK} not distinguishable from the best (statistical tie). In brackets: {shown}{seeds}.",
-        f"p: {tests} against the best row{_format_correction(made)}{_format_alone(made)}. "
+        f"p: {tests} against the best row{_format_correction(made)}.{_format_alone(made)} "
         f"Training time on {'; '.join(made.hardware)}.",
     ]
     if has.unlike:
@@ -217,7 +217,7 @@ def _format_alone(made: Comparison) -> str:
     """What the p-value in brackets is, and that the interval agrees with it."""
     if len(made.pairs) < 2:
         return ""
-    return "; alone: p of this one difference, whose interval leaves out 0 where that p is below 0.05"
+    return " Alone: p of this one difference, whose interval leaves out 0 where that p is below 0.05."
 
 
 def _format_row(rank: int, row: ComparisonRow, unit: Unit) -> Cells:
