@@ -195,3 +195,4 @@ class Unit:
 
 
 SPLITS: Final = {"train": "training", "val": "validation", "test": "test"}
+TOO_FEW: Final = "n too small for an interval"  # where a figure has none

@@ -25,7 +25,8 @@ class Pair:
     Attributes:
         one: Label of the first row.
         other: Label of the second row.
-        difference: Metric of the first minus that of the second, with its 95 % confidence interval.
+        difference: Metric of the first minus that of the second, with its 95 % confidence interval, which leaves out 0
+            where p is below 0.05 and nowhere else.
         p: P-value of the test.
         p_holm: P-value after Holm's correction over all pairs of the table.
         test: Name of the test.
@@ -139,6 +140,7 @@ def _csv_row(row: ComparisonRow) -> dict[str, object]:
         "test_looks": " ".join(map(str, row.looks)),
         **_csv_metric("from_best", row.difference),
         "p_holm": row.p,
+        "p_alone": row.p_alone,
         "best": row.best,
         "not_distinguishable_from_best": row.tied,
         "seconds": row.seconds,

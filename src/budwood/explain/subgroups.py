@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from budwood.data.dataset import Dataset
 from budwood.data.images import ImageMetadata
 from budwood.data.metadata import read_cached_metadata
-from budwood.evaluation.intervals import Metric, newcombe_interval, proportion_interval
+from budwood.evaluation.differences import fisher_test
+from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.significance import correct_holm
 from budwood.runs.run import Run
@@ -45,6 +46,7 @@ class Slice:
         rest: Accuracy on all other images, with a 95 % interval.
         difference: How much higher the accuracy on the slice is, with a 95 % interval.
         p: p-value of Fisher's exact test of the two, corrected over all slices (Holm 1979).
+        p_alone: The p-value before the correction, which agrees with the interval of the difference.
         ids: Content ids of the images.
     """
 
@@ -55,6 +57,7 @@ class Slice:
     rest: Metric
     difference: Metric
     p: float
+    p_alone: float
     ids: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def find_slices(run: Run, context: Context) -> tuple[Slice, ...]:
 def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:
     """Compare the accuracy on each slice with that on the rest of the images.
 
-    A difference has the interval of Newcombe (1998), and the exact test of Fisher (1935) with Holm's correction.
+    A difference has the exact test of Fisher (1935), with Holm's correction, and before it the interval that agrees.
 
     Args:
         parts: The slices.
@@ -215,20 +218,18 @@ def make_group_masks(groups: Sequence[str]) -> list[SliceMask]:
 
 
 def _score_mask(part: SliceMask, correct: NDArray[np.bool_], ids: Sequence[str]) -> Slice:
-    from scipy.stats import fisher_exact
-
     inside, outside = correct[part.rows], correct[~part.rows]
-    table = [[int(side.sum()), int(len(side) - side.sum())] for side in (inside, outside)]
-    metric, rest = proportion_interval(table[0][0], len(inside)), proportion_interval(table[1][0], len(outside))
-    value, low, high = newcombe_interval(metric, rest)
+    metric, rest = (proportion_interval(int(side.sum()), len(side)) for side in (inside, outside))
+    p, low, high = fisher_test(int(inside.sum()), len(inside), int(outside.sum()), len(outside))
     return Slice(
         property=part.property,
         label=part.label,
         n=len(inside),
         metric=metric,
         rest=rest,
-        difference=Metric(value, low, high, len(correct)),
-        p=float(fisher_exact(table).pvalue),
+        difference=Metric(float(inside.mean() - outside.mean()), low, high, len(correct)),
+        p=p,
+        p_alone=p,
         ids=tuple(ids[row] for row in np.flatnonzero(part.rows).tolist()),
     )
 

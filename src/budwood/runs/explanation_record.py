@@ -174,6 +174,7 @@ class SliceScore(FrozenRecord):
     rest: Metric
     difference: Metric
     p: float
+    p_alone: float | None = None  # before Holm's correction; none in a run of version 0.1
 
 
 class MistakeExample(FrozenRecord):
