@@ -267,7 +267,7 @@ def _check_odd_images(data: Dataset) -> list[Finding]:
 def _check_conversions(data: Dataset) -> list[Finding]:
     table = (
         ("D040", "animated", "animated or multi-page", "Only the first frame is used."),
-        ("D041", "16-bit", "greyscale with more than 8 bits", "The full range is scaled to 8 bits, not clipped."),
+        ("D041", "16-bit", "stored with more than 8 bits a value", _describe_scale(data)),
         ("D042", "cmyk", "in CMYK colours", "Converted to RGB."),
         ("D043", "alpha", "partly transparent", "Placed on a white background."),
         ("D044", "rotated", "stored rotated or mirrored", "Turned upright by the EXIF orientation."),
@@ -277,6 +277,15 @@ def _check_conversions(data: Dataset) -> list[Finding]:
         for code, note, statement, how in table
         for finding in _make_rows_finding(data, code, "note", _find_noted(data, note), statement, how)
     ]
+
+
+def _describe_scale(data: Dataset) -> str:
+    if data.value_range is None:
+        return "The full range of the type is scaled to 8 bits."
+    return (
+        f"All are scaled alike to 8 bits: {data.value_range} become black to white; what lies outside is clipped. "
+        "The range comes from the training images, rounded outwards."
+    )
 
 
 def _make_rows_finding(

@@ -1,7 +1,8 @@
 """Any image file to RGB, correctly, or a reason why not.
 
 Pillow's `open` and `verify` pass truncated files and its `convert("RGB")` clips 16-bit grey to white,
-so every file is decoded whole once and every mode is handled by name.
+so every file is decoded whole once and every mode is handled by name. Values of more than 8 bits are scaled by the
+range that was chosen for a data set; where none was, as in the runs of earlier versions, by the range of their type.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from budwood.config.options import Resize
+from budwood.data.deep_images import DeepImage, find_deep_colours, is_deep_grey, read_deep_colours, read_deep_grey
+from budwood.data.value_range import StoredValues, ValueRange, round_outwards, scale_to_8_bits
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
@@ -66,6 +69,7 @@ class ImageMetadata:
         mode: Pillow's name of the stored mode.
         notes: What was seen or done to reach RGB: `rotated`, `animated`, `alpha`, `16-bit`, `cmyk`, `blank`.
         thumb: Grey thumbnail of THUMBNAIL_SIDE x THUMBNAIL_SIDE pixels, uint8, row by row.
+        values: Stored values, where they have more than 8 bits; the thumbnail is scaled by them.
     """
 
     id: str
@@ -74,6 +78,7 @@ class ImageMetadata:
     mode: str
     notes: tuple[str, ...]
     thumb: bytes
+    values: StoredValues | None = None
 
 
 def compute_content_id(data: bytes) -> str:
@@ -124,19 +129,25 @@ def read_image_metadata(path: Path) -> ImageMetadata:
         BadImage: When the file cannot be read or does not decode to its end.
     """
     data = read_bytes(path)
-    image, mode, notes = _decode(data)
+    opened = _open_whole(data)
+    values = _measure(opened.deep) if opened.deep else None
+    image, notes = _turn_upright(opened, round_outwards(values) if values else None)
+    notes = ("animated", *notes) if opened.animated else notes
     # Bilinear rather than box: it changes least when the same picture comes at another size.
     grey = image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     if image.getcolors(1):
         notes = (*notes, "blank")
-    return ImageMetadata(compute_content_id(data), image.width, image.height, mode, notes, grey.tobytes())
+    return ImageMetadata(
+        compute_content_id(data), image.width, image.height, opened.image.mode, notes, grey.tobytes(), values
+    )
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, scale: ValueRange | None = None) -> Image.Image:
     """Decode an image file to an upright RGB image.
 
     Args:
         data: The file's bytes.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         The image in mode RGB, turned by its EXIF orientation; the first frame of an animation.
@@ -145,14 +156,15 @@ def decode(data: bytes) -> Image.Image:
         BadImage: When the bytes do not decode to their end, are not an image, or have more than `MAX_PIXELS`
             pixels.
     """
-    return _decode(data)[0]
+    return _turn_upright(_open_whole(data), scale)[0]
 
 
-def convert_to_rgb(image: Image.Image) -> Image.Image:
+def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image.Image:
     """Convert an opened image to an upright RGB image, as `decode` does with a file.
 
     Args:
         image: An image of any mode that `decode` accepts; it is not changed.
+        scale: As for `decode`.
 
     Returns:
         The image in mode RGB, turned by its EXIF orientation.
@@ -167,7 +179,7 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
         image.load()
     except Exception as error:
         raise _describe_decoding_error(error) from error
-    return _turn_upright(image)[0]
+    return _turn_upright(_Opened(image, read_deep_grey(image) if is_deep_grey(image) else None), scale)[0]
 
 
 def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
@@ -197,7 +209,9 @@ def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
     return canvas
 
 
-def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray[np.uint8]:
+def read_pixels(
+    path: Path, expected_id: str, size: int, how: Resize, scale: ValueRange | None = None
+) -> NDArray[np.uint8]:
     """Read an image file as the pixels that a network receives.
 
     Args:
@@ -205,6 +219,7 @@ def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray
         expected_id: Content id that the file had when it was scanned.
         size: Side of the square in pixels.
         how: `crop`, `pad` or `squash`, as in `resize_to_square`.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         RGB pixels, uint8 [size, size, 3].
@@ -215,15 +230,26 @@ def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray
     data = read_bytes(path)
     if compute_content_id(data) != expected_id:
         raise BadImage("unreadable", "the file was changed after it was scanned")
-    return np.asarray(resize_to_square(decode(data), size, how))
+    return np.asarray(resize_to_square(decode(data, scale), size, how))
 
 
-def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A loaded image, and its values where they have more than 8 bits."""
+
+    image: Image.Image
+    deep: DeepImage | None
+    animated: bool = False
+
+
+def _open_whole(data: bytes) -> _Opened:
     try:
         image = Image.open(io.BytesIO(data))
         if image.width * image.height > MAX_PIXELS:
             raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+        colours = find_deep_colours(image)
         image.load()
+        deep = read_deep_colours(image, data, colours) if colours else None
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -234,10 +260,9 @@ def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:
         raise BadImage("too large", "does not fit in memory") from error
     except Exception as error:
         raise _describe_decoding_error(error) from error
-    rgb, notes = _turn_upright(image)
-    if getattr(image, "is_animated", False):
-        notes = ("animated", *notes)
-    return rgb, image.mode, notes
+    if deep is None and is_deep_grey(image):
+        deep = read_deep_grey(image)
+    return _Opened(image, deep, bool(getattr(image, "is_animated", False)))
 
 
 def _describe_decoding_error(error: Exception) -> BadImage:
@@ -247,9 +272,9 @@ def _describe_decoding_error(error: Exception) -> BadImage:
     return BadImage("truncated" if cut_short else "broken", detail)
 
 
-def _turn_upright(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    turn = _TURNS.get(_read_orientation(image))
-    rgb, notes = _to_rgb(image)
+def _turn_upright(opened: _Opened, scale: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
+    turn = _TURNS.get(_read_orientation(opened.image))
+    rgb, notes = _to_rgb(opened, scale)
     return (rgb, notes) if turn is None else (rgb.transpose(turn), ("rotated", *notes))
 
 
@@ -260,29 +285,45 @@ def _read_orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    if image.mode.startswith("I;16"):
-        return _make_grey(np.asarray(image, np.float32) / 257), ("16-bit",)
-    if image.mode == "I":
-        values = np.asarray(image, np.float64)
-        top = 65535 if values.max() <= 65535 else 2**31 - 1
-        return _make_grey(values * (255 / top)), ("16-bit",)
-    if image.mode == "F":
-        return _make_float_grey(np.asarray(image, np.float64)), ("16-bit",)
+def _to_rgb(opened: _Opened, scale: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
+    image, deep = opened.image, opened.deep
+    if deep and scale:
+        return _scale_deep(deep, scale)
+    if is_deep_grey(image):
+        values = np.asarray(image)
+        grey = scale_to_8_bits(values, _range_of_type(image.mode, float(values.min()), float(values.max())))
+        return Image.fromarray(grey).convert("RGB"), ("16-bit",)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return _lay_on_white(image.convert("RGBA"))
     return image.convert("RGB"), (("cmyk",) if image.mode == "CMYK" else ())
 
 
-def _make_grey(values: NDArray[np.floating]) -> Image.Image:
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+def _scale_deep(deep: DeepImage, scale: ValueRange) -> tuple[Image.Image, tuple[str, ...]]:
+    _measure(deep)
+    rgb = Image.fromarray(scale_to_8_bits(deep.values, scale, deep.inverted)).convert("RGB")
+    if deep.alpha is None:
+        return rgb, ("16-bit",)
+    rgb.putalpha(Image.fromarray(deep.alpha))
+    rgb, notes = _lay_on_white(rgb)
+    return rgb, ("16-bit", *notes)
 
 
-def _make_float_grey(values: NDArray[np.float64]) -> Image.Image:
-    low, high = float(values.min()), float(values.max())
+def _measure(deep: DeepImage) -> StoredValues:
+    found = deep.measure()
+    if not (np.isfinite(found.low) and np.isfinite(found.high)):
+        raise BadImage("broken", f"floating-point pixels from {found.low:g} to {found.high:g}; expected finite ones")
+    return found
+
+
+def _range_of_type(mode: str, low: float, high: float) -> ValueRange:
+    """The range by which images are scaled where none was chosen."""
+    if mode.startswith("I;16"):
+        return ValueRange(0, 65535)
+    if mode == "I":
+        return ValueRange(0, 65535 if high <= 65535 else 2**31 - 1)
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
         raise BadImage("broken", f"floating-point pixels from {low:g} to {high:g}; expected 0 to 1 or 0 to 255")
-    return _make_grey(values * 255 if high <= 1 else values)
+    return ValueRange(0, 1 if high <= 1 else 255)
 
 
 def _lay_on_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
