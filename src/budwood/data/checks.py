@@ -5,6 +5,7 @@ A finding's severity is `error` (training refuses), `warning` (the result may su
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from budwood.data.dataset import SEALED, Dataset, SetAside, encode_values
 from budwood.data.duplicates import link_equal_values
+from budwood.data.formats import UNKNOWN
 from budwood.data.listing import SPLITS
 from budwood.text import counted, listed
 
@@ -151,10 +153,22 @@ def _check_set_aside(data: Dataset) -> list[Finding]:
         if items:
             detail = _describe_detail(items[0], len(items) > 1)
             message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} {problem_text}{detail}; excluded."
+            if problem == "not an image":
+                message, advice = _describe_formats(items)
             if problem == "not unpacked":
                 message = f"{counted(len(items), 'member')} of the archive {_is_or_are(len(items))} not used{detail}."
             findings.append(Finding(code, severity, message, advice, tuple(item.path for item in items)))
     return findings
+
+
+def _describe_formats(items: Sequence[SetAside]) -> tuple[str, str]:
+    """What the files are that are no images, the most frequent first, and what to do."""
+    kinds = Counter(item.detail for item in items).most_common()
+    text = kinds[0][0] if len(kinds) == 1 else "; ".join(f"{counted(n, 'file')}: {detail}" for detail, n in kinds)
+    message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} not in a known image format ({text}); excluded."
+    if kinds == [(UNKNOWN, len(items))]:
+        return message, "Move them out of the class folders."
+    return message, "Do what is said of them, or move them out of the class folders."
 
 
 def _describe_detail(item: SetAside, first: bool) -> str:

@@ -6,7 +6,6 @@ second time for the low ones.
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from budwood.data.formats import open_image
 from budwood.data.value_range import StoredValues
 
 GREY_MODES: Final = ("I", "F")  # besides those that begin with I;16
@@ -122,7 +122,7 @@ def read_deep_colours(image: Image.Image, data: bytes, raw: str) -> DeepImage:
     Returns:
         Its values.
     """
-    other = Image.open(io.BytesIO(data))
+    other = open_image(data)
     other.tile = [tile._replace(args=_replace_raw(tile.args, raw)) for tile in other.tile]
     other.load()
     high, low = np.asarray(image), np.asarray(other)

@@ -8,7 +8,6 @@ range that was chosen for a data set; where none was, as in the runs of earlier 
 from __future__ import annotations
 
 import hashlib
-import io
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from budwood.config.options import Resize
 from budwood.data.deep_images import DeepImage, find_deep_colours, is_deep_grey, read_deep_colours, read_deep_grey
+from budwood.data.formats import EPS, name_format, open_image
 from budwood.data.value_range import StoredValues, ValueRange, round_outwards, scale_to_8_bits
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
@@ -175,6 +175,8 @@ def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image
     """
     if 0 in image.size:
         raise BadImage("empty", "the image has no pixels")
+    if image.format == "EPS":  # to load it would start Ghostscript
+        raise BadImage("not an image", EPS)
     try:
         image.load()
     except Exception as error:
@@ -244,7 +246,7 @@ class _Opened:
 
 def _open_whole(data: bytes) -> _Opened:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_image(data)
         if image.width * image.height > MAX_PIXELS:
             raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
         colours = find_deep_colours(image)
@@ -253,7 +255,7 @@ def _open_whole(data: bytes) -> _Opened:
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage("not an image", "unknown image format") from error
+        raise BadImage("not an image", name_format(data)) from error
     except Image.DecompressionBombError as error:
         raise BadImage("too large", f"more than {MAX_PIXELS:,} pixels") from error
     except MemoryError as error:
