@@ -114,3 +114,11 @@ def test_the_finding_counts_what_the_files_are(tmp_path: Path) -> None:
     lfs, heic = NAMED["lfs"][1], NAMED["heic"][1]
     assert found.message == f"4 files are not in a known image format (3 files: {lfs}; 1 file: {heic}); excluded."
     assert found.advice == "Do what is said of them, or move them out of the class folders."
+
+
+def test_libtiff_writes_nothing_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = encode_tiff(np.arange(4096, dtype=np.uint16).reshape(64, 64), packed=True)
+    for damaged in (whole[:-40], whole.replace(b"x\x9c", b"zz")):
+        with pytest.raises(BadImage, match="decoder error"):
+            decode(damaged)
+    assert capfd.readouterr() == ("", "")

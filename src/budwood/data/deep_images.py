@@ -7,7 +7,7 @@ second time for the low ones.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from budwood.data.formats import open_image
-from budwood.data.value_range import StoredValues
+from budwood.data.value_range import StoredValues, ValueRange, scale_to_8_bits
 
 GREY_MODES: Final = ("I", "F")  # besides those that begin with I;16
 _PHOTOMETRIC: Final = 262
@@ -27,22 +27,28 @@ _UNSIGNED: Final = 1
 _BOUNDS: Final = ((280, 281), (340, 341))  # MinSampleValue and MaxSampleValue, SMinSampleValue and SMaxSampleValue
 _NATIVE: Final = "16L" if sys.byteorder == "little" else "16B"
 _SWAPPED: Final = {"16L": "16B", "16B": "16L"}
+_GREY_WITH_OPACITY: Final = "RGBA"  # the raw mode by which its four bytes become four bands
+_STRIP: Final = 2**20  # pixels
 _SWAPPED_COLOURS: Final = ("RGB", "RGBX", "RGBA")
 
 
 @dataclass(frozen=True, slots=True)
 class DeepImage:
-    """Values of more than 8 bits.
+    """An image with values of more than 8 bits, of which a strip at a time is made an array, as arrays take much room.
 
     Attributes:
-        values: uint16, int32, uint32 or float32, [height, width] or [height, width, 3].
-        alpha: Opacity, uint8 [height, width]; None where all is opaque.
+        image: The loaded image: grey, or the high bytes of its colours.
+        low_bytes: The low bytes of colours; of grey with opacity, all four bytes of a pixel. None of grey.
+        grey_with_opacity: Whether the image is grey with opacity.
+        unsigned: Whether 32-bit values are unsigned, which Pillow does not know.
         inverted: Whether small values are white.
         declared: Smallest and largest value that the file's header tells of; None where it tells of none.
     """
 
-    values: NDArray[Any]
-    alpha: NDArray[np.uint8] | None = None
+    image: Image.Image
+    low_bytes: Image.Image | None = None
+    grey_with_opacity: bool = False
+    unsigned: bool = False
     inverted: bool = False
     declared: tuple[float, float] | None = None
 
@@ -52,10 +58,59 @@ class DeepImage:
         Returns:
             The smallest and the largest; NaN where a value is none.
         """
-        low, high = float(self.values.min()), float(self.values.max())
+        ends = np.array([(strip.min(), strip.max()) for _, strip in self._read_strips()], np.float64)
+        low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
         if self.declared:
             low, high = min(low, self.declared[0]), max(high, self.declared[1])
-        return StoredValues(low, high, self.values.dtype.kind == "f")
+        return StoredValues(low, high, self.image.mode == "F")
+
+    def scale(self, scale: ValueRange) -> Image.Image:
+        """Scale the values to 8 bits.
+
+        Args:
+            scale: Values that become black and white.
+
+        Returns:
+            The image in mode L, or RGB where it has colours.
+        """
+        colours = self.low_bytes is not None and not self.grey_with_opacity
+        result = Image.new("RGB" if colours else "L", self.image.size)
+        for top, strip in self._read_strips():
+            result.paste(Image.fromarray(scale_to_8_bits(strip, scale, self.inverted)), (0, top))
+        return result
+
+    def take_opacity(self) -> Image.Image | None:
+        """Return the opacity in mode L; None where all is opaque."""
+        if self.low_bytes is not None and self.grey_with_opacity:
+            return self.low_bytes.getchannel("B")
+        return self.image.getchannel("A") if self.image.mode == "RGBA" else None
+
+    def _read_strips(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The first row of each strip, and its values: [rows, width] or [rows, width, 3]."""
+        for top, strip in split_strips(self.image):
+            if self.low_bytes is None:
+                values = np.asarray(strip)
+                yield top, values.view(np.uint32) if self.unsigned else values
+                continue
+            low = np.asarray(self.low_bytes.crop((0, top, strip.width, top + strip.height)))
+            if self.grey_with_opacity:
+                yield top, low[..., 0].astype(np.uint16) << 8 | low[..., 1]
+            else:
+                yield top, np.asarray(strip)[..., :3].astype(np.uint16) << 8 | low[..., :3]
+
+
+def split_strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Split an image into strips of rows.
+
+    Args:
+        image: The image, with at least one pixel.
+
+    Yields:
+        The first row of each strip, and the strip, of about a million pixels.
+    """
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def is_deep_grey(image: Image.Image) -> bool:
@@ -79,15 +134,16 @@ def read_deep_grey(image: Image.Image) -> DeepImage:
     Returns:
         Its values.
     """
-    values = np.asarray(image)
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return DeepImage(values)
+        return DeepImage(image)
     tags = image.tag_v2
     bits, kind = _read_first(tags.get(_BITS), 16), _read_first(tags.get(_SAMPLE_FORMAT), _UNSIGNED)
-    if image.mode == "I" and bits == 32 and kind == _UNSIGNED:
-        values = values.view(np.uint32)  # Pillow knows only signed values of 32 bits
-    inverted = _read_first(tags.get(_PHOTOMETRIC), 1) == _MIN_IS_WHITE
-    return DeepImage(values, None, inverted, _read_declared(tags, int(bits)))
+    return DeepImage(
+        image,
+        unsigned=image.mode == "I" and bits == 32 and kind == _UNSIGNED,
+        inverted=_read_first(tags.get(_PHOTOMETRIC), 1) == _MIN_IS_WHITE,
+        declared=_read_declared(tags, int(bits)),
+    )
 
 
 def find_deep_colours(image: Image.Image) -> str | None:
@@ -105,7 +161,7 @@ def find_deep_colours(image: Image.Image) -> str | None:
     args = tiles[0][3]
     raw = args[0] if isinstance(args, tuple) and args else args
     if raw == "LA;16B":
-        return "RGBA"  # the four bytes of grey and opacity
+        return _GREY_WITH_OPACITY
     colours, _, order = raw.partition(";") if isinstance(raw, str) else ("", "", "")
     swapped = _SWAPPED.get(_NATIVE if order == "16N" else order)
     return f"{colours};{swapped}" if swapped and colours in _SWAPPED_COLOURS else None
@@ -125,13 +181,7 @@ def read_deep_colours(image: Image.Image, data: bytes, raw: str) -> DeepImage:
     other = open_image(data)
     other.tile = [tile._replace(args=_replace_raw(tile.args, raw)) for tile in other.tile]
     other.load()
-    high, low = np.asarray(image), np.asarray(other)
-    if raw == "RGBA":
-        return DeepImage(low[..., 0].astype(np.uint16) << 8 | low[..., 1], low[..., 2])
-    values = high[..., :3].astype(np.uint16)
-    values <<= 8
-    values |= low[..., :3]
-    return DeepImage(values, high[..., 3] if high.shape[2] == 4 else None)
+    return DeepImage(image, other, raw == _GREY_WITH_OPACITY)
 
 
 def _replace_raw(args: Any, raw: str) -> Any:

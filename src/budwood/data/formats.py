@@ -6,8 +6,11 @@ itself, or that hold a file of any other format.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import io
+from contextlib import suppress
+from functools import cache
 from typing import Any, Final
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
@@ -49,6 +52,8 @@ def open_image(data: bytes) -> Image.Image:
     Raises:
         UnidentifiedImageError: When the file has another format.
     """
+    if data.startswith(_TIFF_BEGINNINGS):
+        _silence_libtiff()
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -112,6 +117,15 @@ def _read_tags(data: bytes) -> dict[int, Any]:
 
 def _is_heic(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing errors to the terminal, which Pillow raises besides; the library is Pillow's own."""
+    with suppress(OSError, AttributeError):  # where it lies elsewhere, it goes on writing
+        handle = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        handle.argtypes, handle.restype = [ctypes.c_void_p], ctypes.c_void_p
+        handle(None)
 
 
 def _register_heif() -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -18,14 +20,23 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from budwood.config.options import Resize
-from budwood.data.deep_images import DeepImage, find_deep_colours, is_deep_grey, read_deep_colours, read_deep_grey
+from budwood.data.decoding_budget import reserve_memory
+from budwood.data.deep_images import (
+    DeepImage,
+    find_deep_colours,
+    is_deep_grey,
+    read_deep_colours,
+    read_deep_grey,
+    split_strips,
+)
 from budwood.data.formats import EPS, name_format, open_image
-from budwood.data.value_range import StoredValues, ValueRange, round_outwards, scale_to_8_bits
+from budwood.data.value_range import StoredValues, ValueRange, round_outwards
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
 THUMBNAIL_SIDE: Final = 16  # side of the grey thumbnail that near duplicates are compared by
 MAX_PIXELS: Final = 178_956_970  # Pillow's own bound against decompression bombs
+DRAFTED: Final = 4_000_000  # pixels of a JPEG above which a thumbnail is made of less than all of it
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -129,17 +140,17 @@ def read_image_metadata(path: Path) -> ImageMetadata:
         BadImage: When the file cannot be read or does not decode to its end.
     """
     data = read_bytes(path)
-    opened = _open_whole(data)
-    values = _measure(opened.deep) if opened.deep else None
-    image, notes = _turn_upright(opened, round_outwards(values) if values else None)
-    notes = ("animated", *notes) if opened.animated else notes
-    # Bilinear rather than box: it changes least when the same picture comes at another size.
-    grey = image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
-    if image.getcolors(1):
-        notes = (*notes, "blank")
-    return ImageMetadata(
-        compute_content_id(data), image.width, image.height, opened.image.mode, notes, grey.tobytes(), values
-    )
+    file = _open(data)
+    with reserve_memory(file):
+        opened = _load(file, data)
+        values = _measure(opened.deep) if opened.deep else None
+        image, notes = _turn_upright(opened, round_outwards(values) if values else None)
+        notes = ("animated", *notes) if opened.animated else notes
+        # Bilinear rather than box: it changes least when the same picture comes at another size.
+        grey = image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
+        if image.getcolors(1):
+            notes = (*notes, "blank")
+    return ImageMetadata(compute_content_id(data), *image.size, file.mode, notes, grey.tobytes(), values)
 
 
 def decode(data: bytes, scale: ValueRange | None = None) -> Image.Image:
@@ -156,7 +167,34 @@ def decode(data: bytes, scale: ValueRange | None = None) -> Image.Image:
         BadImage: When the bytes do not decode to their end, are not an image, or have more than `MAX_PIXELS`
             pixels.
     """
-    return _turn_upright(_open_whole(data), scale)[0]
+    file = _open(data)
+    with reserve_memory(file):
+        image = _turn_upright(_load(file, data), scale)[0]
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def read_thumbnail(path: Path, side: int, scale: ValueRange | None = None) -> Image.Image:
+    """Read an image file as a small picture for a page.
+
+    Args:
+        path: The image file.
+        side: Most pixels of a side. Of a JPEG that is much larger, only as much is decoded as that takes.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
+
+    Returns:
+        The image in mode RGB, turned by its EXIF orientation.
+
+    Raises:
+        BadImage: When the file cannot be read or decoded.
+    """
+    data = read_bytes(path)
+    file = _open(data)
+    if file.width * file.height > DRAFTED:
+        file.draft(None, (2 * side, 2 * side))
+    with reserve_memory(file):
+        image = _turn_upright(_load(file, data), scale)[0]
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return image.convert("RGB")
 
 
 def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image.Image:
@@ -181,7 +219,8 @@ def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image
         image.load()
     except Exception as error:
         raise _describe_decoding_error(error) from error
-    return _turn_upright(_Opened(image, read_deep_grey(image) if is_deep_grey(image) else None), scale)[0]
+    opened = _Opened(image, read_deep_grey(image) if is_deep_grey(image) else None)
+    return _turn_upright(opened, scale)[0].convert("RGB")
 
 
 def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
@@ -232,7 +271,12 @@ def read_pixels(
     data = read_bytes(path)
     if compute_content_id(data) != expected_id:
         raise BadImage("unreadable", "the file was changed after it was scanned")
-    return np.asarray(resize_to_square(decode(data, scale), size, how))
+    file = _open(data)
+    with reserve_memory(file):
+        image = _turn_upright(_load(file, data), scale)[0]
+        if image.mode == "L" and how == "pad":
+            image = image.convert("RGB")  # the borders are made in colour
+        return np.asarray(resize_to_square(image, size, how).convert("RGB"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,27 +288,42 @@ class _Opened:
     animated: bool = False
 
 
-def _open_whole(data: bytes) -> _Opened:
+@contextmanager
+def _refuse_undecodable() -> Iterator[None]:
+    """Raise `BadImage` for whatever goes wrong in decoding."""
     try:
-        image = open_image(data)
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-        colours = find_deep_colours(image)
-        image.load()
-        deep = read_deep_colours(image, data, colours) if colours else None
+        yield
     except BadImage:
         raise
-    except UnidentifiedImageError as error:
-        raise BadImage("not an image", name_format(data)) from error
     except Image.DecompressionBombError as error:
         raise BadImage("too large", f"more than {MAX_PIXELS:,} pixels") from error
     except MemoryError as error:
         raise BadImage("too large", "does not fit in memory") from error
     except Exception as error:
         raise _describe_decoding_error(error) from error
-    if deep is None and is_deep_grey(image):
-        deep = read_deep_grey(image)
-    return _Opened(image, deep, bool(getattr(image, "is_animated", False)))
+
+
+def _open(data: bytes) -> Image.Image:
+    """Open an image without decoding it."""
+    with _refuse_undecodable():
+        try:
+            image = open_image(data)
+        except UnidentifiedImageError as error:
+            raise BadImage("not an image", name_format(data)) from error
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+        return image
+
+
+def _load(image: Image.Image, data: bytes) -> _Opened:
+    """Decode an opened image to its end."""
+    with _refuse_undecodable():
+        colours = find_deep_colours(image)
+        image.load()
+        deep = read_deep_colours(image, data, colours) if colours else None
+        if deep is None and is_deep_grey(image):
+            deep = read_deep_grey(image)
+        return _Opened(image, deep, bool(getattr(image, "is_animated", False)))
 
 
 def _describe_decoding_error(error: Exception) -> BadImage:
@@ -275,9 +334,10 @@ def _describe_decoding_error(error: Exception) -> BadImage:
 
 
 def _turn_upright(opened: _Opened, scale: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
+    """The image in mode L or RGB, upright; grey stays L, as that takes a quarter of the memory."""
     turn = _TURNS.get(_read_orientation(opened.image))
-    rgb, notes = _to_rgb(opened, scale)
-    return (rgb, notes) if turn is None else (rgb.transpose(turn), ("rotated", *notes))
+    image, notes = _to_8_bits(opened, scale)
+    return (image, notes) if turn is None else (image.transpose(turn), ("rotated", *notes))
 
 
 def _read_orientation(image: Image.Image) -> int:
@@ -287,26 +347,29 @@ def _read_orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(opened: _Opened, scale: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
+def _to_8_bits(opened: _Opened, scale: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
     image, deep = opened.image, opened.deep
     if deep and scale:
         return _scale_deep(deep, scale)
     if is_deep_grey(image):
-        values = np.asarray(image)
-        grey = scale_to_8_bits(values, _range_of_type(image.mode, float(values.min()), float(values.max())))
-        return Image.fromarray(grey).convert("RGB"), ("16-bit",)
+        plain = DeepImage(image)
+        values = plain.measure()
+        return plain.scale(_range_of_type(image.mode, values.low, values.high)), ("16-bit",)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _lay_on_white(image.convert("RGBA"))
+        return _lay_on_white(image)
+    if image.mode in ("L", "RGB"):
+        return image, ()
     return image.convert("RGB"), (("cmyk",) if image.mode == "CMYK" else ())
 
 
 def _scale_deep(deep: DeepImage, scale: ValueRange) -> tuple[Image.Image, tuple[str, ...]]:
     _measure(deep)
-    rgb = Image.fromarray(scale_to_8_bits(deep.values, scale, deep.inverted)).convert("RGB")
-    if deep.alpha is None:
-        return rgb, ("16-bit",)
-    rgb.putalpha(Image.fromarray(deep.alpha))
-    rgb, notes = _lay_on_white(rgb)
+    image, opacity = deep.scale(scale), deep.take_opacity()
+    if opacity is None:
+        return image, ("16-bit",)
+    image = image.convert("RGB")
+    image.putalpha(opacity)
+    rgb, notes = _lay_on_white(image)
     return rgb, ("16-bit", *notes)
 
 
@@ -329,7 +392,11 @@ def _range_of_type(mode: str, low: float, high: float) -> ValueRange:
 
 
 def _lay_on_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    low, _ = image.getchannel("A").getextrema()
-    white = Image.new("RGBA", image.size, "white")
-    rgb = Image.alpha_composite(white, image).convert("RGB")
-    return rgb, (("alpha",) if isinstance(low, int) and low < 255 else ())
+    rgb, clearest = Image.new("RGB", image.size), 255
+    for top, strip in split_strips(image):
+        strip = strip.convert("RGBA")
+        low, _ = strip.getchannel("A").getextrema()
+        clearest = min(clearest, low) if isinstance(low, int) else clearest
+        white = Image.new("RGBA", strip.size, "white")
+        rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return rgb, (("alpha",) if clearest < 255 else ())

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 FEWEST_BITS: Final = 8  # of a range: smaller values are 8-bit values in a wider type
 MOST_BITS: Final = 16
-_STRIP: Final = 2**20  # values that are scaled at a time, as in float64 they take eight times the room of the result
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +101,11 @@ def scale_to_8_bits(values: NDArray[Any], scale: ValueRange, inverted: bool = Fa
     Returns:
         The rounded values, uint8, in the same shape.
     """
-    factor = 255 / (scale.high - scale.low)
-    result = np.empty(values.shape, np.uint8)
-    rows = max(1, _STRIP // max(1, values[:1].size))
-    for first in range(0, len(values), rows):
-        strip = values[first : first + rows].astype(np.float64)
-        strip -= scale.low
-        strip *= factor
-        np.clip(np.rint(strip, out=strip), 0, 255, out=strip)
-        result[first : first + rows] = 255 - strip if inverted else strip
-    return result
+    result = values.astype(np.float64)
+    result -= scale.low
+    result *= 255 / (scale.high - scale.low)
+    np.clip(np.rint(result, out=result), 0, 255, out=result)
+    return (255 - result if inverted else result).astype(np.uint8)
 
 
 def _format_value(value: float) -> str:

@@ -12,9 +12,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from budwood.data.images import BadImage, decode, read_bytes
+from budwood.data.images import BadImage, read_thumbnail
 from budwood.data.splits import stratified_sample
 from budwood.data.value_range import ValueRange
 from budwood.evaluation.label_task import task_of
@@ -185,10 +184,9 @@ def _draw_plain_key() -> str:
 
 def _shrink_picture(path: Path, scale: ValueRange | None) -> str | None:
     try:
-        image = decode(read_bytes(path), scale)
+        image = read_thumbnail(path, SIDE, scale)
     except BadImage:
         return None
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=QUALITY)
     return make_data_uri(out.getvalue())

@@ -15,7 +15,7 @@ from PIL import Image
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.checks import Finding
 from budwood.data.dataset import Samples
-from budwood.data.images import BadImage, decode, read_bytes
+from budwood.data.images import BadImage, read_thumbnail
 from budwood.data.value_range import ValueRange
 from budwood.evaluation.prediction_table import TOP
 from budwood.evaluation.predictions import Predictions
@@ -91,11 +91,9 @@ def make_thumbnail(path: Path, scale: ValueRange | None = None) -> str | None:
 def _make_thumbnail_at(path: Path, changed: int, scale: ValueRange | None) -> str | None:
     """The picture of a file as it was last changed: the rows of a study show many of the same images."""
     try:
-        image = decode(read_bytes(path), scale)
+        return make_data_uri(encode_jpeg(read_thumbnail(path, SIDE, scale)))
     except BadImage:
         return None
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return make_data_uri(encode_jpeg(image))
 
 
 def make_data_uri(image: bytes) -> str:
