@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def encode_png(values: NDArray[np.uint16]) -> bytes:
 def encode_tiff(
     values: NDArray[np.generic],
     *,
-    order: str = "<",
+    order: Literal["<", ">"] = "<",
     packed: bool = False,
     white_is_small: bool = False,
     tags: Sequence[tuple[int, int]] = (),

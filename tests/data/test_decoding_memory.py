@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from deep_files import encode_png
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from budwood.config.options import Resize
 from budwood.data import decoding_budget
-from budwood.data.decoding_budget import LEAST, DecodingBudget, share_budget
+from budwood.data.decoding_budget import LEAST, DecodingBudget, reserve_memory, share_budget
+from budwood.data.formats import open_image
 from budwood.data.images import (
     BadImage,
     compute_content_id,
@@ -127,6 +131,15 @@ def test_images_decoded_at_a_time_stay_within_the_budget(tmp_path: Path, monkeyp
     assert set(used) == {40 * 40 * decoding_budget.BYTES_A_PIXEL}
 
 
+def test_colours_of_16_bits_count_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = DecodingBudget(1)
+    monkeypatch.setattr(decoding_budget, "share_budget", lambda: budget)
+    deep = open_image(encode_png(np.zeros((3, 2, 3), np.uint16)))
+    for image, each in ((deep, 20), (Image.new("RGB", (2, 3)), 12)):
+        with reserve_memory(image):
+            assert budget._used == 6 * each
+
+
 def test_the_budget_is_one_and_a_part_of_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert share_budget() is share_budget()
     assert share_budget()._limit >= LEAST
@@ -138,7 +151,7 @@ def test_the_budget_is_one_and_a_part_of_the_memory(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("how", ["crop", "pad", "squash"])
-def test_grey_images_have_the_pixels_of_colour_images(how: str, tmp_path: Path) -> None:
+def test_grey_images_have_the_pixels_of_colour_images(how: Resize, tmp_path: Path) -> None:
     """They are resized as grey, in a quarter of the memory."""
     grey = picture(1, side=120).convert("L").crop((0, 0, 120, 77))
     pixels = []
@@ -146,7 +159,7 @@ def test_grey_images_have_the_pixels_of_colour_images(how: str, tmp_path: Path) 
         image.save(tmp_path / f"{name}.png")
         id = compute_content_id(read_bytes(tmp_path / f"{name}.png"))
         pixels.append(read_pixels(tmp_path / f"{name}.png", id, 32, how))
-    assert np.array_equal(*pixels)
+    assert np.array_equal(pixels[0], pixels[1])
     assert decode((tmp_path / "grey.png").read_bytes()).mode == "RGB"
     assert convert_to_rgb(grey).mode == "RGB"
 
@@ -166,15 +179,16 @@ def test_a_thumbnail_of_a_large_jpeg_is_drafted(tmp_path: Path, monkeypatch: pyt
     whole = np.asarray(read_thumbnail(tmp_path / "a.jpg", 60), int)
     assert whole.shape == (60, 60, 3)
     monkeypatch.setattr("budwood.data.images.DRAFTED", 100)
-    sizes = []
-    monkeypatch.setattr("budwood.data.images.reserve_memory", lambda image: sizes.append(image.size) or share())
+    sizes: list[tuple[int, int]] = []
+
+    def note_size(image: Image.Image) -> AbstractContextManager[None]:
+        sizes.append(image.size)
+        return nullcontext()
+
+    monkeypatch.setattr("budwood.data.images.reserve_memory", note_size)
     drafted = np.asarray(read_thumbnail(tmp_path / "a.jpg", 60), int)
     assert sizes == [(200, 200)]
     assert np.abs(drafted - whole).max() < 16
-
-
-def share() -> object:
-    return DecodingBudget(1).reserve(0)
 
 
 def test_a_link_to_a_device_or_a_pipe_is_refused_at_once(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ SIZE = 16
 def make_grey(seed: int, low: float, high: float) -> NDArray[np.float64]:
     """A smooth picture that reaches from the lowest value to the highest."""
     grey = np.asarray(picture(seed, side=SIZE).convert("L"), np.float64)
-    return low + (grey - grey.min()) / np.ptp(grey) * (high - low)
+    return np.asarray(low + (grey - grey.min()) / np.ptp(grey) * (high - low))
 
 
 def make_data(
@@ -82,9 +83,8 @@ def test_colours_of_16_bits_keep_their_low_bytes(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 4096, (9, 7, 4)).astype(np.uint16)
     values[..., 3] = 65535
     wanted = np.rint(values[..., :3] / 4095 * 255)
-    little, big, packed = (
-        encode_tiff(values[..., :3], **options) for options in ({}, {"order": ">"}, {"packed": True})
-    )
+    colours = values[..., :3]
+    little, big, packed = encode_tiff(colours), encode_tiff(colours, order=">"), encode_tiff(colours, packed=True)
     for file in (encode_png(values[..., :3]), encode_png(values), little, big, packed):
         assert np.array_equal(np.asarray(decode(file, TWELVE)), wanted)
     grey = np.asarray(decode(encode_png(values[..., [0, 3]]), TWELVE))
@@ -123,6 +123,16 @@ def test_a_header_tells_the_range_of_a_dark_image(
     (tmp_path / "a.tif").write_bytes(encode_tiff(np.array([[0, 700]], np.uint16), tags=tags))
     values = read_image_metadata(tmp_path / "a.tif").values
     assert values == StoredValues(0, expected, False)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_either_order_of_bytes_is_read_a_strip_at_a_time(
+    order: Literal["<", ">"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budwood.data.deep_images._STRIP", 2 * SIZE)
+    values = make_grey(1, 0, 4095).astype(np.uint16)
+    wanted = np.rint(values / 4095 * 255)
+    assert np.array_equal(np.asarray(decode(encode_tiff(values, order=order), TWELVE))[..., 1], wanted)
 
 
 def test_held_out_images_decide_nothing() -> None:

@@ -13,8 +13,11 @@ from typing import Final
 
 from PIL import Image
 
+from budwood.data.deep_images import find_deep_colours
+
 # Bytes that a pixel takes at most: as decoded, as scaled or laid on white, and as turned upright.
 BYTES_A_PIXEL: Final = 12
+DEEP_BYTES_A_PIXEL: Final = 20  # of colours of 16 bits, which are decoded twice and may be laid on white, too
 LEAST: Final = 2**30  # bytes of a budget
 SHARE: Final = 4  # of the memory, one part in so many
 _CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
@@ -70,7 +73,8 @@ def reserve_memory(image: Image.Image) -> Iterator[None]:
     Args:
         image: An opened image, which need not be loaded.
     """
-    with share_budget().reserve(image.width * image.height * BYTES_A_PIXEL):
+    each = DEEP_BYTES_A_PIXEL if find_deep_colours(image) else BYTES_A_PIXEL
+    with share_budget().reserve(image.width * image.height * each):
         yield
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 # In the order in which Pillow tries them: those with a clear beginning first.
 FORMATS: Final = (
@@ -40,7 +40,7 @@ _GEO_KEYS: Final = 34735
 _TEXT: Final = 4096  # bytes in which the root of an XML text is looked for
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> ImageFile.ImageFile:
     """Open a file in one of the formats of `FORMATS`, or HEIC where pillow-heif is installed.
 
     Args:
@@ -123,7 +123,7 @@ def _is_heic(data: bytes) -> bool:
 def _silence_libtiff() -> None:
     """Keep libtiff from writing errors to the terminal, which Pillow raises besides; the library is Pillow's own."""
     with suppress(OSError, AttributeError):  # where it lies elsewhere, it goes on writing
-        handle = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        handle = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__).TIFFSetErrorHandler
         handle.argtypes, handle.restype = [ctypes.c_void_p], ctypes.c_void_p
         handle(None)
 

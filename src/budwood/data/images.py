@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from budwood.config.options import Resize
 from budwood.data.decoding_budget import reserve_memory
@@ -303,7 +303,7 @@ def _refuse_undecodable() -> Iterator[None]:
         raise _describe_decoding_error(error) from error
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     """Open an image without decoding it."""
     with _refuse_undecodable():
         try:
