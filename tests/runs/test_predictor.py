@@ -130,7 +130,7 @@ def test_what_is_no_image_is_told(run: Run, photos: Path, tmp_path: Path) -> Non
         predictor.compute_probabilities([good, b""])
     for odd in (np.zeros((4, 4), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(bw.DataError, match=r"expected an array uint8 .*found"):
-            predictor.predict([odd])  # type: ignore[list-item]
+            predictor.predict([odd])
     with pytest.raises(bw.DataError, match="found int"):
         predictor.predict([3])  # type: ignore[list-item]
     with pytest.raises(bw.DataError, match="no pixels"):

@@ -5,6 +5,7 @@ A finding's severity is `error` (training refuses), `warning` (the result may su
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from budwood.data.dataset import SEALED, Dataset, SetAside, encode_values
 from budwood.data.duplicates import link_equal_values
+from budwood.data.formats import UNKNOWN
 from budwood.data.listing import SPLITS
 from budwood.text import counted, listed
 
@@ -151,10 +153,22 @@ def _check_set_aside(data: Dataset) -> list[Finding]:
         if items:
             detail = _describe_detail(items[0], len(items) > 1)
             message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} {problem_text}{detail}; excluded."
+            if problem == "not an image":
+                message, advice = _describe_formats(items)
             if problem == "not unpacked":
                 message = f"{counted(len(items), 'member')} of the archive {_is_or_are(len(items))} not used{detail}."
             findings.append(Finding(code, severity, message, advice, tuple(item.path for item in items)))
     return findings
+
+
+def _describe_formats(items: Sequence[SetAside]) -> tuple[str, str]:
+    """What the files are that are no images, the most frequent first, and what to do."""
+    kinds = Counter(item.detail for item in items).most_common()
+    text = kinds[0][0] if len(kinds) == 1 else "; ".join(f"{counted(n, 'file')}: {detail}" for detail, n in kinds)
+    message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} not in a known image format ({text}); excluded."
+    if kinds == [(UNKNOWN, len(items))]:
+        return message, "Move them out of the class folders."
+    return message, "Do what is said of them, or move them out of the class folders."
 
 
 def _describe_detail(item: SetAside, first: bool) -> str:
@@ -267,7 +281,7 @@ def _check_odd_images(data: Dataset) -> list[Finding]:
 def _check_conversions(data: Dataset) -> list[Finding]:
     table = (
         ("D040", "animated", "animated or multi-page", "Only the first frame is used."),
-        ("D041", "16-bit", "greyscale with more than 8 bits", "The full range is scaled to 8 bits, not clipped."),
+        ("D041", "16-bit", "stored with more than 8 bits a value", _describe_scale(data)),
         ("D042", "cmyk", "in CMYK colours", "Converted to RGB."),
         ("D043", "alpha", "partly transparent", "Placed on a white background."),
         ("D044", "rotated", "stored rotated or mirrored", "Turned upright by the EXIF orientation."),
@@ -277,6 +291,15 @@ def _check_conversions(data: Dataset) -> list[Finding]:
         for code, note, statement, how in table
         for finding in _make_rows_finding(data, code, "note", _find_noted(data, note), statement, how)
     ]
+
+
+def _describe_scale(data: Dataset) -> str:
+    if data.value_range is None:
+        return "The full range of the type is scaled to 8 bits."
+    return (
+        f"All are scaled alike to 8 bits: {data.value_range} become black to white; what lies outside is clipped. "
+        "The range comes from the training images, rounded outwards."
+    )
 
 
 def _make_rows_finding(

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budwood.data.listing import SPLITS
+from budwood.data.value_range import ValueRange
 from budwood.errors import RunError
 from budwood.storage.atomic import encode_parquet, write_bytes
 
@@ -49,6 +50,7 @@ class Samples:
         paths: Path of each image.
         labels: Class numbers, int32 [n], -1 if sealed; where images have several labels, numbers of sets.
         label_sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
+        value_range: Values of more than 8 bits that become black and white; None for the range of their type.
     """
 
     root: Path
@@ -56,6 +58,7 @@ class Samples:
     paths: tuple[str, ...]
     labels: NDArray[np.int32]
     label_sets: Sets = ()
+    value_range: ValueRange | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,6 +116,8 @@ class Dataset:
         fingerprint: SHA-256 in hex over classes, contents, splits and the labels outside the test split.
         label_sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
         corrected: Number of images whose label corrections changed, or that they leave out.
+        value_range: Values of more than 8 bits that become black and white, in all splits and folds; None where no
+            image has more than 8 bits, and in data sets of earlier versions, whose images have the range of their type.
     """
 
     source: str
@@ -125,6 +130,7 @@ class Dataset:
     fingerprint: str
     label_sets: Sets = ()
     corrected: int = 0
+    value_range: ValueRange | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -169,6 +175,7 @@ class Dataset:
             tuple(table["path"].to_pylist()),
             table["label"].to_numpy().astype(np.int32),
             self.label_sets,
+            self.value_range,
         )
 
     def class_counts(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -227,6 +234,7 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "sets": self.label_sets,
             "corrected": self.corrected,
+            **({"value_range": [self.value_range.low, self.value_range.high]} if self.value_range else {}),
         }
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
         write_bytes(path, encode_parquet(table))
@@ -260,6 +268,7 @@ def load(path: Path) -> Dataset:
         meta["fingerprint"],
         tuple(tuple(members) for members in meta.get("sets", ())),
         meta.get("corrected", 0),
+        ValueRange(*meta["value_range"]) if "value_range" in meta else None,
     )
     if compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")

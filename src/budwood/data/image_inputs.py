@@ -11,9 +11,10 @@ from PIL import Image
 
 from budwood.config.options import Resize
 from budwood.data.images import BadImage, convert_to_rgb, decode, read_bytes, resize_to_square
+from budwood.data.value_range import ValueRange, scale_to_8_bits
 from budwood.errors import DataError
 
-ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8]
+ImageInput = str | Path | bytes | Image.Image | NDArray[np.number]
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -47,16 +48,18 @@ def name_input(image: ImageInput, number: int) -> str:
     return str(image) if isinstance(image, (str, Path)) else f"image {number}"
 
 
-def read_input(image: ImageInput, size: int, resize: Resize) -> NDArray[np.uint8]:
+def read_input(image: ImageInput, size: int, resize: Resize, scale: ValueRange | None = None) -> NDArray[np.uint8]:
     """Read one image as the pixels that a network receives.
 
     Files and their bytes are decoded whole, and turned by their EXIF orientation; so are PIL images.
 
     Args:
         image: A path, the bytes of a file, a PIL image, or an array of uint8 [height, width] (grey),
-            [height, width, 1], [height, width, 3] (RGB) or [height, width, 4] (RGBA).
+            [height, width, 1], [height, width, 3] (RGB) or [height, width, 4] (RGBA). With `scale`, also an array of
+            other integers or of floating-point numbers, of the first three shapes.
         size: Side of the square in pixels.
         resize: How the image is made square: `crop`, `pad` or `squash`.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         RGB pixels, uint8 [size, size, 3].
@@ -66,13 +69,13 @@ def read_input(image: ImageInput, size: int, resize: Resize) -> NDArray[np.uint8
         DataError: The array has another type or shape, or the value is no image at all.
     """
     if isinstance(image, (str, Path)):
-        rgb = decode(read_bytes(Path(image)))
+        rgb = decode(read_bytes(Path(image)), scale)
     elif isinstance(image, bytes):
-        rgb = _decode_bytes(image)
+        rgb = _decode_bytes(image, scale)
     elif isinstance(image, Image.Image):
-        rgb = convert_to_rgb(image)
+        rgb = convert_to_rgb(image, scale)
     elif isinstance(image, np.ndarray):
-        rgb = convert_to_rgb(_open_array(image))
+        rgb = convert_to_rgb(_open_array(image, scale))
     else:
         raise DataError(
             f"images: expected a path, bytes, a PIL image or an array, found {type(image).__name__}.",
@@ -81,21 +84,32 @@ def read_input(image: ImageInput, size: int, resize: Resize) -> NDArray[np.uint8
     return np.asarray(resize_to_square(rgb, size, resize))
 
 
-def _decode_bytes(data: bytes) -> Image.Image:
+def _decode_bytes(data: bytes, scale: ValueRange | None) -> Image.Image:
     if not data:
         raise BadImage("empty", "there are no bytes")
-    return decode(data)
+    return decode(data, scale)
 
 
-def _open_array(values: NDArray[np.uint8]) -> Image.Image:
+def _open_array(values: NDArray[np.number], scale: ValueRange | None) -> Image.Image:
     shape = values.shape
+    if scale and _is_deep(values):
+        if not np.isfinite(values).all():
+            raise BadImage("broken", "values that are not finite (NaN or infinite)")
+        values = scale_to_8_bits(values, scale)
     fits = values.ndim == 2 or (values.ndim == 3 and shape[2] in CHANNELS)
     if values.dtype != np.uint8 or not fits or 0 in shape:
         raise DataError(
             f"images: expected an array uint8 [height, width] or [height, width, 1, 3 or 4], "
             f"found {values.dtype} {list(shape)}.",
-            "Convert it to uint8 of 0 to 255, with the channels last and in the order red, green, blue.",
+            "Convert it to uint8 of 0 to 255, with the channels last and in the order red, green, blue."
+            + (f" Without opacity, other numbers are taken too; {scale} become black to white." if scale else ""),
         )
     mode = "L" if values.ndim == 2 else CHANNELS[shape[2]]
     plane = values[..., 0] if mode == "L" and values.ndim == 3 else values
     return Image.fromarray(np.ascontiguousarray(plane), mode)
+
+
+def _is_deep(values: NDArray[np.number]) -> bool:
+    """Whether an array holds numbers of another type than uint8, in a shape without opacity."""
+    fits = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3))
+    return values.dtype != np.uint8 and values.dtype.kind in "uif" and fits and 0 not in values.shape

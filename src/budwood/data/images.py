@@ -1,28 +1,42 @@
 """Any image file to RGB, correctly, or a reason why not.
 
 Pillow's `open` and `verify` pass truncated files and its `convert("RGB")` clips 16-bit grey to white,
-so every file is decoded whole once and every mode is handled by name.
+so every file is decoded whole once and every mode is handled by name. Values of more than 8 bits are scaled by the
+range that was chosen for a data set; where none was, as in the runs of earlier versions, by the range of their type.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from budwood.config.options import Resize
+from budwood.data.decoding_budget import reserve_memory
+from budwood.data.deep_images import (
+    DeepImage,
+    find_deep_colours,
+    is_deep_grey,
+    read_deep_colours,
+    read_deep_grey,
+    split_strips,
+)
+from budwood.data.formats import EPS, name_format, open_image
+from budwood.data.value_range import StoredValues, ValueRange, round_outwards
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
 THUMBNAIL_SIDE: Final = 16  # side of the grey thumbnail that near duplicates are compared by
 MAX_PIXELS: Final = 178_956_970  # Pillow's own bound against decompression bombs
+DRAFTED: Final = 4_000_000  # pixels of a JPEG above which a thumbnail is made of less than all of it
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,6 +80,7 @@ class ImageMetadata:
         mode: Pillow's name of the stored mode.
         notes: What was seen or done to reach RGB: `rotated`, `animated`, `alpha`, `16-bit`, `cmyk`, `blank`.
         thumb: Grey thumbnail of THUMBNAIL_SIDE x THUMBNAIL_SIDE pixels, uint8, row by row.
+        values: Stored values, where they have more than 8 bits; the thumbnail is scaled by them.
     """
 
     id: str
@@ -74,6 +89,7 @@ class ImageMetadata:
     mode: str
     notes: tuple[str, ...]
     thumb: bytes
+    values: StoredValues | None = None
 
 
 def compute_content_id(data: bytes) -> str:
@@ -124,19 +140,25 @@ def read_image_metadata(path: Path) -> ImageMetadata:
         BadImage: When the file cannot be read or does not decode to its end.
     """
     data = read_bytes(path)
-    image, mode, notes = _decode(data)
-    # Bilinear rather than box: it changes least when the same picture comes at another size.
-    grey = image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
-    if image.getcolors(1):
-        notes = (*notes, "blank")
-    return ImageMetadata(compute_content_id(data), image.width, image.height, mode, notes, grey.tobytes())
+    file = _open(data)
+    with reserve_memory(file):
+        opened = _load(file, data)
+        values = _measure(opened.deep) if opened.deep else None
+        image, notes = _turn_upright(opened, round_outwards(values) if values else None)
+        notes = ("animated", *notes) if opened.animated else notes
+        # Bilinear rather than box: it changes least when the same picture comes at another size.
+        grey = image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
+        if image.getcolors(1):
+            notes = (*notes, "blank")
+    return ImageMetadata(compute_content_id(data), *image.size, file.mode, notes, grey.tobytes(), values)
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, scale: ValueRange | None = None) -> Image.Image:
     """Decode an image file to an upright RGB image.
 
     Args:
         data: The file's bytes.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         The image in mode RGB, turned by its EXIF orientation; the first frame of an animation.
@@ -145,14 +167,42 @@ def decode(data: bytes) -> Image.Image:
         BadImage: When the bytes do not decode to their end, are not an image, or have more than `MAX_PIXELS`
             pixels.
     """
-    return _decode(data)[0]
+    file = _open(data)
+    with reserve_memory(file):
+        image = _turn_upright(_load(file, data), scale)[0]
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def convert_to_rgb(image: Image.Image) -> Image.Image:
+def read_thumbnail(path: Path, side: int, scale: ValueRange | None = None) -> Image.Image:
+    """Read an image file as a small picture for a page.
+
+    Args:
+        path: The image file.
+        side: Most pixels of a side. Of a JPEG that is much larger, only as much is decoded as that takes.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
+
+    Returns:
+        The image in mode RGB, turned by its EXIF orientation.
+
+    Raises:
+        BadImage: When the file cannot be read or decoded.
+    """
+    data = read_bytes(path)
+    file = _open(data)
+    if file.width * file.height > DRAFTED:
+        file.draft(None, (2 * side, 2 * side))
+    with reserve_memory(file):
+        image = _turn_upright(_load(file, data), scale)[0]
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return image.convert("RGB")
+
+
+def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image.Image:
     """Convert an opened image to an upright RGB image, as `decode` does with a file.
 
     Args:
         image: An image of any mode that `decode` accepts; it is not changed.
+        scale: As for `decode`.
 
     Returns:
         The image in mode RGB, turned by its EXIF orientation.
@@ -163,11 +213,14 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
     """
     if 0 in image.size:
         raise BadImage("empty", "the image has no pixels")
+    if image.format == "EPS":  # to load it would start Ghostscript
+        raise BadImage("not an image", EPS)
     try:
         image.load()
     except Exception as error:
         raise _describe_decoding_error(error) from error
-    return _turn_upright(image)[0]
+    opened = _Opened(image, read_deep_grey(image) if is_deep_grey(image) else None)
+    return _turn_upright(opened, scale)[0].convert("RGB")
 
 
 def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
@@ -197,7 +250,9 @@ def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
     return canvas
 
 
-def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray[np.uint8]:
+def read_pixels(
+    path: Path, expected_id: str, size: int, how: Resize, scale: ValueRange | None = None
+) -> NDArray[np.uint8]:
     """Read an image file as the pixels that a network receives.
 
     Args:
@@ -205,6 +260,7 @@ def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray
         expected_id: Content id that the file had when it was scanned.
         size: Side of the square in pixels.
         how: `crop`, `pad` or `squash`, as in `resize_to_square`.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         RGB pixels, uint8 [size, size, 3].
@@ -215,29 +271,59 @@ def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray
     data = read_bytes(path)
     if compute_content_id(data) != expected_id:
         raise BadImage("unreadable", "the file was changed after it was scanned")
-    return np.asarray(resize_to_square(decode(data), size, how))
+    file = _open(data)
+    with reserve_memory(file):
+        image = _turn_upright(_load(file, data), scale)[0]
+        if image.mode == "L" and how == "pad":
+            image = image.convert("RGB")  # the borders are made in colour
+        return np.asarray(resize_to_square(image, size, how).convert("RGB"))
 
 
-def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A loaded image, and its values where they have more than 8 bits."""
+
+    image: Image.Image
+    deep: DeepImage | None
+    animated: bool = False
+
+
+@contextmanager
+def _refuse_undecodable() -> Iterator[None]:
+    """Raise `BadImage` for whatever goes wrong in decoding."""
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-        image.load()
+        yield
     except BadImage:
         raise
-    except UnidentifiedImageError as error:
-        raise BadImage("not an image", "unknown image format") from error
     except Image.DecompressionBombError as error:
         raise BadImage("too large", f"more than {MAX_PIXELS:,} pixels") from error
     except MemoryError as error:
         raise BadImage("too large", "does not fit in memory") from error
     except Exception as error:
         raise _describe_decoding_error(error) from error
-    rgb, notes = _turn_upright(image)
-    if getattr(image, "is_animated", False):
-        notes = ("animated", *notes)
-    return rgb, image.mode, notes
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Open an image without decoding it."""
+    with _refuse_undecodable():
+        try:
+            image = open_image(data)
+        except UnidentifiedImageError as error:
+            raise BadImage("not an image", name_format(data)) from error
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage("too large", f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+        return image
+
+
+def _load(image: Image.Image, data: bytes) -> _Opened:
+    """Decode an opened image to its end."""
+    with _refuse_undecodable():
+        colours = find_deep_colours(image)
+        image.load()
+        deep = read_deep_colours(image, data, colours) if colours else None
+        if deep is None and is_deep_grey(image):
+            deep = read_deep_grey(image)
+        return _Opened(image, deep, bool(getattr(image, "is_animated", False)))
 
 
 def _describe_decoding_error(error: Exception) -> BadImage:
@@ -247,10 +333,11 @@ def _describe_decoding_error(error: Exception) -> BadImage:
     return BadImage("truncated" if cut_short else "broken", detail)
 
 
-def _turn_upright(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    turn = _TURNS.get(_read_orientation(image))
-    rgb, notes = _to_rgb(image)
-    return (rgb, notes) if turn is None else (rgb.transpose(turn), ("rotated", *notes))
+def _turn_upright(opened: _Opened, scale: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
+    """The image in mode L or RGB, upright; grey stays L, as that takes a quarter of the memory."""
+    turn = _TURNS.get(_read_orientation(opened.image))
+    image, notes = _to_8_bits(opened, scale)
+    return (image, notes) if turn is None else (image.transpose(turn), ("rotated", *notes))
 
 
 def _read_orientation(image: Image.Image) -> int:
@@ -260,33 +347,56 @@ def _read_orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    if image.mode.startswith("I;16"):
-        return _make_grey(np.asarray(image, np.float32) / 257), ("16-bit",)
-    if image.mode == "I":
-        values = np.asarray(image, np.float64)
-        top = 65535 if values.max() <= 65535 else 2**31 - 1
-        return _make_grey(values * (255 / top)), ("16-bit",)
-    if image.mode == "F":
-        return _make_float_grey(np.asarray(image, np.float64)), ("16-bit",)
+def _to_8_bits(opened: _Opened, scale: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
+    image, deep = opened.image, opened.deep
+    if deep and scale:
+        return _scale_deep(deep, scale)
+    if is_deep_grey(image):
+        plain = DeepImage(image)
+        values = plain.measure()
+        return plain.scale(_range_of_type(image.mode, values.low, values.high)), ("16-bit",)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _lay_on_white(image.convert("RGBA"))
+        return _lay_on_white(image)
+    if image.mode in ("L", "RGB"):
+        return image, ()
     return image.convert("RGB"), (("cmyk",) if image.mode == "CMYK" else ())
 
 
-def _make_grey(values: NDArray[np.floating]) -> Image.Image:
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+def _scale_deep(deep: DeepImage, scale: ValueRange) -> tuple[Image.Image, tuple[str, ...]]:
+    _measure(deep)
+    image, opacity = deep.scale(scale), deep.take_opacity()
+    if opacity is None:
+        return image, ("16-bit",)
+    image = image.convert("RGB")
+    image.putalpha(opacity)
+    rgb, notes = _lay_on_white(image)
+    return rgb, ("16-bit", *notes)
 
 
-def _make_float_grey(values: NDArray[np.float64]) -> Image.Image:
-    low, high = float(values.min()), float(values.max())
+def _measure(deep: DeepImage) -> StoredValues:
+    found = deep.measure()
+    if not (np.isfinite(found.low) and np.isfinite(found.high)):
+        raise BadImage("broken", f"floating-point pixels from {found.low:g} to {found.high:g}; expected finite ones")
+    return found
+
+
+def _range_of_type(mode: str, low: float, high: float) -> ValueRange:
+    """The range by which images are scaled where none was chosen."""
+    if mode.startswith("I;16"):
+        return ValueRange(0, 65535)
+    if mode == "I":
+        return ValueRange(0, 65535 if high <= 65535 else 2**31 - 1)
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
         raise BadImage("broken", f"floating-point pixels from {low:g} to {high:g}; expected 0 to 1 or 0 to 255")
-    return _make_grey(values * 255 if high <= 1 else values)
+    return ValueRange(0, 1 if high <= 1 else 255)
 
 
 def _lay_on_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    low, _ = image.getchannel("A").getextrema()
-    white = Image.new("RGBA", image.size, "white")
-    rgb = Image.alpha_composite(white, image).convert("RGB")
-    return rgb, (("alpha",) if isinstance(low, int) and low < 255 else ())
+    rgb, clearest = Image.new("RGB", image.size), 255
+    for top, strip in split_strips(image):
+        strip = strip.convert("RGBA")
+        low, _ = strip.getchannel("A").getextrema()
+        clearest = min(clearest, low) if isinstance(low, int) else clearest
+        white = Image.new("RGBA", strip.size, "white")
+        rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return rgb, (("alpha",) if clearest < 255 else ())

@@ -15,6 +15,7 @@ from budwood.config.options import Resize
 from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.images import BadImage, read_pixels
+from budwood.data.value_range import ValueRange
 from budwood.errors import DataError
 from budwood.hardware import count_processors
 from budwood.progress import Progress
@@ -57,7 +58,7 @@ class Decoder:
             StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
         """
         self.samples, self._size, self._resize = samples, size, resize
-        self._store = open_pixel_store(size, resize, context.cache)
+        self._store = open_pixel_store(size, resize, context.cache, samples.value_range)
         self._store.use(samples.ids)
         self._missing = sum(samples.ids[row] not in self._store for row in rows)
         self.keeps = evict_for(self._missing * size**2 * 3, 0, "Decoded pixels", context)
@@ -175,7 +176,7 @@ class PixelSource:
         """
         self._samples, self._size, self._resize = samples, size, resize
         _fill(samples, size, resize, context)
-        self._store = open_pixel_store(size, resize, context.cache)
+        self._store = open_pixel_store(size, resize, context.cache, samples.value_range)
         self._store.use(samples.ids)
 
     def __len__(self) -> int:
@@ -218,18 +219,20 @@ def flip(pixels: Pixels, view: str) -> Pixels:
     return np.ascontiguousarray(np.flip(pixels, axes)) if axes else pixels
 
 
-def open_pixel_store(size: int, resize: Resize, cache: Path) -> ShardStore:
+def open_pixel_store(size: int, resize: Resize, cache: Path, scale: ValueRange | None = None) -> ShardStore:
     """Open the store of decoded pixels of one size and way of resizing.
 
     Args:
         size: Side of the pixels.
         resize: How an image is made square: `crop`, `pad` or `squash`.
         cache: The cache folder.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         The store, with rows of uint8 [size, size, 3].
     """
-    return ShardStore(cache / "pixels" / f"{size}-{resize}-bicubic", (size, size, 3), np.uint8)
+    name = f"{size}-{resize}-bicubic" + (f"-{scale.key}" if scale else "")
+    return ShardStore(cache / "pixels" / name, (size, size, 3), np.uint8)
 
 
 def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixels:
@@ -249,7 +252,7 @@ def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixe
     """
     path = samples.root / samples.paths[row]
     try:
-        return read_pixels(path, samples.ids[row], size, resize)
+        return read_pixels(path, samples.ids[row], size, resize, samples.value_range)
     except BadImage as problem:
         raise DataError(
             f"{path}: {problem.detail}.", "Run the command again, so that the images are scanned again."
@@ -291,7 +294,7 @@ def find_missing_pixels(samples: Samples, size: int, resize: Resize, cache: Path
     Returns:
         Their rows in `samples`, in ascending order.
     """
-    store = open_pixel_store(size, resize, cache)
+    store = open_pixel_store(size, resize, cache, samples.value_range)
     return [row for row, id in enumerate(samples.ids) if id not in store]
 
 

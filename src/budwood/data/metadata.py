@@ -5,23 +5,33 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from budwood.data.images import BadImage, ImageMetadata, read_image_metadata
+from budwood.data.images import (
+    BadImage,
+    ImageMetadata,
+    compute_content_id,
+    decode,
+    read_bytes,
+    read_image_metadata,
+)
 from budwood.data.listing import Listing
+from budwood.data.value_range import StoredValues, ValueRange
 from budwood.errors import StorageError
 from budwood.hardware import count_processors
 from budwood.progress import Progress
 from budwood.storage.atomic import encode_parquet, raise_storage_errors, write_bytes
 from budwood.storage.context import Context
 
-_VERSION: Final = 1  # of what is told of a file; another number forgets what was remembered
+_Read = TypeVar("_Read")
+
+_VERSION: Final = 2  # of what is told of a file; another number forgets what was remembered
 _SETTLED: Final = 2_000_000_000  # ns: a file changed more recently than this may change again unseen
 _FACTS: Final = pa.schema(
     [
@@ -33,6 +43,9 @@ _FACTS: Final = pa.schema(
         ("mode", pa.string()),
         ("notes", pa.string()),
         ("thumb", pa.binary()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("floating", pa.bool_()),
         ("problem", pa.string()),
         ("detail", pa.string()),
     ]
@@ -88,46 +101,57 @@ def _look_up(
     stats = [_stat_file(root / path) for path in paths]
     facts = [stored.get((path, stat)) for path, stat in zip(paths, stats, strict=True)]
     new = [row for row, fact in enumerate(facts) if fact is None]
-    for row, fact in zip(new, _read_all([root / paths[row] for row in new], progress), strict=True):
+    for row, fact in zip(
+        new, _read_all([root / paths[row] for row in new], read_image_metadata, progress), strict=True
+    ):
         facts[row] = fact
     return stats, [fact for fact in facts if fact is not None], new
 
 
-def compute_content_ids(paths: Sequence[Path], progress: Progress) -> list[str | BadImage]:
+def compute_content_ids(
+    paths: Sequence[Path], progress: Progress, scale: ValueRange | None = None
+) -> list[str | BadImage]:
     """Compute the content id of each file, decoding it whole; nothing is stored.
 
     Args:
         paths: The files.
         progress: Receives steps.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         The content id of each file, or the problem with it, in the order of `paths`.
     """
-    return [one.id if isinstance(one, ImageMetadata) else one for one in _read_all(paths, progress)]
+
+    def compute_id(path: Path) -> str:
+        data = read_bytes(path)
+        decode(data, scale)
+        return compute_content_id(data)
+
+    return _read_all(paths, compute_id, progress)
 
 
-def _read_all(paths: Sequence[Path], progress: Progress) -> list[ImageMetadata | BadImage]:
+def _read_all(paths: Sequence[Path], read: Callable[[Path], _Read], progress: Progress) -> list[_Read | BadImage]:
     if not paths:
         return []
+
+    def read_one(path: Path) -> _Read | BadImage:
+        try:
+            return read(path)
+        except BadImage as problem:
+            return problem
+
     results = []
     with warnings.catch_warnings(), ThreadPoolExecutor(count_processors()) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; both become findings
         with progress.bar("Reading images", len(paths)) as step:
             try:
-                for result in pool.map(_read_one, paths, chunksize=1):
+                for result in pool.map(read_one, paths, chunksize=1):
                     results.append(result)
                     step(1)
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 raise
     return results
-
-
-def _read_one(path: Path) -> ImageMetadata | BadImage:
-    try:
-        return read_image_metadata(path)
-    except BadImage as problem:
-        return problem
 
 
 def _stat_file(path: Path) -> str:
@@ -151,11 +175,30 @@ def _read_store(store: Path) -> dict[tuple[str, str], ImageMetadata | BadImage]:
 
 
 def _make_metadata(
-    id: str, width: int, height: int, mode: str, notes: str, thumb: bytes, problem: str, detail: str
+    id: str,
+    width: int,
+    height: int,
+    mode: str,
+    notes: str,
+    thumb: bytes,
+    low: float | None,
+    high: float | None,
+    floating: bool | None,
+    problem: str,
+    detail: str,
 ) -> ImageMetadata | BadImage:
     if problem:
         return BadImage(problem, detail)  # type: ignore[arg-type]
-    return ImageMetadata(id, width, height, mode, tuple(notes.split(",")) if notes else (), thumb)
+    values = None if low is None or high is None else StoredValues(low, high, bool(floating))
+    return ImageMetadata(id, width, height, mode, tuple(notes.split(",")) if notes else (), thumb, values)
+
+
+def _list_facts(fact: ImageMetadata | BadImage) -> tuple[object, ...]:
+    """The columns of `_FACTS` from the id on."""
+    if isinstance(fact, BadImage):
+        return "", 0, 0, "", "", b"", None, None, None, fact.problem, fact.detail
+    values = (fact.values.low, fact.values.high, fact.values.floating) if fact.values else (None, None, None)
+    return fact.id, fact.width, fact.height, fact.mode, ",".join(fact.notes), fact.thumb, *values, "", ""
 
 
 def _write_store(
@@ -166,9 +209,7 @@ def _write_store(
     progress: Progress,
 ) -> None:
     rows = [
-        (path, stat, fact.id, fact.width, fact.height, fact.mode, ",".join(fact.notes), fact.thumb, "", "")
-        if isinstance(fact, ImageMetadata)
-        else (path, stat, "", 0, 0, "", "", b"", fact.problem, fact.detail)
+        (path, stat, *_list_facts(fact))
         for path, stat, fact in zip(paths, stats, facts, strict=True)
         if stat and not (isinstance(fact, BadImage) and fact.problem == "unreadable")
     ]

@@ -19,6 +19,7 @@ from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
 from budwood.data.listing import SPLITS, Listing, list_files, select_rows, split_label_names
 from budwood.data.metadata import read_metadata
 from budwood.data.splits import assign_splits
+from budwood.data.value_range import choose_value_range
 from budwood.errors import DataError
 from budwood.progress import Progress
 from budwood.storage.context import open_context
@@ -130,6 +131,9 @@ def build_dataset(
         fingerprint=compute_fingerprint(classes, label_sets, table),
         label_sets=label_sets,
         corrected=listing.corrected,
+        value_range=choose_value_range(
+            [image.values for image in metadata], table["split"].to_numpy() == SPLITS.index("train")
+        ),
     )
 
 

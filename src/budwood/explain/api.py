@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,9 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
         DataError: When there is no image, or a file does not exist, cannot be read or was changed since it was
             scanned.
     """
-    samples = images if isinstance(images, Samples) else make_file_samples(images, progress or Silent())
+    scale = run.value_range
+    samples = images if isinstance(images, Samples) else make_file_samples(images, progress or Silent(), scale)
+    samples = replace(samples, value_range=scale)
     if not len(samples):
         raise DataError("No images were given.", "Give one or more image files.")
     size, resize = run.record.network.size, run.recipe.resize

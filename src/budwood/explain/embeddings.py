@@ -6,7 +6,7 @@ A feature vector is the output of the trunk, which the head sees. When the store
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -20,6 +20,7 @@ from budwood.data.images import BadImage
 from budwood.data.listing import SPLITS
 from budwood.data.metadata import compute_content_ids
 from budwood.data.splits import stratified_sample
+from budwood.data.value_range import ValueRange
 from budwood.errors import DataError, RunError, did_you_mean
 from budwood.evaluation.predictions import Predictions, make_predictions
 from budwood.inference.feature_cache import compute_features
@@ -117,8 +118,9 @@ def compute_run_features(run: Run, samples: Samples, context: Context) -> Featur
         RunError: When the weights that a head was trained on are not on this machine.
         StorageError: When the cache cannot be written.
     """
+    own = replace(samples, value_range=run.value_range)
     with raise_storage_errors(context.cache):
-        return compute_features(make_trunk(run, context), samples, context.progress).values
+        return compute_features(make_trunk(run, context), own, context.progress).values
 
 
 def make_embedding(
@@ -239,7 +241,7 @@ def find_neighbours(run: Run, images: Samples | Iterable[str | Path], context: C
     """
     if k < 1:
         raise RunError(f"k: expected a whole number from 1, found {k}.", "Ask for 5 neighbours.")
-    asked = images if isinstance(images, Samples) else make_file_samples(images, context.progress)
+    asked = images if isinstance(images, Samples) else make_file_samples(images, context.progress, run.value_range)
     known = run.dataset().samples("train")
     own = {id: row for row, id in enumerate(known.ids)}
     features = compute_run_features(run, asked, context)
@@ -259,12 +261,13 @@ def find_neighbours(run: Run, images: Samples | Iterable[str | Path], context: C
     ]
 
 
-def make_file_samples(files: Iterable[str | Path], progress: Progress) -> Samples:
+def make_file_samples(files: Iterable[str | Path], progress: Progress, scale: ValueRange | None = None) -> Samples:
     """Make samples without labels of image files.
 
     Args:
         files: Image files.
         progress: Where progress is shown.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         The samples in order, with their paths as given and their content ids.
@@ -273,7 +276,7 @@ def make_file_samples(files: Iterable[str | Path], progress: Progress) -> Sample
         DataError: When files cannot be read as images; it names all of them.
     """
     paths = [Path(file) for file in files]
-    found = compute_content_ids(paths, progress)
+    found = compute_content_ids(paths, progress, scale)
     bad = [
         f"{path} ({one.problem}: {one.detail})"
         for path, one in zip(paths, found, strict=True)
@@ -282,7 +285,7 @@ def make_file_samples(files: Iterable[str | Path], progress: Progress) -> Sample
     if bad:
         raise DataError(f"These files cannot be read as images: {'; '.join(bad)}.", "Leave them out, or repair them.")
     ids = tuple(str(one) for one in found)
-    return Samples(Path(), ids, tuple(map(str, paths)), np.full(len(ids), SEALED, np.int32))
+    return Samples(Path(), ids, tuple(map(str, paths)), np.full(len(ids), SEALED, np.int32), value_range=scale)
 
 
 def find_nearest(

@@ -338,7 +338,7 @@ def _explain_filters(bench: _Bench) -> Found:
 def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
     found = make_embedding(bench.run, bench.context)
-    thumbnails = make_small_pictures(Path(bench.run.record.root), sample_dots(found).paths)
+    thumbnails = make_small_pictures(Path(bench.run.record.root), sample_dots(found).paths, bench.run.value_range)
     part = EmbeddingPart(method=found.method, explained=found.explained, n=len(found), right=int(found.correct.sum()))
     return part, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
 
@@ -455,5 +455,5 @@ def _show_path(run: Run, path: Path) -> str:
 
 def _make_thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
     """Small pictures of a run's images, by `file-` and their path; those that are gone have none."""
-    made = {path: make_thumbnail(Path(run.record.root) / path) for path in sorted(paths)}
+    made = {path: make_thumbnail(Path(run.record.root) / path, run.value_range) for path in sorted(paths)}
     return {f"file-{path}": uri for path, uri in made.items() if uri}

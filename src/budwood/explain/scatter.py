@@ -6,15 +6,16 @@ import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from budwood.data.images import BadImage, decode, read_bytes
+from budwood.data.images import BadImage, read_thumbnail
 from budwood.data.splits import stratified_sample
+from budwood.data.value_range import ValueRange
 from budwood.evaluation.label_task import task_of
 from budwood.explain.embeddings import Embedding
 from budwood.hardware import count_processors
@@ -86,18 +87,19 @@ def sample_dots(embedding: Embedding, most: int = MOST) -> Embedding:
     )
 
 
-def make_small_pictures(root: Path, paths: Sequence[str]) -> dict[str, str]:
+def make_small_pictures(root: Path, paths: Sequence[str], scale: ValueRange | None = None) -> dict[str, str]:
     """Make small pictures of image files as data URIs.
 
     Args:
         root: Folder of the data set.
         paths: Paths relative to it.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         Data URIs of JPEGs of at most `SIDE` x `SIDE` pixels by path, without files that cannot be decoded.
     """
     with ThreadPoolExecutor(count_processors()) as pool:
-        made = pool.map(_shrink_picture, (root / path for path in paths))
+        made = pool.map(partial(_shrink_picture, scale=scale), (root / path for path in paths))
         return {path: uri for path, uri in zip(paths, made, strict=True) if uri}
 
 
@@ -180,12 +182,11 @@ def _draw_plain_key() -> str:
     )
 
 
-def _shrink_picture(path: Path) -> str | None:
+def _shrink_picture(path: Path, scale: ValueRange | None) -> str | None:
     try:
-        image = decode(read_bytes(path))
+        image = read_thumbnail(path, SIDE, scale)
     except BadImage:
         return None
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=QUALITY)
     return make_data_uri(out.getvalue())

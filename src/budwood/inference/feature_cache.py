@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.loading import SHARD, TTA_FLIPS, Decoder, Pixels, Writer, decode_sample, flip, store_rows
+from budwood.data.value_range import ValueRange
 from budwood.errors import WeightsError
 from budwood.inference.bundle import GRAPH, Prefix
 from budwood.inference.engines import BATCH, Floats, InferenceEngine, choose_engine
@@ -117,7 +118,7 @@ def compute_features(
         WeightsError: The weights cannot be read or do not fit.
         StorageError: `BUDWOOD_CACHE_LIMIT` is not an amount.
     """
-    stores = _open_stores(prefix, transform)
+    stores = _open_stores(prefix, transform, samples.value_range)
     n, shape = len(samples), apply(np.zeros((0, *prefix.shape), np.float32)).shape[1:]
     values = _allocate(prefix, (n, *shape))
     missing = []
@@ -153,7 +154,7 @@ def find_missing_features(prefix: Prefix, samples: Samples, transform: Transform
     Returns:
         Rows of the samples, in ascending order.
     """
-    stores = _open_stores(prefix, transform)
+    stores = _open_stores(prefix, transform, samples.value_range)
     return [row for row, id in enumerate(samples.ids) if not any(id in store for store in stores)]
 
 
@@ -220,10 +221,11 @@ def why_not_cached(prefix: Prefix, images: int) -> str:
     return ""
 
 
-def _open_stores(prefix: Prefix, transform: Transform) -> tuple[ShardStore, ...]:
+def _open_stores(prefix: Prefix, transform: Transform, scale: ValueRange | None) -> tuple[ShardStore, ...]:
     """Where outputs may lie: in full precision, and for maps in 16 bits a value."""
     graph = [] if prefix.graph == GRAPH else [Path(prefix.graph).stem]
-    name = "-".join([prefix.key, prefix.spec.recipe.resize, *([transform.name] if transform.name else []), *graph])
+    view, values = [transform.name] if transform.name else [], [scale.key] if scale else []
+    name = "-".join([prefix.key, prefix.spec.recipe.resize, *view, *graph, *values])
     folder = prefix.cache / "outputs"
     full = ShardStore(folder / name, prefix.shape, np.float32)
     if len(prefix.shape) < 2:

@@ -76,7 +76,8 @@ def quantize_int8(prefix: Prefix, training: Samples, validation: Predictions, pr
 
 def _compare_correct(eight: Prefix, training: Samples, validation: Predictions, progress: Progress) -> dict[str, int]:
     """Count the validation images that are correct in 8 bits and in full precision."""
-    logits = compute_tta_features(eight, validation.samples(training.root), progress).values
+    samples = replace(validation.samples(training.root), value_range=training.value_range)
+    logits = compute_tta_features(eight, samples, progress).values
     return {
         "int8": _count_correct(replace(validation, logits=logits)),
         "full": _count_correct(validation),

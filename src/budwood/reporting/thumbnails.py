@@ -15,7 +15,8 @@ from PIL import Image
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.checks import Finding
 from budwood.data.dataset import Samples
-from budwood.data.images import BadImage, decode, read_bytes
+from budwood.data.images import BadImage, read_thumbnail
+from budwood.data.value_range import ValueRange
 from budwood.evaluation.prediction_table import TOP
 from budwood.evaluation.predictions import Predictions
 from budwood.reporting.run_page import Pictures, ShownImage
@@ -40,59 +41,59 @@ def collect_pictures(record: RunRecord, predictions: Predictions) -> Pictures:
         Thumbnails of the findings, and the galleries of the worst mistakes and of the most confident correct
         images.
     """
-    root, classes = Path(record.root), record.dataset.classes
+    root, classes, scale = Path(record.root), record.dataset.classes, record.dataset.value_range
     losses, correct = predictions.losses, predictions.correct
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if correct[row]]
     return Pictures(
-        make_finding_thumbnails(root, record.findings),
-        _choose_shown(root, predictions, worst[:GALLERY], classes),
-        _choose_shown(root, predictions, surest[:GALLERY], classes),
+        make_finding_thumbnails(root, record.findings, scale),
+        _choose_shown(root, predictions, worst[:GALLERY], classes, scale),
+        _choose_shown(root, predictions, surest[:GALLERY], classes, scale),
     )
 
 
-def make_finding_thumbnails(root: Path, findings: Sequence[Finding]) -> dict[str, str]:
+def make_finding_thumbnails(root: Path, findings: Sequence[Finding], scale: ValueRange | None = None) -> dict[str, str]:
     """Make thumbnails of the files of each finding that a report shows.
 
     Args:
         root: Folder of the data set.
         findings: The findings, each with `files` and `groups`.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         Data URIs by path relative to `root`, without files that cannot be decoded.
     """
     wanted = [path for finding in findings for group in finding.groups[:GROUPS_SHOWN] for path in group]
     wanted += [path for finding in findings if not finding.groups for path in finding.files[:FILES_SHOWN]]
-    made = {path: make_thumbnail(root / path) for path in dict.fromkeys(wanted)}
+    made = {path: make_thumbnail(root / path, scale) for path in dict.fromkeys(wanted)}
     return {path: uri for path, uri in made.items() if uri}
 
 
-def make_thumbnail(path: Path) -> str | None:
+def make_thumbnail(path: Path, scale: ValueRange | None = None) -> str | None:
     """Make a thumbnail of an image file as a data URI.
 
     Thumbnails are remembered within the process, as the rows of a study show many of the same images.
 
     Args:
         path: Image file.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         Data URI of a JPEG of at most `SIDE` x `SIDE` pixels; None when the file is missing or cannot be decoded.
     """
     try:
-        return _make_thumbnail_at(path, path.stat().st_mtime_ns)
+        return _make_thumbnail_at(path, path.stat().st_mtime_ns, scale)
     except OSError:
         return None
 
 
 @lru_cache(THUMBNAILS)
-def _make_thumbnail_at(path: Path, changed: int) -> str | None:
+def _make_thumbnail_at(path: Path, changed: int, scale: ValueRange | None) -> str | None:
     """The picture of a file as it was last changed: the rows of a study show many of the same images."""
     try:
-        image = decode(read_bytes(path))
+        return make_data_uri(encode_jpeg(read_thumbnail(path, SIDE, scale)))
     except BadImage:
         return None
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return make_data_uri(encode_jpeg(image))
 
 
 def make_data_uri(image: bytes) -> str:
@@ -122,7 +123,7 @@ def encode_jpeg(image: Image.Image) -> bytes:
 
 
 def _choose_shown(
-    root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]
+    root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str], scale: ValueRange | None
 ) -> tuple[ShownImage, ...]:
     task = predictions.task
     chances = task.to_probabilities(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
@@ -131,7 +132,8 @@ def _choose_shown(
         best = np.argsort(-chance, kind="stable")[:TOP].tolist()
         top = tuple((classes[c], float(chance[c])) for c in best)
         path, label = predictions.paths[row], task.name_label(int(predictions.labels[row]), classes)
-        shown.append(ShownImage(path, label, *task.call_image(chance, classes), make_thumbnail(root / path), top))
+        picture = make_thumbnail(root / path, scale)
+        shown.append(ShownImage(path, label, *task.call_image(chance, classes), picture, top))
     return tuple(shown)
 
 

@@ -47,6 +47,7 @@ def describe_dataset(data: Dataset, leaks_allowed: bool = False) -> DatasetRecor
     Returns:
         The record, with the number of images of each split.
     """
+    values = {"value_range": data.value_range} if data.value_range else {}  # what is None is not written
     return DatasetRecord(
         fingerprint=data.fingerprint,
         name=data.name,
@@ -57,6 +58,7 @@ def describe_dataset(data: Dataset, leaks_allowed: bool = False) -> DatasetRecor
         set_aside=len(data.set_aside),
         corrected=data.corrected,
         leaks_allowed=leaks_allowed,
+        **values,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +94,8 @@ class Predictor:
 
         Args:
             images: One image or several: paths, the bytes of files, PIL images, or arrays of uint8
-                [height, width], [height, width, 3] or [n, height, width, 3].
+                [height, width], [height, width, 3] or [n, height, width, 3]; where the run's images had more than 8
+                bits, also arrays of other numbers, which are scaled as those were.
             top: Number of likeliest classes to give of each image.
 
         Returns:
@@ -169,7 +170,7 @@ class Predictor:
         """Compute the logits of a data set's images; what an earlier command computed is read from the cache.
 
         Args:
-            samples: The images.
+            samples: The images, whose values of more than 8 bits are scaled as those of the run's data.
 
         Returns:
             Logits float32 [n, classes], averaged over the mirror images of the recipe's `tta`.
@@ -178,6 +179,7 @@ class Predictor:
             DataError: An image file was changed since it was scanned.
             StorageError: The cache cannot be written.
         """
+        samples = replace(samples, value_range=self.run.value_range)
         with raise_storage_errors(self.context.cache):
             return compute_tta_features(self.part, samples, self.context.progress, self._apply_head).values
 
@@ -202,7 +204,7 @@ class Predictor:
             return self._slot.engine
 
     def _read(self, image: ImageInput) -> Pixels:
-        return read_input(image, self.part.spec.plan.size, self.run.recipe.resize)
+        return read_input(image, self.part.spec.plan.size, self.run.recipe.resize, self.run.value_range)
 
     def _to_probabilities(self, pixels: Sequence[Pixels]) -> NDArray[np.float64]:
         if not pixels:

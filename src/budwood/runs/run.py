@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, load
+from budwood.data.value_range import ValueRange
 from budwood.errors import RunError
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
 from budwood.evaluation.predictions import Predictions, load_predictions
@@ -87,6 +88,11 @@ class Run:
         """
         count = len(self.classes)
         return MultiLabel(count) if self.record.dataset.several else SingleLabel(count)
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """Return the values of more than 8 bits that become black and white; None: the range of their type does."""
+        return self.record.dataset.value_range
 
     def history(self) -> list[dict[str, float]]:
         """Read the rows of `history.csv`.

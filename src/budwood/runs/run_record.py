@@ -17,6 +17,7 @@ from budwood.config.recipe import Recipe, restore_recipe
 from budwood.config.records import FrozenRecord
 from budwood.config.resolved_recipe import OwnPart
 from budwood.data.checks import Finding
+from budwood.data.value_range import ValueRange
 from budwood.errors import RecipeError, RunError
 from budwood.evaluation.split_metrics import SplitMetrics, plain
 from budwood.networks.network_plan import ParameterCount, StagePlan
@@ -62,6 +63,7 @@ class DatasetRecord(FrozenRecord):
         set_aside: Number of files that could not be used.
         corrected: Number of images whose labels a table has corrected, those that it leaves out included.
         leaks_allowed: Whether images leak between the given splits, which was allowed.
+        value_range: Values of more than 8 bits that become black and white; None for the range of their type.
     """
 
     fingerprint: str
@@ -73,6 +75,7 @@ class DatasetRecord(FrozenRecord):
     set_aside: int = 0
     corrected: int = 0
     leaks_allowed: bool = False
+    value_range: ValueRange | None = None
 
 
 class WeightsRecord(FrozenRecord):

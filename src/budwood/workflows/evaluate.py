@@ -94,7 +94,7 @@ def predict(
     """
     run, context = open_any_run(run), open_context(cache, progress)
     paths = list(find_image_files(files))
-    facts = compute_content_ids(paths, context.progress)
+    facts = compute_content_ids(paths, context.progress, run.value_range)
     good = [row for row, fact in enumerate(facts) if isinstance(fact, str)]
     samples = Samples(
         Path(),

@@ -61,7 +61,7 @@ def report_findings(
     """
     check = DataCheck(data.source, len(data), describe_dataset(data), findings)
     with raise_storage_errors(path):
-        thumbnails = make_finding_thumbnails(data.root, findings)
+        thumbnails = make_finding_thumbnails(data.root, findings, data.value_range)
         sheet = None
         if augmentation:
             resolved = resolve(augmentation, bool(data.label_sets), augmentation.size or SHEET_SIZE)
