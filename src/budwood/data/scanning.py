@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from budwood.data.dataset import Dataset, SetAside, Sets, compute_fingerprint, encode_values, select_used
 from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
 from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
-from budwood.data.listing import SPLITS, Listing, list_files, select_rows, split_label_names
+from budwood.data.listing import SPLITS, Listing, select_rows, split_label_names
 from budwood.data.metadata import read_metadata
+from budwood.data.sources import list_files
 from budwood.data.splits import assign_splits
 from budwood.errors import DataError
 from budwood.progress import Progress
