@@ -347,3 +347,17 @@ def test_help_lists_the_names_of_parts_and_how_a_users_own_is_named(option: str,
     said = flags[option].help or ""
     assert known in said
     assert "package.module:name" in said
+
+
+def test_how_data_are_read_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for hue, name in enumerate(("plant/daisy", "plant/rose", "Plant", "train")):
+        fill(tmp_path / "d" / name, 3, hue=hue % 3, first=10 * hue)
+    plain = _json(capsys, "inspect", tmp_path / "d")
+    assert plain["classes"] == ["Plant", "train"]
+    assert {"D072", "D074", "D075"} <= {finding["code"] for finding in plain["findings"]}
+    options = ["--nested", "join", "--spelling", "keep", "--split-folders", "never", "--label-separator", "none"]
+    read = _json(capsys, "inspect", tmp_path / "d", *options, "--html", tmp_path / "page.html")
+    assert read["classes"] == ["Plant", "plant/daisy", "plant/rose", "train"]
+    assert (tmp_path / "page.html").is_file()
+    _said(capsys, "inspect", tmp_path / "d", "--html", tmp_path / "page.html")
+    assert "--nested join" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -174,6 +174,7 @@ def inspect_data(
     test: float | None,
     exclude: tuple[str, ...],
     corrections: tuple[str, ...],
+    reading: dict[str, Any],
     html: Path | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -189,7 +190,13 @@ def inspect_data(
         raise click.UsageError("--augment: needs --html FILE, because the augmented images are shown in the HTML file.")
     recipe = Recipe(**parse_settings(settings)) if settings else None
     dataset = scan(
-        data, val=val, test=test, exclude=exclude, corrections=corrections, progress=make_terminal_progress()
+        data,
+        val=val,
+        test=test,
+        exclude=exclude,
+        corrections=corrections,
+        progress=make_terminal_progress(),
+        **reading,
     )
     findings = checks.findings(dataset)
     if html:
@@ -235,6 +242,7 @@ def train(
     test: float | None,
     exclude: tuple[str, ...],
     corrections: tuple[str, ...],
+    reading: dict[str, Any],
     allow_leaks: bool,
     track: tuple[str, ...],
     dry_run: bool,
@@ -252,7 +260,7 @@ def train(
     started = time.perf_counter()
     resolved = make_recipe(file, settings, drop_unset(options))
     progress = make_terminal_progress()
-    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
         return
@@ -441,6 +449,7 @@ def lr_find(
     test: float | None,
     exclude: tuple[str, ...],
     corrections: tuple[str, ...],
+    reading: dict[str, Any],
     file: Path | None,
     settings: tuple[str, ...],
     html: Path | None,
@@ -463,7 +472,7 @@ def lr_find(
     if recipe.optimizer == "lbfgs":
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another optimizer.")
     progress = make_terminal_progress()
-    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     curve = find_learning_rate(dataset, recipe, open_context(progress=progress))
     if html:
         with raise_storage_errors(html):

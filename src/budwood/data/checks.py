@@ -73,6 +73,7 @@ def findings(data: Dataset) -> tuple[Finding, ...]:
     """
     checks: tuple[Callable[[Dataset], Sequence[Finding]], ...] = (
         _check_set_aside,
+        _check_readings,
         _check_copies,
         _check_leaks,
         _check_odd_images,
@@ -104,6 +105,20 @@ _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
     "too large": ("D006", "warning", "too large to decode safely", "Save them with fewer pixels."),
     "left out": ("D007", "note", "outside the expected folder layout", "Move them, list them, or ignore this note."),
     "not unpacked": ("D008", "warning", "members of the archive that are not used", "Look at them in the archive."),
+}
+
+
+# How labels and folders were read that could be read otherwise
+_READINGS: Final[dict[str, tuple[str, Severity]]] = {
+    "several labels": ("D070", "warning"),
+    "blank label": ("D071", "warning"),
+    "spelling": ("D072", "warning"),
+    "numeral": ("D073", "warning"),
+    "nested": ("D074", "note"),
+    "split folder": ("D075", "warning"),
+    "split name": ("D075", "note"),
+    "system folder": ("D076", "note"),
+    "is_valid": ("D077", "note"),
 }
 
 
@@ -155,6 +170,11 @@ def _check_set_aside(data: Dataset) -> list[Finding]:
                 message = f"{counted(len(items), 'member')} of the archive {_is_or_are(len(items))} not used{detail}."
             findings.append(Finding(code, severity, message, advice, tuple(item.path for item in items)))
     return findings
+
+
+def _check_readings(data: Dataset) -> list[Finding]:
+    readings = [(*_READINGS[remark.kind], remark) for remark in data.remarks]
+    return [Finding(code, severity, item.detail, item.advice, item.files) for code, severity, item in readings]
 
 
 def _describe_detail(item: SetAside, first: bool) -> str:

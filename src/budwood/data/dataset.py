@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budwood.data.listing import SPLITS
+from budwood.data.listing import SPLITS, Remark
 from budwood.errors import RunError
 from budwood.storage.atomic import encode_parquet, write_bytes
 
@@ -113,6 +113,7 @@ class Dataset:
         fingerprint: SHA-256 in hex over classes, contents, splits and the labels outside the test split.
         label_sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
         corrected: Number of images whose label corrections changed, or that they leave out.
+        remarks: How something was read that could be read otherwise.
     """
 
     source: str
@@ -125,6 +126,7 @@ class Dataset:
     fingerprint: str
     label_sets: Sets = ()
     corrected: int = 0
+    remarks: tuple[Remark, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -228,6 +230,8 @@ class Dataset:
             "sets": self.label_sets,
             "corrected": self.corrected,
         }
+        if self.remarks:
+            meta["remarks"] = [(item.kind, item.detail, item.advice, item.files) for item in self.remarks]
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
         write_bytes(path, encode_parquet(table))
 
@@ -260,6 +264,7 @@ def load(path: Path) -> Dataset:
         meta["fingerprint"],
         tuple(tuple(members) for members in meta.get("sets", ())),
         meta.get("corrected", 0),
+        tuple(Remark(kind, detail, advice, tuple(files)) for kind, detail, advice, files in meta.get("remarks", ())),
     )
     if compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")

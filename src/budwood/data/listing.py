@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from budwood.data.file_tree import is_text, show_path
+from budwood.errors import DataError
 
 SPLITS: Final = ("train", "val", "test")
 SPLIT_NAMES: Final = {
@@ -18,8 +19,59 @@ SPLIT_NAMES: Final = {
     "validation": "val",
     "test": "test",
     "testing": "test",
+    "dev": "val",
 }
+EVAL_NAMES: Final = ("eval", "evaluation")  # of validation; of the test split where validation has another name
+READINGS: Final = {"nested": ("top", "join"), "spelling": ("join", "keep"), "split_folders": ("auto", "never")}
 LABEL_SEPARATOR: Final = ";"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How data are read that could be read in two ways.
+
+    Attributes:
+        nested: Class of an image in a folder in a class folder: `top`, the class folder; `join`, the path of both.
+        label_separator: What parts the labels in a cell of a table; `space`; `none` where a cell is one label; None
+            to find it out.
+        spelling: Whether names that differ in case, spaces or the form of Unicode are one class: `join` or `keep`.
+        split_folders: Whether folders called train, val or test are splits: `auto` or `never`.
+    """
+
+    nested: str = "top"
+    label_separator: str | None = None
+    spelling: str = "join"
+    split_folders: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the words.
+
+        Raises:
+            DataError: When a word is unknown.
+        """
+        for name, words in READINGS.items():
+            if (found := getattr(self, name)) not in words:
+                expected = " or ".join(map(repr, words))
+                raise DataError(f"{name}: expected {expected}, found {found!r}.", "Give one of these words.")
+        if self.label_separator == "":
+            raise DataError("label_separator: expected a separator, found nothing.", "For example ',' or 'space'.")
+
+
+@dataclass(frozen=True)
+class Remark:
+    """How something was read that could be read otherwise; it becomes a finding.
+
+    Attributes:
+        kind: Key of the finding in `checks`.
+        detail: What was read how, in one sentence.
+        advice: How to have it read otherwise.
+        files: What it is about: paths of files, or of folders with a slash at the end.
+    """
+
+    kind: str
+    detail: str
+    advice: str
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +90,7 @@ class Listing:
         several: Whether an image has any number of labels.
         corrected: Number of images whose label the user's corrections changed, or that they leave out.
         not_unpacked: Members of an archive that are not used, each with the reason.
+        remarks: How something was read that could be read otherwise.
     """
 
     source: str
@@ -51,6 +104,7 @@ class Listing:
     multilabel: bool = False
     corrected: int = 0
     not_unpacked: Sequence[tuple[str, str]] = field(default=())
+    remarks: Sequence[Remark] = field(default=())
 
 
 def split_label_names(labels: str) -> list[str]:
@@ -63,6 +117,21 @@ def split_label_names(labels: str) -> list[str]:
         The names without surrounding spaces; empty ones are dropped.
     """
     return [name.strip() for name in labels.split(LABEL_SEPARATOR) if name.strip()]
+
+
+def find_splits(names: Iterable[str]) -> dict[str, str]:
+    """Find the splits that names of folders, files or cells stand for.
+
+    Args:
+        names: The names, in any case.
+
+    Returns:
+        `train`, `val` or `test` by name, without the names that stand for none.
+    """
+    words = {name: name.strip().lower() for name in names}
+    found = {name: SPLIT_NAMES[word] for name, word in words.items() if word in SPLIT_NAMES}
+    rest = "test" if "val" in found.values() and "test" not in found.values() else "val"
+    return {**found, **{name: rest for name, word in words.items() if word in EVAL_NAMES}}
 
 
 def select_rows(listing: Listing, rows: Sequence[int]) -> Listing:

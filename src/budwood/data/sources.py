@@ -20,7 +20,8 @@ from budwood.data.corrections import OMIT, match_corrections
 from budwood.data.downloads import SOURCES, fetch, place_of
 from budwood.data.file_tree import list_loose_files, list_subfolders, show_path, walk
 from budwood.data.folders import list_folder
-from budwood.data.listing import Listing, select_rows, split_label_names
+from budwood.data.listing import Listing, ReadOptions, select_rows, split_label_names
+from budwood.data.spellings import join_spellings
 from budwood.data.tables import TABLES, list_table, lists_images
 from budwood.data.text_lists import read_lines, resolve_within
 from budwood.errors import DataError, did_you_mean
@@ -29,7 +30,11 @@ from budwood.storage.context import Context
 
 
 def list_files(
-    source: Path, context: Context, exclude: Sequence[str] = (), corrections: Sequence[Path] = ()
+    source: Path,
+    context: Context,
+    exclude: Sequence[str] = (),
+    corrections: Sequence[Path] = (),
+    options: ReadOptions | None = None,
 ) -> Listing:
     """List the labelled files of a source, without decoding them.
 
@@ -38,6 +43,7 @@ def list_files(
         context: The cache folder, for archives and downloads, and where notes and steps go.
         exclude: Names of classes to leave out.
         corrections: CSV files of corrections, applied in order.
+        options: How to read what could be read in two ways; None for the usual ways.
 
     Returns:
         The files with their labels, splits and groups, with corrections applied.
@@ -48,8 +54,9 @@ def list_files(
             class to exclude does not exist; when corrections do not fit.
         StorageError: When an archive or a download cannot be written to the cache.
     """
+    options = options or ReadOptions()
     try:
-        listing = replace(_list(source, context), source=_name_source(source))
+        listing = replace(_list(source, context, options), source=_name_source(source))
     except OSError as error:
         raise DataError(
             f"{error.filename or source}: cannot be read ({error.strerror or error}).",
@@ -61,6 +68,8 @@ def list_files(
             "Expected one folder per class with images in it, train/ and test/ folders of those, "
             "or a CSV file with the columns path and label.",
         )
+    if options.spelling == "join":
+        listing = join_spellings(listing)
     for file in corrections:
         listing = _apply_corrections(listing, file)
     _check_classes(source, listing)
@@ -85,24 +94,24 @@ def _name_source(source: Path) -> str:
     return str(source.resolve()) if source.exists() else str(source)
 
 
-def _list(source: Path, context: Context) -> Listing:
+def _list(source: Path, context: Context, options: ReadOptions) -> Listing:
     if not source.exists():
         if str(source) in BUILT_IN:
             return BUILT_IN[str(source)]()
         if str(source) in SOURCES:
-            return list_folder(fetch(str(source), context), str(source))
+            return list_folder(fetch(str(source), context), str(source), options)
         raise DataError(
             f"{source}: no such file or folder.",
             "Check the path, and quote it if it contains spaces. "
             f"Data sets that have a name: {', '.join(sorted({*BUILT_IN, *SOURCES}))}.",
         )
     if source.is_dir():
-        return list_folder(source, source.resolve().name)
+        return list_folder(source, source.resolve().name, options)
     if source.suffix.lower() in TABLES:
-        return list_table(source)
+        return list_table(source, options)
     if source.is_file() and is_archive(source):
         found = extract_listed(source, context)
-        listing = _list_extracted(found.folder, source, context.progress)
+        listing = _list_extracted(found.folder, source, context.progress, options)
         return replace(listing, not_unpacked=found.skipped)
     raise DataError(
         f"{source}: is neither a folder, nor a CSV or Parquet table, nor a tar or zip archive.",
@@ -110,7 +119,7 @@ def _list(source: Path, context: Context) -> Listing:
     )
 
 
-def _list_extracted(root: Path, archive: Path, progress: Progress) -> Listing:
+def _list_extracted(root: Path, archive: Path, progress: Progress, options: ReadOptions) -> Listing:
     """An archive's files: by the one table at the top that lists most of them, else as a folder."""
     name = archive.name.split(".")[0]
     top = root
@@ -118,12 +127,12 @@ def _list_extracted(root: Path, archive: Path, progress: Progress) -> Listing:
         top = folders[0]
     tables = [file for file in list_loose_files(top) if file.suffix.lower() in TABLES and lists_images(file)]
     if len(tables) != 1:
-        return list_folder(root, name)
-    listing = list_table(tables[0])
+        return list_folder(root, name, options)
+    listing = list_table(tables[0], options)
     named = set(listing.paths)
     unlisted = [path for file in walk(top) if file != tables[0] and (path := show_path(file, top)) not in named]
     if 2 * sum((top / path).is_file() for path in named) <= len(unlisted):
-        return list_folder(root, name)
+        return list_folder(root, name, options)
     for row, path in enumerate(listing.paths, 1):
         resolve_within(top, path, f"{archive}, {tables[0].name}, row {row}")
     progress.note(f"{archive.name}: labels are read from its table {tables[0].name}.")

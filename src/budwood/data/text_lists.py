@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from budwood.data.file_tree import list_subfolders, show_path, walk
-from budwood.data.listing import SPLIT_NAMES, Listing, make_listing
+from budwood.data.listing import Listing, find_splits, make_listing
 from budwood.errors import DataError
 
 
@@ -23,10 +23,9 @@ def list_by_text_files(root: Path, name: str) -> Listing:
         DataError: When a list is not UTF-8, or a line names no image or one outside the folder.
     """
     base, rows, missing, listed = _find_list_base(root), [], [], set()
-    for file in sorted(root.glob("*.txt")):
-        split = SPLIT_NAMES.get(file.stem.lower())
-        if split is None:
-            continue
+    splits = find_splits(file.stem for file in root.glob("*.txt"))
+    for file in sorted(file for file in root.glob("*.txt") if file.stem in splits):
+        split = splits[file.stem]
         for number, line in enumerate(read_lines(file), 1):
             if "/" not in line:
                 raise DataError(
