@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -119,6 +120,7 @@ _READINGS: Final[dict[str, tuple[str, Severity]]] = {
     "split name": ("D075", "note"),
     "system folder": ("D076", "note"),
     "is_valid": ("D077", "note"),
+    "found elsewhere": ("D079", "note"),
 }
 
 
@@ -164,7 +166,7 @@ def _check_set_aside(data: Dataset) -> list[Finding]:
     for problem, (code, severity, problem_text, advice) in _PROBLEMS.items():
         items = [item for item in data.set_aside if item.problem == problem]
         if items:
-            detail = _describe_detail(items[0], len(items) > 1)
+            detail = _describe_detail(data.root, items[0], len(items) > 1)
             message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} {problem_text}{detail}; excluded."
             if problem == "not unpacked":
                 message = f"{counted(len(items), 'member')} of the archive {_is_or_are(len(items))} not used{detail}."
@@ -177,8 +179,10 @@ def _check_readings(data: Dataset) -> list[Finding]:
     return [Finding(code, severity, item.detail, item.advice, item.files) for code, severity, item in readings]
 
 
-def _describe_detail(item: SetAside, first: bool) -> str:
+def _describe_detail(root: Path, item: SetAside, first: bool) -> str:
     detail = f"{item.path!r} {item.detail}" if item.problem in ("left out", "not unpacked") else item.detail
+    if item.problem == "unreadable":
+        detail = f"{item.path!r}, looked for at {root / item.path}: {item.detail}"
     return f" (the first: {detail})" if first else f" ({detail})"
 
 

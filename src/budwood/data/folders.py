@@ -60,8 +60,13 @@ def list_folder(root: Path, name: str, options: ReadOptions) -> Listing:
             f"{root}: has {', '.join(f'{folder.name}/' for folder in folders)} but no train/ folder.",
             "Add train/<class>/, or give the folder of class folders.",
         )
-    if len(folders) == 1 and list_subfolders(folders[0]) and not list_loose_files(root):
-        return _with_skipped(list_folder(folders[0], name, options), tree)
+    loose = list_loose_files(root)
+    filled = folders if len(folders) == 1 else [folder for folder in folders if holds_images(folder)]
+    if len(filled) == 1 and list_subfolders(filled[0]) and not any(map(may_be_image, loose)):
+        listing = list_folder(filled[0], name, options)
+        beside = [(f"{folder.name}/", "holds no images") for folder in folders if folder not in filled]
+        beside += [(show_path(path, root), f"lies beside the folder {filled[0].name}/") for path in loose]
+        return _with_skipped(replace(listing, left_out=[*listing.left_out, *beside]), tree)
     return _list_class_folders(tree, name, folders, [])
 
 

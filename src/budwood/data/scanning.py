@@ -23,6 +23,7 @@ from budwood.data.splits import assign_splits
 from budwood.errors import DataError
 from budwood.progress import Progress
 from budwood.storage.context import open_context
+from budwood.text import counted
 
 SHARE: Final = 0.2  # of the test split, and of validation in the rest
 _SCHEMA: Final = pa.schema(
@@ -126,10 +127,7 @@ def build_dataset(
     left_out += [SetAside(name, "not unpacked", reason) for name, reason in listing.not_unpacked]
     classes, label_sets, labels = _encode_labels(usable.labels, listing.multilabel)
     if len(classes) < 2:
-        raise DataError(
-            f"{listing.root}: fewer than two classes have an image that can be decoded.",
-            "`budwood inspect` lists the files that cannot be decoded.",
-        )
+        raise _make_undecodable_error(listing.root, bad)
     table = _build_table(usable, metadata, labels, val_share, test_share)
     return Dataset(
         source=listing.source,
@@ -143,6 +141,16 @@ def build_dataset(
         label_sets=label_sets,
         corrected=listing.corrected,
         remarks=tuple(listing.remarks),
+    )
+
+
+def _make_undecodable_error(root: Path, bad: Sequence[SetAside]) -> DataError:
+    first = f": the first, {bad[0].path!r}, was looked for at {root / bad[0].path} ({bad[0].detail})" if bad else ""
+    count = f"; {counted(len(bad), 'file')} cannot{first}" if bad else ""
+    return DataError(
+        f"{root}: fewer than two classes have an image that can be decoded{count}.",
+        "`budwood inspect` lists the files that cannot be decoded.",
+        [(item.path, f"{item.problem}: {item.detail}") for item in bad],
     )
 
 

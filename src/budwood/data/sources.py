@@ -22,10 +22,10 @@ from budwood.data.file_tree import list_loose_files, list_subfolders, show_path,
 from budwood.data.folders import list_folder
 from budwood.data.listing import Listing, ReadOptions, select_rows, split_label_names
 from budwood.data.spellings import join_spellings
-from budwood.data.tables import TABLES, list_table, lists_images
+from budwood.data.table_file import TABLES
+from budwood.data.tables import list_table, lists_images
 from budwood.data.text_lists import read_lines, resolve_within
 from budwood.errors import DataError, did_you_mean
-from budwood.progress import Progress
 from budwood.storage.context import Context
 
 
@@ -108,10 +108,10 @@ def _list(source: Path, context: Context, options: ReadOptions) -> Listing:
     if source.is_dir():
         return list_folder(source, source.resolve().name, options)
     if source.suffix.lower() in TABLES:
-        return list_table(source, options)
+        return list_table(source, options, context)
     if source.is_file() and is_archive(source):
         found = extract_listed(source, context)
-        listing = _list_extracted(found.folder, source, context.progress, options)
+        listing = _list_extracted(found.folder, source, context, options)
         return replace(listing, not_unpacked=found.skipped)
     raise DataError(
         f"{source}: is neither a folder, nor a CSV or Parquet table, nor a tar or zip archive.",
@@ -119,7 +119,7 @@ def _list(source: Path, context: Context, options: ReadOptions) -> Listing:
     )
 
 
-def _list_extracted(root: Path, archive: Path, progress: Progress, options: ReadOptions) -> Listing:
+def _list_extracted(root: Path, archive: Path, context: Context, options: ReadOptions) -> Listing:
     """An archive's files: by the one table at the top that lists most of them, else as a folder."""
     name = archive.name.split(".")[0]
     top = root
@@ -128,14 +128,14 @@ def _list_extracted(root: Path, archive: Path, progress: Progress, options: Read
     tables = [file for file in list_loose_files(top) if file.suffix.lower() in TABLES and lists_images(file)]
     if len(tables) != 1:
         return list_folder(root, name, options)
-    listing = list_table(tables[0], options)
+    listing = list_table(tables[0], options, context)
     named = set(listing.paths)
     unlisted = [path for file in walk(top) if file != tables[0] and (path := show_path(file, top)) not in named]
     if 2 * sum((top / path).is_file() for path in named) <= len(unlisted):
         return list_folder(root, name, options)
     for row, path in enumerate(listing.paths, 1):
         resolve_within(top, path, f"{archive}, {tables[0].name}, row {row}")
-    progress.note(f"{archive.name}: labels are read from its table {tables[0].name}.")
+    context.progress.note(f"{archive.name}: labels are read from its table {tables[0].name}.")
     return replace(listing, name=name, left_out=[(path, f"is not in {tables[0].name}") for path in unlisted])
 
 

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from budwood.data.label_cells import is_blank, read_label_cells, remark_on_cells
 from budwood.data.listing import SPLIT_NAMES, Listing, ReadOptions, Remark, find_splits, select_rows
+from budwood.data.parquet_images import extract_images, holds_bytes
+from budwood.data.table_file import TableFile, read_table
+from budwood.data.table_paths import find_paths
 from budwood.errors import DataError, did_you_mean
+from budwood.storage.context import Context
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PATH_COLUMNS: Final = ("path", "file", "filename", "image")
-LABEL_COLUMNS: Final = ("label", "class")
-LABELS_COLUMN: Final = "labels"  # of images that have several labels each, or none
+PATH_COLUMNS: Final = (
+    "path",
+    "file",
+    "filename",
+    "image",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image_path",
+    "image_name",
+    "image_id",
+    "img",
+)
+LABEL_COLUMNS: Final = ("label", "class", "target", "category")
+LABELS_COLUMNS: Final = ("labels", "tags")  # of images that have several labels each, or none
 VALID_COLUMN: Final = "is_valid"
 _VALID_WORDS: Final = {
     **dict.fromkeys(("true", "1", "1.0", "yes"), "val"),
     **dict.fromkeys(("false", "0", "0.0", "no", ""), "train"),
 }
-TABLES: Final = (".csv", ".tsv", ".parquet")
 
 
 def lists_images(table: Path) -> bool:
@@ -36,131 +49,107 @@ def lists_images(table: Path) -> bool:
         True for a table that `list_table` can read.
     """
     try:
-        columns = _read_table(table).column_names
+        read = read_table(table)
+        return read.find(PATH_COLUMNS) is not None and read.find((*LABEL_COLUMNS, *LABELS_COLUMNS)) is not None
     except DataError:
         return False
-    return bool(set(PATH_COLUMNS) & set(columns)) and bool({*LABEL_COLUMNS, LABELS_COLUMN} & set(columns))
 
 
-def list_table(file: Path, options: ReadOptions) -> Listing:
+def list_table(file: Path, options: ReadOptions, context: Context) -> Listing:
     """List the images that a table names.
 
     Args:
         file: The table; paths are relative to its folder.
         options: How to read what could be read in two ways.
+        context: The cache folder, for images that are inside the table, and where notes go.
 
     Returns:
         The files with their labels, splits and groups.
 
     Raises:
         DataError: When the table cannot be read, lacks a column or has a row without a label or with an unknown split.
+        StorageError: When images cannot be written to the cache.
     """
-    table = _read_table(file)
-    path_column = _find_column(file, table.column_names, PATH_COLUMNS)
-    plural = LABELS_COLUMN in table.column_names and not set(LABEL_COLUMNS) & set(table.column_names)
-    label_column = LABELS_COLUMN if plural else _find_column(file, table.column_names, LABEL_COLUMNS)
-    paths = [name.replace(os.sep, "/") for name in _read_text_column(table, path_column)]
-    splits, remarks = _read_splits(file, table)
-    cells = _read_text_column(table, label_column)
-    read = read_label_cells(cells, plural=plural, separator=options.label_separator)
-    remarks += remark_on_cells(read, label_column, paths)
+    table = read_table(file)
+    path_column = table.require(PATH_COLUMNS)
+    single = table.find(LABEL_COLUMNS)
+    several = table.find(LABELS_COLUMNS) if single is None else None
+    label_column = single if single is not None else several if several is not None else table.require(LABEL_COLUMNS)
+    splits, remarks = _read_splits(table)
+    cells, header = table.read_text(label_column), table.headers[label_column].strip()
+    plural = several is not None
+    try:
+        read = read_label_cells(cells, plural=plural, separator=options.label_separator)
+    except DataError as error:
+        raise DataError(f"{file}: {error.message}", error.hint) from error
+    blank = _find_blanks(file, cells, header, plural, options)
+    root, paths, found = _read_paths(table, path_column, context)
+    remarks += [*remark_on_cells(read, header, paths), *_remark_on_blanks(cells, paths, blank, plural), *found]
+    groups = table.read_text(table.find(("group",)))
     listing = Listing(
-        "",
-        file.resolve().parent,
-        file.stem,
-        paths,
-        read.labels,
-        splits,
-        _read_text_column(table, "group"),
-        multilabel=read.multilabel,
-        remarks=remarks,
+        "", root, file.stem, paths, read.labels, splits, groups, multilabel=read.multilabel, remarks=remarks
     )
-    return _drop_blanks(file, listing, cells, label_column, plural, options)
+    return listing if plural or not blank else select_rows(listing, sorted(set(range(len(cells))) - set(blank)))
 
 
-def _drop_blanks(
-    file: Path, listing: Listing, cells: Sequence[str], column: str, plural: bool, options: ReadOptions
-) -> Listing:
-    """The listing without the rows that have no label; in a column of labels these are images without any."""
+def _read_paths(table: TableFile, column: int, context: Context) -> tuple[Path, list[str], list[Remark]]:
+    """The folder of the images, and the path of each in it; images inside the table are written to the cache."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values: pa.ChunkedArray = table.table.column(column)
+    if holds_bytes(values):
+        return *extract_images(table.file, values, context), []
+    if pa.types.is_struct(values.type) and values.type.get_field_index("path") >= 0:
+        fields = pa.table({table.headers[column]: pc.struct_field(values, "path")})
+        written = TableFile(table.file, fields).read_text(0)
+    else:
+        written = table.read_text(column)
+    root = table.file.resolve().parent
+    return root, *find_paths(root, written)
+
+
+def _find_blanks(file: Path, cells: Sequence[str], column: str, plural: bool, options: ReadOptions) -> list[int]:
+    """The rows that have no label, or a word that says so."""
     blank = {cell: is_blank(cell) if options.spelling == "join" else not cell for cell in set(cells)}
     rows = [row for row, cell in enumerate(cells) if blank[cell]]
-    if not rows or (plural and not any(cells[row].strip() for row in rows)):
-        return listing
-    files = tuple(listing.paths[row] for row in rows)
-    have = "1 row of the table has no label" if len(rows) == 1 else f"{len(rows):,} rows of the table have no label"
-    what = "read as images without any" if plural else "left out"
-    first = f"the first, row {rows[0] + 1}, holds {cells[rows[0]]!r}"
-    advice = "Write the labels into the table; --spelling keep reads a word such as 'nan' as a class."
-    remark = Remark("blank label", f"{have} and {'is' if len(rows) == 1 else 'are'} {what} ({first}).", advice, files)
-    if plural:
-        return replace(listing, remarks=[*listing.remarks, remark])
-    if len(rows) == len(cells):
+    if rows and len(rows) == len(cells) and not plural:
         raise DataError(f"{file}, row 1: the column {column!r} is empty.", "Give every image a label.")
-    kept = select_rows(listing, [row for row, cell in enumerate(cells) if not blank[cell]])
-    return replace(kept, remarks=[*listing.remarks, remark])
+    return rows
 
 
-def _read_splits(file: Path, table: pa.Table) -> tuple[list[str], list[Remark]]:
+def _remark_on_blanks(cells: Sequence[str], paths: Sequence[str], rows: Sequence[int], plural: bool) -> list[Remark]:
+    """What to say of rows without a label; in a column of labels, empty ones are images without any."""
+    if not rows or (plural and not any(cells[row].strip() for row in rows)):
+        return []
+    have = "1 row of the table has no label" if len(rows) == 1 else f"{len(rows):,} rows of the table have no label"
+    verb = "is" if len(rows) == 1 else "are"
+    what = f"{verb} read as {'an image' if len(rows) == 1 else 'images'} without any" if plural else f"{verb} left out"
+    detail = f"{have} and {what} (the first, row {rows[0] + 1}, holds {cells[rows[0]]!r})."
+    advice = "Write the labels into the table; --spelling keep reads a word such as 'nan' as a class."
+    return [Remark("blank label", detail, advice, tuple(paths[row] for row in rows))]
+
+
+def _read_splits(table: TableFile) -> tuple[list[str], list[Remark]]:
     """The split of each row, by the column split or, as fastai writes it, is_valid."""
-    if "split" not in table.column_names and VALID_COLUMN in table.column_names:
-        cells = _read_text_column(table, VALID_COLUMN)
-        wrong = next((row for row, cell in enumerate(cells) if cell.strip().lower() not in _VALID_WORDS), None)
+    split, valid = table.find(("split",)), table.find((VALID_COLUMN,))
+    if split is None and valid is not None:
+        cells = [cell.strip().lower() for cell in table.read_text(valid)]
+        wrong = next((row for row, cell in enumerate(cells) if cell not in _VALID_WORDS), None)
         if wrong is not None:
             raise DataError(
-                f"{file}, row {wrong + 1}: the column {VALID_COLUMN!r} holds {cells[wrong]!r}; expected True or False.",
+                f"{table.file}, row {wrong + 1}: the column {VALID_COLUMN!r} holds {cells[wrong]!r}; "
+                "expected True or False.",
                 "Write True for validation images, False for training images.",
             )
         advice = "Rename the column where it says something else."
         remark = Remark("is_valid", f"The column {VALID_COLUMN!r} says which images validate.", advice)
-        return [_VALID_WORDS[cell.strip().lower()] for cell in cells], [remark]
-    cells = _read_text_column(table, "split")
+        return [_VALID_WORDS[cell] for cell in cells], [remark]
+    cells = table.read_text(split)
     names = find_splits(set(cells))
     for row, cell in enumerate(cells, 1):
         if cell and cell not in names:
-            raise DataError(f"{file}, row {row}: unknown split {cell!r}.", did_you_mean(cell.lower(), SPLIT_NAMES))
+            raise DataError(
+                f"{table.file}, row {row}: unknown split {cell!r}.", did_you_mean(cell.lower(), SPLIT_NAMES)
+            )
     return [names.get(cell, "") for cell in cells], []
-
-
-def _read_table(file: Path) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    try:
-        if file.suffix.lower() == ".parquet":
-            return pyarrow.parquet.read_table(file)
-        names = _read_header(file)
-        types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-        tabs = pyarrow.csv.ParseOptions(
-            delimiter="\t" if file.suffix.lower() == ".tsv" else ",", newlines_in_values=True
-        )
-        return pyarrow.csv.read_csv(file, convert_options=types, parse_options=tabs)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as a table ({error}).", "Save it as UTF-8 CSV or Parquet.") from error
-
-
-def _read_header(file: Path) -> list[str]:
-    import csv
-
-    with file.open(encoding="utf-8-sig", newline="") as handle:
-        return next(csv.reader(handle, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
-
-
-def _find_column(file: Path, columns: Sequence[str], accepted: Sequence[str]) -> str:
-    for name in accepted:
-        if name in columns:
-            return name
-    raise DataError(
-        f"{file}: has no column {accepted[0]!r}; found {', '.join(columns) or 'no columns'}.",
-        f"{did_you_mean(accepted[0], columns)} Accepted names: {', '.join(accepted)}.",
-    )
-
-
-def _read_text_column(table: pa.Table, column: str) -> list[str]:
-    import pyarrow as pa
-
-    if column not in table.column_names:
-        return [""] * len(table)
-    coded = table[column].cast(pa.string()).combine_chunks().dictionary_encode()
-    words = [word or "" for word in coded.dictionary.to_pylist()]  # equal words are one object in memory
-    return ["" if index is None else words[index] for index in coded.indices.to_pylist()]

@@ -1,12 +1,17 @@
-"""The Caltech layout: a folder of class folders, with `train.txt` and `test.txt` that list an image a line."""
+"""A folder with `train.txt` and `test.txt` that list an image a line, in its class folder or with its label."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 from budwood.data.file_tree import list_subfolders, show_path, walk
 from budwood.data.listing import Listing, find_splits, make_listing
 from budwood.errors import DataError
+
+_LABELLED: Final = re.compile(r"(.+?\.\w{1,5})\s*[,;\t ]\s*(\S.*)")
+_TRIED: Final = 20  # lines from which the form of a list is found
 
 
 def list_by_text_files(root: Path, name: str) -> Listing:
@@ -22,31 +27,50 @@ def list_by_text_files(root: Path, name: str) -> Listing:
     Raises:
         DataError: When a list is not UTF-8, or a line names no image or one outside the folder.
     """
-    base, rows, missing, listed = _find_list_base(root), [], [], set()
+    rows, missing, listed = [], [], set()
+    base, labelled = _find_list_base(root)
     splits = find_splits(file.stem for file in root.glob("*.txt"))
     for file in sorted(file for file in root.glob("*.txt") if file.stem in splits):
         split = splits[file.stem]
         for number, line in enumerate(read_lines(file), 1):
-            if "/" not in line:
-                raise DataError(
-                    f"{file}, line {number}: expected <class>/<image>, found {line!r}.",
-                    "Write one image per line, relative to the folder of class folders.",
-                )
-            path = resolve_within(base, line, f"{file}, line {number}")
+            name, label = _parse_line(line, labelled, f"{file}, line {number}")
+            path = resolve_within(base, name, f"{file}, line {number}")
             if path.is_file():
-                rows.append((path, line.split("/")[-2], split))
+                rows.append((path, label, split))
                 listed.add(path)
             else:
-                missing.append((line, f"is listed in {file.name} but does not exist"))
+                missing.append((name, f"is listed in {file.name} but does not exist"))
     unlisted = [path for path in walk(base) if path not in listed and path.parent != root]
     missing += [(show_path(path, root), "is not in a list") for path in unlisted]
     return make_listing(root, name, rows, missing)
 
 
-def _find_list_base(root: Path) -> Path:
-    first = next(iter(read_lines(root / "train.txt")), "")
+def _find_list_base(root: Path) -> tuple[Path, bool]:
+    """The folder that listed paths are relative to, and whether a label follows each path."""
     bases = [root, *list_subfolders(root)]
-    return next((base for base in bases if first and (base / first).is_file()), bases[1] if len(bases) == 2 else root)
+    for line in read_lines(root / "train.txt")[:_TRIED]:
+        match = _LABELLED.fullmatch(line)
+        for base in bases:
+            if (base / line).is_file():
+                return base, False
+            if match and (base / match[1]).is_file():
+                return base, True
+    return bases[1] if len(bases) == 2 else root, False
+
+
+def _parse_line(line: str, labelled: bool, where: str) -> tuple[str, str]:
+    """The path and the label of a line."""
+    if labelled:
+        match = _LABELLED.fullmatch(line)
+        if match is None:
+            raise DataError(f"{where}: expected <image>, <label>, found {line!r}.", "Give every image a label.")
+        return match[1], match[2].strip("'\"")
+    if "/" not in line:
+        raise DataError(
+            f"{where}: expected <class>/<image>, found {line!r}.",
+            "Write one image per line, relative to the folder of class folders.",
+        )
+    return line, line.split("/")[-2]
 
 
 def read_lines(file: Path) -> list[str]:
