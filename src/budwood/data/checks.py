@@ -120,6 +120,7 @@ _READINGS: Final[dict[str, tuple[str, Severity]]] = {
     "split name": ("D075", "note"),
     "system folder": ("D076", "note"),
     "is_valid": ("D077", "note"),
+    "outside": ("D078", "note"),
     "found elsewhere": ("D079", "note"),
 }
 

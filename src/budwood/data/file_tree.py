@@ -34,7 +34,8 @@ _NO_IMAGES: Final = frozenset((*_TEXTS, *_DATA, *_OTHERS))
 def find_image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """Find the files that are named, and all files in the folders that are named.
 
-    Files in folders are sorted, and those with a leading dot are skipped. Nothing is opened.
+    Files in folders are sorted; what is hidden, and folders of the system, are passed over, as in training, and links
+    to folders are followed. Nothing is opened.
 
     Args:
         paths: Files and folders.
@@ -47,7 +48,7 @@ def find_image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """
     for path in map(Path, paths):
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if not file.is_dir() and not file.name.startswith("."))
+            yield from sorted(walk(path))
         elif path.exists() or path.is_symlink():
             yield path
         else:
@@ -100,7 +101,7 @@ def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
         visited.add(place)
         with os.scandir(current) as entries:
             for entry in sorted(entries, key=lambda item: item.name):
-                is_folder = entry.is_dir()
+                is_folder = _is_folder(entry)
                 if is_passed_over(entry.name, is_folder):
                     if is_folder and skipped is not None:
                         skipped.append(current / entry.name)
@@ -108,6 +109,26 @@ def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
                     pending.append(current / entry.name)
                 else:
                     yield current / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: a file that cannot be read
+        return False
+
+
+def check_regular(file: Path) -> None:
+    """Check that a file with names or labels is one on the disk: a pipe or a device would be read for ever.
+
+    Args:
+        file: The file, or a link to it.
+
+    Raises:
+        DataError: When it is a device, a pipe or a folder. A file that does not exist is left to who opens it.
+    """
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file}: is not a regular file.", "Give a file on the disk, not a device, pipe or folder.")
 
 
 def is_passed_over(name: str, is_folder: bool = True) -> bool:

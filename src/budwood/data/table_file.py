@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from budwood.data.file_tree import check_regular
 from budwood.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def read_table(file: Path) -> TableFile:
     import pyarrow.csv
     import pyarrow.parquet
 
-    if not file.is_file():
-        raise DataError(f"{file}: is not a regular file.", "Give a table that is a file on the disk.")
+    check_regular(file)
     try:
         if file.suffix.lower() == ".parquet":
             return TableFile(file, pyarrow.parquet.read_table(file))

@@ -49,7 +49,7 @@ def find_paths(root: Path, written: Sequence[str]) -> tuple[list[str], list[Rema
     moved = [(row, path) for row, path in zip(missing, found, strict=True) if path and there[path] == 1]
     for row, path in moved:
         paths[row] = path
-    return paths, _remark_on_moved(root, written, moved)
+    return paths, [*_remark_on_moved(root, written, moved), *_remark_on_outside(root, paths)]
 
 
 def _find_elsewhere(root: Path, names: Sequence[str], is_right_folder: bool) -> list[str]:
@@ -102,3 +102,19 @@ def _remark_on_moved(root: Path, written: Sequence[str], moved: Sequence[tuple[i
     detail = f"{count} not there as written, and found elsewhere in {root}: the first, {written[row]!r}, as {path!r}."
     advice = "Write paths relative to the table's folder, with their extension."
     return [Remark("found elsewhere", detail, advice, tuple(path for _, path in moved))]
+
+
+def _remark_on_outside(root: Path, paths: Sequence[str]) -> list[Remark]:
+    files = tuple(path for path in paths if _leads_outside(root, path))
+    if not files:
+        return []
+    count = "1 path of the table leads" if len(files) == 1 else f"{len(files):,} paths of the table lead"
+    detail = f"{count} outside its folder {root}: {files[0]!r}{' and others' if len(files) > 1 else ''}."
+    return [Remark("outside", detail, "They are read; keep them where they are, or move them into the folder.", files)]
+
+
+def _leads_outside(root: Path, path: str) -> bool:
+    """Whether a path leads out of a folder, by its words alone; links are not followed."""
+    if ".." not in path and not path.startswith("/"):
+        return False
+    return not Path(os.path.normpath(root / path)).is_relative_to(root)

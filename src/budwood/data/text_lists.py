@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from budwood.data.file_tree import list_subfolders, show_path, walk
+from budwood.data.file_tree import check_regular, list_subfolders, show_path, walk
 from budwood.data.listing import Listing, find_splits, make_listing
 from budwood.errors import DataError
 
@@ -83,8 +83,9 @@ def read_lines(file: Path) -> list[str]:
         The lines without surrounding spaces.
 
     Raises:
-        DataError: When the file is not UTF-8.
+        DataError: When the file is a device or not UTF-8.
     """
+    check_regular(file)
     try:
         return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
