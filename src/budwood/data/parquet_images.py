@@ -36,7 +36,7 @@ def holds_bytes(column: pa.ChunkedArray) -> bool:
     if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
         column = pc.struct_field(column, "bytes")
     is_binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-    return is_binary and column.null_count < len(column)
+    return bool(is_binary and column.null_count < len(column))
 
 
 def extract_images(file: Path, column: pa.ChunkedArray, context: Context) -> tuple[Path, list[str]]:
