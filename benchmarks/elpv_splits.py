@@ -12,7 +12,7 @@ import csv
 import random
 from pathlib import Path
 
-from budwood.data.listing import list_elpv
+from budwood.data.sources import list_elpv
 
 
 def main() -> None:

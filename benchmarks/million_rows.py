@@ -21,8 +21,8 @@ import numpy as np
 from budwood.data.checks import findings
 from budwood.data.dataset import load
 from budwood.data.images import THUMBNAIL_SIDE, ImageMetadata
-from budwood.data.listing import list_files
 from budwood.data.scanning import build_dataset
+from budwood.data.sources import list_files
 from budwood.hardware import count_processors
 from budwood.progress import Silent
 from budwood.runs.machine import describe_hardware

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import budwood
 from budwood.cli.main import app
-from budwood.data.listing import PATH_COLUMNS
+from budwood.data.tables import PATH_COLUMNS
 from conftest import picture
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

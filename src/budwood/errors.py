@@ -15,7 +15,7 @@ A message says where, what was expected and what was found; the hint says what t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 
@@ -45,9 +45,24 @@ class BudwoodError(Exception):
 
 
 class DataError(BudwoodError):
-    """Error for images, labels, splits or archives that cannot be used."""
+    """Error for images, labels, splits or archives that cannot be used.
+
+    Attributes:
+        files: Files that the error is about, each with what is wrong with it; empty where it is about none.
+    """
 
     code = "data"
+
+    def __init__(self, message: str, hint: str = "", files: Sequence[tuple[str, str]] = ()) -> None:
+        """Store the message, the hint and the files.
+
+        Args:
+            message: Where it happened, what was expected and what was found.
+            hint: What to do about it; empty for no hint.
+            files: Path of each file, with what is wrong with it.
+        """
+        super().__init__(message, hint)
+        self.files = tuple(files)
 
 
 class RecipeError(BudwoodError):

@@ -347,3 +347,39 @@ def test_help_lists_the_names_of_parts_and_how_a_users_own_is_named(option: str,
     said = flags[option].help or ""
     assert known in said
     assert "package.module:name" in said
+
+
+def test_how_data_are_read_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for hue, name in enumerate(("plant/daisy", "plant/rose", "Plant", "train")):
+        fill(tmp_path / "d" / name, 3, hue=hue % 3, first=10 * hue)
+    plain = _json(capsys, "inspect", tmp_path / "d")
+    assert plain["classes"] == ["plant", "train"]
+    assert {"D072", "D074", "D075"} <= {finding["code"] for finding in plain["findings"]}
+    options = ["--nested", "join", "--spelling", "keep", "--split-folders", "never", "--label-separator", "none"]
+    read = _json(capsys, "inspect", tmp_path / "d", *options, "--html", tmp_path / "page.html")
+    assert read["classes"] == ["Plant", "plant/daisy", "plant/rose", "train"]
+    assert (tmp_path / "page.html").is_file()
+    _said(capsys, "inspect", tmp_path / "d", "--html", tmp_path / "page.html")
+    assert "--nested join" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_inspect_lists_the_files_that_cannot_be_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(14)))
+    said = _said(capsys, "inspect", tmp_path / "t.csv", "--csv", tmp_path / "files.csv", code=2)
+    assert f"the first, '0.png', was looked for at {tmp_path / '0.png'}" in said
+    assert "9.png: " in said
+    assert "10.png: " not in said
+    assert "and 4 more (all with --json or --csv)" in said
+    assert len((tmp_path / "files.csv").read_text().splitlines()) == 15
+    assert len(_json(capsys, "inspect", tmp_path / "t.csv", code=2)["error"]["files"]) == 14
+    assert "`budwood inspect` lists" in _said(capsys, "train", tmp_path / "t.csv", code=2)
+
+
+def test_inspect_writes_a_table_of_all_files(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(12):
+        (photos / "sky" / f"{number}.jpg").write_text(f"no image {number}")
+    said = _said(capsys, "inspect", photos, "--csv", photos.parent / "found.csv")
+    assert "and 2 more (all with --json or --csv)" in said
+    rows = (photos.parent / "found.csv").read_text().splitlines()
+    assert rows[0] == "code,severity,path,detail,message"
+    assert sum(row.startswith("D003,warning,sky/") for row in rows) == 12

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from budwood.data.listing import Listing, list_files
+from budwood.data.listing import Listing
+from budwood.data.sources import list_files
 from budwood.errors import DataError
 from budwood.progress import Silent
 from budwood.storage.context import Context

@@ -32,7 +32,9 @@ from budwood.cli.options import (
 )
 from budwood.cli.output import (
     format_day,
+    format_files,
     format_looks,
+    list_finding_rows,
     list_networks,
     show_cost,
     show_dataset,
@@ -40,9 +42,10 @@ from budwood.cli.output import (
     show_metrics,
     show_plan,
     show_run,
+    write_finding_table,
 )
 from budwood.cli.study_commands import compare, study, tune
-from budwood.errors import BudwoodError
+from budwood.errors import BudwoodError, DataError
 from budwood.text import counted, show_unprintable
 
 if TYPE_CHECKING:
@@ -118,7 +121,8 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
     except BudwoodError as error:
         if debug:
             raise
-        return _fail(error.code, error.message, error.hint, 2, as_json)
+        files = error.files if isinstance(error, DataError) else ()
+        return _fail(error.code, error.message, error.hint, 2, as_json, files)
     except click.UsageError as error:
         hint = f"`{error.ctx.command_path} --help` lists the arguments and options." if error.ctx else ""
         return _fail("usage", error.format_message(), hint, 2, as_json)
@@ -135,9 +139,12 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
         return _fail("internal", f"{type(error).__name__}: {error}", hint, 1, as_json)
 
 
-def _fail(code: str, message: str, hint: str, exit_code: int, as_json: bool) -> int:
+def _fail(
+    code: str, message: str, hint: str, exit_code: int, as_json: bool, files: Sequence[tuple[str, str]] = ()
+) -> int:
     if as_json:
-        print_json({"error": {"code": code, "message": message, "hint": hint}})
+        listed = {"files": [{"path": path, "problem": problem} for path, problem in files]} if files else {}
+        print_json({"error": {"code": code, "message": message, "hint": hint, **listed}})
     else:
         print(f"budwood: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
     return exit_code
@@ -167,6 +174,9 @@ def demo(out: Path, as_json: bool, debug: bool) -> None:
     metavar="KEY=VALUE",
     help="Augmentation option to show in the HTML file; may be repeated.",
 )
+@click.option(
+    "--csv", "table", type=click.Path(path_type=Path), help="Also write all files of the findings to a table."
+)
 @add_common_options
 def inspect_data(
     data: str,
@@ -174,8 +184,10 @@ def inspect_data(
     test: float | None,
     exclude: tuple[str, ...],
     corrections: tuple[str, ...],
+    reading: dict[str, Any],
     html: Path | None,
     settings: tuple[str, ...],
+    table: Path | None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -188,10 +200,16 @@ def inspect_data(
     if settings and html is None:
         raise click.UsageError("--augment: needs --html FILE, because the augmented images are shown in the HTML file.")
     recipe = Recipe(**parse_settings(settings)) if settings else None
-    dataset = scan(
-        data, val=val, test=test, exclude=exclude, corrections=corrections, progress=make_terminal_progress()
-    )
+    progress = make_terminal_progress()
+    try:
+        dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
+    except DataError as error:
+        if error.files and table:
+            write_finding_table(table, [("", "error", path, problem, error.message) for path, problem in error.files])
+        raise DataError(error.message, format_files(error.files) or error.hint, error.files) from error
     findings = checks.findings(dataset)
+    if table:
+        write_finding_table(table, list_finding_rows(dataset, findings))
     if html:
         report_findings(dataset, findings, html, recipe)
     if as_json:
@@ -209,6 +227,8 @@ def inspect_data(
     show_dataset(dataset, findings)
     if html:
         print(f"\nFindings with pictures: {html}")
+    if table:
+        print(f"\nFindings as a table: {table}")
 
 
 @app.command(cls=RecipeCommand)
@@ -235,6 +255,7 @@ def train(
     test: float | None,
     exclude: tuple[str, ...],
     corrections: tuple[str, ...],
+    reading: dict[str, Any],
     allow_leaks: bool,
     track: tuple[str, ...],
     dry_run: bool,
@@ -252,7 +273,7 @@ def train(
     started = time.perf_counter()
     resolved = make_recipe(file, settings, drop_unset(options))
     progress = make_terminal_progress()
-    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
         return
@@ -441,6 +462,7 @@ def lr_find(
     test: float | None,
     exclude: tuple[str, ...],
     corrections: tuple[str, ...],
+    reading: dict[str, Any],
     file: Path | None,
     settings: tuple[str, ...],
     html: Path | None,
@@ -463,7 +485,7 @@ def lr_find(
     if recipe.optimizer == "lbfgs":
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another optimizer.")
     progress = make_terminal_progress()
-    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
+    dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     curve = find_learning_rate(dataset, recipe, open_context(progress=progress))
     if html:
         with raise_storage_errors(html):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import click
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from budwood.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+READING_OPTIONS: Final = ("nested", "label_separator", "spelling", "split_folders")
 
 
 class RecipeCommand(click.Command):
@@ -114,17 +116,17 @@ def add_corrections_option(command: Command) -> Command:
 
 
 def add_data_argument(command: Command) -> Command:
-    """Add the DATA argument, with the options of its splits, classes and corrections, to a command.
+    """Add the DATA argument, with the options of its splits, classes, corrections and reading, to a command.
 
     Args:
         command: The function of the command.
 
     Returns:
-        The function with the argument and the options.
+        The function with the argument and the options; how the data are read comes as the argument `reading`.
     """
     share = click.FloatRange(0, 1, min_open=True, max_open=True)
     command = click.option("--exclude", multiple=True, metavar="CLASS", help="Class to leave out; may be repeated.")(
-        command
+        _add_reading_options(command)
     )
     command = click.option(
         "--test", type=share, help="Share of images for the sealed test set, if the data have no split. [0.2]"
@@ -133,6 +135,45 @@ def add_data_argument(command: Command) -> Command:
         "--val", type=share, help="Share of the remaining images for the validation set, if the data have none. [0.2]"
     )(command)
     return click.argument("data", metavar="DATA")(add_corrections_option(command))
+
+
+def _add_reading_options(command: Command) -> Command:
+    """Add the options that say how data are read that could be read in two ways, as one argument, `reading`."""
+    options = (
+        click.option(
+            "--nested",
+            type=click.Choice(["top", "join"]),
+            default="top",
+            help="Class of images in folders in a class folder: that folder, or the path of both. [top]",
+        ),
+        click.option(
+            "--label-separator",
+            metavar="SEP",
+            help="What parts several labels in a cell of a table: a character, 'space', or 'none'. [found out]",
+        ),
+        click.option(
+            "--spelling",
+            type=click.Choice(["join", "keep"]),
+            default="join",
+            help="Read 'cat', 'Cat' and 'cat ' as one class, or keep labels as written. [join]",
+        ),
+        click.option(
+            "--split-folders",
+            type=click.Choice(["auto", "never"]),
+            default="auto",
+            help="Read folders called train, val or test as splits, or never: as classes. [auto]",
+        ),
+    )
+
+    @functools.wraps(command)
+    def with_reading(**arguments: Any) -> Any:
+        reading = {name: arguments.pop(name) for name in READING_OPTIONS}
+        return command(**arguments, reading=reading)
+
+    wrapped = cast(Command, with_reading)
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def add_recipe_sources(command: Command) -> Command:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -75,6 +76,7 @@ def findings(data: Dataset) -> tuple[Finding, ...]:
     """
     checks: tuple[Callable[[Dataset], Sequence[Finding]], ...] = (
         _check_set_aside,
+        _check_readings,
         _check_copies,
         _check_leaks,
         _check_odd_images,
@@ -106,6 +108,22 @@ _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
     "too large": ("D006", "warning", "too large to decode safely", "Save them with fewer pixels."),
     "left out": ("D007", "note", "outside the expected folder layout", "Move them, list them, or ignore this note."),
     "not unpacked": ("D008", "warning", "members of the archive that are not used", "Look at them in the archive."),
+}
+
+
+# How labels and folders were read that could be read otherwise
+_READINGS: Final[dict[str, tuple[str, Severity]]] = {
+    "several labels": ("D070", "warning"),
+    "blank label": ("D071", "warning"),
+    "spelling": ("D072", "warning"),
+    "numeral": ("D073", "warning"),
+    "nested": ("D074", "note"),
+    "split folder": ("D075", "warning"),
+    "split name": ("D075", "note"),
+    "system folder": ("D076", "note"),
+    "is_valid": ("D077", "note"),
+    "outside": ("D078", "note"),
+    "found elsewhere": ("D079", "note"),
 }
 
 
@@ -151,7 +169,7 @@ def _check_set_aside(data: Dataset) -> list[Finding]:
     for problem, (code, severity, problem_text, advice) in _PROBLEMS.items():
         items = [item for item in data.set_aside if item.problem == problem]
         if items:
-            detail = _describe_detail(items[0], len(items) > 1)
+            detail = _describe_detail(data.root, items[0], len(items) > 1)
             message = f"{counted(len(items), 'file')} {_is_or_are(len(items))} {problem_text}{detail}; excluded."
             if problem == "not an image":
                 message, advice = _describe_formats(items)
@@ -171,8 +189,15 @@ def _describe_formats(items: Sequence[SetAside]) -> tuple[str, str]:
     return message, "Do what is said of them, or move them out of the class folders."
 
 
-def _describe_detail(item: SetAside, first: bool) -> str:
+def _check_readings(data: Dataset) -> list[Finding]:
+    readings = [(*_READINGS[remark.kind], remark) for remark in data.remarks]
+    return [Finding(code, severity, item.detail, item.advice, item.files) for code, severity, item in readings]
+
+
+def _describe_detail(root: Path, item: SetAside, first: bool) -> str:
     detail = f"{item.path!r} {item.detail}" if item.problem in ("left out", "not unpacked") else item.detail
+    if item.problem == "unreadable":
+        detail = f"{item.path!r}, looked for at {root / item.path}: {item.detail}"
     return f" (the first: {detail})" if first else f" ({detail})"
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from budwood.data.file_tree import check_regular
 from budwood.errors import DataError, did_you_mean
 from budwood.text import FORMULA, TEXT
 
@@ -84,8 +85,9 @@ def read_corrections(file: Path) -> list[Correction]:
         The filled rows, in the order of the file.
 
     Raises:
-        DataError: When the file cannot be read, is not UTF-8 or lacks a column.
+        DataError: When the file cannot be read, is a device, is not UTF-8 or lacks a column.
     """
+    check_regular(file)
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budwood.data.listing import SPLITS
+from budwood.data.listing import SPLITS, Remark
 from budwood.data.value_range import ValueRange
 from budwood.errors import RunError
 from budwood.storage.atomic import encode_parquet, write_bytes
@@ -118,6 +118,7 @@ class Dataset:
         corrected: Number of images whose label corrections changed, or that they leave out.
         value_range: Values of more than 8 bits that become black and white, in all splits and folds; None where no
             image has more than 8 bits, and in data sets of earlier versions, whose images have the range of their type.
+        remarks: How something was read that could be read otherwise.
     """
 
     source: str
@@ -131,6 +132,7 @@ class Dataset:
     label_sets: Sets = ()
     corrected: int = 0
     value_range: ValueRange | None = None
+    remarks: tuple[Remark, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -236,6 +238,8 @@ class Dataset:
             "corrected": self.corrected,
             **({"value_range": [self.value_range.low, self.value_range.high]} if self.value_range else {}),
         }
+        if self.remarks:
+            meta["remarks"] = [(item.kind, item.detail, item.advice, item.files) for item in self.remarks]
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
         write_bytes(path, encode_parquet(table))
 
@@ -269,6 +273,7 @@ def load(path: Path) -> Dataset:
         tuple(tuple(members) for members in meta.get("sets", ())),
         meta.get("corrected", 0),
         ValueRange(*meta["value_range"]) if "value_range" in meta else None,
+        tuple(Remark(kind, detail, advice, tuple(files)) for kind, detail, advice, files in meta.get("remarks", ())),
     )
     if compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from budwood.data.dataset import Dataset, SetAside, Sets, compute_fingerprint, encode_values, select_used
 from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
 from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
-from budwood.data.listing import SPLITS, Listing, list_files, select_rows, split_label_names
+from budwood.data.listing import SPLITS, Listing, ReadOptions, select_rows, split_label_names
 from budwood.data.metadata import read_metadata
+from budwood.data.sources import list_files
 from budwood.data.splits import assign_splits
 from budwood.data.value_range import choose_value_range
 from budwood.errors import DataError
 from budwood.progress import Progress
 from budwood.storage.context import open_context
+from budwood.text import counted
 
 SHARE: Final = 0.2  # of the test split, and of validation in the rest
 _SCHEMA: Final = pa.schema(
@@ -51,6 +53,10 @@ def scan(
     test: float | None = None,
     exclude: Sequence[str] = (),
     corrections: str | Path | Sequence[str | Path] = (),
+    nested: str = "top",
+    label_separator: str | None = None,
+    spelling: str = "join",
+    split_folders: str = "auto",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -68,6 +74,12 @@ def scan(
         exclude: Names of classes to leave out.
         corrections: CSV file, or several in order, with the columns path, label and correct, which says which
             images belong to another class, or to none (`-`). No file is moved or changed.
+        nested: Class of an image in a folder in a class folder: `top`, the class folder; `join`, the path of both,
+            such as `plant/rose`.
+        label_separator: What parts several labels in a cell of a table, such as `,`; `space`; `none` where a cell is
+            one label; None to find it out.
+        spelling: `join` reads `cat`, `Cat` and `cat ` as one class, and `2` and `2.0`; `keep` reads labels as written.
+        split_folders: `auto` reads folders called train, val and test as splits; `never` reads them as classes.
         cache: The cache folder; None for `cache_folder()`.
         progress: Receives notes and steps; None to show nothing.
 
@@ -76,13 +88,14 @@ def scan(
 
     Raises:
         DataError: When the images cannot be listed, fewer than two classes remain, corrections do not fit the data,
-            a share is out of range, or a share is set for a split that the data already have.
+            a share is out of range, a word is unknown, or a share is set for a split that the data already have.
         StorageError: When an archive or a data set by name cannot be written to the cache.
     """
     context = open_context(cache, progress)
     tables = [corrections] if isinstance(corrections, str | Path) else corrections
     files = [Path(file).expanduser() for file in tables]
-    listing = list_files(Path(source).expanduser(), context, exclude, files)
+    options = ReadOptions(nested, label_separator, spelling, split_folders)
+    listing = list_files(Path(source).expanduser(), context, exclude, files, options)
     _check_shares(listing, val, test)
     return build_dataset(listing, read_metadata(listing, context), val=val, test=test)
 
@@ -115,10 +128,7 @@ def build_dataset(
     left_out += [SetAside(name, "not unpacked", reason) for name, reason in listing.not_unpacked]
     classes, label_sets, labels = _encode_labels(usable.labels, listing.multilabel)
     if len(classes) < 2:
-        raise DataError(
-            f"{listing.root}: fewer than two classes have an image that can be decoded.",
-            "`budwood inspect` lists the files that cannot be decoded.",
-        )
+        raise _make_undecodable_error(listing.root, bad)
     table = _build_table(usable, metadata, labels, val_share, test_share)
     return Dataset(
         source=listing.source,
@@ -134,6 +144,17 @@ def build_dataset(
         value_range=choose_value_range(
             [image.values for image in metadata], table["split"].to_numpy() == SPLITS.index("train")
         ),
+        remarks=tuple(listing.remarks),
+    )
+
+
+def _make_undecodable_error(root: Path, bad: Sequence[SetAside]) -> DataError:
+    first = f": the first, {bad[0].path!r}, was looked for at {root / bad[0].path} ({bad[0].detail})" if bad else ""
+    count = f"; {counted(len(bad), 'file')} cannot{first}" if bad else ""
+    return DataError(
+        f"{root}: fewer than two classes have an image that can be decoded{count}.",
+        "`budwood inspect` lists the files that cannot be decoded.",
+        [(item.path, f"{item.problem}: {item.detail}") for item in bad],
     )
 
 

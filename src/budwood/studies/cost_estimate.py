@@ -13,7 +13,7 @@ from typing import Any
 
 from budwood.config.recipe import Recipe
 from budwood.data.downloads import known_class_count
-from budwood.data.listing import source_exists
+from budwood.data.sources import source_exists
 from budwood.errors import BudwoodError, DataError, RecipeError, WeightsError
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan

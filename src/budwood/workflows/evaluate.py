@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budwood.data.dataset import SEALED, Samples
+from budwood.data.file_tree import find_image_files
 from budwood.data.images import BadImage
-from budwood.data.listing import find_image_files
 from budwood.data.metadata import compute_content_ids
 from budwood.errors import RunError
 from budwood.evaluation.prediction_table import ImagePrediction, list_top_classes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from budwood.data.listing import find_image_files
+from budwood.data.file_tree import find_image_files
 from budwood.explain.explanation import USUAL, ExplainRequest, make_explanation
 from budwood.reporting.run_page import render_explanation
 from budwood.runs.explanation_record import Explanation, load_explanation, save_explanation
