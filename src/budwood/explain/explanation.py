@@ -18,9 +18,11 @@ from PIL import Image
 
 from budwood.data.corrections import read_corrections
 from budwood.data.dataset import Dataset
+from budwood.data.images import BadImage, find_inside, read_known_bytes
 from budwood.data.loading import Pixels
 from budwood.errors import DataError, RecipeError, RunError, did_you_mean
 from budwood.evaluation.label_task import task_of
+from budwood.evaluation.predictions import Predictions
 from budwood.explain import api
 from budwood.explain.embeddings import Neighbours
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, refuse_unknown_method
@@ -30,9 +32,10 @@ from budwood.explain.overlays import draw_legend, draw_overlay
 from budwood.explain.scatter import draw_scatter, make_small_pictures, sample_dots
 from budwood.hardware import count_processors
 from budwood.progress import Progress, Silent
-from budwood.reporting.thumbnails import encode_jpeg, make_data_uri, make_thumbnail
+from budwood.reporting.thumbnails import encode_jpeg, make_data_uri, make_thumbnail, map_ids
 from budwood.runs.explanation_record import (
     PARTS,
+    SUSPECTS_SHOWN,
     ClassesPart,
     ConfusedClasses,
     DrawnClass,
@@ -65,7 +68,6 @@ if TYPE_CHECKING:
 SUSPECTS: Final = "label-suspects.csv"
 IMAGES: Final = 12  # that are explained where none is named
 NEAREST: Final = 4  # training images beside each
-SUSPECTS_SHOWN: Final = 24
 SEEN: Final = 12  # filters that an image is seen through
 DRAWN: Final = 24  # classes that are drawn, at most
 MOST: Final = 200  # images that one page shows
@@ -199,12 +201,22 @@ def choose_files(run: Run) -> tuple[Path, ...]:
         surest += [queue.pop(0) for queue in queues if queue]
     rows = [*wrong, *surest[: IMAGES - len(wrong)]]
     root = Path(run.record.root)
-    there = [root / predictions.paths[row] for row in rows if (root / predictions.paths[row]).is_file()]
+    there = [root / predictions.paths[row] for row in rows if _is_known(root, predictions, row)]
     if not there:
         raise RunError(
-            f"{run.path}: the validation images are missing from {root}.", "Restore them, or give images to explain."
+            f"{run.path}: the validation images are missing from {root}, or are others there.",
+            "Restore them, or give images to explain.",
         )
     return tuple(there)
+
+
+def _is_known(root: Path, predictions: Predictions, row: int) -> bool:
+    """Whether an image that was predicted is still there, inside the data folder and with the same content."""
+    place = find_inside(root, predictions.paths[row])
+    try:
+        return place is not None and bool(read_known_bytes(place, predictions.ids[row]))
+    except BadImage:
+        return False
 
 
 def _explain_images(bench: _Bench) -> Found:
@@ -338,7 +350,8 @@ def _explain_filters(bench: _Bench) -> Found:
 def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
     found = api.embedding(bench.run, cache=bench.cache, progress=bench.progress)
-    thumbnails = make_small_pictures(Path(bench.run.record.root), sample_dots(found).paths)
+    dots = sample_dots(found)
+    thumbnails = make_small_pictures(Path(bench.run.record.root), dots.paths, dots.ids)
     part = EmbeddingPart(method=found.method, explained=found.explained, n=len(found), right=int(found.correct.sum()))
     return part, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
 
@@ -454,6 +467,7 @@ def _show_path(run: Run, path: Path) -> str:
 
 
 def _make_thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
-    """Small pictures of a run's images, by `file-` and their path; those that are gone have none."""
-    made = {path: make_thumbnail(Path(run.record.root) / path) for path in sorted(paths)}
+    """Small pictures of a run's images, by `file-` and their path; those that are gone or were changed have none."""
+    root, id_of_path = Path(run.record.root), map_ids(run.dataset())
+    made = {path: make_thumbnail(root, path, id_of_path.get(path)) for path in sorted(paths)}
     return {f"file-{path}": uri for path, uri in made.items() if uri}

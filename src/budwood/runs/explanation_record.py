@@ -15,9 +15,11 @@ from budwood.errors import RunError
 from budwood.evaluation.intervals import Metric
 from budwood.runs.run_record import HardwareRecord
 from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.storage.checked_files import digest_bytes
 
 EXPLANATION_FILE: Final = "explanation.json"
 SCHEMA_VERSION: Final = 1  # of explanation.json; where a file says none, it is of version 1
+SUSPECTS_SHOWN: Final = 24  # suspected labels with a picture in the report
 PARTS: Final = ("images", "stages", "filters", "embedding", "mistakes", "labels", "classes")
 
 
@@ -301,6 +303,15 @@ class ExplanationRecord(FrozenRecord):
         """Return the names of the parts that there are, in the order of `PARTS`."""
         return tuple(name for name in PARTS if getattr(self, name) is not None)
 
+    def list_named_images(self) -> set[str]:
+        """List the images of the run that are shown beside others, or as examples, by path."""
+        paths = {near.path for row in self.images.rows for near in row.near} if self.images else set()
+        for pair in self.mistakes.pairs if self.mistakes else ():
+            paths |= {path for one in pair.examples for path in (one.path, one.like_path) if path}
+        if isinstance(self.labels, JudgedLabels):
+            paths |= {row.path for row in self.labels.rows[:SUSPECTS_SHOWN]}
+        return paths
+
     def table(self) -> dict[str, Any]:
         """Return the record in the form of `explanation.json` and of `budwood explain --json`.
 
@@ -336,6 +347,11 @@ class Explanation:
     record: ExplanationRecord
     pictures: Mapping[str, str]
 
+    @property
+    def left_out(self) -> int:
+        """Return the number of named images that have no picture, as their files are gone, changed or elsewhere."""
+        return sum(f"file-{path}" not in self.pictures for path in self.record.list_named_images())
+
 
 def save_explanation(folder: Path, explanation: Explanation) -> None:
     """Write an explanation into a run's folder.
@@ -347,9 +363,10 @@ def save_explanation(folder: Path, explanation: Explanation) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
-    content = {"schema_version": SCHEMA_VERSION, "record": explanation.record.table(), "pictures": explanation.pictures}
+    content = {"record": explanation.record.table(), "pictures": dict(explanation.pictures)}
+    document = {"schema_version": SCHEMA_VERSION, "digest": _digest(content), **content}
     with raise_storage_errors(folder):
-        write_text(folder / EXPLANATION_FILE, json.dumps(content))
+        write_text(folder / EXPLANATION_FILE, json.dumps(document))
 
 
 def load_explanation(folder: Path) -> Explanation | None:
@@ -376,12 +393,22 @@ def load_explanation(folder: Path) -> Explanation | None:
             raise RunError(
                 f"{file}: has the schema version {version}, expected {SCHEMA_VERSION} at most.", "Update Budwood."
             )
+        if "digest" in found and found.pop("digest") != _digest({n: found.get(n) for n in ("record", "pictures")}):
+            raise RunError(
+                f"{file}: was changed or damaged since it was written (its content has another digest).",
+                "Remove it, or restore it from a copy, and explain the run again.",
+            )
         return _ExplanationFile.model_validate(found).explanation()
     except ValidationError as error:
         first = error.errors()[0]
         raise _make_unreadable_error(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (OSError, ValueError) as error:
         raise _make_unreadable_error(file, str(error)) from error
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """The digest of an explanation's content, however it was laid out in the file."""
+    return digest_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 class _ExplanationFile(FrozenRecord):

@@ -15,6 +15,7 @@ from budwood.networks.weights import Weights, describe_file, is_local
 from budwood.progress import Progress
 from budwood.runs.preflight import relocate_weights
 from budwood.runs.run import Run
+from budwood.runs.run_files import WEIGHTS
 
 
 def describe_run_weights(run: Run) -> Weights:
@@ -27,9 +28,10 @@ def describe_run_weights(run: Run) -> Weights:
         The weights file of the run folder with its digest, of the kind `trained`.
 
     Raises:
+        RunError: The weights were changed or damaged.
         WeightsError: The run folder has no weights file.
     """
-    return replace(describe_file(run.path / "weights.safetensors"), kind="trained")
+    return replace(describe_file(run.file(WEIGHTS)), kind="trained")
 
 
 def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:

@@ -23,6 +23,7 @@ from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, describe_random, find_imagenet
 from budwood.progress import Progress
 from budwood.runs.run import Run, open_run
+from budwood.runs.run_files import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def locate_weights(
     if recipe.weights.startswith("run:"):
         run = open_run(recipe.weights.removeprefix("run:"), out)
         _refuse_other_network(run, recipe, plan)
-        weights = describe_file(run.path / "weights.safetensors")
+        weights = describe_file(run.file(WEIGHTS))
         origin = f"run {run.path.name}, trained on {run.record.dataset.name}"
         return replace(weights, kind="run", about=origin), run
     return describe_file(Path(recipe.weights).expanduser()), None

@@ -24,6 +24,7 @@ from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
+from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
 
@@ -88,6 +89,20 @@ class Run:
         count = len(self.classes)
         return MultiLabel(count) if self.record.dataset.several else SingleLabel(count)
 
+    def file(self, name: str) -> Path:
+        """Find one of the run's files, and check that it is what the run wrote.
+
+        Args:
+            name: Name of the file, such as `weights.safetensors`.
+
+        Returns:
+            Its path.
+
+        Raises:
+            RunError: The file was changed or damaged, or it is missing although the record has its digest.
+        """
+        return check_run_file(self.path, name, self.record.files)
+
     def history(self) -> list[dict[str, float]]:
         """Read the rows of `history.csv`.
 
@@ -95,10 +110,14 @@ class Run:
             One mapping a row, from column to value; empty cells are left out.
 
         Raises:
-            OSError: The file cannot be read.
+            RunError: The file is missing, damaged or was changed.
         """
-        with (self.path / "history.csv").open(newline="") as handle:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(handle)]
+        file = self.file(HISTORY)
+        try:
+            with file.open(newline="", encoding="utf-8") as handle:
+                return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(handle)]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise RunError(f"{file}: cannot be read ({error}).", "Restore the file, or train again.") from error
 
     def dataset(self) -> Dataset:
         """Load the data set of the run; the labels of its test split are sealed.
@@ -109,7 +128,7 @@ class Run:
         Raises:
             RunError: The file is missing, damaged or was changed.
         """
-        return load(self.path / "dataset.parquet")
+        return load(self.file(DATASET))
 
     def predictions(self, split: str) -> Predictions:
         """Load the predictions for a split.
@@ -121,21 +140,31 @@ class Run:
             The predictions with the true labels.
 
         Raises:
-            RunError: The file is missing or damaged.
+            RunError: The file is missing, damaged or was changed.
         """
-        return load_predictions(self.path / f"predictions-{split}.parquet")
+        return load_predictions(self.file(name_predictions(split)))
 
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Load the trained linear head.
 
         Returns:
             Weight, float32 [classes, features], and bias, float32 [classes].
+
+        Raises:
+            RunError: The weights are missing, damaged or were changed, or the head is not a single linear layer.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        tensors = load_file(self.path / "weights.safetensors")
-        name = self.record.network.head
-        return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+        file, name = self.file(WEIGHTS), self.record.network.head
+        try:
+            tensors = load_file(file)
+            return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise RunError(
+                f"{file}: cannot be read as a file with the layer {name} ({error}).",
+                "Restore the file, or train again.",
+            ) from error
 
     def network(self) -> torch.nn.Module:
         """Load the trained network as a plain PyTorch module in evaluation mode.
@@ -147,11 +176,12 @@ class Run:
 
         Raises:
             RecipeError: The network of the recipe does not exist here.
+            RunError: The weights are missing, damaged or were changed.
             WeightsError: The weights do not fit the network.
         """
         from budwood.networks.surgery import load_network
 
-        own = Weights("trained", self.path / "weights.safetensors", "")
+        own = Weights("trained", self.file(WEIGHTS), "")
         return load_network(spec_of(self.recipe, len(self.classes), own, cache_folder()))[0].module.eval()
 
 
@@ -280,7 +310,7 @@ def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(folder / "history.csv", text.getvalue())
+    write_text(folder / HISTORY, text.getvalue())
 
 
 def count_look(runs: Path, run: str, test_split: str) -> int:

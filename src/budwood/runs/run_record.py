@@ -203,6 +203,7 @@ class RunRecord(FrozenRecord):
         metrics: Metrics by split; `val` once the run is done.
         trained: Whether the head alone was trained, or more of the network.
         problem: Why the run has stopped.
+        files: BLAKE2b-128 digests of the run's files by name; none of a run of an earlier version.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -229,6 +230,7 @@ class RunRecord(FrozenRecord):
     timings: Timings = Field(default_factory=Timings)
     prefix: PrefixRecord = Field(default_factory=PrefixRecord)
     problem: str | None = None
+    files: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def val(self) -> SplitMetrics:

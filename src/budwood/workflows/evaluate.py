@@ -23,6 +23,7 @@ from budwood.progress import Progress
 from budwood.runs.contents import evaluate_predictions
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run, count_look, open_any_run, utc_now
+from budwood.runs.run_files import SEALED_LABELS, digest_run_files, name_predictions
 from budwood.runs.run_record import TestRecord, save_record
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import open_context
@@ -50,17 +51,19 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     samples = run.dataset().samples("test")
     if not len(samples):
         raise RunError(f"{run.path}: the data set has no test set.", "Train again on data with a test set.")
+    sealed = run.file(SEALED_LABELS)
     logits = make_predictor(run, open_context(cache, progress)).predict_samples(samples)
     split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
     looks = count_look(run.path.parent, run.path.name, split)
-    unsealed = replace(samples, labels=_read_sealed_labels(run, samples))
+    unsealed = replace(samples, labels=_read_sealed_labels(sealed, samples))
     predictions = make_predictions(unsealed, logits)
     scores = evaluate_predictions(predictions, run.classes, run.recipe)
     before = run.record.test.opened if run.record.test else ()
     opened = TestRecord(looks=looks, opened=(*before, utc_now()), metrics=scores)
-    record = run.record.model_copy(update={"test": opened})
     with raise_storage_errors(run.path):
-        predictions.save(run.path / "predictions-test.parquet")
+        predictions.save(run.path / name_predictions("test"))
+        files = {**run.record.files, **digest_run_files(run.path, [name_predictions("test")])}
+        record = run.record.model_copy(update={"test": opened, "files": files})
         save_record(run.path, record)
     return report(Run(run.path, record))
 
@@ -112,8 +115,7 @@ def predict(
     ]
 
 
-def _read_sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
-    file = run.path / "sealed.parquet"
+def _read_sealed_labels(file: Path, samples: Samples) -> NDArray[np.int32]:
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:

@@ -24,7 +24,6 @@ from budwood.reporting.thumbnails import (
     make_augmentation_sheet,
 )
 from budwood.runs.contents import (
-    SHEET_FILE,
     describe_dataset,
     describe_network,
     evaluate_predictions,
@@ -42,6 +41,17 @@ from budwood.runs.run import (
     make_run_id,
     save_history,
     utc_now,
+)
+from budwood.runs.run_files import (
+    DATASET,
+    GIVEN_FILES,
+    HISTORY,
+    SEALED_LABELS,
+    SHEET_FILE,
+    WEIGHTS,
+    digest_run_files,
+    keep_given_files,
+    name_predictions,
 )
 from budwood.runs.run_record import (
     SCHEMA_VERSION,
@@ -69,7 +79,7 @@ if TYPE_CHECKING:
     from budwood.training.lr_finder import RateCurve
 
 STATE_FILES: Final = (
-    "history.csv",
+    HISTORY,
     "recipe.toml",
     "run.json",
 )  # files that say what a run is, the one that counts last
@@ -188,11 +198,12 @@ def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Seque
     )
     with raise_storage_errors(out), draft_folder(out / id) as draft:
         (draft / "recipe.toml").write_text(preflight.spec.recipe.toml(), encoding="utf-8")
-        data.sealed().save(draft / "dataset.parquet")
-        save_sealed(draft / "sealed.parquet", data.samples("test"))
+        data.sealed().save(draft / DATASET)
+        save_sealed(draft / SEALED_LABELS, data.samples("test"))
         if preflight.spec.recipe.augments:
             resolved = resolve(preflight.spec.recipe, bool(data.label_sets), preflight.spec.plan.size)
             write_bytes(draft / SHEET_FILE, make_augmentation_sheet(resolved, preflight.training))
+        record = record.model_copy(update={"files": digest_run_files(draft, GIVEN_FILES)})
         save_record(draft, record)
     return Run(out / id, record)
 
@@ -262,7 +273,8 @@ def resume(
     parts = recorded_parts(recipe)
     _tell_own_code(parts, progress)
     _tell_changed_code(run.record.parts, parts, progress)
-    update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed}
+    files_left = keep_given_files(run.record.files)
+    update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed, "files": files_left}
     record = run.record.model_copy(update=update)
     with lock_run(run.path), raise_storage_errors(run.path):
         save_record(run.path, record)
@@ -348,10 +360,11 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
         "problem": None,
     }
     with raise_storage_errors(run.path):
-        for stale in ("predictions-test.parquet", EXPLANATION):
+        for stale in (name_predictions("test"), EXPLANATION):
             (run.path / stale).unlink(missing_ok=True)
-        save_weights(run.path / "weights.safetensors", result.state)
-        predictions.save(run.path / "predictions-val.parquet")
+        save_weights(run.path / WEIGHTS, result.state)
+        predictions.save(run.path / name_predictions("val"))
+        results["files"] = digest_run_files(run.path)
         job.clock.lap("save")
         record = run.record.model_copy(update={**results, "timings": Timings(**job.clock.total())})
         finished = Run(run.path, record)
@@ -365,7 +378,8 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
     if not has_checkpoint(run.path / CHECKPOINT):
         return
     with suppress(OSError):  # a full disk may be the reason
-        stopped = {"state": "stopped", "problem": str(error) or type(error).__name__}
+        files = {**run.record.files, **digest_run_files(run.path, [HISTORY])}
+        stopped = {"state": "stopped", "problem": str(error) or type(error).__name__, "files": files}
         save_record(run.path, run.record.model_copy(update=stopped))
     further = " --lr RATE" if isinstance(error, DivergedError) else ""
     progress.note(f"The last good checkpoint was kept. Continue from it with `budwood resume {run.path}{further}`.")
@@ -399,7 +413,7 @@ def _continue_recipe(run: Run, changes: Mapping[str, Any]) -> Recipe:
 
 def _read_weights_time(run: Run) -> int | None:
     """When a run's weights were written last (nanoseconds); None where there are none."""
-    file = run.path / "weights.safetensors"
+    file = run.path / WEIGHTS
     return file.stat().st_mtime_ns if file.is_file() else None
 
 
@@ -429,7 +443,7 @@ def _refuse_nothing_to_do(run: Run, recipe: Recipe, changes: Mapping[str, Any]) 
 
 def _count_epochs_done(run: Run, phase: int) -> int:
     """The epochs that a run has done: of one phase, counted from 1, or of all where it has none (0)."""
-    if not (run.path / "history.csv").is_file():
+    if not (run.path / HISTORY).is_file():
         return 0
     return sum(row.get("phase", phase) == phase for row in run.history())
 
