@@ -54,7 +54,7 @@ def _point_elsewhere(run: Run, path: str, private: Path) -> Run:
 
 
 def test_a_picture_of_the_run_is_shown_and_none_is_left_out(run: Run) -> None:
-    found = collect_pictures(run.record, run.dataset(), run.predictions("val"))
+    found = collect_pictures(run.record, run.root, run.dataset(), run.predictions("val"))
     assert found.left_out == 0
     assert all(image.thumbnail for image in (*found.mistakes, *found.hits))
     assert {"leaf/000.png", "leaf/copy.png"} <= set(found.thumbnails)
@@ -69,7 +69,7 @@ def test_a_file_outside_the_data_folder_is_not_shown(how: str, run: Run, tmp_pat
     path = {"up": "../../private.png", "absolute": str(private), "link": "link.png"}[how]
     assert (root / path).is_file()
     theirs = _point_elsewhere(run, path, private)
-    found = collect_pictures(theirs.record, theirs.dataset(), theirs.predictions("val"))
+    found = collect_pictures(theirs.record, theirs.root, theirs.dataset(), theirs.predictions("val"))
     assert [image.path for image in (*found.mistakes, *found.hits) if image.thumbnail is None] == [path]
     assert "1 picture is left out of this report: the files are missing, have changed" in _pages(theirs)
     shown, _ = explain_run(theirs, parts=["images"])
@@ -78,11 +78,11 @@ def test_a_file_outside_the_data_folder_is_not_shown(how: str, run: Run, tmp_pat
 
 
 def test_an_image_that_was_replaced_is_not_shown_beside_old_predictions(run: Run) -> None:
-    before = collect_pictures(run.record, run.dataset(), run.predictions("val"))
+    before = collect_pictures(run.record, run.root, run.dataset(), run.predictions("val"))
     shown = before.hits[0].path if before.hits else before.mistakes[0].path
     for path in (shown, "leaf/000.png"):
         picture(4242).save(Path(run.record.root) / path)
-    found = collect_pictures(run.record, run.dataset(), run.predictions("val"))
+    found = collect_pictures(run.record, run.root, run.dataset(), run.predictions("val"))
     missing = {image.path for image in (*found.mistakes, *found.hits) if image.thumbnail is None}
     assert shown in missing
     assert "leaf/000.png" not in found.thumbnails

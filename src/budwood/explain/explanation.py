@@ -20,7 +20,7 @@ from budwood.data.corrections import read_corrections
 from budwood.data.dataset import Dataset
 from budwood.data.images import BadImage, find_inside, read_known_bytes
 from budwood.data.loading import Pixels
-from budwood.errors import DataError, RecipeError, RunError, did_you_mean
+from budwood.errors import DataError, RecipeError, RunError, WeightsError, did_you_mean
 from budwood.evaluation.label_task import task_of
 from budwood.evaluation.predictions import Predictions
 from budwood.explain import api
@@ -200,7 +200,7 @@ def choose_files(run: Run) -> tuple[Path, ...]:
     while len(surest) < IMAGES - len(wrong) and any(queues):
         surest += [queue.pop(0) for queue in queues if queue]
     rows = [*wrong, *surest[: IMAGES - len(wrong)]]
-    root = Path(run.record.root)
+    root = run.root
     there = [root / predictions.paths[row] for row in rows if _is_known(root, predictions, row)]
     if not there:
         raise RunError(
@@ -351,7 +351,7 @@ def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
     found = api.embedding(bench.run, cache=bench.cache, progress=bench.progress)
     dots = sample_dots(found)
-    thumbnails = make_small_pictures(Path(bench.run.record.root), dots.paths, dots.ids)
+    thumbnails = make_small_pictures(bench.run.root, dots.paths, dots.ids)
     part = EmbeddingPart(method=found.method, explained=found.explained, n=len(found), right=int(found.correct.sum()))
     return part, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
 
@@ -376,7 +376,7 @@ def _explain_label_errors(bench: _Bench) -> Found:
         return UnjudgedLabels(reason="the images have several labels each"), {}
     try:
         found = api.suspects(run, cache=bench.cache, progress=bench.progress)
-    except DataError as error:  # as where there are fewer images than folds
+    except (DataError, WeightsError) as error:  # as where there are fewer images than folds, or no trunk to judge by
         return UnjudgedLabels(reason=error.message.rstrip(".")), {}
     file = _choose_table_path(run.path / SUSPECTS)
     with raise_storage_errors(run.path):
@@ -462,12 +462,12 @@ def _map_labels(data: Dataset) -> dict[str, str]:
 
 def _show_path(run: Run, path: Path) -> str:
     """A path as it is shown: one of the run's own images as its data set has it."""
-    root = Path(run.record.root)
+    root = run.root
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _make_thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
     """Small pictures of a run's images, by `file-` and their path; those that are gone or were changed have none."""
-    root, id_of_path = Path(run.record.root), map_ids(run.dataset())
+    root, id_of_path = run.root, map_ids(run.dataset())
     made = {path: make_thumbnail(root, path, id_of_path.get(path)) for path in sorted(paths)}
     return {f"file-{path}": uri for path, uri in made.items() if uri}

@@ -371,6 +371,6 @@ def _find_untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Pr
         )
     prefix = make_initial_trunk(run, cache, progress)
     if run.recipe.weights.startswith("run:"):
-        about = prefix.spec.weights.about
+        about = run.record.network.weights.about
         return prefix, f"The trunk of {about}, from which the run started: it has seen the labels of that run."
     return prefix, "The trunk that the run started from: it has not seen these labels."

@@ -27,13 +27,14 @@ GALLERY: Final = 12
 THUMBNAILS: Final = 1024  # that are remembered
 
 
-def collect_pictures(record: RunRecord, data: Dataset, predictions: Predictions) -> Pictures:
+def collect_pictures(record: RunRecord, root: Path, data: Dataset, predictions: Predictions) -> Pictures:
     """Collect the pictures of a run's report, without the contact sheet.
 
     An image whose file is gone, was changed or lies outside the data folder has no picture.
 
     Args:
         record: Record of the run.
+        root: Folder of its images.
         data: Its data set, which has the content id of every image.
         predictions: Its predictions for the validation split.
 
@@ -41,7 +42,7 @@ def collect_pictures(record: RunRecord, data: Dataset, predictions: Predictions)
         Thumbnails of the findings, and the galleries of the worst mistakes and of the most confident correct
         images.
     """
-    root, classes = Path(record.root), record.dataset.classes
+    classes = record.dataset.classes
     id_of_path = map_ids(data)
     losses, correct = predictions.losses, predictions.correct
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]

@@ -6,16 +6,19 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from budwood.errors import BudwoodError
+from budwood.config.recipe import Recipe
+from budwood.errors import BudwoodError, RunError, WeightsError
 from budwood.inference.bundle import Prefix, make_prefix
+from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
-from budwood.networks.weights import Weights, describe_file, is_local
+from budwood.networks.weights import Weights, describe_file, describe_random, is_local
 from budwood.progress import Progress
 from budwood.runs.preflight import relocate_weights
-from budwood.runs.run import Run
+from budwood.runs.run import CHECKPOINT, Run
 from budwood.runs.run_files import WEIGHTS
+from budwood.training.task import has_checkpoint
 
 
 def describe_run_weights(run: Run) -> Weights:
@@ -37,6 +40,8 @@ def describe_run_weights(run: Run) -> Weights:
 def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
     """Make the trunk of a run's network with the weights that it started from.
 
+    Where these are missing and only a head was trained, it is the run's own trunk, which has the same values.
+
     Args:
         run: The run.
         cache: The cache folder.
@@ -51,8 +56,49 @@ def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
         WeightsError: The weights cannot be found.
     """
     plan = load_plan(run.recipe, len(run.classes), cache)
-    weights = relocate_weights(run, run.recipe, plan, cache, progress)
+    try:
+        weights = relocate_weights(run, run.recipe, plan, cache, progress)
+    except WeightsError:
+        if run.record.trained != "head":
+            raise
+        return _make_prefix(run, TRUNK, cache)
     return make_prefix(NetworkSpec(run.recipe, plan, len(run.classes), weights), TRUNK, cache)
+
+
+def find_training_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, progress: Progress) -> Weights:
+    """Find the weights that a training goes on with.
+
+    They are those that the run started from; where these are missing, the run's own, if nothing that was trained is
+    taken from them: a head is trained anew, and all else comes from the checkpoint.
+
+    Args:
+        run: The run.
+        recipe: The recipe that it goes on with.
+        plan: The plan of its network.
+        cache: The cache folder.
+        progress: Receives notes, for example of a download.
+
+    Returns:
+        The weights.
+
+    Raises:
+        RunError: The weights on this machine are others, or are missing and the run cannot do without.
+        WeightsError: The run's own weights cannot be read.
+    """
+    try:
+        return relocate_weights(run, recipe, plan, cache, progress)
+    except WeightsError as error:
+        resumable = has_checkpoint(run.path / CHECKPOINT)
+        if run.record.state == "done" and (run.record.trained == "head" or resumable):
+            progress.note("The weights that the run started from are missing; its own file has the same trunk.")
+            return describe_run_weights(run)
+        if resumable and not run.record.network.parameters.frozen and not recipe.phases:
+            return describe_random(recipe.init, recipe.seed or 0)  # the checkpoint has every tensor
+        raise RunError(
+            f"{run.path}: cannot go on without the weights that it started from, as its checkpoint does not have the "
+            f"layers that are frozen. {error.message}",
+            error.hint,
+        ) from error
 
 
 def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,9 +25,10 @@ from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
-from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, name_predictions
+from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
+from budwood.text import show_unprintable
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 LEDGER: Final = "test-looks.csv"
 CHECKPOINT: Final = "checkpoint"
 LOCK: Final = "lock"
+RESERVED: Final = '<>:"/\\|?*'  # in no name of a folder on Windows; some nowhere
+DEVICE: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+LONGEST_ID: Final = 200  # bytes, which leaves room for the name of a draft
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,11 @@ class Run:
         """
         return check_run_file(self.path, name, self.record.files)
 
+    @property
+    def root(self) -> Path:
+        """Return the folder that the images' paths are relative to, found again where the record's is not absolute."""
+        return find_place(self.record.root, self.path)
+
     def history(self) -> list[dict[str, float]]:
         """Read the rows of `history.csv`.
 
@@ -128,7 +138,8 @@ class Run:
         Raises:
             RunError: The file is missing, damaged or was changed.
         """
-        return load(self.file(DATASET))
+        data = load(self.file(DATASET))
+        return replace(data, root=find_place(str(data.root), self.path))
 
     def predictions(self, split: str) -> Predictions:
         """Load the predictions for a split.
@@ -280,15 +291,59 @@ def is_locked(folder: Path) -> bool:
 
 
 def make_run_id(model: str) -> str:
-    """Make a name for a run that sorts by time and that no other run has.
+    """Make a name for a run that sorts by time, that no other run has, and that every system takes for a folder.
 
     Args:
-        model: The name of the model, which becomes part of the id.
+        model: The name of the model, which becomes part of the id; what suits no file name, as the colon of
+            `timm:NAME`, becomes a hyphen.
 
     Returns:
         Local time, model and four random hexadecimal digits, joined by hyphens.
     """
-    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{model}-{secrets.token_hex(2)}"
+    plain = re.sub(r"[^\w.+-]", "-", model)[:100]
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{plain}-{secrets.token_hex(2)}"
+
+
+def refuse_bad_id(id: str, out: Path) -> None:
+    """Refuse the name of a new run that is taken, or that is no plain file name on every system.
+
+    Args:
+        id: The name.
+        out: The folder of runs.
+
+    Raises:
+        RunError: There is such a run already, or a folder cannot be named so.
+    """
+    problem = _find_id_problem(id)
+    if problem:
+        raise RunError(
+            f"id: {show_unprintable(repr(id))} is not a plain file name ({problem}).",
+            "Use letters, digits, '-', '_' and '.', as in 'first-try', or leave the id out.",
+        )
+    if (out / id).exists() or (out / id).is_symlink():
+        raise make_taken_error(out / id)
+
+
+def make_taken_error(folder: Path) -> RunError:
+    """Make the error for a new run whose folder is there already."""
+    return RunError(
+        f"{folder}: is there already, and a new run would destroy it.",
+        "Choose another id, leave the id out, or continue that run with `budwood resume`.",
+    )
+
+
+def _find_id_problem(id: str) -> str:
+    """Why a run cannot have a name; empty where it can."""
+    if not id:
+        return "it is empty"
+    if len(id.encode("utf-8", "replace")) > LONGEST_ID:
+        return f"it is longer than {LONGEST_ID} bytes"
+    bad = next((char for char in id if char in RESERVED or not char.isprintable()), None)
+    if bad is not None:
+        return f"it contains {bad!r}"
+    if id.startswith(".") or id.endswith((".", " ")):
+        return "it begins with '.', or ends with '.' or a space"
+    return "Windows keeps that name for a device" if DEVICE.fullmatch(id) else ""
 
 
 def utc_now() -> str:

@@ -25,6 +25,29 @@ def name_predictions(split: str) -> str:
 RUN_FILES: Final = (*GIVEN_FILES, HISTORY, WEIGHTS, name_predictions("val"), name_predictions("test"))
 
 
+def list_places(recorded: str, folder: Path) -> list[Path]:
+    """List where a path that a run's record has may lead.
+
+    Args:
+        recorded: The path; one that is not absolute, as runs of earlier versions have, was relative to a working
+            folder that is not known.
+        folder: The run folder.
+
+    Returns:
+        The path itself if it is absolute; else the working folder, and each folder above the run, with the path.
+    """
+    path = Path(recorded).expanduser()
+    if path.is_absolute():
+        return [path]
+    return list(dict.fromkeys(base / path for base in (Path.cwd(), *folder.absolute().parents)))
+
+
+def find_place(recorded: str, folder: Path) -> Path:
+    """Return the first of those places at which there is something, else the first of all."""
+    places = list_places(recorded, folder)
+    return next((place for place in places if place.exists()), places[0])
+
+
 def digest_run_files(folder: Path, names: Iterable[str] = RUN_FILES) -> dict[str, str]:
     """Compute the digests of a run's files, for its record.
 

@@ -86,7 +86,7 @@ def render_report(run: Run) -> str:
     augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
         history=run.history(),
-        pictures=replace(collect_pictures(run.record, run.dataset(), predictions), augmented=augmented),
+        pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions), augmented=augmented),
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
         results=check_run(make_outcome("", [run])),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,13 +33,16 @@ from budwood.runs.contents import (
 )
 from budwood.runs.explanation_record import EXPLANATION_FILE as EXPLANATION
 from budwood.runs.machine import describe_hardware, library_versions
-from budwood.runs.preflight import Preflight, check_and_plan, relocate_weights
+from budwood.runs.networks import find_training_weights
+from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.runs.run import (
     CHECKPOINT,
     Run,
     find_run,
     lock_run,
     make_run_id,
+    make_taken_error,
+    refuse_bad_id,
     save_history,
     utc_now,
 )
@@ -55,6 +59,7 @@ from budwood.runs.run_files import (
 )
 from budwood.runs.run_record import (
     SCHEMA_VERSION,
+    NetworkRecord,
     RunRecord,
     Timings,
     save_record,
@@ -133,7 +138,7 @@ def train(
         progress: Where bars and notes go; None: nowhere.
         track: Tools that receive every epoch: tensorboard, mlflow.
         spent: Seconds of the recipe's `time` that have gone already, in scanning.
-        id: Name of the run; None: a new name.
+        id: Name of the run, which must be new and a plain file name; None: a new name.
         found: The findings about the data where they are known already; None: they are computed.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
 
@@ -144,17 +149,19 @@ def train(
         DataError: The given split leaks (unless `allow_leaks`), or a split is empty.
         DivergedError: The loss is no longer a number.
         RecipeError: A tracking tool or an option does not apply, or memory is too small.
-        RunError: A launcher started several processes.
+        RunError: A launcher started several processes, or there is a run of that id, or it is not a file name.
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
     recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
     refuse_unknown_trackers(track)
     _refuse_several_processes(find_runtime())
+    id = id if id is not None else make_run_id(recipe.model)
+    refuse_bad_id(id, Path(out))
     preflight = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
     clock.lap("check")
 
-    run = _begin(data, preflight, Path(out), id or make_run_id(preflight.spec.recipe.model), track)
+    run = _begin(data, preflight, Path(out), id, track)
     _tell_own_code(run.record.parts, progress)
     try:
         return _carry_out(run, _Job(preflight.spec, cache, progress, clock, on_epoch_end))
@@ -184,7 +191,7 @@ def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Seque
         created=utc_now(),
         resumed=(),
         source=data.source,
-        root=str(data.root),
+        root=str(data.root.absolute()),
         recipe=preflight.spec.recipe,
         parts=recorded_parts(preflight.spec.recipe),
         dataset=describe_dataset(data, bool(checks.leaks(preflight.findings))),
@@ -196,9 +203,9 @@ def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Seque
         metrics={},
         test=None,
     )
-    with raise_storage_errors(out), draft_folder(out / id) as draft:
+    with raise_storage_errors(out), _new_folder(out / id) as draft:
         (draft / "recipe.toml").write_text(preflight.spec.recipe.toml(), encoding="utf-8")
-        data.sealed().save(draft / DATASET)
+        replace(data.sealed(), root=data.root.absolute()).save(draft / DATASET)
         save_sealed(draft / SEALED_LABELS, data.samples("test"))
         if preflight.spec.recipe.augments:
             resolved = resolve(preflight.spec.recipe, bool(data.label_sets), preflight.spec.plan.size)
@@ -206,6 +213,18 @@ def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Seque
         record = record.model_copy(update={"files": digest_run_files(draft, GIVEN_FILES)})
         save_record(draft, record)
     return Run(out / id, record)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A draft of a folder; raises `RunError` where another process has made the folder in the meantime."""
+    try:
+        with draft_folder(folder, exclusive=True) as draft:
+            yield draft
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise make_taken_error(folder) from error
+        raise
 
 
 def _tell_own_code(parts: Mapping[str, OwnPart], progress: Progress) -> None:
@@ -264,7 +283,7 @@ def resume(
     recipe = _continue_recipe(run, changes)
     _refuse_nothing_to_do(run, recipe, changes)
     plan = load_plan(recipe, len(run.classes), cache)
-    weights = relocate_weights(run, recipe, plan, cache, progress)
+    weights = find_training_weights(run, recipe, plan, cache, progress)
     spec = NetworkSpec(recipe, plan, len(run.classes), weights)
     clock.lap("check")
     files = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
@@ -350,7 +369,7 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
     job.clock.lap("evaluate")
     results = {
         "state": "done",
-        "network": describe_network(job.spec, result.aside),
+        "network": _describe_trained(run, job.spec, result.aside),
         "trained": result.trained,
         "choices": result.choices,
         "selected": result.selected,
@@ -371,6 +390,12 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
         write_text(run.path / "report.html", render_report(finished))
         save_record(run.path, record)
     return finished
+
+
+def _describe_trained(run: Run, spec: NetworkSpec, aside: str) -> NetworkRecord:
+    """The record of a trained network; the weights that it started from stay the same, though others were used."""
+    network, first = describe_network(spec, aside), run.record.network.weights
+    return network if network.weights.digest == first.digest else network.model_copy(update={"weights": first})
 
 
 def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
