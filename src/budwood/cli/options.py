@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+
+from budwood.storage.strict_json import encode_json
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -296,6 +297,6 @@ def print_json(document: Any) -> None:
     """Print a document as JSON to stdout.
 
     Args:
-        document: Plain values.
+        document: Plain values and mappings; a number that is not finite becomes null.
     """
-    print(json.dumps(document, ensure_ascii=False, indent=1, default=dict))
+    print(encode_json(document, indent=1))

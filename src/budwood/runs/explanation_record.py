@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from budwood.config.records import FrozenRecord
 from budwood.errors import RunError
@@ -16,11 +17,19 @@ from budwood.evaluation.intervals import Metric
 from budwood.runs.run_record import HardwareRecord
 from budwood.storage.atomic import raise_storage_errors, write_text
 from budwood.storage.checked_files import digest_bytes
+from budwood.storage.strict_json import decode_json, encode_json, replace_undefined
 
 EXPLANATION_FILE: Final = "explanation.json"
 SCHEMA_VERSION: Final = 1  # of explanation.json; where a file says none, it is of version 1
 SUSPECTS_SHOWN: Final = 24  # suspected labels with a picture in the report
 PARTS: Final = ("images", "stages", "filters", "embedding", "mistakes", "labels", "classes")
+
+
+def _read_null(value: object) -> object:
+    return math.nan if value is None else value
+
+
+Number = Annotated[float, BeforeValidator(_read_null)]  # not a number where it is not defined, and null in the file
 
 
 class ExplanationPart(FrozenRecord):
@@ -36,7 +45,7 @@ class NearImage(FrozenRecord):
 
     path: str
     label: str
-    likeness: float
+    likeness: Number
 
 
 class ExplainedImage(FrozenRecord):
@@ -54,7 +63,7 @@ class ExplainedImage(FrozenRecord):
     path: str
     label: str | None
     called: str
-    probability: float
+    probability: Number
     near: tuple[NearImage, ...]
     maps: Mapping[str, bool]
     explained: str
@@ -67,7 +76,7 @@ class GainOverChance(FrozenRecord):
     low: float | None
     high: float | None
     n: int
-    p: float
+    p: Number
 
 
 class MethodTrust(FrozenRecord):
@@ -85,7 +94,7 @@ class MethodTrust(FrozenRecord):
     """
 
     place: str | None
-    errors: tuple[float, ...]
+    errors: tuple[Number, ...]
     likeness: Metric
     unrelated: Metric
     depends: bool
@@ -161,7 +170,7 @@ class EmbeddingPart(ExplanationPart):
     """
 
     method: str
-    explained: tuple[float, ...] | None
+    explained: tuple[Number, ...] | None
     n: int
     right: int
 
@@ -175,7 +184,7 @@ class SliceScore(FrozenRecord):
     metric: Metric
     rest: Metric
     difference: Metric
-    p: float
+    p: Number
 
 
 class MistakeExample(FrozenRecord):
@@ -183,7 +192,7 @@ class MistakeExample(FrozenRecord):
 
     id: str
     path: str
-    probability: float
+    probability: Number
     like_id: str | None
     like_path: str | None
     similarity: float | None
@@ -227,8 +236,8 @@ class SuspectLabel(FrozenRecord):
     split: str
     label: str
     suggested: str
-    p_label: float
-    p_suggested: float
+    p_label: Number
+    p_suggested: Number
 
 
 class JudgedLabels(ExplanationPart):
@@ -249,8 +258,8 @@ class JudgedLabels(ExplanationPart):
     reason: str
     file: str
     rows: tuple[SuspectLabel, ...]
-    threshold: float
-    suggested_threshold: float
+    threshold: Number
+    suggested_threshold: Number
     why: str
     expected: int
     n: int
@@ -264,9 +273,9 @@ class DrawnClass(FrozenRecord):
     """A picture of what a class looks for, and the output of the class: before, after, and for noise alone."""
 
     name: str
-    before: float
-    after: float
-    noise: float
+    before: Number
+    after: Number
+    noise: Number
     flat: bool
 
 
@@ -363,10 +372,10 @@ def save_explanation(folder: Path, explanation: Explanation) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
-    content = {"record": explanation.record.table(), "pictures": dict(explanation.pictures)}
+    content = replace_undefined({"record": explanation.record.table(), "pictures": explanation.pictures})
     document = {"schema_version": SCHEMA_VERSION, "digest": _digest(content), **content}
     with raise_storage_errors(folder):
-        write_text(folder / EXPLANATION_FILE, json.dumps(document))
+        write_text(folder / EXPLANATION_FILE, encode_json(document))
 
 
 def load_explanation(folder: Path) -> Explanation | None:
@@ -385,7 +394,7 @@ def load_explanation(folder: Path) -> Explanation | None:
     if not file.is_file():
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = decode_json(file.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError(f"expected an object, found {type(found).__name__}")
         version = found.get("schema_version", SCHEMA_VERSION)
@@ -408,7 +417,7 @@ def load_explanation(folder: Path) -> Explanation | None:
 
 def _digest(content: Mapping[str, Any]) -> str:
     """The digest of an explanation's content, however it was laid out in the file."""
-    return digest_bytes(json.dumps(content, sort_keys=True).encode())
+    return digest_bytes(json.dumps(content, sort_keys=True, allow_nan=False).encode())
 
 
 class _ExplanationFile(FrozenRecord):

@@ -7,11 +7,12 @@ import datetime
 import io
 import re
 import secrets
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 LEDGER: Final = "test-looks.csv"
+LEDGER_LOCK: Final = ".test-looks.lock"
 CHECKPOINT: Final = "checkpoint"
 LOCK: Final = "lock"
 RESERVED: Final = '<>:"/\\|?*'  # in no name of a folder on Windows; some nowhere
@@ -270,24 +272,36 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process is training a run.
-
-    It takes the lock for a moment, so the checkpoint folder is made where it is missing.
+    """Return whether a process is training a run; nothing is written.
 
     Args:
         folder: The run folder.
 
     Returns:
-        True while another process holds the lock.
-
-    Raises:
-        StorageError: The folder cannot be written.
+        True while another process holds the lock; False where it cannot be told, as of a file that cannot be read.
     """
     try:
-        with lock_run(folder):
-            return False
-    except RunError:
+        with (folder / CHECKPOINT / LOCK).open("rb") as handle:
+            return _is_held(handle)
+    except OSError:
+        return False
+
+
+def _is_held(handle: BinaryIO) -> bool:
+    """Whether another holds the lock of an open file; a lock that is taken to find out is given back by closing."""
+    if sys.platform == "win32":  # where a locked byte cannot be read
+        try:
+            handle.read(1)
+        except PermissionError:
+            return True
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    return False
 
 
 def make_run_id(model: str) -> str:
@@ -368,8 +382,29 @@ def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_text(folder / HISTORY, text.getvalue())
 
 
+@contextmanager
+def lock_ledger(runs: Path) -> Iterator[None]:
+    """Keep other processes from counting looks while the block runs; they wait.
+
+    Args:
+        runs: The folder of runs, which keeps the ledger.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    lock = FileLock(runs / LEDGER_LOCK)
+    with raise_storage_errors(runs):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def count_look(runs: Path, run: str, test_split: str) -> int:
     """Record one look at a test split in the ledger of a folder of runs, and count the looks so far.
+
+    Hold `lock_ledger` around it.
 
     Args:
         runs: The folder of runs, which keeps the ledger.

@@ -6,7 +6,7 @@ On a CPU a training that goes on from a checkpoint ends with the same bits as on
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from torch import Tensor
 from budwood.errors import RunError
 from budwood.storage.atomic import raise_storage_errors, write_bytes
 from budwood.storage.checked_files import digest_bytes
+from budwood.storage.strict_json import decode_json, encode_json
 
 LAST: Final = "last.safetensors"
 OFTEN: Final = 30.0  # seconds from one checkpoint to the next, at least
@@ -131,7 +132,7 @@ class Checkpoints:
         }
         extra = {ORDER: torch.from_numpy(state.order), **_generator_states()}
         network = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        about, tensors = json.dumps(metadata), {**network, **extra}
+        about, tensors = encode_json(metadata), {**network, **extra}
         write_bytes(folder / LAST, encode_tensors(tensors, {"about": about, "digest": _digest(tensors, about)}))
         self._forget_all_but(best)
 
@@ -151,7 +152,8 @@ class Checkpoints:
             return None
         tensors, metadata = _read_checkpoint(self.folder / LAST)
         with _raise_unreadable(self.folder / LAST):
-            plain = {name: metadata["standing"][_NAMES.get(name, name)] for name in _PLAIN}
+            standing = metadata["standing"]
+            plain = {name: _read_undefined(name, standing[_NAMES.get(name, name)]) for name in _PLAIN}
             state = LoopState(**plain, order=tensors[ORDER].numpy())
         best = self.folder / f"best-{state.best_epoch}.safetensors"
         if state.best_epoch:
@@ -243,7 +245,16 @@ def _read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if "digest" in found and found["digest"] != _digest(tensors, about):
             raise ValueError("its content has another digest than when it was written")
-        return tensors, json.loads(about)
+        return tensors, decode_json(about)
+
+
+def _read_undefined(name: str, value: Any) -> Any:
+    """A value of the state with its numbers that are not defined, which JSON has as null."""
+    if value is None:
+        return None if name == "evaluating" else math.nan
+    if isinstance(value, dict):
+        return {key: _read_undefined(key, one) for key, one in value.items()}
+    return [_read_undefined("", one) for one in value] if isinstance(value, list) else value
 
 
 def _check_best(path: Path, expected: str | None) -> str:
