@@ -43,7 +43,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def away(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def away(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Copies of the runs, seen from another working folder; the trunk's file is gone."""
     shutil.copytree(kept / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)

@@ -204,7 +204,7 @@ def choose_files(run: Run) -> tuple[Path, ...]:
     there = [root / predictions.paths[row] for row in rows if _is_known(root, predictions, row)]
     if not there:
         raise RunError(
-            f"{run.path}: the validation images are missing from {root}, or are others there.",
+            f"{run.path}: the validation images are missing from {root}, were changed, or are links that lead out of it.",
             "Restore them, or give images to explain.",
         )
     return tuple(there)
