@@ -41,6 +41,7 @@ from budwood.networks.spec import NetworkSpec
 from budwood.progress import Silent
 from budwood.runs.machine import describe_hardware, library_versions
 from budwood.runs.preflight import locate_weights
+from budwood.storage.context import Context
 from budwood.training.linear_head import compute_head_logits
 
 BUDWOOD: Final = str(Path(sys.executable).with_name("budwood"))
@@ -109,7 +110,7 @@ def main() -> None:
 def _prefix(samples_of: Path | str, cache: Path, **options: Any) -> tuple[Prefix, Samples]:
     data, recipe = scan(samples_of), Recipe(**options)
     plan = load_plan(recipe, len(data.classes), cache)
-    weights, _ = locate_weights(recipe, plan, Path("runs"), cache, Silent())
+    weights, _ = locate_weights(recipe, plan, Path("runs"), Context(cache, Silent()))
     everything = [data.sealed().samples(split) for split in ("train", "val", "test")]
     samples = functools.reduce(Samples.join, everything)
     return make_prefix(NetworkSpec(recipe, plan, len(data.classes), weights), TRUNK, cache), samples

@@ -26,6 +26,7 @@ from budwood.data.scanning import build_dataset
 from budwood.hardware import count_processors
 from budwood.progress import Silent
 from budwood.runs.machine import describe_hardware
+from budwood.storage.context import Context
 
 CLASSES = 1000
 
@@ -47,7 +48,7 @@ def main() -> None:
             laps[name] = {"seconds": round(time.perf_counter() - start, 2), "peak_gib": round(peak, 3)}
             start = time.perf_counter()
 
-        listing = list_files(manifest, Path(scratch), Silent())
+        listing = list_files(manifest, Context(Path(scratch), Silent()))
         lap("list")
         data = build_dataset(listing, list(_facts(rows)))
         del listing

@@ -12,6 +12,7 @@ import budwood as bw
 from budwood.data.checks import findings
 from budwood.explain.label_errors import find_suspects
 from budwood.progress import Silent
+from budwood.storage.context import open_context
 from budwood.workflows.demo import PUBLISHED, run_demo
 
 
@@ -36,7 +37,7 @@ def test_label_errors_planted_in_scenes_are_found(real: Callable[[str], Path], t
         rows.append(f"{paths[row]},{plain.classes[labels[row]]},{plain.classes[other]}")
     (tmp_path / "flips.csv").write_text("\n".join(rows))
     data = bw.scan(real("scenes8.tar"), corrections=tmp_path / "flips.csv")
-    found = find_suspects(bw.train(data, out=tmp_path / "runs"))
+    found = find_suspects(bw.train(data, out=tmp_path / "runs"), open_context())
     named, planted = {one.path for one in found.rows}, {paths[row] for row in flipped}
     assert found.n == pytest.approx(1878, abs=2)
     assert len(named & planted) / len(named) >= 0.7

@@ -11,7 +11,7 @@ import budwood
 SOURCE = Path(budwood.__file__).parent
 LINES_OF_A_FUNCTION = 60  # docstring and signature included
 LINES_OF_A_FILE = 550
-TOO_LONG = {"comparison/compare.py:compare"}  # is to become empty
+TOO_LONG: set[str] = set()
 
 
 def _functions(path: Path) -> Iterator[tuple[str, int]]:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 
 from budwood.cli.output import show_explanation
 from budwood.runs.explanation_record import ExplainedImage, ExplanationRecord, ImagesPart
 from budwood.runs.run_record import HardwareRecord
-from budwood.text import count_columns, counted, format_seconds, format_table, listed, shorten, show_unprintable
+from budwood.text import (
+    count_columns,
+    counted,
+    format_csv,
+    format_seconds,
+    format_table,
+    listed,
+    shorten,
+    show_unprintable,
+)
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one picture of three, joined
 
@@ -71,3 +83,21 @@ def test_columns_are_as_wide_as_their_widest_cell_in_a_terminal() -> None:
     lines = format_table([("class", "n"), ("日本語", "10"), ("cat", "2")], right=(1,)).splitlines()
     assert lines == ["class    n", "----------", "日本語  10", "cat      2"]
     assert {count_columns(line) for line in lines} == {10}
+
+
+def test_a_table_is_read_by_every_program(tmp_path: Path) -> None:
+    rows: list[list[object]] = [
+        ["path", "n"],
+        ["=cmd()", 1],
+        ["+1", -2],
+        ["@x", None],
+        ["-", 0.5],
+        ["a\udce9.png", 1],
+        ['say "x", y\n', 2],
+    ]
+    file = tmp_path / "t.csv"
+    file.write_text(format_csv(rows), encoding="utf-8")
+    with file.open(newline="", encoding="utf-8") as handle:
+        read = list(csv.reader(handle))
+    assert [row[0] for row in read[1:]] == ["'=cmd()", "'+1", "'@x", "'-", "a\\udce9.png", 'say "x", y\n']
+    assert [row[1] for row in read[1:]] == ["1", "-2", "", "0.5", "1", "2"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from unicodedata import east_asian_width
 
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
+TEXT: Final = "'"  # before such a cell: it is text
 _JOINERS: Final = "\u200c\u200d"  # unprintable by Unicode's letter, but part of words and of emoji
 
 
@@ -24,6 +28,35 @@ def show_unprintable(name: str) -> str:
     return "".join(
         char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in name
     )
+
+
+def escape_cell(text: str) -> str:
+    """Escape a text so that spreadsheets do not take the cell for a formula.
+
+    Args:
+        text: Content of the cell.
+
+    Returns:
+        The text, with an apostrophe before it if it begins like a formula.
+    """
+    return f"{TEXT}{text}" if text.startswith(FORMULA) else text
+
+
+def format_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Write a table as CSV that every program reads.
+
+    Texts that begin like a formula are escaped. Bytes of file names that are no UTF-8 are written as escape sequences.
+
+    Args:
+        rows: The rows, the header first; None is an empty cell.
+
+    Returns:
+        The lines, which can be encoded as UTF-8.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([escape_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return out.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
 def count_columns(text: str) -> int:
@@ -162,3 +195,4 @@ class Unit:
 
 
 SPLITS: Final = {"train": "training", "val": "validation", "test": "test"}
+TOO_FEW: Final = "n too small for an interval"  # where a figure has none

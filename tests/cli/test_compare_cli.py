@@ -48,6 +48,7 @@ def test_a_folder_is_a_table(folder: Path, tmp_path: Path, capsys: pytest.Captur
     assert lines[2].startswith("* adam, lr 0.01")
     assert "best" in lines[2]
     assert "not distinguishable from the best (statistical tie)" in out
+    assert "Alone: p of this one difference, whose interval leaves out 0 where that p is below 0.05." in out
     assert (
         "p: McNemar's exact test, sign-flip permutation test against the best row, Holm correction for all 3 pairs."
         in out

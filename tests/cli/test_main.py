@@ -73,6 +73,13 @@ def test_the_whole_job_in_words(photos: Path, tmp_path: Path, capsys: pytest.Cap
     said = _said(capsys, "predict", folder, photos / "sky", "--csv", tmp_path / "a.csv")
     assert "000.png: sky" in said
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 31
+    (tmp_path / "bad.png").write_text("no image")
+    assert run(["predict", str(folder), str(photos / "sky"), str(tmp_path / "bad.png")]) == 0
+    assert "1 of 31 images cannot be read; the first: " in capsys.readouterr().err
+    said = _said(capsys, "predict", folder, tmp_path / "bad.png", code=2)
+    assert "1 of 1 image cannot be read; the first: " in said
+    (tmp_path / "nothing").mkdir()
+    assert "0 of 0 images cannot be read." in _said(capsys, "predict", folder, tmp_path / "nothing", code=2)
 
 
 def test_a_recipe_file_is_overridden_by_settings_and_those_by_flags(

@@ -23,6 +23,7 @@ from budwood.data.archive_members import ArchiveFaultError, raise_archive_faults
 from budwood.data.archives import extract, extract_listed, is_archive, iterate_members
 from budwood.errors import BudwoodError, DataError, StorageError
 from budwood.progress import Silent
+from budwood.storage.context import Context
 from budwood.storage.folder_manifest import MANIFEST
 from conftest import fill
 
@@ -50,24 +51,24 @@ def _tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
 def test_a_tar_is_unpacked_and_reused(name: str, mode: str, tmp_path: Path) -> None:
     archive = _tar(tmp_path / name, {"x/1.png": b"one", "y/2.png": b"two"}, mode)
     assert is_archive(archive)
-    folder = extract(archive, tmp_path / "cache", Silent())
+    folder = extract(archive, Context(tmp_path / "cache", Silent()))
     assert (folder / "x/1.png").read_bytes() == b"one"
     (folder / "mark").write_text("kept")
-    assert extract(archive, tmp_path / "cache", Silent()) == folder
+    assert extract(archive, Context(tmp_path / "cache", Silent())) == folder
     assert (folder / "mark").exists()
 
 
 def test_a_zip_is_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("x/1.png", b"one")
-    assert (extract(tmp_path / "a.zip", tmp_path / "cache", Silent()) / "x/1.png").read_bytes() == b"one"
+    assert (extract(tmp_path / "a.zip", Context(tmp_path / "cache", Silent())) / "x/1.png").read_bytes() == b"one"
 
 
 @pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "x/../../out.png", "..\\out.png", "C:\\out.png"])
 def test_a_path_that_leaves_the_folder_is_refused(name: str, tmp_path: Path) -> None:
     archive = _tar(tmp_path / "a.tar", {"x/1.png": b"one", name: b"bad"})
     with pytest.raises(DataError, match="is outside the folder"):
-        extract(archive, tmp_path / "cache", Silent())
+        extract(archive, Context(tmp_path / "cache", Silent()))
     assert not list((tmp_path / "cache").rglob("*.png"))
     assert not (tmp_path / "out.png").exists()
 
@@ -76,7 +77,7 @@ def test_a_zip_path_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../out.png", b"bad")
     with pytest.raises(DataError, match="is outside the folder"):
-        extract(tmp_path / "a.zip", tmp_path / "cache", Silent())
+        extract(tmp_path / "a.zip", Context(tmp_path / "cache", Silent()))
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         info = tarfile.TarInfo("x/1.png")
         info.size = 3
         archive.addfile(info, io.BytesIO(b"one"))
-    folder = extract(tmp_path / "a.tar", tmp_path / "cache", Silent())
+    folder = extract(tmp_path / "a.tar", Context(tmp_path / "cache", Silent()))
     assert [path.name for path in (folder / "x").iterdir()] == ["1.png"]
 
 
@@ -95,7 +96,7 @@ def test_a_bomb_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("budwood.data.archives.FREE_GROWTH", 1000)
     archive = _tar(tmp_path / "a.tar.xz", {f"x/{number}.png": bytes(200_000) for number in range(3)}, "w:xz")
     with pytest.raises(DataError, match="unpacks to more than"):
-        extract(archive, tmp_path / "cache", Silent())
+        extract(archive, Context(tmp_path / "cache", Silent()))
     assert not list((tmp_path / "cache" / "archives").iterdir())
 
 
@@ -106,7 +107,7 @@ def test_a_damaged_archive_is_told(tmp_path: Path) -> None:
     whole = (tmp_path / "a.tar.gz").read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be read completely"):
-        extract(tmp_path / "a.tar.gz", tmp_path / "cache", Silent())
+        extract(tmp_path / "a.tar.gz", Context(tmp_path / "cache", Silent()))
     assert not list((tmp_path / "cache" / "archives").iterdir())
 
 
@@ -144,7 +145,7 @@ def _refusal(archive: Path) -> BudwoodError:
     """The error of an archive, of which nothing is left in the cache."""
     cache = archive.parent / "cache"
     with pytest.raises(DataError, match=f"^{archive}: the archive cannot be ") as caught:
-        extract(archive, cache, Silent())
+        extract(archive, Context(cache, Silent()))
     assert not list((cache / "archives").iterdir())
     return caught.value
 
@@ -168,7 +169,7 @@ def test_a_tar_may_not_end_after_a_header_of_a_name(type: bytes, tmp_path: Path)
     if type == tarfile.GNUTYPE_LONGNAME:
         assert "before the file of its last header" in _refusal(archive).message
     else:
-        assert _files(extract(archive, tmp_path / "cache", Silent())) == {"x/1.png": b"one"}
+        assert _files(extract(archive, Context(tmp_path / "cache", Silent()))) == {"x/1.png": b"one"}
 
 
 def _pax(record: bytes) -> bytes:
@@ -182,7 +183,7 @@ def _pax(record: bytes) -> bytes:
 def test_a_damaged_extended_header_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "a.tar"
     archive.write_bytes(_pax(b"16 path=x/2.png\n"))
-    assert _files(extract(archive, tmp_path / "cache", Silent())) == {"x/2.png": b""}
+    assert _files(extract(archive, Context(tmp_path / "cache", Silent()))) == {"x/2.png": b""}
     shutil.rmtree(tmp_path / "cache")
     for record in (b"17 path=x/2.png\n", b"15 path=x/2.png\n", b"x6 path=x/2.png\n", b"0 path=\n", b"9 size=x\n"):
         archive.write_bytes(_pax(record))
@@ -201,7 +202,7 @@ def test_one_of_several_volumes_is_refused(tmp_path: Path) -> None:
 
 def test_the_name_of_a_volume_is_no_member(tmp_path: Path) -> None:
     archive = _tar_of(tmp_path / "a.tar", _special("my volume", b"V"), ("x/1.png", b"one"))
-    found = extract_listed(archive, tmp_path / "cache", Silent())
+    found = extract_listed(archive, Context(tmp_path / "cache", Silent()))
     assert (_files(found.folder), found.skipped) == ({"x/1.png": b"one"}, ())
 
 
@@ -212,7 +213,7 @@ def test_a_size_in_base_256_is_read(tmp_path: Path) -> None:
     data[148:156] = b" " * 8
     data[148:156] = b"%06o\0 " % sum(data[:512])
     archive.write_bytes(data)
-    assert _files(extract(archive, tmp_path / "cache", Silent())) == {"x/1.png": b"one"}
+    assert _files(extract(archive, Context(tmp_path / "cache", Silent()))) == {"x/1.png": b"one"}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_padding_is_read_over_and_other_bytes_after_the_end_are_not(tmp_path: Pa
     archive = _tar(tmp_path / "a.tar", {"x/1.png": b"one"})
     whole = archive.read_bytes()
     archive.write_bytes(whole + bytes(100_001))
-    assert _files(extract(archive, tmp_path / "cache", Silent())) == {"x/1.png": b"one"}
+    assert _files(extract(archive, Context(tmp_path / "cache", Silent()))) == {"x/1.png": b"one"}
     shutil.rmtree(tmp_path / "cache")
     for more in (b"garbage", whole):
         archive.write_bytes(whole + more)
@@ -282,7 +283,7 @@ def test_links_within_the_archive_are_followed_and_others_listed(tmp_path: Path)
         _special("b/dir.png", tarfile.LNKTYPE, "a"),
         _special("train/a/in.png", tarfile.SYMTYPE, "1.png"),
     )
-    found = extract_listed(archive, tmp_path / "cache", Silent())
+    found = extract_listed(archive, Context(tmp_path / "cache", Silent()))
     assert all((found.folder / f"b/{name}.png").read_bytes() == b"one" for name in ("soft", "hard", "chain"))
     assert (found.folder / "train/a/1.png").read_bytes() == b"one"
     reasons = dict(found.skipped)
@@ -293,7 +294,7 @@ def test_links_within_the_archive_are_followed_and_others_listed(tmp_path: Path)
     assert all(reason.endswith("outside the archive") for reason in reasons.values())
     inside = os.path.realpath(found.folder)
     assert all(os.path.realpath(path).startswith(inside) for path in found.folder.rglob("*"))
-    assert extract_listed(archive, tmp_path / "cache", Silent()) == found
+    assert extract_listed(archive, Context(tmp_path / "cache", Silent())) == found
 
 
 def test_a_link_in_a_zip_is_followed(tmp_path: Path) -> None:
@@ -303,7 +304,7 @@ def test_a_link_in_a_zip_is_followed(tmp_path: Path) -> None:
             info = zipfile.ZipInfo(name)
             info.external_attr = 0o120777 << 16
             archive.writestr(info, target)
-    found = extract_listed(tmp_path / "a.zip", tmp_path / "cache", Silent())
+    found = extract_listed(tmp_path / "a.zip", Context(tmp_path / "cache", Silent()))
     assert _files(found.folder) == {"x/1.png": b"one", "x/2.png": b"one"}
     assert found.skipped == (("x/3.png", "is a link to '/etc/passwd', outside the archive"),)
 
@@ -324,7 +325,7 @@ def test_what_is_no_file_is_listed_with_the_count_and_the_first(tmp_path: Path) 
         ("x/.DS_Store", b"clutter"),
     )
     said = Said()
-    found = extract_listed(archive, tmp_path / "cache", said)
+    found = extract_listed(archive, Context(tmp_path / "cache", said))
     assert _files(found.folder) == {"x/.1.png": b"hidden", "x/1.png": b"one"}
     assert dict(found.skipped) == {
         "x/pipe": "is a named pipe",
@@ -342,7 +343,7 @@ def test_what_is_no_file_is_listed_with_the_count_and_the_first(tmp_path: Path) 
         "'x/terminal' is a device; and 5 more.",
     ]
     again = Said()
-    extract(archive, tmp_path / "cache", again)
+    extract(archive, Context(tmp_path / "cache", again))
     assert again.notes == said.notes[1:], "it is said each time"
 
 
@@ -357,7 +358,7 @@ def test_of_members_with_one_name_the_last_counts_and_the_others_are_listed(kind
         with zipfile.ZipFile(archive, "w") as out:
             for name, data in members:
                 out.writestr(name, data)
-    found = extract_listed(archive, tmp_path / "cache", Silent())
+    found = extract_listed(archive, Context(tmp_path / "cache", Silent()))
     assert _files(found.folder) == {"x/1.png": b"third"}
     reason = "comes more than once; the last one is used"
     assert found.skipped == (("./x/1.png", reason), ("x//1.png", reason))
@@ -365,9 +366,9 @@ def test_of_members_with_one_name_the_last_counts_and_the_others_are_listed(kind
 
 def test_names_that_differ_in_case_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = _tar(tmp_path / "a.tar", {"x/A.png": b"one", "x/a.png": b"two"})
-    assert _files(extract(archive, tmp_path / "one", Silent())) == {"x/A.png": b"one", "x/a.png": b"two"}
+    assert _files(extract(archive, Context(tmp_path / "one", Silent()))) == {"x/A.png": b"one", "x/a.png": b"two"}
     monkeypatch.setattr(unpacking, "_ignores_case", lambda folder: True)
-    found = extract_listed(archive, tmp_path / "two", Silent())
+    found = extract_listed(archive, Context(tmp_path / "two", Silent()))
     assert _files(found.folder) == {"x/A.png": b"one"}
     assert found.skipped == (("x/a.png", "differs only in case from 'x/A.png', and this disk takes them for the same"),)
 
@@ -382,14 +383,14 @@ def test_names_that_are_odd(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = 3
             out.addfile(info, io.BytesIO(b"one"))
-    found = extract_listed(archive, tmp_path / "cache", Silent())
+    found = extract_listed(archive, Context(tmp_path / "cache", Silent()))
     assert (found.folder / "x/ä.png").read_bytes() == b"one"
     assert os.fsencode(found.folder / "x") + b"/bad\xff.png" in {os.fsencode(p) for p in found.folder.rglob("*")}
     assert found.skipped == (
         ("x/a\\0b.png", "has a NUL character in its name"),
         (f"x/{'n' * 300}.png", "has a name that this disk does not take, such as one of over 255 bytes"),
     )
-    assert extract_listed(archive, tmp_path / "cache", Silent()) == found
+    assert extract_listed(archive, Context(tmp_path / "cache", Silent())) == found
 
 
 def test_files_where_folders_are(tmp_path: Path) -> None:
@@ -402,7 +403,7 @@ def test_files_where_folders_are(tmp_path: Path) -> None:
         ("y/1.png", b"in"),
         ("x", b""),
     )
-    found = extract_listed(archive, tmp_path / "cache", Silent())
+    found = extract_listed(archive, Context(tmp_path / "cache", Silent()))
     assert _files(found.folder) == {"x/1.png": b"one", "y": b"file"}
     assert found.skipped == (("x", "has the name of a folder"), ("y/1.png", "is in 'y', which is a file"))
 
@@ -416,10 +417,10 @@ def test_zip_names_without_a_mark_are_read_as_utf8_where_they_can_be(tmp_path: P
         assert plain[at] == 8
         plain[at] = 0
     archive.write_bytes(plain)  # as macOS writes it
-    assert _files(extract(archive, tmp_path / "cache", Silent())) == {"Äpfel/1.png": b"one"}
+    assert _files(extract(archive, Context(tmp_path / "cache", Silent()))) == {"Äpfel/1.png": b"one"}
     old = bytes(plain).replace("Äp".encode(), "Äx".encode("cp437") + b"_")
     archive.write_bytes(old)  # as DOS wrote it
-    assert list(_files(extract(archive, tmp_path / "cache", Silent()))) == ["Äx_fel/1.png"]
+    assert list(_files(extract(archive, Context(tmp_path / "cache", Silent())))) == ["Äx_fel/1.png"]
     shutil.rmtree(tmp_path / "cache")
     archive.write_bytes(marked.replace("Äp".encode(), b"\xff\xfep"))
     assert "(a name in it is marked as UTF-8 and is not)" in _refusal(archive).message
@@ -440,7 +441,7 @@ def test_odd_members_of_a_zip_are_listed_or_refused(tmp_path: Path) -> None:
         dos = zipfile.ZipInfo("y")
         dos.external_attr = 0x10
         out.writestr(dos, b"")
-    found = extract_listed(archive, tmp_path / "cache", Silent())
+    found = extract_listed(archive, Context(tmp_path / "cache", Silent()))
     assert _files(found.folder) == {"x/1.png": b"one"}
     assert found.skipped == (
         ("x/pipe", "is a device or named pipe"),
@@ -465,7 +466,7 @@ def test_a_link_that_the_disk_does_not_take_is_listed(tmp_path: Path, monkeypatc
         _special("y", tarfile.SYMTYPE, "x"),
         _special("z/1.png", tarfile.LNKTYPE, "x/1.png"),
     )
-    found = extract_listed(archive, tmp_path / "cache", Silent())
+    found = extract_listed(archive, Context(tmp_path / "cache", Silent()))
     assert _files(found.folder) == {"x/1.png": b"one", "z/1.png": b"one"}
     assert found.skipped == (("y", "is a link that cannot be made on this disk"),)
 
@@ -493,7 +494,7 @@ def test_zips_that_cannot_be_decoded_say_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_every_usual_method_of_a_zip_is_read(method: int, tmp_path: Path) -> None:
     archive = _zip(tmp_path / "a.zip", {"x/1.png": b"one" * 999}, method)
-    assert _files(extract(archive, tmp_path / "cache", Silent())) == {"x/1.png": b"one" * 999}
+    assert _files(extract(archive, Context(tmp_path / "cache", Silent()))) == {"x/1.png": b"one" * 999}
 
 
 def test_a_zip64_archive_is_read_and_its_count_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,7 +502,7 @@ def test_a_zip64_archive_is_read_and_its_count_verified(tmp_path: Path, monkeypa
     archive = _zip(tmp_path / "a.zip", {"x/1.png": b"one", "x/2.png": b"two"})
     data = bytearray(archive.read_bytes())
     assert b"PK\6\6" in data
-    assert len(_files(extract(archive, tmp_path / "cache", Silent()))) == 2
+    assert len(_files(extract(archive, Context(tmp_path / "cache", Silent())))) == 2
     shutil.rmtree(tmp_path / "cache")
     data[data.find(b"PK\6\6") + 32] = 3
     archive.write_bytes(data)
@@ -525,7 +526,7 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
     inner = _zip(tmp_path / "inner.zip", {"y/1.png": b"inner"}).read_bytes()
     archive = _tar(tmp_path / "a.tar", {"x/1.png": b"one", "x/2.zip": inner})
     assert zipfile.is_zipfile(archive)
-    found = extract_listed(archive, tmp_path / "cache", Silent())
+    found = extract_listed(archive, Context(tmp_path / "cache", Silent()))
     assert _files(found.folder) == {"x/1.png": b"one"}
     assert found.skipped == (("x/2.zip", "is an archive inside the archive"),)
 
@@ -574,7 +575,7 @@ def test_more_than_the_disk_has_is_refused_before_it_is_full(tmp_path: Path, mon
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 0, 5))
     with pytest.raises(StorageError, match="more than the 0 MiB that are free on the disk") as caught:
-        extract(_tar(tmp_path / "a.tar", {"x/1.png": b"picture"}), tmp_path / "cache", Silent())
+        extract(_tar(tmp_path / "a.tar", {"x/1.png": b"picture"}), Context(tmp_path / "cache", Silent()))
     assert "BUDWOOD_CACHE" in caught.value.hint
     assert not list((tmp_path / "cache" / "archives").iterdir())
 
@@ -589,12 +590,12 @@ def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Path, "open", lambda self, mode="r", *more, **of: (full if mode == "xb" else real)(self, mode, *more, **of)
     )
     with pytest.raises(StorageError, match="no space left on the disk"):
-        extract(archive, tmp_path / "cache", Silent())
+        extract(archive, Context(tmp_path / "cache", Silent()))
 
 
 def test_the_copy_is_verified_when_it_is_used_again(tmp_path: Path) -> None:
     archive = _tar(tmp_path / "a.tar", {"x/1.png": b"one", "y/2.png": b"two"})
-    folder = extract(archive, tmp_path / "cache", Silent())
+    folder = extract(archive, Context(tmp_path / "cache", Silent()))
     intact = _files(folder)
 
     def change_text() -> None:
@@ -615,19 +616,19 @@ def test_the_copy_is_verified_when_it_is_used_again(tmp_path: Path) -> None:
     ):
         damage()
         said = Said()
-        assert extract(archive, tmp_path / "cache", said) == folder
+        assert extract(archive, Context(tmp_path / "cache", said)) == folder
         assert said.notes == ["Unpacking a.tar"]
         assert _files(folder) == intact
     said = Said()
-    extract(archive, tmp_path / "cache", said)
+    extract(archive, Context(tmp_path / "cache", said))
     assert said.notes == [], "nothing was damaged"
 
 
 def test_an_archive_that_changes_is_noticed(tmp_path: Path) -> None:
     archive = _tar(tmp_path / "a.tar", {"x/1.png": b"one"})
-    before = extract(archive, tmp_path / "cache", Silent())
+    before = extract(archive, Context(tmp_path / "cache", Silent()))
     _tar(archive, {"x/1.png": b"two"})
-    after = extract(archive, tmp_path / "cache", Silent())
+    after = extract(archive, Context(tmp_path / "cache", Silent()))
     assert after != before
     assert _files(after) == {"x/1.png": b"two"}
 
@@ -637,7 +638,7 @@ def test_an_archive_that_changes_is_noticed(tmp_path: Path) -> None:
 
     _tar(archive, {"x/1.png": b"new"})
     with pytest.raises(DataError, match="was changed while it was read"):
-        extract(archive, tmp_path / "cache", Changes())
+        extract(archive, Context(tmp_path / "cache", Changes()))
 
 
 def test_members_that_are_not_used_are_a_finding(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from budwood.cli.main import run as command
 from budwood.data.checks import findings
 from budwood.data.dataset import load
 from budwood.progress import Silent
+from budwood.storage.context import Context
 from budwood.studies.study import Overrides
 from budwood.studies.study_file import load_study, make_tuning_study
 from budwood.studies.training_job import DatasetCache
@@ -167,7 +168,7 @@ def test_a_study_and_a_search_use_corrections_of_their_own_data(photos: Path, tm
     (tmp_path / "s.toml").write_text(text.replace("[[rows]]", f'[base]\ncorrections = ["{file}"]\n[[rows]]', 1))
     own = load_study(tmp_path / "s.toml").rows[0].images
     assert own.corrections == (str(file),)
-    found = DatasetCache(tmp_path / "cache", Silent()).load(own).data
+    found = DatasetCache(Context(tmp_path / "cache", Silent())).load(own).data
     assert (len(found), found.corrected) == (59, 1)
     searched = make_tuning_study(str(photos), {"corrections": [str(file)]})
     assert searched.searched.corrections == searched.rows[0].images.corrections == (str(file),)

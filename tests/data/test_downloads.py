@@ -16,6 +16,7 @@ from budwood.data import downloads
 from budwood.data.downloads import Source, fetch
 from budwood.errors import BudwoodError, DataError, StorageError
 from budwood.progress import Progress, Silent
+from budwood.storage.context import Context
 
 
 def _fail(monkeypatch: pytest.MonkeyPatch, place: Path, error: Exception) -> BudwoodError:
@@ -24,7 +25,7 @@ def _fail(monkeypatch: pytest.MonkeyPatch, place: Path, error: Exception) -> Bud
 
     monkeypatch.setitem(downloads.SOURCES, "cifar10", Source(10, raise_error))
     with pytest.raises(BudwoodError) as caught:
-        fetch("cifar10", place, Silent())
+        fetch("cifar10", Context(place, Silent()))
     assert not (place / "sources" / "cifar10").exists()
     return caught.value
 

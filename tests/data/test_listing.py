@@ -10,11 +10,12 @@ import pytest
 from budwood.data.listing import Listing, list_files
 from budwood.errors import DataError
 from budwood.progress import Silent
+from budwood.storage.context import Context
 from conftest import fill
 
 
 def _list(source: Path, *exclude: str) -> Listing:
-    return list_files(source, source.parent / "cache", Silent(), exclude)
+    return list_files(source, Context(source.parent / "cache", Silent()), exclude)
 
 
 def test_class_folders(tmp_path: Path) -> None:

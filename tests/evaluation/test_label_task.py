@@ -214,9 +214,9 @@ def test_an_unknown_metric_is_refused_by_the_recipe() -> None:
 
 
 def test_a_sample_that_lacks_a_class_does_not_count(own: str) -> None:
-    labels, logits = np.array([0, 0, 1], np.int32), np.zeros((3, 2), np.float32)
+    labels, logits = np.array([0, 0, 1] * 3, np.int32), np.zeros((9, 2), np.float32)
     found = SingleLabel(2).evaluate(labels, logits, NAMES[:2], f"{own}:of_two_classes")[f"{own}:of_two_classes"]
-    assert found == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 3}
+    assert found == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 9}
 
 
 def test_own_metrics_share_the_samples_of_all(own: str) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn import metrics as reference
-from statsmodels.stats.proportion import proportion_confint
 
-from budwood.evaluation.intervals import mean_interval, proportion_interval
 from budwood.evaluation.label_task import SingleLabel
 from budwood.evaluation.logits import confusion, cross_entropy, probabilities
 
@@ -38,22 +36,6 @@ def test_figures_agree_with_scikit_learn(answers: tuple[np.ndarray, np.ndarray])
         mine = scores["per_class"][name]
         values = [mine["precision"]["value"], mine["recall"]["value"], mine["f1"]["value"], mine["support"]]
         assert values == pytest.approx([column[c] for column in table])
-
-
-def test_the_interval_of_a_share_is_wilsons() -> None:
-    for count, n in [(0, 10), (3, 10), (10, 10), (950, 1000)]:
-        low, high = proportion_confint(count, n, method="wilson")
-        assert proportion_interval(count, n) == pytest.approx(
-            {"value": count / n, "low": low, "high": high, "n": n}, abs=1e-12
-        )
-
-
-def test_the_interval_of_a_mean() -> None:
-    values = np.random.default_rng(0).normal(2, 3, 500)
-    half = 1.959964 * values.std(ddof=1) / np.sqrt(500)
-    assert mean_interval(values) == pytest.approx(
-        {"value": values.mean(), "low": values.mean() - half, "high": values.mean() + half, "n": 500}, rel=1e-6
-    )
 
 
 def test_intervals_cover_at_their_rate() -> None:

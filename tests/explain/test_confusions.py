@@ -11,6 +11,7 @@ import budwood as bw
 from budwood.evaluation.predictions import Predictions
 from budwood.explain.confused_pairs import find_confusions, rank_confused_pairs
 from budwood.explain.embeddings import compute_run_features
+from budwood.storage.context import open_context
 from conftest import fill, scored_run
 
 CLASSES = ("a", "b", "c")
@@ -64,13 +65,13 @@ def test_a_run_is_compared_by_features_from_the_store(tmp_path: Path) -> None:
     known, file = run.predictions("val"), run.path / "predictions-val.parquet"
     right = np.eye(3, dtype=np.float32)[known.labels]
     Predictions(known.ids, known.paths, known.labels, right).save(file)
-    assert find_confusions(run) == (), "no mistake, no pair"
+    assert find_confusions(run, open_context()) == (), "no mistake, no pair"
     first = int(np.flatnonzero(known.labels == 0)[0])
     right[first] = [0, 1, 0]
     Predictions(known.ids, known.paths, known.labels, right).save(file)
-    (found,) = find_confusions(run)
+    (found,) = find_confusions(run, open_context())
     assert (found.actual, found.called, found.by, found.examples[0].id) == ("a", "b", "features", known.ids[first])
-    features = compute_run_features(run, run.dataset().samples("val"))
+    features = compute_run_features(run, run.dataset().samples("val"), open_context())
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     hits = np.flatnonzero(known.labels == 1)
     assert found.examples[0].like_id == known.ids[hits[(unit[hits] @ unit[first]).argmax()]]
@@ -81,4 +82,4 @@ def test_images_with_several_labels_are_refused(tmp_path: Path) -> None:
         tmp_path / "run", np.array([0, 1], np.int32), np.zeros((2, 3), np.float32), label_sets=((0,), (0, 1))
     )
     with pytest.raises(bw.RunError, match="its data are multi-label"):
-        find_confusions(run)
+        find_confusions(run, open_context())

@@ -19,9 +19,8 @@ from budwood.explain.embeddings import (
     make_embedding,
     project_on_principal_axes,
 )
-from budwood.progress import Silent
 from budwood.runs.networks import make_trunk
-from budwood.storage.atomic import cache_folder
+from budwood.storage.context import open_context
 from conftest import fill
 
 
@@ -77,15 +76,16 @@ def test_equals_are_in_order_and_nothing_is_like_zero() -> None:
 
 
 def test_the_embedding_of_validation(run: bw.Run) -> None:
-    found = make_embedding(run)
+    found = make_embedding(run, open_context())
     predictions = run.predictions("val")
     assert (found.ids, found.paths, found.of) == (predictions.ids, predictions.paths, len(predictions.ids))
     assert np.array_equal(found.predicted, predictions.logits.argmax(axis=1))
     assert np.array_equal(found.correct, found.predicted == found.labels)
-    expected, explained = project_on_principal_axes(compute_run_features(run, run.dataset().samples("val")))
+    features = compute_run_features(run, run.dataset().samples("val"), open_context())
+    expected, explained = project_on_principal_axes(features)
     assert np.allclose(found.points, expected)
     assert found.explained == pytest.approx(explained)
-    few = make_embedding(run, most=6)
+    few = make_embedding(run, open_context(), most=6)
     assert (len(few), few.of) == (6, len(found))
     assert set(few.ids) <= set(found.ids)
     assert len(set(few.labels.tolist())) == 3, "each class keeps its share"
@@ -94,7 +94,7 @@ def test_the_embedding_of_validation(run: bw.Run) -> None:
 def test_features_are_what_the_head_sees(run: bw.Run) -> None:
     weight, bias = run.head()
     predictions = run.predictions("val")
-    logits = compute_run_features(run, run.dataset().samples("val")) @ weight.T + bias
+    logits = compute_run_features(run, run.dataset().samples("val"), open_context()) @ weight.T + bias
     assert np.allclose(logits, predictions.logits, atol=1e-4 * np.abs(logits).max())
 
 
@@ -102,24 +102,24 @@ def test_features_of_a_trained_network_are_its_own(run: bw.Run, tmp_path: Path) 
     recipe = bw.Recipe(model="cnn", widths=[4, 8], fc=[8], size=32, epochs=1, lr=0.01, batch=8)
     own = bw.train(bw.scan(run.record.source), recipe, out=tmp_path / "runs")
     weight, bias = own.head()
-    logits = compute_run_features(own, own.dataset().samples("val")) @ weight.T + bias
+    logits = compute_run_features(own, own.dataset().samples("val"), open_context()) @ weight.T + bias
     assert np.allclose(logits, own.predictions("val").logits, atol=1e-3 * np.abs(logits).max())
-    assert make_trunk(own, cache_folder(), Silent()).spec.weights.path == own.path / "weights.safetensors"
+    assert make_trunk(own, open_context()).spec.weights.path == own.path / "weights.safetensors"
 
 
 def test_the_test_split_stays_sealed_until_it_is_opened(run: bw.Run) -> None:
     with pytest.raises(bw.RunError, match="its test set is sealed") as caught:
-        make_embedding(run, "test")
+        make_embedding(run, open_context(), "test")
     assert "budwood test" in caught.value.hint
     opened = bw.test(run)
-    assert len(make_embedding(opened, "test")) == len(run.dataset().samples("test"))
+    assert len(make_embedding(opened, open_context(), "test")) == len(run.dataset().samples("test"))
 
 
 def test_neighbours_are_training_images(run: bw.Run) -> None:
     data = run.dataset()
     training, validation = data.samples("train"), data.samples("val")
-    near = find_neighbours(run, validation, 3)
-    features, others = compute_run_features(run, validation), compute_run_features(run, training)
+    near = find_neighbours(run, validation, open_context(), 3)
+    features, others = (compute_run_features(run, samples, open_context()) for samples in (validation, training))
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (features, others)]
     cosines = unit[0] @ unit[1].T
     assert [one.id for one in near] == list(validation.ids)
@@ -129,60 +129,61 @@ def test_neighbours_are_training_images(run: bw.Run) -> None:
         assert np.allclose(row[places], one.similarities, atol=1e-5)
         assert one.labels.tolist() == training.labels[places].tolist()
         assert [training.paths[place] for place in places] == list(one.paths)
-    own = find_neighbours(run, training, 1)
+    own = find_neighbours(run, training, open_context(), 1)
     assert all(one.id not in one.ids for one in own)
 
 
 def test_training_images_have_an_embedding_too(run: bw.Run) -> None:
-    found = make_embedding(run, "train")
+    found = make_embedding(run, open_context(), "train")
     training = run.dataset().samples("train")
     assert found.ids == training.ids
     weight, bias = run.head()
-    assert np.array_equal(found.predicted, (compute_run_features(run, training) @ weight.T + bias).argmax(axis=1))
+    features = compute_run_features(run, training, open_context())
+    assert np.array_equal(found.predicted, (features @ weight.T + bias).argmax(axis=1))
 
 
 def test_neighbours_of_files(run: bw.Run, tmp_path: Path) -> None:
     file = run.dataset().root / run.dataset().samples("val").paths[0]
-    (one,) = find_neighbours(run, [file], 2)
-    (same,) = find_neighbours(run, run.dataset().samples("val"), 2)[:1]
+    (one,) = find_neighbours(run, [file], open_context(), 2)
+    (same,) = find_neighbours(run, run.dataset().samples("val"), open_context(), 2)[:1]
     assert one.path == str(file)
     assert one.ids == same.ids
     (tmp_path / "no.png").write_bytes(b"nothing")
     with pytest.raises(bw.DataError, match=r"cannot be read as images: .*no.png \(not an image.*gone.png \(unreadable"):
-        find_neighbours(run, [tmp_path / "no.png", file, tmp_path / "gone.png"])
+        find_neighbours(run, [tmp_path / "no.png", file, tmp_path / "gone.png"], open_context())
 
 
 def test_mistakes_of_the_caller_are_named(run: bw.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(bw.RunError, match="expected a whole number from 1, found 0"):
-        find_neighbours(run, run.dataset().samples("val"), 0)
+        find_neighbours(run, run.dataset().samples("val"), open_context(), 0)
     with pytest.raises(bw.RunError, match="there is no method 'tsne'"):
-        make_embedding(run, method="tsne")  # type: ignore[arg-type]
+        make_embedding(run, open_context(), method="tsne")  # type: ignore[arg-type]
     with pytest.raises(bw.RunError, match="there is no split 'training'"):
-        make_embedding(run, "training")
+        make_embedding(run, open_context(), "training")
     monkeypatch.setattr("budwood.explain.embeddings.find_spec", lambda name: None)
     with pytest.raises(bw.RunError, match="umap-learn is not installed") as caught:
-        make_embedding(run, method="umap")
+        make_embedding(run, open_context(), method="umap")
     assert "budwood[embed]" in caught.value.hint
 
 
 def test_umap_keeps_neighbours_together(run: bw.Run) -> None:
-    found = make_embedding(run, method="umap")
+    found = make_embedding(run, open_context(), method="umap")
     assert found.explained is None
     assert found.points.shape == (len(found), 2)
-    assert np.array_equal(found.points, make_embedding(run, method="umap").points)
+    assert np.array_equal(found.points, make_embedding(run, open_context(), method="umap").points)
 
 
 def test_a_warm_run_loads_no_torch(run: bw.Run) -> None:
-    make_embedding(run)
-    find_neighbours(run, run.dataset().samples("val"))
+    make_embedding(run, open_context())
+    find_neighbours(run, run.dataset().samples("val"), open_context())
     code = (
-        "import sys; from budwood.runs.run import open_run; "
+        "import sys; from budwood.runs.run import open_run; from budwood.storage.context import open_context; "
         "from budwood.explain.embeddings import make_embedding, find_neighbours; "
         "from budwood.explain.confused_pairs import find_confusions; "
         "from budwood.explain.subgroups import find_slices; "
-        "from budwood.explain.label_errors import find_suspects; run = open_run(sys.argv[1]); make_embedding(run); "
-        "find_neighbours(run, run.dataset().samples('val')); find_confusions(run); find_slices(run); "
-        "find_suspects(run); "
+        "from budwood.explain.label_errors import find_suspects; run, context = open_run(sys.argv[1]), open_context(); "
+        "make_embedding(run, context); find_neighbours(run, run.dataset().samples('val'), context); "
+        "find_confusions(run, context); find_slices(run, context); find_suspects(run, context); "
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False, env={**os.environ})

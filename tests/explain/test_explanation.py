@@ -19,6 +19,7 @@ from budwood.errors import DataError, RecipeError, RunError
 from budwood.explain.explanation import USUAL
 from budwood.runs.explanation_record import EXPLANATION_FILE, load_explanation
 from budwood.runs.run import Run, open_run
+from budwood.storage.context import open_context
 from budwood.workflows.explain import explain_run
 from conftest import fill
 
@@ -58,7 +59,7 @@ def _content(folder: Path) -> dict[str, str]:
 
 def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> None:
     before = _content(run.path)
-    found, page = explain_run(run)
+    found, page = explain_run(run, open_context())
     assert found.record.parts == USUAL
     assert page == run.path / "report.html"
     html = page.read_text()
@@ -79,7 +80,7 @@ def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> 
 
 
 def test_what_is_shown_of_an_image_is_what_was_predicted(run: Run) -> None:
-    found, _ = explain_run(run, parts=["images"])
+    found, _ = explain_run(run, open_context(), parts=["images"])
     predictions = run.predictions("val")
     shown = {row["path"]: row for row in found.record.table()["images"]["rows"]}
     assert found.record.table()["images"]["chosen"]
@@ -96,8 +97,8 @@ def test_what_is_shown_of_an_image_is_what_was_predicted(run: Run) -> None:
 
 
 def test_parts_that_are_asked_for_later_are_added(run: Run) -> None:
-    explain_run(run, parts=["filters"])
-    explain_run(run, parts=["mistakes"])
+    explain_run(run, open_context(), parts=["filters"])
+    explain_run(run, open_context(), parts=["mistakes"])
     kept = load_explanation(run.path)
     assert kept is not None
     assert kept.record.parts == ("filters", "mistakes")
@@ -107,7 +108,7 @@ def test_parts_that_are_asked_for_later_are_added(run: Run) -> None:
 
 
 def test_classes_are_drawn_when_they_are_asked_for(run: Run) -> None:
-    found, page = explain_run(run, parts=["classes"])
+    found, page = explain_run(run, open_context(), parts=["classes"])
     assert [row["name"] for row in found.record.table()["classes"]["rows"]] == ["leaf", "sky"]
     assert "<h2>What each class looks for</h2>" in page.read_text()
 
@@ -115,22 +116,24 @@ def test_classes_are_drawn_when_they_are_asked_for(run: Run) -> None:
 def test_images_have_a_page_of_their_own_and_the_run_stays_as_it_was(run: Run, tmp_path: Path) -> None:
     before = _content(run.path)
     files = fill(tmp_path / "new", 3, first=900, hue=1)
-    found, page = explain_run(run, [tmp_path / "new"], methods=["grad-cam", "occlusion"], page=tmp_path / "page.html")
+    found, page = explain_run(
+        run, open_context(), [tmp_path / "new"], methods=["grad-cam", "occlusion"], page=tmp_path / "page.html"
+    )
     assert [row["path"] for row in found.record.table()["images"]["rows"]] == [str(file) for file in files]
     assert {row["label"] for row in found.record.table()["images"]["rows"]} == {None}
     assert page.read_text().count("data:image/jpeg") >= 3 * 3
     assert _content(run.path) == before
-    _, usual = explain_run(run, files[:1])
+    _, usual = explain_run(run, open_context(), files[:1])
     assert usual == run.path / "explained.html"
 
 
 def test_a_class_that_is_named_is_explained_in_every_image(run: Run) -> None:
-    found, _ = explain_run(run, parts=["images"], called="sky")
+    found, _ = explain_run(run, open_context(), parts=["images"], called="sky")
     assert {row["explained"] for row in found.record.table()["images"]["rows"]} == {"sky"}
 
 
 def test_further_training_makes_an_explanation_stale(run: Run) -> None:
-    explain_run(run, parts=["filters"])
+    explain_run(run, open_context(), parts=["filters"])
     bw.resume(run, epochs=3)
     assert load_explanation(run.path) is None
     assert "budwood explain" in (run.path / "report.html").read_text()
@@ -139,7 +142,7 @@ def test_further_training_makes_an_explanation_stale(run: Run) -> None:
 def test_a_network_without_maps_is_explained_by_occlusion(tmp_path: Path, photos: Path) -> None:
     recipe = bw.Recipe(model="mlp", weights="none", fc=[16], size=16, epochs=1, optimizer="adam", batch=8)
     run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    found, page = explain_run(run)
+    found, page = explain_run(run, open_context())
     assert list(found.record.table()["images"]["methods"]) == ["occlusion"]
     assert found.record.table()["filters"]["rows"] == ()
     assert found.record.table()["stages"]["rows"] == ()
@@ -151,7 +154,7 @@ def test_grey_images_and_a_frozen_trunk_are_explained(tmp_path: Path, photos: Pa
     first = bw.train(bw.scan(photos), grey, out=tmp_path / "runs")
     frozen = bw.Recipe(**{**SMALL, "channels": 1, "weights": f"run:{first.path}", "freeze": "trunk", "lr": 0.01})
     for run in (first, bw.train(bw.scan(photos), frozen, out=tmp_path / "runs", allow_leaks=True)):
-        found, _ = explain_run(run)
+        found, _ = explain_run(run, open_context())
         assert found.record.table()["filters"]["rows"][0]["colour"] is False
         assert found.record.table()["labels"]["n"] > 0
 
@@ -166,7 +169,7 @@ def test_images_with_several_labels_have_no_suspects(tmp_path: Path) -> None:
             table.writerows([f"{name}/{file.name}", labels] for file in sorted((tmp_path / "photos" / name).iterdir()))
     recipe = bw.Recipe(**{**SMALL, "epochs": 1})
     run = bw.train(bw.scan(tmp_path / "photos" / "labels.csv"), recipe, out=tmp_path / "runs")
-    found, page = explain_run(run)
+    found, page = explain_run(run, open_context())
     assert found.record.table()["labels"] == {"reason": "the images have several labels each"}
     assert found.record.table()["mistakes"]["pairs"] == ()
     assert "Not looked for: the images have several labels each." in page.read_text()
@@ -174,12 +177,12 @@ def test_images_with_several_labels_have_no_suspects(tmp_path: Path) -> None:
 
 def test_a_table_that_somebody_has_filled_in_is_kept(run: Run) -> None:
     first = run.path / "label-suspects.csv"
-    explain_run(run, parts=["labels"])
-    explain_run(run, parts=["labels"])
+    explain_run(run, open_context(), parts=["labels"])
+    explain_run(run, open_context(), parts=["labels"])
     filled = "path,label,correct\nleaf/001.png,leaf,sky\n"
     first.write_text(filled)
     (run.path / "label-suspects-2.csv").write_text("not a table of corrections")
-    found, _ = explain_run(run, parts=["labels"])
+    found, _ = explain_run(run, open_context(), parts=["labels"])
     assert found.record.table()["labels"]["file"] == str(run.path / "label-suspects-3.csv")
     assert first.read_text() == filled
     assert (run.path / "label-suspects-2.csv").read_text() == "not a table of corrections"
@@ -189,7 +192,7 @@ def test_too_few_images_for_folds_are_told_and_the_rest_is_shown(tmp_path: Path)
     for number, place in enumerate(("train/leaf", "train/sky", "val/leaf", "val/sky")):
         fill(tmp_path / "photos" / place, 1, first=number, hue=1 + number % 2)
     run = bw.train(bw.scan(tmp_path / "photos"), bw.Recipe(**{**SMALL, "epochs": 1}), out=tmp_path / "runs")
-    found, page = explain_run(run)
+    found, page = explain_run(run, open_context())
     assert "has too few different images for 5 folds" in found.record.table()["labels"]["reason"]
     assert "Not looked for: " in page.read_text()
 
@@ -199,7 +202,7 @@ def test_too_few_images_for_folds_are_told_and_the_rest_is_shown(tmp_path: Path)
 def test_every_network_is_explained(model: str, tmp_path: Path, photos: Path) -> None:
     recipe = bw.Recipe(model=model, weights="none", size=NETWORKS[model], freeze="trunk")
     run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    found, page = explain_run(run)
+    found, page = explain_run(run, open_context())
     assert list(found.record.table()["images"]["methods"]) == ["layer-cam", "grad-cam"]
     assert found.record.table()["stages"]["rows"]
     assert found.record.table()["filters"]["rows"][0]["colour"]
@@ -220,23 +223,23 @@ def test_every_network_is_explained(model: str, tmp_path: Path, photos: Path) ->
 def test_what_does_not_exist_cannot_be_asked_for(run: Run, asked: dict[str, Any], message: str) -> None:
     before = _content(run.path)
     with pytest.raises(RecipeError, match=message):
-        explain_run(run, **asked)
+        explain_run(run, open_context(), **asked)
     assert _content(run.path) == before
 
 
 def test_images_that_are_not_there_or_cannot_be_read(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
-        explain_run(run, [tmp_path / "nothing.png"])
+        explain_run(run, open_context(), [tmp_path / "nothing.png"])
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="cannot be read as images"):
-        explain_run(run, [tmp_path / "broken.png"])
+        explain_run(run, open_context(), [tmp_path / "broken.png"])
     moved = Run(run.path, run.record.model_copy(update={"root": str(tmp_path / "elsewhere")}))
     with pytest.raises(RunError, match="the validation images are missing from"):
-        explain_run(moved, parts=["images"])
+        explain_run(moved, open_context(), parts=["images"])
     with pytest.raises(DataError, match="No images were given"):
         bw.explain.pixels(run, [])
     with pytest.raises(DataError, match="201 images are too many for one page"):
-        explain_run(run, [Path(run.record.root) / run.predictions("val").paths[0]] * 201)
+        explain_run(run, open_context(), [Path(run.record.root) / run.predictions("val").paths[0]] * 201)
 
 
 def test_a_damaged_explanation_says_so(run: Run) -> None:

@@ -22,6 +22,7 @@ from budwood.explain.label_errors import (
     save_suspects,
 )
 from budwood.progress import Silent
+from budwood.storage.context import open_context
 from conftest import fill
 
 CLASSES = 4
@@ -116,7 +117,7 @@ def test_suspects_of_a_run_and_back_as_corrections(photos: Path, tmp_path: Path)
     planted = _errors_that_train_or_validate(data)
     assert planted, "else this test proves nothing"
     run = bw.train(data, bw.Recipe(size=32), out=tmp_path / "runs")
-    found = find_suspects(run)
+    found = find_suspects(run, open_context())
     named = {one.path: (one.label, one.suggested) for one in found.rows}
     assert len(planted) <= len(named) <= len(planted) + 2
     assert {named[path] for path in planted} == {("fire", "leaf")}
@@ -129,7 +130,7 @@ def test_suspects_of_a_run_and_back_as_corrections(photos: Path, tmp_path: Path)
     assert found.threshold == found.suggested_threshold == max(one.p_label for one in found.rows)
     assert f"counts {len(named)} image" in found.why
     assert "has not seen these labels" in found.trunk
-    assert find_suspects(run, 0.0).rows == ()
+    assert find_suspects(run, open_context(), 0.0).rows == ()
     assert [one.p_label for one in found.rows] == sorted(one.p_label for one in found.rows)
 
     file = tmp_path / "suspects.csv"
@@ -148,13 +149,13 @@ def test_suspects_of_a_run_and_back_as_corrections(photos: Path, tmp_path: Path)
 def test_a_trunk_that_has_seen_the_labels_is_said_to(photos: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(model="cnn", widths=[4, 8], fc=[8], size=32, epochs=1, lr=0.01, batch=8)
     own = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
-    assert "trained from scratch on these labels" in find_suspects(own).trunk
+    assert "trained from scratch on these labels" in find_suspects(own, open_context()).trunk
     tuned = bw.train(
         bw.scan(photos),
         bw.Recipe(**{**recipe.table(), "weights": f"run:{own.path.name}"}),
         out=tmp_path / "runs",
     )
-    assert "it has seen the labels of that run" in find_suspects(tuned).trunk
+    assert "it has seen the labels of that run" in find_suspects(tuned, open_context()).trunk
 
 
 def test_cells_that_a_spreadsheet_would_compute_are_text(tmp_path: Path) -> None:
@@ -170,13 +171,13 @@ def test_cells_that_a_spreadsheet_would_compute_are_text(tmp_path: Path) -> None
 def test_what_cannot_be_judged_is_refused(photos: Path, tmp_path: Path) -> None:
     run = bw.train(bw.scan(photos), bw.Recipe(size=32), out=tmp_path / "runs")
     with pytest.raises(bw.RunError, match="expected a number from 0 to 1, found 2"):
-        find_suspects(run, 2)
+        find_suspects(run, open_context(), 2)
     for folds in (1, 1000):
         with pytest.raises(bw.DataError, match=f"too few different images for {folds} folds"):
-            find_suspects(run, folds=folds)
+            find_suspects(run, open_context(), folds=folds)
     rows = "".join(f"photos/leaf/{n:03}.png,{'a;b' if n % 2 else 'a'}\n" for n in range(30))
     table = photos.parent / "several.csv"
     table.write_text(f"path,labels\n{rows}")
     several = bw.train(bw.scan(table), bw.Recipe(size=32, optimizer="adam", epochs=1), out=tmp_path / "runs")
     with pytest.raises(bw.RunError, match="label errors cannot be searched for in multi-label data"):
-        find_suspects(several)
+        find_suspects(several, open_context())

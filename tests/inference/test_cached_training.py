@@ -38,6 +38,7 @@ from budwood.networks.registry import TRUNK, find_network
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, describe_random
 from budwood.progress import Silent
+from budwood.storage.context import Context
 from budwood.storage.packing import pack, unpack
 from budwood.storage.shards import ShardStore
 from budwood.training.cached_augmentation import make_augmentation_transform
@@ -85,21 +86,22 @@ def _task(folder: Path, cache: Path, **options: Any) -> TrainingTask:
     data = scan(folder)
     plan = load_plan(recipe, 2, cache)
     weights = describe_random("default", 0)
-    return TrainingTask(NetworkSpec(recipe, plan, 2, weights), data.samples("train"), data.samples("val"), cache)
+    context = Context(cache, Silent())
+    return TrainingTask(NetworkSpec(recipe, plan, 2, weights), data.samples("train"), data.samples("val"), context)
 
 
 def _fitted(task: TrainingTask, features: SplitFeatures | None) -> LoopResult:
-    return fit(make_trained_slice(task, features), task.resolved, *make_inputs(task, features, Silent()), Silent())
+    return fit(make_trained_slice(task, features), task.resolved, *make_inputs(task, features), Silent())
 
 
 def _uncached(task: TrainingTask) -> LoopResult:
     """Training on pixels, the frozen part in PyTorch with the rest."""
-    train, val = make_inputs(replace(task, spec=task.spec.with_recipe(flip=0.5)), None, Silent())
+    train, val = make_inputs(replace(task, spec=task.spec.with_recipe(flip=0.5)), None)
     return fit(replace(make_trained_slice(task, None), stop=None), task.resolved, train, val, Silent())
 
 
 def _same_losses(task: TrainingTask) -> None:
-    features = load_features(task, Silent())
+    features = load_features(task)
     assert features is not None
     cached, uncached = _fitted(task, features), _uncached(task)
     assert len(cached.history) == len(uncached.history) > 0
@@ -218,7 +220,7 @@ def test_a_map_larger_than_its_pixels_is_computed_as_it_is_needed(
 ) -> None:
     task = _task(few, tmp_path, **{**SMALL, "widths": [64, 8, 8]}, freeze="upto:conv1", size=32, epochs=3)
     said = Noted()
-    features = load_features(task, said)
+    features = load_features(replace(task, context=Context(tmp_path, said)))
     assert features is None
     assert said.notes == [
         "Features of conv1 are computed again in every epoch, not kept in the cache: the features of an image "
@@ -317,16 +319,16 @@ def _variants() -> list[tuple[dict[str, Any], int]]:
 def test_views_are_computed_once_and_an_epoch_sees_one_of_each_image(few: Path, tmp_path: Path) -> None:
     options = {**SMALL, "freeze": "upto:conv2", "size": 32, "flip": 0.5, "zoom": 0.2, "views": 3, "epochs": 4}
     task = _task(few, tmp_path, **options)
-    features = load_features(task, Silent())
+    features = load_features(task)
     assert features is not None
     n, held_out = len(task.training), len(task.validation)
     assert len(features.training) == 3
     assert features.computed == 3 * n + held_out
     assert not np.array_equal(features.training[0], features.training[1])
-    again = load_features(task, Silent())
+    again = load_features(task)
     assert again is not None
     assert (again.computed, again.reused) == (0, 3 * n + held_out)
-    train, val = make_inputs(task, features, Silent())
+    train, val = make_inputs(task, features)
     assert len(train.inputs) == 3 * n
     assert np.array_equal(np.asarray(train.inputs.take(np.array([n + 1]))[0]), features.training[1][1])
     ours = fit(make_trained_slice(task, features), task.resolved, train, val, Silent())

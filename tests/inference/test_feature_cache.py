@@ -26,6 +26,7 @@ from budwood.networks.registry import TRUNK, find_network
 from budwood.networks.weights import Weights, describe_random, find_imagenet
 from budwood.progress import Silent
 from budwood.storage.checked_files import read_checked, write_checked
+from budwood.storage.context import Context
 from conftest import picture
 
 SIZE = 32
@@ -45,7 +46,7 @@ def _prefix(cache: Path, stop: str | None = TRUNK, **options: Any) -> Prefix:
 
 
 def _weights() -> Weights:
-    return find_imagenet("lite0", find_network("tf_efficientnet_lite0").origins, Path("none"), Silent())
+    return find_imagenet("lite0", find_network("tf_efficientnet_lite0").origins, Context(Path("none"), Silent()))
 
 
 @pytest.fixture

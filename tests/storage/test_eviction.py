@@ -14,6 +14,7 @@ import budwood as bw
 from budwood.cli.main import run
 from budwood.errors import StorageError
 from budwood.progress import Silent
+from budwood.storage.context import Context
 from budwood.storage.eviction import clear, evict_for, limit, measure_cache, trim
 from budwood.storage.folder_manifest import MANIFEST, write_manifest
 from budwood.storage.shards import ShardStore
@@ -53,10 +54,10 @@ def test_what_was_used_least_recently_goes_first(tmp_path: Path, monkeypatch: py
         _add(tmp_path, "a" if place < 2 else "b", _ids(10 * place), used)
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(4 * 10 * ROW))
     said = Said()
-    assert evict_for(tmp_path, 5 * ROW, 0, "Outputs", said)
+    assert evict_for(5 * ROW, 0, "Outputs", Context(tmp_path, said))
     assert not said.notes, "there is room"
     _store(tmp_path, "a").use(_ids(10)[:1])
-    assert evict_for(tmp_path, 15 * ROW, 0, "Outputs", said)
+    assert evict_for(15 * ROW, 0, "Outputs", Context(tmp_path, said))
     assert said.notes == ["The cache was full: the least recently used 0.0 MiB were removed."]
     assert _store(tmp_path, "b").row(_ids(20)[0]) is None
     assert _store(tmp_path, "a").row(_ids(10)[0]) is not None, "it was used just now"
@@ -67,7 +68,7 @@ def test_more_than_the_limit_is_not_kept_and_removes_nothing(tmp_path: Path, mon
     _add(tmp_path, "a", _ids(0), 1000.0)
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(20 * ROW))
     said = Said()
-    assert not evict_for(tmp_path, 21 * ROW, 0, "Outputs of trunk", said)
+    assert not evict_for(21 * ROW, 0, "Outputs of trunk", Context(tmp_path, said))
     assert len(said.notes) == 1
     assert said.notes[0].startswith(
         "Outputs of trunk are not kept in the cache: they need 0.1 MiB; the cache limit is 0.1 MiB"
@@ -83,7 +84,7 @@ def test_what_a_killed_writer_left_is_removed_first(tmp_path: Path, monkeypatch:
     fresh.write_bytes(b"x" * ROW)
     os.utime(left, (500.0, 500.0))
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(25 * ROW))
-    assert evict_for(tmp_path, 10 * ROW, 0, "Outputs", Said())
+    assert evict_for(10 * ROW, 0, "Outputs", Context(tmp_path, Said()))
     assert not left.exists()
     assert fresh.exists(), "another process may be writing it"
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
@@ -108,16 +109,16 @@ def test_archives_count_and_go_when_they_were_not_used_for_long(
     _add(tmp_path, "a", _ids(0), 1500.0)
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "150000")
     said = Said()
-    trim(tmp_path, said)
+    trim(Context(tmp_path, said))
     assert not said.notes, "there is room"
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "100000")
-    trim(tmp_path, said)
+    trim(Context(tmp_path, said))
     assert said.notes == ["The cache was full: the least recently used 0.1 MiB were removed."]
     assert not older.exists()
     assert _store(tmp_path, "a").row(_ids(0)[0]) is None
     assert old.exists()
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "10000")
-    trim(tmp_path, said)
+    trim(Context(tmp_path, said))
     assert not old.exists()
     assert not ahead.exists(), "the clock was set back since"
     assert fresh.exists(), "a training may read it"
@@ -128,7 +129,7 @@ def test_archives_in_use_leave_half_of_the_limit_to_features(tmp_path: Path, mon
         _unpack_to(tmp_path, str(number), time.time())
     _add(tmp_path, "a", _ids(0), 1500.0)
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(20 * ROW + 4000))
-    trim(tmp_path, Said())
+    trim(Context(tmp_path, Said()))
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
 
 
@@ -137,7 +138,7 @@ def test_a_folder_that_an_earlier_version_unpacked_counts_too(tmp_path: Path, mo
     (folder / MANIFEST).unlink()
     os.utime(folder, (1000.0, 1000.0))
     monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "10000")
-    trim(tmp_path, Said())
+    trim(Context(tmp_path, Said()))
     assert not folder.exists()
 
 

@@ -20,6 +20,7 @@ from budwood.data.scanning import scan
 from budwood.errors import StorageError
 from budwood.progress import Silent
 from budwood.runs.run import find_run
+from budwood.storage.context import Context
 from budwood.studies import executors, optuna_search, training_job
 from budwood.studies.executors import (
     Executor,
@@ -136,7 +137,7 @@ class TestInProcess(ExecutorContract):
     @pytest.fixture(scope="class")
     @classmethod
     def executor(cls, place: Place) -> Executor:
-        return InProcessExecutor(place.context, DatasetCache(place.context.cache, Silent()), Silent())
+        return InProcessExecutor(place.context, DatasetCache(Context(place.context.cache, Silent())), Silent())
 
 
 class TestSubprocess(WorkerContract):

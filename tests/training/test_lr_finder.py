@@ -17,6 +17,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.progress import Silent
+from budwood.storage.context import Context
 from budwood.training.lr_finder import HIGHEST, LOWEST, RateCurve, measure_rate_curve
 from subjects import untrained
 
@@ -85,7 +86,7 @@ def test_the_command_tries_the_optimizer_that_is_asked_for(
 ) -> None:
     asked: list[str] = []
 
-    def find(data: Any, recipe: Recipe, **_: Any) -> RateCurve:
+    def find(data: Any, recipe: Recipe, context: Context) -> RateCurve:
         asked.append(recipe.optimizer)
         return RateCurve((), ())
 

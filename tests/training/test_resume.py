@@ -20,7 +20,7 @@ from budwood.training import checkpoints
 from budwood.training import loop as fitting
 from budwood.training.checkpoints import Checkpoints
 from budwood.training.losses import make_loss
-from budwood.workflows.train import _continue_recipe
+from budwood.workflows.continuation import continue_recipe
 from killing import run_killer
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "optimizer": "adam"}
@@ -269,10 +269,10 @@ def test_another_rate_is_for_the_phase_that_is_not_finished(photos: Path, tmp_pa
     run_ = bw.train(bw.scan(photos), bw.Recipe(**options, phases=[{**phases[0], "lr": 0.01}, phases[1]]), out=tmp_path)
     (run_.path / "history.csv").write_text("\n".join((run_.path / "history.csv").read_text().split("\n")[:3]) + "\n")
     half = Run(run_.path, run_.record.model_copy(update={"state": "stopped"}))
-    assert [phase.lr for phase in _continue_recipe(half, {"lr": 0.1}).phases or ()] == [0.1, 0.01]
-    assert [phase.epochs for phase in _continue_recipe(half, {"epochs": 7}).phases or ()] == [3, 7]
+    assert [phase.lr for phase in continue_recipe(half, {"lr": 0.1}).phases or ()] == [0.1, 0.01]
+    assert [phase.epochs for phase in continue_recipe(half, {"epochs": 7}).phases or ()] == [3, 7]
     with pytest.raises(RunError, match="--patience does not apply to a training in phases"):
-        _continue_recipe(half, {"patience": 3})
+        continue_recipe(half, {"patience": 3})
 
 
 def test_a_solved_head_has_no_epochs_to_add(photos: Path, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ Results go to stdout, everything that is said on the way to stderr. Exit code 0:
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,7 +43,10 @@ from budwood.cli.output import (
 )
 from budwood.cli.study_commands import compare, study, tune
 from budwood.errors import BudwoodError
-from budwood.text import show_unprintable
+from budwood.text import counted, show_unprintable
+
+if TYPE_CHECKING:
+    from budwood.evaluation.prediction_table import ImagePrediction
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -57,7 +62,37 @@ for command in (compare, study, tune):
 def main() -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] or ["--help"]
-    sys.exit(run(arguments, as_json="--json" in arguments, debug="--debug" in arguments))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a command
+            stream.reconfigure(errors="backslashreplace")
+    code = run(arguments, as_json="--json" in arguments, debug="--debug" in arguments)
+    sys.exit(_flush_output(code))
+
+
+def _flush_output(code: int) -> int:
+    """The exit code once all output has been written, or has failed to be."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError as error:
+        return _tell_lost_output(error)
+    return code
+
+
+def _tell_failed_file(error: OSError, as_json: bool) -> int:
+    """Tell which file could not be read or written; an error without a file is one of the output."""
+    if error.filename is None:
+        return _tell_lost_output(error)
+    message = f"{show_unprintable(str(error.filename))}: {error.strerror or error}."
+    return _fail("storage", message, "Check the path, and that you may read and write it.", 2, as_json)
+
+
+def _tell_lost_output(error: OSError) -> int:
+    """Tell that the output could not be written; whoever closed a pipe has seen enough and is told nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries again at its end, and complains
+    if isinstance(error, BrokenPipeError):
+        return 0
+    return _fail("storage", f"The output cannot be written ({error.strerror}).", "Send it to another place.", 2, False)
 
 
 def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False) -> int:
@@ -87,6 +122,10 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
     except click.UsageError as error:
         hint = f"`{error.ctx.command_path} --help` lists the arguments and options." if error.ctx else ""
         return _fail("usage", error.format_message(), hint, 2, as_json)
+    except OSError as error:
+        if debug:
+            raise
+        return _tell_failed_file(error, as_json)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", "Interrupted. No incomplete files were left behind.", "", 130, as_json)
     except Exception as error:
@@ -270,8 +309,11 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
 @add_common_options
 def predict(
     run: str, images: tuple[str, ...], csv: Path | None, int8: bool, out: Path, as_json: bool, debug: bool
-) -> None:
-    """Predict the class of images with a run's network, with the probabilities of the three likeliest."""
+) -> int:
+    """Predict the class of images with a run's network, with the probabilities of the three likeliest.
+
+    Images that cannot be read are named. The exit code is 0 if any image could be read, else 2.
+    """
     import budwood as bw
     from budwood.evaluation.prediction_table import save_csv
     from budwood.runs.run import open_run
@@ -290,10 +332,19 @@ def predict(
                 for answer in answers
             ]
         )
-        return
-    for answer in answers:
+    for answer in () if as_json else answers:
         classes = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"cannot be read ({answer.problem})"
         print(f"{show_unprintable(answer.path)}: {classes}")
+    return _tell_unreadable([answer for answer in answers if answer.problem], len(answers))
+
+
+def _tell_unreadable(bad: Sequence[ImagePrediction], n: int) -> int:
+    """Tell how many images could not be read; the exit code is 2 where there was no other."""
+    if not bad and n:
+        return 0
+    first = f"; the first: {show_unprintable(bad[0].path)} ({bad[0].problem})" if bad else ""
+    print(f"{len(bad):,} of {counted(n, 'image')} cannot be read{first}.", file=sys.stderr)
+    return 2 if len(bad) == n else 0
 
 
 @app.command()
@@ -336,19 +387,20 @@ def explain(
 ) -> None:
     """Show what a run's network has learned: of the run, in its report; of IMAGES, on a page of their own."""
     from budwood.runs.run import open_run
+    from budwood.storage.context import open_context
     from budwood.workflows.explain import explain_run
 
     if html and not images:
         raise click.UsageError("--html: needs IMAGES. Without them, the results go into the report of the run.")
     explanation, page = explain_run(
         open_run(run, out),
+        open_context(progress=make_terminal_progress()),
         images,
         methods=methods,
         place=place,
         called=called,
         parts=parts,
         page=html,
-        progress=make_terminal_progress(),
     )
     if as_json:
         print_json({"run": run, "page": str(page), **explanation.record.table()})
@@ -401,6 +453,7 @@ def lr_find(
     from budwood.data.scanning import scan
     from budwood.reporting.run_page import render_rates
     from budwood.storage.atomic import raise_storage_errors, write_text
+    from budwood.storage.context import open_context
     from budwood.workflows.train import find_learning_rate
 
     named = collect_options(file, settings, drop_unset(options))
@@ -411,7 +464,7 @@ def lr_find(
         raise click.UsageError("optimizer: lbfgs has no learning rate; choose another optimizer.")
     progress = make_terminal_progress()
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress)
-    curve = find_learning_rate(dataset, recipe, progress=progress)
+    curve = find_learning_rate(dataset, recipe, open_context(progress=progress))
     if html:
         with raise_storage_errors(html):
             page = render_rates(dataset.name, recipe.model, curve.rates, curve.losses, curve.suggestion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -299,4 +300,5 @@ def print_json(document: Any) -> None:
     Args:
         document: Plain values and mappings; a number that is not finite becomes null.
     """
-    print(encode_json(document, indent=1))
+    readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(encode_json(document, indent=1, ensure_ascii=not readable))

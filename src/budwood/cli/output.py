@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from budwood.cli.options import print_json
-from budwood.text import counted, format_seconds, show_unprintable
+from budwood.text import TOO_FEW, counted, format_seconds, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -26,13 +26,16 @@ def format_metric(metric: Metric) -> str:
     """Format a metric between 0 and 1: its value, 95 % interval and n.
 
     Args:
-        metric: `value`, `low` and `high` from 0 to 1, and `n`; a value of None is undefined.
+        metric: `value`, `low` and `high` from 0 to 1, and `n`; a value of None is undefined, ends of
+            None are unknown.
 
     Returns:
         Text in percent.
     """
-    if metric.value is None or metric.low is None or metric.high is None:
+    if metric.value is None:
         return f"undefined (n = {metric.n:,})"
+    if metric.low is None or metric.high is None:
+        return f"{100 * metric.value:.1f} % ({TOO_FEW}), n = {metric.n:,}"
     value, low, high = 100 * metric.value, 100 * metric.low, 100 * metric.high
     return f"{value:.1f} % (95 % confidence interval {low:.1f} to {high:.1f}), n = {metric.n:,}"
 

@@ -90,7 +90,7 @@ def study(
 ) -> None:
     """Carry out a whole table of experiments and compare its rows; what is finished is not repeated."""
     from budwood.config.recipe import parse_settings
-    from budwood.storage.atomic import cache_folder
+    from budwood.storage.context import open_context
     from budwood.studies import text
     from budwood.studies.cost_estimate import estimate_rows
     from budwood.studies.live_table import LiveTable
@@ -106,7 +106,7 @@ def study(
     overrides = Overrides(quick, parse_settings(settings), places, corrections)
     studies = [load_study(file, overrides) for file in files]
     if dry_run:
-        estimates = [(one, estimate_rows(one, cache_folder(), make_terminal_progress())) for one in studies]
+        estimates = [(one, estimate_rows(one, open_context(progress=make_terminal_progress()))) for one in studies]
         if as_json:
             print_json([text.estimate_record(*one) for one in estimates])
             return

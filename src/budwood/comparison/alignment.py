@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budwood.errors import RunError
-from budwood.evaluation.intervals import Values
+from budwood.evaluation.intervals import Metric, Values, bounded_mean_interval, mean_proportion_interval
 from budwood.evaluation.label_task import LabelTask
-from budwood.evaluation.metrics import ImageMean, ResampledMetric, define_metric
+from budwood.evaluation.metrics import ClassMean, Evaluation, ImageMean, ResampledMetric, define_metric
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.scoring import Labels
 from budwood.runs.run import Run
@@ -89,6 +90,9 @@ class ScoredRow:
         repeats: Number of runs that predict each image.
         means: Contribution of each image, float64 [n]; None where the metric is not a mean over images.
         spread: Bootstrap resamples of the metric, float64 [resamples]; None where it is a mean over images.
+        whole: The metric with its interval, over all images and repeats.
+        answers: What the runs say of each image, [n, ...]: classes where the metric counts these, else logits.
+        unit: How much one image more may change the difference of two rows.
     """
 
     value: float
@@ -96,6 +100,9 @@ class ScoredRow:
     repeats: int
     means: Values | None
     spread: Values | None
+    whole: Metric
+    answers: NDArray[Any]
+    unit: float
 
 
 def align_predictions(name: str, runs: Sequence[Run], split: str) -> AlignedPredictions:
@@ -143,20 +150,54 @@ def score_rows(rows: Sequence[AlignedPredictions], metric: str) -> list[ScoredRo
     """
     definition = define_metric(metric)
     if isinstance(definition, ImageMean):
-        means = [_average_repeats(row, definition) for row in rows]
-        return [
-            ScoredRow(float(mean.mean()), row.n, row.repeats, mean, None) for row, mean in zip(rows, means, strict=True)
-        ]
+        return [_score_mean(row, definition) for row in rows]
     assert isinstance(definition, ResampledMetric)
-    labels = np.concatenate([part.labels for part in rows[0].parts])
-    repeats = [np.concatenate([part.logits[k] for part in row.parts]) for row in rows for k in range(row.repeats)]
-    values, spread = definition.resample(rows[0].task, labels, repeats)
-    ends = np.cumsum([row.repeats for row in rows])
-    columns = [slice(end - row.repeats, end) for row, end in zip(rows, ends.tolist(), strict=True)]
-    return [
-        ScoredRow(float(values[own].mean()), row.n, row.repeats, None, spread[:, own].mean(axis=1))
-        for row, own in zip(rows, columns, strict=True)
-    ]
+    task, labels = rows[0].task, np.concatenate([part.labels for part in rows[0].parts])
+    joined = [_join_folds(row) for row in rows]
+    values, spread = definition.resample(task, labels, [logits for row in joined for logits in row])
+    ends = np.cumsum([len(row) for row in joined])
+    unit = _measure_unit(task.to_targets(labels))
+    made = []
+    for row, end in zip(joined, ends.tolist(), strict=True):
+        own = slice(end - len(row), end)
+        whole = _average_metrics([definition.evaluate(Evaluation(task, labels, logits)) for logits in row])
+        counted = [task.decide(logits) if isinstance(definition, ClassMean) else logits for logits in row]
+        value, drawn = float(values[own].mean()), spread[:, own].mean(axis=1)
+        made.append(ScoredRow(value, len(labels), len(row), None, drawn, whole, np.stack(counted, axis=1), unit))
+    return made
+
+
+def _join_folds(row: AlignedPredictions) -> list[NDArray[np.float32]]:
+    """The logits of each repeat for the images of all folds."""
+    return [np.concatenate([part.logits[k] for part in row.parts]) for k in range(row.repeats)]
+
+
+def _score_mean(row: AlignedPredictions, metric: ImageMean) -> ScoredRow:
+    """A metric that is a mean over images."""
+    means, labels = _average_repeats(row, metric), np.concatenate([part.labels for part in row.parts])
+    joined = _join_folds(row)
+    if metric.is_loss:
+        worst = max((metric.worst(row.task, labels, logits) for logits in joined), default=1.0)
+        whole = bounded_mean_interval(means, 0.0, worst)
+    else:
+        whole = mean_proportion_interval(means, row.repeats)
+    return ScoredRow(float(means.mean()), row.n, row.repeats, means, None, whole, np.stack(joined, axis=1), 0.0)
+
+
+def _average_metrics(metrics: Sequence[Metric]) -> Metric:
+    """The mean of a metric over repeats on the same images; its ends are the means of theirs, so never too near."""
+    value, low, high = (
+        None if None in ends else float(np.mean([end for end in ends if end is not None]))
+        for ends in ([getattr(metric, name) for metric in metrics] for name in ("value", "low", "high"))
+    )
+    return Metric(value, low, high, metrics[0].n)
+
+
+def _measure_unit(targets: NDArray[np.bool_]) -> float:
+    """How much one image more of each class may change the difference of two means over classes."""
+    support = targets.sum(axis=0)
+    present = support[support > 0]
+    return float(np.sqrt(np.square(1 / (present + 2)).sum())) / max(1, len(present))
 
 
 def _average_repeats(row: AlignedPredictions, metric: ImageMean) -> Values:

@@ -227,7 +227,11 @@ def _measure_resolution(
     rows: Sequence[ComparisonRow], pairs: Sequence[Pair], best: ComparisonRow | None, metric: str
 ) -> Resolution | None:
     """How finely the table tells rows of the first group apart."""
-    near = [(row.difference, row.tied) for row in rows if row.difference and best and row.group == best.group]
+    near = [
+        (row.difference, row.tied)
+        for row in rows
+        if row.difference and row.difference.low is not None and best and row.group == best.group
+    ]
     if not near:
         return None
     tied = [abs(difference.value or 0.0) for difference, is_tied in near if is_tied]

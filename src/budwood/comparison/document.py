@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -13,6 +11,7 @@ from budwood.comparison.rows import ComparisonRow
 from budwood.evaluation.intervals import Metric
 from budwood.evaluation.result_checks import History, ResultFinding
 from budwood.runs.run_record import DatasetRecord
+from budwood.text import format_csv
 from budwood.training.history import drop_stage_columns
 
 # Of a data set, what all rows of a comparison share.
@@ -26,7 +25,8 @@ class Pair:
     Attributes:
         one: Label of the first row.
         other: Label of the second row.
-        difference: Metric of the first minus that of the second, with its 95 % confidence interval.
+        difference: Metric of the first minus that of the second, with its 95 % confidence interval, which leaves out 0
+            where p is below 0.05 and nowhere else.
         p: P-value of the test.
         p_holm: P-value after Holm's correction over all pairs of the table.
         test: Name of the test.
@@ -109,12 +109,8 @@ class Comparison:
         Returns:
             A header and one line a row, with a column for each part of a metric.
         """
-        text = io.StringIO()
         lines = [_csv_row(row) for row in self.rows]
-        writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        return text.getvalue()
+        return format_csv([list(lines[0]), *(list(line.values()) for line in lines)])
 
 
 def _plain_row(row: ComparisonRow) -> dict[str, Any]:
@@ -144,6 +140,7 @@ def _csv_row(row: ComparisonRow) -> dict[str, object]:
         "test_looks": " ".join(map(str, row.looks)),
         **_csv_metric("from_best", row.difference),
         "p_holm": row.p,
+        "p_alone": row.p_alone,
         "best": row.best,
         "not_distinguishable_from_best": row.tied,
         "seconds": row.seconds,

@@ -13,15 +13,18 @@ from budwood.comparison.alignment import ScoredRow
 from budwood.comparison.document import Pair
 from budwood.comparison.rows import ComparisonRow
 from budwood.config.metric_registry import is_loss
+from budwood.config.registry import is_entry_point
+from budwood.evaluation.differences import paired_difference_interval
 from budwood.evaluation.intervals import Metric, Values
+from budwood.evaluation.resampling import FEWEST
 from budwood.evaluation.significance import (
     ALPHA,
-    bootstrap_p,
+    compare_resampled,
     correct_holm,
-    difference_intervals,
     mcnemar_test,
-    mean_difference_intervals,
     paired_permutation_test,
+    permutation_intervals,
+    smallest_permutation_p,
 )
 
 MCNEMAR: Final = "McNemar's exact test"
@@ -50,7 +53,9 @@ def _test_group(group: Mapping[str, ScoredRow], metric: str) -> Iterator[Pair]:
     p, low, high = _compute_p_values(rows, metric)
     for (one, name), (other, against) in combinations(enumerate(group), 2):
         value = rows[one].value - rows[other].value
-        difference = Metric(value, float(low[one, other]), float(high[one, other]), rows[one].n)
+        ends = None if np.isnan(low[one, other]) else (float(low[one, other]), float(high[one, other]))
+        least, most = ends or (None, None)
+        difference = Metric(value, least, most, rows[one].n)
         found = float(p[one, other])
         yield Pair(name, against, difference, found, found, _test_of(rows[one], rows[other], metric))
 
@@ -65,15 +70,38 @@ def _test_of(one: ScoredRow, other: ScoredRow, metric: str) -> str:
 def _compute_p_values(rows: Sequence[ScoredRow], metric: str) -> tuple[Values, Values, Values]:
     """The p-values of all pairs of rows, and the ends of the intervals of their differences: [rows, rows] each."""
     if any(row.means is None for row in rows):
-        spread = np.stack([row.spread for row in rows if row.spread is not None], axis=1)
-        return bootstrap_p(np.array([row.value for row in rows]), spread), *difference_intervals(spread)
+        return _test_resampled(rows, metric)
     values = np.stack([row.means for row in rows if row.means is not None], axis=1)
     exact = np.array([[_test_of(one, other, metric) == MCNEMAR for other in rows] for one in rows])
-    p = np.ones(exact.shape) if exact.all() else paired_permutation_test(values)
+    p, low, high = np.ones(exact.shape), np.zeros(exact.shape), np.zeros(exact.shape)
+    if not exact.all():
+        p = paired_permutation_test(values)
+        low, high = permutation_intervals(values, p, None if is_loss(metric) else 1.0)
     if exact.any():
         alone = np.array([row.repeats == 1 for row in rows])
-        p = np.where(exact, mcnemar_test(np.where(alone, values, 0.0)), p)
-    return p, *mean_difference_intervals(values)
+        correct = np.where(alone, values, 0.0)
+        wins = correct.T @ (1 - correct)
+        p = np.where(exact, mcnemar_test(correct), p)
+        low, high = (
+            np.where(exact, end, other)
+            for end, other in zip(paired_difference_interval(wins, wins.T, len(values)), (low, high), strict=True)
+        )
+    return p, low, high
+
+
+def _test_resampled(rows: Sequence[ScoredRow], metric: str) -> tuple[Values, Values, Values]:
+    """The same for a metric that is no mean over images; of a user's own nothing is told on few images."""
+    own = is_entry_point(metric)
+    if own and rows[0].n < FEWEST:
+        unknown = np.full((len(rows), len(rows)), np.nan)
+        return np.ones(unknown.shape), unknown, unknown
+    return compare_resampled(
+        np.array([row.value for row in rows]),
+        np.stack([row.spread for row in rows if row.spread is not None], axis=1),
+        smallest_permutation_p([row.answers for row in rows]),
+        rows[0].unit,
+        np.inf if own else 1.0,
+    )
 
 
 def rank_row(row: ComparisonRow, rows: Sequence[ComparisonRow], pairs: Sequence[Pair], metric: str) -> ComparisonRow:
@@ -96,13 +124,15 @@ def rank_row(row: ComparisonRow, rows: Sequence[ComparisonRow], pairs: Sequence[
     for pair in pairs:
         if {pair.one, pair.other} == {row.label, best.label}:
             difference = pair.difference if pair.one == row.label else _negate(pair.difference)
-            return replace(row, difference=difference, p=pair.p_holm, tied=pair.p_holm > ALPHA)
+            return replace(row, difference=difference, p=pair.p_holm, p_alone=pair.p, tied=pair.p_holm > ALPHA)
     return row
 
 
 def _negate(difference: Metric) -> Metric:
-    value, low, high = (-float(end or 0.0) for end in (difference.value, difference.high, difference.low))
-    return Metric(value, low, high, difference.n)
+    value = -float(difference.value or 0.0)
+    if difference.low is None or difference.high is None:
+        return replace(difference, value=value)
+    return Metric(value, -difference.high, -difference.low, difference.n)
 
 
 def find_best(rows: Sequence[ComparisonRow], group: int, metric: str) -> ComparisonRow | None:

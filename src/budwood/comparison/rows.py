@@ -11,13 +11,7 @@ import numpy as np
 from budwood.comparison.alignment import AlignedPredictions, ScoredRow, align_predictions, score_rows
 from budwood.comparison.recipe_diff import Options, find_differing
 from budwood.config.metric_registry import is_loss
-from budwood.evaluation.intervals import (
-    Metric,
-    mean_interval,
-    mean_proportion_interval,
-    percentile_interval,
-    proportion_interval,
-)
+from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.result_checks import RowOutcome
 from budwood.networks.network_plan import ParameterCount
 from budwood.runs.run import Run
@@ -121,6 +115,7 @@ class ComparisonRow:
         difference: Difference from the best row of the same images, with its interval; None for the best row
             itself.
         p: Holm's p-value against the best row of the same images.
+        p_alone: The p-value of that pair before Holm's correction, which agrees with the interval of the difference.
         best: Whether it is the best row of its images.
         tied: Whether it cannot be distinguished from the best row, or is that row.
         problem: Why it has no run.
@@ -148,6 +143,7 @@ class ComparisonRow:
     best: bool = False
     tied: bool = False
     problem: str = ""
+    p_alone: float | None = None
 
 
 def make_row(
@@ -252,10 +248,7 @@ def _summarize_metric(
     if len(runs) == 1:
         return score_run(runs[0], metric, split)
     found = found or score_rows([align_predictions(label, runs, split)], metric)[0]
-    if found.spread is not None:
-        return percentile_interval(found.value, found.spread, found.n)
-    means = found.means if found.means is not None else np.empty(0)
-    return mean_interval(means) if is_loss(metric) else mean_proportion_interval(means, found.repeats)
+    return found.whole
 
 
 def _train(runs: Sequence[Run], metric: str) -> Metric | None:

@@ -11,8 +11,9 @@ from budwood.comparison.recipe_diff import describe_options, drop_defaults
 from budwood.comparison.rows import ComparisonRow, PublishedComparison
 from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.evaluation.intervals import Metric
+from budwood.evaluation.resampling import FEWEST
 from budwood.networks.network_plan import ParameterCount
-from budwood.text import SPLITS, Unit, format_seconds, format_table, shorten, show_unprintable
+from budwood.text import SPLITS, TOO_FEW, Unit, format_seconds, format_table, shorten, show_unprintable
 
 Cell = tuple[str, str]  # what a cell says, and what it adds in small
 
@@ -33,7 +34,7 @@ class Cells:
         differs: Options in which it differs.
         value: Metric, with its interval.
         from_best: Difference from the best row, with its interval.
-        p: P-value against the best row.
+        p: P-value against the best row, with that of the pair alone where it was corrected.
         seeds: Number of runs, with their range and standard deviation.
         train: Metric on training images, with its interval.
         test: Metric on the test split, with its interval and look; or that it is sealed.
@@ -197,7 +198,8 @@ def _format_legend(made: Comparison, has: PresentColumns) -> list[str]:
     seeds = "; for several seeds: lowest to highest score, standard deviation (sd)" if has.seeds else ""
     told = [
         f"{MARK} not distinguishable from the best (statistical tie). In brackets: {shown}{seeds}.",
-        f"p: {tests} against the best row{_format_correction(made)}. Training time on {'; '.join(made.hardware)}.",
+        f"p: {tests} against the best row{_format_correction(made)}.{_format_alone(made)} "
+        f"Training time on {'; '.join(made.hardware)}.",
     ]
     if has.unlike:
         told.append("A published score for another split than ours is hard to compare.")
@@ -211,6 +213,13 @@ def _format_correction(made: Comparison) -> str:
     return f", Holm correction for all {count:,} pairs" if count > 1 else ""
 
 
+def _format_alone(made: Comparison) -> str:
+    """What the p-value in brackets is, and that the interval agrees with it."""
+    if len(made.pairs) < 2:
+        return ""
+    return " Alone: p of this one difference, whose interval leaves out 0 where that p is below 0.05."
+
+
 def _format_row(rank: int, row: ComparisonRow, unit: Unit) -> Cells:
     gap = row.difference
     return Cells(
@@ -219,7 +228,7 @@ def _format_row(rank: int, row: ComparisonRow, unit: Unit) -> Cells:
         differs=describe_options(drop_defaults(row.differs)),
         value=format_figure(row.value, unit),
         from_best=("best", "") if row.best else format_gap(gap, unit),
-        p=(format_p_value(row.p), ""),
+        p=_format_p_values(row),
         seeds=_format_seeds(row, unit),
         train=format_figure(row.train, unit),
         test=_format_test(row, unit),
@@ -244,7 +253,7 @@ def format_figure(metric: Metric | None, unit: Unit) -> Cell:
     if metric is None or metric.value is None:
         return NONE
     if metric.low is None or metric.high is None:
-        return unit.text(metric.value), ""
+        return unit.text(metric.value), TOO_FEW if 0 < metric.n < FEWEST else ""
     return unit.text(metric.value), _format_range(metric.low, metric.high, unit)
 
 
@@ -256,10 +265,13 @@ def format_gap(gap: Metric | None, unit: Unit) -> Cell:
         unit: How the metric is written.
 
     Returns:
-        Difference, and interval as the addition; a dash where the difference is unknown.
+        Difference, and interval as the addition, or that the images are too few for one; a dash where the difference is
+        unknown.
     """
-    if gap is None or gap.value is None or gap.low is None or gap.high is None:
+    if gap is None or gap.value is None:
         return NONE
+    if gap.low is None or gap.high is None:
+        return format_difference(gap.value, unit), TOO_FEW
     value, low, high = (format_difference(end, unit) for end in (gap.value, gap.low, gap.high))
     return value, f"{low} to {high}"
 
@@ -320,6 +332,12 @@ def format_duration(seconds: float) -> str:
         The number with its unit: s below 100 seconds, min below 100 minutes, else h.
     """
     return f"{seconds:.2g} s" if seconds < 10 else format_seconds(seconds)
+
+
+def _format_p_values(row: ComparisonRow) -> Cell:
+    """The corrected p-value, and the one to which the interval belongs."""
+    text, alone = format_p_value(row.p), format_p_value(row.p_alone)
+    return text, "" if row.p_alone is None or alone == text else f"alone {alone}"
 
 
 def _format_range(low: float, high: float, unit: Unit) -> str:

@@ -21,8 +21,8 @@ from budwood.data.tar_reader import BLOCK, COMPRESSIONS, is_tar_header, iterate_
 from budwood.data.unpacking import Limits, unpack
 from budwood.data.zip_reader import iterate_zip
 from budwood.errors import DataError
-from budwood.progress import Progress
 from budwood.storage.atomic import draft_folder, raise_storage_errors
+from budwood.storage.context import Context
 from budwood.storage.eviction import trim
 from budwood.storage.folder_manifest import MANIFEST, verify_folder, write_manifest
 from budwood.text import counted, listed, show_unprintable
@@ -73,13 +73,12 @@ def is_archive(path: Path) -> bool:
     return bool(_detect_format(path))
 
 
-def extract(archive: Path, cache: Path, progress: Progress) -> Path:
+def extract(archive: Path, context: Context) -> Path:
     """Extract an archive to a folder in the cache, once, and return the folder.
 
     Args:
         archive: Archive file, as for `extract_listed`.
-        cache: The cache folder.
-        progress: Receives notes.
+        context: The cache folder, and where notes go.
 
     Returns:
         The folder with the archive's files.
@@ -88,10 +87,10 @@ def extract(archive: Path, cache: Path, progress: Progress) -> Path:
         DataError: When the archive cannot be used.
         StorageError: When the files cannot be written to the cache.
     """
-    return extract_listed(archive, cache, progress).folder
+    return extract_listed(archive, context).folder
 
 
-def extract_listed(archive: Path, cache: Path, progress: Progress) -> Extracted:
+def extract_listed(archive: Path, context: Context) -> Extracted:
     """Extract an archive to a folder in the cache, once, with the members that are not used.
 
     The folder is used again as long as the archive's path, size and times stay the same, and the files are those that
@@ -99,8 +98,8 @@ def extract_listed(archive: Path, cache: Path, progress: Progress) -> Extracted:
 
     Args:
         archive: Archive file: tar, tar.gz, tar.xz, tar.bz2 or zip.
-        cache: The cache folder; the result lies under `archives` in it.
-        progress: Receives notes when the archive is extracted, and of members that are not used.
+        context: The cache folder, under whose `archives` the result lies, and where notes go: when the archive is
+            extracted, and of members that are not used.
 
     Returns:
         The folder, and what is not used.
@@ -111,17 +110,17 @@ def extract_listed(archive: Path, cache: Path, progress: Progress) -> Extracted:
         StorageError: When the files cannot be written to the cache.
     """
     key = _make_key(archive)
-    folder = cache / "archives" / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+    folder = context.cache / "archives" / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
     manifest = verify_folder(folder)
     if manifest is None:
-        progress.note(f"Unpacking {archive.name}")
+        context.progress.note(f"Unpacking {archive.name}")
         with raise_storage_errors(folder), draft_folder(folder) as draft:
             skipped = _extract_to(archive, draft)
             if _make_key(archive) != key:
                 raise DataError(f"{archive}: was changed while it was read.", "Wait until it is complete, then repeat.")
             if folder.is_dir() and verify_folder(folder) is None:
                 shutil.rmtree(folder)
-        trim(cache, progress)
+        trim(context)
     else:
         skipped = manifest.skipped
         with suppress(OSError):  # a cache that may only be read
@@ -129,7 +128,7 @@ def extract_listed(archive: Path, cache: Path, progress: Progress) -> Extracted:
     if skipped:
         named = [f"{show_unprintable(name)!r} {reason}" for name, reason in skipped]
         note = f"{archive.name}: {counted(len(skipped), 'member')} not used: {listed(named, MOST_SHOWN, '; ')}."
-        progress.note(note)
+        context.progress.note(note)
     return Extracted(folder, skipped)
 
 

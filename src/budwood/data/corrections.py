@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from budwood.errors import DataError, did_you_mean
+from budwood.text import FORMULA, TEXT
 
 COLUMNS: Final = ("path", "label", "correct")
 OMIT: Final = "-"
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
-TEXT: Final = "'"  # before such a cell: it is text
 SHOWN: Final = 8  # mistakes that a message names
 
 
@@ -108,18 +107,6 @@ def read_corrections(file: Path) -> list[Correction]:
         for row in rows
         if (row["correct"] or "").strip()
     ]
-
-
-def escape_cell(text: str) -> str:
-    """Escape a text so that spreadsheets do not take the cell for a formula.
-
-    Args:
-        text: Content of the cell.
-
-    Returns:
-        The text, with an apostrophe before it if it begins like a formula.
-    """
-    return f"{TEXT}{text}" if text.startswith(FORMULA) else text
 
 
 def _unescape_cell(text: str | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from budwood.errors import DataError
 from budwood.progress import Progress
 from budwood.storage.atomic import draft_folder, is_full, raise_storage_errors
+from budwood.storage.context import Context
 
 DAMAGED: Final = (tarfile.TarError, zipfile.BadZipFile, EOFError)
 _DISK: Final = (errno.EROFS, errno.EIO, errno.EMFILE)
@@ -36,13 +37,12 @@ class Source:
     fetch: Callable[[Path, Path, Progress], None]
 
 
-def fetch(name: str, cache: Path, progress: Progress) -> Path:
+def fetch(name: str, context: Context) -> Path:
     """Download a data set into the cache, unless it is there already.
 
     Args:
         name: Name of the data set, a key of `SOURCES`.
-        cache: The cache folder.
-        progress: Receives notes and steps.
+        context: The cache folder, and where notes and steps go.
 
     Returns:
         The folder of the data set's images.
@@ -53,15 +53,15 @@ def fetch(name: str, cache: Path, progress: Progress) -> Path:
     """
     from http.client import HTTPException
 
-    folder = place_of(name, cache)
+    folder = place_of(name, context.cache)
     if folder.is_dir():
         return folder
-    progress.note(f"Downloading {name} with torchvision; its checksums are verified.")
-    raw = cache / "sources" / f"{name}-download"
-    with raise_storage_errors(cache), draft_folder(folder) as draft:
+    context.progress.note(f"Downloading {name} with torchvision; its checksums are verified.")
+    raw = context.cache / "sources" / f"{name}-download"
+    with raise_storage_errors(context.cache), draft_folder(folder) as draft:
         raw.mkdir(parents=True, exist_ok=True)
         try:
-            SOURCES[name].fetch(raw, draft, progress)
+            SOURCES[name].fetch(raw, draft, context.progress)
         except (OSError, HTTPException, RuntimeError, ValueError, *DAMAGED) as error:  # torchvision raises any of these
             if isinstance(error, OSError) and _is_of_disk(error):
                 raise

@@ -21,6 +21,7 @@ from budwood.data.corrections import OMIT, match_corrections
 from budwood.data.downloads import SOURCES, fetch, place_of
 from budwood.errors import DataError, did_you_mean
 from budwood.progress import Progress
+from budwood.storage.context import Context
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,14 +75,13 @@ class Listing:
 
 
 def list_files(
-    source: Path, cache: Path, progress: Progress, exclude: Sequence[str] = (), corrections: Sequence[Path] = ()
+    source: Path, context: Context, exclude: Sequence[str] = (), corrections: Sequence[Path] = ()
 ) -> Listing:
     """List the labelled files of a source, without decoding them.
 
     Args:
         source: Folder, table, archive, or the name of a data set.
-        cache: The cache folder, for archives and downloads.
-        progress: Receives notes and steps.
+        context: The cache folder, for archives and downloads, and where notes and steps go.
         exclude: Names of classes to leave out.
         corrections: CSV files of corrections, applied in order.
 
@@ -95,7 +95,7 @@ def list_files(
         StorageError: When an archive or a download cannot be written to the cache.
     """
     try:
-        listing = replace(_list(source, cache, progress), source=_name_source(source))
+        listing = replace(_list(source, context), source=_name_source(source))
     except OSError as error:
         raise DataError(
             f"{error.filename or source}: cannot be read ({error.strerror or error}).",
@@ -154,12 +154,12 @@ def _name_source(source: Path) -> str:
     return str(source.resolve()) if source.exists() else str(source)
 
 
-def _list(source: Path, cache: Path, progress: Progress) -> Listing:
+def _list(source: Path, context: Context) -> Listing:
     if not source.exists():
         if str(source) in BUILT_IN:
             return BUILT_IN[str(source)]()
         if str(source) in SOURCES:
-            return _list_folder(fetch(str(source), cache, progress), str(source))
+            return _list_folder(fetch(str(source), context), str(source))
         raise DataError(
             f"{source}: no such file or folder.",
             "Check the path, and quote it if it contains spaces. "
@@ -170,8 +170,8 @@ def _list(source: Path, cache: Path, progress: Progress) -> Listing:
     if source.suffix.lower() in TABLES:
         return _list_table(source)
     if source.is_file() and is_archive(source):
-        found = extract_listed(source, cache, progress)
-        listing = _list_extracted(found.folder, source, progress)
+        found = extract_listed(source, context)
+        listing = _list_extracted(found.folder, source, context.progress)
         return replace(listing, not_unpacked=found.skipped)
     raise DataError(
         f"{source}: is neither a folder, nor a CSV or Parquet table, nor a tar or zip archive.",

@@ -19,6 +19,7 @@ from budwood.errors import DataError
 from budwood.hardware import count_processors
 from budwood.progress import Progress
 from budwood.storage.atomic import is_full
+from budwood.storage.context import Context
 from budwood.storage.eviction import evict_for
 from budwood.storage.shards import ShardStore
 
@@ -42,9 +43,7 @@ class Decoder:
         keeps: Whether newly decoded pixels are stored; False once there is no room or a write has failed.
     """
 
-    def __init__(
-        self, samples: Samples, rows: Sequence[int], size: int, resize: Resize, cache: Path, progress: Progress
-    ) -> None:
+    def __init__(self, samples: Samples, rows: Sequence[int], size: int, resize: Resize, context: Context) -> None:
         """Open the store, make room in the cache and start to decode.
 
         Args:
@@ -52,18 +51,17 @@ class Decoder:
             rows: Rows of `samples` in the order in which they will be taken.
             size: Side of the pixels.
             resize: How an image is made square: `crop`, `pad` or `squash`.
-            cache: The cache folder.
-            progress: Receives notes about the cache.
+            context: The cache folder, and where notes about it go.
 
         Raises:
             StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
         """
         self.samples, self._size, self._resize = samples, size, resize
-        self._store = open_pixel_store(size, resize, cache)
+        self._store = open_pixel_store(size, resize, context.cache)
         self._store.use(samples.ids)
         self._missing = sum(samples.ids[row] not in self._store for row in rows)
-        self.keeps = evict_for(cache, self._missing * size**2 * 3, 0, "Decoded pixels", progress)
-        self._progress = progress
+        self.keeps = evict_for(self._missing * size**2 * 3, 0, "Decoded pixels", context)
+        self._progress = context.progress
         self._new: list[tuple[str, Pixels]] = []
         self._writer = Writer()
         self._upcoming = iter(rows)
@@ -162,23 +160,22 @@ class PixelSource:
     Pixels that the store lacks are decoded when they are needed.
     """
 
-    def __init__(self, samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
+    def __init__(self, samples: Samples, size: int, resize: Resize, context: Context) -> None:
         """Decode the images that the store lacks, where there is room, and open the store.
 
         Args:
             samples: The images.
             size: Side of the pixels.
             resize: How an image is made square: `crop`, `pad` or `squash`.
-            cache: The cache folder.
-            progress: Receives notes and steps.
+            context: The cache folder, and where notes and steps go.
 
         Raises:
             DataError: When a file has been changed or cannot be decoded any more.
             StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
         """
         self._samples, self._size, self._resize = samples, size, resize
-        _fill(samples, size, resize, cache, progress)
-        self._store = open_pixel_store(size, resize, cache)
+        _fill(samples, size, resize, context)
+        self._store = open_pixel_store(size, resize, context.cache)
         self._store.use(samples.ids)
 
     def __len__(self) -> int:
@@ -298,15 +295,15 @@ def find_missing_pixels(samples: Samples, size: int, resize: Resize, cache: Path
     return [row for row, id in enumerate(samples.ids) if id not in store]
 
 
-def _fill(samples: Samples, size: int, resize: Resize, cache: Path, progress: Progress) -> None:
+def _fill(samples: Samples, size: int, resize: Resize, context: Context) -> None:
     """Decode into the store what it does not hold yet, where there is room."""
-    rows = find_missing_pixels(samples, size, resize, cache)
+    rows = find_missing_pixels(samples, size, resize, context.cache)
     if not rows:
         return
-    with Decoder(samples, rows, size, resize, cache, progress) as decoder:
+    with Decoder(samples, rows, size, resize, context) as decoder:
         if not decoder.keeps:
             return
-        with progress.bar("Decoding images", len(rows)) as step:
+        with context.progress.bar("Decoding images", len(rows)) as step:
             for shard in split_blocks(len(rows), SHARD):
                 for block in split_blocks(len(rows[shard]), FEWEST_AHEAD):
                     step(len(decoder.take(rows[shard][block])))

@@ -19,6 +19,7 @@ from budwood.errors import StorageError
 from budwood.hardware import count_processors
 from budwood.progress import Progress
 from budwood.storage.atomic import encode_parquet, raise_storage_errors, write_bytes
+from budwood.storage.context import Context
 
 _VERSION: Final = 1  # of what is told of a file; another number forgets what was remembered
 _SETTLED: Final = 2_000_000_000  # ns: a file changed more recently than this may change again unseen
@@ -38,29 +39,26 @@ _FACTS: Final = pa.schema(
 )
 
 
-def read_metadata(listing: Listing, cache: Path, progress: Progress) -> list[ImageMetadata | BadImage]:
+def read_metadata(listing: Listing, context: Context) -> list[ImageMetadata | BadImage]:
     """Read the metadata of listed files, and remember them in the cache.
 
     Files that have not changed since an earlier scan are not read again.
 
     Args:
         listing: The labelled files.
-        cache: The cache folder.
-        progress: Receives steps, and a note if the metadata cannot be stored.
+        context: The cache folder, and where steps go, and a note if the metadata cannot be stored.
 
     Returns:
         The metadata of each file, or the problem with it, in the order of `listing`.
     """
-    store = _metadata_file(listing.root, cache)
-    stats, facts, new = _look_up(store, listing.root, listing.paths, progress)
+    store = _metadata_file(listing.root, context.cache)
+    stats, facts, new = _look_up(store, listing.root, listing.paths, context.progress)
     if new:
-        _write_store(store, listing.paths, stats, facts, progress)
+        _write_store(store, listing.paths, stats, facts, context.progress)
     return facts
 
 
-def read_cached_metadata(
-    root: Path, paths: Sequence[str], cache: Path, progress: Progress
-) -> list[ImageMetadata | BadImage]:
+def read_cached_metadata(root: Path, paths: Sequence[str], context: Context) -> list[ImageMetadata | BadImage]:
     """Read the metadata of some files of a scanned folder, from the cache where they are there.
 
     Other files are decoded again; nothing new is stored.
@@ -68,13 +66,12 @@ def read_cached_metadata(
     Args:
         root: Folder that the paths are relative to.
         paths: Paths of the files.
-        cache: The cache folder.
-        progress: Receives steps.
+        context: The cache folder, and where steps go.
 
     Returns:
         The metadata of each file, or the problem with it, in the order of `paths`.
     """
-    return _look_up(_metadata_file(root, cache), root, paths, progress)[1]
+    return _look_up(_metadata_file(root, context.cache), root, paths, context.progress)[1]
 
 
 def _metadata_file(root: Path, cache: Path) -> Path:

@@ -20,8 +20,8 @@ from budwood.data.listing import SPLITS, Listing, list_files, select_rows, split
 from budwood.data.metadata import read_metadata
 from budwood.data.splits import assign_splits
 from budwood.errors import DataError
-from budwood.progress import Progress, Silent
-from budwood.storage.atomic import cache_folder
+from budwood.progress import Progress
+from budwood.storage.context import open_context
 
 SHARE: Final = 0.2  # of the test split, and of validation in the rest
 _SCHEMA: Final = pa.schema(
@@ -78,12 +78,12 @@ def scan(
             a share is out of range, or a share is set for a split that the data already have.
         StorageError: When an archive or a data set by name cannot be written to the cache.
     """
-    cache, progress = cache or cache_folder(), progress or Silent()
+    context = open_context(cache, progress)
     tables = [corrections] if isinstance(corrections, str | Path) else corrections
     files = [Path(file).expanduser() for file in tables]
-    listing = list_files(Path(source).expanduser(), cache, progress, exclude, files)
+    listing = list_files(Path(source).expanduser(), context, exclude, files)
     _check_shares(listing, val, test)
-    return build_dataset(listing, read_metadata(listing, cache, progress), val=val, test=test)
+    return build_dataset(listing, read_metadata(listing, context), val=val, test=test)
 
 
 def build_dataset(

@@ -1,12 +1,15 @@
-"""95 % intervals, each written once: of proportions, means, differences, and of what only resampling tells.
+"""95 % intervals, each written once: of proportions, of means of bounded values, and of what only resampling tells.
 
-Wilson (1927) for a proportion, the normal interval for a mean, Newcombe (1998) for the difference of two proportions,
-percentiles of 1,000 bootstrap resamples of the images (Efron 1979) for the rest. An undefined value is None.
+All follow one idea: for each end, one image more is thought of, as bad (or as good) as an image can be, and all images
+are weighed at random. For a proportion that is the exact interval of Clopper and Pearson (1934), which covers for every
+n; for the mean of any bounded values it is the bound of Gaffke (2005; Learned-Miller and Thomas 2019). `differences`
+has the same for two networks, where it is the inversion of McNemar's and of Fisher's exact test, and `class_means` the
+means over classes. An undefined value is None, and so are the ends where the images are too few for any interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final
 
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Z_95: Final = 1.959963984540054  # of the normal distribution, 95 % within
+TAIL: Final = 0.025  # beyond each end
 RESAMPLES: Final = 1000
 CHUNK: Final = 50  # resamples that are weighed at a time
 Values = NDArray[np.float64]
@@ -43,7 +47,10 @@ class ReadByName(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Metric(ReadByName):
-    """One figure over `n` images with its 95 % interval; None where it is undefined. `metric["low"]` works too."""
+    """One figure over `n` images with its 95 % interval; `metric["low"]` works too.
+
+    A figure that is undefined is None; so are the ends of its interval where the images are too few for one.
+    """
 
     value: float | None
     low: float | None
@@ -55,7 +62,7 @@ class Metric(ReadByName):
 
 
 def proportion_interval(count: int, n: int) -> Metric:
-    """Compute a proportion of images with Wilson's 95 % confidence interval.
+    """Compute a proportion of images with the exact 95 % confidence interval of Clopper and Pearson.
 
     Args:
         count: Number of images that count.
@@ -66,16 +73,46 @@ def proportion_interval(count: int, n: int) -> Metric:
     """
     if n == 0:
         return Metric(None, None, None, 0)
-    low, high = _wilson(count / n, n)
-    return Metric(count / n, low, high, n)
+    low, high = clopper_pearson(np.float64(count), np.float64(n))
+    return Metric(count / n, float(low), float(high), n)
+
+
+def clopper_pearson(count: Values | np.float64, n: Values | np.float64) -> tuple[Values, Values]:
+    """Compute the ends of the exact 95 % interval of proportions (Clopper and Pearson 1934).
+
+    Args:
+        count: How many of n count, float64 of any shape; not necessarily whole.
+        n: Number of all, float64 of the same shape; an interval of none is from 0 to 1.
+
+    Returns:
+        Lower and upper ends, float64.
+    """
+    return beta_quantile(TAIL, count, n - count + 1), beta_quantile(1 - TAIL, count + 1, n - count)
+
+
+def beta_quantile(share: float | Values, a: Values | np.float64, b: Values | np.float64) -> Values:
+    """Compute quantiles of beta distributions, with the limits 0 where a is 0 and 1 where b is.
+
+    Args:
+        share: Probability below the quantile, 0 to 1.
+        a: First parameter, 0 or more, float64.
+        b: Second parameter, 0 or more, float64.
+
+    Returns:
+        The quantiles, float64, of the shape to which all broadcast.
+    """
+    from scipy.special import betaincinv  # takes long to import, and a start needs none
+
+    inner = betaincinv(np.maximum(a, 1e-12), np.maximum(b, 1e-12), share)
+    return np.asarray(np.where(a <= 0, 0.0, np.where(b <= 0, 1.0, inner)))
 
 
 def mean_proportion_interval(values: Values, repeats: int) -> Metric:
     """Compute the mean of each image's proportion of several answers, with its 95 % confidence interval.
 
-    The interval is Wilson's at the effective number of answers, which follows from the spread over the images (Korn
-    and Graubard 1998). It lies between n, where the answers agree on every image, and n times the number of
-    answers. With one answer an image, the interval equals Wilson's.
+    The interval is Clopper and Pearson's at the effective number of answers, which follows from the spread over the
+    images (Korn and Graubard 1998). It lies between n, where the answers agree on every image, and n times the number
+    of answers. With one answer an image, the interval is that of `proportion_interval`.
 
     Args:
         values: Proportion of each image, float64 [n], from 0 to 1.
@@ -89,64 +126,79 @@ def mean_proportion_interval(values: Values, repeats: int) -> Metric:
         return proportion_interval(0, 0)
     p, variance = float(values.mean()), float(values.var())
     effective = n * float(np.clip(p * (1 - p) / variance, 1, repeats)) if variance > 0 else float(n)
-    low, high = _wilson(p, effective)
-    return Metric(p, low, high, n)
+    low, high = clopper_pearson(np.float64(p * effective), np.float64(effective))
+    return Metric(p, min(p, float(low)), max(p, float(high)), n)
 
 
-def mean_interval(values: Values) -> Metric:
-    """Compute the mean of values with its 95 % normal confidence interval.
+def bounded_mean_interval(values: Values, least: float, most: float) -> Metric:
+    """Compute the mean of bounded values with its 95 % confidence interval, which lies within the bounds.
+
+    One value more is thought of, `least` for the lower end and `most` for the upper, and the mean with all values
+    weighed at random (a flat Dirichlet distribution) has its quantile as the end (Gaffke 2005). The distribution of
+    that mean is taken to be the beta distribution of the same mean and variance. Of 0s and 1s it is exactly
+    that, and the interval is Clopper and Pearson's.
 
     Args:
-        values: Value of each image, float64 [n].
+        values: Value of each image, float64 [n], from `least` to `most`.
+        least: The lowest value that an image can have.
+        most: The highest value that an image can have.
 
     Returns:
-        `value` (None where there is no image), `low` and `high` (None for fewer than two images) and `n`.
+        `value`, `low` and `high` (None where there is no image) and `n`.
     """
     n = len(values)
     if n == 0:
         return Metric(None, None, None, 0)
+    low, high = bounded_mean_ends(values.sum(keepdims=True), np.square(values).sum(keepdims=True), n, least, most)
     value = float(values.mean())
-    half = Z_95 * float(values.std(ddof=1)) / float(np.sqrt(n)) if n > 1 else None
-    return Metric(value, None, None, n) if half is None else Metric(value, value - half, value + half, n)
+    return Metric(value, min(value, float(low[0])), max(value, float(high[0])), n)
 
 
-def percentile_interval(value: float | np.floating | Values, resampled: Values, n: int) -> Metric:
-    """Return a metric of n images with the 95 % percentile interval of its bootstrap resamples.
+def bounded_mean_ends(sums: Values, squares: Values, n: int, least: float, most: float) -> tuple[Values, Values]:
+    """Compute the ends of `bounded_mean_interval` of many means at once.
+
+    Args:
+        sums: Sum of the values of each mean, float64.
+        squares: Sum of their squares, float64 of the same shape.
+        n: Number of values of each mean.
+        least: The lowest value that there can be.
+        most: The highest value that there can be.
+
+    Returns:
+        Lower and upper ends, float64.
+    """
+    width = max(most - least, 1e-12)
+    ends = []
+    for added, share in ((least, TAIL), (most, 1 - TAIL)):
+        mean = (sums + added) / (n + 1)
+        variance = np.maximum((squares + added * added) / (n + 1) - mean * mean, 0.0) / (n + 2)
+        part = np.clip((mean - least) / width, 0.0, 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            size = np.maximum(part * (1 - part) * width * width / variance - 1, 0.0)
+            quantile = least + width * beta_quantile(share, part * size, (1 - part) * size)
+        ends.append(np.asarray(np.where(variance <= 1e-15 * width * width, mean, quantile)))
+    return ends[0], ends[1]
+
+
+def percentile_interval(value: float, resampled: Sequence[Values], n: int) -> Metric:
+    """Return a metric of n images with the 95 % percentile interval of its resamples.
 
     Args:
         value: Metric of all images.
-        resampled: Metric of each resample, float64 [resamples]; NaN where it is undefined.
+        resampled: Metric of each resample, float64 [resamples], NaN where it is undefined, in several kinds: the
+            interval reaches from the lowest lower percentile to the highest upper one.
         n: Number of images.
 
     Returns:
         `value`, `low` and `high` (None where the metric is undefined) and `n`. The interval always includes the
         value.
     """
-    known = resampled[~np.isnan(resampled)]
-    if n == 0 or np.isnan(value) or not len(known):
+    known = [kind for part in resampled if len(kind := part[~np.isnan(part)])]
+    if n == 0 or np.isnan(value) or not known:
         return Metric(None, None, None, n)
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Metric(float(value), float(min(low, value)), float(max(high, value)), n)
-
-
-def newcombe_interval(one: Metric, other: Metric) -> tuple[float, float, float]:
-    """Compute the difference of two proportions of different images, with its 95 % confidence interval.
-
-    The interval is that of Newcombe 1998, method 10.
-
-    Args:
-        one: Proportion with its interval, as from `proportion_interval`; its value must not be None.
-        other: Proportion that is subtracted, likewise.
-
-    Returns:
-        The difference, its lower end and its upper end; the difference three times if a proportion has no interval.
-    """
-    p, q = one.value or 0.0, other.value or 0.0
-    difference = p - q
-    if one.low is None or one.high is None or other.low is None or other.high is None:
-        return difference, difference, difference
-    down, up = np.hypot(p - one.low, other.high - q), np.hypot(one.high - p, q - other.low)
-    return difference, float(difference - down), float(difference + up)
+    low = min(float(np.quantile(kind, TAIL)) for kind in known)
+    high = max(float(np.quantile(kind, 1 - TAIL)) for kind in known)
+    return Metric(value, min(low, value), max(high, value), n)
 
 
 def iterate_bootstrap_weights(n: int) -> Iterator[NDArray[np.int64]]:
@@ -163,11 +215,3 @@ def iterate_bootstrap_weights(n: int) -> Iterator[NDArray[np.int64]]:
         count = min(CHUNK, RESAMPLES - start)
         drawn = random.integers(0, n, (count, n)) if n else np.empty((count, 0), np.int64)
         yield np.stack([np.bincount(row, minlength=n) for row in drawn])
-
-
-def _wilson(p: float, n: float) -> tuple[float, float]:
-    """The ends of Wilson's interval of a proportion of n answers, which hold the proportion itself."""
-    z2 = Z_95 * Z_95
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * float(np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return min(p, max(0.0, middle - half)), max(p, min(1.0, middle + half))

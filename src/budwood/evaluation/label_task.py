@@ -22,10 +22,9 @@ from budwood.config.recipe import Recipe
 from budwood.config.registry import is_entry_point
 from budwood.data.dataset import Sets, make_membership_matrix
 from budwood.evaluation.calibration import ReliabilityBin, bin_confidence
-from budwood.evaluation.class_counts import resample_confusion, resample_images
 from budwood.evaluation.logits import binary_cross_entropy, confusion, cross_entropy, probabilities, sigmoid
 from budwood.evaluation.metrics import define_metric, evaluate
-from budwood.evaluation.scoring import ClassCounts, Labels, Logits
+from budwood.evaluation.scoring import Labels, Logits
 from budwood.evaluation.split_metrics import SplitMetrics
 
 NO_LABEL: Final = "none of them"  # of an image that has no label, in words
@@ -112,8 +111,8 @@ class LabelTask(ABC):
         """Return the scores that rank the images for each class: float64 [n, classes]."""
 
     @abstractmethod
-    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
-        """Return the counts by class of bootstrap samples of the images: [resamples, classes] each."""
+    def mistake_losses(self, logits: Logits) -> Floats:
+        """Return the loss that each image would have if it were called wrongly, nats: float64 [n]."""
 
     @abstractmethod
     def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
@@ -220,9 +219,10 @@ class SingleLabel(LabelTask):
         """Return the softmax of the logits, as images are ranked by it: float64 [n, classes]."""
         return probabilities(logits)
 
-    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
-        """Return the counts of bootstrap samples, drawn from the confusion matrix."""
-        return resample_confusion(confusion(labels, logits))
+    def mistake_losses(self, logits: Logits) -> Floats:
+        """Return the cross-entropy of each image if it were of the second likeliest class, nats: float64 [n]."""
+        second = logits.argsort(axis=1)[:, -2 if self.classes > 1 else -1]
+        return cross_entropy(second.astype(np.int32), logits)
 
     def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
         """Return the likeliest class's probability against accuracy, in bins."""
@@ -304,9 +304,9 @@ class MultiLabel(LabelTask):
         """Return the logits, as images are ranked by them: float64 [n, classes]."""
         return logits.astype(np.float64)
 
-    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
-        """Return the counts of bootstrap samples of the images."""
-        return resample_images(self, labels, logits)
+    def mistake_losses(self, logits: Logits) -> Floats:
+        """Return the binary cross-entropy of each image if every class were called wrongly, nats: float64 [n]."""
+        return binary_cross_entropy(~self.decide(logits), logits)
 
     def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
         """Return each class's probability against how often an image has it, in bins."""

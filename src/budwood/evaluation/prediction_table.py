@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.storage.atomic import raise_storage_errors, write_atomically
+from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.text import format_csv
 
 TOP = 3
 
@@ -69,14 +69,8 @@ def save_csv(path: Path, answers: Sequence[ImagePrediction]) -> None:
         "problem",
     ]
 
-    def write(draft: Path) -> None:
-        with draft.open("w", newline="", encoding="utf-8") as handle:
-            rows = csv.writer(handle, lineterminator="\n")
-            rows.writerow(header)
-            rows.writerows(_csv_row(answer) for answer in answers)
-
     with raise_storage_errors(path):
-        write_atomically(path, write)
+        write_text(path, format_csv([header, *(_csv_row(answer) for answer in answers)]))
 
 
 def _csv_row(answer: ImagePrediction) -> list[str]:

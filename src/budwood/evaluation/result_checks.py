@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from budwood.config.recipe import Recipe
-from budwood.evaluation.intervals import Metric, newcombe_interval
+from budwood.evaluation.differences import difference_interval
+from budwood.evaluation.intervals import Metric
 from budwood.text import counted, listed
 
 Severity = Literal["error", "warning", "note"]
@@ -364,7 +365,7 @@ def _is_above(one: Metric, other: Metric, least: float) -> bool:
     """Whether one share is above another by at least so much, and by more than chance would bring about."""
     if one.value is None or other.value is None:
         return False
-    difference, low, _ = newcombe_interval(one, other)
+    difference, low, _ = difference_interval(one, other)
     return difference >= least - 1e-9 and low > 0
 
 

@@ -45,5 +45,5 @@ class Scoring(Protocol):
     def rank_scores(self, logits: Logits) -> Values:
         """Return the scores that rank the images for each class: float64 [n, classes]."""
 
-    def resample_counts(self, labels: Labels, logits: Logits) -> ClassCounts:
-        """Return the counts of RESAMPLES bootstrap samples of the images: [resamples, classes] each."""
+    def mistake_losses(self, logits: Logits) -> Values:
+        """Return the loss that each image would have if it were called wrongly, nats: float64 [n]."""

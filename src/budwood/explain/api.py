@@ -348,7 +348,7 @@ def embedding(
         RunError: When the split or method does not exist, the test split is sealed, or UMAP is not installed.
         DataError: When an image was changed since it was scanned.
     """
-    return make_embedding(run, split, method, cache=cache, progress=progress)
+    return make_embedding(run, open_context(cache, progress), split, method)
 
 
 def neighbours(
@@ -370,7 +370,7 @@ def neighbours(
         DataError: When a file is missing or cannot be decoded.
         RunError: When `k` is below 1.
     """
-    return find_neighbours(run, images, k, cache=cache, progress=progress)
+    return find_neighbours(run, images, open_context(cache, progress), k)
 
 
 def slices(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
@@ -386,7 +386,7 @@ def slices(run: Run, *, cache: Path | None = None, progress: Progress | None = N
     Returns:
         The slices, each compared with the rest of the images.
     """
-    return find_slices(run, cache=cache, progress=progress)
+    return find_slices(run, open_context(cache, progress))
 
 
 def confusions(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[ConfusedPair, ...]:
@@ -403,7 +403,7 @@ def confusions(run: Run, *, cache: Path | None = None, progress: Progress | None
     Raises:
         RunError: When images have several labels each.
     """
-    return find_confusions(run, cache=cache, progress=progress)
+    return find_confusions(run, open_context(cache, progress))
 
 
 def suspects(
@@ -425,4 +425,4 @@ def suspects(
             started from are not on this machine.
         DataError: When there are fewer clusters of images than folds.
     """
-    return find_suspects(run, threshold, cache=cache, progress=progress)
+    return find_suspects(run, open_context(cache, progress), threshold)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -16,10 +15,9 @@ from budwood.evaluation.logits import confusion, probabilities
 from budwood.evaluation.predictions import Predictions
 from budwood.explain.embeddings import compute_run_features, find_nearest
 from budwood.inference.feature_cache import find_missing_features
-from budwood.progress import Progress, Silent
 from budwood.runs.networks import make_trunk
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder
+from budwood.storage.context import Context
 
 PAIRS: Final = 6
 EXAMPLES: Final = 4  # of a pair
@@ -79,12 +77,7 @@ class ConfusedPair:
 
 
 def find_confusions(
-    run: Run,
-    *,
-    pairs: int = PAIRS,
-    examples: int = EXAMPLES,
-    cache: Path | None = None,
-    progress: Progress | None = None,
+    run: Run, context: Context, *, pairs: int = PAIRS, examples: int = EXAMPLES
 ) -> tuple[ConfusedPair, ...]:
     """Find the most confused pairs of classes on validation.
 
@@ -93,10 +86,9 @@ def find_confusions(
 
     Args:
         run: The run.
+        context: The cache folder, and where progress is shown.
         pairs: Number of pairs at most.
         examples: Number of mistakes of each pair at most.
-        cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
 
     Returns:
         The pairs, most frequent first.
@@ -110,15 +102,10 @@ def find_confusions(
             f"{run.path}: its data are multi-label (several labels for an image), so there is no confusion matrix.",
             "The report shows precision and recall of each class.",
         )
-    cache, progress = cache or cache_folder(), progress or Silent()
     known = run.record.trained == "head"
     samples = run.dataset().samples("val")
-    if (
-        known
-        and samples.ids == predictions.ids
-        and not find_missing_features(make_trunk(run, cache, progress), samples)
-    ):
-        features = compute_run_features(run, samples, cache=cache, progress=progress)
+    if known and samples.ids == predictions.ids and not find_missing_features(make_trunk(run, context), samples):
+        features = compute_run_features(run, samples, context)
         return rank_confused_pairs(predictions, run.classes, features, "features", pairs, examples)
     centred = predictions.logits - predictions.logits.mean(axis=1, keepdims=True)
     return rank_confused_pairs(predictions, run.classes, centred, "logits", pairs, examples)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
 from budwood.errors import RecipeError
-from budwood.evaluation.intervals import Metric
+from budwood.evaluation.intervals import Metric, bounded_mean_interval
 from budwood.evaluation.label_task import LabelTask, SingleLabel
-from budwood.evaluation.significance import bootstrap_means, difference_intervals, paired_permutation_test
+from budwood.evaluation.significance import paired_permutation_test, permutation_intervals
 from budwood.explain.heatmaps import Attribution, Maps, fill_mean_colour
 from budwood.inference.engines import InferenceFn
 from budwood.progress import Progress, Silent
@@ -37,7 +37,7 @@ class Curve:
     Attributes:
         values: float32 [n, steps + 1], probabilities by image and step.
         areas: float64 [n], the area under each curve, 0 to 1.
-        mean: Mean of the areas with a 95 % bootstrap interval over the images.
+        mean: Mean of the areas with a 95 % interval over the images.
     """
 
     values: Curves
@@ -62,8 +62,8 @@ class Faithfulness:
         random_deletion: Curve of deletion by the maps moved at random.
         random_insertion: Curve of insertion by the maps moved at random.
         gains: How much better than the moved maps the method is on the same images, for `deletion` and `insertion`:
-            `value`, `low`, `high`, `n` and the two-sided `p` of a paired permutation test. More than 0 is better.
-            Empty where there is no image.
+            `value`, `low`, `high`, `n` and the two-sided `p` of a paired permutation test, which the interval inverts;
+            there is none of fewer than six images. More than 0 is better. Empty where there is no image.
     """
 
     deletion: Curve
@@ -175,22 +175,15 @@ def _interpolate_images(before: Pixels, after: Pixels, ranks: NDArray[np.float64
 def _compare_curves(curves: Curves) -> Faithfulness:
     """Curves [n, 4, steps + 1] of deletion and insertion, then both by moved maps, with areas and what they gain."""
     areas = (curves[..., 1:] + curves[..., :-1]).mean(axis=2, dtype=np.float64) / 2
-    n, spread = len(areas), bootstrap_means(areas)
-    means = [_make_metric(float(areas[:, k].mean()) if n else None, spread[:, k], n) for k in range(4)]
+    n, means = len(areas), [bounded_mean_interval(areas[:, k], 0.0, 1.0) for k in range(4)]
     deletion, insertion, *others = [Curve(curves[:, k], areas[:, k], means[k]) for k in range(4)]
     gains: dict[str, Gain] = {}
     if n:
-        low, high = difference_intervals(spread)
         p = paired_permutation_test(areas)
+        low, high = permutation_intervals(areas, p)
         for name, better, worse in (("deletion", 2, 0), ("insertion", 1, 3)):
             value = float((areas[:, better] - areas[:, worse]).mean())
-            bounds = float(low[better, worse]), float(high[better, worse])
-            gains[name] = Gain(value, *bounds, n, float(p[better, worse]))
+            ends = None if np.isnan(low[better, worse]) else (float(low[better, worse]), float(high[better, worse]))
+            least, most = ends or (None, None)
+            gains[name] = Gain(value, least, most, n, float(p[better, worse]))
     return Faithfulness(deletion, insertion, others[0], others[1], gains)
-
-
-def _make_metric(value: float | None, spread: NDArray[np.float64], n: int) -> Metric:
-    if value is None:
-        return Metric(None, None, None, 0)
-    low, high = np.percentile(spread, [2.5, 97.5])
-    return Metric(value, float(low), float(high), n)

@@ -23,11 +23,11 @@ from budwood.data.splits import stratified_sample
 from budwood.errors import DataError, RunError, did_you_mean
 from budwood.evaluation.predictions import Predictions, make_predictions
 from budwood.inference.feature_cache import compute_features
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress
 from budwood.runs.networks import make_trunk
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder, raise_storage_errors
+from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context
 
 Method = Literal["pca", "umap"]
@@ -99,9 +99,7 @@ class Neighbours:
     similarities: NDArray[np.float32]
 
 
-def compute_run_features(
-    run: Run, samples: Samples, *, cache: Path | None = None, progress: Progress | None = None
-) -> Features:
+def compute_run_features(run: Run, samples: Samples, context: Context) -> Features:
     """Compute the features of images as they are (no flips), or read them from the store.
 
     What is computed is stored.
@@ -109,8 +107,7 @@ def compute_run_features(
     Args:
         run: The run whose trunk makes the features.
         samples: The images.
-        cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        context: The cache folder, and where progress is shown.
 
     Returns:
         float32 [n, features].
@@ -120,19 +117,12 @@ def compute_run_features(
         RunError: When the weights that a head was trained on are not on this machine.
         StorageError: When the cache cannot be written.
     """
-    cache, progress = cache or cache_folder(), progress or Silent()
-    with raise_storage_errors(cache):
-        return compute_features(make_trunk(run, cache, progress), samples, progress).values
+    with raise_storage_errors(context.cache):
+        return compute_features(make_trunk(run, context), samples, context.progress).values
 
 
 def make_embedding(
-    run: Run,
-    split: str = "val",
-    method: Method = "pca",
-    *,
-    most: int = MOST,
-    cache: Path | None = None,
-    progress: Progress | None = None,
+    run: Run, context: Context, split: str = "val", method: Method = "pca", *, most: int = MOST
 ) -> Embedding:
     """Place the images of a split in a plane.
 
@@ -140,11 +130,10 @@ def make_embedding(
 
     Args:
         run: The run.
+        context: The cache folder, and where progress is shown.
         split: `train`, `val`, or `test` once it has been opened.
         method: `pca` or `umap`.
         most: Number of images at most.
-        cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
 
     Returns:
         The points, with labels and predictions.
@@ -157,11 +146,10 @@ def make_embedding(
         raise RunError(f"method: there is no method {method!r}.", did_you_mean(method, get_args(Method)))
     if method == "umap":
         _refuse_without_umap()
-    cache, progress = cache or cache_folder(), progress or Silent()
-    whole = load_or_predict(run, split, cache, progress)
+    whole = load_or_predict(run, split, context)
     chosen = np.flatnonzero(stratified_sample(whole.ids, whole.labels, most))
     samples = whole.samples(run.dataset().root).subset(chosen)
-    features = compute_run_features(run, samples, cache=cache, progress=progress)
+    features = compute_run_features(run, samples, context)
     points, explained = project_on_principal_axes(features) if method == "pca" else (_project_umap(features), None)
     return Embedding(
         method,
@@ -178,14 +166,13 @@ def make_embedding(
     )
 
 
-def load_or_predict(run: Run, split: str, cache: Path, progress: Progress) -> Predictions:
+def load_or_predict(run: Run, split: str, context: Context) -> Predictions:
     """Load a run's predictions for a split; compute those for the training split.
 
     Args:
         run: The run.
         split: `train`, `val` or `test`.
-        cache: Cache folder.
-        progress: Where progress is shown.
+        context: The cache folder, and where progress is shown.
 
     Returns:
         The predictions.
@@ -201,7 +188,7 @@ def load_or_predict(run: Run, split: str, cache: Path, progress: Progress) -> Pr
     if split != "train":
         return run.predictions(split)
     samples = run.dataset().samples(split)
-    return make_predictions(samples, make_predictor(run, Context(cache, progress)).predict_samples(samples))
+    return make_predictions(samples, make_predictor(run, context).predict_samples(samples))
 
 
 def project_on_principal_axes(features: Features) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -231,14 +218,7 @@ def project_on_principal_axes(features: Features) -> tuple[NDArray[np.float64], 
     return points, (float(shares[0]), float(shares[1]))
 
 
-def find_neighbours(
-    run: Run,
-    images: Samples | Iterable[str | Path],
-    k: int = 5,
-    *,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> list[Neighbours]:
+def find_neighbours(run: Run, images: Samples | Iterable[str | Path], context: Context, k: int = 5) -> list[Neighbours]:
     """Find the training images that a run's network finds most similar to each image.
 
     Similarity is the cosine of the features. The search is exact. An image of the training split is not its own
@@ -247,9 +227,8 @@ def find_neighbours(
     Args:
         run: The run.
         images: Image files, or samples of a data set.
+        context: The cache folder, and where progress is shown.
         k: Number of neighbours, from 1.
-        cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
 
     Returns:
         The neighbours of each image in order, nearest first; fewer than `k` where there are fewer training images.
@@ -260,12 +239,11 @@ def find_neighbours(
     """
     if k < 1:
         raise RunError(f"k: expected a whole number from 1, found {k}.", "Ask for 5 neighbours.")
-    progress = progress or Silent()
-    asked = images if isinstance(images, Samples) else make_file_samples(images, progress)
+    asked = images if isinstance(images, Samples) else make_file_samples(images, context.progress)
     known = run.dataset().samples("train")
     own = {id: row for row, id in enumerate(known.ids)}
-    features = compute_run_features(run, asked, cache=cache, progress=progress)
-    training = compute_run_features(run, known, cache=cache, progress=progress)
+    features = compute_run_features(run, asked, context)
+    training = compute_run_features(run, known, context)
     skipped = np.array([own.get(id, -1) for id in asked.ids], np.int64)
     rows, similarities = find_nearest(features, training, k, skipped)
     return [

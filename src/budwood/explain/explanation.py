@@ -24,14 +24,15 @@ from budwood.errors import DataError, RecipeError, RunError, WeightsError, did_y
 from budwood.evaluation.label_task import task_of
 from budwood.evaluation.predictions import Predictions
 from budwood.explain import api
-from budwood.explain.embeddings import Neighbours
+from budwood.explain.confused_pairs import find_confusions
+from budwood.explain.embeddings import Neighbours, find_neighbours, make_embedding
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, refuse_unknown_method
 from budwood.explain.image_grid import make_png_uri
-from budwood.explain.label_errors import save_suspects
+from budwood.explain.label_errors import find_suspects, save_suspects
 from budwood.explain.overlays import draw_legend, draw_overlay
 from budwood.explain.scatter import draw_scatter, make_small_pictures, sample_dots
+from budwood.explain.subgroups import find_slices
 from budwood.hardware import count_processors
-from budwood.progress import Progress, Silent
 from budwood.reporting.thumbnails import encode_jpeg, make_data_uri, make_thumbnail, map_ids
 from budwood.runs.explanation_record import (
     PARTS,
@@ -61,6 +62,7 @@ from budwood.runs.explanation_record import (
 from budwood.runs.machine import describe_hardware
 from budwood.runs.run import Run, utc_now
 from budwood.storage.atomic import raise_storage_errors
+from budwood.storage.context import Context
 
 if TYPE_CHECKING:
     from budwood.explain.probe import NetworkProbe
@@ -99,12 +101,11 @@ class _Bench:
 
     run: Run
     asked: ExplainRequest
-    cache: Path
-    progress: Progress
+    context: Context
 
     @cached_property
     def subject(self) -> NetworkProbe:
-        return api.subject(self.run, cache=self.cache)
+        return api.subject(self.run, cache=self.context.cache)
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -112,20 +113,19 @@ class _Bench:
 
     @cached_property
     def pixels(self) -> Pixels:
-        return api.pixels(self.run, self.files, progress=self.progress)
+        return api.pixels(self.run, self.files, progress=self.context.progress)
 
 
 Found = tuple[ExplanationPart, dict[str, str]]
 
 
-def make_explanation(run: Run, asked: ExplainRequest, *, cache: Path, progress: Progress | None = None) -> Explanation:
+def make_explanation(run: Run, asked: ExplainRequest, context: Context) -> Explanation:
     """Make the parts of an explanation that a request asks for.
 
     Args:
         run: The run.
         asked: What is to be explained, and how.
-        cache: Cache folder.
-        progress: Where progress is shown; None for nowhere.
+        context: The cache folder, and where progress is shown.
 
     Returns:
         A record of the parts, with the seconds that each took, and the pictures that it names.
@@ -137,7 +137,7 @@ def make_explanation(run: Run, asked: ExplainRequest, *, cache: Path, progress: 
         RunError: When no file is named and the validation images are gone.
     """
     _refuse_request(run, asked)
-    bench = _Bench(run, asked, cache, progress or Silent())
+    bench = _Bench(run, asked, context)
     created = utc_now()
     parts: dict[str, ExplanationPart] = {}
     pictures: dict[str, str] = {}
@@ -204,7 +204,7 @@ def choose_files(run: Run) -> tuple[Path, ...]:
     there = [root / predictions.paths[row] for row in rows if _is_known(root, predictions, row)]
     if not there:
         raise RunError(
-            f"{run.path}: the validation images are missing from {root}, were changed, or are links that lead out of it.",
+            f"{run.path}: the validation images are missing from {root}, were changed, or are links out of it.",
             "Restore them, or give images to explain.",
         )
     return tuple(there)
@@ -223,17 +223,17 @@ def _explain_images(bench: _Bench) -> Found:
     """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
     from budwood.explain.saliency import choose_default_methods, compute_attribution
 
-    run, asked, shown = bench.run, bench.asked, bench.pixels
-    engine = api.answering(run, shown, cache=bench.cache, progress=bench.progress)
+    run, asked, shown, context = bench.run, bench.asked, bench.pixels, bench.context
+    engine = api.answering(run, shown, cache=context.cache, progress=context.progress)
     chances = run.task.to_probabilities(engine(shown))
-    near = api.neighbours(run, bench.files, NEAREST, cache=bench.cache, progress=bench.progress)
+    near = find_neighbours(run, bench.files, context, NEAREST)
     maps: dict[str, Attribution] = {}
     methods: dict[str, MethodTrust] = {}
     classes = None if asked.called is None else [asked.called] * len(shown)
     for method in asked.methods or choose_default_methods(bench.subject):
         place = asked.place if method in AT_A_PLACE else None
         maps[method] = compute_attribution(
-            bench.subject, shown, method, classes, place, run=engine, task=run.task, progress=bench.progress
+            bench.subject, shown, method, classes, place, run=engine, task=run.task, progress=context.progress
         )
         methods[method] = _check_trust(bench, method, maps[method], engine)
     rows = _describe_images(run, bench.files, chances, near, maps)
@@ -283,8 +283,8 @@ def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Ans
     from budwood.explain.deletion_insertion import measure_faithfulness
     from budwood.explain.sanity_checks import check_sanity
 
-    sane = check_sanity(bench.subject, bench.pixels, method, found.place, stages=1, progress=bench.progress)
-    faith = measure_faithfulness(engine, bench.pixels, found, task=bench.run.task, progress=bench.progress)
+    sane = check_sanity(bench.subject, bench.pixels, method, found.place, stages=1, progress=bench.context.progress)
+    faith = measure_faithfulness(engine, bench.pixels, found, task=bench.run.task, progress=bench.context.progress)
     return MethodTrust(
         place=found.place,
         errors=() if found.errors is None else tuple(float(error) for error in found.errors),
@@ -349,7 +349,7 @@ def _explain_filters(bench: _Bench) -> Found:
 
 def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
-    found = api.embedding(bench.run, cache=bench.cache, progress=bench.progress)
+    found = make_embedding(bench.run, bench.context)
     dots = sample_dots(found)
     thumbnails = make_small_pictures(bench.run.root, dots.paths, dots.ids)
     part = EmbeddingPart(method=found.method, explained=found.explained, n=len(found), right=int(found.correct.sum()))
@@ -359,11 +359,11 @@ def _explain_embedding(bench: _Bench) -> Found:
 def _explain_mistakes(bench: _Bench) -> Found:
     """The most confused pairs with examples, and the accuracy by slice."""
     run = bench.run
-    found = api.slices(run, cache=bench.cache, progress=bench.progress)
+    found = find_slices(run, bench.context)
     slices = tuple(SliceScore.model_validate(one, from_attributes=True) for one in found)
     if run.task.multilabel:
         return MistakesPart(slices=slices, pairs=()), {}
-    confused = api.confusions(run, cache=bench.cache, progress=bench.progress)
+    confused = find_confusions(run, bench.context)
     pairs = tuple(ConfusedClasses.model_validate(one, from_attributes=True) for one in confused)
     named = {path for pair in pairs for one in pair.examples for path in (one.path, one.like_path) if path}
     return MistakesPart(slices=slices, pairs=pairs), _make_thumbnails(run, named)
@@ -375,7 +375,7 @@ def _explain_label_errors(bench: _Bench) -> Found:
     if run.task.multilabel:
         return UnjudgedLabels(reason="the images have several labels each"), {}
     try:
-        found = api.suspects(run, cache=bench.cache, progress=bench.progress)
+        found = find_suspects(run, bench.context)
     except (DataError, WeightsError) as error:  # as where there are fewer images than folds, or no trunk to judge by
         return UnjudgedLabels(reason=error.message.rstrip(".")), {}
     file = _choose_table_path(run.path / SUSPECTS)
@@ -419,8 +419,8 @@ def _explain_classes(bench: _Bench) -> Found:
     """What each class looks for; of many classes the first ones."""
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
-    numbers = range(min(len(bench.run.classes), DRAWN))
-    found = maximise(bench.subject, [VisualizationTarget(None, number) for number in numbers], progress=bench.progress)
+    targets = [VisualizationTarget(None, number) for number in range(min(len(bench.run.classes), DRAWN))]
+    found = maximise(bench.subject, targets, progress=bench.context.progress)
     rows = tuple(
         DrawnClass(
             name=bench.run.classes[one.target.channel],

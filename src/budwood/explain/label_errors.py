@@ -8,8 +8,6 @@ Jiang and Chuang, Journal of Artificial Intelligence Research 70, 2021).
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.optimizers import LBFGS
-from budwood.data.corrections import escape_cell
 from budwood.data.dataset import Dataset, Samples
 from budwood.data.listing import SPLITS
 from budwood.data.splits import assign_folds
@@ -27,10 +24,12 @@ from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.logits import probabilities
 from budwood.inference.bundle import Prefix
 from budwood.inference.feature_cache import compute_features
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress
 from budwood.runs.networks import make_initial_trunk, make_trunk
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder, raise_storage_errors, write_bytes
+from budwood.storage.atomic import raise_storage_errors, write_bytes
+from budwood.storage.context import Context
+from budwood.text import format_csv
 from budwood.training.head_solver import solve
 from budwood.training.linear_head import HeadSplit, compute_head_logits
 
@@ -122,14 +121,7 @@ class Joint:
     thresholds: NDArray[np.float64]
 
 
-def find_suspects(
-    run: Run,
-    threshold: float | None = None,
-    *,
-    folds: int = FOLDS,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> Suspects:
+def find_suspects(run: Run, context: Context, threshold: float | None = None, *, folds: int = FOLDS) -> Suspects:
     """Find the training and validation images with suspect labels, by out-of-fold predictions.
 
     The features are those of the trunk that the run started from, which has not seen these labels unless `trunk` of
@@ -137,11 +129,10 @@ def find_suspects(
 
     Args:
         run: The run.
+        context: The cache folder, and where progress is shown.
         threshold: Highest probability of its label, 0 to 1, at which an image is named. None names as many images
             as the confident joint has off its diagonal.
         folds: Number of folds, from 2.
-        cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
 
     Returns:
         The suspects, the least probable label first.
@@ -163,13 +154,12 @@ def find_suspects(
             f"threshold: expected a number from 0 to 1, found {threshold}.",
             "With 0.01, only very likely errors are listed.",
         )
-    cache, progress = cache or cache_folder(), progress or Silent()
     judged = collect_labelled(data)
-    prefix, trunk = _find_untouched_trunk(run, cache, progress)
-    with raise_storage_errors(cache):
-        features = compute_features(prefix, judged.samples, progress).values
+    prefix, trunk = _find_untouched_trunk(run, context)
+    with raise_storage_errors(context.cache):
+        features = compute_features(prefix, judged.samples, context.progress).values
     fold = _draw_folds(data, judged, folds)
-    chances, known = predict_out_of_fold(features, judged.samples.labels, fold, len(data.classes), progress)
+    chances, known = predict_out_of_fold(features, judged.samples.labels, fold, len(data.classes), context.progress)
     return judge_labels(data, judged, chances, known, threshold, folds, trunk)
 
 
@@ -336,17 +326,13 @@ def save_suspects(path: Path, suspects: Suspects) -> None:
     Raises:
         StorageError: When the file cannot be written.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(HEADER)
-    table.writerows(_csv_row(one) for one in suspects.rows)
+    text = format_csv([HEADER, *(_csv_row(one) for one in suspects.rows)])
     with raise_storage_errors(path):
-        write_bytes(path, text.getvalue().encode("utf-8-sig"))
+        write_bytes(path, text.encode("utf-8-sig"))
 
 
 def _csv_row(one: Suspect) -> list[str]:
-    names = [escape_cell(text) for text in (one.path, one.label, one.suggested)]
-    return [*names, f"{one.p_label:.4f}", f"{one.p_suggested:.4f}", one.split, ""]
+    return [one.path, one.label, one.suggested, f"{one.p_label:.4f}", f"{one.p_suggested:.4f}", one.split, ""]
 
 
 def _draw_folds(data: Dataset, judged: LabelledSamples, folds: int) -> NDArray[np.int8]:
@@ -362,14 +348,14 @@ def _draw_folds(data: Dataset, judged: LabelledSamples, folds: int) -> NDArray[n
     return assign_folds(judged.samples.ids, judged.samples.labels, own_groups, cluster, folds)
 
 
-def _find_untouched_trunk(run: Run, cache: Path, progress: Progress) -> tuple[Prefix, str]:
+def _find_untouched_trunk(run: Run, context: Context) -> tuple[Prefix, str]:
     """The trunk whose features are judged by, and whether it has seen the labels, in words."""
     if run.recipe.weights == "none" and run.record.network.trunk_trained:
-        return make_trunk(run, cache, progress), (
+        return make_trunk(run, context), (
             "The run's own trunk, trained from scratch on these labels: it may have memorised some errors, "
             "which are then not suspected."
         )
-    prefix = make_initial_trunk(run, cache, progress)
+    prefix = make_initial_trunk(run, context)
     if run.recipe.weights.startswith("run:"):
         about = run.record.network.weights.about
         return prefix, f"The trunk of {about}, from which the run started: it has seen the labels of that run."

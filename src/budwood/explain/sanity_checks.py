@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from budwood.data.loading import Pixels
-from budwood.evaluation.intervals import Metric, mean_interval
+from budwood.evaluation.intervals import Metric, bounded_mean_interval
 from budwood.explain.heatmaps import Maps, refuse_unknown_method, scale_maps
 from budwood.explain.probe import NetworkProbe
 from budwood.explain.saliency import Classes, choose_place, compute_raw_maps, make_eager_inference
@@ -100,10 +100,11 @@ def check_sanity(
     with said.bar("Weight randomisation", len(places)) as step:
         for start in places:
             maps, _, _ = scale_maps(draw(randomise_from(subject, start, seed), pixels, classes))
-            likeness.append(mean_interval(rank_correlations(trained, maps)[~empty]))
+            likeness.append(bounded_mean_interval(rank_correlations(trained, maps)[~empty], -1.0, 1.0))
             step(1)
     shown = trained[~empty]
-    unrelated = mean_interval(rank_correlations(shown, np.roll(shown, 1, axis=0)) if len(shown) > 1 else np.empty(0))
+    others = rank_correlations(shown, np.roll(shown, 1, axis=0)) if len(shown) > 1 else np.empty(0)
+    unrelated = bounded_mean_interval(others, -1.0, 1.0)
     last = likeness[-1].value
     return SanityCheck(name, where, places, tuple(likeness), unrelated, last is not None and last < LIKE)
 

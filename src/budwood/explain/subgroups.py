@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from budwood.data.dataset import Dataset
 from budwood.data.images import ImageMetadata
 from budwood.data.metadata import read_cached_metadata
-from budwood.evaluation.intervals import Metric, newcombe_interval, proportion_interval
+from budwood.evaluation.differences import fisher_test
+from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.significance import correct_holm
-from budwood.progress import Progress, Silent
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder
+from budwood.storage.context import Context
 
 QUARTERS: Final = {
     "brightness": ("darkest quarter", "second darkest quarter", "second brightest quarter", "brightest quarter"),
@@ -46,6 +46,7 @@ class Slice:
         rest: Accuracy on all other images, with a 95 % interval.
         difference: How much higher the accuracy on the slice is, with a 95 % interval.
         p: p-value of Fisher's exact test of the two, corrected over all slices (Holm 1979).
+        p_alone: The p-value before the correction, which agrees with the interval of the difference.
         ids: Content ids of the images.
     """
 
@@ -56,6 +57,7 @@ class Slice:
     rest: Metric
     difference: Metric
     p: float
+    p_alone: float
     ids: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
@@ -82,7 +84,7 @@ class SliceMask:
     rows: NDArray[np.bool_]
 
 
-def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
+def find_slices(run: Run, context: Context) -> tuple[Slice, ...]:
     """Find and score the slices of a run's validation images.
 
     Brightness is taken from the small pictures that the scan kept of each image, so that a large split takes
@@ -90,15 +92,13 @@ def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | Non
 
     Args:
         run: The run.
-        cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        context: The cache folder, and where progress is shown.
 
     Returns:
         The slices by brightness, size, aspect and group; a property that does not vary gives none.
     """
-    cache, progress = cache or cache_folder(), progress or Silent()
     predictions, data = run.predictions("val"), run.dataset()
-    luma = measure_brightness(data.root, predictions, cache, progress)
+    luma = measure_brightness(data.root, predictions, context)
     width, height, group = _read_columns(data, predictions)
     parts = [
         *make_quarter_masks("brightness", luma),
@@ -112,7 +112,7 @@ def find_slices(run: Run, *, cache: Path | None = None, progress: Progress | Non
 def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:
     """Compare the accuracy on each slice with that on the rest of the images.
 
-    A difference has the interval of Newcombe (1998), and the exact test of Fisher (1935) with Holm's correction.
+    A difference has the exact test of Fisher (1935), with Holm's correction, and before it the interval that agrees.
 
     Args:
         parts: The slices.
@@ -127,19 +127,18 @@ def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Se
     return tuple(replace(one, p=float(p)) for one, p in zip(made, corrected, strict=True))
 
 
-def measure_brightness(root: Path, predictions: Predictions, cache: Path, progress: Progress) -> NDArray[np.float64]:
+def measure_brightness(root: Path, predictions: Predictions, context: Context) -> NDArray[np.float64]:
     """Measure the mean luma (ITU-R BT.601) of each image.
 
     Args:
         root: Folder of the data set.
         predictions: Predictions that name the images.
-        cache: Cache folder, where the scan keeps small pictures.
-        progress: Where progress is shown.
+        context: The cache folder, where the scan keeps small pictures, and where progress is shown.
 
     Returns:
         float64 [n], 0 (black) to 1 (white); NaN where the file is missing or was changed.
     """
-    facts = read_cached_metadata(root, predictions.paths, cache, progress)
+    facts = read_cached_metadata(root, predictions.paths, context)
     return np.array(
         [
             np.frombuffer(fact.thumb, np.uint8).mean() / 255
@@ -219,20 +218,18 @@ def make_group_masks(groups: Sequence[str]) -> list[SliceMask]:
 
 
 def _score_mask(part: SliceMask, correct: NDArray[np.bool_], ids: Sequence[str]) -> Slice:
-    from scipy.stats import fisher_exact
-
     inside, outside = correct[part.rows], correct[~part.rows]
-    table = [[int(side.sum()), int(len(side) - side.sum())] for side in (inside, outside)]
-    metric, rest = proportion_interval(table[0][0], len(inside)), proportion_interval(table[1][0], len(outside))
-    value, low, high = newcombe_interval(metric, rest)
+    metric, rest = (proportion_interval(int(side.sum()), len(side)) for side in (inside, outside))
+    p, low, high = fisher_test(int(inside.sum()), len(inside), int(outside.sum()), len(outside))
     return Slice(
         property=part.property,
         label=part.label,
         n=len(inside),
         metric=metric,
         rest=rest,
-        difference=Metric(value, low, high, len(correct)),
-        p=float(fisher_exact(table).pvalue),
+        difference=Metric(float(inside.mean() - outside.mean()), low, high, len(correct)),
+        p=p,
+        p_alone=p,
         ids=tuple(ids[row] for row in np.flatnonzero(part.rows).tolist()),
     )
 

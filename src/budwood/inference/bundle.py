@@ -7,9 +7,13 @@ files of its own, which are measured again where they are damaged.
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +21,7 @@ from budwood.errors import StorageError
 from budwood.networks.plan import hash_json, toolchain_digest
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
-from budwood.storage.atomic import draft_folder, write_bytes
+from budwood.storage.atomic import draft_folder, is_writable, write_bytes
 from budwood.storage.checked_files import digest_bytes, encode_checked, read_checked, read_if_whole, write_checked
 
 if TYPE_CHECKING:
@@ -54,9 +58,12 @@ class Prefix:
         """Return the folder with the exported graph and the weights.
 
         Returns:
-            Path in the cache; it depends on the key and on the library versions.
+            Path in the cache; it depends on the key and on the library versions. Where the cache can only be read and
+            has no such folder, a path in a folder of this process, which goes with it.
         """
-        return self.cache / "networks" / f"{self.key}-{toolchain_digest()}"
+        place = Path("networks") / f"{self.key}-{toolchain_digest()}"
+        kept = self.cache / place
+        return kept if kept.is_dir() or is_writable(kept) else _make_spare_cache() / place
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,14 @@ class BundleRecord:
     aside: str
     no_graph: str
     files: dict[str, str]
+
+
+@cache
+def _make_spare_cache() -> Path:
+    """A folder of this process for what a cache that can only be read cannot take."""
+    folder = tempfile.mkdtemp(prefix="budwood-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def make_prefix(spec: NetworkSpec, stop: str | None, cache: Path) -> Prefix:
@@ -211,14 +226,12 @@ def remember(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any
 
     Returns:
         What was measured.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     known = read_checked(file)
     if known is None:
         known = measure()
-        write_checked(file, known)
+        with suppress(OSError):  # then it is measured again the next time
+            write_checked(file, known)
     return known
 
 

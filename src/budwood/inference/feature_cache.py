@@ -27,6 +27,7 @@ from budwood.errors import WeightsError
 from budwood.inference.bundle import GRAPH, Prefix
 from budwood.inference.engines import BATCH, Floats, InferenceEngine, choose_engine
 from budwood.progress import Progress
+from budwood.storage.context import Context
 from budwood.storage.eviction import evict_for, format_gib, limit
 from budwood.storage.packing import HEADER, pack, unpack
 from budwood.storage.shards import ShardStore
@@ -133,9 +134,10 @@ def compute_features(
         return Features(
             values, 0, "all features were in the cache; nothing was computed", "checked when the features were computed"
         )
-    with Decoder(samples, missing, prefix.spec.plan.size, prefix.spec.recipe.resize, prefix.cache, progress) as decoder:
+    size, resize, context = prefix.spec.plan.size, prefix.spec.recipe.resize, Context(prefix.cache, progress)
+    with Decoder(samples, missing, size, resize, context) as decoder:
         engine = choose_engine(prefix, lambda: take_first_images(prefix, samples, missing), len(missing), progress)
-        for rows, computed in _compute(prefix, engine, transform, decoder, missing, stores, progress):
+        for rows, computed in _compute(prefix, engine, transform, decoder, missing, stores, context):
             values[rows] = apply(computed)
     return Features(values, len(missing), engine.name, engine.agreement)
 
@@ -245,19 +247,19 @@ def _compute(
     decoder: Decoder,
     missing: Sequence[int],
     stores: Sequence[ShardStore],
-    progress: Progress,
+    context: Context,
 ) -> Iterator[tuple[list[int], Floats]]:
     """The outputs that are missing, a shard at a time; each shard is kept, and so survives an interruption."""
     size = len(missing) * math.prod(prefix.shape) * (2 if engine.packs else 4)
-    keep = evict_for(prefix.cache, size, decoder.pending, f"Features of {prefix.stop or 'the network'}", progress)
+    keep = evict_for(size, decoder.pending, f"Features of {prefix.stop or 'the network'}", context)
     label = "Network" if prefix.stop is None else "Frozen layers"
     writer = Writer()
 
     def write(store: ShardStore, ids: Sequence[str], rows: NDArray[Any]) -> None:
         nonlocal keep
-        keep = keep and store_rows(store, ids, rows, progress)
+        keep = keep and store_rows(store, ids, rows, context.progress)
 
-    with closing(writer), progress.bar(f"{label} of {prefix.spec.plan.name}", len(missing)) as step:
+    with closing(writer), context.progress.bar(f"{label} of {prefix.spec.plan.name}", len(missing)) as step:
         for block in split_blocks(len(missing), SHARD):
             shard = list(missing[block])
             ids = [decoder.samples.ids[row] for row in shard]

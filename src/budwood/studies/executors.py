@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from budwood.errors import StorageError, StudyError
 from budwood.hardware import count_processors, count_threads
 from budwood.progress import Progress, Silent
+from budwood.storage.context import Context
 from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob, run_job, with_absolute_paths
 from budwood.training.history import EpochCallback, Rows
 
@@ -241,7 +242,7 @@ class _Worker:
     """What carries out jobs elsewhere: a Ray worker is one, and a process has one."""
 
     def __init__(self, context: JobContext) -> None:
-        self._executor = InProcessExecutor(context, DatasetCache(context.cache, Silent()), Silent())
+        self._executor = InProcessExecutor(context, DatasetCache(Context(context.cache, Silent())), Silent())
         self._lock = threading.Lock()
         self._unsent: list[Mapping[str, float]] = []
 

@@ -84,7 +84,7 @@ class JobPlanner:
     def _plan_job(self, label: str, recipe: Recipe, images: DataSpec, fold: int | None) -> TrainingJob:
         folds = self.study.folds
         data = self.datasets.load(images, fold, folds).data
-        plan = load_plan(recipe, len(data.classes), self.datasets.cache)
+        plan = load_plan(recipe, len(data.classes), self.datasets.context.cache)
         return TrainingJob(
             id=name_job(label, digest_job(recipe, images, data.fingerprint, fold, folds), self.known),
             label=label,

@@ -20,6 +20,7 @@ from budwood.errors import StudyError
 from budwood.progress import DistinctNotes
 from budwood.runs.run import find_run, utc_now
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
+from budwood.storage.context import Context
 from budwood.studies.executors import Executor, InProcessExecutor, WorkerDied, connect_ray, start_subprocesses
 from budwood.studies.job_planning import JobPlanner
 from budwood.studies.job_queue import TRIES, JobQueue
@@ -101,7 +102,7 @@ def study(
         file = load_study(file, Overrides(quick, settings or {}, {**(places or {}), **named}))
     context = JobContext(Path(out) / file.name, cache, allow_leaks)
     with lock_study(context.folder), monitor.watching(file.title):
-        datasets = DatasetCache(cache, DistinctNotes(monitor), scanned)
+        datasets = DatasetCache(Context(cache, DistinctNotes(monitor)), scanned)
         return _prepare(file, context, monitor, ways or ExecutionOptions(), datasets).run()
 
 

@@ -20,6 +20,7 @@ from budwood.networks.plan import hash_json
 from budwood.networks.registry import code_of
 from budwood.progress import Progress
 from budwood.runs.run import CHECKPOINT, find_run
+from budwood.storage.context import Context
 from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
 from budwood.studies.study_tables import DataSpec
 from budwood.training.history import EpochCallback, Rows
@@ -135,16 +136,14 @@ def with_absolute_paths(job: TrainingJob) -> TrainingJob:
 class DatasetCache:
     """The data sets of a study, each scanned once and checked once for every way in which it is used."""
 
-    def __init__(self, cache: Path, progress: Progress, scanned: Mapping[str, Dataset] | None = None) -> None:
+    def __init__(self, context: Context, scanned: Mapping[str, Dataset] | None = None) -> None:
         """Make a cache of data sets.
 
         Args:
-            cache: The cache folder.
-            progress: Receives notes and the steps of scans.
+            context: The cache folder, and where notes and the steps of scans go.
             scanned: Data sets that were scanned already, by source; None: none.
         """
-        self.cache = cache
-        self._progress = progress
+        self.context = context
         self._scanned = {_hash_scan(DataSpec(data=source)): data for source, data in (scanned or {}).items()}
         self._checked: dict[str, CheckedDataset] = {}
 
@@ -180,8 +179,8 @@ class DatasetCache:
                 test=images.test,
                 exclude=images.exclude,
                 corrections=images.corrections,
-                cache=self.cache,
-                progress=self._progress,
+                cache=self.context.cache,
+                progress=self.context.progress,
             )
         return self._scanned[key]
 

@@ -14,7 +14,6 @@ from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, decode_sample, find_missing_pixels
 from budwood.hardware import count_processors
 from budwood.inference.feature_cache import HELD, compute_features, count_feature_bytes, find_missing_features
-from budwood.progress import Progress
 from budwood.training.frozen_features import caches_features, list_feature_requests, load_features, make_frozen_prefix
 from budwood.training.inputs import make_head_splits, make_inputs, make_trained_slice
 from budwood.training.task import TrainingTask, each_phase, trains_linear_head_only
@@ -66,7 +65,7 @@ class CostEstimate:
         }
 
 
-def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
+def measure_cost(task: TrainingTask) -> CostEstimate:
     """Measure a sample of the work and extrapolate to the whole.
 
     Nothing is kept of it but what goes into the cache. Steps, epochs and seconds of phases are added up; memory and
@@ -74,14 +73,13 @@ def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
 
     Args:
         task: What would be trained.
-        progress: Where bars and notes go.
 
     Returns:
         The estimate.
     """
     if not task.spec.recipe.phases:
-        return _measure_single(task, progress)
-    phases = [_measure_single(phase, progress) for phase in each_phase(task)]
+        return _measure_single(task)
+    phases = [_measure_single(phase) for phase in each_phase(task)]
     names = dict.fromkeys(name for phase in phases for name in phase.seconds)
     return CostEstimate(
         steps=sum(phase.steps for phase in phases),
@@ -93,20 +91,20 @@ def measure_cost(task: TrainingTask, progress: Progress) -> CostEstimate:
     )
 
 
-def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
+def _measure_single(task: TrainingTask) -> CostEstimate:
     """The cost of a recipe without phases, or of one phase."""
-    recipe, plan, n = task.resolved, task.spec.plan, len(task.training)
+    recipe, plan, n, progress = task.resolved, task.spec.plan, len(task.training), task.context.progress
     samples = task.training.join(task.validation)
     cached = caches_features(task)
     views, cache_bytes = len(TTA_FLIPS[recipe.network.tta]), _cache_bytes(task, samples, cached)
-    reading, read = _measure_reading(task, samples, cached, progress)
+    reading, read = _measure_reading(task, samples, cached)
     head_only = trains_linear_head_only(task)
     sample = replace(
         task,
         training=task.training.subset(range(min(n, max(SAMPLE if head_only else 0, recipe.sampling.step)))),
         validation=task.validation.subset(range(min(len(task.validation), SAMPLE))),
     )
-    features = load_features(sample, progress) if cached else None
+    features = load_features(sample) if cached else None
     if features and head_only:
         for _ in range(2):  # the first loads what solves it
             started = time.perf_counter()
@@ -118,7 +116,7 @@ def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
         from budwood.training.loop import count_steps
         from budwood.training.profiling import MEASURED, measure_step
 
-        train, val = make_inputs(sample, features, progress)
+        train, val = make_inputs(sample, features)
         cost = measure_step(make_trained_slice(task, features), recipe.with_rate(A_RATE), train, val, progress)
         steps_an_epoch = count_steps(recipe.sampling, n)
         evaluating = cost.evaluating * len(task.validation) * views
@@ -141,7 +139,7 @@ def _measure_single(task: TrainingTask, progress: Progress) -> CostEstimate:
 def _cache_bytes(task: TrainingTask, samples: Samples, cached: bool) -> int:
     """What the cache will hold more than now: decoded pixels, and outputs of what is frozen."""
     size = task.spec.plan.size
-    pixels = len(find_missing_pixels(samples, size, task.spec.recipe.resize, task.cache)) * size**2 * 3
+    pixels = len(find_missing_pixels(samples, size, task.spec.recipe.resize, task.context.cache)) * size**2 * 3
     if not cached:
         return pixels
     prefix = make_frozen_prefix(task)
@@ -155,10 +153,10 @@ def _count_held_bytes(task: TrainingTask) -> int:
     return min(images * math.prod(make_frozen_prefix(task).shape) * 4, HELD)
 
 
-def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progress: Progress) -> tuple[float, str]:
+def _measure_reading(task: TrainingTask, samples: Samples, cached: bool) -> tuple[float, str]:
     """Seconds until every image was decoded, and went through what is frozen, and on what this was measured."""
     if cached:
-        prefix = make_frozen_prefix(task)
+        prefix, progress = make_frozen_prefix(task), task.context.progress
         rows = [find_missing_features(prefix, samples, view) for samples, view in list_feature_requests(task)]
         count, (samples, view), missing = sum(map(len, rows)), list_feature_requests(task)[-1], rows[-1]
         warm, timed = missing[:WARM], missing[WARM : WARM + SAMPLE]
@@ -170,7 +168,7 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool, progres
         each = (time.perf_counter() - started) / max(len(timed), 1)
         measured = f"{len(warm) + len(timed)} images through the frozen layers" if missing else ""
         return (making if warm else 0.0) + each * (count - len(warm)), measured
-    missing = find_missing_pixels(samples, task.spec.plan.size, task.spec.recipe.resize, task.cache)
+    missing = find_missing_pixels(samples, task.spec.plan.size, task.spec.recipe.resize, task.context.cache)
     timed = missing[:SAMPLE]
     started = time.perf_counter()
     for row in timed:

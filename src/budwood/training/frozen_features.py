@@ -8,7 +8,6 @@ from budwood.data.dataset import Samples
 from budwood.inference.bundle import Prefix, make_prefix
 from budwood.inference.engines import Floats
 from budwood.inference.feature_cache import IDENTITY, Transform, compute_features, why_not_cached
-from budwood.progress import Progress
 from budwood.training.task import TrainingTask, trains_linear_head_only
 
 
@@ -33,12 +32,13 @@ class SplitFeatures:
     agreement: str
 
 
-def load_features(task: TrainingTask, progress: Progress) -> SplitFeatures | None:
+def load_features(task: TrainingTask) -> SplitFeatures | None:
     """Load or compute the outputs of the frozen prefix for both splits.
+
+    The reason is noted where outputs could be kept but are not worth it.
 
     Args:
         task: What is to be trained.
-        progress: Where bars and notes go; the reason is noted where outputs could be kept but are not worth it.
 
     Returns:
         The outputs; None where they are not kept.
@@ -46,12 +46,12 @@ def load_features(task: TrainingTask, progress: Progress) -> SplitFeatures | Non
     if not caches_features(task):
         if prefix_is_separable(task):
             why = why_not_cached(make_frozen_prefix(task), _count_images(task))
-            progress.note(
+            task.context.progress.note(
                 f"Features of {task.spec.plan.prefix} are computed again in every epoch, not kept in the cache: {why}."
             )
         return None
     features = [
-        compute_features(make_frozen_prefix(task), samples, progress, view)
+        compute_features(make_frozen_prefix(task), samples, task.context.progress, view)
         for samples, view in list_feature_requests(task)
     ]
     newest, n = max(features, key=lambda part: part.computed), len(task.training)
@@ -136,7 +136,7 @@ def make_frozen_prefix(task: TrainingTask) -> Prefix:
     Returns:
         The prefix, from the image to its last frozen stage.
     """
-    return make_prefix(task.spec, task.spec.plan.prefix, task.cache)
+    return make_prefix(task.spec, task.spec.plan.prefix, task.context.cache)
 
 
 def _count_images(task: TrainingTask) -> int:

@@ -13,7 +13,6 @@ from budwood.hardware import count_threads
 from budwood.inference.engines import choose_engine, has_cuda_device
 from budwood.inference.feature_cache import compute_features, flip_transform, take_first_images
 from budwood.inference.input_sources import ArraySource, ConcatSource, FeatureSource, InputSource, Labelled, flip_source
-from budwood.progress import Progress
 from budwood.training.frozen_features import SplitFeatures, make_frozen_prefix, prefix_is_separable
 from budwood.training.linear_head import HeadSplit
 from budwood.training.task import TrainingTask
@@ -23,13 +22,12 @@ if TYPE_CHECKING:
     from budwood.inference.pytorch_backend import NetworkSlice
 
 
-def make_inputs(task: TrainingTask, features: SplitFeatures | None, progress: Progress) -> tuple[Labelled, Labelled]:
+def make_inputs(task: TrainingTask, features: SplitFeatures | None) -> tuple[Labelled, Labelled]:
     """Make the inputs of training and validation.
 
     Args:
         task: What is to be trained.
         features: Outputs of the frozen prefix; None where they are not kept.
-        progress: Where bars and notes go.
 
     Returns:
         The training and validation split, with kept outputs, with outputs that are computed when asked for, or with
@@ -46,14 +44,13 @@ def make_inputs(task: TrainingTask, features: SplitFeatures | None, progress: Pr
         )
     network = task.resolved.network
     inputs: list[InputSource] = [
-        PixelSource(split, network.size, network.resize, task.cache, progress)
-        for split in (task.training, task.validation)
+        PixelSource(split, network.size, network.resize, task.context) for split in (task.training, task.validation)
     ]
     if _uses_engine(task):
         prefix = make_frozen_prefix(task)
         epochs = task.resolved.limits.epochs
         steps = len(task.training) * (int(epochs) if math.isfinite(epochs) else 1)
-        engine = choose_engine(prefix, lambda: take_first_images(prefix, task.training), steps, progress)
+        engine = choose_engine(prefix, lambda: take_first_images(prefix, task.training), steps, task.context.progress)
         inputs = [FeatureSource(engine, pixels) for pixels in inputs]
     train, val = inputs
     return Labelled(train, task.training.labels, label_sets), Labelled(val, task.validation.labels, label_sets)
@@ -88,23 +85,20 @@ def make_trained_slice(task: TrainingTask, features: SplitFeatures | None) -> Ne
     return NetworkSlice(task.spec, stop)
 
 
-def make_tta_views(
-    task: TrainingTask, features: SplitFeatures | None, val: Labelled, progress: Progress
-) -> list[InputSource]:
+def make_tta_views(task: TrainingTask, features: SplitFeatures | None, val: Labelled) -> list[InputSource]:
     """Make what evaluation sees of the validation images beside the images themselves, for test-time augmentation.
 
     Args:
         task: What is to be trained.
         features: Outputs of the frozen prefix; None where they are not kept.
         val: The validation split.
-        progress: Where bars and notes go.
 
     Returns:
         The inputs of each mirrored view, with the rows of `val`; none where the recipe has no `tta`.
     """
     others = TTA_FLIPS[task.spec.recipe.tta][1:]
     if features:
-        prefix = make_frozen_prefix(task)
+        prefix, progress = make_frozen_prefix(task), task.context.progress
         return [
             ArraySource(compute_features(prefix, task.validation, progress, flip_transform(letters)).values)
             for letters in others

@@ -16,6 +16,7 @@ from budwood.data.dataset import Samples
 from budwood.networks.plan import spec_of
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
+from budwood.storage.context import Context
 from budwood.training.history import EpochCallback
 from budwood.training.training_record import Choices, PrefixRecord, Selected
 
@@ -30,7 +31,7 @@ class TrainingTask:
         spec: The recipe with its network and weights.
         training: Samples of the training set.
         validation: Samples of the validation set.
-        cache: The cache folder.
+        context: The cache folder, and where bars and notes go.
         start: Tensors that an earlier phase ended with, by name; None: the recipe's weights.
         before: Last stage of the frozen prefix of each earlier phase (None: no prefix).
         phase: Number of the phase, from 1; 0 for a recipe without phases.
@@ -42,7 +43,7 @@ class TrainingTask:
     spec: NetworkSpec
     training: Samples
     validation: Samples
-    cache: Path
+    context: Context
     start: Mapping[str, NDArray[Any]] | None = None
     before: tuple[str | None, ...] = ()
     phase: int = 0
@@ -105,7 +106,7 @@ def each_phase(task: TrainingTask) -> Iterator[TrainingTask]:
     """
     before: tuple[str | None, ...] = ()
     for number, recipe in enumerate(task.spec.recipe.in_phases(), 1):
-        spec = spec_of(recipe, task.spec.classes, task.spec.weights, task.cache)
+        spec = spec_of(recipe, task.spec.classes, task.spec.weights, task.context.cache)
         checkpoint = task.checkpoint and task.checkpoint / f"phase-{number}"
         yield replace(task, spec=spec, before=before, phase=number, checkpoint=checkpoint)
         before = (*before, spec.plan.prefix)

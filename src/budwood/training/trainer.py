@@ -45,12 +45,11 @@ LONG: Final = 500  # steps, from which on it is worth measuring
 CHOSEN: Final = "chosen.json"  # beside a checkpoint: what was decided once, before the first step
 
 
-def train_network(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
+def train_network(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     """Train the network of a recipe: a linear head alone, or in PyTorch, in one go or in phases.
 
     Args:
         task: What is to be trained.
-        progress: Where bars and notes go.
         lap: Is called with the name of each part of the work when it ends.
 
     Returns:
@@ -63,23 +62,22 @@ def train_network(task: TrainingTask, progress: Progress, lap: LapCallback) -> T
         StorageError: A checkpoint cannot be written.
     """
     if task.spec.recipe.phases:
-        return _train_in_phases(task, progress, lap)
-    return _train_once(task, progress, lap)
+        return _train_in_phases(task, lap)
+    return _train_once(task, lap)
 
 
-def search_rate(task: TrainingTask, progress: Progress) -> RateCurve:
+def search_rate(task: TrainingTask) -> RateCurve:
     """Measure the learning-rate curve of a recipe.
 
     Args:
         task: What would be trained.
-        progress: Where bars and notes go.
 
     Returns:
         The training loss over the learning rate.
     """
-    features = load_features(task, progress)
-    train, _ = make_inputs(task, features, progress)
-    return _measure_rates(task, features, train, progress)
+    features = load_features(task)
+    train, _ = make_inputs(task, features)
+    return _measure_rates(task, features, train)
 
 
 def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRecipe, progress: Progress) -> LinearHead:
@@ -107,13 +105,13 @@ def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRec
     return descend(train, val, classes, recipe, progress)
 
 
-def _train_in_phases(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
+def _train_in_phases(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
     history: list[dict[str, float]] = []
     start, best, select = None, None, task.resolved.select
     for phase in each_phase(task):
         on_epoch_end = _append_phase(history, phase.phase, task.on_epoch_end)
-        result = _train_once(replace(phase, start=start, on_epoch_end=on_epoch_end), progress, lap)
+        result = _train_once(replace(phase, start=start, on_epoch_end=on_epoch_end), lap)
         done = len(history)
         history += _number_epochs(result.history, phase.phase, done)
         if find_best_epoch(history, select) > done:
@@ -134,18 +132,19 @@ def _number_epochs(rows: Sequence[Mapping[str, float]], phase: int, done: int) -
     return [{**row, "epoch": done + row["epoch"], "phase": float(phase)} for row in rows]
 
 
-def _train_once(task: TrainingTask, progress: Progress, lap: LapCallback) -> TrainingResult:
+def _train_once(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     """A recipe without phases, or one phase: the head alone, or what is not frozen of the network."""
-    features = load_features(task, progress)
+    features = load_features(task)
     lap("prefix")
     if features and trains_linear_head_only(task):
-        result = _train_head(task, features, progress)
+        result = _train_head(task, features)
         lap("head")
         return result
-    return _train_in_loop(task, features, progress, lap)
+    return _train_in_loop(task, features, lap)
 
 
-def _train_head(task: TrainingTask, features: SplitFeatures, progress: Progress) -> TrainingResult:
+def _train_head(task: TrainingTask, features: SplitFeatures) -> TrainingResult:
+    progress = task.context.progress
     train, val = make_head_splits(features, task)
     if task.spec.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
         val = replace(val, outputs=compute_tta_features(make_frozen_prefix(task), task.validation, progress).values)
@@ -163,25 +162,21 @@ def _train_head(task: TrainingTask, features: SplitFeatures, progress: Progress)
     )
 
 
-def _train_in_loop(
-    task: TrainingTask, features: SplitFeatures | None, progress: Progress, lap: LapCallback
-) -> TrainingResult:
+def _train_in_loop(task: TrainingTask, features: SplitFeatures | None, lap: LapCallback) -> TrainingResult:
     from budwood.training.checkpoints import Checkpoints
     from budwood.training.device import use_threads
     from budwood.training.loop import LoopHooks, fit
 
-    train, val = make_inputs(task, features, progress)
-    recipe = task.resolved
+    train, val = make_inputs(task, features)
+    recipe, progress = task.resolved, task.context.progress
     if recipe.steps.lr_from_trial:
-        rate = _decide_once(
-            task, "lr", lambda: _suggest_rate(_measure_rates(task, features, train, progress), progress)
-        )
+        rate = _decide_once(task, "lr", lambda: _suggest_rate(_measure_rates(task, features, train), progress))
         recipe = recipe.with_rate(rate)
         lap("rate")
     part = make_trained_slice(task, features)
-    threads = _choose_threads(task, part, recipe, train, val, progress, lap)
+    threads = _choose_threads(task, part, recipe, train, val, lap)
     hooks = LoopHooks(Checkpoints(task.checkpoint), task.on_epoch_end, task.left)
-    views = make_tta_views(task, features, val, progress)
+    views = make_tta_views(task, features, val)
     with use_threads(threads):
         result = fit(part, recipe, train, val, progress, task.start, hooks, views)
     lap("train")
@@ -204,7 +199,6 @@ def _choose_threads(
     recipe: ResolvedRecipe,
     train: Labelled,
     val: Labelled,
-    progress: Progress,
     lap: LapCallback,
 ) -> int:
     """How many threads training computes in: measured where there are many and training is long."""
@@ -214,7 +208,7 @@ def _choose_threads(
     threads = count_threads()
     if threads < MANY or find_best_device() != "cpu" or _count_steps(recipe, train) < LONG:
         return threads
-    step = take_one_step(recipe, train, val)
+    step, progress = take_one_step(recipe, train, val), task.context.progress
     threads = int(_decide_once(task, "threads", lambda: find_fastest_threads(part, recipe, *step, progress)))
     progress.note(f"Training uses {threads} of {count_threads()} threads, which was measured to be faster.")
     lap("threads")
@@ -237,14 +231,11 @@ def _count_steps(recipe: ResolvedRecipe, train: Labelled) -> float:
     return len(train.labels) / recipe.sampling.batch * recipe.limits.epochs
 
 
-def _measure_rates(
-    task: TrainingTask, features: SplitFeatures | None, train: Labelled, progress: Progress
-) -> RateCurve:
+def _measure_rates(task: TrainingTask, features: SplitFeatures | None, train: Labelled) -> RateCurve:
     from budwood.training.lr_finder import measure_rate_curve
 
-    return measure_rate_curve(
-        make_trained_slice(task, features), task.resolved.with_rate(TRIAL_RATE), train, progress, task.start
-    )
+    recipe = task.resolved.with_rate(TRIAL_RATE)
+    return measure_rate_curve(make_trained_slice(task, features), recipe, train, task.context.progress, task.start)
 
 
 def _suggest_rate(curve: RateCurve, progress: Progress) -> float:

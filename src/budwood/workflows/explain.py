@@ -7,16 +7,17 @@ from pathlib import Path
 
 from budwood.data.listing import find_image_files
 from budwood.explain.explanation import USUAL, ExplainRequest, make_explanation
-from budwood.progress import Progress, Silent
 from budwood.reporting.run_page import render_explanation
 from budwood.runs.explanation_record import Explanation, load_explanation, save_explanation
 from budwood.runs.run import Run
-from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
+from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.storage.context import Context
 from budwood.workflows.report import report
 
 
 def explain_run(
     run: Run,
+    context: Context,
     images: Iterable[str | Path] = (),
     *,
     methods: Sequence[str] = (),
@@ -24,8 +25,6 @@ def explain_run(
     called: str | None = None,
     parts: Sequence[str] = (),
     page: Path | None = None,
-    cache: Path | None = None,
-    progress: Progress | None = None,
 ) -> tuple[Explanation, Path]:
     """Explain what a run's network has learned, in the run's report, or for images on a page of their own.
 
@@ -34,14 +33,13 @@ def explain_run(
 
     Args:
         run: The run.
+        context: The cache folder, and where bars and notes go.
         images: Files and folders to explain; none: the run as a whole.
         methods: Methods of attribution; none: the usual ones.
         place: The stage that layer-cam and grad-cam use; None: chosen for the network.
         called: The class that is explained; None: the likeliest of each image.
         parts: What is explained: images, stages, filters, embedding, mistakes, labels, classes.
         page: The page about images; None: `explained.html` in the run folder.
-        cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
 
     Returns:
         The explanation, and the file that shows it.
@@ -52,10 +50,9 @@ def explain_run(
         RunError: The run's images are not where they were.
         StorageError: The page or the run folder cannot be written.
     """
-    cache, progress = cache or cache_folder(), progress or Silent()
     files = tuple(find_image_files(images))
     request = ExplainRequest(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
-    explanation = make_explanation(run, request, cache=cache, progress=progress)
+    explanation = make_explanation(run, request, context)
     if not files:
         save_explanation(run.path, _merge_explanations(load_explanation(run.path), explanation))
         return explanation, report(run).path / "report.html"

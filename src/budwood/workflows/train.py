@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import OwnPart, recorded_parts, resolve
@@ -17,13 +17,11 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.errors import DivergedError, RunError
 from budwood.evaluation.predictions import make_predictions
-from budwood.hardware import Runtime, count_processors, find_runtime
+from budwood.hardware import Runtime, count_processors
 from budwood.networks.plan import load_plan
 from budwood.networks.spec import NetworkSpec
-from budwood.progress import Progress, Silent
-from budwood.reporting.thumbnails import (
-    make_augmentation_sheet,
-)
+from budwood.progress import Progress
+from budwood.reporting.thumbnails import make_augmentation_sheet
 from budwood.runs.contents import (
     describe_dataset,
     describe_network,
@@ -65,19 +63,13 @@ from budwood.runs.run_record import (
     save_record,
 )
 from budwood.runs.trackers import refuse_unknown_trackers, track_epochs
-from budwood.storage.atomic import (
-    cache_folder,
-    draft_folder,
-    raise_storage_errors,
-    write_bytes,
-    write_text,
-)
-from budwood.text import counted
+from budwood.storage.atomic import draft_folder, raise_storage_errors, write_bytes, write_text
+from budwood.storage.context import Context, open_context
 from budwood.training.cost_estimate import CostEstimate, measure_cost
 from budwood.training.history import EpochCallback
-from budwood.training.schedules import find_best_epoch
 from budwood.training.task import TrainingResult, TrainingTask, has_checkpoint
 from budwood.training.trainer import search_rate, train_network
+from budwood.workflows.continuation import continue_recipe, refuse_nothing_to_do
 from budwood.workflows.report import render_report
 
 if TYPE_CHECKING:
@@ -153,18 +145,18 @@ def train(
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
-    recipe, cache, progress, clock = recipe or Recipe(), cache or cache_folder(), progress or Silent(), _Clock(spent)
+    recipe, context, clock = recipe or Recipe(), open_context(cache, progress), _Clock(spent)
     refuse_unknown_trackers(track)
-    _refuse_several_processes(find_runtime())
+    _refuse_several_processes(context.runtime)
     id = id if id is not None else make_run_id(recipe.model)
     refuse_bad_id(id, Path(out))
-    preflight = check_and_plan(data, recipe, Path(out), allow_leaks, cache, progress, found)
+    preflight = check_and_plan(data, recipe, Path(out), allow_leaks, context, found)
     clock.lap("check")
 
     run = _begin(data, preflight, Path(out), id, track)
-    _tell_own_code(run.record.parts, progress)
+    _tell_own_code(run.record.parts, context.progress)
     try:
-        return _carry_out(run, _Job(preflight.spec, cache, progress, clock, on_epoch_end))
+        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end))
     except BaseException:
         if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record.state != "done":
             shutil.rmtree(run.path, ignore_errors=True)
@@ -278,28 +270,19 @@ def resume(
         StorageError: The run folder or the cache cannot be written.
     """
     run = find_run(run) if not isinstance(run, Run) else run
-    cache, progress, clock = cache or cache_folder(), progress or Silent(), _Clock()
+    context, clock = open_context(cache, progress), _Clock()
     changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
-    recipe = _continue_recipe(run, changes)
-    _refuse_nothing_to_do(run, recipe, changes)
-    plan = load_plan(recipe, len(run.classes), cache)
-    weights = find_training_weights(run, recipe, plan, cache, progress)
+    recipe = continue_recipe(run, changes)
+    refuse_nothing_to_do(run, recipe, changes)
+    plan = load_plan(recipe, len(run.classes), context.cache)
+    weights = find_training_weights(run, recipe, plan, context)
     spec = NetworkSpec(recipe, plan, len(run.classes), weights)
     clock.lap("check")
     files = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
     weights_time = _read_weights_time(run)
-    resumed = (*run.record.resumed, utc_now())
-    parts = recorded_parts(recipe)
-    _tell_own_code(parts, progress)
-    _tell_changed_code(run.record.parts, parts, progress)
-    files_left = keep_given_files(run.record.files)
-    update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed, "files": files_left}
-    record = run.record.model_copy(update=update)
-    with lock_run(run.path), raise_storage_errors(run.path):
-        save_record(run.path, record)
-        write_text(run.path / "recipe.toml", recipe.toml())
+    reopened = _reopen(run, recipe, context.progress)
     try:
-        return _carry_out(Run(run.path, record), _Job(spec, cache, progress, clock, on_epoch_end))
+        return _carry_out(reopened, _Job(spec, context, clock, on_epoch_end))
     except BaseException:
         if run.record.state == "done" and _read_weights_time(run) == weights_time:
             with raise_storage_errors(run.path):  # what was finished stays so
@@ -308,13 +291,26 @@ def resume(
         raise
 
 
+def _reopen(run: Run, recipe: Recipe, progress: Progress) -> Run:
+    """The run as one that is being trained again, by a recipe, which its folder says from here on."""
+    resumed, parts = (*run.record.resumed, utc_now()), recorded_parts(recipe)
+    _tell_own_code(parts, progress)
+    _tell_changed_code(run.record.parts, parts, progress)
+    files = keep_given_files(run.record.files)
+    update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed, "files": files}
+    record = run.record.model_copy(update=update)
+    with lock_run(run.path), raise_storage_errors(run.path):
+        save_record(run.path, record)
+        write_text(run.path / "recipe.toml", recipe.toml())
+    return Run(run.path, record)
+
+
 @dataclass(frozen=True)
 class _Job:
     """What carrying a run out needs beside the run; `on_epoch_end` gets the history after every epoch."""
 
     spec: NetworkSpec
-    cache: Path
-    progress: Progress
+    context: Context
     clock: _Clock
     on_epoch_end: EpochCallback | None = None
 
@@ -322,7 +318,7 @@ class _Job:
 def _carry_out(run: Run, job: _Job) -> Run:
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
-    with lock_run(run.path), track_epochs(run.record.track, run.path, run.record, job.progress) as track:
+    with lock_run(run.path), track_epochs(run.record.track, run.path, run.record, job.context.progress) as track:
 
         def save_epoch(history: Sequence[Mapping[str, float]]) -> None:
             with raise_storage_errors(run.path):
@@ -335,10 +331,10 @@ def _carry_out(run: Run, job: _Job) -> Run:
                 job.on_epoch_end(history)
 
         try:
-            with raise_storage_errors(job.cache):
-                result = train_network(_make_task(run, job, data, note_epoch), job.progress, job.clock.lap)
+            with raise_storage_errors(job.context.cache):
+                result = train_network(_make_task(run, job, data, note_epoch), job.clock.lap)
         except BaseException as error:
-            _note_stop(run, error, job.progress)
+            _note_stop(run, error, job.context.progress)
             raise
         with raise_storage_errors(run.path):
             save_epoch(result.history)
@@ -355,7 +351,7 @@ def _make_task(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) 
         job.spec,
         data.samples("train"),
         data.samples("val"),
-        job.cache,
+        job.context,
         checkpoint=run.path / CHECKPOINT,
         on_epoch_end=on_epoch_end,
         left=lambda: None if limit is None else limit - job.clock.so_far() - SAVING_SECONDS,
@@ -410,67 +406,10 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
     progress.note(f"The last good checkpoint was kept. Continue from it with `budwood resume {run.path}{further}`.")
 
 
-def _continue_recipe(run: Run, changes: Mapping[str, Any]) -> Recipe:
-    """Return a run's recipe with other epochs, patience or rate.
-
-    Of phases, the last gets the epochs and the first that is not finished the rate. Raises `RunError` for what cannot
-    be changed in a training that has begun.
-    """
-    recipe, head_only = run.recipe, run.record.trained == "head"
-    for name in ("lr", "patience"):
-        if name in changes and (head_only or (name == "patience" and recipe.phases)):
-            what = "a run that trains only the head" if head_only else "a training in phases"
-            raise RunError(f"{run.path}: --{name} does not apply to {what}.", "Start a new training with this option.")
-    options = {**recipe.table(), **changes}
-    if "epochs" in changes:
-        options.pop("time", None)  # it is over
-    if recipe.phases:
-        phases = [phase.model_dump() for phase in recipe.phases]
-        if "epochs" in changes:
-            phases[-1]["epochs"] = options.pop("epochs")
-        if "lr" in changes:
-            done = [_count_epochs_done(run, number) for number in range(1, len(phases) + 1)]
-            open_ = [n for n, phase in enumerate(phases) if done[n] < phase["epochs"]]
-            phases[open_[0] if open_ else -1]["lr"] = options.pop("lr")
-        options["phases"] = phases
-    return Recipe(**options)
-
-
 def _read_weights_time(run: Run) -> int | None:
     """When a run's weights were written last (nanoseconds); None where there are none."""
     file = run.path / WEIGHTS
     return file.stat().st_mtime_ns if file.is_file() else None
-
-
-def _refuse_nothing_to_do(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -> None:
-    """Raises `RunError` when a finished run would not be trained any further, or has so many epochs already."""
-    last = len(recipe.phases or ())
-    done = _count_epochs_done(run, last)
-    if "epochs" in changes and changes["epochs"] <= done:
-        raise RunError(
-            f"{run.path}: already has {counted(done, 'epoch')}, which is not less than {changes['epochs']}.",
-            "Give a larger number.",
-        )
-    if run.record.state != "done":
-        return
-    last_epoch = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
-    if recipe.time is not None or last_epoch is None or done >= last_epoch:
-        raise RunError(f"{run.path}: is already finished.", "Use `--epochs N` to train it for more epochs.")
-    since = done - find_best_epoch(
-        [row for row in run.history() if row.get("phase", last) == last], recipe.select or "loss"
-    )
-    if recipe.patience and since >= recipe.patience:
-        raise RunError(
-            f"{run.path}: stopped after {counted(since, 'epoch')} without improvement.",
-            f"Use a --patience larger than {since}.",
-        )
-
-
-def _count_epochs_done(run: Run, phase: int) -> int:
-    """The epochs that a run has done: of one phase, counted from 1, or of all where it has none (0)."""
-    if not (run.path / HISTORY).is_file():
-        return 0
-    return sum(row.get("phase", phase) == phase for row in run.history())
 
 
 def estimate_cost(
@@ -503,15 +442,13 @@ def estimate_cost(
         WeightsError: The weights are missing or do not fit.
         StorageError: The cache cannot be written.
     """
-    cache, progress = cache or cache_folder(), progress or Silent()
-    preflight = check_and_plan(data, recipe or Recipe(), Path(out), allow_leaks, cache, progress, found)
-    with raise_storage_errors(cache):
-        return preflight.spec.recipe, measure_cost(_make_unrecorded_task(preflight, cache), progress)
+    context = open_context(cache, progress)
+    preflight = check_and_plan(data, recipe or Recipe(), Path(out), allow_leaks, context, found)
+    with raise_storage_errors(context.cache):
+        return preflight.spec.recipe, measure_cost(_make_unrecorded_task(preflight, context))
 
 
-def find_learning_rate(
-    data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None
-) -> RateCurve:
+def find_learning_rate(data: Dataset, recipe: Recipe, context: Context) -> RateCurve:
     """Measure the loss of a recipe's network while its learning rate grows; nothing is kept of what it learns.
 
     Splits that leak are allowed.
@@ -519,8 +456,7 @@ def find_learning_rate(
     Args:
         data: The data set.
         recipe: A recipe whose optimizer takes steps.
-        cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        context: The cache folder, and where bars and notes go.
 
     Returns:
         The curve of the loss over the rate, with a suggestion.
@@ -531,11 +467,10 @@ def find_learning_rate(
         WeightsError: The weights are missing or do not fit.
         StorageError: The cache cannot be written.
     """
-    cache, progress = cache or cache_folder(), progress or Silent()
-    preflight = check_and_plan(data, recipe, Path("runs"), True, cache, progress)
-    with raise_storage_errors(cache):
-        return search_rate(_make_unrecorded_task(preflight, cache), progress)
+    preflight = check_and_plan(data, recipe, Path("runs"), True, context)
+    with raise_storage_errors(context.cache):
+        return search_rate(_make_unrecorded_task(preflight, context))
 
 
-def _make_unrecorded_task(preflight: Preflight, cache: Path) -> TrainingTask:
-    return TrainingTask(preflight.spec, preflight.training, preflight.validation, cache)
+def _make_unrecorded_task(preflight: Preflight, context: Context) -> TrainingTask:
+    return TrainingTask(preflight.spec, preflight.training, preflight.validation, context)
