@@ -19,6 +19,7 @@ from budwood.data.listing import SPLITS, Remark
 from budwood.data.value_range import ValueRange
 from budwood.errors import RunError
 from budwood.storage.atomic import encode_parquet, write_bytes
+from budwood.storage.strict_json import decode_json, encode_json
 
 Sets = tuple[tuple[int, ...], ...]  # of classes, by their number; none where an image has one label
 
@@ -240,7 +241,7 @@ class Dataset:
         }
         if self.remarks:
             meta["remarks"] = [(item.kind, item.detail, item.advice, item.files) for item in self.remarks]
-        table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
+        table = self.table.replace_schema_metadata({"budwood": encode_json(meta, ensure_ascii=True)})
         write_bytes(path, encode_parquet(table))
 
 
@@ -258,7 +259,7 @@ def load(path: Path) -> Dataset:
     """
     try:
         table = pq.read_table(path)
-        meta = json.loads((table.schema.metadata or {})[b"budwood"])
+        meta = decode_json((table.schema.metadata or {})[b"budwood"])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
         raise RunError(f"{path}: is not a data set written by Budwood ({error}).", "Scan the images again.") from error
     data = Dataset(

@@ -127,6 +127,44 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def find_inside(root: Path, path: str) -> Path | None:
+    """Find a file of a data set, unless its path leads out of the folder of the data set.
+
+    Args:
+        root: Folder of the data set.
+        path: Path relative to it, as a file from elsewhere may have it.
+
+    Returns:
+        The resolved path; None for an absolute path, one with `..`, and one whose links lead out of `root`.
+    """
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        return None
+    try:
+        place = (root / path).resolve()
+        return place if place.is_relative_to(root.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
+        return None
+
+
+def read_known_bytes(path: Path, id: str) -> bytes:
+    """Read the bytes of an image file whose content is known.
+
+    Args:
+        path: The file.
+        id: Content id that it must have.
+
+    Returns:
+        The content.
+
+    Raises:
+        BadImage: When the file cannot be read, or has another content.
+    """
+    data = read_bytes(path)
+    if compute_content_id(data) != id:
+        raise BadImage("unreadable", "the file was changed after it was scanned")
+    return data
+
+
 def read_image_metadata(path: Path) -> ImageMetadata:
     """Decode an image file whole and describe it.
 
@@ -173,21 +211,22 @@ def decode(data: bytes, scale: ValueRange | None = None) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_thumbnail(path: Path, side: int, scale: ValueRange | None = None) -> Image.Image:
+def read_thumbnail(path: Path, side: int, id: str, scale: ValueRange | None = None) -> Image.Image:
     """Read an image file as a small picture for a page.
 
     Args:
         path: The image file.
         side: Most pixels of a side. Of a JPEG that is much larger, only as much is decoded as that takes.
+        id: Content id that the file must have.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         The image in mode RGB, turned by its EXIF orientation.
 
     Raises:
-        BadImage: When the file cannot be read or decoded.
+        BadImage: When the file cannot be read or decoded, or has another content.
     """
-    data = read_bytes(path)
+    data = read_known_bytes(path, id)
     file = _open(data)
     if file.width * file.height > DRAFTED:
         file.draft(None, (2 * side, 2 * side))
@@ -268,9 +307,7 @@ def read_pixels(
     Raises:
         BadImage: When the file cannot be read or decoded, or its content no longer matches `expected_id`.
     """
-    data = read_bytes(path)
-    if compute_content_id(data) != expected_id:
-        raise BadImage("unreadable", "the file was changed after it was scanned")
+    data = read_known_bytes(path, expected_id)
     file = _open(data)
     with reserve_memory(file):
         image = _turn_upright(_load(file, data), scale)[0]

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.data.images import BadImage, read_thumbnail
+from budwood.data.images import BadImage, find_inside, read_thumbnail
 from budwood.data.splits import stratified_sample
 from budwood.data.value_range import ValueRange
 from budwood.evaluation.label_task import task_of
@@ -87,19 +88,23 @@ def sample_dots(embedding: Embedding, most: int = MOST) -> Embedding:
     )
 
 
-def make_small_pictures(root: Path, paths: Sequence[str], scale: ValueRange | None = None) -> dict[str, str]:
+def make_small_pictures(
+    root: Path, paths: Sequence[str], ids: Sequence[str], scale: ValueRange | None = None
+) -> dict[str, str]:
     """Make small pictures of image files as data URIs.
 
     Args:
         root: Folder of the data set.
         paths: Paths relative to it.
+        ids: Content ids that the files must have.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
-        Data URIs of JPEGs of at most `SIDE` x `SIDE` pixels by path, without files that cannot be decoded.
+        Data URIs of JPEGs of at most `SIDE` x `SIDE` pixels by path, without files that cannot be decoded, were
+        changed or lie outside `root`.
     """
     with ThreadPoolExecutor(count_processors()) as pool:
-        made = pool.map(partial(_shrink_picture, scale=scale), (root / path for path in paths))
+        made = pool.map(partial(_shrink_picture, scale=scale), repeat(root), paths, ids)
         return {path: uri for path, uri in zip(paths, made, strict=True) if uri}
 
 
@@ -182,9 +187,12 @@ def _draw_plain_key() -> str:
     )
 
 
-def _shrink_picture(path: Path, scale: ValueRange | None) -> str | None:
+def _shrink_picture(root: Path, path: str, id: str, scale: ValueRange | None) -> str | None:
+    place = find_inside(root, path)
+    if place is None:
+        return None
     try:
-        image = read_thumbnail(path, SIDE, scale)
+        image = read_thumbnail(place, SIDE, id, scale)
     except BadImage:
         return None
     out = io.BytesIO()
