@@ -176,7 +176,8 @@ def test_transparency_is_the_same_in_strips(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_thumbnail_of_a_large_jpeg_is_drafted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture(4, side=800).save(tmp_path / "a.jpg", quality=95)
-    whole = np.asarray(read_thumbnail(tmp_path / "a.jpg", 60), int)
+    id = compute_content_id((tmp_path / "a.jpg").read_bytes())
+    whole = np.asarray(read_thumbnail(tmp_path / "a.jpg", 60, id), np.int64)
     assert whole.shape == (60, 60, 3)
     monkeypatch.setattr("budwood.data.images.DRAFTED", 100)
     sizes: list[tuple[int, int]] = []
@@ -186,7 +187,7 @@ def test_a_thumbnail_of_a_large_jpeg_is_drafted(tmp_path: Path, monkeypatch: pyt
         return nullcontext()
 
     monkeypatch.setattr("budwood.data.images.reserve_memory", note_size)
-    drafted = np.asarray(read_thumbnail(tmp_path / "a.jpg", 60), int)
+    drafted = np.asarray(read_thumbnail(tmp_path / "a.jpg", 60, id), np.int64)
     assert sizes == [(200, 200)]
     assert np.abs(drafted - whole).max() < 16
 
