@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+
+from budwood.storage.strict_json import encode_json
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -297,7 +298,7 @@ def print_json(document: Any) -> None:
     """Print a document as JSON to stdout.
 
     Args:
-        document: Plain values.
+        document: Plain values and mappings; a number that is not finite becomes null.
     """
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(document, ensure_ascii=not readable, indent=1, default=dict))
+    print(encode_json(document, indent=1, ensure_ascii=not readable))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from budwood.data.listing import SPLITS
 from budwood.errors import RunError
 from budwood.storage.atomic import encode_parquet, write_bytes
+from budwood.storage.strict_json import decode_json, encode_json
 
 Sets = tuple[tuple[int, ...], ...]  # of classes, by their number; none where an image has one label
 
@@ -228,7 +229,7 @@ class Dataset:
             "sets": self.label_sets,
             "corrected": self.corrected,
         }
-        table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
+        table = self.table.replace_schema_metadata({"budwood": encode_json(meta, ensure_ascii=True)})
         write_bytes(path, encode_parquet(table))
 
 
@@ -246,7 +247,7 @@ def load(path: Path) -> Dataset:
     """
     try:
         table = pq.read_table(path)
-        meta = json.loads((table.schema.metadata or {})[b"budwood"])
+        meta = decode_json((table.schema.metadata or {})[b"budwood"])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
         raise RunError(f"{path}: is not a data set written by Budwood ({error}).", "Scan the images again.") from error
     data = Dataset(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from budwood.errors import RunError
 from budwood.evaluation.label_task import LabelTask, task_of
 from budwood.evaluation.scoring import Labels
 from budwood.storage.atomic import encode_parquet, write_bytes
+from budwood.storage.strict_json import decode_json, encode_json
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Predictions:
             }
         )
         if self.label_sets:
-            table = table.replace_schema_metadata({"sets": json.dumps(self.label_sets)})
+            table = table.replace_schema_metadata({"sets": encode_json(self.label_sets)})
         write_bytes(path, encode_parquet(table))
 
 
@@ -117,7 +117,7 @@ def load_predictions(path: Path) -> Predictions:
         table = pq.read_table(path)
         logits = np.array(table["logits"].to_pylist(), np.float32)
         labels = table["label"].to_numpy().astype(np.int32)
-        label_sets = tuple(map(tuple, json.loads((table.schema.metadata or {}).get(b"sets", b"[]"))))
+        label_sets = tuple(map(tuple, decode_json((table.schema.metadata or {}).get(b"sets", b"[]"))))
         if not np.isfinite(logits).all():
             raise ValueError("a logit is not finite")
         return Predictions(tuple(table["id"].to_pylist()), tuple(table["path"].to_pylist()), labels, logits, label_sets)

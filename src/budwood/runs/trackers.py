@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from budwood.errors import RecipeError, did_you_mean
 from budwood.progress import Progress
 from budwood.runs.run_record import RunRecord
 from budwood.storage.atomic import write_text
+from budwood.storage.strict_json import decode_json, encode_json
 from budwood.training.history import EpochCallback, Rows
 
 Tool = Callable[[Path, RunRecord], AbstractContextManager[EpochCallback]]
@@ -115,14 +115,14 @@ def _track_mlflow(folder: Path, record: RunRecord) -> Iterator[EpochCallback]:
     client = MlflowClient(None if os.environ.get("MLFLOW_TRACKING_URI") else own)
     file = folder / MLFLOW_RUN
     if file.is_file():
-        run = json.loads(file.read_text(encoding="utf-8"))["run"]
+        run = decode_json(file.read_text(encoding="utf-8"))["run"]
     else:
         existing = client.get_experiment_by_name(EXPERIMENT)
         experiment = existing.experiment_id if existing else client.create_experiment(EXPERIMENT)
         run = client.create_run(experiment, run_name=record.id, tags={"source": record.source}).info.run_id
         for name, value in record.recipe.table().items():
             client.log_param(run, name, value)
-        write_text(file, json.dumps({"run": run}))
+        write_text(file, encode_json({"run": run}))
     logged = max((metric.step for metric in client.get_metric_history(run, "val_loss")), default=0)
 
     def track_epoch(history: Rows) -> None:

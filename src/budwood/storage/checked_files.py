@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from budwood.storage.atomic import write_text
+from budwood.storage.strict_json import decode_json
 
 
 def digest_bytes(data: bytes) -> str:
@@ -49,7 +50,7 @@ def decode_checked(text: str) -> dict[str, Any] | None:
         The record; None where it was changed, is cut short or was written in another way.
     """
     try:
-        held = json.loads(text)
+        held = decode_json(text)
         record: dict[str, Any] = held["record"]
         whole = json.dumps(record, allow_nan=False, sort_keys=True)
         return record if isinstance(record, dict) and held["digest"] == digest_bytes(whole.encode()) else None

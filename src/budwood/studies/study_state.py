@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from budwood.comparison.rows import Published
 from budwood.errors import StudyError
 from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.storage.strict_json import decode_json, encode_json
 
 STATE_FILE: Final = "study.json"
 STUDY_FILE: Final = "study.toml"
@@ -88,7 +88,7 @@ def read_state(folder: Path) -> StudyState:
     """
     file = folder / STATE_FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = decode_json(file.read_text(encoding="utf-8"))
         version = content.get("schema_version", SCHEMA_VERSION)
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise StudyError(
@@ -115,7 +115,7 @@ def write_state(folder: Path, state: StudyState) -> None:
     """
     content = {**dict(state), "changed": dict(state.changed), "rows": [_plain(row) for row in state.rows]}
     with raise_storage_errors(folder):
-        write_text(folder / STATE_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(folder / STATE_FILE, encode_json(content, indent=1) + "\n")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ frozen prefix -> outputs -> head, or what is not frozen -> the epoch that valida
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -19,6 +18,7 @@ from budwood.inference.feature_cache import compute_tta_features
 from budwood.inference.input_sources import Labelled
 from budwood.progress import Progress
 from budwood.storage.atomic import write_text
+from budwood.storage.strict_json import decode_json, encode_json
 from budwood.training.frozen_features import SplitFeatures, load_features, make_frozen_prefix
 from budwood.training.history import EpochCallback
 from budwood.training.inputs import (
@@ -218,11 +218,11 @@ def _choose_threads(
 def _decide_once(task: TrainingTask, name: str, decide: Callable[[], float]) -> float:
     """What is decided by measuring; it is kept beside the checkpoint, so that a resumed training decides alike."""
     file = task.checkpoint and task.checkpoint / CHOSEN
-    decisions: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    decisions: dict[str, float] = decode_json(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
     if name not in decisions:
         decisions[name] = decide()
         if file:
-            write_text(file, json.dumps(decisions))
+            write_text(file, encode_json(decisions))
     return decisions[name]
 
 
