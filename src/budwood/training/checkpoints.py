@@ -5,9 +5,11 @@ On a CPU a training that goes on from a checkpoint ends with the same bits as on
 
 from __future__ import annotations
 
-import json
+import hashlib
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,8 @@ from torch import Tensor
 
 from budwood.errors import RunError
 from budwood.storage.atomic import raise_storage_errors, write_bytes
+from budwood.storage.checked_files import digest_bytes
+from budwood.storage.strict_json import decode_json, encode_json
 
 LAST: Final = "last.safetensors"
 OFTEN: Final = 30.0  # seconds from one checkpoint to the next, at least
@@ -83,6 +87,7 @@ class Checkpoints:
             often: Seconds from one checkpoint to the next, at least.
         """
         self.folder, self._often = folder, often
+        self._best: tuple[int, str] | None = None  # the best epoch whose file is written, and the file's digest
         self._next = time.monotonic() + often
 
     @property
@@ -116,15 +121,19 @@ class Checkpoints:
 
     def _write(self, folder: Path, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         best = folder / f"best-{state.best_epoch}.safetensors"
-        if state.best and not best.is_file():
-            write_bytes(best, encode_tensors({**state.best, LOGITS: torch.from_numpy(state.best_logits)}))
+        if state.best and (self._best is None or self._best[0] != state.best_epoch):
+            content = encode_tensors({**state.best, LOGITS: torch.from_numpy(state.best_logits)})
+            write_bytes(best, content)
+            self._best = state.best_epoch, digest_bytes(content)
         metadata = {
             "standing": {_NAMES.get(name, name): getattr(state, name) for name in _PLAIN},
             "random": random.bit_generator.state,
+            "best": self._best[1] if state.best and self._best else None,
         }
         extra = {ORDER: torch.from_numpy(state.order), **_generator_states()}
         network = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_bytes(folder / LAST, encode_tensors({**network, **extra}, {"about": json.dumps(metadata)}))
+        about, tensors = encode_json(metadata), {**network, **extra}
+        write_bytes(folder / LAST, encode_tensors(tensors, {"about": about, "digest": _digest(tensors, about)}))
         self._forget_all_but(best)
 
     def load(self, random: np.random.Generator) -> tuple[LoopState, Tensors] | None:
@@ -137,20 +146,25 @@ class Checkpoints:
             The state of the loop, and every tensor that a step changes, by name; None where there is no checkpoint.
 
         Raises:
-            RunError: A file cannot be read.
+            RunError: A file cannot be read, or is damaged.
         """
         if self.folder is None or not (self.folder / LAST).is_file():
             return None
         tensors, metadata = _read_checkpoint(self.folder / LAST)
-        random.bit_generator.state = metadata["random"]
-        _set_generators(tensors)
-        plain = {name: metadata["standing"][_NAMES.get(name, name)] for name in _PLAIN}
-        state = LoopState(**plain, order=tensors[ORDER].numpy())
+        with _raise_unreadable(self.folder / LAST):
+            standing = metadata["standing"]
+            plain = {name: _read_undefined(name, standing[_NAMES.get(name, name)]) for name in _PLAIN}
+            state = LoopState(**plain, order=tensors[ORDER].numpy())
         best = self.folder / f"best-{state.best_epoch}.safetensors"
-        self._forget_all_but(best)  # a later one, that no checkpoint came to name
         if state.best_epoch:
+            self._best = state.best_epoch, _check_best(best, metadata.get("best"))
             state.best, _ = _read_checkpoint(best)
-            state.best_logits = state.best.pop(LOGITS).numpy()
+            with _raise_unreadable(best):
+                state.best_logits = state.best.pop(LOGITS).numpy()
+        with _raise_unreadable(self.folder / LAST):
+            random.bit_generator.state = metadata["random"]
+            _set_generators(tensors)
+        self._forget_all_but(best)  # a later one, that no checkpoint came to name
         return state, {name: tensor for name, tensor in tensors.items() if not name.startswith("/")}
 
     def _forget_all_but(self, best: Path) -> None:
@@ -224,11 +238,51 @@ def _set_generators(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """The tensors of a file and what it says beside them; a file of an earlier version has no digest of them."""
+    with _raise_unreadable(path), safe_open(path, framework="pt") as file:
+        found = file.metadata() or {}
+        about = found.get("about", "{}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if "digest" in found and found["digest"] != _digest(tensors, about):
+            raise ValueError("its content has another digest than when it was written")
+        return tensors, decode_json(about)
+
+
+def _read_undefined(name: str, value: Any) -> Any:
+    """A value of the state with its numbers that are not defined, which JSON has as null."""
+    if value is None:
+        return None if name == "evaluating" else math.nan
+    if isinstance(value, dict):
+        return {key: _read_undefined(key, one) for key, one in value.items()}
+    return [_read_undefined("", one) for one in value] if isinstance(value, list) else value
+
+
+def _check_best(path: Path, expected: str | None) -> str:
+    """The digest of the best epoch's file; checked, but for a checkpoint of an earlier version, which has none."""
+    with _raise_unreadable(path):
+        found = digest_bytes(path.read_bytes())
+        if expected not in (None, found):
+            raise ValueError("it has another digest than when it was written")
+    return found
+
+
+def _digest(tensors: Tensors, about: str) -> str:
+    """The digest of tensors, with their names, types and shapes, and of what is said beside them."""
+    digest = hashlib.blake2b(about.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        if tensor.numel():  # one without values cannot be viewed as bytes
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _raise_unreadable(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged checkpoint leads to into one error."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get("about", "{}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata)  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
+        yield
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise RunError(
-            f"{path}: the checkpoint cannot be read ({error}).", "Restore the file, or train again from the start."
+            f"{path}: the checkpoint cannot be read ({reason}).", "Restore the file, or train again from the start."
         ) from error
