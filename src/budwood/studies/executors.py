@@ -18,7 +18,7 @@ from budwood.errors import StorageError, StudyError
 from budwood.hardware import count_processors, count_threads
 from budwood.progress import Progress, Silent
 from budwood.storage.context import Context
-from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob, run_job
+from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob, run_job, with_absolute_paths
 from budwood.training.history import EpochCallback, Rows
 
 POLL: Final = 0.25  # seconds between two looks at the epochs of a Ray worker
@@ -157,7 +157,7 @@ class SubprocessExecutor(RemoteExecutor):
         """Send a job to the process, hand on its epochs while it is trained, and return how it ended."""
         pipe = self._pipe or self._start()
         with _noticing_death(job):
-            pipe.send(job)
+            pipe.send(with_absolute_paths(job))
         while True:
             with _noticing_death(job):
                 message: EpochsEnded | Answer = pipe.recv()
@@ -215,7 +215,7 @@ class RayExecutor(RemoteExecutor):
         """Send a job to the worker, ask for its epochs while it is trained, and return how it ended."""
         actor = self._actor or self._start()
         try:
-            pending = actor.run.remote(job)
+            pending = actor.run.remote(with_absolute_paths(job))
             ended: Sequence[Any] = ()
             while not ended:
                 ended, _ = self._ray.wait([pending], timeout=POLL)
@@ -300,7 +300,12 @@ def start_subprocesses(context: JobContext, count: int) -> list[Executor]:
     Returns:
         The executors.
     """
+    context = _with_absolute_folders(context)
     return [SubprocessExecutor(context, number, count) for number in range(count)]
+
+
+def _with_absolute_folders(context: JobContext) -> JobContext:
+    return JobContext(context.folder.resolve(), context.cache.resolve(), context.allow_leaks)
 
 
 def connect_ray(context: JobContext, address: str, count: int | None) -> tuple[list[Executor], Callable[[], None]]:
@@ -320,7 +325,7 @@ def connect_ray(context: JobContext, address: str, count: int | None) -> tuple[l
     if find_spec("ray") is None:
         raise StudyError("--ray: Ray is not installed.", "Install it with: pip install 'budwood[ray]'")
     ray: Any = importlib.import_module("ray")
-    context = JobContext(context.folder.resolve(), context.cache.resolve(), context.allow_leaks)
+    context = _with_absolute_folders(context)
     try:
         if address == "local":
             ray.init(num_cpus=count or 2, include_dashboard=False, log_to_driver=False, configure_logging=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -113,6 +113,24 @@ class CheckedDataset:
 
     data: Dataset
     findings: tuple[checks.Finding, ...]
+
+
+def with_absolute_paths(job: TrainingJob) -> TrainingJob:
+    """Return a job that another process, with another working folder, understands as this one does.
+
+    Args:
+        job: The job; its id stays.
+
+    Returns:
+        The same job with absolute paths of images, corrections and weights; names of data sets stay.
+    """
+    images, weights = job.images, Path(job.recipe.weights).expanduser()
+    places = {
+        "data": str(Path(images.data).absolute()) if Path(images.data).exists() else images.data,
+        "corrections": tuple(str(Path(file).absolute()) for file in images.corrections),
+    }
+    recipe = job.recipe.model_copy(update={"weights": str(weights.absolute())}) if weights.is_file() else job.recipe
+    return replace(job, images=images.model_copy(update=places), recipe=recipe)
 
 
 class DatasetCache:
