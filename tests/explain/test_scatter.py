@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import budwood
+from budwood.data.images import compute_content_id
 from budwood.explain.embeddings import Embedding
 from budwood.explain.scatter import MOST, describe_sample, draw_scatter, make_small_pictures, sample_dots
 from conftest import fill
@@ -134,7 +135,9 @@ def test_several_labels_are_named_together() -> None:
 def test_pictures_are_small_and_missing_ones_are_left_out(tmp_path: Path) -> None:
     fill(tmp_path / "leaf", 2)
     (tmp_path / "no.png").write_bytes(b"no")
-    found = make_small_pictures(tmp_path, ("leaf/000.png", "no.png", "leaf/001.png"))
+    paths = ("leaf/000.png", "no.png", "leaf/001.png")
+    ids = [compute_content_id((tmp_path / path).read_bytes()) for path in paths]
+    found = make_small_pictures(tmp_path, paths, ids)
     assert list(found) == ["leaf/000.png", "leaf/001.png"]
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in found.values())
     assert all(len(uri) < 4000 for uri in found.values())

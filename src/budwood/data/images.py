@@ -111,6 +111,44 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def find_inside(root: Path, path: str) -> Path | None:
+    """Find a file of a data set, unless its path leads out of the folder of the data set.
+
+    Args:
+        root: Folder of the data set.
+        path: Path relative to it, as a file from elsewhere may have it.
+
+    Returns:
+        The resolved path; None for an absolute path, one with `..`, and one whose links lead out of `root`.
+    """
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        return None
+    try:
+        place = (root / path).resolve()
+        return place if place.is_relative_to(root.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
+        return None
+
+
+def read_known_bytes(path: Path, id: str) -> bytes:
+    """Read the bytes of an image file whose content is known.
+
+    Args:
+        path: The file.
+        id: Content id that it must have.
+
+    Returns:
+        The content.
+
+    Raises:
+        BadImage: When the file cannot be read, or has another content.
+    """
+    data = read_bytes(path)
+    if compute_content_id(data) != id:
+        raise BadImage("unreadable", "the file was changed after it was scanned")
+    return data
+
+
 def read_image_metadata(path: Path) -> ImageMetadata:
     """Decode an image file whole and describe it.
 
@@ -212,10 +250,7 @@ def read_pixels(path: Path, expected_id: str, size: int, how: Resize) -> NDArray
     Raises:
         BadImage: When the file cannot be read or decoded, or its content no longer matches `expected_id`.
     """
-    data = read_bytes(path)
-    if compute_content_id(data) != expected_id:
-        raise BadImage("unreadable", "the file was changed after it was scanned")
-    return np.asarray(resize_to_square(decode(data), size, how))
+    return np.asarray(resize_to_square(decode(read_known_bytes(path, expected_id)), size, how))
 
 
 def _decode(data: bytes) -> tuple[Image.Image, str, tuple[str, ...]]:

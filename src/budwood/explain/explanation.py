@@ -18,9 +18,11 @@ from PIL import Image
 
 from budwood.data.corrections import read_corrections
 from budwood.data.dataset import Dataset
+from budwood.data.images import BadImage, find_inside, read_known_bytes
 from budwood.data.loading import Pixels
-from budwood.errors import DataError, RecipeError, RunError, did_you_mean
+from budwood.errors import DataError, RecipeError, RunError, WeightsError, did_you_mean
 from budwood.evaluation.label_task import task_of
+from budwood.evaluation.predictions import Predictions
 from budwood.explain import api
 from budwood.explain.confused_pairs import find_confusions
 from budwood.explain.embeddings import Neighbours, find_neighbours, make_embedding
@@ -31,9 +33,10 @@ from budwood.explain.overlays import draw_legend, draw_overlay
 from budwood.explain.scatter import draw_scatter, make_small_pictures, sample_dots
 from budwood.explain.subgroups import find_slices
 from budwood.hardware import count_processors
-from budwood.reporting.thumbnails import encode_jpeg, make_data_uri, make_thumbnail
+from budwood.reporting.thumbnails import encode_jpeg, make_data_uri, make_thumbnail, map_ids
 from budwood.runs.explanation_record import (
     PARTS,
+    SUSPECTS_SHOWN,
     ClassesPart,
     ConfusedClasses,
     DrawnClass,
@@ -67,7 +70,6 @@ if TYPE_CHECKING:
 SUSPECTS: Final = "label-suspects.csv"
 IMAGES: Final = 12  # that are explained where none is named
 NEAREST: Final = 4  # training images beside each
-SUSPECTS_SHOWN: Final = 24
 SEEN: Final = 12  # filters that an image is seen through
 DRAWN: Final = 24  # classes that are drawn, at most
 MOST: Final = 200  # images that one page shows
@@ -198,13 +200,23 @@ def choose_files(run: Run) -> tuple[Path, ...]:
     while len(surest) < IMAGES - len(wrong) and any(queues):
         surest += [queue.pop(0) for queue in queues if queue]
     rows = [*wrong, *surest[: IMAGES - len(wrong)]]
-    root = Path(run.record.root)
-    there = [root / predictions.paths[row] for row in rows if (root / predictions.paths[row]).is_file()]
+    root = run.root
+    there = [root / predictions.paths[row] for row in rows if _is_known(root, predictions, row)]
     if not there:
         raise RunError(
-            f"{run.path}: the validation images are missing from {root}.", "Restore them, or give images to explain."
+            f"{run.path}: the validation images are missing from {root}, were changed, or are links out of it.",
+            "Restore them, or give images to explain.",
         )
     return tuple(there)
+
+
+def _is_known(root: Path, predictions: Predictions, row: int) -> bool:
+    """Whether an image that was predicted is still there, inside the data folder and with the same content."""
+    place = find_inside(root, predictions.paths[row])
+    try:
+        return place is not None and bool(read_known_bytes(place, predictions.ids[row]))
+    except BadImage:
+        return False
 
 
 def _explain_images(bench: _Bench) -> Found:
@@ -338,7 +350,8 @@ def _explain_filters(bench: _Bench) -> Found:
 def _explain_embedding(bench: _Bench) -> Found:
     """The validation images as points of a plane."""
     found = make_embedding(bench.run, bench.context)
-    thumbnails = make_small_pictures(Path(bench.run.record.root), sample_dots(found).paths)
+    dots = sample_dots(found)
+    thumbnails = make_small_pictures(bench.run.root, dots.paths, dots.ids)
     part = EmbeddingPart(method=found.method, explained=found.explained, n=len(found), right=int(found.correct.sum()))
     return part, {"embedding": draw_scatter(found, bench.run.classes, thumbnails)}
 
@@ -363,7 +376,7 @@ def _explain_label_errors(bench: _Bench) -> Found:
         return UnjudgedLabels(reason="the images have several labels each"), {}
     try:
         found = find_suspects(run, bench.context)
-    except DataError as error:  # as where there are fewer images than folds
+    except (DataError, WeightsError) as error:  # as where there are fewer images than folds, or no trunk to judge by
         return UnjudgedLabels(reason=error.message.rstrip(".")), {}
     file = _choose_table_path(run.path / SUSPECTS)
     with raise_storage_errors(run.path):
@@ -449,11 +462,12 @@ def _map_labels(data: Dataset) -> dict[str, str]:
 
 def _show_path(run: Run, path: Path) -> str:
     """A path as it is shown: one of the run's own images as its data set has it."""
-    root = Path(run.record.root)
+    root = run.root
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _make_thumbnails(run: Run, paths: Collection[str]) -> dict[str, str]:
-    """Small pictures of a run's images, by `file-` and their path; those that are gone have none."""
-    made = {path: make_thumbnail(Path(run.record.root) / path) for path in sorted(paths)}
+    """Small pictures of a run's images, by `file-` and their path; those that are gone or were changed have none."""
+    root, id_of_path = run.root, map_ids(run.dataset())
+    made = {path: make_thumbnail(root, path, id_of_path.get(path)) for path in sorted(paths)}
     return {f"file-{path}": uri for path, uri in made.items() if uri}

@@ -357,6 +357,6 @@ def _find_untouched_trunk(run: Run, context: Context) -> tuple[Prefix, str]:
         )
     prefix = make_initial_trunk(run, context)
     if run.recipe.weights.startswith("run:"):
-        about = prefix.spec.weights.about
+        about = run.record.network.weights.about
         return prefix, f"The trunk of {about}, from which the run started: it has seen the labels of that run."
     return prefix, "The trunk that the run started from: it has not seen these labels."

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from budwood.data.images import BadImage, decode, read_bytes
+from budwood.data.images import BadImage, decode, find_inside, read_known_bytes
 from budwood.data.splits import stratified_sample
 from budwood.evaluation.label_task import task_of
 from budwood.explain.embeddings import Embedding
@@ -86,18 +87,20 @@ def sample_dots(embedding: Embedding, most: int = MOST) -> Embedding:
     )
 
 
-def make_small_pictures(root: Path, paths: Sequence[str]) -> dict[str, str]:
+def make_small_pictures(root: Path, paths: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
     """Make small pictures of image files as data URIs.
 
     Args:
         root: Folder of the data set.
         paths: Paths relative to it.
+        ids: Content ids that the files must have.
 
     Returns:
-        Data URIs of JPEGs of at most `SIDE` x `SIDE` pixels by path, without files that cannot be decoded.
+        Data URIs of JPEGs of at most `SIDE` x `SIDE` pixels by path, without files that cannot be decoded, were
+        changed or lie outside `root`.
     """
     with ThreadPoolExecutor(count_processors()) as pool:
-        made = pool.map(_shrink_picture, (root / path for path in paths))
+        made = pool.map(_shrink_picture, repeat(root), paths, ids)
         return {path: uri for path, uri in zip(paths, made, strict=True) if uri}
 
 
@@ -180,9 +183,12 @@ def _draw_plain_key() -> str:
     )
 
 
-def _shrink_picture(path: Path) -> str | None:
+def _shrink_picture(root: Path, path: str, id: str) -> str | None:
+    place = find_inside(root, path)
+    if place is None:
+        return None
     try:
-        image = decode(read_bytes(path))
+        image = decode(read_known_bytes(place, id))
     except BadImage:
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -69,12 +69,14 @@ class Pictures:
         mistakes: Gallery of the worst mistakes.
         hits: Gallery of the most confident correct images.
         augmented: Contact sheet of augmented images as a data URI; None for none.
+        left_out: Number of images without a picture, as their files are gone, were changed or lie elsewhere.
     """
 
     thumbnails: Mapping[str, str] = field(default_factory=dict)
     mistakes: Sequence[ShownImage] = ()
     hits: Sequence[ShownImage] = ()
     augmented: str | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,8 @@ from PIL import Image
 
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.checks import Finding
-from budwood.data.dataset import Samples
-from budwood.data.images import BadImage, decode, read_bytes
+from budwood.data.dataset import Dataset, Samples
+from budwood.data.images import BadImage, decode, find_inside, read_known_bytes
 from budwood.evaluation.prediction_table import TOP
 from budwood.evaluation.predictions import Predictions
 from budwood.reporting.run_page import Pictures, ShownImage
@@ -27,68 +27,88 @@ GALLERY: Final = 12
 THUMBNAILS: Final = 1024  # that are remembered
 
 
-def collect_pictures(record: RunRecord, predictions: Predictions) -> Pictures:
+def collect_pictures(record: RunRecord, root: Path, data: Dataset, predictions: Predictions) -> Pictures:
     """Collect the pictures of a run's report, without the contact sheet.
 
-    An image whose file is gone has no picture.
+    An image whose file is gone, was changed or lies outside the data folder has no picture.
 
     Args:
         record: Record of the run.
+        root: Folder of its images.
+        data: Its data set, which has the content id of every image.
         predictions: Its predictions for the validation split.
 
     Returns:
         Thumbnails of the findings, and the galleries of the worst mistakes and of the most confident correct
         images.
     """
-    root, classes = Path(record.root), record.dataset.classes
+    classes = record.dataset.classes
+    id_of_path = map_ids(data)
     losses, correct = predictions.losses, predictions.correct
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if correct[row]]
-    return Pictures(
-        make_finding_thumbnails(root, record.findings),
-        _choose_shown(root, predictions, worst[:GALLERY], classes),
-        _choose_shown(root, predictions, surest[:GALLERY], classes),
-    )
+    thumbnails = make_finding_thumbnails(root, record.findings, id_of_path)
+    mistakes, hits = (_choose_shown(root, predictions, rows[:GALLERY], classes) for rows in (worst, surest))
+    missing = {path for path in _list_finding_files(record.findings) if path in id_of_path and path not in thumbnails}
+    missing |= {image.path for image in (*mistakes, *hits) if image.thumbnail is None}
+    return Pictures(thumbnails, mistakes, hits, left_out=len(missing))
 
 
-def make_finding_thumbnails(root: Path, findings: Sequence[Finding]) -> dict[str, str]:
+def map_ids(data: Dataset) -> dict[str, str]:
+    """Return the content id of every image of a data set by its path."""
+    return dict(zip(data.table["path"].to_pylist(), data.table["id"].to_pylist(), strict=True))
+
+
+def _list_finding_files(findings: Sequence[Finding]) -> list[str]:
+    """The files that a report shows of findings, each once."""
+    wanted = [path for finding in findings for group in finding.groups[:GROUPS_SHOWN] for path in group]
+    wanted += [path for finding in findings if not finding.groups for path in finding.files[:FILES_SHOWN]]
+    return list(dict.fromkeys(wanted))
+
+
+def make_finding_thumbnails(root: Path, findings: Sequence[Finding], id_of_path: Mapping[str, str]) -> dict[str, str]:
     """Make thumbnails of the files of each finding that a report shows.
 
     Args:
         root: Folder of the data set.
         findings: The findings, each with `files` and `groups`.
+        id_of_path: Content ids of the images that can be decoded, by path relative to `root`.
 
     Returns:
-        Data URIs by path relative to `root`, without files that cannot be decoded.
+        Data URIs by path relative to `root`, without files that are gone, were changed or lie outside `root`.
     """
-    wanted = [path for finding in findings for group in finding.groups[:GROUPS_SHOWN] for path in group]
-    wanted += [path for finding in findings if not finding.groups for path in finding.files[:FILES_SHOWN]]
-    made = {path: make_thumbnail(root / path) for path in dict.fromkeys(wanted)}
+    made = {path: make_thumbnail(root, path, id_of_path.get(path)) for path in _list_finding_files(findings)}
     return {path: uri for path, uri in made.items() if uri}
 
 
-def make_thumbnail(path: Path) -> str | None:
+def make_thumbnail(root: Path, path: str, id: str | None) -> str | None:
     """Make a thumbnail of an image file as a data URI.
 
     Thumbnails are remembered within the process, as the rows of a study show many of the same images.
 
     Args:
-        path: Image file.
+        root: Folder of the data set; nothing outside it is read.
+        path: Path of the image, relative to `root`.
+        id: Content id that the file must have.
 
     Returns:
-        Data URI of a JPEG of at most `SIDE` x `SIDE` pixels; None when the file is missing or cannot be decoded.
+        Data URI of a JPEG of at most `SIDE` x `SIDE` pixels; None when the file is missing, has another content,
+        lies outside `root` or cannot be decoded.
     """
+    place = find_inside(root, path)
+    if place is None or id is None:
+        return None
     try:
-        return _make_thumbnail_at(path, path.stat().st_mtime_ns)
+        return _make_thumbnail_at(place, place.stat().st_mtime_ns, id)
     except OSError:
         return None
 
 
 @lru_cache(THUMBNAILS)
-def _make_thumbnail_at(path: Path, changed: int) -> str | None:
+def _make_thumbnail_at(path: Path, changed: int, id: str) -> str | None:
     """The picture of a file as it was last changed: the rows of a study show many of the same images."""
     try:
-        image = decode(read_bytes(path))
+        image = decode(read_known_bytes(path, id))
     except BadImage:
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
@@ -131,7 +151,11 @@ def _choose_shown(
         best = np.argsort(-chance, kind="stable")[:TOP].tolist()
         top = tuple((classes[c], float(chance[c])) for c in best)
         path, label = predictions.paths[row], task.name_label(int(predictions.labels[row]), classes)
-        shown.append(ShownImage(path, label, *task.call_image(chance, classes), make_thumbnail(root / path), top))
+        shown.append(
+            ShownImage(
+                path, label, *task.call_image(chance, classes), make_thumbnail(root, path, predictions.ids[row]), top
+            )
+        )
     return tuple(shown)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,6 @@ from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.spec import NetworkSpec
 from budwood.runs.run_record import DatasetRecord, NetworkRecord, SplitCounts, WeightsRecord
 from budwood.storage.atomic import encode_parquet, write_bytes
-
-SHEET_FILE: Final = "augmented.jpg"
 
 
 def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...], recipe: Recipe) -> SplitMetrics:

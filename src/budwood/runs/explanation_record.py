@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from budwood.config.records import FrozenRecord
 from budwood.errors import RunError
 from budwood.evaluation.intervals import Metric
 from budwood.runs.run_record import HardwareRecord
 from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.storage.checked_files import digest_bytes
+from budwood.storage.strict_json import decode_json, encode_json, replace_undefined
 
 EXPLANATION_FILE: Final = "explanation.json"
 SCHEMA_VERSION: Final = 1  # of explanation.json; where a file says none, it is of version 1
+SUSPECTS_SHOWN: Final = 24  # suspected labels with a picture in the report
 PARTS: Final = ("images", "stages", "filters", "embedding", "mistakes", "labels", "classes")
+
+
+def _read_null(value: object) -> object:
+    return math.nan if value is None else value
+
+
+Number = Annotated[float, BeforeValidator(_read_null)]  # not a number where it is not defined, and null in the file
 
 
 class ExplanationPart(FrozenRecord):
@@ -34,7 +45,7 @@ class NearImage(FrozenRecord):
 
     path: str
     label: str
-    likeness: float
+    likeness: Number
 
 
 class ExplainedImage(FrozenRecord):
@@ -52,7 +63,7 @@ class ExplainedImage(FrozenRecord):
     path: str
     label: str | None
     called: str
-    probability: float
+    probability: Number
     near: tuple[NearImage, ...]
     maps: Mapping[str, bool]
     explained: str
@@ -65,7 +76,7 @@ class GainOverChance(FrozenRecord):
     low: float | None
     high: float | None
     n: int
-    p: float
+    p: Number
 
 
 class MethodTrust(FrozenRecord):
@@ -83,7 +94,7 @@ class MethodTrust(FrozenRecord):
     """
 
     place: str | None
-    errors: tuple[float, ...]
+    errors: tuple[Number, ...]
     likeness: Metric
     unrelated: Metric
     depends: bool
@@ -159,7 +170,7 @@ class EmbeddingPart(ExplanationPart):
     """
 
     method: str
-    explained: tuple[float, ...] | None
+    explained: tuple[Number, ...] | None
     n: int
     right: int
 
@@ -173,7 +184,7 @@ class SliceScore(FrozenRecord):
     metric: Metric
     rest: Metric
     difference: Metric
-    p: float
+    p: Number
     p_alone: float | None = None  # before Holm's correction; none in a run of version 0.1
 
 
@@ -182,7 +193,7 @@ class MistakeExample(FrozenRecord):
 
     id: str
     path: str
-    probability: float
+    probability: Number
     like_id: str | None
     like_path: str | None
     similarity: float | None
@@ -226,8 +237,8 @@ class SuspectLabel(FrozenRecord):
     split: str
     label: str
     suggested: str
-    p_label: float
-    p_suggested: float
+    p_label: Number
+    p_suggested: Number
 
 
 class JudgedLabels(ExplanationPart):
@@ -248,8 +259,8 @@ class JudgedLabels(ExplanationPart):
     reason: str
     file: str
     rows: tuple[SuspectLabel, ...]
-    threshold: float
-    suggested_threshold: float
+    threshold: Number
+    suggested_threshold: Number
     why: str
     expected: int
     n: int
@@ -263,9 +274,9 @@ class DrawnClass(FrozenRecord):
     """A picture of what a class looks for, and the output of the class: before, after, and for noise alone."""
 
     name: str
-    before: float
-    after: float
-    noise: float
+    before: Number
+    after: Number
+    noise: Number
     flat: bool
 
 
@@ -302,6 +313,15 @@ class ExplanationRecord(FrozenRecord):
         """Return the names of the parts that there are, in the order of `PARTS`."""
         return tuple(name for name in PARTS if getattr(self, name) is not None)
 
+    def list_named_images(self) -> set[str]:
+        """List the images of the run that are shown beside others, or as examples, by path."""
+        paths = {near.path for row in self.images.rows for near in row.near} if self.images else set()
+        for pair in self.mistakes.pairs if self.mistakes else ():
+            paths |= {path for one in pair.examples for path in (one.path, one.like_path) if path}
+        if isinstance(self.labels, JudgedLabels):
+            paths |= {row.path for row in self.labels.rows[:SUSPECTS_SHOWN]}
+        return paths
+
     def table(self) -> dict[str, Any]:
         """Return the record in the form of `explanation.json` and of `budwood explain --json`.
 
@@ -337,6 +357,11 @@ class Explanation:
     record: ExplanationRecord
     pictures: Mapping[str, str]
 
+    @property
+    def left_out(self) -> int:
+        """Return the number of named images that have no picture, as their files are gone, changed or elsewhere."""
+        return sum(f"file-{path}" not in self.pictures for path in self.record.list_named_images())
+
 
 def save_explanation(folder: Path, explanation: Explanation) -> None:
     """Write an explanation into a run's folder.
@@ -348,9 +373,10 @@ def save_explanation(folder: Path, explanation: Explanation) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
-    content = {"schema_version": SCHEMA_VERSION, "record": explanation.record.table(), "pictures": explanation.pictures}
+    content = replace_undefined({"record": explanation.record.table(), "pictures": explanation.pictures})
+    document = {"schema_version": SCHEMA_VERSION, "digest": _digest(content), **content}
     with raise_storage_errors(folder):
-        write_text(folder / EXPLANATION_FILE, json.dumps(content))
+        write_text(folder / EXPLANATION_FILE, encode_json(document))
 
 
 def load_explanation(folder: Path) -> Explanation | None:
@@ -369,7 +395,7 @@ def load_explanation(folder: Path) -> Explanation | None:
     if not file.is_file():
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = decode_json(file.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError(f"expected an object, found {type(found).__name__}")
         version = found.get("schema_version", SCHEMA_VERSION)
@@ -377,12 +403,22 @@ def load_explanation(folder: Path) -> Explanation | None:
             raise RunError(
                 f"{file}: has the schema version {version}, expected {SCHEMA_VERSION} at most.", "Update Budwood."
             )
+        if "digest" in found and found.pop("digest") != _digest({n: found.get(n) for n in ("record", "pictures")}):
+            raise RunError(
+                f"{file}: was changed or damaged since it was written (its content has another digest).",
+                "Remove it, or restore it from a copy, and explain the run again.",
+            )
         return _ExplanationFile.model_validate(found).explanation()
     except ValidationError as error:
         first = error.errors()[0]
         raise _make_unreadable_error(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (OSError, ValueError) as error:
         raise _make_unreadable_error(file, str(error)) from error
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """The digest of an explanation's content, however it was laid out in the file."""
+    return digest_bytes(json.dumps(content, sort_keys=True, allow_nan=False).encode())
 
 
 class _ExplanationFile(FrozenRecord):

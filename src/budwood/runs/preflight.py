@@ -22,6 +22,8 @@ from budwood.networks.plan import load_plan
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, describe_random, find_imagenet
 from budwood.runs.run import Run, open_run
+from budwood.runs.run_files import WEIGHTS, list_places
+from budwood.runs.run_record import FILE as RUN_FILE
 from budwood.storage.context import Context
 
 
@@ -82,12 +84,29 @@ def check_and_plan(
     findings = checks.findings(data) if findings is None else findings
     sealed = data.sealed()
     training, validation = sealed.samples("train"), sealed.samples("val")
+    recipe = _with_absolute_weights(recipe, out)
     weights, seen = locate_weights(recipe, plan, out, context)
     findings += _find_seen_images(data, seen)
     _refuse_leaks(findings, allow_leaks)
     _refuse_empty(data, training, validation)
     sized = recipe.model_copy(update={"size": plan.size})
     return Preflight(NetworkSpec(sized, plan, len(data.classes), weights), findings, training, validation)
+
+
+def names_weights_file(recipe: Recipe) -> bool:
+    """Tell whether a recipe's weights are a file, not ImageNet's, none, or those of a run."""
+    return recipe.weights not in ("imagenet", "none") and not recipe.weights.startswith("run:")
+
+
+def _with_absolute_weights(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe with weights that are found from every working folder; the id of a run under `out` stays."""
+    if names_weights_file(recipe):
+        return recipe.model_copy(update={"weights": str(Path(recipe.weights).expanduser().absolute())})
+    if not recipe.weights.startswith("run:"):
+        return recipe
+    folder = Path(recipe.weights.removeprefix("run:"))
+    elsewhere = (folder / RUN_FILE).is_file() and folder.absolute().parent != out.absolute()
+    return recipe.model_copy(update={"weights": f"run:{folder.absolute()}"}) if elsewhere else recipe
 
 
 def _refuse_views_of_nothing(recipe: Recipe, plan: NetworkPlan, classes: int, cache: Path) -> None:
@@ -123,7 +142,7 @@ def locate_weights(recipe: Recipe, plan: NetworkPlan, out: Path, context: Contex
     if recipe.weights.startswith("run:"):
         run = open_run(recipe.weights.removeprefix("run:"), out)
         _refuse_other_network(run, recipe, plan)
-        weights = describe_file(run.path / "weights.safetensors")
+        weights = describe_file(run.file(WEIGHTS))
         origin = f"run {run.path.name}, trained on {run.record.dataset.name}"
         return replace(weights, kind="run", about=origin), run
     return describe_file(Path(recipe.weights).expanduser()), None
@@ -143,15 +162,33 @@ def relocate_weights(run: Run, recipe: Recipe, plan: NetworkPlan, context: Conte
 
     Raises:
         RunError: The weights on this machine are others, or the run that they are from is missing.
-        WeightsError: The weights cannot be found.
+        WeightsError: The weights cannot be found; the message says where they were looked for.
     """
-    weights, _ = locate_weights(recipe, plan, run.path.parent, context)
+    weights = _find_again(run, recipe, plan, context)
     if weights.digest != run.record.network.weights.digest:
         raise RunError(
             f"{run.path}: was trained from other weights of {plan.name} than those on this machine.",
             f"Restore the weights that the run started from ({run.record.network.weights.file}).",
         )
     return weights
+
+
+def _find_again(run: Run, recipe: Recipe, plan: NetworkPlan, context: Context) -> Weights:
+    """The weights of a run's recipe, whose path may be relative to a working folder that is not known."""
+    if not names_weights_file(recipe):
+        try:
+            return locate_weights(recipe, plan, run.path.parent, context)[0]
+        except RunError as error:  # the run that they are from
+            raise WeightsError(error.message, error.hint) from error
+    places = list_places(recipe.weights, run.path)
+    found = [describe_file(place) for place in places if place.is_file()]
+    same = [weights for weights in found if weights.digest == run.record.network.weights.digest]
+    if not found:
+        raise WeightsError(
+            f"{run.path}: the weights that it started from are missing (looked for {', '.join(map(str, places))}).",
+            "Put the file back there.",
+        )
+    return (same or found)[0]
 
 
 def _refuse_other_network(run: Run, recipe: Recipe, plan: NetworkPlan) -> None:

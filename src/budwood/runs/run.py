@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import re
 import secrets
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -24,15 +26,21 @@ from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
+from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
+from budwood.text import show_unprintable
 
 if TYPE_CHECKING:
     import torch
 
 LEDGER: Final = "test-looks.csv"
+LEDGER_LOCK: Final = ".test-looks.lock"
 CHECKPOINT: Final = "checkpoint"
 LOCK: Final = "lock"
+RESERVED: Final = '<>:"/\\|?*'  # in no name of a folder on Windows; some nowhere
+DEVICE: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+LONGEST_ID: Final = 200  # bytes, which leaves room for the name of a draft
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,25 @@ class Run:
         count = len(self.classes)
         return MultiLabel(count) if self.record.dataset.several else SingleLabel(count)
 
+    def file(self, name: str) -> Path:
+        """Find one of the run's files, and check that it is what the run wrote.
+
+        Args:
+            name: Name of the file, such as `weights.safetensors`.
+
+        Returns:
+            Its path.
+
+        Raises:
+            RunError: The file was changed or damaged, or it is missing although the record has its digest.
+        """
+        return check_run_file(self.path, name, self.record.files)
+
+    @property
+    def root(self) -> Path:
+        """Return the folder that the images' paths are relative to, found again where the record's is not absolute."""
+        return find_place(self.record.root, self.path)
+
     def history(self) -> list[dict[str, float]]:
         """Read the rows of `history.csv`.
 
@@ -95,10 +122,14 @@ class Run:
             One mapping a row, from column to value; empty cells are left out.
 
         Raises:
-            OSError: The file cannot be read.
+            RunError: The file is missing, damaged or was changed.
         """
-        with (self.path / "history.csv").open(newline="") as handle:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(handle)]
+        file = self.file(HISTORY)
+        try:
+            with file.open(newline="", encoding="utf-8") as handle:
+                return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(handle)]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise RunError(f"{file}: cannot be read ({error}).", "Restore the file, or train again.") from error
 
     def dataset(self) -> Dataset:
         """Load the data set of the run; the labels of its test split are sealed.
@@ -109,7 +140,8 @@ class Run:
         Raises:
             RunError: The file is missing, damaged or was changed.
         """
-        return load(self.path / "dataset.parquet")
+        data = load(self.file(DATASET))
+        return replace(data, root=find_place(str(data.root), self.path))
 
     def predictions(self, split: str) -> Predictions:
         """Load the predictions for a split.
@@ -121,21 +153,31 @@ class Run:
             The predictions with the true labels.
 
         Raises:
-            RunError: The file is missing or damaged.
+            RunError: The file is missing, damaged or was changed.
         """
-        return load_predictions(self.path / f"predictions-{split}.parquet")
+        return load_predictions(self.file(name_predictions(split)))
 
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Load the trained linear head.
 
         Returns:
             Weight, float32 [classes, features], and bias, float32 [classes].
+
+        Raises:
+            RunError: The weights are missing, damaged or were changed, or the head is not a single linear layer.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        tensors = load_file(self.path / "weights.safetensors")
-        name = self.record.network.head
-        return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+        file, name = self.file(WEIGHTS), self.record.network.head
+        try:
+            tensors = load_file(file)
+            return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise RunError(
+                f"{file}: cannot be read as a file with the layer {name} ({error}).",
+                "Restore the file, or train again.",
+            ) from error
 
     def network(self) -> torch.nn.Module:
         """Load the trained network as a plain PyTorch module in evaluation mode.
@@ -147,11 +189,12 @@ class Run:
 
         Raises:
             RecipeError: The network of the recipe does not exist here.
+            RunError: The weights are missing, damaged or were changed.
             WeightsError: The weights do not fit the network.
         """
         from budwood.networks.surgery import load_network
 
-        own = Weights("trained", self.path / "weights.safetensors", "")
+        own = Weights("trained", self.file(WEIGHTS), "")
         return load_network(spec_of(self.recipe, len(self.classes), own, cache_folder()))[0].module.eval()
 
 
@@ -229,36 +272,92 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process is training a run.
-
-    It takes the lock for a moment, so the checkpoint folder is made where it is missing.
+    """Return whether a process is training a run; nothing is written.
 
     Args:
         folder: The run folder.
 
     Returns:
-        True while another process holds the lock.
-
-    Raises:
-        StorageError: The folder cannot be written.
+        True while another process holds the lock; False where it cannot be told, as of a file that cannot be read.
     """
     try:
-        with lock_run(folder):
-            return False
-    except RunError:
+        with (folder / CHECKPOINT / LOCK).open("rb") as handle:
+            return _is_held(handle)
+    except OSError:
+        return False
+
+
+def _is_held(handle: BinaryIO) -> bool:
+    """Whether another holds the lock of an open file; a lock that is taken to find out is given back by closing."""
+    if sys.platform == "win32":  # where a locked byte cannot be read
+        try:
+            handle.read(1)
+        except PermissionError:
+            return True
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    return False
 
 
 def make_run_id(model: str) -> str:
-    """Make a name for a run that sorts by time and that no other run has.
+    """Make a name for a run that sorts by time, that no other run has, and that every system takes for a folder.
 
     Args:
-        model: The name of the model, which becomes part of the id.
+        model: The name of the model, which becomes part of the id; what suits no file name, as the colon of
+            `timm:NAME`, becomes a hyphen.
 
     Returns:
         Local time, model and four random hexadecimal digits, joined by hyphens.
     """
-    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{model}-{secrets.token_hex(2)}"
+    plain = re.sub(r"[^\w.+-]", "-", model)[:100]
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{plain}-{secrets.token_hex(2)}"
+
+
+def refuse_bad_id(id: str, out: Path) -> None:
+    """Refuse the name of a new run that is taken, or that is no plain file name on every system.
+
+    Args:
+        id: The name.
+        out: The folder of runs.
+
+    Raises:
+        RunError: There is such a run already, or a folder cannot be named so.
+    """
+    problem = _find_id_problem(id)
+    if problem:
+        raise RunError(
+            f"id: {show_unprintable(repr(id))} is not a plain file name ({problem}).",
+            "Use letters, digits, '-', '_' and '.', as in 'first-try', or leave the id out.",
+        )
+    if (out / id).exists() or (out / id).is_symlink():
+        raise make_taken_error(out / id)
+
+
+def make_taken_error(folder: Path) -> RunError:
+    """Make the error for a new run whose folder is there already."""
+    return RunError(
+        f"{folder}: is there already, and a new run would destroy it.",
+        "Choose another id, leave the id out, or continue that run with `budwood resume`.",
+    )
+
+
+def _find_id_problem(id: str) -> str:
+    """Why a run cannot have a name; empty where it can."""
+    if not id:
+        return "it is empty"
+    if len(id.encode("utf-8", "replace")) > LONGEST_ID:
+        return f"it is longer than {LONGEST_ID} bytes"
+    bad = next((char for char in id if char in RESERVED or not char.isprintable()), None)
+    if bad is not None:
+        return f"it contains {bad!r}"
+    if id.startswith(".") or id.endswith((".", " ")):
+        return "it begins with '.', or ends with '.' or a space"
+    return "Windows keeps that name for a device" if DEVICE.fullmatch(id) else ""
 
 
 def utc_now() -> str:
@@ -280,11 +379,32 @@ def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(folder / "history.csv", text.getvalue())
+    write_text(folder / HISTORY, text.getvalue())
+
+
+@contextmanager
+def lock_ledger(runs: Path) -> Iterator[None]:
+    """Keep other processes from counting looks while the block runs; they wait.
+
+    Args:
+        runs: The folder of runs, which keeps the ledger.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    lock = FileLock(runs / LEDGER_LOCK)
+    with raise_storage_errors(runs):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def count_look(runs: Path, run: str, test_split: str) -> int:
     """Record one look at a test split in the ledger of a folder of runs, and count the looks so far.
+
+    Hold `lock_ledger` around it.
 
     Args:
         runs: The folder of runs, which keeps the ledger.

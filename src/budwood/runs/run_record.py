@@ -6,7 +6,6 @@ being trained, has the value that stands in for nothing, and is not written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -21,6 +20,7 @@ from budwood.errors import RecipeError, RunError
 from budwood.evaluation.split_metrics import SplitMetrics, plain
 from budwood.networks.network_plan import ParameterCount, StagePlan
 from budwood.storage.atomic import write_text
+from budwood.storage.strict_json import decode_json, encode_json
 from budwood.training.training_record import Choices, PrefixRecord, Selected
 
 SCHEMA_VERSION: Final = 1  # of run.json; where a file says none, it is of version 1
@@ -203,6 +203,7 @@ class RunRecord(FrozenRecord):
         metrics: Metrics by split; `val` once the run is done.
         trained: Whether the head alone was trained, or more of the network.
         problem: Why the run has stopped.
+        files: BLAKE2b-128 digests of the run's files by name; none of a run of an earlier version.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -229,6 +230,7 @@ class RunRecord(FrozenRecord):
     timings: Timings = Field(default_factory=Timings)
     prefix: PrefixRecord = Field(default_factory=PrefixRecord)
     problem: str | None = None
+    files: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def val(self) -> SplitMetrics:
@@ -255,7 +257,7 @@ def save_record(folder: Path, record: RunRecord) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    write_text(folder / FILE, json.dumps(record.table(), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / FILE, encode_json(record.table(), indent=1) + "\n")
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -272,7 +274,7 @@ def read_record(folder: Path) -> RunRecord:
     """
     file = folder / FILE
     try:
-        return parse_record(json.loads(file.read_text(encoding="utf-8")), file)
+        return parse_record(decode_json(file.read_text(encoding="utf-8")), file)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _make_unreadable_error(file, f"{type(error).__name__}: {error}") from error
 

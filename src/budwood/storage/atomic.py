@@ -184,7 +184,7 @@ def encode_parquet(table: pa.Table) -> bytes:
 
 
 @contextmanager
-def draft_folder(final: Path) -> Iterator[Path]:
+def draft_folder(final: Path, exclusive: bool = False) -> Iterator[Path]:
     """Make a hidden folder that is renamed to `final` when the block ends without an error.
 
     When the block fails, the hidden folder is removed. If another process has made `final` in the meantime, its
@@ -193,12 +193,14 @@ def draft_folder(final: Path) -> Iterator[Path]:
 
     Args:
         final: Folder that is to appear whole or not at all.
+        exclusive: Whether it is an error that another process has made `final` in the meantime.
 
     Yields:
         The hidden folder beside `final`, empty, to be filled by the block.
 
     Raises:
-        OSError: When the draft cannot be made or renamed.
+        OSError: When the draft cannot be made or renamed; of the number `ENOTEMPTY` or `EEXIST` where `final` is
+            another's.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(final.parent)
@@ -209,7 +211,7 @@ def draft_folder(final: Path) -> Iterator[Path]:
         try:
             draft.rename(final)
         except OSError:
-            if not final.is_dir():
+            if exclusive or not final.is_dir():
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -8,6 +8,7 @@ from typing import Any
 from budwood.config.recipe import Recipe
 from budwood.errors import RunError
 from budwood.runs.run import Run
+from budwood.runs.run_files import HISTORY
 from budwood.text import counted
 from budwood.training.schedules import find_best_epoch
 
@@ -82,6 +83,6 @@ def refuse_nothing_to_do(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -
 
 def _count_epochs_done(run: Run, phase: int) -> int:
     """The epochs that a run has done: of one phase, counted from 1, or of all where it has none (0)."""
-    if not (run.path / "history.csv").is_file():
+    if not (run.path / HISTORY).is_file():
         return 0
     return sum(row.get("phase", phase) == phase for row in run.history())

@@ -18,11 +18,12 @@ from budwood.data.listing import find_image_files
 from budwood.data.metadata import compute_content_ids
 from budwood.errors import RunError
 from budwood.evaluation.prediction_table import ImagePrediction, list_top_classes
-from budwood.evaluation.predictions import make_predictions
+from budwood.evaluation.predictions import Predictions, make_predictions
 from budwood.progress import Progress
 from budwood.runs.contents import evaluate_predictions
 from budwood.runs.predictor import make_predictor
-from budwood.runs.run import Run, count_look, open_any_run, utc_now
+from budwood.runs.run import Run, count_look, find_run, lock_ledger, open_any_run, utc_now
+from budwood.runs.run_files import DATASET, SEALED_LABELS, WEIGHTS, digest_run_files, name_predictions
 from budwood.runs.run_record import TestRecord, save_record
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import open_context
@@ -32,7 +33,8 @@ from budwood.workflows.report import report
 def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress | None = None) -> Run:
     """Open the sealed test split: score the run on it, count the look, and put both into the run and its report.
 
-    The look is counted over all runs of the same folder before any label is read.
+    The look is counted over all runs of the same folder before any label is read. A run that has been tested and has
+    not been trained since shows its score again, and counts no look.
 
     Args:
         run: The run, or its path or name.
@@ -50,19 +52,43 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     samples = run.dataset().samples("test")
     if not len(samples):
         raise RunError(f"{run.path}: the data set has no test set.", "Train again on data with a test set.")
+    sealed = run.file(SEALED_LABELS)
+    if _is_scored(run):
+        return report(run)
     logits = make_predictor(run, open_context(cache, progress)).predict_samples(samples)
     split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
-    looks = count_look(run.path.parent, run.path.name, split)
-    unsealed = replace(samples, labels=_read_sealed_labels(run, samples))
-    predictions = make_predictions(unsealed, logits)
+    with lock_ledger(run.path.parent):
+        latest = find_run(run.path)
+        if not _is_scored(latest):  # as another process may have done meanwhile
+            looks = count_look(run.path.parent, run.path.name, split)
+            unsealed = replace(samples, labels=_read_sealed_labels(sealed, samples))
+            latest = _save_score(run, make_predictions(unsealed, logits), looks)
+    return report(latest)
+
+
+def _is_scored(run: Run) -> bool:
+    """Whether a run has been tested with the weights and the images that it has now, which their digests tell.
+
+    Raises `RunError` where one of the files was changed. Of a run of an earlier version, which has no digests, it is
+    not known.
+    """
+    needed = (WEIGHTS, DATASET, SEALED_LABELS, name_predictions("test"))
+    if run.record.test is None or not run.record.files.keys() >= set(needed):
+        return False
+    return all(run.file(name).is_file() for name in needed)
+
+
+def _save_score(run: Run, predictions: Predictions, looks: int) -> Run:
+    """The run with its predictions for the test split, and with what they score."""
     scores = evaluate_predictions(predictions, run.classes, run.recipe)
     before = run.record.test.opened if run.record.test else ()
     opened = TestRecord(looks=looks, opened=(*before, utc_now()), metrics=scores)
-    record = run.record.model_copy(update={"test": opened})
     with raise_storage_errors(run.path):
-        predictions.save(run.path / "predictions-test.parquet")
+        predictions.save(run.path / name_predictions("test"))
+        files = {**run.record.files, **digest_run_files(run.path, [name_predictions("test")])}
+        record = run.record.model_copy(update={"test": opened, "files": files})
         save_record(run.path, record)
-    return report(Run(run.path, record))
+    return Run(run.path, record)
 
 
 def predict(
@@ -112,8 +138,7 @@ def predict(
     ]
 
 
-def _read_sealed_labels(run: Run, samples: Samples) -> NDArray[np.int32]:
-    file = run.path / "sealed.parquet"
+def _read_sealed_labels(file: Path, samples: Samples) -> NDArray[np.int32]:
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:

@@ -19,10 +19,12 @@ from budwood.reporting.thumbnails import (
     make_augmentation_sheet,
     make_data_uri,
     make_finding_thumbnails,
+    map_ids,
 )
-from budwood.runs.contents import SHEET_FILE, describe_dataset
+from budwood.runs.contents import describe_dataset
 from budwood.runs.explanation_record import load_explanation
 from budwood.runs.run import Run, open_any_run
+from budwood.runs.run_files import SHEET_FILE
 from budwood.storage.atomic import raise_storage_errors, write_text
 
 
@@ -61,7 +63,7 @@ def report_findings(
     """
     check = DataCheck(data.source, len(data), describe_dataset(data), findings)
     with raise_storage_errors(path):
-        thumbnails = make_finding_thumbnails(data.root, findings)
+        thumbnails = make_finding_thumbnails(data.root, findings, map_ids(data))
         sheet = None
         if augmentation:
             resolved = resolve(augmentation, bool(data.label_sets), augmentation.size or SHEET_SIZE)
@@ -80,11 +82,11 @@ def render_report(run: Run) -> str:
         One HTML page that needs no other file.
     """
     predictions = run.predictions("val")
-    sheet = run.path / SHEET_FILE
+    sheet = run.file(SHEET_FILE)
     augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
         history=run.history(),
-        pictures=replace(collect_pictures(run.record, predictions), augmented=augmented),
+        pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions), augmented=augmented),
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
         results=check_run(make_outcome("", [run])),

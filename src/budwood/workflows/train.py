@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,6 @@ from budwood.networks.spec import NetworkSpec
 from budwood.progress import Progress
 from budwood.reporting.thumbnails import make_augmentation_sheet
 from budwood.runs.contents import (
-    SHEET_FILE,
     describe_dataset,
     describe_network,
     evaluate_predictions,
@@ -31,9 +31,37 @@ from budwood.runs.contents import (
 )
 from budwood.runs.explanation_record import EXPLANATION_FILE as EXPLANATION
 from budwood.runs.machine import describe_hardware, library_versions
-from budwood.runs.preflight import Preflight, check_and_plan, relocate_weights
-from budwood.runs.run import CHECKPOINT, Run, find_run, lock_run, make_run_id, save_history, utc_now
-from budwood.runs.run_record import SCHEMA_VERSION, RunRecord, Timings, save_record
+from budwood.runs.networks import find_training_weights
+from budwood.runs.preflight import Preflight, check_and_plan
+from budwood.runs.run import (
+    CHECKPOINT,
+    Run,
+    find_run,
+    lock_run,
+    make_run_id,
+    make_taken_error,
+    refuse_bad_id,
+    save_history,
+    utc_now,
+)
+from budwood.runs.run_files import (
+    DATASET,
+    GIVEN_FILES,
+    HISTORY,
+    SEALED_LABELS,
+    SHEET_FILE,
+    WEIGHTS,
+    digest_run_files,
+    keep_given_files,
+    name_predictions,
+)
+from budwood.runs.run_record import (
+    SCHEMA_VERSION,
+    NetworkRecord,
+    RunRecord,
+    Timings,
+    save_record,
+)
 from budwood.runs.trackers import refuse_unknown_trackers, track_epochs
 from budwood.storage.atomic import draft_folder, raise_storage_errors, write_bytes, write_text
 from budwood.storage.context import Context, open_context
@@ -48,7 +76,7 @@ if TYPE_CHECKING:
     from budwood.training.lr_finder import RateCurve
 
 STATE_FILES: Final = (
-    "history.csv",
+    HISTORY,
     "recipe.toml",
     "run.json",
 )  # files that say what a run is, the one that counts last
@@ -102,7 +130,7 @@ def train(
         progress: Where bars and notes go; None: nowhere.
         track: Tools that receive every epoch: tensorboard, mlflow.
         spent: Seconds of the recipe's `time` that have gone already, in scanning.
-        id: Name of the run; None: a new name.
+        id: Name of the run, which must be new and a plain file name; None: a new name.
         found: The findings about the data where they are known already; None: they are computed.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
 
@@ -113,17 +141,19 @@ def train(
         DataError: The given split leaks (unless `allow_leaks`), or a split is empty.
         DivergedError: The loss is no longer a number.
         RecipeError: A tracking tool or an option does not apply, or memory is too small.
-        RunError: A launcher started several processes.
+        RunError: A launcher started several processes, or there is a run of that id, or it is not a file name.
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
     recipe, context, clock = recipe or Recipe(), open_context(cache, progress), _Clock(spent)
     refuse_unknown_trackers(track)
     _refuse_several_processes(context.runtime)
+    id = id if id is not None else make_run_id(recipe.model)
+    refuse_bad_id(id, Path(out))
     preflight = check_and_plan(data, recipe, Path(out), allow_leaks, context, found)
     clock.lap("check")
 
-    run = _begin(data, preflight, Path(out), id or make_run_id(preflight.spec.recipe.model), track)
+    run = _begin(data, preflight, Path(out), id, track)
     _tell_own_code(run.record.parts, context.progress)
     try:
         return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end))
@@ -153,7 +183,7 @@ def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Seque
         created=utc_now(),
         resumed=(),
         source=data.source,
-        root=str(data.root),
+        root=str(data.root.absolute()),
         recipe=preflight.spec.recipe,
         parts=recorded_parts(preflight.spec.recipe),
         dataset=describe_dataset(data, bool(checks.leaks(preflight.findings))),
@@ -165,15 +195,28 @@ def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Seque
         metrics={},
         test=None,
     )
-    with raise_storage_errors(out), draft_folder(out / id) as draft:
+    with raise_storage_errors(out), _new_folder(out / id) as draft:
         (draft / "recipe.toml").write_text(preflight.spec.recipe.toml(), encoding="utf-8")
-        data.sealed().save(draft / "dataset.parquet")
-        save_sealed(draft / "sealed.parquet", data.samples("test"))
+        replace(data.sealed(), root=data.root.absolute()).save(draft / DATASET)
+        save_sealed(draft / SEALED_LABELS, data.samples("test"))
         if preflight.spec.recipe.augments:
             resolved = resolve(preflight.spec.recipe, bool(data.label_sets), preflight.spec.plan.size)
             write_bytes(draft / SHEET_FILE, make_augmentation_sheet(resolved, preflight.training))
+        record = record.model_copy(update={"files": digest_run_files(draft, GIVEN_FILES)})
         save_record(draft, record)
     return Run(out / id, record)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A draft of a folder; raises `RunError` where another process has made the folder in the meantime."""
+    try:
+        with draft_folder(folder, exclusive=True) as draft:
+            yield draft
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise make_taken_error(folder) from error
+        raise
 
 
 def _tell_own_code(parts: Mapping[str, OwnPart], progress: Progress) -> None:
@@ -232,7 +275,7 @@ def resume(
     recipe = continue_recipe(run, changes)
     refuse_nothing_to_do(run, recipe, changes)
     plan = load_plan(recipe, len(run.classes), context.cache)
-    weights = relocate_weights(run, recipe, plan, context)
+    weights = find_training_weights(run, recipe, plan, context)
     spec = NetworkSpec(recipe, plan, len(run.classes), weights)
     clock.lap("check")
     files = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
@@ -253,7 +296,8 @@ def _reopen(run: Run, recipe: Recipe, progress: Progress) -> Run:
     resumed, parts = (*run.record.resumed, utc_now()), recorded_parts(recipe)
     _tell_own_code(parts, progress)
     _tell_changed_code(run.record.parts, parts, progress)
-    update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed}
+    files = keep_given_files(run.record.files)
+    update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed, "files": files}
     record = run.record.model_copy(update=update)
     with lock_run(run.path), raise_storage_errors(run.path):
         save_record(run.path, record)
@@ -321,7 +365,7 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
     job.clock.lap("evaluate")
     results = {
         "state": "done",
-        "network": describe_network(job.spec, result.aside),
+        "network": _describe_trained(run, job.spec, result.aside),
         "trained": result.trained,
         "choices": result.choices,
         "selected": result.selected,
@@ -331,10 +375,11 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
         "problem": None,
     }
     with raise_storage_errors(run.path):
-        for stale in ("predictions-test.parquet", EXPLANATION):
+        for stale in (name_predictions("test"), EXPLANATION):
             (run.path / stale).unlink(missing_ok=True)
-        save_weights(run.path / "weights.safetensors", result.state)
-        predictions.save(run.path / "predictions-val.parquet")
+        save_weights(run.path / WEIGHTS, result.state)
+        predictions.save(run.path / name_predictions("val"))
+        results["files"] = digest_run_files(run.path)
         job.clock.lap("save")
         record = run.record.model_copy(update={**results, "timings": Timings(**job.clock.total())})
         finished = Run(run.path, record)
@@ -343,12 +388,19 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
     return finished
 
 
+def _describe_trained(run: Run, spec: NetworkSpec, aside: str) -> NetworkRecord:
+    """The record of a trained network; the weights that it started from stay the same, though others were used."""
+    network, first = describe_network(spec, aside), run.record.network.weights
+    return network if network.weights.digest == first.digest else network.model_copy(update={"weights": first})
+
+
 def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
     """Note in a run's record why it stopped, and say how to go on, where there is a checkpoint."""
     if not has_checkpoint(run.path / CHECKPOINT):
         return
     with suppress(OSError):  # a full disk may be the reason
-        stopped = {"state": "stopped", "problem": str(error) or type(error).__name__}
+        files = {**run.record.files, **digest_run_files(run.path, [HISTORY])}
+        stopped = {"state": "stopped", "problem": str(error) or type(error).__name__, "files": files}
         save_record(run.path, run.record.model_copy(update=stopped))
     further = " --lr RATE" if isinstance(error, DivergedError) else ""
     progress.note(f"The last good checkpoint was kept. Continue from it with `budwood resume {run.path}{further}`.")
@@ -356,7 +408,7 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
 
 def _read_weights_time(run: Run) -> int | None:
     """When a run's weights were written last (nanoseconds); None where there are none."""
-    file = run.path / "weights.safetensors"
+    file = run.path / WEIGHTS
     return file.stat().st_mtime_ns if file.is_file() else None
 
 

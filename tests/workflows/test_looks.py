@@ -1,0 +1,108 @@
+"""A look at the test split is counted once: for each network, whoever asks, and however many ask at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+import budwood as bw
+from budwood.runs import predictor
+from budwood.runs.run import Run, count_look, is_locked, lock_ledger, lock_run, open_run
+from conftest import fill
+
+SMALL = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "epochs": 1, "batch": 8, "lr": 0.01}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kept")
+    for hue, name in ((1, "leaf"), (2, "sky")):
+        fill(folder / "photos" / name, 15, hue=hue)
+    bw.train(bw.scan(folder / "photos"), bw.Recipe(**SMALL), out=folder / "runs", id="one")
+    return folder
+
+
+@pytest.fixture
+def run(kept: Path, tmp_path: Path) -> Run:
+    shutil.copytree(kept / "runs", tmp_path / "runs")
+    return open_run(tmp_path / "runs" / "one")
+
+
+def _lines(run: Run) -> list[str]:
+    ledger = run.path.parent / "test-looks.csv"
+    return ledger.read_text().splitlines() if ledger.is_file() else []
+
+
+def test_the_same_network_is_looked_at_once_and_another_again(run: Run) -> None:
+    first = bw.test(run)
+    (run.path / "report.html").unlink()
+    for again in (bw.test(first), bw.test(run.path), bw.test(run)):
+        assert again.record == first.record
+    assert "look 1" in (run.path / "report.html").read_text()
+    assert len(_lines(run)) == 1
+    longer = bw.resume(first, epochs=2)
+    assert longer.record.test is None
+    assert bw.test(longer).opened().looks == 2
+    assert len(_lines(run)) == 2
+
+
+def test_a_score_of_changed_files_is_not_shown(run: Run) -> None:
+    tested = bw.test(run)
+    file = run.path / "predictions-test.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(bw.RunError, match=r"predictions-test\.parquet: was changed or damaged"):
+        bw.test(tested)
+    assert len(_lines(run)) == 1
+
+
+def test_a_process_that_has_tested_the_run_meanwhile_has_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(*asked: object) -> predictor.Predictor:
+        monkeypatch.undo()
+        bw.test(run.path)
+        return predictor.make_predictor(*asked)
+
+    monkeypatch.setattr("budwood.workflows.evaluate.make_predictor", meanwhile)
+    assert bw.test(run).opened().looks == 1
+    assert len(_lines(run)) == 1
+    assert len(open_run(run.path).opened().opened) == 1
+
+
+def test_looks_are_counted_one_after_another(run: Run) -> None:
+    counted: list[int] = []
+
+    def look() -> None:
+        with lock_ledger(run.path.parent):
+            counted.append(count_look(run.path.parent, "one", "split"))
+
+    thread = threading.Thread(target=look)
+    with lock_ledger(run.path.parent):
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert not _lines(run)
+    thread.join(10)
+    look()
+    assert counted == [1, 2]
+
+
+def test_asking_whether_a_run_is_being_trained_writes_nothing(run: Run) -> None:
+    shutil.rmtree(run.path / "checkpoint", ignore_errors=True)
+    draft = run.path / ".x.part"
+    draft.touch()
+    before = {path: path.stat().st_mtime_ns for path in (run.path, *run.path.rglob("*"))}
+    (run.path / "run.json").chmod(0o444)
+    assert not is_locked(run.path)
+    assert {path: path.stat().st_mtime_ns for path in (run.path, *run.path.rglob("*"))} == before
+    with lock_run(run.path):
+        assert is_locked(run.path)
+    assert not is_locked(run.path)
+    (run.path / "run.json").unlink()
+    (run.path / "run.json").write_text(json.dumps({**run.record.table(), "state": "running"}))
+    draft.touch()
+    with pytest.raises(bw.RunError, match="its training was interrupted"):
+        open_run(run.path)
+    assert draft.is_file(), "which another process may be writing"
