@@ -15,6 +15,7 @@ from budwood.reporting.thumbnails import collect_pictures, make_thumbnail
 from budwood.runs.run import Run, open_run
 from budwood.runs.run_files import digest_run_files
 from budwood.runs.run_record import save_record
+from budwood.storage.context import open_context
 from budwood.workflows.explain import explain_run
 from conftest import fill, picture
 
@@ -72,7 +73,7 @@ def test_a_file_outside_the_data_folder_is_not_shown(how: str, run: Run, tmp_pat
     found = collect_pictures(theirs.record, theirs.root, theirs.dataset(), theirs.predictions("val"))
     assert [image.path for image in (*found.mistakes, *found.hits) if image.thumbnail is None] == [path]
     assert "1 picture is left out of this report: the files are missing, have changed" in _pages(theirs)
-    shown, _ = explain_run(theirs, parts=["images"])
+    shown, _ = explain_run(theirs, open_context(), parts=["images"])
     assert path not in str(shown.record.table())
     assert make_small_pictures(root, [path], [compute_content_id(private.read_bytes())]) == {}
 
@@ -91,13 +92,13 @@ def test_an_image_that_was_replaced_is_not_shown_beside_old_predictions(run: Run
 
 
 def test_training_images_that_were_replaced_are_not_shown_by_an_explanation(run: Run) -> None:
-    explanation, _ = explain_run(run, parts=["images"])
+    explanation, _ = explain_run(run, open_context(), parts=["images"])
     assert explanation.left_out == 0
     near = {one.path for row in explanation.record.images.rows for one in row.near}
     for path in sorted(near)[:2]:
         picture(4242 + len(path)).save(Path(run.record.root) / path)
     (run.path / "explanation.json").unlink()  # its pictures were of the right images, and would be kept
-    explanation, page = explain_run(run, parts=["images"])
+    explanation, page = explain_run(run, open_context(), parts=["images"])
     again = {one.path for row in explanation.record.images.rows for one in row.near}
     assert explanation.left_out == len(again & set(sorted(near)[:2])) > 0
     assert "left out of the explanation: when it was made" in page.read_text()

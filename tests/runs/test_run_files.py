@@ -14,6 +14,7 @@ from budwood.networks.weights import digest_file
 from budwood.runs.explanation_record import EXPLANATION_FILE
 from budwood.runs.run import Run, find_run, open_run
 from budwood.runs.run_files import GIVEN_FILES, RUN_FILES
+from budwood.storage.context import open_context
 from budwood.workflows.explain import explain_run
 from conftest import fill
 
@@ -27,7 +28,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for hue, name in ((1, "leaf"), (2, "sky")):
         fill(folder / "photos" / name, 15, hue=hue)
     run = bw.test(bw.train(bw.scan(folder / "photos"), bw.Recipe(**SMALL), out=folder / "runs", id="one"))
-    explain_run(run, parts=["filters"])
+    explain_run(run, open_context(), parts=["filters"])
     return folder
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import budwood as bw
 from budwood.runs.run import Run, find_run, open_run
 from budwood.runs.run_files import find_place, list_places
+from budwood.storage.context import open_context
 from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import TrainingJob, with_absolute_paths
 from budwood.workflows.explain import explain_run
@@ -67,7 +68,7 @@ def test_a_run_answers_without_the_file_of_its_trunk(name: str, away: Path, kept
     assert len(bw.predict(run, [kept / "photos"])) == 30
     html = (bw.test(run).path / "report.html").read_text()
     assert "left out of this report" not in html
-    explanation, _ = explain_run(open_run(away / name), parts=["images", "labels"])
+    explanation, _ = explain_run(open_run(away / name), open_context(), parts=["images", "labels"])
     judged = name == "head"
     assert (explanation.record.labels.reason == "") == judged
     assert judged or "the weights that it started from are missing (looked for " in explanation.record.labels.reason
