@@ -94,11 +94,13 @@ def test_an_image_that_was_replaced_is_not_shown_beside_old_predictions(run: Run
 def test_training_images_that_were_replaced_are_not_shown_by_an_explanation(run: Run) -> None:
     explanation, _ = explain_run(run, open_context(), parts=["images"])
     assert explanation.left_out == 0
+    assert explanation.record.images is not None
     near = {one.path for row in explanation.record.images.rows for one in row.near}
     for path in sorted(near)[:2]:
         picture(4242 + len(path)).save(Path(run.record.root) / path)
     (run.path / "explanation.json").unlink()  # its pictures were of the right images, and would be kept
     explanation, page = explain_run(run, open_context(), parts=["images"])
+    assert explanation.record.images is not None
     again = {one.path for row in explanation.record.images.rows for one in row.near}
     assert explanation.left_out == len(again & set(sorted(near)[:2])) > 0
     assert "left out of the explanation: when it was made" in page.read_text()

@@ -69,6 +69,7 @@ def test_a_run_answers_without_the_file_of_its_trunk(name: str, away: Path, kept
     html = (bw.test(run).path / "report.html").read_text()
     assert "left out of this report" not in html
     explanation, _ = explain_run(open_run(away / name), open_context(), parts=["images", "labels"])
+    assert explanation.record.labels is not None
     judged = name == "head"
     assert (explanation.record.labels.reason == "") == judged
     assert judged or "the weights that it started from are missing (looked for " in explanation.record.labels.reason

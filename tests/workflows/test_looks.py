@@ -12,6 +12,7 @@ import pytest
 import budwood as bw
 from budwood.runs import predictor
 from budwood.runs.run import Run, count_look, is_locked, lock_ledger, lock_run, open_run
+from budwood.storage.context import Context
 from conftest import fill
 
 SMALL = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "epochs": 1, "batch": 8, "lr": 0.01}
@@ -60,10 +61,10 @@ def test_a_score_of_changed_files_is_not_shown(run: Run) -> None:
 
 
 def test_a_process_that_has_tested_the_run_meanwhile_has_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def meanwhile(*asked: object) -> predictor.Predictor:
+    def meanwhile(opened: Run, context: Context) -> predictor.Predictor:
         monkeypatch.undo()
         bw.test(run.path)
-        return predictor.make_predictor(*asked)
+        return predictor.make_predictor(opened, context)
 
     monkeypatch.setattr("budwood.workflows.evaluate.make_predictor", meanwhile)
     assert bw.test(run).opened().looks == 1
