@@ -51,6 +51,13 @@ def test_lists_in_json_are_several_labels(tmp_path: Path) -> None:
     assert () in data.label_sets
 
 
+def test_lists_of_one_label_each_are_that_label(tmp_path: Path) -> None:
+    data = scan(_table(tmp_path, ["['cat']", "['dog']"] * 3))
+    assert data.classes == ("cat", "dog")
+    assert data.label_sets == ()
+    assert "lists of one label each" in _found(data)["D070"].message
+
+
 def test_a_cell_stays_one_label_on_request(tmp_path: Path) -> None:
     file = _table(tmp_path, ["cat", "dog", "cat,dog", "cat", "dog", "cat,dog"])
     data = scan(file, label_separator="none")

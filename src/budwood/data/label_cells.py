@@ -20,6 +20,7 @@ from budwood.text import counted
 
 NO_SEPARATOR: Final = "none"
 SPACE: Final = "space"
+LIST: Final = "a list"
 SEPARATORS: Final = (";", "|", ",", SPACE)
 _BLANKS: Final = frozenset({"", "nan", "<na>", "null", "#n/a"})
 _QUOTED: Final = re.compile(r"""\[\s*(?:(['"]).*?\1\s*)*\]""", re.DOTALL)
@@ -76,8 +77,10 @@ def read_label_cells(cells: Sequence[str], *, plural: bool, separator: str | Non
     if plural and any(LABEL_SEPARATOR in name for name in names):
         return _join(cells, {name: _split(name, LABEL_SEPARATOR) for name in names})
     lists = {name: _parse_list(name) for name in names}
+    if lists and not plural and all(found is not None and len(found) == 1 for found in lists.values()):
+        return LabelCells([labels[0] if (labels := lists.get(cell)) else "" for cell in cells], False, LIST)
     if any(found is not None for found in lists.values()):
-        return _join(cells, {name: [name] if found is None else found for name, found in lists.items()}, "a list")
+        return _join(cells, {name: [name] if found is None else found for name, found in lists.items()}, LIST)
     unsure = ""
     for candidate in SEPARATORS:
         parts = {name: _split(name, candidate) for name in names if not is_blank(name)}
@@ -101,6 +104,9 @@ def remark_on_cells(read: LabelCells, column: str, paths: Sequence[str]) -> list
     Returns:
         One remark or none.
     """
+    if read.how and not read.multilabel:
+        detail = f"Cells of the column {column!r} are lists of one label each, and are read as that label."
+        return [Remark("several labels", detail, "Where the brackets belong to it, give --label-separator none.")]
     if read.how:
         files = tuple(path for path, label in zip(paths, read.labels, strict=True) if label.count(LABEL_SEPARATOR) > 0)
         have = f"{counted(len(files), 'image')} {'has' if len(files) == 1 else 'have'}"
