@@ -165,25 +165,6 @@ def drop_unset(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def make_recipe(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> Recipe:
-    """Make a recipe from a file, settings and flags.
-
-    Args:
-        file: A TOML file with recipe options; None: no file.
-        settings: `KEY=VALUE` strings, which override the file.
-        flags: Flags by option, which override both.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        RecipeError: The file cannot be read, a setting is malformed, or the recipe has mistakes.
-    """
-    from budwood.config.recipe import Recipe
-
-    return Recipe(**collect_options(file, settings, flags))
-
-
 def collect_options(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Collect recipe options from a file, settings and flags.
 

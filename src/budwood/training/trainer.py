@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from budwood.config.losses import OneLabel
 from budwood.config.optimizers import LBFGS
 from budwood.config.resolved_recipe import TRIAL_RATE, ResolvedRecipe
 from budwood.errors import RecipeError
@@ -80,7 +81,14 @@ def search_rate(task: TrainingTask) -> RateCurve:
     return _measure_rates(task, features, train)
 
 
-def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRecipe, progress: Progress) -> LinearHead:
+def fit_head(
+    train: HeadSplit,
+    val: HeadSplit,
+    classes: int,
+    recipe: ResolvedRecipe,
+    progress: Progress,
+    left: Callable[[], float | None] = lambda: None,
+) -> LinearHead:
     """Train a linear head as the recipe asks: solved, or by gradient descent.
 
     SciPy is slow to load and is imported only where a head is solved.
@@ -91,6 +99,7 @@ def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRec
         classes: Number of classes.
         recipe: The recipe.
         progress: Where the bar goes.
+        left: Returns the seconds that are left to training; None: as many as it takes.
 
     Returns:
         The head with its history.
@@ -99,9 +108,11 @@ def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRec
         DivergedError: The loss is no longer a number.
     """
     if isinstance(recipe.optimizer, LBFGS):
-        from budwood.training.head_solver import solve
+        from budwood.training.head_solver import Objective, solve
 
-        return solve(train, val, classes, recipe.optimizer, progress)
+        assert isinstance(recipe.loss, OneLabel)
+        objective = Objective(recipe.loss, recipe.sampling.balanced, recipe.select)
+        return solve(train, val, classes, recipe.optimizer, progress, objective, left)
     return descend(train, val, classes, recipe, progress)
 
 
@@ -148,7 +159,7 @@ def _train_head(task: TrainingTask, features: SplitFeatures) -> TrainingResult:
     train, val = make_head_splits(features, task)
     if task.spec.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
         val = replace(val, outputs=compute_tta_features(make_frozen_prefix(task), task.validation, progress).values)
-    head = fit_head(train, val, task.spec.classes, task.resolved, progress)
+    head = fit_head(train, val, task.spec.classes, task.resolved, progress, task.left)
     path = task.spec.plan.head
     return TrainingResult(
         trained="head",
