@@ -14,8 +14,8 @@ from torch.nn import functional as F
 import budwood as bw
 from budwood.cli.main import run
 from budwood.config.losses import CrossEntropy
-from budwood.config.option_rules import explain_steps
 from budwood.config.optimizers import LBFGS
+from budwood.config.option_rules import explain_steps
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import Sampling, resolve
 from budwood.errors import RecipeError
@@ -223,7 +223,8 @@ def test_time_ends_the_path_of_penalties_with_a_head(left: float) -> None:
 
 def test_time_enough_changes_nothing() -> None:
     progress = _Notes()
-    limited, free = (solve(TRAIN, VAL, CLASSES, LBFGS(), progress, left=lambda: left) for left in (900.0, None))
+    limited = solve(TRAIN, VAL, CLASSES, LBFGS(), progress, left=lambda: 900.0)
+    free = solve(TRAIN, VAL, CLASSES, LBFGS(), progress)
     assert np.array_equal(limited.weight, free.weight)
     assert progress.notes == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -37,7 +37,7 @@ class Objective:
         select: The validation metric by which the strength of the penalty is chosen, or `loss`.
     """
 
-    loss: OneLabel = CrossEntropy()
+    loss: OneLabel = field(default_factory=CrossEntropy)
     balanced: bool = False
     select: str = LOSS
 
