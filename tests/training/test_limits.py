@@ -145,7 +145,6 @@ def test_a_time_is_read_in_its_units(text: str | int, seconds: float) -> None:
     [
         ({"time": "soon"}, "time: input should be a valid number"),
         ({"time": 0}, "time: input should be greater than 0"),
-        ({"time": 9, "phases": [{"freeze": "trunk", "epochs": 1, "lr": 1}] * 2}, "time: phases are as long as"),
     ],
 )
 def test_a_time_that_has_no_meaning_is_refused(options: dict[str, Any], message: str) -> None:

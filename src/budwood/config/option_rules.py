@@ -29,6 +29,7 @@ from budwood.config.registry import is_entry_point
 DEFAULT_MODEL: Final = "tf_efficientnet_lite0"
 PHASE_OPTIONS: Final = ("freeze", "epochs", "lr")  # what every phase has of its own
 PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
+FEW: Final = 3  # optimizers that are named one by one
 SOLVED_LOSS: Final = "cross_entropy"  # the loss of a head that is solved
 
 
@@ -58,8 +59,6 @@ def refused_options(options: Options) -> dict[str, str]:
     if options.get("phases"):
         own = {name: f"{name}: every phase has its own" for name in PHASE_OPTIONS if name in options}
         refused |= own
-        if "time" in options:
-            refused["time"] = "time: phases are as long as their epochs; give it without phases"
     if options.get("optimizer") == "lbfgs" and (why := beyond_solving(options)):
         refused["optimizer"] = (
             f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or another"
@@ -80,7 +79,9 @@ def _explain_refusal(name: str, optimizer: str, options: Options, known: Options
         return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
     if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
         return f"{name}: not used when only a linear head is trained; it needs more trained layers"
-    return f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
+    users = [user for user, names in OPTIMIZER_OPTIONS.items() if name in names]
+    listed = " and ".join(users) if len(users) <= FEW else "optimizers that train in steps, such as adam"
+    return f"{name}: optimizer {optimizer!r} does not use it; it is an option of {listed}"
 
 
 def beyond_solving(options: Options) -> str:

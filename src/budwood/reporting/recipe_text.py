@@ -159,4 +159,5 @@ def _describe_phases(recipe: Recipe) -> str:
         f"for {counted(phase.epochs, 'epoch')} with a learning rate of {phase.lr:g}"
         for phase in recipe.phases or ()
     ]
-    return f" with a batch size of {recipe.batch}: {', then '.join(told)}"
+    limit = "" if recipe.time is None else f", at most {recipe.time:,.0f} seconds in total"
+    return f" with a batch size of {recipe.batch}: {', then '.join(told)}{limit}"

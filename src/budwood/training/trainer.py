@@ -121,6 +121,9 @@ def _train_in_phases(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     history: list[dict[str, float]] = []
     start, best, select = None, None, task.resolved.select
     for phase in each_phase(task):
+        if best and (left := task.left()) is not None and left <= 0:
+            progress.note(f"Phase {phase.phase} was not begun, because the time limit was reached.")
+            break
         on_epoch_end = _append_phase(history, phase.phase, task.on_epoch_end)
         result = _train_once(replace(phase, start=start, on_epoch_end=on_epoch_end), lap)
         done = len(history)
@@ -253,7 +256,7 @@ def _suggest_rate(curve: RateCurve, progress: Progress) -> float:
     """The rate that a curve suggests; raises `RecipeError` when it suggests none."""
     if curve.suggestion is None:
         raise RecipeError(
-            "lr: auto found no learning rate at which the loss falls.",
+            f"lr: auto found no learning rate: {curve.problem}.",
             "Use `budwood lr-find` to see the curve, and set lr yourself.",
         )
     progress.note(f"Learning rate {curve.suggestion:.2g}, found automatically (where the loss falls fastest).")
