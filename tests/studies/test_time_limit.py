@@ -19,6 +19,7 @@ from budwood.studies.executors import InProcessExecutor
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.time_limit import TimedProgress, TimeIsOver
 from budwood.studies.training_job import JobResult, TrainingJob
+from budwood.workflows.train import train
 
 SMALL = {"model": "cnn", "widths": [8], "fc": [8], "size": 16, "batch": 8, "epochs": 2, "seed": None}
 
@@ -27,7 +28,7 @@ SMALL = {"model": "cnn", "widths": [8], "fc": [8], "size": 16, "batch": 8, "epoc
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of studies, in a list of one; nothing but the test moves it."""
     now = [1000.0]
-    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("budwood.studies.runner.time.monotonic", lambda: now[0])
     return now
 
 
@@ -80,7 +81,6 @@ def test_a_trial_that_is_trained_when_the_time_is_over_is_stopped_and_goes_on(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    train = training_job.train
 
     def stop_second(*arguments: Any, **options: Any) -> Any:
         trained.append(options["id"])

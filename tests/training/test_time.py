@@ -18,6 +18,7 @@ from budwood.inference.input_sources import ArraySource, Labelled
 from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.progress import Silent
 from budwood.reporting.recipe_text import describe_recipe
+from budwood.runs.contents import evaluate_predictions
 from budwood.training import checkpoints, trainer
 from budwood.training import clock as clocks
 from budwood.training import loop as fitting
@@ -94,12 +95,11 @@ def test_writing_a_checkpoint_is_kept_back(now: list[float], monkeypatch: pytest
 
 
 def test_scoring_is_measured_and_kept_back(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate = workflow.evaluate_predictions
     left: list[float] = []
 
     def slowly(*arguments: Any) -> Any:
         time.sleep(0.3)
-        return evaluate(*arguments)
+        return evaluate_predictions(*arguments)
 
     def note(task: TrainingTask, *others: Any) -> Any:
         left.append(task.left() or 0.0)

@@ -480,7 +480,7 @@ def lr_find(
     for rate, loss in list(zip(curve.rates, curve.losses, strict=True))[::6]:
         print(f"{rate:<9.1e} {loss:.3f}")
     steepest = "(where the loss falls fastest)"
-    suggestion = f"{curve.suggestion:.2g} {steepest}" if curve.suggestion else "none, because the loss never fell"
+    suggestion = f"{curve.suggestion:.2g} {steepest}" if curve.suggestion else f"none, because {curve.problem}"
     print(f"Suggested learning rate: {suggestion}")
     if html:
         print(f"Curve: {html}")

@@ -79,8 +79,8 @@ def _explain_refusal(name: str, optimizer: str, options: Options, known: Options
         return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
     if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
         return f"{name}: not used when only a linear head is trained; it needs more trained layers"
-    users = [user for user, names in OPTIMIZER_OPTIONS.items() if name in names]
-    listed = " and ".join(users) if len(users) <= FEW else "optimizers that train in steps, such as adam"
+    optimizers = [user for user, names in OPTIMIZER_OPTIONS.items() if name in names]
+    listed = " and ".join(optimizers) if len(optimizers) <= FEW else "optimizers that train in steps, such as adam"
     return f"{name}: optimizer {optimizer!r} does not use it; it is an option of {listed}"
 
 

@@ -81,7 +81,7 @@ def check_and_plan(
     _refuse_views_of_nothing(recipe, plan, len(data.classes), context.cache)
     findings = checks.findings(data) if findings is None else findings
     sealed = data.sealed()
-    training, validation = sealed.samples("train"), sealed.samples("val")
+    training, validation = sealed.samples("train").in_content_order(), sealed.samples("val")
     weights, seen = locate_weights(recipe, plan, out, context)
     findings += _find_seen_images(data, seen)
     _refuse_leaks(findings, allow_leaks)

@@ -122,7 +122,7 @@ def _train_in_phases(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     start, best, select = None, None, task.resolved.select
     for phase in each_phase(task):
         if best and (left := task.left()) is not None and left <= 0:
-            progress.note(f"Phase {phase.phase} was not begun, because the time limit was reached.")
+            task.context.progress.note(f"Phase {phase.phase} was not begun, because the time limit was reached.")
             break
         on_epoch_end = _append_phase(history, phase.phase, task.on_epoch_end)
         result = _train_once(replace(phase, start=start, on_epoch_end=on_epoch_end), lap)
