@@ -35,7 +35,10 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 5, "optimizer": "lbfgs"}, "epochs: optimizer 'lbfgs' does not use it; it uses regularisation"),
+        (
+            {"epochs": 5, "optimizer": "lbfgs"},
+            "epochs: optimizer 'lbfgs' does not use it; it is an option of optimizers that train in steps",
+        ),
         ({"optimizer": "adam", "momentum": 0.9}, "momentum: optimizer 'adam' does not use it"),
         ({"optimizer": "adam", "regularisation": 1.0}, "regularisation: optimizer 'adam' does not use it"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,30 @@ def test_seeds_that_spread_more_than_rows_differ() -> None:
     ]
     found = check_table(rows, best="best")
     assert [(finding.code, finding.rows) for finding in found] == [("R008", ("best", "near"))]
+    assert found[0].message == "In 1 row, seeds differ more than the row differs from the best: near."
+    assert found[0].advice == "Another seed may change the order: add seeds, or use the cheaper row."
     assert _codes(rows[0], rows[2], best="best") == []
     assert _codes(rows[3], rows[1], best="single") == [], "one seed has no spread"
+    (folds,) = check_table([replace(row, folds=True) for row in rows], best="best")
+    assert folds.message == "In 1 row, folds differ more than the row differs from the best: near."
+    assert folds.advice == "Another split may change the order: add folds, or use the cheaper row."
+
+
+def test_advice_on_overfitting_fits_how_it_was_trained() -> None:
+    def overfitted(label: str, history: list[dict[str, float]]) -> RowOutcome:
+        train, val = (proportion_interval(count, 2000) for count in (1980, 1400))
+        return RowOutcome(label, train, val, histories=[history])
+
+    solved = overfitted("solved", [{"regularisation": 1.0, "train_loss": 0.1, "val_loss": 0.9}])
+    steps = overfitted("steps", [{"epoch": 1.0, "train_loss": 0.1, "val_loss": 0.9}])
+    advice = {
+        row[0].label + str(len(row)): next(one.advice for one in check_table(row) if one.code == "R001")
+        for row in ([solved], [steps], [solved, steps])
+    }
+    assert "a higher `regularisation`" in advice["solved1"]
+    assert "epochs" not in advice["solved1"]
+    assert advice["steps1"].endswith("freeze more layers, or train for fewer epochs.")
+    assert "where training takes steps; for a solved head, use more training images" in advice["solved2"]
 
 
 def test_looks_that_differ() -> None:

@@ -140,7 +140,7 @@ def test_published_figures_of_another_split_are_hollow() -> None:
     assert [mark.get("fill") for mark in tree.findall("polygon")] == ["var(--second)", "var(--card)"]
     legend = " ".join("".join(text.itertext()) for text in tree.findall("text"))
     assert "published, other split" in legend
-    assert "seeds" not in legend, "only what is there is explained"
+    assert "runs of a row" not in legend, "only what is there is explained"
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_the_table_for_a_terminal(made: Comparison) -> None:
     assert sum(line.startswith(("* row", "  row", "* <", "  <")) for line in lines) == 24
     assert "\\n🌳" in text, "a name with a line break stays in its line"
     assert "Failed: failed: The loss is no longer a number." in text
-    assert "95 % confidence intervals, n = 150 images; for several seeds: lowest to highest score, " in text
+    assert "95 % confidence intervals, n = 150 images; for several runs: lowest to highest score, " in text
     assert "standard deviation (sd)." in text
 
 

@@ -423,3 +423,20 @@ def test_a_sample_is_stratified_and_grows_by_content() -> None:
     assert not (stratified_sample(ids, labels, 25) & ~half).any()
     turned = np.arange(100)[::-1]
     assert (stratified_sample([ids[row] for row in turned], labels[turned], 50) == half[turned]).all()
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("momentum = 0.9", "base: momentum: optimizer 'adam' does not use it; it is an option of sgd and rmsprop (1)"),
+        ("optimzer = 3", "base: optimzer: unknown key. Did you mean 'optimizer'?"),
+    ],
+)
+def test_a_wrong_option_of_the_base_is_said_once(base: str, told: str, tmp_path: Path) -> None:
+    rows = [f'[[rows]]\nlabel = "{n}"\noptimizer = "{name}"\n' for n, name in enumerate(("adam", "adamw", "nadam"), 1)]
+    file = tmp_path / "s.toml"
+    file.write_text(f'name = "s"\ndata = "photos"\n[base]\n{base}\n' + "".join(rows))
+    with pytest.raises(StudyError) as caught:
+        load_study(file)
+    assert caught.value.message.startswith(f"{file} has 1 mistake: line 4: {told}")
+    assert len(caught.value.message) < len(str(file)) + 150

@@ -15,6 +15,7 @@ import budwood as bw
 from budwood.cli.main import run
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
+from budwood.errors import RecipeError
 from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.progress import Silent
 from budwood.storage.context import Context
@@ -36,6 +37,29 @@ def test_the_steepest_fall_is_found(middle: float) -> None:
 def test_a_loss_that_never_falls_gives_no_rate() -> None:
     assert RateCurve(RATES, tuple(np.linspace(1, 3, 100).tolist())).suggestion is None
     assert RateCurve(RATES, tuple([1.0] * 100)).suggestion is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "problem"),
+    [
+        (np.linspace(1, 3, 100), "the loss fell at no rate"),
+        (np.linspace(1, 0.97, 100), "the loss fell by 2.9% at most, and less than 5% may be chance"),
+        (np.r_[2.0, 1.0, np.linspace(2, 3, 98)], "the loss fell at the smallest rates only"),
+        (np.linspace(1, 0.5, 100), ""),
+    ],
+)
+def test_why_there_is_no_suggestion_is_what_the_table_shows(losses: Any, problem: str) -> None:
+    curve = RateCurve(RATES, tuple(losses.tolist()))
+    assert curve.problem.startswith(problem)
+    assert bool(curve.problem) == (curve.suggestion is None) == bool(problem)
+
+
+def test_a_loss_that_is_no_number_from_the_start_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(**{**PLAIN, "batch": 8, "optimizer": "sgd"})
+    part = NetworkSlice(untrained(recipe, 2), None)
+    monkeypatch.setattr("budwood.training.lr_finder.compute_gradients", lambda *_: (float("nan"), 0))
+    with pytest.raises(RecipeError, match="The loss is not a finite number at the smallest learning rate already"):
+        measure_rate_curve(part, resolve(recipe, False, 16), _split(64), Silent())
 
 
 def test_the_curve_starts_at_the_loss_of_the_untrained_network_and_stops_where_it_diverges() -> None:

@@ -257,7 +257,7 @@ def test_a_finished_run_stays_so_when_going_on_fails(trained: Run, photos: Path)
 
 
 def test_a_head_that_time_limited_goes_on_and_does_not_start_over(photos: Path, tmp_path: Path) -> None:
-    first = bw.train(bw.scan(photos), bw.Recipe(size=32, time="6s"), out=tmp_path / "runs")
+    first = bw.train(bw.scan(photos), bw.Recipe(size=32, optimizer="adam", time="6s"), out=tmp_path / "runs")
     history = first.history()
     longer = bw.resume(first, epochs=len(history) + 1)
     assert longer.history()[:-1] == history

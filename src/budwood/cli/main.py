@@ -25,7 +25,6 @@ from budwood.cli.options import (
     add_recipe_sources,
     collect_options,
     drop_unset,
-    make_recipe,
     make_terminal_progress,
     print_json,
     say_nothing,
@@ -268,11 +267,16 @@ def train(
 ) -> None:
     """Train a classifier and keep it with its evidence."""
     import budwood as bw
+    from budwood.config.option_rules import explain_steps
+    from budwood.config.recipe import Recipe
     from budwood.data.scanning import scan
 
     started = time.perf_counter()
-    resolved = make_recipe(file, settings, drop_unset(options))
+    named = collect_options(file, settings, drop_unset(options))
+    resolved = Recipe(**named)
     progress = make_terminal_progress()
+    if why := explain_steps(named):
+        progress.note(why)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
@@ -498,7 +502,7 @@ def lr_find(
     for rate, loss in list(zip(curve.rates, curve.losses, strict=True))[::6]:
         print(f"{rate:<9.1e} {loss:.3f}")
     steepest = "(where the loss falls fastest)"
-    suggestion = f"{curve.suggestion:.2g} {steepest}" if curve.suggestion else "none, because the loss never fell"
+    suggestion = f"{curve.suggestion:.2g} {steepest}" if curve.suggestion else f"none, because {curve.problem}"
     print(f"Suggested learning rate: {suggestion}")
     if html:
         print(f"Curve: {html}")

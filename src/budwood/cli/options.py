@@ -16,7 +16,6 @@ from budwood.storage.strict_json import encode_json
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from budwood.config.recipe import Recipe
     from budwood.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -57,10 +56,10 @@ class SurgeryCommand(click.Command):
 
 
 class TuneCommand(RecipeCommand):
-    """A command with the recipe's flags, except those that it has itself, such as --time."""
+    """A command with the recipe's flags, of which those that it has itself are of a trial, such as --trial-time."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the command's own parameters, then the recipe's without those that it has itself.
+        """Return the command's own parameters, then the recipe's, renamed where it has the same flag itself.
 
         Args:
             ctx: The context of the call.
@@ -68,8 +67,16 @@ class TuneCommand(RecipeCommand):
         Returns:
             The parameters.
         """
-        own = {parameter.name for parameter in self.params}
-        return [p for p in super().get_params(ctx) if p in self.params or p.name not in own]
+        own = click.Command.get_params(self, ctx)
+        names, taken = {each.name for each in own}, {flag for each in own for flag in each.opts}
+        flags = [each for each in make_recipe_flags() if each.name not in names]
+        return [*own, *(_rename_for_trial(each) if taken & set(each.opts) else each for each in flags)]
+
+
+def _rename_for_trial(flag: click.Option) -> click.Option:
+    """A flag of the recipe under a name of its own, where the command's flag of that name is of the whole search."""
+    words = f"Of each trial: {flag.help}"
+    return click.Option([f"--trial-{flag.opts[0].removeprefix('--')}", str(flag.name)], type=flag.type, help=words)
 
 
 def add_common_options(command: Command) -> Command:
@@ -207,25 +214,6 @@ def drop_unset(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def make_recipe(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> Recipe:
-    """Make a recipe from a file, settings and flags.
-
-    Args:
-        file: A TOML file with recipe options; None: no file.
-        settings: `KEY=VALUE` strings, which override the file.
-        flags: Flags by option, which override both.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        RecipeError: The file cannot be read, a setting is malformed, or the recipe has mistakes.
-    """
-    from budwood.config.recipe import Recipe
-
-    return Recipe(**collect_options(file, settings, flags))
-
-
 def collect_options(file: Path | None, settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Collect recipe options from a file, settings and flags.
 
@@ -245,7 +233,7 @@ def collect_options(file: Path | None, settings: Sequence[str], flags: Mapping[s
     return {**(load_recipe(file) if file else {}), **parse_settings(settings), **flags}
 
 
-def make_recipe_flags(of_surgery: bool = False) -> list[click.Parameter]:
+def make_recipe_flags(of_surgery: bool = False) -> list[click.Option]:
     """Make one flag for each recipe option.
 
     Args:

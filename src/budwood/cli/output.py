@@ -241,11 +241,7 @@ def show_cost(recipe: Recipe, cost: CostEstimate, as_json: bool) -> None:
         print_json({"recipe": recipe.table(), "estimate": cost.record()})
         return
     print(recipe.toml())
-    steps = (
-        f"{counted(cost.steps, 'optimizer step')} in {cost.epochs:,.3g} {'epoch' if cost.epochs == 1 else 'epochs'}"
-        if cost.steps
-        else "one head on fixed features"
-    )
+    steps = _format_steps(recipe, cost) if cost.steps else "one head on fixed features"
     parts = ", ".join(f"{name} {_format_duration(seconds)}" for name, seconds in cost.seconds.items())
     print(f"Training    {steps}")
     print(f"Time        about {_format_duration(cost.total)} ({parts})")
@@ -253,6 +249,14 @@ def show_cost(recipe: Recipe, cost: CostEstimate, as_json: bool) -> None:
     cache, run = (cost.disk[place] / 2**20 for place in ("cache", "run"))
     print(f"Disk        about {cache:,.0f} MiB more in the cache, {run:,.0f} MiB in the run folder")
     print(f"Estimated from a measurement: {cost.measured}. Nothing was trained.")
+
+
+def _format_steps(recipe: Recipe, cost: CostEstimate) -> str:
+    """Steps and epochs; where there is only a time limit, how many are about to fit into it."""
+    if recipe.time is not None and recipe.epochs is None and not recipe.phases:
+        return f"until the time limit: about {float(f'{cost.epochs:.2g}'):,.6g} epochs fit into it on this machine"
+    epochs = f"{cost.epochs:,.0f}" if cost.epochs >= 100 else f"{cost.epochs:.3g}"
+    return f"{counted(cost.steps, 'optimizer step')} in {epochs} {'epoch' if cost.epochs == 1 else 'epochs'}"
 
 
 def _format_duration(seconds: float) -> str:

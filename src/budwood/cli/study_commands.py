@@ -38,7 +38,8 @@ def _add_execution_options(command: Command) -> Command:
             "--time",
             "limit",
             metavar="TIME",
-            help="Start no new row or trial after this time, for example 90s, 10m, 1.5h.",
+            help="Time limit of the whole command, for example 90s, 10m, 1.5h: no row or trial starts that would end "
+            "later; one that is still trained then is stopped, and resumed by the same command.",
         ),
         click.option(
             "--storage",

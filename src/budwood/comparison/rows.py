@@ -317,4 +317,5 @@ def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | 
         _summarize_metric(label, runs, "accuracy", "test") if _looks(runs) else None,
         [run.history() for run in runs],
         leaking=any(run.record.dataset.leaks_allowed for run in runs),
+        folds=any(run.record.dataset.split.startswith("fold ") for run in runs),
     )

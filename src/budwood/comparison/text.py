@@ -195,7 +195,7 @@ def _format_legend(made: Comparison, has: PresentColumns) -> list[str]:
         return []
     tests = ", ".join(sorted({pair.test for pair in made.pairs})) or "no test"
     shown = "95 % confidence intervals, n = " + ", ".join(dict.fromkeys(f"{value.n:,}" for value in known)) + " images"
-    seeds = "; for several seeds: lowest to highest score, standard deviation (sd)" if has.seeds else ""
+    seeds = "; for several runs: lowest to highest score, standard deviation (sd)" if has.seeds else ""
     told = [
         f"{MARK} not distinguishable from the best (statistical tie). In brackets: {shown}{seeds}.",
         f"p: {tests} against the best row{_format_correction(made)}.{_format_alone(made)} "

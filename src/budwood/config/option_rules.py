@@ -19,6 +19,7 @@ from budwood.config.options import (
     OWN_OPTIMIZER,
     SCHEDULE_OPTIONS,
     SMALL_NETWORK_OPTIONS,
+    SOLVED_OPTIONS,
     TRUNK_OPTIONS,
     Options,
 )
@@ -28,6 +29,8 @@ from budwood.config.registry import is_entry_point
 DEFAULT_MODEL: Final = "tf_efficientnet_lite0"
 PHASE_OPTIONS: Final = ("freeze", "epochs", "lr")  # what every phase has of its own
 PER_CONVOLUTION: Final = ("kernels", "strides", "pools")
+FEW: Final = 3  # optimizers that are named one by one
+SOLVED_LOSS: Final = "cross_entropy"  # the loss of a head that is solved
 
 
 def refused_options(options: Options) -> dict[str, str]:
@@ -56,11 +59,13 @@ def refused_options(options: Options) -> dict[str, str]:
     if options.get("phases"):
         own = {name: f"{name}: every phase has its own" for name in PHASE_OPTIONS if name in options}
         refused |= own
-        if "time" in options:
-            refused["time"] = "time: phases are as long as their epochs; give it without phases"
     if options.get("optimizer") == "lbfgs" and (why := beyond_solving(options)):
         refused["optimizer"] = (
             f"optimizer: lbfgs solves a linear head on a frozen trunk, not {why}; use adam or another"
+        )
+    if optimizer == "lbfgs" and options.get("loss", SOLVED_LOSS) != SOLVED_LOSS:
+        refused["loss"] = (
+            f"loss: lbfgs minimises {SOLVED_LOSS}, found {options['loss']!r}; use adam or another optimizer for it"
         )
     return refused
 
@@ -74,7 +79,9 @@ def _explain_refusal(name: str, optimizer: str, options: Options, known: Options
         return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
     if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
         return f"{name}: not used when only a linear head is trained; it needs more trained layers"
-    return f"{name}: optimizer {optimizer!r} does not use it; it uses {', '.join(sorted(known))}"
+    optimizers = [user for user, names in OPTIMIZER_OPTIONS.items() if name in names]
+    listed = " and ".join(optimizers) if len(optimizers) <= FEW else "optimizers that train in steps, such as adam"
+    return f"{name}: optimizer {optimizer!r} does not use it; it is an option of {listed}"
 
 
 def beyond_solving(options: Options) -> str:
@@ -111,8 +118,41 @@ def _default_optimizer(options: Options) -> object:
     """The optimizer: the one that solves, where the head can be solved and nothing is said about steps."""
     if "momentum" in options:
         return options.get("optimizer", "sgd")
-    steps = beyond_solving(options) or any(name in options for name in (*OPTIMIZER_OPTIONS["adam"], *FINER))
-    return options.get("optimizer", "adam" if steps else "lbfgs")
+    return options.get("optimizer", "adam" if beyond_solving(options) or list_step_options(options) else "lbfgs")
+
+
+def list_step_options(options: Options) -> list[str]:
+    """List the options that are given and have a meaning only where training takes steps.
+
+    Args:
+        options: The options that are given, by name.
+
+    Returns:
+        Their names, in the order in which they are given.
+    """
+    of_steps = {*OPTIMIZER_OPTIONS["adam"], *OPTIMIZER_OPTIONS["sgd"], *FINER} - SOLVED_OPTIONS.keys()
+    other_loss = options.get("loss", SOLVED_LOSS) != SOLVED_LOSS
+    return [name for name in options if name in of_steps or (name == "loss" and other_loss)]
+
+
+def explain_steps(options: Options) -> str:
+    """Explain why a head that could be solved is trained in steps.
+
+    Args:
+        options: The options that are given, by name.
+
+    Returns:
+        A sentence that names the options which ask for steps; empty where the head is solved, cannot be, or the
+        optimizer is given.
+    """
+    named = list_step_options(options)
+    if "optimizer" in options or beyond_solving(options) or not named:
+        return ""
+    name = str(_default_optimizer(options))
+    trains, them = ("trains", "it") if len(named) == 1 else ("train", "them")
+    flags = " and ".join(f"--{option.replace('_', '-')}" for option in named)
+    kind = OPTIMIZERS.get(name).__name__
+    return f"{flags} {trains} the head in steps with {kind}; without {them} the head is solved exactly."
 
 
 def _is_optimizer(name: object) -> TypeGuard[str]:

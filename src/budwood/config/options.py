@@ -55,6 +55,19 @@ STEP_OPTIONS: Final[Options] = {
     "precision": "auto",
     "seed": 0,
 }
+# Of these, what has a meaning for a head that is solved, too; there nothing stands in where none is given.
+SOLVED_OPTIONS: Final[Options] = dict.fromkeys(
+    (
+        "time",
+        "select",
+        "loss",
+        "label_smoothing",
+        "class_weights",
+        "balanced_sampling",
+        "logit_adjustment",
+        "seed",
+    )
+)
 # Of an optimizer that trains more than a linear head.
 TRUNK_OPTIONS: Final[Options] = {"layer_decay": 1.0, "decay_norms": True}
 FINE_TUNING: Final = 0.3  # of an optimizer's own rate, where pretrained stages are trained; BENCHMARKS.md, "Small data"
@@ -97,7 +110,7 @@ def list_own_options(section: type[Optimizer | Schedule | Loss], prefix: str = "
 
 def _list_optimizer_options(section: type[Optimizer]) -> Options:
     own = list_own_options(section)
-    return own if section is LBFGS else {**STEP_OPTIONS, **own}
+    return {**(SOLVED_OPTIONS if section is LBFGS else STEP_OPTIONS), **own}
 
 
 # What each optimizer uses, and each schedule and loss beside that.

@@ -77,6 +77,14 @@ class Samples:
         ids, paths = (tuple(values[row] for row in numbers.tolist()) for values in (self.ids, self.paths))
         return replace(self, ids=ids, paths=paths, labels=self.labels[numbers])
 
+    def in_content_order(self) -> Samples:
+        """Sort the images by their contents, so that nothing depends on the names of files.
+
+        Returns:
+            The images in the order of their ids.
+        """
+        return self.subset(sorted(range(len(self)), key=lambda row: (self.ids[row], self.paths[row])))
+
     def join(self, other: Samples) -> Samples:
         """Append the images of another split of the same data set.
 

@@ -75,6 +75,7 @@ class RowOutcome:
         looks: For each run, how often its test split had been opened when it was tested, that time included.
         problem: Why the row failed; empty if it did not.
         leaking: Whether the row was trained although the given split leaks.
+        folds: Whether its runs are folds, not seeds.
     """
 
     label: str
@@ -87,6 +88,7 @@ class RowOutcome:
     looks: Sequence[int] = ()
     problem: str = ""
     leaking: bool = False
+    folds: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,11 +179,25 @@ def _check_overfit(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
             "R001",
             "warning",
             f"Training accuracy is far above validation accuracy: {told}.",
-            "The network has memorised its training images (overfitting): use augmentation, dropout or weight decay, "
-            "freeze more layers, or train for fewer epochs.",
+            "The network has memorised its training images (overfitting): " + _advise_on_overfitting(far),
             _collect_labels(far),
         )
     ]
+
+
+def _advise_on_overfitting(outcomes: Sequence[RowOutcome]) -> str:
+    """What helps a network that was trained in steps, or a head that was solved, which has no steps."""
+    if any(_is_solved(one) for one in outcomes):
+        solved = "use more training images, a higher `regularisation`, or a network with fewer features"
+        if all(_is_solved(one) for one in outcomes):
+            return f"{solved}."
+        return f"use augmentation, dropout or weight decay where training takes steps; for a solved head, {solved}."
+    return "use augmentation, dropout or weight decay, freeze more layers, or train for fewer epochs."
+
+
+def _is_solved(outcome: RowOutcome) -> bool:
+    """Whether the history is a choice of penalties."""
+    return any("epoch" not in row for history in outcome.histories for row in history)
 
 
 def _check_leaking(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
@@ -314,12 +330,15 @@ def _check_seeds(outcomes: Sequence[RowOutcome], best: str | None) -> list[Resul
     ]
     if not near:
         return []
+    folds = top.folds
+    repeats = "fold" if folds else "seed"
     return [
         ResultFinding(
             "R008",
             "note",
-            f"In {counted(len(near), 'row')}, seeds differ more than the row differs from the best{_list_rows(near)}.",
-            "Another seed may change the order: add seeds, or use the cheaper row.",
+            f"In {counted(len(near), 'row')}, {repeats}s differ more than the row differs from the "
+            f"best{_list_rows(near)}.",
+            f"Another {'split' if folds else 'seed'} may change the order: add {repeats}s, or use the cheaper row.",
             _collect_labels([top, *near]),
         )
     ]

@@ -463,7 +463,7 @@ def _draw_legend(rows: Sequence[Dot]) -> Iterator[str]:
     x = 4.0
     marks = [("●", "not distinguishable from the best", "var(--accent)", any(row.tied for row in rows))]
     marks += [("●", "others", "var(--soft)", any(not row.tied and row.metric for row in rows))]
-    marks += [("|", "seeds", "var(--ink)", any(row.seeds for row in rows))]
+    marks += [("|", "runs of a row", "var(--ink)", any(row.seeds for row in rows))]
     marks += [("◆", "published", "var(--second)", any(row.published is not None and row.alike for row in rows))]
     marks += [
         (

@@ -107,7 +107,8 @@ def _describe_training(record: RunRecord) -> str:
         )
         selected = describe_selection(recipe.select or LOSS)
         return f"{what}{how}{together}; epoch {chosen.epoch} was kept, because it has the {selected}"
-    auto = "chosen on the validation set" if recipe.regularisation == "auto" else "as given"
+    by = f" by its {describe_selection(recipe.select)}" if recipe.select else ""
+    auto = f"chosen on the validation set{by}" if recipe.regularisation == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen.regularisation:.2g}, {auto}"
 
 
@@ -158,4 +159,5 @@ def _describe_phases(recipe: Recipe) -> str:
         f"for {counted(phase.epochs, 'epoch')} with a learning rate of {phase.lr:g}"
         for phase in recipe.phases or ()
     ]
-    return f" with a batch size of {recipe.batch}: {', then '.join(told)}"
+    limit = "" if recipe.time is None else f", at most {recipe.time:,.0f} seconds in total"
+    return f" with a batch size of {recipe.batch}: {', then '.join(told)}{limit}"

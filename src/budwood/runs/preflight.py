@@ -83,7 +83,7 @@ def check_and_plan(
     _refuse_views_of_nothing(recipe, plan, len(data.classes), context.cache)
     findings = checks.findings(data) if findings is None else findings
     sealed = data.sealed()
-    training, validation = sealed.samples("train"), sealed.samples("val")
+    training, validation = sealed.samples("train").in_content_order(), sealed.samples("val")
     recipe = _with_absolute_weights(recipe, out)
     weights, seen = locate_weights(recipe, plan, out, context)
     findings += _find_seen_images(data, seen)

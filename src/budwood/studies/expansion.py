@@ -126,7 +126,7 @@ def expand_study(
     rows = tuple(part for part in parts if isinstance(part, Experiment))
     if overrides == Overrides():
         parts += _find_twins([row for row in rows if row.place not in faulty])
-    mistakes = list(dict.fromkeys(part for part in parts if isinstance(part, Mistake)))
+    mistakes = _tell_once([part for part in parts if isinstance(part, Mistake)])
     if not (rows or search or mistakes or faulty):
         mistakes = [Mistake((), "contains no [[rows]], no [grid] and no [search]")]
     searched = {"data": file.data, **file.base.options, **(file.search.base.options if file.search else {})}
@@ -146,6 +146,15 @@ def expand_study(
         text=text,
     )
     return study, mistakes
+
+
+def _tell_once(mistakes: Sequence[Mistake]) -> list[Mistake]:
+    """Each mistake once; of an option that stands once for many rows, what is wrong with it in the first of them."""
+    first: dict[Place, str] = {}
+    for mistake in mistakes:
+        if mistake.place[:1] in (("base",), ("settings",)):
+            first.setdefault(mistake.place, mistake.case)
+    return [one for one in dict.fromkeys(mistakes) if first.get(one.place, one.case) == one.case]
 
 
 def _limit_epochs(options: Options, limit: int | None) -> dict[str, object]:

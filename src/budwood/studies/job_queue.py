@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import median
 from typing import Final, Generic, Protocol, TypeVar
 
 TRIES: Final = 3  # times that a job is given out when those who carry it out die
@@ -105,9 +106,26 @@ class JobQueue(Generic[Job]):
         self._deaths[job.id] = self._deaths.get(job.id, 0) + 1
         if self._deaths[job.id] >= self._tries:
             return False
+        self.put_back(job)
+        return True
+
+    def put_back(self, job: Job) -> None:
+        """Put a job that did not end back to the front of the queue.
+
+        Args:
+            job: A job that was given out.
+        """
         self._running.remove(job)
         self._waiting.insert(0, job)
-        return True
+
+    def expect_seconds(self) -> float | None:
+        """Estimate the seconds that the next job takes.
+
+        Returns:
+            The median of the jobs that succeeded; None while there is none.
+        """
+        measured = [seconds for group in self._seconds.values() for seconds in group]
+        return median(measured) if measured else None
 
     def estimate_seconds(self, further: int = 0) -> float | None:
         """Estimate the seconds of all jobs that have not ended, one after another.

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ class ExecutionOptions:
         jobs: Number of processes; above 1 also the number of workers on a Ray cluster.
         ray: Address of a Ray cluster, or `local`; None: processes of this machine.
         storage: URL where trials are stored, as Optuna takes it; None: a file in the study's folder.
-        time: Seconds after which no further job starts; None: no limit.
+        time: Seconds of the whole study, from its start: no job starts that would end later, and what is still
+            trained then is stopped, to be resumed by the next call; None: no limit.
         test: Whether the test split of every finished run is opened at the end.
     """
 
@@ -95,7 +96,7 @@ def study(
         RunError: Test splits are to be opened, and a data set has none.
         StorageError: A folder cannot be written.
     """
-    monitor, cache = watcher or SilentMonitor(), cache or cache_folder()
+    started, monitor, cache = time.monotonic(), watcher or SilentMonitor(), cache or cache_folder()
     scanned = {data.source: data} if isinstance(data, Dataset) else {}
     named = {"": data.source if isinstance(data, Dataset) else str(data)} if data is not None else {}
     if not isinstance(file, Study):
@@ -103,7 +104,7 @@ def study(
     context = JobContext(Path(out) / file.name, cache, allow_leaks)
     with lock_study(context.folder), monitor.watching(file.title):
         datasets = DatasetCache(Context(cache, DistinctNotes(monitor)), scanned)
-        return _prepare(file, context, monitor, ways or ExecutionOptions(), datasets).run()
+        return _prepare(file, context, monitor, ways or ExecutionOptions(), datasets, started).run()
 
 
 def tune(
@@ -154,7 +155,12 @@ def tune(
 
 
 def _prepare(
-    study: Study, context: JobContext, monitor: StudyMonitor, options: ExecutionOptions, datasets: DatasetCache
+    study: Study,
+    context: JobContext,
+    monitor: StudyMonitor,
+    options: ExecutionOptions,
+    datasets: DatasetCache,
+    started: float,
 ) -> StudyRunner:
     """Plan the jobs of a study and open its search; jobs whose runs are finished have ended."""
     planner = JobPlanner(study, datasets, list_known_ids(context.folder))
@@ -164,7 +170,7 @@ def _prepare(
             if context.is_done(job.id):
                 row.end(job, JobResult("done"))
     search = open_search(study, planner, context, options.storage)
-    return StudyRunner(study, context, monitor, options, datasets, rows, search)
+    return StudyRunner(study, context, monitor, options, datasets, rows, search, started)
 
 
 class StudyRunner:
@@ -179,6 +185,7 @@ class StudyRunner:
         datasets: DatasetCache,
         rows: Sequence[RowProgress],
         search: SearchRows | None,
+        started: float,
     ) -> None:
         """Prepare to run a study, with the jobs that have not ended in a queue.
 
@@ -190,13 +197,15 @@ class StudyRunner:
             datasets: The data sets of the study.
             rows: The rows with their jobs; jobs whose runs are finished have ended.
             search: The search; None where the study has none.
+            started: When the study began, by `time.monotonic`.
         """
         self._study = study
         self._context = context
         self._monitor = monitor
         self._options = options
         self._datasets = datasets
-        self._started = time.monotonic()
+        self._started = started
+        self._cut_short = False
         self._values: dict[str, float] = {}
         self._changed = threading.Condition()
         self._stopped: BaseException | None = None
@@ -271,7 +280,8 @@ class StudyRunner:
         """Carry out one job after another, until there is none left."""
         while (job := self._take()) is not None:
             try:
-                result = executor.run(job.job, partial(self._report_epoch, job.row))
+                limited = replace(job.job, seconds=self._seconds_left())
+                result = executor.run(limited, partial(self._report_epoch, job.row))
             except WorkerDied as death:
                 self._retry(job, death)
             else:
@@ -315,15 +325,23 @@ class StudyRunner:
         self._end(job, JobResult("failed", f"{death}, {TRIES} times"))
 
     def _end(self, job: RowJob, result: JobResult) -> None:
-        done = result.state == "done"
         with self._changed:
-            self._queue.finish(job, result.seconds if done else None)
-            job.row.end(job.job, result)
-            if job.row.trial and self._search:
-                self._search.tell(job.row.trial, result, self._value(job.id) if done else None)
+            if result.state == "stopped":
+                self._cut_short = True
+                self._queue.put_back(job)
+                job.row.status, job.row.problem = "waiting", result.problem
+            else:
+                self._record(job, result)
             self._save("running")
             self._show()
             self._changed.notify_all()
+
+    def _record(self, job: RowJob, result: JobResult) -> None:
+        done = result.state == "done"
+        self._queue.finish(job, result.seconds if done else None)
+        job.row.end(job.job, result)
+        if job.row.trial and self._search:
+            self._search.tell(job.row.trial, result, self._value(job.id) if done else None)
 
     def _value(self, id: str) -> float:
         """The metric of a finished run on validation."""
@@ -332,7 +350,14 @@ class StudyRunner:
         return self._values[id]
 
     def _is_over(self) -> bool:
-        return self._options.time is not None and time.monotonic() - self._started > self._options.time
+        """Whether no time is left, or less than the next job is expected to take."""
+        left = self._seconds_left()
+        return self._cut_short or (left is not None and left < (self._queue.expect_seconds() or 0.0))
+
+    def _seconds_left(self) -> float | None:
+        """The seconds that are left to the whole study; None: as many as it takes."""
+        limit = self._options.time
+        return None if limit is None else limit - (time.monotonic() - self._started)
 
     def _is_complete(self) -> bool:
         return not self._queue.waiting and (self._search is None or self._search.count_left() == 0)

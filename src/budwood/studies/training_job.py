@@ -23,10 +23,11 @@ from budwood.runs.run import CHECKPOINT, find_run
 from budwood.storage.context import Context
 from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
 from budwood.studies.study_tables import DataSpec
+from budwood.studies.time_limit import TimedProgress, TimeIsOver
 from budwood.training.history import EpochCallback, Rows
 from budwood.workflows.train import resume, train
 
-JobState = Literal["done", "failed", "pruned"]
+JobState = Literal["done", "failed", "pruned", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TrainingJob:
         folds: Number of folds; None: no folds.
         group: Digest that is the same for jobs that share what is computed once per image.
         trial: The trial of a search that the job is; None for a row.
+        seconds: Seconds after which it is stopped, to be resumed another time; None: never.
     """
 
     id: str
@@ -55,6 +57,7 @@ class TrainingJob:
     folds: int | None = None
     group: str = ""
     trial: TrialPlace | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class JobResult:
     """The result of a job.
 
     Attributes:
-        state: done, failed or pruned.
+        state: done, failed, pruned, or stopped by the time limit.
         problem: Why it is not done; empty where it is.
         seconds: The seconds that it took.
     """
@@ -265,12 +268,16 @@ def run_job(
         StorageError: Nothing more can be saved.
     """
     started = time.perf_counter()
+    if job.seconds is not None:
+        progress = TimedProgress(progress, job.seconds)
     try:
         _train(job, context, datasets, progress, on_epoch_end)
         return JobResult("done", seconds=time.perf_counter() - started)
     except Pruned as pruned:
         shutil.rmtree(context.folder / job.id / CHECKPOINT, ignore_errors=True)  # nobody goes on with it
         return JobResult("pruned", str(pruned), time.perf_counter() - started)
+    except TimeIsOver as over:
+        return JobResult("stopped", str(over), time.perf_counter() - started)
     except StorageError:
         raise
     except BudwoodError as error:

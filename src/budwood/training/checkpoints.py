@@ -25,6 +25,7 @@ from budwood.errors import RunError
 from budwood.storage.atomic import raise_storage_errors, write_bytes
 from budwood.storage.checked_files import digest_bytes
 from budwood.storage.strict_json import decode_json, encode_json
+from budwood.training.clock import WRITING
 
 LAST: Final = "last.safetensors"
 OFTEN: Final = 30.0  # seconds from one checkpoint to the next, at least
@@ -89,6 +90,8 @@ class Checkpoints:
         self.folder, self._often = folder, often
         self._best: tuple[int, str] | None = None  # the best epoch whose file is written, and the file's digest
         self._next = time.monotonic() + often
+        self._seconds: float | None = None  # of the longest so far
+        self._saved: tuple[int, int, int] | None = None
 
     @property
     def due(self) -> bool:
@@ -112,12 +115,31 @@ class Checkpoints:
         Raises:
             StorageError: The disk is full or the folder cannot be written; the checkpoint before is then still whole.
         """
-        if self.folder is None or not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
+        here = (state.epoch, state.step, state.best_epoch)
+        if (
+            self.folder is None
+            or here == self._saved
+            or not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
+        ):
             return
         started = time.monotonic()
         with raise_storage_errors(self.folder):
             self._write(self.folder, state, tensors, random)
+        self._saved, self._seconds = here, max(self._seconds or 0.0, time.monotonic() - started)
         self._next = time.monotonic() + max(self._often, (time.monotonic() - started) / SHARE)
+
+    def expect_seconds(self, size: int) -> float:
+        """Estimate the seconds that a checkpoint takes: as the longest so far, else by its bytes.
+
+        Args:
+            size: Bytes of what is trained; an optimizer may keep twice as much, and the best epoch has as much.
+
+        Returns:
+            Seconds; 0 where none are kept.
+        """
+        if self.folder is None:
+            return 0.0
+        return 4 * size / WRITING if self._seconds is None else self._seconds
 
     def _write(self, folder: Path, state: LoopState, tensors: Tensors, random: np.random.Generator) -> None:
         best = folder / f"best-{state.best_epoch}.safetensors"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Final
+
+SAVING_SECONDS: Final = 3.0  # kept back from a limited time for writing the run and its report
+WRITING: Final = 1e8  # bytes a second that a disk writes at least, where it was not measured
 
 
 class Clock:

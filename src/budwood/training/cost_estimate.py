@@ -14,9 +14,10 @@ from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, decode_sample, find_missing_pixels
 from budwood.hardware import count_processors
 from budwood.inference.feature_cache import HELD, compute_features, count_feature_bytes, find_missing_features
+from budwood.training.clock import SAVING_SECONDS
 from budwood.training.frozen_features import caches_features, list_feature_requests, load_features, make_frozen_prefix
 from budwood.training.inputs import make_head_splits, make_inputs, make_trained_slice
-from budwood.training.task import TrainingTask, each_phase, trains_linear_head_only
+from budwood.training.task import TrainingTask, each_phase, share_of_time, trains_linear_head_only
 from budwood.training.trainer import fit_head
 
 SAMPLE: Final = 64  # images of each split that are looked at, at least
@@ -77,9 +78,13 @@ def measure_cost(task: TrainingTask) -> CostEstimate:
     Returns:
         The estimate.
     """
+    left = task.resolved.limits.seconds - SAVING_SECONDS
     if not task.spec.recipe.phases:
-        return _measure_single(task)
-    phases = [_measure_single(phase) for phase in each_phase(task)]
+        return _measure_single(task, left)
+    phases: list[CostEstimate] = []
+    for number, phase in enumerate(each_phase(task), 1):
+        unused = max(left - sum(each.total for each in phases), 0.0)
+        phases.append(_measure_single(phase, unused * share_of_time(task.spec.recipe, number)))
     names = dict.fromkeys(name for phase in phases for name in phase.seconds)
     return CostEstimate(
         steps=sum(phase.steps for phase in phases),
@@ -91,8 +96,8 @@ def measure_cost(task: TrainingTask) -> CostEstimate:
     )
 
 
-def _measure_single(task: TrainingTask) -> CostEstimate:
-    """The cost of a recipe without phases, or of one phase."""
+def _measure_single(task: TrainingTask, left: float) -> CostEstimate:
+    """The cost of a recipe without phases, or of one phase, to which so many seconds are left."""
     recipe, plan, n, progress = task.resolved, task.spec.plan, len(task.training), task.context.progress
     samples = task.training.join(task.validation)
     cached = caches_features(task)
@@ -109,7 +114,8 @@ def _measure_single(task: TrainingTask) -> CostEstimate:
         for _ in range(2):  # the first loads what solves it
             started = time.perf_counter()
             fit_head(*make_head_splits(features, sample), task.spec.classes, recipe, progress)
-        seconds = {"training the head": (time.perf_counter() - started) * n / len(sample.training)}
+        solving = (time.perf_counter() - started) * n / len(sample.training)
+        seconds = {"training the head": min(solving, max(left - reading, 0.0))}
         steps, epochs, step_tensors, network = 0, _epochs_of_head(recipe), 0, 0
         measured = f"the head on {len(sample.training)} images"
     else:
@@ -121,7 +127,7 @@ def _measure_single(task: TrainingTask) -> CostEstimate:
         steps_an_epoch = count_steps(recipe.sampling, n)
         evaluating = cost.evaluating * len(task.validation) * views
         an_epoch = steps_an_epoch * cost.seconds + evaluating
-        epochs = _count_epochs(recipe, reading, an_epoch)
+        epochs = min(recipe.limits.epochs, max(left - reading - cost.starting, 0.0) / an_epoch)
         steps, network, step_tensors = round(steps_an_epoch * epochs), cost.network, cost.moved
         seconds = {"starting": cost.starting, "training": steps * cost.seconds, "evaluating": epochs * evaluating}
         measured = f"{MEASURED - 1} steps of {len(train.labels)} images, {len(sample.validation)} evaluated"
@@ -175,11 +181,6 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool) -> tupl
         decode_sample(samples, row, task.spec.plan.size, task.spec.recipe.resize)
     each = (time.perf_counter() - started) / max(len(timed), 1) / count_processors()
     return each * len(missing), f"{len(timed)} images decoded" if missing else ""
-
-
-def _count_epochs(recipe: ResolvedRecipe, reading: float, an_epoch: float) -> float:
-    """How many epochs there will be: as many as asked for, or as the time allows."""
-    return min(recipe.limits.epochs, max(recipe.limits.seconds - reading, 0.0) / an_epoch)
 
 
 def _epochs_of_head(recipe: ResolvedRecipe) -> float:

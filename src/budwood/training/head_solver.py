@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 from threadpoolctl import ThreadpoolController
 
+from budwood.config.losses import CrossEntropy, OneLabel
+from budwood.config.metric_registry import LOSS
 from budwood.config.optimizers import LBFGS
+from budwood.evaluation.label_task import task_of
 from budwood.progress import Progress
-from budwood.training.linear_head import HeadSplit, LinearHead, find_best_row, score_head
+from budwood.text import counted
+from budwood.training.linear_head import HeadSplit, LinearHead, compute_head_logits, find_best_row, score_head
 
 PENALTIES: Final = tuple(10.0 ** (power / 2) for power in range(4, -11, -1))  # 100 to 1e-5, strong to weak
 PATIENCE: Final = 4  # weaker penalties that are tried after the best one
@@ -21,44 +27,137 @@ GRADIENT: Final = 1e-5  # largest entry of the gradient at which a solution coun
 _TINY: Final = 1e-12
 
 
-def solve(train: HeadSplit, val: HeadSplit, classes: int, section: LBFGS, progress: Progress) -> LinearHead:
+@dataclass(frozen=True)
+class Objective:
+    """What a head is solved for, beside the penalty.
+
+    Attributes:
+        loss: Label smoothing, class weights and logit adjustment, as of a training in steps.
+        balanced: Whether every class counts equally, as where every class is sampled equally often.
+        select: The validation metric by which the strength of the penalty is chosen, or `loss`.
+    """
+
+    loss: OneLabel = field(default_factory=CrossEntropy)
+    balanced: bool = False
+    select: str = LOSS
+
+
+def solve(
+    train: HeadSplit,
+    val: HeadSplit,
+    classes: int,
+    section: LBFGS,
+    progress: Progress,
+    objective: Objective | None = None,
+    left: Callable[[], float | None] = lambda: None,
+) -> LinearHead:
     """Solve a linear head to convergence for each strength of the L2 penalty, and keep the best.
 
     The head minimises mean cross-entropy + strength / 2 * |weight|^2. Features are centred and divided by one
     common scale, the root mean variance: dividing each feature by its own deviation made the rare ones loud and
     validation worse. The solution for one strength starts the next. With `regularisation = "auto"` the strength
-    with the lowest validation loss is kept; the path ends when that loss has not fallen for PATIENCE strengths.
+    that validation prefers is kept; the path ends when none of PATIENCE strengths was better, nor had a lower
+    validation loss, or when the time is over, but never before there is one head.
 
     Args:
         train: Training features and labels.
         val: Validation features and labels.
         classes: Number of classes.
         section: The options of the solver.
-        progress: Where the bar goes.
+        progress: Where the bar and notes go.
+        objective: What is minimised and selected by; None: plain cross-entropy.
+        left: Returns the seconds that are left; None: as many as it takes.
 
     Returns:
         The head, with one row of history for each strength that was tried.
     """
+    objective = objective or Objective()
     centre = train.outputs.mean(axis=0)
     scale = float(np.sqrt(train.outputs.var(axis=0).mean() + _TINY))
     inputs = (train.outputs - centre) / np.float32(scale)
-    targets = np.eye(classes, dtype=np.float64)[train.labels]
+    targets = weigh_targets(objective, train.labels, classes)
     strengths = PENALTIES if section.regularisation == "auto" else (float(section.regularisation),)
     solution = np.zeros((classes, inputs.shape[1] + 1))
     history: list[dict[str, float]] = []
     heads = []
     with _limit_scipy_threads(), progress.bar("Solving the head", len(strengths)) as step:
         for strength in strengths:
-            solution = _minimise(solution, inputs, targets, strength)
+            solution = _minimise(solution, inputs, targets, strength, left)
             weight = (solution[:, :-1] / scale).astype(np.float32)
             bias = (solution[:, -1] - solution[:, :-1] @ centre / scale).astype(np.float32)
-            history.append({"regularisation": strength, **score_head(train, val, weight, bias)})
+            scores = score_head(train, val, weight, bias)
+            history.append(
+                {"regularisation": strength, **scores, **_score_selected(objective.select, val, weight, bias)}
+            )
             heads.append((weight, bias))
             step(1)
-            if len(history) - 1 - find_best_row(history) == PATIENCE:
+            if strength != strengths[-1] and _is_over(left):
+                progress.note(_explain_end(len(history), len(strengths)))
                 break
-    best = find_best_row(history)
+            if len(history) - 1 - max(find_best_row(history), find_best_row(history, objective.select)) == PATIENCE:
+                break
+    best = find_best_row(history, objective.select)
     return LinearHead(*heads[best], tuple(history), {"regularisation": strengths[best]})
+
+
+@dataclass(frozen=True)
+class WeighedTargets:
+    """What a head is solved for: minus the sum of targets times log-chances, divided by a total, is the loss.
+
+    Attributes:
+        values: float64 [n, classes].
+        total: What their sum is divided by.
+        shift: What is added to the logits, float64 [classes].
+    """
+
+    values: NDArray[np.float64]
+    total: float
+    shift: NDArray[np.float64]
+
+
+def weigh_targets(objective: Objective, labels: NDArray[np.int32], classes: int) -> WeighedTargets:
+    """Weigh the targets of each image.
+
+    The loss is that of a training in steps (`losses.make_loss`), over all images at once.
+
+    Args:
+        objective: What the head is solved for.
+        labels: int32 [n].
+        classes: Number of classes.
+
+    Returns:
+        The targets with what they are divided by.
+    """
+    loss, n = objective.loss, len(labels)
+    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
+    shift = loss.logit_adjustment * np.log(counts / counts.sum())
+    targets = np.eye(classes, dtype=np.float64)[labels]
+    if not (loss.class_weights or objective.balanced or loss.label_smoothing):
+        return WeighedTargets(targets, n, shift)
+    weight = n / (classes * counts) if loss.class_weights else np.ones(classes)
+    share = 1 / counts[labels] if objective.balanced else np.ones(n)
+    targets = targets * (1 - loss.label_smoothing) + loss.label_smoothing / classes
+    return WeighedTargets(targets * weight * share[:, None], float((share * weight[labels]).sum()), shift)
+
+
+def _score_selected(
+    select: str, val: HeadSplit, weight: NDArray[np.float32], bias: NDArray[np.float32]
+) -> dict[str, float]:
+    """The metric on validation that the strength is chosen by, where it is not in every row anyway."""
+    if select in (LOSS, "accuracy"):
+        return {}
+    task = task_of((), len(weight))
+    logits = compute_head_logits(val.outputs, weight, bias)
+    return {f"val_{select}": task.score(select, task.read_labels(val.labels), logits)}
+
+
+def _is_over(left: Callable[[], float | None]) -> bool:
+    seconds = left()
+    return seconds is not None and seconds <= 0
+
+
+def _explain_end(done: int, count: int) -> str:
+    return f"The time limit was reached after {counted(done, 'strength')} of the penalty, of at most {count}."
 
 
 def _limit_scipy_threads() -> AbstractContextManager[object]:
@@ -75,20 +174,33 @@ def _list_scipy_libraries() -> list[str]:
 
 
 def _minimise(
-    start: NDArray[np.float64], inputs: NDArray[np.float32], targets: NDArray[np.float64], strength: float
+    start: NDArray[np.float64],
+    inputs: NDArray[np.float32],
+    targets: WeighedTargets,
+    strength: float,
+    left: Callable[[], float | None],
 ) -> NDArray[np.float64]:
-    n = len(inputs)
+    """The weights and biases, float64 [classes, features + 1], at the minimum, or where the time was over."""
+    mass = targets.values.sum(axis=1, keepdims=True)
 
     def loss_and_gradient(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight, bias = flat.reshape(start.shape)[:, :-1], flat.reshape(start.shape)[:, -1]
-        logits = (inputs @ weight.T.astype(np.float32)).astype(np.float64) + bias
+        logits = (inputs @ weight.T.astype(np.float32)).astype(np.float64) + (bias + targets.shift)
         logits -= logits.max(axis=1, keepdims=True)
         log_chance = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        loss = -float((targets * log_chance).sum()) / n + strength / 2 * float(np.square(weight).sum())
-        excess = (np.exp(log_chance) - targets) / n
+        loss = -float((targets.values * log_chance).sum()) / targets.total + strength / 2 * float(
+            np.square(weight).sum()
+        )
+        excess = (np.exp(log_chance) * mass - targets.values) / targets.total
         slope = (excess.T.astype(np.float32) @ inputs).astype(np.float64) + strength * weight
         return loss, np.concatenate([slope, excess.sum(axis=0)[:, None]], axis=1).ravel()
 
+    def stop_in_time(intermediate_result: OptimizeResult) -> None:
+        if _is_over(left):
+            raise StopIteration
+
     options = {"maxiter": STEPS, "gtol": GRADIENT, "ftol": 1e-9}
-    optimum = minimize(loss_and_gradient, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    optimum = minimize(
+        loss_and_gradient, start.ravel(), jac=True, method="L-BFGS-B", options=options, callback=stop_in_time
+    )
     return np.asarray(optimum.x, np.float64).reshape(start.shape)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.config.metric_registry import LOSS
 from budwood.config.optimizers import SGD, StepOptimizer
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.errors import diverged
@@ -88,16 +89,21 @@ def score_head(
     return row
 
 
-def find_best_row(history: list[dict[str, float]]) -> int:
-    """Find the row of a history with the lowest validation loss.
+def find_best_row(history: Sequence[Mapping[str, float]], select: str = LOSS) -> int:
+    """Find the row of a history that validation prefers.
 
     Args:
-        history: At least one row with `val_loss`.
+        history: At least one row with `val_loss` and the figure that `select` names.
+        select: `loss` (lowest is best) or a metric (highest is best, and among equals the lowest loss).
 
     Returns:
         The row's number from 0; the earliest of equals.
     """
-    return min(range(len(history)), key=lambda row: history[row]["val_loss"])
+
+    def rank(row: Mapping[str, float]) -> tuple[float, float]:
+        return (0.0 if select == LOSS else -row[f"val_{select}"], row["val_loss"])
+
+    return min(range(len(history)), key=lambda number: rank(history[number]))
 
 
 Array = NDArray[np.float32]

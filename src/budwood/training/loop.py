@@ -120,10 +120,12 @@ def fit(
         torch.manual_seed(recipe.seed)
         state = _restore_state(hooks.checkpoints, model, random)
         clock = Clock(state.seconds, hooks.left())
-        fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress)
+        size = sum(tensor.nbytes for tensor in model.unfrozen_tensors().values())
+        fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress, size)
         with _show_bar(model, state, len(train.labels), clock, progress) as advance:
-            while not is_finished(state, recipe.limits, clock):
-                _train_epoch(model, state, fixed, advance)
+            late = False
+            while not (late or is_finished(state, recipe.limits, clock, _estimate_epoch(model, state, fixed))):
+                late = _train_epoch(model, state, fixed, advance)
                 model = _compile_if_it_pays(model, state, clock, progress)
                 _end_epoch(model, state, fixed)
                 state.seconds = clock.seconds
@@ -148,16 +150,17 @@ class _Fixed:
     clock: Clock
     checkpoints: Checkpoints
     progress: Progress
+    size: int
 
 
-def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance: Callable[[], None]) -> None:
-    """The steps of this epoch that are not done yet, or as many of them as there is time for."""
+def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance: Callable[[], None]) -> bool:
+    """The steps of this epoch that are not done yet; returns whether there is no time for one more."""
     recipe, train, random, clock = model.recipe, fixed.train, fixed.random, fixed.clock
     set_modes(model.network.module, model.frozen)
     if state.step == 0:
         state.order = draw_epoch_order(recipe.sampling, train.labels, random)
     for group in _steps_left(state, recipe.sampling):
-        reserve = _estimate_evaluation(state, sum(len(view.labels) for view in fixed.val_views))
+        reserve, before = _estimate_ending(state, fixed), state.seconds
         state.factor = _compute_factor(state, recipe, len(train.labels), clock, reserve)
         model.set_rates(state.factor)
         loss, correct = compute_gradients(model, train, group, fixed.loss_of_batch, random, state, fixed.progress)
@@ -169,22 +172,24 @@ def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance:
         advance()
         if fixed.checkpoints.due:
             fixed.checkpoints.save(state, model.step_tensors(), random)
-        if clock.is_over(reserve):
-            break
+        if clock.is_over(reserve + state.seconds - before):  # the next step would end too late
+            return True
+    return False
 
 
-def is_finished(state: LoopState, limits: Limits, clock: Clock) -> bool:
+def is_finished(state: LoopState, limits: Limits, clock: Clock, reserve: float) -> bool:
     """Return whether training is over.
 
     Args:
         state: The state of the loop.
         limits: How long training may go on.
         clock: The clock of the training.
+        reserve: Seconds that one more step with an evaluation and a checkpoint takes.
 
     Returns:
         True after the last epoch, after too many epochs without a better one, or when no time is left.
     """
-    late = bool(state.history) and clock.is_over(state.evaluating or 0.0)
+    late = bool(state.history) and clock.is_over(reserve)
     return _out_of_patience(state, limits) or late or state.epoch > limits.epochs
 
 
@@ -353,6 +358,20 @@ def _estimate_evaluation(state: LoopState, images: int) -> float:
     if state.evaluating is not None:
         return state.evaluating
     return state.seconds / state.seen * images if state.seen else 0.0
+
+
+def _estimate_ending(state: LoopState, fixed: _Fixed) -> float:
+    """Seconds that must stay free of a limited time while steps are taken: for an evaluation and a checkpoint."""
+    if fixed.clock.budget is None:
+        return 0.0
+    evaluation = _estimate_evaluation(state, sum(len(view.labels) for view in fixed.val_views))
+    return evaluation + fixed.checkpoints.expect_seconds(fixed.size)
+
+
+def _estimate_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> float:
+    """Seconds that the shortest further epoch takes, of one step."""
+    steps = len(state.history) * count_steps(model.recipe.sampling, len(fixed.train.labels))
+    return _estimate_ending(state, fixed) + (state.seconds / steps if steps else 0.0)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from budwood.config.resolved_recipe import ResolvedRecipe, Sampling
+from budwood.errors import RecipeError
 from budwood.inference.input_sources import Labelled, batches
 from budwood.inference.pytorch_backend import NetworkSlice
 from budwood.networks.freezing import set_modes
@@ -26,6 +27,7 @@ HIGHEST: Final = 10.0
 SMOOTHING: Final = 0.8  # decay of the running mean by which a trial ends
 DIVERGED: Final = 4.0  # times the lowest mean: larger rates are not tried
 WINDOW: Final = 9  # steps about each one whose mean is its loss; a running mean would shift the curve to larger rates
+LEAST: Final = 1e-3  # share of the loss: less of a fall is not told
 FALL: Final = 0.95  # of the loss at the smallest rates: less of a fall is none
 
 
@@ -45,14 +47,31 @@ class RateCurve:
     def suggestion(self) -> float | None:
         """Return the learning rate at which the loss falls most steeply over the logarithm of the rate.
 
-        None where the loss never falls.
+        None where the loss does not fall far enough to be told from chance.
         """
         losses = np.array(self.losses)
         lowest = int(losses.argmin())
-        if lowest < WINDOW or losses[lowest] > FALL * losses[:WINDOW].mean():
+        if lowest < WINDOW or self.fall < 1 - FALL:
             return None
         slopes = _smooth_centred(np.gradient(losses, np.log(self.rates)))[: lowest + 1]
         return self.rates[int(slopes.argmin())]
+
+    @property
+    def fall(self) -> float:
+        """Return by which share of the loss at the smallest rates the loss falls; 0 where it does not."""
+        losses = np.array(self.losses)
+        return max(0.0, 1 - float(losses.min()) / float(losses[:WINDOW].mean()))
+
+    @property
+    def problem(self) -> str:
+        """Return why there is no suggestion, in a clause; empty where there is one."""
+        if self.suggestion is not None:
+            return ""
+        if self.fall < LEAST or self.losses[0] == min(self.losses):
+            return "the loss fell at no rate"
+        if self.fall < 1 - FALL:
+            return f"the loss fell by {self.fall:.1%} at most, and less than {1 - FALL:.0%} may be chance"
+        return "the loss fell at the smallest rates only, where it can be no effect of the rate"
 
 
 def measure_rate_curve(
@@ -77,7 +96,7 @@ def measure_rate_curve(
         The curve of the loss.
 
     Raises:
-        RecipeError: Not even two images at a time fit into memory.
+        RecipeError: Not even two images at a time fit into memory, or the loss is no finite number from the start.
     """
     model = prepare_training(part, recipe, start)
     loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
@@ -100,6 +119,11 @@ def measure_rate_curve(
             rates.append(rate)
             losses.append(loss)
             advance(1)
+    if not losses:
+        raise RecipeError(
+            f"The loss is not a finite number at the smallest learning rate already ({LOWEST:g}).",
+            "Look for broken images with `budwood inspect`, and check the weights, the loss and the transforms.",
+        )
     return RateCurve(tuple(rates), tuple(_smooth_centred(np.array(losses)).tolist()))
 
 

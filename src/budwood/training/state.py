@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from budwood.config.resolved_recipe import ResolvedRecipe
+from budwood.errors import RecipeError
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel, task_of
 from budwood.hardware import find_best_device
 from budwood.inference.input_sources import EVALUATED, Labelled, batches
@@ -190,7 +192,8 @@ def forward_batch(
         Logits float32 [n, classes], the targets [n, classes], and the targets before images were blended.
 
     Raises:
-        RecipeError: A user's own transform returns something other than a tensor of the shape that it was given.
+        RecipeError: A user's own transform returns something other than a tensor of the shape that it was given, or
+            batch norm gets one value a channel.
     """
     recipe = model.recipe
     views = len(split.inputs) // len(split.labels)
@@ -201,9 +204,25 @@ def forward_batch(
         parameters = sample_parameters(recipe.augmentation, len(rows), recipe.network.size, random)
         inputs = augment(inputs.float(), parameters, recipe.augmentation)
         inputs, shares = blend(recipe.mixing, inputs, shares, random)
-    with torch.autocast(model.device, torch.bfloat16, enabled=model.halved):
+    with torch.autocast(model.device, torch.bfloat16, enabled=model.halved), _explain_single_values():
         logits = model.module(inputs).float()
     return logits, shares, truth
+
+
+@contextmanager
+def _explain_single_values() -> Iterator[None]:
+    """Say what is wrong where batch norm gets one value a channel, of which it can tell no spread."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            "batch: batch norm needs at least two values of each channel in training, and found one: "
+            "the batch has one image, and its map at that stage is 1 x 1.",
+            "Use a batch of at least 2 (and as many training images), a larger size, or freeze the stages with batch "
+            "norm.",
+        ) from error
 
 
 def predict_logits(model: TrainingState, split: Labelled, size: int = EVALUATED) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import ResolvedRecipe, resolve
 from budwood.data.dataset import Samples
 from budwood.networks.plan import spec_of
@@ -101,15 +102,38 @@ def each_phase(task: TrainingTask) -> Iterator[TrainingTask]:
         task: The task of a recipe with phases.
 
     Yields:
-        A task for each phase, with its own recipe, plan and checkpoint folder, and the frozen prefixes of those
-        before.
+        A task for each phase, with its own recipe, plan, checkpoint folder and share of the time that is left, and
+        the frozen prefixes of those before.
     """
     before: tuple[str | None, ...] = ()
     for number, recipe in enumerate(task.spec.recipe.in_phases(), 1):
         spec = spec_of(recipe, task.spec.classes, task.spec.weights, task.context.cache)
         checkpoint = task.checkpoint and task.checkpoint / f"phase-{number}"
-        yield replace(task, spec=spec, before=before, phase=number, checkpoint=checkpoint)
+        left = _share(task.left, share_of_time(task.spec.recipe, number))
+        yield replace(task, spec=spec, before=before, phase=number, checkpoint=checkpoint, left=left)
         before = (*before, spec.plan.prefix)
+
+
+def share_of_time(recipe: Recipe, phase: int) -> float:
+    """Return the share of the time that is left when a phase begins which is this phase's, by its epochs.
+
+    Args:
+        recipe: A recipe with phases.
+        phase: The number of the phase, from 1.
+
+    Returns:
+        The share, 1 for the last phase.
+    """
+    epochs = [each.epochs for each in (recipe.phases or ())[phase - 1 :]]
+    return epochs[0] / sum(epochs)
+
+
+def _share(left: Callable[[], float | None], share: float) -> Callable[[], float | None]:
+    def left_to_phase() -> float | None:
+        seconds = left()
+        return None if seconds is None else seconds * share
+
+    return left_to_phase
 
 
 def trains_linear_head_only(task: TrainingTask) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from budwood.config.losses import OneLabel
 from budwood.config.optimizers import LBFGS
 from budwood.config.resolved_recipe import TRIAL_RATE, ResolvedRecipe
 from budwood.errors import RecipeError
@@ -80,7 +81,14 @@ def search_rate(task: TrainingTask) -> RateCurve:
     return _measure_rates(task, features, train)
 
 
-def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRecipe, progress: Progress) -> LinearHead:
+def fit_head(
+    train: HeadSplit,
+    val: HeadSplit,
+    classes: int,
+    recipe: ResolvedRecipe,
+    progress: Progress,
+    left: Callable[[], float | None] = lambda: None,
+) -> LinearHead:
     """Train a linear head as the recipe asks: solved, or by gradient descent.
 
     SciPy is slow to load and is imported only where a head is solved.
@@ -91,6 +99,7 @@ def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRec
         classes: Number of classes.
         recipe: The recipe.
         progress: Where the bar goes.
+        left: Returns the seconds that are left to training; None: as many as it takes.
 
     Returns:
         The head with its history.
@@ -99,9 +108,11 @@ def fit_head(train: HeadSplit, val: HeadSplit, classes: int, recipe: ResolvedRec
         DivergedError: The loss is no longer a number.
     """
     if isinstance(recipe.optimizer, LBFGS):
-        from budwood.training.head_solver import solve
+        from budwood.training.head_solver import Objective, solve
 
-        return solve(train, val, classes, recipe.optimizer, progress)
+        assert isinstance(recipe.loss, OneLabel)
+        objective = Objective(recipe.loss, recipe.sampling.balanced, recipe.select)
+        return solve(train, val, classes, recipe.optimizer, progress, objective, left)
     return descend(train, val, classes, recipe, progress)
 
 
@@ -110,6 +121,9 @@ def _train_in_phases(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     history: list[dict[str, float]] = []
     start, best, select = None, None, task.resolved.select
     for phase in each_phase(task):
+        if best and (left := task.left()) is not None and left <= 0:
+            task.context.progress.note(f"Phase {phase.phase} was not begun, because the time limit was reached.")
+            break
         on_epoch_end = _append_phase(history, phase.phase, task.on_epoch_end)
         result = _train_once(replace(phase, start=start, on_epoch_end=on_epoch_end), lap)
         done = len(history)
@@ -148,7 +162,7 @@ def _train_head(task: TrainingTask, features: SplitFeatures) -> TrainingResult:
     train, val = make_head_splits(features, task)
     if task.spec.recipe.tta != "none":  # the head is linear: the mean of logits is that of the mean output
         val = replace(val, outputs=compute_tta_features(make_frozen_prefix(task), task.validation, progress).values)
-    head = fit_head(train, val, task.spec.classes, task.resolved, progress)
+    head = fit_head(train, val, task.spec.classes, task.resolved, progress, task.left)
     path = task.spec.plan.head
     return TrainingResult(
         trained="head",
@@ -242,7 +256,7 @@ def _suggest_rate(curve: RateCurve, progress: Progress) -> float:
     """The rate that a curve suggests; raises `RecipeError` when it suggests none."""
     if curve.suggestion is None:
         raise RecipeError(
-            "lr: auto found no learning rate at which the loss falls.",
+            f"lr: auto found no learning rate: {curve.problem}.",
             "Use `budwood lr-find` to see the curve, and set lr yourself.",
         )
     progress.note(f"Learning rate {curve.suggestion:.2g}, found automatically (where the loss falls fastest).")

@@ -67,7 +67,7 @@ def report_findings(
         sheet = None
         if augmentation:
             resolved = resolve(augmentation, bool(data.label_sets), augmentation.size or SHEET_SIZE)
-            sheet = make_augmentation_sheet(resolved, data.samples("train"))
+            sheet = make_augmentation_sheet(resolved, data.samples("train").in_content_order())
         pictures = Pictures(thumbnails, augmented=make_data_uri(sheet) if sheet else None)
         write_text(path, render_findings(check, pictures))
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import OwnPart, recorded_parts, resolve
 from budwood.data import checks
@@ -65,6 +67,7 @@ from budwood.runs.run_record import (
 from budwood.runs.trackers import refuse_unknown_trackers, track_epochs
 from budwood.storage.atomic import draft_folder, raise_storage_errors, write_bytes, write_text
 from budwood.storage.context import Context, open_context
+from budwood.training.clock import SAVING_SECONDS, WRITING
 from budwood.training.cost_estimate import CostEstimate, measure_cost
 from budwood.training.history import EpochCallback
 from budwood.training.task import TrainingResult, TrainingTask, has_checkpoint
@@ -80,7 +83,6 @@ STATE_FILES: Final = (
     "recipe.toml",
     "run.json",
 )  # files that say what a run is, the one that counts last
-SAVING_SECONDS: Final = 3.0  # seconds kept back from a limited time for writing the run and its report
 
 
 class _Clock:
@@ -347,15 +349,26 @@ def _carry_out(run: Run, job: _Job) -> Run:
 def _make_task(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) -> TrainingTask:
     """The training that a run asks for."""
     limit = run.recipe.time
+    kept_back = 0.0 if limit is None else _measure_ending(run, job, data)
     return TrainingTask(
         job.spec,
-        data.samples("train"),
+        data.samples("train").in_content_order(),
         data.samples("val"),
         job.context,
         checkpoint=run.path / CHECKPOINT,
         on_epoch_end=on_epoch_end,
-        left=lambda: None if limit is None else limit - job.clock.so_far() - SAVING_SECONDS,
+        left=lambda: None if limit is None else limit - job.clock.so_far() - kept_back,
     )
+
+
+def _measure_ending(run: Run, job: _Job, data: Dataset) -> float:
+    """Seconds that follow training: scoring, measured on random logits, and writing weights and report."""
+    val, started = data.samples("val"), time.perf_counter()
+    logits = np.random.default_rng(0).normal(size=(len(val), len(data.classes))).astype(np.float32)
+    evaluate_predictions(make_predictions(val, logits), data.classes, run.recipe)
+    scoring = time.perf_counter() - started
+    weights = 4 * sum(stage.parameters for stage in job.spec.plan.stages)
+    return SAVING_SECONDS + scoring + weights / WRITING
 
 
 def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
