@@ -113,6 +113,7 @@ class Dataset:
         fingerprint: SHA-256 in hex over classes, contents, splits and the labels outside the test split.
         label_sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
         corrected: Number of images whose label corrections changed, or that they leave out.
+        lookalikes: Paths of images that look the same but were not taken for copies, in groups.
     """
 
     source: str
@@ -125,6 +126,7 @@ class Dataset:
     fingerprint: str
     label_sets: Sets = ()
     corrected: int = 0
+    lookalikes: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -227,6 +229,7 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "sets": self.label_sets,
             "corrected": self.corrected,
+            "lookalikes": self.lookalikes,
         }
         table = self.table.replace_schema_metadata({"budwood": json.dumps(meta)})
         write_bytes(path, encode_parquet(table))
@@ -260,6 +263,7 @@ def load(path: Path) -> Dataset:
         meta["fingerprint"],
         tuple(tuple(members) for members in meta.get("sets", ())),
         meta.get("corrected", 0),
+        tuple(tuple(paths) for paths in meta.get("lookalikes", ())),
     )
     if compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")

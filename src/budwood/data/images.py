@@ -21,7 +21,7 @@ from budwood.config.options import Resize
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
-THUMBNAIL_SIDE: Final = 16  # side of the grey thumbnail that near duplicates are compared by
+THUMBNAIL_SIDE: Final = 64  # side of the grey thumbnail that near duplicates are compared by
 MAX_PIXELS: Final = 178_956_970  # Pillow's own bound against decompression bombs
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = {

@@ -21,7 +21,7 @@ from budwood.progress import Progress
 from budwood.storage.atomic import encode_parquet, raise_storage_errors, write_bytes
 from budwood.storage.context import Context
 
-_VERSION: Final = 1  # of what is told of a file; another number forgets what was remembered
+_VERSION: Final = 2  # of what is told of a file; another number forgets what was remembered
 _SETTLED: Final = 2_000_000_000  # ns: a file changed more recently than this may change again unseen
 _FACTS: Final = pa.schema(
     [

@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from budwood.data.copy_groups import CopyGroups, group_copies
 from budwood.data.dataset import Dataset, SetAside, Sets, compute_fingerprint, encode_values, select_used
-from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
-from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
+from budwood.data.duplicates import label_components, link_equal_values
+from budwood.data.images import BadImage, ImageMetadata
 from budwood.data.listing import SPLITS, Listing, list_files, select_rows, split_label_names
 from budwood.data.metadata import read_metadata
 from budwood.data.splits import assign_splits
 from budwood.errors import DataError
 from budwood.progress import Progress
-from budwood.storage.context import open_context
+from budwood.storage.context import Context, open_context
 
 SHARE: Final = 0.2  # of the test split, and of validation in the rest
 _SCHEMA: Final = pa.schema(
@@ -83,17 +84,23 @@ def scan(
     files = [Path(file).expanduser() for file in tables]
     listing = list_files(Path(source).expanduser(), context, exclude, files)
     _check_shares(listing, val, test)
-    return build_dataset(listing, read_metadata(listing, context), val=val, test=test)
+    return build_dataset(listing, read_metadata(listing, context), context, val=val, test=test)
 
 
 def build_dataset(
-    listing: Listing, facts: Sequence[ImageMetadata | BadImage], *, val: float | None = None, test: float | None = None
+    listing: Listing,
+    facts: Sequence[ImageMetadata | BadImage],
+    context: Context,
+    *,
+    val: float | None = None,
+    test: float | None = None,
 ) -> Dataset:
     """Build the data set of listed files from what decoding each of them found.
 
     Args:
         listing: The labelled files.
         facts: Metadata or problem of each file, in the order of `listing`.
+        context: The cache folder, where near copies are remembered, and where steps go.
         val: Share of the images outside the test split that validate; None for 0.2; ignored if a validation split
             is given.
         test: Share of all images for the test split; None for 0.2; ignored if a validation or test split is given.
@@ -118,7 +125,9 @@ def build_dataset(
             f"{listing.root}: fewer than two classes have an image that can be decoded.",
             "`budwood inspect` lists the files that cannot be decoded.",
         )
-    table = _build_table(usable, metadata, labels, val_share, test_share)
+    content = encode_values(pa.array([image.id for image in metadata], pa.string()))
+    copies = group_copies(content, metadata, labels, context)
+    table = _build_table(usable, metadata, labels, copies, val_share, test_share)
     return Dataset(
         source=listing.source,
         root=listing.root,
@@ -130,17 +139,22 @@ def build_dataset(
         fingerprint=compute_fingerprint(classes, label_sets, table),
         label_sets=label_sets,
         corrected=listing.corrected,
+        lookalikes=tuple(tuple(usable.paths[row] for row in rows) for rows in copies.distrusted),
     )
 
 
 def _build_table(
-    listing: Listing, metadata: Sequence[ImageMetadata], labels: NDArray[np.int32], val: float, test: float
+    listing: Listing,
+    metadata: Sequence[ImageMetadata],
+    labels: NDArray[np.int32],
+    copies: CopyGroups,
+    val: float,
+    test: float,
 ) -> pa.Table:
-    """The table of a data set: copies found, groups made, and every image in its split."""
+    """The table of a data set: groups made, and every image in its split."""
     ids = [image.id for image in metadata]
     content = encode_values(pa.array(ids, pa.string()))
-    look = _group_near_copies(content, metadata)
-    cluster = _cluster_rows(look, listing.groups)
+    cluster = _cluster_rows(copies.look, listing.groups)
     given = np.array([_split_index(name) for name in listing.splits], np.int8)
     split = assign_splits(ids, labels, listing.groups, cluster, given, val=val, test=test)
     columns = {
@@ -150,7 +164,7 @@ def _build_table(
         "split": split,
         "given": given >= 0,
         "group": listing.groups,
-        "look": look,
+        "look": copies.look,
         "cluster": cluster,
         "used": select_used(content, labels, split),
         "width": [image.width for image in metadata],
@@ -159,13 +173,6 @@ def _build_table(
         "notes": [",".join(image.notes) for image in metadata],
     }
     return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], schema=_SCHEMA)
-
-
-def _group_near_copies(content: NDArray[np.int32], facts: Sequence[ImageMetadata]) -> NDArray[np.int64]:
-    thumbs = np.empty((len(facts), THUMBNAIL_SIDE * THUMBNAIL_SIDE), np.uint8)
-    for row, fact in enumerate(facts):
-        thumbs[row] = np.frombuffer(fact.thumb, np.uint8)
-    return label_components(len(facts), np.concatenate([link_equal_values(content), find_near_pairs(thumbs)]))
 
 
 def _cluster_rows(look: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
