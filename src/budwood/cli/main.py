@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
 from budwood.cli.options import (
     RecipeCommand,
     SurgeryCommand,
@@ -31,9 +32,7 @@ from budwood.cli.options import (
 )
 from budwood.cli.output import (
     format_day,
-    format_files,
     format_looks,
-    list_finding_rows,
     list_networks,
     show_cost,
     show_dataset,
@@ -41,7 +40,6 @@ from budwood.cli.output import (
     show_metrics,
     show_plan,
     show_run,
-    write_finding_table,
 )
 from budwood.cli.study_commands import compare, study, tune
 from budwood.errors import BudwoodError, DataError
@@ -193,41 +191,25 @@ def inspect_data(
     """Show findings about a data set; nothing is trained, no file of yours is changed."""
     from budwood.config.recipe import Recipe, parse_settings
     from budwood.data import checks
-    from budwood.data.scanning import scan
     from budwood.workflows.report import report_findings
 
     if settings and html is None:
         raise click.UsageError("--augment: needs --html FILE, because the augmented images are shown in the HTML file.")
     recipe = Recipe(**parse_settings(settings)) if settings else None
-    progress = make_terminal_progress()
-    try:
-        dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
-    except DataError as error:
-        if error.files and table:
-            write_finding_table(table, [("", "error", path, problem, error.message) for path, problem in error.files])
-        raise DataError(error.message, format_files(error.files) or error.hint, error.files) from error
+    reading.update(val=val, test=test, exclude=exclude, corrections=corrections)
+    dataset = scan_or_list_files(data, table, progress=make_terminal_progress(), **reading)
     findings = checks.findings(dataset)
     if table:
-        write_finding_table(table, list_finding_rows(dataset, findings))
+        save_findings(table, dataset, findings)
     if html:
         report_findings(dataset, findings, html, recipe)
     if as_json:
-        print_json(
-            {
-                "fingerprint": dataset.fingerprint,
-                "classes": list(dataset.classes),
-                "n": len(dataset),
-                "split": dataset.split_source,
-                "counts": dataset.counts(),
-                "findings": [finding.record() for finding in findings],
-            }
-        )
+        print_json(make_findings_document(dataset, findings))
         return
     show_dataset(dataset, findings)
-    if html:
-        print(f"\nFindings with pictures: {html}")
-    if table:
-        print(f"\nFindings as a table: {table}")
+    for what, file in (("with pictures", html), ("as a table", table)):
+        if file:
+            print(f"\nFindings {what}: {file}")
 
 
 @app.command(cls=RecipeCommand)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from budwood.cli.options import print_json
-from budwood.text import TOO_FEW, counted, escape_cell, format_seconds, listed, show_unprintable
+from budwood.text import TOO_FEW, counted, format_seconds, listed, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -172,61 +171,6 @@ def show_dataset(dataset: Dataset, findings: Sequence[Finding]) -> None:
             print(f"    and {len(groups) - SHOWN:,} more (all with --json or --csv)")
     if not findings:
         print("\nNo findings.")
-
-
-def format_files(files: Sequence[tuple[str, str]]) -> str:
-    """Format the first files of an error, each with what is wrong with it, and the number of the others.
-
-    Args:
-        files: Path of each file, with what is wrong with it.
-
-    Returns:
-        The lines; empty where there are no files.
-    """
-    lines = [f"{show_unprintable(path)}: {show_unprintable(problem)}" for path, problem in files[:SHOWN]]
-    more = [f"and {len(files) - SHOWN:,} more (all with --json or --csv)"] if len(files) > SHOWN else []
-    return "\n  ".join([*lines, *more])
-
-
-def list_finding_rows(dataset: Dataset, findings: Sequence[Finding]) -> list[tuple[str, str, str, str, str]]:
-    """List the files of findings, one a row, for a table.
-
-    Args:
-        dataset: The data set.
-        findings: The findings; one that names no file has a row without a path.
-
-    Returns:
-        Code, severity, path, what is wrong with the file where that is known, and message.
-    """
-    details = {item.path: item.detail for item in dataset.set_aside}
-    return [
-        (finding.code, finding.severity, path, details.get(path, ""), finding.message)
-        for finding in findings
-        for path in finding.files or ("",)
-    ]
-
-
-def write_finding_table(file: Path, rows: Sequence[tuple[str, str, str, str, str]]) -> None:
-    """Write the files of findings as a CSV table.
-
-    Args:
-        file: File to make or replace.
-        rows: Code, severity, path, detail and message of each.
-
-    Raises:
-        StorageError: When the file cannot be written.
-    """
-    import csv
-    import io
-
-    from budwood.storage.atomic import raise_storage_errors, write_text
-
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("code", "severity", "path", "detail", "message"))
-    table.writerows([escape_cell(cell) for cell in row] for row in rows)
-    with raise_storage_errors(file):
-        write_text(file, text.getvalue())
 
 
 def show_cost(recipe: Recipe, cost: CostEstimate, as_json: bool) -> None:
