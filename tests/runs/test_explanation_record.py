@@ -29,6 +29,7 @@ def test_a_kept_explanation_is_written_as_it_was_read(kept: Explanation, tmp_pat
     save_explanation(tmp_path, kept)
     written = json.loads((tmp_path / EXPLANATION_FILE).read_text())
     assert written.pop("schema_version") == 1
+    assert len(written.pop("digest")) == 32
     assert written == json.loads((KEPT / EXPLANATION_FILE).read_text())
     assert load_explanation(tmp_path) == kept
 
