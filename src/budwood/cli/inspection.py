@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budwood.cli.output import SHOWN
 from budwood.errors import DataError
-from budwood.text import escape_cell, show_unprintable
+from budwood.text import format_csv, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.data.checks import Finding
@@ -92,9 +90,5 @@ def save_findings(file: Path, dataset: Dataset, findings: Sequence[Finding]) -> 
 def _write_rows(file: Path, rows: Sequence[tuple[str, str, str, str, str]]) -> None:
     from budwood.storage.atomic import raise_storage_errors, write_text
 
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("code", "severity", "path", "detail", "message"))
-    table.writerows([escape_cell(cell) for cell in row] for row in rows)
     with raise_storage_errors(file):
-        write_text(file, text.getvalue())
+        write_text(file, format_csv([("code", "severity", "path", "detail", "message"), *rows]))
