@@ -118,4 +118,4 @@ def find_runtime() -> Runtime:
         The runtime by `RANK` and `WORLD_SIZE`; that of one process where they are not set, or are no numbers.
     """
     rank, world_size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-    return Runtime(int(rank), int(world_size)) if rank.isdigit() and world_size.isdigit() else Runtime()
+    return Runtime(int(rank), int(world_size)) if rank.isdecimal() and world_size.isdecimal() else Runtime()
