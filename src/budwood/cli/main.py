@@ -7,7 +7,6 @@ Results go to stdout, everything that is said on the way to stderr. Exit code 0:
 from __future__ import annotations
 
 import io
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budwood.cli.failures import fail, flush_output, tell_failed_file
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
 from budwood.cli.options import (
     RecipeCommand,
@@ -66,33 +66,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a command
             stream.reconfigure(errors="backslashreplace")
     code = run(arguments, as_json="--json" in arguments, debug="--debug" in arguments)
-    sys.exit(_flush_output(code))
-
-
-def _flush_output(code: int) -> int:
-    """The exit code once all output has been written, or has failed to be."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError as error:
-        return _tell_lost_output(error)
-    return code
-
-
-def _tell_failed_file(error: OSError, as_json: bool) -> int:
-    """Tell which file could not be read or written; an error without a file is one of the output."""
-    if error.filename is None:
-        return _tell_lost_output(error)
-    message = f"{show_unprintable(str(error.filename))}: {error.strerror or error}."
-    return _fail("storage", message, "Check the path, and that you may read and write it.", 2, as_json)
-
-
-def _tell_lost_output(error: OSError) -> int:
-    """Tell that the output could not be written; whoever closed a pipe has seen enough and is told nothing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries again at its end, and complains
-    if isinstance(error, BrokenPipeError):
-        return 0
-    return _fail("storage", f"The output cannot be written ({error.strerror}).", "Send it to another place.", 2, False)
+    sys.exit(flush_output(code))
 
 
 def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False) -> int:
@@ -119,32 +93,21 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
         if debug:
             raise
         files = error.files if isinstance(error, DataError) else ()
-        return _fail(error.code, error.message, error.hint, 2, as_json, files)
+        return fail(error.code, error.message, error.hint, 2, as_json, files)
     except click.UsageError as error:
         hint = f"`{error.ctx.command_path} --help` lists the arguments and options." if error.ctx else ""
-        return _fail("usage", error.format_message(), hint, 2, as_json)
+        return fail("usage", error.format_message(), hint, 2, as_json)
     except OSError as error:
         if debug:
             raise
-        return _tell_failed_file(error, as_json)
+        return tell_failed_file(error, as_json)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", "Interrupted. No incomplete files were left behind.", "", 130, as_json)
+        return fail("interrupted", "Interrupted. No incomplete files were left behind.", "", 130, as_json)
     except Exception as error:
         if debug:
             raise
         hint = "This is an error in Budwood, not in your input. Repeat the command with --debug and report its output."
-        return _fail("internal", f"{type(error).__name__}: {error}", hint, 1, as_json)
-
-
-def _fail(
-    code: str, message: str, hint: str, exit_code: int, as_json: bool, files: Sequence[tuple[str, str]] = ()
-) -> int:
-    if as_json:
-        listed = {"files": [{"path": path, "problem": problem} for path, problem in files]} if files else {}
-        print_json({"error": {"code": code, "message": message, "hint": hint, **listed}})
-    else:
-        print(f"budwood: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
-    return exit_code
+        return fail("internal", f"{type(error).__name__}: {error}", hint, 1, as_json)
 
 
 @app.command()
