@@ -124,9 +124,7 @@ def demo(out: Path, as_json: bool, debug: bool) -> None:
 
 @app.command("inspect")
 @add_data_argument
-@click.option(
-    "--html", type=click.Path(path_type=Path), help="Also write the findings, with pictures, to an HTML file."
-)
+@click.option("--html", type=click.Path(path_type=Path), help="Also write the findings to HTML, with pictures.")
 @click.option(
     "--augment",
     "settings",
@@ -134,9 +132,7 @@ def demo(out: Path, as_json: bool, debug: bool) -> None:
     metavar="KEY=VALUE",
     help="Augmentation option to show in the HTML file; may be repeated.",
 )
-@click.option(
-    "--csv", "table", type=click.Path(path_type=Path), help="Also write all files of the findings to a table."
-)
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write every file of a finding to a table.")
 @add_common_options
 def inspect_data(
     data: str,
