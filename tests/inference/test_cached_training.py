@@ -27,7 +27,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import ResolvedRecipe, resolve
 from budwood.data.dataset import Samples
 from budwood.data.scanning import scan
-from budwood.errors import RecipeError
+from budwood.errors import RecipeError, WeightsError
 from budwood.inference import engines
 from budwood.inference import feature_cache as storing
 from budwood.inference.bundle import Prefix, ensure_exported, make_prefix
@@ -175,7 +175,7 @@ def test_maps_whose_rounding_shows_are_kept_in_full(few: Path, tmp_path: Path, m
     assert np.array_equal(found.values, compute_features(_map_prefix(tmp_path), _samples(few), Silent()).values)
 
 
-def test_values_that_are_no_numbers_are_kept_as_they_are(
+def test_values_that_are_no_numbers_are_refused_and_not_kept(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = _map_prefix(tmp_path)
@@ -188,10 +188,12 @@ def test_values_that_are_no_numbers_are_kept_as_they_are(
         lambda *given: (lambda run: lambda batch: run(batch) / np.float32(0))(real(*given)),
     )
     monkeypatch.setattr(engines, "_measure_disagreement", lambda *_: 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = compute_features(prefix, _samples(few), Silent()).values
-    assert not np.isfinite(found).all()
-    assert np.array_equal(compute_features(prefix, _samples(few), Silent()).values, found, equal_nan=True)
+    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(WeightsError, match="is not finite"):
+        compute_features(prefix, _samples(few), Silent())
+    monkeypatch.undo()
+    found = compute_features(prefix, _samples(few), Silent())
+    assert found.computed == len(_samples(few))
+    assert np.isfinite(found.values).all()
 
 
 def test_how_much_rounding_changes_is_measured_on_the_rest_of_the_network(few: Path, tmp_path: Path) -> None:
@@ -408,7 +410,7 @@ def test_a_later_phase_uses_what_no_phase_before_has_trained(
 def test_phases_with_and_without_the_cache_end_alike(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    phases = [{"freeze": "trunk", "epochs": 3, "lr": 0.01}, {"freeze": "upto:conv2", "epochs": 3, "lr": 0.01}]
+    phases = [{"freeze": "trunk", "epochs": 3, "lr": 0.01}, {"freeze": "upto:conv2", "epochs": 3, "lr": 0.001}]
     recipe = Recipe(**SMALL, size=32, batch=4, phases=phases)
     asked: list[str | None] = []
     real = storing.compute_features

@@ -268,7 +268,7 @@ def test_another_rate_is_for_the_phase_that_is_not_finished(photos: Path, tmp_pa
     options = {**SMALL, "optimizer": "sgd"}
     run_ = bw.train(bw.scan(photos), bw.Recipe(**options, phases=[{**phases[0], "lr": 0.01}, phases[1]]), out=tmp_path)
     (run_.path / "history.csv").write_text("\n".join((run_.path / "history.csv").read_text().split("\n")[:3]) + "\n")
-    half = Run(run_.path, run_.record.model_copy(update={"state": "stopped"}))
+    half = Run(run_.path, run_.record.model_copy(update={"state": "stopped", "files": {}}))
     assert [phase.lr for phase in continue_recipe(half, {"lr": 0.1}).phases or ()] == [0.1, 0.01]
     assert [phase.epochs for phase in continue_recipe(half, {"epochs": 7}).phases or ()] == [3, 7]
     with pytest.raises(RunError, match="--patience does not apply to a training in phases"):

@@ -329,6 +329,9 @@ class ExplanationRecord(FrozenRecord):
             Plain values; the parts in the order in which they were asked for.
         """
         found = self.model_dump()
+        for score in (found["mistakes"] or {}).get("slices", ()):
+            if score["p_alone"] is None:  # of version 0.1, which did not know it
+                del score["p_alone"]
         order = dict.fromkeys([*(name for name in self.seconds if name in self.parts), *self.parts])
         return {name: found[name] for name in ("run", "created", *order, "seconds", "hardware")}
 

@@ -398,7 +398,7 @@ class StudyRunner:
         name = self._study.name
         entries = collect_entries(self._study, self._context.folder, [row.state() for row in self._rows])
         if not any(entry.runs for entry in entries):
-            problems = "; ".join(dict.fromkeys(entry.problem for entry in entries if entry.problem))
+            problems = "; ".join(dict.fromkeys(entry.problem.rstrip(".") for entry in entries if entry.problem))
             raise StudyError(
                 f"{name}: no row could be trained: {problems}.", "Correct these, then run the command again."
             )

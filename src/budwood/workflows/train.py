@@ -216,7 +216,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         with draft_folder(folder, exclusive=True) as draft:
             yield draft
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.exists():
             raise make_taken_error(folder) from error
         raise
 
