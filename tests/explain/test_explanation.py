@@ -127,6 +127,12 @@ def test_images_have_a_page_of_their_own_and_the_run_stays_as_it_was(run: Run, t
     assert usual == run.path / "explained.html"
 
 
+def test_an_empty_folder_is_not_the_whole_run(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: contains no files to explain"):
+        explain_run(run, open_context(), [tmp_path / "empty"])
+
+
 def test_a_class_that_is_named_is_explained_in_every_image(run: Run) -> None:
     found, _ = explain_run(run, open_context(), parts=["images"], called="sky")
     assert {row["explained"] for row in found.record.table()["images"]["rows"]} == {"sky"}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from budwood.data.file_tree import find_image_files
+from budwood.errors import DataError
 from budwood.explain.explanation import USUAL, ExplainRequest, make_explanation
 from budwood.reporting.run_page import render_explanation
 from budwood.runs.explanation_record import Explanation, load_explanation, save_explanation
@@ -45,12 +46,18 @@ def explain_run(
         The explanation, and the file that shows it.
 
     Raises:
-        DataError: A path does not exist, or there are too many images for one page.
+        DataError: A path does not exist, the folders hold no file, or there are too many images for one page.
         RecipeError: There is no such part, method, stage or class, or an option does not apply.
         RunError: The run's images are not where they were.
         StorageError: The page or the run folder cannot be written.
     """
-    files = tuple(find_image_files(images))
+    named = tuple(images)
+    files = tuple(find_image_files(named))
+    if named and not files:
+        raise DataError(
+            f"{', '.join(map(str, named))}: contains no files to explain.",
+            "Name images, or leave them out to explain the run as a whole.",
+        )
     request = ExplainRequest(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
     explanation = make_explanation(run, request, context)
     if not files:
