@@ -7,7 +7,6 @@ range that was chosen for a data set; where none was, as in the runs of earlier 
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from budwood.data.deep_images import (
 )
 from budwood.data.formats import EPS, name_format, open_image
 from budwood.data.value_range import StoredValues, ValueRange, round_outwards
+from budwood.storage.checked_files import digest_bytes
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
@@ -101,7 +101,7 @@ def compute_content_id(data: bytes) -> str:
     Returns:
         The BLAKE2b-128 hash in hex, 32 characters.
     """
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return digest_bytes(data)
 
 
 def read_bytes(path: Path) -> bytes:

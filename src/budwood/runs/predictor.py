@@ -209,7 +209,8 @@ class Predictor:
     def _to_probabilities(self, pixels: Sequence[Pixels]) -> NDArray[np.float64]:
         if not pixels:
             return np.zeros((0, len(self.classes)))
-        views = [flip(np.stack(pixels), letters) for letters in TTA_FLIPS[self.run.recipe.tta]]
+        upright = np.stack(pixels)
+        views = [flip(upright, letters) for letters in TTA_FLIPS[self.run.recipe.tta]]
         logits = sum((self.compute_logits(view) for view in views[1:]), self.compute_logits(views[0]))
         return self.run.task.to_probabilities(logits / np.float32(len(views)))
 

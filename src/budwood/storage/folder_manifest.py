@@ -6,7 +6,6 @@ last change in ns), and the digest of all lines before it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from budwood.storage.atomic import write_bytes
+from budwood.storage.checked_files import digest_bytes
 
 MANIFEST: Final = ".budwood-manifest.jsonl"
 _VERSION: Final = 1
@@ -58,7 +58,7 @@ def write_manifest(
     }
     lines = [head, *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items())]
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    write_bytes(folder / MANIFEST, text + _compute_digest(text))
+    write_bytes(folder / MANIFEST, text + digest_bytes(text).encode())
 
 
 def verify_folder(folder: Path) -> FolderManifest | None:
@@ -76,7 +76,7 @@ def verify_folder(folder: Path) -> FolderManifest | None:
     try:
         text, _, digest = (folder / MANIFEST).read_bytes().rpartition(b"\n")
         text += b"\n"
-        if digest != _compute_digest(text):
+        if digest != digest_bytes(text).encode():
             return None
         head, *rows = map(json.loads, text.splitlines())
         if head["version"] != _VERSION:
@@ -106,10 +106,6 @@ def read_total(folder: Path) -> int | None:
             return int(json.loads(handle.readline())["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _compute_digest(text: bytes) -> bytes:
-    return hashlib.blake2b(text, digest_size=16).hexdigest().encode()
 
 
 def _list_folder(folder: Path) -> dict[str, tuple[int, int] | str]:
