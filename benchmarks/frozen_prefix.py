@@ -216,7 +216,7 @@ def _predicting(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             (small / folder.name).mkdir(parents=True, exist_ok=True)
             for file in files[:30]:
                 shutil.copy2(file, small / folder.name)
-    _seconds([BUDWOOD, "train", str(small), "--out", str(scratch / "runs"), "--allow-leaks"], scratch)
+    _seconds([BUDWOOD, "train", str(small), "--out", str(scratch / "runs"), "--leaks", "allow"], scratch)
     run = next((scratch / "runs").glob("*/run.json")).parent
     shutil.rmtree(scratch / "cache" / "pixels")
     shutil.rmtree(scratch / "cache" / "outputs")

@@ -47,7 +47,7 @@ def right_answers(folder: Path, variant: dict[str, Any], base: dict[str, Any], e
     rows = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as out:
-            run = bw.train(data, recipe_of(variant, base, epochs, seed), out=out, allow_leaks=True)
+            run = bw.train(data, recipe_of(variant, base, epochs, seed), out=out, leaks="allow")
             predictions = run.predictions("val")
             rows.append(predictions.logits.argmax(axis=1) == predictions.labels)
     return np.stack(rows)

@@ -16,6 +16,7 @@ from PIL import Image
 from budwood.config.recipe import Recipe
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.split_metrics import SplitMetrics
+from budwood.progress import Silent
 from budwood.runs.run import Run, save_history
 from budwood.runs.run_record import parse_record, save_record
 
@@ -31,6 +32,16 @@ LONGEST: Final = ("::TestRay::", "::test_the_demo", "::test_killed_at_random_mom
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest tests first; all others stay in order."""
     items.sort(key=lambda item: [name not in item.nodeid for name in LONGEST])
+
+
+class Notes(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        self.kept.append(sentence)
 
 
 def picture(seed: int, hue: int = 0, side: int = SIDE) -> Image.Image:

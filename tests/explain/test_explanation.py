@@ -159,7 +159,7 @@ def test_grey_images_and_a_frozen_trunk_are_explained(tmp_path: Path, photos: Pa
     grey = bw.Recipe(**{**SMALL, "channels": 1, "epochs": 1})
     first = bw.train(bw.scan(photos), grey, out=tmp_path / "runs")
     frozen = bw.Recipe(**{**SMALL, "channels": 1, "weights": f"run:{first.path}", "freeze": "trunk", "lr": 0.01})
-    for run in (first, bw.train(bw.scan(photos), frozen, out=tmp_path / "runs", allow_leaks=True)):
+    for run in (first, bw.train(bw.scan(photos), frozen, out=tmp_path / "runs", leaks="allow")):
         found, _ = explain_run(run, open_context())
         assert found.record.table()["filters"]["rows"][0]["colour"] is False
         assert found.record.table()["labels"]["n"] > 0

@@ -441,9 +441,9 @@ def test_the_command_that_makes_it_again(source: str, written: str) -> None:
     record, evidence = _record()
     html = render_run({**record, "source": source}, evidence)
     assert written in html
-    assert "recipe.toml --allow-leaks" not in html
+    assert "recipe.toml --leaks allow" not in html
     leaking = {**record["dataset"], "leaks_allowed": True}
-    assert "recipe.toml --allow-leaks" in render_run({**record, "dataset": leaking}, evidence)
+    assert "recipe.toml --leaks allow" in render_run({**record, "dataset": leaking}, evidence)
 
 
 def test_long_lists_of_files_say_how_many_more() -> None:

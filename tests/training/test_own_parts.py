@@ -15,11 +15,11 @@ import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import ResolvedRecipe, own_parts, resolve
 from budwood.errors import RecipeError
-from budwood.progress import Silent
 from budwood.training.augmentation import augment, sample_parameters
 from budwood.training.cached_augmentation import make_augmentation_transform
 from budwood.training.losses import make_loss
 from budwood.training.schedules import compute_rate_factor
+from conftest import Notes
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8}
 SOURCE = """
@@ -82,16 +82,6 @@ def test_a_run_uses_them_and_records_their_source(own: Path, photos: Path, tmp_p
     rates = [row["lr"] for row in run.history()]
     assert 0 < rates[1] < rates[0] < 0.05, "the rate falls from step to step"
     assert max(row["train_loss"] for row in run.history()) < 2, "squares of shares are at most 2"
-
-
-class Notes(Silent):
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-
-    def note(self, sentence: str) -> None:
-        self.kept.append(sentence)
 
 
 def test_a_run_says_which_file_it_used_and_a_resumed_one_whether_it_has_changed(

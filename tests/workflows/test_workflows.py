@@ -22,7 +22,7 @@ from budwood.evaluation.prediction_table import save_csv
 from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.runs.machine import describe_hardware
 from budwood.runs.run import Run
-from conftest import fill
+from conftest import Notes, fill
 
 RECIPE = {"size": 32}
 FILES = {
@@ -152,12 +152,23 @@ def _leaking(root: Path) -> Path:
     return root
 
 
-def test_a_leak_is_refused_or_said_in_every_report(tmp_path: Path) -> None:
+def test_a_leak_is_left_out_refused_or_said_in_every_report(tmp_path: Path) -> None:
     data = bw.scan(_leaking(tmp_path / "d"))
     with pytest.raises(bw.DataError, match="D020: 2 files in 1 group are exact duplicates in different splits"):
-        bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs")
+        bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs", leaks="refuse")
+    with pytest.raises(bw.DataError, match="leaks: expected 'drop', 'refuse' or 'allow', found 'keep'"):
+        bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs", leaks="keep")  # type: ignore[arg-type]
     assert not (tmp_path / "runs").exists()
-    run = bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs", allow_leaks=True)
+    said = Notes()
+    run = bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs", progress=said)
+    assert any(note.startswith("D024: 1 training file is left out, because a file of a later") for note in said.kept)
+    assert run.record.dataset.left_out == 1
+    assert not run.record.dataset.leaks_allowed
+    assert "train/a/000.png" not in run.dataset().table["path"].to_pylist()
+    html = (run.path / "report.html").read_text()
+    assert "1 image was left out of a split because of another split (see D023 and D024 below)." in html
+    assert "This score cannot be trusted" not in html
+    run = bw.train(data, bw.Recipe(**RECIPE), out=tmp_path / "runs", leaks="allow")
     assert "This score cannot be trusted" in (run.path / "report.html").read_text()
     assert "This score cannot be trusted" in (bw.test(run).path / "report.html").read_text()
 
@@ -344,7 +355,7 @@ def test_a_run_is_the_trunk_of_another_and_the_report_says_so(small: Run, tmp_pa
     assert bw.test(run).metrics["test"]["accuracy"]["n"] > 0
 
 
-def test_a_trunk_that_has_seen_what_is_held_out_is_refused(small: Run, photos: Path, tmp_path: Path) -> None:
+def test_what_a_trunk_has_seen_is_left_out_or_refused(small: Run, photos: Path, tmp_path: Path) -> None:
     recipe = bw.Recipe(**{**SMALL, "weights": f"run:{small.path.name}", "epochs": 1})
     same = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
     assert not any(finding.code == "D023" for finding in same.record.findings)
@@ -356,9 +367,19 @@ def test_a_trunk_that_has_seen_what_is_held_out_is_refused(small: Run, photos: P
                     shutil.copy(file, tmp_path / "other" / split / name)
     data = bw.scan(tmp_path / "other")
     with pytest.raises(bw.DataError, match=r"D023: \d+ validation or test files are known to run"):
-        bw.train(data, recipe, out=tmp_path / "runs")
-    run = bw.train(data, recipe, out=tmp_path / "runs", allow_leaks=True)
+        bw.train(data, recipe, out=tmp_path / "runs", leaks="refuse")
+    run = bw.train(data, recipe, out=tmp_path / "runs", leaks="allow")
     assert "This score cannot be trusted" in (run.path / "report.html").read_text()
+    known = set(small.dataset().samples("train").ids)
+    run = bw.train(data, recipe, out=tmp_path / "runs")
+    assert not known & set(run.dataset().samples("val").ids)
+    assert run.record.dataset.left_out == len(known & set(data.samples("val").ids)) > 0
+    told = next(finding for finding in run.record.findings if finding.code == "D023")
+    assert told.severity == "warning"
+    assert told.message.endswith("is used here: left out of validation and test.")
+    (tmp_path / "other" / "val").rename(tmp_path / "other" / "test")
+    with pytest.raises(bw.DataError, match=r"D023: \d+ validation or test files are known to run"):  # it stays whole
+        bw.train(bw.scan(tmp_path / "other"), recipe, out=tmp_path / "runs")
 
 
 def test_what_a_trunk_has_seen_is_known_over_several_runs(small: Run, photos: Path, tmp_path: Path) -> None:

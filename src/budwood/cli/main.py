@@ -22,6 +22,7 @@ from budwood.cli.options import (
     SurgeryCommand,
     add_common_options,
     add_data_argument,
+    add_leaks_option,
     add_out_option,
     add_recipe_sources,
     collect_options,
@@ -46,6 +47,7 @@ from budwood.errors import BudwoodError, DataError
 from budwood.text import counted, show_unprintable
 
 if TYPE_CHECKING:
+    from budwood.data.leaks import Leaks
     from budwood.evaluation.prediction_table import ImagePrediction
 
 
@@ -173,11 +175,7 @@ def inspect_data(
 
 @app.command(cls=RecipeCommand)
 @add_data_argument
-@click.option(
-    "--allow-leaks",
-    is_flag=True,
-    help="Train even if the given split leaks (same images in different splits); every report says so.",
-)
+@add_leaks_option
 @click.option(
     "--track", multiple=True, metavar="TOOL", help="Log every epoch to tensorboard or mlflow; may be repeated."
 )
@@ -196,7 +194,7 @@ def train(
     exclude: tuple[str, ...],
     corrections: tuple[str, ...],
     reading: dict[str, Any],
-    allow_leaks: bool,
+    leaks: Leaks,
     track: tuple[str, ...],
     dry_run: bool,
     file: Path | None,
@@ -220,12 +218,10 @@ def train(
         progress.note(why)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     if dry_run:
-        show_cost(*bw.estimate_cost(dataset, resolved, out=out, allow_leaks=allow_leaks, progress=progress), as_json)
+        show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return
     spent = time.perf_counter() - started
-    finished = bw.train(
-        dataset, resolved, out=out, allow_leaks=allow_leaks, progress=progress, track=track, spent=spent
-    )
+    finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent)
     show_run(finished, as_json)
 
 

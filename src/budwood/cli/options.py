@@ -105,6 +105,26 @@ def add_out_option(command: Command) -> Command:
     return option(command)
 
 
+def add_leaks_option(command: Command) -> Command:
+    """Add --leaks, what is done with images that stand in two given splits, to a command.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the option.
+    """
+    option = click.option(
+        "--leaks",
+        type=click.Choice(("drop", "refuse", "allow")),
+        default="drop",
+        show_default=True,
+        help="If images of a given split are also in another: drop leaves them out of training (and of validation, for "
+        "the test set); refuse stops; allow uses them, and every report says so.",
+    )
+    return option(command)
+
+
 def add_corrections_option(command: Command) -> Command:
     """Add --corrections, files of corrected labels, to a command.
 

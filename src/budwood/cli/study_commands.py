@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from budwood.cli.options import (
     TuneCommand,
     add_common_options,
     add_corrections_option,
+    add_leaks_option,
     add_out_option,
     add_recipe_sources,
     collect_options,
@@ -20,14 +21,13 @@ from budwood.cli.options import (
     print_json,
 )
 
+if TYPE_CHECKING:
+    from budwood.data.leaks import Leaks
+
 
 def _add_execution_options(command: Command) -> Command:
     for option in (
-        click.option(
-            "--allow-leaks",
-            is_flag=True,
-            help="Train even if a given split leaks (same images in different splits); every report says so.",
-        ),
+        add_leaks_option,
         click.option(
             "--test",
             "opens",
@@ -84,7 +84,7 @@ def study(
     storage: str | None,
     limit: str | None,
     opens: bool,
-    allow_leaks: bool,
+    leaks: Leaks,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -114,9 +114,7 @@ def study(
         print("\n\n".join(text.estimate_text(*one) for one in estimates))
         return
     options = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens)
-    comparisons = [
-        carry_out(one, ways=options, out=out, allow_leaks=allow_leaks, watcher=LiveTable()) for one in studies
-    ]
+    comparisons = [carry_out(one, ways=options, out=out, leaks=leaks, watcher=LiveTable()) for one in studies]
     if as_json:
         print_json([text.make_study_record(*one, out) for one in zip(studies, comparisons, strict=True)])
         return
@@ -144,7 +142,7 @@ def tune(
     storage: str | None,
     limit: str | None,
     opens: bool,
-    allow_leaks: bool,
+    leaks: Leaks,
     file: Path | None,
     settings: tuple[str, ...],
     out: Path,
@@ -167,7 +165,7 @@ def tune(
         search,
         ways=ExecutionOptions(count, ray, storage, _parse_limit(limit), opens),
         out=out,
-        allow_leaks=allow_leaks,
+        leaks=leaks,
         watcher=LiveTable(),
     )
     if as_json:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,6 +31,7 @@ FEW: Final = 10  # training images of a class
 IMBALANCE: Final = 10.0  # largest class over smallest
 SET_NAMES: Final = ("training", "validation", "test")
 LEAKS: Final = ("D020", "D021", "D022", "D023")
+LEFT_OUT: Final = ("D023", "D024")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def findings(data: Dataset) -> tuple[Finding, ...]:
         _check_readings,
         _check_copies,
         _check_leaks,
+        _check_left_out,
         _check_odd_images,
         _check_conversions,
         _check_class_sizes,
@@ -88,7 +90,7 @@ def findings(data: Dataset) -> tuple[Finding, ...]:
 
 
 def leaks(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Select the findings that make a score worthless: the same image or group in two splits.
+    """Select the findings that make a score worthless if training goes on: the same image or group in two splits.
 
     Args:
         findings: Findings about a data set.
@@ -111,7 +113,7 @@ _PROBLEMS: Final[dict[str, tuple[str, Severity, str, str]]] = {
 }
 
 
-# How labels and folders were read that could be read otherwise
+# How labels, folders and splits came about that could be otherwise
 _READINGS: Final[dict[str, tuple[str, Severity]]] = {
     "several labels": ("D070", "warning"),
     "blank label": ("D071", "warning"),
@@ -124,6 +126,7 @@ _READINGS: Final[dict[str, tuple[str, Severity]]] = {
     "is_valid": ("D077", "note"),
     "outside": ("D078", "note"),
     "found elsewhere": ("D079", "note"),
+    "missed share": ("D062", "note"),
 }
 
 
@@ -155,8 +158,22 @@ def check_trunk_overlap(data: Dataset, earlier: Dataset, run: str) -> tuple[Find
     message = (
         f"{count} {_is_or_are(len(files))} known to run {run}, whose trunk (all layers before the head) is used here."
     )
-    advice = "Start from another run, or use one split for both; --allow-leaks trains anyway, and reports say so."
+    advice = "Start from another run, or use one split for both; --leaks allow trains anyway, and reports say so."
     return (Finding("D023", "error", message, advice, files, tuple((path,) for path in files)),)
+
+
+def tell_left_out(finding: Finding) -> Finding:
+    """Say of a finding of `check_trunk_overlap` that its files are left out.
+
+    Args:
+        finding: The finding, D023.
+
+    Returns:
+        The finding as a warning.
+    """
+    message = f"{finding.message.removesuffix('.')}: left out of validation and test."
+    advice = "The scores are of the images that the run has not seen; --leaks refuse stops instead."
+    return replace(finding, severity="warning", message=message, advice=advice)
 
 
 def _list_ids_and_paths(data: Dataset, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -256,12 +273,40 @@ def _check_leaks(data: Dataset) -> list[Finding]:
     exact = [g for g in _group_exact_copies(data) if not _all_equal(split, g)]
     near = [g for g in _group_near_copies(data) if not _all_equal(split, g)]
     grouped = [g for g in _group_by_user(data) if not _all_equal(split, g)]
-    advice = "Move all files of a group to one split; --allow-leaks trains anyway, and reports say so."
+    advice = (
+        "Training leaves out the training file, and the validation file where a test file is the same (--leaks drop). "
+        "Better: move all files of a group to one split."
+    )
+    table = (
+        ("D020", exact, "are exact duplicates in different splits"),
+        ("D021", near, "are near duplicates in different splits"),
+        ("D022", grouped, "belong together but are in different splits"),
+    )
     return [
-        *_make_duplicate_finding(data, "D020", "error", exact, "are exact duplicates in different splits", advice),
-        *_make_duplicate_finding(data, "D021", "error", near, "are near duplicates in different splits", advice),
-        *_make_duplicate_finding(data, "D022", "error", grouped, "belong together but are in different splits", advice),
+        finding
+        for code, groups, statement in table
+        for finding in _make_duplicate_finding(data, code, "warning", groups, statement, advice)
     ]
+
+
+def _check_left_out(data: Dataset) -> list[Finding]:
+    """What was left out of a split because of another split; what a run had learned from is told by D023."""
+    items = [item for item in data.left_out if item.beside]
+    if not items:
+        return []
+    beside: dict[str, list[str]] = {}
+    for item in items:
+        beside.setdefault(item.beside, []).append(item.path)
+    counts = Counter(item.split for item in items)
+    names = dict(zip(SPLITS, SET_NAMES, strict=True))
+    named = [counted(counts[split], f"{name} file") for split, name in names.items() if split in counts]
+    message = (
+        f"{' and '.join(named)} {_is_or_are(len(items))} left out, because a file of a later split "
+        "(validation or test) is a copy or belongs to the same group."
+    )
+    advice = "The scores are of images that are new to the network. --leaks refuse stops instead; allow uses them."
+    groups = tuple((kept, *paths) for kept, paths in beside.items())
+    return [Finding("D024", "warning", message, advice, tuple(item.path for item in items), groups)]
 
 
 def _check_odd_images(data: Dataset) -> list[Finding]:

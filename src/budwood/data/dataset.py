@@ -42,6 +42,23 @@ class SetAside:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Usable image that its split leaves out, as it would make a score too good.
+
+    Attributes:
+        path: Path relative to the data set's root.
+        split: The split that it was in: `train`, `val` or `test`.
+        beside: Path of the image in another split that shows the same or belongs with it; empty if there is none.
+        run: Name of the run that has learned from it and whose trunk is used; empty if there is none.
+    """
+
+    path: str
+    split: str
+    beside: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True)
 class Samples:
     """Images of one split in a fixed order.
 
@@ -128,6 +145,7 @@ class Dataset:
         value_range: Values of more than 8 bits that become black and white, in all splits and folds; None where no
             image has more than 8 bits, and in data sets of earlier versions, whose images have the range of their type.
         remarks: How something was read that could be read otherwise.
+        left_out: Usable images that their split leaves out.
     """
 
     source: str
@@ -142,6 +160,7 @@ class Dataset:
     corrected: int = 0
     value_range: ValueRange | None = None
     remarks: tuple[Remark, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -249,6 +268,8 @@ class Dataset:
         }
         if self.remarks:
             meta["remarks"] = [(item.kind, item.detail, item.advice, item.files) for item in self.remarks]
+        if self.left_out:
+            meta["left_out"] = [(item.path, item.split, item.beside, item.run) for item in self.left_out]
         table = self.table.replace_schema_metadata({"budwood": encode_json(meta, ensure_ascii=True)})
         write_bytes(path, encode_parquet(table))
 
@@ -283,6 +304,7 @@ def load(path: Path) -> Dataset:
         meta.get("corrected", 0),
         ValueRange(*meta["value_range"]) if "value_range" in meta else None,
         tuple(Remark(kind, detail, advice, tuple(files)) for kind, detail, advice, files in meta.get("remarks", ())),
+        tuple(LeftOut(*item) for item in meta.get("left_out", ())),
     )
     if compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")

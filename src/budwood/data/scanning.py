@@ -5,6 +5,7 @@ list_files -> read_metadata -> find copies -> assign_splits -> Dataset
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,15 +17,15 @@ from numpy.typing import NDArray
 from budwood.data.dataset import Dataset, SetAside, Sets, compute_fingerprint, encode_values, select_used
 from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
 from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
-from budwood.data.listing import SPLITS, Listing, ReadOptions, select_rows, split_label_names
+from budwood.data.listing import SPLITS, Listing, ReadOptions, Remark, select_rows, split_label_names
 from budwood.data.metadata import read_metadata
 from budwood.data.sources import list_files
-from budwood.data.splits import assign_splits
+from budwood.data.splits import assign_splits, find_free_rows
 from budwood.data.value_range import choose_value_range
 from budwood.errors import DataError
 from budwood.progress import Progress
 from budwood.storage.context import open_context
-from budwood.text import counted
+from budwood.text import counted, listed
 
 SHARE: Final = 0.2  # of the test split, and of validation in the rest
 _SCHEMA: Final = pa.schema(
@@ -129,7 +130,8 @@ def build_dataset(
     classes, label_sets, labels = _encode_labels(usable.labels, listing.multilabel)
     if len(classes) < 2:
         raise _make_undecodable_error(listing.root, bad)
-    table = _build_table(usable, metadata, labels, val_share, test_share)
+    table = _build_table(usable, metadata, labels, _choose_strata(labels, label_sets), val_share, test_share)
+    remarks = [*listing.remarks, *([] if label_sets else _remark_missed_shares(table, classes, val_share, test_share))]
     return Dataset(
         source=listing.source,
         root=listing.root,
@@ -144,7 +146,7 @@ def build_dataset(
         value_range=choose_value_range(
             [image.values for image in metadata], table["split"].to_numpy() == SPLITS.index("train")
         ),
-        remarks=tuple(listing.remarks),
+        remarks=tuple(remarks),
     )
 
 
@@ -159,7 +161,12 @@ def _make_undecodable_error(root: Path, bad: Sequence[SetAside]) -> DataError:
 
 
 def _build_table(
-    listing: Listing, metadata: Sequence[ImageMetadata], labels: NDArray[np.int32], val: float, test: float
+    listing: Listing,
+    metadata: Sequence[ImageMetadata],
+    labels: NDArray[np.int32],
+    strata: NDArray[np.int32],
+    val: float,
+    test: float,
 ) -> pa.Table:
     """The table of a data set: copies found, groups made, and every image in its split."""
     ids = [image.id for image in metadata]
@@ -167,7 +174,8 @@ def _build_table(
     look = _group_near_copies(content, metadata)
     cluster = _cluster_rows(look, listing.groups)
     given = np.array([_split_index(name) for name in listing.splits], np.int8)
-    split = assign_splits(ids, labels, listing.groups, cluster, given, val=val, test=test)
+    counting = select_used(content, labels, np.zeros(len(ids), np.int8))
+    split = assign_splits(ids, strata, listing.groups, cluster, given, counting, val=val, test=test)
     columns = {
         "id": ids,
         "path": listing.paths,
@@ -184,6 +192,40 @@ def _build_table(
         "notes": [",".join(image.notes) for image in metadata],
     }
     return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], schema=_SCHEMA)
+
+
+def _remark_missed_shares(table: pa.Table, classes: Sequence[str], val: float, test: float) -> list[Remark]:
+    """The remark that a made split differs from its shares by more than one image in some class, or none."""
+    if val == 0 and test == 0:
+        return []
+    label, split, cluster = (np.asarray(table[name].to_numpy()) for name in ("label", "split", "cluster"))
+    given, used = (np.asarray(table[name].to_numpy(zero_copy_only=False), bool) for name in ("given", "used"))
+    free = find_free_rows(cluster, np.where(given & (split > 0), split, -1).astype(np.int8)) & used
+    counts = np.stack([np.bincount(label[free & (split == s)], minlength=len(classes)) for s in range(len(SPLITS))])
+    wished = np.outer([(1 - test) * (1 - val), (1 - test) * val, test], counts.sum(axis=0))
+    missed = [
+        f"{classes[c]!r} has {counted(counts[s, c], f'{name} image')} ({wished[s, c]:.0f} wished)"
+        for c in range(len(classes))
+        for s, name, share in ((1, "validation", val), (2, "test", test))
+        if share and abs(counts[s, c] - wished[s, c]) > 1
+    ]
+    if not missed:
+        return []
+    detail = f"Some classes miss their share of a split by more than one image: {listed(missed, 6)}."
+    advice = "Images that belong together (copies, or one group) stay in one split; smaller groups come nearer to it."
+    return [Remark("missed share", detail, advice)]
+
+
+def _choose_strata(labels: NDArray[np.int32], label_sets: Sets) -> NDArray[np.int32]:
+    """The class of each row by which shares are kept: its label, or of several labels the rarest class."""
+    if not label_sets:
+        return labels
+    sizes: Counter[int] = Counter()
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        sizes.update(dict.fromkeys(label_sets[label], int(count)))
+    none = len(sizes)
+    rarest = [min(members, key=lambda c: (sizes[c], c), default=none) for members in label_sets]
+    return np.array(rarest, np.int32)[labels]
 
 
 def _group_near_copies(content: NDArray[np.int32], facts: Sequence[ImageMetadata]) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
-"""Which image trains, which validates, which is sealed: by content, so that adding files moves no old one."""
+"""Which image trains, which validates, which is sealed: by content, so that adding files moves few old ones."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,40 +14,153 @@ from numpy.typing import NDArray
 
 def assign_splits(
     ids: Sequence[str],
-    labels: NDArray[np.int32],
+    strata: NDArray[np.int32],
     groups: Sequence[str],
     cluster: NDArray[np.int64],
     given: NDArray[np.int8],
+    counted: NDArray[np.bool_],
     *,
     val: float,
     test: float,
 ) -> NDArray[np.int8]:
-    """Assign each image to training, validation or test by its content.
+    """Assign each image to training, validation or test by its content, with the same shares in every class.
 
-    Every cluster has a number in [0, 1), computed from its group's name or its smallest id. Below `test` it is
-    test, below `test + (1 - test) * val` it is validation. A file's split thus depends on its own cluster only, and
-    adding files moves no old one; in return, the shares are exact only on average. A class that by chance has no
-    image in some split, although it has enough clusters, gets the nearest cluster there.
+    The clusters of a class are ordered by a hash of their group's name or smallest id: the first are test, the next
+    validate, the rest train. Where every cluster is one image, the splits of a class have the wished number of images
+    to within one; a cluster that is too large for what a split still lacks is passed over. Adding k single images to a
+    class moves at most k of its old images over each of the two borders, and none of another class.
+
+    A class of three clusters or more has an image in every split; one of two trains and validates, one of one
+    trains.
 
     Args:
         ids: Content id of each row.
-        labels: Class of each row, int32 [n].
+        strata: Class of each row, int32 [n], from 0; of an image with several labels, its rarest class.
         groups: The user's group of each row, empty for none.
         cluster: Cluster of each row, int64 [n]; rows of one cluster belong in one split.
         given: Split that the user gave, int8 [n], -1 for none. Rows of a given training split may become validation
             or test.
+        counted: Which rows count for the shares, bool [n]: one of each content.
         val: Share of the rows outside test that validate; 0 for none, where splits are given.
         test: Share of all rows for the test split; 0 for none, where splits are given.
 
     Returns:
-        The split of each row, int8 [n]: 0 for training, 1 for validation, 2 for test.
+        The split of each row, int8 [n]: 0 for training, 1 for validation, 2 for test. Rows without a given split
+        follow their cluster's given validation or test.
     """
-    val_below = test + (1 - test) * val
-    place = _place_rows(ids, groups, cluster)
-    free = (given < 0) | ((given == 0) & (val_below > 0))
-    drawn = np.where(place < test, 2, np.where(place < val_below, 1, 0)).astype(np.int8)
-    drawn = _fill_missing(drawn, labels, cluster, place, free, test=test > 0, val=val > 0)
-    return _follow_given(np.where(free, drawn, given).astype(np.int8), cluster, given)
+    split = np.maximum(given, 0).astype(np.int8)
+    free = find_free_rows(cluster, given)
+    if (val > 0 or test > 0) and free.any():
+        rows = np.flatnonzero(free)
+        place = _place_rows([ids[row] for row in rows.tolist()], [groups[row] for row in rows.tolist()], cluster[rows])
+        clusters = _summarise_clusters(place, strata[rows], cluster[rows], counted[rows])
+        split[rows] = _draw_splits(clusters, val, test)[clusters.of_row]
+    return _follow_given(split, cluster, given)
+
+
+def find_free_rows(cluster: NDArray[np.int64], given: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Find the rows whose split may be made: those of clusters without a given validation or test row.
+
+    Args:
+        cluster: Cluster of each row, int64 [n].
+        given: Split that the user gave, int8 [n], -1 for none.
+
+    Returns:
+        Which rows they are, bool [n].
+    """
+    return np.asarray(~np.isin(cluster, cluster[given > 0]))
+
+
+def count_wished(images: int, clusters: int, val: float, test: float) -> tuple[int, int]:
+    """Count the images of a class that are to validate and to be test images.
+
+    Args:
+        images: Images of the class.
+        clusters: Its clusters: what cannot be parted.
+        val: Share of the images outside test that validate.
+        test: Share of all images for the test split.
+
+    Returns:
+        Wished validation images and wished test images.
+    """
+    parts = 1 + (val > 0) + (test > 0)
+    of_test = _bound(test * images, int(clusters >= parts), images - parts + 1) if test > 0 else 0
+    of_val = _bound(val * (images - of_test), int(clusters >= 2), images - of_test - 1) if val > 0 else 0
+    return of_val, of_test
+
+
+def _bound(wished: float, least: int, most: int) -> int:
+    """The nearest whole number, half rounded up, from `least` to `most` (0 where there is none)."""
+    return max(0, min(max(int(wished + 0.5), least), most))
+
+
+@dataclass(frozen=True)
+class _Clusters:
+    """Clusters in the order of strata and places.
+
+    Attributes:
+        stratum: int32 [clusters].
+        size: Rows that count, int64 [clusters].
+        of_row: The cluster of each row, int64 [n].
+    """
+
+    stratum: NDArray[np.int32]
+    size: NDArray[np.int64]
+    of_row: NDArray[np.int64]
+
+
+def _summarise_clusters(
+    place: NDArray[np.float64], strata: NDArray[np.int32], cluster: NDArray[np.int64], counted: NDArray[np.bool_]
+) -> _Clusters:
+    """The clusters of some rows; a cluster is of the stratum of most of its rows."""
+    heads, inverse = np.unique(cluster, return_inverse=True)
+    size = np.bincount(inverse, weights=counted, minlength=len(heads)).astype(np.int64)
+    width = int(strata.max()) + 1
+    pairs, votes = np.unique(inverse * width + strata, return_counts=True)
+    order = np.lexsort((pairs, -votes, pairs // width))
+    first = np.unique(pairs[order] // width, return_index=True)[1]
+    stratum = (pairs[order][first] % width).astype(np.int32)
+    where = np.empty(len(heads))
+    where[inverse] = place
+    order = np.lexsort((where, stratum))
+    rank = np.empty(len(heads), np.int64)
+    rank[order] = np.arange(len(heads))
+    return _Clusters(stratum[order], size[order], rank[inverse])
+
+
+def _draw_splits(clusters: _Clusters, val: float, test: float) -> NDArray[np.int8]:
+    """The split of each cluster, int8 [clusters]."""
+    split = np.zeros(len(clusters.size), np.int8)
+    for members in np.split(np.arange(len(split)), np.flatnonzero(np.diff(clusters.stratum)) + 1):
+        rest = members[clusters.size[members] > 0]
+        sizes = clusters.size[rest]
+        of_val, of_test = count_wished(int(sizes.sum()), len(rest), val, test)
+        for number, wished, later in ((2, of_test, 1 + (val > 0)), (1, of_val, 1)):
+            taken = _take_first(clusters.size[rest], wished, len(rest) - later)
+            split[rest[taken]] = number
+            rest = rest[~taken]
+    return split
+
+
+def _take_first(sizes: NDArray[np.int64], wished: int, most: int) -> NDArray[np.bool_]:
+    """The first clusters, at most `most`, that together have the wished size or come near it: bool [clusters].
+
+    Where no further one fits, the smallest is taken too if that brings the sum nearer, or if there is none yet.
+    """
+    taken = np.zeros(len(sizes), bool)
+    if wished <= 0 or most <= 0:
+        return taken
+    if sizes.max() == 1:
+        taken[: min(wished, most)] = True
+        return taken
+    left = wished
+    for number, size in enumerate(sizes.tolist()):
+        if size <= left and most > 0:
+            taken[number], left, most = True, left - size, most - 1
+    if left and most > 0:
+        least = int(np.argmin(np.where(taken, sizes.max() + 1, sizes)))
+        taken[least] = taken[least] or not taken.any() or sizes[least] < 2 * left
+    return taken
 
 
 def assign_folds(
@@ -118,40 +232,12 @@ def stratified_sample(ids: Sequence[str], labels: NDArray[np.int32], count: int)
 
 
 def _follow_given(split: NDArray[np.int8], cluster: NDArray[np.int64], given: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Rows without a given split, and rows drawn for validation, stay beside their cluster's given val or test."""
+    """Rows without a given split go where their cluster's given validation or test row is."""
     fixed = np.flatnonzero(given > 0)
     split_of_cluster = dict(zip(cluster[fixed].tolist(), given[fixed].tolist(), strict=True))
     follow = [row for row in np.flatnonzero(given < 0).tolist() if int(cluster[row]) in split_of_cluster]
     result = split.copy()
     result[follow] = [split_of_cluster[int(cluster[row])] for row in follow]
-    return result
-
-
-def _fill_missing(
-    drawn: NDArray[np.int8],
-    labels: NDArray[np.int32],
-    cluster: NDArray[np.int64],
-    place: NDArray[np.float64],
-    free: NDArray[np.bool_],
-    *,
-    test: bool,
-    val: bool,
-) -> NDArray[np.int8]:
-    splits = [*([2] if test else []), *([1] if val else []), 0]  # in the order of their places
-    result = drawn.copy()
-    for label in np.unique(labels[free]):
-        rows = np.flatnonzero(free & (labels == label))
-        by_place = rows[np.argsort(place[rows], kind="stable")]
-        _, first = np.unique(cluster[by_place], return_index=True)
-        members = by_place[np.sort(first)]  # one row of each cluster
-        sizes = [int(np.sum(result[members] == split)) for split in splits]
-        if min(sizes) > 0 or len(members) < len(splits):
-            continue
-        while 0 in sizes:
-            sizes[sizes.index(0)] += 1
-            sizes[sizes.index(max(sizes))] -= 1
-        for name, split in zip(cluster[members].tolist(), np.repeat(splits, sizes).tolist(), strict=True):
-            result[free & (cluster == name)] = split
     return result
 
 

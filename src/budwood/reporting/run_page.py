@@ -234,7 +234,7 @@ def render_rates(
 def _format_command(record: RunRecord) -> str:
     """The command that carries the recipe out again, for a shell."""
     recipe = shlex.quote(f"runs/{record.id}/recipe.toml")
-    leaks = " --allow-leaks" if record.dataset.leaks_allowed else ""
+    leaks = " --leaks allow" if record.dataset.leaks_allowed else ""
     return f"budwood train {_quote_path(record.source)} --recipe {recipe}{leaks}"
 
 

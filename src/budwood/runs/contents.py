@@ -45,7 +45,9 @@ def describe_dataset(data: Dataset, leaks_allowed: bool = False) -> DatasetRecor
     Returns:
         The record, with the number of images of each split.
     """
-    values = {"value_range": data.value_range} if data.value_range else {}  # what is None is not written
+    values: dict[str, Any] = {"value_range": data.value_range} if data.value_range else {}  # None is not written
+    if data.left_out:
+        values["left_out"] = len(data.left_out)
     return DatasetRecord(
         fingerprint=data.fingerprint,
         name=data.name,

@@ -11,10 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from budwood.config.recipe import Recipe
 from budwood.data import checks
 from budwood.data.dataset import Dataset, Samples
+from budwood.data.leaks import LEAKS, Leaks, drop_known, drop_leaks
+from budwood.data.listing import SPLITS
 from budwood.errors import DataError, RecipeError, RunError, WeightsError
 from budwood.evaluation.label_task import task_of
 from budwood.networks.network_plan import NetworkPlan
@@ -25,6 +29,7 @@ from budwood.runs.run import Run, open_run
 from budwood.runs.run_files import WEIGHTS, list_places
 from budwood.runs.run_record import FILE as RUN_FILE
 from budwood.storage.context import Context
+from budwood.text import counted
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,16 @@ class Preflight:
     """What is known before training: the network, the findings about the data, and the splits to use.
 
     Attributes:
+        data: The data set as it is used: without the images that are left out because of leaks.
+        leaking: Whether images leak between its splits, which was allowed.
         spec: The network; its recipe has the image size filled in.
         findings: Findings about the data, those about images that the initial trunk has seen included.
         training: The training images.
         validation: The validation images.
     """
 
+    data: Dataset
+    leaking: bool
     spec: NetworkSpec
     findings: tuple[checks.Finding, ...]
     training: Samples
@@ -48,7 +57,7 @@ def check_and_plan(
     data: Dataset,
     recipe: Recipe,
     out: Path,
-    allow_leaks: bool,
+    leaks: Leaks,
     context: Context,
     findings: tuple[checks.Finding, ...] | None = None,
 ) -> Preflight:
@@ -60,7 +69,8 @@ def check_and_plan(
         data: The data set; the labels of its test split are sealed here.
         recipe: The recipe.
         out: The folder of runs, where the recipe's `run:ID` weights are looked up.
-        allow_leaks: Whether to go on where images leak between splits.
+        leaks: What to do where images leak between splits: `drop` leaves out those of the training side, `refuse`
+            raises, `allow` goes on with them.
         context: The cache folder, and where notes and the steps of the work go.
         findings: Findings about the data where they are known already; None: the data are checked here.
 
@@ -68,11 +78,16 @@ def check_and_plan(
         The planned network, the findings and the splits.
 
     Raises:
-        DataError: Images leak between splits and that is not allowed, a split is empty, or there is one class only.
+        DataError: Images leak between splits and that is to be refused, or cannot be mended; a split is empty, or
+            there is one class only.
         RecipeError: The network does not exist, or `views` is set although the first layers are not frozen.
         RunError: The run that the weights are from is missing or not finished.
         WeightsError: The weights cannot be found, or belong to another network.
     """
+    if leaks not in LEAKS:
+        raise DataError(
+            f"leaks: expected 'drop', 'refuse' or 'allow', found {leaks!r}.", "Give one of these three words."
+        )
     adapted = task_of(data.label_sets, len(data.classes)).adapt_recipe(recipe)
     if adapted.optimizer != recipe.optimizer:
         context.progress.note(
@@ -81,16 +96,19 @@ def check_and_plan(
     recipe = adapted
     plan = load_plan(recipe, len(data.classes), context.cache)
     _refuse_views_of_nothing(recipe, plan, len(data.classes), context.cache)
-    findings = checks.findings(data) if findings is None else findings
+    recipe = _with_absolute_weights(recipe, out)
+    weights, origin = locate_weights(recipe, plan, out, context)
+    data, findings = _settle_leaks(data, findings, origin, leaks)
+    for finding in findings:
+        if data.left_out and finding.code in checks.LEFT_OUT:
+            context.progress.note(f"{finding.code}: {finding.message}")
     sealed = data.sealed()
     training, validation = sealed.samples("train").in_content_order(), sealed.samples("val")
-    recipe = _with_absolute_weights(recipe, out)
-    weights, seen = locate_weights(recipe, plan, out, context)
-    findings += _find_seen_images(data, seen)
-    _refuse_leaks(findings, allow_leaks)
     _refuse_empty(data, training, validation)
     sized = recipe.model_copy(update={"size": plan.size})
-    return Preflight(NetworkSpec(sized, plan, len(data.classes), weights), findings, training, validation)
+    leaking = leaks == "allow" and bool(checks.leaks(findings))
+    spec = NetworkSpec(sized, plan, len(data.classes), weights)
+    return Preflight(data, leaking, spec, findings, training, validation)
 
 
 def names_weights_file(recipe: Recipe) -> bool:
@@ -202,14 +220,37 @@ def _refuse_other_network(run: Run, recipe: Recipe, plan: NetworkPlan) -> None:
         )
 
 
-def _find_seen_images(data: Dataset, run: Run | None) -> tuple[checks.Finding, ...]:
-    """The findings that runs which the trunk comes from, one after another, knew images that are held out here."""
-    findings: tuple[checks.Finding, ...] = ()
-    while run is not None:
-        if run.record.network.trunk_trained:
-            findings += checks.check_trunk_overlap(data, run.dataset(), run.path.name)
-        run = _find_trunk_run(run)
-    return findings
+def _settle_leaks(
+    data: Dataset, found: tuple[checks.Finding, ...] | None, origin: Run | None, leaks: Leaks
+) -> tuple[Dataset, tuple[checks.Finding, ...]]:
+    """The data set as it is used, and the findings about it; `origin` is the run that the weights are from, if any."""
+    kept = drop_leaks(data) if leaks == "drop" else data
+    findings = checks.findings(kept) if found is None or kept is not data else found
+    if leaks == "refuse":
+        _refuse_leaks(checks.leaks(findings))
+    while origin is not None:
+        if origin.record.network.trunk_trained:
+            known = checks.check_trunk_overlap(kept, origin.dataset(), origin.path.name)
+            if known and leaks != "allow":
+                kept, known = _leave_out_known(kept, known, origin.path.name, leaks)
+            findings += known
+        origin = _find_trunk_run(origin)
+    return kept, findings
+
+
+def _leave_out_known(
+    data: Dataset, known: tuple[checks.Finding, ...], run: str, leaks: Leaks
+) -> tuple[Dataset, tuple[checks.Finding, ...]]:
+    """The data set without held-out images that a run has learned from.
+
+    Raises:
+        DataError: When leaks are to be refused, or an image is of a test set that the user gave, which stays whole.
+    """
+    paths = pc.is_in(data.table["path"], pa.array(known[0].files)).to_numpy(zero_copy_only=False)
+    given_test = paths & data.column("given") & (data.column("split") == SPLITS.index("test"))
+    if leaks == "refuse" or given_test.any():
+        _refuse_leaks(known)
+    return drop_known(data, known[0].files, run), tuple(checks.tell_left_out(finding) for finding in known)
 
 
 def _find_trunk_run(run: Run) -> Run | None:
@@ -222,9 +263,8 @@ def _find_trunk_run(run: Run) -> Run | None:
     return None
 
 
-def _refuse_leaks(findings: Sequence[checks.Finding], allowed: bool) -> None:
-    leaking = checks.leaks(findings)
-    if leaking and not allowed:
+def _refuse_leaks(leaking: Sequence[checks.Finding]) -> None:
+    if leaking:
         raise DataError(
             " ".join(f"{finding.code}: {finding.message}" for finding in leaking)
             + f" The first: {', '.join(map(repr, leaking[0].groups[0]))}.",
@@ -236,10 +276,15 @@ def _refuse_empty(data: Dataset, training: Samples, validation: Samples) -> None
     for name, samples in (("train", training), ("val", validation)):
         if not len(samples):
             raise DataError(
-                f"{data.root}: the {name} split has no usable images.",
+                f"{data.root}: the {name} split has no usable images{_tell_left_out(data, name)}.",
                 "Add images, or give the images without a split.",
             )
     if len(np.unique(training.labels)) < 2:
         raise DataError(
             f"{data.root}: the training set has usable images of only one class.", "Add images of another class."
         )
+
+
+def _tell_left_out(data: Dataset, split: str) -> str:
+    count = sum(item.split == split for item in data.left_out)
+    return f" ({counted(count, 'image')} left out, because of leaks between the splits)" if count else ""

@@ -63,6 +63,7 @@ class DatasetRecord(FrozenRecord):
         set_aside: Number of files that could not be used.
         corrected: Number of images whose labels a table has corrected, those that it leaves out included.
         leaks_allowed: Whether images leak between the given splits, which was allowed.
+        left_out: Number of usable images that their split leaves out, as they leak.
         value_range: Values of more than 8 bits that become black and white; None for the range of their type.
     """
 
@@ -75,6 +76,7 @@ class DatasetRecord(FrozenRecord):
     set_aside: int = 0
     corrected: int = 0
     leaks_allowed: bool = False
+    left_out: int = 0
     value_range: ValueRange | None = None
 
 

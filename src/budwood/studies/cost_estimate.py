@@ -203,9 +203,9 @@ def _measure(recipe: Recipe, checked: CheckedDataset, context: Context) -> CostE
     cache, progress, data, found = context.cache, context.progress, checked.data, checked.findings
     try:
         with suppress(WeightsError):
-            return estimate_cost(data, recipe, cache=cache, progress=progress, found=found, allow_leaks=True)[1]
+            return estimate_cost(data, recipe, cache=cache, progress=progress, found=found, leaks="allow")[1]
         random = recipe.model_copy(update={"weights": "none"})
-        return estimate_cost(data, random, cache=cache, progress=progress, found=found, allow_leaks=True)[1]
+        return estimate_cost(data, random, cache=cache, progress=progress, found=found, leaks="allow")[1]
     except BudwoodError as error:
         return error.message
 

@@ -242,7 +242,9 @@ class _Worker:
     """What carries out jobs elsewhere: a Ray worker is one, and a process has one."""
 
     def __init__(self, context: JobContext) -> None:
-        self._executor = InProcessExecutor(context, DatasetCache(Context(context.cache, Silent())), Silent())
+        self._executor = InProcessExecutor(
+            context, DatasetCache(Context(context.cache, Silent()), leaks=context.leaks), Silent()
+        )
         self._lock = threading.Lock()
         self._unsent: list[Mapping[str, float]] = []
 
@@ -305,7 +307,7 @@ def start_subprocesses(context: JobContext, count: int) -> list[Executor]:
 
 
 def _with_absolute_folders(context: JobContext) -> JobContext:
-    return JobContext(context.folder.resolve(), context.cache.resolve(), context.allow_leaks)
+    return JobContext(context.folder.resolve(), context.cache.resolve(), context.leaks)
 
 
 def connect_ray(context: JobContext, address: str, count: int | None) -> tuple[list[Executor], Callable[[], None]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from budwood.comparison.document import Comparison
 from budwood.data.dataset import Dataset
+from budwood.data.leaks import Leaks
 from budwood.errors import StudyError
 from budwood.progress import DistinctNotes
 from budwood.runs.run import find_run, utc_now
@@ -66,7 +67,7 @@ def study(
     quick: bool = False,
     ways: ExecutionOptions | None = None,
     out: str | Path = "runs",
-    allow_leaks: bool = False,
+    leaks: Leaks = "drop",
     cache: Path | None = None,
     watcher: StudyMonitor | None = None,
 ) -> Comparison:
@@ -83,7 +84,7 @@ def study(
         quick: Whether the file's `[quick]` table is applied to the rows.
         ways: How the study is run, such as the number of processes.
         out: The folder that contains the study's folder.
-        allow_leaks: Whether to train although images leak between given splits.
+        leaks: What to do where images leak between given splits, as in `train`: drop, refuse or allow.
         cache: The cache folder; None: the usual one.
         watcher: Shows the progress of the study; None: nothing is shown.
 
@@ -101,9 +102,9 @@ def study(
     named = {"": data.source if isinstance(data, Dataset) else str(data)} if data is not None else {}
     if not isinstance(file, Study):
         file = load_study(file, Overrides(quick, settings or {}, {**(places or {}), **named}))
-    context = JobContext(Path(out) / file.name, cache, allow_leaks)
+    context = JobContext(Path(out) / file.name, cache, leaks)
     with lock_study(context.folder), monitor.watching(file.title):
-        datasets = DatasetCache(Context(cache, DistinctNotes(monitor)), scanned)
+        datasets = DatasetCache(Context(cache, DistinctNotes(monitor)), scanned, leaks)
         return _prepare(file, context, monitor, ways or ExecutionOptions(), datasets, started).run()
 
 
@@ -117,7 +118,7 @@ def tune(
     seed: int = 0,
     ways: ExecutionOptions | None = None,
     out: str | Path = "runs",
-    allow_leaks: bool = False,
+    leaks: Leaks = "drop",
     cache: Path | None = None,
     watcher: StudyMonitor | None = None,
 ) -> Comparison:
@@ -136,7 +137,7 @@ def tune(
         seed: Seed of the trials.
         ways: How the search is run, such as the number of processes.
         out: The folder that contains the study's folder.
-        allow_leaks: Whether to train although images leak between given splits.
+        leaks: What to do where images leak between given splits, as in `train`: drop, refuse or allow.
         cache: The cache folder; None: the usual one.
         watcher: Shows the progress of the search; None: nothing is shown.
 
@@ -151,7 +152,7 @@ def tune(
     source = data.source if isinstance(data, Dataset) else str(data)
     search = make_tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
     scanned = data if isinstance(data, Dataset) else None
-    return study(search, scanned, ways=ways, out=out, allow_leaks=allow_leaks, cache=cache, watcher=watcher)
+    return study(search, scanned, ways=ways, out=out, leaks=leaks, cache=cache, watcher=watcher)
 
 
 def _prepare(

@@ -13,6 +13,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import own_parts
 from budwood.data import checks
 from budwood.data.dataset import Dataset
+from budwood.data.leaks import Leaks, drop_leaks
 from budwood.data.scanning import scan
 from budwood.data.selection import assign_fold, limit
 from budwood.errors import BudwoodError, DataError, StorageError
@@ -82,12 +83,12 @@ class JobContext:
     Attributes:
         folder: The study's folder, which contains the runs.
         cache: The cache folder.
-        allow_leaks: Whether images may leak between given splits.
+        leaks: What to do where images leak between given splits, as in `train`.
     """
 
     folder: Path
     cache: Path
-    allow_leaks: bool = False
+    leaks: Leaks = "drop"
 
     def is_done(self, id: str) -> bool:
         """Return whether the run of a job is finished.
@@ -139,14 +140,15 @@ def with_absolute_paths(job: TrainingJob) -> TrainingJob:
 class DatasetCache:
     """The data sets of a study, each scanned once and checked once for every way in which it is used."""
 
-    def __init__(self, context: Context, scanned: Mapping[str, Dataset] | None = None) -> None:
+    def __init__(self, context: Context, scanned: Mapping[str, Dataset] | None = None, leaks: Leaks = "drop") -> None:
         """Make a cache of data sets.
 
         Args:
             context: The cache folder, and where notes and the steps of scans go.
             scanned: Data sets that were scanned already, by source; None: none.
+            leaks: What to do where images leak between given splits, as in `train`.
         """
-        self.context = context
+        self.context, self.leaks = context, leaks
         self._scanned = {_hash_scan(DataSpec(data=source)): data for source, data in (scanned or {}).items()}
         self._checked: dict[str, CheckedDataset] = {}
 
@@ -169,6 +171,8 @@ class DatasetCache:
             data = self._scan(images)
             if fold is not None and folds is not None:
                 data = assign_fold(data, fold, folds)
+            if self.leaks == "drop":
+                data = drop_leaks(data)
             data = limit(data, images.images, images.held_out)
             self._checked[key] = CheckedDataset(data, checks.findings(data))
         return self._checked[key]
@@ -309,7 +313,7 @@ def _train(
         checked.data,
         job.recipe,
         out=context.folder,
-        allow_leaks=context.allow_leaks,
+        leaks=context.leaks,
         cache=context.cache,
         progress=progress,
         id=job.id,

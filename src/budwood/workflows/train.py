@@ -17,6 +17,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import OwnPart, recorded_parts, resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
+from budwood.data.leaks import Leaks
 from budwood.errors import DivergedError, RunError
 from budwood.evaluation.predictions import make_predictions
 from budwood.hardware import Runtime, count_processors
@@ -110,7 +111,7 @@ def train(
     recipe: Recipe | None = None,
     *,
     out: str | Path = "runs",
-    allow_leaks: bool = False,
+    leaks: Leaks = "drop",
     cache: Path | None = None,
     progress: Progress | None = None,
     track: Sequence[str] = (),
@@ -127,7 +128,9 @@ def train(
         data: The data set.
         recipe: The recipe; None: the default one.
         out: Folder of runs.
-        allow_leaks: Whether to train although a given split leaks; every report says so.
+        leaks: What to do where images leak between given splits: `drop` leaves out those of the training side (and
+            validation images with a copy in the test set), which a finding says; `refuse` raises; `allow` trains with
+            them, and every report says so.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: nowhere.
         track: Tools that receive every epoch: tensorboard, mlflow.
@@ -140,7 +143,7 @@ def train(
         The finished run.
 
     Raises:
-        DataError: The given split leaks (unless `allow_leaks`), or a split is empty.
+        DataError: The given split leaks and `leaks` is `refuse`, or a split is empty.
         DivergedError: The loss is no longer a number.
         RecipeError: A tracking tool or an option does not apply, or memory is too small.
         RunError: A launcher started several processes, or there is a run of that id, or it is not a file name.
@@ -152,10 +155,10 @@ def train(
     _refuse_several_processes(context.runtime)
     id = id if id is not None else make_run_id(recipe.model)
     refuse_bad_id(id, Path(out))
-    preflight = check_and_plan(data, recipe, Path(out), allow_leaks, context, found)
+    preflight = check_and_plan(data, recipe, Path(out), leaks, context, found)
     clock.lap("check")
 
-    run = _begin(data, preflight, Path(out), id, track)
+    run = _begin(preflight, Path(out), id, track)
     _tell_own_code(run.record.parts, context.progress)
     try:
         return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end))
@@ -174,9 +177,9 @@ def _refuse_several_processes(runtime: Runtime) -> None:
         )
 
 
-def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Run:
+def _begin(preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Run:
     """A new run under `out`, with what was asked and decided in it, and the labels of its test split sealed."""
-    versions = library_versions()
+    data, versions = preflight.data, library_versions()
     record = RunRecord(
         schema_version=SCHEMA_VERSION,
         budwood=versions["budwood"],
@@ -188,7 +191,7 @@ def _begin(data: Dataset, preflight: Preflight, out: Path, id: str, track: Seque
         root=str(data.root.absolute()),
         recipe=preflight.spec.recipe,
         parts=recorded_parts(preflight.spec.recipe),
-        dataset=describe_dataset(data, bool(checks.leaks(preflight.findings))),
+        dataset=describe_dataset(data, preflight.leaking),
         findings=preflight.findings,
         network=describe_network(preflight.spec, ""),
         environment=versions,
@@ -430,7 +433,7 @@ def estimate_cost(
     recipe: Recipe | None = None,
     *,
     out: str | Path = "runs",
-    allow_leaks: bool = False,
+    leaks: Leaks = "drop",
     cache: Path | None = None,
     progress: Progress | None = None,
     found: tuple[checks.Finding, ...] | None = None,
@@ -441,7 +444,7 @@ def estimate_cost(
         data: The data set.
         recipe: The recipe; None: the default one.
         out: Folder of runs, in which the recipe's weights may be.
-        allow_leaks: Whether a given split may leak.
+        leaks: What to do where images leak between given splits, as in `train`.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: nowhere.
         found: The findings about the data where they are known already; None: they are computed.
@@ -450,13 +453,13 @@ def estimate_cost(
         The recipe as it would be carried out, and its cost.
 
     Raises:
-        DataError: The given split leaks (unless `allow_leaks`), or a split is empty.
+        DataError: The given split leaks and `leaks` is `refuse`, or a split is empty.
         RecipeError: An option does not apply, or memory is too small.
         WeightsError: The weights are missing or do not fit.
         StorageError: The cache cannot be written.
     """
     context = open_context(cache, progress)
-    preflight = check_and_plan(data, recipe or Recipe(), Path(out), allow_leaks, context, found)
+    preflight = check_and_plan(data, recipe or Recipe(), Path(out), leaks, context, found)
     with raise_storage_errors(context.cache):
         return preflight.spec.recipe, measure_cost(_make_unrecorded_task(preflight, context))
 
@@ -480,7 +483,7 @@ def find_learning_rate(data: Dataset, recipe: Recipe, context: Context) -> RateC
         WeightsError: The weights are missing or do not fit.
         StorageError: The cache cannot be written.
     """
-    preflight = check_and_plan(data, recipe, Path("runs"), True, context)
+    preflight = check_and_plan(data, recipe, Path("runs"), "allow", context)
     with raise_storage_errors(context.cache):
         return search_rate(_make_unrecorded_task(preflight, context))
 
