@@ -11,8 +11,11 @@ import pytest
 import budwood as bw
 from budwood.data.checks import findings
 from budwood.data.dataset import Dataset, LeftOut, load
-from budwood.data.leaks import drop_leaks
+from budwood.data.leaks import Leaks, drop_leaks
 from budwood.data.selection import assign_fold
+from budwood.storage.context import open_context
+from budwood.studies.study_tables import DataSpec
+from budwood.studies.training_job import DatasetCache
 from conftest import fill
 
 
@@ -107,3 +110,13 @@ def test_a_share_that_groups_miss_is_told(groups: int, missed: bool, tmp_path: P
         ]
     else:
         assert np.bincount(data.column("split")).tolist() == [52, 12, 16]
+
+
+@pytest.mark.parametrize(("leaks", "images"), [("drop", 27), ("allow", 28), ("refuse", 28)])
+def test_the_rows_of_a_study_leave_out_what_a_run_does(leaks: Leaks, images: int, tmp_path: Path) -> None:
+    root = _folders(tmp_path / "d")
+    shutil.copy(root / "train/a/000.png", root / "test/a/copy.png")
+    checked = DatasetCache(open_context(), leaks=leaks).load(DataSpec(data=str(root)))
+    assert len(checked.data.samples("train")) == images
+    codes = {finding.code for finding in checked.findings}
+    assert ("D024" in codes, "D020" in codes) == (leaks == "drop", leaks != "drop")

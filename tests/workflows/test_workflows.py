@@ -391,7 +391,7 @@ def test_what_a_trunk_has_seen_is_known_over_several_runs(small: Run, photos: Pa
     data = bw.scan(photos, val=0.5, test=0.3)
     told = rf"known to run {small.path.name}, whose trunk \(all layers before the head\) is used here"
     with pytest.raises(bw.DataError, match=told):
-        bw.train(data, last, out=tmp_path / "runs")
+        bw.train(data, last, out=tmp_path / "runs", leaks="refuse")
     shutil.rmtree(small.path)
     assert bw.train(data, last, out=tmp_path / "runs").record.state == "done", "a run that is gone cannot be asked"
 
