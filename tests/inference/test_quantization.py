@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from test_feature_cache import Noted
 
 import budwood as bw
@@ -54,6 +55,30 @@ def test_eight_bits_that_answer_worse_are_not_used(
     assert np.array_equal(_answers(small, photos, tmp_path / "cache", said), full)
     n = len(small.predictions("val").labels)
     assert said.notes[-1] == (f"int8 is not used: 3 of {n} validation images are correct with 8 bits, 4 with 32 bits.")
+
+
+class Clipped(torch.nn.Sequential):
+    """A network with bounded activations, whose bounds ONNX Runtime warns that it removes."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(
+            torch.nn.Conv2d(3, 4, 3),
+            torch.nn.ReLU6(),
+            torch.nn.Conv2d(4, 4, 3),
+            torch.nn.ReLU6(),
+            torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(4, classes),
+        )
+
+
+def test_the_runtime_says_nothing_of_its_own(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    recipe = bw.Recipe(model="test_quantization:Clipped", weights="none", size=32, epochs=1, lr=0.01, freeze="none")
+    run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
+    capfd.readouterr()
+    _answers(run, photos, tmp_path / "cache")
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
 
 
 def test_eight_bits_need_a_graph(small: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

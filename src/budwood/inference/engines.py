@@ -33,6 +33,7 @@ from budwood.inference.bundle import (
 from budwood.progress import Progress
 from budwood.storage.packing import pack, unpack
 
+ERRORS: Final = 3  # severity from which ONNX Runtime writes to the terminal; its warnings are of graphs it made
 TOLERANCE: Final = {"ONNX Runtime": 1e-4, "PyTorch": 1e-5, "PyTorch, half precision": 2e-2}  # of the largest output
 PACKED: Final = 1e-4  # of the largest logit: what keeping outputs in 16 bits may change
 BATCH: Final = 16  # images a call of the engine; larger batches fall out of a CPU's cache
@@ -240,6 +241,7 @@ def _open_session(prefix: Prefix, threads: int, images: int | None) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = ERRORS
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave cores to decoding
     if images:
         options.add_free_dimension_override_by_name("n", images)

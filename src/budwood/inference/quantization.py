@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +28,13 @@ from budwood.inference.bundle import (
     read_bundle_file,
     remember,
 )
-from budwood.inference.engines import BATCH, has_cuda_device
+from budwood.inference.engines import BATCH, ERRORS, has_cuda_device
 from budwood.inference.feature_cache import compute_tta_features
 from budwood.progress import Progress
 
 CALIBRATED: Final = 64  # training images, from all over the split, that the ranges are taken from
 KINDS: Final = ["Conv", "Clip", "Relu", "Add", "Gemm", "MatMul"]  # of nodes; the others stay in full precision
+_WARNINGS: Final = 2  # severity from which ONNX Runtime writes unless it is told otherwise
 
 
 def quantize_int8(prefix: Prefix, training: Samples, validation: Predictions, progress: Progress) -> Prefix:
@@ -108,23 +111,33 @@ def _quantise(prefix: Prefix, training: Samples) -> bytes:
 
     graph = onnx.load_from_string(read_bundle_file(prefix, GRAPH))
     first = [node.name for node in graph.graph.node if node.op_type == "Conv"][:1]
+    with _only_errors(), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "int8.onnx"
+        quantize_static(
+            graph,
+            file,
+            Images(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=KINDS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=first,
+        )
+        return file.read_bytes()
+
+
+@contextmanager
+def _only_errors() -> Iterator[None]:
+    """Keep ONNX Runtime's warnings and advice, of graphs that it makes itself, from the terminal."""
+    import onnxruntime
+
     logger = logging.getLogger()
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it advises preprocessing on the root logger, which changes nothing here
+    logger.setLevel(logging.ERROR)
+    onnxruntime.set_default_logger_severity(ERRORS)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "int8.onnx"
-            quantize_static(
-                graph,
-                file,
-                Images(),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=KINDS,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=first,
-            )
-            return file.read_bytes()
+        yield
     finally:
         logger.setLevel(level)
+        onnxruntime.set_default_logger_severity(_WARNINGS)
