@@ -40,12 +40,13 @@ def test_training_gives_way_to_validation_and_both_to_test(tmp_path: Path) -> No
     scanned = bw.scan(root)
     data = drop_leaks(scanned)
     assert _counts(data) == [28, 28, 28]
+    ids = dict(zip(scanned.table["path"].to_pylist(), scanned.table["id"].to_pylist(), strict=True))
     assert set(data.left_out) == {
-        LeftOut("train/a/copy.png", "train", "test/a/060.png"),
-        LeftOut("val/a/copy.png", "val", "test/a/061.png"),
-        LeftOut("train/b/copy.png", "train", "val/b/040.png"),
-        LeftOut("train/b/both.png", "train", "test/b/062.png"),
-        LeftOut("val/b/both.png", "val", "test/b/062.png"),
+        LeftOut("train/a/copy.png", ids["test/a/060.png"], "train", "test/a/060.png"),
+        LeftOut("val/a/copy.png", ids["test/a/061.png"], "val", "test/a/061.png"),
+        LeftOut("train/b/copy.png", ids["val/b/040.png"], "train", "val/b/040.png"),
+        LeftOut("train/b/both.png", ids["test/b/062.png"], "train", "test/b/062.png"),
+        LeftOut("val/b/both.png", ids["test/b/062.png"], "val", "test/b/062.png"),
     }
     assert data.fingerprint != scanned.fingerprint, "it is not the same data to compare by"
     assert drop_leaks(data) is data
@@ -90,6 +91,14 @@ def test_a_split_that_was_made_leaks_nothing(tmp_path: Path) -> None:
             shutil.copy(tmp_path / "d" / label / f"{number:03}.png", tmp_path / "d" / label / f"copy{number}.png")
     data = bw.scan(tmp_path / "d")
     assert drop_leaks(data) is data
+
+
+def test_validation_made_of_given_training_images_has_its_share(tmp_path: Path) -> None:
+    root = _folders(tmp_path / "d")
+    shutil.rmtree(root / "val")
+    data = bw.scan(root)
+    assert _counts(data) == [22, 6, 28]
+    assert "D062" not in {finding.code for finding in findings(data)}
 
 
 @pytest.mark.parametrize(("groups", "missed"), [(20, False), (2, True)])

@@ -186,11 +186,12 @@ def test_nothing_is_asked_of_the_network() -> None:
 def test_a_report_shows_findings_about_its_result() -> None:
     record, evidence = _record()
     assert "Findings about the results" not in render_run(record, evidence)
-    finding = ResultFinding("R001", "warning", "Far <above>.", "Do less.")
+    finding = ResultFinding("R001", "warning", "Far <above>.", "Do `less <b>`, `--more`.")
     shown = Evidence(evidence.history, Pictures(), evidence.confusion, evidence.reliability, [finding])
     html = render_run(record, shown)
     assert "Findings about the results" in html
     assert "Far &lt;above&gt;." in html
+    assert "Do <code>less &lt;b&gt;</code>, <code>--more</code>." in html
 
 
 def test_hostile_names_are_text() -> None:

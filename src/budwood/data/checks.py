@@ -158,7 +158,7 @@ def check_trunk_overlap(data: Dataset, earlier: Dataset, run: str) -> tuple[Find
     message = (
         f"{count} {_is_or_are(len(files))} known to run {run}, whose trunk (all layers before the head) is used here."
     )
-    advice = "Start from another run, or use one split for both; --leaks allow trains anyway, and reports say so."
+    advice = "Start from another run, or use one split for both; `--leaks allow` trains anyway, and reports say so."
     return (Finding("D023", "error", message, advice, files, tuple((path,) for path in files)),)
 
 
@@ -172,7 +172,7 @@ def tell_left_out(finding: Finding) -> Finding:
         The finding as a warning.
     """
     message = f"{finding.message.removesuffix('.')}: left out of validation and test."
-    advice = "The scores are of the images that the run has not seen; --leaks refuse stops instead."
+    advice = "The scores are of images that the run has not seen; `--leaks refuse` stops instead."
     return replace(finding, severity="warning", message=message, advice=advice)
 
 
@@ -274,8 +274,8 @@ def _check_leaks(data: Dataset) -> list[Finding]:
     near = [g for g in _group_near_copies(data) if not _all_equal(split, g)]
     grouped = [g for g in _group_by_user(data) if not _all_equal(split, g)]
     advice = (
-        "Training leaves out the training file, and the validation file where a test file is the same (--leaks drop). "
-        "Better: move all files of a group to one split."
+        "Training leaves out the training file, and the validation file where a test file is the same "
+        "(`--leaks drop`). Better: move all files of a group to one split."
     )
     table = (
         ("D020", exact, "are exact duplicates in different splits"),
@@ -304,7 +304,10 @@ def _check_left_out(data: Dataset) -> list[Finding]:
         f"{' and '.join(named)} {_is_or_are(len(items))} left out, because a file of a later split "
         "(validation or test) is a copy or belongs to the same group."
     )
-    advice = "The scores are of images that are new to the network. --leaks refuse stops instead; allow uses them."
+    advice = (
+        "The scores are of images that are new to the network. `--leaks refuse` stops instead, `--leaks allow` trains "
+        "with these images."
+    )
     groups = tuple((kept, *paths) for kept, paths in beside.items())
     return [Finding("D024", "warning", message, advice, tuple(item.path for item in items), groups)]
 

@@ -47,12 +47,14 @@ class LeftOut:
 
     Attributes:
         path: Path relative to the data set's root.
+        id: Its content id.
         split: The split that it was in: `train`, `val` or `test`.
         beside: Path of the image in another split that shows the same or belongs with it; empty if there is none.
         run: Name of the run that has learned from it and whose trunk is used; empty if there is none.
     """
 
     path: str
+    id: str
     split: str
     beside: str = ""
     run: str = ""
@@ -269,7 +271,7 @@ class Dataset:
         if self.remarks:
             meta["remarks"] = [(item.kind, item.detail, item.advice, item.files) for item in self.remarks]
         if self.left_out:
-            meta["left_out"] = [(item.path, item.split, item.beside, item.run) for item in self.left_out]
+            meta["left_out"] = [(item.path, item.id, item.split, item.beside, item.run) for item in self.left_out]
         table = self.table.replace_schema_metadata({"budwood": encode_json(meta, ensure_ascii=True)})
         write_bytes(path, encode_parquet(table))
 

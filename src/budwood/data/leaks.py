@@ -38,8 +38,8 @@ def drop_leaks(data: Dataset) -> Dataset:
     leaking = np.flatnonzero(split < split[beside])
     if not len(leaking):
         return data
-    paths = data.table["path"].to_pylist()
-    left_out = [LeftOut(paths[row], SPLITS[split[row]], paths[beside[row]]) for row in leaking.tolist()]
+    ids, paths = data.table["id"].to_pylist(), data.table["path"].to_pylist()
+    left_out = [LeftOut(paths[row], ids[row], SPLITS[split[row]], paths[beside[row]]) for row in leaking.tolist()]
     return _leave_out(data, leaking, left_out)
 
 
@@ -56,8 +56,8 @@ def drop_known(data: Dataset, files: Collection[str], run: str) -> Dataset:
     """
     split, known = data.column("split"), set(files)
     rows = np.array([row for row, path in enumerate(data.table["path"].to_pylist()) if path in known], np.int64)
-    paths = data.table["path"].take(pa.array(rows)).to_pylist()
-    left_out = [LeftOut(path, SPLITS[split[row]], run=run) for row, path in zip(rows.tolist(), paths, strict=True)]
+    ids, paths = data.table["id"].to_pylist(), data.table["path"].to_pylist()
+    left_out = [LeftOut(paths[row], ids[row], SPLITS[split[row]], run=run) for row in rows.tolist()]
     return _leave_out(data, rows, left_out)
 
 

@@ -130,8 +130,12 @@ def build_dataset(
     classes, label_sets, labels = _encode_labels(usable.labels, listing.multilabel)
     if len(classes) < 2:
         raise _make_undecodable_error(listing.root, bad)
-    table = _build_table(usable, metadata, labels, _choose_strata(labels, label_sets), val_share, test_share)
-    remarks = [*listing.remarks, *([] if label_sets else _remark_missed_shares(table, classes, val_share, test_share))]
+    given = np.array([_split_index(name) for name in usable.splits], np.int8)
+    table = _build_table(usable, metadata, labels, _choose_strata(labels, label_sets), given, val_share, test_share)
+    remarks = [
+        *listing.remarks,
+        *([] if label_sets else _remark_missed_shares(table, classes, given, val_share, test_share)),
+    ]
     return Dataset(
         source=listing.source,
         root=listing.root,
@@ -165,6 +169,7 @@ def _build_table(
     metadata: Sequence[ImageMetadata],
     labels: NDArray[np.int32],
     strata: NDArray[np.int32],
+    given: NDArray[np.int8],
     val: float,
     test: float,
 ) -> pa.Table:
@@ -173,7 +178,6 @@ def _build_table(
     content = encode_values(pa.array(ids, pa.string()))
     look = _group_near_copies(content, metadata)
     cluster = _cluster_rows(look, listing.groups)
-    given = np.array([_split_index(name) for name in listing.splits], np.int8)
     counting = select_used(content, labels, np.zeros(len(ids), np.int8))
     split = assign_splits(ids, strata, listing.groups, cluster, given, counting, val=val, test=test)
     columns = {
@@ -194,13 +198,14 @@ def _build_table(
     return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], schema=_SCHEMA)
 
 
-def _remark_missed_shares(table: pa.Table, classes: Sequence[str], val: float, test: float) -> list[Remark]:
+def _remark_missed_shares(
+    table: pa.Table, classes: Sequence[str], given: NDArray[np.int8], val: float, test: float
+) -> list[Remark]:
     """The remark that a made split differs from its shares by more than one image in some class, or none."""
     if val == 0 and test == 0:
         return []
     label, split, cluster = (np.asarray(table[name].to_numpy()) for name in ("label", "split", "cluster"))
-    given, used = (np.asarray(table[name].to_numpy(zero_copy_only=False), bool) for name in ("given", "used"))
-    free = find_free_rows(cluster, np.where(given & (split > 0), split, -1).astype(np.int8)) & used
+    free = find_free_rows(cluster, given) & np.asarray(table["used"].to_numpy(zero_copy_only=False), bool)
     counts = np.stack([np.bincount(label[free & (split == s)], minlength=len(classes)) for s in range(len(SPLITS))])
     wished = np.outer([(1 - test) * (1 - val), (1 - test) * val, test], counts.sum(axis=0))
     missed = [

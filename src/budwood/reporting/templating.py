@@ -6,7 +6,7 @@ from functools import cache
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from budwood.evaluation.intervals import Metric
 from budwood.text import TOO_FEW, show_unprintable
@@ -42,9 +42,16 @@ def _make_environment() -> Environment:
         "plain": _format_plain,
         "shares": _format_share,
         "visible": show_unprintable,
+        "prose": _mark_code,
     }
     environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN, "TOO_FEW": TOO_FEW}
     return environment
+
+
+def _mark_code(sentence: str) -> Markup:
+    """A sentence of Budwood's own, in which what stands between backticks is code."""
+    parts = [escape(part) for part in show_unprintable(sentence).split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
 def _format_percent(value: float | None) -> str:

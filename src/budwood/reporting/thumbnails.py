@@ -56,8 +56,9 @@ def collect_pictures(record: RunRecord, root: Path, data: Dataset, predictions: 
 
 
 def map_ids(data: Dataset) -> dict[str, str]:
-    """Return the content id of every image of a data set by its path."""
-    return dict(zip(data.table["path"].to_pylist(), data.table["id"].to_pylist(), strict=True))
+    """Return the content id of every image of a data set, also of those that are left out, by its path."""
+    ids = dict(zip(data.table["path"].to_pylist(), data.table["id"].to_pylist(), strict=True))
+    return ids | {item.path: item.id for item in data.left_out}
 
 
 def _list_finding_files(findings: Sequence[Finding]) -> list[str]:
