@@ -206,6 +206,47 @@ def test_a_hugging_face_table_that_names_files(tmp_path: Path) -> None:
     assert _paths(scan(tmp_path / "t.parquet")) == [f"{number:03}.png" for number in range(4)]
 
 
+def _clone(root: Path, names: Sequence[str]) -> Path:
+    """A data set as it is cloned from there: a table for each part of a split, under data/."""
+    (root / "data").mkdir(parents=True)
+    (root / "README.md").write_text("cats")
+    picture(999).save(root / "data" / "sample.png")
+    for number, name in enumerate(names):
+        images = [{"bytes": _png(100 * number + row), "path": None} for row in range(8)]
+        features = {"image": {"_type": "Image"}, "label": NAMES}
+        table = pa.table({"image": images, "label": [0, 1] * 4})
+        meta = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(meta), root / "data" / name)
+    return root
+
+
+def test_a_cloned_folder_of_hugging_face_tables(tmp_path: Path) -> None:
+    names = ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "test-00000-of-00001-0a1b.parquet"]
+    data = scan(_clone(tmp_path / "cats", names))
+    assert (data.name, data.classes, len(data)) == ("cats", ("cat", "dog"), 24)
+    assert data.split_source == "given, val made"
+    assert len(data.samples("test")) == 8
+    assert {path.rpartition("-")[0] for path in _paths(data)} == {Path(name).stem for name in names}
+    assert [item.path for item in data.set_aside] == ["data/sample.png"]
+    assert len(scan(tmp_path / "cats").samples("train")) == len(data.samples("train"))
+
+
+def test_a_cloned_folder_that_lacks_a_table_is_refused(tmp_path: Path) -> None:
+    root = _clone(tmp_path / "cats", ["train-00000-of-00003.parquet", "train-00002-of-00003.parquet"])
+    with pytest.raises(DataError, match=r"the table train-00001-of-00003\*.parquet is missing, one of the 3 tables"):
+        scan(root)
+
+
+def test_tables_of_a_folder_that_do_not_agree_are_refused(tmp_path: Path) -> None:
+    root = _clone(tmp_path / "cats", ["train.parquet"])
+    _hugging_face(root / "data" / "validation.parquet", [[0], [0, 1]], {"feature": NAMES}, "labels")
+    with pytest.raises(DataError, match=r"validation.parquet: its images have several labels each, unlike"):
+        scan(root)
+    pq.write_table(pa.table({"image": ["a.png"], "label": ["cat"]}), root / "data" / "validation.parquet")
+    with pytest.raises(DataError, match=r"validation.parquet: holds paths of images, not the images"):
+        scan(root)
+
+
 def test_a_class_number_without_a_name_is_refused(tmp_path: Path) -> None:
     file = _hugging_face(tmp_path / "t.parquet", [0, 1, 2], NAMES, "label")
     with pytest.raises(DataError, match=r"row 3: the column 'label' holds the class number 2, but has names for 2"):

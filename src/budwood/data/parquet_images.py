@@ -55,7 +55,8 @@ def extract_images(file: Path, column: pa.ChunkedArray, context: Context) -> tup
     """
     facts = file.stat()
     key = f"parquet|{file.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{facts.st_ctime_ns}"
-    folder = context.cache / "archives" / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+    name = "".join(char if char.isascii() and char.isalnum() else "-" for char in file.stem[:40])
+    folder = context.cache / "archives" / f"{name}-{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}"
     rows = list(_list_names(column))
     if verify_folder(folder) is None:
         context.progress.note(f"Unpacking the images of {file.name}")

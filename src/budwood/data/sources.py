@@ -2,7 +2,7 @@
 
 Read are a folder of class folders, with or without train / val / test folders around them; the Caltech layout, a
 folder with `train.txt` and `test.txt`; a CSV or Parquet table with path, label and optional split and group columns;
-and an archive of any of these.
+a folder of Parquet tables that hold their images; and an archive of any of these.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from budwood.data.downloads import SOURCES, fetch, place_of
 from budwood.data.file_tree import list_loose_files, list_subfolders, show_path, walk
 from budwood.data.folders import list_folder
 from budwood.data.listing import Listing, ReadOptions, select_rows, split_label_names
+from budwood.data.parquet_shards import find_shards, list_shards
 from budwood.data.spellings import join_spellings
 from budwood.data.table_file import TABLES
 from budwood.data.tables import list_table, lists_images
@@ -106,6 +107,8 @@ def _list(source: Path, context: Context, options: ReadOptions) -> Listing:
             f"Data sets that have a name: {', '.join(sorted({*BUILT_IN, *SOURCES}))}.",
         )
     if source.is_dir():
+        if shards := find_shards(source):
+            return list_shards(source, shards, options, context)
         return list_folder(source, source.resolve().name, options)
     if source.suffix.lower() in TABLES:
         return list_table(source, options, context)
