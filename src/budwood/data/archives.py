@@ -7,11 +7,9 @@ may explode, and what is not unpacked is listed. A folder that is used again is 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,10 +19,9 @@ from budwood.data.tar_reader import BLOCK, COMPRESSIONS, is_tar_header, iterate_
 from budwood.data.unpacking import Limits, unpack
 from budwood.data.zip_reader import iterate_zip
 from budwood.errors import DataError
-from budwood.storage.atomic import draft_folder, raise_storage_errors
 from budwood.storage.context import Context
-from budwood.storage.eviction import trim
-from budwood.storage.folder_manifest import MANIFEST, verify_folder, write_manifest
+from budwood.storage.folder_manifest import write_manifest
+from budwood.storage.unpacked import ensure_unpacked
 from budwood.text import counted, listed, show_unprintable
 
 MOST_GROWTH: Final = 100  # images hardly compress; a real archive of small files stays far below
@@ -111,20 +108,14 @@ def extract_listed(archive: Path, context: Context) -> Extracted:
     """
     key = _make_key(archive)
     folder = context.cache / "archives" / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
-    manifest = verify_folder(folder)
-    if manifest is None:
-        context.progress.note(f"Unpacking {archive.name}")
-        with raise_storage_errors(folder), draft_folder(folder) as draft:
-            skipped = _extract_to(archive, draft)
-            if _make_key(archive) != key:
-                raise DataError(f"{archive}: was changed while it was read.", "Wait until it is complete, then repeat.")
-            if folder.is_dir() and verify_folder(folder) is None:
-                shutil.rmtree(folder)
-        trim(context)
-    else:
-        skipped = manifest.skipped
-        with suppress(OSError):  # a cache that may only be read
-            os.utime(folder / MANIFEST)  # the time of its last use
+
+    def fill(draft: Path) -> tuple[tuple[str, str], ...]:
+        skipped = _extract_to(archive, draft)
+        if _make_key(archive) != key:
+            raise DataError(f"{archive}: was changed while it was read.", "Wait until it is complete, then repeat.")
+        return skipped
+
+    skipped = ensure_unpacked(folder, archive.name, context, fill)
     if skipped:
         named = [f"{show_unprintable(name)!r} {reason}" for name, reason in skipped]
         note = f"{archive.name}: {counted(len(skipped), 'member')} not used: {listed(named, MOST_SHOWN, '; ')}."

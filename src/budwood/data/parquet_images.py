@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from budwood.storage.atomic import draft_folder, raise_storage_errors
 from budwood.storage.context import Context
-from budwood.storage.eviction import trim
-from budwood.storage.folder_manifest import MANIFEST, verify_folder, write_manifest
+from budwood.storage.folder_manifest import write_manifest
+from budwood.storage.unpacked import ensure_unpacked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,19 +54,13 @@ def extract_images(file: Path, column: pa.ChunkedArray, context: Context) -> tup
     name = "".join(char if char.isascii() and char.isalnum() else "-" for char in file.stem[:40])
     folder = context.cache / "archives" / f"{name}-{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}"
     rows = list(_list_names(column))
-    if verify_folder(folder) is None:
-        context.progress.note(f"Unpacking the images of {file.name}")
-        with raise_storage_errors(folder), draft_folder(folder) as draft:
-            written = [
-                name for name, data in zip(rows, _iterate_bytes(column), strict=True) if _write(draft / name, data)
-            ]
-            write_manifest(draft, written, {}, ())
-            if folder.is_dir():
-                shutil.rmtree(folder)
-        trim(context)
-    else:
-        with suppress(OSError):  # a cache that may only be read
-            os.utime(folder / MANIFEST)  # the time of its last use
+
+    def fill(draft: Path) -> tuple[tuple[str, str], ...]:
+        images = zip(rows, _iterate_bytes(column), strict=True)
+        write_manifest(draft, [name for name, data in images if _write(draft / name, data)], {}, ())
+        return ()
+
+    ensure_unpacked(folder, f"the images of {file.name}", context, fill)
     return folder, rows
 
 
