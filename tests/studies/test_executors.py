@@ -325,7 +325,7 @@ class TestRay(WorkerContract):
         bw.study("small.toml", tmp_path / "photos", out="alone")
         monkeypatch.setattr(ray, "init", lambda **options: None)  # it joins the cluster that is there
         monkeypatch.setattr(ray, "shutdown", lambda: None)
-        bw.study("small.toml", tmp_path / "photos", out="cluster", ways=ExecutionOptions(ray="local"))
+        bw.study("small.toml", tmp_path / "photos", out="cluster", execution=ExecutionOptions(ray="local"))
         assert test_runner._table(tmp_path / "cluster/small") == test_runner._table(tmp_path / "alone/small")
 
     def test_a_killed_training_goes_on_with_another_worker(self, executor: Executor, place: Place) -> None:

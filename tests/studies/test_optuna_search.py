@@ -246,8 +246,8 @@ def _unprivileged() -> str | None:
 def test_a_search_in_postgresql_has_the_trials_of_one_in_a_file(postgres: str, photos: Path, tmp_path: Path) -> None:
     whole = _carried_out(TrialStore(_search(), _url(tmp_path), "s", "accuracy", "here"))
     assert _carried_out(TrialStore(_search(), postgres, "s", "accuracy", "here")) == whole
-    made = bw.tune(photos, SMALL, trials=1, ways=ExecutionOptions(storage=postgres), out=tmp_path / "here")
-    other = bw.tune(photos, SMALL, trials=2, ways=ExecutionOptions(storage=postgres), out=tmp_path / "there")
+    made = bw.tune(photos, SMALL, trials=1, execution=ExecutionOptions(storage=postgres), out=tmp_path / "here")
+    other = bw.tune(photos, SMALL, trials=2, execution=ExecutionOptions(storage=postgres), out=tmp_path / "there")
     assert [row.label for row in other.rows] == ["as given", "trial 0", "trial 1"]
     assert other.rows[1].problem == "was trained elsewhere; its run folder is not here"
     assert made.rows[1].runs

@@ -201,7 +201,7 @@ def test_rows_that_share_what_is_frozen_are_trained_together_and_it_is_computed_
             training = [line.label for line in lines if line.state == "training"]
             seen.extend(label for label in training if label not in seen)
 
-    made = bw.study(file, watcher=Watching())
+    made = bw.study(file, monitor=Watching())
     assert seen == ["a", "c", "b", "d"]
     computed = [find_run(row.runs[0]).record.prefix.computed for row in made.rows]
     assert computed[2:] == [0, 0]
@@ -210,10 +210,10 @@ def test_rows_that_share_what_is_frozen_are_trained_together_and_it_is_computed_
 def test_the_test_split_is_opened_only_when_asked_for_and_looks_are_counted(here: Path) -> None:
     file = _file(here, SMALL + ROWS)
     assert bw.study(file).rows[0].test is None
-    made = bw.study(file, ways=ExecutionOptions(test=True))
+    made = bw.study(file, execution=ExecutionOptions(test=True))
     assert made.rows[0].test
     assert [row.looks for row in made.rows] == [(1,), (2,), ()]
-    again = bw.study(file, ways=ExecutionOptions(test=True))
+    again = bw.study(file, execution=ExecutionOptions(test=True))
     assert [row.looks for row in again.rows] == [(1,), (2,), ()], "what is open is not opened again"
 
 
@@ -252,8 +252,8 @@ class Watching(SilentMonitor):
 def test_several_processes_give_the_same_table_and_show_every_epoch(here: Path) -> None:
     rows = ROWS + '[[rows]]\nlabel = "faster"\nlr = 0.03\n'
     alone, together = Watching(), Watching()
-    bw.study(_file(here, SMALL + rows), out="alone", watcher=alone)
-    bw.study(_file(here, SMALL + rows), out="together", ways=ExecutionOptions(jobs=2), watcher=together)
+    bw.study(_file(here, SMALL + rows), out="alone", monitor=alone)
+    bw.study(_file(here, SMALL + rows), out="together", execution=ExecutionOptions(jobs=2), monitor=together)
     assert _table(here / "together/small") == _table(here / "alone/small")
     assert together.shown == alone.shown
     assert {("slow", f"epoch {epoch}") for epoch in (1, 2, 3)} <= together.shown
@@ -271,7 +271,7 @@ def test_a_row_whose_workers_die_three_times_has_failed(here: Path, monkeypatch:
 
     monkeypatch.setattr("budwood.studies.runner.start_subprocesses", lambda context, count: [Dying(), Dying()])
     with pytest.raises(StudyError, match="the worker that trained 'slow' ended unexpectedly, 3 times; no"):
-        bw.study(_file(here, SMALL + ROWS), ways=ExecutionOptions(jobs=2))
+        bw.study(_file(here, SMALL + ROWS), execution=ExecutionOptions(jobs=2))
 
 
 # Kills a study at random moments, starts it again until it has gone through, and says how often it was killed.
@@ -471,7 +471,7 @@ def test_a_storage_error_ends_a_study(here: Path, monkeypatch: pytest.MonkeyPatc
 def test_no_row_is_begun_once_the_time_is_over(here: Path) -> None:
     file = _file(here, SMALL + ROWS)
     with pytest.raises(StudyError, match="its training did not finish"):
-        bw.study(file, ways=ExecutionOptions(time=1e-9))
+        bw.study(file, execution=ExecutionOptions(time=1e-9))
     assert json.loads((here / "runs/small/study.json").read_text())["state"] == "stopped"
     started = time.monotonic()
     assert len(bw.study(file).rows) == 3

@@ -49,8 +49,8 @@ def test_the_time_flags_of_a_search_are_told_apart(capsys: pytest.CaptureFixture
 def test_the_time_of_a_search_is_no_option_of_its_recipes(monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
     asked: list[tuple[Any, Any]] = []
 
-    def note(search: Any, *, ways: ExecutionOptions, **others: Any) -> Any:
-        asked.append((dict(search.base), ways.time))
+    def note(search: Any, *, execution: ExecutionOptions, **others: Any) -> Any:
+        asked.append((dict(search.base), execution.time))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "study", note)
@@ -73,7 +73,7 @@ def test_no_trial_begins_that_would_end_after_the_time(
     monkeypatch.setattr(runner, "read_metric", lambda run, name: 0.5)
     monkeypatch.setattr(runner, "find_run", lambda path: None)
     with pytest.raises(bw.errors.StudyError, match="no row could be trained"):
-        bw.tune(photos, _given(), trials=9, ways=ExecutionOptions(time=10), out=tmp_path)
+        bw.tune(photos, _given(), trials=9, execution=ExecutionOptions(time=10), out=tmp_path)
     assert given == [10, 6], "the third would end after 12 seconds"
 
 
@@ -92,7 +92,7 @@ def test_a_trial_that_is_trained_when_the_time_is_over_is_stopped_and_goes_on(
         return train(*arguments, **options)
 
     monkeypatch.setattr(training_job, "train", stop_second)
-    first = bw.tune(photos, _given(), trials=1, ways=ExecutionOptions(time=600), out=tmp_path)
+    first = bw.tune(photos, _given(), trials=1, execution=ExecutionOptions(time=600), out=tmp_path)
     assert [(row.label, row.problem) for row in first.rows] == [
         ("as given", ""),
         ("trial 0", "stopped by the time limit; the same command goes on with it"),

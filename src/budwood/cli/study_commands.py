@@ -114,7 +114,7 @@ def study(
         print("\n\n".join(text.estimate_text(*one) for one in estimates))
         return
     options = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens)
-    comparisons = [carry_out(one, ways=options, out=out, leaks=leaks, watcher=LiveTable()) for one in studies]
+    comparisons = [carry_out(one, execution=options, out=out, leaks=leaks, monitor=LiveTable()) for one in studies]
     if as_json:
         print_json([text.make_study_record(*one, out) for one in zip(studies, comparisons, strict=True)])
         return
@@ -163,10 +163,10 @@ def tune(
     search = make_tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
     comparison = carry_out(
         search,
-        ways=ExecutionOptions(count, ray, storage, _parse_limit(limit), opens),
+        execution=ExecutionOptions(count, ray, storage, _parse_limit(limit), opens),
         out=out,
         leaks=leaks,
-        watcher=LiveTable(),
+        monitor=LiveTable(),
     )
     if as_json:
         print_json(text.make_study_record(search, comparison, out))

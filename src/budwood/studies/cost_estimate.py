@@ -200,12 +200,12 @@ def _measure(recipe: Recipe, checked: CheckedDataset, context: Context) -> CostE
 
     What a step costs does not depend on the weights, so random ones stand in for those that are not here.
     """
-    cache, progress, data, found = context.cache, context.progress, checked.data, checked.findings
+    cache, progress, data, findings = context.cache, context.progress, checked.data, checked.findings
     try:
         with suppress(WeightsError):
-            return estimate_cost(data, recipe, cache=cache, progress=progress, found=found, leaks="allow")[1]
+            return estimate_cost(data, recipe, cache=cache, progress=progress, findings=findings, leaks="allow")[1]
         random = recipe.model_copy(update={"weights": "none"})
-        return estimate_cost(data, random, cache=cache, progress=progress, found=found, leaks="allow")[1]
+        return estimate_cost(data, random, cache=cache, progress=progress, findings=findings, leaks="allow")[1]
     except BudwoodError as error:
         return error.message
 

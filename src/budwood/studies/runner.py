@@ -65,11 +65,11 @@ def study(
     settings: Mapping[str, Any] | None = None,
     places: Mapping[str, str] | None = None,
     quick: bool = False,
-    ways: ExecutionOptions | None = None,
+    execution: ExecutionOptions | None = None,
     out: str | Path = "runs",
     leaks: Leaks = "drop",
     cache: Path | None = None,
-    watcher: StudyMonitor | None = None,
+    monitor: StudyMonitor | None = None,
 ) -> Comparison:
     """Run a study and compare its rows on the validation set; runs that are finished already are not repeated.
 
@@ -82,11 +82,11 @@ def study(
         settings: Recipe options that are set for every row.
         places: Paths of the data sets that the study names, by name.
         quick: Whether the file's `[quick]` table is applied to the rows.
-        ways: How the study is run, such as the number of processes.
+        execution: How the study is run, such as the number of processes.
         out: The folder that contains the study's folder.
         leaks: What to do where images leak between given splits, as in `train`: drop, refuse or allow.
         cache: The cache folder; None: the usual one.
-        watcher: Shows the progress of the study; None: nothing is shown.
+        monitor: Shows the progress of the study; None: nothing is shown.
 
     Returns:
         The comparison of the rows.
@@ -97,7 +97,7 @@ def study(
         RunError: Test splits are to be opened, and a data set has none.
         StorageError: A folder cannot be written.
     """
-    started, monitor, cache = time.monotonic(), watcher or SilentMonitor(), cache or cache_folder()
+    started, monitor, cache = time.monotonic(), monitor or SilentMonitor(), cache or cache_folder()
     scanned = {data.source: data} if isinstance(data, Dataset) else {}
     named = {"": data.source if isinstance(data, Dataset) else str(data)} if data is not None else {}
     if not isinstance(file, Study):
@@ -105,7 +105,7 @@ def study(
     context = JobContext(Path(out) / file.name, cache, leaks)
     with lock_study(context.folder), monitor.watching(file.title):
         datasets = DatasetCache(Context(cache, DistinctNotes(monitor)), scanned, leaks)
-        return _prepare(file, context, monitor, ways or ExecutionOptions(), datasets, started).run()
+        return _prepare(file, context, monitor, execution or ExecutionOptions(), datasets, started).run()
 
 
 def tune(
@@ -116,11 +116,11 @@ def tune(
     sampler: str = "tpe",
     metric: str = "accuracy",
     seed: int = 0,
-    ways: ExecutionOptions | None = None,
+    execution: ExecutionOptions | None = None,
     out: str | Path = "runs",
     leaks: Leaks = "drop",
     cache: Path | None = None,
-    watcher: StudyMonitor | None = None,
+    monitor: StudyMonitor | None = None,
 ) -> Comparison:
     """Search for a better recipe than the given one.
 
@@ -135,11 +135,11 @@ def tune(
         sampler: How they are drawn: random or tpe.
         metric: The metric that is compared on the validation set.
         seed: Seed of the trials.
-        ways: How the search is run, such as the number of processes.
+        execution: How the search is run, such as the number of processes.
         out: The folder that contains the study's folder.
         leaks: What to do where images leak between given splits, as in `train`: drop, refuse or allow.
         cache: The cache folder; None: the usual one.
-        watcher: Shows the progress of the search; None: nothing is shown.
+        monitor: Shows the progress of the search; None: nothing is shown.
 
     Returns:
         The comparison of the given recipe and the trials.
@@ -152,7 +152,7 @@ def tune(
     source = data.source if isinstance(data, Dataset) else str(data)
     search = make_tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
     scanned = data if isinstance(data, Dataset) else None
-    return study(search, scanned, ways=ways, out=out, leaks=leaks, cache=cache, watcher=watcher)
+    return study(search, scanned, execution=execution, out=out, leaks=leaks, cache=cache, monitor=monitor)
 
 
 def _prepare(

@@ -317,7 +317,7 @@ def _train(
         cache=context.cache,
         progress=progress,
         id=job.id,
-        found=checked.findings,
+        findings=checked.findings,
         on_epoch_end=callback,
     )
 

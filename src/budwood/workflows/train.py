@@ -117,7 +117,7 @@ def train(
     track: Sequence[str] = (),
     spent: float = 0.0,
     id: str | None = None,
-    found: tuple[checks.Finding, ...] | None = None,
+    findings: tuple[checks.Finding, ...] | None = None,
     on_epoch_end: EpochCallback | None = None,
 ) -> Run:
     """Train a classifier and keep it, with its evidence, as a new run.
@@ -136,7 +136,7 @@ def train(
         track: Tools that receive every epoch: tensorboard, mlflow.
         spent: Seconds of the recipe's `time` that have gone already, in scanning.
         id: Name of the run, which must be new and a plain file name; None: a new name.
-        found: The findings about the data where they are known already; None: they are computed.
+        findings: The findings about the data where they are known already; None: they are computed.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
 
     Returns:
@@ -155,7 +155,7 @@ def train(
     _refuse_several_processes(context.runtime)
     id = id if id is not None else make_run_id(recipe.model)
     refuse_bad_id(id, Path(out))
-    preflight = check_and_plan(data, recipe, Path(out), leaks, context, found)
+    preflight = check_and_plan(data, recipe, Path(out), leaks, context, findings)
     clock.lap("check")
 
     run = _begin(preflight, Path(out), id, track)
@@ -436,7 +436,7 @@ def estimate_cost(
     leaks: Leaks = "drop",
     cache: Path | None = None,
     progress: Progress | None = None,
-    found: tuple[checks.Finding, ...] | None = None,
+    findings: tuple[checks.Finding, ...] | None = None,
 ) -> tuple[Recipe, CostEstimate]:
     """Estimate what a recipe will cost, measured on a sample; no run is made.
 
@@ -447,7 +447,7 @@ def estimate_cost(
         leaks: What to do where images leak between given splits, as in `train`.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: nowhere.
-        found: The findings about the data where they are known already; None: they are computed.
+        findings: The findings about the data where they are known already; None: they are computed.
 
     Returns:
         The recipe as it would be carried out, and its cost.
@@ -459,7 +459,7 @@ def estimate_cost(
         StorageError: The cache cannot be written.
     """
     context = open_context(cache, progress)
-    preflight = check_and_plan(data, recipe or Recipe(), Path(out), leaks, context, found)
+    preflight = check_and_plan(data, recipe or Recipe(), Path(out), leaks, context, findings)
     with raise_storage_errors(context.cache):
         return preflight.spec.recipe, measure_cost(_make_unrecorded_task(preflight, context))
 
