@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -224,12 +225,14 @@ def draft_folder(final: Path, exclusive: bool = False) -> Iterator[Path]:
 def sweep_drafts(folder: Path) -> None:
     """Remove drafts of files and folders that killed processes left behind.
 
-    Only drafts of processes of this machine that no longer run are removed, whatever their age.
+    Only drafts of processes of this machine, and of the same container, that no longer run are removed, whatever their
+    age.
 
     Args:
         folder: Folder that holds the drafts.
     """
-    named = re.compile(rf"\..*\.{re.escape(_machine_name())}-(\d+)(-r[0-9a-f]{{8}})?\.part", re.DOTALL)
+    machine, space = re.escape(_machine_name()), _name_processes()
+    named = re.compile(rf"\..*\.{machine}-(\d+)(-r[0-9a-f]{{8}}({space})?)?\.part", re.DOTALL)
     names: list[str] = []
     with suppress(OSError):  # a folder that cannot be listed may still be written
         names = os.listdir(folder)  # noqa: PTH208 - paths of all the files beside them would be made for nothing
@@ -243,8 +246,8 @@ def sweep_drafts(folder: Path) -> None:
 
 def _name_draft(final: Path) -> Path:
     """The path of a draft, whose name says which process writes it and fits where that of `final` does."""
-    owner = f"{_machine_name()}-{os.getpid()}-r{uuid.uuid4().hex[:8]}"
-    return final.with_name(f".{os.fsdecode(os.fsencode(final.name)[:NAMED])}.{owner}.part")
+    owner = f"{_machine_name()}-{os.getpid()}-r{uuid.uuid4().hex[:8]}{_name_processes()}"
+    return final.with_name(f".{os.fsencode(final.name)[:NAMED].decode(errors='ignore')}.{owner}.part")
 
 
 def _flush(file: Path) -> None:
@@ -267,6 +270,14 @@ def _flush_folder(folder: Path) -> None:
 def _machine_name() -> str:
     """The name of this machine, without dots."""
     return platform.node().replace(".", "-") or "here"
+
+
+@cache
+def _name_processes() -> str:
+    """What tells the processes of a container from those of others on the machine; empty where nothing does."""
+    with suppress(OSError):
+        return f"-n{Path('/proc/self/ns/pid').stat().st_ino}"
+    return ""
 
 
 def _is_running(process: int) -> bool:
