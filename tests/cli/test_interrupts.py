@@ -101,7 +101,7 @@ def test_a_study_of_two_processes_ends_whole(
 ) -> None:
     file, out = tmp_path / "small.toml", tmp_path / "runs"
     file.write_text(STUDY.format(epochs=100_000))
-    command = [sys.executable, "-c", START, "study", file, photos, "--jobs", "2", "--out", out]
+    command = [sys.executable, "-c", START, "study", str(file), str(photos), "--jobs", "2", "--out", str(out)]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -178,8 +178,8 @@ def test_a_command_about_a_run_names_the_file_or_does_without_it(
         monkeypatch.setattr(evaluate, "compute_content_ids", changed_after)
     else:
         change[0](photos / name)
-    more = {"predict": [photos], "explain": ["--show", "images"]}.get(command, [])
-    code = main.run([command, str(run.path), *map(str, more)])
+    more = {"predict": [str(photos)], "explain": ["--show", "images"]}.get(command, [])
+    code = main.run([command, str(run.path), *more])
     said = capsys.readouterr()
     if command in ("test", "predict"):
         assert code == 2
