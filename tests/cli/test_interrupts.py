@@ -15,6 +15,7 @@ import pytest
 
 import budwood as bw
 from budwood.cli.interrupts import heed_interrupts
+from budwood.runs.run import find_run, lock_run
 
 STUDY = """
 name = "small"
@@ -91,10 +92,9 @@ def _wait_until_gone(group: int) -> None:
     ("moment", "signals"),
     [
         ("starting", [signal.SIGINT, signal.SIGINT]),
-        ("training", [signal.SIGINT]),
         ("training", [signal.SIGKILL]),
     ],
-    ids=["twice-while-processes-start", "once-in-training", "killed-in-training"],
+    ids=["interrupted-twice-while-processes-start", "killed-in-training"],
 )
 def test_a_study_of_two_processes_ends_whole(
     photos: Path, tmp_path: Path, moment: str, signals: list[signal.Signals]
@@ -127,6 +127,9 @@ def test_a_study_of_two_processes_ends_whole(
         assert said.count("Interrupted. No incomplete files were left behind.") == 1
     assert "Traceback" not in said
     assert "Error" not in said
+    for record in out.glob("*/*/run.json"):
+        with lock_run(record.parent):
+            assert find_run(record.parent).record.state == "running", "it can be resumed"
     file.write_text(STUDY.format(epochs=1))
     comparison = bw.study(file, photos, out=out)
     assert all(row.runs for row in comparison.rows)

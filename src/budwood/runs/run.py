@@ -301,7 +301,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     taken = RunError(f"{folder}: is being trained by another process.", "Wait until it has finished.")
     try:
         with _hold(checkpoint / LOCK, taken):
-            for place in (folder, checkpoint):
+            for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
                 sweep_drafts(place)
             yield
     finally:

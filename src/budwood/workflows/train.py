@@ -37,6 +37,7 @@ from budwood.runs.networks import find_training_weights
 from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.runs.run import (
     CHECKPOINT,
+    LOCK,
     Run,
     find_run,
     lock_results,
@@ -354,7 +355,9 @@ def _carry_out(run: Run, job: _Job) -> Run:
             save_epoch(result.history)
         finished = _finish(run, job, result, data)
     if not has_checkpoint(finished.path / CHECKPOINT):
-        shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
+        for left in (finished.path / CHECKPOINT).glob("*"):
+            if left.name != LOCK:  # which this process still holds
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return finished
 
 
