@@ -78,7 +78,7 @@ def _list_workers(group: int) -> list[int]:
 
 
 def _wait_until_gone(group: int) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
@@ -120,7 +120,7 @@ def test_a_study_of_two_processes_ends_whole(
         else:
             os.killpg(process.pid, number)
         time.sleep(0.05)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     _wait_until_gone(process.pid)
     if signal.SIGKILL not in signals:
         assert process.returncode == 130, said
