@@ -158,14 +158,20 @@ def train(
     clock.lap("check")
 
     run = _begin(data, preflight, Path(out), id, track)
-    with lock_run(run.path):
+    with lock_run(run.path), _removing_failed(run.path):
         _tell_own_code(run.record.parts, context.progress)
-        try:
-            return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end))
-        except BaseException:
-            if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record.state != "done":
-                shutil.rmtree(run.path, ignore_errors=True)
-            raise
+        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end))
+
+
+@contextmanager
+def _removing_failed(folder: Path) -> Iterator[None]:
+    """Remove a new run where the block fails before there is anything to go on with."""
+    try:
+        yield
+    except BaseException:
+        if not has_checkpoint(folder / CHECKPOINT) and find_run(folder).record.state != "done":
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _refuse_several_processes(runtime: Runtime) -> None:
