@@ -68,6 +68,19 @@ def test_unchanged_files_are_not_read_again(photos: Path, monkeypatch: pytest.Mo
     assert len(second) == len(first) + 1
 
 
+def test_what_is_remembered_of_files_is_read_again_where_it_was_damaged(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budwood.data.metadata._SETTLED", 0)
+    first = scan(photos, cache=tmp_path / "cache")
+    (kept,) = (tmp_path / "cache" / "facts").iterdir()
+    whole = kept.read_bytes()
+    for place in range(0, len(whole), len(whole) // 15):
+        kept.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        assert scan(photos, cache=tmp_path / "cache").table == first.table
+        assert kept.read_bytes() == whole, f"byte {place} was damaged, and all files are read again"
+
+
 def test_exact_copies_count_once_and_doubtful_labels_not_at_all(photos: Path) -> None:
     shutil.copy(photos / "leaf/000.png", photos / "leaf/copy.png")
     shutil.copy(photos / "leaf/001.png", photos / "sky/other.png")

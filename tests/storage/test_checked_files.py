@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from budwood.storage.checked_files import digest_bytes, read_checked, read_if_whole, write_checked
+from budwood.storage.checked_files import (
+    digest_bytes,
+    read_checked,
+    read_checked_bytes,
+    read_if_whole,
+    write_checked,
+    write_checked_bytes,
+)
 
 RECORD = {"name": "größer", "n": 3, "share": 0.25, "nothing": None, "many": [1, {"a": True}]}
 
@@ -45,3 +52,20 @@ def test_a_file_is_read_only_whole(tmp_path: Path) -> None:
     assert read_if_whole(tmp_path / "a", digest_bytes(b"content")) == b"content"
     assert read_if_whole(tmp_path / "a", digest_bytes(b"contents")) is None
     assert read_if_whole(tmp_path / "b", digest_bytes(b"content")) is None
+
+
+def test_no_flipped_bit_and_no_cut_changes_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    for content in (b"", b"content"):
+        write_checked_bytes(file, content)
+        whole = file.read_bytes()
+        assert read_checked_bytes(file) == content
+        for bit in range(len(whole) * 8):
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(damaged)
+            assert read_checked_bytes(file) is None
+        for length in range(len(whole)):
+            file.write_bytes(whole[:length])
+            assert read_checked_bytes(file) is None
+    assert read_checked_bytes(tmp_path / "none") is None

@@ -90,6 +90,22 @@ def test_what_a_killed_writer_left_is_removed_first(tmp_path: Path, monkeypatch:
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
 
 
+def test_what_was_used_before_the_clock_was_set_back_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    _add(tmp_path, "a", _ids(0), now + 1e8)
+    _add(tmp_path, "b", _ids(10), now)
+    left = tmp_path / "outputs" / "a" / "left.npy"
+    left.write_bytes(b"x" * 10 * ROW)
+    os.utime(left, (now + 1e8, now + 1e8))
+    monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", str(25 * ROW))
+    assert evict_for(10 * ROW, 0, "Outputs", Context(tmp_path, Said()))
+    assert not left.exists(), "nobody writes it any more"
+    assert _store(tmp_path, "a").row(_ids(0)[0]) is None
+    assert _store(tmp_path, "b").row(_ids(10)[0]) is not None, "what is used now stays"
+
+
 def _unpack_to(cache: Path, name: str, used: float) -> Path:
     """The folder of an archive of 20,000 bytes, used last at some second."""
     folder = cache / "archives" / name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,56 @@ def test_drafts_of_either_form_of_name_are_swept_whatever_their_age(
             os.utime(tmp_path / name, (when, when))
     sweep_drafts(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_a_write_sweeps_what_a_killed_process_left_of_a_file(tmp_path: Path) -> None:
+    mine, here = f"{_machine_name()}-{os.getpid()}-r0123abcd", f"{_machine_name()}-999999999-r0123abcd"
+    kept = {f".x.{mine}.part", f".x.{here}-n7.part", ".x.elsewhere-999999999-r0123abcd.part", ".mine.part"}
+    for name in (f".x.csv.{here}.part", *kept):
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "x.csv", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "x.csv"}
+
+
+def test_a_killed_process_left_no_draft_after_the_next_write(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from budwood.storage.atomic import write_atomically\n"
+        "write_atomically(Path(sys.argv[1]), lambda draft: (draft.write_text('half'), os.kill(os.getpid(), 9)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script, tmp_path / "x.csv"], check=False).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    write_text(tmp_path / "y.csv", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["y.csv"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127])
+def test_a_name_may_be_as_long_as_the_disk_takes(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("count", [3, 65])
+def test_the_files_of_a_draft_are_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        assert not (tmp_path / "folder").exists()
+        flushed.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr("os.fsync", note)
+    monkeypatch.setattr("os.sync", lambda: flushed.extend(range(count)))
+    with draft_folder(tmp_path / "folder") as draft:
+        for number in range(count):
+            (draft / "in" / str(number)).mkdir(parents=True)
+            (draft / "in" / str(number) / "a.png").write_text("content")
+        (draft / "link").symlink_to("in")
+    inodes = {file.stat().st_ino for file in (tmp_path / "folder").rglob("a.png")}
+    assert len(flushed) == count
+    assert set(flushed) == (inodes if count == 3 else set(range(count)))
 
 
 def test_two_threads_of_one_process_have_drafts_of_their_own(tmp_path: Path) -> None:

@@ -72,12 +72,34 @@ def test_a_process_that_has_tested_the_run_meanwhile_has_counted(run: Run, monke
     assert len(open_run(run.path).opened().opened) == 1
 
 
+def test_a_look_that_was_counted_before_a_kill_is_not_counted_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> Run:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("budwood.workflows.evaluate._save_score", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bw.test(run)
+    assert len(_lines(run)) == 1
+    with lock_ledger(run.path.parent):
+        split = _lines(run)[0].rpartition(",")[2]
+        assert count_look(run.path.parent, "another", "weights", split) == 2
+    assert bw.test(run).opened().looks == 1, "the first that was counted"
+    assert len(_lines(run)) == 2
+
+
+def test_a_line_of_the_ledger_that_was_torn_spoils_no_other(run: Run) -> None:
+    (run.path.parent / "test-looks.csv").write_text("2026-01-01T00:00:00+00:00,other,spl")
+    assert [count_look(run.path.parent, "one", weights, "split") for weights in ("a", "b", "a")] == [1, 2, 1]
+    assert len(_lines(run)) == 3
+
+
 def test_looks_are_counted_one_after_another(run: Run) -> None:
     counted: list[int] = []
 
     def look() -> None:
         with lock_ledger(run.path.parent):
-            counted.append(count_look(run.path.parent, "one", "split"))
+            counted.append(count_look(run.path.parent, "one", f"weights {len(counted)}", "split"))
 
     thread = threading.Thread(target=look)
     with lock_ledger(run.path.parent):

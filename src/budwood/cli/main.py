@@ -17,6 +17,7 @@ import click
 
 from budwood.cli.failures import fail, flush_output, tell_failed_file
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
+from budwood.cli.interrupts import heed_interrupts
 from budwood.cli.options import (
     RecipeCommand,
     SurgeryCommand,
@@ -63,6 +64,7 @@ for command in (compare, study, tune):
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    heed_interrupts()
     arguments = sys.argv[1:] or ["--help"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a command

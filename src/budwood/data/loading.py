@@ -255,7 +255,9 @@ def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixe
         return read_pixels(path, samples.ids[row], size, resize, samples.value_range)
     except BadImage as problem:
         raise DataError(
-            f"{path}: {problem.detail}.", "Run the command again, so that the images are scanned again."
+            f"{path}: {problem.detail}.",
+            "Run the command again; where it is about a run, restore the file first, or train on the images as they "
+            "are now.",
         ) from problem
 
 

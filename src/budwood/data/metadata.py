@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,7 +27,8 @@ from budwood.data.value_range import StoredValues, ValueRange
 from budwood.errors import StorageError
 from budwood.hardware import count_processors
 from budwood.progress import Progress
-from budwood.storage.atomic import encode_parquet, raise_storage_errors, write_bytes
+from budwood.storage.atomic import encode_parquet, raise_storage_errors
+from budwood.storage.checked_files import read_checked_bytes, write_checked_bytes
 from budwood.storage.context import Context
 
 _Read = TypeVar("_Read")
@@ -166,9 +168,12 @@ def _stat_file(path: Path) -> str:
 
 
 def _read_store(store: Path) -> dict[tuple[str, str], ImageMetadata | BadImage]:
+    content = read_checked_bytes(store)
+    if content is None:
+        return {}
     try:
-        rows = pq.read_table(store, schema=_FACTS).to_pydict()
-    except (OSError, pa.ArrowException):
+        rows = pq.read_table(io.BytesIO(content), schema=_FACTS).to_pydict()
+    except pa.ArrowException:  # another version's
         return {}
     names = [field.name for field in _FACTS]
     return {(row[0], row[1]): _make_metadata(*row[2:]) for row in zip(*(rows[name] for name in names), strict=True)}
@@ -216,6 +221,6 @@ def _write_store(
     table = pa.Table.from_pylist([dict(zip(_FACTS.names, row, strict=True)) for row in rows], schema=_FACTS)
     try:
         with raise_storage_errors(store):
-            write_bytes(store, encode_parquet(table))
+            write_checked_bytes(store, encode_parquet(table))
     except StorageError as error:
         progress.note(f"The results of the scan could not be saved in the cache: {error}")

@@ -33,7 +33,7 @@ from budwood.networks.stages import (
     split_graph,
     trace_stages,
 )
-from budwood.networks.weights import FitTarget, fit_weights, read_tensors, refuse_bad_values
+from budwood.networks.weights import FitTarget, digest_file, fit_weights, read_tensors, refuse_bad_values
 
 CLASS_TOKENS: Final = ("cls_token", "class_token")
 INITIALIZERS: Final[Mapping[str, Callable[[torch.Tensor], Any]]] = {
@@ -156,6 +156,8 @@ def load_network(spec: NetworkSpec) -> tuple[BuiltNetwork, str]:
     if weights.path is None:
         return network, ""
     tensors = read_tensors(weights.path)
+    if weights.digest and digest_file(weights.path) != weights.digest:
+        raise WeightsError(f"{weights.path}: was changed while this command was using it.", "Run the command again.")
     if weights.kind == "trained":
         _put_in(network.module, tensors, spec)
         return network, ""

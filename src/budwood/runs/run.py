@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import os
 import re
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -29,7 +30,7 @@ from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
 from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
-from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
+from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_drafts, write_text
 from budwood.text import show_unprintable
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ LEDGER: Final = "test-looks.csv"
 LEDGER_LOCK: Final = ".test-looks.lock"
 CHECKPOINT: Final = "checkpoint"
 LOCK: Final = "lock"
+RESULTS_LOCK: Final = ".results.lock"
 RESERVED: Final = '<>:"/\\|?*'  # in no name of a folder on Windows; some nowhere
 DEVICE: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 LONGEST_ID: Final = 200  # bytes, which leaves room for the name of a draft
@@ -112,9 +114,14 @@ class Run:
             Its path.
 
         Raises:
-            RunError: The file was changed or damaged, or it is missing although the record has its digest.
+            RunError: The file was changed or damaged, or it is missing although the record has its digest; or another
+                process has trained the run since it was opened.
         """
-        return check_run_file(self.path, name, self.record.files)
+        try:
+            return check_run_file(self.path, name, self.record.files)
+        except RunError:
+            _refuse_trained_since(self, find_run(self.path))
+            raise
 
     @property
     def root(self) -> Path:
@@ -249,6 +256,32 @@ def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
     return Run(folder, read_record(folder))
 
 
+def reopen_run(run: Run) -> Run:
+    """Read a finished run again, in a block under `lock_results`, before what was found out about it is written.
+
+    Args:
+        run: The run, as it was opened.
+
+    Returns:
+        The run as it is now.
+
+    Raises:
+        RunError: It is being trained, or has been trained since it was opened.
+    """
+    latest = open_run(run.path)
+    _refuse_trained_since(run, latest)
+    return latest
+
+
+def _refuse_trained_since(run: Run, latest: Run) -> None:
+    """Raises `RunError` where a run has other weights than when it was opened, or is getting them."""
+    if latest.record.files.get(WEIGHTS) != run.record.files.get(WEIGHTS):
+        raise RunError(
+            f"{run.path}: was trained further by another process while this command was using it.",
+            "Run the command again.",
+        )
+
+
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
     """Keep other processes from training a run while the block runs.
@@ -256,24 +289,54 @@ def lock_run(folder: Path) -> Iterator[None]:
     A killed process holds no lock. Files that it left half-written are removed.
 
     Args:
-        folder: The run folder; its checkpoint folder is made where it is missing.
+        folder: The run folder; its checkpoint folder is made where it is missing, and removed where it stays empty.
 
     Raises:
         RunError: Another process is training the run.
         StorageError: The folder cannot be written.
     """
+    checkpoint = folder / CHECKPOINT
     with raise_storage_errors(folder):
-        (folder / CHECKPOINT).mkdir(exist_ok=True)
-        lock = FileLock(folder / CHECKPOINT / LOCK, timeout=0)
+        checkpoint.mkdir(exist_ok=True)
+    taken = RunError(f"{folder}: is being trained by another process.", "Wait until it has finished.")
+    try:
+        with _hold(checkpoint / LOCK, taken):
+            for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+                sweep_drafts(place)
+            yield
+    finally:
+        with suppress(OSError):  # it holds a checkpoint, or another's lock
+            checkpoint.rmdir()
+
+
+@contextmanager
+def lock_results(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a run's results and report while the block runs; they wait.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    with _hold(folder / RESULTS_LOCK):
+        yield
+
+
+@contextmanager
+def _hold(file: Path, taken: RunError | None = None) -> Iterator[None]:
+    """Hold a lock while the block runs, and remove its file at the end; where another has it, wait or raise `taken`."""
+    lock = FileLock(file, timeout=0 if taken else -1)
+    with raise_storage_errors(file.parent):
         try:
             lock.acquire()
         except Timeout as error:
-            raise RunError(f"{folder}: is being trained by another process.", "Wait until it has finished.") from error
+            raise taken or error from error
     try:
-        for draft in folder.rglob(".*.part"):  # of a process that was killed
-            draft.unlink(missing_ok=True)
         yield
     finally:
+        with suppress(OSError):  # who has opened it meanwhile finds it gone, and makes another
+            file.unlink()
         lock.release()
 
 
@@ -407,14 +470,16 @@ def lock_ledger(runs: Path) -> Iterator[None]:
         lock.release()
 
 
-def count_look(runs: Path, run: str, test_split: str) -> int:
+def count_look(runs: Path, run: str, network: str, test_split: str) -> int:
     """Record one look at a test split in the ledger of a folder of runs, and count the looks so far.
 
-    Hold `lock_ledger` around it.
+    A look that is in the ledger already, as of a process that was killed after it, is not recorded again. Hold
+    `lock_ledger` around it.
 
     Args:
         runs: The folder of runs, which keeps the ledger.
         run: The id of the run.
+        network: A digest of the run's weights.
         test_split: A digest of the images of the test split.
 
     Returns:
@@ -423,12 +488,17 @@ def count_look(runs: Path, run: str, test_split: str) -> int:
     Raises:
         StorageError: The ledger cannot be written.
     """
-    ledger = runs / LEDGER
+    ledger, look = runs / LEDGER, f",{run},{network},{test_split}"
     with raise_storage_errors(ledger), ledger.open("a+", encoding="utf-8") as handle:
-        handle.write(f"{utc_now()},{run},{test_split}\n")
-        handle.flush()
         handle.seek(0)
-        return sum(line.rstrip("\n").endswith(f",{test_split}") for line in handle)
+        *lines, torn = handle.read().split("\n")
+        looks = [line for line in lines if line.endswith(f",{test_split}")]
+        number = next((number for number, line in enumerate(looks, 1) if line.endswith(look)), None)
+        if number is None:
+            handle.write(("\n" if torn else "") + f"{utc_now()}{look}\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        return number or len(looks) + 1
 
 
 def open_any_run(run: Run | str | Path) -> Run:

@@ -12,8 +12,9 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NAMED: Final = 120  # bytes of the name of a file that are in the name of its draft
+FLUSHED: Final = 64  # files that are flushed one by one; more take ten times as long as to flush all that is unwritten
 
 
 def cache_folder() -> Path:
@@ -118,7 +121,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that it appears whole or not at all.
 
     `write` fills a hidden file beside `path`, which is flushed to disk and then renamed. The hidden file is removed
-    when anything fails. Missing parent folders are made.
+    when anything fails; one that a killed process left is removed by the next write to the same folder on the same
+    machine. Missing parent folders are made.
 
     Args:
         path: File to make or replace.
@@ -128,11 +132,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         OSError: When the file cannot be written; wrap the call in `raise_storage_errors` to get a `StorageError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    sweep_drafts(path.parent)
+    draft = _name_draft(path)
     try:
         write(draft)
-        with draft.open("rb+") as handle:
-            os.fsync(handle.fileno())
+        _flush(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -185,7 +189,7 @@ def encode_parquet(table: pa.Table) -> bytes:
 
 @contextmanager
 def draft_folder(final: Path, exclusive: bool = False) -> Iterator[Path]:
-    """Make a hidden folder that is renamed to `final` when the block ends without an error.
+    """Make a hidden folder that is flushed to disk and renamed to `final` when the block ends without an error.
 
     When the block fails, the hidden folder is removed. If another process has made `final` in the meantime, its
     folder is kept. Drafts of processes that were killed are removed by the next draft in the same place on the same
@@ -204,10 +208,11 @@ def draft_folder(final: Path, exclusive: bool = False) -> Iterator[Path]:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(final.parent)
-    draft = final.parent / f".{final.name}.{_machine_name()}-{os.getpid()}-r{uuid.uuid4().hex[:8]}.part"
+    draft = _name_draft(final)
     draft.mkdir()
     try:
         yield draft
+        _flush_folder(draft)
         try:
             draft.rename(final)
         except OSError:
@@ -218,23 +223,61 @@ def draft_folder(final: Path, exclusive: bool = False) -> Iterator[Path]:
 
 
 def sweep_drafts(folder: Path) -> None:
-    """Remove draft folders that killed processes left behind.
+    """Remove drafts of files and folders that killed processes left behind.
 
-    Only drafts of processes of this machine that no longer run are removed, whatever their age.
+    Only drafts of processes of this machine, and of the same container, that no longer run are removed, whatever their
+    age.
 
     Args:
         folder: Folder that holds the drafts.
     """
-    named = re.compile(rf"\..*\.{re.escape(_machine_name())}-(\d+)(-r[0-9a-f]{{8}})?\.part", re.DOTALL)
-    for draft in folder.glob(".*.part"):
-        owner = named.fullmatch(draft.name)
-        if owner and draft.is_dir() and not _is_running(int(owner[1])):
-            shutil.rmtree(draft, ignore_errors=True)
+    machine, space = re.escape(_machine_name()), _name_processes()
+    named = re.compile(rf"\..*\.{machine}-(\d+)(-r[0-9a-f]{{8}}({space})?)?\.part", re.DOTALL)
+    names: list[str] = []
+    with suppress(OSError):  # a folder that cannot be listed may still be written
+        names = os.listdir(folder)  # noqa: PTH208 - paths of all the files beside them would be made for nothing
+    for name in names:
+        owner = named.fullmatch(name)
+        if owner and not _is_running(int(owner[1])):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            with suppress(OSError):  # it was a folder, or it is another's
+                (folder / name).unlink()
+
+
+def _name_draft(final: Path) -> Path:
+    """The path of a draft, whose name says which process writes it and fits where that of `final` does."""
+    owner = f"{_machine_name()}-{os.getpid()}-r{uuid.uuid4().hex[:8]}{_name_processes()}"
+    return final.with_name(f".{os.fsencode(final.name)[:NAMED].decode(errors='ignore')}.{owner}.part")
+
+
+def _flush(file: Path) -> None:
+    handle = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_folder(folder: Path) -> None:
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.is_symlink()]
+    if len(files) > FLUSHED and hasattr(os, "sync"):
+        os.sync()
+        return
+    for file in files:
+        _flush(file)
 
 
 def _machine_name() -> str:
     """The name of this machine, without dots."""
     return platform.node().replace(".", "-") or "here"
+
+
+@cache
+def _name_processes() -> str:
+    """What tells the processes of a container from those of others on the machine; empty where nothing does."""
+    with suppress(OSError):
+        return f"-n{Path('/proc/self/ns/pid').stat().st_ino}"
+    return ""
 
 
 def _is_running(process: int) -> bool:

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from budwood.storage.atomic import write_text
+from budwood.storage.atomic import write_bytes, write_text
 from budwood.storage.strict_json import decode_json
+
+_DIGITS: Final = 32  # of a digest
 
 
 def digest_bytes(data: bytes) -> str:
@@ -84,6 +86,37 @@ def read_checked(file: Path) -> dict[str, Any] | None:
         return decode_checked(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def write_checked_bytes(file: Path, data: bytes) -> None:
+    """Write bytes atomically, with their digest at the end.
+
+    Args:
+        file: File to make or replace.
+        data: The content.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_bytes(file, data + digest_bytes(data).encode())
+
+
+def read_checked_bytes(file: Path) -> bytes | None:
+    """Read bytes that `write_checked_bytes` wrote.
+
+    Args:
+        file: The file.
+
+    Returns:
+        The content without its digest; None where there is no such file, or it is damaged or was written in another
+        way.
+    """
+    try:
+        held = file.read_bytes()
+    except OSError:
+        return None
+    data, digest = held[:-_DIGITS], held[-_DIGITS:]
+    return data if digest == digest_bytes(data).encode() else None
 
 
 def read_if_whole(file: Path, digest: str) -> bytes | None:

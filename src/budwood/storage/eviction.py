@@ -202,8 +202,9 @@ def _iterate_shards(cache: Path) -> Iterator[_Shard]:
                     used, size = files[0].stat().st_mtime, sum(part.stat().st_size for part in files)
                 except FileNotFoundError:  # another process removed it
                     continue
-                if marker or time.time() - used > OLD:
-                    yield _Shard(files, size, used if marker else 0.0)
+                since = time.time() - used
+                if marker or abs(since) > OLD:  # as one of the future is where the clock was set back
+                    yield _Shard(files, size, used if marker and since > -OLD else 0.0)
 
 
 def _iterate_archives(cache: Path) -> Iterator[_Shard]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Final, Protocol
 
@@ -178,10 +180,25 @@ class SubprocessExecutor(RemoteExecutor):
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._context, *self._share), daemon=True)
-        process.start()
+        with _ignoring_interrupts():
+            process.start()
         theirs.close()
         self._process, self._pipe = process, ours
         return ours
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Let processes that start in the block ignore Ctrl-C, which a terminal sends to all: theirs ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # to start it later would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -347,11 +364,20 @@ def connect_ray(context: JobContext, address: str, count: int | None) -> tuple[l
 
 def _serve(pipe: Connection, context: JobContext, number: int, of: int) -> None:
     """Carry out jobs in another process until it is sent home, or the process that gives them is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _take_share(number, of)
     worker = _Worker(context)
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             pipe.send(worker.answer(pipe.recv(), lambda rows: pipe.send(EpochsEnded(rows))))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, even if it was killed: nobody waits for its job."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def _take_share(number: int, of: int) -> None:

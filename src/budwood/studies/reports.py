@@ -22,7 +22,8 @@ from budwood.studies.study_state import STUDY_FILE, RowState, read_state
 def report_study(folder: Path) -> Comparison:
     """Compare the finished rows of a study again, from its folder.
 
-    Nothing is trained and no images are read; `table.csv` and `report.html` are written again.
+    Nothing is trained and no images are read; `table.csv` and `report.html` are written again, and once more where
+    the study went on meanwhile.
 
     Args:
         folder: The study's folder.
@@ -34,12 +35,15 @@ def report_study(folder: Path) -> Comparison:
         StudyError: The study's state or file cannot be read, or no row was trained.
         StorageError: The folder cannot be written.
     """
-    state = read_state(folder)
-    study = replace(load_study(folder / STUDY_FILE), changed=state.changed)
-    entries = collect_entries(study, folder, state.rows)
-    if not any(entry.runs for entry in entries):
-        raise StudyError(f"{folder}: no row of the study was trained.", "Run the study: `budwood study FILE`.")
-    return write_comparison(study, folder, entries)
+    while True:
+        state = read_state(folder)
+        study = replace(load_study(folder / STUDY_FILE), changed=state.changed)
+        entries = collect_entries(study, folder, state.rows)
+        if not any(entry.runs for entry in entries):
+            raise StudyError(f"{folder}: no row of the study was trained.", "Run the study: `budwood study FILE`.")
+        comparison = write_comparison(study, folder, entries)
+        if read_state(folder) == state:
+            return comparison
 
 
 def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> list[RowSpec]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from budwood.comparison.document import Comparison
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
-from budwood.errors import StudyError
+from budwood.errors import StorageError, StudyError
 from budwood.progress import DistinctNotes
 from budwood.runs.run import find_run, utc_now
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
@@ -228,10 +228,15 @@ class StudyRunner:
         with raise_storage_errors(self._context.folder):
             write_text(self._context.folder / STUDY_FILE, self._study.text)
         self._save("running")
-        with self._executors() as executors:
-            self._train(executors)
-        if self._options.test:
-            self._open_tests()
+        try:
+            with self._executors() as executors:
+                self._train(executors)
+            if self._options.test:
+                self._open_tests()
+        except BaseException:
+            with suppress(StorageError):  # which may be the reason
+                self._save("stopped")
+            raise
         self._save("done" if self._is_complete() else "stopped")
         return self._compare()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from budwood.comparison.rows import Published
 from budwood.errors import StudyError
-from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.storage.atomic import raise_storage_errors, sweep_drafts, write_text
 from budwood.storage.strict_json import decode_json, encode_json
 
 STATE_FILE: Final = "study.json"
@@ -139,8 +138,7 @@ def lock_study(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise StudyError(f"{folder}: is already running in another process.", "Wait until it has finished.") from error
     try:
-        for draft in folder.glob(".*.part"):
-            shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
+        sweep_drafts(folder)
         yield
     finally:
         lock.release()

@@ -19,10 +19,11 @@ from budwood.data.metadata import compute_content_ids
 from budwood.errors import RunError
 from budwood.evaluation.prediction_table import ImagePrediction, list_top_classes
 from budwood.evaluation.predictions import Predictions, make_predictions
+from budwood.networks.weights import digest_file
 from budwood.progress import Progress
 from budwood.runs.contents import evaluate_predictions
 from budwood.runs.predictor import make_predictor
-from budwood.runs.run import Run, count_look, find_run, lock_ledger, open_any_run, utc_now
+from budwood.runs.run import Run, count_look, lock_ledger, lock_results, open_any_run, reopen_run, utc_now
 from budwood.runs.run_files import DATASET, SEALED_LABELS, WEIGHTS, digest_run_files, name_predictions
 from budwood.runs.run_record import TestRecord, save_record
 from budwood.storage.atomic import raise_storage_errors
@@ -45,7 +46,8 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
         The run with its test metrics.
 
     Raises:
-        RunError: The data set has no test split, its images were changed, or the sealed labels cannot be read.
+        RunError: The data set has no test split, its images were changed, the sealed labels cannot be read, or the
+            run was trained further in the meantime.
         StorageError: The run folder or the cache cannot be written.
     """
     run = open_any_run(run)
@@ -57,10 +59,10 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
         return report(run)
     logits = make_predictor(run, open_context(cache, progress)).predict_samples(samples)
     split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
-    with lock_ledger(run.path.parent):
-        latest = find_run(run.path)
+    with lock_ledger(run.path.parent), lock_results(run.path):
+        latest = reopen_run(run)
         if not _is_scored(latest):  # as another process may have done meanwhile
-            looks = count_look(run.path.parent, run.path.name, split)
+            looks = count_look(run.path.parent, run.path.name, digest_file(run.path / WEIGHTS), split)
             unsealed = replace(samples, labels=_read_sealed_labels(sealed, samples))
             latest = _save_score(run, make_predictions(unsealed, logits), looks)
     return report(latest)

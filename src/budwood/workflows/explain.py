@@ -10,7 +10,7 @@ from budwood.errors import DataError
 from budwood.explain.explanation import USUAL, ExplainRequest, make_explanation
 from budwood.reporting.run_page import render_explanation
 from budwood.runs.explanation_record import Explanation, load_explanation, save_explanation
-from budwood.runs.run import Run
+from budwood.runs.run import Run, lock_results, reopen_run
 from budwood.storage.atomic import raise_storage_errors, write_text
 from budwood.storage.context import Context
 from budwood.workflows.report import report
@@ -48,7 +48,7 @@ def explain_run(
     Raises:
         DataError: A path does not exist, the folders hold no file, or there are too many images for one page.
         RecipeError: There is no such part, method, stage or class, or an option does not apply.
-        RunError: The run's images are not where they were.
+        RunError: The run's images are not where they were, or it was trained further in the meantime.
         StorageError: The page or the run folder cannot be written.
     """
     named = tuple(images)
@@ -61,7 +61,8 @@ def explain_run(
     request = ExplainRequest(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
     explanation = make_explanation(run, request, context)
     if not files:
-        save_explanation(run.path, _merge_explanations(load_explanation(run.path), explanation))
+        with lock_results(run.path):
+            save_explanation(reopen_run(run).path, _merge_explanations(load_explanation(run.path), explanation))
         return explanation, report(run).path / "report.html"
     page = page or run.path / "explained.html"
     with raise_storage_errors(page):

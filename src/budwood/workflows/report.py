@@ -23,7 +23,7 @@ from budwood.reporting.thumbnails import (
 )
 from budwood.runs.contents import describe_dataset
 from budwood.runs.explanation_record import load_explanation
-from budwood.runs.run import Run, open_any_run
+from budwood.runs.run import Run, lock_results, open_any_run, open_run
 from budwood.runs.run_files import SHEET_FILE
 from budwood.storage.atomic import raise_storage_errors, write_text
 
@@ -35,16 +35,17 @@ def report(run: Run | str | Path) -> Run:
         run: The run, or its path or name.
 
     Returns:
-        The run.
+        The run as it is now.
 
     Raises:
         RunError: There is no such finished run.
         StorageError: The run folder cannot be written.
     """
     run = open_any_run(run)
-    with raise_storage_errors(run.path):
-        write_text(run.path / "report.html", render_report(run))
-    return run
+    with lock_results(run.path), raise_storage_errors(run.path):
+        latest = open_run(run.path)
+        write_text(run.path / "report.html", render_report(latest))
+    return latest
 
 
 def report_findings(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -38,8 +38,10 @@ from budwood.runs.networks import find_training_weights
 from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.runs.run import (
     CHECKPOINT,
+    LOCK,
     Run,
     find_run,
+    lock_results,
     lock_run,
     make_run_id,
     make_taken_error,
@@ -159,12 +161,19 @@ def train(
     clock.lap("check")
 
     run = _begin(preflight, Path(out), id, track)
-    _tell_own_code(run.record.parts, context.progress)
-    try:
+    with lock_run(run.path), _removing_failed(run.path):
+        _tell_own_code(run.record.parts, context.progress)
         return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end))
+
+
+@contextmanager
+def _removing_failed(folder: Path) -> Iterator[None]:
+    """Remove a new run where the block fails before there is anything to go on with."""
+    try:
+        yield
     except BaseException:
-        if not has_checkpoint(run.path / CHECKPOINT) and find_run(run.path).record.state != "done":
-            shutil.rmtree(run.path, ignore_errors=True)
+        if not has_checkpoint(folder / CHECKPOINT) and find_run(folder).record.state != "done":
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -274,18 +283,29 @@ def resume(
         DivergedError: The loss is no longer a number.
         StorageError: The run folder or the cache cannot be written.
     """
-    run = find_run(run) if not isinstance(run, Run) else run
+    run = find_run(run.path if isinstance(run, Run) else run)
     context, clock = open_context(cache, progress), _Clock()
     changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
+    refuse_nothing_to_do(run, continue_recipe(run, changes), changes)  # before anything is written
+    with lock_run(run.path):
+        return _go_on(find_run(run.path), changes, context, clock, on_epoch_end)
+
+
+def _go_on(
+    run: Run, changes: Mapping[str, Any], context: Context, clock: _Clock, on_epoch_end: EpochCallback | None
+) -> Run:
+    """Train a run further that no other process trains; a finished one stays as it was where that fails."""
     recipe = continue_recipe(run, changes)
     refuse_nothing_to_do(run, recipe, changes)
     plan = load_plan(recipe, len(run.classes), context.cache)
     weights = find_training_weights(run, recipe, plan, context)
     spec = NetworkSpec(recipe, plan, len(run.classes), weights)
     clock.lap("check")
-    files = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
-    weights_time = _read_weights_time(run)
-    reopened = _reopen(run, recipe, context.progress)
+    with lock_results(run.path), raise_storage_errors(run.path):
+        run = find_run(run.path)  # which may have been tested meanwhile
+        files = {name: (run.path / name).read_bytes() for name in STATE_FILES if (run.path / name).is_file()}
+        weights_time = _read_weights_time(run)
+        reopened = _reopen(run, recipe, context.progress)
     try:
         return _carry_out(reopened, _Job(spec, context, clock, on_epoch_end))
     except BaseException:
@@ -304,9 +324,8 @@ def _reopen(run: Run, recipe: Recipe, progress: Progress) -> Run:
     files = keep_given_files(run.record.files)
     update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed, "files": files}
     record = run.record.model_copy(update=update)
-    with lock_run(run.path), raise_storage_errors(run.path):
-        save_record(run.path, record)
-        write_text(run.path / "recipe.toml", recipe.toml())
+    save_record(run.path, record)
+    write_text(run.path / "recipe.toml", recipe.toml())
     return Run(run.path, record)
 
 
@@ -323,7 +342,7 @@ class _Job:
 def _carry_out(run: Run, job: _Job) -> Run:
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
-    with lock_run(run.path), track_epochs(run.record.track, run.path, run.record, job.context.progress) as track:
+    with track_epochs(run.record.track, run.path, run.record, job.context.progress) as track:
 
         def save_epoch(history: Sequence[Mapping[str, float]]) -> None:
             with raise_storage_errors(run.path):
@@ -345,7 +364,9 @@ def _carry_out(run: Run, job: _Job) -> Run:
             save_epoch(result.history)
         finished = _finish(run, job, result, data)
     if not has_checkpoint(finished.path / CHECKPOINT):
-        shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
+        for left in (finished.path / CHECKPOINT).glob("*"):
+            if left.name != LOCK:  # which this process still holds
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return finished
 
 
@@ -390,7 +411,7 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
         "test": None,  # an earlier look was at another network
         "problem": None,
     }
-    with raise_storage_errors(run.path):
+    with lock_results(run.path), raise_storage_errors(run.path):
         for stale in (name_predictions("test"), EXPLANATION):
             (run.path / stale).unlink(missing_ok=True)
         save_weights(run.path / WEIGHTS, result.state)
