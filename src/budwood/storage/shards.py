@@ -26,7 +26,11 @@ _ROW: Final = np.dtype([("id", "S32"), ("crc", "<u4")])
 
 
 class ShardStore:
-    """Store of arrays of one shape and type on disk, keyed by content id."""
+    """Store of arrays of one shape and type on disk, keyed by content id.
+
+    Attributes:
+        folder: Folder of the shards.
+    """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         """Open the store and read the index of its shards.
@@ -36,7 +40,7 @@ class ShardStore:
             shape: Shape of one row.
             dtype: NumPy type of the values.
         """
-        self._folder = folder
+        self.folder = folder
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._values: list[NDArray[Any]] = []
@@ -47,7 +51,7 @@ class ShardStore:
 
     def refresh(self) -> None:
         """Read the index of shards that this or another process has added since the last time."""
-        for marker in sorted(self._folder.glob("*.ids.npy")):
+        for marker in sorted(self.folder.glob("*.ids.npy")):
             if marker.name not in self._known and not marker.name.startswith("."):
                 self._known.add(marker.name)
                 self._learn(marker)
@@ -97,7 +101,7 @@ class ShardStore:
         values = np.ascontiguousarray(values, self._dtype)
         name = uuid.uuid4().hex
         rows = np.array([(id.encode(), zlib.crc32(value.data)) for id, value in zip(ids, values, strict=True)], _ROW)
-        content, marker = self._folder / f"{name}.npy", self._folder / f"{name}.ids.npy"
+        content, marker = self.folder / f"{name}.npy", self.folder / f"{name}.ids.npy"
         write_atomically(content, lambda draft: _save_array(draft, values))
         write_atomically(marker, lambda draft: _save_array(draft, rows))
         self._known.add(marker.name)
