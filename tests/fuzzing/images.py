@@ -82,10 +82,14 @@ def _judge(path: str, mutant: Mutant, data: Dataset, told: set[str]) -> Outcome:
         return Outcome("image", mutant.what, "lost", f"{path} is neither used nor told, or both")
     found = compute_content_ids([data.root / path], Silent(), data.value_range)[0]
     if isinstance(found, BadImage) == used:
-        return Outcome("image", mutant.what, "lost", f"{path} is {'used' if used else 'told'}, but predict says {found}")
+        return Outcome(
+            "image", mutant.what, "lost", f"{path} is {'used' if used else 'told'}, but predict says {found}"
+        )
     if not used:
         spoken = aside[0].problem in get_args(Problem) and aside[0].detail.strip() and path in told
-        return Outcome("image", mutant.what, aside[0].problem, "" if spoken else f"{path} is told without words: {aside}")
+        return Outcome(
+            "image", mutant.what, aside[0].problem, "" if spoken else f"{path} is told without words: {aside}"
+        )
     return Outcome("image", mutant.what, "used", _compare_decoding(path, mutant, data))
 
 
@@ -109,9 +113,7 @@ def _judge_job(folder: Path, data: Dataset, findings: Sequence[Finding]) -> str:
     cache = folder / "cache"
     recipe = bw.Recipe(model="mlp", fc=(4,), size=8, epochs=1, optimizer="adam", seed=0)
     try:
-        run = bw.train(
-            data, recipe, out=folder / "runs", cache=cache, found=tuple(findings), allow_leaks=True
-        )
+        run = bw.train(data, recipe, out=folder / "runs", cache=cache, found=tuple(findings), allow_leaks=True)
         bw.test(run, cache=cache)
     except BudwoodError as error:
         return f"images of a scan cannot be trained on: {error.message}"

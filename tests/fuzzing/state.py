@@ -121,7 +121,7 @@ def _choose_damage(folder: Path, file: str, files: Sequence[str], draw: random.R
     way = draw.random()
     if way < 0.1:
         return StateDamage(f"{file}: deleted", (file,), partial(_delete, file))
-    alike = [one for one in files if one != file and _find_kind(one) == _find_kind(file)]
+    alike = [one for one in files if one != file and _find_kind(one) == _find_kind(file) and "run.json" not in one]
     if way < 0.3 and alike:
         other = draw.choice(alike)
         return StateDamage(f"{file} and {other}: exchanged", (file, other), partial(_exchange, file, other))
@@ -174,12 +174,20 @@ def judge(whole: Path, folder: Path, damage: StateDamage, expected: Results) -> 
             found = read(folder)
         except BudwoodError as error:
             refused = True
-            if not any(Path(file).name in error.message for file in damage.files):
+            if not any(
+                Path(file).name in error.message or f"{Path(file).parent}/" in error.message for file in damage.files
+            ):
                 return Outcome("state", damage.what, "unnamed", f"{name} raises without the file: {error.message}")
             continue
         if found != expected[name]:
             return Outcome("state", damage.what, "other", f"{name} gives something else in silence")
     return Outcome("state", damage.what, "refused" if refused else "same")
+
+
+def _is_named(file: str, message: str) -> bool:
+    """Whether a message names a file, or one of its folder that does not fit it."""
+    path = Path(file)
+    return path.name in message or f"{path.parent}/" in message
 
 
 def _read_run(id: str, folder: Path) -> Any:
@@ -228,4 +236,3 @@ def _list_figures(metrics: Any) -> Any:
 def _round(value: float) -> float:
     """A figure without the last digits, in which engines differ."""
     return round(value, 4)
-

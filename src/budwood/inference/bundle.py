@@ -22,7 +22,14 @@ from budwood.networks.plan import hash_json, toolchain_digest
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
 from budwood.storage.atomic import draft_folder, is_writable, write_bytes
-from budwood.storage.checked_files import digest_bytes, encode_checked, name_place, read_checked, read_if_whole, write_checked
+from budwood.storage.checked_files import (
+    digest_bytes,
+    encode_checked,
+    name_place,
+    read_checked,
+    read_if_whole,
+    write_checked,
+)
 
 if TYPE_CHECKING:
     from budwood.inference.pytorch_backend import NetworkSlice
@@ -62,9 +69,9 @@ class Prefix:
             is full, and has no such folder, a path in a folder of this process, which goes with it.
         """
         kept = self.cache / self._place
-        if kept.is_dir() or (is_writable(kept) and not (_has_spare_cache() and self.spare_bundle.is_dir())):
-            return kept
-        return self.spare_bundle
+        if _has_spare_cache() and self.spare_bundle.is_dir():
+            return self.spare_bundle
+        return kept if kept.is_dir() or is_writable(kept) else self.spare_bundle
 
     @property
     def spare_bundle(self) -> Path:
