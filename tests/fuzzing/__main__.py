@@ -99,7 +99,7 @@ def _run(kind: str, count: int, seed: int, kept: Path) -> Tally:
 
 def _show(tallies: Sequence[Tally], seed: int, kept: Path) -> int:
     """Print the closing table and what was broken."""
-    rows = [("kind", "number", "broken", "peak MiB", "seconds", "outcomes")]
+    rows: list[tuple[str, ...]] = [("kind", "number", "broken", "peak MiB", "seconds", "outcomes")]
     for tally in tallies:
         results = ", ".join(f"{result} {count:,}" for result, count in tally.results.most_common())
         figures = (tally.results.total(), len(tally.broken), tally.peak / 2**20, tally.seconds)

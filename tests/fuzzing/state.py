@@ -56,10 +56,10 @@ def make_state(folder: Path, names: Sequence[str] = tuple(RECIPES)) -> Results:
     Returns:
         The results of every reader, undamaged.
     """
-    for number, (name, data) in enumerate(iterate_valid(IMAGES, 11)):
+    for number, (name, content) in enumerate(iterate_valid(IMAGES, 11)):
         file = folder / "photos" / CLASSES[number % 2] / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+        file.write_bytes(content)
     _age(folder / "photos")
     data, cache = bw.scan(folder / "photos", cache=folder / "cache"), folder / "cache"
     for name in names:
