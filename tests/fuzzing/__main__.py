@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from budwood.text import format_table
-from fuzzing.outcomes import Outcome
+from fuzzing.outcomes import JOB, Outcome
 
 MOST_MEMORY: Final = 2 * 2**30  # bytes
 STEP: Final = 100  # outcomes from one line of progress to the next
@@ -38,11 +38,16 @@ class Tally:
     status: int = 0
 
     @property
+    def number(self) -> int:
+        """How many files were judged."""
+        return self.results.total() - self.results[JOB]
+
+    @property
     def problems(self) -> list[str]:
         """What was promised of this kind and is not so."""
         found = [f"{one.what}: {one.broken}" for one in self.broken]
-        if self.status or self.results.total() < self.wanted:
-            found.append(f"{self.kind}: the process ended with {self.status} after {self.results.total()} files")
+        if self.status or self.number < self.wanted:
+            found.append(f"{self.kind}: the process ended with {self.status} after {self.number} files")
         if self.peak > MOST_MEMORY:
             found.append(f"{self.kind}: {self.peak / 2**20:,.0f} MiB, more than {MOST_MEMORY / 2**20:,.0f}")
         return found
@@ -89,8 +94,8 @@ def _run(kind: str, count: int, seed: int, kept: Path) -> Tally:
         if outcome.broken:
             tally.broken.append(outcome)
             print(f"BROKEN {outcome.what}: {outcome.broken}", file=sys.stderr)
-        if tally.results.total() % STEP == 0:
-            print(f"{kind}: {tally.results.total():,} of {count:,}", file=sys.stderr)
+        if tally.number % STEP == 0:
+            print(f"{kind}: {tally.number:,} of {count:,}", file=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = tally.status = os.waitstatus_to_exitcode(status)
     tally.peak, tally.seconds = usage.ru_maxrss * 1024, time.monotonic() - started
@@ -102,7 +107,7 @@ def _show(tallies: Sequence[Tally], seed: int, kept: Path) -> int:
     rows: list[tuple[str, ...]] = [("kind", "number", "broken", "peak MiB", "seconds", "outcomes")]
     for tally in tallies:
         results = ", ".join(f"{result} {count:,}" for result, count in tally.results.most_common())
-        figures = (tally.results.total(), len(tally.broken), tally.peak / 2**20, tally.seconds)
+        figures = (tally.number, len(tally.broken), tally.peak / 2**20, tally.seconds)
         rows.append((tally.kind, *(f"{figure:,.0f}" for figure in figures), results))
     print(format_table(rows, right=(1, 2, 3, 4)))
     problems = [problem for tally in tallies for problem in tally.problems]

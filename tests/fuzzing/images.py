@@ -20,7 +20,7 @@ from budwood.errors import BudwoodError
 from budwood.progress import Silent
 from budwood.workflows.report import report_findings
 from fuzzing.bytes import Mutant, mutate
-from fuzzing.outcomes import Outcome
+from fuzzing.outcomes import JOB, Outcome
 from fuzzing.pictures import iterate_valid, make_pictures
 
 FOLDER: Final = 40  # damaged images that are scanned together
@@ -71,7 +71,7 @@ def judge_folder(folder: Path, mutants: Sequence[Mutant], seed: int, *, whole_jo
     told = {file for finding in findings if finding.code < "D010" for file in finding.files}
     outcomes = [_judge(path, mutant, data, told) for path, mutant in paths.items()]
     broken = _judge_job(folder, data, findings) if whole_job else ""
-    return [*outcomes, Outcome("image", "whole job", "train, test, predict", broken)] if whole_job else outcomes
+    return [*outcomes, Outcome("image", f"the job of seed {seed}", JOB, broken)] if whole_job else outcomes
 
 
 def _judge(path: str, mutant: Mutant, data: Dataset, told: set[str]) -> Outcome:

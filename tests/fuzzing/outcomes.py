@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+JOB: Final = "train, test, predict"  # the result that stands for a job with all files of a folder, no file of its own
 
 
 @dataclass(frozen=True)

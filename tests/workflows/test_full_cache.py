@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import budwood as bw
+from budwood.inference import bundle
 from budwood.progress import Silent
 from budwood.storage.context import Context
 from budwood.workflows.explain import explain_run
@@ -144,6 +146,31 @@ def test_a_full_cache_costs_time_alone(job: str, kept: Path, tmp_path: Path, mon
     assert not [path for path in place.cache.rglob("*") if path.is_file()]
     if keeps:
         assert any(str(place.cache) in note for note in place.said.notes), place.said.notes
+
+
+def test_each_note_says_what_is_done_again(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = _copy(kept, tmp_path / "full")
+    _fill_disk(place.cache, monkeypatch)
+    _train("head", place)
+    said, cache = "\n".join(place.said.notes), re.escape(str(place.cache))
+    assert re.search(rf"^{cache}/outputs/\S+: the cache cannot be written \(the disk is full\); continuing", said, re.M)
+    assert re.search(
+        rf"^{cache}: the cache is full or cannot be written, so cnn is exported again the next", said, re.M
+    )
+
+
+def test_a_graph_in_8_bits_that_cannot_be_kept_is_not_used(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "_has_spare_cache", lambda: False)  # as in a process of its own
+    place = _copy(kept, tmp_path / "full")
+    expected = _predict(place)
+    _fill_disk(place.cache, monkeypatch)
+    run, photos = place.folder / "runs" / "whole", [place.folder / "photos"]
+    found = bw.predict(run, photos, int8=True, **place.surroundings)
+    assert [(one.top[0][0], round(one.top[0][1], 4)) for one in found] == expected
+    note = rf"int8 is not used: {re.escape(str(place.cache))}/\S+ cannot be written \(the disk is full\)\."
+    assert any(re.fullmatch(note, one) for one in place.said.notes)
 
 
 @pytest.fixture
