@@ -46,3 +46,21 @@ def test_a_cut_archive_is_refused(kind: str, tmp_path: Path) -> None:
         assert all(one.refused for one in outcomes[: len(outcomes) // 2])
     else:
         assert all(one.refused for one in outcomes)
+
+
+def test_no_bit_of_its_mode_makes_a_file_of_a_zip_vanish(tmp_path: Path) -> None:
+    """As a folder, which has no content, it would not even be looked at."""
+    whole = ARCHIVES["stored.zip"](make_content())
+    first = whole.index(b"PK\1\2")  # an empty file
+    mode = whole.index(b"PK\1\2", first + 1) + 38
+
+    def flips() -> Iterator[tuple[str, bytes]]:
+        for bit in range(32):
+            data = bytearray(whole)
+            data[mode + bit // 8] ^= 1 << bit % 8
+            yield f"bit {bit}", bytes(data)
+
+    outcomes = list(_outcomes("stored.zip", flips(), tmp_path))
+    assert [one.what for one in outcomes if one.missing or one.changed] == []
+    (folder,) = (one for one in outcomes if one.refused)
+    assert folder.refused == "'photos/b/001.png' is marked as a folder, and has 1 byte"

@@ -93,6 +93,22 @@ def test_no_reader_takes_a_file_with_another_bit(name: str, run: Run) -> None:
             reader(run)
 
 
+def test_no_figure_of_the_record_changes_in_silence(run: Run) -> None:
+    file = run.path / "run.json"
+    whole = file.read_text()
+    found = json.loads(whole)
+    low = found["metrics"]["val"]["accuracy"]["low"]
+    assert whole.count(str(low)) >= 1
+    file.write_text(whole.replace(str(low), str(low)[:-1] + ("1" if str(low)[-1] != "1" else "2")))
+    for reader in (open_run, find_run, bw.report, bw.test):
+        with pytest.raises(bw.RunError, match=r"run\.json: was changed or damaged since the run wrote it") as caught:
+            reader(run.path)
+        assert "if you changed it yourself, remove its `digest`" in caught.value.hint
+    found.pop("digest")
+    file.write_text(json.dumps({**found, "source": "elsewhere"}))
+    assert open_run(run.path).record.source == "elsewhere"
+
+
 def test_a_changed_seal_costs_no_look(run: Run) -> None:
     looks = (run.path.parent / "test-looks.csv").read_bytes()
     untested = Run(run.path, run.record.model_copy(update={"test": None}))

@@ -41,6 +41,18 @@ def test_no_flipped_bit_and_no_cut_changes_a_record(tmp_path: Path) -> None:
         assert read_checked(file) is None
 
 
+def test_a_record_of_another_file_is_none(tmp_path: Path) -> None:
+    for name in ("one/a.json", "one/b.json", "two/a.json"):
+        write_checked(tmp_path / name, {**RECORD, "of": name})
+    whole = (tmp_path / "one/a.json").read_bytes()
+    for name in ("one/b.json", "two/a.json"):
+        (tmp_path / name).write_bytes(whole)
+        assert read_checked(tmp_path / name) is None
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "one").rename(tmp_path / "moved" / "one")
+    assert read_checked(tmp_path / "moved/one/a.json") == {**RECORD, "of": "one/a.json"}
+
+
 def test_numbers_that_are_none_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         write_checked(tmp_path / "a.json", {"loss": float("nan")})

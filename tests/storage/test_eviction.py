@@ -71,7 +71,7 @@ def test_more_than_the_limit_is_not_kept_and_removes_nothing(tmp_path: Path, mon
     assert not evict_for(21 * ROW, 0, "Outputs of trunk", Context(tmp_path, said))
     assert len(said.notes) == 1
     assert said.notes[0].startswith(
-        "Outputs of trunk are not kept in the cache: they need 0.1 MiB; the cache limit is 0.1 MiB"
+        f"Outputs of trunk are not kept in the cache {tmp_path}: they need 0.1 MiB; the cache limit is 0.1 MiB"
     )
     assert _store(tmp_path, "a").row(_ids(0)[0]) is not None
 

@@ -64,6 +64,19 @@ def test_a_cut_file_is_never_served(tmp_path: Path) -> None:
         file.write_bytes(data)
 
 
+def test_no_bit_of_a_header_stops_work_or_gives_a_wrong_row(tmp_path: Path) -> None:
+    _store(tmp_path).add(IDS, VALUES)
+    for file in tmp_path.glob("*.npy"):
+        whole = file.read_bytes()
+        for place in range(0, 8 * 128, 7):
+            data = bytearray(whole)
+            data[place // 8] ^= 1 << place % 8
+            file.write_bytes(data)
+            row = _store(tmp_path).row(IDS[0])
+            assert row is None or np.array_equal(row, VALUES[0])
+        file.write_bytes(whole)
+
+
 def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = _store(tmp_path)
     store.add(IDS[:3], VALUES[:3])

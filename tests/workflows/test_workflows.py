@@ -45,6 +45,7 @@ def run(photos: Path, tmp_path: Path) -> Run:
 def test_a_run_holds_what_is_promised(run: Run, photos: Path) -> None:
     assert {path.name for path in run.path.iterdir()} == FILES
     record = json.loads((run.path / "run.json").read_text())
+    assert record.pop("digest")
     assert record == json.loads(json.dumps(run.record.table()))
     assert record["state"] == "done"
     assert record["schema_version"] == 1

@@ -279,7 +279,7 @@ def store_rows(store: ShardStore, ids: Sequence[str], values: NDArray[Any], prog
         store.add(ids, values)
     except OSError as error:
         reason = "the disk is full" if is_full(error) else str(error)
-        progress.note(f"The cache cannot be written ({reason}); continuing without it.")
+        progress.note(f"{store.folder}: the cache cannot be written ({reason}); continuing without it.")
         return False
     return True
 

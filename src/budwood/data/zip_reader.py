@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from budwood.data.archive_members import CHUNK, ArchiveFaultError, Member, raise_archive_faults
+from budwood.text import counted
 
 MOST_TARGET: Final = 4096  # bytes of the path that a symbolic link names
 _FILE_MAGIC: Final = b"PK\3\4"
@@ -104,6 +105,8 @@ def _make_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     name = _decode_name(info)
     kind = stat.S_IFMT(info.external_attr >> 16)
     if name.endswith("/") or kind == stat.S_IFDIR or (info.external_attr & _DOS_FOLDER and not info.file_size):
+        if info.file_size:
+            raise ArchiveFaultError(f"{name!r} is marked as a folder, and has {counted(info.file_size, 'byte')}")
         return Member(name, "folder")
     if kind == stat.S_IFLNK:
         if info.file_size > MOST_TARGET:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -22,7 +22,14 @@ from budwood.networks.plan import hash_json, toolchain_digest
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
 from budwood.storage.atomic import draft_folder, is_writable, write_bytes
-from budwood.storage.checked_files import digest_bytes, encode_checked, read_checked, read_if_whole, write_checked
+from budwood.storage.checked_files import (
+    digest_bytes,
+    encode_checked,
+    name_place,
+    read_checked,
+    read_if_whole,
+    write_checked,
+)
 
 if TYPE_CHECKING:
     from budwood.inference.pytorch_backend import NetworkSlice
@@ -58,12 +65,22 @@ class Prefix:
         """Return the folder with the exported graph and the weights.
 
         Returns:
-            Path in the cache; it depends on the key and on the library versions. Where the cache can only be read and
-            has no such folder, a path in a folder of this process, which goes with it.
+            Path in the cache; it depends on the key and on the library versions. Where the cache can only be read or
+            is full, and has no such folder, a path in a folder of this process, which goes with it.
         """
-        place = Path("networks") / f"{self.key}-{toolchain_digest()}"
-        kept = self.cache / place
-        return kept if kept.is_dir() or is_writable(kept) else _make_spare_cache() / place
+        kept = self.cache / self._place
+        if _has_spare_cache() and self.spare_bundle.is_dir():
+            return self.spare_bundle
+        return kept if kept.is_dir() or is_writable(kept) else self.spare_bundle
+
+    @property
+    def spare_bundle(self) -> Path:
+        """Return the bundle's place outside of the cache, in a folder of this process, which goes with it."""
+        return _make_spare_cache() / self._place
+
+    @property
+    def _place(self) -> Path:
+        return Path("networks") / f"{self.key}-{toolchain_digest()}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,10 @@ def _make_spare_cache() -> Path:
     folder = tempfile.mkdtemp(prefix="budwood-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
+
+
+def _has_spare_cache() -> bool:
+    return _make_spare_cache.cache_info().currsize > 0
 
 
 def make_prefix(spec: NetworkSpec, stop: str | None, cache: Path) -> Prefix:
@@ -140,22 +161,31 @@ def ensure_exported(prefix: Prefix) -> BundleRecord:
 
     Raises:
         WeightsError: The weights cannot be read or do not fit.
-        OSError: The cache cannot be written.
+        OSError: Neither the cache nor a temporary folder can be written.
     """
     record = _read_record(prefix)
     if record is not None:
         return record
     from budwood.inference import pytorch_backend
 
+    files, aside, no_graph = pytorch_backend.export(slice_network(prefix))
+    digests = {name: digest_bytes(content) for name, content in files.items()}
+    record = BundleRecord(prefix.spec.plan.name, aside, no_graph, digests)
     shutil.rmtree(prefix.bundle, ignore_errors=True)  # without a record that holds, it is worth nothing
-    with draft_folder(prefix.bundle) as draft:
-        files, aside, no_graph = pytorch_backend.export(slice_network(prefix))
+    try:
+        _write_bundle(prefix.bundle, files, record)
+    except OSError:  # a full disk costs the time to export it again
+        _write_bundle(prefix.spare_bundle, files, record)
+    return record
+
+
+def _write_bundle(folder: Path, files: Mapping[str, bytes], record: BundleRecord) -> None:
+    """Write all files of a bundle, or none."""
+    with draft_folder(folder) as draft:
         for name, content in files.items():
             (draft / name).write_bytes(content)
-        digests = {name: digest_bytes(content) for name, content in files.items()}
-        record = BundleRecord(prefix.spec.plan.name, aside, no_graph, digests)
-        (draft / RECORD).write_text(encode_checked(asdict(record)), encoding="utf-8")
-    return record
+        text = encode_checked(asdict(record), name_place(folder / RECORD))
+        (draft / RECORD).write_text(text, encoding="utf-8")
 
 
 def read_bundle_file(prefix: Prefix, name: str) -> bytes:

@@ -81,6 +81,11 @@ def choose_engine(prefix: Prefix, sample: Callable[[], Pixels], images: int, pro
         WeightsError: The weights cannot be read or do not fit.
     """
     record = ensure_exported(prefix)
+    if not prefix.bundle.is_relative_to(prefix.cache):
+        progress.note(
+            f"{prefix.cache}: the cache is full or cannot be written, so {prefix.spec.plan.name} is exported again "
+            "the next time."
+        )
     if prefix.graph != GRAPH:
         run = _make_onnx_inference(prefix, count_threads())
         return InferenceEngine(

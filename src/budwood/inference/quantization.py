@@ -31,6 +31,7 @@ from budwood.inference.bundle import (
 from budwood.inference.engines import BATCH, ERRORS, has_cuda_device
 from budwood.inference.feature_cache import compute_tta_features
 from budwood.progress import Progress
+from budwood.storage.atomic import is_full
 
 CALIBRATED: Final = 64  # training images, from all over the split, that the ranges are taken from
 KINDS: Final = ["Conv", "Clip", "Relu", "Add", "Gemm", "MatMul"]  # of nodes; the others stay in full precision
@@ -63,7 +64,13 @@ def quantize_int8(prefix: Prefix, training: Samples, validation: Predictions, pr
     file = prefix.bundle / "int8.json"
     if read_added_file(prefix, eight.graph) is None:
         progress.note("Converting the network to 8-bit integers (once).")
-        add_bundle_file(prefix, eight.graph, _quantise(prefix, training))
+        content = _quantise(prefix, training)
+        try:
+            add_bundle_file(prefix, eight.graph, content)
+        except OSError as error:
+            reason = "the disk is full" if is_full(error) else str(error)
+            progress.note(f"int8 is not used: {prefix.bundle} cannot be written ({reason}).")
+            return prefix
         file.unlink(missing_ok=True)
     counts: dict[str, int] = remember(file, lambda: _compare_correct(eight, training, validation, progress))
     comparison = (

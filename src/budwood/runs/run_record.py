@@ -6,6 +6,7 @@ being trained, has the value that stands in for nothing, and is not written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -21,11 +22,13 @@ from budwood.errors import RecipeError, RunError
 from budwood.evaluation.split_metrics import SplitMetrics, plain
 from budwood.networks.network_plan import ParameterCount, StagePlan
 from budwood.storage.atomic import write_text
+from budwood.storage.checked_files import digest_bytes
 from budwood.storage.strict_json import decode_json, encode_json
 from budwood.training.training_record import Choices, PrefixRecord, Selected
 
 SCHEMA_VERSION: Final = 1  # of run.json; where a file says none, it is of version 1
 FILE: Final = "run.json"
+DIGEST: Final = "digest"  # of all other values of the file
 LATER: Final = "Update Budwood, or open the run with the version that made it."
 
 State = Literal["running", "stopped", "done"]
@@ -253,7 +256,7 @@ class RunRecord(FrozenRecord):
 
 
 def save_record(folder: Path, record: RunRecord) -> None:
-    """Write `run.json`, atomically.
+    """Write `run.json`, atomically, with the digest of its values.
 
     Args:
         folder: The run folder.
@@ -262,7 +265,13 @@ def save_record(folder: Path, record: RunRecord) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    write_text(folder / FILE, encode_json(record.table(), indent=1) + "\n")
+    table = decode_json(encode_json(record.table()))
+    write_text(folder / FILE, encode_json({**table, DIGEST: _digest(table)}, indent=1) + "\n")
+
+
+def _digest(table: Mapping[str, Any]) -> str:
+    """The digest of a record's values, however they were laid out in the file."""
+    return digest_bytes(json.dumps(table, sort_keys=True, allow_nan=False).encode())
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -275,12 +284,20 @@ def read_record(folder: Path) -> RunRecord:
         The record.
 
     Raises:
-        RunError: The file cannot be read, or a later version of Budwood wrote it.
+        RunError: The file cannot be read, was changed or damaged, or a later version of Budwood wrote it. A file of an
+            earlier version has no digest, and is not checked.
     """
     file = folder / FILE
     try:
-        return parse_record(decode_json(file.read_text(encoding="utf-8")), file)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        table = decode_json(file.read_text(encoding="utf-8"))
+        expected = table.pop(DIGEST, None)
+        if expected is not None and _digest(table) != expected:
+            raise RunError(
+                f"{file}: was changed or damaged since the run wrote it (its values have another digest).",
+                f"Restore the file from a copy, or train again; if you changed it yourself, remove its `{DIGEST}`.",
+            )
+        return parse_record(table, file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _make_unreadable_error(file, f"{type(error).__name__}: {error}") from error
 
 

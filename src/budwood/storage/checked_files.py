@@ -26,11 +26,13 @@ def digest_bytes(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def encode_checked(record: Mapping[str, Any]) -> str:
+def encode_checked(record: Mapping[str, Any], place: str) -> str:
     """Write a record as JSON beside its digest.
 
     Args:
         record: Values that JSON can hold; numbers are finite.
+        place: Names of the file's folder and of the file, as `name_place` gives them: what is read in another place
+            is not what was written there.
 
     Returns:
         The text, which `decode_checked` reads.
@@ -39,23 +41,29 @@ def encode_checked(record: Mapping[str, Any]) -> str:
         ValueError: A number is not finite.
     """
     text = json.dumps(record, allow_nan=False, sort_keys=True)
-    return f'{{"digest": "{digest_bytes(text.encode())}", "record": {text}}}\n'
+    return f'{{"digest": "{_digest(text, place)}", "record": {text}}}\n'
 
 
-def decode_checked(text: str) -> dict[str, Any] | None:
+def name_place(file: Path) -> str:
+    """Name the place of a file in the cache: its folder and itself."""
+    return f"{file.parent.name}/{file.name}"
+
+
+def decode_checked(text: str, place: str) -> dict[str, Any] | None:
     """Read a record that `encode_checked` wrote.
 
     Args:
         text: The text of a file.
+        place: The place of the file, as `encode_checked` was given it.
 
     Returns:
-        The record; None where it was changed, is cut short or was written in another way.
+        The record; None where it was changed, is cut short, or was written in another way or for another place.
     """
     try:
         held = decode_json(text)
         record: dict[str, Any] = held["record"]
         whole = json.dumps(record, allow_nan=False, sort_keys=True)
-        return record if isinstance(record, dict) and held["digest"] == digest_bytes(whole.encode()) else None
+        return record if isinstance(record, dict) and held["digest"] == _digest(whole, place) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -70,7 +78,7 @@ def write_checked(file: Path, record: Mapping[str, Any]) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    write_text(file, encode_checked(record))
+    write_text(file, encode_checked(record, name_place(file)))
 
 
 def read_checked(file: Path) -> dict[str, Any] | None:
@@ -80,10 +88,10 @@ def read_checked(file: Path) -> dict[str, Any] | None:
         file: The file.
 
     Returns:
-        The record; None where there is no such file, or it is damaged.
+        The record; None where there is no such file, it is damaged, or it is another one.
     """
     try:
-        return decode_checked(file.read_text(encoding="utf-8"))
+        return decode_checked(file.read_text(encoding="utf-8"), name_place(file))
     except (OSError, ValueError):
         return None
 
@@ -134,3 +142,7 @@ def read_if_whole(file: Path, digest: str) -> bytes | None:
     except OSError:
         return None
     return data if digest_bytes(data) == digest else None
+
+
+def _digest(text: str, place: str) -> str:
+    return digest_bytes(f"{place}\n{text}".encode())

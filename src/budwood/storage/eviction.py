@@ -125,7 +125,7 @@ def evict_for(needed: int, promised: int, label: str, context: Context) -> bool:
     free = shutil.disk_usage(place).free
     if needed + promised > allowed or needed + promised >= free // 2:
         room = f"the cache limit is {format_gib(allowed)}, and {format_gib(free)} of the disk is free"
-        context.progress.note(f"{label} are not kept in the cache: they need {format_gib(needed)}; {room}.")
+        context.progress.note(f"{label} are not kept in the cache {cache}: they need {format_gib(needed)}; {room}.")
         return False
     _remove_oldest(needed + promised, allowed, context)
     return True

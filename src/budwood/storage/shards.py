@@ -7,6 +7,8 @@ which nobody reads. A row whose checksum fails is treated as absent, and so comp
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import uuid
 import zlib
@@ -24,7 +26,11 @@ _ROW: Final = np.dtype([("id", "S32"), ("crc", "<u4")])
 
 
 class ShardStore:
-    """Store of arrays of one shape and type on disk, keyed by content id."""
+    """Store of arrays of one shape and type on disk, keyed by content id.
+
+    Attributes:
+        folder: Folder of the shards.
+    """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         """Open the store and read the index of its shards.
@@ -34,7 +40,7 @@ class ShardStore:
             shape: Shape of one row.
             dtype: NumPy type of the values.
         """
-        self._folder = folder
+        self.folder = folder
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._values: list[NDArray[Any]] = []
@@ -45,7 +51,7 @@ class ShardStore:
 
     def refresh(self) -> None:
         """Read the index of shards that this or another process has added since the last time."""
-        for marker in sorted(self._folder.glob("*.ids.npy")):
+        for marker in sorted(self.folder.glob("*.ids.npy")):
             if marker.name not in self._known and not marker.name.startswith("."):
                 self._known.add(marker.name)
                 self._learn(marker)
@@ -95,19 +101,16 @@ class ShardStore:
         values = np.ascontiguousarray(values, self._dtype)
         name = uuid.uuid4().hex
         rows = np.array([(id.encode(), zlib.crc32(value.data)) for id, value in zip(ids, values, strict=True)], _ROW)
-        content, marker = self._folder / f"{name}.npy", self._folder / f"{name}.ids.npy"
+        content, marker = self.folder / f"{name}.npy", self.folder / f"{name}.ids.npy"
         write_atomically(content, lambda draft: _save_array(draft, values))
         write_atomically(marker, lambda draft: _save_array(draft, rows))
         self._known.add(marker.name)
         self._learn(marker)
 
     def _learn(self, marker: Path) -> None:
-        try:
-            rows = np.load(marker, allow_pickle=False)
-            values = np.load(marker.with_name(marker.name.replace(".ids.npy", ".npy")), "r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return
-        if rows.dtype != _ROW or values.dtype != self._dtype or values.shape != (len(rows), *self._shape):
+        rows = _map_array(marker, _ROW, ())
+        values = _map_array(marker.with_name(marker.name.replace(".ids.npy", ".npy")), self._dtype, self._shape)
+        if rows is None or values is None or len(rows) != len(values):
             return
         shard = len(self._values)
         self._values.append(values)
@@ -117,7 +120,31 @@ class ShardStore:
 
 
 def _save_array(path: Path, values: NDArray[Any]) -> None:
-    header = np.lib.format.header_data_from_array_1_0(values)
     with path.open("wb") as handle:  # np.save would hide why a write failed
-        np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(_make_header(values.dtype, values.shape))
         handle.write(values.data)
+
+
+def _make_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """The header by which NumPy reads an array in C order."""
+    header = io.BytesIO()
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
+
+
+def _map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """Map the rows that `_save_array` wrote; None where there is no such file, or it was changed or cut.
+
+    NumPy would read the header as it reads Python, and a damaged one raises errors of every kind.
+    """
+    try:
+        with path.open("rb") as handle:
+            beginning = handle.read(len(_make_header(dtype, (1, *shape))))
+            each = dtype.itemsize * math.prod(shape)
+            count = (path.stat().st_size - len(beginning)) // each
+            if count < 1 or beginning != _make_header(dtype, (count, *shape)):
+                return None
+            return np.memmap(handle, dtype, "r", len(beginning), (count, *shape))
+    except (OSError, ValueError):  # a file that is shorter than it was
+        return None
