@@ -25,7 +25,7 @@ CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
 
 # The longest tests, begun first: two processes share the rest, so that neither works alone at the end, and none of a
 # class is handed to the other, which would start a second cluster.
-LONGEST: Final = ("::TestRay::", "::test_the_demo", "::test_killed_at_random_moments", "::test_umap_")
+LONGEST: Final = ("::TestRay::", "::test_the_demo", "::test_killed_at_random_moments")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -169,7 +169,7 @@ def browser() -> str:
     return found or absent("Chromium")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real() -> Callable[[str], Path]:
     """The path of a file of real data; skips the test where it is absent."""
 

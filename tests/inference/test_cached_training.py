@@ -50,10 +50,10 @@ from budwood.training.training_record import PrefixRecord
 from conftest import fill, picture
 
 SIZE = 64
-STEPS = 20
+STEPS = 12
 LARGER = {"efficientnet_b0": 96}  # at 64 its batch norms see four places an image, and rounding grows a hundredfold
 SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "weights": "none"}
-QUICK = ("timm:mobilenetv4_conv_small",)
+QUICK = ("shufflenet_v2_x0_5",)
 
 
 @pytest.fixture(scope="module")
@@ -493,7 +493,9 @@ def _outputs_of(folder: str, cache: str) -> NDArray[np.float32]:
 
 
 def test_processes_that_compute_the_same_at_once_agree(few: Path, tmp_path: Path) -> None:
-    with get_context("spawn").Pool(2) as pool:
+    context = get_context("forkserver")  # it imports PyTorch once for both
+    context.set_forkserver_preload([__name__])
+    with context.Pool(2) as pool:
         first, second = pool.starmap(_outputs_of, [(str(few), str(tmp_path))] * 2)
     assert np.array_equal(first, second)
     assert np.array_equal(first, compute_features(_map_prefix(tmp_path), _samples(few), Silent()).values)

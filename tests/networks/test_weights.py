@@ -295,7 +295,10 @@ def test_a_patch_embedding_takes_one_channel_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model", "name", "size"),
-    [("timm:vit_tiny_patch16_224", "pos_embed", 96), ("vit_b_32", "encoder.pos_embedding", 96)],
+    [
+        ("timm:vit_tiny_patch16_224", "pos_embed", 96),
+        pytest.param("vit_b_32", "encoder.pos_embedding", 96, marks=pytest.mark.slow),
+    ],
 )
 def test_position_embeddings_are_resized_for_another_size(model: str, name: str, size: int, tmp_path: Path) -> None:
     state = dict(find_network(model).make(3, 224).state_dict())

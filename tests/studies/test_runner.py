@@ -288,7 +288,7 @@ from killing import killed_until_done
 file, out, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 killed_until_done(lambda folder: bw.study(file, out=folder), out, kills, seed)
 """
-KILLS = int(os.environ.get("BUDWOOD_KILLS", "4"))  # more by hand
+KILLS = int(os.environ.get("BUDWOOD_KILLS", "3"))  # more by hand
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
