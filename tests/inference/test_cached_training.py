@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -467,7 +467,7 @@ def test_writers_killed_at_random_moments_leave_no_wrong_row(tmp_path: Path) -> 
     random = np.random.default_rng(0)
     process = _writer(tmp_path, 0)
     counts = []
-    for _ in range(20):
+    for _ in range(10):
         time.sleep(random.uniform(0.0, 0.05))
         process.send_signal(signal.SIGKILL) if hasattr(signal, "SIGKILL") else process.kill()
         process.wait()
@@ -492,10 +492,8 @@ def _outputs_of(folder: str, cache: str) -> NDArray[np.float32]:
     return compute_features(_map_prefix(Path(cache)), _samples(Path(folder)), Silent()).values
 
 
-def test_processes_that_compute_the_same_at_once_agree(few: Path, tmp_path: Path) -> None:
-    context = get_context("forkserver")  # it imports PyTorch once for both
-    context.set_forkserver_preload([__name__])
-    with context.Pool(2) as pool:
+def test_processes_that_compute_the_same_at_once_agree(few: Path, tmp_path: Path, quick_processes: BaseContext) -> None:
+    with quick_processes.Pool(2) as pool:
         first, second = pool.starmap(_outputs_of, [(str(few), str(tmp_path))] * 2)
     assert np.array_equal(first, second)
     assert np.array_equal(first, compute_features(_map_prefix(tmp_path), _samples(few), Silent()).values)

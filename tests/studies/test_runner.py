@@ -249,6 +249,7 @@ class Watching(SilentMonitor):
         self.shown |= {(line.label, line.text) for line in lines if line.state == "training"}
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_several_processes_give_the_same_table_and_show_every_epoch(here: Path) -> None:
     rows = ROWS + '[[rows]]\nlabel = "faster"\nlr = 0.03\n'
     alone, together = Watching(), Watching()
