@@ -289,13 +289,13 @@ from killing import killed_until_done
 file, out, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 killed_until_done(lambda folder: bw.study(file, out=folder), out, kills, seed)
 """
-KILLS = int(os.environ.get("BUDWOOD_KILLS", "3"))  # more by hand
+KILLS = int(os.environ.get("BUDWOOD_KILLS", "2"))  # more by hand
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_at_random_moments_it_ends_with_the_same_table(here: Path) -> None:
     search = '[search]\nsampler = "random"\ntrials = 2\n[search.space]\nlr = { low = 1e-4, high = 1e-1, log = true }\n'
-    file = _file(here, SMALL + ROWS + search)
+    file = _file(here, SMALL.replace("epochs = 3", "epochs = 2") + ROWS + search)
     done = run_killer(KILLER, file, here / "out", KILLS, 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == str(KILLS)
