@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -22,11 +24,12 @@ from budwood.runs.run_record import parse_record, save_record
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 40
+SLOW_TO_IMPORT: Final = ["budwood.studies.executors", "budwood.training.loop", "timm", "torch._dynamo"]
 CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
 
 # The longest tests, begun first: two processes share the rest, so that neither works alone at the end, and none of a
 # class is handed to the other, which would start a second cluster.
-LONGEST: Final = ("::TestRay::", "::test_the_demo", "::test_killed_at_random_moments", "::test_umap_")
+LONGEST: Final = ("::TestRay::", "::test_the_demo", "::test_killed_at_random_moments")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -158,6 +161,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="class")
+def quick_processes() -> Iterator[BaseContext]:
+    """Processes of studies begin as forks of one that has imported PyTorch once, not by importing it themselves."""
+    quick = multiprocessing.get_context("forkserver")
+    quick.set_forkserver_preload(SLOW_TO_IMPORT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, "get_context", lambda _: quick)
+        yield quick
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Two classes of 30 pictures, told apart by tint, without a split."""
@@ -180,7 +193,7 @@ def browser() -> str:
     return found or absent("Chromium")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real() -> Callable[[str], Path]:
     """The path of a file of real data; skips the test where it is absent."""
 

@@ -37,8 +37,9 @@ def start(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("arguments", [["--help"], ["models", "*res*"]])
-def test_output_that_cannot_be_written_is_one_message(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "{photos}"]])
+def test_output_that_cannot_be_written_is_one_message(arguments: list[str], photos: Path, tmp_path: Path) -> None:
+    arguments = [argument.format(photos=photos) for argument in arguments]
     done = start(arguments, {"BUDWOOD_CACHE": str(tmp_path)}, output="/dev/full")
     assert done.returncode == 2
     assert done.stderr == (
@@ -47,7 +48,7 @@ def test_output_that_cannot_be_written_is_one_message(arguments: list[str], tmp_
 
 
 def test_a_reader_who_has_seen_enough_is_told_nothing(tmp_path: Path) -> None:
-    script = "from budwood.cli.main import run; import sys; sys.exit(run(['models', '*']))"
+    script = "from budwood.cli.main import run; import sys; sys.exit(run(['train', '--help']))"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()

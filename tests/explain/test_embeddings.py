@@ -166,7 +166,8 @@ def test_mistakes_of_the_caller_are_named(run: bw.Run, monkeypatch: pytest.Monke
     assert "budwood[embed]" in caught.value.hint
 
 
-def test_umap_keeps_neighbours_together(run: bw.Run) -> None:
+def test_umap_keeps_neighbours_together(run: bw.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.core.config.DISABLE_JIT", True)  # to compile it takes half a minute
     found = make_embedding(run, open_context(), method="umap")
     assert found.explained is None
     assert found.points.shape == (len(found), 2)

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from test_stages import NETWORKS
 import budwood as bw
 from budwood.cli.main import run as command
 from budwood.errors import DataError, RecipeError, RunError
+from budwood.explain import feature_visualization
 from budwood.explain.explanation import USUAL
 from budwood.runs.explanation_record import EXPLANATION_FILE, load_explanation
 from budwood.runs.run import Run, open_run
@@ -51,6 +53,11 @@ def run(trained: Run, tmp_path: Path) -> Run:
     folder = tmp_path / "runs" / trained.path.name
     shutil.copytree(trained.path, folder)
     return open_run(folder)
+
+
+def _draw_roughly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw in few steps what a class or channel looks for: how well it is drawn is not asked here."""
+    monkeypatch.setattr(feature_visualization, "maximise", partial(feature_visualization.maximise, steps=4))
 
 
 def _content(folder: Path) -> dict[str, str]:
@@ -107,7 +114,8 @@ def test_parts_that_are_asked_for_later_are_added(run: Run) -> None:
     assert "<h2>Subsets of images (slices)</h2>" in html
 
 
-def test_classes_are_drawn_when_they_are_asked_for(run: Run) -> None:
+def test_classes_are_drawn_when_they_are_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _draw_roughly(monkeypatch)
     found, page = explain_run(run, open_context(), parts=["classes"])
     assert [row["name"] for row in found.record.table()["classes"]["rows"]] == ["leaf", "sky"]
     assert "<h2>What each class looks for</h2>" in page.read_text()
@@ -268,7 +276,8 @@ def test_the_command_tells_and_answers_in_json(run: Run, tmp_path: Path, capsys:
     assert "--html: needs IMAGES. Without them, the results go into the report of the run." in capsys.readouterr().err
 
 
-def test_the_functions_answer_for_files(run: Run) -> None:
+def test_the_functions_answer_for_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _draw_roughly(monkeypatch)
     root = Path(run.record.root)
     files = [root / path for path in run.predictions("val").paths[:3]]
     found = bw.explain.attribution(run, files, "grad-cam")

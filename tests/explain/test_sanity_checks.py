@@ -44,7 +44,7 @@ def trained(cache: Path) -> NetworkProbe:
     images, targets = subject.images(pixels), torch.from_numpy(labels)
     optimizer = torch.optim.Adam(subject.module.parameters(), lr=3e-3)
     random = torch.Generator().manual_seed(0)
-    for _ in range(150):
+    for _ in range(100):
         rows = torch.randint(0, len(images), (50,), generator=random)
         loss = torch.nn.functional.cross_entropy(subject.module(images[rows]), targets[rows])
         optimizer.zero_grad()

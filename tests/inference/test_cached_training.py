@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ from budwood.training.training_record import PrefixRecord
 from conftest import fill, picture
 
 SIZE = 64
-STEPS = 20
+STEPS = 12
 LARGER = {"efficientnet_b0": 96}  # at 64 its batch norms see four places an image, and rounding grows a hundredfold
 SMALL = {"model": "cnn", "widths": [8, 8, 16], "pools": [1, 1, 2], "fc": [16], "conv_norm": True, "weights": "none"}
-QUICK = ("timm:mobilenetv4_conv_small",)
+QUICK = ("shufflenet_v2_x0_5",)
 
 
 @pytest.fixture(scope="module")
@@ -467,7 +467,7 @@ def test_writers_killed_at_random_moments_leave_no_wrong_row(tmp_path: Path) -> 
     random = np.random.default_rng(0)
     process = _writer(tmp_path, 0)
     counts = []
-    for _ in range(20):
+    for _ in range(10):
         time.sleep(random.uniform(0.0, 0.05))
         process.send_signal(signal.SIGKILL) if hasattr(signal, "SIGKILL") else process.kill()
         process.wait()
@@ -492,8 +492,8 @@ def _outputs_of(folder: str, cache: str) -> NDArray[np.float32]:
     return compute_features(_map_prefix(Path(cache)), _samples(Path(folder)), Silent()).values
 
 
-def test_processes_that_compute_the_same_at_once_agree(few: Path, tmp_path: Path) -> None:
-    with get_context("spawn").Pool(2) as pool:
+def test_processes_that_compute_the_same_at_once_agree(few: Path, tmp_path: Path, quick_processes: BaseContext) -> None:
+    with quick_processes.Pool(2) as pool:
         first, second = pool.starmap(_outputs_of, [(str(few), str(tmp_path))] * 2)
     assert np.array_equal(first, second)
     assert np.array_equal(first, compute_features(_map_prefix(tmp_path), _samples(few), Silent()).values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def fresh(cache: Path, tmp_path: Path) -> Prefix:
     """A prefix with the shared export and an empty store of outputs and pixels."""
     shared = _prefix(cache)
     ensure_exported(shared)
-    mine = _prefix(tmp_path / "mine")
+    mine = replace(shared, cache=tmp_path / "mine")
     shutil.copytree(shared.bundle, mine.bundle)
     return mine
 

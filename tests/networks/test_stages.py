@@ -50,13 +50,30 @@ NETWORKS = {
     "timm:repvgg_a0": 64,
     "timm:hrnet_w18_small": 64,
 }
+# One of every way in which networks differ: branches, layers without biases, heads that are convolutions or several,
+# attention over tokens and over windows, values that are split and shuffled. The others are slow.
+QUICK = (
+    "resnet18",
+    "squeezenet1_1",
+    "mobilenet_v3_small",
+    "googlenet",
+    "shufflenet_v2_x0_5",
+    "tf_efficientnet_lite0",
+    "timm:vit_tiny_patch16_224",
+    "timm:deit_tiny_distilled_patch16_224",
+    "timm:convnext_atto",
+    "timm:mobilenetv4_conv_small",
+    "timm:edgenext_xx_small",
+)
 CLASSES = 3
 RATE = 0.01
 OPTIONS = {"fc": (8,), "activation": "relu", "batch_norm": False, "dropout": 0.0}
 Case = tuple[nn.Module, Staged, int]
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS]
+)
 def case(request: pytest.FixtureRequest) -> Case:
     """A network with random weights, its stages, and the side of its images."""
     size = NETWORKS[request.param]

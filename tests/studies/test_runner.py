@@ -249,6 +249,7 @@ class Watching(SilentMonitor):
         self.shown |= {(line.label, line.text) for line in lines if line.state == "training"}
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_several_processes_give_the_same_table_and_show_every_epoch(here: Path) -> None:
     rows = ROWS + '[[rows]]\nlabel = "faster"\nlr = 0.03\n'
     alone, together = Watching(), Watching()
@@ -288,13 +289,13 @@ from killing import killed_until_done
 file, out, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 killed_until_done(lambda folder: bw.study(file, out=folder), out, kills, seed)
 """
-KILLS = int(os.environ.get("BUDWOOD_KILLS", "4"))  # more by hand
+KILLS = int(os.environ.get("BUDWOOD_KILLS", "2"))  # more by hand
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_at_random_moments_it_ends_with_the_same_table(here: Path) -> None:
     search = '[search]\nsampler = "random"\ntrials = 2\n[search.space]\nlr = { low = 1e-4, high = 1e-1, log = true }\n'
-    file = _file(here, SMALL + ROWS + search)
+    file = _file(here, SMALL.replace("epochs = 3", "epochs = 2") + ROWS + search)
     done = run_killer(KILLER, file, here / "out", KILLS, 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == str(KILLS)

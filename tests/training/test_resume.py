@@ -59,9 +59,9 @@ def _content(run: Run) -> tuple[bytes, bytes, bytes]:
 @pytest.mark.parametrize(
     ("kills", "recipe"),
     [
-        (20, {**STEADY, "epochs": 5, "lr": 0.01, "schedule": "onecycle", "rotation": 20, "patience": 4}),
+        (6, {**STEADY, "epochs": 5, "lr": 0.01, "schedule": "onecycle", "rotation": 20, "patience": 4}),
         (
-            8,
+            4,
             {
                 **{name: value for name, value in STEADY.items() if name != "ema"},
                 "optimizer": "nadam",
