@@ -128,6 +128,7 @@ class Dataset:
         value_range: Values of more than 8 bits that become black and white, in all splits and folds; None where no
             image has more than 8 bits, and in data sets of earlier versions, whose images have the range of their type.
         remarks: How something was read that could be read otherwise.
+        lookalikes: Paths of images that look the same but were not taken for copies, in groups.
     """
 
     source: str
@@ -142,6 +143,7 @@ class Dataset:
     corrected: int = 0
     value_range: ValueRange | None = None
     remarks: tuple[Remark, ...] = ()
+    lookalikes: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -245,6 +247,7 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "sets": self.label_sets,
             "corrected": self.corrected,
+            "lookalikes": self.lookalikes,
             **({"value_range": [self.value_range.low, self.value_range.high]} if self.value_range else {}),
         }
         if self.remarks:
@@ -283,6 +286,7 @@ def load(path: Path) -> Dataset:
         meta.get("corrected", 0),
         ValueRange(*meta["value_range"]) if "value_range" in meta else None,
         tuple(Remark(kind, detail, advice, tuple(files)) for kind, detail, advice, files in meta.get("remarks", ())),
+        tuple(tuple(paths) for paths in meta.get("lookalikes", ())),
     )
     if compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")

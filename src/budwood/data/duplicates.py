@@ -1,47 +1,77 @@
 """Which files show the same picture: exact copies by content, near copies by what they look like.
 
-Near copies are candidates of a random-hyperplane hash (Charikar 2002) of a 16 x 16 grey thumbnail: files whose
-hashes are neighbours in one of several sorted orders are compared, so the work grows as n log n. A candidate
-pair is a near copy when the thumbnails correlate at 0.999 or more, which survives another size, compression,
-brightness or contrast but not another scene: the 2,624 solar cells of ELPV, which all look alike, hold none.
+    thumbnails -> candidates -> comparison -> judgement -> groups around a middle
+
+Candidates are nearest neighbours under a coarse description; each pair is laid over each other and compared in detail.
+What counts as a copy depends on the other images of the data set: where a view is seen in many images that differ in
+some place, as by a fixed camera, only what differs nowhere is a copy. Groups are not chains: every member is a copy of
+the group's middle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-SAME: Final = 0.999  # correlation of thumbnails
-ORDERS: Final = 12  # sorted orders that are searched
-NEIGHBOURS: Final = 12  # files ahead that each file is compared with in each order
+from budwood.data.copy_candidates import (
+    Pairs,
+    Spectra,
+    compute_all_spectra,
+    find_candidates,
+    find_views,
+    stack_thumbnails,
+)
+from budwood.data.copy_verification import Comparison, compare
+from budwood.progress import Progress, Silent
+
+DETAIL: Final = 0.8  # correlation of fine structure that copies have at least
+EQUAL: Final = 0.93  # the same where many images share a view
+SHARP: Final = 0.8  # largest local difference of copies where many images share a view, if nothing was cropped
+CROPPED: Final = 1.0  # the same if a copy was cropped, which leaves differences at edges
+OVERLAID: Final = 15.0  # largest local difference where few images share a view: a line of text
+CROPPED_ALONE: Final = 4.0  # the same if a copy was cropped
+CROWD: Final = 4  # images that share a view but differ in places, from which the camera may be fixed
+_FIRST: Final = 6  # neighbours that are compared at first; the others if there is a copy among these
 _FLAT: Final = 2.0  # grey levels of deviation under which a thumbnail shows nothing to compare
-_CHUNK: Final = 20_000
-
-Pairs = NDArray[np.int64]
+_CHUNK: Final = 4096
 
 
-def find_near_pairs(thumbs: NDArray[np.uint8]) -> Pairs:
-    """Find the pairs of thumbnails that look the same.
+def find_near_pairs(thumbs: Sequence[bytes], progress: Progress | None = None) -> Pairs:
+    """Find the pairs of images that show the same picture.
 
     Thumbnails with hardly any contrast are not compared with anything.
 
     Args:
-        thumbs: Grey thumbnails, one a row, uint8 [n, THUMBNAIL_SIDE * THUMBNAIL_SIDE].
+        thumbs: Grey thumbnails of different files, as in `ImageMetadata`.
+        progress: Receives steps; None to show nothing.
 
     Returns:
-        Row numbers, int64 [pairs, 2], sorted, with the smaller number first in each pair.
+        Row numbers, int64 [pairs, 2], sorted, with the smaller number first in each pair. In groups of more than two
+        only the pairs with the group's middle are named.
     """
     rows = np.flatnonzero(_measure_contrast(thumbs) >= _FLAT)
     if len(rows) < 2:
         return np.empty((0, 2), np.int64)
-    bits = _hash_thumbnails(thumbs, rows)
-    pairs = [
-        _find_pairs_in_order(thumbs, rows, np.argsort(_rotate_words(bits, order), kind="stable"))
-        for order in range(ORDERS)
-    ]
-    return np.unique(np.concatenate(pairs), axis=0)
+    chosen = [thumbs[row] for row in rows.tolist()]
+    spectra = compute_all_spectra(chosen)
+    pairs, rank = find_candidates(spectra)
+    with (progress or Silent()).bar("Comparing look-alikes", len(pairs)) as step:
+        compared = compare(chosen, spectra, pairs[rank < _FIRST], step)
+        copied = np.unique(compared.pairs[_judge(compared, len(chosen))])
+        later = (rank >= _FIRST) & np.isin(pairs, copied).any(axis=1)
+        compared = _join(compared, compare(chosen, spectra, pairs[later], step))
+        step(int(np.sum((rank >= _FIRST) & ~later)))
+    crowded = _find_crowded(_join(compared, _look_around(chosen, spectra, compared)), len(chosen))
+
+    def judge_again(more: Pairs) -> Pairs:
+        again = compare(chosen, spectra, more, lambda count: None)
+        return again.pairs[_is_copy(again, crowded)]
+
+    links = _link_to_middles(compared.pairs[_is_copy(compared, crowded)], judge_again)
+    return np.unique(np.sort(rows[links], axis=1), axis=0)
 
 
 def label_components(n: int, pairs: Pairs) -> NDArray[np.int64]:
@@ -86,45 +116,87 @@ def link_equal_values(values: NDArray[np.generic]) -> Pairs:
     return np.stack([order[:-1][equal], order[1:][equal]], axis=1).astype(np.int64)
 
 
-def _measure_contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _measure_contrast(thumbs: Sequence[bytes]) -> NDArray[np.float32]:
     """The standard deviation of each thumbnail in grey levels, a chunk at a time: float32 [n]."""
     contrast = np.empty(len(thumbs), np.float32)
     for start in range(0, len(thumbs), _CHUNK):
-        contrast[start : start + _CHUNK] = thumbs[start : start + _CHUNK].std(axis=1, dtype=np.float32)
+        chunk = stack_thumbnails(thumbs[start : start + _CHUNK])
+        contrast[start : start + _CHUNK] = chunk.std(axis=(1, 2), dtype=np.float32)
     return contrast
 
 
-def _standardise(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
-    values = thumbs.astype(np.float32)
-    values -= values.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.asarray(values / norms, np.float32)
+def _join(first: Comparison, second: Comparison) -> Comparison:
+    return Comparison(
+        np.concatenate([first.pairs, second.pairs]),
+        np.concatenate([first.detail, second.detail]),
+        np.concatenate([first.peak, second.peak]),
+        np.concatenate([first.in_place, second.in_place]),
+    )
 
 
-def _hash_thumbnails(thumbs: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """One 64-bit word a row: the sides of 64 fixed hyperplanes through the mean of all thumbnails."""
-    planes = np.random.default_rng(0).standard_normal((thumbs.shape[1], 64), dtype=np.float32)
-    sample = rows[:: max(1, len(rows) // _CHUNK)]
-    centre = _standardise(thumbs[sample]).mean(axis=0)
-    words = [
-        np.packbits((_standardise(thumbs[rows[i : i + _CHUNK]]) - centre) @ planes > 0, axis=1).view(np.uint64).ravel()
-        for i in range(0, len(rows), _CHUNK)
-    ]
-    return np.concatenate(words)
+def _look_around(thumbs: Sequence[bytes], spectra: Spectra, compared: Comparison) -> Comparison:
+    """Images of pairs that would be copies if few images shared their view, compared with what looks most like them."""
+    alone = _is_copy(compared, np.zeros(len(thumbs), bool))
+    doubtful = np.unique(compared.pairs[alone & ~(compared.in_place & _is_equal(compared))])
+    return compare(thumbs, spectra, find_views(spectra, doubtful), lambda count: None)
 
 
-def _rotate_words(words: NDArray[np.uint64], order: int) -> NDArray[np.uint64]:
-    shift = np.uint64((order * 64) // ORDERS)
-    return (words << shift) | (words >> np.uint64((64 - int(shift)) % 64)) if shift else words
+def _find_crowded(compared: Comparison, n: int) -> NDArray[np.bool_]:
+    """Whether each image is one of several that share a view and differ from each other somewhere: bool [n]."""
+    differ = compared.in_place & ~_is_equal(compared)
+    view = label_components(n, compared.pairs[differ])
+    return np.asarray(np.bincount(view, minlength=n)[view] >= CROWD)
 
 
-def _find_pairs_in_order(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], order: NDArray[np.int64]) -> Pairs:
-    ordered = rows[order]
-    pairs = []
-    for start in range(0, len(ordered), _CHUNK):
-        window = ordered[start : start + _CHUNK + NEIGHBOURS]
-        values = _standardise(thumbs[window])
-        for ahead in range(1, min(NEIGHBOURS, len(window) - 1) + 1):
-            alike = np.einsum("ij,ij->i", values[:-ahead], values[ahead:]) >= SAME
-            pairs.append(np.stack([window[:-ahead][alike], window[ahead:][alike]], axis=1))
-    return np.sort(np.concatenate(pairs), axis=1) if pairs else np.empty((0, 2), np.int64)
+def _is_copy(compared: Comparison, crowded: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each pair is one of copies, given which images share a view with many: bool [pairs].
+
+    Cropped copies of such images cannot be told by their differences alone: they have to be each other's best.
+    """
+    strict = crowded[compared.pairs].any(axis=1)
+    peak, moved = compared.peak, ~compared.in_place
+    best = np.full(len(crowded), np.inf, np.float32)
+    np.minimum.at(best, compared.pairs[moved].ravel(), np.repeat(peak[moved], 2))
+    mutual = peak <= best[compared.pairs].min(axis=1, initial=np.inf)
+    alone = peak <= np.where(moved, CROPPED_ALONE, OVERLAID)
+    among_many = np.where(moved, (peak <= CROPPED) & mutual, _is_equal(compared))
+    return np.asarray((compared.detail >= DETAIL) & np.where(strict, among_many, alone))
+
+
+def _is_equal(compared: Comparison) -> NDArray[np.bool_]:
+    return np.asarray((compared.detail >= EQUAL) & (compared.peak <= SHARP))
+
+
+def _judge(compared: Comparison, n: int) -> NDArray[np.bool_]:
+    return _is_copy(compared, _find_crowded(compared, n))
+
+
+def _link_to_middles(pairs: Pairs, judge: Callable[[Pairs], Pairs]) -> Pairs:
+    """Divide copies of copies into groups around the image with the most copies; that image with each other one."""
+    near: dict[int, set[int]] = {}
+    for first, second in pairs.tolist():
+        near.setdefault(first, set()).add(second)
+        near.setdefault(second, set()).add(first)
+    component = label_components(max(near, default=-1) + 1, pairs)
+    members: dict[int, list[int]] = {}
+    for row in sorted(near):
+        members.setdefault(int(component[row]), []).append(row)
+    links = [link for rows in members.values() for link in _link_component(rows, near, judge)]
+    return np.array(links, np.int64).reshape(-1, 2)
+
+
+def _link_component(
+    rows: Sequence[int], near: dict[int, set[int]], judge: Callable[[Pairs], Pairs]
+) -> list[tuple[int, int]]:
+    """The links of one component; images two steps from a middle are compared with it, as the search may miss some."""
+    left, links = set(rows), []
+    while left:
+        middle = max(left, key=lambda row: (len(near[row] & left), -row))
+        group = near[middle] & left
+        beyond = sorted(set().union(*(near[row] for row in group)) & left - group - {middle})
+        if beyond:
+            judged = judge(np.array([(middle, row) for row in beyond], np.int64))
+            group |= set(judged[:, 1].tolist())
+        links += [(middle, row) for row in sorted(group)]
+        left -= {middle, *group}
+    return links

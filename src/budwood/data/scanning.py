@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from budwood.data.copy_groups import CopyGroups, group_copies
 from budwood.data.dataset import Dataset, SetAside, Sets, compute_fingerprint, encode_values, select_used
-from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
-from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
+from budwood.data.duplicates import label_components, link_equal_values
+from budwood.data.images import BadImage, ImageMetadata
 from budwood.data.listing import SPLITS, Listing, ReadOptions, select_rows, split_label_names
 from budwood.data.metadata import read_metadata
 from budwood.data.sources import list_files
@@ -23,7 +24,7 @@ from budwood.data.splits import assign_splits
 from budwood.data.value_range import choose_value_range
 from budwood.errors import DataError
 from budwood.progress import Progress
-from budwood.storage.context import open_context
+from budwood.storage.context import Context, open_context
 from budwood.text import counted
 
 SHARE: Final = 0.2  # of the test split, and of validation in the rest
@@ -97,17 +98,23 @@ def scan(
     options = ReadOptions(nested, label_separator, spelling, split_folders)
     listing = list_files(Path(source).expanduser(), context, exclude, files, options)
     _check_shares(listing, val, test)
-    return build_dataset(listing, read_metadata(listing, context), val=val, test=test)
+    return build_dataset(listing, read_metadata(listing, context), context, val=val, test=test)
 
 
 def build_dataset(
-    listing: Listing, facts: Sequence[ImageMetadata | BadImage], *, val: float | None = None, test: float | None = None
+    listing: Listing,
+    facts: Sequence[ImageMetadata | BadImage],
+    context: Context,
+    *,
+    val: float | None = None,
+    test: float | None = None,
 ) -> Dataset:
     """Build the data set of listed files from what decoding each of them found.
 
     Args:
         listing: The labelled files.
         facts: Metadata or problem of each file, in the order of `listing`.
+        context: The cache folder, where near copies are remembered, and where steps go.
         val: Share of the images outside the test split that validate; None for 0.2; ignored if a validation split
             is given.
         test: Share of all images for the test split; None for 0.2; ignored if a validation or test split is given.
@@ -129,7 +136,9 @@ def build_dataset(
     classes, label_sets, labels = _encode_labels(usable.labels, listing.multilabel)
     if len(classes) < 2:
         raise _make_undecodable_error(listing.root, bad)
-    table = _build_table(usable, metadata, labels, val_share, test_share)
+    content = encode_values(pa.array([image.id for image in metadata], pa.string()))
+    copies = group_copies(content, metadata, labels, context)
+    table = _build_table(usable, metadata, labels, copies, val_share, test_share)
     return Dataset(
         source=listing.source,
         root=listing.root,
@@ -145,6 +154,7 @@ def build_dataset(
             [image.values for image in metadata], table["split"].to_numpy() == SPLITS.index("train")
         ),
         remarks=tuple(listing.remarks),
+        lookalikes=tuple(tuple(usable.paths[row] for row in rows) for rows in copies.distrusted),
     )
 
 
@@ -159,13 +169,17 @@ def _make_undecodable_error(root: Path, bad: Sequence[SetAside]) -> DataError:
 
 
 def _build_table(
-    listing: Listing, metadata: Sequence[ImageMetadata], labels: NDArray[np.int32], val: float, test: float
+    listing: Listing,
+    metadata: Sequence[ImageMetadata],
+    labels: NDArray[np.int32],
+    copies: CopyGroups,
+    val: float,
+    test: float,
 ) -> pa.Table:
-    """The table of a data set: copies found, groups made, and every image in its split."""
+    """The table of a data set: groups made, and every image in its split."""
     ids = [image.id for image in metadata]
     content = encode_values(pa.array(ids, pa.string()))
-    look = _group_near_copies(content, metadata)
-    cluster = _cluster_rows(look, listing.groups)
+    cluster = _cluster_rows(copies.look, listing.groups)
     given = np.array([_split_index(name) for name in listing.splits], np.int8)
     split = assign_splits(ids, labels, listing.groups, cluster, given, val=val, test=test)
     columns = {
@@ -175,7 +189,7 @@ def _build_table(
         "split": split,
         "given": given >= 0,
         "group": listing.groups,
-        "look": look,
+        "look": copies.look,
         "cluster": cluster,
         "used": select_used(content, labels, split),
         "width": [image.width for image in metadata],
@@ -184,13 +198,6 @@ def _build_table(
         "notes": [",".join(image.notes) for image in metadata],
     }
     return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], schema=_SCHEMA)
-
-
-def _group_near_copies(content: NDArray[np.int32], facts: Sequence[ImageMetadata]) -> NDArray[np.int64]:
-    thumbs = np.empty((len(facts), THUMBNAIL_SIDE * THUMBNAIL_SIDE), np.uint8)
-    for row, fact in enumerate(facts):
-        thumbs[row] = np.frombuffer(fact.thumb, np.uint8)
-    return label_components(len(facts), np.concatenate([link_equal_values(content), find_near_pairs(thumbs)]))
 
 
 def _cluster_rows(look: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
