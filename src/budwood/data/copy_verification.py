@@ -1,9 +1,9 @@
 """Whether two images that may show the same picture do: what is left once one is laid over the other.
 
-Two things are measured. *Detail* is the correlation of the fine structure: unrelated images have none in common,
+Three things are measured. *Detail* is the correlation of the fine structure: unrelated images have none in common,
 however alike their light and dark areas are. *Peak* is the largest difference in any small place, relative to the noise
 of the whole pair and to the texture there: shots of a fixed camera share all detail, but for the place where they
-differ.
+differ. Of the few pairs that are left, *residuals* tell two pictures of one thing from pictures of two of its kind.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from budwood.data.copy_alignment import TURNS, Alignment, align_coarsely, align_finely, score_turns, turn_images
 from budwood.data.copy_candidates import BORDER, Pairs, Spectra, stack_thumbnails
+from budwood.data.copy_residuals import measure_residuals, smooth
 from budwood.data.images import THUMBNAIL_SIDE
 from budwood.hardware import count_processors
 
 AGREE: Final = 0.9  # correlation of low frequencies in the best position
 ALIKE: Final = 0.6  # detail from which two images are of the same view
+EQUAL: Final = 0.93  # detail that copies have at least where many images share a view
+NEARLY: Final = 1.5  # largest local difference up to which residuals are measured
 _COARSELY: Final = 0.65  # detail of coarse thumbnails from which a pair is laid over each other finely
 _GAIN: Final = 3.0  # largest change of contrast, either way
 _PLAIN: Final = 1.5  # grey levels of fine structure under which there is none to compare
@@ -45,12 +48,17 @@ class Comparison:
         detail: Correlation of the fine structure, float32 [n].
         peak: Largest local difference relative to noise and texture, float32 [n].
         in_place: Whether nothing was cropped or shifted, bool [n].
+        residual: Largest local residual in grey levels, float32 [n]; infinite where it was not measured, as the images
+            were cropped, or differ by far more than noise.
+        kurtosis: Kurtosis of the residuals, 3 for noise, float32 [n]; infinite where it was not measured.
     """
 
     pairs: Pairs
     detail: Floats
     peak: Floats
     in_place: NDArray[np.bool_]
+    residual: Floats
+    kurtosis: Floats
 
 
 def compare(thumbs: Sequence[bytes], spectra: Spectra, pairs: Pairs, step: Callable[[int], None]) -> Comparison:
@@ -80,6 +88,29 @@ def compare(thumbs: Sequence[bytes], spectra: Spectra, pairs: Pairs, step: Calla
     return Comparison(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Comparison)))
 
 
+def measure_shared_detail(thumbs: Sequence[bytes], pairs: Pairs) -> Floats:
+    """Measure how much detail any two images share as they are, whether or not they look alike.
+
+    Args:
+        thumbs: Grey thumbnails of all images.
+        pairs: Row numbers, int64 [m, 2].
+
+    Returns:
+        Correlations of the fine structure once one image is laid over the other, float32 [m].
+    """
+    parts = [np.empty(0, np.float32)]
+    for start in range(0, len(pairs), _CHUNK):
+        first, second = _stack_pairs(thumbs, pairs[start : start + _CHUNK])
+        coarse = align_coarsely(first, second, np.zeros((len(first), 4), np.float32))
+        parts.append(_measure_detail(align_finely(first, second, coarse.warp), 7))
+    return np.concatenate(parts)
+
+
+def _stack_pairs(thumbs: Sequence[bytes], pairs: Pairs) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    first, second = (stack_thumbnails([thumbs[row] for row in pairs[:, side].tolist()]) for side in (0, 1))
+    return first, second
+
+
 def _choose_turns(spectra: Spectra, pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """The pairs whose low frequencies agree in some position of the first, that position, and a warp to begin with."""
     cut = 2 * BORDER / THUMBNAIL_SIDE
@@ -102,20 +133,24 @@ def _choose_turns(spectra: Spectra, pairs: Pairs) -> tuple[NDArray[np.int64], ND
 
 
 def _compare_chunk(thumbs: Sequence[bytes], pairs: Pairs, turns: NDArray[np.int64], warps: Floats) -> Comparison:
-    first, second = (stack_thumbnails([thumbs[row] for row in pairs[:, side].tolist()]) for side in (0, 1))
+    first, second = _stack_pairs(thumbs, pairs)
     first = turn_images(first, turns)
     coarse = align_coarsely(first, second, warps)
     good = _measure_detail(coarse, 5) >= _COARSELY
     fine = align_finely(first[good], second[good], coarse.warp[good])
     detail, peak = _measure_detail(fine, 7), _measure_peak(fine)
     in_place = np.abs(fine.warp).max(axis=1, initial=0) < _IN_PLACE
+    residual, kurtosis = np.full((2, len(peak)), np.inf, np.float32)
+    near = np.flatnonzero(in_place & (detail >= EQUAL) & (peak <= NEARLY))
+    residual[near], kurtosis[near] = measure_residuals(fine.select(near))
     same = (detail >= ALIKE) & (fine.gain < _GAIN) & (fine.gain > 1 / _GAIN)
-    return Comparison(pairs[good][same], detail[same], peak[same], in_place[same])
+    values = (detail, peak, in_place, residual, kurtosis)
+    return Comparison(pairs[good][same], *(value[same] for value in values))
 
 
 def _measure_detail(pair: Alignment, width: int) -> Floats:
     """The correlation of what smoothing takes from both images; where that is nothing, whether they are equal."""
-    rest = [(image - _smooth(image, width)) * pair.inside for image in (np.clip(pair.predicted, 0, 255), pair.target)]
+    rest = [(image - smooth(image, width)) * pair.inside for image in (np.clip(pair.predicted, 0, 255), pair.target)]
     count = np.maximum(pair.inside.sum(axis=(1, 2)), 1)
     power = [np.einsum("nij,nij->n", image, image) / count for image in rest]
     plain = np.minimum(*power) < _PLAIN**2
@@ -138,15 +173,7 @@ def _measure_peak(pair: Alignment) -> Floats:
     grey = np.stack([pair.predicted, pair.moved, pair.target])
     burnt = (grey.max(axis=0) >= _BURNT) | (grey.min(axis=0) <= _DARK)
     texture = np.minimum(
-        *(_smooth(image * image, 5) - _smooth(image, 5) ** 2 for image in (pair.predicted, pair.target))
+        *(smooth(image * image, 5) - smooth(image, 5) ** 2 for image in (pair.predicted, pair.target))
     )
     tolerance = 1 + 3 * noise + 15 * burnt + np.sqrt(np.maximum(texture, 0))
-    return np.asarray((np.sqrt(_smooth(apart * apart, 3)) / tolerance).max(axis=(1, 2), initial=0), np.float32)
-
-
-def _smooth(images: Floats, width: int) -> Floats:
-    """The mean over a square of `width` pixels around each pixel."""
-    place = np.arange(images.shape[1])
-    near = (np.abs(place[:, None] - place) <= width // 2).astype(np.float32)
-    near /= near.sum(axis=1, keepdims=True)
-    return np.asarray(near @ images @ near.T, np.float32)
+    return np.asarray((np.sqrt(smooth(apart * apart, 3)) / tolerance).max(axis=(1, 2), initial=0), np.float32)

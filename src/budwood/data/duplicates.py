@@ -11,6 +11,7 @@ the group's middle.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -24,19 +25,45 @@ from budwood.data.copy_candidates import (
     find_views,
     stack_thumbnails,
 )
-from budwood.data.copy_verification import Comparison, compare
+from budwood.data.copy_verification import Comparison, compare, measure_shared_detail
 from budwood.progress import Progress, Silent
 
 DETAIL: Final = 0.8  # correlation of fine structure that copies have at least
-EQUAL: Final = 0.93  # the same where many images share a view
-SHARP: Final = 0.8  # largest local difference of copies where many images share a view, if nothing was cropped
-CROPPED: Final = 1.0  # the same if a copy was cropped, which leaves differences at edges
+DISTINCT: Final = 0.5  # of what the next image differs by, that copies differ by at most
+SHARP: Final = 0.8  # largest local difference above which images of one view differ somewhere
+CROPPED: Final = 1.0  # largest local difference of cropped copies where many images share a view
 OVERLAID: Final = 15.0  # largest local difference where few images share a view: a line of text
 CROPPED_ALONE: Final = 2.5  # the same if a copy was cropped
 CROWD: Final = 4  # images that share a view but differ in places, from which the camera may be fixed
+FEW: Final = 3  # copies of an image that are believed where many images share a view, if some noise is left
+UNSEEN: Final = 1.5  # grey levels of local residual that are nothing, however many images share a view
+FAINT: Final = 3.0  # the same if the pair stands out from the rest
+NOISE: Final = 3.3  # kurtosis of residuals up to which they are noise alone: 3, and twice the error of its estimate
+COMMON: Final = 0.3  # correlation of fine structure that unrelated photographs do not reach
+_ASKED: Final = 200  # images that tell whether the images of a data set have detail in common
 _FIRST: Final = 6  # neighbours that are compared at first; the others if there is a copy among these
 _FLAT: Final = 2.0  # grey levels of deviation under which a thumbnail shows nothing to compare
 _CHUNK: Final = 4096
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What images share with others that are no copies of them.
+
+    Attributes:
+        crowded: Whether an image is one of several that share a view and differ from each other somewhere, bool [n].
+        peak: Largest local difference by which others stand out from the rest, float32 [n].
+        detail: The same for what is left of the detail, float32 [n].
+    """
+
+    crowded: NDArray[np.bool_]
+    peak: NDArray[np.float32]
+    detail: NDArray[np.float32]
+
+    @classmethod
+    def of_none(cls, n: int) -> Surroundings:
+        """Surroundings of images that share nothing with others."""
+        return cls(np.zeros(n, bool), *np.full((2, n), np.inf, np.float32))
 
 
 def find_near_pairs(thumbs: Sequence[bytes], progress: Progress | None = None) -> Pairs:
@@ -60,17 +87,17 @@ def find_near_pairs(thumbs: Sequence[bytes], progress: Progress | None = None) -
     pairs, rank = find_candidates(spectra)
     with (progress or Silent()).bar("Comparing look-alikes", len(pairs)) as step:
         compared = compare(chosen, spectra, pairs[rank < _FIRST], step)
-        copied = np.unique(compared.pairs[_judge(compared, len(chosen))])
+        copied = np.unique(compared.pairs[_is_copy(compared, _find_surroundings(compared, len(chosen)))])
         later = (rank >= _FIRST) & np.isin(pairs, copied).any(axis=1)
         compared = _join(compared, compare(chosen, spectra, pairs[later], step))
         step(int(np.sum((rank >= _FIRST) & ~later)))
-    crowded = _find_crowded(_join(compared, _look_around(chosen, spectra, compared)), len(chosen))
+    around = _look_around(chosen, spectra, compared)
 
     def judge_again(more: Pairs) -> Pairs:
         again = compare(chosen, spectra, more, lambda count: None)
-        return again.pairs[_is_copy(again, crowded)]
+        return again.pairs[_is_copy(again, around)]
 
-    links = _link_to_middles(compared.pairs[_is_copy(compared, crowded)], judge_again)
+    links = _link_to_middles(compared.pairs[_is_copy(compared, around)], judge_again)
     return np.unique(np.sort(rows[links], axis=1), axis=0)
 
 
@@ -127,48 +154,73 @@ def _measure_contrast(thumbs: Sequence[bytes]) -> NDArray[np.float32]:
 
 def _join(first: Comparison, second: Comparison) -> Comparison:
     return Comparison(
-        np.concatenate([first.pairs, second.pairs]),
-        np.concatenate([first.detail, second.detail]),
-        np.concatenate([first.peak, second.peak]),
-        np.concatenate([first.in_place, second.in_place]),
+        *(np.concatenate([getattr(first, field.name), getattr(second, field.name)]) for field in fields(Comparison))
     )
 
 
-def _look_around(thumbs: Sequence[bytes], spectra: Spectra, compared: Comparison) -> Comparison:
-    """Images of pairs that would be copies if few images shared their view, compared with what looks most like them."""
-    alone = _is_copy(compared, np.zeros(len(thumbs), bool))
+def _look_around(thumbs: Sequence[bytes], spectra: Spectra, compared: Comparison) -> Surroundings:
+    """The surroundings of images that may be copies, compared with what looks most like them as a whole, too."""
+    alone = _is_copy(compared, Surroundings.of_none(len(thumbs)))
     doubtful = np.unique(compared.pairs[alone & ~(compared.in_place & _is_equal(compared))])
-    return compare(thumbs, spectra, find_views(spectra, doubtful), lambda count: None)
+    views = find_views(spectra, doubtful)
+    known = set(map(tuple, compared.pairs.tolist()))
+    new = np.array([pair for pair in views.tolist() if tuple(pair) not in known], np.int64).reshape(-1, 2)
+    around = _find_surroundings(_join(compared, compare(thumbs, spectra, new, lambda count: None)), len(thumbs))
+    uniform = _is_uniform(thumbs, doubtful, new)
+    return replace(around, crowded=around.crowded | uniform)
 
 
-def _find_crowded(compared: Comparison, n: int) -> NDArray[np.bool_]:
-    """Whether each image is one of several that share a view and differ from each other somewhere: bool [n]."""
-    differ = compared.in_place & ~_is_equal(compared)
+def _is_uniform(thumbs: Sequence[bytes], doubtful: NDArray[np.int64], views: Pairs) -> bool:
+    """Whether most of the images that may be copies have some detail in common with images that are not."""
+    sample = np.sort(np.random.default_rng(0).permutation(doubtful)[:_ASKED])
+    views = views[np.isin(views, sample).any(axis=1)]
+    sharing = np.unique(views[measure_shared_detail(thumbs, views) >= COMMON])
+    return bool(np.isin(sample, sharing).mean() > 0.5) if len(sample) else False
+
+
+def _find_surroundings(compared: Comparison, n: int) -> Surroundings:
+    """What the images of pairs share with the others of these pairs."""
+    differ = compared.in_place & (compared.peak > SHARP)
     view = label_components(n, compared.pairs[differ])
-    return np.asarray(np.bincount(view, minlength=n)[view] >= CROWD)
+    return Surroundings(
+        np.asarray(np.bincount(view, minlength=n)[view] >= CROWD),
+        _find_gaps(compared.pairs, compared.peak, n, FEW),
+        _find_gaps(compared.pairs, 1 - compared.detail, n, n),
+    )
 
 
-def _is_copy(compared: Comparison, crowded: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each pair is one of copies, given which images share a view with many: bool [pairs].
+def _find_gaps(pairs: Pairs, value: NDArray[np.float32], n: int, most: int) -> NDArray[np.float32]:
+    """The difference up to which other images stand out from all the rest, for each image: float32 [n].
 
-    Cropped copies of such images cannot be told by their differences alone: they have to be each other's best.
+    Lowe's test for one or more: at most `most` others differ from the image by half of what the next one does.
     """
-    strict = crowded[compared.pairs].any(axis=1)
-    peak, moved = compared.peak, ~compared.in_place
-    best = np.full(len(crowded), np.inf, np.float32)
-    np.minimum.at(best, compared.pairs[moved].ravel(), np.repeat(peak[moved], 2))
-    mutual = peak <= best[compared.pairs].min(axis=1, initial=np.inf)
-    alone = peak <= np.where(moved, CROPPED_ALONE, OVERLAID)
-    among_many = np.where(moved, (peak <= CROPPED) & mutual, _is_equal(compared))
+    rows, values = pairs.ravel(), np.repeat(value, 2)
+    order = np.lexsort((values, rows))
+    rows, values = rows[order], values[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    after = np.append(values[1:], np.inf)
+    after[:-1][rows[1:] != rows[:-1]] = np.inf
+    apart = (values <= DISTINCT * after) & (rank < most)
+    bound = np.full(n, -np.inf, np.float32)
+    np.maximum.at(bound, rows[apart], values[apart])
+    return bound
+
+
+def _is_copy(compared: Comparison, around: Surroundings) -> NDArray[np.bool_]:
+    """Whether each pair is one of copies, given what its images share with others: bool [pairs]."""
+    peak, pairs, moved = compared.peak, compared.pairs, ~compared.in_place
+    distinct = peak <= around.peak[pairs].min(axis=1, initial=np.inf)
+    noise = (compared.residual <= FAINT) | (compared.kurtosis <= NOISE)
+    among_many = np.where(moved, distinct & (peak <= CROPPED), _is_equal(compared) | (distinct & noise))
+    alone = (peak <= np.where(moved, CROPPED_ALONE, OVERLAID)) & (
+        1 - compared.detail <= around.detail[pairs].min(axis=1, initial=np.inf)
+    )
+    strict = around.crowded[pairs].any(axis=1)
     return np.asarray((compared.detail >= DETAIL) & np.where(strict, among_many, alone))
 
 
 def _is_equal(compared: Comparison) -> NDArray[np.bool_]:
-    return np.asarray((compared.detail >= EQUAL) & (compared.peak <= SHARP))
-
-
-def _judge(compared: Comparison, n: int) -> NDArray[np.bool_]:
-    return _is_copy(compared, _find_crowded(compared, n))
+    return np.asarray((compared.residual <= UNSEEN) & (compared.peak <= SHARP))
 
 
 def _link_to_middles(pairs: Pairs, judge: Callable[[Pairs], Pairs]) -> Pairs:
