@@ -8,7 +8,7 @@ Matthews 2004). Pixels that lie outside the other image do not count, nor do tho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -43,10 +43,6 @@ class Alignment:
     inside: NDArray[np.bool_]
     gain: Floats
     warp: Floats
-
-    def select(self, rows: NDArray[np.int64]) -> Alignment:
-        """The alignments in some rows."""
-        return Alignment(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def turn_images(images: NDArray[np.uint8], turns: NDArray[np.int64]) -> NDArray[np.uint8]:

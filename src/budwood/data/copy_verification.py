@@ -24,8 +24,6 @@ from budwood.hardware import count_processors
 
 AGREE: Final = 0.9  # correlation of low frequencies in the best position
 ALIKE: Final = 0.6  # detail from which two images are of the same view
-EQUAL: Final = 0.93  # detail that copies have at least where many images share a view
-NEARLY: Final = 1.5  # largest local difference up to which residuals are measured
 _COARSELY: Final = 0.65  # detail of coarse thumbnails from which a pair is laid over each other finely
 _GAIN: Final = 3.0  # largest change of contrast, either way
 _PLAIN: Final = 1.5  # grey levels of fine structure under which there is none to compare
@@ -33,7 +31,7 @@ _IN_PLACE: Final = 0.03  # half sides of shift or scale that a fixed camera may 
 _NOISE: Final = 1.5  # grey levels of noise that recompression can explain
 _BURNT: Final = 225.0  # grey levels from which a pixel may be partly burnt out
 _DARK: Final = 20.0  # grey levels up to which a pixel may be partly black
-_CHUNK: Final = 256
+_CHUNK: Final = 64
 _SCORED: Final = 20_000
 
 Floats = NDArray[np.float32]
@@ -48,17 +46,20 @@ class Comparison:
         detail: Correlation of the fine structure, float32 [n].
         peak: Largest local difference relative to noise and texture, float32 [n].
         in_place: Whether nothing was cropped or shifted, bool [n].
-        residual: Largest local residual in grey levels, float32 [n]; infinite where it was not measured, as the images
-            were cropped, or differ by far more than noise.
-        kurtosis: Kurtosis of the residuals, 3 for noise, float32 [n]; infinite where it was not measured.
+        turn: Position of the first image, as in `turn_images`, int64 [n].
+        warp: How the first image was laid over the second, as in `Alignment`, float32 [n, 4].
     """
 
     pairs: Pairs
     detail: Floats
     peak: Floats
     in_place: NDArray[np.bool_]
-    residual: Floats
-    kurtosis: Floats
+    turn: NDArray[np.int64]
+    warp: Floats
+
+    def select(self, rows: NDArray[np.bool_]) -> Comparison:
+        """The pairs in some rows."""
+        return Comparison(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def compare(thumbs: Sequence[bytes], spectra: Spectra, pairs: Pairs, step: Callable[[int], None]) -> Comparison:
@@ -86,6 +87,26 @@ def compare(thumbs: Sequence[bytes], spectra: Spectra, pairs: Pairs, step: Calla
             parts.append(part)
             step(min(_CHUNK, len(rows) - start))
     return Comparison(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Comparison)))
+
+
+def measure_noise(thumbs: Sequence[bytes], compared: Comparison) -> tuple[Floats, Floats]:
+    """Measure what is left between images that were compared, once light and sharpness have been fitted, too.
+
+    Args:
+        thumbs: Grey thumbnails of all images.
+        compared: The pairs, [n].
+
+    Returns:
+        Largest local residuals in grey levels and kurtosis of the residuals, float32 [n] each.
+    """
+    parts = [(np.empty(0, np.float32), np.empty(0, np.float32))]
+    for start in range(0, len(compared.pairs), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        first, second = _stack_pairs(thumbs, compared.pairs[chunk])
+        pair = align_finely(turn_images(first, compared.turn[chunk]), second, compared.warp[chunk])
+        parts.append(measure_residuals(pair))
+    residual, kurtosis = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return residual, kurtosis
 
 
 def measure_shared_detail(thumbs: Sequence[bytes], pairs: Pairs) -> Floats:
@@ -140,12 +161,8 @@ def _compare_chunk(thumbs: Sequence[bytes], pairs: Pairs, turns: NDArray[np.int6
     fine = align_finely(first[good], second[good], coarse.warp[good])
     detail, peak = _measure_detail(fine, 7), _measure_peak(fine)
     in_place = np.abs(fine.warp).max(axis=1, initial=0) < _IN_PLACE
-    residual, kurtosis = np.full((2, len(peak)), np.inf, np.float32)
-    near = np.flatnonzero(in_place & (detail >= EQUAL) & (peak <= NEARLY))
-    residual[near], kurtosis[near] = measure_residuals(fine.select(near))
     same = (detail >= ALIKE) & (fine.gain < _GAIN) & (fine.gain > 1 / _GAIN)
-    values = (detail, peak, in_place, residual, kurtosis)
-    return Comparison(pairs[good][same], *(value[same] for value in values))
+    return Comparison(pairs[good], detail, peak, in_place, turns[good], fine.warp).select(same)
 
 
 def _measure_detail(pair: Alignment, width: int) -> Floats:
@@ -172,8 +189,6 @@ def _measure_peak(pair: Alignment) -> Floats:
     noise = np.minimum(middle, _NOISE)[:, None, None]
     grey = np.stack([pair.predicted, pair.moved, pair.target])
     burnt = (grey.max(axis=0) >= _BURNT) | (grey.min(axis=0) <= _DARK)
-    texture = np.minimum(
-        *(smooth(image * image, 5) - smooth(image, 5) ** 2 for image in (pair.predicted, pair.target))
-    )
+    texture = np.minimum(*(smooth(image * image, 5) - smooth(image, 5) ** 2 for image in (pair.predicted, pair.target)))
     tolerance = 1 + 3 * noise + 15 * burnt + np.sqrt(np.maximum(texture, 0))
     return np.asarray((np.sqrt(smooth(apart * apart, 3)) / tolerance).max(axis=(1, 2), initial=0), np.float32)

@@ -25,23 +25,26 @@ from budwood.data.copy_candidates import (
     find_views,
     stack_thumbnails,
 )
-from budwood.data.copy_verification import Comparison, compare, measure_shared_detail
+from budwood.data.copy_verification import Comparison, compare, measure_noise, measure_shared_detail
 from budwood.progress import Progress, Silent
 
 DETAIL: Final = 0.8  # correlation of fine structure that copies have at least
 DISTINCT: Final = 0.5  # of what the next image differs by, that copies differ by at most
 SHARP: Final = 0.8  # largest local difference above which images of one view differ somewhere
-CROPPED: Final = 1.0  # largest local difference of cropped copies where many images share a view
+EQUAL: Final = 0.93  # detail of copies where many images share a view, if nothing was cropped
+NEARLY: Final = 1.5  # largest local difference of copies where many images share a view, if the pair stands out
+EXACT: Final = 0.3  # the same if it does not
+CROPPED: Final = 1.0  # the same if it stands out and was cropped
 OVERLAID: Final = 15.0  # largest local difference where few images share a view: a line of text
 CROPPED_ALONE: Final = 2.5  # the same if a copy was cropped
 CROWD: Final = 4  # images that share a view but differ in places, from which the camera may be fixed
 FEW: Final = 3  # copies of an image that are believed where many images share a view, if some noise is left
 UNSEEN: Final = 1.5  # grey levels of local residual that are nothing, however many images share a view
-FAINT: Final = 3.0  # the same if the pair stands out from the rest
+FAINT: Final = 3.0  # the same if the pair stands out
 NOISE: Final = 3.3  # kurtosis of residuals up to which they are noise alone: 3, and twice the error of its estimate
 COMMON: Final = 0.3  # correlation of fine structure that unrelated photographs do not reach
-_ASKED: Final = 200  # images that tell whether the images of a data set have detail in common
-_FIRST: Final = 6  # neighbours that are compared at first; the others if there is a copy among these
+_ASKED: Final = 60  # images that tell whether the images of a data set have detail in common
+_FIRST: Final = 4  # neighbours that are compared at first; the others if there is a copy among these
 _FLAT: Final = 2.0  # grey levels of deviation under which a thumbnail shows nothing to compare
 _CHUNK: Final = 4096
 
@@ -52,8 +55,8 @@ class Surroundings:
 
     Attributes:
         crowded: Whether an image is one of several that share a view and differ from each other somewhere, bool [n].
-        peak: Largest local difference by which others stand out from the rest, float32 [n].
-        detail: The same for what is left of the detail, float32 [n].
+        peak: Largest local difference of copies that stand out from the rest, float32 [n].
+        detail: What may be left of the detail of a copy, 1 less its correlation, float32 [n].
     """
 
     crowded: NDArray[np.bool_]
@@ -87,7 +90,7 @@ def find_near_pairs(thumbs: Sequence[bytes], progress: Progress | None = None) -
     pairs, rank = find_candidates(spectra)
     with (progress or Silent()).bar("Comparing look-alikes", len(pairs)) as step:
         compared = compare(chosen, spectra, pairs[rank < _FIRST], step)
-        copied = np.unique(compared.pairs[_is_copy(compared, _find_surroundings(compared, len(chosen)))])
+        copied = np.unique(compared.pairs[_is_copy(chosen, compared, _find_surroundings(compared, len(chosen)))])
         later = (rank >= _FIRST) & np.isin(pairs, copied).any(axis=1)
         compared = _join(compared, compare(chosen, spectra, pairs[later], step))
         step(int(np.sum((rank >= _FIRST) & ~later)))
@@ -95,9 +98,9 @@ def find_near_pairs(thumbs: Sequence[bytes], progress: Progress | None = None) -
 
     def judge_again(more: Pairs) -> Pairs:
         again = compare(chosen, spectra, more, lambda count: None)
-        return again.pairs[_is_copy(again, around)]
+        return again.pairs[_is_copy(chosen, again, around)]
 
-    links = _link_to_middles(compared.pairs[_is_copy(compared, around)], judge_again)
+    links = _link_to_middles(compared.pairs[_is_copy(chosen, compared, around)], judge_again)
     return np.unique(np.sort(rows[links], axis=1), axis=0)
 
 
@@ -160,14 +163,15 @@ def _join(first: Comparison, second: Comparison) -> Comparison:
 
 def _look_around(thumbs: Sequence[bytes], spectra: Spectra, compared: Comparison) -> Surroundings:
     """The surroundings of images that may be copies, compared with what looks most like them as a whole, too."""
-    alone = _is_copy(compared, Surroundings.of_none(len(thumbs)))
-    doubtful = np.unique(compared.pairs[alone & ~(compared.in_place & _is_equal(compared))])
+    maybe = _is_copy(thumbs, compared, Surroundings.of_none(len(thumbs)))
+    doubtful = np.unique(compared.pairs[maybe & ~(compared.in_place & (compared.peak <= EXACT))])
     views = find_views(spectra, doubtful)
     known = set(map(tuple, compared.pairs.tolist()))
     new = np.array([pair for pair in views.tolist() if tuple(pair) not in known], np.int64).reshape(-1, 2)
-    around = _find_surroundings(_join(compared, compare(thumbs, spectra, new, lambda count: None)), len(thumbs))
-    uniform = _is_uniform(thumbs, doubtful, new)
-    return replace(around, crowded=around.crowded | uniform)
+    if _is_uniform(thumbs, doubtful, new):
+        around = _find_surroundings(compared, len(thumbs))
+        return replace(around, crowded=np.ones(len(thumbs), bool))
+    return _find_surroundings(_join(compared, compare(thumbs, spectra, new, lambda count: None)), len(thumbs))
 
 
 def _is_uniform(thumbs: Sequence[bytes], doubtful: NDArray[np.int64], views: Pairs) -> bool:
@@ -184,43 +188,49 @@ def _find_surroundings(compared: Comparison, n: int) -> Surroundings:
     view = label_components(n, compared.pairs[differ])
     return Surroundings(
         np.asarray(np.bincount(view, minlength=n)[view] >= CROWD),
-        _find_gaps(compared.pairs, compared.peak, n, FEW),
-        _find_gaps(compared.pairs, 1 - compared.detail, n, n),
+        _find_gaps(compared, n),
+        _find_rivals(compared, n),
     )
 
 
-def _find_gaps(pairs: Pairs, value: NDArray[np.float32], n: int, most: int) -> NDArray[np.float32]:
-    """The difference up to which other images stand out from all the rest, for each image: float32 [n].
+def _find_rivals(compared: Comparison, n: int) -> NDArray[np.float32]:
+    """What may be left of the detail of copies, next to the most similar image that is none: float32 [n]."""
+    other = compared.detail < DETAIL
+    bound = np.full(n, np.inf, np.float32)
+    np.minimum.at(bound, compared.pairs[other].ravel(), np.repeat(DISTINCT * (1 - compared.detail[other]), 2))
+    return bound
 
-    Lowe's test for one or more: at most `most` others differ from the image by half of what the next one does.
+
+def _find_gaps(compared: Comparison, n: int) -> NDArray[np.float32]:
+    """The largest local difference up to which a few other images stand out from the rest: float32 [n].
+
+    Lowe's test (2004), for one other or up to `FEW`: they differ by at most `DISTINCT` of what the next one does.
     """
-    rows, values = pairs.ravel(), np.repeat(value, 2)
+    rows, values = compared.pairs.ravel(), np.repeat(compared.peak, 2)
     order = np.lexsort((values, rows))
     rows, values = rows[order], values[order]
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
     after = np.append(values[1:], np.inf)
     after[:-1][rows[1:] != rows[:-1]] = np.inf
-    apart = (values <= DISTINCT * after) & (rank < most)
+    apart = (values <= DISTINCT * after) & (rank < FEW)
     bound = np.full(n, -np.inf, np.float32)
     np.maximum.at(bound, rows[apart], values[apart])
     return bound
 
 
-def _is_copy(compared: Comparison, around: Surroundings) -> NDArray[np.bool_]:
+def _is_copy(thumbs: Sequence[bytes], compared: Comparison, around: Surroundings) -> NDArray[np.bool_]:
     """Whether each pair is one of copies, given what its images share with others: bool [pairs]."""
-    peak, pairs, moved = compared.peak, compared.pairs, ~compared.in_place
-    distinct = peak <= around.peak[pairs].min(axis=1, initial=np.inf)
-    noise = (compared.residual <= FAINT) | (compared.kurtosis <= NOISE)
-    among_many = np.where(moved, distinct & (peak <= CROPPED), _is_equal(compared) | (distinct & noise))
-    alone = (peak <= np.where(moved, CROPPED_ALONE, OVERLAID)) & (
-        1 - compared.detail <= around.detail[pairs].min(axis=1, initial=np.inf)
-    )
+    detail, peak, pairs, moved = compared.detail, compared.peak, compared.pairs, ~compared.in_place
     strict = around.crowded[pairs].any(axis=1)
-    return np.asarray((compared.detail >= DETAIL) & np.where(strict, among_many, alone))
-
-
-def _is_equal(compared: Comparison) -> NDArray[np.bool_]:
-    return np.asarray((compared.residual <= UNSEEN) & (compared.peak <= SHARP))
+    distinct = peak <= around.peak[pairs].min(axis=1, initial=np.inf)
+    most = np.where(moved, CROPPED, np.where(distinct, NEARLY, EXACT))
+    among_many = strict & (detail >= np.where(moved, DETAIL, EQUAL)) & (distinct | ~moved) & (peak <= most)
+    left = among_many & ~moved
+    residual, kurtosis = measure_noise(thumbs, compared.select(left))
+    among_many[left] = np.where(distinct[left], (residual <= FAINT) | (kurtosis <= NOISE), residual <= UNSEEN)
+    alone = ~strict & (detail >= DETAIL) & (peak <= np.where(moved, CROPPED_ALONE, OVERLAID))
+    alone &= 1 - detail <= around.detail[pairs].min(axis=1, initial=np.inf)
+    return np.asarray(among_many | alone)
 
 
 def _link_to_middles(pairs: Pairs, judge: Callable[[Pairs], Pairs]) -> Pairs:
