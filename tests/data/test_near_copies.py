@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from budwood.data import copy_groups
 from budwood.data.checks import findings
@@ -87,6 +87,39 @@ def test_shots_of_a_fixed_camera_are_no_copies_but_copies_of_them_are_found() ->
     for place, row in enumerate(copied):
         assert group[[row, 60 + place, 70 + place]].tolist() == [row] * 3
     assert len(set(group.tolist())) == 60
+
+
+def _cell(number: int, *, grain: float = 9, shot: int = 0, flaws: int = 0) -> Image.Image:
+    """A solar cell: frame and bars as in all others, its grain, flaws; with noise, and blurred in a later shot."""
+    random = np.random.default_rng([number, shot, flaws])
+    pattern = np.asarray(_photograph(number).convert("L"), np.float32)
+    image = Image.fromarray(np.clip(150 + grain * (pattern - 120) / 45, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for _ in range(flaws):
+        x, y = random.uniform(12, 116, 2)
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=110)
+    for bar in (22, 64, 106):
+        draw.line((6, bar, 122, bar), fill=30, width=3)
+    draw.rectangle((0, 0, 127, 127), outline=20, width=3)
+    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.8 * shot)), np.float32) * (1 + 0.1 * shot)
+    return Image.fromarray(np.clip(pixels + random.normal(0, 3, (128, 128)), 0, 255).astype(np.uint8))
+
+
+def test_of_things_of_one_build_only_second_pictures_of_one_are_copies() -> None:
+    cells = [_cell(number) for number in range(30)]
+    plain = [_cell(number, grain=0) for number in range(100, 130)]
+    same_grain = [_cell(number, flaws=4) for number in range(10, 18)]
+    again = [_cell(number, shot=1) for number in range(6)]
+    thumbs = [_thumb(image) for image in [*cells, *plain, *same_grain, *again]]
+    pairs = find_near_pairs(thumbs)
+    assert set(map(tuple, pairs.tolist())) == {(number, 68 + number) for number in range(6)}
+
+
+def test_equal_faint_pictures_are_found() -> None:
+    for seed in range(20):
+        pixels = np.asarray(_photograph(seed).convert("L"), np.float32)
+        thumb = _thumb(Image.fromarray((60 + 3 * (pixels - 120) / 45).astype(np.uint8)))
+        assert find_near_pairs([thumb, thumb]).tolist() == [[0, 1]]
 
 
 def test_a_chain_of_crops_is_not_one_group() -> None:

@@ -177,8 +177,9 @@ def _step(images: Floats, target: Floats, warp: Floats) -> Floats:
     diagonal = np.arange(6)
     normal[:, diagonal, diagonal] *= 1.001
     normal[:, diagonal, diagonal] += 1e-3
-    solved = np.linalg.solve(normal, weighted @ target.reshape(len(images), side * side, 1))[:, :, 0]
-    gain = np.maximum(solved[:, :1], 0.1)
+    apart = (target - moved).reshape(len(images), side * side, 1)  # so that equal images stay where they are
+    solved = np.linalg.solve(normal, weighted @ apart)[:, :, 0]
+    gain = np.maximum(solved[:, :1] + 1, 0.1)
     return np.clip(warp + np.clip(solved[:, 2:] / gain, -0.1, 0.1), -_LARGEST, _LARGEST)
 
 

@@ -33,7 +33,7 @@ REACH: Final = (
 )
 LARGE: Final = 10  # near copies above which a group is distrusted if its labels differ
 AGREEING: Final = 0.9  # share of a large group that has the same label, if it is trusted
-_VERSION: Final = 1  # of how near copies are found; another number forgets what was remembered
+_VERSION: Final = 2  # of how near copies are found; another number forgets what was remembered
 
 
 @dataclass(frozen=True)
