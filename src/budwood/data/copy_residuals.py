@@ -77,13 +77,20 @@ def _fit(pair: Alignment, weight: Floats) -> Floats:
     def flatten(images: Floats) -> Floats:
         return np.asarray((images - smooth(images * inside, _FINE) / share) * weight, np.float32)
 
-    image = np.clip(pair.predicted, 0, 255)
+    image, target = _order_by_sharpness(np.clip(pair.predicted, 0, 255), pair.target, weight)
     down, across = np.gradient(image, axis=(1, 2))
     place = np.linspace(-1, 1, side, dtype=np.float32)
     parts = [image, *(smooth(image, width) for width in _SHARPNESS), image * place, image * place[:, None]]
     parts += [across, across * place, down, down * place[:, None]]
     columns = np.stack([flatten(part) for part in parts], axis=1).reshape(n, len(parts), side * side)
-    target = flatten(pair.target).reshape(n, side * side, 1)
+    goal = flatten(target).reshape(n, side * side, 1)
     normal = columns @ columns.transpose(0, 2, 1) + _RIDGE * np.eye(len(parts), dtype=np.float32)
-    factors = np.linalg.solve(normal, columns @ target)
-    return np.asarray((target - columns.transpose(0, 2, 1) @ factors).reshape(n, side, side), np.float32)
+    factors = np.linalg.solve(normal, columns @ goal)
+    return np.asarray((goal - columns.transpose(0, 2, 1) @ factors).reshape(n, side, side), np.float32)
+
+
+def _order_by_sharpness(first: Floats, second: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """Of each pair the sharper image, and the other: a sharp image can be blurred to fit, not the other way round."""
+    rough = [np.einsum("nij,nij,nij->n", weight, *[image - smooth(image, 3)] * 2) for image in (first, second)]
+    swap = (rough[0] < rough[1])[:, None, None]
+    return np.where(swap, second, first), np.where(swap, first, second)

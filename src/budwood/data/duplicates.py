@@ -42,8 +42,9 @@ FEW: Final = 3  # copies of an image that are believed where many images share a
 UNSEEN: Final = 1.5  # grey levels of local residual that are nothing, however many images share a view
 FAINT: Final = 3.0  # the same if the pair stands out
 NOISE: Final = 3.3  # kurtosis of residuals up to which they are noise alone: 3, and twice the error of its estimate
-COMMON: Final = 0.3  # correlation of fine structure that unrelated photographs do not reach
+COMMON: Final = 0.4  # correlation of fine structure that things of one build have, and unrelated photographs have not
 _ASKED: Final = 60  # images that tell whether the images of a data set have detail in common
+_DRAWN: Final = 6  # others that each of them is held against
 _FIRST: Final = 4  # neighbours that are compared at first; the others if there is a copy among these
 _FLAT: Final = 2.0  # grey levels of deviation under which a thumbnail shows nothing to compare
 _CHUNK: Final = 4096
@@ -165,21 +166,22 @@ def _look_around(thumbs: Sequence[bytes], spectra: Spectra, compared: Comparison
     """The surroundings of images that may be copies, compared with what looks most like them as a whole, too."""
     maybe = _is_copy(thumbs, compared, Surroundings.of_none(len(thumbs)))
     doubtful = np.unique(compared.pairs[maybe & ~(compared.in_place & (compared.peak <= EXACT))])
+    if _is_uniform(thumbs, doubtful):
+        return replace(_find_surroundings(compared, len(thumbs)), crowded=np.ones(len(thumbs), bool))
     views = find_views(spectra, doubtful)
     known = set(map(tuple, compared.pairs.tolist()))
     new = np.array([pair for pair in views.tolist() if tuple(pair) not in known], np.int64).reshape(-1, 2)
-    if _is_uniform(thumbs, doubtful, new):
-        around = _find_surroundings(compared, len(thumbs))
-        return replace(around, crowded=np.ones(len(thumbs), bool))
     return _find_surroundings(_join(compared, compare(thumbs, spectra, new, lambda count: None)), len(thumbs))
 
 
-def _is_uniform(thumbs: Sequence[bytes], doubtful: NDArray[np.int64], views: Pairs) -> bool:
-    """Whether most of the images that may be copies have some detail in common with images that are not."""
-    sample = np.sort(np.random.default_rng(0).permutation(doubtful)[:_ASKED])
-    views = views[np.isin(views, sample).any(axis=1)]
-    sharing = np.unique(views[measure_shared_detail(thumbs, views) >= COMMON])
-    return bool(np.isin(sample, sharing).mean() > 0.5) if len(sample) else False
+def _is_uniform(thumbs: Sequence[bytes], doubtful: NDArray[np.int64]) -> bool:
+    """Whether most of the images that may be copies have much detail in common with one of a few drawn by chance."""
+    random = np.random.default_rng(0)
+    asking = random.permutation(doubtful)[:_ASKED]
+    drawn = random.integers(0, len(thumbs), (len(asking), _DRAWN))
+    pairs = np.stack([np.repeat(asking, _DRAWN), drawn.ravel()], axis=1)
+    common = (measure_shared_detail(thumbs, pairs) >= COMMON) & (pairs[:, 0] != pairs[:, 1])
+    return len(asking) > 0 and bool(common.reshape(-1, _DRAWN).any(axis=1).mean() > 0.5)
 
 
 def _find_surroundings(compared: Comparison, n: int) -> Surroundings:
