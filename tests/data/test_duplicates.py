@@ -11,14 +11,15 @@ from PIL import Image, ImageEnhance
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from budwood.data.duplicates import NEIGHBOURS, ORDERS, find_near_pairs, label_components, link_equal_values
+from budwood.data import copy_candidates
+from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
 from budwood.data.images import THUMBNAIL_SIDE, read_image_metadata
 from conftest import picture
 
 
-def _thumb(image: Image.Image, folder: Path) -> np.ndarray:
+def _thumb(image: Image.Image, folder: Path) -> bytes:
     image.save(folder / "t.png")
-    return np.frombuffer(read_image_metadata(folder / "t.png").thumb, np.uint8)
+    return read_image_metadata(folder / "t.png").thumb
 
 
 def _recompressed(image: Image.Image, quality: int) -> Image.Image:
@@ -35,23 +36,24 @@ def test_changed_copies_are_found_among_others(tmp_path: Path) -> None:
         ImageEnhance.Brightness(original).enhance(0.8),
     ]
     others = [picture(seed, side=160) for seed in range(1, 120)]
-    thumbs = np.stack([_thumb(image, tmp_path) for image in [original, *copies, *others]])
+    thumbs = [_thumb(image, tmp_path) for image in [original, *copies, *others]]
     groups = label_components(len(thumbs), find_near_pairs(thumbs))
     assert groups[:4].tolist() == [0, 0, 0, 0]
     assert len(set(groups[3:].tolist())) == 1 + len(others)
 
 
 def test_flat_pictures_are_compared_with_nothing() -> None:
-    assert len(find_near_pairs(np.full((5, THUMBNAIL_SIDE * THUMBNAIL_SIDE), 7, np.uint8))) == 0
-    assert len(find_near_pairs(np.empty((0, THUMBNAIL_SIDE * THUMBNAIL_SIDE), np.uint8))) == 0
+    assert len(find_near_pairs([bytes([7]) * THUMBNAIL_SIDE**2] * 5)) == 0
+    assert len(find_near_pairs([])) == 0
 
 
 def test_planted_pairs_are_found_in_ten_thousand_that_all_look_alike() -> None:
     random = np.random.default_rng(0)
-    common = random.normal(128, 40, THUMBNAIL_SIDE * THUMBNAIL_SIDE)
-    images = common + random.normal(0, 12, (10_000, THUMBNAIL_SIDE * THUMBNAIL_SIDE))
-    planted = images[:200] + random.normal(0, 0.5, (200, THUMBNAIL_SIDE * THUMBNAIL_SIDE))
-    thumbs = np.clip(np.concatenate([images, planted]), 0, 255).astype(np.uint8)
+    shape = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    common = random.normal(128, 40, shape).astype(np.float32)
+    images = common + 12 * random.standard_normal((10_000, *shape), dtype=np.float32)
+    planted = images[:200] + 0.5 * random.standard_normal((200, *shape), dtype=np.float32)
+    thumbs = [np.clip(one, 0, 255).astype(np.uint8).tobytes() for part in (images, planted) for one in part]
     pairs = find_near_pairs(thumbs)
     expected = {(row, 10_000 + row) for row in range(200)}
     found = set(map(tuple, pairs.tolist()))
@@ -60,16 +62,19 @@ def test_planted_pairs_are_found_in_ten_thousand_that_all_look_alike() -> None:
 
 
 def test_the_work_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[int] = []
-    einsum = np.einsum
+    compared: list[int] = []
+    compare = copy_candidates._compare
 
-    def counting(form: str, first: np.ndarray, second: np.ndarray) -> object:
-        counted.append(len(first))
-        return einsum(form, first, second)
+    def counting(described: np.ndarray, whole: np.ndarray, queries: np.ndarray, members: np.ndarray) -> object:
+        compared.append(len(queries) * len(members))
+        return compare(described, whole, queries, members)
 
-    monkeypatch.setattr(np, "einsum", counting)
-    find_near_pairs(np.random.default_rng(0).integers(0, 255, (3000, THUMBNAIL_SIDE * THUMBNAIL_SIDE), dtype=np.uint8))
-    assert sum(counted) <= 3000 * ORDERS * NEIGHBOURS
+    monkeypatch.setattr(copy_candidates, "_compare", counting)
+    monkeypatch.setattr(copy_candidates, "_CELL", 50)
+    random = np.random.default_rng(0)
+    spectra = copy_candidates.Spectra(*(random.standard_normal((2_000, 8, 8)).astype(np.float16) for _ in range(2)))
+    copy_candidates.find_candidates(spectra)
+    assert sum(compared) <= 0.25 * 2 * 2_000**2
 
 
 def test_components_agree_with_scipy() -> None:

@@ -113,7 +113,7 @@ def _judge_job(folder: Path, data: Dataset, findings: Sequence[Finding]) -> str:
     cache = folder / "cache"
     recipe = bw.Recipe(model="mlp", fc=(4,), size=8, epochs=1, optimizer="adam", seed=0)
     try:
-        run = bw.train(data, recipe, out=folder / "runs", cache=cache, found=tuple(findings), allow_leaks=True)
+        run = bw.train(data, recipe, out=folder / "runs", cache=cache, findings=tuple(findings), leaks="allow")
         bw.test(run, cache=cache)
     except BudwoodError as error:
         return f"images of a scan cannot be trained on: {error.message}"

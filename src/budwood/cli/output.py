@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from budwood.cli.options import print_json
-from budwood.text import TOO_FEW, counted, format_seconds, show_unprintable
+from budwood.text import TOO_FEW, counted, format_seconds, listed, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -152,7 +152,7 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def show_dataset(dataset: Dataset, findings: Sequence[Finding]) -> None:
-    """Print the splits of a data set and the findings about it, each with at most ten groups of files.
+    """Print the splits of a data set and the findings about it, each with at most ten groups of a few files.
 
     Args:
         dataset: The data set.
@@ -166,7 +166,7 @@ def show_dataset(dataset: Dataset, findings: Sequence[Finding]) -> None:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
         groups = finding.groups or [(file,) for file in finding.files]
         for group in groups[:SHOWN]:
-            print("    " + "  =  ".join(map(show_unprintable, group)))
+            print("    " + listed([show_unprintable(path) for path in group], 6, "  =  "))
         if len(groups) > SHOWN:
             print(f"    and {len(groups) - SHOWN:,} more (all with --json or --csv)")
     if not findings:

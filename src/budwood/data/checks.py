@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from budwood.data.copy_groups import REACH
 from budwood.data.dataset import SEALED, Dataset, SetAside, encode_values
 from budwood.data.duplicates import link_equal_values
 from budwood.data.formats import UNKNOWN
@@ -244,7 +245,7 @@ def _check_copies(data: Dataset) -> list[Finding]:
             "note",
             [g for g in near if _all_equal(label, g)],
             "are near duplicates (they look almost the same)",
-            "Budwood keeps near duplicates in the same split; delete files that add nothing.",
+            f"Budwood keeps near duplicates in the same split; delete files that add nothing. {REACH}",
         ),
         *_make_duplicate_finding(
             data,
@@ -252,9 +253,23 @@ def _check_copies(data: Dataset) -> list[Finding]:
             "warning",
             [g for g in near if not _all_equal(label, g)],
             "are near duplicates with different labels",
-            "Look at each group and correct the wrong label.",
+            f"Look at each group and correct the wrong label. {REACH}",
         ),
+        *_check_lookalikes(data),
     ]
+
+
+def _check_lookalikes(data: Dataset) -> list[Finding]:
+    if not data.lookalikes:
+        return []
+    files = tuple(path for group in data.lookalikes for path in group)
+    message = (
+        f"{counted(len(files), 'file')} in {counted(len(data.lookalikes), 'group')} look the same but have different "
+        f"labels. Groups of so many are not treated as near duplicates: a fixed camera makes such images, and what "
+        f"differs may be too small for this check."
+    )
+    advice = "If some of them belong together, say so with a group column in a table."
+    return [Finding("D014", "warning", message, advice, files, data.lookalikes)]
 
 
 def _make_duplicate_finding(
@@ -285,7 +300,9 @@ def _check_leaks(data: Dataset) -> list[Finding]:
     return [
         finding
         for code, groups, statement in table
-        for finding in _make_duplicate_finding(data, code, "warning", groups, statement, advice)
+        for finding in _make_duplicate_finding(
+            data, code, "warning", groups, statement, f"{advice} {REACH}" if code == "D021" else advice
+        )
     ]
 
 

@@ -148,6 +148,7 @@ class Dataset:
             image has more than 8 bits, and in data sets of earlier versions, whose images have the range of their type.
         remarks: How something was read that could be read otherwise.
         left_out: Usable images that their split leaves out.
+        lookalikes: Paths of images that look the same but were not taken for copies, in groups.
     """
 
     source: str
@@ -163,6 +164,7 @@ class Dataset:
     value_range: ValueRange | None = None
     remarks: tuple[Remark, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    lookalikes: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -266,6 +268,7 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "sets": self.label_sets,
             "corrected": self.corrected,
+            "lookalikes": self.lookalikes,
             **({"value_range": [self.value_range.low, self.value_range.high]} if self.value_range else {}),
         }
         if self.remarks:
@@ -307,6 +310,7 @@ def load(path: Path) -> Dataset:
         ValueRange(*meta["value_range"]) if "value_range" in meta else None,
         tuple(Remark(kind, detail, advice, tuple(files)) for kind, detail, advice, files in meta.get("remarks", ())),
         tuple(LeftOut(*item) for item in meta.get("left_out", ())),
+        tuple(tuple(paths) for paths in meta.get("lookalikes", ())),
     )
     if compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")

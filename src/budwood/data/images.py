@@ -34,7 +34,7 @@ from budwood.storage.checked_files import digest_bytes
 
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
-THUMBNAIL_SIDE: Final = 16  # side of the grey thumbnail that near duplicates are compared by
+THUMBNAIL_SIDE: Final = 64  # side of the grey thumbnail that near duplicates are compared by
 MAX_PIXELS: Final = 178_956_970  # Pillow's own bound against decompression bombs
 DRAFTED: Final = 4_000_000  # pixels of a JPEG above which a thumbnail is made of less than all of it
 _ORIENTATION: Final = 0x0112

@@ -33,7 +33,7 @@ from budwood.storage.context import Context
 
 _Read = TypeVar("_Read")
 
-_VERSION: Final = 2  # of what is told of a file; another number forgets what was remembered
+_VERSION: Final = 3  # of what is told of a file; another number forgets what was remembered
 _SETTLED: Final = 2_000_000_000  # ns: a file changed more recently than this may change again unseen
 _FACTS: Final = pa.schema(
     [

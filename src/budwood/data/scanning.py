@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from budwood.data.copy_groups import group_copies
 from budwood.data.dataset import Dataset, SetAside, Sets, compute_fingerprint, encode_values, select_used
-from budwood.data.duplicates import find_near_pairs, label_components, link_equal_values
-from budwood.data.images import THUMBNAIL_SIDE, BadImage, ImageMetadata
+from budwood.data.duplicates import label_components, link_equal_values
+from budwood.data.images import BadImage, ImageMetadata
 from budwood.data.listing import SPLITS, Listing, ReadOptions, Remark, select_rows, split_label_names
 from budwood.data.metadata import read_metadata
 from budwood.data.sources import list_files
@@ -24,7 +25,7 @@ from budwood.data.splits import assign_splits, find_free_rows
 from budwood.data.value_range import choose_value_range
 from budwood.errors import DataError
 from budwood.progress import Progress
-from budwood.storage.context import open_context
+from budwood.storage.context import Context, open_context
 from budwood.text import counted, listed
 
 SHARE: Final = 0.2  # of the test split, and of validation in the rest
@@ -98,17 +99,23 @@ def scan(
     options = ReadOptions(nested, label_separator, spelling, split_folders)
     listing = list_files(Path(source).expanduser(), context, exclude, files, options)
     _check_shares(listing, val, test)
-    return build_dataset(listing, read_metadata(listing, context), val=val, test=test)
+    return build_dataset(listing, read_metadata(listing, context), context, val=val, test=test)
 
 
 def build_dataset(
-    listing: Listing, facts: Sequence[ImageMetadata | BadImage], *, val: float | None = None, test: float | None = None
+    listing: Listing,
+    facts: Sequence[ImageMetadata | BadImage],
+    context: Context,
+    *,
+    val: float | None = None,
+    test: float | None = None,
 ) -> Dataset:
     """Build the data set of listed files from what decoding each of them found.
 
     Args:
         listing: The labelled files.
         facts: Metadata or problem of each file, in the order of `listing`.
+        context: The cache folder, where near copies are remembered, and where steps go.
         val: Share of the images outside the test split that validate; None for 0.2; ignored if a validation split
             is given.
         test: Share of all images for the test split; None for 0.2; ignored if a validation or test split is given.
@@ -130,8 +137,11 @@ def build_dataset(
     classes, label_sets, labels = _encode_labels(usable.labels, listing.multilabel)
     if len(classes) < 2:
         raise _make_undecodable_error(listing.root, bad)
+    content = encode_values(pa.array([image.id for image in metadata], pa.string()))
+    copies = group_copies(content, metadata, labels, context)
     given = np.array([_split_index(name) for name in usable.splits], np.int8)
-    table = _build_table(usable, metadata, labels, _choose_strata(labels, label_sets), given, val_share, test_share)
+    strata = _choose_strata(labels, label_sets)
+    table = _build_table(usable, metadata, labels, strata, given, copies.look, val_share, test_share)
     remarks = [
         *listing.remarks,
         *([] if label_sets else _remark_missed_shares(table, classes, given, val_share, test_share)),
@@ -151,6 +161,7 @@ def build_dataset(
             [image.values for image in metadata], table["split"].to_numpy() == SPLITS.index("train")
         ),
         remarks=tuple(remarks),
+        lookalikes=tuple(tuple(usable.paths[row] for row in rows) for rows in copies.distrusted),
     )
 
 
@@ -170,13 +181,13 @@ def _build_table(
     labels: NDArray[np.int32],
     strata: NDArray[np.int32],
     given: NDArray[np.int8],
+    look: NDArray[np.int64],
     val: float,
     test: float,
 ) -> pa.Table:
-    """The table of a data set: copies found, groups made, and every image in its split."""
+    """The table of a data set: groups made, and every image in its split."""
     ids = [image.id for image in metadata]
     content = encode_values(pa.array(ids, pa.string()))
-    look = _group_near_copies(content, metadata)
     cluster = _cluster_rows(look, listing.groups)
     counting = select_used(content, labels, np.zeros(len(ids), np.int8))
     split = assign_splits(ids, strata, listing.groups, cluster, given, counting, val=val, test=test)
@@ -231,13 +242,6 @@ def _choose_strata(labels: NDArray[np.int32], label_sets: Sets) -> NDArray[np.in
     none = len(sizes)
     rarest = [min(members, key=lambda c: (sizes[c], c), default=none) for members in label_sets]
     return np.array(rarest, np.int32)[labels]
-
-
-def _group_near_copies(content: NDArray[np.int32], facts: Sequence[ImageMetadata]) -> NDArray[np.int64]:
-    thumbs = np.empty((len(facts), THUMBNAIL_SIDE * THUMBNAIL_SIDE), np.uint8)
-    for row, fact in enumerate(facts):
-        thumbs[row] = np.frombuffer(fact.thumb, np.uint8)
-    return label_components(len(facts), np.concatenate([link_equal_values(content), find_near_pairs(thumbs)]))
 
 
 def _cluster_rows(look: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:

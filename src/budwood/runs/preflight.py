@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,9 @@ from budwood.runs.run import Run, open_run
 from budwood.runs.run_files import WEIGHTS, list_places
 from budwood.runs.run_record import FILE as RUN_FILE
 from budwood.storage.context import Context
-from budwood.text import counted
+from budwood.text import counted, listed
+
+LEAKS_SHOWN: Final = 3  # files of the first leaking group that an error names
 
 
 @dataclass(frozen=True)
@@ -267,7 +270,7 @@ def _refuse_leaks(leaking: Sequence[checks.Finding]) -> None:
     if leaking:
         raise DataError(
             " ".join(f"{finding.code}: {finding.message}" for finding in leaking)
-            + f" The first: {', '.join(map(repr, leaking[0].groups[0]))}.",
+            + f" The first: {listed([repr(path) for path in leaking[0].groups[0]], LEAKS_SHOWN)}.",
             leaking[0].advice,
         )
 
@@ -277,7 +280,7 @@ def _refuse_empty(data: Dataset, training: Samples, validation: Samples) -> None
         if not len(samples):
             raise DataError(
                 f"{data.root}: the {name} split has no usable images{_tell_left_out(data, name)}.",
-                "Add images, or give the images without a split.",
+                _describe_cluster(data) or "Add images, or give the images without a split.",
             )
     if len(np.unique(training.labels)) < 2:
         raise DataError(
@@ -288,3 +291,14 @@ def _refuse_empty(data: Dataset, training: Samples, validation: Samples) -> None
 def _tell_left_out(data: Dataset, split: str) -> str:
     count = sum(item.split == split for item in data.left_out)
     return f" ({counted(count, 'image')} left out, because of leaks between the splits)" if count else ""
+
+
+def _describe_cluster(data: Dataset) -> str:
+    """A hint if a split is empty because most images stay together; empty otherwise."""
+    _, sizes = np.unique(data.column("cluster"), return_counts=True)
+    if sizes.max() <= len(data) / 2:
+        return ""
+    return (
+        f"{sizes.max():,} of {len(data):,} images are kept in one split, as near duplicates or as one group of the "
+        "table: `budwood inspect` shows them."
+    )
