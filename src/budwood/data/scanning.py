@@ -132,8 +132,6 @@ def build_dataset(
     usable = select_rows(listing, [row for row, fact in enumerate(facts) if isinstance(fact, ImageMetadata)])
     metadata = [fact for fact in facts if isinstance(fact, ImageMetadata)]
     bad = [SetAside(listing.paths[row], problem.problem, problem.detail) for row, problem in _list_broken(facts)]
-    left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
-    left_out += [SetAside(name, "not unpacked", reason) for name, reason in listing.not_unpacked]
     classes, label_sets, labels = _encode_labels(usable.labels, listing.multilabel)
     if len(classes) < 2:
         raise _make_undecodable_error(listing.root, bad)
@@ -142,17 +140,14 @@ def build_dataset(
     given = np.array([_split_index(name) for name in usable.splits], np.int8)
     strata = _choose_strata(labels, label_sets)
     table = _build_table(usable, metadata, labels, strata, given, copies.look, val_share, test_share)
-    remarks = [
-        *listing.remarks,
-        *([] if label_sets else _remark_missed_shares(table, classes, given, val_share, test_share)),
-    ]
+    missed = [] if label_sets else _remark_missed_shares(table, classes, given, val_share, test_share)
     return Dataset(
         source=listing.source,
         root=listing.root,
         name=listing.name,
         classes=classes,
         table=table,
-        set_aside=tuple(bad + left_out),
+        set_aside=(*bad, *_list_unused(listing)),
         split_source="given" if with_val else "given, val made" if with_test else "made",
         fingerprint=compute_fingerprint(classes, label_sets, table),
         label_sets=label_sets,
@@ -160,9 +155,14 @@ def build_dataset(
         value_range=choose_value_range(
             [image.values for image in metadata], table["split"].to_numpy() == SPLITS.index("train")
         ),
-        remarks=tuple(remarks),
+        remarks=(*listing.remarks, *missed),
         lookalikes=tuple(tuple(usable.paths[row] for row in rows) for rows in copies.distrusted),
     )
+
+
+def _list_unused(listing: Listing) -> list[SetAside]:
+    left_out = [SetAside(path, "left out", reason) for path, reason in listing.left_out]
+    return left_out + [SetAside(name, "not unpacked", reason) for name, reason in listing.not_unpacked]
 
 
 def _make_undecodable_error(root: Path, bad: Sequence[SetAside]) -> DataError:
