@@ -188,7 +188,7 @@ def _heed_interrupts() -> None:
 
 
 def test_ctrl_c_in_a_real_process(photos: Path, tmp_path: Path) -> None:
-    fill(photos / "sky", 1500, first=100, hue=2)
+    fill(photos / "sky", 600, first=100, hue=2)
     environment = {**os.environ, "BUDWOOD_CACHE": str(tmp_path / "cache")}
     start = "from budwood.cli.main import main; main()"
     command = [sys.executable, "-c", start, "train", str(photos), "--out", str(tmp_path / "runs")]

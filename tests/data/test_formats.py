@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,17 @@ NAMED = {
     "numpy": (b"\x93NUMPY\1\0", "a NumPy array: save it as PNG or TIFF"),
     "nonsense": (b"not a picture", "unknown image format"),
 }
+
+
+READ = """
+import sys
+from pathlib import Path
+from budwood.data.images import BadImage, read_image_metadata
+try:
+    read_image_metadata(Path(sys.argv[1]))
+except BadImage as problem:
+    print(problem.problem)
+"""
 
 
 def encode_eps() -> bytes:
@@ -122,3 +134,15 @@ def test_libtiff_writes_nothing_to_the_terminal(capfd: pytest.CaptureFixture[str
         with pytest.raises(BadImage, match="decoder error"):
             decode(damaged)
     assert capfd.readouterr() == ("", "")
+
+
+def test_pillow_logs_nothing_to_the_terminal(tmp_path: Path) -> None:
+    """In a process of its own, as pytest takes what is logged."""
+    damaged = bytearray(encode_tiff(np.zeros((4, 4), np.uint8)))
+    at = damaged.index(b"\x15\x01\x04\x00")  # the number of samples a pixel
+    damaged[at + 8 : at + 10] = b"\x01\x02"
+    (tmp_path / "odd.tif").write_bytes(damaged)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path / "odd.tif")], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("not an image\n", "")

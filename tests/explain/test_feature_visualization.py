@@ -149,7 +149,7 @@ def test_channels_and_units_are_raised_at_any_place(cache: Path) -> None:
         VisualizationTarget("fc1", 2),
         VisualizationTarget(TRUNK, 3),
     ]
-    for found in maximise(subject, targets, steps=48):
+    for found in maximise(subject, targets, steps=24):
         assert found.flat or found.after > max(found.before, found.noise)
 
 
@@ -165,7 +165,7 @@ def test_a_target_that_is_not_there(cache: Path) -> None:
 
 
 def test_two_classes(cache: Path) -> None:
-    ring, corner = maximise(_planted(cache, classes=2), LOGITS[:2])
+    ring, corner = maximise(_planted(cache, classes=2), LOGITS[:2], steps=32)
     assert _likeness(ring, _ring()) > 0.7 > _likeness(corner, _ring())
 
 

@@ -205,13 +205,17 @@ def test_kept_pixels_serve_another_network_of_the_same_size(
 
 
 def test_an_interrupted_export_leaves_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from budwood.inference import pytorch_backend
+    from budwood.inference import bundle, pytorch_backend
 
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pytorch_backend, "export", interrupted)
     prefix = _prefix(tmp_path)
+    monkeypatch.setattr(bundle, "encode_checked", interrupted)  # once the other files are written
+    with pytest.raises(KeyboardInterrupt):
+        ensure_exported(prefix)
+    assert list((tmp_path / "networks").iterdir()) == []
+    monkeypatch.setattr(pytorch_backend, "export", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ensure_exported(prefix)
     assert list((tmp_path / "networks").iterdir()) == []

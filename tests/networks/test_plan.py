@@ -49,12 +49,11 @@ def test_a_plan_is_what_its_record_says() -> None:
 def test_a_damaged_or_older_file_is_made_again(damage: Callable[[str], str], tmp_path: Path) -> None:
     recipe = Recipe(model="mlp", fc=(8,), epochs=1)
     plan = load_plan(recipe, 3, tmp_path)
-    files = sorted(tmp_path.rglob("*.json"))
-    whole = files[0].read_text()
-    for file in files:
-        file.write_text(damage(whole))
+    whole = {file: file.read_text() for file in tmp_path.rglob("*.json")}
+    for file, text in whole.items():
+        file.write_text(damage(text))
     assert load_plan(recipe, 3, tmp_path) == plan
-    assert {file.read_text() for file in files} == {whole}
+    assert {file: file.read_text() for file in whole} == whole
 
 
 def test_a_plan_that_is_remembered_loads_no_torch(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,23 @@ from budwood.cli.main import run
 from budwood.runs.run import Run
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "lr": 0.01}
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow without runs: to make one takes seconds."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def database(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it is where MLflow writes."""
+    shutil.copy(empty, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
 
 
 def _scalars(made: Run) -> dict[str, list[tuple[int, float]]]:
@@ -40,10 +58,8 @@ def _metrics(made: Run) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def test_every_epoch_is_told_once_also_when_training_goes_on(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+@pytest.mark.usefixtures("database")
+def test_every_epoch_is_told_once_also_when_training_goes_on(photos: Path, tmp_path: Path) -> None:
     short = bw.train(
         bw.scan(photos), bw.Recipe(**SMALL, epochs=3), out=tmp_path / "runs", track=["tensorboard", "mlflow"]
     )
@@ -97,12 +113,12 @@ def test_a_tool_that_cannot_be_ended_costs_nothing(
     assert len(list((tmp_path / "runs").glob("*/report.html"))) == 1
 
 
+@pytest.mark.usefixtures("database")
 def test_a_training_that_fails_ends_its_mlflow_run_as_failed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     told = []
 
     def stop(history: Any, *rest: Any) -> None:

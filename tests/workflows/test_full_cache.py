@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import budwood as bw
-from budwood.inference import bundle
 from budwood.progress import Silent
 from budwood.storage.context import Context
 from budwood.workflows.explain import explain_run
@@ -162,7 +161,6 @@ def test_each_note_says_what_is_done_again(kept: Path, tmp_path: Path, monkeypat
 def test_a_graph_in_8_bits_that_cannot_be_kept_is_not_used(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle, "_has_spare_cache", lambda: False)  # as in a process of its own
     place = _copy(kept, tmp_path / "full")
     expected = _predict(place)
     _fill_disk(place.cache, monkeypatch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import io
+import logging
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final
@@ -53,7 +54,7 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
         UnidentifiedImageError: When the file has another format.
     """
     if data.startswith(_TIFF_BEGINNINGS):
-        _silence_libtiff()
+        _silence_tiff_errors()
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -120,8 +121,9 @@ def _is_heic(data: bytes) -> bool:
 
 
 @cache
-def _silence_libtiff() -> None:
-    """Keep libtiff from writing errors to the terminal, which Pillow raises besides; the library is Pillow's own."""
+def _silence_tiff_errors() -> None:
+    """Keep libtiff and Pillow from writing errors to the terminal that Pillow raises besides; libtiff is its own."""
+    logging.getLogger(TiffImagePlugin.__name__).addHandler(logging.NullHandler())
     with suppress(OSError, AttributeError):  # where it lies elsewhere, it goes on writing
         handle = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__).TIFFSetErrorHandler
         handle.argtypes, handle.restype = [ctypes.c_void_p], ctypes.c_void_p

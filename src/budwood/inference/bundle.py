@@ -76,7 +76,7 @@ class Prefix:
     @property
     def spare_bundle(self) -> Path:
         """Return the bundle's place outside of the cache, in a folder of this process, which goes with it."""
-        return _make_spare_cache() / self._place
+        return _make_spare_cache() / hash_json(str(self.cache)) / self._place
 
     @property
     def _place(self) -> Path:
