@@ -7,8 +7,8 @@ among them is listed, to be looked at, and left out of what follows. Copies are 
 reference is a perceptual hash of 64 bits, much like imagededup's, at a Hamming distance of at most 10.
 
 Of the solar cells of ELPV one module was photographed twice, the second time out of focus: cells 1735 to 1784 are cells
-2277 to 2326 in the same order. Any other pair counts as wrong: neighbouring wafers of one block of silicon have almost the
-same grain, and cells without a flaw all look alike.
+2277 to 2326 in the same order. Any other pair counts as wrong: neighbouring wafers of one block of silicon have almost
+the same grain, and cells without a flaw all look alike.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def _step(images: Floats, target: Floats, warp: Floats) -> Floats:
     apart = (target - moved).reshape(len(images), side * side, 1)  # so that equal images stay where they are
     solved = np.linalg.solve(normal, weighted @ apart)[:, :, 0]
     gain = np.maximum(solved[:, :1] + 1, 0.1)
-    return np.clip(warp + np.clip(solved[:, 2:] / gain, -0.1, 0.1), -_LARGEST, _LARGEST)
+    return np.asarray(np.clip(warp + np.clip(solved[:, 2:] / gain, -0.1, 0.1), -_LARGEST, _LARGEST), np.float32)
 
 
 def _fit_levels(moved: Floats, target: Floats, inside: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -28,8 +28,8 @@ from budwood.storage.context import Context
 REACH: Final = (
     "Measured on photographs of scenes, this check finds at least 97 % of the copies that are resized, compressed, "
     "mirrored, turned by 90 degrees, cropped by up to 5 % on each side, or changed in brightness or contrast; it "
-    "misses many that are cropped by more, turned by other angles, or come from a fixed camera and are cropped or "
-    "written on."
+    "misses many that are cropped by more or turned by other angles. Where most images show one view or things of one "
+    "build, it also misses many that are cropped, written on, or changed in brightness."
 )
 LARGE: Final = 10  # near copies above which a group is distrusted if its labels differ
 AGREEING: Final = 0.9  # share of a large group that has the same label, if it is trusted

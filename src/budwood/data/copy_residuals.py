@@ -78,7 +78,7 @@ def _fit(pair: Alignment, weight: Floats) -> Floats:
         return np.asarray((images - smooth(images * inside, _FINE) / share) * weight, np.float32)
 
     image, target = _order_by_sharpness(np.clip(pair.predicted, 0, 255), pair.target, weight)
-    down, across = np.gradient(image, axis=(1, 2))
+    down, across = (np.asarray(slope, np.float32) for slope in np.gradient(image, axis=(1, 2)))
     place = np.linspace(-1, 1, side, dtype=np.float32)
     parts = [image, *(smooth(image, width) for width in _SHARPNESS), image * place, image * place[:, None]]
     parts += [across, across * place, down, down * place[:, None]]

@@ -3,9 +3,9 @@
     thumbnails -> candidates -> comparison -> judgement -> groups around a middle
 
 Candidates are nearest neighbours under a coarse description; each pair is laid over each other and compared in detail.
-What counts as a copy depends on the other images of the data set: where a view is seen in many images that differ in
-some place, as by a fixed camera, only what differs nowhere is a copy. Groups are not chains: every member is a copy of
-the group's middle.
+What counts as a copy depends on the other images of the data set: where many show one view, as from a fixed camera, or
+things of one build, a pair has to stand out from its neighbours (Lowe 2004), and what is left between both has to be
+noise alone. Groups are not chains: every member is a copy of the group's middle.
 """
 
 from __future__ import annotations
