@@ -7,6 +7,7 @@ import time
 from types import FrameType
 from typing import Final
 
+INTERRUPTED: Final = 130  # exit code of a command that Ctrl-C has ended, as of a shell
 PATIENCE: Final = 5.0  # seconds in which a command that was interrupted may tidy up
 
 
@@ -29,3 +30,8 @@ def heed_interrupts(patience: float = PATIENCE) -> None:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+
+
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C from here on: while Python ends, it would end the process at once, with another exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,7 +17,7 @@ import click
 
 from budwood.cli.failures import fail, flush_output, tell_failed_file
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
-from budwood.cli.interrupts import heed_interrupts
+from budwood.cli.interrupts import INTERRUPTED, heed_interrupts, ignore_interrupts
 from budwood.cli.options import (
     RecipeCommand,
     SurgeryCommand,
@@ -70,6 +70,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a command
             stream.reconfigure(errors="backslashreplace")
     code = run(arguments, as_json="--json" in arguments, debug="--debug" in arguments)
+    if code == INTERRUPTED:
+        ignore_interrupts()
     sys.exit(flush_output(code))
 
 
@@ -106,7 +108,7 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
             raise
         return tell_failed_file(error, as_json)
     except (KeyboardInterrupt, click.Abort):
-        return fail("interrupted", "Interrupted. No incomplete files were left behind.", "", 130, as_json)
+        return fail("interrupted", "Interrupted. No incomplete files were left behind.", "", INTERRUPTED, as_json)
     except Exception as error:
         if debug:
             raise
