@@ -37,7 +37,8 @@ def run(kept: Path, tmp_path: Path) -> Run:
     """A copy of a run and of its images."""
     shutil.copytree(kept, tmp_path / "all")
     run = open_run(tmp_path / "all" / "runs" / "one")
-    return Run(run.path, run.record.model_copy(update={"root": str(tmp_path / "all" / "photos")}))
+    save_record(run.path, run.record.model_copy(update={"root": str(tmp_path / "all" / "photos")}))
+    return open_run(run.path)
 
 
 def _pages(run: Run) -> str:

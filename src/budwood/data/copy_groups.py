@@ -7,6 +7,7 @@ too small to be seen in a thumbnail, than copies with wrong labels, so they are 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from budwood.data.duplicates import find_near_pairs, label_components, link_equa
 from budwood.data.images import ImageMetadata
 from budwood.errors import StorageError
 from budwood.progress import Progress
-from budwood.storage.atomic import encode_parquet, raise_storage_errors, write_bytes
+from budwood.storage.atomic import encode_parquet, raise_storage_errors
+from budwood.storage.checked_files import read_checked_bytes, write_checked_bytes
 from budwood.storage.context import Context
 
 REACH: Final = (
@@ -91,10 +93,13 @@ def _find_near_copies(facts: Sequence[ImageMetadata], context: Context) -> Pairs
 
 
 def _read_pairs(store: Path, count: int) -> Pairs | None:
+    content = read_checked_bytes(store)
+    if content is None:
+        return None
     try:
-        table = pq.read_table(store)
+        table = pq.read_table(io.BytesIO(content))
         pairs = np.stack([table["first"].to_numpy(), table["second"].to_numpy()], axis=1).astype(np.int64)
-    except (OSError, pa.ArrowException, KeyError, ValueError):
+    except (pa.ArrowException, KeyError, ValueError):  # another version's
         return None
     return pairs if pairs.min(initial=0) >= 0 and pairs.max(initial=0) < count else None
 
@@ -103,7 +108,7 @@ def _write_pairs(store: Path, pairs: Pairs, progress: Progress) -> None:
     table = pa.table({"first": pairs[:, 0], "second": pairs[:, 1]})
     try:
         with raise_storage_errors(store):
-            write_bytes(store, encode_parquet(table))
+            write_checked_bytes(store, encode_parquet(table))
     except StorageError as error:
         progress.note(f"The near copies that were found could not be saved in the cache: {error}")
 

@@ -91,6 +91,8 @@ class Listing:
         corrected: Number of images whose label the user's corrections changed, or that they leave out.
         not_unpacked: Members of an archive that are not used, each with the reason.
         remarks: How something was read that could be read otherwise.
+        uncorrected: Label of each file before the user's corrections, by which splits are drawn, so that a corrected
+            file stays in its split; empty where nothing was corrected.
     """
 
     source: str
@@ -105,6 +107,7 @@ class Listing:
     corrected: int = 0
     not_unpacked: Sequence[tuple[str, str]] = field(default=())
     remarks: Sequence[Remark] = field(default=())
+    uncorrected: Sequence[str] = field(default=())
 
 
 def split_label_names(labels: str) -> list[str]:
@@ -150,6 +153,7 @@ def select_rows(listing: Listing, rows: Sequence[int]) -> Listing:
         labels=[listing.labels[row] for row in rows],
         splits=[listing.splits[row] for row in rows],
         groups=[listing.groups[row] for row in rows],
+        uncorrected=[listing.uncorrected[row] for row in rows] if listing.uncorrected else (),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -64,8 +65,8 @@ def scan(
 ) -> Dataset:
     """Read labelled images into a data set.
 
-    Where no split is given, images are split by content, so that a corrected image stays in its split unless its
-    class would lack one.
+    Where no split is given, images are split by content and by their labels before corrections, so that a corrected
+    image stays in its split.
 
     Args:
         source: A folder of class folders (with or without train, val and test around them), a folder with
@@ -138,9 +139,11 @@ def build_dataset(
     content = encode_values(pa.array([image.id for image in metadata], pa.string()))
     copies = group_copies(content, metadata, labels, context)
     given = np.array([_split_index(name) for name in usable.splits], np.int8)
-    strata = _choose_strata(labels, label_sets)
-    table = _build_table(usable, metadata, labels, strata, given, copies.look, val_share, test_share)
-    missed = [] if label_sets else _remark_missed_shares(table, classes, given, val_share, test_share)
+    names, sets, drawn = _encode_labels(usable.uncorrected or usable.labels, listing.multilabel)
+    counting = select_used(content, drawn, np.zeros(len(content), np.int8))
+    drawing = _Drawing(_choose_strata(drawn, sets), given, counting, val_share, test_share)
+    table = _build_table(usable, metadata, labels, copies.look, drawing)
+    missed = [] if label_sets else _remark_missed_shares(table, names, drawing)
     return Dataset(
         source=listing.source,
         root=listing.root,
@@ -175,28 +178,52 @@ def _make_undecodable_error(root: Path, bad: Sequence[SetAside]) -> DataError:
     )
 
 
+@dataclass(frozen=True)
+class _Drawing:
+    """What splits are drawn by.
+
+    Attributes:
+        strata: Class of each row before corrections; the rarest where it has several, int32 [n].
+        given: Split that the user gave, int8 [n], -1 for none.
+        counting: Whether each row counts for the shares, bool [n].
+        val: Share of the rows outside test that validate; 0 for none.
+        test: Share of all rows for the test split; 0 for none.
+    """
+
+    strata: NDArray[np.int32]
+    given: NDArray[np.int8]
+    counting: NDArray[np.bool_]
+    val: float
+    test: float
+
+
 def _build_table(
     listing: Listing,
     metadata: Sequence[ImageMetadata],
     labels: NDArray[np.int32],
-    strata: NDArray[np.int32],
-    given: NDArray[np.int8],
     look: NDArray[np.int64],
-    val: float,
-    test: float,
+    drawing: _Drawing,
 ) -> pa.Table:
     """The table of a data set: groups made, and every image in its split."""
     ids = [image.id for image in metadata]
     content = encode_values(pa.array(ids, pa.string()))
     cluster = _cluster_rows(look, listing.groups)
-    counting = select_used(content, labels, np.zeros(len(ids), np.int8))
-    split = assign_splits(ids, strata, listing.groups, cluster, given, counting, val=val, test=test)
+    split = assign_splits(
+        ids,
+        drawing.strata,
+        listing.groups,
+        cluster,
+        drawing.given,
+        drawing.counting,
+        val=drawing.val,
+        test=drawing.test,
+    )
     columns = {
         "id": ids,
         "path": listing.paths,
         "label": labels,
         "split": split,
-        "given": given >= 0,
+        "given": drawing.given >= 0,
         "group": listing.groups,
         "look": look,
         "cluster": cluster,
@@ -209,15 +236,16 @@ def _build_table(
     return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], schema=_SCHEMA)
 
 
-def _remark_missed_shares(
-    table: pa.Table, classes: Sequence[str], given: NDArray[np.int8], val: float, test: float
-) -> list[Remark]:
+def _remark_missed_shares(table: pa.Table, classes: Sequence[str], drawing: _Drawing) -> list[Remark]:
     """The remark that a made split differs from its shares by more than one image in some class, or none."""
+    val, test = drawing.val, drawing.test
     if val == 0 and test == 0:
         return []
-    label, split, cluster = (np.asarray(table[name].to_numpy()) for name in ("label", "split", "cluster"))
-    free = find_free_rows(cluster, given) & np.asarray(table["used"].to_numpy(zero_copy_only=False), bool)
-    counts = np.stack([np.bincount(label[free & (split == s)], minlength=len(classes)) for s in range(len(SPLITS))])
+    split, cluster = (np.asarray(table[name].to_numpy()) for name in ("split", "cluster"))
+    free = find_free_rows(cluster, drawing.given) & drawing.counting
+    counts = np.stack(
+        [np.bincount(drawing.strata[free & (split == s)], minlength=len(classes)) for s in range(len(SPLITS))]
+    )
     wished = np.outer([(1 - test) * (1 - val), (1 - test) * val, test], counts.sum(axis=0))
     missed = [
         f"{classes[c]!r} has {counted(counts[s, c], f'{name} image')} ({wished[s, c]:.0f} wished)"

@@ -36,6 +36,32 @@ def limit(data: Dataset, training: int | None, validation: int | None) -> Datase
     return replace(data, table=data.table.set_column(column, "used", pa.array(used, pa.bool_())))
 
 
+def adopt_splits(data: Dataset, earlier: Dataset) -> Dataset | None:
+    """Take the splits of an earlier scan of the same images, which another version may have drawn otherwise.
+
+    Args:
+        data: The data set.
+        earlier: The data set of a run.
+
+    Returns:
+        The data set in the earlier splits; None where it has other images, labels or given splits.
+    """
+    row_of_path = {path: row for row, path in enumerate(earlier.table["path"].to_pylist())}
+    paths = data.table["path"].to_pylist()
+    if earlier.split_source != data.split_source or len(paths) != len(row_of_path):
+        return None
+    if not all(path in row_of_path for path in paths):
+        return None
+    theirs = earlier.table.take(pa.array([row_of_path[path] for path in paths]))
+    split = theirs["split"].to_numpy()
+    used = select_used(encode_values(data.table["id"]), data.column("label"), split)
+    table = data.table
+    for name, values in (("split", theirs["split"]), ("cluster", theirs["cluster"]), ("used", pa.array(used))):
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
+    fingerprint = compute_fingerprint(data.classes, data.label_sets, table)
+    return replace(data, table=table, fingerprint=fingerprint) if fingerprint == earlier.fingerprint else None
+
+
 def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
     """Make one fold the validation set and the other folds the training set; the test split stays.
 

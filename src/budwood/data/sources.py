@@ -192,7 +192,10 @@ def _apply_corrections(listing: Listing, file: Path) -> Listing:
     for row, label in answers.items():
         labels[row] = label
     out = {row for row, label in answers.items() if label == OMIT}
-    corrected = select_rows(replace(listing, labels=labels), [row for row in range(len(labels)) if row not in out])
+    first = listing.uncorrected or listing.labels
+    corrected = select_rows(
+        replace(listing, labels=labels, uncorrected=first), [row for row in range(len(labels)) if row not in out]
+    )
     reasons = [(listing.paths[row], f"is excluded by {file.name}") for row in sorted(out)]
     changed = sum(label != listing.labels[row] for row, label in answers.items())
     return replace(corrected, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)

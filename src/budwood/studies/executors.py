@@ -260,7 +260,9 @@ class _Worker:
 
     def __init__(self, context: JobContext) -> None:
         self._executor = InProcessExecutor(
-            context, DatasetCache(Context(context.cache, Silent()), leaks=context.leaks), Silent()
+            context,
+            DatasetCache(Context(context.cache, Silent()), leaks=context.leaks, folder=context.folder),
+            Silent(),
         )
         self._lock = threading.Lock()
         self._unsent: list[Mapping[str, float]] = []

@@ -104,7 +104,7 @@ def study(
         file = load_study(file, Overrides(quick, settings or {}, {**(places or {}), **named}))
     context = JobContext(Path(out) / file.name, cache, leaks)
     with lock_study(context.folder), monitor.watching(file.title):
-        datasets = DatasetCache(Context(cache, DistinctNotes(monitor)), scanned, leaks)
+        datasets = DatasetCache(Context(cache, DistinctNotes(monitor)), scanned, leaks, context.folder)
         return _prepare(file, context, monitor, execution or ExecutionOptions(), datasets, started).run()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,12 +16,12 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks, drop_leaks
 from budwood.data.scanning import scan
-from budwood.data.selection import assign_fold, limit
-from budwood.errors import BudwoodError, DataError, StorageError
+from budwood.data.selection import adopt_splits, assign_fold, limit
+from budwood.errors import BudwoodError, DataError, RunError, StorageError
 from budwood.networks.plan import hash_json
 from budwood.networks.registry import code_of
 from budwood.progress import Progress
-from budwood.runs.run import CHECKPOINT, find_run
+from budwood.runs.run import CHECKPOINT, Run, find_run
 from budwood.storage.context import Context
 from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
 from budwood.studies.study_tables import DataSpec
@@ -140,15 +141,22 @@ def with_absolute_paths(job: TrainingJob) -> TrainingJob:
 class DatasetCache:
     """The data sets of a study, each scanned once and checked once for every way in which it is used."""
 
-    def __init__(self, context: Context, scanned: Mapping[str, Dataset] | None = None, leaks: Leaks = "drop") -> None:
+    def __init__(
+        self,
+        context: Context,
+        scanned: Mapping[str, Dataset] | None = None,
+        leaks: Leaks = "drop",
+        folder: Path | None = None,
+    ) -> None:
         """Make a cache of data sets.
 
         Args:
             context: The cache folder, and where notes and the steps of scans go.
             scanned: Data sets that were scanned already, by source; None: none.
             leaks: What to do where images leak between given splits, as in `train`.
+            folder: The study's folder, whose runs say in which splits it began; None: they are drawn anew.
         """
-        self.context, self.leaks = context, leaks
+        self.context, self.leaks, self.folder = context, leaks, folder
         self._scanned = {_hash_scan(DataSpec(data=source)): data for source, data in (scanned or {}).items()}
         self._checked: dict[str, CheckedDataset] = {}
 
@@ -173,9 +181,27 @@ class DatasetCache:
                 data = assign_fold(data, fold, folds)
             if self.leaks == "drop":
                 data = drop_leaks(data)
-            data = limit(data, images.images, images.held_out)
+            data = limit(self._keep_splits(data), images.images, images.held_out)
             self._checked[key] = CheckedDataset(data, checks.findings(data))
         return self._checked[key]
+
+    def _keep_splits(self, data: Dataset) -> Dataset:
+        """The data set in the splits in which the study began, where its runs are of the same images.
+
+        A study of another version thus goes on, whose splits were drawn by another rule.
+        """
+        earlier: dict[str, Run] = {}
+        for file in sorted(self.folder.glob("*/run.json")) if self.folder else ():
+            with suppress(RunError):  # it is told where the run is used
+                run = find_run(file.parent)
+                earlier.setdefault(run.record.dataset.fingerprint, run)
+        if data.fingerprint in earlier:
+            return data
+        for run in earlier.values():
+            with suppress(RunError):
+                if kept := adopt_splits(data, run.dataset()):
+                    return kept
+        return data
 
     def _scan(self, images: DataSpec) -> Dataset:
         key = _hash_scan(images)
