@@ -27,7 +27,7 @@ SIDE = 40
 SLOW_TO_IMPORT: Final = ["budwood.studies.executors", "budwood.training.loop", "timm", "torch._dynamo"]
 CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
 
-# The longest tests, begun first: two processes share the rest, so that neither works alone at the end, and none of a
+# The longest tests, begun first: the processes share the rest, so that none works alone at the end, and none of a
 # class is handed to the other, which would start a second cluster.
 LONGEST: Final = ("::TestRay::", "::test_the_demo", "::test_killed_at_random_moments")
 

@@ -12,9 +12,12 @@ import pytest
 from budwood.config.toml_lines import Place, find_line, find_lines
 from budwood.data.splits import assign_folds, stratified_sample
 from budwood.errors import StudyError
+from budwood.storage.context import open_context
 from budwood.studies.search_space import default_space, list_grid_points
 from budwood.studies.study import Overrides, Study, with_seed
 from budwood.studies.study_file import load_study, make_tuning_study, parse_study
+from budwood.studies.training_job import DatasetCache
+from conftest import fill
 
 ROOT = Path(__file__).parents[2] / "studies"
 BASE: dict[str, Any] = {"name": "small", "data": "photos", "base": {"optimizer": "adam", "epochs": 3}}
@@ -440,3 +443,18 @@ def test_a_wrong_option_of_the_base_is_said_once(base: str, told: str, tmp_path:
         load_study(file)
     assert caught.value.message.startswith(f"{file} has 1 mistake: line 4: {told}")
     assert len(caught.value.message) < len(str(file)) + 150
+
+
+def test_data_are_read_as_the_base_or_a_row_says(tmp_path: Path) -> None:
+    for name in ("plant/daisy", "plant/rose", "tree/oak"):
+        fill(tmp_path / "photos" / name, 6, first=len(name) * 10)
+    data = str(tmp_path / "photos")
+    made = _study(data=data, base={**BASE["base"], "nested": "join"}, rows=[*TWO, {"label": "top", "nested": "top"}])
+    datasets = DatasetCache(open_context(tmp_path / "cache"))
+    classes = [datasets.load(row.images).data.classes for row in made.rows]
+    assert classes == [("plant/daisy", "plant/rose", "tree/oak")] * 2 + [("plant", "tree")]
+    assert made.rows[0].images.record() == {"data": data, "nested": "join"}
+    told = _refused(base={"nested": "deep", "spelling": "loose", "split_folders": "on", "label_separator": ""})
+    for expected in ("nested: found 'deep'. Valid: join, top", "spelling: found 'loose'", "split_folders: found 'on'"):
+        assert expected in told
+    assert "label_separator: expected a separator, 'space' or 'none', found ''" in told

@@ -48,15 +48,19 @@ def test_the_time_flags_of_a_search_are_told_apart(capsys: pytest.CaptureFixture
 
 def test_the_time_of_a_search_is_no_option_of_its_recipes(monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
     asked: list[tuple[Any, Any]] = []
+    read: list[dict[str, str]] = []
 
     def note(search: Any, *, execution: ExecutionOptions, **others: Any) -> Any:
         asked.append((dict(search.base), execution.time))
+        read.append(search.searched.reading())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "study", note)
     assert run(["tune", str(photos), "--time", "10m", "--epochs", "1"]) == 130
     assert run(["tune", str(photos), "--trial-time", "20s", "--epochs", "1"]) == 130
-    assert asked == [({"epochs": 1}, 600), ({"epochs": 1, "time": "20s"}, None)]
+    assert run(["tune", str(photos), "--nested", "join", "--spelling", "join", "--epochs", "1"]) == 130
+    assert asked == [({"epochs": 1}, 600), ({"epochs": 1, "time": "20s"}, None), ({"epochs": 1}, None)]
+    assert read == [{}, {}, {"nested": "join"}]
 
 
 def test_no_trial_begins_that_would_end_after_the_time(

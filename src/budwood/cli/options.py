@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from budwood.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-READING_OPTIONS: Final = ("nested", "label_separator", "spelling", "split_folders")
+READING_OPTIONS: Final = {"nested": "top", "label_separator": None, "spelling": "join", "split_folders": "auto"}
 
 
 class RecipeCommand(click.Command):
@@ -154,7 +154,7 @@ def add_data_argument(command: Command) -> Command:
     """
     share = click.FloatRange(0, 1, min_open=True, max_open=True)
     command = click.option("--exclude", multiple=True, metavar="CLASS", help="Class to leave out; may be repeated.")(
-        _add_reading_options(command)
+        add_reading_options(command)
     )
     command = click.option(
         "--test", type=share, help="Share of images for the sealed test set, if the data have no split. [0.2]"
@@ -165,8 +165,15 @@ def add_data_argument(command: Command) -> Command:
     return click.argument("data", metavar="DATA")(add_corrections_option(command))
 
 
-def _add_reading_options(command: Command) -> Command:
-    """Add the options that say how data are read that could be read in two ways, as one argument, `reading`."""
+def add_reading_options(command: Command) -> Command:
+    """Add the options that say how data are read that could be read in two ways, as one argument, `reading`.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the options.
+    """
     options = (
         click.option(
             "--nested",

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from budwood.cli.options import (
+    READING_OPTIONS,
     Command,
     TuneCommand,
     add_common_options,
     add_corrections_option,
     add_leaks_option,
     add_out_option,
+    add_reading_options,
     add_recipe_sources,
     collect_options,
     drop_unset,
@@ -129,11 +131,13 @@ def study(
 @_add_execution_options
 @add_recipe_sources
 @add_corrections_option
+@add_reading_options
 @add_out_option
 @add_common_options
 def tune(
     data: str,
     corrections: tuple[str, ...],
+    reading: dict[str, Any],
     trials: int,
     sampler: str,
     metric: str,
@@ -160,6 +164,7 @@ def tune(
     base = {**collect_options(file, settings, drop_unset(options))}
     if corrections:
         base["corrections"] = list(corrections)
+    base.update((name, word) for name, word in reading.items() if word != READING_OPTIONS[name])
     search = make_tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
     comparison = carry_out(
         search,

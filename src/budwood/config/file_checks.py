@@ -111,13 +111,13 @@ def tell_mistakes(mistakes: Sequence[Mistake], table: Mapping[str, Any], text: s
 
 
 def _describe_error(error: ErrorDetails, model: type[FileModel]) -> Mistake:
-    models, expected, values = [model], "", tuple[Any, ...]()
+    models, expected, values = [model], "", tuple[str, ...]()
     place: Place = ()
     for part in error["loc"]:
         tagged = [one for one in models if one.__name__ == part]  # which member of a union was meant
         field = next((info for name, info in _fields(models) if name == part), None)
         if field and not tagged:
-            expected, values = field.description or "", get_args(field.annotation)
+            expected, values = field.description or "", _list_words(field.annotation)
         models = tagged or (_models_in(field.annotation) if field else models)
         place += () if tagged or part == HIDDEN else (part,)
     found = list(error["input"]) if isinstance(error["input"], tuple) else error["input"]
@@ -138,6 +138,12 @@ def _describe_error(error: ErrorDetails, model: type[FileModel]) -> Mistake:
 def _fields(models: Sequence[type[FileModel]]) -> list[tuple[str, Any]]:
     """The fields of the first of the models, by their names in files."""
     return [(info.alias or name, info) for one in models[:1] for name, info in one.model_fields.items()]
+
+
+def _list_words(annotation: object) -> tuple[str, ...]:
+    """The words that a type allows, also where it may be left out."""
+    parts = get_args(annotation)
+    return tuple(part for one in parts for part in ((one,) if isinstance(one, str) else _list_words(one)))
 
 
 def _models_in(annotation: object) -> list[type[FileModel]]:

@@ -39,6 +39,10 @@ class DataOptions(FileModel):
         images: Number of training images at most, 2 or more; None: all.
         corrections: Files of tables that correct labels.
         classes: Number of classes, for when the images are not available.
+        nested: Class of images in a folder in a class folder: `top` or `join`; None: as in `scan`.
+        label_separator: What parts several labels in a cell of a table; None: as in `scan`.
+        spelling: Whether spellings of one class are joined: `join` or `keep`; None: as in `scan`.
+        split_folders: Whether folders called train, val or test are splits: `auto` or `never`; None: as in `scan`.
     """
 
     data: _Source = ""
@@ -48,6 +52,19 @@ class DataOptions(FileModel):
     images: _Several = None
     corrections: Annotated[tuple[str, ...], _Listed, Field(description="a list of files")] = ()
     classes: _Several = None
+    nested: Annotated[Literal["top", "join"] | None, Field(description="'top' or 'join'")] = None
+    label_separator: Annotated[str | None, Field(min_length=1, description="a separator, 'space' or 'none'")] = None
+    spelling: Annotated[Literal["join", "keep"] | None, Field(description="'join' or 'keep'")] = None
+    split_folders: Annotated[Literal["auto", "never"] | None, Field(description="'auto' or 'never'")] = None
+
+    def reading(self) -> dict[str, str]:
+        """Return how the data are read where that is not left to `scan`.
+
+        Returns:
+            The options that are set, by the names that `scan` has for them.
+        """
+        options = {name: getattr(self, name) for name in ("nested", "label_separator", "spelling", "split_folders")}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 class DataSpec(DataOptions):

@@ -212,6 +212,7 @@ class DatasetCache:
                 test=images.test,
                 exclude=images.exclude,
                 corrections=images.corrections,
+                **images.reading(),
                 cache=self.context.cache,
                 progress=self.context.progress,
             )
@@ -220,7 +221,7 @@ class DatasetCache:
 
 def _hash_scan(images: DataSpec) -> str:
     """Hash what decides a scan."""
-    return hash_json([images.data, images.val, images.test, images.exclude, images.corrections])
+    return hash_json([images.data, images.val, images.test, images.exclude, images.corrections, images.reading()])
 
 
 def digest_job(recipe: Recipe, images: DataSpec, fingerprint: str, fold: int | None, folds: int | None) -> str:
