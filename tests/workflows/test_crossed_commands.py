@@ -83,7 +83,7 @@ def test_a_resume_goes_on_from_what_the_run_has_become_meanwhile(run: Run) -> No
 @pytest.mark.parametrize(
     ("moment", "message"),
     [
-        ("make_predictor", "was trained further by another process while this command was using it"),
+        ("make_predictor", "was (trained further by another process|changed) while this command was using it"),
         ("lock_ledger", "was trained further by another process while this command was using it"),
     ],
 )
