@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from budwood.training import loop as fitting
 from budwood.training.checkpoints import Checkpoints
 from budwood.training.losses import make_loss
 from budwood.workflows.continuation import continue_recipe
+from conftest import fill
 from killing import run_killer
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "optimizer": "adam"}
@@ -35,17 +37,17 @@ from budwood.training import loop
 from budwood.reporting import augmentation_sheet
 from killing import killed_until_done
 
-photos, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-recipe = eval(sys.argv[4])
+photos, out, cases = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 data = bw.scan(photos)
 
-def work(folder):
+def work(folder, recipe):
     known = list(folder.glob("*/run.json"))
     if known and json.loads(known[0].read_text())["state"] == "done":
         return  # it was killed between its last act and its end
     bw.resume(known[0].parent) if known else bw.train(data, bw.Recipe(**recipe), out=folder)
 
-killed_until_done(work, out, kills)
+for name, (kills, recipe) in cases.items():
+    killed_until_done(lambda folder: work(folder, recipe), out / name, kills)
 """
 
 
@@ -55,35 +57,40 @@ def _content(run: Run) -> tuple[bytes, bytes, bytes]:
     return weights, history, predictions
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="forks")
-@pytest.mark.parametrize(
-    ("kills", "recipe"),
-    [
-        (6, {**STEADY, "epochs": 5, "lr": 0.01, "schedule": "onecycle", "rotation": 20, "patience": 4}),
-        (
-            4,
-            {
-                **{name: value for name, value in STEADY.items() if name != "ema"},
-                "optimizer": "nadam",
-                "accumulate": 2,
-                "balanced_sampling": True,
-                "phases": [
-                    {"freeze": "upto:conv1", "epochs": 3, "lr": 0.01},
-                    {"freeze": "none", "epochs": 4, "lr": 0.005},
-                ],
-            },
-        ),
-    ],
-    ids=["averaged", "phases"],
-)
-def test_killed_at_random_moments_it_ends_with_the_same_bits(
-    photos: Path, tmp_path: Path, kills: int, recipe: dict[str, Any]
-) -> None:
-    done = run_killer(KILLER, photos, tmp_path, kills, repr(recipe))
+KILLED: dict[str, tuple[int, dict[str, Any]]] = {
+    "averaged": (4, {**STEADY, "epochs": 4, "lr": 0.01, "schedule": "onecycle", "rotation": 20, "patience": 4}),
+    "phases": (
+        3,
+        {
+            **{name: value for name, value in STEADY.items() if name != "ema"},
+            "optimizer": "nadam",
+            "accumulate": 2,
+            "balanced_sampling": True,
+            "phases": [{"freeze": "upto:conv1", "epochs": 2, "lr": 0.01}, {"freeze": "none", "epochs": 2, "lr": 0.005}],
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each case, with what nothing disturbed and what was killed: of one process, as it starts slowly."""
+    if not hasattr(os, "fork"):
+        pytest.skip("forks")
+    out = tmp_path_factory.mktemp("killed")
+    for hue, name in ((1, "leaf"), (2, "sky")):
+        fill(out / "photos" / name, 30, hue=hue)
+    done = run_killer(KILLER, out / "photos", out, json.dumps(KILLED))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[1] == str(kills)
-    (whole,) = (open_run(path.parent) for path in tmp_path.glob("whole/*/run.json"))
-    others = [open_run(path.parent) for path in tmp_path.glob("killed-*/*/run.json")]
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [str(kills) for kills, _ in KILLED.values()]
+    return out
+
+
+@pytest.mark.parametrize("case", KILLED)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(killed: Path, case: str) -> None:
+    folder = killed / case
+    (whole,) = (open_run(path.parent) for path in folder.glob("whole/*/run.json"))
+    others = [open_run(path.parent) for path in folder.glob("killed-*/*/run.json")]
     assert others
     assert any(other.record.resumed for other in others)
     for other in others:

@@ -50,7 +50,7 @@ for name, work in commands.items():
     killed_until_done(work, out / name, kills)
 killed_until_done(lambda folder: bw.tune(data, small, trials=2, out=folder), out / "tune", 1)
 """
-KILLS = int(os.environ.get("BUDWOOD_KILLS", "3"))  # more by hand
+KILLS = int(os.environ.get("BUDWOOD_KILLS", "2"))  # more by hand
 COMMANDS = ("test", "predict", "report", "explain", "tune")
 
 
@@ -117,7 +117,8 @@ def test_killed_and_repeated_a_command_leaves_what_it_would_have_left(
     for other in others:
         assert READERS[command](other) == expected
         assert {path.relative_to(other).as_posix() for path in other.glob("**/one/*")} == names
-        assert {path.name for path in other.rglob(".*")} <= {".test-looks.lock"}
+        hidden = {path.name for path in other.rglob(".*") if "cache" not in path.relative_to(other).parts}
+        assert hidden <= {".test-looks.lock"}, "drafts in the cache are swept by the next that writes there"
         for record in other.rglob("run.json"):
             run = open_run(record.parent)
             assert all(run.file(name).is_file() for name in run.record.files)
