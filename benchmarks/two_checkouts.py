@@ -74,6 +74,7 @@ def run_job(source: Path, job: Job, place: Path) -> float:
     main = "budwood.cli.main" if (source / "src/budwood/cli").is_dir() else "budwood.cli"
     code = f"import sys; from {main} import main; sys.argv[0] = 'budwood'; main()"
     settings = {**os.environ, "PYTHONPATH": str(source / "src"), "BUDWOOD_CACHE": str(place / "cache")}
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling the sources anew in each process is nobody's use
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", code, *job.arguments], cwd=place, env=settings, check=True, capture_output=True
