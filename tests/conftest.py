@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.split_metrics import SplitMetrics
@@ -177,6 +178,27 @@ def photos(tmp_path: Path) -> Path:
     fill(tmp_path / "photos" / "leaf", 30, hue=1)
     fill(tmp_path / "photos" / "sky", 30, hue=2)
     return tmp_path / "photos"
+
+
+TINY: Final[dict[str, Any]] = {
+    "model": "cnn",
+    "widths": (4,),
+    "fc": (4,),
+    "size": 16,
+    "epochs": 1,
+    "batch": 8,
+    "lr": 0.01,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `photos` of two classes and the run `one` of a tiny network under `runs`, for tests to copy."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for hue, name in ((1, "leaf"), (2, "sky")):
+        fill(folder / "photos" / name, 15, hue=hue)
+    bw.train(bw.scan(folder / "photos"), Recipe(**TINY), out=folder / "runs", id="one")
+    return folder
 
 
 def absent(what: str) -> NoReturn:

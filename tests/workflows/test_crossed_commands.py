@@ -26,24 +26,14 @@ from budwood.workflows import evaluate
 from budwood.workflows import explain as explaining
 from budwood.workflows import report as reporting
 from budwood.workflows.explain import explain_run
-from conftest import fill
+from conftest import TINY
 
-SMALL: dict[str, Any] = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "epochs": 1, "batch": 8, "lr": 0.01}
 WAIT = 0.3  # seconds after which who still waits is taken to wait for a lock
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kept")
-    for hue, name in ((1, "leaf"), (2, "sky")):
-        fill(folder / "photos" / name, 15, hue=hue)
-    bw.train(bw.scan(folder / "photos"), bw.Recipe(**SMALL), out=folder / "runs", id="one")
-    return folder
-
-
 @pytest.fixture
-def run(kept: Path, tmp_path: Path) -> Run:
-    shutil.copytree(kept / "runs", tmp_path / "runs")
+def run(tiny: Path, tmp_path: Path) -> Run:
+    shutil.copytree(tiny / "runs", tmp_path / "runs")
     return open_run(tmp_path / "runs" / "one")
 
 
@@ -200,7 +190,7 @@ def test_tests_at_once_are_one_look(run: Run) -> None:
 
 
 def test_a_training_that_is_taken_over_is_not_removed(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def taken(*given: Any) -> Any:
         begun = begin(*given)
@@ -212,18 +202,18 @@ def test_a_training_that_is_taken_over_is_not_removed(
     begin = bw.workflows.train._begin
     monkeypatch.setattr("budwood.workflows.train._begin", taken)
     with pytest.raises(bw.RunError, match="is being trained by another process"):
-        bw.train(bw.scan(kept / "photos"), bw.Recipe(**SMALL), out=tmp_path / "runs", id="mine")
+        bw.train(bw.scan(tiny / "photos"), bw.Recipe(**TINY), out=tmp_path / "runs", id="mine")
     held[0].__exit__(None, None, None)
     assert find_run(tmp_path / "runs" / "mine").record.state == "running"
 
 
 def test_a_report_of_a_study_that_goes_on_meanwhile_is_written_again(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "s.toml"
-    base = "\n".join(f"{name} = {value}" for name, value in SMALL.items() if name in ("size", "epochs", "batch"))
+    base = "\n".join(f"{name} = {value}" for name, value in TINY.items() if name in ("size", "epochs", "batch"))
     rows = "".join(f'[[rows]]\nlabel = "{label}"\nlr = {lr}\n' for label, lr in (("first", 0.01), ("second", 0.1)))
-    head = f'name = "s"\ntitle = "S"\ndata = "{kept / "photos"}"\n[base]\nmodel = "cnn"\nwidths = [4]\nfc = [4]\n'
+    head = f'name = "s"\ntitle = "S"\ndata = "{tiny / "photos"}"\n[base]\nmodel = "cnn"\nwidths = [4]\nfc = [4]\n'
     file.write_text(f"{head}{base}\n{rows}")
     bw.study(file, out=tmp_path / "runs")
     folder = tmp_path / "runs" / "s"
@@ -245,7 +235,7 @@ def test_a_report_of_a_study_that_goes_on_meanwhile_is_written_again(
 
 
 def test_a_clock_that_is_set_back_changes_no_duration_and_no_count(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Backwards(datetime.datetime):
         """A clock that is set back by a day whenever somebody looks."""
@@ -262,9 +252,9 @@ def test_a_clock_that_is_set_back_changes_no_duration_and_no_count(
     monkeypatch.setattr(time, "time", lambda: next(seconds))
     monkeypatch.setattr(time, "time_ns", lambda: int(next(seconds)) * 10**9)
     monkeypatch.setattr("budwood.training.checkpoints.Checkpoints.due", property(lambda self: self.folder is not None))
-    data = bw.scan(kept / "photos", cache=tmp_path / "cache")
-    first = bw.train(data, bw.Recipe(**SMALL), out=tmp_path / "runs", cache=tmp_path / "cache")
-    other = bw.train(data, bw.Recipe(**SMALL), out=tmp_path / "runs", cache=tmp_path / "cache")
+    data = bw.scan(tiny / "photos", cache=tmp_path / "cache")
+    first = bw.train(data, bw.Recipe(**TINY), out=tmp_path / "runs", cache=tmp_path / "cache")
+    other = bw.train(data, bw.Recipe(**TINY), out=tmp_path / "runs", cache=tmp_path / "cache")
     assert [bw.test(run).opened().looks for run in (first, other)] == [1, 2]
     longer = bw.resume(first, epochs=3)
     assert bw.test(longer).opened().looks == 3
@@ -277,7 +267,7 @@ def test_a_clock_that_is_set_back_changes_no_duration_and_no_count(
 
 
 def test_weights_that_change_between_two_readings_are_refused(
-    run: Run, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = shutil.copy(run.file("weights.safetensors"), tmp_path / "w.safetensors")
 
@@ -289,7 +279,7 @@ def test_weights_that_change_between_two_readings_are_refused(
         return found
 
     monkeypatch.setattr(preflight, "describe_file", meanwhile)
-    recipe = bw.Recipe(**SMALL, weights=str(file))
+    recipe = bw.Recipe(**TINY, weights=str(file))
     with pytest.raises(bw.WeightsError, match=r"w\.safetensors: was changed while this command was using it"):
-        bw.train(bw.scan(kept / "photos"), recipe, out=tmp_path / "mine", cache=tmp_path / "cache")
+        bw.train(bw.scan(tiny / "photos"), recipe, out=tmp_path / "mine", cache=tmp_path / "cache")
     assert not list((tmp_path / "mine").iterdir())

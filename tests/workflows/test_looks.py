@@ -13,23 +13,11 @@ import budwood as bw
 from budwood.runs import predictor
 from budwood.runs.run import Run, count_look, is_locked, lock_ledger, lock_run, open_run
 from budwood.storage.context import Context
-from conftest import fill
-
-SMALL = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "epochs": 1, "batch": 8, "lr": 0.01}
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kept")
-    for hue, name in ((1, "leaf"), (2, "sky")):
-        fill(folder / "photos" / name, 15, hue=hue)
-    bw.train(bw.scan(folder / "photos"), bw.Recipe(**SMALL), out=folder / "runs", id="one")
-    return folder
 
 
 @pytest.fixture
-def run(kept: Path, tmp_path: Path) -> Run:
-    shutil.copytree(kept / "runs", tmp_path / "runs")
+def run(tiny: Path, tmp_path: Path) -> Run:
+    shutil.copytree(tiny / "runs", tmp_path / "runs")
     return open_run(tmp_path / "runs" / "one")
 
 
