@@ -178,7 +178,7 @@ def add_reading_options(command: Command) -> Command:
         click.option(
             "--nested",
             type=click.Choice(["top", "join"]),
-            default="top",
+            default=READING_OPTIONS["nested"],
             help="Class of images in folders in a class folder: that folder, or the path of both. [top]",
         ),
         click.option(
@@ -189,13 +189,13 @@ def add_reading_options(command: Command) -> Command:
         click.option(
             "--spelling",
             type=click.Choice(["join", "keep"]),
-            default="join",
+            default=READING_OPTIONS["spelling"],
             help="Read 'cat', 'Cat' and 'cat ' as one class, or keep labels as written. [join]",
         ),
         click.option(
             "--split-folders",
             type=click.Choice(["auto", "never"]),
-            default="auto",
+            default=READING_OPTIONS["split_folders"],
             help="Read folders called train, val or test as splits, or never: as classes. [auto]",
         ),
     )

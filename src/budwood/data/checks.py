@@ -293,16 +293,14 @@ def _check_leaks(data: Dataset) -> list[Finding]:
         "(`--leaks drop`). Better: move all files of a group to one split."
     )
     table = (
-        ("D020", exact, "are exact duplicates in different splits"),
-        ("D021", near, "are near duplicates in different splits"),
-        ("D022", grouped, "belong together but are in different splits"),
+        ("D020", exact, "are exact duplicates in different splits", advice),
+        ("D021", near, "are near duplicates in different splits", f"{advice} {REACH}"),
+        ("D022", grouped, "belong together but are in different splits", advice),
     )
     return [
         finding
-        for code, groups, statement in table
-        for finding in _make_duplicate_finding(
-            data, code, "warning", groups, statement, f"{advice} {REACH}" if code == "D021" else advice
-        )
+        for code, groups, statement, what_to_do in table
+        for finding in _make_duplicate_finding(data, code, "warning", groups, statement, what_to_do)
     ]
 
 

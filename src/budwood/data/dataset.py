@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -246,8 +246,7 @@ class Dataset:
             A data set in which test images have the label -1.
         """
         label = np.where(self.column("split") == SPLITS.index("test"), SEALED, self.column("label"))
-        column = self.table.schema.get_field_index("label")
-        return replace(self, table=self.table.set_column(column, "label", pa.array(label, pa.int32())))
+        return replace(self, table=set_columns(self.table, {"label": label}))
 
     def save(self, path: Path) -> None:
         """Write the data set as one Parquet file, with everything beside the table in the file's metadata.
@@ -315,6 +314,22 @@ def load(path: Path) -> Dataset:
     if compute_fingerprint(data.classes, data.label_sets, data.table) != data.fingerprint:
         raise RunError(f"{path}: the split does not match its fingerprint.", "Restore the file, or train again.")
     return data
+
+
+def set_columns(table: pa.Table, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+    """Replace columns of a table; their names, types and places stay.
+
+    Args:
+        table: The table of images.
+        columns: Values by name, [rows] each.
+
+    Returns:
+        The table with these values.
+    """
+    for name, values in columns.items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    return table
 
 
 def make_membership_matrix(label_sets: Sets, classes: int) -> NDArray[np.bool_]:

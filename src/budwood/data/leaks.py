@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from budwood.data.dataset import Dataset, LeftOut, compute_fingerprint
 from budwood.data.listing import SPLITS
 
 Leaks = Literal["drop", "refuse", "allow"]  # what is done where images leak between splits
-LEAKS: Final[tuple[Leaks, ...]] = ("drop", "refuse", "allow")
+LEAKS: Final[tuple[Leaks, ...]] = get_args(Leaks)
 
 
 def drop_leaks(data: Dataset) -> Dataset:
@@ -43,21 +42,19 @@ def drop_leaks(data: Dataset) -> Dataset:
     return _leave_out(data, leaking, left_out)
 
 
-def drop_known(data: Dataset, files: Collection[str], run: str) -> Dataset:
+def drop_known(data: Dataset, rows: NDArray[np.int64], run: str) -> Dataset:
     """Leave out held-out images that a run has learned from whose trunk is used.
 
     Args:
         data: The data set.
-        files: Paths of the images.
+        rows: Row numbers of the images, int64 [m].
         run: Name of that run.
 
     Returns:
         The data set without these images, which it names in `left_out`.
     """
-    split, known = data.column("split"), set(files)
-    rows = np.array([row for row, path in enumerate(data.table["path"].to_pylist()) if path in known], np.int64)
-    ids, paths = data.table["id"].to_pylist(), data.table["path"].to_pylist()
-    left_out = [LeftOut(paths[row], ids[row], SPLITS[split[row]], run=run) for row in rows.tolist()]
+    known = data.table.take(pa.array(rows)).select(["path", "id", "split"]).to_pylist()
+    left_out = [LeftOut(image["path"], image["id"], SPLITS[image["split"]], run=run) for image in known]
     return _leave_out(data, rows, left_out)
 
 

@@ -142,7 +142,7 @@ def build_dataset(
     names, sets, drawn = _encode_labels(usable.uncorrected or usable.labels, listing.multilabel)
     counting = select_used(content, drawn, np.zeros(len(content), np.int8))
     drawing = _Drawing(_choose_strata(drawn, sets), given, counting, val_share, test_share)
-    table = _build_table(usable, metadata, labels, copies.look, drawing)
+    table = _build_table(usable, metadata, labels, content, copies.look, drawing)
     missed = [] if label_sets else _remark_missed_shares(table, names, drawing)
     return Dataset(
         source=listing.source,
@@ -201,12 +201,12 @@ def _build_table(
     listing: Listing,
     metadata: Sequence[ImageMetadata],
     labels: NDArray[np.int32],
+    content: NDArray[np.int32],
     look: NDArray[np.int64],
     drawing: _Drawing,
 ) -> pa.Table:
     """The table of a data set: groups made, and every image in its split."""
     ids = [image.id for image in metadata]
-    content = encode_values(pa.array(ids, pa.string()))
     cluster = _cluster_rows(look, listing.groups)
     split = assign_splits(
         ids,

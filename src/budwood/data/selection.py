@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 
-from budwood.data.dataset import Dataset, compute_fingerprint, encode_values, select_used
+from budwood.data.dataset import Dataset, compute_fingerprint, encode_values, select_used, set_columns
 from budwood.data.listing import SPLITS
 from budwood.data.splits import assign_folds, stratified_sample
 from budwood.errors import DataError
@@ -32,8 +31,7 @@ def limit(data: Dataset, training: int | None, validation: int | None) -> Datase
         if count is not None:
             rows = np.flatnonzero((split == SPLITS.index(name)) & used)
             used[rows] = stratified_sample([ids[row] for row in rows.tolist()], labels[rows], count)
-    column = data.table.schema.get_field_index("used")
-    return replace(data, table=data.table.set_column(column, "used", pa.array(used, pa.bool_())))
+    return replace(data, table=set_columns(data.table, {"used": used}))
 
 
 def adopt_splits(data: Dataset, earlier: Dataset) -> Dataset | None:
@@ -52,12 +50,10 @@ def adopt_splits(data: Dataset, earlier: Dataset) -> Dataset | None:
         return None
     if not all(path in row_of_path for path in paths):
         return None
-    theirs = earlier.table.take(pa.array([row_of_path[path] for path in paths]))
-    split = theirs["split"].to_numpy()
+    rows = [row_of_path[path] for path in paths]
+    split, cluster = earlier.column("split")[rows], earlier.column("cluster")[rows]
     used = select_used(encode_values(data.table["id"]), data.column("label"), split)
-    table = data.table
-    for name, values in (("split", theirs["split"]), ("cluster", theirs["cluster"]), ("used", pa.array(used))):
-        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
+    table = set_columns(data.table, {"split": split, "cluster": cluster, "used": used})
     fingerprint = compute_fingerprint(data.classes, data.label_sets, table)
     return replace(data, table=table, fingerprint=fingerprint) if fingerprint == earlier.fingerprint else None
 
@@ -92,14 +88,9 @@ def assign_fold(data: Dataset, fold: int, folds: int) -> Dataset:
         folds,
     )
     split[free] = np.where(folds_of_images == fold, SPLITS.index("val"), SPLITS.index("train"))
-    columns = {
-        "split": pa.array(split, pa.int8()),
-        "given": pa.array(data.column("given") & (split == SPLITS.index("test")), pa.bool_()),
-        "used": pa.array(select_used(encode_values(data.table["id"]), labels, split), pa.bool_()),
-    }
-    table = data.table
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), name, values)
+    given = data.column("given") & (split == SPLITS.index("test"))
+    used = select_used(encode_values(data.table["id"]), labels, split)
+    table = set_columns(data.table, {"split": split, "given": given, "used": used})
     return replace(
         data,
         table=table,

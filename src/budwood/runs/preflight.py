@@ -249,11 +249,11 @@ def _leave_out_known(
     Raises:
         DataError: When leaks are to be refused, or an image is of a test set that the user gave, which stays whole.
     """
-    paths = pc.is_in(data.table["path"], pa.array(known[0].files)).to_numpy(zero_copy_only=False)
-    given_test = paths & data.column("given") & (data.column("split") == SPLITS.index("test"))
+    held_out = pc.is_in(data.table["path"], pa.array(known[0].files)).to_numpy(zero_copy_only=False)
+    given_test = held_out & data.column("given") & (data.column("split") == SPLITS.index("test"))
     if leaks == "refuse" or given_test.any():
         _refuse_leaks(known)
-    return drop_known(data, known[0].files, run), tuple(checks.tell_left_out(finding) for finding in known)
+    return drop_known(data, np.flatnonzero(held_out), run), tuple(checks.tell_left_out(finding) for finding in known)
 
 
 def _find_trunk_run(run: Run) -> Run | None:

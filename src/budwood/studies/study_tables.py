@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import fields
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from budwood.config.file_checks import HIDDEN, FileModel, Mistake, describe_errors, leave_out
 from budwood.config.metric_registry import REPORTED, is_metric
 from budwood.config.recipe import Recipe
+from budwood.data.listing import ReadOptions
 from budwood.errors import did_you_mean
 from budwood.studies.search_space import AxisTable, Sampler
 
@@ -63,7 +65,7 @@ class DataOptions(FileModel):
         Returns:
             The options that are set, by the names that `scan` has for them.
         """
-        options = {name: getattr(self, name) for name in ("nested", "label_separator", "spelling", "split_folders")}
+        options = {option.name: getattr(self, option.name) for option in fields(ReadOptions)}
         return {name: value for name, value in options.items() if value is not None}
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -190,18 +191,23 @@ class DatasetCache:
 
         A study of another version thus goes on, whose splits were drawn by another rule.
         """
-        earlier: dict[str, Run] = {}
-        for file in sorted(self.folder.glob("*/run.json")) if self.folder else ():
-            with suppress(RunError):  # it is told where the run is used
-                run = find_run(file.parent)
-                earlier.setdefault(run.record.dataset.fingerprint, run)
-        if data.fingerprint in earlier:
+        if data.fingerprint in self._earlier:
             return data
-        for run in earlier.values():
+        for run in self._earlier.values():
             with suppress(RunError):
                 if kept := adopt_splits(data, run.dataset()):
                     return kept
         return data
+
+    @cached_property
+    def _earlier(self) -> Mapping[str, Run]:
+        """A run of the study's folder for each data set, by its fingerprint; read once, as there may be many."""
+        runs: dict[str, Run] = {}
+        for file in sorted(self.folder.glob("*/run.json")) if self.folder else ():
+            with suppress(RunError):  # it is told where the run is used
+                run = find_run(file.parent)
+                runs.setdefault(run.record.dataset.fingerprint, run)
+        return runs
 
     def _scan(self, images: DataSpec) -> Dataset:
         key = _hash_scan(images)
