@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from budwood.comparison.document import Claim
 from budwood.config.toml_lines import Place, find_line, find_lines
 from budwood.data.splits import assign_folds, stratified_sample
 from budwood.errors import StudyError
@@ -52,6 +53,22 @@ def test_a_published_figure_has_its_metric_and_split() -> None:
     assert figure
     assert (figure.value, figure.metric, figure.split, figure.note) == (0.916, "macro_f1", "val", "about")
     assert made.rows[1].published is None
+
+
+def test_a_claim_names_two_rows() -> None:
+    made = _study(rows=TWO, claims=[{"says": "faster is better", "better": "fast", "than": "slow", "margin": 0.02}])
+    assert made.claims == (Claim("faster is better", "fast", "slow", 0.02),)
+
+
+def test_what_a_grid_point_leaves_nothing_to_act_on_is_left_out_there() -> None:
+    made = _study(grid={"fill": ["black"], "views": [2], "flip": [0.0, 0.5], "rotation": [0, 20]})
+    told = {row.label: {name: row.options.get(name) for name in ("fill", "views")} for row in made.rows}
+    assert told == {
+        "flip 0, rotation 0": {"fill": None, "views": None},
+        "flip 0, rotation 20": {"fill": "black", "views": 2},
+        "flip 0.5, rotation 0": {"fill": None, "views": 2},
+        "flip 0.5, rotation 20": {"fill": "black", "views": 2},
+    }
 
 
 def test_a_grid_is_the_product_of_its_lists_with_paired_ones_together() -> None:
@@ -109,6 +126,19 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ({"rows": [*TWO, {"label": "again", "lr": 0.1}]}, "rows 3 (again): is the same experiment as 'fast'"),
         ({"rows": [*TWO, {"label": "fast", "lr": 0.2}]}, "rows 3 (fast): has the label of an earlier row, 'fast'"),
         ({"rows": TWO, "grid": {"lr": [0.1, 0.2]}}, "grid: is the same experiment as 'fast' (lr 0.1)"),
+        (
+            {"rows": TWO, "claims": [{"says": "faster", "better": "fats", "than": "slow"}]},
+            "claims: better: there is no row 'fats'. Did you mean 'fast'?",
+        ),
+        (
+            {"rows": TWO, "claims": [{"says": "faster", "better": "fast", "than": "fast"}]},
+            "claims: than: expected another row than `better`",
+        ),
+        (
+            {"rows": TWO, "claims": [{"says": "cheap", "better": "fast", "than": "slow", "margin": -1}]},
+            "claims: margin: expected a number from 0, under 1, found -1",
+        ),
+        ({"grid": {"fill": ["black"], "lr": [0.1, 0.2]}}, "fill: expected one of"),
         ({"rows": TWO, "folds": 3, "seeds": [0]}, "folds: expected either seeds or folds, found both"),
         ({"rows": TWO, "folds": 1}, "folds: expected a whole number from 2, found 1"),
         ({"rows": TWO, "quick": {"images": 0}}, "quick: images: expected a whole number from 1, found 0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from budwood.comparison.recipe_diff import Options, describe_options, drop_defaults
 from budwood.comparison.rows import ComparisonRow
@@ -13,6 +13,8 @@ from budwood.evaluation.result_checks import History, ResultFinding
 from budwood.runs.run_record import DatasetRecord
 from budwood.text import format_csv
 from budwood.training.history import drop_stage_columns
+
+Verdict = Literal["confirmed", "denied", "not distinguishable", "not tested"]
 
 # Of a data set, what all rows of a comparison share.
 _SHARED: Final = {"name", "fingerprint", "split", "classes", "counts", "several"}
@@ -41,6 +43,42 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A statement about two rows of a study, made before they were trained.
+
+    Attributes:
+        says: The statement, in words.
+        better: Label of the row that is said to be better.
+        than: Label of the other row.
+        margin: By how much `better` may be worse all the same, 0 to 1: above 0 the statement is that it costs little.
+    """
+
+    says: str
+    better: str
+    than: str
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class JudgedClaim(Claim):
+    """A claim beside what was found.
+
+    Attributes:
+        verdict: `confirmed` or `denied`, where the images decide; `not distinguishable` where they do not; `not tested`
+            where the two rows were not scored on the same images.
+        difference: Metric of `better` minus that of `than`, with its 95 % confidence interval.
+        p: P-value of the paired test, corrected over all claims without a margin (Holm); None for a claim with one,
+            which its interval decides.
+        reason: Why it was not tested.
+    """
+
+    verdict: Verdict = "not tested"
+    difference: Metric | None = None
+    p: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Result of a comparison of runs.
 
@@ -54,6 +92,7 @@ class Comparison:
         pairs: All pairs of rows on the same images.
         findings: What deserves attention in the results.
         curves: History of each run (rows of numbers by name), by label of the row.
+        claims: What a source says of the rows, held against them.
     """
 
     metric: str
@@ -65,6 +104,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     findings: tuple[ResultFinding, ...]
     curves: Mapping[str, Sequence[History]]
+    claims: tuple[JudgedClaim, ...] = ()
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -100,6 +140,7 @@ class Comparison:
             "rows": self.table(),
             "pairs": [asdict(pair) for pair in self.pairs],
             "findings": [finding.record() for finding in self.findings],
+            **({"claims": [asdict(claim) for claim in self.claims]} if self.claims else {}),
             "curves": {label: [drop_stage_columns(history) for history in runs] for label, runs in self.curves.items()},
         }
 

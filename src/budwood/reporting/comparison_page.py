@@ -7,6 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from budwood.comparison.claims import format_claims
 from budwood.comparison.document import Comparison, Pair
 from budwood.comparison.importance import Importance, rank_options
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
@@ -65,6 +66,7 @@ def render_comparison(made: Comparison, title: str = "") -> str:
         pairs=_format_pairs(made.pairs, unit) if 1 < len(made.pairs) <= PAIRS_SHOWN else [],
         tests=sorted({pair.test for pair in made.pairs}),
         base=describe_options(drop_defaults(made.base)),
+        claims=format_claims(made),
     )
 
 

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from budwood.comparison.document import Claim
 from budwood.comparison.rows import Published
 from budwood.config.file_checks import Mistake, describe_errors, suggest
+from budwood.config.options import MOVING, UNCHANGED
 from budwood.config.recipe import Recipe
 from budwood.config.toml_lines import Place
 from budwood.errors import RecipeError
@@ -126,6 +128,7 @@ def expand_study(
     rows = tuple(part for part in parts if isinstance(part, Experiment))
     if overrides == Overrides():
         parts += _find_twins([row for row in rows if row.place not in faulty])
+        parts += () if faulty else _check_claims(file, [row.label for row in rows])
     mistakes = _tell_once([part for part in parts if isinstance(part, Mistake)])
     if not (rows or search or mistakes or faulty):
         mistakes = [Mistake((), "contains no [[rows]], no [grid] and no [search]")]
@@ -144,6 +147,7 @@ def expand_study(
         edges=_find_edges(file, search),
         changed={**applied.quick.options, **overrides.settings},
         text=text,
+        claims=tuple(Claim(**claim.model_dump()) for claim in file.claims),
     )
     return study, mistakes
 
@@ -197,11 +201,28 @@ def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[P
                 message = f"where {dict(entry.where)} describes {len(described)} rows, expected one"
                 yield Mistake((*place, "published", count), message)
         varying = [name for name in points[0] if len({str(point[name]) for point in points}) > 1]
+        idle = _find_idle(points, file.base.options)
         for n in applied.points(len(points)):
             words = _label({name: points[n][name] for name in varying})
             label = ": ".join(filter(None, (grid.label, words))) or _label(points[n])
-            options = {table: {name: points[n][name] for name in names} for table, names in tables.items()}
+            options = {
+                table: {name: points[n][name] for name in names if name not in idle[n]}
+                for table, names in tables.items()
+            }
             yield _Draft(label, options, figures.get(n), varied=True)
+
+
+def _find_idle(points: Sequence[Options], base: Options) -> list[set[str]]:
+    """Options that some points of a grid leave nothing to act on, as a `fill` where nothing is moved, for each point.
+
+    An option that is idle at every point is none of them, so that it is refused as in any row.
+    """
+    idle = []
+    for point in ({**base, **point} for point in points):
+        changed = {name for name, value in UNCHANGED.items() if point.get(name, value) != value}
+        idle.append({name for name, acts in (("fill", changed & set(MOVING)), ("views", changed)) if not acts})
+    everywhere = set.intersection(*idle)
+    return [found - everywhere for found in idle]
 
 
 def _check_head(file: StudyFile, overrides: Overrides) -> Iterator[Mistake]:
@@ -313,6 +334,16 @@ def _find_twins(rows: Sequence[Experiment]) -> Iterator[Mistake]:
         if key in same:
             yield Mistake(row.place, f"is the same experiment as {same[key]!r}", row.label)
         same.setdefault(key, row.label)
+
+
+def _check_claims(file: StudyFile, labels: Sequence[str]) -> Iterator[Mistake]:
+    """Claims of rows that there are not, or of one row against itself."""
+    for number, claim in enumerate(file.claims):
+        for key, label in (("better", claim.better), ("than", claim.than)):
+            if label not in labels:
+                yield Mistake(("claims", number, key), f"there is no row {label!r}. {suggest(label, labels)}".rstrip())
+        if claim.better == claim.than:
+            yield Mistake(("claims", number, "than"), "expected another row than `better`")
 
 
 def _find_edges(file: StudyFile, search: Search | None) -> dict[str, tuple[float, ...]]:

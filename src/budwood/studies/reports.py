@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from budwood.comparison.claims import judge_claims
 from budwood.comparison.compare import compare
 from budwood.comparison.document import Comparison
 from budwood.comparison.rows import RowSpec
@@ -92,6 +93,8 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> 
     """
     base = _find_base(study, [run for entry in entries for run in entry.runs])
     comparison = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
+    claims = judge_claims(study.claims, comparison.rows, comparison.pairs, study.metric)
+    comparison = replace(comparison, claims=claims)
     with raise_storage_errors(folder):
         write_text(folder / "table.csv", comparison.csv())
         write_text(folder / "report.html", render_comparison(comparison, format_title(study)))

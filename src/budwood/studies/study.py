@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from budwood.comparison.document import Claim
 from budwood.comparison.rows import Published
 from budwood.config.recipe import Recipe
 from budwood.config.toml_lines import Place
@@ -56,6 +57,7 @@ class Study:
         edges: The numbers of each option that a grid or a search goes through, in order.
         changed: What was set for every row on the command line.
         text: The text of the file.
+        claims: What the source says of the rows.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Study:
     edges: Mapping[str, tuple[float, ...]]
     changed: Options
     text: str
+    claims: tuple[Claim, ...] = ()
 
     @property
     def changed_options(self) -> dict[str, Any]:

@@ -244,6 +244,22 @@ class SearchTable(FileModel):
     worst: _Published = None
 
 
+class ClaimTable(FileModel):
+    """One of the tables `[[claims]]`: what the source says of two rows.
+
+    Attributes:
+        says: The statement in words.
+        better: Label of the row that is said to be better.
+        than: Label of the other row.
+        margin: By how much `better` may be worse all the same; above 0 the statement is that it costs little.
+    """
+
+    says: Annotated[str, Field(min_length=1, description="a statement")]
+    better: Annotated[str, Field(description="the label of a row")]
+    than: Annotated[str, Field(description="the label of a row")]
+    margin: Annotated[float, Field(ge=0, lt=1, description="a number from 0, under 1")] = 0.0
+
+
 class QuickTable(OptionTable):
     """The table `[quick]`: limits and recipe options that `--quick` sets for every row.
 
@@ -283,6 +299,7 @@ class StudyFile(FileModel):
         rows: Single rows.
         grid: Grids of rows.
         search: The search; None where there is none.
+        claims: What the source says of its rows, to be confirmed or denied.
         quick: What `--quick` changes.
     """
 
@@ -303,6 +320,7 @@ class StudyFile(FileModel):
     rows: Annotated[tuple[ExperimentTable, ...], _Listed, Field(description="tables, each under [[rows]]")] = ()
     grid: Annotated[tuple[GridTable, ...], _Listed, Field(description="a table of lists")] = ()
     search: Annotated[SearchTable | None, Field(description="a table")] = None
+    claims: Annotated[tuple[ClaimTable, ...], _Listed, Field(description="tables, each under [[claims]]")] = ()
     quick: Annotated[QuickTable, Field(description="a table")] = QuickTable()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from budwood.comparison.claims import write_claims
 from budwood.comparison.document import Comparison
 from budwood.comparison.text import format_comparison
 from budwood.studies.cost_estimate import RowEstimate, sum_seconds
@@ -26,7 +27,9 @@ def format_study(study: Study, comparison: Comparison, out: Path) -> str:
     """
     findings = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
-    return "\n\n".join([format_title(study), format_comparison(comparison), *findings, place])
+    claims = write_claims(comparison)
+    parts = [format_title(study), format_comparison(comparison), claims, *findings, place]
+    return "\n\n".join(part for part in parts if part)
 
 
 def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[str, object]:
