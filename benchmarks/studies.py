@@ -1,0 +1,231 @@
+"""The studies on real images: each is carried out, and docs/studies.md and its pages are written from the results.
+
+    scripts/studies [NAME...]
+
+A study that is cut off goes on where it stopped. The pictures of the pages need Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
+PAGES = ROOT / "docs" / "studies"
+RUNS = ROOT / "runs" / "studies"
+SCRATCH = ("--quick", "-s", "weights=none")
+
+
+@dataclass(frozen=True)
+class RealRun:
+    """A study that is carried out here.
+
+    Attributes:
+        name: Its name, and that of its file.
+        data: The data as the command takes them: files of `DATA`, with a name before them where there are several.
+        flags: Further arguments.
+        remark: What is not as published.
+    """
+
+    name: str
+    data: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    remark: str = ""
+
+
+REAL_RUNS = (
+    RealRun(
+        "study1_caltech101",
+        ("caltech101_mini.tar",),
+        SCRATCH,
+        "The whole table in small: 11 of 101 classes, few epochs, no ImageNet weights of AlexNet or ResNet-34 here.",
+    ),
+    RealRun("study1_caltech101_lite0", ("caltech101_mini.tar",), (), "11 of 101 classes."),
+    RealRun(
+        "study2_cifar10_vgg",
+        ("cifar10=cifar10.tar.xz",),
+        SCRATCH,
+        "The whole table in small: 2,000 images, 4 epochs. Caltech-256 cannot be had here, so its rows are not run.",
+    ),
+    RealRun("study2_scenes_lite0", ("scenes8.tar",), (), "Eight scenes in the place of Caltech-256."),
+    RealRun(
+        "study3_cifar100",
+        ("tiny100.tar.xz",),
+        SCRATCH,
+        "A stand-in for CIFAR-100: 100 classes of Tiny ImageNet at 32 x 32 pixels. 2,000 images, 4 epochs.",
+    ),
+    RealRun(
+        "study3_tiny100_lite0",
+        ("tiny100.tar.xz",),
+        (),
+        "A stand-in for CIFAR-100, whose classes the ImageNet weights have seen.",
+    ),
+    RealRun(
+        "study4_cifar10_resnet18",
+        ("cifar10.tar.xz",),
+        SCRATCH,
+        "The whole table in small: 2,000 images, 4 epochs, 32 x 32 pixels, no ImageNet weights of ResNet-18 here.",
+    ),
+    RealRun("study4_cifar10_lite0", ("cifar10.tar.xz",), (), "2,000 images, 64 x 64 pixels."),
+    RealRun(
+        "study5_scenes",
+        ("scenes8.tar",),
+        SCRATCH,
+        "The whole table in small: 200 images, 4 epochs, 64 x 64 pixels, no ImageNet weights of DenseNet-121 here.",
+    ),
+    RealRun("study5_scenes_lite0", ("scenes8.tar",), (), "The trunk is frozen, the small set is of 96 x 96 pixels."),
+)
+
+
+def main() -> int:
+    """Carry out the named studies, or all of them, and write the pages.
+
+    Returns:
+        The exit code: 0, or 2 where the images are absent or a name is unknown.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="studies; all of them where none is named")
+    names = parser.parse_args().names or [run.name for run in REAL_RUNS]
+    unknown = set(names) - {run.name for run in REAL_RUNS}
+    if unknown or not DATA.is_dir():
+        known = ", ".join(run.name for run in REAL_RUNS)
+        print(f"Expected names of {known}, and images in {DATA}; found {' '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    for run in REAL_RUNS:
+        if run.name in names:
+            carry_out(run)
+    write_overview()
+    return 0
+
+
+def carry_out(run: RealRun) -> None:
+    """Carry out a study with the command line, and keep its page, table, picture and result.
+
+    Args:
+        run: The study.
+    """
+    start = time.monotonic()
+    command = [".venv/bin/budwood", "study", f"studies/{run.name}.toml", *_place_data(run), *run.flags, "--test"]
+    print(" ".join(command), file=sys.stderr)
+    done = subprocess.run([*command, "--out", str(RUNS), "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    result = json.loads(done.stdout)[0]
+    folder = PAGES / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("report.html", "table.csv"):
+        shutil.copyfile(Path(ROOT, result["folder"], name), folder / name)
+    draw_page(folder / "report.html", folder / "report.png")
+    kept = {name: result[name] for name in ("title", "source", "metric", "best", "hardware")} | {
+        "claims": result.get("claims", []),
+        "rows": [
+            {name: row[name] for name in ("label", "value", "test", "seeds", "problem")} for row in result["rows"]
+        ],
+        "seconds": round(time.monotonic() - start),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    (folder / "result.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _place_data(run: RealRun) -> list[str]:
+    """The data as arguments."""
+    return [f"{name}{mark}{DATA / file}" for name, mark, file in (_part(one) for one in run.data)]
+
+
+def _part(argument: str) -> tuple[str, str, str]:
+    name, mark, file = argument.rpartition("=")
+    return name, mark, file
+
+
+def draw_page(page: Path, picture: Path) -> None:
+    """Draw the beginning of a page.
+
+    Args:
+        page: The HTML file.
+        picture: The PNG file that is written.
+    """
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        print(f"{picture}: not drawn, as there is no Chromium", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory() as profile:
+        options = ("--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={profile}")
+        size = ("--window-size=1200,1500", f"--screenshot={picture}")
+        subprocess.run([browser, *options, *size, page.as_uri()], check=True, capture_output=True)
+
+
+def write_overview() -> None:
+    """Write docs/studies.md from the results that are kept beside the pages."""
+    known = [(run, PAGES / run.name / "result.json") for run in REAL_RUNS]
+    results = [(run, json.loads(path.read_text())) for run, path in known if path.is_file()]
+    hardware = sorted({machine for _, result in results for machine in result["hardware"]})
+    lines = [
+        "# Real runs of the studies",
+        "",
+        "Each of the five studies in small as its file has it, and its questions once more with a network whose",
+        "ImageNet weights are at hand. `scripts/studies` carries them out and writes this page.",
+        "",
+        f"On {'; '.join(hardware)}.",
+        "",
+        "| study | date | rows trained | best on validation | on the sealed test | minutes |",
+        "|---|---|---|---|---|---|",
+        *(_summarize(run, result) for run, result in results),
+        "",
+        "Statements of the sources, tested here by paired tests on the same validation images: **confirmed** or",
+        "**denied** at p below 0.05 (Holm correction over the statements of a study), or by an interval that lies on",
+        "one side of what is said to be little; *not distinguishable* where these few images do not decide.",
+    ]
+    for run, result in results:
+        lines += ["", *_describe(run, result)]
+    (ROOT / "docs" / "studies.md").write_text("\n".join(lines) + "\n")
+
+
+def _summarize(run: RealRun, result: dict[str, Any]) -> str:
+    rows = [row for row in result["rows"] if row["seeds"]]
+    best = max(rows, key=lambda row: row["value"]["value"])
+    cells = [f"{len(rows)} of {len(result['rows'])}", _figure(best["value"]), _figure(best["test"])]
+    return f"| [{run.name}](#{run.name}) | {result['date']} | {' | '.join(cells)} | {result['seconds'] / 60:.0f} |"
+
+
+def _figure(metric: dict[str, Any] | None) -> str:
+    if not metric or metric["value"] is None:
+        return "–"
+    ends = [f"{100 * metric[name]:.1f}" for name in ("value", "low", "high")]
+    return f"{ends[0]} % ({ends[1]} to {ends[2]}, n = {metric['n']:,})"
+
+
+def _describe(run: RealRun, result: dict[str, Any]) -> list[str]:
+    """A study's part of the page."""
+    command = " ".join(["budwood study", f"studies/{run.name}.toml", *run.data, *run.flags, "--test"])
+    failed = [row for row in result["rows"] if not row["seeds"]]
+    lines = [f"## {run.name}", "", f"{result['title']}. {run.remark}".rstrip(), "", f"    {command}", ""]
+    lines += [f"[Page](studies/{run.name}/report.html), [table](studies/{run.name}/table.csv)."]
+    lines += [f"{len(failed)} of {len(result['rows'])} rows were not trained; the page says why."] if failed else []
+    lines += ["", f"![The beginning of the page](studies/{run.name}/report.png)", ""]
+    if result["claims"]:
+        lines += ["| statement | verdict | difference | p |", "|---|---|---|---|"]
+        lines += [_tell_claim(claim) for claim in result["claims"]]
+    return lines
+
+
+def _tell_claim(claim: dict[str, Any]) -> str:
+    says = claim["says"] + (f", by at most {100 * claim['margin']:.0f} points" if claim["margin"] else "")
+    gap, verdict = claim["difference"], claim["verdict"]
+    told = claim["reason"]
+    if gap:
+        told = f"{100 * gap['value']:+.1f} points"
+        told += f" ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})" if gap["low"] is not None else ""
+    p = "" if claim["p"] is None else "< 0.001" if claim["p"] < 0.001 else f"{claim['p']:.3f}"
+    return f"| {says} | {f'**{verdict}**' if verdict in ('confirmed', 'denied') else verdict} | {told} | {p} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
