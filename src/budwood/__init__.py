@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from budwood import explain
     from budwood.comparison.compare import compare
     from budwood.comparison.document import Comparison
-    from budwood.comparison.rows import Published, RowSpec
+    from budwood.comparison.published import Published
+    from budwood.comparison.rows import RowSpec
     from budwood.config.recipe import Recipe
     from budwood.data.checks import Finding, findings
     from budwood.data.dataset import Dataset
@@ -37,7 +38,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "Dataset": "data.dataset",
     "Finding": "data.checks",
     "Predictor": "runs.predictor",
-    "Published": "comparison.rows",
+    "Published": "comparison.published",
     "Recipe": "config.recipe",
     "RecipeError": "errors",
     "RowSpec": "comparison.rows",

@@ -194,5 +194,19 @@ class Unit:
         return one < other if self.loss else one > other
 
 
+def format_difference(value: float, unit: Unit) -> str:
+    """Format a difference of a metric with its sign.
+
+    Args:
+        value: Difference, in nats for a loss, else of proportions from 0 to 1.
+        unit: How the metric is written.
+
+    Returns:
+        A loss with three decimals, or percentage points with one; no sign where that rounds to 0.
+    """
+    text = f"{value:+.3f}" if unit.loss else f"{100 * value:+.1f}"
+    return text.replace("-", "−") if text.strip("+-0.") else text[1:]
+
+
 SPLITS: Final = {"train": "training", "val": "validation", "test": "test"}
 TOO_FEW: Final = "n too small for an interval"  # where a figure has none

@@ -20,6 +20,7 @@ import budwood as bw
 from budwood.comparison.compare import compare
 from budwood.comparison.document import Comparison
 from budwood.comparison.run_groups import find_runs
+from budwood.comparison.text import format_comparison
 from budwood.errors import RunError
 from budwood.runs.run import Run
 from conftest import answers, scored_run
@@ -177,41 +178,140 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
         compare([entries[0], bw.RowSpec("c", entries[1].runs[:2])])
 
 
-def test_published_figures_say_which_split_is_held_against_which(runs: list[Run], tmp_path: Path) -> None:
+def test_each_published_figure_is_held_against_ours_of_the_same_split(runs: list[Run], tmp_path: Path) -> None:
     opened = _run(tmp_path / "opened", 0.8, lr=0.5, test=(TRUTH, answers(TRUTH, 0.7, 5), 1))
+    smooth = _run(tmp_path / "smooth", 0.7, lr=0.6, label_smoothing=0.1)
+    mixed = _run(tmp_path / "mixed", 0.7, lr=0.6, mixup=0.2)
+    every = bw.Published(train=0.98, val=0.7, test=0.5, train_loss=0.4, test_loss=1.2, seconds=364, note="Table 2")
     entries = [
-        bw.RowSpec("sealed", (runs[0],), bw.Published(0.5, note="Table 2")),
-        bw.RowSpec("opened", (opened,), bw.Published(0.5)),
-        bw.RowSpec("val", (runs[1],), bw.Published(0.7, split="val")),
-        bw.RowSpec("train", (runs[2],), bw.Published(0.98, split="train")),
-        bw.RowSpec("f1", (_run(tmp_path / "f1", 0.66, lr=0.7),), bw.Published(0.6, "macro_f1", "val")),
-        bw.RowSpec("none", (_run(tmp_path / "none", 0.67, lr=0.8),), bw.Published(0.6, "mean_average_precision")),
+        bw.RowSpec("sealed", (runs[0],), every),
+        bw.RowSpec("opened", (opened,), every),
+        bw.RowSpec("smooth", (smooth,), every),
+        bw.RowSpec("mixed", (mixed,), every),
+        bw.RowSpec("f1", (_run(tmp_path / "f1", 0.66, lr=0.7),), bw.Published(val=0.6, train=0.9, metric="macro_f1")),
+        bw.RowSpec(
+            "other", (_run(tmp_path / "other", 0.67, lr=0.8),), bw.Published(val=0.6, metric="mean_average_precision")
+        ),
     ]
     made = compare(entries)
-    published = {row["label"]: row["published"] for row in made.table()}
-    assert published["sealed"]["ours_split"] == "val"
-    assert (published["sealed"]["split"], published["sealed"]["note"]) == ("test", "Table 2")
-    assert published["opened"]["ours_split"] == "test"
-    assert published["opened"]["ours"] == opened.metrics["test"]["accuracy"]
-    assert _row(made, "opened")["test"] == opened.metrics["test"]["accuracy"]
-    assert _row(made, "opened")["looks"] == (1,)
-    difference = runs[1].metrics["val"]["accuracy"]["value"] - 0.7
-    assert (published["val"]["ours_split"], published["val"]["difference"]) == ("val", pytest.approx(difference))
-    assert published["train"]["difference"] == pytest.approx(0.9 - 0.98)
-    assert published["f1"]["ours"] == entries[4].runs[0].metrics["val"]["macro_f1"]
-    assert published["none"]["difference"] is None
+    found = {
+        row.label: {(one.split, one.metric): one for one in row.published.figures} for row in made.rows if row.published
+    }
+    assert list(found["sealed"]) == [
+        *((split, "accuracy") for split in ("train", "val", "test")),
+        *((split, "log_loss") for split in ("train", "test")),
+    ]
+    value = runs[0].metrics["val"]["accuracy"]["value"]
+    assert found["sealed"]["val", "accuracy"].ours == runs[0].metrics["val"]["accuracy"]
+    assert found["sealed"]["val", "accuracy"].difference == pytest.approx(value - 0.7)
+    assert found["sealed"]["train", "accuracy"].difference == pytest.approx(0.9 - 0.98), "the mean over the kept epoch"
+    assert found["sealed"]["train", "log_loss"].difference == pytest.approx(0.5 - 0.4)
+    for figure in (found["sealed"]["test", "accuracy"], found["sealed"]["test", "log_loss"]):
+        assert (figure.ours, figure.difference, figure.missing) == (None, None, "sealed")
+    tested = opened.metrics["test"]
+    assert found["opened"]["test", "accuracy"].ours == tested["accuracy"] == made.rows[1].test
+    assert found["opened"]["test", "log_loss"].difference == pytest.approx(tested["log_loss"]["value"] - 1.2)
+    assert found["smooth"]["train", "accuracy"].difference == pytest.approx(0.9 - 0.98)
+    assert found["smooth"]["train", "log_loss"].missing == "not measured", "a smoothed loss is another one"
+    assert found["mixed"]["train", "accuracy"].missing == "not measured", "answers for blended images"
+    assert found["f1"]["val", "macro_f1"].ours == entries[4].runs[0].metrics["val"]["macro_f1"]
+    assert found["f1"]["train", "macro_f1"].missing == "not measured"
+    assert found["other"]["val", "mean_average_precision"].missing == "not measured"
+
+
+def test_a_published_range_is_left_from_its_nearest_end(runs: list[Run]) -> None:
+    value = runs[0].metrics["val"]["accuracy"]["value"]
+    for low, high, expected in ((0.2, 0.3, value - 0.3), (0.9, 0.95, value - 0.9), (0.1, 0.9, 0.0)):
+        made = compare([bw.RowSpec("a", (runs[0],), bw.Published(val=(low, high))), bw.RowSpec("b", (runs[1],))])
+        assert made.rows[0].published
+        (figure,) = made.rows[0].published.figures
+        assert figure.value == pytest.approx((low + high) / 2)
+        assert (figure.low, figure.high) == (low, high)
+        assert figure.difference == pytest.approx(expected)
+
+
+def test_a_loss_on_another_scale_is_not_compared(runs: list[Run]) -> None:
+    """A network that is wrong for 19.36 % has a mean cross-entropy of ln 2 times that, 0.134, at least."""
+    given = bw.Published(val=0.8064, val_loss=0.0033, train_loss=0.0001)
+    made = compare(
+        [bw.RowSpec("a", (runs[0],), given), bw.RowSpec("b", (runs[1],), bw.Published(val=0.8, val_loss=0.14))]
+    )
+    missing = {row.label: [one.missing for one in row.published.figures] for row in made.rows if row.published}
+    assert missing == {"a": ["", "", "other scale"], "b": ["", ""]}
+    assert "Other scale: a loss too low for its accuracy to be a mean over images" in format_comparison(made)
+
+
+def test_the_figures_of_a_row_as_json_and_as_csv(runs: list[Run]) -> None:
+    given = bw.Published(
+        train=0.9706, val=0.5, test=(0.28, 0.3), val_loss=1.5, seconds=364, machine="a GPU", parameters=5
+    )
+    made = compare([bw.RowSpec("a", (runs[0],), given, stand_in="A for B"), bw.RowSpec("b", (runs[1],))])
+    row = json.loads(json.dumps(_row(made, "a")))
+    assert {name: row["published"][name] for name in ("value", "metric", "split", "ours_split")} == {
+        "value": 0.5,
+        "metric": "accuracy",
+        "split": "val",
+        "ours_split": "val",
+    }
+    assert [(one["split"], one["metric"]) for one in row["published"]["figures"]] == [
+        ("train", "accuracy"),
+        ("val", "accuracy"),
+        ("test", "accuracy"),
+        ("val", "log_loss"),
+    ]
+    assert (row["published"]["seconds"], row["published"]["machine"], row["stand_in"]) == (364, "a GPU", "A for B")
+    first, second = csv.DictReader(io.StringIO(made.csv()))
+    assert float(first["published_train_value"]) == 0.9706
+    assert (first["published_test_low"], first["published_test_high"], first["published_test_difference"]) == (
+        "0.28",
+        "0.3",
+        "",
+    )
+    assert float(first["published_val_difference"]) == float(first["published_difference"])
+    assert (first["published_val_loss_value"], first["published_train_loss_value"]) == ("1.5", "")
+    assert (first["published_seconds"], first["published_machine"], first["published_parameters"]) == (
+        "364",
+        "a GPU",
+        "5",
+    )
+    assert (first["state"], first["stand_in"], second["stand_in"]) == ("done", "A for B", "")
+    assert {second[name] for name in second if name.startswith("published")} == {""}
+
+
+def test_a_published_leak_is_one_finding(runs: list[Run]) -> None:
+    """Rows of study 1: transfer rows with test far above validation, one from scratch without."""
+    rows = [
+        bw.Published(val=0.8064, test=0.91),
+        bw.Published(val=0.7489, test=0.962),
+        bw.Published(val=0.0944, test=0.097),
+    ]
+    entries = [bw.RowSpec(str(n), (run,), given) for n, (run, given) in enumerate(zip(runs, rows, strict=True))]
+    entries.append(bw.RowSpec("not run", (), bw.Published(val=(0.9, 0.905), test=0.979), "no weights"))
+    (found,) = [finding for finding in compare(entries).findings if finding.code == "R002"]
+    assert (found.severity, found.rows) == ("warning", ("0", "1", "not run"))
+    assert found.message == (
+        "The source reports test scores far above validation scores, in 3 of 4 rows with both: by 7.4 to 21.3 points "
+        "(test 91.0 to 97.9 %, validation 74.9 to 90.5 %). Its test images may have been used for training."
+    )
 
 
 def test_a_row_that_failed_stands_in_the_table(runs: list[Run]) -> None:
-    made = compare([bw.RowSpec("good", (runs[0],)), bw.RowSpec("bad", (), bw.Published(0.9), "the loss is no number")])
+    made = compare(
+        [bw.RowSpec("good", (runs[0],)), bw.RowSpec("bad", (), bw.Published(test=0.9), "the loss is no number")]
+    )
     row = _row(made, "bad")
     assert (row["value"], row["problem"], row["published"]["value"]) == (None, "the loss is no number", 0.9)
     assert [finding.code for finding in made.findings if "bad" in finding.rows] == ["R006"]
     assert made.best == ("good",)
-    pruned = bw.RowSpec("trial 3", (), problem="pruned after epoch 3", aside=True)
+    pruned = bw.RowSpec("trial 3", (), problem="pruned after epoch 3", state="pruned")
     kept = compare([bw.RowSpec("good", (runs[0],)), pruned])
     assert "R006" not in {finding.code for finding in kept.findings}
     assert kept.table()[1]["problem"] == "pruned after epoch 3"
+    refused = bw.RowSpec("wild", (), problem="momentum: expected under 1", state="refused")
+    table = compare([bw.RowSpec("good", (runs[0],)), refused])
+    assert (table.rows[1].state, table.rows[1].problem) == ("refused", "momentum: expected under 1")
+    assert not any("wild" in finding.rows for finding in table.findings), "nothing asks to run it again"
+    assert "Refused: wild: momentum: expected under 1" in format_comparison(table)
     nothing = compare([bw.RowSpec("a", (), problem="x"), bw.RowSpec("b", (), problem="y")])
     assert nothing.best == ()
     assert json.loads(json.dumps(nothing.record()))["data"] == {}
@@ -379,17 +479,31 @@ def _table(folder: Path) -> Comparison:
     """Two seeds, one of them tested, against one run, a failure and a published figure."""
     test = (TRUTH, answers(TRUTH, 0.7, 1), 1)
     two = tuple(_run(folder / f"two{seed}", 0.7, seed, lr=0.1, test=test) for seed in (0, 1))
-    entries = [bw.RowSpec("two", two, bw.Published(0.8)), bw.RowSpec("one", (_run(folder / "one", 0.8, lr=0.01),))]
+    entries = [bw.RowSpec("two", two, bw.Published(test=0.8)), bw.RowSpec("one", (_run(folder / "one", 0.8, lr=0.01),))]
     return compare([*entries, bw.RowSpec("none", (), problem="It failed.")], base={"optimizer": "adam"})
 
 
+# Keys that version 0.1 has not written.
+ADDED = {"p_alone", "state", "stand_in", "figures", "machine"}
+
+
+def _without_added(part: Any) -> Any:
+    """A document without the keys that version 0.1 has not written."""
+    if isinstance(part, list):
+        return [_without_added(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    left_out = {*ADDED, "seconds", "parameters"} if "figures" in part else ADDED
+    return {name: _without_added(one) for name, one in part.items() if name not in left_out}
+
+
 def _without_intervals(part: Any) -> Any:
-    """A document without the ends of its intervals, and without the p-values that version 0.1 has not written."""
+    """A document without the ends of its intervals."""
     if isinstance(part, list):
         return [_without_intervals(one) for one in part]
     if not isinstance(part, dict):
         return part
-    left_out = {"low", "high", "p_alone"} if "n" in part else {"p_alone"}
+    left_out = {"low", "high"} if "n" in part else set()
     return {name: _without_intervals(one) for name, one in part.items() if name not in left_out}
 
 
@@ -397,9 +511,10 @@ def test_a_comparison_is_written_as_version_0_1_has_written_it(tmp_path: Path) -
     kept = (Path(__file__).parents[1] / "kept" / "comparison-0.1.json").read_text()
     text = json.dumps(_table(tmp_path).record(), indent=1).replace(str(tmp_path), "/runs")
     record, expected = (json.loads(one, parse_float=lambda number: round(float(number), 6)) for one in (text, kept))
-    assert _without_intervals(record) == _without_intervals(expected)
-    names = [line.split(":")[0] for line in text.splitlines() if '"p_alone"' not in line]
-    assert names == [line.split(":")[0] for line in kept.splitlines()]
+    as_then = _without_added(record)
+    assert _without_intervals(as_then) == _without_intervals(expected)
+    names = [line.split(":")[0] for line in json.dumps(as_then, indent=1).splitlines()]
+    assert names == [line.split(":")[0] for line in kept.splitlines()], "the order of the keys"
     assert record["rows"][0]["p_alone"] == record["pairs"][0]["p"]
     for row, other in zip(record["rows"][:2], expected["rows"][:2], strict=True):  # another method, as good as equal
         for end in ("low", "high"):

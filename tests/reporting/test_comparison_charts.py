@@ -5,26 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import combinations, pairwise
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from budwood.evaluation.intervals import Metric
-from budwood.reporting.comparison_charts import (
-    LINE,
-    Curves,
-    Dot,
-    Point,
-    draw_curves,
-    draw_dots,
-    draw_importance,
-    draw_pareto,
-    draw_slice,
-    find_pareto_front,
-)
-from budwood.reporting.svg import LETTER, format_power
+from budwood.reporting.comparison_charts import Curves, Dot, draw_curves, draw_dots
+from budwood.reporting.cost_charts import Point, draw_pareto, find_pareto_front
+from budwood.reporting.option_charts import draw_importance, draw_slice
+from budwood.reporting.svg import LETTER, LINE, format_power
 from budwood.text import Unit
 
 HOSTILE = '<b>&"\n\x07🌳'
@@ -52,7 +42,7 @@ def _figures() -> dict[str, str]:
         "no point": draw_pareto("t", [Point("a", 1.0, UNDEFINED)], "s", "m", Unit()),
         "curves": draw_curves(HOSTILE, curves, "accuracy", Unit()),
         "no curve": draw_curves("t", [Curves("a", [[]]), Curves("b", [[(1, float("nan"))]])], "loss", Unit(loss=True)),
-        "dots": draw_dots(HOSTILE, [Dot(HOSTILE, METRIC, (0.88, 0.91), 0.93, False, True)], HOSTILE, Unit()),
+        "dots": draw_dots(HOSTILE, [Dot(HOSTILE, METRIC, (0.88, 0.91), (0.93, 0.95), True)], HOSTILE, Unit()),
         "losses": draw_dots("t", [Dot("a", METRIC), Dot("b", bare), Dot("c", UNDEFINED)], "x", Unit(loss=True)),
         "failed": draw_dots("t", [Dot("a", METRIC), Dot("d", None)], "x", Unit()),
         "no row": draw_dots("t", [], "x", Unit()),
@@ -134,12 +124,13 @@ def test_curves_are_means_over_seeds_and_the_best_have_names() -> None:
     assert first == "row 0", "the lowest loss is the best"
 
 
-def test_published_figures_of_another_split_are_hollow() -> None:
-    rows: list[Any] = [Dot("a", METRIC, published=0.8, alike=True), Dot("b", METRIC, published=0.8, alike=False)]
+def test_a_published_value_is_one_diamond_and_a_range_two() -> None:
+    rows = [Dot("a", METRIC, published=(0.8, 0.8)), Dot("b", METRIC, published=(0.7, 0.75)), Dot("c", METRIC)]
     tree = ElementTree.fromstring(draw_dots("t", rows, "x", Unit()))
-    assert [mark.get("fill") for mark in tree.findall("polygon")] == ["var(--second)", "var(--card)"]
+    titles = [mark.findtext("title") for mark in tree.findall("polygon")]
+    assert titles == ["published: 80.0 %", *["published: 70.0 % to 75.0 %"] * 2]
     legend = " ".join("".join(text.itertext()) for text in tree.findall("text"))
-    assert "published, other split" in legend
+    assert "published" in legend
     assert "runs of a row" not in legend, "only what is there is explained"
 
 

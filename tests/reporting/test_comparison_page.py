@@ -16,10 +16,10 @@ from test_run_page import MEASURE, _luminance, _Resources, _styles
 import budwood as bw
 from budwood.comparison.compare import compare
 from budwood.comparison.document import Comparison
-from budwood.comparison.text import format_comparison, format_count, format_difference, format_duration, format_p_value
+from budwood.comparison.text import format_comparison, format_count, format_duration, format_p_value
 from budwood.evaluation.intervals import Metric
 from budwood.reporting.comparison_page import render_comparison
-from budwood.text import Unit
+from budwood.text import Unit, format_difference
 from conftest import answers, scored_run
 
 TRUTH = (np.arange(150) % 3).astype(np.int32)
@@ -58,12 +58,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
             )
             for seed in range(2 if number % 3 == 0 else 1)
         )
-        split = "test" if number % 2 else "val"
+        published = bw.Published(test=0.8) if number % 2 else bw.Published(val=0.8)
         label = HOSTILE if number == 7 else f"row {number} with a name that is rather long"
-        entries.append(
-            bw.RowSpec(label, runs, bw.Published(0.8, split=split) if number % 4 == 0 or number == 7 else None)
-        )
-    entries.append(bw.RowSpec("failed", (), bw.Published(0.1), "The loss is no longer a number."))
+        entries.append(bw.RowSpec(label, runs, published if number % 4 == 0 or number == 7 else None))
+    entries.append(bw.RowSpec("failed", (), bw.Published(test=0.1), "The loss is no longer a number."))
     return compare(entries, base={"optimizer": "adam", "lr": 0.001})
 
 
@@ -81,9 +79,9 @@ def test_every_section_and_every_row_is_there(made: Comparison) -> None:
     ]
     assert len(re.findall(r'<th scope="row"><span class="rank">', html)) == 25
     assert "A study" in html
-    assert "failed: The loss is no longer a number. Published: 10.0 %, test." in html
-    assert "test; ours on validation" in html
-    assert "A published score for another split than ours is hard to compare." in html
+    assert "failed: The loss is no longer a number. Published: 10 %, test." in html
+    assert "<span>80 % <small>test; ours sealed</small></span>" in html
+    assert "A published test score is not compared while our test split is sealed" in html
     assert "with Holm correction for all 276 pairs" in html
     assert "sealed" in html
     assert "look 1" in html

@@ -201,7 +201,7 @@ def test_pruned_trials_are_rows_with_their_reason(
     assert len(states) == 6
     assert "pruned" in states
     assert all(row.problem.startswith("pruned after epoch") for row in made.rows if not row.runs)
-    known = {row.published.value: row.value for row in made.rows if row.published}
+    known = {row.published.figures[0].value: row.value for row in made.rows if row.published}
     best, worst = known[0.95], known[0.2]
     assert best
     assert worst

@@ -90,7 +90,9 @@ def test_a_study_keeps_its_file_its_state_its_table_and_its_page(here: Path) -> 
     assert [row.label for row in made.rows] == ["slow", "fast", "wild"]
     assert made.rows[2].problem == "momentum: expected under 1, or the steps grow without bound, found 1.2"
     assert made.rows[0].published
-    assert made.rows[0].published.ours_split == "val"
+    assert [figure.missing for figure in made.rows[0].published.figures] == ["sealed"]
+    assert [row.state for row in made.rows] == ["done", "done", "refused"]
+    assert "R006" not in {finding.code for finding in made.findings}, "it was refused on purpose"
     folder = here / "runs" / "small"
     assert (folder / "study.toml").read_text() == SMALL + ROWS
     assert _states(folder) == {"slow": "done", "fast": "done", "wild": "refused"}

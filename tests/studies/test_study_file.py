@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from budwood.comparison.document import Claim
+from budwood.comparison.published import Published
 from budwood.config.toml_lines import Place, find_line, find_lines
 from budwood.data.splits import assign_folds, stratified_sample
 from budwood.errors import StudyError
@@ -51,7 +52,7 @@ def test_a_published_figure_has_its_metric_and_split() -> None:
     made = _study(metric="macro_f1", rows=[{**TWO[0], "published": published}, TWO[1]])
     figure = made.rows[0].published
     assert figure
-    assert (figure.value, figure.metric, figure.split, figure.note) == (0.916, "macro_f1", "val", "about")
+    assert figure == Published(val=0.916, metric="macro_f1", note="about")
     assert made.rows[1].published is None
 
 
@@ -69,6 +70,77 @@ def test_what_a_grid_point_leaves_nothing_to_act_on_is_left_out_there() -> None:
         "flip 0.5, rotation 0": {"fill": None, "views": 2},
         "flip 0.5, rotation 20": {"fill": "black", "views": 2},
     }
+
+
+def test_a_row_has_several_published_figures() -> None:
+    published = {
+        "train": 0.9706,
+        "val": 0.8064,
+        "test": [0.28, 0.30],
+        "train_loss": 0.0001,
+        "val_loss": 1.7,
+        "test_loss": 3,
+        "time": "6m4s",
+        "parameters": 5_000_000,
+        "note": "Table 2",
+    }
+    rows = [{**TWO[0], "published": published}, {**TWO[1], "published": {"time": 90, "machine": "a CPU"}}]
+    made = _study(source_machine="a Colab GPU", rows=rows)
+    assert made.rows[0].published == Published(
+        train=0.9706,
+        val=0.8064,
+        test=(0.28, 0.3),
+        train_loss=0.0001,
+        val_loss=1.7,
+        test_loss=3.0,
+        seconds=364.0,
+        machine="a Colab GPU",
+        parameters=5_000_000,
+        note="Table 2",
+    )
+    assert made.rows[1].published == Published(seconds=90.0, machine="a CPU")
+    losses = _study(rows=[{**TWO[0], "published": {"metric": "log_loss", "test": 1.5}}, TWO[1]])
+    assert losses.rows[0].published == Published(test=1.5, metric="log_loss")
+
+
+def test_grids_and_searches_have_several_published_figures_too() -> None:
+    grid = {"lr": [0.1, 0.01], "published": [{"where": {"lr": 0.1}, "val": 0.5, "test": 0.6}]}
+    search = {
+        "space": {"lr": [0.1, 0.01]},
+        "best": {"val": 0.9, "train": 0.99},
+        "worst": {"value": 0.2, "split": "val"},
+    }
+    made = _study(grid=grid, search=search)
+    assert [row.published for row in made.rows] == [Published(val=0.5, test=0.6), None]
+    assert made.search
+    assert made.search.best == Published(train=0.99, val=0.9)
+    assert made.search.worst == Published(val=0.2)
+
+
+def test_what_was_assumed_what_readers_must_know_and_what_stands_in() -> None:
+    rows = [TWO[0], {**TWO[1], "stand_in": "ResNet-18 for VGG-16"}, {"label": "plain", "lr": 0.5, "stand_in": ""}]
+    grid = [{"label": "a", "batch": [8, 16]}, {"label": "b", "batch": [32], "stand_in": "C for D"}]
+    made = _study(
+        source="A report",
+        assumed={"momentum": "0.9, the usual value", "step size": "20 epochs"},
+        caveats=["Test images may have been used for training."],
+        base={"stand_in": "A for B"},
+        rows=rows,
+        grid=grid,
+        search={"space": {"lr": [0.1, 0.01]}},
+    )
+    assert list(made.assumed) == ["momentum", "step size"]
+    assert made.caveats == ("Test images may have been used for training.",)
+    assert [row.stand_in for row in made.rows] == [
+        "A for B",
+        "ResNet-18 for VGG-16",
+        "",
+        "A for B",
+        "A for B",
+        "C for D",
+    ]
+    assert made.search
+    assert made.search.stand_in == "A for B"
 
 
 def test_a_grid_is_the_product_of_its_lists_with_paired_ones_together() -> None:
@@ -103,14 +175,14 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
     )
     assert message.startswith("small.toml has ")
     for part in (
-        "colour: unknown key. Valid: base,",
+        "colour: unknown key. Valid: assumed, base,",
         "name: expected letters, digits, '.', '_' and '-', found 'has spaces'",
         "metric: found 'acuracy'. Did you mean 'accuracy'?",
         "seeds: expected each once, found [0, 0]",
         "rows 1 (one): lr: ",
         "rows 2 (two): optimiser: unknown key. Did you mean 'optimizer'?",
         "rows 3 (two): val: expected a share between 0 and 1, found 3",
-        "rows 3 (two): published.value: expected a value from 0 to 1, found 91",
+        "rows 3 (two): published.value: expected a value from 0 to 1, or [low, high], found 91",
         "rows 4 (three): momentum: expected under 1",
         "rows 5 (four): seed: write `seeds = [0, 1, 2]` once for all rows of the study",
         "grid: lr: expected a list of values, found 0.1",
@@ -145,11 +217,35 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ({"rows": {"label": "x"}}, "rows: expected tables, each under [[rows]]"),
         ({"rows": TWO, "base": 3}, "base: expected a table, found 3"),
         ({"rows": [{"lr": 0.1, "refused": "lr"}]}, "refused: lr is valid here, so remove `refused` to train the row"),
-        ({"rows": [{"lr": 0.1, "published": 0.9}]}, "published: expected a table with a value, found 0.9"),
+        ({"rows": [{"lr": 0.1, "published": 0.9}]}, "published: expected a table of figures, found 0.9"),
         (
             {"rows": [{"lr": 0.1, "published": {"value": 0.9, "split": "dev"}}]},
             "published.split: found 'dev'. Valid: test, train, val",
         ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"test": [0.9, 0.8]}}]},
+            "published.test: expected a value from 0 to 1, or [low, high], found [0.9, 0.8]",
+        ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"train_loss": -1}}]},
+            "published.train_loss: expected a number from 0, or [low, high], found -1",
+        ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"time": "soon"}}]},
+            "published.time: expected a duration such as 6m4s, found 'soon'",
+        ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"test": 0.5, "split": "val"}}]},
+            "published: expected `value` beside `split`, or figures by their split: train, val, test",
+        ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"test": 0.5, "value": 0.6}}]},
+            "published: tells the test figure twice, as `value` and as `test`",
+        ),
+        ({"rows": [{"lr": 0.1, "published": {"tset": 0.5}}]}, "published.tset: unknown key. Did you mean 'test'?"),
+        ({"rows": TWO, "assumed": {"momentum": 0.9}}, "assumed: momentum: expected texts, such as"),
+        ({"rows": TWO, "caveats": "none"}, "caveats: expected a list of sentences, found 'none'"),
+        ({"rows": [{"lr": 0.1, "stand_in": 3}]}, "stand_in: expected text, such as 'ResNet-18 for VGG-16', found 3"),
         ({"grid": {}}, "grid: contains no list of values"),
         ({"grid": {"lr": [0.1], "published": [{"where": {"lr": 3}, "value": 0.5}]}}, "describes 0 rows, expected one"),
         ({"search": {"space": {"lrr": [1]}}}, "search: space.lrr: unknown option. Did you mean 'lr'?"),
@@ -177,10 +273,13 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ({"search": {"seed": -1, "space": {"lr": [0.1]}}}, "search: seed: expected a whole number from 0, found -1"),
         ({"search": {"space": {"lr": []}}}, "search: space.lr.values: expected a list of values, found []"),
         ({"search": {"space": {"lr": {"low": 0.1, "high": float("inf")}}}}, "lr.high: expected a number, found inf"),
-        ({"search": {"space": {"lr": [0.1]}, "best": {"note": "about"}}}, "best.value: is missing, expected a value"),
+        (
+            {"search": {"space": {"lr": [0.1]}, "best": {"note": "about"}}},
+            "search: best: tells no figure, expected one or more of",
+        ),
         ({"grid": [{"lr": [0.1]}, {"colour": [1]}]}, "grid 2: colour: unknown key"),
         ({"grid": {"lr": [0.1], "images": [1, 40]}}, "grid: images: expected a whole number from 2, found 1"),
-        ({"rows": TWO, "options": {"lr": 0.1}}, "options: unknown key. Valid: base,"),
+        ({"rows": TWO, "options": {"lr": 0.1}}, "options: unknown key. Valid: assumed, base,"),
         ({"rows": TWO, "base": {"optimizer": "adam", "momentum": 0.9}}, "base: momentum: optimizer 'adam' does not"),
         ({"rows": TWO, "name": ""}, "name: expected letters, digits, '.', '_' and '-', found ''"),
     ],
@@ -248,7 +347,7 @@ def test_mistakes_of_every_kind_have_their_lines(tmp_path: Path) -> None:
         "  line 20: rows 1 (one): dropout: ",
         "  line 24: rows 2 (two): val: expected a share between 0 and 1, found 3",
         "  line 25: rows 2 (two): optimiser: unknown key. Did you mean 'optimizer'?",
-        "  line 27: rows 2 (two): published.value: expected a value from 0 to 1, found 91",
+        "  line 27: rows 2 (two): published.value: expected a value from 0 to 1, or [low, high], found 91",
         "  line 30: grid: lr: expected a list of values, found 0.1",
         "  line 31: grid: paired 1: lists that vary together must have the same length, found epochs 2, batch 1",
         "  line 36: search: space.batch.high: is missing, expected a number",
@@ -409,7 +508,7 @@ def test_the_five_studies_are_complete(name: str) -> None:
 
 def test_published_figures_are_those_of_the_sources() -> None:
     studies = [load_study(ROOT / f"{name}.toml") for name in sorted(COMPLETE)]
-    told = [{row.label: row.published.value for row in made.rows if row.published} for made in studies]
+    told = [{row.label: row.published.figures[-1].value for row in made.rows if row.published} for made in studies]
     assert sorted(told[0].values())[:6] == [0.097, 0.154, 0.1657, 0.2325, 0.2589, 0.275]
     assert told[0]["ResNet-34 frozen, 8 epochs"] == 0.981
     assert told[1]["VGG-16, features after block 3"] == 0.2744
@@ -423,7 +522,7 @@ def test_published_figures_are_those_of_the_sources() -> None:
     assert search
     assert search.best
     assert search.worst
-    assert (search.trials, search.best.value, search.worst.value) == (30, 0.9518, 0.21)
+    assert (search.trials, search.best.val, search.worst.val) == (30, 0.9518, 0.21)
 
 
 def test_folds_keep_clusters_together_and_classes_even() -> None:

@@ -48,6 +48,7 @@ from budwood.errors import BudwoodError, DataError
 from budwood.text import counted, show_unprintable
 
 if TYPE_CHECKING:
+    from budwood.comparison.text import Order
     from budwood.data.leaks import Leaks
     from budwood.evaluation.prediction_table import ImagePrediction
 
@@ -377,9 +378,15 @@ def explain(
 
 @app.command()
 @click.argument("run", metavar="RUN|STUDY")
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(["given", "metric"]),
+    help="Order of a study's rows: given, as in its file, or metric, the best first. [given; for a search metric]",
+)
 @add_out_option
 @add_common_options
-def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
+def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool) -> None:
     """Write the report of a run or a study again and print its path."""
     import budwood as bw
     from budwood.runs.run import open_run
@@ -387,8 +394,10 @@ def report(run: str, out: Path, as_json: bool, debug: bool) -> None:
     from budwood.studies.study_state import STATE_FILE
 
     study = next((place for place in (Path(run), out / run) if (place / STATE_FILE).is_file()), None)
+    if order and not study:
+        raise click.UsageError("--sort: needs a study; a run has one row.")
     if study:
-        report_study(study)
+        report_study(study, order)
     path = (study or bw.report(open_run(run, out)).path) / "report.html"
     if as_json:
         print_json({"report": str(path)})

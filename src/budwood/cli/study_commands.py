@@ -24,6 +24,7 @@ from budwood.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from budwood.comparison.text import Order
     from budwood.data.leaks import Leaks
 
 
@@ -47,6 +48,12 @@ def _add_execution_options(command: Command) -> Command:
             "--storage",
             metavar="URL",
             help="Optuna storage URL for the trials of a search. [a file in the study folder]",
+        ),
+        click.option(
+            "--sort",
+            "order",
+            type=click.Choice(["given", "metric"]),
+            help="Order of the rows: given, as in the file, or metric, the best first. [given; for a search metric]",
         ),
         click.option("--ray", metavar="ADDRESS", help="Train on a Ray cluster; `local` starts one on this machine."),
         click.option("--jobs", "count", type=click.IntRange(1), default=1, help="Number of training processes. [1]"),
@@ -86,6 +93,7 @@ def study(
     storage: str | None,
     limit: str | None,
     opens: bool,
+    order: Order | None,
     leaks: Leaks,
     out: Path,
     as_json: bool,
@@ -115,12 +123,12 @@ def study(
             return
         print("\n\n".join(text.estimate_text(*one) for one in estimates))
         return
-    options = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens)
+    options = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens, order)
     comparisons = [carry_out(one, execution=options, out=out, leaks=leaks, monitor=LiveTable()) for one in studies]
     if as_json:
         print_json([text.make_study_record(*one, out) for one in zip(studies, comparisons, strict=True)])
         return
-    print("\n\n".join(text.format_study(*one, out) for one in zip(studies, comparisons, strict=True)))
+    print("\n\n".join(text.format_study(*one, out, order) for one in zip(studies, comparisons, strict=True)))
 
 
 @click.command(cls=TuneCommand)
@@ -146,6 +154,7 @@ def tune(
     storage: str | None,
     limit: str | None,
     opens: bool,
+    order: Order | None,
     leaks: Leaks,
     file: Path | None,
     settings: tuple[str, ...],
@@ -168,7 +177,7 @@ def tune(
     search = make_tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
     comparison = carry_out(
         search,
-        execution=ExecutionOptions(count, ray, storage, _parse_limit(limit), opens),
+        execution=ExecutionOptions(count, ray, storage, _parse_limit(limit), opens, order),
         out=out,
         leaks=leaks,
         monitor=LiveTable(),
@@ -176,7 +185,7 @@ def tune(
     if as_json:
         print_json(text.make_study_record(search, comparison, out))
         return
-    print(text.format_study(search, comparison, out))
+    print(text.format_study(search, comparison, out, order))
 
 
 def _parse_place(argument: str) -> tuple[str, str]:
@@ -203,6 +212,14 @@ def _parse_limit(text: str | None) -> float | None:
     is_flag=True,
     help="Compare on the test set even if runs used it a different number of times (looks).",
 )
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(["given", "metric"]),
+    default="metric",
+    show_default=True,
+    help="Order of the rows: given, as the runs were named, or metric, the best first.",
+)
 @click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to a CSV file.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write a page with charts to an HTML file.")
 @add_out_option
@@ -212,6 +229,7 @@ def compare(
     metric: str,
     split: str,
     allow_looks: bool,
+    order: Order,
     csv: Path | None,
     html: Path | None,
     out: Path,
@@ -231,14 +249,14 @@ def compare(
         progress.note(f"Left out, because it is not finished: {left_out}.")
     finished = [run for group, _ in groups for run in group]
     comparison = compare_runs(finished, metric=metric, split=split, allow_looks=allow_looks)
-    for path, text in ((csv, comparison.csv()), (html, render_comparison(comparison))):
+    for path, text in ((csv, comparison.csv()), (html, render_comparison(comparison, order=order))):
         if path:
             with raise_storage_errors(path):
                 write_text(path, text)
     if as_json:
         print_json(comparison.record())
         return
-    print(format_comparison(comparison))
+    print(format_comparison(comparison, order))
     for finding in comparison.findings:
         print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
     if html:

@@ -25,6 +25,7 @@ from budwood.comparison.alignment import (
 )
 from budwood.comparison.document import Comparison, Pair
 from budwood.comparison.pairs import compare_pairs, find_best, rank_row
+from budwood.comparison.published import Published
 from budwood.comparison.recipe_diff import Options, fill_defaults, find_varying, normalize_options
 from budwood.comparison.rows import ComparisonRow, RowSpec, make_outcome, make_row, score_run
 from budwood.comparison.run_groups import group_runs
@@ -219,8 +220,14 @@ def _make_outcome(
         options=row.options,
         scores=scores,
         looks=row.looks,
-        problem="" if entry.aside else entry.problem,
+        problem=entry.problem if entry.state == "failed" else "",
+        published=_list_published_ends(entry.published),
     )
+
+
+def _list_published_ends(given: Published | None) -> dict[str, tuple[float, float]]:
+    """The published scores of each split, without losses."""
+    return {one.split: one.ends for one in (given.figures if given else ()) if not is_loss(one.metric)}
 
 
 def _measure_resolution(

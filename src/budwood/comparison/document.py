@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from budwood.comparison.published import LOSS, LOSSES, NAMES, PublishedComparison, choose_figure, find_figure
 from budwood.comparison.recipe_diff import Options, describe_options, drop_defaults
 from budwood.comparison.rows import ComparisonRow
 from budwood.evaluation.intervals import Metric
@@ -119,9 +120,10 @@ class Comparison:
         """Convert the rows to plain dicts.
 
         Returns:
-            One dict a row, with the fields of `ComparisonRow`.
+            One dict a row, with the fields of `ComparisonRow`. `published` has all figures under `figures`, and on
+            its own level once more the one that is most like the figure of the table.
         """
-        return [_plain_row(row) for row in self.rows]
+        return [_plain_row(row, self.metric, self.split) for row in self.rows]
 
     def record(self) -> dict[str, Any]:
         """Convert the comparison to plain values for JSON.
@@ -150,20 +152,35 @@ class Comparison:
         Returns:
             A header and one line a row, with a column for each part of a metric.
         """
-        lines = [_csv_row(row) for row in self.rows]
+        lines = [_csv_row(row, self.metric, self.split) for row in self.rows]
         return format_csv([list(lines[0]), *(list(line.values()) for line in lines)])
 
 
-def _plain_row(row: ComparisonRow) -> dict[str, Any]:
-    """A row as it is written: of its parameters the trained ones and all."""
+def _plain_row(row: ComparisonRow, metric: str, split: str) -> dict[str, Any]:
+    """A row as it is written: of its parameters the trained ones and all, of what is published the main figure, too."""
     counts = row.parameters
     return {
         **asdict(row),
         "parameters": {"trainable": counts.trainable, "total": counts.total} if counts else None,
+        "published": _plain_published(row.published, metric, split) if row.published else None,
     }
 
 
-def _csv_row(row: ComparisonRow) -> dict[str, object]:
+def _plain_published(given: PublishedComparison, metric: str, split: str) -> dict[str, Any]:
+    main = choose_figure(given.figures, metric, split)
+    return {
+        "value": main.value if main else None,
+        "metric": main.metric if main else None,
+        "split": main.split if main else None,
+        "note": given.note,
+        "ours": asdict(main.ours) if main and main.ours and main.difference is not None else None,
+        "ours_split": main.split if main and main.difference is not None else None,
+        "difference": main.difference if main else None,
+        **asdict(given),
+    }
+
+
+def _csv_row(row: ComparisonRow, metric: str, split: str) -> dict[str, object]:
     """The columns of a row in a CSV file: parts of metrics as `name_part`, options as one text."""
     return {
         "label": row.label,
@@ -186,11 +203,28 @@ def _csv_row(row: ComparisonRow) -> dict[str, object]:
         "not_distinguishable_from_best": row.tied,
         "seconds": row.seconds,
         "training_seconds": row.training_seconds,
-        **_csv_parts("published", row.published, ("value", "metric", "split", "note")),
-        "published_against": row.published.ours_split if row.published else None,
-        "published_difference": row.published.difference if row.published else None,
+        **_csv_published(row.published, metric, split),
         "problem": row.problem,
+        "state": row.state,
+        "stand_in": row.stand_in,
     }
+
+
+def _csv_published(given: PublishedComparison | None, metric: str, split: str) -> dict[str, object]:
+    """The main figure, then every figure with the ends of its range and our difference from it."""
+    main = choose_figure(given.figures, metric, split) if given else None
+    named = main.metric if main and main.metric != LOSS else metric
+    columns: dict[str, object] = {
+        **_csv_parts("published", main, ("value", "metric", "split")),
+        "published_note": given.note if given else None,
+        "published_against": main.split if main and main.difference is not None else None,
+        "published_difference": main.difference if main else None,
+    }
+    for name in NAMES:
+        about = (LOSS, LOSSES[name]) if name in LOSSES else (named, name)
+        figure = find_figure(given.figures, *about) if given else None
+        columns |= _csv_parts(f"published_{name}", figure, ("value", "low", "high", "difference"))
+    return columns | _csv_parts("published", given, ("seconds", "machine", "parameters"))
 
 
 def _csv_metric(name: str, metric: Metric | None) -> dict[str, object]:

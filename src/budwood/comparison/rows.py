@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import partial
+from typing import Final, Literal
 
 import numpy as np
 
 from budwood.comparison.alignment import AlignedPredictions, ScoredRow, align_predictions, score_rows
+from budwood.comparison.published import SPLITS, Missing, Published, PublishedComparison, compare_published
 from budwood.comparison.recipe_diff import Options, find_differing
 from budwood.config.metric_registry import is_loss
 from budwood.evaluation.intervals import Metric, proportion_interval
@@ -17,38 +19,10 @@ from budwood.networks.network_plan import ParameterCount
 from budwood.runs.run import Run
 
 TRAINING: Final = ("head", "rate", "threads", "train")  # laps of a run in which its own part of a network is trained
+_BLENDING: Final = ("mixup", "cutmix")  # options that count answers for blended images while training
+_CHANGING_LOSS: Final = ("label_smoothing", "class_weights", "logit_adjustment")
 
-
-@dataclass(frozen=True)
-class Published:
-    """A result that a source reports for a row.
-
-    Attributes:
-        value: The metric, 0 to 1 (nats for a loss).
-        metric: Name of the metric.
-        split: `val`, `test` or `train`.
-        note: Source or remark.
-    """
-
-    value: float
-    metric: str = "accuracy"
-    split: str = "test"
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class PublishedComparison(Published):
-    """A published result beside the closest of our own.
-
-    Attributes:
-        ours: Our own figure; None where there is none that can be held against it.
-        ours_split: The split of our figure.
-        difference: Our figure minus the published one.
-    """
-
-    ours: Metric | None = None
-    ours_split: str | None = None
-    difference: float | None = None
+RowEnd = Literal["done", "failed", "refused", "pruned", "repeated"]
 
 
 @dataclass(frozen=True)
@@ -75,16 +49,19 @@ class RowSpec:
         runs: Its runs, one for each seed or fold; empty where it failed or is not done.
         published: What a source reports for it; None where there is nothing.
         problem: Why there is no run; empty where there is one.
-        aside: Whether the missing run is no failure: a search pruned it, or another row is the same experiment.
+        state: What a row with a problem is: `failed`, or what is no failure: `refused` on purpose, `pruned` by a
+            search, `repeated` (another row is the same experiment).
         varied: Whether it is one of the rows in which options were varied, at whose edges the best may lie.
+        stand_in: What stands in for what the source had, where it cannot be run as published; empty: nothing.
     """
 
     label: str
     runs: tuple[Run, ...]
     published: Published | None = None
     problem: str = ""
-    aside: bool = False
+    state: RowEnd = "failed"
     varied: bool = True
+    stand_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +88,7 @@ class ComparisonRow:
         spread: How the metric differs between the runs; None for fewer than two runs.
         test: Metric on the test split; None where it is sealed.
         looks: At which look each run's test split was opened.
-        published: What a source reports, and its difference from the closest of our own figures.
+        published: What a source reports, each figure beside our own of the same split.
         difference: Difference from the best row of the same images, with its interval; None for the best row
             itself.
         p: Holm's p-value against the best row of the same images.
@@ -119,6 +96,8 @@ class ComparisonRow:
         best: Whether it is the best row of its images.
         tied: Whether it cannot be distinguished from the best row, or is that row.
         problem: Why it has no run.
+        state: `done`, `failed`, `refused`, `pruned` or `repeated` (another row is the same experiment).
+        stand_in: What stands in for what the source had, where it cannot be run as published; empty: nothing.
     """
 
     label: str
@@ -144,6 +123,8 @@ class ComparisonRow:
     tied: bool = False
     problem: str = ""
     p_alone: float | None = None
+    state: RowEnd = "done"
+    stand_in: str = ""
 
 
 def make_row(
@@ -197,6 +178,8 @@ def make_row(
         looks=looks,
         published=_compare_published(entry, opened),
         problem=entry.problem,
+        state=entry.state if entry.problem else "done",
+        stand_in=entry.stand_in,
     )
 
 
@@ -278,22 +261,29 @@ def _find_kept_epoch(run: Run) -> Mapping[str, float] | None:
 
 
 def _compare_published(entry: RowSpec, opened: bool) -> PublishedComparison | None:
-    """What a source reports, the figure of ours that is held against it, of which split that is, and the difference."""
-    given, runs = entry.published, entry.runs
-    if given is None:
+    if entry.published is None:
         return None
-    alone = PublishedComparison(given.value, given.metric, given.split, given.note)
-    split = given.split if given.split != "test" or opened else "val"
-    if not runs:
-        return alone
+    closed: dict[str, Missing] = {} if opened else {"test": "sealed"}
+    return compare_published(
+        entry.published, partial(_measure, entry), closed if entry.runs else dict.fromkeys(SPLITS, "no run")
+    )
+
+
+def _measure(entry: RowSpec, metric: str, split: str) -> Metric | None:
+    """Our figure that may be held against a published one; None where there is none."""
+    runs = entry.runs
     if split == "train":
-        ours = _train(runs, given.metric)
-    else:
-        known = all(given.metric in run.metrics[split] for run in runs)
-        ours = _summarize_metric(entry.label, runs, given.metric, split) if known else None
-    if ours is None or ours.value is None:
-        return alone
-    return replace(alone, ours=ours, ours_split=split, difference=ours.value - given.value)
+        return None if any(_is_changed_by_recipe(run, metric) for run in runs) else _train(runs, metric)
+    known = all(metric in run.metrics[split] for run in runs)
+    return _summarize_metric(entry.label, runs, metric, split) if known else None
+
+
+def _is_changed_by_recipe(run: Run, metric: str) -> bool:
+    """Whether the figure that training has counted is another one than the accuracy or the cross-entropy of images."""
+    options = run.recipe.table()
+    names = _BLENDING if metric == "accuracy" else (*_BLENDING, *_CHANGING_LOSS)
+    plain = options.get("loss") in (None, "cross_entropy", "binary_cross_entropy")
+    return any(options.get(name) for name in names) or (is_loss(metric) and not plain)
 
 
 def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | None = None) -> RowOutcome:

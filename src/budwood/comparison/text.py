@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from budwood.comparison.document import Comparison
+from budwood.comparison.published_text import Cell, format_clock, format_published, list_machines
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
-from budwood.comparison.rows import ComparisonRow, PublishedComparison
+from budwood.comparison.rows import ComparisonRow
 from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.evaluation.intervals import Metric
 from budwood.evaluation.resampling import FEWEST
 from budwood.networks.network_plan import ParameterCount
-from budwood.text import SPLITS, TOO_FEW, Unit, format_seconds, format_table, shorten, show_unprintable
+from budwood.text import (
+    SPLITS,
+    TOO_FEW,
+    Unit,
+    format_difference,
+    format_seconds,
+    format_table,
+    shorten,
+    show_unprintable,
+)
 
-Cell = tuple[str, str]  # what a cell says, and what it adds in small
+Order = Literal["given", "metric"]  # of rows: as they were given, or the best first
 
 NONE: Final[Cell] = ("–", "")
 LABEL: Final = 36  # columns of a row's name in a terminal
 MARK: Final = "*"
+_UNTRAINED: Final = {"failed": "Failed", "refused": "Refused"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Cells:
     A cell is a pair: its text, and an addition in small print, empty where there is none.
 
     Attributes:
-        rank: Place in the table, from 1.
+        number: Place in the table, from 1.
         row: The row itself.
         differs: Options in which it differs.
         value: Metric, with its interval.
@@ -38,14 +49,16 @@ class Cells:
         seeds: Number of runs, with their range and standard deviation.
         train: Metric on training images, with its interval.
         test: Metric on the test split, with its interval and look; or that it is sealed.
-        published: Published result, with its split and our difference from it.
+        published: Published figures, each with its split and our difference from it.
         epochs: Selected epoch, or the range of them.
         parameters: Number of parameters, with how many are trained.
         macs: Multiply-adds for one image.
         time: Duration of training, with that of the whole command.
+        published_time: Published duration of training; empty where it is not told.
+        published_size: Published number of parameters; empty where it is not told.
     """
 
-    rank: int
+    number: int
     row: ComparisonRow
     differs: str
     value: Cell
@@ -54,16 +67,18 @@ class Cells:
     seeds: Cell
     train: Cell
     test: Cell
-    published: Cell
+    published: tuple[Cell, ...]
     epochs: Cell
     parameters: Cell
     macs: Cell
     time: Cell
+    published_time: str
+    published_size: str
 
     @property
     def name(self) -> str:
         """The name of the row in figures: its place and its label."""
-        return f"{self.rank}  {self.row.label}"
+        return f"{self.number}  {self.row.label}"
 
 
 @dataclass(frozen=True)
@@ -75,10 +90,13 @@ class PresentColumns:
         seeds: Rows of several runs.
         train: Figures on training images.
         test: Figures on opened test splits beside those on validation.
-        published: Published results.
+        published: Published figures.
         epochs: Selected epochs.
         groups: Rows were scored on different images.
-        unlike: A published result is for another split than ours.
+        sealed: A published test figure has no counterpart, as our test split is sealed.
+        scale: A published loss is on another scale than ours.
+        stand_in: Rows that cannot be run as published.
+        machines: The machines of published durations.
     """
 
     differs: bool
@@ -88,14 +106,18 @@ class PresentColumns:
     published: bool
     epochs: bool
     groups: bool
-    unlike: bool
+    sealed: bool
+    scale: bool
+    stand_in: bool
+    machines: tuple[str, ...]
 
 
-def format_rows(made: Comparison) -> list[Cells]:
-    """Format the rows of a comparison by group, the best first, those without a value last.
+def format_rows(made: Comparison, order: Order = "metric") -> list[Cells]:
+    """Format the rows of a comparison.
 
     Args:
         made: The comparison.
+        order: `given`, or `metric`: by group, the best first, those without a value last.
 
     Returns:
         The rows as text.
@@ -106,7 +128,8 @@ def format_rows(made: Comparison) -> list[Cells]:
         value = row.value.value if row.value else None
         return value is None, row.group, 0.0 if value is None else value if unit.loss else -value
 
-    return [_format_row(rank, row, unit) for rank, row in enumerate(sorted(made.rows, key=place), 1)]
+    rows = sorted(made.rows, key=place) if order == "metric" else made.rows
+    return [_format_row(number, row, unit) for number, row in enumerate(rows, 1)]
 
 
 def find_present_columns(made: Comparison) -> PresentColumns:
@@ -120,28 +143,33 @@ def find_present_columns(made: Comparison) -> PresentColumns:
     """
     rows = made.rows
     published = [row.published for row in rows if row.published]
+    missing = {figure.missing for one in published for figure in one.figures}
     return PresentColumns(
         differs=any(describe_options(drop_defaults(row.differs), short=True) not in ("", row.label) for row in rows),
         seeds=any(row.spread for row in rows),
         train=any(row.train for row in rows),
         test=made.split == "val" and any(row.test for row in rows),
-        published=bool(published),
+        published=any(one.figures for one in published),
         epochs=any(row.epochs for row in rows),
         groups=len({row.group for row in rows if row.group}) > 1,
-        unlike=any(given.ours_split not in (None, given.split) for given in published),
+        sealed="sealed" in missing,
+        scale="other scale" in missing,
+        stand_in=any(row.stand_in for row in rows),
+        machines=tuple(list_machines(published)),
     )
 
 
-def format_comparison(made: Comparison) -> str:
+def format_comparison(made: Comparison, order: Order = "metric") -> str:
     """Format a comparison for a terminal: its table, failures, and what its signs mean.
 
     Args:
         made: The comparison.
+        order: Of the rows: `given`, or `metric`: the best first.
 
     Returns:
         Lines of text, without a line break at the end.
     """
-    rows, has = format_rows(made), find_present_columns(made)
+    rows, has = format_rows(made, order), find_present_columns(made)
     chosen = {
         "row": [_format_name(cells) for cells in rows],
         "differs in": [shorten(cells.differs, LABEL) for cells in rows] if has.differs else None,
@@ -151,17 +179,22 @@ def format_comparison(made: Comparison) -> str:
         "runs": [join_cell(cells.seeds) for cells in rows] if has.seeds else None,
         "training": [cells.train[0] for cells in rows] if has.train else None,
         "test": [join_cell(cells.test) for cells in rows] if has.test else None,
-        "published": [join_cell(cells.published) for cells in rows] if has.published else None,
+        "published": ["; ".join(map(join_cell, cells.published)) for cells in rows] if has.published else None,
+        "stand-in": [shorten(show_unprintable(c.row.stand_in), LABEL) for c in rows] if has.stand_in else None,
         "epoch": [cells.epochs[0] for cells in rows] if has.epochs else None,
         "parameters": [join_cell(cells.parameters) for cells in rows],
         "mult-adds": [cells.macs[0] for cells in rows],
-        "time": [cells.time[0] for cells in rows],
+        "time": [join_cell((cells.time[0], _say_published(cells.published_time))) for cells in rows],
     }
     columns = {name: cells for name, cells in chosen.items() if cells is not None}
     lines = format_table(
         list(zip(*([name, *cells] for name, cells in columns.items()), strict=True)), range(1, len(columns))
     )
     return "\n".join([lines, *_format_failures(rows), *_format_legend(made, has)])
+
+
+def _say_published(text: str) -> str:
+    return f"published {text}" if text else ""
 
 
 def _format_name(cells: Cells) -> str:
@@ -183,7 +216,8 @@ def join_cell(cell: Cell) -> str:
 
 def _format_failures(rows: Sequence[Cells]) -> list[str]:
     return [
-        f"Failed: {show_unprintable(cells.row.label)}: {show_unprintable(cells.row.problem)}"
+        f"{_UNTRAINED.get(cells.row.state, 'Not trained')}: "
+        f"{show_unprintable(cells.row.label)}: {show_unprintable(cells.row.problem)}"
         for cells in rows
         if cells.row.problem
     ]
@@ -199,10 +233,15 @@ def _format_legend(made: Comparison, has: PresentColumns) -> list[str]:
     told = [
         f"{MARK} not distinguishable from the best (statistical tie). In brackets: {shown}{seeds}.",
         f"p: {tests} against the best row{_format_correction(made)}.{_format_alone(made)} "
-        f"Training time on {'; '.join(made.hardware)}.",
+        f"Training time on {'; '.join(made.hardware)}."
+        + (f" Published times on {'; '.join(has.machines)}." if has.machines else ""),
     ]
-    if has.unlike:
-        told.append("A published score for another split than ours is hard to compare.")
+    if has.published:
+        told.append("Published figures: ours is the difference from ours of the same split, in points for scores.")
+    if has.sealed:
+        told.append("A published test score is not compared while our test split is sealed (--test opens it).")
+    if has.scale:
+        told.append("Other scale: a loss too low for its accuracy to be a mean over images; it is not compared.")
     if has.groups:
         told.append("Rows were evaluated on different images; only rows with the same images are compared.")
     return told
@@ -220,10 +259,10 @@ def _format_alone(made: Comparison) -> str:
     return " Alone: p of this one difference, whose interval leaves out 0 where that p is below 0.05."
 
 
-def _format_row(rank: int, row: ComparisonRow, unit: Unit) -> Cells:
-    gap = row.difference
+def _format_row(number: int, row: ComparisonRow, unit: Unit) -> Cells:
+    gap, given = row.difference, row.published
     return Cells(
-        rank=rank,
+        number=number,
         row=row,
         differs=describe_options(drop_defaults(row.differs)),
         value=format_figure(row.value, unit),
@@ -232,11 +271,13 @@ def _format_row(rank: int, row: ComparisonRow, unit: Unit) -> Cells:
         seeds=_format_seeds(row, unit),
         train=format_figure(row.train, unit),
         test=_format_test(row, unit),
-        published=_format_published(row.published),
+        published=format_published(row.published),
         epochs=_format_epochs(row.epochs),
         parameters=_format_parameters(row.parameters),
         macs=(format_count(row.macs), ""),
         time=_format_time(row),
+        published_time=format_clock(given.seconds) if given and given.seconds else "",
+        published_size=format_count(given.parameters) if given and given.parameters else "",
     )
 
 
@@ -274,20 +315,6 @@ def format_gap(gap: Metric | None, unit: Unit) -> Cell:
         return format_difference(gap.value, unit), TOO_FEW
     value, low, high = (format_difference(end, unit) for end in (gap.value, gap.low, gap.high))
     return value, f"{low} to {high}"
-
-
-def format_difference(value: float, unit: Unit) -> str:
-    """Format a difference of a metric with its sign.
-
-    Args:
-        value: Difference, in nats for a loss, else of proportions from 0 to 1.
-        unit: How the metric is written.
-
-    Returns:
-        A loss with three decimals, or percentage points with one; no sign where that rounds to 0.
-    """
-    text = f"{value:+.3f}" if unit.loss else f"{100 * value:+.1f}"
-    return text.replace("-", "−") if text.strip("+-0.") else text[1:]
 
 
 def format_p_value(p: float | None) -> str:
@@ -357,19 +384,6 @@ def _format_test(row: ComparisonRow, unit: Unit) -> Cell:
         return ("sealed", "") if row.seeds else NONE
     value, interval = format_figure(row.test, unit)
     return value, f"{interval}; look {', '.join(map(str, sorted(set(row.looks))))}"
-
-
-def _format_published(given: PublishedComparison | None) -> Cell:
-    """A published figure, of which split it is, and how ours differs, of which split that is."""
-    if given is None:
-        return NONE
-    unit = Unit(is_loss(given.metric))
-    name = "" if given.metric == "accuracy" else f" {describe_metric(given.metric)}"
-    told = f"{SPLITS[given.split]}{name}"
-    if given.difference is not None and given.ours_split is not None:
-        ours = "" if given.ours_split == given.split else f" on {SPLITS[given.ours_split]}"
-        told += f"; ours{ours} {format_difference(given.difference, unit)}"
-    return unit.text(given.value), told
 
 
 def _format_epochs(epochs: Sequence[int]) -> Cell:

@@ -28,7 +28,7 @@ def normalize_value(name: str, value: object) -> object:
     if name in ("regularisation", "lr") and isinstance(value, str):
         return _parse_number(value)
     if name == DURATION and isinstance(value, str):
-        return _parse_duration(value)
+        return parse_duration(value)
     if name in ("freeze", "model", "weights", "cut", "head"):
         return tuple(value) if isinstance(value, list) else value
     if name in (*_LISTS, "blocks") and isinstance(value, str):
@@ -45,8 +45,15 @@ def normalize_value(name: str, value: object) -> object:
     return value
 
 
-def _parse_duration(text: str) -> object:
-    """A duration such as 90s, 10m, 1.5h or 1h30m in seconds; everything else as it is."""
+def parse_duration(text: str) -> object:
+    """Parse a duration.
+
+    Args:
+        text: A duration such as 90s, 10m, 1.5h or 1h30m.
+
+    Returns:
+        The seconds; everything else as it is.
+    """
     if text and _DURATION.fullmatch(text.strip()):
         return sum(float(count) * _SECONDS[unit or "s"] for count, unit in _PART.findall(text))
     return text

@@ -76,6 +76,8 @@ class RowOutcome:
         problem: Why the row failed; empty if it did not.
         leaking: Whether the row was trained although the given split leaks.
         folds: Whether its runs are folds, not seeds.
+        published: What a source reports of the row's accuracy or another score, 0 to 1, by split: the ends of a range,
+            or the same value twice.
     """
 
     label: str
@@ -89,6 +91,7 @@ class RowOutcome:
     problem: str = ""
     leaking: bool = False
     folds: bool = False
+    published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ def check_table(
         *_check_seeds(outcomes, best),
         *_check_looks(outcomes),
         *_check_allowed_leaks(outcomes),
+        *_check_published_leaks(outcomes),
     ]
     return _sort_findings(found)
 
@@ -214,6 +218,28 @@ def _check_leaking(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
             f"Test accuracy is far above validation accuracy: {told}. Test images may have been used for training.",
             "Look for the same images in both splits (`budwood inspect`), then make a new split; "
             "do not publish these scores.",
+            _collect_labels(far),
+        )
+    ]
+
+
+def _check_published_leaks(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
+    """Published figures have no number of images, so a difference counts from `LEAK` on; a range by its nearest end."""
+    both = [one for one in outcomes if {"val", "test"} <= one.published.keys()]
+    far = [one for one in both if one.published["test"][0] - one.published["val"][1] >= LEAK - 1e-9]
+    if not far:
+        return []
+    gaps = [one.published["test"][0] - one.published["val"][1] for one in far]
+    by = _format_points(gaps[0]) if len(far) == 1 else f"{100 * min(gaps):.1f} to {100 * max(gaps):.1f} points"
+    scores = {split: _span([end for one in far for end in one.published[split]]) for split in ("test", "val")}
+    return [
+        ResultFinding(
+            "R002",
+            "warning",
+            f"The source reports test scores far above validation scores, in {len(far)} of {counted(len(both), 'row')} "
+            f"with both: by {by} (test {scores['test']}, validation {scores['val']}). Its test images may have been "
+            "used for training.",
+            "Do not take these published test scores as a goal: compare with the published validation scores.",
             _collect_labels(far),
         )
     ]
@@ -426,6 +452,12 @@ def _join_names(names: Sequence[str]) -> str:
 
 def _collect_labels(outcomes: Sequence[RowOutcome]) -> tuple[str, ...]:
     return tuple(one.label for one in outcomes if one.label)
+
+
+def _span(shares: Sequence[float]) -> str:
+    """The lowest and the highest of some shares."""
+    low, high = 100 * min(shares), 100 * max(shares)
+    return f"{low:.1f} %" if low == high else f"{low:.1f} to {high:.1f} %"
 
 
 def _format_percent(metric: Metric | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from markupsafe import Markup
@@ -10,21 +11,16 @@ from markupsafe import Markup
 from budwood.comparison.claims import format_claims
 from budwood.comparison.document import Comparison, Pair
 from budwood.comparison.importance import Importance, rank_options
+from budwood.comparison.published import find_figure
+from budwood.comparison.published_text import Cell
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
 from budwood.comparison.rows import ComparisonRow
-from budwood.comparison.text import Cell, Cells, find_present_columns, format_gap, format_p_value, format_rows
+from budwood.comparison.text import Cells, Order, find_present_columns, format_gap, format_p_value, format_rows
 from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.evaluation.result_checks import History
-from budwood.reporting.comparison_charts import (
-    Curves,
-    Dot,
-    Point,
-    draw_curves,
-    draw_dots,
-    draw_importance,
-    draw_pareto,
-    draw_slice,
-)
+from budwood.reporting.comparison_charts import Curves, Dot, draw_curves, draw_dots
+from budwood.reporting.cost_charts import Point, draw_pareto
+from budwood.reporting.option_charts import draw_importance, draw_slice
 from budwood.reporting.templating import load_template
 from budwood.text import SPLITS, Unit
 
@@ -32,24 +28,43 @@ PAIRS_SHOWN: Final = 66
 SLICES_SHOWN: Final = 8
 
 
-def render_comparison(made: Comparison, title: str = "") -> str:
+@dataclass(frozen=True)
+class About:
+    """Where the rows of a page come from.
+
+    Attributes:
+        source: Where they were published.
+        caveats: What readers of the table must know.
+        assumed: What the source does not tell: what was chosen and why, by what it is about.
+    """
+
+    source: str = ""
+    caveats: Sequence[str] = ()
+    assumed: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_comparison(made: Comparison, title: str = "", order: Order = "metric", about: About | None = None) -> str:
     """Render a comparison as one HTML page.
 
     Args:
         made: The comparison.
         title: Heading of the page; empty for the name of the data.
+        order: Of the rows: `given`, or `metric`: the best first.
+        about: Where the rows come from; None: not told.
 
     Returns:
         The page.
     """
     unit = Unit(is_loss(made.metric))
-    rows = format_rows(made)
+    rows = format_rows(made, order)
     name = describe_metric(made.metric)
     shares = _rank_shares(rows)
     return load_template("comparison.html").render(
         made=made,
         title=title or (made.data.name if made.data else "comparison"),
         name=name,
+        order=order,
+        about=about,
         label=f"{SPLITS[made.split]} {name}",
         split=SPLITS[made.split],
         rows=rows,
@@ -75,14 +90,13 @@ def _draw_row_dots(rows: Sequence[Cells], made: Comparison, unit: Unit) -> str:
     dots = []
     for one in rows:
         row = one.row
-        given = row.published if row.published and row.published.metric == made.metric else None
+        given = find_figure(row.published.figures, made.metric, made.split) if row.published else None
         dots.append(
             Dot(
                 one.name,
                 row.value,
                 (row.spread.low, row.spread.high) if row.spread else None,
-                given.value if given else None,
-                given is None or given.split == made.split,
+                given.ends if given else None,
                 row.tied,
             )
         )
@@ -112,7 +126,7 @@ def _draw_planes(rows: Sequence[Cells], name: str, unit: Unit) -> list[str]:
         draw_pareto(
             f"{name.capitalize()} against {cost}",
             [
-                Point(one.name, float(amount), metric, str(one.rank))
+                Point(one.name, float(amount), metric, str(one.number))
                 for (one, metric, _, _), amount in zip(known, amounts, strict=True)
             ],
             cost,

@@ -17,6 +17,7 @@ ROW: Final = 24
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 48, 46
 CHAR: Final = 7.2  # mean width of a character, in units of the drawing
 LETTER: Final = 6.2  # that of a small text
+LINE: Final = 13  # height of a small text
 SMALL: Final = ' style="font-size: 12px"'
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -128,6 +129,22 @@ def draw_interval(metric: Metric, across: Scale, y: float) -> Iterator[str]:
         yield f'<line class="range" {ends} y1="{y}" y2="{y}"/>'
     yield f'<circle class="dot" cx="{across(value):.1f}" cy="{y}" r="4.5"/>'
     yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.1f} %</text>'
+
+
+def draw_diamond(x: float, y: float, colour: str, inner: str = "") -> str:
+    """Draw a diamond, the mark of published values.
+
+    Args:
+        x: Its middle.
+        y: Its middle.
+        colour: The colour of its line and its inside.
+        inner: Elements inside, such as a title.
+
+    Returns:
+        An SVG element.
+    """
+    shape = f"{x:.1f},{y - 6:.1f} {x + 6:.1f},{y:.1f} {x:.1f},{y + 6:.1f} {x - 6:.1f},{y:.1f}"
+    return f'<polygon points="{shape}" fill="{colour}" stroke="{colour}" stroke-width="1.6">{inner}</polygon>'
 
 
 def draw_row_name(name: str, left: float, y: float, *, small: bool = False) -> str:

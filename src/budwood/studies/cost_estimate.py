@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from budwood.comparison.published import PublishedFigure, choose_figure
 from budwood.config.recipe import Recipe
 from budwood.data.downloads import known_class_count
 from budwood.data.sources import source_exists
@@ -39,7 +40,7 @@ class RowEstimate:
         reading: Seconds of that in which images are read.
         memory: Bytes of memory at the peak of one training; None where nothing was measured.
         disk: Bytes on disk of one training, by place (cache, run); None where nothing was measured.
-        published: The published value of the row's metric; None where there is none.
+        published: The published figure of the row, of its test images where that is told; None where there is none.
         problem: Why the row is refused, or why nothing was measured.
     """
 
@@ -51,7 +52,7 @@ class RowEstimate:
     reading: float
     memory: int | None
     disk: Mapping[str, int] | None
-    published: float | None
+    published: PublishedFigure | None
     problem: str = ""
 
     def record(self) -> dict[str, object]:
@@ -74,7 +75,7 @@ class RowEstimate:
             "reading_seconds": self.reading,
             "memory_bytes": self.memory,
             "disk_bytes": dict(self.disk) if self.disk else None,
-            "published": self.published,
+            "published": self.published.value if self.published else None,
             "problem": self.problem,
         }
 
@@ -143,7 +144,7 @@ def _estimate_row(
     measured: dict[str, CostEstimate | str],
     groups: dict[str, int],
 ) -> RowEstimate:
-    published = row.published.value if row.published else None
+    published = choose_figure(row.published.figures, study.metric, "test") if row.published else None
     if row.recipe is None:
         return RowEstimate(row.label, None, 0, 0, None, 0.0, None, None, published, f"refused: {row.refused}")
     checked = _load(row.images, study, datasets)

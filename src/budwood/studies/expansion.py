@@ -13,13 +13,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from budwood.comparison.document import Claim
-from budwood.comparison.rows import Published
+from budwood.comparison.published import Published
 from budwood.config.file_checks import Mistake, describe_errors, suggest
 from budwood.config.options import MOVING, UNCHANGED
 from budwood.config.recipe import Recipe
 from budwood.config.toml_lines import Place
 from budwood.errors import RecipeError
 from budwood.networks.plan import hash_json
+from budwood.studies.published_tables import PublishedTable
 from budwood.studies.search_space import RangeAxis, Search, corners, order_space
 from budwood.studies.study import Experiment, Overrides, Study
 from budwood.studies.study_tables import (
@@ -27,7 +28,6 @@ from budwood.studies.study_tables import (
     DataOptions,
     DataSpec,
     Options,
-    PublishedTable,
     QuickTable,
     SearchTable,
     StudyFile,
@@ -101,6 +101,7 @@ class _Draft:
     published: Published | None = None
     refused: str = ""
     varied: bool = False
+    stand_in: str = ""
 
 
 def expand_study(
@@ -137,6 +138,8 @@ def expand_study(
         name=file.name,
         title=file.title or file.name,
         source=file.source,
+        assumed=file.assumed,
+        caveats=file.caveats,
         metric=file.metric,
         seeds=file.seeds,
         folds=file.folds,
@@ -179,7 +182,9 @@ def _list_drafts(file: StudyFile) -> Iterator[_Draft]:
     """The experiments under `[[rows]]`."""
     for number, row in enumerate(file.rows):
         label = row.label or _label(row.options) or "base"
-        yield _Draft(label, {("rows", number): row.options}, _figure(row.published, file), row.refused)
+        stand_in = row.stand_in if "stand_in" in row.model_fields_set else file.base.stand_in
+        tables: dict[Place, Options] = {("rows", number): row.options}
+        yield _Draft(label, tables, _figure(row.published, file), row.refused, stand_in=stand_in)
 
 
 def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[Place]) -> Iterator[_Draft | Mistake]:
@@ -209,7 +214,7 @@ def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[P
                 table: {name: points[n][name] for name in names if name not in idle[n]}
                 for table, names in tables.items()
             }
-            yield _Draft(label, options, figures.get(n), varied=True)
+            yield _Draft(label, options, figures.get(n), varied=True, stand_in=grid.stand_in or file.base.stand_in)
 
 
 def _find_idle(points: Sequence[Options], base: Options) -> list[set[str]]:
@@ -258,11 +263,21 @@ def _check_draft(draft: _Draft, file: StudyFile, applied: AppliedOverrides) -> I
         faults = [Mistake((*place, "refused"), f"{draft.refused} is valid here, so remove `refused` to train the row")]
     yield from faults
     if not faults:
-        yield Experiment(draft.label, applied_options, recipe, images, draft.published, reason, draft.varied, place)
+        yield Experiment(
+            draft.label,
+            applied_options,
+            recipe,
+            images,
+            draft.published,
+            reason,
+            draft.varied,
+            place,
+            draft.stand_in,
+        )
 
 
 def _figure(table: PublishedTable | None, file: StudyFile) -> Published | None:
-    return Published(table.value, table.metric or file.metric, table.split, table.note) if table else None
+    return table.read(file.metric, file.source_machine) if table else None
 
 
 def _recipe_options(options: Options) -> Options:
@@ -295,6 +310,7 @@ def _make_search(table: SearchTable, file: StudyFile, applied: AppliedOverrides)
         seed=table.seed,
         best=_figure(table.best, file),
         worst=_figure(table.worst, file),
+        stand_in=table.base.stand_in or file.base.stand_in,
     )
 
 

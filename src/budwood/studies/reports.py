@@ -9,10 +9,11 @@ from pathlib import Path
 from budwood.comparison.claims import judge_claims
 from budwood.comparison.compare import compare
 from budwood.comparison.document import Comparison
-from budwood.comparison.rows import RowSpec
+from budwood.comparison.rows import RowEnd, RowSpec
+from budwood.comparison.text import Order
 from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
-from budwood.reporting.comparison_page import render_comparison
+from budwood.reporting.comparison_page import About, render_comparison
 from budwood.runs.run import Run, find_run
 from budwood.storage.atomic import raise_storage_errors, write_text
 from budwood.studies.study import Study
@@ -20,7 +21,7 @@ from budwood.studies.study_file import load_study
 from budwood.studies.study_state import STUDY_FILE, RowState, read_state
 
 
-def report_study(folder: Path) -> Comparison:
+def report_study(folder: Path, order: Order | None = None) -> Comparison:
     """Compare the finished rows of a study again, from its folder.
 
     Nothing is trained and no images are read; `table.csv` and `report.html` are written again, and once more where
@@ -28,6 +29,7 @@ def report_study(folder: Path) -> Comparison:
 
     Args:
         folder: The study's folder.
+        order: Of the rows on the page; None: the study's own.
 
     Returns:
         The comparison of the rows.
@@ -42,7 +44,7 @@ def report_study(folder: Path) -> Comparison:
         entries = collect_entries(study, folder, state.rows)
         if not any(entry.runs for entry in entries):
             raise StudyError(f"{folder}: no row of the study was trained.", "Run the study: `budwood study FILE`.")
-        comparison = write_comparison(study, folder, entries)
+        comparison = write_comparison(study, folder, entries, order)
         if read_state(folder) == state:
             return comparison
 
@@ -63,27 +65,32 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
     """
     entries, label_of_run = [], dict[str, str]()
     listed = {row.label for row in study.rows if not row.varied}
+    of_trials = study.search.stand_in if study.search else ""
+    stand_ins = {row.label: row.stand_in for row in study.rows}
     for row in rows:
         runs = _list_finished(folder, row.runs)
+        stand_in = stand_ins.get(row.label, of_trials)
         twin = next((label_of_run[run.path.name] for run in runs if run.path.name in label_of_run), None)
         if twin is not None:
             problem = f"the same experiment as {twin!r}, because options were set for every row"
-            entries.append(RowSpec(row.label, (), row.published, problem, aside=True))
+            entries.append(RowSpec(row.label, (), row.published, problem, "repeated", stand_in=stand_in))
             continue
         label_of_run |= {run.path.name: row.label for run in runs}
         complete = bool(runs) and len(runs) == len(row.runs)
         problem = "" if complete else row.problem or "its training did not finish"
-        entries.append(RowSpec(row.label, runs, row.published, problem, row.state == "pruned", row.label not in listed))
+        end: RowEnd = row.state if row.state in ("refused", "pruned") else "failed"
+        entries.append(RowSpec(row.label, runs, row.published, problem, end, row.label not in listed, stand_in))
     return _add_extremes(entries, study)
 
 
-def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> Comparison:
+def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec], order: Order | None = None) -> Comparison:
     """Compare the rows of a study, and write `table.csv` and `report.html`.
 
     Args:
         study: The study as its file describes it.
         folder: Where both files are written.
         entries: The rows with their finished runs.
+        order: Of the rows on the page; None: the study's own.
 
     Returns:
         The comparison of the rows.
@@ -95,9 +102,11 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec]) -> 
     comparison = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
     claims = judge_claims(study.claims, comparison.rows, comparison.pairs, study.metric)
     comparison = replace(comparison, claims=claims)
+    about = About(study.source, study.caveats, study.assumed)
     with raise_storage_errors(folder):
         write_text(folder / "table.csv", comparison.csv())
-        write_text(folder / "report.html", render_comparison(comparison, format_title(study)))
+        page = render_comparison(comparison, format_title(study), order or study.order, about)
+        write_text(folder / "report.html", page)
     return comparison
 
 

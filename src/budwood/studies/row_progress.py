@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from budwood.comparison.rows import Published
+from budwood.comparison.published import Published
 from budwood.config.metric_registry import is_loss
 from budwood.studies.monitor import RowLine
 from budwood.studies.optuna_search import Trial

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from budwood.comparison.document import Comparison
+from budwood.comparison.text import Order
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
 from budwood.errors import StorageError, StudyError
@@ -49,6 +50,7 @@ class ExecutionOptions:
         time: Seconds of the whole study, from its start: no job starts that would end later, and what is still
             trained then is stopped, to be resumed by the next call; None: no limit.
         test: Whether the test split of every finished run is opened at the end.
+        order: Of the rows on the page: `given`, as in the file, or `metric`, the best first; None: the study's own.
     """
 
     jobs: int = 1
@@ -56,6 +58,7 @@ class ExecutionOptions:
     storage: str | None = None
     time: float | None = None
     test: bool = False
+    order: Order | None = None
 
 
 def study(
@@ -408,4 +411,4 @@ class StudyRunner:
             raise StudyError(
                 f"{name}: no row could be trained: {problems}.", "Correct these, then run the command again."
             )
-        return write_comparison(self._study, self._context.folder, entries)
+        return write_comparison(self._study, self._context.folder, entries, self._options.order)

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from budwood.comparison.rows import Published
+from budwood.comparison.published import Published
 from budwood.config.file_checks import FileModel
 
 Sampler = Literal["random", "tpe", "grid"]
@@ -144,6 +144,7 @@ class Search:
         seed: Seed of the trials.
         best: What a source reports of its own best trial.
         worst: What a source reports of its own worst trial.
+        stand_in: What stands in for what the source had; empty: nothing.
     """
 
     sampler: str
@@ -153,6 +154,7 @@ class Search:
     seed: int = 0
     best: Published | None = None
     worst: Published | None = None
+    stand_in: str = ""
 
     def record(self) -> dict[str, Any]:
         """Return what decides the trials, as plain values.

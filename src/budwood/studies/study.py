@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budwood.comparison.document import Claim
-from budwood.comparison.rows import Published
+from budwood.comparison.published import Published
+from budwood.comparison.text import Order
 from budwood.config.recipe import Recipe
 from budwood.config.toml_lines import Place
 from budwood.studies.search_space import Search
@@ -23,10 +24,11 @@ class Experiment:
         options: Its options as the file names them, those of the base included.
         recipe: Its recipe; None where the row is refused.
         images: Its images.
-        published: The published value; None where there is none.
+        published: What the source reports; None where there is nothing.
         refused: Why the row is refused; empty where it is not.
         varied: Whether it is a point of a grid.
         place: The table of the file from which it comes.
+        stand_in: What stands in for what the source had, where the row cannot be run as published; empty: nothing.
     """
 
     label: str
@@ -37,6 +39,7 @@ class Experiment:
     refused: str = ""
     varied: bool = False
     place: Place = ()
+    stand_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Study:
         name: Name of the study, and of its folder.
         title: Its title.
         source: Where the experiments were published.
+        assumed: What the source does not tell: what was chosen and why, by what it is about.
+        caveats: What readers of the table must know.
         metric: The metric that rows are compared by.
         seeds: Seeds with which each row is trained.
         folds: Number of folds with which each row is trained; None: no folds.
@@ -63,6 +68,8 @@ class Study:
     name: str
     title: str
     source: str
+    assumed: Mapping[str, str]
+    caveats: tuple[str, ...]
     metric: str
     seeds: tuple[int, ...]
     folds: int | None
@@ -74,6 +81,11 @@ class Study:
     changed: Options
     text: str
     claims: tuple[Claim, ...] = ()
+
+    @property
+    def order(self) -> Order:
+        """Return the order in which the rows are shown: that of the file, or the best first where it is a search."""
+        return "metric" if self.search and len(self.rows) < 2 else "given"
 
     @property
     def changed_options(self) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from budwood.comparison.rows import Published
+from budwood.comparison.published import Published, read_published
 from budwood.errors import StudyError
 from budwood.storage.atomic import raise_storage_errors, sweep_drafts, write_text
 from budwood.storage.strict_json import decode_json, encode_json
@@ -42,7 +41,7 @@ class RowState(BaseModel):
     state: RowStatus
     problem: str
     runs: tuple[str, ...]
-    published: Published | None
+    published: Annotated[Published | None, BeforeValidator(read_published)]
 
 
 class StudyState(BaseModel):
@@ -146,7 +145,7 @@ def lock_study(folder: Path) -> Iterator[None]:
 
 def _plain(row: RowState) -> dict[str, Any]:
     """A row as it is written; the order of the keys is that of version 0.1."""
-    return {**dict(row), "published": asdict(row.published) if row.published else None}
+    return {**dict(row), "published": row.published.record() if row.published else None}
 
 
 def _unreadable(file: Path, reason: str) -> StudyError:

@@ -15,6 +15,7 @@ from budwood.config.metric_registry import REPORTED, is_metric
 from budwood.config.recipe import Recipe
 from budwood.data.listing import ReadOptions
 from budwood.errors import did_you_mean
+from budwood.studies.published_tables import GridFigure, PublishedPart
 from budwood.studies.search_space import AxisTable, Sampler
 
 TRIALS: Final = 30
@@ -25,6 +26,7 @@ Options = Mapping[str, object]  # of recipes and data, as given
 _Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 _Text = Annotated[str, Field(description="text")]
 _Source = Annotated[str, Field(description="a path or a name")]
+_StandIn = Annotated[str, Field(description="text, such as 'ResNet-18 for VGG-16'")]
 _Share = Annotated[float | None, Field(gt=0, lt=1, description="a share between 0 and 1")]
 _Count = Annotated[int | None, Field(ge=1, description="a whole number from 1")]
 _Several = Annotated[int | None, Field(ge=2, description="a whole number from 2")]
@@ -121,28 +123,14 @@ class OptionTable(FileModel):
 
 
 class BaseTable(OptionTable, DataOptions):
-    """The table `[base]`: recipe and data options of every row."""
-
-    collected = frozenset({*Recipe.model_fields, *DataOptions.model_fields})
-
-
-class PublishedTable(FileModel):
-    """A published value of a metric.
+    """The table `[base]`: recipe and data options of every row.
 
     Attributes:
-        value: The value, 0 to 1.
-        metric: The metric; empty: that of the study.
-        split: train, val or test.
-        note: A remark.
+        stand_in: What stands in for what the source had, where the rows cannot be run as published; empty: nothing.
     """
 
-    value: Annotated[float, Field(ge=0, le=1, description="a value from 0 to 1")]
-    metric: _Text = ""
-    split: Literal["train", "val", "test"] = "test"
-    note: _Text = ""
-
-
-_Published = Annotated[PublishedTable | None, Field(description="a table with a value")]
+    collected = frozenset({*Recipe.model_fields, *DataOptions.model_fields})
+    stand_in: _StandIn = ""
 
 
 class ExperimentTable(BaseTable):
@@ -150,23 +138,13 @@ class ExperimentTable(BaseTable):
 
     Attributes:
         label: The row's label; empty: made from its options.
-        published: The published value; None where there is none.
+        published: What the source reports; None where there is nothing.
         refused: The option for which the row must be refused; empty: the row is trained.
     """
 
     label: _Text = ""
-    published: _Published = None
+    published: PublishedPart = None
     refused: Annotated[str, Field(description="the name of the option that is refused")] = ""
-
-
-class GridFigure(PublishedTable):
-    """A published value of one row of a grid.
-
-    Attributes:
-        where: The options by which the row is found.
-    """
-
-    where: Annotated[Options, Field(description="a table of options")] = MappingProxyType({})
 
 
 class GridLists(OptionTable):
@@ -200,7 +178,8 @@ class GridTable(GridLists):
     Attributes:
         label: Text before the label of every row.
         paired: Lists whose values vary together.
-        published: Published values of rows.
+        published: What the source reports for single rows.
+        stand_in: What stands in for what the source had; empty: as in the base.
     """
 
     label: _Text = ""
@@ -208,6 +187,7 @@ class GridTable(GridLists):
     published: Annotated[
         tuple[GridFigure, ...], _Listed, Field(description="tables, each under [[grid.published]]")
     ] = ()
+    stand_in: _StandIn = ""
 
     def points(self) -> list[Options]:
         """List all combinations of the lists; paired lists vary together.
@@ -240,8 +220,8 @@ class SearchTable(FileModel):
         Mapping[str, AxisTable], Field(description="for each option a list of values, or {low, high, log, step}")
     ] = {}
     base: Annotated[BaseTable, Field(description="a table")] = BaseTable()
-    best: _Published = None
-    worst: _Published = None
+    best: PublishedPart = None
+    worst: PublishedPart = None
 
 
 class ClaimTable(FileModel):
@@ -291,6 +271,9 @@ class StudyFile(FileModel):
         name: Name of the study, and of its folder.
         title: Title; empty: the name.
         source: Where the experiments were published.
+        source_machine: The machine of the published times; empty: not told.
+        assumed: What the source does not tell: what was chosen and why, by what it is about.
+        caveats: What readers of the table must know.
         data: Path or name of the study's own data.
         metric: The metric that rows are compared by.
         seeds: Seeds with which each row is trained; not together with `folds`.
@@ -308,6 +291,14 @@ class StudyFile(FileModel):
     ]
     title: _Text = ""
     source: _Text = ""
+    source_machine: _Text = ""
+    assumed: Annotated[
+        Mapping[str, Annotated[str, Field(min_length=1)]],
+        Field(description="texts, such as momentum = '0.9, the usual value'"),
+    ] = {}
+    caveats: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], _Listed, Field(description="a list of sentences")
+    ] = ()
     data: _Source = ""
     metric: Annotated[str, AfterValidator(_check_metric)] = "accuracy"
     seeds: Annotated[

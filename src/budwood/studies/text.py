@@ -7,28 +7,30 @@ from pathlib import Path
 
 from budwood.comparison.claims import write_claims
 from budwood.comparison.document import Comparison
-from budwood.comparison.text import format_comparison
+from budwood.comparison.text import Order, format_comparison
 from budwood.studies.cost_estimate import RowEstimate, sum_seconds
 from budwood.studies.reports import format_title
 from budwood.studies.study import Study
 from budwood.text import format_seconds, format_table
 
 
-def format_study(study: Study, comparison: Comparison, out: Path) -> str:
+def format_study(study: Study, comparison: Comparison, out: Path, order: Order | None = None) -> str:
     """Format the result of a study for a terminal.
 
     Args:
         study: The study.
         comparison: The comparison of its rows.
         out: The folder that contains the study's folder.
+        order: Of the rows; None: the study's own.
 
     Returns:
-        The table of the rows, the findings with advice, and where the files are.
+        The title and caveats, the table of the rows, the findings with advice, and where the files are.
     """
     findings = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
-    claims = write_claims(comparison)
-    parts = [format_title(study), format_comparison(comparison), claims, *findings, place]
+    head = "\n".join([format_title(study), *(f"Caveat: {caveat}" for caveat in study.caveats)])
+    table = format_comparison(comparison, order or study.order)
+    parts = [head, table, write_claims(comparison), *findings, place]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -48,6 +50,8 @@ def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[s
         "study": study.name,
         "title": study.title,
         "source": study.source,
+        "assumed": dict(study.assumed),
+        "caveats": list(study.caveats),
         "folder": str(folder),
         "report": str(folder / "report.html"),
         "changed": dict(study.changed),
@@ -80,7 +84,7 @@ def estimate_text(study: Study, estimates: Sequence[RowEstimate]) -> str:
         )
     ]
     for row in estimates:
-        published = f"{row.published:.4g}" if row.published is not None else ""
+        published = " to ".join(f"{end:.4g}" for end in dict.fromkeys(row.published.ends)) if row.published else ""
         if row.plan is None:
             rows.append((row.label, "", "", "", "", "", "", "", published, row.problem))
             continue
