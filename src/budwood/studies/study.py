@@ -56,6 +56,7 @@ class Study:
         edges: The numbers of each option that a grid or a search goes through, in order.
         changed: What was set for every row on the command line.
         text: The text of the file.
+        left_out: What the limits of `[quick]`, or options that are set for every row, leave out of the study.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Study:
     edges: Mapping[str, tuple[float, ...]]
     changed: Options
     text: str
+    left_out: tuple[str, ...] = ()
 
     @property
     def changed_options(self) -> dict[str, Any]:
