@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import budwood as bw
+from budwood.cli import main
 from budwood.data.dataset import load
 from budwood.data.leaks import drop_leaks
 from budwood.data.selection import assign_fold, limit
-from conftest import fill, picture
+from budwood.runs.run import find_run
+from conftest import TINY, fill, picture
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,21 @@ def test_a_share_of_nine_tenths_leaves_a_tenth_of_each_class_to_train_where_the_
     data = bw.scan(tmp_path / "photos", val=0.9)
     assert _counts(data) == {"train": [5, 5], "val": [45, 45], "test": [10, 10]}
     shutil.copy(tmp_path / "photos/train/sky/000.png", tmp_path / "photos/test/sky/copy.png")
-    leaking = drop_leaks(bw.scan(tmp_path / "photos", val=0.9))
+    leaking = bw.scan(tmp_path / "photos", val=0.9)
     exact = bw.select_per_class(leaking, images_per_class=4, val_images_per_class=44)
     assert _counts(exact) == {"train": [4, 4], "val": [44, 44], "test": [10, 11]}
+    assert [item.path for item in exact.left_out] == ["train/sky/000.png"], "which training leaves out, too"
+    assert drop_leaks(exact) is exact
+    assert not bw.select_per_class(leaking, images_per_class=4, leaks="allow").left_out
+
+
+def test_the_command_line_trains_on_so_many(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [f"{name}={list(value) if isinstance(value, tuple) else value}" for name, value in TINY.items()]
+    numbers = ["--images-per-class", "5", "--val-images-per-class", "2", "--test-images-per-class", "3"]
+    command = ["train", str(tiny / "photos"), *(part for one in settings for part in ("-s", one)), *numbers]
+    assert main.run([*command, "--out", str(tmp_path / "runs")]) == 0
+    (run,) = (find_run(path.parent).record.dataset.counts for path in tmp_path.glob("runs/*/run.json"))
+    assert (run.train, run.val, run.test) == ({"leaf": 5, "sky": 5}, {"leaf": 2, "sky": 2}, 6)
+    capsys.readouterr()
+    assert main.run(["train", str(tiny / "photos"), "--images-per-class", "500"]) == 2
+    assert "images_per_class: expected 500 training images of each class" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.data.dataset import SEALED, Dataset, compute_fingerprint, encode_values, select_used, set_columns
+from budwood.data.leaks import Leaks, drop_leaks
 from budwood.data.listing import SPLITS, Remark
 from budwood.data.splits import assign_folds, draw_per_class, stratified_sample
 from budwood.errors import DataError
@@ -51,18 +52,20 @@ def select_per_class(
     images_per_class: int | None = None,
     val_images_per_class: int | None = None,
     test_images_per_class: int | None = None,
+    leaks: Leaks = "drop",
 ) -> Dataset:
     """Select exactly so many images of each class in the training, validation or test split.
 
     The images are drawn by content, so that a smaller selection is part of a larger one, and stay in their split, so
     that copies and groups stay on one side. The others stay in the table, unused, and a remark tells their number. The
-    fingerprint, which covers contents and splits, stays the same.
+    fingerprint, which covers contents and splits, stays the same where nothing leaks.
 
     Args:
         data: The data set; the labels of its test split are not sealed where test images are selected.
         images_per_class: Training images of each class, 1 or more; None: all.
         val_images_per_class: Validation images of each class; None: all.
         test_images_per_class: Test images of each class; None: all.
+        leaks: What training will do where images leak between given splits; those that `drop` leaves out are not drawn.
 
     Returns:
         The data set with fewer used images; the same object where nothing is selected.
@@ -75,6 +78,7 @@ def select_per_class(
     if not wished:
         return data
     _refuse_number(data, [(option, count) for _, option, _, count in wished])
+    data = drop_leaks(data) if leaks == "drop" else data
     used, split = data.column("used").copy(), data.column("split")
     ids, labels = data.table["id"].to_pylist(), data.column("label")
     remarks, problems = [], list[str]()

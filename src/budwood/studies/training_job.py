@@ -182,7 +182,7 @@ class DatasetCache:
                 data = assign_fold(data, fold, folds)
             if self.leaks == "drop":
                 data = drop_leaks(data)
-            data = select_per_class(self._keep_splits(data), **images.per_class())
+            data = select_per_class(self._keep_splits(data), **images.per_class(), leaks=self.leaks)
             data = limit(data, images.images, images.held_out)
             self._checked[key] = CheckedDataset(data, checks.findings(data))
         return self._checked[key]
