@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from budwood.data.checks import Finding, findings
     from budwood.data.dataset import Dataset
     from budwood.data.scanning import scan
+    from budwood.data.selection import select_per_class
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
     from budwood.runs.predictor import Predictor
     from budwood.runs.run import Run, open_run
@@ -56,6 +57,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "report": "workflows.report",
     "resume": "workflows.train",
     "scan": "data.scanning",
+    "select_per_class": "data.selection",
     "study": "studies.runner",
     "test": "workflows.evaluate",
     "train": "workflows.train",
@@ -87,6 +89,7 @@ __all__ = [
     "report",
     "resume",
     "scan",
+    "select_per_class",
     "study",
     "test",
     "train",

@@ -213,7 +213,7 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ({"grid": {"fill": ["black"], "lr": [0.1, 0.2]}}, "fill: expected one of"),
         ({"rows": TWO, "folds": 3, "seeds": [0]}, "folds: expected either seeds or folds, found both"),
         ({"rows": TWO, "folds": 1}, "folds: expected a whole number from 2, found 1"),
-        ({"rows": TWO, "quick": {"images": 0}}, "quick: images: expected a whole number from 1, found 0"),
+        ({"rows": TWO, "quick": {"images": 0}}, "quick: images: expected a whole number from 2, found 0"),
         ({"rows": {"label": "x"}}, "rows: expected tables, each under [[rows]]"),
         ({"rows": TWO, "base": 3}, "base: expected a table, found 3"),
         ({"rows": [{"lr": 0.1, "refused": "lr"}]}, "refused: lr is valid here, so remove `refused` to train the row"),
@@ -352,7 +352,7 @@ def test_mistakes_of_every_kind_have_their_lines(tmp_path: Path) -> None:
         "  line 31: grid: paired 1: lists that vary together must have the same length, found epochs 2, batch 1",
         "  line 36: search: space.batch.high: is missing, expected a number",
         "  line 36: search: space.batch.hi: unknown key. Did you mean 'high'?",
-        "  line 39: quick: images: expected a whole number from 1, found True",
+        "  line 39: quick: images: expected a whole number from 2, found True",
     )
     for line, start in zip(lines, expected, strict=True):
         assert line.startswith(start), line

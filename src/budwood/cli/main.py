@@ -26,6 +26,7 @@ from budwood.cli.options import (
     add_leaks_option,
     add_out_option,
     add_recipe_sources,
+    add_selection_options,
     collect_options,
     drop_unset,
     make_terminal_progress,
@@ -180,6 +181,7 @@ def inspect_data(
 
 @app.command(cls=RecipeCommand)
 @add_data_argument
+@add_selection_options
 @add_leaks_option
 @click.option(
     "--track", multiple=True, metavar="TOOL", help="Log every epoch to tensorboard or mlflow; may be repeated."
@@ -199,6 +201,7 @@ def train(
     exclude: tuple[str, ...],
     corrections: tuple[str, ...],
     reading: dict[str, Any],
+    selection: dict[str, int],
     leaks: Leaks,
     track: tuple[str, ...],
     dry_run: bool,
@@ -214,6 +217,7 @@ def train(
     from budwood.config.option_rules import explain_steps
     from budwood.config.recipe import Recipe
     from budwood.data.scanning import scan
+    from budwood.data.selection import select_per_class
 
     started = time.perf_counter()
     named = collect_options(file, settings, drop_unset(options))
@@ -222,6 +226,7 @@ def train(
     if why := explain_steps(named):
         progress.note(why)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
+    dataset = select_per_class(dataset, leaks=leaks, **selection)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return

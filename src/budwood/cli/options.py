@@ -211,6 +211,35 @@ def add_reading_options(command: Command) -> Command:
     return wrapped
 
 
+def add_selection_options(command: Command) -> Command:
+    """Add the options that draw so many images of each class to a command, as one argument, `selection`.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the options.
+    """
+    names = {"": "training", "val-": "validation", "test-": "test"}
+
+    @functools.wraps(command)
+    def with_selection(**arguments: Any) -> Any:
+        given = {
+            name: arguments.pop(name) for name in [name for name in arguments if name.endswith("images_per_class")]
+        }
+        return command(**arguments, selection=drop_unset(given))
+
+    wrapped = cast(Command, with_selection)
+    for prefix, words in reversed(names.items()):
+        wrapped = click.option(
+            f"--{prefix}images-per-class",
+            type=click.IntRange(1),
+            metavar="N",
+            help=f"Use exactly N {words} images of each class. [all]",
+        )(wrapped)
+    return wrapped
+
+
 def add_recipe_sources(command: Command) -> Command:
     """Add -s and --recipe, which give recipe options by name and by file, to a command.
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from budwood.comparison.document import Claim, Comparison, JudgedClaim, Pair, Verdict
 from budwood.comparison.pairs import negate
+from budwood.comparison.published_text import Cell
 from budwood.comparison.rows import ComparisonRow
-from budwood.comparison.text import Cell, format_gap, format_p_value, join_cell
+from budwood.comparison.text import format_gap, format_p_value, join_cell
 from budwood.config.metric_registry import is_loss
 from budwood.evaluation.intervals import Metric
 from budwood.evaluation.significance import ALPHA, correct_holm

@@ -1,15 +1,27 @@
-"""Selections of a data set: at most so many images, or one fold of a cross-validation."""
+"""Selections of a data set: at most so many images, so many of each class, or one fold of a cross-validation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from budwood.data.dataset import Dataset, compute_fingerprint, encode_values, select_used, set_columns
-from budwood.data.listing import SPLITS
-from budwood.data.splits import assign_folds, stratified_sample
+from budwood.data.dataset import SEALED, Dataset, compute_fingerprint, encode_values, select_used, set_columns
+from budwood.data.leaks import Leaks, drop_leaks
+from budwood.data.listing import SPLITS, Remark
+from budwood.data.splits import assign_folds, draw_per_class, stratified_sample
 from budwood.errors import DataError
+from budwood.text import listed
+
+_OPTIONS: Final = (  # a split, its option and its name in messages
+    ("train", "images_per_class", "training"),
+    ("val", "val_images_per_class", "validation"),
+    ("test", "test_images_per_class", "test"),
+)
+_NAMED: Final = 6  # classes that a message names
 
 
 def limit(data: Dataset, training: int | None, validation: int | None) -> Dataset:
@@ -32,6 +44,84 @@ def limit(data: Dataset, training: int | None, validation: int | None) -> Datase
             rows = np.flatnonzero((split == SPLITS.index(name)) & used)
             used[rows] = stratified_sample([ids[row] for row in rows.tolist()], labels[rows], count)
     return replace(data, table=set_columns(data.table, {"used": used}))
+
+
+def select_per_class(
+    data: Dataset,
+    *,
+    images_per_class: int | None = None,
+    val_images_per_class: int | None = None,
+    test_images_per_class: int | None = None,
+    leaks: Leaks = "drop",
+) -> Dataset:
+    """Select exactly so many images of each class in the training, validation or test split.
+
+    The images are drawn by content, so that a smaller selection is part of a larger one, and stay in their split, so
+    that copies and groups stay on one side. The others stay in the table, unused, and a remark tells their number. The
+    fingerprint, which covers contents and splits, stays the same where nothing leaks.
+
+    Args:
+        data: The data set; the labels of its test split are not sealed where test images are selected.
+        images_per_class: Training images of each class, 1 or more; None: all.
+        val_images_per_class: Validation images of each class; None: all.
+        test_images_per_class: Test images of each class; None: all.
+        leaks: What training will do where images leak between given splits; those that `drop` leaves out are not drawn.
+
+    Returns:
+        The data set with fewer used images; the same object where nothing is selected.
+
+    Raises:
+        DataError: A class has fewer images in a split, images have several labels, or a number is below 1.
+    """
+    numbers = (images_per_class, val_images_per_class, test_images_per_class)
+    wished = [(*option, count) for option, count in zip(_OPTIONS, numbers, strict=True) if count is not None]
+    if not wished:
+        return data
+    _refuse_number(data, [(option, count) for _, option, _, count in wished])
+    data = drop_leaks(data) if leaks == "drop" else data
+    used, split = data.column("used").copy(), data.column("split")
+    ids, labels = data.table["id"].to_pylist(), data.column("label")
+    remarks, problems = [], list[str]()
+    for name, option, words, count in wished:
+        rows = np.flatnonzero((split == SPLITS.index(name)) & used)
+        if (labels[rows] == SEALED).any():
+            raise DataError(f"{option}: the labels of the {words} split are sealed.", "Select before training.")
+        found = np.bincount(labels[rows], minlength=len(data.classes))
+        few = [f"{data.classes[number]!r} has {found[number]:,}" for number in np.flatnonzero(found < count)]
+        if few:
+            problems.append(f"{option}: expected {count:,} {words} images of each class, {listed(few, _NAMED)}")
+            continue
+        used[rows] = draw_per_class([ids[row] for row in rows.tolist()], labels[rows], count)
+        remarks += _remark_not_selected(option, words, count, used[rows])
+    if problems:
+        raise DataError(
+            f"{data.name}: {'; '.join(problems)}.",
+            "Use a smaller number, other shares for val and test, or more images; copies of one image count once.",
+        )
+    return replace(data, table=set_columns(data.table, {"used": used}), remarks=(*data.remarks, *remarks))
+
+
+def _refuse_number(data: Dataset, wished: Sequence[tuple[str, int]]) -> None:
+    """Raises `DataError` for numbers below 1, and where an image has several labels, so that no number is exact."""
+    for option, count in wished:
+        if count < 1:
+            raise DataError(f"{option}: expected a whole number from 1, found {count}.", f"For example {option} = 50")
+        if data.label_sets:
+            raise DataError(
+                f"{option}: {data.name} has images with several labels, of which no exact number a class can be drawn.",
+                "Use `images`, the number of all training images.",
+            )
+
+
+def _remark_not_selected(option: str, words: str, count: int, drawn: NDArray[np.bool_]) -> list[Remark]:
+    """How many images of a split were drawn; nothing where all were."""
+    if drawn.all():
+        return []
+    detail = (
+        f"{drawn.sum():,} of {len(drawn):,} {words} images were drawn, {count:,} of each class; the others were not "
+        "selected."
+    )
+    return [Remark("not selected", detail, f"Leave {option} out to use all.")]
 
 
 def adopt_splits(data: Dataset, earlier: Dataset) -> Dataset | None:

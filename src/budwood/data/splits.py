@@ -224,11 +224,33 @@ def stratified_sample(ids: Sequence[str], labels: NDArray[np.int32], count: int)
         quotas[label] += quotas.sum() < count
     while quotas.sum() > count:
         quotas[int(quotas.argmax())] -= 1
+    return np.asarray(_rank_in_class(ids, inverse, sizes) < quotas[inverse])
+
+
+def draw_per_class(ids: Sequence[str], labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
+    """Draw so many rows of each class by content, in the order of `stratified_sample`.
+
+    A smaller sample is part of a larger one.
+
+    Args:
+        ids: Content id of each row.
+        labels: Class of each row, int32 [n].
+        count: Rows of each class, 1 or more.
+
+    Returns:
+        Whether each row is in the sample, bool [n]; all rows of a class that has no more than `count`.
+    """
+    _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.asarray(_rank_in_class(ids, inverse, sizes) < count)
+
+
+def _rank_in_class(ids: Sequence[str], inverse: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of each row, from 0, among the rows of its class by content: int64 [n]."""
     order = np.lexsort((np.asarray(ids), inverse))
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rank = np.empty(len(ids), np.int64)
     rank[order] = np.arange(len(ids)) - np.repeat(starts, sizes)
-    return np.asarray(rank < quotas[inverse])
+    return rank
 
 
 def _follow_given(split: NDArray[np.int8], cluster: NDArray[np.int64], given: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -6,7 +6,7 @@ StudyFile -> drafts of rows and grids, search -> Study and the mistakes that wer
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from budwood.config.toml_lines import Place
 from budwood.errors import RecipeError
 from budwood.networks.plan import hash_json
 from budwood.studies.published_tables import PublishedTable
-from budwood.studies.search_space import RangeAxis, Search, corners, order_space
+from budwood.studies.search_space import RangeAxis, Search, corners, fix_options, order_space
 from budwood.studies.study import Experiment, Overrides, Study
 from budwood.studies.study_tables import (
     LIMITS,
@@ -62,17 +62,20 @@ class AppliedOverrides:
         quick = {name: value for name, value in self.quick.options.items() if name not in LIMITS}
         return _limit_epochs({**_recipe_options(options), **quick, **self.overrides.settings}, self.quick.epochs)
 
-    def points(self, count: int) -> list[int]:
-        """Choose the points of a grid to keep, spread evenly.
+    def points(self, count: int, published: Collection[int] = ()) -> list[int]:
+        """Choose the points of a grid to keep: those with published figures, and of the others some, spread evenly.
 
         Args:
             count: Number of points of the grid.
+            published: Numbers of the points with published figures, from 0.
 
         Returns:
-            Numbers of the points, from 0; at most `points` of the quick table.
+            Numbers of the points, in order; at most `points` of the quick table, or as many as are published.
         """
-        limit = min(self.quick.points or count, count)
-        return [number * (count - 1) // max(limit - 1, 1) for number in range(limit)]
+        others = [number for number in range(count) if number not in published]
+        limit = min(max((self.quick.points or count) - len(published), 0), len(others))
+        spread = [others[number * (len(others) - 1) // max(limit - 1, 1)] for number in range(limit)]
+        return sorted([*published, *spread])
 
     def data(self, spec: DataSpec) -> DataSpec:
         """Return the images of a row with the overrides applied.
@@ -151,6 +154,7 @@ def expand_study(
         changed={**applied.quick.options, **overrides.settings},
         text=text,
         claims=tuple(Claim(**claim.model_dump()) for claim in file.claims),
+        left_out=(*_list_left_out(file, rows, search), *_list_unsearched(file, overrides)),
     )
     return study, mistakes
 
@@ -207,7 +211,7 @@ def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[P
                 yield Mistake((*place, "published", count), message)
         varying = [name for name in points[0] if len({str(point[name]) for point in points}) > 1]
         idle = _find_idle(points, file.base.options)
-        for n in applied.points(len(points)):
+        for n in applied.points(len(points), figures):
             words = _label({name: points[n][name] for name in varying})
             label = ": ".join(filter(None, (grid.label, words))) or _label(points[n])
             options = {
@@ -252,6 +256,7 @@ def _check_draft(draft: _Draft, file: StudyFile, applied: AppliedOverrides) -> I
     except ValidationError as error:
         yield from (Mistake(places[str(one.place[0])], one.message) for one in describe_errors(error, DataSpec))
         return
+    yield from _check_numbers(options, places)
     applied_options = applied.options(options)
     recipe, faults = _make_recipe(applied_options, places, place, draft.label)
     reason = next((one.message for one in faults if one.place[-1] == draft.refused), "")
@@ -274,6 +279,14 @@ def _check_draft(draft: _Draft, file: StudyFile, applied: AppliedOverrides) -> I
             place,
             draft.stand_in,
         )
+
+
+def _check_numbers(options: Options, places: Mapping[str, Place]) -> Iterator[Mistake]:
+    """That training images are limited in one way."""
+    if {"images", "images_per_class"} <= options.keys():
+        inner = "images" if places["images_per_class"][0] == "base" else "images_per_class"
+        message = "expected either images (in total, at most) or images_per_class (of each class, exactly), found both"
+        yield Mistake(places[inner], message)
 
 
 def _figure(table: PublishedTable | None, file: StudyFile) -> Published | None:
@@ -300,12 +313,11 @@ def _make_recipe(
 
 
 def _make_search(table: SearchTable, file: StudyFile, applied: AppliedOverrides) -> Search:
-    """The search of a table; what is put over every row is not searched."""
-    space = {name: axis for name, axis in table.space.items() if name not in applied.overrides.settings}
+    """The search of a table; what is put over every row is not searched, nor what does not apply beside it."""
     return Search(
         sampler=table.sampler,
         trials=min(table.trials, applied.quick.trials or table.trials),
-        space=order_space(space),
+        space=order_space(fix_options(table.space, applied.overrides.settings)),
         options=applied.options({**file.base.options, **table.base.options}),
         seed=table.seed,
         best=_figure(table.best, file),
@@ -332,9 +344,35 @@ def _check_search(search: Search, table: SearchTable, file: StudyFile, applied: 
     layers = {("base",): file.base.options, ("search", "base"): table.base.options, place: table.space}
     layers[("settings",)] = applied.overrides.settings
     places = {name: (*where, name) for where, names in layers.items() for name in names}
+    mistakes += _check_numbers({**file.base.options, **table.base.options}, places)
     for options in () if mistakes else corners(search.space):
         mistakes += _make_recipe({**search.options, **options}, places, place, _label(options))[1]
     return mistakes
+
+
+def _list_left_out(file: StudyFile, rows: Sequence[Experiment], search: Search | None) -> Iterator[str]:
+    """What the limits of the quick table leave out of the grids and the search."""
+    for number, grid in enumerate(file.grid):
+        points = len(grid.points()) if any(grid.options for grid in (grid, *grid.paired)) else 0
+        count = points - sum(row.place == ("grid", number) for row in rows)
+        if count > 0:
+            name = f"grid {grid.label!r}" if grid.label else f"grid {number + 1}" if len(file.grid) > 1 else "grid"
+            yield f"{count:,} of {points:,} rows of the {name} (points = {file.quick.points})"
+    if file.search and search and search.trials < file.search.trials:
+        count = file.search.trials - search.trials
+        yield f"{count:,} of {file.search.trials:,} trials of the search (trials = {file.quick.trials})"
+
+
+def _list_unsearched(file: StudyFile, overrides: Overrides) -> Iterator[str]:
+    """What is not searched because of an option that is set for every row."""
+    space = file.search.space if file.search else {}
+    searched = fix_options(space, overrides.settings)
+    for name in space:
+        if name in overrides.settings:
+            yield f"the search for {name} (set for every row)"
+        elif name not in searched:
+            needed = " and ".join(f"{other} = {_in_words(values)}" for other, values in space[name].when.items())
+            yield f"the search for {name} (it applies only with {needed})"
 
 
 def _find_twins(rows: Sequence[Experiment]) -> Iterator[Mistake]:

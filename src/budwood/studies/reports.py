@@ -13,6 +13,7 @@ from budwood.comparison.rows import RowEnd, RowSpec
 from budwood.comparison.text import Order
 from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
+from budwood.evaluation.result_checks import ResultFinding
 from budwood.reporting.comparison_page import About, render_comparison
 from budwood.runs.run import Run, find_run
 from budwood.storage.atomic import raise_storage_errors, write_text
@@ -40,7 +41,7 @@ def report_study(folder: Path, order: Order | None = None) -> Comparison:
     """
     while True:
         state = read_state(folder)
-        study = replace(load_study(folder / STUDY_FILE), changed=state.changed)
+        study = replace(load_study(folder / STUDY_FILE), changed=state.changed, left_out=state.left_out)
         entries = collect_entries(study, folder, state.rows)
         if not any(entry.runs for entry in entries):
             raise StudyError(f"{folder}: no row of the study was trained.", "Run the study: `budwood study FILE`.")
@@ -103,11 +104,20 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec], ord
     claims = judge_claims(study.claims, comparison.rows, comparison.pairs, study.metric)
     comparison = replace(comparison, claims=claims)
     about = About(study.source, study.caveats, study.assumed)
+    comparison = replace(comparison, findings=(*comparison.findings, *_check_left_out(study)))
     with raise_storage_errors(folder):
         write_text(folder / "table.csv", comparison.csv())
         page = render_comparison(comparison, format_title(study), order or study.order, about)
         write_text(folder / "report.html", page)
     return comparison
+
+
+def _check_left_out(study: Study) -> list[ResultFinding]:
+    """What limits and options that were set for every row have left out of a study."""
+    if not study.left_out:
+        return []
+    advice = "Run the study without --quick and -s for the whole table; finished runs of the same options are kept."
+    return [ResultFinding("R015", "note", f"Left out: {'; '.join(study.left_out)}.", advice)]
 
 
 def format_title(study: Study) -> str:

@@ -399,6 +399,7 @@ class StudyRunner:
             metric=self._study.metric,
             changed=self._study.changed,
             rows=tuple(row.state() for row in self._rows),
+            left_out=self._study.left_out,
         )
         write_state(self._context.folder, state)
 

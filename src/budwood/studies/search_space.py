@@ -172,6 +172,26 @@ class Search:
         return {"sampler": self.sampler, "space": space, "options": dict(self.options), "seed": self.seed}
 
 
+def fix_options(space: Space, fixed: Mapping[str, object]) -> dict[str, Axis]:
+    """Take options out of a space that have a fixed value, and what applies only with another value of theirs.
+
+    Args:
+        space: The space.
+        fixed: The fixed values, by option.
+
+    Returns:
+        The rest of the space; what applies with the fixed values no longer depends on them.
+    """
+    values = {name: _freeze(value) for name, value in fixed.items()}
+    return {
+        name: axis.model_copy(
+            update={"when": {other: needed for other, needed in axis.when.items() if other not in fixed}}
+        )
+        for name, axis in space.items()
+        if name not in fixed and all(values[other] in needed for other, needed in axis.when.items() if other in fixed)
+    }
+
+
 def order_space(space: Space) -> dict[str, Axis]:
     """Order a space so that options on which others depend come first.
 

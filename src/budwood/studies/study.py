@@ -63,6 +63,7 @@ class Study:
         changed: What was set for every row on the command line.
         text: The text of the file.
         claims: What the source says of the rows.
+        left_out: What the limits of `[quick]`, or options that are set for every row, leave out of the study.
     """
 
     name: str
@@ -86,6 +87,8 @@ class Study:
     def order(self) -> Order:
         """Return the order in which the rows are shown: that of the file, or the best first where it is a search."""
         return "metric" if self.search and len(self.rows) < 2 else "given"
+
+    left_out: tuple[str, ...] = ()
 
     @property
     def changed_options(self) -> dict[str, Any]:

@@ -90,6 +90,11 @@ def make_tuning_study(
     Raises:
         StudyError: An option or argument is wrong.
     """
+    if sampler == "grid":
+        raise StudyError(
+            "sampler: 'grid' goes through lists of values, but a default search has ranges. Valid: random, tpe.",
+            'For a grid write a study file: [search] with sampler = "grid", and lists of values in its space.',
+        )
     place = Path(source).name.split(".")[0]
     table = {
         "name": f"tune-{place}-{hash_json([dict(options), sampler, metric, seed])[:6]}",

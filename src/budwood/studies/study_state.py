@@ -57,6 +57,7 @@ class StudyState(BaseModel):
         metric: The metric that rows are compared by.
         changed: What was set for every row.
         rows: The state of each row.
+        left_out: What the limits of `[quick]`, or options that were set for every row, left out of the study.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,6 +71,7 @@ class StudyState(BaseModel):
     metric: str
     changed: Mapping[str, Any]
     rows: tuple[RowState, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def read_state(folder: Path) -> StudyState:
@@ -112,6 +114,8 @@ def write_state(folder: Path, state: StudyState) -> None:
         StorageError: The folder cannot be written.
     """
     content = {**dict(state), "changed": dict(state.changed), "rows": [_plain(row) for row in state.rows]}
+    if not state.left_out:
+        del content["left_out"]
     with raise_storage_errors(folder):
         write_text(folder / STATE_FILE, encode_json(content, indent=1) + "\n")
 

@@ -20,6 +20,7 @@ from budwood.studies.search_space import AxisTable, Sampler
 
 TRIALS: Final = 30
 LIMITS: Final = ("images", "epochs", "points", "trials")  # of the quick table
+PER_CLASS: Final = ("images_per_class", "val_images_per_class", "test_images_per_class")
 _KEPT_DEPTH: Final[Mapping[str, int]] = {"rows": 3, "grid": 3, "base": 2, "quick": 2}  # places left out when at fault
 
 Options = Mapping[str, object]  # of recipes and data, as given
@@ -41,6 +42,9 @@ class DataOptions(FileModel):
         test: Share, between 0 and 1, of all images that are sealed for testing; None: as in `scan`.
         exclude: Classes that are left out.
         images: Number of training images at most, 2 or more; None: all.
+        images_per_class: Number of training images of each class, exactly; not together with `images`; None: all.
+        val_images_per_class: Number of validation images of each class, exactly; None: all.
+        test_images_per_class: Number of test images of each class, exactly; None: all.
         corrections: Files of tables that correct labels.
         classes: Number of classes, for when the images are not available.
         nested: Class of images in a folder in a class folder: `top` or `join`; None: as in `scan`.
@@ -54,6 +58,9 @@ class DataOptions(FileModel):
     test: _Share = None
     exclude: Annotated[tuple[str, ...], _Listed, Field(description="a list of classes")] = ()
     images: _Several = None
+    images_per_class: _Count = None
+    val_images_per_class: _Count = None
+    test_images_per_class: _Count = None
     corrections: Annotated[tuple[str, ...], _Listed, Field(description="a list of files")] = ()
     classes: _Several = None
     nested: Annotated[Literal["top", "join"] | None, Field(description="'top' or 'join'")] = None
@@ -68,6 +75,15 @@ class DataOptions(FileModel):
             The options that are set, by the names that `scan` has for them.
         """
         options = {option.name: getattr(self, option.name) for option in fields(ReadOptions)}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def per_class(self) -> dict[str, int]:
+        """Return how many images of each class are drawn.
+
+        Returns:
+            The options that are set, by the names that `select_per_class` has for them.
+        """
+        options = {name: getattr(self, name) for name in PER_CLASS}
         return {name: value for name, value in options.items() if value is not None}
 
 
@@ -244,7 +260,7 @@ class QuickTable(OptionTable):
     """The table `[quick]`: limits and recipe options that `--quick` sets for every row.
 
     Attributes:
-        images: Number of training images, and of validation images, at most.
+        images: Number of training images, and of validation images, at most; 2 or more, as there are classes.
         epochs: Number of epochs at most, in each phase where there are phases.
         points: Number of rows of each grid at most.
         trials: Number of trials at most.
@@ -252,7 +268,7 @@ class QuickTable(OptionTable):
 
     collected = frozenset({*Recipe.model_fields, *LIMITS})
 
-    images: _Count = None
+    images: _Several = None
     epochs: _Count = None
     points: _Count = None
     trials: _Count = None

@@ -104,6 +104,8 @@ def estimate_text(study: Study, estimates: Sequence[RowEstimate]) -> str:
             )
         )
     lines = [f"{study.title} ({len(study.rows)} rows)", format_table(rows, right=(2, 3, 4, 6, 7, 8))]
+    if study.left_out:
+        lines.append(f"Left out: {'; '.join(study.left_out)}.")
     total = sum_seconds(estimates)
     if total is None:
         lines.append("Time, memory and disk space cannot be estimated for all rows; see the last column.")
@@ -126,13 +128,14 @@ def estimate_record(study: Study, estimates: Sequence[RowEstimate]) -> dict[str,
         estimates: The estimates of its rows.
 
     Returns:
-        The study's description, the total seconds and the rows.
+        The study's description, what is left out of it, the total seconds and the rows.
     """
     return {
         "study": study.name,
         "title": study.title,
         "source": study.source,
         "changed": dict(study.changed),
+        "left_out": list(study.left_out),
         "seconds": sum_seconds(estimates),
         "rows": [row.record() for row in estimates],
     }

@@ -17,7 +17,7 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks, drop_leaks
 from budwood.data.scanning import scan
-from budwood.data.selection import adopt_splits, assign_fold, limit
+from budwood.data.selection import adopt_splits, assign_fold, limit, select_per_class
 from budwood.errors import BudwoodError, DataError, RunError, StorageError
 from budwood.networks.plan import hash_json
 from budwood.networks.registry import code_of
@@ -173,7 +173,7 @@ class DatasetCache:
             The data set with its findings.
 
         Raises:
-            DataError: No images can be used.
+            DataError: No images can be used, or a class has too few.
         """
         key = hash_json([images.record(), fold, folds])
         if key not in self._checked:
@@ -182,7 +182,8 @@ class DatasetCache:
                 data = assign_fold(data, fold, folds)
             if self.leaks == "drop":
                 data = drop_leaks(data)
-            data = limit(self._keep_splits(data), images.images, images.held_out)
+            data = select_per_class(self._keep_splits(data), **images.per_class(), leaks=self.leaks)
+            data = limit(data, images.images, images.held_out)
             self._checked[key] = CheckedDataset(data, checks.findings(data))
         return self._checked[key]
 
