@@ -68,6 +68,15 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
         ),
         ({"model": "cnn", "widths": "eight"}, "widths: input should be"),
         ({"optimizer": "adam", "layer_decay": 0.5}, "layer_decay: not used when only a linear head is trained"),
+        (
+            {"freeze": "none", "select": "last", "patience": 3},
+            "patience: cannot be used with select = last, as it stops by the epoch that is best",
+        ),
+        (
+            {"optimizer": "lbfgs", "select": "last"},
+            "select: lbfgs solves the head and has no last epoch; name a metric, or use adam or another optimizer",
+        ),
+        ({"freeze": "none", "select": "first"}, "select: expected one of loss, last, accuracy, .*found 'first'"),
         ({"freeze": "none", "layer_decay": 2}, "layer_decay: input should be less than or equal to 1, found 2"),
     ],
 )

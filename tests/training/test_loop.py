@@ -191,6 +191,20 @@ def test_the_chosen_metric_decides_which_epoch_is_kept(select: str) -> None:
     assert references[select](found.logits) == pytest.approx(max(values), abs=1e-6)
 
 
+def test_the_last_epoch_is_kept_where_the_recipe_says_so() -> None:
+    noise = _split(16)
+    wrong = Labelled(noise.inputs, (1 - noise.labels).astype(np.int32))  # the loss of validation rises
+    options: dict[str, Any] = {"epochs": 4, "batch": 8, "lr": 0.01, "seed": 4}
+    last, best = (_fit(_part(select=select, **options), noise, wrong, Silent()) for select in ("last", "loss"))
+    assert (last.selected, best.selected) == (Selected(epoch=4), Selected(epoch=1))
+    assert last.history == best.history, "what is kept changes nothing of the training"
+    assert not np.array_equal(last.logits, best.logits)
+    losses = nn.functional.cross_entropy(torch.from_numpy(last.logits), torch.from_numpy(wrong.labels).long())
+    assert float(losses) == pytest.approx(last.history[-1]["val_loss"], rel=1e-5)
+    assert set(last.history[0]) >= {"val_loss", "val_accuracy"}
+    assert "val_last" not in last.history[0]
+
+
 def test_training_stops_when_nothing_better_comes() -> None:
     noise = _split(16)
     wrong = Labelled(noise.inputs, (1 - noise.labels).astype(np.int32))

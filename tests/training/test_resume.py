@@ -130,6 +130,24 @@ def test_the_last_phase_and_a_head_alone_can_be_longer_too(photos: Path, tmp_pat
         assert _content(resumed) == _content(bw.train(data, bw.Recipe(**then), out=tmp_path / "runs"))
 
 
+def test_the_last_epoch_is_that_of_the_longer_training_and_cannot_be_stopped_by_patience(
+    photos: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {**STEADY, "lr": 0.01, "select": "last"}
+    first = bw.train(bw.scan(photos), bw.Recipe(**options, epochs=2), out=tmp_path / "runs")
+    with pytest.raises(RecipeError, match="patience: cannot be used with select = last"):
+        bw.resume(first, patience=2)
+    longer = bw.resume(first, epochs=4)
+    assert (first.record.selected.epoch, longer.record.selected.epoch) == (2, 4)
+    assert _content(longer) == _content(
+        bw.train(bw.scan(photos), bw.Recipe(**options, epochs=4), out=tmp_path / "runs")
+    )
+    report = (longer.path / "report.html").read_text()
+    assert "epoch 4 was kept, the last epoch, as the recipe says, whatever validation says of it" in report
+    assert "marks the model that was kept: last epoch.</p>" in report
+    assert "selected by it" not in report
+
+
 def test_a_run_that_stopped_early_goes_on_with_more_patience(photos: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {**SMALL, "lr": 0.5, "epochs": 30}
     first = bw.train(bw.scan(photos), bw.Recipe(**options, patience=1), out=tmp_path / "runs")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeGuard
 
+from budwood.config.metric_registry import LAST
 from budwood.config.optimizers import OPTIMIZERS
 from budwood.config.options import (
     FINE_TUNING,
@@ -66,6 +67,10 @@ def refused_options(options: Options) -> dict[str, str]:
     if optimizer == "lbfgs" and options.get("loss", SOLVED_LOSS) != SOLVED_LOSS:
         refused["loss"] = (
             f"loss: lbfgs minimises {SOLVED_LOSS}, found {options['loss']!r}; use adam or another optimizer for it"
+        )
+    if optimizer == "lbfgs" and options.get("select") == LAST:
+        refused["select"] = (
+            "select: lbfgs solves the head and has no last epoch; name a metric, or use adam or another optimizer"
         )
     return refused
 
@@ -131,8 +136,11 @@ def list_step_options(options: Options) -> list[str]:
         Their names, in the order in which they are given.
     """
     of_steps = {*OPTIMIZER_OPTIONS["adam"], *OPTIMIZER_OPTIONS["sgd"], *FINER} - SOLVED_OPTIONS.keys()
-    other_loss = options.get("loss", SOLVED_LOSS) != SOLVED_LOSS
-    return [name for name in options if name in of_steps or (name == "loss" and other_loss)]
+    if options.get("loss", SOLVED_LOSS) != SOLVED_LOSS:
+        of_steps.add("loss")
+    if options.get("select") == LAST:
+        of_steps.add("select")
+    return [name for name in options if name in of_steps]
 
 
 def explain_steps(options: Options) -> str:

@@ -24,7 +24,7 @@ from pydantic import (
 
 from budwood.config.augmentations import Fill, OwnAugmentation, Policy, find_option, read_own_augmentations
 from budwood.config.losses import LOSSES
-from budwood.config.metric_registry import SELECTABLE, is_metric
+from budwood.config.metric_registry import LAST, SELECTABLE, is_metric
 from budwood.config.notation import normalize_value
 from budwood.config.optimizers import OPTIMIZERS
 from budwood.config.option_rules import DEFAULT_MODEL, PER_CONVOLUTION, beyond_solving, complete, refused_options
@@ -249,8 +249,8 @@ class Recipe(BaseModel):
     )
     select: Selection | None = Field(
         None,
-        description="validation metric that selects the epoch to keep (default loss), or your own package.module:name: "
-        + ", ".join(SELECTABLE),
+        description="validation metric that selects the epoch to keep (default loss), or your own package.module:name; "
+        "last: the last epoch, whatever validation says: " + ", ".join(SELECTABLE),
     )
     patience: int | None = Field(
         None, ge=1, description="early stopping: stop after this many epochs without improvement"
@@ -306,6 +306,8 @@ class Recipe(BaseModel):
             raise ValueError(f"fill: expected one of {', '.join(moving)} beside it, or nothing is moved")
         if self.views:
             self._refuse_views()
+        if self.select == LAST and self.patience:
+            raise ValueError("patience: cannot be used with select = last, as it stops by the epoch that is best")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected a momentum above 0")
         if self.schedule == "multistep" and self.schedule_at is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from budwood.config.augmentations import OwnValue
-from budwood.config.metric_registry import LOSS, describe_selection
+from budwood.config.metric_registry import LAST, LOSS, describe_selection
 from budwood.config.optimizers import LBFGS, OPTIMIZERS
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import list_own
@@ -105,11 +105,17 @@ def _describe_training(record: RunRecord) -> str:
         together = (
             ", together with the layers of the network that were not frozen" if record.network.trunk_trained else ""
         )
-        selected = describe_selection(recipe.select or LOSS)
-        return f"{what}{how}{together}; epoch {chosen.epoch} was kept, because it has the {selected}"
+        return f"{what}{how}{together}; epoch {chosen.epoch} was kept, {_describe_choice(recipe.select or LOSS)}"
     by = f" by its {describe_selection(recipe.select)}" if recipe.select else ""
     auto = f"chosen on the validation set{by}" if recipe.regularisation == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen.regularisation:.2g}, {auto}"
+
+
+def _describe_choice(select: str) -> str:
+    """Why an epoch was kept."""
+    if select == LAST:
+        return "the last epoch, as the recipe says, whatever validation says of it"
+    return f"because it has the {describe_selection(select)}"
 
 
 def _describe_optimizer(name: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from budwood.config.metric_registry import LAST, LOSS
 from budwood.config.resolved_recipe import Limits, ResolvedRecipe, Sampling
 from budwood.errors import RecipeError, diverged
 from budwood.evaluation.label_task import task_of
@@ -86,7 +87,7 @@ def fit(
     hooks: LoopHooks | None = None,
     views: Sequence[InputSource] = (),
 ) -> LoopResult:
-    """Train what is not frozen of a network, and keep the epoch that validation prefers.
+    """Train what is not frozen of a network, and keep the epoch that validation prefers, or the last.
 
     Training goes on from a checkpoint where there is one. It ends after the last epoch, when no epoch was better
     for long enough, or when the time is over.
@@ -327,7 +328,7 @@ def _end_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> None:
 
 def _measure_epoch(select: str, state: LoopState, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
-    names = sorted({"accuracy", select} - {"loss"})
+    names = sorted({"accuracy", select} - {LOSS, LAST})
     task = task_of(val.label_sets, logits.shape[1])
     labels = task.read_labels(val.labels)
     return {
