@@ -58,6 +58,7 @@ def _fit(part: NetworkSlice, *rest: Any, **options: Any) -> LoopResult:
             lambda p: torch.optim.SGD(p, 0.01, 0.8, weight_decay=0.1, nesterov=True),
         ),
         ({"optimizer": "adam"}, lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.1)),
+        ({"optimizer": "adam", "decay": "decoupled"}, lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1)),
         ({"optimizer": "adamw"}, lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1)),
         ({"optimizer": "nadam"}, lambda p: torch.optim.NAdam(p, 0.01, weight_decay=0.1)),
         ({"optimizer": "adamax"}, lambda p: torch.optim.Adamax(p, 0.01, weight_decay=0.1)),

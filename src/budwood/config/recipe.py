@@ -26,7 +26,7 @@ from budwood.config.augmentations import Fill, OwnAugmentation, Policy, find_opt
 from budwood.config.losses import LOSSES
 from budwood.config.metric_registry import LAST, SELECTABLE, is_metric
 from budwood.config.notation import normalize_value
-from budwood.config.optimizers import OPTIMIZERS
+from budwood.config.optimizers import OPTIMIZERS, Decay
 from budwood.config.option_rules import DEFAULT_MODEL, PER_CONVOLUTION, beyond_solving, complete, refused_options
 from budwood.config.options import (
     ALWAYS_TOLD,
@@ -171,7 +171,14 @@ class Recipe(BaseModel):
     )
     momentum: float | None = Field(None, ge=0, description="sgd, rmsprop: momentum, under 1 (default 0.9, 0)")
     nesterov: bool | None = Field(None, description="sgd: Nesterov momentum (default false)")
-    weight_decay: float | None = Field(None, ge=0, description="L2 penalty; adamw: decoupled (default 0; adamw 0.01)")
+    weight_decay: float | None = Field(
+        None, ge=0, description="strength of weight decay, an L2 penalty; adamw: decoupled (default 0; adamw 0.01)"
+    )
+    decay: Decay | None = Field(
+        None,
+        description="adam, nadam, adamax: how weight decay acts; l2 adds it to the gradient, decoupled takes "
+        "lr * weight_decay of the weights off before each step, as adamw does (default l2)",
+    )
     decay_norms: bool | None = Field(None, description="whether weight decay acts on biases and norms (default true)")
     layer_decay: float | None = Field(
         None,

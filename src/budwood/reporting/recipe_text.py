@@ -102,6 +102,7 @@ def _describe_training(record: RunRecord) -> str:
         rate = recipe.lr if record.choices.lr is None else record.choices.lr
         how = f" for {epochs} with a batch size of {recipe.batch} and a learning rate of {rate:g}"
         how += " (found automatically)" if recipe.lr == "auto" else ""
+        how += _describe_decay(recipe)
         together = (
             ", together with the layers of the network that were not frozen" if record.network.trunk_trained else ""
         )
@@ -109,6 +110,15 @@ def _describe_training(record: RunRecord) -> str:
     by = f" by its {describe_selection(recipe.select)}" if recipe.select else ""
     auto = f"chosen on the validation set{by}" if recipe.regularisation == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen.regularisation:.2g}, {auto}"
+
+
+def _describe_decay(recipe: Recipe) -> str:
+    """The weight decay, where it is decoupled by choice."""
+    if recipe.decay != "decoupled":
+        return ""
+    return (
+        f", with a decoupled weight decay of {recipe.weight_decay:g} (taken off the weights, not put in the gradient)"
+    )
 
 
 def _describe_choice(select: str) -> str:
