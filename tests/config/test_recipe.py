@@ -76,6 +76,13 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
             {"optimizer": "lbfgs", "select": "last"},
             "select: lbfgs solves the head and has no last epoch; name a metric, or use adam or another optimizer",
         ),
+        (
+            {"frozen_norm": "train", "optimizer": "lbfgs"},
+            "optimizer: lbfgs solves a linear head on a frozen trunk, not frozen layers whose batch norm changes in "
+            "every step .frozen_norm = train.; use adam or another",
+        ),
+        ({"freeze": "none", "frozen_norm": "train"}, "frozen_norm: expected something frozen, as freeze = trunk"),
+        ({"frozen_norm": "moving"}, "frozen_norm: input should be 'eval' or 'train', found 'moving'"),
         ({"freeze": "none", "select": "first"}, "select: expected one of loss, last, accuracy, .*found 'first'"),
         ({"freeze": "none", "layer_decay": 2}, "layer_decay: input should be less than or equal to 1, found 2"),
     ],

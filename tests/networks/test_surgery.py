@@ -324,6 +324,21 @@ def test_frozen_norms_and_dropout_are_in_evaluation_mode_inside_a_partly_trained
     assert frozen.prefix is None
 
 
+def test_frozen_norms_can_stay_in_training_mode_alone() -> None:
+    made, _, recipe = _parts(freeze="upto:layer2", frozen_norm="train")
+    frozen = find_frozen(made.staged, recipe.freeze, "train")
+    set_modes(made.module, frozen)
+    modes = {name: part.training for name, part in made.module.named_modules()}
+    assert modes["bn1"]
+    assert modes["layer2.0.downsample.1"]
+    assert not modes["layer2.0.relu"]
+    assert not made.module.get_parameter("layer2.0.bn1.weight").requires_grad
+    assert frozen.prefix == "conv1", "what comes before the first batch norm can be computed once"
+    assert _plan(3, model="resnet18", size=64, freeze="trunk", frozen_norm="train")["prefix"] == "conv1"
+    with pytest.raises(RecipeError, match="frozen_norm: alexnet has no batch norm"):
+        _plan(3, model="alexnet", frozen_norm="train")
+
+
 def test_a_patterns_own_dropout_is_frozen_with_it() -> None:
     recipe = Recipe(model="alexnet", freeze=["features.*", "classifier.*[0-5]*"])
     made, _, _ = build(untrained(recipe, 3))

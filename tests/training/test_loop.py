@@ -175,6 +175,24 @@ def test_the_average_of_weights_is_torchs_and_is_what_is_kept() -> None:
     _equal(found, average.module, val)
 
 
+def test_frozen_batch_norm_in_training_mode_is_what_requires_grad_false_leaves_in_pytorch() -> None:
+    part = _part(epochs=1, batch=8, lr=0.01, seed=4, optimizer="adam", freeze="upto:conv2", frozen_norm="train")
+    assert part.spec.plan.prefix is None, "with batch norm in it, nothing can be computed once"
+    train, val = _split(20), _split(9, seed=1)
+    found = _fit(part, train, val, Silent())
+    plain = build(part.spec)[0].module
+    start = {name: value.clone() for name, value in plain.state_dict().items()}
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad = not name.startswith("conv")
+    trained = [parameter for parameter in plain.parameters() if parameter.requires_grad]
+    _descend(plain.train(), torch.optim.Adam(trained, 0.01), train, [[8, 16], [16, 20]])
+    _equal(found, plain, val)
+    for name, value in plain.state_dict().items():
+        assert np.allclose(found.state[name], value.numpy(), atol=1e-5), name
+    assert np.array_equal(found.state["conv1.1.weight"], start["conv1.1.weight"].numpy())
+    assert not np.allclose(found.state["conv1.1.running_mean"], start["conv1.1.running_mean"].numpy(), atol=1e-3)
+
+
 @pytest.mark.parametrize("select", ["accuracy", "balanced_accuracy", "macro_f1", "auroc"])
 def test_the_chosen_metric_decides_which_epoch_is_kept(select: str) -> None:
     from sklearn import metrics

@@ -102,6 +102,8 @@ def beyond_solving(options: Options) -> str:
         return "a training in phases"
     if _default_freeze(options) != "trunk":
         return f"a network with freeze = {_default_freeze(options)!r}"
+    if options.get("frozen_norm") == "train":
+        return "frozen layers whose batch norm changes in every step (frozen_norm = train)"
     if options.get("head", "linear") != "linear":
         return f"the head {options['head']!r}"
     if options.get("init", "default") != "default":

@@ -20,6 +20,7 @@ from budwood.config.schedules import SCHEDULES, Schedule
 Resize = Literal["crop", "pad", "squash"]
 Precision = Literal["auto", "float32", "bfloat16"]
 TtaMode = Literal["none", "flip", "flips"]
+FrozenNorm = Literal["eval", "train"]
 Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
 Init = Literal["default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal"]
 Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]

@@ -38,6 +38,7 @@ from budwood.config.options import (
     TRUNK_OPTIONS,
     UNCHANGED,
     Activation,
+    FrozenNorm,
     Init,
     NameOf,
     Options,
@@ -113,6 +114,11 @@ class Recipe(BaseModel):
     freeze: str | tuple[str, ...] = Field(
         "trunk",
         description="frozen layers: trunk (all before the head), none, upto:STAGE, or parameter names as features.*",
+    )
+    frozen_norm: FrozenNorm | None = Field(
+        None,
+        description="batch norm of frozen layers: eval keeps its statistics, as frozen; train uses those of each batch "
+        "and goes on averaging them, as plain PyTorch does with requires_grad = False (default eval)",
     )
     cut: str | None = Field(None, description="last stage to keep; later stages are removed")
     pool: Pool = Field("own", description="pooling of the last feature map; own: as in the network, avg after a cut")
@@ -313,6 +319,8 @@ class Recipe(BaseModel):
             raise ValueError(f"fill: expected one of {', '.join(moving)} beside it, or nothing is moved")
         if self.views:
             self._refuse_views()
+        if self.frozen_norm and not self.phases and self.freeze == "none":
+            raise ValueError("frozen_norm: expected something frozen, as freeze = trunk or upto:STAGE")
         if self.select == LAST and self.patience:
             raise ValueError("patience: cannot be used with select = last, as it stops by the epoch that is best")
         if self.nesterov and not self.momentum:

@@ -86,7 +86,9 @@ def _describe_frozen(record: RunRecord) -> str:
         return f"All {trainable:,} parameters were trained"
     stage = record.prefix.stage
     once = f"; the features of the frozen layers up to {stage} were computed once for each image" if stage else ""
-    return f"{frozen:,} parameters were frozen (not changed by training) and {trainable:,} were trained{once}"
+    live = "; batch norm of the frozen layers used the statistics of each batch and went on averaging them"
+    norm = live if record.recipe.frozen_norm == "train" else ""
+    return f"{frozen:,} parameters were frozen (not changed by training) and {trainable:,} were trained{once}{norm}"
 
 
 def _describe_training(record: RunRecord) -> str:
