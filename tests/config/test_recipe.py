@@ -18,6 +18,7 @@ from budwood.errors import RecipeError
         {"optimizer": "adam"},
         {"optimizer": "sgd", "epochs": 3, "lr": 0.5},
         {"model": "vgg-small", "blocks": [[8, 8], [16]], "conv_norm": False},
+        {"model": "vgg-small", "blocks": [[8, 8], [16]], "conv_norm": "between"},
         {"freeze": ["features.*", "classifier.1.*"], "weights": 'a "quoted" path.pth', "dropout": 0.25},
     ],
 )
@@ -65,6 +66,14 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
         (
             {"model": "cnn", "widths": [8, 8], "kernels": [3, 3, 3]},
             "kernels: expected one number, or 2, one for each of widths; found 3",
+        ),
+        (
+            {"model": "vgg-small", "conv_norm": "inside"},
+            "1 mistake: conv_norm: expected true, false or between",
+        ),
+        (
+            {"model": "cnn", "conv_norm": "between"},
+            "conv_norm: between is for the blocks of vgg-small",
         ),
         ({"model": "cnn", "widths": "eight"}, "widths: input should be"),
         ({"optimizer": "adam", "layer_decay": 0.5}, "layer_decay: not used when only a linear head is trained"),
@@ -119,6 +128,7 @@ def test_options_of_small_networks_can_be_short() -> None:
     assert Recipe(model="cnn").kernels == (5, 3, 3, 3)
     assert Recipe(model="vgg-small", blocks="[8,8],[16]").blocks == ((8, 8), (16,))
     assert Recipe(model="vgg-small", conv_norm="false").conv_norm is False
+    assert Recipe(model="vgg-small", conv_norm="between").conv_norm == "between"
 
 
 def test_settings_are_read_as_toml_else_as_words() -> None:

@@ -18,6 +18,8 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -58,6 +60,13 @@ def _is_selection(name: str) -> str:
     return name
 
 
+def _read_conv_norm(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return read(value)
+    except ValidationError as error:
+        raise ValueError("expected true, false or between") from error
+
+
 Selection = Annotated[str, AfterValidator(_is_selection)]
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -65,6 +74,7 @@ OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS.entries))]
 ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES.entries))]
 LossName = Annotated[str, AfterValidator(NameOf(LOSSES.entries))]
 OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], BeforeValidator(read_own_augmentations)]
+ConvNorm = Annotated[bool | Literal["between"], WrapValidator(_read_conv_norm)]
 _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
 
 
@@ -148,7 +158,11 @@ class Recipe(BaseModel):
     blocks: tuple[Annotated[tuple[Width, ...], Field(min_length=1)], ...] | None = Field(
         None, min_length=1, description="vgg-small: widths of the convolutions of each block, as [[64,64],[128,128]]"
     )
-    conv_norm: bool | None = Field(None, description="cnn, vgg-small: batch norm after every convolution")
+    conv_norm: ConvNorm | None = Field(
+        None,
+        description="cnn, vgg-small: batch norm after every convolution (true) or none (false); vgg-small: between "
+        "those of a block, not after its last (between)",
+    )
     norm_momentum: float | None = Field(None, ge=0, le=1, description="cnn, vgg-small: its momentum (default 0.1)")
     norm_affine: bool | None = Field(None, description="cnn, vgg-small: whether it scales and shifts (default true)")
     optimizer: OptimizerName = Field(
@@ -240,6 +254,8 @@ class Recipe(BaseModel):
     shift_y: float | None = _augmentation("shift_y")
     shear: float | None = _augmentation("shear")
     zoom: float | None = _augmentation("zoom")
+    zoom_x: float | None = _augmentation("zoom_x")
+    zoom_y: float | None = _augmentation("zoom_y")
     crop_padding: int | None = _augmentation("crop_padding")
     crop_scale: float | None = _augmentation("crop_scale")
     brightness: float | None = _augmentation("brightness")
@@ -314,6 +330,8 @@ class Recipe(BaseModel):
                 raise ValueError(
                     f"{name}: expected one number, or {len(self.widths)}, one for each of widths; found {len(values)}"
                 )
+        if self.conv_norm == "between" and self.model == "cnn":
+            raise ValueError("conv_norm: between is for the blocks of vgg-small; expected true or false for cnn")
         moving = [name for name in type(self).model_fields if name in MOVING]
         if self.fill and not any(getattr(self, name) for name in moving):
             raise ValueError(f"fill: expected one of {', '.join(moving)} beside it, or nothing is moved")
@@ -355,7 +373,7 @@ class Recipe(BaseModel):
     @property
     def augments(self) -> bool:
         """Return whether images are changed at random before the network sees them."""
-        changed = any(getattr(self, name) not in (None, value) for name, value in UNCHANGED.items())
+        changed = any((asked := getattr(self, name)) and asked != value for name, value in UNCHANGED.items())
         return changed or bool(self.mixup or self.cutmix)
 
     @property

@@ -336,5 +336,5 @@ def _loss(recipe: Recipe) -> Loss:
 
 def _augmentation(recipe: Recipe) -> Augmentation:
     asked = {name: getattr(recipe, name) for name in UNCHANGED if name != "transform"}
-    values = {name: value for name, value in asked.items() if value not in (None, UNCHANGED[name])}
+    values = {name: value for name, value in asked.items() if value and value != UNCHANGED[name]}
     return Augmentation(values, list_own(recipe.transform), _or(recipe.fill, "reflect"))
