@@ -121,12 +121,14 @@ def fit(
         torch.manual_seed(recipe.seed)
         state = _restore_state(hooks.checkpoints, model, random)
         clock = Clock(state.seconds, hooks.left())
+        steps = len(state.history) * count_steps(recipe.sampling, len(train.labels))
         size = sum(tensor.nbytes for tensor in model.unfrozen_tensors().values())
         fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress, size)
         with _show_bar(model, state, len(train.labels), clock, progress) as advance:
             late = False
             while not (late or is_finished(state, recipe.limits, clock, _estimate_epoch(model, state, fixed))):
                 late = _train_epoch(model, state, fixed, advance)
+                steps += state.step
                 model = _compile_if_it_pays(model, state, clock, progress)
                 _end_epoch(model, state, fixed)
                 state.seconds = clock.seconds
@@ -136,7 +138,7 @@ def fit(
         hooks.checkpoints.save(state, model.step_tensors(), random)
     if len(state.history) < recipe.limits.epochs:
         progress.note(_explain_end(state, recipe.limits))
-    return _make_result(model, state, train)
+    return _make_result(model, state, train, steps)
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ def _restore_state(checkpoints: Checkpoints, model: TrainingState, random: np.ra
     return state
 
 
-def _make_result(model: TrainingState, state: LoopState, train: Labelled) -> LoopResult:
+def _make_result(model: TrainingState, state: LoopState, train: Labelled, steps: int) -> LoopResult:
     """What training has come to: the best epoch's network."""
     tensors = {**model.network.module.state_dict(), **state.best}
     return LoopResult(
@@ -296,7 +298,7 @@ def _make_result(model: TrainingState, state: LoopState, train: Labelled) -> Loo
         logits=state.best_logits,
         history=tuple(state.history),
         selected=Selected(epoch=state.best_epoch),
-        choices=_describe_choices(model, state, train),
+        choices=_describe_choices(model, state, train, steps),
         aside=model.aside,
     )
 
@@ -423,7 +425,7 @@ def _compile_if_it_pays(model: TrainingState, state: LoopState, clock: Clock, pr
     return replace(model, module=compile_module(model.module, progress), compiled=True)
 
 
-def _describe_choices(model: TrainingState, state: LoopState, train: Labelled) -> Choices:
+def _describe_choices(model: TrainingState, state: LoopState, train: Labelled, steps: int) -> Choices:
     """What was chosen for this machine."""
     batch = model.recipe.sampling.batch
     images = f"{batch} images"
@@ -438,6 +440,7 @@ def _describe_choices(model: TrainingState, state: LoopState, train: Labelled) -
         freed_memory="kept between steps" if model.keeps_memory else "handed back",
         training_threads=torch.get_num_threads(),
         compiled=model.compiled,
+        steps=steps,
     )
 
 
