@@ -127,7 +127,7 @@ def scored_run(
         },
         "findings": [],
         "environment": {},
-        "choices": {"device": "cpu"},
+        "choices": {"device": "cpu", "steps": 1000},
         "hardware": {"cpu": "a cpu", "cores": 2, "accelerator": "none", "system": "Linux"},
         "selected": {"epoch": float(rows[-1]["epoch"])},
         "timings": {"check": 0.5, "train": seconds, "total": seconds + 0.5},

@@ -18,6 +18,7 @@ from budwood.errors import RecipeError
         {"optimizer": "adam"},
         {"optimizer": "sgd", "epochs": 3, "lr": 0.5},
         {"model": "vgg-small", "blocks": [[8, 8], [16]], "conv_norm": False},
+        {"model": "vgg-small", "blocks": [[8, 8], [16]], "conv_norm": "between"},
         {"freeze": ["features.*", "classifier.1.*"], "weights": 'a "quoted" path.pth', "dropout": 0.25},
     ],
 )
@@ -66,8 +67,32 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
             {"model": "cnn", "widths": [8, 8], "kernels": [3, 3, 3]},
             "kernels: expected one number, or 2, one for each of widths; found 3",
         ),
+        (
+            {"model": "vgg-small", "conv_norm": "inside"},
+            "1 mistake: conv_norm: expected true, false or between",
+        ),
+        (
+            {"model": "cnn", "conv_norm": "between"},
+            "conv_norm: between is for the blocks of vgg-small",
+        ),
         ({"model": "cnn", "widths": "eight"}, "widths: input should be"),
         ({"optimizer": "adam", "layer_decay": 0.5}, "layer_decay: not used when only a linear head is trained"),
+        (
+            {"freeze": "none", "select": "last", "patience": 3},
+            "patience: cannot be used with select = last, as it stops by the epoch that is best",
+        ),
+        (
+            {"optimizer": "lbfgs", "select": "last"},
+            "select: lbfgs solves the head and has no last epoch; name a metric, or use adam or another optimizer",
+        ),
+        (
+            {"frozen_norm": "train", "optimizer": "lbfgs"},
+            "optimizer: lbfgs solves a linear head on a frozen trunk, not frozen layers whose batch norm changes in "
+            "every step .frozen_norm = train.; use adam or another",
+        ),
+        ({"freeze": "none", "frozen_norm": "train"}, "frozen_norm: expected something frozen, as freeze = trunk"),
+        ({"frozen_norm": "moving"}, "frozen_norm: input should be 'eval' or 'train', found 'moving'"),
+        ({"freeze": "none", "select": "first"}, "select: expected one of loss, last, accuracy, .*found 'first'"),
         ({"freeze": "none", "layer_decay": 2}, "layer_decay: input should be less than or equal to 1, found 2"),
     ],
 )
@@ -103,6 +128,7 @@ def test_options_of_small_networks_can_be_short() -> None:
     assert Recipe(model="cnn").kernels == (5, 3, 3, 3)
     assert Recipe(model="vgg-small", blocks="[8,8],[16]").blocks == ((8, 8), (16,))
     assert Recipe(model="vgg-small", conv_norm="false").conv_norm is False
+    assert Recipe(model="vgg-small", conv_norm="between").conv_norm == "between"
 
 
 def test_settings_are_read_as_toml_else_as_words() -> None:

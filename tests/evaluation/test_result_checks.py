@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import budwood as bw
 from budwood.comparison.rows import make_outcome
 from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.result_checks import Resolution, RowOutcome, check_run, check_table
+from budwood.runs.run import Run
+from budwood.runs.run_record import read_record
 from conftest import answers, scored_run
 
 
@@ -211,3 +214,44 @@ def test_rows_that_were_trained_on_a_leaking_split_are_told() -> None:
     assert (found.severity, found.rows) == ("warning", ("a",))
     assert "1 row was trained although the given split leaks" in found.message
     assert not check_table([RowOutcome("b")])
+
+
+def test_a_training_of_few_steps_says_little() -> None:
+    rows = [
+        RowOutcome("a", steps=[60, 12]),
+        RowOutcome("b", steps=[20]),
+        RowOutcome("solved"),
+        RowOutcome("c", steps=[1]),
+    ]
+    (found,) = check_table(rows)
+    assert (found.code, found.severity, found.rows) == ("R011", "warning", ("a", "c"))
+    assert found.message == (
+        "2 rows were trained for fewer than 20 optimizer steps, so that their figures say little about the recipe: "
+        "a (12); c (1)."
+    )
+    assert found.advice.startswith("Train for more epochs or with a smaller batch before you compare")
+    (alone,) = check_run(RowOutcome("", steps=[1]))
+    assert alone.message == "Training took only 1 optimizer step in all: its figures say little about the recipe."
+    assert check_run(RowOutcome("", steps=[20])) == ()
+
+
+def test_the_steps_of_a_run_are_those_that_it_took(photos: Path, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "optimizer": "sgd", "batch": 8}
+    data, out = bw.scan(photos), tmp_path / "runs"
+    images = len(data.samples("train"))
+    epoch = images // 8 + (images % 8 > 1)
+    made = bw.train(data, bw.Recipe(**small, epochs=2), out=out)
+    assert make_outcome("", [made]).steps == [2 * epoch]
+    assert "Training took only" in (made.path / "report.html").read_text()
+    assert make_outcome("", [bw.resume(made, epochs=5)]).steps == [5 * epoch]
+    phases = [{"freeze": "upto:conv1", "epochs": 1, "lr": 0.01}, {"freeze": "none", "epochs": 2, "lr": 0.01}]
+    assert make_outcome("", [bw.train(data, bw.Recipe(**small, phases=phases), out=out)]).steps == [3 * epoch]
+
+
+def test_the_steps_of_runs_that_do_not_tell_them_are_counted() -> None:
+    kept = Path(__file__).parents[1] / "kept"
+    single, solved = (Run(kept / name, read_record(kept / name)) for name in ("single", "solved"))
+    assert single.record.choices.steps is None
+    images = sum(single.record.dataset.counts.train.values())
+    assert make_outcome("", [single]).steps == [len(single.history()) * -(-images // (single.recipe.batch or 0))]
+    assert make_outcome("", [solved]).steps == []

@@ -315,6 +315,8 @@ def _variants() -> list[tuple[dict[str, Any], int]]:
         ({"flip": 0.4}, 0),
         ({"flip": 0.5, "seed": 1}, 0),
         ({"zoom": 0.1}, 0),
+        ({"zoom_x": 0.1}, 0),
+        ({"zoom_y": 0.1}, 0),
     ]
 
 

@@ -57,7 +57,40 @@ def test_resnet34_with_dropout_before_the_head() -> None:
     assert [type(part) for part in head.children()] == [nn.Dropout, nn.Linear]
 
 
-# Study 2: small VGGs, and VGG-16 on Caltech-256
+# Study 2: the network of PyTorch's CIFAR-10 tutorial, small VGGs, and VGG-16 on Caltech-256
+
+
+def test_the_network_of_pytorchs_tutorial() -> None:
+    tutorial: dict[str, Any] = {"widths": [6, 16], "kernels": 5, "strides": 1, "pools": 2, "fc": [120, 84], "size": 32}
+    recipe = Recipe(model="cnn", **tutorial)
+    assert _total(_plan(10, model="cnn", **tutorial)) == 62_006
+    made = build(untrained(recipe, 10))[0].module
+    theirs = nn.Sequential(  # written down from the tutorial's class Net
+        *(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2, 2)),
+        *(nn.Flatten(), nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+    leaves = [part for part in made.modules() if not list(part.children())]
+    assert list(map(repr, leaves)) == list(map(repr, theirs))
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), made.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(made.eval()(images), theirs.eval()(images))
+
+
+def test_batch_norm_between_the_convolutions_of_a_block() -> None:
+    kinds = {
+        "between": "Conv2d BatchNorm2d ReLU Conv2d ReLU MaxPool2d",
+        True: "Conv2d BatchNorm2d ReLU Conv2d BatchNorm2d ReLU MaxPool2d",
+        False: "Conv2d ReLU Conv2d ReLU MaxPool2d",
+    }
+    for norm, expected in kinds.items():
+        recipe = Recipe(model="vgg-small", blocks=[[64, 64], [128, 128]], conv_norm=norm, size=32)
+        made = build(untrained(recipe, 10))[0].module
+        for block in ("block1", "block2"):
+            parts = list(made.get_submodule(block).children())
+            assert " ".join(type(part).__name__ for part in parts) == expected
+    one = Recipe(model="vgg-small", blocks=[[8], [8, 8, 8]], conv_norm="between", norm_momentum=0.3, size=32)
+    norms = [part for part in build(untrained(one, 2))[0].module.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert [norm.momentum for norm in norms] == [0.3, 0.3]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +355,21 @@ def test_frozen_norms_and_dropout_are_in_evaluation_mode_inside_a_partly_trained
     assert not modes["layer2.0.bn1"]
     assert not modes["layer2.1.relu"]
     assert frozen.prefix is None
+
+
+def test_frozen_norms_can_stay_in_training_mode_alone() -> None:
+    made, _, recipe = _parts(freeze="upto:layer2", frozen_norm="train")
+    frozen = find_frozen(made.staged, recipe.freeze, "train")
+    set_modes(made.module, frozen)
+    modes = {name: part.training for name, part in made.module.named_modules()}
+    assert modes["bn1"]
+    assert modes["layer2.0.downsample.1"]
+    assert not modes["layer2.0.relu"]
+    assert not made.module.get_parameter("layer2.0.bn1.weight").requires_grad
+    assert frozen.prefix == "conv1", "what comes before the first batch norm can be computed once"
+    assert _plan(3, model="resnet18", size=64, freeze="trunk", frozen_norm="train")["prefix"] == "conv1"
+    with pytest.raises(RecipeError, match="frozen_norm: alexnet has no batch norm"):
+        _plan(3, model="alexnet", frozen_norm="train")
 
 
 def test_a_patterns_own_dropout_is_frozen_with_it() -> None:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from budwood.config.recipe import Recipe
 from budwood.evaluation.calibration import ReliabilityBin
 from budwood.evaluation.intervals import Metric
 from budwood.evaluation.label_task import SingleLabel
@@ -245,6 +246,14 @@ def test_the_recipe_in_words() -> None:
         "for 7 epochs with a batch size of 32 and a learning rate of 0.1; epoch 3 was kept, because it has the lowest "
         "validation loss" in words
     )
+
+
+def test_decoupled_weight_decay_and_the_last_epoch_in_words() -> None:
+    record, _ = _record()
+    recipe = Recipe(optimizer="adamax", weight_decay=0.3, decay="decoupled", epochs=2, select="last", size=224)
+    words = recipe_in_words({**record, "recipe": recipe.table(), "selected": {"epoch": 2}})
+    assert "a learning rate of 0.002, with a decoupled weight decay of 0.3 (taken off the weights, not put" in words
+    assert "epoch 2 was kept, the last epoch, as the recipe says, whatever validation says of it" in words
 
 
 def test_surgery_in_words() -> None:

@@ -74,6 +74,35 @@ def test_shear_and_zoom_are_torchvisions() -> None:
     assert min(float((found - sheared)[:, 4:-4, 8:-8].abs().max()) for sheared in options) < 2
 
 
+def test_zoom_apart_is_keras_zoom_range() -> None:
+    """Keras: zx, zy = uniform(1 - z, 1 + z), and a pixel of the result is that at (zx, zy) times its place."""
+    recipe = _recipe(zoom_x=0.3, zoom_y=0.1, fill="border")
+    maps = sample_parameters(recipe, 4000, SIZE, np.random.default_rng(2)).maps
+    seen = maps[:, [0, 1], [0, 1]]
+    assert (maps[:, 0, 1] == 0).all()
+    assert (maps[:, 1, 0] == 0).all()
+    assert (maps[:, :, 2] == 0).all(), "about the middle"
+    for factors, most in zip(seen.T, (0.3, 0.1), strict=True):
+        shares = np.quantile((factors - 1) / most, [0, 0.25, 0.5, 0.75, 1])
+        assert np.allclose(shares, [-1, -0.5, 0, 0.5, 1], atol=0.05), "uniform"
+    assert abs(np.asarray(np.corrcoef(seen.T))[0, 1]) < 0.05, "one tells nothing of the other"
+    found, what = _one(zoom_x=0.3, zoom_y=0.1, fill="black")
+    wide, high = np.diagonal(what.maps[0, :, :2])
+    places = (np.arange(SIZE) + 0.5) - SIZE / 2
+    grid = torch.from_numpy(np.stack(np.meshgrid(places * wide, places * high), axis=-1) * 2 / SIZE).float()
+    expected = torch.nn.functional.grid_sample(PICTURE[None], grid[None], align_corners=False)[0]
+    assert torch.allclose(found, expected, atol=1e-2)
+
+
+def test_zoom_apart_draws_nothing_of_what_others_draw_and_none_at_zero() -> None:
+    both = sample_parameters(_recipe(rotation=20, zoom_x=0.2), 3, SIZE, np.random.default_rng(1))
+    alone = sample_parameters(_recipe(rotation=20), 3, SIZE, np.random.default_rng(1))
+    assert np.array_equal(both.compose(["rotation"]), alone.maps)
+    assert (both.compose(["zoom_apart"])[:, 1] == [0, 1, 0]).all(), "zoom_y is not asked for"
+    assert not Recipe(freeze="none", zoom_x=0.0, zoom_y=0).augments, "a grid may begin with none"
+    assert _recipe(zoom_x=0.0) == _recipe()
+
+
 @pytest.mark.parametrize(("option", "axis"), [("shift_x", 2), ("shift_y", 1)])
 def test_shifts_move_by_a_share_of_the_side(option: str, axis: int) -> None:
     for seed in range(5):

@@ -65,6 +65,7 @@ def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, fl
         layer.bias.copy_(torch.from_numpy(random.uniform(-bound, bound, CLASSES)))
     kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     extra = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
+    extra |= {"decoupled_weight_decay": True} if recipe.decay == "decoupled" else {}
     optimizer = kinds[recipe.optimizer](layer.parameters(), recipe.lr, weight_decay=recipe.weight_decay, **extra)
     inputs, labels = torch.from_numpy(TRAIN.outputs), torch.from_numpy(TRAIN.labels).long()
     states, norms = [], []
@@ -89,6 +90,7 @@ def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, fl
     "options",
     [
         {"optimizer": "adam", "lr": 0.01, "weight_decay": 0.1},
+        {"optimizer": "adam", "lr": 0.01, "weight_decay": 0.1, "decay": "decoupled"},
         {"optimizer": "sgd", "lr": 0.003, "momentum": 0.8, "weight_decay": 0.01},
         {"optimizer": "sgd", "lr": 0.003, "momentum": 0.0},
     ],

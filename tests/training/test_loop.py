@@ -58,6 +58,7 @@ def _fit(part: NetworkSlice, *rest: Any, **options: Any) -> LoopResult:
             lambda p: torch.optim.SGD(p, 0.01, 0.8, weight_decay=0.1, nesterov=True),
         ),
         ({"optimizer": "adam"}, lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.1)),
+        ({"optimizer": "adam", "decay": "decoupled"}, lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1)),
         ({"optimizer": "adamw"}, lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1)),
         ({"optimizer": "nadam"}, lambda p: torch.optim.NAdam(p, 0.01, weight_decay=0.1)),
         ({"optimizer": "adamax"}, lambda p: torch.optim.Adamax(p, 0.01, weight_decay=0.1)),
@@ -174,6 +175,24 @@ def test_the_average_of_weights_is_torchs_and_is_what_is_kept() -> None:
     _equal(found, average.module, val)
 
 
+def test_frozen_batch_norm_in_training_mode_is_what_requires_grad_false_leaves_in_pytorch() -> None:
+    part = _part(epochs=1, batch=8, lr=0.01, seed=4, optimizer="adam", freeze="upto:conv2", frozen_norm="train")
+    assert part.spec.plan.prefix is None, "with batch norm in it, nothing can be computed once"
+    train, val = _split(20), _split(9, seed=1)
+    found = _fit(part, train, val, Silent())
+    plain = build(part.spec)[0].module
+    start = {name: value.clone() for name, value in plain.state_dict().items()}
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad = not name.startswith("conv")
+    trained = [parameter for parameter in plain.parameters() if parameter.requires_grad]
+    _descend(plain.train(), torch.optim.Adam(trained, 0.01), train, [[8, 16], [16, 20]])
+    _equal(found, plain, val)
+    for name, value in plain.state_dict().items():
+        assert np.allclose(found.state[name], value.numpy(), atol=1e-5), name
+    assert np.array_equal(found.state["conv1.1.weight"], start["conv1.1.weight"].numpy())
+    assert not np.allclose(found.state["conv1.1.running_mean"], start["conv1.1.running_mean"].numpy(), atol=1e-3)
+
+
 @pytest.mark.parametrize("select", ["accuracy", "balanced_accuracy", "macro_f1", "auroc"])
 def test_the_chosen_metric_decides_which_epoch_is_kept(select: str) -> None:
     from sklearn import metrics
@@ -189,6 +208,20 @@ def test_the_chosen_metric_decides_which_epoch_is_kept(select: str) -> None:
     values = [row[f"val_{select}"] for row in found.history]
     assert found.selected == Selected(epoch=values.index(max(values)) + 1)
     assert references[select](found.logits) == pytest.approx(max(values), abs=1e-6)
+
+
+def test_the_last_epoch_is_kept_where_the_recipe_says_so() -> None:
+    noise = _split(16)
+    wrong = Labelled(noise.inputs, (1 - noise.labels).astype(np.int32))  # the loss of validation rises
+    options: dict[str, Any] = {"epochs": 4, "batch": 8, "lr": 0.01, "seed": 4}
+    last, best = (_fit(_part(select=select, **options), noise, wrong, Silent()) for select in ("last", "loss"))
+    assert (last.selected, best.selected) == (Selected(epoch=4), Selected(epoch=1))
+    assert last.history == best.history, "what is kept changes nothing of the training"
+    assert not np.array_equal(last.logits, best.logits)
+    losses = nn.functional.cross_entropy(torch.from_numpy(last.logits), torch.from_numpy(wrong.labels).long())
+    assert float(losses) == pytest.approx(last.history[-1]["val_loss"], rel=1e-5)
+    assert set(last.history[0]) >= {"val_loss", "val_accuracy"}
+    assert "val_last" not in last.history[0]
 
 
 def test_training_stops_when_nothing_better_comes() -> None:

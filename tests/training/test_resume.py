@@ -22,7 +22,7 @@ from budwood.training import loop as fitting
 from budwood.training.checkpoints import Checkpoints
 from budwood.training.losses import make_loss
 from budwood.workflows.continuation import continue_recipe
-from conftest import fill
+from conftest import Notes, fill
 from killing import run_killer
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "optimizer": "adam"}
@@ -128,6 +128,38 @@ def test_the_last_phase_and_a_head_alone_can_be_longer_too(photos: Path, tmp_pat
         short = bw.train(data, bw.Recipe(**first), out=tmp_path / "runs")
         resumed = bw.resume(short, epochs=epochs)
         assert _content(resumed) == _content(bw.train(data, bw.Recipe(**then), out=tmp_path / "runs"))
+
+
+def test_the_last_epoch_is_that_of_the_longer_training_and_cannot_be_stopped_by_patience(
+    photos: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {**STEADY, "lr": 0.01, "select": "last"}
+    first = bw.train(bw.scan(photos), bw.Recipe(**options, epochs=2), out=tmp_path / "runs")
+    with pytest.raises(RecipeError, match="patience: cannot be used with select = last"):
+        bw.resume(first, patience=2)
+    longer = bw.resume(first, epochs=4)
+    assert (first.record.selected.epoch, longer.record.selected.epoch) == (2, 4)
+    assert _content(longer) == _content(
+        bw.train(bw.scan(photos), bw.Recipe(**options, epochs=4), out=tmp_path / "runs")
+    )
+    report = (longer.path / "report.html").read_text()
+    assert "epoch 4 was kept, the last epoch, as the recipe says, whatever validation says of it" in report
+    assert "marks the model that was kept: last epoch.</p>" in report
+    assert "selected by it" not in report
+
+
+def test_the_statistics_of_frozen_batch_norm_go_on_from_the_checkpoint(photos: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**SMALL, "conv_norm": True, "freeze": "upto:conv2", "frozen_norm": "train", "lr": 0.01}
+    recipe, notes = bw.Recipe(**options, epochs=1), Notes()
+    first = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs", progress=notes)
+    assert any("Frozen layers are computed in every step from their first batch norm on" in each for each in notes.kept)
+    before = load_file(first.path / "weights.safetensors")["conv1.1.running_mean"]
+    longer = bw.resume(first, epochs=3)
+    at_once = bw.train(bw.scan(photos), bw.Recipe(**options, epochs=3), out=tmp_path / "runs")
+    assert _content(longer) == _content(at_once)
+    assert not np.allclose(load_file(longer.path / "weights.safetensors")["conv1.1.running_mean"], before)
+    told = "batch norm of the frozen layers used the statistics of each batch and went on averaging them."
+    assert told in (longer.path / "report.html").read_text()
 
 
 def test_a_run_that_stopped_early_goes_on_with_more_patience(photos: Path, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_an_option_of_another_matter_leaves_the_head_solved(options: dict[str, A
         ({"ema": 0.9}, "adam"),
         ({"clip": 1.0}, "adam"),
         ({"loss": "focal"}, "adam"),
+        ({"select": "last"}, "adam"),
         ({"momentum": 0.5, "class_weights": True}, "sgd"),
     ],
 )
@@ -130,6 +131,7 @@ def test_options_of_steps_choose_steps(options: dict[str, Any], optimizer: str) 
             "--weight-decay and --nesterov and --momentum train the head in steps with SGD; "
             "without them the head is solved exactly.",
         ),
+        ({"select": "last"}, "--select trains the head in steps with Adam; without it the head is solved exactly."),
         ({"epochs": 3, "optimizer": "adam"}, ""),
         ({"epochs": 3, "freeze": "none"}, ""),
         ({"epochs": 3, "head": "mlp:8"}, ""),

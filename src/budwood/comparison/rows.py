@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -254,6 +255,15 @@ def _count_training_images(run: Run) -> int:
     return sum(about.counts.train.values())
 
 
+def _count_steps(run: Run) -> int | None:
+    """How many optimizer steps a run took in all; None where its head was solved."""
+    recipe = run.recipe
+    if run.record.choices.steps is not None or recipe.batch is None:
+        return run.record.choices.steps
+    epoch = math.ceil(_count_training_images(run) / (recipe.batch * (recipe.accumulate or 1)))
+    return epoch * len(run.history())
+
+
 def _find_kept_epoch(run: Run) -> Mapping[str, float] | None:
     """The row of a run's history that was kept."""
     chosen = run.record.selected
@@ -306,6 +316,7 @@ def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | 
         _summarize_metric(label, runs, "accuracy", "val", score_rows([answers], "accuracy")[0] if answers else None),
         _summarize_metric(label, runs, "accuracy", "test") if _looks(runs) else None,
         [run.history() for run in runs],
+        steps=[steps for run in runs if (steps := _count_steps(run)) is not None],
         leaking=any(run.record.dataset.leaks_allowed for run in runs),
         folds=any(run.record.dataset.split.startswith("fold ") for run in runs),
     )

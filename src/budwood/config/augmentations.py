@@ -116,10 +116,32 @@ AUGMENTATIONS: Final[Registry[AugmentationEntry]] = Registry(
         ),
         "zoom": AugmentationEntry(
             "geometric",
-            {"zoom": Option("largest zoom in or out, share of the size", 0.0, ge=0, lt=1)},
+            {
+                "zoom": Option(
+                    "largest zoom in or out, of width and height alike: the image becomes 1 - zoom to 1 + zoom times "
+                    "as large",
+                    0.0,
+                    ge=0,
+                    lt=1,
+                )
+            },
             f"{_MAPS}:sample_zooms",
             moves=True,
             drawn=3,
+        ),
+        "zoom_apart": AugmentationEntry(
+            "geometric",
+            {
+                "zoom_x": Option(
+                    "largest zoom sideways, drawn apart from zoom_y, both as Keras' zoom_range draws them: the part "
+                    "that is seen becomes 1 - zoom_x to 1 + zoom_x times as wide",
+                    ge=0,
+                    lt=1,
+                ),
+                "zoom_y": Option("largest zoom up and down, of the height that is seen, as zoom_x", ge=0, lt=1),
+            },
+            f"{_MAPS}:sample_zooms_apart",
+            moves=True,
         ),
         "shear": AugmentationEntry(
             "geometric",

@@ -14,6 +14,7 @@ from typing import Final
 from budwood.config.registry import Registry, is_entry_point
 
 LOSS: Final = "loss"  # as `select` calls the validation loss
+LAST: Final = "last"  # as `select` asks for the last epoch, whatever validation says of it
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ METRICS: Final = Registry(
     },
 )
 REPORTED: Final = tuple(name for name in METRICS.entries if METRICS.get(name).reported)
-SELECTABLE: Final = (LOSS, *(name for name in METRICS.entries if METRICS.get(name).selectable))
+SELECTABLE: Final = (LOSS, LAST, *(name for name in METRICS.entries if METRICS.get(name).selectable))
 
 
 def find_metric(name: str) -> MetricInfo:
@@ -133,7 +134,7 @@ def describe_selection(select: str) -> str:
     """Return how a report names the epoch that a metric prefers.
 
     Args:
-        select: A metric's name, or `loss`.
+        select: A metric's name, `loss` or `last`.
 
     Returns:
         Some words, such as "lowest validation loss".
@@ -141,4 +142,5 @@ def describe_selection(select: str) -> str:
     Raises:
         RecipeError: There is no such metric.
     """
-    return "lowest validation loss" if select == LOSS else find_metric(select).selected
+    words = {LOSS: "lowest validation loss", LAST: "last epoch"}
+    return words[select] if select in words else find_metric(select).selected

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeGuard
 
+from budwood.config.metric_registry import LAST
 from budwood.config.optimizers import OPTIMIZERS
 from budwood.config.options import (
     FINE_TUNING,
@@ -67,6 +68,10 @@ def refused_options(options: Options) -> dict[str, str]:
         refused["loss"] = (
             f"loss: lbfgs minimises {SOLVED_LOSS}, found {options['loss']!r}; use adam or another optimizer for it"
         )
+    if optimizer == "lbfgs" and options.get("select") == LAST:
+        refused["select"] = (
+            "select: lbfgs solves the head and has no last epoch; name a metric, or use adam or another optimizer"
+        )
     return refused
 
 
@@ -97,6 +102,8 @@ def beyond_solving(options: Options) -> str:
         return "a training in phases"
     if _default_freeze(options) != "trunk":
         return f"a network with freeze = {_default_freeze(options)!r}"
+    if options.get("frozen_norm") == "train":
+        return "frozen layers whose batch norm changes in every step (frozen_norm = train)"
     if options.get("head", "linear") != "linear":
         return f"the head {options['head']!r}"
     if options.get("init", "default") != "default":
@@ -131,8 +138,11 @@ def list_step_options(options: Options) -> list[str]:
         Their names, in the order in which they are given.
     """
     of_steps = {*OPTIMIZER_OPTIONS["adam"], *OPTIMIZER_OPTIONS["sgd"], *FINER} - SOLVED_OPTIONS.keys()
-    other_loss = options.get("loss", SOLVED_LOSS) != SOLVED_LOSS
-    return [name for name in options if name in of_steps or (name == "loss" and other_loss)]
+    if options.get("loss", SOLVED_LOSS) != SOLVED_LOSS:
+        of_steps.add("loss")
+    if options.get("select") == LAST:
+        of_steps.add("select")
+    return [name for name in options if name in of_steps]
 
 
 def explain_steps(options: Options) -> str:

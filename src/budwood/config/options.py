@@ -7,8 +7,8 @@ loads PyTorch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Final, Literal
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, Final, Literal
 
 from budwood.config.augmentations import list_moving_options, list_neutral_values
 from budwood.config.losses import LOSSES, Loss, OneLabel
@@ -20,6 +20,7 @@ from budwood.config.schedules import SCHEDULES, Schedule
 Resize = Literal["crop", "pad", "squash"]
 Precision = Literal["auto", "float32", "bfloat16"]
 TtaMode = Literal["none", "flip", "flips"]
+FrozenNorm = Literal["eval", "train"]
 Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
 Init = Literal["default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal"]
 Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
@@ -99,13 +100,19 @@ def list_own_options(section: type[Optimizer | Schedule | Loss], prefix: str = "
         prefix: What a recipe puts before the names of its options.
 
     Returns:
-        The default of each option by its name in recipes; None: there is none, or it follows from what is trained.
+        The default of each option by its name in recipes; None: there is none, it follows from what is trained, or it
+        is not written into recipes that do not give it.
     """
     return {
-        f"{prefix}{option.name}": None if option.default in (MISSING, "end") else option.default
+        f"{prefix}{option.name}": option.default if _is_written(option) else None
         for option in fields(section)
         if option.name not in _SHARED
     }
+
+
+def _is_written(option: Field[Any]) -> bool:
+    """Whether the default of an option is written into recipes that do not give it."""
+    return option.default not in (MISSING, "end") and bool(option.metadata.get("written", True))
 
 
 def _list_optimizer_options(section: type[Optimizer]) -> Options:

@@ -18,15 +18,17 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
 
 from budwood.config.augmentations import Fill, OwnAugmentation, Policy, find_option, read_own_augmentations
 from budwood.config.losses import LOSSES
-from budwood.config.metric_registry import SELECTABLE, is_metric
+from budwood.config.metric_registry import LAST, SELECTABLE, is_metric
 from budwood.config.notation import normalize_value
-from budwood.config.optimizers import OPTIMIZERS
+from budwood.config.optimizers import OPTIMIZERS, Decay
 from budwood.config.option_rules import DEFAULT_MODEL, PER_CONVOLUTION, beyond_solving, complete, refused_options
 from budwood.config.options import (
     ALWAYS_TOLD,
@@ -38,6 +40,7 @@ from budwood.config.options import (
     TRUNK_OPTIONS,
     UNCHANGED,
     Activation,
+    FrozenNorm,
     Init,
     NameOf,
     Options,
@@ -57,6 +60,13 @@ def _is_selection(name: str) -> str:
     return name
 
 
+def _read_conv_norm(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return read(value)
+    except ValidationError as error:
+        raise ValueError("expected true, false or between") from error
+
+
 Selection = Annotated[str, AfterValidator(_is_selection)]
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -64,6 +74,7 @@ OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS.entries))]
 ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES.entries))]
 LossName = Annotated[str, AfterValidator(NameOf(LOSSES.entries))]
 OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], BeforeValidator(read_own_augmentations)]
+ConvNorm = Annotated[bool | Literal["between"], WrapValidator(_read_conv_norm)]
 _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
 
 
@@ -114,6 +125,11 @@ class Recipe(BaseModel):
         "trunk",
         description="frozen layers: trunk (all before the head), none, upto:STAGE, or parameter names as features.*",
     )
+    frozen_norm: FrozenNorm | None = Field(
+        None,
+        description="batch norm of frozen layers: eval keeps its statistics, as frozen; train uses those of each batch "
+        "and goes on averaging them, as plain PyTorch does with requires_grad = False (default eval)",
+    )
     cut: str | None = Field(None, description="last stage to keep; later stages are removed")
     pool: Pool = Field("own", description="pooling of the last feature map; own: as in the network, avg after a cut")
     head: str = Field(
@@ -142,7 +158,11 @@ class Recipe(BaseModel):
     blocks: tuple[Annotated[tuple[Width, ...], Field(min_length=1)], ...] | None = Field(
         None, min_length=1, description="vgg-small: widths of the convolutions of each block, as [[64,64],[128,128]]"
     )
-    conv_norm: bool | None = Field(None, description="cnn, vgg-small: batch norm after every convolution")
+    conv_norm: ConvNorm | None = Field(
+        None,
+        description="cnn, vgg-small: batch norm after every convolution (true) or none (false); vgg-small: between "
+        "those of a block, not after its last (between)",
+    )
     norm_momentum: float | None = Field(None, ge=0, le=1, description="cnn, vgg-small: its momentum (default 0.1)")
     norm_affine: bool | None = Field(None, description="cnn, vgg-small: whether it scales and shifts (default true)")
     optimizer: OptimizerName = Field(
@@ -171,7 +191,14 @@ class Recipe(BaseModel):
     )
     momentum: float | None = Field(None, ge=0, description="sgd, rmsprop: momentum, under 1 (default 0.9, 0)")
     nesterov: bool | None = Field(None, description="sgd: Nesterov momentum (default false)")
-    weight_decay: float | None = Field(None, ge=0, description="L2 penalty; adamw: decoupled (default 0; adamw 0.01)")
+    weight_decay: float | None = Field(
+        None, ge=0, description="strength of weight decay, an L2 penalty; adamw: decoupled (default 0; adamw 0.01)"
+    )
+    decay: Decay | None = Field(
+        None,
+        description="adam, nadam, adamax: how weight decay acts; l2 adds it to the gradient, decoupled takes "
+        "lr * weight_decay of the weights off before each step, as adamw does (default l2)",
+    )
     decay_norms: bool | None = Field(None, description="whether weight decay acts on biases and norms (default true)")
     layer_decay: float | None = Field(
         None,
@@ -227,6 +254,8 @@ class Recipe(BaseModel):
     shift_y: float | None = _augmentation("shift_y")
     shear: float | None = _augmentation("shear")
     zoom: float | None = _augmentation("zoom")
+    zoom_x: float | None = _augmentation("zoom_x")
+    zoom_y: float | None = _augmentation("zoom_y")
     crop_padding: int | None = _augmentation("crop_padding")
     crop_scale: float | None = _augmentation("crop_scale")
     brightness: float | None = _augmentation("brightness")
@@ -249,8 +278,8 @@ class Recipe(BaseModel):
     )
     select: Selection | None = Field(
         None,
-        description="validation metric that selects the epoch to keep (default loss), or your own package.module:name: "
-        + ", ".join(SELECTABLE),
+        description="validation metric that selects the epoch to keep (default loss), or your own package.module:name; "
+        "last: the last epoch, whatever validation says: " + ", ".join(SELECTABLE),
     )
     patience: int | None = Field(
         None, ge=1, description="early stopping: stop after this many epochs without improvement"
@@ -301,11 +330,17 @@ class Recipe(BaseModel):
                 raise ValueError(
                     f"{name}: expected one number, or {len(self.widths)}, one for each of widths; found {len(values)}"
                 )
+        if self.conv_norm == "between" and self.model == "cnn":
+            raise ValueError("conv_norm: between is for the blocks of vgg-small; expected true or false for cnn")
         moving = [name for name in type(self).model_fields if name in MOVING]
         if self.fill and not any(getattr(self, name) for name in moving):
             raise ValueError(f"fill: expected one of {', '.join(moving)} beside it, or nothing is moved")
         if self.views:
             self._refuse_views()
+        if self.frozen_norm and not self.phases and self.freeze == "none":
+            raise ValueError("frozen_norm: expected something frozen, as freeze = trunk or upto:STAGE")
+        if self.select == LAST and self.patience:
+            raise ValueError("patience: cannot be used with select = last, as it stops by the epoch that is best")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected a momentum above 0")
         if self.schedule == "multistep" and self.schedule_at is None:
@@ -338,7 +373,7 @@ class Recipe(BaseModel):
     @property
     def augments(self) -> bool:
         """Return whether images are changed at random before the network sees them."""
-        changed = any(getattr(self, name) not in (None, value) for name, value in UNCHANGED.items())
+        changed = any((asked := getattr(self, name)) and asked != value for name, value in UNCHANGED.items())
         return changed or bool(self.mixup or self.cutmix)
 
     @property

@@ -16,7 +16,16 @@ from budwood.config.augmentations import Augmentation, OwnAugmentation
 from budwood.config.label_rules import adapt_to_labels
 from budwood.config.losses import LOSSES, CustomLoss, Loss, OneLabel
 from budwood.config.optimizers import LBFGS, OPTIMIZERS, CustomOptimizer, Optimizer, StepOptimizer
-from budwood.config.options import SCHEDULE_PREFIX, UNCHANGED, Options, Precision, Resize, TtaMode, loss_prefix
+from budwood.config.options import (
+    SCHEDULE_PREFIX,
+    UNCHANGED,
+    FrozenNorm,
+    Options,
+    Precision,
+    Resize,
+    TtaMode,
+    loss_prefix,
+)
 from budwood.config.own_networks import is_users_code
 from budwood.config.recipe import Recipe
 from budwood.config.registry import check_call, entry_digest, find_source, import_entry, is_entry_point, source_digest
@@ -60,12 +69,14 @@ class Network:
         size: Side of the square that the network sees, pixels.
         resize: How an image becomes a square.
         tta: The mirror images over which logits are averaged in evaluation.
+        frozen_norm: Whether batch norm of frozen layers is in evaluation or in training mode while others are trained.
     """
 
     freeze: str | tuple[str, ...]
     size: int
     resize: Resize
     tta: TtaMode
+    frozen_norm: FrozenNorm
 
 
 @dataclass(frozen=True)
@@ -200,7 +211,7 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
     """
     recipe = adapt_to_labels(recipe, multilabel)
     return ResolvedRecipe(
-        network=Network(recipe.freeze, size, recipe.resize, recipe.tta),
+        network=Network(recipe.freeze, size, recipe.resize, recipe.tta, _or(recipe.frozen_norm, "eval")),
         optimizer=_optimizer(recipe),
         schedule=_schedule(recipe),
         loss=_loss(recipe),
@@ -325,5 +336,5 @@ def _loss(recipe: Recipe) -> Loss:
 
 def _augmentation(recipe: Recipe) -> Augmentation:
     asked = {name: getattr(recipe, name) for name in UNCHANGED if name != "transform"}
-    values = {name: value for name, value in asked.items() if value not in (None, UNCHANGED[name])}
+    values = {name: value for name, value in asked.items() if value and value != UNCHANGED[name]}
     return Augmentation(values, list_own(recipe.transform), _or(recipe.fill, "reflect"))

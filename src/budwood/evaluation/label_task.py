@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.label_rules import adapt_to_labels
-from budwood.config.metric_registry import LOSS, METRICS, REPORTED, MetricInfo
+from budwood.config.metric_registry import LAST, LOSS, METRICS, REPORTED, MetricInfo
 from budwood.config.recipe import Recipe
 from budwood.config.registry import is_entry_point
 from budwood.data.dataset import Sets, make_membership_matrix
@@ -159,7 +159,7 @@ class LabelTask(ABC):
             RecipeError: An option has no meaning for such labels, or the metric to select by cannot be imported.
         """
         adapted = adapt_to_labels(recipe, self.multilabel)
-        if adapted.select not in (None, LOSS):
+        if adapted.select not in (None, LOSS, LAST):
             define_metric(adapted.select)
         return adapted
 

@@ -27,6 +27,7 @@ WIDE: Final = 0.05  # half an interval of one run
 GRID: Final = 3  # values of an option, at least, that have an edge
 EPOCHS: Final = 5  # of a curve that can be judged
 STILL: Final = 0.02  # share of the validation loss that fell in the last fifth of training
+STEPS: Final = 20  # optimizer steps, below which a training has hardly begun
 SHOWN: Final = 4  # rows that a finding names
 
 
@@ -74,6 +75,7 @@ class RowOutcome:
         scores: The table's metric for each run.
         looks: For each run, how often its test split had been opened when it was tested, that time included.
         problem: Why the row failed; empty if it did not.
+        steps: Optimizer steps that each run took in all; empty where heads were solved.
         leaking: Whether the row was trained although the given split leaks.
         folds: Whether its runs are folds, not seeds.
         published: What a source reports of the row's accuracy or another score, 0 to 1, by split: the ends of a range,
@@ -89,6 +91,7 @@ class RowOutcome:
     scores: Sequence[float] = ()
     looks: Sequence[int] = ()
     problem: str = ""
+    steps: Sequence[int] = ()
     leaking: bool = False
     folds: bool = False
     published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -167,7 +170,7 @@ def _sort_findings(found: Sequence[ResultFinding]) -> tuple[ResultFinding, ...]:
 
 
 def _check_rows(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
-    checks = (_check_overfit, _check_leaking, _check_still_learning, _check_diverged)
+    checks = (_check_overfit, _check_leaking, _check_still_learning, _check_diverged, _check_steps)
     return [found for check in checks for found in check(outcomes)]
 
 
@@ -277,6 +280,24 @@ def _check_diverged(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
         advice = "The learning rate is too high: lower it, for example by a factor of ten, or use a warm-up."
         found.append(ResultFinding("R007", "warning", message, advice, _collect_labels(diverged)))
     return found
+
+
+def _check_steps(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
+    few = [one for one in outcomes if one.steps and min(one.steps) < STEPS]
+    if not few:
+        return []
+    advice = "Train for more epochs or with a smaller batch before you compare: one epoch of few images is no result."
+    if len(few) == 1 and not few[0].label:
+        steps = counted(min(few[0].steps), "optimizer step")
+        message = f"Training took only {steps} in all: its figures say little about the recipe."
+    else:
+        told = _join_names([f"{one.label} ({min(one.steps)})" for one in few])
+        were, their = ("was", "its") if len(few) == 1 else ("were", "their")
+        message = (
+            f"{counted(len(few), 'row')} {were} trained for fewer than {STEPS} optimizer steps, so that {their} "
+            f"figures say little about the recipe: {told}."
+        )
+    return [ResultFinding("R011", "warning", message, advice, _collect_labels(few))]
 
 
 def _check_edges(

@@ -9,6 +9,7 @@ from typing import Final
 
 from torch import nn
 
+from budwood.config.options import FrozenNorm
 from budwood.errors import RecipeError
 from budwood.networks.registry import HEAD, TRUNK
 from budwood.networks.stages import Staged, list_modules, list_parameters
@@ -29,6 +30,7 @@ class Frozen:
     Attributes:
         parameters: Names of the parameters that are not trained.
         modules: Names of the modules that stay in evaluation mode.
+        live_norms: Names of the batch norms inside of these that are in training mode all the same.
         prefix: The last stage (or the trunk) up to which everything is frozen; None where the first stage is
             trained.
     """
@@ -36,17 +38,19 @@ class Frozen:
     parameters: frozenset[str]
     modules: frozenset[str]
     prefix: str | None
+    live_norms: frozenset[str] = frozenset()
 
 
-def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
+def find_frozen(network: Staged, freeze: str | Sequence[str], frozen_norm: FrozenNorm = "eval") -> Frozen:
     """Find which parameters and modules of a network the option `freeze` selects.
 
-    Modules whose parameters are all frozen stay in evaluation mode.
+    Modules whose parameters are all frozen stay in evaluation mode; batch norm does not where `frozen_norm` is `train`.
 
     Args:
         network: The network after surgery.
         freeze: `none`, `trunk`, `upto:STAGE`, a stage, or shell patterns of parameter names (a list, or separated
             by commas).
+        frozen_norm: The mode of frozen batch norm.
 
     Returns:
         The frozen parameters and modules, and where the frozen prefix ends.
@@ -74,15 +78,30 @@ def find_frozen(network: Staged, freeze: str | Sequence[str]) -> Frozen:
         for name, part in network.module.named_modules()
         if (own := [n for n, _ in part.named_parameters(prefix=name)]) and all(n in parameters for n in own)
     }
+    norms = {name for name in list_batch_norms(network.module) if name in modules and frozen_norm == "train"}
+    modules -= norms
     if parameters.issuperset(names):
         raise RecipeError(
             f"freeze: {freeze!r} leaves nothing to train.", "Freeze less: freeze = trunk still trains the head."
         )
-    return Frozen(frozenset(parameters), frozenset(modules), _find_last_frozen(network, parameters, modules))
+    prefix = _find_last_frozen(network, parameters, modules)
+    return Frozen(frozenset(parameters), frozenset(modules), prefix, frozenset(norms))
+
+
+def list_batch_norms(module: nn.Module) -> list[str]:
+    """List the batch norms of a network.
+
+    Args:
+        module: The network.
+
+    Returns:
+        Their names, in order.
+    """
+    return [name for name, part in module.named_modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
 
 
 def set_modes(module: nn.Module, frozen: Frozen) -> None:
-    """Put trained parts in training mode, and frozen ones in evaluation mode without gradients.
+    """Put trained parts and live norms in training mode, and frozen ones in evaluation mode; frozen have no gradients.
 
     Args:
         module: The network, changed in place.
@@ -91,7 +110,10 @@ def set_modes(module: nn.Module, frozen: Frozen) -> None:
     module.train()
     for name, part in module.named_modules():
         if name in frozen.modules:
-            part.train(False)
+            part.train(False)  # and all that it contains
+    for name, part in module.named_modules():
+        if name in frozen.live_norms:
+            part.train()
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name not in frozen.parameters)
 

@@ -76,8 +76,8 @@ def vgg_small(channels: int, size: int, options: Options) -> nn.Sequential:
     Args:
         channels: Number of input channels.
         size: Side of the input in pixels.
-        options: `blocks` (the widths of each block), `conv_norm`, `norm_momentum`, `norm_affine`, `fc`,
-            `activation`, `batch_norm` and `dropout`.
+        options: `blocks` (the widths of each block), `conv_norm` (`between`: after all of a block's convolutions but
+            the last), `norm_momentum`, `norm_affine`, `fc`, `activation`, `batch_norm` and `dropout`.
 
     Returns:
         The network with random weights; its `head` is a placeholder with one output.
@@ -88,8 +88,9 @@ def vgg_small(channels: int, size: int, options: Options) -> nn.Sequential:
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     for number, widths in enumerate(options["blocks"], 1):
         layers: list[nn.Module] = []
-        for width in widths:
-            layers += _make_convolution(channels, width, 3, 1, 1, options)
+        for place, width in enumerate(widths, 1):
+            norm = place < len(widths) if options["conv_norm"] == "between" else options["conv_norm"]
+            layers += _make_convolution(channels, width, 3, 1, 1, {**options, "conv_norm": norm})
             channels = width
         stages[f"block{number}"] = nn.Sequential(*layers, nn.MaxPool2d(2))
         size //= 2

@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError, WeightsError
-from budwood.networks.freezing import find_frozen, find_stage, stages_hint
+from budwood.networks.freezing import Frozen, find_frozen, find_stage, list_batch_norms, stages_hint
 from budwood.networks.network_plan import NetworkPlan, ParameterCount, StagePlan, TrunkPlan
 from budwood.networks.registry import TRUNK, Network, State, find_network, is_channels_last, is_inside
 from budwood.networks.small import make_dense
@@ -85,7 +85,7 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
     with torch.device(_find_device(original_module)):
         built = replace_head(original, net, recipe, trunk, classes)
     rows = profile_stages(built.staged, recipe.channels, size)
-    frozen = find_frozen(keep_stages(built.staged, [row.name for row in rows]), recipe.freeze)
+    frozen = _find_frozen(keep_stages(built.staged, [row.name for row in rows]), recipe, net)
     trainable = {name for row in rows for name in row.parameters} - frozen.parameters
     shapes = {row.name: row.shape for row in rows}
     return NetworkPlan(
@@ -110,6 +110,13 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
         macs=sum(row.macs for row in rows),
         code=net.code,
     )
+
+
+def _find_frozen(staged: Staged, recipe: Recipe, net: Network) -> Frozen:
+    """What is frozen; raises `RecipeError` where batch norm is to be in training mode that there is not."""
+    if recipe.frozen_norm == "train" and not list_batch_norms(staged.module):
+        raise RecipeError(f"frozen_norm: {net.name} has no batch norm.", "Leave out frozen_norm.")
+    return find_frozen(staged, recipe.freeze, recipe.frozen_norm or "eval")
 
 
 def build(spec: NetworkSpec) -> tuple[BuiltNetwork, Network, State]:

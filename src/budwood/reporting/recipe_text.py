@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from budwood.config.augmentations import OwnValue
-from budwood.config.metric_registry import LOSS, describe_selection
+from budwood.config.metric_registry import LAST, LOSS, describe_selection
 from budwood.config.optimizers import LBFGS, OPTIMIZERS
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import list_own
@@ -86,7 +86,9 @@ def _describe_frozen(record: RunRecord) -> str:
         return f"All {trainable:,} parameters were trained"
     stage = record.prefix.stage
     once = f"; the features of the frozen layers up to {stage} were computed once for each image" if stage else ""
-    return f"{frozen:,} parameters were frozen (not changed by training) and {trainable:,} were trained{once}"
+    live = "; batch norm of the frozen layers used the statistics of each batch and went on averaging them"
+    norm = live if record.recipe.frozen_norm == "train" else ""
+    return f"{frozen:,} parameters were frozen (not changed by training) and {trainable:,} were trained{once}{norm}"
 
 
 def _describe_training(record: RunRecord) -> str:
@@ -102,14 +104,30 @@ def _describe_training(record: RunRecord) -> str:
         rate = recipe.lr if record.choices.lr is None else record.choices.lr
         how = f" for {epochs} with a batch size of {recipe.batch} and a learning rate of {rate:g}"
         how += " (found automatically)" if recipe.lr == "auto" else ""
+        how += _describe_decay(recipe)
         together = (
             ", together with the layers of the network that were not frozen" if record.network.trunk_trained else ""
         )
-        selected = describe_selection(recipe.select or LOSS)
-        return f"{what}{how}{together}; epoch {chosen.epoch} was kept, because it has the {selected}"
+        return f"{what}{how}{together}; epoch {chosen.epoch} was kept, {_describe_choice(recipe.select or LOSS)}"
     by = f" by its {describe_selection(recipe.select)}" if recipe.select else ""
     auto = f"chosen on the validation set{by}" if recipe.regularisation == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen.regularisation:.2g}, {auto}"
+
+
+def _describe_decay(recipe: Recipe) -> str:
+    """The weight decay, where it is decoupled by choice."""
+    if recipe.decay != "decoupled":
+        return ""
+    return (
+        f", with a decoupled weight decay of {recipe.weight_decay:g} (taken off the weights, not put in the gradient)"
+    )
+
+
+def _describe_choice(select: str) -> str:
+    """Why an epoch was kept."""
+    if select == LAST:
+        return "the last epoch, as the recipe says, whatever validation says of it"
+    return f"because it has the {describe_selection(select)}"
 
 
 def _describe_optimizer(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from budwood.config.metric_registry import LOSS, describe_metric, describe_selection
+from budwood.config.metric_registry import LAST, LOSS, describe_metric, describe_selection
 from budwood.config.recipe import find_default_valued
 from budwood.data.checks import Finding
 from budwood.evaluation.calibration import ReliabilityBin
@@ -175,7 +175,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % confidence interval", val.accuracy)),
         test_strip=Markup(_draw_test_strip(record.test)),
         counts_chart=Markup(_draw_counts_chart(record.dataset)),
-        selected_on_val=len(evidence.history) > 1,
+        selected_on_val=len(evidence.history) > 1 and record.recipe.select != LAST,
         selected_by=describe_selection(record.recipe.select or LOSS),
         curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history)],
         norms=Markup(_draw_norms_chart(evidence.history)),

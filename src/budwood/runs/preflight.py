@@ -232,7 +232,7 @@ def _settle_leaks(
     if leaks == "refuse":
         _refuse_leaks(checks.leaks(findings))
     while origin is not None:
-        if origin.record.network.trunk_trained:
+        if origin.record.network.trunk_trained or origin.recipe.frozen_norm == "train":
             known = checks.check_trunk_overlap(kept, origin.dataset(), origin.path.name)
             if known and leaks != "allow":
                 kept, known = _leave_out_known(kept, known, origin.path.name, leaks)

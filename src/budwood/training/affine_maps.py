@@ -65,6 +65,27 @@ def sample_zooms(n: int, size: int, random: np.random.Generator, *, zoom: float)
     return _stack_matrices([[scale, none, none], [none, scale, none]])
 
 
+def sample_zooms_apart(
+    n: int, size: int, random: np.random.Generator, *, zoom_x: float | None, zoom_y: float | None
+) -> Floats:
+    """Sample zooms of width and height, each on its own, as Keras' `zoom_range` does.
+
+    The factor is that of the part of the image which is seen: above 1 the image becomes smaller.
+
+    Args:
+        n: Number of images.
+        size: Side of the images, pixels.
+        random: The generator to draw from.
+        zoom_x: Largest change of the width that is seen, share; None: none.
+        zoom_y: Largest change of the height that is seen, share; None: none.
+
+    Returns:
+        Maps float64 [n, 3, 3].
+    """
+    seen, none = 1 + random.uniform(-1, 1, (n, 2)) * [zoom_x or 0.0, zoom_y or 0.0], np.zeros(n)
+    return _stack_matrices([[seen[:, 0], none, none], [none, seen[:, 1], none]])
+
+
 def sample_shifts(n: int, size: int, random: np.random.Generator, *, shift_x: float, shift_y: float) -> Floats:
     """Sample shifts.
 

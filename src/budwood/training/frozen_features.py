@@ -43,6 +43,12 @@ def load_features(task: TrainingTask) -> SplitFeatures | None:
     Returns:
         The outputs; None where they are not kept.
     """
+    network = task.resolved.network
+    if network.frozen_norm == "train" and network.freeze != "none":
+        task.context.progress.note(
+            "Frozen layers are computed in every step from their first batch norm on, not once for each image: with "
+            "frozen_norm = train what it does changes from batch to batch."
+        )
     if not caches_features(task):
         if prefix_is_separable(task):
             why = why_not_cached(make_frozen_prefix(task), _count_images(task))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.metric_registry import LOSS
-from budwood.config.optimizers import SGD, StepOptimizer
+from budwood.config.optimizers import SGD, Adam, StepOptimizer
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.errors import diverged
 from budwood.evaluation.logits import cross_entropy
@@ -194,8 +194,10 @@ def _make_sgd(section: SGD) -> Optimizer:
 
 
 def _make_adam(section: StepOptimizer) -> Optimizer:
-    """Adam (Kingma and Ba 2015); weight decay is part of the gradient."""
-    lr, decay = np.float32(section.lr), np.float32(section.weight_decay)
+    """Adam (Kingma and Ba 2015); weight decay is part of the gradient, or taken off the weights before the step."""
+    decoupled = isinstance(section, Adam) and section.decay == "decoupled"
+    lr, decay = np.float32(section.lr), np.float32(0.0 if decoupled else section.weight_decay)
+    kept = np.float32(1 - section.lr * section.weight_decay if decoupled else 1)
     first, second = (np.float32(beta) for beta in BETAS)
     mean: Array = np.zeros(1, np.float32)
     square: Array = np.zeros(1, np.float32)
@@ -204,6 +206,7 @@ def _make_adam(section: StepOptimizer) -> Optimizer:
     def move(parameter: Array, gradient: Array) -> None:
         nonlocal mean, square, count
         count += 1
+        parameter *= kept
         gradient = gradient + decay * parameter
         mean = first * mean + (1 - first) * gradient
         square = second * square + (1 - second) * gradient * gradient

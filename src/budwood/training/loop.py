@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from budwood.config.metric_registry import LAST, LOSS
 from budwood.config.resolved_recipe import Limits, ResolvedRecipe, Sampling
 from budwood.errors import RecipeError, diverged
 from budwood.evaluation.label_task import task_of
@@ -86,7 +87,7 @@ def fit(
     hooks: LoopHooks | None = None,
     views: Sequence[InputSource] = (),
 ) -> LoopResult:
-    """Train what is not frozen of a network, and keep the epoch that validation prefers.
+    """Train what is not frozen of a network, and keep the epoch that validation prefers, or the last.
 
     Training goes on from a checkpoint where there is one. It ends after the last epoch, when no epoch was better
     for long enough, or when the time is over.
@@ -120,12 +121,14 @@ def fit(
         torch.manual_seed(recipe.seed)
         state = _restore_state(hooks.checkpoints, model, random)
         clock = Clock(state.seconds, hooks.left())
+        steps = len(state.history) * count_steps(recipe.sampling, len(train.labels))
         size = sum(tensor.nbytes for tensor in model.unfrozen_tensors().values())
         fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress, size)
         with _show_bar(model, state, len(train.labels), clock, progress) as advance:
             late = False
             while not (late or is_finished(state, recipe.limits, clock, _estimate_epoch(model, state, fixed))):
                 late = _train_epoch(model, state, fixed, advance)
+                steps += state.step
                 model = _compile_if_it_pays(model, state, clock, progress)
                 _end_epoch(model, state, fixed)
                 state.seconds = clock.seconds
@@ -135,7 +138,7 @@ def fit(
         hooks.checkpoints.save(state, model.step_tensors(), random)
     if len(state.history) < recipe.limits.epochs:
         progress.note(_explain_end(state, recipe.limits))
-    return _make_result(model, state, train)
+    return _make_result(model, state, train, steps)
 
 
 @dataclass(frozen=True)
@@ -287,7 +290,7 @@ def _restore_state(checkpoints: Checkpoints, model: TrainingState, random: np.ra
     return state
 
 
-def _make_result(model: TrainingState, state: LoopState, train: Labelled) -> LoopResult:
+def _make_result(model: TrainingState, state: LoopState, train: Labelled, steps: int) -> LoopResult:
     """What training has come to: the best epoch's network."""
     tensors = {**model.network.module.state_dict(), **state.best}
     return LoopResult(
@@ -295,7 +298,7 @@ def _make_result(model: TrainingState, state: LoopState, train: Labelled) -> Loo
         logits=state.best_logits,
         history=tuple(state.history),
         selected=Selected(epoch=state.best_epoch),
-        choices=_describe_choices(model, state, train),
+        choices=_describe_choices(model, state, train, steps),
         aside=model.aside,
     )
 
@@ -327,7 +330,7 @@ def _end_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> None:
 
 def _measure_epoch(select: str, state: LoopState, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
-    names = sorted({"accuracy", select} - {"loss"})
+    names = sorted({"accuracy", select} - {LOSS, LAST})
     task = task_of(val.label_sets, logits.shape[1])
     labels = task.read_labels(val.labels)
     return {
@@ -422,7 +425,7 @@ def _compile_if_it_pays(model: TrainingState, state: LoopState, clock: Clock, pr
     return replace(model, module=compile_module(model.module, progress), compiled=True)
 
 
-def _describe_choices(model: TrainingState, state: LoopState, train: Labelled) -> Choices:
+def _describe_choices(model: TrainingState, state: LoopState, train: Labelled, steps: int) -> Choices:
     """What was chosen for this machine."""
     batch = model.recipe.sampling.batch
     images = f"{batch} images"
@@ -437,6 +440,7 @@ def _describe_choices(model: TrainingState, state: LoopState, train: Labelled) -
         freed_memory="kept between steps" if model.keeps_memory else "handed back",
         training_threads=torch.get_num_threads(),
         compiled=model.compiled,
+        steps=steps,
     )
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Final, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
 import torch
 
-from budwood.config.optimizers import CustomOptimizer, StepOptimizer
+from budwood.config.optimizers import CustomOptimizer, Decay, StepOptimizer
 from budwood.config.registry import import_entry, load_function
 from budwood.errors import RecipeError
 from budwood.networks.freezing import NORMS, Frozen, map_parameters_to_stages
 from budwood.networks.stages import Staged
 
 Factory = Callable[..., torch.optim.Optimizer]  # of groups of parameters, and the options of the optimizer by name
+DECOUPLED: Final = "decoupled_weight_decay_rate"  # of a group
 BY_GROUP: Final = {field.name for field in fields(StepOptimizer)}
 
 
@@ -57,6 +58,63 @@ def make_optimizer(section: StepOptimizer, groups: list[ParameterGroup]) -> torc
         return optimizer
     own = {field.name: getattr(section, field.name) for field in fields(section) if field.name not in BY_GROUP}
     return cast("Factory", load_function(section.function))(groups, **own)
+
+
+def make_adam(groups: list[dict[str, Any]], *, decay: Decay) -> torch.optim.Optimizer:
+    """Make Adam.
+
+    Args:
+        groups: The parameter groups.
+        decay: How weight decay acts.
+
+    Returns:
+        The optimizer.
+    """
+    return torch.optim.Adam(groups, decoupled_weight_decay=decay == "decoupled")
+
+
+def make_nadam(groups: list[dict[str, Any]], *, decay: Decay) -> torch.optim.Optimizer:
+    """Make NAdam.
+
+    Args:
+        groups: The parameter groups.
+        decay: How weight decay acts.
+
+    Returns:
+        The optimizer.
+    """
+    return torch.optim.NAdam(groups, decoupled_weight_decay=decay == "decoupled")
+
+
+def make_adamax(groups: list[dict[str, Any]], *, decay: Decay) -> torch.optim.Optimizer:
+    """Make Adamax.
+
+    PyTorch has no decoupled weight decay for it; as in AdamW (Loshchilov and Hutter 2019), weights are multiplied by
+    1 - lr * weight_decay before each step.
+
+    Args:
+        groups: The parameter groups.
+        decay: How weight decay acts.
+
+    Returns:
+        The optimizer.
+    """
+    if decay == "l2":
+        return torch.optim.Adamax(groups)
+    optimizer = torch.optim.Adamax(
+        [{**group, "weight_decay": 0.0, DECOUPLED: group["weight_decay"]} for group in groups]
+    )
+    optimizer.register_step_pre_hook(_shrink_weights)
+    return optimizer
+
+
+def _shrink_weights(optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+    """The decoupled weight decay of one step."""
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * group[DECOUPLED])
 
 
 def parameter_groups(network: Staged, frozen: Frozen, section: StepOptimizer) -> list[ParameterGroup]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
+from budwood.config.metric_registry import LAST, LOSS
 from budwood.config.registry import import_entry, load_function
 from budwood.config.schedules import Cosine, CustomSchedule, MultiStep, Plateau, Schedule, StepDecay
 
@@ -53,16 +54,18 @@ class Position:
 
 
 def find_best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
-    """Find the epoch that validation prefers.
+    """Find the epoch that is kept: the one that validation prefers, or the last.
 
     Args:
         history: One row an epoch, with the validation figure that `select` names.
-        select: `loss` (lowest is best) or a metric (highest is best).
+        select: `loss` (lowest is best), a metric (highest is best), or `last`: the last epoch is kept.
 
     Returns:
         The epoch from 1; the earliest of equals.
     """
-    scores = [-row["val_loss"] if select == "loss" else row[f"val_{select}"] for row in history]
+    if select == LAST:
+        return len(history)
+    scores = [-row["val_loss"] if select == LOSS else row[f"val_{select}"] for row in history]
     return scores.index(max(scores)) + 1
 
 

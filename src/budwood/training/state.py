@@ -154,7 +154,7 @@ def prepare_training(
     if start is not None:
         network.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in start.items()})
     network.module.to(device).to(memory_format=torch.channels_last)
-    frozen = find_frozen(network.staged, recipe.network.freeze)
+    frozen = find_frozen(network.staged, recipe.network.freeze, recipe.network.frozen_norm)
     rest = (
         WithPreprocessing(network.module, part.spec.plan)
         if part.stop is None

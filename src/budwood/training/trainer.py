@@ -119,20 +119,21 @@ def fit_head(
 def _train_in_phases(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
     history: list[dict[str, float]] = []
-    start, best, select = None, None, task.resolved.select
+    start, best, select, steps = None, None, task.resolved.select, 0
     for phase in each_phase(task):
         if best and (left := task.left()) is not None and left <= 0:
             task.context.progress.note(f"Phase {phase.phase} was not begun, because the time limit was reached.")
             break
         on_epoch_end = _append_phase(history, phase.phase, task.on_epoch_end)
         result = _train_once(replace(phase, start=start, on_epoch_end=on_epoch_end), lap)
-        done = len(history)
+        done, steps = len(history), steps + (result.choices.steps or 0)
         history += _number_epochs(result.history, phase.phase, done)
         if find_best_epoch(history, select) > done:
             best = result
         start = result.state
     assert best is not None
-    return replace(best, history=tuple(history), selected=Selected(epoch=find_best_epoch(history, select)))
+    selected, choices = Selected(epoch=find_best_epoch(history, select)), best.choices.merged(Choices(steps=steps))
+    return replace(best, history=tuple(history), selected=selected, choices=choices)
 
 
 def _append_phase(history: Sequence[Mapping[str, float]], phase: int, callback: EpochCallback) -> EpochCallback:

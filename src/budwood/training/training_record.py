@@ -19,6 +19,7 @@ class Choices(FrozenRecord):
         data: Where the training data lay.
         freed_memory: Whether freed memory was kept between steps or handed back.
         lr: Learning rate, which a trial may have found.
+        steps: Optimizer steps that were taken in all.
     """
 
     device: str = "cpu"
@@ -33,6 +34,7 @@ class Choices(FrozenRecord):
     training_threads: int | None = None
     compiled: bool | None = None
     lr: float | None = None
+    steps: int | None = None
 
     def table(self) -> dict[str, Any]:
         """Return the decisions that were made, by name.
