@@ -228,7 +228,7 @@ def _find_idle(points: Sequence[Options], base: Options) -> list[set[str]]:
     """
     idle = []
     for point in ({**base, **point} for point in points):
-        changed = {name for name, value in UNCHANGED.items() if point.get(name, value) != value}
+        changed = {name for name, value in UNCHANGED.items() if point.get(name) not in (None, 0, value)}
         idle.append({name for name, acts in (("fill", changed & set(MOVING)), ("views", changed)) if not acts})
     everywhere = set.intersection(*idle)
     return [found - everywhere for found in idle]

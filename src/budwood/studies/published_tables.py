@@ -81,9 +81,9 @@ class PublishedTable(FileModel):
             raise ValueError("expected `value` beside `split`, or figures by their split: train, val, test")
         if self.value is not None and getattr(self, self.split) is not None:
             raise ValueError(f"tells the {self.split} figure twice, as `value` and as `{self.split}`")
-        told = {"value", *NAMES, "time", "parameters"} & self.model_fields_set
+        told = {"value", *NAMES, "time", "parameters", "note"} & self.model_fields_set
         if not told:
-            raise ValueError(f"tells no figure, expected one or more of {', '.join(NAMES)}, time, parameters")
+            raise ValueError(f"tells nothing, expected one or more of {', '.join(NAMES)}, time, parameters, note")
         return self
 
     def read(self, metric: str, machine: str) -> Published:
