@@ -275,7 +275,7 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ({"search": {"space": {"lr": {"low": 0.1, "high": float("inf")}}}}, "lr.high: expected a number, found inf"),
         (
             {"search": {"space": {"lr": [0.1]}, "best": {"note": "about"}}},
-            "search: best: tells no figure, expected one or more of",
+            "search: best: tells nothing, expected one or more of",
         ),
         ({"grid": [{"lr": [0.1]}, {"colour": [1]}]}, "grid 2: colour: unknown key"),
         ({"grid": {"lr": [0.1], "images": [1, 40]}}, "grid: images: expected a whole number from 2, found 1"),
