@@ -17,6 +17,7 @@ from budwood.evaluation.result_checks import ResultFinding
 from budwood.reporting.comparison_page import About, render_comparison
 from budwood.runs.run import Run, find_run
 from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.studies.deviations import describe_deviations
 from budwood.studies.study import Study
 from budwood.studies.study_file import load_study
 from budwood.studies.study_state import STUDY_FILE, RowState, read_state
@@ -67,7 +68,8 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
     entries, label_of_run = [], dict[str, str]()
     listed = {row.label for row in study.rows if not row.varied}
     of_trials = study.search.stand_in if study.search else ""
-    stand_ins = {row.label: row.stand_in for row in study.rows}
+    changes = describe_deviations(study)
+    stand_ins = {row.label: "; ".join(filter(None, (row.stand_in, changes.get(row.label)))) for row in study.rows}
     for row in rows:
         runs = _list_finished(folder, row.runs)
         stand_in = stand_ins.get(row.label, of_trials)
