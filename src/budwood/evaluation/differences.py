@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from budwood.evaluation.intervals import TAIL, Metric, Values, beta_quantile
+from budwood.evaluation.beta import beta_quantile
+from budwood.evaluation.intervals import TAIL, Metric, Values
 
 QUANTILES: Final = 64  # at which the other distribution is looked at
 HALVINGS: Final = 24  # of the range in which an end lies

@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.evaluation.beta import beta_quantile
+
 Z_95: Final = 1.959963984540054  # of the normal distribution, 95 % within
 TAIL: Final = 0.025  # beyond each end
 RESAMPLES: Final = 1000
@@ -88,23 +90,6 @@ def clopper_pearson(count: Values | np.float64, n: Values | np.float64) -> tuple
         Lower and upper ends, float64.
     """
     return beta_quantile(TAIL, count, n - count + 1), beta_quantile(1 - TAIL, count + 1, n - count)
-
-
-def beta_quantile(share: float | Values, a: Values | np.float64, b: Values | np.float64) -> Values:
-    """Compute quantiles of beta distributions, with the limits 0 where a is 0 and 1 where b is.
-
-    Args:
-        share: Probability below the quantile, 0 to 1.
-        a: First parameter, 0 or more, float64.
-        b: Second parameter, 0 or more, float64.
-
-    Returns:
-        The quantiles, float64, of the shape to which all broadcast.
-    """
-    from scipy.special import betaincinv  # takes long to import, and a start needs none
-
-    inner = betaincinv(np.maximum(a, 1e-12), np.maximum(b, 1e-12), share)
-    return np.asarray(np.where(a <= 0, 0.0, np.where(b <= 0, 1.0, inner)))
 
 
 def mean_proportion_interval(values: Values, repeats: int) -> Metric:

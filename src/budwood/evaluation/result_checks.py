@@ -429,10 +429,10 @@ def _check_allowed_leaks(outcomes: Sequence[RowOutcome]) -> list[ResultFinding]:
 
 def _is_above(one: Metric, other: Metric, least: float) -> bool:
     """Whether one share is above another by at least so much, and by more than chance would bring about."""
-    if one.value is None or other.value is None:
+    if one.value is None or other.value is None or one.value - other.value < least - 1e-9:
         return False
-    difference, low, _ = difference_interval(one, other)
-    return difference >= least - 1e-9 and low > 0
+    _, low, _ = difference_interval(one, other)
+    return low > 0
 
 
 def _falls_at_end(history: History) -> bool:
