@@ -59,6 +59,7 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
         ({"head": "mlp"}, "head: expected linear, or mlp: and widths, as mlp:1024 or mlp:4096,4096, found 'mlp'"),
         ({"head": "mlp:0"}, "head: expected linear, or mlp: and widths"),
         ({"dropout": 1.0}, "dropout: input should be less than 1, found 1.0"),
+        ({"interpolation": "lanczos"}, "interpolation: input should be 'bicubic', 'bilinear', 'nearest' or 'area'"),
         ({"channels": 4}, "channels: input should be 1 or 3, found 4"),
         ({"pool": "sum"}, "pool: input should be 'own', 'avg'"),
         ({"widths": [8]}, "widths: 'tf_efficientnet_lite0' does not use it; it is an option of cnn"),

@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from deep_files import encode_png
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from budwood.config.options import Resize
+from budwood.config.options import Interpolation, Resize, Resizing
 from budwood.data import decoding_budget
 from budwood.data.decoding_budget import LEAST, DecodingBudget, reserve_memory, share_budget
 from budwood.data.formats import open_image
@@ -37,9 +38,10 @@ MOST = {"L": 2, "I;16": 4, "RGBA": 10}  # bytes a pixel, from the least on, as a
 MEASURED = """
 import resource, sys
 from pathlib import Path
+from budwood.config.options import Resizing
 from budwood.data.images import read_image_metadata, read_pixels
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-read = lambda path: read_pixels(path, read_image_metadata(path).id, 32, "crop")
+read = lambda path: read_pixels(path, read_image_metadata(path).id, 32, Resizing("crop"))
 small, *large = map(Path, sys.argv[1:])
 read(small)
 before = peak()
@@ -150,15 +152,18 @@ def test_the_budget_is_one_and_a_part_of_the_memory(monkeypatch: pytest.MonkeyPa
     assert decoding_budget._count_memory() == 1048576 < machine
 
 
-@pytest.mark.parametrize("how", ["crop", "pad", "squash"])
-def test_grey_images_have_the_pixels_of_colour_images(how: Resize, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
+@pytest.mark.parametrize("how", get_args(Resize))
+def test_grey_images_have_the_pixels_of_colour_images(
+    how: Resize, interpolation: Interpolation, tmp_path: Path
+) -> None:
     """They are resized as grey, in a quarter of the memory."""
     grey = picture(1, side=120).convert("L").crop((0, 0, 120, 77))
     pixels = []
     for name, image in (("grey", grey), ("colour", grey.convert("RGB"))):
         image.save(tmp_path / f"{name}.png")
         id = compute_content_id(read_bytes(tmp_path / f"{name}.png"))
-        pixels.append(read_pixels(tmp_path / f"{name}.png", id, 32, how))
+        pixels.append(read_pixels(tmp_path / f"{name}.png", id, 32, Resizing(how, interpolation)))
     assert np.array_equal(pixels[0], pixels[1])
     assert decode((tmp_path / "grey.png").read_bytes()).mode == "RGB"
     assert convert_to_rgb(grey).mode == "RGB"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from budwood.config.options import Resizing
 from budwood.data.images import BadImage, decode, read_image_metadata, read_pixels, resize_to_square
 from conftest import picture
 
@@ -148,24 +151,76 @@ def test_a_picture_of_one_colour_is_noted(tmp_path: Path) -> None:
 def test_crop_is_the_middle_square() -> None:
     image = picture(4, side=96).crop((0, 0, 96, 64))
     expected = image.crop((16, 0, 80, 64)).resize((32, 32), Image.Resampling.BICUBIC)
-    apart = np.abs(np.asarray(resize_to_square(image, 32, "crop"), int) - np.asarray(expected, int))
+    apart = np.abs(np.asarray(resize_to_square(image, 32, Resizing("crop")), int) - np.asarray(expected, int))
     assert apart[:, 2:-2].max() == 0
     assert apart.max() <= 3, "at the sides the filter sees what was cut away"
 
 
+def _noise(side: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(2).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def _resized(values: NDArray[np.uint8], size: int, interpolation: Any, how: Any = "squash") -> NDArray[np.int64]:
+    return np.asarray(resize_to_square(Image.fromarray(values), size, Resizing(how, interpolation))).astype(int)
+
+
+def test_area_is_the_mean_of_what_a_pixel_covers_and_nearest_one_pixel_of_it() -> None:
+    values = _noise(24)
+    means = values.reshape(8, 3, 8, 3, 3).mean(axis=(1, 3))
+    assert np.abs(_resized(values, 8, "area") - means).max() <= 1, "rounded after each direction"
+    for size in (8, 10, 40):
+        places = ((np.arange(size) + 0.5) * 24 / size).astype(int)  # the pixel under the middle
+        assert np.array_equal(_resized(values, size, "nearest"), values[places][:, places])
+
+
+@pytest.mark.parametrize("size", [9, 16, 40])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_bilinear_and_bicubic_are_torchs_with_antialiasing(interpolation: str, size: int) -> None:
+    import torch
+
+    values = _noise(24) // 2 + 64  # Pillow clips between the two directions, torch after both
+    planes = torch.from_numpy(values).permute(2, 0, 1)[None].float()
+    expected = torch.nn.functional.interpolate(planes, (size, size), mode=interpolation, antialias=True)[0]
+    found = _resized(values, size, interpolation)
+    assert np.abs(found - expected.clamp(0, 255).permute(1, 2, 0).numpy()).max() <= 1.1
+
+
+def test_an_interpolation_is_that_of_torchvision_for_pictures() -> None:
+    from torchvision.transforms import InterpolationMode, Resize
+
+    modes = {
+        "bilinear": InterpolationMode.BILINEAR,
+        "nearest": InterpolationMode.NEAREST,
+        "area": InterpolationMode.BOX,
+    }
+    values = np.asarray(picture(3, side=301))
+    for name, mode in modes.items():
+        assert np.array_equal(_resized(values, 20, name), np.asarray(Resize((20, 20), mode)(Image.fromarray(values))))
+
+
+def test_an_interpolation_is_used_however_an_image_becomes_a_square() -> None:
+    values = np.concatenate([_noise(24), _noise(24)[:, :8]], axis=1)  # 24 high, 32 wide
+    places = ((np.arange(8) + 0.5) * 3).astype(int)
+    assert np.array_equal(_resized(values, 8, "nearest", "crop"), values[places][:, 4 + places])
+    padded = _resized(values, 8, "nearest", "pad")
+    rows, columns = ((np.arange(6) + 0.5) * 4).astype(int), ((np.arange(8) + 0.5) * 4).astype(int)
+    assert np.array_equal(padded[1:7], values[rows][:, columns])
+    assert padded[[0, 7]].max() == 0
+
+
 def test_pad_keeps_everything_and_squash_distorts() -> None:
     image = Image.new("RGB", (80, 40), "white")
-    padded = np.asarray(resize_to_square(image, 32, "pad"))
+    padded = np.asarray(resize_to_square(image, 32, Resizing("pad")))
     assert padded[:8].max() == 0
     assert padded[8:24].min() == 255
     assert padded[24:].max() == 0
-    assert np.asarray(resize_to_square(image, 32, "squash")).min() == 255
+    assert np.asarray(resize_to_square(image, 32, Resizing("squash"))).min() == 255
 
 
 def test_pixels_refuse_a_file_that_was_changed(tmp_path: Path) -> None:
     picture(5).save(tmp_path / "a.png")
     facts = read_image_metadata(tmp_path / "a.png")
-    assert read_pixels(tmp_path / "a.png", facts.id, 32, "crop").shape == (32, 32, 3)
+    assert read_pixels(tmp_path / "a.png", facts.id, 32, Resizing("crop")).shape == (32, 32, 3)
     picture(6).save(tmp_path / "a.png")
     with pytest.raises(BadImage, match="changed after it was scanned"):
-        read_pixels(tmp_path / "a.png", facts.id, 32, "crop")
+        read_pixels(tmp_path / "a.png", facts.id, 32, Resizing("crop"))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import budwood as bw
+from budwood.config.options import Resizing
 from budwood.data.dataset import Dataset, Samples, load
 from budwood.data.deep_images import find_deep_colours
 from budwood.data.image_inputs import read_input
@@ -44,7 +45,7 @@ def make_data(
 
 
 def read_greys(data: Dataset) -> NDArray[np.uint8]:
-    return decode_sample(data.samples("train"), 0, SIZE, "squash")[..., 0]
+    return decode_sample(data.samples("train"), 0, SIZE, Resizing("squash"))[..., 0]
 
 
 def encode_as(kind: type[np.number]) -> Callable[[NDArray[np.float64]], bytes]:
@@ -175,7 +176,7 @@ def test_the_range_is_kept_with_the_data_and_in_the_names_of_caches(tmp_path: Pa
     assert bw.scan(tmp_path / "d").value_range == TWELVE, "what was scanned before is remembered with its values"
     samples = kept.samples("train")
     assert samples.subset([0]).join(samples).value_range == TWELVE
-    open_pixel_store(SIZE, "crop", tmp_path, TWELVE).add(["a" * 32], np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    open_pixel_store(SIZE, Resizing("crop"), tmp_path, TWELVE).add(["a" * 32], np.zeros((1, SIZE, SIZE, 3), np.uint8))
     assert [file.name for file in (tmp_path / "pixels").iterdir()] == ["16-crop-bicubic-0.0..4095.0"]
     assert ValueRange(0.0, 4095.0).key == TWELVE.key
 
@@ -255,5 +256,5 @@ def test_arrays_that_do_not_fit_are_refused(run: bw.Run) -> None:
 
 def test_without_a_range_arrays_have_8_bits() -> None:
     with pytest.raises(bw.DataError, match=r"expected an array uint8 .* found uint16 \[4, 4\]") as caught:
-        read_input(np.zeros((4, 4), np.uint16), SIZE, "crop")
+        read_input(np.zeros((4, 4), np.uint16), SIZE, Resizing("crop"))
     assert "other numbers" not in str(caught.value.hint)

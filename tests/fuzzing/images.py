@@ -10,6 +10,7 @@ from typing import Final, get_args
 import numpy as np
 
 import budwood as bw
+from budwood.config.options import Resize, Resizing
 from budwood.data.checks import Finding
 from budwood.data.dataset import Dataset, Samples
 from budwood.data.image_inputs import read_input
@@ -96,12 +97,12 @@ def _judge(path: str, mutant: Mutant, data: Dataset, told: set[str]) -> Outcome:
 def _compare_decoding(path: str, mutant: Mutant, data: Dataset) -> str:
     """What differs between the ways to decode a file that is used; empty where nothing does."""
     id = compute_content_id(mutant.data)
-    for resize in ("crop", "pad", "squash"):
+    for resizing in map(Resizing, get_args(Resize)):
         samples = Samples(data.root, (id,), (path,), np.zeros(1, np.int32), value_range=data.value_range)
-        trained = decode_sample(samples, 0, SIZE, resize)
-        predicted = read_input(data.root / path, SIZE, resize, data.value_range)
+        trained = decode_sample(samples, 0, SIZE, resizing)
+        predicted = read_input(data.root / path, SIZE, resizing, data.value_range)
         if not np.array_equal(trained, predicted):
-            return f"{path}: training and predict see other pixels ({resize})"
+            return f"{path}: training and predict see other pixels ({resizing.how})"
     read_thumbnail(data.root / path, 32, id, data.value_range)
     if mutant.cut_of and decode(mutant.data).tobytes() != decode(mutant.cut_of).tobytes():
         return f"{path}: is used although its end is missing"

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 import budwood as bw
+from budwood.explain import api
+from budwood.inference.bundle import make_prefix
+from budwood.networks.plan import hash_json, spec_of
+from budwood.networks.weights import describe_random
 from budwood.runs.run import Run
 from budwood.storage.atomic import cache_folder
 from conftest import fill
@@ -163,3 +168,60 @@ def test_an_engine_is_checked_on_made_images_where_the_data_are_gone(
         assert bw.Predictor.open(run).compute_probabilities(file) == pytest.approx(expected, abs=1e-5)
     finally:
         hidden.rename(photos)
+
+
+@pytest.mark.parametrize(("model", "trained"), [("mlp", "network"), (None, "head")])
+def test_the_interpolation_of_a_run_is_that_of_its_predictions(
+    model: str | None, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise looks different by every interpolation; the network is exported and run by ONNX Runtime."""
+    monkeypatch.setenv("BUDWOOD_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    for number in range(24):
+        file = tmp_path / "photos" / ("leaf", "rock")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(100 * (number % 2), 156 + 100 * (number % 2), (96, 96, 3), np.uint8)).save(file)
+    options = {"model": model, "weights": "none", "optimizer": "adam", "epochs": 1} if model else {"freeze": "trunk"}
+    recipe = bw.Recipe(**{**options, "size": 32, "interpolation": "nearest"})
+    run = bw.train(bw.scan(tmp_path / "photos"), recipe, out=tmp_path / "runs")
+    assert run.record.trained == trained
+    known, network = run.predictions("val"), run.network().eval()
+    files = [tmp_path / "photos" / path for path in known.paths]
+    images = [np.asarray(Image.open(file).resize((32, 32), Image.Resampling.NEAREST)) for file in files]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (run.record.network.mean, run.record.network.std))
+    with torch.inference_mode():
+        pixels = (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255 - mean) / std
+        expected = network(pixels).softmax(dim=1).numpy()
+    for found in (
+        [dict(one.top) for one in bw.predict(run, files)],
+        [dict(one.top) for one in bw.Predictor.open(run).predict([file.read_bytes() for file in files])],
+        [dict(zip(run.classes, row, strict=True)) for row in run.task.to_probabilities(known.logits)],
+    ):
+        assert np.allclose([[one[name] for name in run.classes] for one in found], expected, atol=1e-3)
+    assert np.array_equal(api.pixels(run, files), np.stack(images)), "explain sees them, too"
+    assert [folder.name for folder in (tmp_path / "cache" / "pixels").iterdir()] == ["32-crop-nearest"]
+    assert "scaled to 32 x 32 pixels (nearest interpolation)." in (run.path / "report.html").read_text()
+
+
+def test_what_is_cached_is_kept_apart_by_interpolation_and_named_as_ever_without_one() -> None:
+    weights = describe_random("default", 0)
+    keys = {}
+    for name in (None, "bicubic", "bilinear", "nearest", "area"):
+        recipe = bw.Recipe(model="mlp", size=8, **({"interpolation": name} if name else {}))
+        keys[name] = make_prefix(spec_of(recipe, 2, weights, cache_folder()), None, cache_folder()).key
+    assert keys[None] == keys["bicubic"], "which is what is done without the option"
+    assert len(set(keys.values())) == 4
+    parts = [weights.digest, "budwood", "mlp", 3, 8, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]
+    ever = [
+        *parts,
+        bw.Recipe(model="mlp", size=8).own_options,
+        None,
+        "bicubic",
+        None,
+        "own",
+        "linear",
+        False,
+        "relu",
+        2,
+    ]
+    assert keys[None] == hash_json(ever)

@@ -159,7 +159,9 @@ def test_the_statistics_of_frozen_batch_norm_go_on_from_the_checkpoint(photos: P
     assert _content(longer) == _content(at_once)
     assert not np.allclose(load_file(longer.path / "weights.safetensors")["conv1.1.running_mean"], before)
     told = "batch norm of the frozen layers used the statistics of each batch and went on averaging them."
-    assert told in (longer.path / "report.html").read_text()
+    report = (longer.path / "report.html").read_text()
+    assert told in report
+    assert "Frozen stages are not changed by training, but for the averages of their batch norm.</p>" in report
 
 
 def test_a_run_that_stopped_early_goes_on_with_more_patience(photos: Path, tmp_path: Path) -> None:

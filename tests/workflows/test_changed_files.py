@@ -13,6 +13,7 @@ import pytest
 
 import budwood as bw
 from budwood.cli import main
+from budwood.config.options import Resizing
 from budwood.data import metadata
 from budwood.data.dataset import Dataset
 from budwood.data.images import read_pixels
@@ -77,13 +78,13 @@ def cache(tmp_path: Path) -> Path:
 
 def _check_cache(cache: Path, originals: Path, data: Dataset) -> None:
     """Every image whose pixels are kept has those of its content."""
-    store = open_pixel_store(16, "crop", cache)
+    store = open_pixel_store(16, Resizing("crop"), cache)
     kept = 0
     for path, id in zip(data.table["path"].to_pylist(), data.table["id"].to_pylist(), strict=True):
         pixels = store.row(id)
         if pixels is not None:
             kept += 1
-            assert np.array_equal(pixels, read_pixels(originals / path, id, 16, "crop"))
+            assert np.array_equal(pixels, read_pixels(originals / path, id, 16, Resizing("crop")))
     assert kept
 
 

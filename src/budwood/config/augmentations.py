@@ -145,7 +145,7 @@ AUGMENTATIONS: Final[Registry[AugmentationEntry]] = Registry(
         ),
         "shear": AugmentationEntry(
             "geometric",
-            {"shear": Option("largest shear, degrees", 0.0, ge=0, lt=90)},
+            {"shear": Option("largest shear sideways, degrees", 0.0, ge=0, lt=90)},
             f"{_MAPS}:sample_shears",
             moves=True,
             drawn=2,

@@ -18,6 +18,7 @@ from budwood.config.registry import is_entry_point
 from budwood.config.schedules import SCHEDULES, Schedule
 
 Resize = Literal["crop", "pad", "squash"]
+Interpolation = Literal["bicubic", "bilinear", "nearest", "area"]
 Precision = Literal["auto", "float32", "bfloat16"]
 TtaMode = Literal["none", "flip", "flips"]
 FrozenNorm = Literal["eval", "train"]
@@ -25,6 +26,19 @@ Pool = Literal["own", "avg", "max", "avgmax", "flatten", "token"]
 Init = Literal["default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal"]
 Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
 Options = Mapping[str, object]  # plain values by the names of options
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """How an image becomes the square that a network sees.
+
+    Attributes:
+        how: `crop` keeps the middle square, `pad` adds black borders, `squash` ignores the aspect ratio.
+        interpolation: How its pixels are computed; all but `nearest` average over what a pixel covers.
+    """
+
+    how: Resize = "crop"
+    interpolation: Interpolation = "bicubic"
 
 
 # How images may be changed at random, and the values at which they are not.

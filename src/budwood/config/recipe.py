@@ -42,11 +42,13 @@ from budwood.config.options import (
     Activation,
     FrozenNorm,
     Init,
+    Interpolation,
     NameOf,
     Options,
     Pool,
     Precision,
     Resize,
+    Resizing,
     TtaMode,
 )
 from budwood.config.schedules import BETWEEN_EPOCHS, SCHEDULES, Per
@@ -143,6 +145,11 @@ class Recipe(BaseModel):
         None, ge=8, le=1024, description="width and height of the input in pixels [the network's own]"
     )
     resize: Resize = Field("crop", description="how an image is made square")
+    interpolation: Interpolation | None = Field(
+        None,
+        description="how the pixels of a resized image are computed; area is the mean of what each covers, nearest one "
+        "pixel of it (default bicubic)",
+    )
     tta: TtaMode = Field(
         "none",
         description="test-time augmentation: average the logits over the image and its mirror image (flip), "
@@ -357,6 +364,11 @@ class Recipe(BaseModel):
             raise ValueError("views: expected augmentation beside it, as flip=0.5, or all versions are alike")
         if not self.phases and self.freeze == "none":
             raise ValueError("views: expected something frozen, or every version is computed in every epoch anyway")
+
+    @property
+    def resizing(self) -> Resizing:
+        """Return how an image becomes the square that the network sees."""
+        return Resizing(self.resize, self.interpolation or "bicubic")
 
     @property
     def hidden(self) -> tuple[int, ...]:

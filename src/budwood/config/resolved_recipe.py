@@ -22,7 +22,7 @@ from budwood.config.options import (
     FrozenNorm,
     Options,
     Precision,
-    Resize,
+    Resizing,
     TtaMode,
     loss_prefix,
 )
@@ -67,14 +67,14 @@ class Network:
     Attributes:
         freeze: What is frozen: trunk, none, upto:STAGE, or patterns of parameter names.
         size: Side of the square that the network sees, pixels.
-        resize: How an image becomes a square.
+        resizing: How an image becomes a square.
         tta: The mirror images over which logits are averaged in evaluation.
         frozen_norm: Whether batch norm of frozen layers is in evaluation or in training mode while others are trained.
     """
 
     freeze: str | tuple[str, ...]
     size: int
-    resize: Resize
+    resizing: Resizing
     tta: TtaMode
     frozen_norm: FrozenNorm
 
@@ -211,7 +211,7 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
     """
     recipe = adapt_to_labels(recipe, multilabel)
     return ResolvedRecipe(
-        network=Network(recipe.freeze, size, recipe.resize, recipe.tta, _or(recipe.frozen_norm, "eval")),
+        network=Network(recipe.freeze, size, recipe.resizing, recipe.tta, _or(recipe.frozen_norm, "eval")),
         optimizer=_optimizer(recipe),
         schedule=_schedule(recipe),
         loss=_loss(recipe),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from budwood.config.options import Resize
+from budwood.config.options import Resizing
 from budwood.data.images import BadImage, convert_to_rgb, decode, read_bytes, resize_to_square
 from budwood.data.value_range import ValueRange, scale_to_8_bits
 from budwood.errors import DataError
@@ -48,7 +48,7 @@ def name_input(image: ImageInput, number: int) -> str:
     return str(image) if isinstance(image, (str, Path)) else f"image {number}"
 
 
-def read_input(image: ImageInput, size: int, resize: Resize, scale: ValueRange | None = None) -> NDArray[np.uint8]:
+def read_input(image: ImageInput, size: int, resizing: Resizing, scale: ValueRange | None = None) -> NDArray[np.uint8]:
     """Read one image as the pixels that a network receives.
 
     Files and their bytes are decoded whole, and turned by their EXIF orientation; so are PIL images.
@@ -58,7 +58,7 @@ def read_input(image: ImageInput, size: int, resize: Resize, scale: ValueRange |
             [height, width, 1], [height, width, 3] (RGB) or [height, width, 4] (RGBA). With `scale`, also an array of
             other integers or of floating-point numbers, of the first three shapes.
         size: Side of the square in pixels.
-        resize: How the image is made square: `crop`, `pad` or `squash`.
+        resizing: How the image becomes a square.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
@@ -81,7 +81,7 @@ def read_input(image: ImageInput, size: int, resize: Resize, scale: ValueRange |
             f"images: expected a path, bytes, a PIL image or an array, found {type(image).__name__}.",
             "Give each image in one of these forms.",
         )
-    return np.asarray(resize_to_square(rgb, size, resize))
+    return np.asarray(resize_to_square(rgb, size, resizing))
 
 
 def _decode_bytes(data: bytes, scale: ValueRange | None) -> Image.Image:

@@ -8,7 +8,7 @@ range that was chosen for a data set; where none was, as in the runs of earlier 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from budwood.config.options import Resize
+from budwood.config.options import Interpolation, Resizing
 from budwood.data.decoding_budget import reserve_memory
 from budwood.data.deep_images import (
     DeepImage,
@@ -37,6 +37,12 @@ Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", 
 THUMBNAIL_SIDE: Final = 64  # side of the grey thumbnail that near duplicates are compared by
 MAX_PIXELS: Final = 178_956_970  # Pillow's own bound against decompression bombs
 DRAFTED: Final = 4_000_000  # pixels of a JPEG above which a thumbnail is made of less than all of it
+INTERPOLATIONS: Final[Mapping[Interpolation, Image.Resampling]] = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+    "area": Image.Resampling.BOX,
+}
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -262,35 +268,37 @@ def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image
     return _turn_upright(opened, scale)[0].convert("RGB")
 
 
-def resize_to_square(image: Image.Image, size: int, how: Resize) -> Image.Image:
-    """Resize an RGB image to a square, with bicubic interpolation.
+def resize_to_square(image: Image.Image, size: int, resizing: Resizing) -> Image.Image:
+    """Resize an image to a square.
 
     Args:
-        image: Image in mode RGB.
+        image: Image in mode RGB or L.
         size: Side of the square in pixels.
-        how: `crop` keeps the middle square, `pad` adds black borders, `squash` ignores the aspect ratio.
+        resizing: How it becomes a square, and by which interpolation.
 
     Returns:
         The image of `size` x `size` pixels.
     """
+    method = INTERPOLATIONS[resizing.interpolation]
+    gap = 3.0 if resizing.interpolation == "bicubic" else None  # faster by far; the others are Pillow's to the bit
     width, height = image.size
-    if how == "crop":
+    if resizing.how == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-        return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-    if how == "squash":
-        return image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return image.resize((size, size), method, box=box, reducing_gap=gap)
+    if resizing.how == "squash":
+        return image.resize((size, size), method, reducing_gap=gap)
     scale = size / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     canvas = Image.new("RGB", (size, size))
-    small = image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    small = image.resize(inner, method, reducing_gap=gap)
     canvas.paste(small, ((size - inner[0]) // 2, (size - inner[1]) // 2))
     return canvas
 
 
 def read_pixels(
-    path: Path, expected_id: str, size: int, how: Resize, scale: ValueRange | None = None
+    path: Path, expected_id: str, size: int, resizing: Resizing, scale: ValueRange | None = None
 ) -> NDArray[np.uint8]:
     """Read an image file as the pixels that a network receives.
 
@@ -298,7 +306,7 @@ def read_pixels(
         path: The image file.
         expected_id: Content id that the file had when it was scanned.
         size: Side of the square in pixels.
-        how: `crop`, `pad` or `squash`, as in `resize_to_square`.
+        resizing: How it becomes a square, and by which interpolation.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
@@ -311,9 +319,9 @@ def read_pixels(
     file = _open(data)
     with reserve_memory(file):
         image = _turn_upright(_load(file, data), scale)[0]
-        if image.mode == "L" and how == "pad":
+        if image.mode == "L" and resizing.how == "pad":
             image = image.convert("RGB")  # the borders are made in colour
-        return np.asarray(resize_to_square(image, size, how).convert("RGB"))
+        return np.asarray(resize_to_square(image, size, resizing).convert("RGB"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.options import Resize
+from budwood.config.options import Resizing
 from budwood.data.blocks import split_blocks
 from budwood.data.dataset import Samples
 from budwood.data.images import BadImage, read_pixels
@@ -44,21 +44,21 @@ class Decoder:
         keeps: Whether newly decoded pixels are stored; False once there is no room or a write has failed.
     """
 
-    def __init__(self, samples: Samples, rows: Sequence[int], size: int, resize: Resize, context: Context) -> None:
+    def __init__(self, samples: Samples, rows: Sequence[int], size: int, resizing: Resizing, context: Context) -> None:
         """Open the store, make room in the cache and start to decode.
 
         Args:
             samples: The images.
             rows: Rows of `samples` in the order in which they will be taken.
             size: Side of the pixels.
-            resize: How an image is made square: `crop`, `pad` or `squash`.
+            resizing: How an image becomes a square.
             context: The cache folder, and where notes about it go.
 
         Raises:
             StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
         """
-        self.samples, self._size, self._resize = samples, size, resize
-        self._store = open_pixel_store(size, resize, context.cache, samples.value_range)
+        self.samples, self._size, self._resizing = samples, size, resizing
+        self._store = open_pixel_store(size, resizing, context.cache, samples.value_range)
         self._store.use(samples.ids)
         self._missing = sum(samples.ids[row] not in self._store for row in rows)
         self.keeps = evict_for(self._missing * size**2 * 3, 0, "Decoded pixels", context)
@@ -122,7 +122,7 @@ class Decoder:
         return (
             (stored, True)
             if stored is not None
-            else (decode_sample(self.samples, row, self._size, self._resize), False)
+            else (decode_sample(self.samples, row, self._size, self._resizing), False)
         )
 
 
@@ -161,22 +161,22 @@ class PixelSource:
     Pixels that the store lacks are decoded when they are needed.
     """
 
-    def __init__(self, samples: Samples, size: int, resize: Resize, context: Context) -> None:
+    def __init__(self, samples: Samples, size: int, resizing: Resizing, context: Context) -> None:
         """Decode the images that the store lacks, where there is room, and open the store.
 
         Args:
             samples: The images.
             size: Side of the pixels.
-            resize: How an image is made square: `crop`, `pad` or `squash`.
+            resizing: How an image becomes a square.
             context: The cache folder, and where notes and steps go.
 
         Raises:
             DataError: When a file has been changed or cannot be decoded any more.
             StorageError: When `$BUDWOOD_CACHE_LIMIT` is not an amount.
         """
-        self._samples, self._size, self._resize = samples, size, resize
-        _fill(samples, size, resize, context)
-        self._store = open_pixel_store(size, resize, context.cache, samples.value_range)
+        self._samples, self._size, self._resizing = samples, size, resizing
+        _fill(samples, size, resizing, context)
+        self._store = open_pixel_store(size, resizing, context.cache, samples.value_range)
         self._store.use(samples.ids)
 
     def __len__(self) -> int:
@@ -202,7 +202,7 @@ class PixelSource:
 
     def _one(self, row: int) -> Pixels:
         stored = self._store.row(self._samples.ids[row])
-        return stored if stored is not None else decode_sample(self._samples, row, self._size, self._resize)
+        return stored if stored is not None else decode_sample(self._samples, row, self._size, self._resizing)
 
 
 def flip(pixels: Pixels, view: str) -> Pixels:
@@ -219,30 +219,30 @@ def flip(pixels: Pixels, view: str) -> Pixels:
     return np.ascontiguousarray(np.flip(pixels, axes)) if axes else pixels
 
 
-def open_pixel_store(size: int, resize: Resize, cache: Path, scale: ValueRange | None = None) -> ShardStore:
+def open_pixel_store(size: int, resizing: Resizing, cache: Path, scale: ValueRange | None = None) -> ShardStore:
     """Open the store of decoded pixels of one size and way of resizing.
 
     Args:
         size: Side of the pixels.
-        resize: How an image is made square: `crop`, `pad` or `squash`.
+        resizing: How an image becomes a square.
         cache: The cache folder.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
         The store, with rows of uint8 [size, size, 3].
     """
-    name = f"{size}-{resize}-bicubic" + (f"-{scale.key}" if scale else "")
+    name = f"{size}-{resizing.how}-{resizing.interpolation}" + (f"-{scale.key}" if scale else "")
     return ShardStore(cache / "pixels" / name, (size, size, 3), np.uint8)
 
 
-def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixels:
+def decode_sample(samples: Samples, row: int, size: int, resizing: Resizing) -> Pixels:
     """Decode the pixels of one image.
 
     Args:
         samples: The images.
         row: Row of `samples`.
         size: Side of the pixels.
-        resize: How the image is made square: `crop`, `pad` or `squash`.
+        resizing: How an image becomes a square.
 
     Returns:
         RGB pixels, uint8 [size, size, 3].
@@ -252,7 +252,7 @@ def decode_sample(samples: Samples, row: int, size: int, resize: Resize) -> Pixe
     """
     path = samples.root / samples.paths[row]
     try:
-        return read_pixels(path, samples.ids[row], size, resize, samples.value_range)
+        return read_pixels(path, samples.ids[row], size, resizing, samples.value_range)
     except BadImage as problem:
         raise DataError(
             f"{path}: {problem.detail}.",
@@ -284,28 +284,28 @@ def store_rows(store: ShardStore, ids: Sequence[str], values: NDArray[Any], prog
     return True
 
 
-def find_missing_pixels(samples: Samples, size: int, resize: Resize, cache: Path) -> list[int]:
+def find_missing_pixels(samples: Samples, size: int, resizing: Resizing, cache: Path) -> list[int]:
     """Find the images whose pixels are not in the store yet.
 
     Args:
         samples: The images.
         size: Side of the pixels.
-        resize: How an image is made square: `crop`, `pad` or `squash`.
+        resizing: How an image becomes a square.
         cache: The cache folder.
 
     Returns:
         Their rows in `samples`, in ascending order.
     """
-    store = open_pixel_store(size, resize, cache, samples.value_range)
+    store = open_pixel_store(size, resizing, cache, samples.value_range)
     return [row for row, id in enumerate(samples.ids) if id not in store]
 
 
-def _fill(samples: Samples, size: int, resize: Resize, context: Context) -> None:
+def _fill(samples: Samples, size: int, resizing: Resizing, context: Context) -> None:
     """Decode into the store what it does not hold yet, where there is room."""
-    rows = find_missing_pixels(samples, size, resize, context.cache)
+    rows = find_missing_pixels(samples, size, resizing, context.cache)
     if not rows:
         return
-    with Decoder(samples, rows, size, resize, context) as decoder:
+    with Decoder(samples, rows, size, resizing, context) as decoder:
         if not decoder.keeps:
             return
         with context.progress.bar("Decoding images", len(rows)) as step:

@@ -76,8 +76,8 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
     samples = replace(samples, value_range=scale)
     if not len(samples):
         raise DataError("No images were given.", "Give one or more image files.")
-    size, resize = run.record.network.size, run.recipe.resize
-    return np.stack([decode_sample(samples, row, size, resize) for row in range(len(samples))])
+    size, resizing = run.record.network.size, run.recipe.resizing
+    return np.stack([decode_sample(samples, row, size, resizing) for row in range(len(samples))])
 
 
 def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Progress | None = None) -> Answering:

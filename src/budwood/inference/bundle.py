@@ -125,7 +125,7 @@ def make_prefix(spec: NetworkSpec, stop: str | None, cache: Path) -> Prefix:
     """
     recipe, plan = spec.recipe, spec.plan
     kept_parts = [plan.source, plan.name, plan.channels, plan.size, plan.mean, plan.std, *plan.versions]
-    parts = [spec.weights.digest, *kept_parts, recipe.own_options, stop, "bicubic"]
+    parts = [spec.weights.digest, *kept_parts, recipe.own_options, stop, recipe.resizing.interpolation]
     if stop in (TRUNK, None):
         parts += [plan.cut, plan.pool]
     if stop is None:

@@ -135,8 +135,8 @@ def compute_features(
         return Features(
             values, 0, "all features were in the cache; nothing was computed", "checked when the features were computed"
         )
-    size, resize, context = prefix.spec.plan.size, prefix.spec.recipe.resize, Context(prefix.cache, progress)
-    with Decoder(samples, missing, size, resize, context) as decoder:
+    size, resizing, context = prefix.spec.plan.size, prefix.spec.recipe.resizing, Context(prefix.cache, progress)
+    with Decoder(samples, missing, size, resizing, context) as decoder:
         engine = choose_engine(prefix, lambda: take_first_images(prefix, samples, missing), len(missing), progress)
         for rows, computed in _compute(prefix, engine, transform, decoder, missing, stores, context):
             values[rows] = apply(computed)
@@ -308,8 +308,8 @@ def take_first_images(prefix: Prefix, samples: Samples, rows: Sequence[int] = ra
         DataError: An image file was changed since it was scanned.
     """
     rows = [row for row in rows[:CHECKED] if row < len(samples)]
-    size, resize = prefix.spec.plan.size, prefix.spec.recipe.resize
-    return np.stack([decode_sample(samples, row, size, resize) for row in rows])
+    size, resizing = prefix.spec.plan.size, prefix.spec.recipe.resizing
+    return np.stack([decode_sample(samples, row, size, resizing) for row in rows])
 
 
 def _allocate(prefix: Prefix, shape: tuple[int, ...]) -> Floats:

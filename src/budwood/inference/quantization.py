@@ -113,8 +113,8 @@ def _quantise(prefix: Prefix, training: Samples) -> bytes:
 
         def get_next(self) -> dict[str, Any] | None:
             part = next(self._parts, None)
-            size, resize = prefix.spec.plan.size, prefix.spec.recipe.resize
-            return part and {"pixels": np.stack([decode_sample(training, row, size, resize) for row in part])}
+            size, resizing = prefix.spec.plan.size, prefix.spec.recipe.resizing
+            return part and {"pixels": np.stack([decode_sample(training, row, size, resizing) for row in part])}
 
     graph = onnx.load_from_string(read_bundle_file(prefix, GRAPH))
     first = [node.name for node in graph.graph.node if node.op_type == "Conv"][:1]

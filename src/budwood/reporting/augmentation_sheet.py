@@ -39,7 +39,7 @@ def draw_augmentation_sheet(recipe: ResolvedRecipe, samples: Samples) -> Image.I
     random = np.random.default_rng(recipe.seed)
     chosen = np.unique(np.linspace(0, len(samples) - 1, ROWS).round().astype(int)).tolist()
     pixels = torch.from_numpy(
-        np.stack([decode_sample(samples, row, network.size, network.resize) for row in chosen])
+        np.stack([decode_sample(samples, row, network.size, network.resizing) for row in chosen])
     ).float()
     versions = [pixels]
     for _ in range(VERSIONS):

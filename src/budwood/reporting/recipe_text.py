@@ -51,8 +51,9 @@ def describe_recipe(record: RunRecord) -> str:
     recipe, network = record.recipe, record.network
     came = _describe_weights(network.weights)
     sight = "" if recipe.channels == 3 else " and converted to greyscale"
+    by = f" ({recipe.interpolation} interpolation)" if recipe.interpolation else ""
     sentences = [
-        f"Each image was {RESIZES[recipe.resize]} and scaled to {recipe.size} x {recipe.size} pixels{sight}",
+        f"Each image was {RESIZES[recipe.resize]} and scaled to {recipe.size} x {recipe.size} pixels{by}{sight}",
         f"The network is {network.name} ({network.source}){_describe_cut(network)}; {came}",
         _describe_frozen(record),
         _describe_training(record),

@@ -204,7 +204,7 @@ class Predictor:
             return self._slot.engine
 
     def _read(self, image: ImageInput) -> Pixels:
-        return read_input(image, self.part.spec.plan.size, self.run.recipe.resize, self.run.value_range)
+        return read_input(image, self.part.spec.plan.size, self.run.recipe.resizing, self.run.value_range)
 
     def _to_probabilities(self, pixels: Sequence[Pixels]) -> NDArray[np.float64]:
         if not pixels:
@@ -220,10 +220,9 @@ class Predictor:
     def _take_check_images(self) -> Pixels:
         """Validation images of the run; where they are gone, made ones, on which engines differ as they do on real."""
         size, samples = self.part.spec.plan.size, self.run.dataset().samples("val")
+        rows, resizing = range(min(CHECKED, len(samples))), self.run.recipe.resizing
         try:
-            return np.stack(
-                [decode_sample(samples, row, size, self.run.recipe.resize) for row in range(min(CHECKED, len(samples)))]
-            )
+            return np.stack([decode_sample(samples, row, size, resizing) for row in rows])
         except DataError:
             noise = np.random.default_rng(0).integers(0, 256, (CHECKED, 8, 8, 3), np.uint8)
             return noise.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]

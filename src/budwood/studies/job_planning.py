@@ -126,7 +126,7 @@ def hash_shared(recipe: Recipe, plan: NetworkPlan, images: DataSpec) -> str:
     Returns:
         A digest, the same for jobs that share it.
     """
-    pixels = [images.data, plan.size, recipe.resize]
+    pixels = [images.data, plan.size, recipe.resize, recipe.resizing.interpolation]
     if not plan.prefix or recipe.augments:
         return hash_json(pixels)
     start = recipe.seed if recipe.weights == "none" else None

@@ -145,7 +145,7 @@ def _measure_single(task: TrainingTask, left: float) -> CostEstimate:
 def _cache_bytes(task: TrainingTask, samples: Samples, cached: bool) -> int:
     """What the cache will hold more than now: decoded pixels, and outputs of what is frozen."""
     size = task.spec.plan.size
-    pixels = len(find_missing_pixels(samples, size, task.spec.recipe.resize, task.context.cache)) * size**2 * 3
+    pixels = len(find_missing_pixels(samples, size, task.spec.recipe.resizing, task.context.cache)) * size**2 * 3
     if not cached:
         return pixels
     prefix = make_frozen_prefix(task)
@@ -174,11 +174,11 @@ def _measure_reading(task: TrainingTask, samples: Samples, cached: bool) -> tupl
         each = (time.perf_counter() - started) / max(len(timed), 1)
         measured = f"{len(warm) + len(timed)} images through the frozen layers" if missing else ""
         return (making if warm else 0.0) + each * (count - len(warm)), measured
-    missing = find_missing_pixels(samples, task.spec.plan.size, task.spec.recipe.resize, task.context.cache)
+    missing = find_missing_pixels(samples, task.spec.plan.size, task.spec.recipe.resizing, task.context.cache)
     timed = missing[:SAMPLE]
     started = time.perf_counter()
     for row in timed:
-        decode_sample(samples, row, task.spec.plan.size, task.spec.recipe.resize)
+        decode_sample(samples, row, task.spec.plan.size, task.spec.recipe.resizing)
     each = (time.perf_counter() - started) / max(len(timed), 1) / count_processors()
     return each * len(missing), f"{len(timed)} images decoded" if missing else ""
 

@@ -44,7 +44,7 @@ def make_inputs(task: TrainingTask, features: SplitFeatures | None) -> tuple[Lab
         )
     network = task.resolved.network
     inputs: list[InputSource] = [
-        PixelSource(split, network.size, network.resize, task.context) for split in (task.training, task.validation)
+        PixelSource(split, network.size, network.resizing, task.context) for split in (task.training, task.validation)
     ]
     if _uses_engine(task):
         prefix = make_frozen_prefix(task)

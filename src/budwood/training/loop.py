@@ -120,8 +120,7 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         state = _restore_state(hooks.checkpoints, model, random)
-        clock = Clock(state.seconds, hooks.left())
-        steps = len(state.history) * count_steps(recipe.sampling, len(train.labels))
+        clock, steps = Clock(state.seconds, hooks.left()), _count_steps_done(state, recipe, train)
         size = sum(tensor.nbytes for tensor in model.unfrozen_tensors().values())
         fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress, size)
         with _show_bar(model, state, len(train.labels), clock, progress) as advance:
@@ -136,8 +135,7 @@ def fit(
                     hooks.checkpoints.save(state, model.step_tensors(), random)
                 hooks.on_epoch_end(state.history)
         hooks.checkpoints.save(state, model.step_tensors(), random)
-    if len(state.history) < recipe.limits.epochs:
-        progress.note(_explain_end(state, recipe.limits))
+    _tell_early_end(state, recipe.limits, progress)
     return _make_result(model, state, train, steps)
 
 
@@ -258,6 +256,11 @@ def compute_gradients(
         _halve(state, model, progress)
 
 
+def _count_steps_done(state: LoopState, recipe: ResolvedRecipe, train: Labelled) -> int:
+    """The optimizer steps of the finished epochs."""
+    return len(state.history) * count_steps(recipe.sampling, len(train.labels))
+
+
 def _steps_left(state: LoopState, sampling: Sampling) -> list[list[NDArray[np.int64]]]:
     """The rows of each step of this epoch that is not done yet, in batches."""
     return list(in_groups(batches(state.order, sampling.batch), sampling.accumulate))[state.step :]
@@ -373,7 +376,7 @@ def _estimate_ending(state: LoopState, fixed: _Fixed) -> float:
 
 def _estimate_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> float:
     """Seconds that the shortest further epoch takes, of one step."""
-    steps = len(state.history) * count_steps(model.recipe.sampling, len(fixed.train.labels))
+    steps = _count_steps_done(state, model.recipe, fixed.train)
     return _estimate_ending(state, fixed) + (state.seconds / steps if steps else 0.0)
 
 
@@ -404,12 +407,15 @@ def _out_of_patience(state: LoopState, limits: Limits) -> bool:
     return len(state.history) - state.best_epoch >= limits.patience
 
 
-def _explain_end(state: LoopState, limits: Limits) -> str:
-    """Why training ended before its last epoch."""
+def _tell_early_end(state: LoopState, limits: Limits, progress: Progress) -> None:
+    """Say why training ended, where it was before the last epoch."""
     epoch = len(state.history)
+    if epoch >= limits.epochs:
+        return
     if _out_of_patience(state, limits):
-        return f"Stopped after epoch {epoch}: no improvement since epoch {state.best_epoch}."
-    return f"Stopped in epoch {epoch}: the time limit was reached."
+        progress.note(f"Stopped after epoch {epoch}: no improvement since epoch {state.best_epoch}.")
+    else:
+        progress.note(f"Stopped in epoch {epoch}: the time limit was reached.")
 
 
 def _compile_if_it_pays(model: TrainingState, state: LoopState, clock: Clock, progress: Progress) -> TrainingState:
