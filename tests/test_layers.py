@@ -28,6 +28,7 @@ WITH_TORCH = {
     "networks.stages",
     "networks.surgery",
     "reporting.augmentation_sheet",
+    "runs.ensemble_network",
     "training.augmentation",
     "training.cached_augmentation",
     "training.checkpoints",
