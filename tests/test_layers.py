@@ -20,6 +20,7 @@ WITH_TORCH = {
     "explain.convolutions",
     "explain.feature_visualization",
     "explain.probe",
+    "explain.run_views",
     "explain.saliency",
     "explain.sanity_checks",
     "inference.pytorch_backend",

@@ -17,8 +17,11 @@ import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.data.selection import assign_fold, limit
 from budwood.evaluation.ensembles import select_greedily
+from budwood.runs.explanation_record import JudgedLabels
 from budwood.runs.run import Run, open_run
 from budwood.runs.run_record import save_record
+from budwood.storage.context import open_context
+from budwood.workflows.explain import explain_run
 from budwood.workflows.report import render_report
 from conftest import TINY, fill
 
@@ -419,3 +422,94 @@ def test_the_copy_of_a_run_of_an_earlier_version_gets_digests(made: Path, tmp_pa
     run = bw.ensemble(["r0", "r1"], out=tmp_path, id="mean")
     assert all(one.record.files["weights.safetensors"] for one in run.members())
     assert replace(run).members()
+
+
+class TestExplain:
+    def test_goes_into_the_report_with_every_part(self, runs: Path) -> None:
+        run = open_run(runs / "mean")
+        explanation, page = explain_run(run, open_context())
+        record, text = explanation.record, page.read_text(encoding="utf-8")
+        assert record.images
+        assert set(record.images.methods) == {"layer-cam", "grad-cam"}
+        called = [row.called for row in record.images.rows]
+        answers = bw.predict(run, [run.root / row.path for row in record.images.rows])
+        assert called == [answer.top[0][0] for answer in answers]
+        assert record.filters
+        assert all(row.layer.startswith("members.0.") for row in record.filters.rows)
+        assert record.stages
+        assert all(row.name.startswith("members.0.") for row in record.stages.rows)
+        assert record.embedding
+        assert record.mistakes
+        assert isinstance(record.labels, JudgedLabels)
+        assert record.labels.trunk.startswith("Of the ensemble's first member, r0: ")
+        assert "Where the network looks" in text
+        assert "<h2>Members</h2>" in text
+
+    def test_a_heatmap_is_the_mean_of_the_members_by_their_part_in_the_probability(self, several: Path) -> None:
+        run = bw.ensemble(several / "runs", out=several / "runs", id="seen")
+        files, members = [several / "images" / "000.png", several / "images" / "001.png"], run.members()
+        for method in ("layer-cam", "integrated-gradients"):
+            found = bw.explain.attribution(run, files, method, classes=["cat", "dog"])
+            each = [bw.explain.attribution(one, files, method, classes=["cat", "dog"]) for one in members]
+            shares = np.stack([one.probabilities for one in each])
+            mean = np.sum(
+                (shares / shares.sum(axis=0))[:, :, None, None] * np.stack([one.maps for one in each]), axis=0
+            )
+            peaks = mean.max(axis=(1, 2), keepdims=True)
+            assert found.maps == pytest.approx(mean / np.where(peaks > 0, peaks, 1), abs=1e-4)
+            assert found.probabilities == pytest.approx(shares.mean(axis=0), abs=1e-4)
+
+    def test_occlusion_sees_the_ensemble_alone(self, made: Path) -> None:
+        run = open_run(made / "runs" / "mean")
+        found = bw.explain.attribution(run, [made / "photos" / "sky" / "001.png"], "occlusion")
+        assert found.maps.shape == (1, 24, 24)
+        assert found.place is None
+
+    def test_a_layer_of_a_member_has_its_name_in_front(self, made: Path) -> None:
+        run, files = open_run(made / "runs" / "mean"), [made / "photos" / "sky" / "001.png"]
+        first = open_run(made / "runs" / "r0")
+        layer = bw.explain.filters(first).layer
+        assert np.array_equal(bw.explain.filters(run, f"members.0.{layer}").weights, bw.explain.filters(first).weights)
+        stage = bw.explain.strip(first, files[0]).stages[0].name
+        maps = bw.explain.feature_maps(run, files, f"members.0.{stage}")
+        assert maps.values == pytest.approx(bw.explain.feature_maps(first, files, stage).values)
+        seen = bw.explain.seen_through(run, files[0], f"members.1.{layer}", [0])
+        assert len(seen) == 1
+        found = bw.explain.attribution(run, files, "layer-cam", classes=["sky"], place=f"members.1.{stage}")
+        assert found.place == f"members.1.{stage}"
+        own = bw.explain.attribution(open_run(made / "runs" / "r1"), files, "layer-cam", classes=["sky"], place=stage)
+        assert found.maps == pytest.approx(own.maps, abs=1e-4), "which has the size of the whole"
+        assert bw.explain.sanity(run, files, place=f"members.1.{stage}").likeness
+
+    def test_what_needs_one_network_is_refused(self, made: Path) -> None:
+        run, files = open_run(made / "runs" / "mean"), [made / "photos" / "sky" / "001.png"]
+        with pytest.raises(bw.RunError, match=r"layer: expected .* with its member in front, found 'stem'") as caught:
+            bw.explain.filters(run, "stem")
+        assert "members.0 to members.2" in caught.value.hint
+        with pytest.raises(bw.RunError, match=r"found 'members\.7\.stem'"):
+            bw.explain.filters(run, "members.7.stem")
+        for ask in (lambda: bw.explain.filters(run), lambda: bw.explain.strip(run, files[0])):
+            with pytest.raises(bw.RunError, match="no one network to give its layers"):
+                ask()
+        with pytest.raises(bw.RunError, match="no one network to give pictures of its classes"):
+            explain_run(run, open_context(), parts=["classes"])
+
+    def test_neighbours_are_near_for_all_members(self, made: Path) -> None:
+        run, files = open_run(made / "runs" / "mean"), [made / "photos" / "sky" / "001.png"]
+        cosines: dict[str, list[float]] = {}
+        for one in run.members():
+            (near,) = bw.explain.neighbours(one, files, 99)
+            for id, cosine in zip(near.ids, near.similarities.tolist(), strict=True):
+                cosines.setdefault(id, []).append(cosine)
+        (found,) = bw.explain.neighbours(run, files, 99)
+        mean = [np.mean([one for one in cosines[id] if one]) for id in found.ids]  # features of 0 are like none
+        assert found.similarities.tolist() == pytest.approx(mean, abs=1e-3)
+
+    def test_of_folds_names_the_images_that_trained_its_members(self, made: Path, tmp_path: Path) -> None:
+        data = bw.scan(made / "photos")
+        for fold in range(2):
+            bw.train(assign_fold(data, fold, 2), Recipe(**TINY), out=tmp_path, id=f"f{fold}")
+        run = bw.ensemble(["f0", "f1"], out=tmp_path, id="folds")
+        explanation, _ = explain_run(run, open_context())
+        assert explanation.record.images
+        assert all(row.near for row in explanation.record.images.rows)
