@@ -17,6 +17,7 @@ import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.data.selection import assign_fold, limit
 from budwood.evaluation.ensembles import select_greedily
+from budwood.explain.embeddings import compute_run_features
 from budwood.runs.explanation_record import JudgedLabels
 from budwood.runs.run import Run, open_run
 from budwood.runs.run_record import save_record
@@ -494,16 +495,19 @@ class TestExplain:
         with pytest.raises(bw.RunError, match="no one network to give pictures of its classes"):
             explain_run(run, open_context(), parts=["classes"])
 
-    def test_neighbours_are_near_for_all_members(self, made: Path) -> None:
-        run, files = open_run(made / "runs" / "mean"), [made / "photos" / "sky" / "001.png"]
-        cosines: dict[str, list[float]] = {}
+    def test_images_are_alike_that_are_so_for_all_members(self, made: Path) -> None:
+        run, context = open_run(made / "runs" / "mean"), open_context()
+        images = run.dataset().samples("train")
+        found = compute_run_features(run, images, context)
+        cosines = []
         for one in run.members():
-            (near,) = bw.explain.neighbours(one, files, 99)
-            for id, cosine in zip(near.ids, near.similarities.tolist(), strict=True):
-                cosines.setdefault(id, []).append(cosine)
-        (found,) = bw.explain.neighbours(run, files, 99)
-        mean = [np.mean([one for one in cosines[id] if one]) for id in found.ids]  # features of 0 are like none
-        assert found.similarities.tolist() == pytest.approx(mean, abs=1e-3)
+            features = compute_run_features(one, images, context)
+            length = np.linalg.norm(features, axis=1, keepdims=True)
+            unit = features / np.where(length > 0, length, 1)
+            cosines.append(unit @ unit.T)
+        assert found @ found.T == pytest.approx(np.mean(cosines, axis=0), abs=1e-5)
+        (near,) = bw.explain.neighbours(run, [made / "photos" / "sky" / "001.png"], 3)
+        assert len(near.ids) == 3
 
     def test_of_folds_names_the_images_that_trained_its_members(self, made: Path, tmp_path: Path) -> None:
         data = bw.scan(made / "photos")
