@@ -1,14 +1,24 @@
-"""Ensembles of a study: which of its finished runs they are made of."""
+"""Ensembles of a study: which of its finished runs they are made of, and its rows that are ensembles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from budwood.errors import StudyError, did_you_mean
+from budwood.config.metric_registry import is_loss
+from budwood.errors import BudwoodError, StorageError, StudyError, did_you_mean
+from budwood.networks.plan import hash_json
 from budwood.runs.run import Run, find_run
-from budwood.studies.study_state import read_state
-from budwood.workflows.ensemble import Rule
+from budwood.runs.run_files import WEIGHTS
+from budwood.studies.ensemble_table import EnsembleRow
+from budwood.studies.monitor import RowLine
+from budwood.studies.row_progress import RowProgress
+from budwood.studies.study import Study
+from budwood.studies.study_state import RowState, RowStatus, read_state
+from budwood.studies.training_job import name_job
+from budwood.text import listed
+from budwood.workflows.ensemble import Rule, ensemble
 from budwood.workflows.ensemble_candidates import FOLD
 
 
@@ -56,3 +66,89 @@ def _find_finished(folder: Path, name: str) -> Run | None:
         return None
     run = find_run(folder / name)
     return run if run.record.state == "done" else None
+
+
+@dataclass
+class EnsembleProgress(RowProgress):
+    """The progress of a row that is an ensemble: it is made once all rows that it is of have ended.
+
+    Attributes:
+        made: The name of its run; empty while there is none.
+    """
+
+    made: str = ""
+
+    def state(self) -> RowState:
+        """Return the row in the form in which it is saved, with the name of its run."""
+        return super().state().model_copy(update={"runs": (self.made,) if self.made else ()})
+
+    def line(self, metric: str, value_of: Callable[[str], float]) -> RowLine:
+        """Return the row in the form in which the live table shows it."""
+        if self.status != "done":
+            return RowLine(self.label, self.status, self.problem)
+        value = value_of(self.made)
+        told = f"{value:.4f}" if is_loss(metric) else f"{100 * value:.2f} %"
+        return RowLine(self.label, self.status, f"{metric} {told}")
+
+
+def list_ensembles(study: Study) -> list[EnsembleProgress]:
+    """List the ensembles of a study, none of them made yet.
+
+    Args:
+        study: The study.
+
+    Returns:
+        Their progress, in the order of the file.
+    """
+    return [EnsembleProgress(row.label, ()) for row in study.ensembles]
+
+
+def make_ensembles(
+    study: Study, folder: Path, rows: Sequence[RowProgress], ensembles: Sequence[EnsembleProgress]
+) -> None:
+    """Make the ensembles of a study whose members have ended; one that was made of the same runs before stays.
+
+    What goes wrong is recorded in the row, so that the others are made.
+
+    Args:
+        study: The study.
+        folder: The study's folder.
+        rows: Its other rows, trials included.
+        ensembles: Their progress, which is brought up to date.
+
+    Raises:
+        StorageError: Nothing more can be saved.
+    """
+    for row, progress in zip(study.ensembles, ensembles, strict=True):
+        able = [one for one in rows if study.folds is None or one.trial is None]  # a trial is of one fold alone
+        members = [one for one in able if not row.of or one.label in row.of]
+        progress.status, progress.problem = _find_hindrance(row, members)
+        if progress.status != "done":
+            continue
+        try:
+            progress.made = _make(row, folder, [job.id for one in members if one.status == "done" for job in one.jobs])
+        except StorageError:
+            raise
+        except BudwoodError as error:
+            progress.status, progress.problem = "failed", error.message
+
+
+def _find_hindrance(row: EnsembleRow, members: Sequence[RowProgress]) -> tuple[RowStatus, str]:
+    """The state that the rows of an ensemble bring it into: done where it can be made, and else why it cannot."""
+    unended = [one.label for one in members if one.status in ("waiting", "training")]
+    if unended:
+        return "waiting", f"waits for {listed(unended, 3)}"
+    failed = [one.label for one in members if row.of and one.status != "done"]
+    if failed:
+        return "failed", f"is made of {listed(failed, 3)}, which failed"
+    return "done", ""
+
+
+def _make(row: EnsembleRow, folder: Path, names: Sequence[str]) -> str:
+    """Make an ensemble of runs, unless there is one of them already, and return its name."""
+    runs = [find_run(folder / name) for name in dict.fromkeys(names)]
+    digests = [[run.path.name, run.record.files.get(WEIGHTS, "")] for run in runs]
+    id = name_job(row.label, hash_json([row.rule, digests])[:10], {})
+    if _find_finished(folder, id) is None:
+        ensemble(runs, row.rule, out=folder, id=id)
+    return id

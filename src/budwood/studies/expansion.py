@@ -18,6 +18,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.toml_lines import Place
 from budwood.errors import RecipeError
 from budwood.networks.plan import hash_json
+from budwood.studies.ensemble_table import check_ensembles, expand_ensembles
 from budwood.studies.search_space import RangeAxis, Search, corners, order_space
 from budwood.studies.study import Experiment, Overrides, Study
 from budwood.studies.study_tables import (
@@ -124,8 +125,11 @@ def expand_study(
         search = _make_search(file.search, file, applied)
         parts += _check_search(search, file.search, file, applied)
     rows = tuple(part for part in parts if isinstance(part, Experiment))
+    ensembles = expand_ensembles(file.ensembles)
     if overrides == Overrides():
         parts += _find_twins([row for row in rows if row.place not in faulty])
+    if overrides == Overrides() and not faulty and not any(isinstance(part, Mistake) for part in parts):
+        parts += check_ensembles(ensembles, {row.label: bool(row.refused) for row in rows}, file.folds)
     mistakes = _tell_once([part for part in parts if isinstance(part, Mistake)])
     if not (rows or search or mistakes or faulty):
         mistakes = [Mistake((), "contains no [[rows]], no [grid] and no [search]")]
@@ -144,6 +148,7 @@ def expand_study(
         edges=_find_edges(file, search),
         changed={**applied.quick.options, **overrides.settings},
         text=text,
+        ensembles=ensembles,
     )
     return study, mistakes
 

@@ -61,7 +61,7 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
         its own best and worst.
     """
     entries, label_of_run = [], dict[str, str]()
-    listed = {row.label for row in study.rows if not row.varied}
+    listed = {row.label for row in study.rows if not row.varied} | {row.label for row in study.ensembles}
     for row in rows:
         runs = _list_finished(folder, row.runs)
         twin = next((label_of_run[run.path.name] for run in runs if run.path.name in label_of_run), None)

@@ -9,6 +9,7 @@ from typing import Any
 from budwood.comparison.rows import Published
 from budwood.config.recipe import Recipe
 from budwood.config.toml_lines import Place
+from budwood.studies.ensemble_table import EnsembleRow
 from budwood.studies.search_space import Search
 from budwood.studies.study_tables import LIMITS, DataSpec, Options
 
@@ -56,6 +57,7 @@ class Study:
         edges: The numbers of each option that a grid or a search goes through, in order.
         changed: What was set for every row on the command line.
         text: The text of the file.
+        ensembles: The rows that are ensembles of the others.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Study:
     edges: Mapping[str, tuple[float, ...]]
     changed: Options
     text: str
+    ensembles: tuple[EnsembleRow, ...] = ()
 
     @property
     def changed_options(self) -> dict[str, Any]:

@@ -15,11 +15,18 @@ from budwood.config.metric_registry import REPORTED, is_metric
 from budwood.config.recipe import Recipe
 from budwood.data.listing import ReadOptions
 from budwood.errors import did_you_mean
+from budwood.studies.ensemble_table import EnsembleTable
 from budwood.studies.search_space import AxisTable, Sampler
 
 TRIALS: Final = 30
 LIMITS: Final = ("images", "epochs", "points", "trials")  # of the quick table
-_KEPT_DEPTH: Final[Mapping[str, int]] = {"rows": 3, "grid": 3, "base": 2, "quick": 2}  # places left out when at fault
+_KEPT_DEPTH: Final[Mapping[str, int]] = {
+    "rows": 3,
+    "grid": 3,
+    "base": 2,
+    "quick": 2,
+    "ensembles": 3,
+}  # places left out when at fault
 
 Options = Mapping[str, object]  # of recipes and data, as given
 _Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
@@ -284,6 +291,7 @@ class StudyFile(FileModel):
         grid: Grids of rows.
         search: The search; None where there is none.
         quick: What `--quick` changes.
+        ensembles: Rows that are ensembles of others.
     """
 
     name: Annotated[
@@ -304,6 +312,7 @@ class StudyFile(FileModel):
     grid: Annotated[tuple[GridTable, ...], _Listed, Field(description="a table of lists")] = ()
     search: Annotated[SearchTable | None, Field(description="a table")] = None
     quick: Annotated[QuickTable, Field(description="a table")] = QuickTable()
+    ensembles: Annotated[tuple[EnsembleTable, ...], _Listed, Field(description="tables, each under [[ensembles]]")] = ()
 
 
 def check_file(table: Options) -> tuple[StudyFile, list[Mistake]]:
