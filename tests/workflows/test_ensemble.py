@@ -18,6 +18,7 @@ from budwood.config.recipe import Recipe
 from budwood.data.selection import assign_fold, limit
 from budwood.evaluation.ensembles import select_greedily
 from budwood.explain.embeddings import compute_run_features
+from budwood.reporting.ensemble_text import describe_ensemble
 from budwood.runs.explanation_record import JudgedLabels
 from budwood.runs.run import Run, open_run
 from budwood.runs.run_record import save_record
@@ -243,6 +244,22 @@ class TestWeightsByValidation:
         plain = bw.compare([*_members(runs), runs / "mean"]).findings
         assert not [one for one in plain if one.code == "R020"]
 
+    def test_once_the_test_set_is_opened_its_score_counts(self, runs: Path) -> None:
+        run = bw.test(bw.ensemble(_members(runs), "validation", out=runs))
+        assert "is too optimistic: go by the test score" in (run.path / "report.html").read_text(encoding="utf-8")
+
+    def test_of_one_run_alone_say_that_no_other_helps(self, runs: Path) -> None:
+        run = open_run(runs / "mean")
+        made = run.record.ensemble
+        assert made
+        alone = made.model_copy(update={"members": made.members[:1], "rule": "validation", "picks": (1, 0, 0)})
+        said = describe_ensemble(run.record.model_copy(update={"ensemble": alone}))
+        assert "of 1 network, which had a lower loss on the validation set alone than with any other of 3 runs" in said
+        some = made.model_copy(update={"members": made.members[:2], "rule": "validation", "picks": (3, 0, 1)})
+        said = describe_ensemble(run.record.model_copy(update={"ensemble": some}))
+        assert "weighted by the share of 4 picks of a greedy selection with replacement from 3 runs" in said
+        assert "left out, because never picked: r1." in said
+
     def test_an_unknown_rule_is_refused(self, runs: Path) -> None:
         with pytest.raises(bw.RecipeError, match="weights: there is no rule 'greedy'"):
             bw.ensemble(_members(runs), "greedy", out=runs)  # type: ignore[arg-type]
@@ -358,6 +375,7 @@ def test_a_comparison_tells_an_ensemble_from_the_runs(made: Path) -> None:
     row = table.rows[-1]
     assert row.parameters
     assert row.parameters.total == sum(one.record.network.parameters.total for one in _members(made / "runs"))
+    assert row.training_seconds == pytest.approx(sum(one.training_seconds or 0 for one in table.rows[:-1]))
     assert table.base["model"] == "cnn", "what all members share is shared"
     assert "ensemble of 3 runs" in table.csv()
 

@@ -24,5 +24,5 @@ def list_run_options(run: Run) -> dict[str, object]:
     tables = [normalize_options(member.recipe.table()) for member in run.members()]
     shared = {name: value for name, value in tables[0].items() if all(one.get(name) == value for one in tables)}
     parts = "folds" if made.folds else "run" if len(tables) == 1 else "runs"
-    chosen = ", weighted by validation" if made.rule == "validation" else ""
+    chosen = " by validation" if made.rule == "validation" else ""
     return {ENSEMBLE: f"of {len(tables)} {parts}{chosen}", **shared}

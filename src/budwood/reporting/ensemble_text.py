@@ -20,31 +20,32 @@ def describe_ensemble(record: RunRecord) -> str:
     apart = ", of each class by itself" if record.dataset.several else ""
     count = counted(len(made.members), "network")
     what = f"The answer is the mean of the probabilities of {count}{apart}"
-    sentences = [f"{what}, {_describe_weights(made)}", describe_optimism(made)]
+    sentences = [f"{what}, {_describe_weights(made)}", describe_optimism(record)]
     if made.folds:
         sentences.append("New images and the test set are answered by all of them")
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
-def describe_optimism(made: EnsembleRecord) -> str:
-    """Describe what the validation score of an ensemble is worth, where that is not plain.
+def describe_optimism(record: RunRecord) -> str:
+    """Describe what the validation score of a run is worth that was made of others, where that is not plain.
 
     Args:
-        made: How the ensemble was made.
+        record: Record of a run.
 
     Returns:
         One sentence without its full stop; empty where there is nothing to say.
     """
+    made = record.ensemble
+    if made is None:
+        return ""
     if made.folds:
         return (
             "The networks are folds of a cross-validation: the validation answer for an image is that of the networks "
             "that were not trained on it, so the validation score is the cross-validated score"
         )
     if made.rule == "validation":
-        return (
-            "The weights were chosen on the validation set, so the validation score is too optimistic until the test "
-            "set is opened"
-        )
+        until = ": go by the test score" if record.test else " until the test set is opened"
+        return f"The weights were chosen on the validation set, so the validation score is too optimistic{until}"
     return ""
 
 
@@ -52,6 +53,11 @@ def _describe_weights(made: EnsembleRecord) -> str:
     if made.rule == "equal":
         return "each with the same weight" if _are_equal(made) else "weighted as the ensembles that it was made of"
     picks = made.picks or ()
+    if len(made.members) == 1:
+        return (
+            f"which had a lower loss on the validation set alone than with any other of {counted(len(picks), 'run')} "
+            "(greedy selection with replacement, Caruana et al. 2004)"
+        )
     dropped = [run for run, count in zip(made.candidates, picks, strict=True) if not count]
     left = f"; left out, because never picked: {listed(dropped, 6)}" if dropped else ""
     return (

@@ -175,7 +175,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         results=evidence.results,
         explanation=evidence.explanation,
         words=describe_ensemble(record) if record.ensemble else describe_recipe(record),
-        optimism=describe_optimism(record.ensemble) if record.ensemble else "",
+        optimism=describe_optimism(record),
         members=evidence.members,
         neutral=find_default_valued(record.recipe.table()),
         val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % confidence interval", val.accuracy)),
