@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from budwood.runs.predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
+    from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import predict, test
     from budwood.workflows.report import report
     from budwood.workflows.train import estimate_cost, resume, train
@@ -49,6 +50,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "StudyError": "errors",
     "WeightsError": "errors",
     "compare": "comparison.compare",
+    "ensemble": "workflows.ensemble",
     "estimate_cost": "workflows.train",
     "explain": "",
     "findings": "data.checks",
@@ -81,6 +83,7 @@ __all__ = [
     "StudyError",
     "WeightsError",
     "compare",
+    "ensemble",
     "estimate_cost",
     "explain",
     "findings",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import budwood as bw
-from budwood.runs.run import make_run_id, refuse_bad_id
+from budwood.runs.run_ids import make_run_id, refuse_bad_id
 from budwood.storage.atomic import draft_folder
 
 SMALL = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "epochs": 1, "batch": 8, "lr": 0.01}

@@ -24,11 +24,13 @@ from budwood.comparison.alignment import (
     score_rows,
 )
 from budwood.comparison.document import Comparison, Pair
+from budwood.comparison.ensemble_members import find_chosen_weights
 from budwood.comparison.pairs import compare_pairs, find_best, rank_row
 from budwood.comparison.published import Published
-from budwood.comparison.recipe_diff import Options, fill_defaults, find_varying, normalize_options
+from budwood.comparison.recipe_diff import Options, fill_defaults, find_shared, find_varying
 from budwood.comparison.rows import ComparisonRow, RowSpec, make_outcome, make_row, score_run
 from budwood.comparison.run_groups import group_runs
+from budwood.comparison.run_options import list_run_options
 from budwood.config.metric_registry import REPORTED, is_loss
 from budwood.config.registry import is_entry_point
 from budwood.errors import RunError, did_you_mean
@@ -82,7 +84,7 @@ def compare(
     _refuse_uncomparable(entries, metric, split, allow_looks)
     answers = _align_rows(entries, split, apart)
     groups = _score_groups(answers, metric)
-    tables = {entry.label: normalize_options(entry.runs[0].recipe.table()) for entry in entries if entry.runs}
+    tables = {entry.label: list_run_options(entry.runs[0]) for entry in entries if entry.runs}
     given = fill_defaults(base) if base is not None else None
     rows = _make_rows(entries, metric, split, groups, given, tables)
     pairs = compare_pairs(groups, metric)
@@ -91,7 +93,7 @@ def compare(
         metric,
         split,
         done[0].record.dataset if done else None,
-        _find_shared_options(list(tables.values())) if given is None else given,
+        find_shared(list(tables.values())) if given is None else given,
         tuple(dict.fromkeys(_describe_machine(run) for run in done)),
         ranked,
         pairs,
@@ -174,13 +176,6 @@ def _make_rows(
     return rows
 
 
-def _find_shared_options(tables: Sequence[Options]) -> Options:
-    """The options that all recipes have, with the value that they share."""
-    if not tables:
-        return {}
-    return {name: value for name, value in tables[0].items() if all(t.get(name) == value for t in tables)}
-
-
 def _check_rows(
     entries: Sequence[RowSpec],
     answers: Mapping[str, AlignedPredictions],
@@ -198,7 +193,8 @@ def _check_rows(
     best = find_best(rows, 1, metric)
     varied = best is not None and any(entry.varied for entry in entries if entry.label == best.label)
     tried = (edges if edges is not None else _find_edges(rows)) if varied else {}
-    return check_table(outcomes, best.label if best else None, tried, _measure_resolution(rows, pairs, best, metric))
+    checked = check_table(outcomes, best.label if best else None, tried, _measure_resolution(rows, pairs, best, metric))
+    return (*checked, *find_chosen_weights(entries, split))
 
 
 def _find_edges(rows: Sequence[ComparisonRow]) -> dict[str, list[float]]:

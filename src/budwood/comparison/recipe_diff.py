@@ -13,6 +13,7 @@ from budwood.errors import RecipeError
 
 Options = Mapping[str, object]  # of a recipe, by name
 
+ENSEMBLE: Final = "ensemble"  # what tells an ensemble from runs that were trained; no option of a recipe
 REPEATED: Final = "seed"  # what tells repeats of one recipe apart
 SAID_ALONE: Final = ("model", "optimizer", "schedule", "loss", "policy")  # options whose value says what it is
 TOLD: Final = (*SAID_ALONE, "lr", "regularisation", "epochs", "batch")  # options that are told with any value
@@ -25,7 +26,8 @@ _CHOSEN: Final[tuple[Mapping[str, Options], ...]] = (
 )
 # Options that only some optimizers, schedules, losses or networks use: where they are missing, they do not apply.
 _DEPENDENT: Final = frozenset(
-    name for table in _CHOSEN for options in table.values() for name, value in options.items() if value is not None
+    {ENSEMBLE}
+    | {name for table in _CHOSEN for options in table.values() for name, value in options.items() if value is not None}
 )
 
 
@@ -70,9 +72,33 @@ def find_varying(tables: Sequence[Options]) -> list[dict[str, object]]:
     names = [
         name
         for name in _order_options(tables)
-        if _is_worth_telling(name, tables) and len(_collect_values(name, tables)) > 1
+        if name == ENSEMBLE or (_is_worth_telling(name, tables) and len(_collect_values(name, tables)) > 1)
     ]
-    return [{name: table.get(name) for name in names if name in table or name not in _DEPENDENT} for table in tables]
+    return [{name: table.get(name) for name in names if _applies(name, table)} for table in tables]
+
+
+def find_shared(tables: Sequence[Options]) -> dict[str, object]:
+    """Find the options that all recipes have with the same value.
+
+    Args:
+        tables: Options of each recipe; those in which the members of an ensemble differ are missing from its table.
+
+    Returns:
+        The options with the value that they share.
+    """
+    if not tables:
+        return {}
+    named = {name: value for table in reversed(tables) for name, value in table.items()}
+    return {
+        name: value
+        for name, value in named.items()
+        if all(table.get(name) == value for table in tables if name in table or ENSEMBLE not in table)
+    }
+
+
+def _applies(name: str, table: Options) -> bool:
+    """Whether a recipe has an option, if only by not giving it."""
+    return name in table or (name not in _DEPENDENT and ENSEMBLE not in table)
 
 
 def find_differing(table: Options, base: Options) -> dict[str, object]:
@@ -86,10 +112,10 @@ def find_differing(table: Options, base: Options) -> dict[str, object]:
         The recipe's values in the recipe's order; None for an option that only the base has. Additional options
         that have their default are left out.
     """
-    quiet = find_default_valued(table)
+    quiet = find_default_valued({name: value for name, value in table.items() if name != ENSEMBLE})
     changed = {name: value for name, value in table.items() if name in base and value != base[name]}
     added = {name: value for name, value in table.items() if name not in base and name not in quiet}
-    missing = {name: None for name in base if name not in table and name not in _DEPENDENT}
+    missing = {name: None for name in base if name not in table and _applies(name, table)}
     told = {**changed, **added, **missing}
     return {name: told[name] for name in _order_options([table, base]) if name in told}
 
@@ -117,7 +143,8 @@ def label_rows(options: Sequence[Options], names: Sequence[str]) -> list[str]:
     Returns:
         Labels with descriptions of at most 60 characters; equal ones are numbered.
     """
-    told = [describe_options(drop_defaults(option), short=True) for option in options]
+    named = [{ENSEMBLE: option[ENSEMBLE]} if ENSEMBLE in option else drop_defaults(option) for option in options]
+    told = [describe_options(option, short=True) for option in named]
     cut = [text if len(text) <= LABEL else f"{text[: LABEL - 1]}…" for text in told]
     return make_distinct([text or name for text, name in zip(cut, names, strict=True)])
 
@@ -172,7 +199,7 @@ def _is_worth_telling(name: str, tables: Sequence[Options]) -> bool:
 
 
 def _collect_values(name: str, tables: Sequence[Options]) -> set[str]:
-    return {json.dumps(table.get(name)) for table in tables if name in table or name not in _DEPENDENT}
+    return {json.dumps(table.get(name)) for table in tables if _applies(name, table)}
 
 
 def _describe_option(name: str, value: object, short: bool) -> str:

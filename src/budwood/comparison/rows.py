@@ -82,7 +82,7 @@ class ComparisonRow:
         parameters: Numbers of parameters.
         macs: Multiply-adds for one image.
         epochs: The selected epoch of each run.
-        seconds: Duration of the whole command, a mean over the runs.
+        seconds: Duration of the whole command, a mean over the runs; of an ensemble that of all its members.
         training_seconds: Duration of training alone, a mean over the runs.
         train: Metric on training images in the selected epoch.
         value: Metric on the split that is compared on.
@@ -170,7 +170,7 @@ def make_row(
         parameters=network.parameters if network else None,
         macs=network.macs if network else None,
         epochs=tuple(run.record.selected.epoch for run in runs if run.record.selected.epoch is not None),
-        seconds=_average([run.record.timings.total for run in runs]),
+        seconds=_average([sum(one.record.timings.total for one in _list_trained(run)) for run in runs]),
         training_seconds=_average([_sum_training_seconds(run) for run in runs]),
         train=_train(runs, metric),
         value=_summarize_metric(entry.label, runs, metric, split, found),
@@ -190,8 +190,14 @@ def _looks(runs: Sequence[Run]) -> tuple[int, ...]:
     return tuple(looks) if len(looks) == len(runs) else ()
 
 
+def _list_trained(run: Run) -> tuple[Run, ...]:
+    """The trainings that a run cost: itself, or all members of an ensemble."""
+    return run.members() or (run,)
+
+
 def _sum_training_seconds(run: Run) -> float:
-    return float(sum(seconds for name, seconds in run.record.timings.steps().items() if name in TRAINING))
+    steps = [step for one in _list_trained(run) for step in one.record.timings.steps().items()]
+    return float(sum(seconds for name, seconds in steps if name in TRAINING))
 
 
 def _average(values: Sequence[float]) -> float | None:

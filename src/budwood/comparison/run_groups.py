@@ -8,6 +8,7 @@ from pathlib import Path
 
 from budwood.comparison.recipe_diff import find_varying, label_rows, make_distinct, normalize_options
 from budwood.comparison.rows import RowSpec
+from budwood.comparison.run_options import list_run_options
 from budwood.errors import RunError
 from budwood.runs.run import Run, find_run, open_run
 
@@ -57,7 +58,7 @@ def group_runs(runs: Sequence[Run | str | Path | RowSpec]) -> list[RowSpec]:
         key = _repeat_key(run)
         again = seen[key + _describe_seed(run)] = seen.get(key + _describe_seed(run), 0) + 1
         rows.setdefault(f"{key} {again}", []).append(run)
-    options = find_varying([normalize_options(row[0].recipe.table()) for row in rows.values()])
+    options = find_varying([list_run_options(row[0]) for row in rows.values()])
     names = label_rows(options, [row[0].path.name for row in rows.values()])
     made = [RowSpec(name, tuple(row)) for name, row in zip(names, rows.values(), strict=True)]
     every = [*entries, *made]
@@ -73,6 +74,8 @@ def _open_runs(item: Run | str | Path) -> list[Run]:
 def _repeat_key(run: Run) -> str:
     """What runs have in common that are repeats of one recipe on the same data, or folds of them."""
     weights = run.record.network.weights
+    if run.record.ensemble:
+        return f"ensemble {weights.digest}"
     came = "" if weights.kind == "none" else weights.digest
     return f"{sorted(normalize_options(run.recipe.table()).items(), key=str)} {came} {run.record.dataset.fingerprint}"
 

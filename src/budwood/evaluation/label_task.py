@@ -22,6 +22,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.registry import is_entry_point
 from budwood.data.dataset import Sets, make_membership_matrix
 from budwood.evaluation.calibration import ReliabilityBin, bin_confidence
+from budwood.evaluation.ensembles import average_sigmoid, average_softmax
 from budwood.evaluation.logits import binary_cross_entropy, confusion, cross_entropy, probabilities, sigmoid
 from budwood.evaluation.metrics import define_metric, evaluate
 from budwood.evaluation.scoring import Labels, Logits
@@ -105,6 +106,14 @@ class LabelTask(ABC):
     @abstractmethod
     def to_probabilities(self, logits: Logits) -> Floats:
         """Return the probability of each class: float64 [n, classes]."""
+
+    @abstractmethod
+    def true_probabilities(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the probability of what is true: of each image float64 [n], or of each label float64 [n, classes]."""
+
+    @abstractmethod
+    def average_logits(self, logits: Sequence[Logits], weights: Floats) -> Logits:
+        """Return the logits of the mean of probabilities, weighted by float64 [members]: float32 [n, classes]."""
 
     @abstractmethod
     def rank_scores(self, logits: Logits) -> Floats:
@@ -215,6 +224,14 @@ class SingleLabel(LabelTask):
         """Return the softmax of the logits: float64 [n, classes]."""
         return probabilities(logits)
 
+    def true_probabilities(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the probability of each image's class: float64 [n]."""
+        return np.asarray(probabilities(logits)[np.arange(len(labels)), labels])
+
+    def average_logits(self, logits: Sequence[Logits], weights: Floats) -> Logits:
+        """Return the logarithms of the weighted mean of the softmax: float32 [n, classes]."""
+        return average_softmax(logits, weights)
+
     def rank_scores(self, logits: Logits) -> Floats:
         """Return the softmax of the logits, as images are ranked by it: float64 [n, classes]."""
         return probabilities(logits)
@@ -299,6 +316,14 @@ class MultiLabel(LabelTask):
     def to_probabilities(self, logits: Logits) -> Floats:
         """Return the sigmoid of the logits: float64 [n, classes]."""
         return sigmoid(logits)
+
+    def true_probabilities(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the probability of each label, of those that an image has and those that it has not, [n, classes]."""
+        return sigmoid(np.where(labels, logits, -logits))
+
+    def average_logits(self, logits: Sequence[Logits], weights: Floats) -> Logits:
+        """Return the logarithms of the odds of the weighted mean of the sigmoid: float32 [n, classes]."""
+        return average_sigmoid(logits, weights)
 
     def rank_scores(self, logits: Logits) -> Floats:
         """Return the logits, as images are ranked by them: float64 [n, classes]."""

@@ -19,6 +19,7 @@ from budwood.explain.label_errors import Suspects, find_suspects
 from budwood.explain.subgroups import Slice, find_slices
 from budwood.networks.plan import spec_of
 from budwood.progress import Progress, Silent
+from budwood.runs.ensembles import find_member
 from budwood.runs.networks import describe_run_weights
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
@@ -52,6 +53,7 @@ def subject(run: Run, *, cache: Path | None = None) -> NetworkProbe:
     """
     from budwood.explain.probe import make_probe
 
+    run.refuse_ensemble("its layers")
     spec = spec_of(run.recipe, len(run.classes), describe_run_weights(run), cache or cache_folder())
     return make_probe(spec, run.classes)
 
@@ -132,12 +134,12 @@ def attribution(
         DataError: When there is no image or a file cannot be read.
         RecipeError: When the method, a class or the place does not exist, or the place gives no map.
     """
-    from budwood.explain.saliency import compute_attribution
+    from budwood.explain.run_views import open_view
 
     shown = pixels(run, images, progress=progress)
     engine = answering(run, shown, cache=cache, progress=progress)
-    opened = subject(run, cache=cache)
-    return compute_attribution(opened, shown, method, classes, place, run=engine, task=run.task, progress=progress)
+    view = open_view(run, cache or cache_folder())
+    return view.attribute(shown, method, classes, place, engine, progress or Silent())
 
 
 def sanity(
@@ -168,6 +170,7 @@ def sanity(
     """
     from budwood.explain.sanity_checks import check_sanity
 
+    run, place = find_member(run, place, "place")
     return check_sanity(
         subject(run, cache=cache), pixels(run, images, progress=progress), method, place, progress=progress
     )
@@ -219,6 +222,7 @@ def filters(run: Run, layer: str | None = None, *, cache: Path | None = None) ->
     """
     from budwood.explain.convolutions import read_filters
 
+    run, layer = find_member(run, layer, "layer")
     return read_filters(subject(run, cache=cache), layer)
 
 
@@ -240,7 +244,8 @@ def feature_maps(run: Run, images: Files, name: str, *, cache: Path | None = Non
     """
     from budwood.explain.activations import read_maps
 
-    return read_maps(subject(run, cache=cache), pixels(run, images), name)
+    run, place = find_member(run, name, "name")
+    return read_maps(subject(run, cache=cache), pixels(run, images), place or name)
 
 
 def seen_through(
@@ -264,7 +269,8 @@ def seen_through(
     """
     from budwood.explain.activations import filter_image
 
-    return filter_image(subject(run, cache=cache), pixels(run, [image])[0], layer, numbers)
+    run, name = find_member(run, layer, "layer")
+    return filter_image(subject(run, cache=cache), pixels(run, [image])[0], name or layer, numbers)
 
 
 def strip(run: Run, image: str | Path, *, cache: Path | None = None) -> Strip:
@@ -314,6 +320,7 @@ def maximised(
     """
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
+    run, place = find_member(run, place, "place")
     opened = subject(run, cache=cache)
     if place is not None:
         from budwood.explain.probe import find_place

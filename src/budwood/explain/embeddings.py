@@ -111,13 +111,19 @@ def compute_run_features(run: Run, samples: Samples, context: Context) -> Featur
         context: The cache folder, and where progress is shown.
 
     Returns:
-        float32 [n, features].
+        float32 [n, features]; of an ensemble those of its members, each of length 1 and weighted so that the cosine
+        of two images is the weighted mean of the members' cosines (of those whose features are not all 0).
 
     Raises:
         DataError: When an image was changed since it was scanned.
         RunError: When the weights that a head was trained on are not on this machine.
         StorageError: When the cache cannot be written.
     """
+    made = run.record.ensemble
+    if made:
+        parts = [compute_run_features(member, samples, context) for member in run.members()]
+        weights = [member.weight**0.5 for member in made.members]
+        return np.concatenate([w * _normalise(part) for w, part in zip(weights, parts, strict=True)], axis=1)
     own = replace(samples, value_range=run.value_range)
     with raise_storage_errors(context.cache):
         return compute_features(make_trunk(run, context), own, context.progress).values
@@ -242,7 +248,7 @@ def find_neighbours(run: Run, images: Samples | Iterable[str | Path], context: C
     if k < 1:
         raise RunError(f"k: expected a whole number from 1, found {k}.", "Ask for 5 neighbours.")
     asked = images if isinstance(images, Samples) else make_file_samples(images, context.progress, run.value_range)
-    known = run.dataset().samples("train")
+    known = _list_training_images(run)
     own = {id: row for row, id in enumerate(known.ids)}
     features = compute_run_features(run, asked, context)
     training = compute_run_features(run, known, context)
@@ -259,6 +265,12 @@ def find_neighbours(run: Run, images: Samples | Iterable[str | Path], context: C
         )
         for id, path, found, near in zip(asked.ids, asked.paths, rows, similarities, strict=True)
     ]
+
+
+def _list_training_images(run: Run) -> Samples:
+    """The images that a run was trained on; of an ensemble of folds all outside the test split."""
+    folds = run.record.ensemble is not None and run.record.ensemble.folds
+    return run.dataset().samples("val" if folds else "train")
 
 
 def make_file_samples(files: Iterable[str | Path], progress: Progress, scale: ValueRange | None = None) -> Samples:

@@ -66,6 +66,7 @@ from budwood.storage.context import Context
 
 if TYPE_CHECKING:
     from budwood.explain.probe import NetworkProbe
+    from budwood.explain.run_views import RunView
 
 SUSPECTS: Final = "label-suspects.csv"
 IMAGES: Final = 12  # that are explained where none is named
@@ -104,8 +105,14 @@ class _Bench:
     context: Context
 
     @cached_property
+    def view(self) -> RunView:
+        from budwood.explain.run_views import open_view
+
+        return open_view(self.run, self.context.cache)
+
+    @cached_property
     def subject(self) -> NetworkProbe:
-        return api.subject(self.run, cache=self.context.cache)
+        return self.view.leader
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -221,8 +228,6 @@ def _is_known(root: Path, predictions: Predictions, row: int) -> bool:
 
 def _explain_images(bench: _Bench) -> Found:
     """Where the network looks, by each method, whether that can be believed, and the nearest training images."""
-    from budwood.explain.saliency import choose_default_methods, compute_attribution
-
     run, asked, shown, context = bench.run, bench.asked, bench.pixels, bench.context
     engine = api.answering(run, shown, cache=context.cache, progress=context.progress)
     chances = run.task.to_probabilities(engine(shown))
@@ -230,11 +235,9 @@ def _explain_images(bench: _Bench) -> Found:
     maps: dict[str, Attribution] = {}
     methods: dict[str, MethodTrust] = {}
     classes = None if asked.called is None else [asked.called] * len(shown)
-    for method in asked.methods or choose_default_methods(bench.subject):
+    for method in asked.methods or bench.view.choose_methods():
         place = asked.place if method in AT_A_PLACE else None
-        maps[method] = compute_attribution(
-            bench.subject, shown, method, classes, place, run=engine, task=run.task, progress=context.progress
-        )
+        maps[method] = bench.view.attribute(shown, method, classes, place, engine, context.progress)
         methods[method] = _check_trust(bench, method, maps[method], engine)
     rows = _describe_images(run, bench.files, chances, near, maps)
     pictures = {"legend": make_png_uri(draw_legend())}
@@ -281,9 +284,8 @@ def _describe_images(
 def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Answering) -> MethodTrust:
     """Whether a method's maps depend on what was learned, and whether the network goes by them."""
     from budwood.explain.deletion_insertion import measure_faithfulness
-    from budwood.explain.sanity_checks import check_sanity
 
-    sane = check_sanity(bench.subject, bench.pixels, method, found.place, stages=1, progress=bench.context.progress)
+    sane = bench.view.check_sanity(bench.pixels, method, found.place, bench.context.progress)
     faith = measure_faithfulness(engine, bench.pixels, found, task=bench.run.task, progress=bench.context.progress)
     return MethodTrust(
         place=found.place,
@@ -307,10 +309,11 @@ def _explain_stages(bench: _Bench) -> Found:
     run = bench.run
     if not list_mapped_stages(bench.subject):
         return StagesPart(path="", rows=(), left_out=()), {}
-    found = make_strip(bench.subject, bench.pixels[0])
-    rows = tuple(MappedStage(name=stage.name, shape=tuple(stage.shape)) for stage in found.stages)
+    found = make_strip(bench.subject, bench.view.fit(bench.pixels[:1])[0])
+    before = bench.view.prefix
+    rows = tuple(MappedStage(name=f"{before}{stage.name}", shape=tuple(stage.shape)) for stage in found.stages)
     pictures = {
-        f"stage-{stage.name}": make_png_uri(p) for stage, p in zip(found.stages, draw_strip(found), strict=True)
+        f"stage-{before}{stage.name}": make_png_uri(p) for stage, p in zip(found.stages, draw_strip(found), strict=True)
     }
     pictures["stages-image"] = make_data_uri(encode_jpeg(Image.fromarray(bench.pixels[0])))
     path = _show_path(run, bench.files[0])
@@ -327,15 +330,16 @@ def _explain_filters(bench: _Bench) -> Found:
     later = [name for name in names[1:] if layers[name].groups == 1 and max(layers[name].kernel_size) > 1]
     rows: list[FilterLayer] = []
     pictures = {}
+    image = bench.view.fit(bench.pixels[:1])[0]
     for name in [*names[:1], *later[len(later) // 2 :][:1]]:
-        found = read_filters(bench.subject, name)
-        pictures[f"filters-{name}"] = make_png_uri(draw_filters(found))
-        seen = filter_image(bench.subject, bench.pixels[0], name, found.order[:SEEN].tolist())
-        pictures[f"seen-{name}"] = make_png_uri(draw_filtered(seen))
+        found, shown = read_filters(bench.subject, name), f"{bench.view.prefix}{name}"
+        pictures[f"filters-{shown}"] = make_png_uri(draw_filters(found))
+        seen = filter_image(bench.subject, image, name, found.order[:SEEN].tolist())
+        pictures[f"seen-{shown}"] = make_png_uri(draw_filtered(seen))
         out, channels, height, width = found.weights.shape
         rows.append(
             FilterLayer(
-                layer=name,
+                layer=shown,
                 filters=out,
                 channels=channels,
                 size=(height, width),
@@ -417,6 +421,7 @@ def _is_filled(table: Path) -> bool:
 
 def _explain_classes(bench: _Bench) -> Found:
     """What each class looks for; of many classes the first ones."""
+    bench.run.refuse_ensemble("pictures of its classes")
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
     targets = [VisualizationTarget(None, number) for number in range(min(len(bench.run.classes), DRAWN))]

@@ -350,6 +350,10 @@ def _draw_folds(data: Dataset, judged: LabelledSamples, folds: int) -> NDArray[n
 
 def _find_untouched_trunk(run: Run, context: Context) -> tuple[Prefix, str]:
     """The trunk whose features are judged by, and whether it has seen the labels, in words."""
+    if run.record.ensemble:
+        member = run.members()[0]
+        prefix, about = _find_untouched_trunk(member, context)
+        return prefix, f"Of the ensemble's first member, {member.record.id}: {about[0].lower()}{about[1:]}"
     if run.recipe.weights == "none" and run.record.network.trunk_trained:
         return make_trunk(run, context), (
             "The run's own trunk, trained from scratch on these labels: it may have memorised some errors, "

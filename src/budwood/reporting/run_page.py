@@ -9,6 +9,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from budwood.comparison.ensemble_members import MemberScore
 from budwood.config.metric_registry import LAST, LOSS, describe_metric, describe_selection
 from budwood.config.recipe import find_default_valued
 from budwood.data.checks import Finding
@@ -25,6 +26,7 @@ from budwood.reporting.charts import (
     draw_lines,
     draw_reliability,
 )
+from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.recipe_text import STEPS, describe_recipe
 from budwood.reporting.templating import load_template
@@ -90,6 +92,7 @@ class Evidence:
         reliability: Bins of the reliability diagram.
         results: Findings about the result.
         explanation: Explanation of the run; None where none was made.
+        members: Members of an ensemble with their scores; none of a run that was trained.
     """
 
     history: Sequence[Mapping[str, float]]
@@ -98,6 +101,7 @@ class Evidence:
     reliability: Sequence[ReliabilityBin]
     results: Sequence[ResultFinding] = ()
     explanation: Explanation | None = None
+    members: Sequence[MemberScore] = ()
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,9 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         pictures=evidence.pictures,
         results=evidence.results,
         explanation=evidence.explanation,
-        words=describe_recipe(record),
+        words=describe_ensemble(record) if record.ensemble else describe_recipe(record),
+        optimism=describe_optimism(record),
+        members=evidence.members,
         neutral=find_default_valued(record.recipe.table()),
         val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % confidence interval", val.accuracy)),
         test_strip=Markup(_draw_test_strip(record.test)),
@@ -179,7 +185,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         selected_by=describe_selection(record.recipe.select or LOSS),
         curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history)],
         norms=Markup(_draw_norms_chart(evidence.history)),
-        diagram=Markup(_draw_diagram(record.network)),
+        diagram=Markup("" if record.ensemble else _draw_diagram(record.network)),
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
         by_class=weakest,
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
@@ -232,7 +238,10 @@ def render_rates(
 
 
 def _format_command(record: RunRecord) -> str:
-    """The command that carries the recipe out again, for a shell."""
+    """The command that carries the recipe out again, or makes the ensemble again, for a shell."""
+    if record.ensemble:
+        runs = " ".join(map(_quote_path, record.ensemble.candidates))
+        return f"budwood ensemble {runs} --weights {record.ensemble.rule}"
     recipe = shlex.quote(f"runs/{record.id}/recipe.toml")
     leaks = " --leaks allow" if record.dataset.leaks_allowed else ""
     return f"budwood train {_quote_path(record.source)} --recipe {recipe}{leaks}"

@@ -31,9 +31,10 @@ def describe_run_weights(run: Run) -> Weights:
         The weights file of the run folder with its digest, of the kind `trained`.
 
     Raises:
-        RunError: The weights were changed or damaged.
+        RunError: The weights were changed or damaged, or the run is an ensemble.
         WeightsError: The run folder has no weights file.
     """
+    run.refuse_ensemble("its weights")
     return replace(describe_file(run.file(WEIGHTS)), kind="trained")
 
 
@@ -54,6 +55,7 @@ def make_initial_trunk(run: Run, context: Context) -> Prefix:
         RecipeError: The network of the recipe does not exist here.
         WeightsError: The weights cannot be found.
     """
+    run.refuse_ensemble("its trunk")
     plan = load_plan(run.recipe, len(run.classes), context.cache)
     try:
         weights = relocate_weights(run, run.recipe, plan, context)

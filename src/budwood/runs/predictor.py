@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.Image import Resampling
 
 from budwood.data.dataset import Samples
 from budwood.data.image_inputs import ImageInput, list_inputs, name_input, read_input
@@ -29,6 +31,7 @@ from budwood.training.linear_head import compute_head_logits
 
 Logits = NDArray[np.float32]
 Head = tuple[NDArray[np.float32], NDArray[np.float32]]
+Inputs = tuple[Pixels, ...]  # of one image, for each network
 
 
 @dataclass
@@ -81,7 +84,7 @@ class Predictor:
             StorageError: The cache cannot be written.
         """
         predictor = make_predictor(open_any_run(run), open_context(cache, progress), int8)
-        predictor.load(predictor._take_check_images)
+        predictor.prepare()
         return predictor
 
     @property
@@ -106,7 +109,7 @@ class Predictor:
         """
         given = list_inputs(images)
         names = [name_input(image, number) for number, image in enumerate(given)]
-        pixels: list[Pixels] = []
+        pixels: list[Inputs] = []
         problems: dict[int, str] = {}
         for number, image in enumerate(given):
             try:
@@ -183,6 +186,15 @@ class Predictor:
         with raise_storage_errors(self.context.cache):
             return compute_tta_features(self.part, samples, self.context.progress, self._apply_head).values
 
+    def prepare(self) -> None:
+        """Load the engine that runs the network, checked on validation images of the run where it was not yet.
+
+        Raises:
+            WeightsError: The weights cannot be read or do not fit.
+            StorageError: The cache cannot be written.
+        """
+        self.load(self._take_check_images)
+
     def load(self, images: Callable[[], Pixels]) -> InferenceEngine:
         """Return the engine that runs the network, which is chosen and loaded at the first call.
 
@@ -203,13 +215,14 @@ class Predictor:
                     self._slot.engine = choose_engine(self.part, images, CHECKED, self.context.progress)
             return self._slot.engine
 
-    def _read(self, image: ImageInput) -> Pixels:
-        return read_input(image, self.part.spec.plan.size, self.run.recipe.resizing, self.run.value_range)
+    def _read(self, image: ImageInput) -> Inputs:
+        size, resizing = self.part.spec.plan.size, self.run.recipe.resizing
+        return (read_input(image, size, resizing, self.run.value_range),)
 
-    def _to_probabilities(self, pixels: Sequence[Pixels]) -> NDArray[np.float64]:
-        if not pixels:
+    def _to_probabilities(self, images: Sequence[Inputs]) -> NDArray[np.float64]:
+        if not images:
             return np.zeros((0, len(self.classes)))
-        upright = np.stack(pixels)
+        upright = np.stack([pixels for (pixels,) in images])
         views = [flip(upright, letters) for letters in TTA_FLIPS[self.run.recipe.tta]]
         logits = sum((self.compute_logits(view) for view in views[1:]), self.compute_logits(views[0]))
         return self.run.task.to_probabilities(logits / np.float32(len(views)))
@@ -226,6 +239,89 @@ class Predictor:
         except DataError:
             noise = np.random.default_rng(0).integers(0, 256, (CHECKED, 8, 8, 3), np.uint8)
             return noise.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]
+
+
+@dataclass(frozen=True)
+class EnsemblePredictor(Predictor):
+    """The networks of an ensemble, each of which reads every image in its own size and way; `part` is the first's.
+
+    Attributes:
+        members: A predictor for each network, the one with the largest weight first.
+        weights: Weight of each network, float64 [members].
+    """
+
+    members: tuple[Predictor, ...] = ()
+    weights: NDArray[np.float64] = field(default_factory=lambda: np.ones(0))
+
+    def prepare(self) -> None:
+        """Load the engine of every network, as `Predictor.prepare` does of one."""
+        for member in self.members:
+            member.prepare()
+
+    def load(self, images: Callable[[], Pixels]) -> InferenceEngine:
+        """Load the engine of every network, checked on the same images in its own size.
+
+        Args:
+            images: Returns real images of the largest input, uint8 [n, size, size, 3].
+
+        Returns:
+            The engine of the first network.
+        """
+        engines = [member.load(lambda one=member: _fit_pixels(images(), one)) for member in self.members]  # type: ignore[misc]
+        return engines[0]
+
+    def compute_logits(self, pixels: Pixels) -> Logits:
+        """Compute logits of pixels of the largest input, without test-time augmentation.
+
+        A network of a smaller input sees them scaled down, which differs slightly from what it reads from a file.
+
+        Args:
+            pixels: uint8 [n, size, size, 3].
+
+        Returns:
+            Logits of the mean probabilities, float32 [n, classes].
+
+        Raises:
+            WeightsError: A logit is not finite.
+        """
+        return self._average([member.compute_logits(_fit_pixels(pixels, member)) for member in self.members])
+
+    def predict_samples(self, samples: Samples) -> Logits:
+        """Compute the logits of a data set's images; what an earlier command computed is read from the cache.
+
+        Args:
+            samples: The images.
+
+        Returns:
+            Logits of the mean probabilities, float32 [n, classes]; those of each network are averaged over the mirror
+            images of its recipe's `tta`.
+
+        Raises:
+            DataError: An image file was changed since it was scanned.
+            StorageError: The cache cannot be written.
+        """
+        return self._average([member.predict_samples(samples) for member in self.members])
+
+    def _average(self, logits: Sequence[Logits]) -> Logits:
+        return self.run.task.average_logits(logits, self.weights)
+
+    def _read(self, image: ImageInput) -> Inputs:
+        return tuple(pixels for member in self.members for pixels in member._read(image))
+
+    def _to_probabilities(self, images: Sequence[Inputs]) -> NDArray[np.float64]:
+        each = [
+            member._to_probabilities([(inputs[number],) for inputs in images])
+            for number, member in enumerate(self.members)
+        ]
+        return np.asarray(np.average(each, axis=0, weights=self.weights), np.float64)
+
+
+def _fit_pixels(pixels: Pixels, member: Predictor) -> Pixels:
+    """Pixels uint8 [n, size, size, 3] in the size of a network's input."""
+    size = member.part.spec.plan.size
+    if not len(pixels) or pixels.shape[1] == size:
+        return pixels
+    return np.stack([np.asarray(Image.fromarray(one).resize((size, size), Resampling.BICUBIC)) for one in pixels])
 
 
 def make_predictor(run: Run, context: Context, int8: bool = False) -> Predictor:
@@ -245,6 +341,10 @@ def make_predictor(run: Run, context: Context, int8: bool = False) -> Predictor:
         WeightsError: The run's weights cannot be read.
         StorageError: The cache cannot be written.
     """
+    if run.record.ensemble:
+        members = tuple(make_predictor(member, context, int8) for member in run.members())
+        weights = np.array([member.weight for member in run.record.ensemble.members])
+        return EnsemblePredictor(run, members[0].part, None, context, members=members, weights=weights)
     if int8:
         training, known = run.dataset().samples("train"), run.predictions("val")
         with raise_storage_errors(context.cache):

@@ -162,6 +162,7 @@ def locate_weights(recipe: Recipe, plan: NetworkPlan, out: Path, context: Contex
         return describe_random(recipe.init, recipe.seed or 0), None
     if recipe.weights.startswith("run:"):
         run = open_run(recipe.weights.removeprefix("run:"), out)
+        run.refuse_ensemble("a trunk")
         _refuse_other_network(run, recipe, plan)
         weights = describe_file(run.file(WEIGHTS))
         origin = f"run {run.path.name}, trained on {run.record.dataset.name}"

@@ -6,8 +6,6 @@ import csv
 import datetime
 import io
 import os
-import re
-import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,7 +29,6 @@ from budwood.networks.weights import Weights
 from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_drafts, write_text
-from budwood.text import show_unprintable
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +38,6 @@ LEDGER_LOCK: Final = ".test-looks.lock"
 CHECKPOINT: Final = "checkpoint"
 LOCK: Final = "lock"
 RESULTS_LOCK: Final = ".results.lock"
-RESERVED: Final = '<>:"/\\|?*'  # in no name of a folder on Windows; some nowhere
-DEVICE: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-LONGEST_ID: Final = 200  # bytes, which leaves room for the name of a draft
 
 
 @dataclass(frozen=True)
@@ -132,11 +126,14 @@ class Run:
         """Read the rows of `history.csv`.
 
         Returns:
-            One mapping a row, from column to value; empty cells are left out.
+            One mapping a row, from column to value; empty cells are left out. An ensemble, which was not trained, has
+            none.
 
         Raises:
             RunError: The file is missing, damaged or was changed.
         """
+        if self.record.ensemble:
+            return []
         file = self.file(HISTORY)
         try:
             with file.open(newline="", encoding="utf-8") as handle:
@@ -177,8 +174,10 @@ class Run:
             Weight, float32 [classes, features], and bias, float32 [classes].
 
         Raises:
-            RunError: The weights are missing, damaged or were changed, or the head is not a single linear layer.
+            RunError: The weights are missing, damaged or were changed, or the head is not a single linear layer; or the
+                run is an ensemble, which has several heads.
         """
+        self.refuse_ensemble("its linear head")
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -192,19 +191,68 @@ class Run:
                 "Restore the file, or train again.",
             ) from error
 
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """Return the names of the files with the run's weights: several of an ensemble."""
+        made = self.record.ensemble
+        return tuple(f"{one.folder}/{WEIGHTS}" for one in made.members) if made else (WEIGHTS,)
+
+    def members(self) -> tuple[Run, ...]:
+        """Open the networks of an ensemble, each of them a run of its own.
+
+        Returns:
+            The members in the order of the record, the one with the largest weight first; none of a run that was
+            trained.
+
+        Raises:
+            RunError: A member is missing or damaged, or is another than when the ensemble was made.
+        """
+        made = self.record.ensemble
+        runs = [find_run(self.path / one.folder) for one in made.members] if made else []
+        for run, file in zip(runs, self.weight_files, strict=False):
+            if run.record.files.get(WEIGHTS) != self.record.files.get(file):
+                raise RunError(
+                    f"{run.path}: is not the network that the ensemble was made of.",
+                    "Restore the folder from a copy, or make the ensemble again.",
+                )
+        return tuple(runs)
+
+    def refuse_ensemble(self, what: str) -> None:
+        """Refuse an ensemble where a single network is needed.
+
+        Args:
+            what: What was asked for, as it stands in the message.
+
+        Raises:
+            RunError: The run is an ensemble.
+        """
+        made = self.record.ensemble
+        if made:
+            raise RunError(
+                f"{self.path}: is an ensemble of {len(made.members)} networks, so there is no one network to give "
+                f"{what}.",
+                f"Name one of its members, each a run of its own, such as {self.path / made.members[0].folder}.",
+            )
+
     def network(self) -> torch.nn.Module:
         """Load the trained network as a plain PyTorch module in evaluation mode.
 
-        Its input is described under `network` in `run.json`.
+        Its input is described under `network` in `run.json`. That of an ensemble takes images of the largest input of
+        its members, with values of 0 to 1, and makes each member's input of them.
 
         Returns:
             The module, from pixels to logits.
 
         Raises:
             RecipeError: The network of the recipe does not exist here.
-            RunError: The weights are missing, damaged or were changed.
+            RunError: The weights are missing, damaged or were changed, or members of an ensemble make images square in
+                different ways, so that no one input suits all.
             WeightsError: The weights do not fit the network.
         """
+        if self.record.ensemble:
+            from budwood.runs.ensemble_network import load_ensemble_network
+
+            return load_ensemble_network(self)
         from budwood.networks.surgery import load_network
 
         own = Weights("trained", self.file(WEIGHTS), "")
@@ -275,7 +323,7 @@ def reopen_run(run: Run) -> Run:
 
 def _refuse_trained_since(run: Run, latest: Run) -> None:
     """Raises `RunError` where a run has other weights than when it was opened, or is getting them."""
-    if latest.record.files.get(WEIGHTS) != run.record.files.get(WEIGHTS):
+    if any(latest.record.files.get(name) != run.record.files.get(name) for name in run.weight_files):
         raise RunError(
             f"{run.path}: was trained further by another process while this command was using it.",
             "Run the command again.",
@@ -371,62 +419,6 @@ def _is_held(handle: BinaryIO) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def make_run_id(model: str) -> str:
-    """Make a name for a run that sorts by time, that no other run has, and that every system takes for a folder.
-
-    Args:
-        model: The name of the model, which becomes part of the id; what suits no file name, as the colon of
-            `timm:NAME`, becomes a hyphen.
-
-    Returns:
-        Local time, model and four random hexadecimal digits, joined by hyphens.
-    """
-    plain = re.sub(r"[^\w.+-]", "-", model)[:100]
-    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{plain}-{secrets.token_hex(2)}"
-
-
-def refuse_bad_id(id: str, out: Path) -> None:
-    """Refuse the name of a new run that is taken, or that is no plain file name on every system.
-
-    Args:
-        id: The name.
-        out: The folder of runs.
-
-    Raises:
-        RunError: There is such a run already, or a folder cannot be named so.
-    """
-    problem = _find_id_problem(id)
-    if problem:
-        raise RunError(
-            f"id: {show_unprintable(repr(id))} is not a plain file name ({problem}).",
-            "Use letters, digits, '-', '_' and '.', as in 'first-try', or leave the id out.",
-        )
-    if (out / id).exists() or (out / id).is_symlink():
-        raise make_taken_error(out / id)
-
-
-def make_taken_error(folder: Path) -> RunError:
-    """Make the error for a new run whose folder is there already."""
-    return RunError(
-        f"{folder}: is there already, and a new run would destroy it.",
-        "Choose another id, leave the id out, or continue that run with `budwood resume`.",
-    )
-
-
-def _find_id_problem(id: str) -> str:
-    """Why a run cannot have a name; empty where it can."""
-    if not id:
-        return "it is empty"
-    if len(id.encode("utf-8", "replace")) > LONGEST_ID:
-        return f"it is longer than {LONGEST_ID} bytes"
-    bad = next((char for char in id if char in RESERVED or not char.isprintable()), None)
-    if bad is not None:
-        return f"it contains {bad!r}"
-    if id.startswith(".") or id.endswith((".", " ")):
-        return "it begins with '.', or ends with '.' or a space"
-    return "Windows keeps that name for a device" if DEVICE.fullmatch(id) else ""
 
 
 def utc_now() -> str:

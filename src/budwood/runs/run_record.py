@@ -197,6 +197,39 @@ class TestRecord(FrozenRecord):
     metrics: Scores
 
 
+class EnsembleMember(FrozenRecord):
+    """A network of an ensemble.
+
+    Attributes:
+        run: The id of the run that it is a copy of.
+        folder: The folder of the copy, a run of its own, relative to the folder of the ensemble.
+        weight: Its weight in the mean; those of all members add up to 1.
+    """
+
+    run: str
+    folder: str
+    weight: float
+
+
+class EnsembleRecord(FrozenRecord):
+    """How an ensemble was made.
+
+    Attributes:
+        members: The networks, the one with the largest weight first.
+        rule: How the weights were chosen: `equal`, or on the `validation` set.
+        folds: Whether the members are folds of a cross-validation: the validation prediction of an image is then the
+            mean of the members that were not trained on it.
+        candidates: The ids of the runs that it was to be made of; validation may have left out some.
+        picks: How often the greedy selection picked each candidate; None where there was none.
+    """
+
+    members: tuple[EnsembleMember, ...]
+    rule: Literal["equal", "validation"]
+    folds: bool = False
+    candidates: tuple[str, ...]
+    picks: tuple[int, ...] | None = None
+
+
 class RunRecord(FrozenRecord):
     """The record of a run: everything but its history, weights and predictions, with times in UTC, ISO 8601.
 
@@ -212,6 +245,8 @@ class RunRecord(FrozenRecord):
         trained: Whether the head alone was trained, or more of the network.
         problem: Why the run has stopped.
         files: BLAKE2b-128 digests of the run's files by name; none of a run of an earlier version.
+        ensemble: How the run was made of others; None of a run that was trained. The recipe of an ensemble is that of
+            its first member.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -239,6 +274,7 @@ class RunRecord(FrozenRecord):
     prefix: PrefixRecord = Field(default_factory=PrefixRecord)
     problem: str | None = None
     files: Mapping[str, str] = Field(default_factory=dict)
+    ensemble: EnsembleRecord | None = None
 
     @property
     def val(self) -> SplitMetrics:

@@ -19,6 +19,7 @@ from budwood.errors import BudwoodError, DataError, RecipeError, WeightsError
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import hash_json, load_plan
 from budwood.storage.context import Context
+from budwood.studies.ensemble_table import EnsembleRow
 from budwood.studies.job_planning import hash_shared, list_repeats, refuse_without_network
 from budwood.studies.study import Experiment, Study
 from budwood.studies.study_tables import DataSpec
@@ -88,7 +89,7 @@ def estimate_rows(study: Study, context: Context) -> list[RowEstimate]:
         context: The cache folder, and where notes and the steps of the work go.
 
     Returns:
-        One estimate a row, that of the trial last.
+        One estimate a row, that of the trial after the others, and the ensembles last.
 
     Raises:
         StudyError: The networks of some rows cannot be made; the message names each.
@@ -104,7 +105,12 @@ def estimate_rows(study: Study, context: Context) -> list[RowEstimate]:
                 wrong.append(f"{row.label}: {error.message}")
             step(1)
     refuse_without_network(study, wrong)
-    return estimates
+    return [*estimates, *(_describe_ensemble(row) for row in study.ensembles)]
+
+
+def _describe_ensemble(row: EnsembleRow) -> RowEstimate:
+    """An ensemble, of which nothing is trained, as a row."""
+    return RowEstimate(row.label, None, 0, 0, None, 0.0, None, None, None, row.describe())
 
 
 def sum_seconds(estimates: Sequence[RowEstimate]) -> float | None:

@@ -20,6 +20,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.toml_lines import Place
 from budwood.errors import RecipeError
 from budwood.networks.plan import hash_json
+from budwood.studies.ensemble_table import check_ensembles, expand_ensembles
 from budwood.studies.published_tables import PublishedTable
 from budwood.studies.search_space import RangeAxis, Search, corners, fix_options, order_space
 from budwood.studies.study import Experiment, Overrides, Study
@@ -130,9 +131,14 @@ def expand_study(
         search = _make_search(file.search, file, applied)
         parts += _check_search(search, file.search, file, applied)
     rows = tuple(part for part in parts if isinstance(part, Experiment))
+    ensembles = expand_ensembles(file.ensembles)
     if overrides == Overrides():
         parts += _find_twins([row for row in rows if row.place not in faulty])
-        parts += () if faulty else _check_claims(file, [row.label for row in rows])
+        parts += (
+            () if faulty else _check_claims(file, [*(row.label for row in rows), *(row.label for row in ensembles)])
+        )
+    if overrides == Overrides() and not faulty and not any(isinstance(part, Mistake) for part in parts):
+        parts += check_ensembles(ensembles, {row.label: bool(row.refused) for row in rows}, file.folds)
     mistakes = _tell_once([part for part in parts if isinstance(part, Mistake)])
     if not (rows or search or mistakes or faulty):
         mistakes = [Mistake((), "contains no [[rows]], no [grid] and no [search]")]
@@ -155,6 +161,7 @@ def expand_study(
         text=text,
         claims=tuple(Claim(**claim.model_dump()) for claim in file.claims),
         left_out=(*_list_left_out(file, rows, search), *_list_unsearched(file, overrides)),
+        ensembles=ensembles,
     )
     return study, mistakes
 

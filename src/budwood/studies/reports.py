@@ -66,10 +66,10 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
         its own best and worst.
     """
     entries, label_of_run = [], dict[str, str]()
-    listed = {row.label for row in study.rows if not row.varied}
     of_trials = study.search.stand_in if study.search else ""
     changes = describe_deviations(study)
     stand_ins = {row.label: "; ".join(filter(None, (row.stand_in, changes.get(row.label)))) for row in study.rows}
+    listed = {row.label for row in study.rows if not row.varied} | {row.label for row in study.ensembles}
     for row in rows:
         runs = _list_finished(folder, row.runs)
         stand_in = stand_ins.get(row.label, of_trials)

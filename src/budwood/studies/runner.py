@@ -23,6 +23,7 @@ from budwood.progress import DistinctNotes
 from budwood.runs.run import find_run, utc_now
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
 from budwood.storage.context import Context
+from budwood.studies.ensemble_rows import list_ensembles, make_ensembles
 from budwood.studies.executors import Executor, InProcessExecutor, WorkerDied, connect_ray, start_subprocesses
 from budwood.studies.job_planning import JobPlanner
 from budwood.studies.job_queue import TRIES, JobQueue
@@ -34,7 +35,7 @@ from budwood.studies.study import Overrides, Study
 from budwood.studies.study_file import load_study, make_tuning_study
 from budwood.studies.study_state import STUDY_FILE, StudyState, StudyStatus, lock_study, write_state
 from budwood.studies.study_tables import TRIALS
-from budwood.studies.training_job import DatasetCache, JobContext, JobResult, TrainingJob, list_known_ids
+from budwood.studies.training_job import DatasetCache, JobContext, JobResult, list_known_ids
 from budwood.training.history import Rows
 from budwood.workflows.evaluate import test
 
@@ -216,6 +217,7 @@ class StudyRunner:
         self._rows = [*rows, *(search.list_ended(context) if search else ())]
         self._queue = JobQueue([job for row in rows for job in row.open_jobs()])
         self._search = search
+        self._ensembles = list_ensembles(study)
 
     def run(self) -> Comparison:
         """Run the jobs that have not ended, open the test splits where that is asked for, and compare the rows.
@@ -234,6 +236,8 @@ class StudyRunner:
         try:
             with self._executors() as executors:
                 self._train(executors)
+            make_ensembles(self._study, self._context.folder, self._rows, self._ensembles)
+            self._show()
             if self._options.test:
                 self._open_tests()
         except BaseException:
@@ -373,20 +377,25 @@ class StudyRunner:
 
     def _open_tests(self) -> None:
         """Open the test split of every finished run that is still sealed."""
-        for job in self._jobs():
-            if self._context.is_done(job.id):
-                run = find_run(self._context.folder / job.id)
+        for id in self._list_runs():
+            if self._context.is_done(id):
+                run = find_run(self._context.folder / id)
                 if run.record.test is None:
                     test(run, cache=self._context.cache, progress=DistinctNotes(self._monitor))
 
-    def _jobs(self) -> Iterator[TrainingJob]:
+    def _list_runs(self) -> Iterator[str]:
+        """The names of the runs of all rows, ensembles last."""
         for row in self._rows:
-            yield from row.jobs
+            yield from (job.id for job in row.jobs)
+        yield from (row.made for row in self._ensembles if row.made)
+
+    def _all_rows(self) -> list[RowProgress]:
+        return [*self._rows, *self._ensembles]
 
     def _show(self) -> None:
         seconds = self._queue.estimate_seconds(self._search.count_left() if self._search else 0)
         left = seconds / max(self._options.jobs, 1) if seconds is not None else None
-        self._monitor.show([row.line(self._study.metric, self._value) for row in self._rows], left)
+        self._monitor.show([row.line(self._study.metric, self._value) for row in self._all_rows()], left)
 
     def _save(self, status: StudyStatus) -> None:
         """Write `study.json`."""
@@ -398,15 +407,15 @@ class StudyRunner:
             written=utc_now(),
             metric=self._study.metric,
             changed=self._study.changed,
-            rows=tuple(row.state() for row in self._rows),
             left_out=self._study.left_out,
+            rows=tuple(row.state() for row in self._all_rows()),
         )
         write_state(self._context.folder, state)
 
     def _compare(self) -> Comparison:
         """Compare the rows; raises `StudyError` when none was trained."""
         name = self._study.name
-        entries = collect_entries(self._study, self._context.folder, [row.state() for row in self._rows])
+        entries = collect_entries(self._study, self._context.folder, [row.state() for row in self._all_rows()])
         if not any(entry.runs for entry in entries):
             problems = "; ".join(dict.fromkeys(entry.problem.rstrip(".") for entry in entries if entry.problem))
             raise StudyError(

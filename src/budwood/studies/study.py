@@ -11,6 +11,7 @@ from budwood.comparison.published import Published
 from budwood.comparison.text import Order
 from budwood.config.recipe import Recipe
 from budwood.config.toml_lines import Place
+from budwood.studies.ensemble_table import EnsembleRow
 from budwood.studies.search_space import Search
 from budwood.studies.study_tables import LIMITS, DataSpec, Options
 
@@ -64,6 +65,7 @@ class Study:
         text: The text of the file.
         claims: What the source says of the rows.
         left_out: What the limits of `[quick]`, or options that are set for every row, leave out of the study.
+        ensembles: The rows that are ensembles of the others.
     """
 
     name: str
@@ -82,13 +84,13 @@ class Study:
     changed: Options
     text: str
     claims: tuple[Claim, ...] = ()
+    left_out: tuple[str, ...] = ()
+    ensembles: tuple[EnsembleRow, ...] = ()
 
     @property
     def order(self) -> Order:
         """Return the order in which the rows are shown: that of the file, or the best first where it is a search."""
         return "metric" if self.search and len(self.rows) < 2 else "given"
-
-    left_out: tuple[str, ...] = ()
 
     @property
     def changed_options(self) -> dict[str, Any]:

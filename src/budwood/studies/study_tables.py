@@ -15,13 +15,15 @@ from budwood.config.metric_registry import REPORTED, is_metric
 from budwood.config.recipe import Recipe
 from budwood.data.listing import ReadOptions
 from budwood.errors import did_you_mean
+from budwood.studies.ensemble_table import EnsembleTable
 from budwood.studies.published_tables import GridFigure, PublishedPart
 from budwood.studies.search_space import AxisTable, Sampler
 
 TRIALS: Final = 30
 LIMITS: Final = ("images", "epochs", "points", "trials")  # of the quick table
 PER_CLASS: Final = ("images_per_class", "val_images_per_class", "test_images_per_class")
-_KEPT_DEPTH: Final[Mapping[str, int]] = {"rows": 3, "grid": 3, "base": 2, "quick": 2}  # places left out when at fault
+# Places left out when at fault.
+_KEPT_DEPTH: Final[Mapping[str, int]] = {"rows": 3, "grid": 3, "base": 2, "quick": 2, "ensembles": 3}
 
 Options = Mapping[str, object]  # of recipes and data, as given
 _Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
@@ -300,6 +302,7 @@ class StudyFile(FileModel):
         search: The search; None where there is none.
         claims: What the source says of its rows, to be confirmed or denied.
         quick: What `--quick` changes.
+        ensembles: Rows that are ensembles of others.
     """
 
     name: Annotated[
@@ -329,6 +332,7 @@ class StudyFile(FileModel):
     search: Annotated[SearchTable | None, Field(description="a table")] = None
     claims: Annotated[tuple[ClaimTable, ...], _Listed, Field(description="tables, each under [[claims]]")] = ()
     quick: Annotated[QuickTable, Field(description="a table")] = QuickTable()
+    ensembles: Annotated[tuple[EnsembleTable, ...], _Listed, Field(description="tables, each under [[ensembles]]")] = ()
 
 
 def check_file(table: Options) -> tuple[StudyFile, list[Mistake]]:

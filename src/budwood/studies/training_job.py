@@ -207,7 +207,8 @@ class DatasetCache:
         for file in sorted(self.folder.glob("*/run.json")) if self.folder else ():
             with suppress(RunError):  # it is told where the run is used
                 run = find_run(file.parent)
-                runs.setdefault(run.record.dataset.fingerprint, run)
+                if not run.record.ensemble:  # one of folds has splits of its own
+                    runs.setdefault(run.record.dataset.fingerprint, run)
         return runs
 
     def _scan(self, images: DataSpec) -> Dataset:

@@ -19,9 +19,11 @@ from budwood.data.metadata import compute_content_ids
 from budwood.errors import RunError
 from budwood.evaluation.prediction_table import ImagePrediction, list_top_classes
 from budwood.evaluation.predictions import Predictions, make_predictions
+from budwood.networks.plan import hash_json
 from budwood.networks.weights import digest_file
 from budwood.progress import Progress
 from budwood.runs.contents import evaluate_predictions
+from budwood.runs.ensembles import MEMBERS
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run, count_look, lock_ledger, lock_results, open_any_run, reopen_run, utc_now
 from budwood.runs.run_files import DATASET, SEALED_LABELS, WEIGHTS, digest_run_files, name_predictions
@@ -54,6 +56,7 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     samples = run.dataset().samples("test")
     if not len(samples):
         raise RunError(f"{run.path}: the data set has no test set.", "Train again on data with a test set.")
+    _refuse_member(run)
     sealed = run.file(SEALED_LABELS)
     if _is_scored(run):
         return report(run)
@@ -62,10 +65,28 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     with lock_ledger(run.path.parent), lock_results(run.path):
         latest = reopen_run(run)
         if not _is_scored(latest):  # as another process may have done meanwhile
-            looks = count_look(run.path.parent, run.path.name, digest_file(run.path / WEIGHTS), split)
+            looks = count_look(run.path.parent, run.path.name, _digest_network(run), split)
             unsealed = replace(samples, labels=_read_sealed_labels(sealed, samples))
             latest = _save_score(run, make_predictions(unsealed, logits), looks)
     return report(latest)
+
+
+def _refuse_member(run: Run) -> None:
+    """Raises `RunError` for the copy of a run in an ensemble, whose looks would be counted apart from all others."""
+    whole = run.path.absolute().parents[1]
+    if run.path.absolute().parent.name == MEMBERS and (whole / "run.json").is_file():
+        raise RunError(
+            f"{run.path}: is a member of an ensemble, which alone keeps the labels of the test set.",
+            f"`budwood test {whole}` tests the ensemble; the run that the member is a copy of is tested in its place.",
+        )
+
+
+def _digest_network(run: Run) -> str:
+    """A digest of a run's weights, of all members and their weights in the mean where it is an ensemble."""
+    if run.record.ensemble:
+        shares = [member.weight for member in run.record.ensemble.members]
+        return hash_json([shares, *(digest_file(run.path / name) for name in run.weight_files)])
+    return digest_file(run.path / WEIGHTS)
 
 
 def _is_scored(run: Run) -> bool:
@@ -74,7 +95,7 @@ def _is_scored(run: Run) -> bool:
     Raises `RunError` where one of the files was changed. Of a run of an earlier version, which has no digests, it is
     not known.
     """
-    needed = (WEIGHTS, DATASET, SEALED_LABELS, name_predictions("test"))
+    needed = (*run.weight_files, DATASET, SEALED_LABELS, name_predictions("test"))
     if run.record.test is None or not run.record.files.keys() >= set(needed):
         return False
     return all(run.file(name).is_file() for name in needed)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from budwood.comparison.ensemble_members import compare_members
 from budwood.comparison.rows import make_outcome
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
@@ -92,5 +93,6 @@ def render_report(run: Run) -> str:
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
         results=check_run(make_outcome("", [run])),
         explanation=load_explanation(run.path),
+        members=compare_members(run),
     )
     return render_run(run.record, evidence)

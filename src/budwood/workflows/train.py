@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,9 +42,6 @@ from budwood.runs.run import (
     find_run,
     lock_results,
     lock_run,
-    make_run_id,
-    make_taken_error,
-    refuse_bad_id,
     save_history,
     utc_now,
 )
@@ -60,6 +56,7 @@ from budwood.runs.run_files import (
     keep_given_files,
     name_predictions,
 )
+from budwood.runs.run_ids import draft_run, make_run_id, refuse_bad_id
 from budwood.runs.run_record import (
     SCHEMA_VERSION,
     NetworkRecord,
@@ -68,7 +65,7 @@ from budwood.runs.run_record import (
     save_record,
 )
 from budwood.runs.trackers import refuse_unknown_trackers, track_epochs
-from budwood.storage.atomic import draft_folder, raise_storage_errors, write_bytes, write_text
+from budwood.storage.atomic import raise_storage_errors, write_bytes, write_text
 from budwood.storage.context import Context, open_context
 from budwood.training.clock import SAVING_SECONDS, WRITING
 from budwood.training.cost_estimate import CostEstimate, measure_cost
@@ -209,7 +206,7 @@ def _begin(preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Ru
         metrics={},
         test=None,
     )
-    with raise_storage_errors(out), _new_folder(out / id) as draft:
+    with raise_storage_errors(out), draft_run(out / id) as draft:
         (draft / "recipe.toml").write_text(preflight.spec.recipe.toml(), encoding="utf-8")
         replace(data.sealed(), root=data.root.absolute()).save(draft / DATASET)
         save_sealed(draft / SEALED_LABELS, data.samples("test"))
@@ -219,18 +216,6 @@ def _begin(preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Ru
         record = record.model_copy(update={"files": digest_run_files(draft, GIVEN_FILES)})
         save_record(draft, record)
     return Run(out / id, record)
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A draft of a folder; raises `RunError` where another process has made the folder in the meantime."""
-    try:
-        with draft_folder(folder, exclusive=True) as draft:
-            yield draft
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.exists():
-            raise make_taken_error(folder) from error
-        raise
 
 
 def _tell_own_code(parts: Mapping[str, OwnPart], progress: Progress) -> None:
@@ -284,6 +269,7 @@ def resume(
         StorageError: The run folder or the cache cannot be written.
     """
     run = find_run(run.path if isinstance(run, Run) else run)
+    run.refuse_ensemble("more training")
     context, clock = open_context(cache, progress), _Clock()
     changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
     refuse_nothing_to_do(run, continue_recipe(run, changes), changes)  # before anything is written
