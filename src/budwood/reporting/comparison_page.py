@@ -11,6 +11,7 @@ from budwood.comparison.document import Comparison, Pair
 from budwood.comparison.importance import Importance, rank_options
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
 from budwood.comparison.rows import ComparisonRow
+from budwood.comparison.tested_rows import describe_tested, format_tested_rows
 from budwood.comparison.text import Cell, Cells, find_present_columns, format_gap, format_p_value, format_rows
 from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.evaluation.result_checks import History
@@ -65,6 +66,8 @@ def render_comparison(made: Comparison, title: str = "") -> str:
         pairs=_format_pairs(made.pairs, unit) if 1 < len(made.pairs) <= PAIRS_SHOWN else [],
         tests=sorted({pair.test for pair in made.pairs}),
         base=describe_options(drop_defaults(made.base)),
+        tested=format_tested_rows(made),
+        tested_how=describe_tested(made),
     )
 
 

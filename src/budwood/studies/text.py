@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from budwood.comparison.document import Comparison
+from budwood.comparison.tested_rows import format_tested
 from budwood.comparison.text import format_comparison
 from budwood.studies.cost_estimate import RowEstimate, sum_seconds
 from budwood.studies.reports import format_title
@@ -22,11 +23,13 @@ def format_study(study: Study, comparison: Comparison, out: Path) -> str:
         out: The folder that contains the study's folder.
 
     Returns:
-        The table of the rows, the findings with advice, and where the files are.
+        The table of the rows, their test figures where the test split is open, the findings with advice, and where the
+        files are.
     """
     findings = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
-    return "\n\n".join([format_title(study), format_comparison(comparison), *findings, place])
+    tested = filter(None, [format_tested(comparison)])
+    return "\n\n".join([format_title(study), format_comparison(comparison), *tested, *findings, place])
 
 
 def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[str, object]:
