@@ -335,10 +335,10 @@ class TestRay(WorkerContract):
         fill(tmp_path / "photos" / "sky", 30, hue=2)
         monkeypatch.chdir(tmp_path)
         Path("small.toml").write_text(test_runner.SMALL + test_runner.ROWS)
-        bw.study("small.toml", tmp_path / "photos", out="alone")
+        bw.study("small.toml", tmp_path / "photos", out="alone", execution=ExecutionOptions(test=True))
         monkeypatch.setattr(ray, "init", lambda **options: None)  # it joins the cluster that is there
         monkeypatch.setattr(ray, "shutdown", lambda: None)
-        bw.study("small.toml", tmp_path / "photos", out="cluster", execution=ExecutionOptions(ray="local"))
+        bw.study("small.toml", tmp_path / "photos", out="cluster", execution=ExecutionOptions(ray="local", test=True))
         assert test_runner._table(tmp_path / "cluster/small") == test_runner._table(tmp_path / "alone/small")
 
     def test_a_killed_training_goes_on_with_another_worker(self, executor: Executor, place: Place) -> None:

@@ -209,16 +209,6 @@ def test_rows_that_share_what_is_frozen_are_trained_together_and_it_is_computed_
     assert computed[2:] == [0, 0]
 
 
-def test_the_test_split_is_opened_only_when_asked_for_and_looks_are_counted(here: Path) -> None:
-    file = _file(here, SMALL + ROWS)
-    assert bw.study(file).rows[0].test is None
-    made = bw.study(file, execution=ExecutionOptions(test=True))
-    assert made.rows[0].test
-    assert [row.looks for row in made.rows] == [(1,), (2,), ()]
-    again = bw.study(file, execution=ExecutionOptions(test=True))
-    assert [row.looks for row in again.rows] == [(1,), (2,), ()], "what is open is not opened again"
-
-
 def test_quick_limits_images_and_says_what_was_put_over_the_rows(here: Path) -> None:
     file = _file(here, SMALL + ROWS + "[quick]\nimages = 8\nepochs = 1\nlr = 0.01\n")
     made = bw.study(file, quick=True)
@@ -255,8 +245,9 @@ class Watching(SilentMonitor):
 def test_several_processes_give_the_same_table_and_show_every_epoch(here: Path) -> None:
     rows = ROWS + '[[rows]]\nlabel = "faster"\nlr = 0.03\n'
     alone, together = Watching(), Watching()
-    bw.study(_file(here, SMALL + rows), out="alone", monitor=alone)
-    bw.study(_file(here, SMALL + rows), out="together", execution=ExecutionOptions(jobs=2), monitor=together)
+    bw.study(_file(here, SMALL + rows), out="alone", execution=ExecutionOptions(test=True), monitor=alone)
+    bw.study(_file(here, SMALL + rows), out="together", execution=ExecutionOptions(jobs=2, test=True), monitor=together)
+    assert {row["test_looks"] for row in _table(here / "together/small")} == {"1", ""}
     assert _table(here / "together/small") == _table(here / "alone/small")
     assert together.shown == alone.shown
     assert {("slow", f"epoch {epoch}") for epoch in (1, 2, 3)} <= together.shown

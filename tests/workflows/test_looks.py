@@ -11,7 +11,8 @@ import pytest
 
 import budwood as bw
 from budwood.runs import predictor
-from budwood.runs.run import Run, count_look, is_locked, lock_ledger, lock_run, open_run
+from budwood.runs.look_ledger import Look, count_look, lock_ledger
+from budwood.runs.run import Run, is_locked, lock_run, open_run
 from budwood.storage.context import Context
 
 
@@ -71,15 +72,34 @@ def test_a_look_that_was_counted_before_a_kill_is_not_counted_again(run: Run, mo
     assert len(_lines(run)) == 1
     with lock_ledger(run.path.parent):
         split = _lines(run)[0].rpartition(",")[2]
-        assert count_look(run.path.parent, "another", "weights", split) == 2
+        assert count_look(run.path.parent, [Look("another", "weights", split)]) == [2]
     assert bw.test(run).opened().looks == 1, "the first that was counted"
     assert len(_lines(run)) == 2
 
 
 def test_a_line_of_the_ledger_that_was_torn_spoils_no_other(run: Run) -> None:
     (run.path.parent / "test-looks.csv").write_text("2026-01-01T00:00:00+00:00,other,spl")
-    assert [count_look(run.path.parent, "one", weights, "split") for weights in ("a", "b", "a")] == [1, 2, 1]
+    assert [count_look(run.path.parent, [Look("one", weights, "split")]) for weights in ("a", "b", "a")] == [
+        [1],
+        [2],
+        [1],
+    ]
     assert len(_lines(run)) == 3
+
+
+def test_runs_that_look_at_once_count_one_look_at_each_split(tmp_path: Path) -> None:
+    """Old lines, ids with commas, and lines that were torn after their last sign count as what they are."""
+    ledger = tmp_path / "test-looks.csv"
+    ledger.write_text("2026-01-01T00:00:00+00:00,single,s1\n2026-01-01T00:00:00+00:00,a, b,n0,s1")
+    first = [Look("a", "n1", "s1"), Look("b", "n2", "s1"), Look("c", "n3", "s2"), Look("b", "n2", "s1")]
+    assert count_look(tmp_path, first) == [3, 3, 1, 3]
+    assert ledger.read_text().splitlines()[2].split(",", 1)[1] == "a/b,n1/n2,s1"
+    assert ledger.read_text().splitlines()[3].split(",", 1)[1] == "c,n3,s2"
+    later = [Look("d", "n4", "s1"), Look("b", "n2", "s1"), Look("a, b", "n0", "s1")]
+    assert count_look(tmp_path, later) == [4, 3, 2], "only what is new counts a new look"
+    text = ledger.read_text()
+    assert count_look(tmp_path, [*first, *later]) == [3, 3, 1, 3, 4, 3, 2]
+    assert ledger.read_text() == text
 
 
 def test_looks_are_counted_one_after_another(run: Run) -> None:
@@ -87,7 +107,7 @@ def test_looks_are_counted_one_after_another(run: Run) -> None:
 
     def look() -> None:
         with lock_ledger(run.path.parent):
-            counted.append(count_look(run.path.parent, "one", f"weights {len(counted)}", "split"))
+            counted.extend(count_look(run.path.parent, [Look("one", f"weights {len(counted)}", "split")]))
 
     thread = threading.Thread(target=look)
     with lock_ledger(run.path.parent):

@@ -35,7 +35,7 @@ def _add_execution_options(command: Command) -> Command:
             "--test",
             "opens",
             is_flag=True,
-            help="Evaluate every row on the sealed test set; every use (look) is counted.",
+            help="Once every row has ended, evaluate all on the sealed test set, which counts as one use (look).",
         ),
         click.option(
             "--time",

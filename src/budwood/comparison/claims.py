@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from budwood.comparison.document import Claim, Comparison, JudgedClaim, Pair, Verdict
-from budwood.comparison.pairs import negate
+from budwood.comparison.pairs import negate_difference
 from budwood.comparison.published_text import Cell
 from budwood.comparison.rows import ComparisonRow
 from budwood.comparison.text import format_gap, format_p_value, join_cell
@@ -38,7 +38,7 @@ def judge_claims(
     """
     found = {row.label: row for row in rows}
     tested = {(pair.one, pair.other): pair for pair in pairs}
-    tested |= {(pair.other, pair.one): replace(pair, difference=negate(pair.difference)) for pair in pairs}
+    tested |= {(pair.other, pair.one): replace(pair, difference=negate_difference(pair.difference)) for pair in pairs}
     measured = [tested.get((claim.better, claim.than)) for claim in claims]
     alone = [pair.p for claim, pair in zip(claims, measured, strict=True) if pair and not claim.margin]
     corrected = iter(correct_holm(np.array(alone)).tolist() if alone else ())

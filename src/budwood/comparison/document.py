@@ -94,6 +94,8 @@ class Comparison:
         findings: What deserves attention in the results.
         curves: History of each run (rows of numbers by name), by label of the row.
         claims: What a source says of the rows, held against them.
+        test_pairs: Each row against the row of its images that validation chose, on the opened test split, with
+            p-values corrected over these pairs (Holm).
     """
 
     metric: str
@@ -106,6 +108,7 @@ class Comparison:
     findings: tuple[ResultFinding, ...]
     curves: Mapping[str, Sequence[History]]
     claims: tuple[JudgedClaim, ...] = ()
+    test_pairs: tuple[Pair, ...] = ()
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -130,7 +133,7 @@ class Comparison:
 
         Returns:
             All fields and the labels of the best rows; each metric has `value`, `low`, `high` and `n`. Histories come
-            without the columns of single stages.
+            without the columns of single stages, and `test_pairs` only where there are some.
         """
         return {
             "metric": self.metric,
@@ -141,6 +144,7 @@ class Comparison:
             "best": list(self.best),
             "rows": self.table(),
             "pairs": [asdict(pair) for pair in self.pairs],
+            **({"test_pairs": [asdict(pair) for pair in self.test_pairs]} if self.test_pairs else {}),
             "findings": [finding.record() for finding in self.findings],
             **({"claims": [asdict(claim) for claim in self.claims]} if self.claims else {}),
             "curves": {label: [drop_stage_columns(history) for history in runs] for label, runs in self.curves.items()},

@@ -123,19 +123,19 @@ def rank_row(row: ComparisonRow, rows: Sequence[ComparisonRow], pairs: Sequence[
         return replace(row, best=True, tied=True)
     for pair in pairs:
         if {pair.one, pair.other} == {row.label, best.label}:
-            difference = pair.difference if pair.one == row.label else negate(pair.difference)
+            difference = pair.difference if pair.one == row.label else negate_difference(pair.difference)
             return replace(row, difference=difference, p=pair.p_holm, p_alone=pair.p, tied=pair.p_holm > ALPHA)
     return row
 
 
-def negate(difference: Metric) -> Metric:
-    """Turn a difference of two rows around.
+def negate_difference(difference: Metric) -> Metric:
+    """Turn a difference of two rows the other way round, with its interval.
 
     Args:
-        difference: The metric of one row minus that of the other.
+        difference: The first row minus the second.
 
     Returns:
-        That of the other minus that of the one.
+        The second row minus the first.
     """
     value = -float(difference.value or 0.0)
     if difference.low is None or difference.high is None:

@@ -15,6 +15,7 @@ from budwood.comparison.published import find_figure
 from budwood.comparison.published_text import Cell
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
 from budwood.comparison.rows import ComparisonRow
+from budwood.comparison.tested_rows import describe_tested, format_tested_rows
 from budwood.comparison.text import Cells, Order, find_present_columns, format_gap, format_p_value, format_rows
 from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.evaluation.result_checks import History
@@ -82,6 +83,8 @@ def render_comparison(made: Comparison, title: str = "", order: Order = "metric"
         tests=sorted({pair.test for pair in made.pairs}),
         base=describe_options(drop_defaults(made.base)),
         claims=format_claims(made),
+        tested=format_tested_rows(made),
+        tested_how=describe_tested(made),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -33,8 +32,6 @@ from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_dra
 if TYPE_CHECKING:
     import torch
 
-LEDGER: Final = "test-looks.csv"
-LEDGER_LOCK: Final = ".test-looks.lock"
 CHECKPOINT: Final = "checkpoint"
 LOCK: Final = "lock"
 RESULTS_LOCK: Final = ".results.lock"
@@ -441,56 +438,6 @@ def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / HISTORY, text.getvalue())
-
-
-@contextmanager
-def lock_ledger(runs: Path) -> Iterator[None]:
-    """Keep other processes from counting looks while the block runs; they wait.
-
-    Args:
-        runs: The folder of runs, which keeps the ledger.
-
-    Raises:
-        StorageError: The folder cannot be written.
-    """
-    lock = FileLock(runs / LEDGER_LOCK)
-    with raise_storage_errors(runs):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def count_look(runs: Path, run: str, network: str, test_split: str) -> int:
-    """Record one look at a test split in the ledger of a folder of runs, and count the looks so far.
-
-    A look that is in the ledger already, as of a process that was killed after it, is not recorded again. Hold
-    `lock_ledger` around it.
-
-    Args:
-        runs: The folder of runs, which keeps the ledger.
-        run: The id of the run.
-        network: A digest of the run's weights.
-        test_split: A digest of the images of the test split.
-
-    Returns:
-        The number of this look, from 1, over all runs of the folder.
-
-    Raises:
-        StorageError: The ledger cannot be written.
-    """
-    ledger, look = runs / LEDGER, f",{run},{network},{test_split}"
-    with raise_storage_errors(ledger), ledger.open("a+", encoding="utf-8") as handle:
-        handle.seek(0)
-        *lines, torn = handle.read().split("\n")
-        looks = [line for line in lines if line.endswith(f",{test_split}")]
-        number = next((number for number, line in enumerate(looks, 1) if line.endswith(look)), None)
-        if number is None:
-            handle.write(("\n" if torn else "") + f"{utc_now()}{look}\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        return number or len(looks) + 1
 
 
 def open_any_run(run: Run | str | Path) -> Run:

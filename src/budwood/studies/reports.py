@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from budwood.comparison.claims import judge_claims
 from budwood.comparison.compare import compare
 from budwood.comparison.document import Comparison
 from budwood.comparison.rows import RowEnd, RowSpec
+from budwood.comparison.tested_rows import compare_on_test
 from budwood.comparison.text import Order
 from budwood.config.metric_registry import is_loss
 from budwood.errors import StudyError
@@ -21,6 +23,9 @@ from budwood.studies.deviations import describe_deviations
 from budwood.studies.study import Study
 from budwood.studies.study_file import load_study
 from budwood.studies.study_state import STUDY_FILE, RowState, read_state
+from budwood.text import counted, listed
+
+UNTESTED_SHOWN: Final = 4  # rows that a finding names
 
 
 def report_study(folder: Path, order: Order | None = None) -> Comparison:
@@ -106,7 +111,9 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec], ord
     claims = judge_claims(study.claims, comparison.rows, comparison.pairs, study.metric)
     comparison = replace(comparison, claims=claims)
     about = About(study.source, study.caveats, study.assumed)
-    comparison = replace(comparison, findings=(*comparison.findings, *_check_left_out(study)))
+    comparison = compare_on_test(comparison, entries)
+    further = (*_check_left_out(study), *_check_untested(comparison, entries))
+    comparison = replace(comparison, findings=(*comparison.findings, *further))
     with raise_storage_errors(folder):
         write_text(folder / "table.csv", comparison.csv())
         page = render_comparison(comparison, format_title(study), order or study.order, about)
@@ -120,6 +127,18 @@ def _check_left_out(study: Study) -> list[ResultFinding]:
         return []
     advice = "Run the study without --quick and -s for the whole table; finished runs of the same options are kept."
     return [ResultFinding("R015", "note", f"Left out: {'; '.join(study.left_out)}.", advice)]
+
+
+def _check_untested(comparison: Comparison, entries: Sequence[RowSpec]) -> list[ResultFinding]:
+    """The rows without a test figure, where others have one."""
+    aside = {entry.label for entry in entries if entry.state in ("pruned", "repeated")}
+    lacking = [row for row in comparison.rows if row.test is None and row.label not in aside]
+    if not lacking or not any(row.test for row in comparison.rows):
+        return []
+    told = [f"{row.label} ({row.problem.rstrip('.') or 'its test set is still sealed'})" for row in lacking]
+    message = f"{counted(len(told), 'row has', 'rows have')} no test figure: {listed(told, UNTESTED_SHOWN, '; ')}."
+    advice = "What is tested later, by the same command with --test, counts another look at the test set."
+    return [ResultFinding("R016", "note", message, advice, tuple(row.label for row in lacking))]
 
 
 def format_title(study: Study) -> str:

@@ -18,7 +18,7 @@ from budwood.comparison.document import Comparison
 from budwood.comparison.text import Order
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
-from budwood.errors import StorageError, StudyError
+from budwood.errors import BudwoodError, RunError, StorageError, StudyError
 from budwood.progress import DistinctNotes
 from budwood.runs.run import find_run, utc_now
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
@@ -37,7 +37,7 @@ from budwood.studies.study_state import STUDY_FILE, StudyState, StudyStatus, loc
 from budwood.studies.study_tables import TRIALS
 from budwood.studies.training_job import DatasetCache, JobContext, JobResult, list_known_ids
 from budwood.training.history import Rows
-from budwood.workflows.evaluate import test
+from budwood.workflows.evaluate import test_together
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class ExecutionOptions:
         storage: URL where trials are stored, as Optuna takes it; None: a file in the study's folder.
         time: Seconds of the whole study, from its start: no job starts that would end later, and what is still
             trained then is stopped, to be resumed by the next call; None: no limit.
-        test: Whether the test split of every finished run is opened at the end.
         order: Of the rows on the page: `given`, as in the file, or `metric`, the best first; None: the study's own.
+        test: Whether the test split is opened at the end, for all finished runs at one look.
     """
 
     jobs: int = 1
@@ -170,12 +170,31 @@ def _prepare(
     """Plan the jobs of a study and open its search; jobs whose runs are finished have ended."""
     planner = JobPlanner(study, datasets, list_known_ids(context.folder))
     rows = planner.plan_rows()
+    if options.test:
+        _refuse_without_test(study, rows, datasets)
     for row in rows:
         for job in row.jobs:
             if context.is_done(job.id):
                 row.end(job, JobResult("done"))
     search = open_search(study, planner, context, options.storage)
     return StudyRunner(study, context, monitor, options, datasets, rows, search, started)
+
+
+def _refuse_without_test(study: Study, rows: Sequence[RowProgress], datasets: DatasetCache) -> None:
+    """Raises `RunError` before anything is trained where there is no test split to open."""
+    jobs = [(job.images, job.fold, job.folds) for row in rows for job in row.jobs]
+    if study.search:
+        jobs.append((study.searched, None if study.folds is None else 0, study.folds))
+    for images, fold, folds in jobs:
+        try:
+            data = datasets.load(images, fold, folds).data
+        except BudwoodError:  # which fails every trial
+            continue
+        if not len(data.samples("test")):
+            raise RunError(
+                f"{images.data}: has no test set, which --test opens.",
+                "Leave --test out, or give data with a test set.",
+            )
 
 
 class StudyRunner:
@@ -376,12 +395,18 @@ class StudyRunner:
         return not self._queue.waiting and (self._search is None or self._search.count_left() == 0)
 
     def _open_tests(self) -> None:
-        """Open the test split of every finished run that is still sealed."""
-        for id in self._list_runs():
-            if self._context.is_done(id):
-                run = find_run(self._context.folder / id)
-                if run.record.test is None:
-                    test(run, cache=self._context.cache, progress=DistinctNotes(self._monitor))
+        """Open the test splits of all finished runs that are still sealed, at one look, once every row has ended."""
+        ids = dict.fromkeys(id for id in self._list_runs() if self._context.is_done(id))
+        finished = [find_run(self._context.folder / id) for id in ids]
+        sealed = [run for run in finished if run.record.test is None]
+        notes = DistinctNotes(self._monitor)
+        if not sealed:
+            return
+        if not self._is_complete():
+            notes.note("The test set stays sealed, because not every row has ended: repeat the command to go on.")
+            return
+        for name, error in test_together(sealed, cache=self._context.cache, progress=notes).items():
+            notes.note(f"{name} could not be tested: {error.message}")
 
     def _list_runs(self) -> Iterator[str]:
         """The names of the runs of all rows, ensembles last."""

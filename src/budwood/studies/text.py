@@ -7,6 +7,7 @@ from pathlib import Path
 
 from budwood.comparison.claims import write_claims
 from budwood.comparison.document import Comparison
+from budwood.comparison.tested_rows import format_tested
 from budwood.comparison.text import Order, format_comparison
 from budwood.studies.cost_estimate import RowEstimate, sum_seconds
 from budwood.studies.reports import format_title
@@ -24,13 +25,14 @@ def format_study(study: Study, comparison: Comparison, out: Path, order: Order |
         order: Of the rows; None: the study's own.
 
     Returns:
-        The title and caveats, the table of the rows, the findings with advice, and where the files are.
+        The title and caveats, the table of the rows, their test figures where the test split is open, claims, the
+        findings with advice, and where the files are.
     """
     findings = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
     head = "\n".join([format_title(study), *(f"Caveat: {caveat}" for caveat in study.caveats)])
     table = format_comparison(comparison, order or study.order)
-    parts = [head, table, write_claims(comparison), *findings, place]
+    parts = [head, table, format_tested(comparison), write_claims(comparison), *findings, place]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from budwood.data.dataset import SEALED, Samples
 from budwood.data.file_tree import find_image_files
 from budwood.data.images import BadImage
 from budwood.data.metadata import compute_content_ids
-from budwood.errors import RunError
+from budwood.errors import DataError, RunError
 from budwood.evaluation.prediction_table import ImagePrediction, list_top_classes
 from budwood.evaluation.predictions import Predictions, make_predictions
 from budwood.networks.plan import hash_json
@@ -24,8 +24,9 @@ from budwood.networks.weights import digest_file
 from budwood.progress import Progress
 from budwood.runs.contents import evaluate_predictions
 from budwood.runs.ensembles import MEMBERS
+from budwood.runs.look_ledger import Look, count_look, lock_ledger
 from budwood.runs.predictor import make_predictor
-from budwood.runs.run import Run, count_look, lock_ledger, lock_results, open_any_run, reopen_run, utc_now
+from budwood.runs.run import Run, lock_results, open_any_run, reopen_run, utc_now
 from budwood.runs.run_files import DATASET, SEALED_LABELS, WEIGHTS, digest_run_files, name_predictions
 from budwood.runs.run_record import TestRecord, save_record
 from budwood.storage.atomic import raise_storage_errors
@@ -53,19 +54,16 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
         StorageError: The run folder or the cache cannot be written.
     """
     run = open_any_run(run)
-    samples = run.dataset().samples("test")
-    if not len(samples):
-        raise RunError(f"{run.path}: the data set has no test set.", "Train again on data with a test set.")
+    samples = _list_test_images(run)
     _refuse_member(run)
     sealed = run.file(SEALED_LABELS)
     if _is_scored(run):
         return report(run)
     logits = make_predictor(run, open_context(cache, progress)).predict_samples(samples)
-    split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
     with lock_ledger(run.path.parent), lock_results(run.path):
         latest = reopen_run(run)
         if not _is_scored(latest):  # as another process may have done meanwhile
-            looks = count_look(run.path.parent, run.path.name, _digest_network(run), split)
+            (looks,) = count_look(run.path.parent, [_identify_look(run, samples)])
             unsealed = replace(samples, labels=_read_sealed_labels(sealed, samples))
             latest = _save_score(run, make_predictions(unsealed, logits), looks)
     return report(latest)
@@ -87,6 +85,60 @@ def _digest_network(run: Run) -> str:
         shares = [member.weight for member in run.record.ensemble.members]
         return hash_json([shares, *(digest_file(run.path / name) for name in run.weight_files)])
     return digest_file(run.path / WEIGHTS)
+
+
+def test_together(
+    runs: Sequence[Run], *, cache: Path | None = None, progress: Progress | None = None
+) -> dict[str, DataError | RunError]:
+    """Open the test splits of several runs of one folder at one look, which is counted before any label is read.
+
+    A run whose look was counted before, as by a process that was killed after it, keeps that one.
+
+    Args:
+        runs: The runs, at least one, all in one folder.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+
+    Returns:
+        Why runs could not be tested, by their names; the others have been.
+
+    Raises:
+        DataError: No run could be tested, and the first for its images.
+        RunError: No run could be tested, and the first because its files were changed or it has no test split.
+        StorageError: A folder cannot be written.
+    """
+    looks, problems = dict[str, Look](), dict[str, DataError | RunError]()
+    for run in runs:
+        try:
+            run.file(SEALED_LABELS)
+            looks[run.path.name] = _identify_look(run, _list_test_images(run))
+        except RunError as error:
+            problems[run.path.name] = error
+    if looks:
+        with lock_ledger(runs[0].path.parent):
+            count_look(runs[0].path.parent, list(looks.values()))
+    for run in runs:
+        if run.path.name in looks:
+            try:
+                test(run, cache=cache, progress=progress)
+            except (DataError, RunError) as error:
+                problems[run.path.name] = error
+    if len(problems) == len(runs):
+        raise next(iter(problems.values()))
+    return problems
+
+
+def _list_test_images(run: Run) -> Samples:
+    samples = run.dataset().samples("test")
+    if not len(samples):
+        raise RunError(f"{run.path}: the data set has no test set.", "Train again on data with a test set.")
+    return samples
+
+
+def _identify_look(run: Run, samples: Samples) -> Look:
+    """Which network looks at which images."""
+    split = hashlib.sha256("".join(sorted(samples.ids)).encode()).hexdigest()[:24]
+    return Look(run.path.name, _digest_network(run), split)
 
 
 def _is_scored(run: Run) -> bool:
