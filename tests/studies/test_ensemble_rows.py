@@ -166,7 +166,7 @@ def _parse(tiny: Path, **tables: object) -> Study:
 def test_a_dry_run_says_what_they_are(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["study", str(file), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "ensemble of 'slow', 'fast', equal weights: made of finished runs, nothing is trained" in out
+    assert "ensemble of 'slow', 'fast', equal weights: made of copies of finished runs, nothing is trained" in out
     assert "ensemble of all rows, weights selected on validation" in out
     assert "in total" in out, "they cost nothing, so the sum is known"
 

@@ -429,8 +429,12 @@ class TestFolds:
             bw.ensemble(["f0", "f1", "f2"], "validation", out=folds)
         with pytest.raises(bw.RunError, match="is an ensemble of folds, which cannot be part of another"):
             bw.ensemble(["f0", "f1", "f2", "all"], out=folds)
-        with pytest.raises(bw.RunError, match=r"not both folds of a cross-validation \(the latter has the split: made"):
+        with pytest.raises(
+            bw.RunError, match=r"f0: cannot be joined .* it is a fold of a cross-validation \(fold 1 of 3"
+        ):
             bw.ensemble([made / "runs" / "r0", folds / "f0"], out=folds)
+        with pytest.raises(bw.RunError, match=r"r0: cannot be joined .* it is no fold of a cross-validation"):
+            bw.ensemble([folds / "f0", made / "runs" / "r0"], out=folds)
 
 
 def test_the_copy_of_a_run_of_an_earlier_version_gets_digests(made: Path, tmp_path: Path) -> None:

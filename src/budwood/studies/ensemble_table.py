@@ -50,7 +50,7 @@ class EnsembleRow:
         """Return what the row is made of, in words."""
         what = listed([repr(label) for label in self.of], 4) if self.of else "all rows"
         chosen = "weights selected on validation" if self.rule == "validation" else "equal weights"
-        return f"ensemble of {what}, {chosen}: made of finished runs, nothing is trained"
+        return f"ensemble of {what}, {chosen}: made of copies of finished runs, nothing is trained"
 
 
 def expand_ensembles(tables: Sequence[EnsembleTable]) -> tuple[EnsembleRow, ...]:

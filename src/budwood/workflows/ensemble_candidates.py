@@ -147,10 +147,10 @@ def _find_difference(first: Run, run: Run, folds: bool) -> str:
 
 
 def _find_fold_difference(first: Run, run: Run) -> str:
-    for one in (first, run):
-        split = one.record.dataset.split
-        if not _is_fold(one):
-            return f"and {one.path} are not both folds of a cross-validation (the latter has the split: {split})"
+    if not _is_fold(run):
+        return f"is no fold of a cross-validation, as the other is (its split: {run.record.dataset.split})"
+    if not _is_fold(first):
+        return f"is a fold of a cross-validation ({run.record.dataset.split}), and the other is none"
     theirs, mine = first.dataset(), run.dataset()
     if sorted(theirs.samples("test").ids) != sorted(mine.samples("test").ids):
         return "has another test set"
