@@ -189,6 +189,12 @@ def test_an_ending_that_several_layers_have(cache: Path) -> None:
     assert raised.value.hint == "Write the full name."
 
 
+def test_a_network_without_convolutions_has_no_first(cache: Path) -> None:
+    with pytest.raises(RecipeError, match="place: mlp has no convolution, of which 'first' could be one") as raised:
+        find_layers(opened(cache, model="mlp", fc=[16], size=16), ["first"])
+    assert raised.value.hint.startswith("Name a layer; ")
+
+
 def test_vectors_have_no_map_but_units(odd: NetworkProbe) -> None:
     with pytest.raises(RecipeError, match="layer: flat of odd has no feature map; it gives 4 values for an image"):
         read_maps(odd, _pixels(), "flat")

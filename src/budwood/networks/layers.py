@@ -140,7 +140,7 @@ def find_layer(layers: Sequence[Layer], place: str, network: Staged, name: str, 
         RecipeError: No layer, or more than one, is so named; the hint has the nearest names.
     """
     found = _find_by_name(layers, _resolve_alias(network.module, place))
-    found = found or _find_convolution(layers, place) or _find_by_number(layers, place, name, option)
+    found = found or _find_convolution(layers, place, name, option) or _find_by_number(layers, place, name, option)
     if found is not None:
         return found
     stages = [stage for stage in network.stages if stage.endswith(f".{place}")]
@@ -223,10 +223,15 @@ def _find_by_name(layers: Sequence[Layer], place: str) -> Layer | None:
     return exact[-1] if exact else None
 
 
-def _find_convolution(layers: Sequence[Layer], place: str) -> Layer | None:
-    convolutions = [layer for layer in layers if layer.convolution]
-    if place not in ("first", "last") or not convolutions:
+def _find_convolution(layers: Sequence[Layer], place: str, name: str, option: str) -> Layer | None:
+    if place not in ("first", "last"):
         return None
+    convolutions = [layer for layer in layers if layer.convolution]
+    if not convolutions:
+        raise RecipeError(
+            f"{option}: {name} has no convolution, of which {place!r} could be one.",
+            f"Name a layer; {_LISTS}.",
+        )
     return convolutions[0 if place == "first" else -1]
 
 
