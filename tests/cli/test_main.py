@@ -383,3 +383,16 @@ def test_inspect_writes_a_table_of_all_files(photos: Path, capsys: pytest.Captur
     rows = (photos.parent / "found.csv").read_text().splitlines()
     assert rows[0] == "code,severity,path,detail,message"
     assert sum(row.startswith("D003,warning,sky/") for row in rows) == 12
+
+
+def test_models_lists_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "resnet18", "--layers"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r" 7 +layer1\.0\.relu#1 +ReLU +64 x 56 x 56", said)
+    assert re.search(r"\n +25 +layer2\.1\.conv1 +Conv2d +128 x 28 x 28", said)
+    assert re.search(r"\n +layer2\.1 +BasicBlock +128 x 28 x 28", said)
+    assert run(["models", "cnn", "--layers", "--json"], as_json=True) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert layers[0] == {"number": 1, "label": "conv1.0", "kind": "Conv2d", "shape": layers[0]["shape"]}
+    assert run(["models", "*vit*", "--layers"]) == 2
+    assert "layers: this option needs the name of one network." in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_how_active_and_how_varied_channels_are(cache: Path) -> None:
 
 
 def test_a_name_is_a_stage_or_a_layer(subject: NetworkProbe, cache: Path) -> None:
-    with pytest.raises(RecipeError, match="layer: 'conv9' is not a stage of this network") as raised:
+    with pytest.raises(RecipeError, match="layer: 'conv9' is not a layer of cnn") as raised:
         read_maps(subject, _pixels(), "conv9")
     assert "conv1, conv2, conv3" in raised.value.hint
     with pytest.raises(RecipeError, match="layer: fc1 of cnn has no feature map") as raised:
@@ -178,7 +178,7 @@ def test_looking_at_maps_leaves_no_trace(subject: NetworkProbe, freeze: str) -> 
         lambda: filter_image(subject, _pixels()[0], "conv2.0", [0]),
         lambda: make_strip(subject, _pixels()[0]),
         lambda: fail(lambda: read_maps(subject, _pixels(), "fc1.0"), RecipeError),
-        lambda: fail(lambda: read_maps(subject, _pixels(20), "conv2.0"), RuntimeError),
+        lambda: fail(lambda: read_maps(subject, _pixels(1), "conv3.0"), RuntimeError),
         lambda: fail(lambda: filter_image(subject, _pixels(20)[0], "conv2.0", [0]), RuntimeError),
     ]
     set_modes(subject.module, find_frozen(subject.network.staged, freeze))  # as in the midst of training

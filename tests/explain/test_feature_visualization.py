@@ -160,7 +160,7 @@ def test_a_target_that_is_not_there(cache: Path) -> None:
     assert raised.value.hint == "It has 3: choose from 0 to 2."
     with pytest.raises(RecipeError, match="conv3 of cnn has no channel 16"):
         maximise(subject, [VisualizationTarget("conv3", 16)])
-    with pytest.raises(RecipeError, match="place: 'conv9' is not a stage of this network"):
+    with pytest.raises(RecipeError, match="place: 'conv9' is not a layer of cnn"):
         maximise(subject, [VisualizationTarget("conv9", 0)])
 
 

@@ -18,7 +18,6 @@ from budwood.explain.probe import (
     compute_stage_outputs,
     default_place,
     eval_mode,
-    find_layer,
     find_map_side,
     find_place,
     list_places,
@@ -116,8 +115,11 @@ def test_places_by_name(subject: NetworkProbe) -> None:
     assert find_place(subject, TRUNK) == TRUNK
     with pytest.raises(RecipeError, match="stage: 'layer9' is not a stage of this network"):
         find_place(subject, "layer9", "stage")
-    with pytest.raises(RecipeError, match="layer: 'layer9' is not a layer of cnn"):
-        find_layer(subject, "layer9")
+    with (
+        pytest.raises(RecipeError, match="layer: 'layer9' is not a layer of cnn"),
+        capture_outputs(subject, ["layer9"]),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

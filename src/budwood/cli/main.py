@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from budwood.cli.ensemble_command import ensemble
+from budwood.cli.explain_command import explain
 from budwood.cli.failures import fail, flush_output, tell_failed_file
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
 from budwood.cli.interrupts import INTERRUPTED, heed_interrupts, ignore_interrupts
@@ -40,7 +41,7 @@ from budwood.cli.output import (
     list_networks,
     show_cost,
     show_dataset,
-    show_explanation,
+    show_layers,
     show_metrics,
     show_plan,
     show_run,
@@ -61,7 +62,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (compare, ensemble, study, tune):
+for command in (compare, ensemble, explain, study, tune):
     app.add_command(command)
 
 
@@ -321,68 +322,6 @@ def _tell_unreadable(bad: Sequence[ImagePrediction], n: int) -> int:
 
 
 @app.command()
-@click.argument("run", metavar="RUN")
-@click.argument("images", metavar="[IMAGES...]", nargs=-1)
-@click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    metavar="NAME",
-    help="layer-cam, grad-cam, integrated-gradients or occlusion; may be repeated. [the first two]",
-)
-@click.option(
-    "--place", metavar="STAGE", help="Stage whose output layer-cam and grad-cam use. [chosen by the size of its map]"
-)
-@click.option("--class", "called", metavar="NAME", help="Class to explain. [the predicted class of each image]")
-@click.option(
-    "--show",
-    "parts",
-    multiple=True,
-    metavar="PART",
-    help="images, stages, filters, embedding, mistakes, labels or classes; may be repeated. [all but classes]",
-)
-@click.option(
-    "--html", type=click.Path(path_type=Path), help="HTML file for the page about IMAGES. [explained.html in RUN]"
-)
-@add_out_option
-@add_common_options
-def explain(
-    run: str,
-    images: tuple[str, ...],
-    methods: tuple[str, ...],
-    place: str | None,
-    called: str | None,
-    parts: tuple[str, ...],
-    html: Path | None,
-    out: Path,
-    as_json: bool,
-    debug: bool,
-) -> None:
-    """Show what a run's network has learned: of the run, in its report; of IMAGES, on a page of their own."""
-    from budwood.runs.run import open_run
-    from budwood.storage.context import open_context
-    from budwood.workflows.explain import explain_run
-
-    if html and not images:
-        raise click.UsageError("--html: needs IMAGES. Without them, the results go into the report of the run.")
-    explanation, page = explain_run(
-        open_run(run, out),
-        open_context(progress=make_terminal_progress()),
-        images,
-        methods=methods,
-        place=place,
-        called=called,
-        parts=parts,
-        page=html,
-    )
-    if as_json:
-        print_json({"run": run, "page": str(page), **explanation.record.table()})
-        return
-    show_explanation(explanation.record)
-    print(f"Page: {page}")
-
-
-@app.command()
 @click.argument("run", metavar="RUN|STUDY")
 @click.option(
     "--sort",
@@ -473,24 +412,31 @@ def lr_find(
     show_default=True,
     help="Number of classes (outputs of the new head).",
 )
+@click.option("--layers", is_flag=True, help="List every layer in the order of execution, with its name and number.")
 @add_common_options
-def models(name: str | None, classes: int, as_json: bool, debug: bool, **options: Any) -> None:
+def models(name: str | None, classes: int, layers: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """List the networks, or show one before and after surgery; a pattern such as '*vit*' searches."""
     changes = drop_unset(options)
     if name is None or set(name) & set("*?["):
-        if changes:
-            raise click.UsageError(f"{', '.join(sorted(changes))}: this option needs the name of one network.")
+        if changes or layers:
+            needing = sorted([*changes, *(["layers"] if layers else [])])
+            raise click.UsageError(f"{', '.join(needing)}: this option needs the name of one network.")
         list_networks(name, as_json)
         return
     from budwood.config.recipe import Recipe
     from budwood.networks.plan import load_plan
     from budwood.storage.atomic import cache_folder
 
-    plan = load_plan(Recipe(model=name, **changes), classes, cache_folder())
-    if as_json:
-        print_json(
-            {key: value for key, value in plan.record().items() if key not in ("code", "origins", "schema_version")}
-        )
+    recipe = Recipe(model=name, **changes)
+    plan = load_plan(recipe, classes, cache_folder())
+    shown = {key: value for key, value in plan.record().items() if key not in ("code", "origins", "schema_version")}
+    if layers:
+        from budwood.networks.layers import list_recipe_layers
+
+        listed = list_recipe_layers(recipe, plan, classes)
+        show_layers(plan.name, listed, shown if as_json else None)
+    elif as_json:
+        print_json(shown)
     else:
         show_plan(plan, changes)
 

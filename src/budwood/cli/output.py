@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from budwood.cli.options import print_json
 from budwood.text import TOO_FEW, counted, format_seconds, listed, show_unprintable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from budwood.evaluation.intervals import Metric
     from budwood.evaluation.label_task import LabelTask
     from budwood.evaluation.split_metrics import SplitMetrics
+    from budwood.networks.layers import Layer
     from budwood.networks.network_plan import NetworkPlan
     from budwood.runs.explanation_record import ExplanationRecord, ImagesPart
     from budwood.runs.run import Run
@@ -147,6 +148,34 @@ def show_plan(plan: NetworkPlan, options: Mapping[str, object]) -> None:
     print(f"Computed once per image (frozen): {'all up to ' + plan.prefix if plan.prefix else 'nothing'}.")
 
 
+def show_layers(name: str, layers: Sequence[Layer], document: Mapping[str, Any] | None) -> None:
+    """Print the layers of a network in the order in which it runs them; those that change nothing are left out.
+
+    Args:
+        name: Name of the network.
+        layers: Its layers.
+        document: What is printed with them as JSON; None for a table.
+    """
+    from budwood.text import format_table
+
+    shown = [layer for layer in layers if not layer.idle]
+    if document is not None:
+        keys = ("number", "label", "kind", "shape")
+        print_json({**document, "layers": [{key: getattr(layer, key) for key in keys} for layer in shown]})
+        return
+    rows = [
+        (
+            "" if layer.number is None else str(layer.number),
+            layer.label,
+            layer.kind,
+            layer.gives if layer.shape is None else _format_shape(layer.shape),
+        )
+        for layer in shown
+    ]
+    print(f"Layers of {name} in the order in which their outputs are there; a part that holds others has no number.")
+    print(format_table([("layer", "name", "kind", "output"), *rows], (0,)))
+
+
 def _format_shape(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
@@ -256,10 +285,14 @@ def show_explanation(record: ExplanationRecord) -> None:
     Args:
         record: The record of an explanation.
     """
-    from budwood.runs.explanation_record import JudgedLabels
+    from budwood.runs.explanation_record import JudgedLabels, MappedLayer
 
     if record.images:
         _show_images(record.images)
+    for rows in (*(record.maps.rows if record.maps else ()), *(record.units.rows if record.units else ())):
+        what = "maps of" if isinstance(rows[0], MappedLayer) else "what is looked for by"
+        networks = f" in {counted(len(rows), 'network')}" if len(rows) > 1 else ""
+        print(f"{rows[0].layer} ({rows[0].kind}): {what} {counted(len(rows[0].channels), 'channel')}{networks}.")
     for layer in record.filters.rows if record.filters else ():
         told = f"{len(layer.dead)} dead, {counted(len(layer.duplicates), 'pair')} of duplicates"
         print(f"{layer.layer}: {counted(layer.filters, 'filter')}, {told}.")

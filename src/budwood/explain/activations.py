@@ -15,17 +15,17 @@ from torch import Tensor
 from budwood.errors import RecipeError
 from budwood.explain.convolutions import find_convolution
 from budwood.explain.image_grid import make_grid, stretch
+from budwood.explain.layer_outputs import find_layers, make_layer_function
 from budwood.explain.probe import (
     FEWEST,
     NetworkProbe,
     capture_outputs,
     compute_stage_outputs,
-    find_layer,
-    find_place,
+    eval_mode,
     list_map_sides,
-    list_places,
     reshape_to_maps,
 )
+from budwood.networks.layers import Layer
 from budwood.networks.registry import TRUNK
 
 Floats = NDArray[np.float32]
@@ -99,31 +99,70 @@ def list_mapped_stages(subject: NetworkProbe) -> list[str]:
 
 
 def read_maps(subject: NetworkProbe, pixels: NDArray[np.uint8], name: str) -> Maps:
-    """Compute the feature maps after a stage, the trunk or a layer.
+    """Compute the feature maps of any layer.
 
     Tokens are laid out as the square of patches that they come from.
 
     Args:
         subject: Opened network.
         pixels: Images, uint8 [n, size, size, 3].
-        name: Name of a stage (or its ending), the trunk, or the full name of a layer.
+        name: The layer, as `budwood.networks.layers.find_layer` finds it, or the trunk.
 
     Returns:
         The maps of all images, with two statistics of each channel.
 
     Raises:
-        RecipeError: When the name is neither a stage nor a layer that the network runs, or when its output is no
-            map of at least 2 x 2 cells an image.
+        RecipeError: When the name is no layer that the network runs, or when its output is no map of at least 2 x 2
+            cells an image.
     """
-    found, outputs = _find_outputs(subject, subject.images(pixels), name)
-    maps = None if outputs is None or len(outputs) != len(pixels) else reshape_to_maps(outputs)
-    if maps is None or min(maps.shape[2:]) < FEWEST:
-        with_maps = ", ".join(list_mapped_stages(subject)) or "no stage has one"
-        raise RecipeError(
-            f"layer: {found} of {subject.plan.name} has no feature map.", f"Stages with feature maps: {with_maps}."
-        )
+    (layer,) = find_layers(subject, [name], "layer")
+    return read_layer_maps(subject, pixels, layer, "layer")
+
+
+def read_layer_maps(subject: NetworkProbe, pixels: NDArray[np.uint8], layer: Layer, option: str = "place") -> Maps:
+    """Compute the feature maps of a layer that was found.
+
+    Args:
+        subject: Opened network.
+        pixels: Images, uint8 [n, size, size, 3].
+        layer: A layer of the network.
+        option: Name of the option that named it, for the error message.
+
+    Returns:
+        The maps of all images, with two statistics of each channel.
+
+    Raises:
+        RecipeError: When its output is no map of at least 2 x 2 cells of a square image.
+    """
+    refuse_without_map(subject, layer, option)
+    with eval_mode(subject), torch.no_grad():
+        maps = reshape_to_maps(make_layer_function(subject, layer)(subject.images(pixels)))
+    assert maps is not None
     values: Floats = maps.float().cpu().numpy()
-    return Maps(found, values, np.abs(values).mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3)))
+    return Maps(layer.label, values, np.abs(values).mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3)))
+
+
+def refuse_without_map(subject: NetworkProbe, layer: Layer, option: str = "place") -> None:
+    """Refuse a layer that gives no map of an image.
+
+    Args:
+        subject: Opened network.
+        layer: A layer of the network.
+        option: Name of the option that named it, for the error message.
+
+    Raises:
+        RecipeError: When its output is no map of at least 2 x 2 cells of a square image.
+    """
+    with torch.device("meta"):
+        maps = None if layer.shape is None else reshape_to_maps(torch.empty(1, *layer.shape))
+    if maps is not None and maps.shape[2] == maps.shape[3] >= FEWEST:
+        return
+    shape = " x ".join(map(str, layer.shape or ()))
+    with_maps = ", ".join(list_mapped_stages(subject)) or "no stage has one"
+    raise RecipeError(
+        f"{option}: {layer.label} of {subject.plan.name} has no feature map; it gives {shape} values for an image.",
+        f"Stages with feature maps: {with_maps}.",
+    )
 
 
 def filter_image(subject: NetworkProbe, pixels: NDArray[np.uint8], layer: str, filters: Sequence[int]) -> Floats:
@@ -134,7 +173,7 @@ def filter_image(subject: NetworkProbe, pixels: NDArray[np.uint8], layer: str, f
     Args:
         subject: Opened network.
         pixels: One image, uint8 [size, size, 3].
-        layer: Full name of the convolution.
+        layer: The convolution, as `budwood.networks.layers.find_layer` finds it.
         filters: Numbers of the filters, from 0.
 
     Returns:
@@ -143,7 +182,8 @@ def filter_image(subject: NetworkProbe, pixels: NDArray[np.uint8], layer: str, f
     Raises:
         RecipeError: When the layer is no convolution or has no filter of such a number.
     """
-    count = find_convolution(subject, layer).out_channels
+    layer, convolution = find_convolution(subject, layer)
+    count = convolution.out_channels
     wrong = [number for number in filters if not 0 <= number < count]
     if wrong:
         raise RecipeError(
@@ -222,19 +262,6 @@ def draw_strip(strip: Strip) -> tuple[Image.Image, ...]:
         One picture for each stage, in order.
     """
     return tuple(make_grid(stage.values, len(stage.values), SIDE) for stage in strip.stages)
-
-
-def _find_outputs(subject: NetworkProbe, images: Tensor, name: str) -> tuple[str, Tensor | None]:
-    """The full name and the output of the stage of that name, else of the layer, else of the stage that ends so."""
-    places = [place.name for place in list_places(subject)]
-    layers = {path for path, _ in subject.module.named_modules()}
-    if name not in places and name in layers:
-        find_layer(subject, name)
-        with capture_outputs(subject, [name]) as told, torch.no_grad():
-            subject.module(images)
-        return name, told.get(name)
-    place = find_place(subject, name, "layer")
-    return place, compute_stage_outputs(subject, images, [place]).get(place)
 
 
 def _select_channels(name: str, outputs: Tensor, most: int) -> StageMaps:

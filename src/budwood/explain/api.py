@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from budwood.explain.heatmaps import Attribution
     from budwood.explain.probe import NetworkProbe
     from budwood.explain.sanity_checks import SanityCheck
+    from budwood.explain.side_by_side import LayerMaps, LayerUnits
+    from budwood.networks.layers import Layer
 
 Files = Sequence[str | Path]
 Answering = Callable[[Pixels], NDArray[np.float32]]
@@ -227,12 +229,14 @@ def filters(run: Run, layer: str | None = None, *, cache: Path | None = None) ->
 
 
 def feature_maps(run: Run, images: Files, name: str, *, cache: Path | None = None) -> Maps:
-    """Compute the feature maps of images after a stage or a layer.
+    """Compute the feature maps of images after any layer.
 
     Args:
         run: The run.
         images: Image files.
-        name: Name of a stage, or the full name of a layer.
+        name: The layer: its name as `layers` lists it, such as `features.denseblock3.denselayer5`; `layer 25` for
+            the 25th; `first` or `last` for that convolution; `relu#1` for the first run of a module that is run
+            several times, `relu` for the last.
         cache: Cache folder; None for the usual one.
 
     Returns:
@@ -240,12 +244,96 @@ def feature_maps(run: Run, images: Files, name: str, *, cache: Path | None = Non
 
     Raises:
         DataError: When there is no image or a file cannot be read.
-        RecipeError: When the name is neither a stage nor a layer, or its output is no map.
+        RecipeError: When the network runs no such layer, or its output is no map.
     """
     from budwood.explain.activations import read_maps
 
     run, place = find_member(run, name, "name")
     return read_maps(subject(run, cache=cache), pixels(run, images), place or name)
+
+
+def layers(run: Run, *, cache: Path | None = None) -> tuple[Layer, ...]:
+    """List all layers of the run's network in the order in which it runs them for an image.
+
+    Args:
+        run: The run.
+        cache: Cache folder; None for the usual one.
+
+    Returns:
+        The layers, with their names, numbers and the shapes of their outputs.
+    """
+    from budwood.explain.layer_outputs import list_probe_layers
+
+    return list_probe_layers(subject(run, cache=cache))
+
+
+def maps_beside(
+    run: Run,
+    beside: Sequence[Run | str],
+    images: Files,
+    place: str,
+    *,
+    channels: Sequence[int] = (),
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[LayerMaps, ...]:
+    """Compute the feature maps of one layer in the run's network and in others, on the same images.
+
+    Args:
+        run: The run.
+        beside: Other runs, `start` (the network before training) or `imagenet` (with ImageNet weights).
+        images: Image files.
+        place: The layer, as for `feature_maps`.
+        channels: Numbers of the channels, from 0; none for the 12 that vary most in the run's network.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The maps of each network, that of the run first.
+
+    Raises:
+        DataError: When there is no image or a file cannot be read.
+        RecipeError: When a network has no such layer or channel, or no map there.
+        WeightsError: When the weights before training cannot be found.
+    """
+    from budwood.explain.side_by_side import compare_maps, open_beside
+
+    return compare_maps(open_beside(run, beside, images, open_context(cache, progress)), place, channels)
+
+
+def maximised_beside(
+    run: Run,
+    beside: Sequence[Run | str],
+    images: Files,
+    place: str,
+    *,
+    channels: Sequence[int] = (),
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[LayerUnits, ...]:
+    """Draw what channels of one layer look for in the run's network and in others.
+
+    Args:
+        run: The run.
+        beside: Other runs, `start` (the network before training) or `imagenet` (with ImageNet weights).
+        images: Image files, by which channels are chosen.
+        place: The layer, as for `feature_maps`.
+        channels: Numbers of the channels, from 0; none for the 6 that vary most in the run's network.
+        cache: Cache folder; None for the usual one.
+        progress: Where progress is shown; None for nowhere.
+
+    Returns:
+        The pictures of each network, that of the run first.
+
+    Raises:
+        DataError: When there is no image or a file cannot be read.
+        RecipeError: When a network has no such layer or channel.
+        WeightsError: When the weights before training cannot be found.
+    """
+    from budwood.explain.side_by_side import compare_units, open_beside
+
+    context = open_context(cache, progress)
+    return compare_units(open_beside(run, beside, images, context), place, channels, progress=context.progress)
 
 
 def seen_through(
@@ -302,12 +390,12 @@ def maximised(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Maximisation, ...]:
-    """Draw the pictures that classes, or channels of a stage, respond to most strongly.
+    """Draw the pictures that classes, or channels of a layer, respond to most strongly.
 
     Args:
         run: The run.
         classes: Names of classes; None for every class. Ignored where `place` is set.
-        place: Stage whose channels are drawn instead of classes; None for classes.
+        place: Layer whose channels are drawn instead of classes, named as for `feature_maps`; None for classes.
         channels: Numbers of the channels of `place`, from 0.
         cache: Cache folder; None for the usual one.
         progress: Where progress is shown; None for nowhere.
@@ -316,17 +404,14 @@ def maximised(
         One picture for each class or channel, in the order asked for.
 
     Raises:
-        RecipeError: When a class, the stage or a channel does not exist.
+        RecipeError: When a class, the layer or a channel does not exist.
     """
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
     run, place = find_member(run, place, "place")
     opened = subject(run, cache=cache)
     if place is not None:
-        from budwood.explain.probe import find_place
-
-        where = find_place(opened, place)
-        return maximise(opened, [VisualizationTarget(where, channel) for channel in channels], progress=progress)
+        return maximise(opened, [VisualizationTarget(place, channel) for channel in channels], progress=progress)
     names = run.classes if classes is None else classes
     for name in names:
         if name not in run.classes:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from budwood.errors import RecipeError
 from budwood.explain.image_grid import make_grid
+from budwood.explain.layer_outputs import find_layers
 from budwood.explain.probe import NetworkProbe, capture_outputs, eval_mode
 from budwood.networks.stages import list_modules
 
@@ -79,20 +80,21 @@ def list_convolutions(subject: NetworkProbe) -> tuple[str, ...]:
     return tuple(told)
 
 
-def find_convolution(subject: NetworkProbe, layer: str) -> nn.Conv2d:
-    """Find a convolution by its full name.
+def find_convolution(subject: NetworkProbe, layer: str) -> tuple[str, nn.Conv2d]:
+    """Find a convolution by its name.
 
     Args:
         subject: Opened network.
-        layer: Full name of the convolution.
+        layer: The convolution, as `budwood.networks.layers.find_layer` finds it.
 
     Returns:
-        The module.
+        Its full name, and the module.
 
     Raises:
         RecipeError: When the network has no convolution, or the layer is none; the hint lists some.
     """
-    return _get_convolution(subject, _choose_layer(subject, list_convolutions(subject), layer))
+    name = _choose_layer(subject, list_convolutions(subject), layer)
+    return name, _get_convolution(subject, name)
 
 
 def read_filters(subject: NetworkProbe, layer: str | None = None, images: NDArray[np.uint8] | None = None) -> Filters:
@@ -100,7 +102,7 @@ def read_filters(subject: NetworkProbe, layer: str | None = None, images: NDArra
 
     Args:
         subject: Opened network.
-        layer: Full name of the convolution; None for the first one.
+        layer: The convolution, as `budwood.networks.layers.find_layer` finds it; None for the first one.
         images: Pixels uint8 [n, size, size, 3]; filters whose output hardly varies on them count as dead too. None
             to judge by the weights alone.
 
@@ -197,6 +199,28 @@ def draw_filters(filters: Filters, most: int = MOST) -> Image.Image:
     return make_grid(tiles.reshape(-1, *tiles.shape[2:]), across, SIDE, crisp=True)
 
 
+def draw_channel_weights(filters: Filters, most: int = MOST) -> dict[str, Image.Image]:
+    """Draw the weights that the filters of the first convolution give to red, green and blue, each as a grid.
+
+    A filter stands where `draw_filters` has it in colours, and is drawn around grey by its own largest weight of the
+    three channels.
+
+    Args:
+        filters: Filters of a convolution.
+        most: Number of filters at most.
+
+    Returns:
+        A grid for `red`, `green` and `blue`; empty where the filters do not see colours.
+    """
+    if not filters.colour:
+        return {}
+    drawn = filter_pictures(filters)[choose_filters(filters, most)[0]]
+    return {
+        name: make_grid(drawn[..., channel], COLUMNS, SIDE, crisp=True)
+        for channel, name in enumerate(("red", "green", "blue"))
+    }
+
+
 def _choose_layer(subject: NetworkProbe, names: Sequence[str], layer: str | None) -> str:
     """The convolution of that name, or the first."""
     if not names:
@@ -204,12 +228,15 @@ def _choose_layer(subject: NetworkProbe, names: Sequence[str], layer: str | None
             f"layer: {subject.plan.name} has no convolution, and so no filters.",
             "Choose a network with convolutions; `budwood models` lists networks.",
         )
-    if layer is not None and layer not in names:
+    if layer is None or layer in names:
+        return layer or names[0]
+    found = find_layers(subject, [layer], "layer")[0].name
+    if found not in names:
         listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
         raise RecipeError(
             f"layer: {layer!r} is not a convolution of {subject.plan.name}.", f"Its convolutions: {listed}."
         )
-    return layer or names[0]
+    return found
 
 
 def _get_convolution(subject: NetworkProbe, name: str) -> nn.Conv2d:

@@ -45,8 +45,6 @@ from budwood.runs.explanation_record import (
     Explanation,
     ExplanationPart,
     ExplanationRecord,
-    FilterLayer,
-    FiltersPart,
     GainOverChance,
     ImagesPart,
     JudgedLabels,
@@ -67,14 +65,19 @@ from budwood.storage.context import Context
 if TYPE_CHECKING:
     from budwood.explain.probe import NetworkProbe
     from budwood.explain.run_views import RunView
+    from budwood.explain.side_by_side import OpenedNetwork
 
 SUSPECTS: Final = "label-suspects.csv"
 IMAGES: Final = 12  # that are explained where none is named
 NEAREST: Final = 4  # training images beside each
-SEEN: Final = 12  # filters that an image is seen through
+MAPPED: Final = 2  # images whose maps are shown where none is named
+MAPPED_MOST: Final = 12  # and where some are
+CONVOLUTIONS: Final = ("first", "last")  # layers that are shown where none is named
 DRAWN: Final = 24  # classes that are drawn, at most
 MOST: Final = 200  # images that one page shows
-USUAL: Final = tuple(part for part in PARTS if part != "classes")
+OF_LAYERS: Final = ("maps", "units")  # parts that show any layer, beside other networks
+PLACED: Final = ("images", "filters", *OF_LAYERS)  # parts that show a layer which can be named
+USUAL: Final = tuple(part for part in PARTS if part not in ("classes", *OF_LAYERS))
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,20 @@ class ExplainRequest:
         files: Images to explain, at most 200; empty to choose validation images.
         parts: Parts of the explanation, of `PARTS`.
         methods: Methods of attribution; empty for the usual ones.
-        place: Stage that `grad-cam` and `layer-cam` look at; None to choose it by the network.
+        places: With the part `images`, the stage that `grad-cam` and `layer-cam` look at; else the layers that
+            `filters`, `maps` and `units` show. Empty to choose them by the network.
         called: Name of the class to explain; None for the likeliest of each image.
+        channels: Numbers of the channels that `maps` and `units` show; empty to choose them.
+        beside: Networks that `maps` and `units` show beside the run's: other runs, `start`, `imagenet`.
     """
 
     files: tuple[Path, ...] = ()
     parts: tuple[str, ...] = USUAL
     methods: tuple[str, ...] = ()
-    place: str | None = None
+    places: tuple[str, ...] = ()
     called: str | None = None
+    channels: tuple[int, ...] = ()
+    beside: tuple[Run | str, ...] = ()
 
 
 @dataclass
@@ -122,6 +130,32 @@ class _Bench:
     def pixels(self) -> Pixels:
         return api.pixels(self.run, self.files, progress=self.context.progress)
 
+    @property
+    def layer_places(self) -> tuple[str, ...]:
+        return () if "images" in self.asked.parts else self.asked.places
+
+    def refuse_places(self) -> None:
+        """Raise `RecipeError` for a layer or channel that a part cannot show, before anything is computed."""
+        layered = set(self.asked.parts) & set(OF_LAYERS)
+        places = self.layer_places or (CONVOLUTIONS if layered else ())
+        if not places:
+            return
+        from budwood.explain.layer_parts import refuse_places
+        from budwood.explain.side_by_side import OpenedNetwork
+
+        networks = self.networks if layered else (OpenedNetwork(self.run.path.name, self.subject, self.pixels),)
+        refuse_places(networks, self.asked.parts, places, self.asked.channels)
+
+    @property
+    def mapped_files(self) -> tuple[Path, ...]:
+        return self.asked.files or self.files[:MAPPED]
+
+    @cached_property
+    def networks(self) -> tuple[OpenedNetwork, ...]:
+        from budwood.explain.side_by_side import open_beside
+
+        return open_beside(self.run, self.asked.beside, self.mapped_files, self.context, self.subject)
+
 
 Found = tuple[ExplanationPart, dict[str, str]]
 
@@ -145,6 +179,7 @@ def make_explanation(run: Run, asked: ExplainRequest, context: Context) -> Expla
     """
     _refuse_request(run, asked)
     bench = _Bench(run, asked, context)
+    bench.refuse_places()
     created = utc_now()
     parts: dict[str, ExplanationPart] = {}
     pictures: dict[str, str] = {}
@@ -159,7 +194,7 @@ def make_explanation(run: Run, asked: ExplainRequest, context: Context) -> Expla
 
 
 def _refuse_request(run: Run, asked: ExplainRequest) -> None:
-    """Raises what `explained` raises before anything is computed."""
+    """Raises what `make_explanation` raises before anything is computed."""
     for part in asked.parts:
         if part not in PARTS:
             raise RecipeError(f"show: there is no part {part!r}.", did_you_mean(part, PARTS))
@@ -167,17 +202,55 @@ def _refuse_request(run: Run, asked: ExplainRequest) -> None:
         refuse_unknown_method(method)
     if asked.called is not None and asked.called not in run.classes:
         raise RecipeError(f"class: there is no class {asked.called!r}.", did_you_mean(asked.called, run.classes))
-    given = {"method": asked.methods, "place": asked.place, "class": asked.called}
-    unused = [name for name, value in given.items() if value] if "images" not in asked.parts else []
-    if unused:
-        raise RecipeError(f"{unused[0]}: is only used by the part `images`.", "Add `--show images`, or leave it out.")
-    if asked.place and asked.methods and not set(asked.methods) & set(AT_A_PLACE):
-        raise RecipeError(
-            f"place: not used by {' and '.join(asked.methods)}, found {asked.place!r}.",
-            f"Leave it out, or choose {' or '.join(AT_A_PLACE)}.",
-        )
+    _refuse_layers_of_several(run, asked)
+    _refuse_unused(asked)
     if len(asked.files) > MOST:
         raise DataError(f"{len(asked.files):,} images are too many for one page.", f"Give at most {MOST}.")
+    if len(asked.files) > MAPPED_MOST and set(asked.parts) & set(OF_LAYERS):
+        raise DataError(
+            f"{len(asked.files):,} images are too many for the parts maps and units.", f"Give at most {MAPPED_MOST}."
+        )
+
+
+def _refuse_layers_of_several(run: Run, asked: ExplainRequest) -> None:
+    """Raises `RunError` for layers of an ensemble, which has several networks."""
+    layered = [part for part in asked.parts if part in OF_LAYERS or (part == "filters" and asked.places)]
+    if run.record.ensemble and layered and "images" not in asked.parts:
+        raise RunError(
+            f"{layered[0]}: {run.path.name} is an ensemble, which has layers in each of its networks.",
+            f"Explain one of its members, such as `budwood explain {run.path / 'members' / '0'} --show {layered[0]}`.",
+        )
+
+
+def _refuse_unused(asked: ExplainRequest) -> None:
+    """Raises `RecipeError` for an option that none of the parts asked for would use."""
+    of_images = {"method": asked.methods, "class": asked.called}
+    of_layers = {"channel": asked.channels, "beside": asked.beside}
+    for names, users in ((of_images, ("images",)), (of_layers, OF_LAYERS), ({"place": asked.places}, PLACED)):
+        unused = [name for name, value in names.items() if value and not set(users) & set(asked.parts)]
+        if unused:
+            raise RecipeError(
+                f"{unused[0]}: is only used by the part{'s' if len(users) > 1 else ''} "
+                f"{' and '.join(f'`{user}`' for user in users)}.",
+                f"Add `--show {users[0]}`, or leave it out.",
+            )
+    if not asked.places or "images" not in asked.parts:
+        return
+    if set(asked.parts) & set(OF_LAYERS):
+        raise RecipeError(
+            "place: is the stage of `images`, or the layers of `maps` and `units`, not both.",
+            "Ask for `images` in a command of its own.",
+        )
+    if len(asked.places) > 1:
+        raise RecipeError(
+            f"place: the part `images` uses one stage, found {len(asked.places)}.",
+            "Give one, or ask for `--show maps`, `units` or `filters`, which show several layers.",
+        )
+    if asked.methods and not set(asked.methods) & set(AT_A_PLACE):
+        raise RecipeError(
+            f"place: not used by {' and '.join(asked.methods)}, found {asked.places[0]!r}.",
+            f"Leave it out, or choose {' or '.join(AT_A_PLACE)}.",
+        )
 
 
 def choose_files(run: Run) -> tuple[Path, ...]:
@@ -236,7 +309,7 @@ def _explain_images(bench: _Bench) -> Found:
     methods: dict[str, MethodTrust] = {}
     classes = None if asked.called is None else [asked.called] * len(shown)
     for method in asked.methods or bench.view.choose_methods():
-        place = asked.place if method in AT_A_PLACE else None
+        place = asked.places[0] if asked.places and method in AT_A_PLACE else None
         maps[method] = bench.view.attribute(shown, method, classes, place, engine, context.progress)
         methods[method] = _check_trust(bench, method, maps[method], engine)
     rows = _describe_images(run, bench.files, chances, near, maps)
@@ -321,34 +394,28 @@ def _explain_stages(bench: _Bench) -> Found:
 
 
 def _explain_filters(bench: _Bench) -> Found:
-    """The first convolution, and the one in the middle of those that see all channels before them."""
-    from budwood.explain.activations import draw_filtered, filter_image
-    from budwood.explain.convolutions import draw_filters, find_convolution, list_convolutions, read_filters
+    """The filters of the layers that were asked for, else of the usual ones."""
+    from budwood.explain.layer_parts import explain_filters
 
-    names = list_convolutions(bench.subject)
-    layers = {name: find_convolution(bench.subject, name) for name in names}
-    later = [name for name in names[1:] if layers[name].groups == 1 and max(layers[name].kernel_size) > 1]
-    rows: list[FilterLayer] = []
-    pictures = {}
+    path = _show_path(bench.run, bench.files[0])
     image = bench.view.fit(bench.pixels[:1])[0]
-    for name in [*names[:1], *later[len(later) // 2 :][:1]]:
-        found, shown = read_filters(bench.subject, name), f"{bench.view.prefix}{name}"
-        pictures[f"filters-{shown}"] = make_png_uri(draw_filters(found))
-        seen = filter_image(bench.subject, image, name, found.order[:SEEN].tolist())
-        pictures[f"seen-{shown}"] = make_png_uri(draw_filtered(seen))
-        out, channels, height, width = found.weights.shape
-        rows.append(
-            FilterLayer(
-                layer=shown,
-                filters=out,
-                channels=channels,
-                size=(height, width),
-                colour=found.colour,
-                dead=tuple(found.dead),
-                duplicates=tuple(found.duplicates),
-            )
-        )
-    return FiltersPart(rows=tuple(rows), path=_show_path(bench.run, bench.files[0])), pictures
+    return explain_filters(bench.subject, image, path, bench.layer_places, bench.view.prefix)
+
+
+def _explain_maps(bench: _Bench) -> Found:
+    """The feature maps of layers, of each network."""
+    from budwood.explain.layer_parts import explain_maps
+
+    paths = [_show_path(bench.run, path) for path in bench.mapped_files]
+    return explain_maps(bench.networks, paths, bench.layer_places or CONVOLUTIONS, bench.asked.channels)
+
+
+def _explain_units(bench: _Bench) -> Found:
+    """What channels of layers look for, of each network."""
+    from budwood.explain.layer_parts import explain_units
+
+    places = bench.layer_places or CONVOLUTIONS
+    return explain_units(bench.networks, places, bench.asked.channels, bench.context.progress)
 
 
 def _explain_embedding(bench: _Bench) -> Found:
@@ -444,6 +511,8 @@ _MAKERS: Final[Mapping[str, Callable[[_Bench], Found]]] = {
     "images": _explain_images,
     "stages": _explain_stages,
     "filters": _explain_filters,
+    "maps": _explain_maps,
+    "units": _explain_units,
     "embedding": _explain_embedding,
     "mistakes": _explain_mistakes,
     "labels": _explain_label_errors,

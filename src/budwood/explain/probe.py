@@ -279,22 +279,6 @@ def capture_outputs(subject: NetworkProbe, layers: Sequence[str]) -> Iterator[di
                 handle.remove()
 
 
-def find_layer(subject: NetworkProbe, name: str) -> nn.Module:
-    """Find a layer by its full name.
-
-    Args:
-        subject: Opened network.
-        name: Full name of the layer.
-
-    Returns:
-        The module.
-
-    Raises:
-        RecipeError: When the network does not have the layer, or does not run it; the hint names some.
-    """
-    return _find_layers(subject, [name])[name]
-
-
 def _find_layers(subject: NetworkProbe, names: Sequence[str]) -> dict[str, nn.Module]:
     """The layers of these full names, all of which the network runs."""
     run = set(list_modules(subject.network.staged, subject.network.staged.node(None)))

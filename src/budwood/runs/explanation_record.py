@@ -22,7 +22,7 @@ from budwood.storage.strict_json import decode_json, encode_json, replace_undefi
 EXPLANATION_FILE: Final = "explanation.json"
 SCHEMA_VERSION: Final = 1  # of explanation.json; where a file says none, it is of version 1
 SUSPECTS_SHOWN: Final = 24  # suspected labels with a picture in the report
-PARTS: Final = ("images", "stages", "filters", "embedding", "mistakes", "labels", "classes")
+PARTS: Final = ("images", "stages", "filters", "maps", "units", "embedding", "mistakes", "labels", "classes")
 
 
 def _read_null(value: object) -> object:
@@ -157,6 +157,64 @@ class FiltersPart(ExplanationPart):
 
     rows: tuple[FilterLayer, ...]
     path: str
+
+
+class ShownLayer(FrozenRecord):
+    """A layer of one of the networks that are shown beside each other.
+
+    Attributes:
+        network: The run, or `start` or `imagenet` for its network before training.
+        layer: Full name of the layer, with `#` and the number of its run where it is run several times.
+        kind: Its class, its number among the layers, and which of its runs is meant, in words.
+        shape: Shape of its output for one image.
+        channels: Numbers of the channels that are shown.
+    """
+
+    network: str
+    layer: str
+    kind: str
+    shape: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+class MappedLayer(ShownLayer):
+    """Feature maps of a layer; `same` tells whether they are those of the first network, as in frozen layers."""
+
+    same: bool
+
+
+class MapsPart(ExplanationPart):
+    """Feature maps of layers.
+
+    Attributes:
+        paths: The images.
+        rows: For each layer that was asked for, that layer of each network.
+    """
+
+    paths: tuple[str, ...]
+    rows: tuple[tuple[MappedLayer, ...], ...]
+
+
+class DrawnUnit(FrozenRecord):
+    """A picture of what a channel looks for, and its output: before, after, and for noise alone."""
+
+    channel: int
+    before: Number
+    after: Number
+    noise: Number
+    flat: bool
+
+
+class DrawnLayer(ShownLayer):
+    """What channels of a layer look for."""
+
+    units: tuple[DrawnUnit, ...]
+
+
+class UnitsPart(ExplanationPart):
+    """What channels of layers look for: for each layer that was asked for, that layer of each network."""
+
+    rows: tuple[tuple[DrawnLayer, ...], ...]
 
 
 class EmbeddingPart(ExplanationPart):
@@ -301,6 +359,8 @@ class ExplanationRecord(FrozenRecord):
     images: ImagesPart | None = None
     stages: StagesPart | None = None
     filters: FiltersPart | None = None
+    maps: MapsPart | None = None
+    units: UnitsPart | None = None
     embedding: EmbeddingPart | None = None
     mistakes: MistakesPart | None = None
     labels: JudgedLabels | UnjudgedLabels | None = None

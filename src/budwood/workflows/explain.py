@@ -22,24 +22,30 @@ def explain_run(
     images: Iterable[str | Path] = (),
     *,
     methods: Sequence[str] = (),
-    place: str | None = None,
+    place: str | Sequence[str] = (),
     called: str | None = None,
     parts: Sequence[str] = (),
+    channels: Sequence[int] = (),
+    beside: Sequence[Run | str] = (),
     page: Path | None = None,
 ) -> tuple[Explanation, Path]:
     """Explain what a run's network has learned, in the run's report, or for images on a page of their own.
 
-    What is left empty is chosen: for the run all parts but `classes`, for images the part `images`. Parts of an
-    earlier explanation of the run that are not asked for now are kept.
+    What is left empty is chosen: for the run all parts but `classes`, `maps` and `units`, for images the part
+    `images`. Parts of an earlier explanation of the run that are not asked for now are kept.
 
     Args:
         run: The run.
         context: The cache folder, and where bars and notes go.
         images: Files and folders to explain; none: the run as a whole.
         methods: Methods of attribution; none: the usual ones.
-        place: The stage that layer-cam and grad-cam use; None: chosen for the network.
+        place: With the part `images`, the stage that layer-cam and grad-cam use; else the layers that `filters`,
+            `maps` and `units` show. Empty: chosen for the network.
         called: The class that is explained; None: the likeliest of each image.
-        parts: What is explained: images, stages, filters, embedding, mistakes, labels, classes.
+        parts: What is explained: images, stages, filters, maps, units, embedding, mistakes, labels, classes.
+        channels: Channels that `maps` and `units` show; none: those that vary most over the images.
+        beside: Networks that `maps` and `units` show beside the run's: other runs, `start` for its network before
+            training, `imagenet` for it with ImageNet weights.
         page: The page about images; None: `explained.html` in the run folder.
 
     Returns:
@@ -47,18 +53,15 @@ def explain_run(
 
     Raises:
         DataError: A path does not exist, the folders hold no file, or there are too many images for one page.
-        RecipeError: There is no such part, method, stage or class, or an option does not apply.
+        RecipeError: There is no such part, method, layer, channel or class, or an option does not apply.
+        WeightsError: The weights of a network before training cannot be found.
         RunError: The run's images are not where they were, or it was trained further in the meantime.
         StorageError: The page or the run folder cannot be written.
     """
-    named = tuple(images)
-    files = tuple(find_image_files(named))
-    if named and not files:
-        raise DataError(
-            f"{', '.join(map(str, named))}: contains no files to explain.",
-            "Name images, or leave them out to explain the run as a whole.",
-        )
-    request = ExplainRequest(files, tuple(parts) or (("images",) if files else USUAL), tuple(methods), place, called)
+    files = _find_files(tuple(images))
+    chosen = tuple(parts) or (("images",) if files else USUAL)
+    places = (place,) if isinstance(place, str) else tuple(place)
+    request = ExplainRequest(files, chosen, tuple(methods), places, called, tuple(channels), tuple(beside))
     explanation = make_explanation(run, request, context)
     if not files:
         with lock_results(run.path):
@@ -68,6 +71,17 @@ def explain_run(
     with raise_storage_errors(page):
         write_text(page, render_explanation(explanation, run.record.dataset.name, run.record.network.name))
     return explanation, page
+
+
+def _find_files(named: tuple[str | Path, ...]) -> tuple[Path, ...]:
+    """The files to explain; none where none is named."""
+    files = tuple(find_image_files(named))
+    if named and not files:
+        raise DataError(
+            f"{', '.join(map(str, named))}: contains no files to explain.",
+            "Name images, or leave them out to explain the run as a whole.",
+        )
+    return files
 
 
 def _merge_explanations(earlier: Explanation | None, latest: Explanation) -> Explanation:
