@@ -209,7 +209,7 @@ def test_what_is_no_metric_is_refused_before_training(photos: Path, own: str, na
 
 
 def test_an_unknown_metric_is_refused_by_the_recipe() -> None:
-    with pytest.raises(bw.RecipeError, match=r"select: expected one of loss, accuracy, .*package\.module:name"):
+    with pytest.raises(bw.RecipeError, match=r"select: expected one of loss, last, accuracy, .*package\.module:name"):
         bw.Recipe(optimizer="adam", select="top1")
 
 
