@@ -15,6 +15,7 @@ from budwood.reporting.comparison_charts import Curves, Dot, draw_curves, draw_d
 from budwood.reporting.cost_charts import Point, draw_pareto, find_pareto_front
 from budwood.reporting.option_charts import draw_importance, draw_slice
 from budwood.reporting.svg import LETTER, LINE, format_power
+from budwood.reporting.sweep_charts import SweepPoint, draw_sweep
 from budwood.text import Unit
 
 HOSTILE = '<b>&"\n\x07🌳'
@@ -132,6 +133,29 @@ def test_a_published_value_is_one_diamond_and_a_range_two() -> None:
     legend = " ".join("".join(text.itertext()) for text in tree.findall("text"))
     assert "published" in legend
     assert "runs of a row" not in legend, "only what is there is explained"
+
+
+def test_a_swept_option_has_a_line_for_each_split_and_published_points() -> None:
+    rates = (1e-4, 1e-3, 1e-2, 1e-1)
+    points = [SweepPoint(rate, {"train": METRIC, "val": METRIC}) for rate in rates]
+    points[2] = SweepPoint(1e-2, {"train": UNDEFINED, "val": METRIC}, {"val": (0.8, 0.8), "test": (0.7, 0.75)})
+    tree = ElementTree.fromstring(draw_sweep("lr", points, "accuracy", Unit()))
+    lines = [len(line.get("points", "").split()) for line in tree.findall("polyline")]
+    assert lines == [3, 4, 0], "an undefined value is left out"
+    titles = [mark.findtext("title") for mark in tree.findall("polygon")]
+    assert titles == ["published, validation: 80.0 %", "published, test: 70.0 %", "published, test: 75.0 %"]
+    bars = [line for line in tree.findall("line") if line.get("opacity")]
+    assert len(bars) == 7, "an interval for each value"
+    texts = ["".join(text.itertext()) for text in tree.findall("text")]
+    assert {"● training", "● validation", "◆ test", "◆ published, in the same colours"} <= set(texts)
+    assert {"10⁻⁴", "10⁻³", "0.01", "0.1"} <= set(texts), "powers of ten on a logarithmic axis"
+    assert "0.01: validation 90.0 %, published validation 80.0 %" in (tree.findtext("desc") or "")
+    plain = draw_sweep("dropout", [SweepPoint(n / 10, {"val": METRIC}) for n in (1, 2, 3)], "accuracy", Unit())
+    texts = ["".join(text.itertext()) for text in ElementTree.fromstring(plain).findall("text")]
+    assert {"0.1", "0.2", "0.3"} <= set(texts)
+    assert not any("published" in text for text in texts)
+    places = [float(circle.get("cx", "")) for circle in ElementTree.fromstring(plain).findall("circle")]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
 
 
 @pytest.mark.parametrize(

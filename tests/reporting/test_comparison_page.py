@@ -18,7 +18,7 @@ from budwood.comparison.compare import compare
 from budwood.comparison.document import Comparison
 from budwood.comparison.text import format_comparison, format_count, format_duration, format_p_value
 from budwood.evaluation.intervals import Metric
-from budwood.reporting.comparison_page import render_comparison
+from budwood.reporting.comparison_page import About, render_comparison
 from budwood.text import Unit, format_difference
 from conftest import answers, scored_run
 
@@ -74,19 +74,78 @@ def test_every_section_and_every_row_is_there(made: Comparison) -> None:
         "Scores with confidence intervals",
         "Score and cost",
         "Learning curves",
+        "One option at a time",
         "Which options matter",
         "What was compared",
     ]
     assert len(re.findall(r'<th scope="row"><span class="rank">', html)) == 25
     assert "A study" in html
-    assert "failed: The loss is no longer a number. Published: 10 %, test." in html
-    assert "<span>80 % <small>test; ours sealed</small></span>" in html
+    assert "failed: The loss is no longer a number. Published: 10 % test." in html
+    assert re.search(r'<td class="number">sealed +<small class="told">◆ 80 %</small>', html), "shown, not compared"
+    assert re.search(r'<small class="told">◆ 80 %, ours [+−]\d', html)
     assert "A published test score is not compared while our test split is sealed" in html
     assert "with Holm correction for all 276 pairs" in html
     assert "sealed" in html
     assert "look 1" in html
     best = next(row for row in made.rows if row.best)
     assert html.index('<p class="figure">') < html.index(best.label) < html.index("<h2>Findings</h2>")
+
+
+def test_rows_keep_their_order_on_request(made: Comparison) -> None:
+    html = render_comparison(made, order="given")
+    table = html.split("<h2>Table</h2>")[1].split("</table>")[0]
+    numbers = [int(label) for label in re.findall(r"</span> row (\d+) ", table)]
+    assert numbers == [number for number in range(24) if number != 7]
+    assert "25 rows, in the order given, compared by validation accuracy" in html
+    lines = format_comparison(made, "given").splitlines()
+    assert [re.sub(r"^\W+", "", line).split(" with")[0] for line in lines[2:5]] == ["row 0", "row 1", "row 2"]
+
+
+def test_a_page_tells_where_its_rows_come_from(tmp_path: Path) -> None:
+    runs = [scored_run(tmp_path / f"{n}", TRUTH, answers(TRUTH, 0.7, n), lr=n / 10) for n in (1, 2)]
+    given = bw.Published(
+        train=0.9706, val=0.8064, test=(0.28, 0.3), val_loss=0.0033, seconds=364, machine="a GPU", parameters=5_000_000
+    )
+    entries = [
+        bw.RowSpec("one", (runs[0],), replace(given, note="the best of three"), stand_in="ResNet-18 for VGG-16"),
+        bw.RowSpec("two", (runs[1],)),
+        bw.RowSpec("wild", (), bw.Published(train_loss=0.5), "momentum: expected under 1", "refused"),
+        bw.RowSpec("trial 3", (), None, "pruned after epoch 3", "pruned"),
+    ]
+    made = compare(entries)
+    about = About("A report of 2019", [HOSTILE], {"momentum": "0.9", "step": "20", "decay": "0", "batch": "128 <b>"})
+    html = render_comparison(made, "A study", "given", about)
+    head = html.split("<h2>Findings</h2>")[0]
+    assert "Source: A report of 2019" in head
+    assert "&lt;script&gt;" in head
+    assert "<details><summary>What the source does not tell, and what was chosen (4)</summary>" in head, "long: closed"
+    assert '<th scope="row">batch</th><td>128 &lt;b&gt;</td>' in head
+    assert "<details open>" in render_comparison(made, about=About(assumed={"momentum": "0.9"}))
+    table = html.split("<h2>Table</h2>")[1].split("</section>")[0]
+    for part in (
+        '<small class="told">stand-in: ResNet-18 for VGG-16</small>',
+        '<small class="told">◆ the best of three</small>',
+        '<small class="told">◆ 28 to 30 %</small>',
+        '<small class="told">◆ loss 0.0033, other scale</small>',
+        '<small class="told">◆ 6 min 4 s</small>',
+        '<small class="told">◆ 5.00 M</small>',
+        "Published times were measured on a GPU; they are not compared.",
+        "refused: momentum: expected under 1 Published: loss 0.5 training.",
+        "<span>pruned after epoch 3</span>",
+    ):
+        assert part in table, part
+    assert "failed" not in table
+    assert 'class="about"' not in render_comparison(made, about=About())
+    text = format_comparison(made, "given")
+    for part in (
+        "28 to 30 % (ours sealed)",
+        "(published 6 min 4 s)",
+        "ResNet-18 for VGG-16",
+        "Published times on a GPU.",
+    ):
+        assert part in text, part
+    assert "Published losses beside scores: on the page, in table.csv and with --json." in text
+    assert "Not trained: trial 3: pruned after epoch 3" in text
 
 
 def test_rows_are_ranked(made: Comparison) -> None:

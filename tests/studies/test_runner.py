@@ -323,6 +323,46 @@ def test_the_command_line_carries_out_a_study(here: Path, capsys: pytest.Capture
     assert "--ray: Ray is not installed" in _without_ray(capsys, file)
 
 
+ABOUT = """source = "A report of 2019"
+caveats = ["Its validation images are few."]
+assumed = { "weight decay" = "0, as it is not told" }
+[base]
+stand_in = "a small network for VGG-16"
+"""
+
+
+def test_the_order_of_rows_and_where_they_come_from(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    published = 'published = { train = 0.99, val = [0.2, 0.3], test = 0.9, time = "6m4s" }'
+    file = _file(here, (SMALL + ROWS).replace("[base]\n", ABOUT).replace("published = { value = 0.9 }", published))
+    said = _said(capsys, "study", file, "-s", "epochs=1")
+    assert "Caveat: Its validation images are few." in said
+    for part in ("99 % (ours ", "20 to 30 % (ours ", "90 % (ours sealed)", "a small network for VGG-16"):
+        assert part in said, part
+    assert "Refused: wild: momentum: expected under 1" in said
+    (told,) = json.loads(_said(capsys, "study", file, "-s", "epochs=1", "--sort", "metric", "--json"))
+    assert (told["caveats"], told["assumed"]) == (
+        ["Its validation images are few."],
+        {"weight decay": "0, as it is not told"},
+    )
+    assert [row["state"] for row in told["rows"]] == ["done", "done", "refused"], "in the order of the file"
+    assert {row["stand_in"] for row in told["rows"]} == {"a small network for VGG-16"}
+    assert told["findings"][-1]["code"] != "R006"
+    assert {one["code"]: one["rows"] for one in told["findings"]}["R002"] == ["slow"]
+    page = here / "runs/small/report.html"
+    assert "3 rows, ranked by validation accuracy" in page.read_text()
+    _said(capsys, "report", "small")
+    html = page.read_text()
+    assert "3 rows, in the order given, compared by validation accuracy" in html
+    assert "Source: A report of 2019" in html
+    assert "refused: momentum: expected under 1" in html
+    _said(capsys, "report", "small", "--sort", "metric")
+    assert "3 rows, ranked by validation accuracy" in page.read_text()
+    one = next((here / "runs/small").glob("*/run.json")).parent
+    assert "--sort: needs a study; a run has one row." in _said(capsys, "report", one, "--sort", "given", code=2)
+    (estimate,) = json.loads(_said(capsys, "study", file, "--dry-run", "--json"))
+    assert (estimate["caveats"], estimate["rows"][0]["published"]) == (told["caveats"], 0.9)
+
+
 def _without_ray(capsys: pytest.CaptureFixture[str], file: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("budwood.studies.executors.find_spec", lambda name: None)

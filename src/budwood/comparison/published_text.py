@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from budwood.comparison.published import ComparedFigure, PublishedComparison, PublishedFigure
@@ -11,8 +11,9 @@ from budwood.text import SPLITS, Unit, format_difference
 
 Cell = tuple[str, str]  # what a cell says, and what it adds in small
 
+SEALED: Final = "ours sealed"
 MISSING: Final = {
-    "sealed": "ours sealed",
+    "sealed": SEALED,
     "not measured": "ours not measured",
     "other scale": "other scale",
     "no run": "",
@@ -20,16 +21,31 @@ MISSING: Final = {
 }
 
 
-def format_published(given: PublishedComparison | None) -> tuple[Cell, ...]:
+def format_published(given: PublishedComparison | None) -> dict[str, tuple[Cell, ...]]:
     """Format the published figures of a row.
 
     Args:
         given: What the source reports; None for nothing.
 
     Returns:
-        Each figure, with its split and our difference from it, or why there is none, as the addition.
+        By split, scores before losses: each figure, and our difference from it, or why there is none, as the addition.
     """
-    return tuple(_format_figure(one) for one in given.figures) if given else ()
+    told: dict[str, tuple[Cell, ...]] = {}
+    for one in given.figures if given else ():
+        told[one.split] = (*told.get(one.split, ()), _format_figure(one))
+    return told
+
+
+def join_published(told: Mapping[str, Sequence[Cell]]) -> str:
+    """Write the published figures of a row in one line.
+
+    Args:
+        told: The figures by split.
+
+    Returns:
+        For example "97.1 % training; 91 % test"; empty where there are none.
+    """
+    return "; ".join(f"{value} {SPLITS[split]}" for split, cells in told.items() for value, _ in cells)
 
 
 def format_reported(figure: PublishedFigure) -> str:
@@ -74,8 +90,6 @@ def list_machines(given: Sequence[PublishedComparison | None]) -> list[str]:
 
 def _format_figure(one: ComparedFigure) -> Cell:
     unit = Unit(is_loss(one.metric))
-    name = "" if one.metric == "accuracy" else " loss" if unit.loss else f" {describe_metric(one.metric)}"
-    told = [f"{SPLITS[one.split]}{name}", MISSING[one.missing]]
-    if one.difference is not None:
-        told.append(f"ours {format_difference(one.difference, unit)}")
-    return format_reported(one), "; ".join(filter(None, told))
+    name = "" if one.metric == "accuracy" else "loss " if unit.loss else f"{describe_metric(one.metric)} "
+    difference = "" if one.difference is None else f"ours {format_difference(one.difference, unit)}"
+    return f"{name}{format_reported(one)}", difference or MISSING[one.missing]

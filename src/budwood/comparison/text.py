@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -49,7 +49,7 @@ class Cells:
         seeds: Number of runs, with their range and standard deviation.
         train: Metric on training images, with its interval.
         test: Metric on the test split, with its interval and look; or that it is sealed.
-        published: Published figures, each with its split and our difference from it.
+        published: Published figures by split, each with our difference from it.
         epochs: Selected epoch, or the range of them.
         parameters: Number of parameters, with how many are trained.
         macs: Multiply-adds for one image.
@@ -67,7 +67,7 @@ class Cells:
     seeds: Cell
     train: Cell
     test: Cell
-    published: tuple[Cell, ...]
+    published: Mapping[str, tuple[Cell, ...]]
     epochs: Cell
     parameters: Cell
     macs: Cell
@@ -88,9 +88,9 @@ class PresentColumns:
     Attributes:
         differs: Options in which a row differs that its label does not say.
         seeds: Rows of several runs.
-        train: Figures on training images.
-        test: Figures on opened test splits beside those on validation.
-        published: Published figures.
+        train: Figures on training images, ours or published.
+        test: Figures on test splits, opened or published, beside those on validation.
+        published: The splits of which figures were published.
         epochs: Selected epochs.
         groups: Rows were scored on different images.
         sealed: A published test figure has no counterpart, as our test split is sealed.
@@ -103,7 +103,7 @@ class PresentColumns:
     seeds: bool
     train: bool
     test: bool
-    published: bool
+    published: tuple[str, ...]
     epochs: bool
     groups: bool
     sealed: bool
@@ -143,13 +143,14 @@ def find_present_columns(made: Comparison) -> PresentColumns:
     """
     rows = made.rows
     published = [row.published for row in rows if row.published]
+    told = {figure.split for one in published for figure in one.figures}
     missing = {figure.missing for one in published for figure in one.figures}
     return PresentColumns(
         differs=any(describe_options(drop_defaults(row.differs), short=True) not in ("", row.label) for row in rows),
         seeds=any(row.spread for row in rows),
-        train=any(row.train for row in rows),
-        test=made.split == "val" and any(row.test for row in rows),
-        published=any(one.figures for one in published),
+        train=any(row.train for row in rows) or "train" in told,
+        test=made.split == "val" and (any(row.test for row in rows) or "test" in told),
+        published=tuple(split for split in SPLITS if split in told),
         epochs=any(row.epochs for row in rows),
         groups=len({row.group for row in rows if row.group}) > 1,
         sealed="sealed" in missing,
@@ -179,7 +180,7 @@ def format_comparison(made: Comparison, order: Order = "metric") -> str:
         "runs": [join_cell(cells.seeds) for cells in rows] if has.seeds else None,
         "training": [cells.train[0] for cells in rows] if has.train else None,
         "test": [join_cell(cells.test) for cells in rows] if has.test else None,
-        "published": ["; ".join(map(join_cell, cells.published)) for cells in rows] if has.published else None,
+        **{f"published {SPLITS[split]}": [_join_first(cells, split) for cells in rows] for split in has.published},
         "stand-in": [shorten(show_unprintable(c.row.stand_in), LABEL) for c in rows] if has.stand_in else None,
         "epoch": [cells.epochs[0] for cells in rows] if has.epochs else None,
         "parameters": [join_cell(cells.parameters) for cells in rows],
@@ -190,7 +191,12 @@ def format_comparison(made: Comparison, order: Order = "metric") -> str:
     lines = format_table(
         list(zip(*([name, *cells] for name, cells in columns.items()), strict=True)), range(1, len(columns))
     )
-    return "\n".join([lines, *_format_failures(rows), *_format_legend(made, has)])
+    return "\n".join([lines, *_format_failures(rows), *_format_legend(made, rows, has)])
+
+
+def _join_first(cells: Cells, split: str) -> str:
+    """The first published figure of a split, which is a score where one is told."""
+    return join_cell(cells.published[split][0]) if split in cells.published else NONE[0]
 
 
 def _say_published(text: str) -> str:
@@ -223,7 +229,7 @@ def _format_failures(rows: Sequence[Cells]) -> list[str]:
     ]
 
 
-def _format_legend(made: Comparison, has: PresentColumns) -> list[str]:
+def _format_legend(made: Comparison, rows: Sequence[Cells], has: PresentColumns) -> list[str]:
     known = [row.value for row in made.rows if row.value]
     if not known:
         return []
@@ -237,7 +243,9 @@ def _format_legend(made: Comparison, has: PresentColumns) -> list[str]:
         + (f" Published times on {'; '.join(has.machines)}." if has.machines else ""),
     ]
     if has.published:
-        told.append("Published figures: ours is the difference from ours of the same split, in points for scores.")
+        told.append("Published: ours is the difference of our figure of the same split, in points for scores.")
+        if any(len(figures) > 1 for cells in rows for figures in cells.published.values()):
+            told.append("Published losses beside scores: on the page, in table.csv and with --json.")
     if has.sealed:
         told.append("A published test score is not compared while our test split is sealed (--test opens it).")
     if has.scale:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,9 +13,10 @@ from budwood.comparison.claims import format_claims
 from budwood.comparison.document import Comparison, Pair
 from budwood.comparison.importance import Importance, rank_options
 from budwood.comparison.published import find_figure
-from budwood.comparison.published_text import Cell
+from budwood.comparison.published_text import SEALED, Cell, join_published
 from budwood.comparison.recipe_diff import describe_options, drop_defaults
 from budwood.comparison.rows import ComparisonRow
+from budwood.comparison.sweeps import find_sweeps
 from budwood.comparison.tested_rows import describe_tested, format_tested_rows
 from budwood.comparison.text import Cells, Order, find_present_columns, format_gap, format_p_value, format_rows
 from budwood.config.metric_registry import describe_metric, is_loss
@@ -22,11 +24,14 @@ from budwood.evaluation.result_checks import History
 from budwood.reporting.comparison_charts import Curves, Dot, draw_curves, draw_dots
 from budwood.reporting.cost_charts import Point, draw_pareto
 from budwood.reporting.option_charts import draw_importance, draw_slice
+from budwood.reporting.sweep_charts import SweepPoint, draw_sweep
 from budwood.reporting.templating import load_template
 from budwood.text import SPLITS, Unit
 
 PAIRS_SHOWN: Final = 66
 SLICES_SHOWN: Final = 8
+SWEEPS_SHOWN: Final = 8
+SWEEPS_OF_ONE: Final = 2  # of one option, among rows with other options
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def render_comparison(made: Comparison, title: str = "", order: Order = "metric"
     unit = Unit(is_loss(made.metric))
     rows = format_rows(made, order)
     name = describe_metric(made.metric)
-    shares = _rank_shares(rows)
+    shares, has = _rank_shares(rows), find_present_columns(made)
     return load_template("comparison.html").render(
         made=made,
         title=title or (made.data.name if made.data else "comparison"),
@@ -71,11 +76,18 @@ def render_comparison(made: Comparison, title: str = "", order: Order = "metric"
         rows=rows,
         best=[one.row for one in rows if one.row.best],
         tied=[one.row for one in rows if one.row.tied],
-        has=find_present_columns(made),
+        has=has,
+        elsewhere=[
+            split for split in SPLITS if not ((split == "train" and has.train) or (split == "test" and has.test))
+        ],
+        SPLITS=SPLITS,
+        SEALED=SEALED,
+        join_published=join_published,
         text=unit.text,
         dots=Markup(_draw_row_dots(rows, made, unit)),
         planes=[Markup(figure) for figure in _draw_planes(rows, name, unit)],
         curves=[Markup(figure) for figure in _draw_row_curves(rows, made.curves)],
+        sweeps=_draw_sweeps(made, name, unit),
         shares=shares,
         slices=[Markup(figure) for figure in _draw_slices(rows, name, unit)],
         importance=Markup(draw_importance("Share of the variance that each option explains", shares)),
@@ -160,6 +172,29 @@ def _draw_row_curves(rows: Sequence[Cells], curves: Mapping[str, Sequence[Histor
         if any(run for row in drawn for run in row.runs):
             figures.append(draw_curves(f"Validation {name} by epoch", drawn, name, unit))
     return figures
+
+
+def _draw_sweeps(made: Comparison, name: str, unit: Unit) -> list[tuple[Markup, str]]:
+    """The metric against each option in which rows differ alone, with what else these rows are."""
+    figures = list[tuple[Markup, str]]()
+    drawn = Counter[str]()
+    for sweep in find_sweeps(made.rows):
+        if drawn[sweep.option] < SWEEPS_OF_ONE and len(figures) < SWEEPS_SHOWN:
+            drawn[sweep.option] += 1
+            points = [_make_point(row, value, made) for row, value in zip(sweep.rows, sweep.values, strict=True)]
+            figure = draw_sweep(sweep.option.replace("_", " "), points, name, unit)
+            figures.append((Markup(figure), describe_options(drop_defaults(sweep.shared), short=True)))
+    return figures
+
+
+def _make_point(row: ComparisonRow, value: float, made: Comparison) -> SweepPoint:
+    metrics = {"train": row.train, made.split: row.value, "test": row.test}
+    told = [one for one in (row.published.figures if row.published else ()) if one.metric == made.metric]
+    return SweepPoint(
+        value,
+        {split: metric for split, metric in metrics.items() if metric is not None},
+        {one.split: one.ends for one in told},
+    )
 
 
 def _list_scored(rows: Sequence[Cells]) -> list[tuple[ComparisonRow, float]]:
