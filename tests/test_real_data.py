@@ -102,7 +102,8 @@ def test_the_caltech_layout_and_its_leak(real: Callable[[str], Path]) -> None:
     )
 
 
-@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow  # .ci/run carries out the whole of it by its command
+@pytest.mark.parametrize("every", [8, 1])
 def test_the_demo(every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = sources.list_elpv()
     monkeypatch.setitem(sources.BUILT_IN, "elpv", lambda: select_rows(listed, [*range(0, len(listed.paths), every)]))

@@ -108,7 +108,7 @@ class TestCarriedOut:
         assert [len(open_run(row.runs[0]).members()) for row in (seeds, every)] == [2, 4]
         assert seeds.test
         assert every.test
-        assert len((tmp_path / "s" / "test-looks.csv").read_text().splitlines()) == 6
+        assert len((tmp_path / "s" / "test-looks.csv").read_text().splitlines()) == 1
 
     def test_folds_of_a_row_are_cross_validated(self, tiny: Path, tmp_path: Path) -> None:
         study = _parse(tiny, folds=2, rows=[{"label": "one"}], ensembles=[{"label": "folds", "of": ["one"]}])

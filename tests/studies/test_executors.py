@@ -314,6 +314,10 @@ class TestRay(WorkerContract):
                 os.kill(worker, signal.SIGKILL)
 
     @pytest.mark.slow  # the contract holds with what stands in for Ray, and here a worker is killed below
+    def test_a_job_is_carried_out_once(self, executor: Executor, place: Place) -> None:
+        super().test_a_job_is_carried_out_once(executor, place)
+
+    @pytest.mark.slow
     def test_an_interruption_while_epochs_arrive_ends_the_job_and_not_the_executor(
         self, executor: Executor, place: Place
     ) -> None:

@@ -286,6 +286,7 @@ killed_until_done(lambda folder: bw.study(file, out=folder, execution=tested), o
 KILLS = int(os.environ.get("BUDWOOD_KILLS", "2"))  # more by hand
 
 
+@pytest.mark.slow  # a search that is killed, which test_killed_commands.py has, is a study, too
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_at_random_moments_it_ends_with_the_same_table(here: Path) -> None:
     search = '[search]\nsampler = "random"\ntrials = 2\n[search.space]\nlr = { low = 1e-4, high = 1e-1, log = true }\n'
@@ -347,7 +348,9 @@ def test_the_order_of_rows_and_where_they_come_from(here: Path, capsys: pytest.C
         {"weight decay": "0, as it is not told"},
     )
     assert [row["state"] for row in told["rows"]] == ["done", "done", "refused"], "in the order of the file"
-    assert {row["stand_in"] for row in told["rows"]} == {"a small network for VGG-16"}
+    stand_ins = {row["label"]: row["stand_in"] for row in told["rows"]}
+    assert stand_ins["slow"] == "a small network for VGG-16; epochs 1", "what -s put over a row that was published"
+    assert stand_ins["wild"] == "a small network for VGG-16"
     assert told["findings"][-1]["code"] != "R006"
     assert {one["code"]: one["rows"] for one in told["findings"]}["R002"] == ["slow"]
     page = here / "runs/small/report.html"
@@ -400,13 +403,13 @@ def test_all_five_studies_have_a_dry_run_without_their_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+    files = sorted(path for path in (Path(__file__).parents[2] / "studies").glob("*.toml") if "lite0" not in path.name)
     told = json.loads(_said(capsys, "study", *files, "--dry-run", "--json"))
-    assert [len(study["rows"]) for study in told] == [29, 20, 15, 8, 142, 138]
+    assert [len(study["rows"]) for study in told] == [29, 24, 17, 8, 149]
     assert told[0]["seconds"] is None
     for study in told:
         for row in study["rows"]:
-            assert row["network"] or row["problem"].startswith("refused: momentum")
+            assert row["network"] or row["problem"].startswith(("refused: momentum", "ensemble of")), row
             assert "was not found" in row["problem"] or not row["network"]
     fives = {row["label"]: row["network"] for row in told[4]["rows"]}
     counts = [sum(fives[label]["parameters"].values()) for label in list(fives)[1:5]]
