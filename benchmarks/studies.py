@@ -61,7 +61,7 @@ REAL_RUNS = (
         "study3_cifar100",
         ("tiny100.tar.xz",),
         SCRATCH,
-        "A stand-in for CIFAR-100: 100 classes of Tiny ImageNet at 32 x 32 pixels. 2,000 images, 4 epochs.",
+        "A stand-in for CIFAR-100: 100 classes of Tiny ImageNet at 32 x 32 pixels. 1,000 images, 3 epochs.",
     ),
     RealRun(
         "study3_tiny100_lite0",
@@ -80,7 +80,7 @@ REAL_RUNS = (
         "study5_scenes",
         ("scenes8.tar",),
         SCRATCH,
-        "The whole table in small: 200 images, 4 epochs, 64 x 64 pixels, no ImageNet weights of DenseNet-121 here.",
+        "The whole table in small: 104 images, 3 epochs, 64 x 64 pixels, no ImageNet weights of DenseNet-121 here.",
     ),
     RealRun("study5_scenes_lite0", ("scenes8.tar",), (), "The trunk is frozen, the small set is of 96 x 96 pixels."),
 )
