@@ -11,9 +11,11 @@ from click.testing import CliRunner
 import budwood
 from budwood.cli.main import app
 from budwood.data.tables import PATH_COLUMNS
+from budwood.studies.published_tables import GridFigure
 from conftest import picture
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_the_ten_lines_of_python(
@@ -41,6 +43,17 @@ def test_every_command_is_in_the_table_and_every_package_in_the_map() -> None:
         p.parent.name for p in source.glob("*/__init__.py")
     }
     assert PATH_COLUMNS[0] in README
+
+
+def test_every_key_of_a_published_figure_is_told() -> None:
+    told = (DOCS / "studies_format.md").read_text(encoding="utf-8")
+    assert not [key for key in GridFigure.model_fields if f"`{key}`" not in told and f"`{key} = " not in told]
+
+
+def test_every_page_that_is_linked_exists() -> None:
+    for page in (DOCS.parent / "README.md", *DOCS.glob("*.md")):
+        links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8"))
+        assert not [link for link in links if not (page.parent / link).exists()], page.name
 
 
 @pytest.mark.parametrize("name", sorted(app.commands))

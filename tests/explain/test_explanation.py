@@ -294,3 +294,11 @@ def test_the_functions_answer_for_files(run: Run, monkeypatch: pytest.MonkeyPatc
     assert bw.explain.maximised(run, ["sky"])[0].target.channel == 1
     with pytest.raises(RecipeError, match="classes: there is no class 'sea'"):
         bw.explain.maximised(run, ["sea"])
+    with pytest.raises(RecipeError, match="channels: expected numbers of channels of 'first', found none"):
+        bw.explain.maximised(run, place="first")
+    with pytest.raises(RecipeError, match="channels: expected the layer that they are of"):
+        bw.explain.maximised(run, channels=[1])
+    with pytest.raises(RecipeError, match="classes: cannot be drawn beside the channels of a layer"):
+        bw.explain.maximised(run, ["sky"], place="first", channels=[1])
+    with pytest.raises(RecipeError, match=r"channel: \S+ of cnn has no channel -1"):
+        bw.explain.maximised(run, place="first", channels=[-1])

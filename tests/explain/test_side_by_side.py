@@ -125,9 +125,11 @@ def test_the_command_takes_several_layers(runs: tuple[Run, Run], capsys: pytest.
     base, best = runs
     image = str(_files(best)[0])
     asked = ["explain", best.path.name, image, "--out", str(best.path.parent), "--show", "maps"]
-    assert command([*asked, "--place", "first", "--place", "layer 2", "--beside", base.path.name]) == 0
+    assert (
+        command([*asked, "--place", "first", "--place", "layer 2", "--place", "first", "--beside", base.path.name]) == 0
+    )
     said = capsys.readouterr().out
-    assert "conv1.0 (Conv2d, layer 1): maps of 8 channels in 2 networks." in said
+    assert said.count("conv1.0 (Conv2d, layer 1): maps of 8 channels in 2 networks.") == 1, "named twice, shown once"
     assert "conv1.1 (ReLU, layer 2): maps of 8 channels in 2 networks." in said
     assert f"Page: {best.path / 'explained.html'}" in said
     assert command([*asked[:2], *asked[3:], "--channel", "5", "--json"], as_json=True) == 0
@@ -155,7 +157,10 @@ def test_the_command_takes_several_layers(runs: tuple[Run, Run], capsys: pytest.
         ({"parts": ["maps"], "beside": ["strat"]}, "beside: 'strat' is neither a run nor a start"),
         ({"parts": ["filters"], "beside": ["start"]}, "beside: is only used by the parts `maps` and `units`"),
         ({"parts": ["images"], "channels": [1]}, "channel: is only used by the parts `maps` and `units`"),
-        ({"parts": ["stages"], "place": "conv1"}, "place: is only used by the parts `images` and `filters` and `maps`"),
+        (
+            {"parts": ["stages"], "place": "conv1"},
+            "place: is only used by the parts `images`, `filters`, `maps` and `units`",
+        ),
         ({"parts": ["images", "maps"], "place": "conv1"}, "place: is the stage of `images`, or the layers of `maps`"),
         ({"place": ["conv1", "conv2"]}, "place: the part `images` uses one stage, found 2"),
     ],

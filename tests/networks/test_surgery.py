@@ -370,6 +370,8 @@ def test_frozen_norms_can_stay_in_training_mode_alone() -> None:
     assert _plan(3, model="resnet18", size=64, freeze="trunk", frozen_norm="train")["prefix"] == "conv1"
     with pytest.raises(RecipeError, match="frozen_norm: alexnet has no batch norm"):
         _plan(3, model="alexnet", frozen_norm="train")
+    with pytest.raises(RecipeError, match="frozen_norm: there is no batch norm in what freeze = 'upto:conv1' freezes"):
+        _plan(3, model="resnet18", size=64, freeze="upto:conv1", frozen_norm="train")
 
 
 def test_a_patterns_own_dropout_is_frozen_with_it() -> None:

@@ -403,6 +403,11 @@ def test_the_text_of_a_tuning_study_makes_the_same_study() -> None:
     assert again == made
 
 
+def test_mistakes_of_a_tuning_study_have_no_lines() -> None:
+    with pytest.raises(StudyError, match="tune has 1 mistake: base: decay: optimizer 'sgd' does not use it"):
+        make_tuning_study("photos", {"model": "mlp", "optimizer": "sgd", "decay": "decoupled"})
+
+
 def test_a_file_that_is_missing_or_no_toml_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"nowhere\.toml: no such study file"):
         load_study(tmp_path / "nowhere.toml")

@@ -114,7 +114,7 @@ def test_decay_belongs_to_adam_s_family_and_is_not_written_where_it_is_not_given
     assert "decay" not in Recipe(optimizer="nadam").table()
     assert Recipe(optimizer="adam", decay="decoupled", epochs=2).head_alone, "NumPy has it, too"
     for optimizer in ("adamw", "sgd", "adagrad"):
-        message = f"decay: optimizer '{optimizer}' does not use it; it is an option of adam and nadam and adamax"
+        message = f"decay: optimizer '{optimizer}' does not use it; it is an option of adam, nadam and adamax"
         with pytest.raises(RecipeError, match=message):
             Recipe(optimizer=optimizer, decay="decoupled")
     with pytest.raises(RecipeError, match="decay: input should be 'l2' or 'decoupled', found 'weights'"):

@@ -76,7 +76,16 @@ def test_a_recipe_with_phases_survives_its_file(tmp_path: Path) -> None:
         ({"phases": PHASES[:1]}, "phases: tuple should have at least 2 items"),
         (
             {"phases": [*PHASES, {"freeze": "none", "epochs": 0, "lr": 1}]},
-            "phases: input should be greater than or equal",
+            "1 mistake: phases: epochs of phase 3: input should be greater than or equal to 1, found 0",
+        ),
+        (
+            {"phases": [{"freeze": "trunk", "epochs": 1}, {**PHASES[0], "frozen_norm": "train"}]},
+            "2 mistakes: phases: phase 1 has no lr; "
+            "phases: phase 2 has no option frozen_norm; its options are freeze, epochs, lr",
+        ),
+        (
+            {"phases": [{**PHASES[0], "freeze": "none"}] * 2, "frozen_norm": "train"},
+            "frozen_norm: expected something frozen",
         ),
         (
             {"phases": PHASES, "optimizer": "lbfgs"},

@@ -16,6 +16,7 @@ import torch
 import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.data.selection import assign_fold, limit
+from budwood.data.value_range import ValueRange
 from budwood.evaluation.ensembles import select_greedily
 from budwood.explain.embeddings import compute_run_features
 from budwood.reporting.ensemble_text import describe_ensemble
@@ -304,9 +305,18 @@ def _unfinished(made: Path, out: Path) -> Run:
     return Run(folder, record)
 
 
+def _other_range(made: Path, out: Path) -> Run:
+    folder = shutil.copytree(made / "runs" / "r1", out / "other")
+    record = open_run(folder).record
+    data = record.dataset.model_copy(update={"value_range": ValueRange(0, 4095)})
+    save_record(folder, record.model_copy(update={"dataset": data}))
+    return open_run(folder)
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
+        (_other_range, r"scales values of more than 8 bits otherwise \(0 to 4,095 instead of none\)"),
         (_other_classes, r"other: cannot be joined with .*r0: it has other classes \(leaf, sea instead of leaf, sky\)"),
         (_other_images, r"other: cannot be joined with .*r0: it was trained on other images or another split"),
         (_fewer_validation_images, r"it has another validation set \(2 of its 2 images are shared\)"),

@@ -88,7 +88,7 @@ def explain(
         called=called,
         parts=parts,
         channels=channels,
-        beside=[one if one in UNTRAINED else open_run(one, out) for one in beside],
+        beside=[one if one in UNTRAINED else open_run(one, out) for one in dict.fromkeys(beside)],
         page=html,
     )
     if as_json:

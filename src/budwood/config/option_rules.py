@@ -85,7 +85,9 @@ def _explain_refusal(name: str, optimizer: str, options: Options, known: Options
     if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
         return f"{name}: not used when only a linear head is trained; it needs more trained layers"
     optimizers = [user for user, names in OPTIMIZER_OPTIONS.items() if name in names]
-    listed = " and ".join(optimizers) if len(optimizers) <= FEW else "optimizers that train in steps, such as adam"
+    *others, last = optimizers
+    named = f"{', '.join(others)} and {last}" if others else last
+    listed = named if len(optimizers) <= FEW else "optimizers that train in steps, such as adam"
     return f"{name}: optimizer {optimizer!r} does not use it; it is an option of {listed}"
 
 

@@ -29,7 +29,13 @@ from budwood.config.losses import LOSSES
 from budwood.config.metric_registry import LAST, SELECTABLE, is_metric
 from budwood.config.notation import normalize_value
 from budwood.config.optimizers import OPTIMIZERS, Decay
-from budwood.config.option_rules import DEFAULT_MODEL, PER_CONVOLUTION, beyond_solving, complete, refused_options
+from budwood.config.option_rules import (
+    DEFAULT_MODEL,
+    PER_CONVOLUTION,
+    beyond_solving,
+    complete,
+    refused_options,
+)
 from budwood.config.options import (
     ALWAYS_TOLD,
     MOVING,
@@ -51,6 +57,7 @@ from budwood.config.options import (
     Resizing,
     TtaMode,
 )
+from budwood.config.recipe_mistakes import find_unknown, list_mistakes
 from budwood.config.schedules import BETWEEN_EPOCHS, SCHEDULES, Per
 from budwood.config.toml import parse_value, read_toml, write_table
 from budwood.errors import RecipeError, did_you_mean
@@ -311,7 +318,7 @@ class Recipe(BaseModel):
         try:
             super().__init__(**complete(applied))
         except ValidationError as error:
-            raise make_recipe_error([*refused.values(), *_list_mistakes(error)], _find_unknown(error)) from error
+            raise make_recipe_error([*refused.values(), *list_mistakes(error)], find_unknown(error)) from error
         if refused:
             raise make_recipe_error(list(refused.values()))
 
@@ -344,7 +351,7 @@ class Recipe(BaseModel):
             raise ValueError(f"fill: expected one of {', '.join(moving)} beside it, or nothing is moved")
         if self.views:
             self._refuse_views()
-        if self.frozen_norm and not self.phases and self.freeze == "none":
+        if self.frozen_norm and all(each.freeze == "none" for each in self.phases or (self,)):
             raise ValueError("frozen_norm: expected something frozen, as freeze = trunk or upto:STAGE")
         if self.select == LAST and self.patience:
             raise ValueError("patience: cannot be used with select = last, as it stops by the epoch that is best")
@@ -499,24 +506,6 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"-s {setting}: expected KEY=VALUE.", "For example: -s optimizer=adam -s lr=0.001")
         options[key.strip()] = parse_value(text.strip())
     return options
-
-
-def _list_mistakes(error: ValidationError) -> list[str]:
-    lines = []
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"][:1])
-        expected = str(item["msg"]).removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{name}: there is no such option")
-        elif not name:
-            lines.append(expected)
-        else:
-            lines.append(f"{name}: {expected[0].lower()}{expected[1:]}, found {item['input']!r}")
-    return lines
-
-
-def _find_unknown(error: ValidationError) -> list[str]:
-    return [str(item["loc"][0]) for item in error.errors() if item["type"] == "extra_forbidden"]
 
 
 def make_recipe_error(lines: Sequence[str], unknown: Sequence[str] = ()) -> RecipeError:

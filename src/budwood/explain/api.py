@@ -394,9 +394,9 @@ def maximised(
 
     Args:
         run: The run.
-        classes: Names of classes; None for every class. Ignored where `place` is set.
+        classes: Names of classes; None for every class.
         place: Layer whose channels are drawn instead of classes, named as for `feature_maps`; None for classes.
-        channels: Numbers of the channels of `place`, from 0.
+        channels: Numbers of the channels of `place`, from 0; one at least.
         cache: Cache folder; None for the usual one.
         progress: Where progress is shown; None for nowhere.
 
@@ -404,9 +404,11 @@ def maximised(
         One picture for each class or channel, in the order asked for.
 
     Raises:
-        RecipeError: When a class, the layer or a channel does not exist.
+        RecipeError: When a class, the layer or a channel does not exist, or classes and channels are mixed.
     """
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
+
+    _refuse_mixed_targets(classes, place, channels)
 
     run, place = find_member(run, place, "place")
     opened = subject(run, cache=cache)
@@ -417,6 +419,16 @@ def maximised(
         if name not in run.classes:
             raise RecipeError(f"classes: there is no class {name!r}.", did_you_mean(name, run.classes))
     return maximise(opened, [VisualizationTarget(None, run.classes.index(name)) for name in names], progress=progress)
+
+
+def _refuse_mixed_targets(classes: Sequence[str] | None, place: str | None, channels: Sequence[int]) -> None:
+    """Raises `RecipeError` where neither classes alone are asked for, nor channels of a layer."""
+    if place is None and channels:
+        raise RecipeError("channels: expected the layer that they are of beside them.", "Give place.")
+    if place is not None and not channels:
+        raise RecipeError(f"channels: expected numbers of channels of {place!r}, found none.", "Example: channels=[0].")
+    if place is not None and classes is not None:
+        raise RecipeError("classes: cannot be drawn beside the channels of a layer.", "Leave out classes, or place.")
 
 
 def embedding(

@@ -232,9 +232,9 @@ def _choose_layer(subject: NetworkProbe, names: Sequence[str], layer: str | None
         return layer or names[0]
     found = find_layers(subject, [layer], "layer")[0].name
     if found not in names:
-        listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+        listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else ".")
         raise RecipeError(
-            f"layer: {layer!r} is not a convolution of {subject.plan.name}.", f"Its convolutions: {listed}."
+            f"layer: {layer!r} is not a convolution of {subject.plan.name}.", f"Its convolutions: {listed}"
         )
     return found
 

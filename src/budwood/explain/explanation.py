@@ -229,9 +229,10 @@ def _refuse_unused(asked: ExplainRequest) -> None:
     for names, users in ((of_images, ("images",)), (of_layers, OF_LAYERS), ({"place": asked.places}, PLACED)):
         unused = [name for name, value in names.items() if value and not set(users) & set(asked.parts)]
         if unused:
+            *others, last = (f"`{user}`" for user in users)
+            parts = f"parts {', '.join(others)} and {last}" if others else f"part {last}"
             raise RecipeError(
-                f"{unused[0]}: is only used by the part{'s' if len(users) > 1 else ''} "
-                f"{' and '.join(f'`{user}`' for user in users)}.",
+                f"{unused[0]}: is only used by the {parts}.",
                 f"Add `--show {users[0]}`, or leave it out.",
             )
     if not asked.places or "images" not in asked.parts:

@@ -120,7 +120,7 @@ def _check_target(
     layer = None if target.place is None else layers[target.place]
     count = len(subject.classes) if layer is None else count_channels(layer)
     if not 0 <= target.channel < count:
-        what = f"{layer.label} of {subject.plan.name} has no channel" if layer else "target: there is no class"
+        what = f"channel: {layer.label} of {subject.plan.name} has no channel" if layer else "target: there is no class"
         raise RecipeError(f"{what} {target.channel}.", f"It has {count}: choose from 0 to {count - 1}.")
     return VisualizationTarget(layer.label if layer else None, target.channel)
 

@@ -116,7 +116,11 @@ def _find_frozen(staged: Staged, recipe: Recipe, net: Network) -> Frozen:
     """What is frozen; raises `RecipeError` where batch norm is to be in training mode that there is not."""
     if recipe.frozen_norm == "train" and not list_batch_norms(staged.module):
         raise RecipeError(f"frozen_norm: {net.name} has no batch norm.", "Leave out frozen_norm.")
-    return find_frozen(staged, recipe.freeze, recipe.frozen_norm or "eval")
+    frozen = find_frozen(staged, recipe.freeze, recipe.frozen_norm or "eval")
+    if recipe.frozen_norm == "train" and recipe.freeze != "none" and not frozen.live_norms:
+        where = f"in what freeze = {recipe.freeze!r} freezes"
+        raise RecipeError(f"frozen_norm: there is no batch norm {where}.", "Freeze more, or leave out frozen_norm.")
+    return frozen
 
 
 def build(spec: NetworkSpec) -> tuple[BuiltNetwork, Network, State]:

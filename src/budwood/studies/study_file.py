@@ -6,6 +6,7 @@ TOML -> StudyFile (`study_tables.py`) -> Study (`expansion.py`); mistakes are to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from budwood.config.file_checks import tell_mistakes
@@ -105,4 +106,4 @@ def make_tuning_study(
         "rows": [{"label": "as given"}],
         "search": {"sampler": sampler, "trials": trials, "seed": seed, "space": default_space(options)},
     }
-    return parse_study(table, "tune", write_table(table))
+    return replace(parse_study(table, "tune", ""), text=write_table(table))  # nobody has seen the lines of this text

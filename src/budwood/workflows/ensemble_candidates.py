@@ -135,7 +135,8 @@ def _find_difference(first: Run, run: Run, folds: bool) -> str:
     if theirs.several != mine.several:
         return "has several labels for an image, the other one label" if mine.several else "has one label for an image"
     if theirs.value_range != mine.value_range:
-        return f"scales values of more than 8 bits otherwise ({mine.value_range} instead of {theirs.value_range})"
+        ranges = f"{mine.value_range or 'none'} instead of {theirs.value_range or 'none'}"
+        return f"scales values of more than 8 bits otherwise ({ranges})"
     if folds:
         return _find_fold_difference(first, run)
     if theirs.fingerprint != mine.fingerprint:

@@ -60,8 +60,9 @@ def explain_run(
     """
     files = _find_files(tuple(images))
     chosen = tuple(parts) or (("images",) if files else USUAL)
-    places = (place,) if isinstance(place, str) else tuple(place)
-    request = ExplainRequest(files, chosen, tuple(methods), places, called, tuple(channels), tuple(beside))
+    places = (place,) if isinstance(place, str) else tuple(dict.fromkeys(place))
+    numbers = tuple(dict.fromkeys(channels))
+    request = ExplainRequest(files, chosen, tuple(methods), places, called, numbers, tuple(beside))
     explanation = make_explanation(run, request, context)
     if not files:
         with lock_results(run.path):
