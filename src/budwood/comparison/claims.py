@@ -69,10 +69,23 @@ def format_claims(made: Comparison) -> list[tuple[str, str, Cell, str]]:
     for claim in made.claims:
         says = f"{claim.says} ({claim.better} against {claim.than})"
         if claim.margin:
-            says += f", by at most {unit.text(claim.margin)}"
+            says += f", worse by at most {format_margin(claim.margin, unit)}"
         gap = format_gap(claim.difference, unit) if claim.difference else (claim.reason, "")
         lines.append((says, claim.verdict, gap, format_p_value(claim.p) if claim.p is not None else ""))
     return lines
+
+
+def format_margin(margin: float, unit: Unit) -> str:
+    """Format the margin of a claim.
+
+    Args:
+        margin: By how much a row may be worse, above 0.
+        unit: How the metric is written.
+
+    Returns:
+        A difference of losses, or percentage points, without zeros at the end.
+    """
+    return f"{margin:g}" if unit.loss else f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}"
 
 
 def write_claims(made: Comparison) -> str:
