@@ -74,6 +74,8 @@ class TestCarriedOut:
         assert [one.record.ensemble.rule for one in made.values() if one.record.ensemble] == ["equal", "validation"]
         assert comparison.rows[3].differs["ensemble"] == "of 2 runs"
         assert {"R020"} <= {one.code for one in comparison.findings}
+        (short,) = (one for one in comparison.findings if one.code == "R011")
+        assert short.rows == ("slow", "fast"), "an ensemble was not trained"
         table = (tmp_path / "runs" / "small" / "table.csv").read_text(encoding="utf-8")
         page = (tmp_path / "runs" / "small" / "report.html").read_text(encoding="utf-8")
         assert "ensemble of all" in table
@@ -132,10 +134,27 @@ class TestCarriedOut:
         assert rows["named"].problem == "is made of bad, which failed"
         assert len(open_run(rows["rest"].runs[0]).members()) == 2, "of all that did not fail"
 
-    def test_of_one_run_fails_with_the_reason(self, tiny: Path, tmp_path: Path) -> None:
-        study = _parse(tiny, rows=[{"label": "one"}], ensembles=[{"label": "alone", "of": ["one"]}])
+    def test_of_one_run_is_refused_or_fails_with_the_reason(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = {"label": "one"}
+        for made_of in ({"of": ["one"]}, {"of": "all"}):
+            with pytest.raises(StudyError, match="an ensemble needs two or more runs, and this would be of one"):
+                _parse(tiny, rows=[one], ensembles=[made_of])
+        searched = {"sampler": "random", "trials": 2, "space": {"lr": [0.02, 0.03]}}
+        assert _parse(tiny, rows=[one], ensembles=[{}], search=searched).ensembles, "trials are members, too"
+        _fail_rows(monkeypatch, lambda lr: lr == 0.5)
+        study = _parse(tiny, rows=[one, {"label": "bad", "lr": 0.5}], ensembles=[{"label": "alone"}])
         rows = {row.label: row for row in bw.study(study, out=tmp_path).rows}
         assert "An ensemble needs two or more finished runs" in rows["alone"].problem
+
+    def test_of_the_same_rows_as_another_is_a_mistake(self, tiny: Path) -> None:
+        rows = [{"label": "bad", "lr": 0.5}, {"label": "one", "lr": 0.01}, {"label": "two", "lr": 0.02}]
+        for first, second in (({"of": ["one", "two"]}, {"of": ["two", "one"]}), ({}, {"of": ["two", "bad", "one"]})):
+            with pytest.raises(StudyError, match="is the same ensemble as 'a'"):
+                _parse(tiny, rows=rows, ensembles=[{"label": "a", **first}, {"label": "b", **second}])
+        both = [{"label": "a", "weights": "validation"}, {"label": "b"}]
+        assert len(_parse(tiny, rows=rows, ensembles=both).ensembles) == 2, "weighted otherwise"
 
     def test_waits_for_rows_that_have_no_time(self, tiny: Path, tmp_path: Path) -> None:
         study = _parse(tiny, rows=[{"label": "one"}, {"label": "two", "lr": 0.02}], ensembles=[{"label": "mean"}])
@@ -179,7 +198,8 @@ def test_a_dry_run_says_what_they_are(file: Path, capsys: pytest.CaptureFixture[
         ('of = ["slow", "fast"]', 'of = ["slow", "slow"]', "names the row 'slow' twice"),
         ('of = ["slow", "fast"]', 'of = "some"', "expected 'all' or a list of labels of rows"),
         ('of = ["slow", "fast"]', "of = []", "expected 'all' or a list of labels of rows"),
-        ('label = "both"', 'label = "slow"', "has the label of another row, 'slow'"),
+        ('of = ["slow", "fast"]', "of = [1]", "expected 'all' or a list of labels of rows, found [1]"),
+        ('label = "both"', 'label = "slow"', "has the label of another row, 'slow', so give it a `label` of its own"),
         ('weights = "validation"', 'weights = "best"', "found 'best'. Valid: equal, validation"),
         ('weights = "validation"', "weight = 1", "weight"),
         ("[base]", "folds = 3\n[base]", "folds cannot be weighted by validation"),
@@ -191,3 +211,4 @@ def test_mistakes_are_told_with_their_line(file: Path, before: str, after: str, 
     with pytest.raises(StudyError, match="line") as caught:
         load_study(file)
     assert message in caught.value.message
+    assert "has 1 mistake: line" in caught.value.message
