@@ -113,9 +113,19 @@ class TestCarriedOut:
         assert len((tmp_path / "s" / "test-looks.csv").read_text().splitlines()) == 1
 
     def test_folds_of_a_row_are_cross_validated(self, tiny: Path, tmp_path: Path) -> None:
-        study = _parse(tiny, folds=2, rows=[{"label": "one"}], ensembles=[{"label": "folds", "of": ["one"]}])
+        study = _parse(
+            tiny,
+            folds=2,
+            rows=[{"label": "one"}, {"label": "few", "images_per_class": 2}],
+            ensembles=[{"label": "folds", "of": ["one"]}, {"label": "both"}],
+            claims=[{"says": "joined is better", "better": "both", "than": "few"}],
+        )
         comparison = bw.study(study, out=tmp_path)
-        one, folds = comparison.rows
+        one, _, folds, both = comparison.rows
+        assert both.value, "a row of fewer training images is a fold of the same images"
+        assert [row.group for row in comparison.rows] == [1] * 4, "all answer the same images"
+        assert comparison.claims[0].verdict != "not tested"
+        assert {(pair.one, pair.other): pair.p for pair in comparison.pairs}["one", "folds"] == 1.0, "the same answers"
         assert one.value
         assert folds.value
         assert folds.value.value == pytest.approx(one.value.value)
