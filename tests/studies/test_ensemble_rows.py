@@ -11,6 +11,7 @@ import pytest
 
 import budwood as bw
 from budwood.cli.main import run
+from budwood.comparison.text import format_rows
 from budwood.errors import StudyError
 from budwood.runs.run import Run, open_run
 from budwood.studies.reports import report_study
@@ -100,14 +101,17 @@ class TestCarriedOut:
         study = _parse(
             tiny,
             seeds=[0, 1],
-            rows=[{"label": "one", "lr": 0.01}],
-            search={"sampler": "random", "trials": 2, "space": {"lr": [0.02, 0.03]}},
-            ensembles=[{"of": ["one"]}, {"of": "all"}],
+            rows=[{"label": "trial run", "lr": 0.01, "published": {"note": "its own"}}],
+            search={"sampler": "random", "trials": 2, "space": {"lr": [0.02, 0.03]}, "best": {"note": "a trial's"}},
+            ensembles=[{"of": ["trial run"]}, {"of": "all"}],
         )
         comparison = bw.study(study, out=tmp_path, execution=ExecutionOptions(test=True))
         seeds, every = (row for row in comparison.rows if row.label.startswith("ensemble"))
         assert (seeds.label, every.label) == ("ensemble of 1 row", "ensemble of all")
         assert [len(open_run(row.runs[0]).members()) for row in (seeds, every)] == [2, 4]
+        notes = {row.label: row.published.note for row in comparison.rows if row.published}
+        assert notes.pop("trial run") == "its own", "a row is no trial, whatever its label"
+        assert list(notes.values()) == ["a trial's"]
         assert seeds.test
         assert every.test
         assert len((tmp_path / "s" / "test-looks.csv").read_text().splitlines()) == 1
@@ -125,6 +129,8 @@ class TestCarriedOut:
         assert both.value, "a row of fewer training images is a fold of the same images"
         assert [row.group for row in comparison.rows] == [1] * 4, "all answer the same images"
         assert comparison.claims[0].verdict != "not tested"
+        told = [cells.differs for cells in format_rows(comparison, "given")]
+        assert (told[0], told[1]) == ("", "4 training images"), "what tells the row apart is no option of its recipe"
         assert {(pair.one, pair.other): pair.p for pair in comparison.pairs}["one", "folds"] == 1.0, "the same answers"
         assert one.value
         assert folds.value
