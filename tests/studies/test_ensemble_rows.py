@@ -14,6 +14,7 @@ from budwood.cli.main import run
 from budwood.comparison.text import format_rows
 from budwood.errors import StudyError
 from budwood.runs.run import Run, open_run
+from budwood.studies.ensemble_rows import list_study_runs
 from budwood.studies.reports import report_study
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.study import Study
@@ -74,6 +75,8 @@ class TestCarriedOut:
             assert row.group == 1, "beside the rows that it is made of"
         assert [one.record.ensemble.rule for one in made.values() if one.record.ensemble] == ["equal", "validation"]
         assert comparison.rows[3].differs["ensemble"] == "of 2 runs"
+        with pytest.raises(StudyError, match="these rows are ensembles themselves"):
+            list_study_runs(tmp_path / "runs" / "small", ["both", "ensemble of all"])
         assert {"R020"} <= {one.code for one in comparison.findings}
         (short,) = (one for one in comparison.findings if one.code == "R011")
         assert short.rows == ("slow", "fast"), "an ensemble was not trained"
