@@ -113,7 +113,7 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec], ord
     comparison = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
     claims = judge_claims(study.claims, comparison.rows, comparison.pairs, study.metric)
     comparison = replace(comparison, claims=claims)
-    about = About(study.source, study.caveats, study.assumed)
+    about = About(study.source, study.caveats, study.assumed, bool(study.changed))
     comparison = compare_on_test(comparison, entries)
     further = (*_check_left_out(study), *_check_untested(comparison, entries))
     comparison = replace(comparison, findings=(*comparison.findings, *further))
