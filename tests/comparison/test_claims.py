@@ -101,7 +101,7 @@ def test_page_and_terminal_tell_the_verdicts(made: Comparison) -> None:
     told = replace(made, claims=claims)
     text, page = write_claims(told), render_comparison(told)
     assert "confirmed: good beats bad (good against bad): +" in text
-    assert "confirmed: cuts cost little (good against better), by at most 20.0 %: " in text
+    assert "confirmed: cuts cost little (good against better), worse by at most 20 points: " in text
     assert "<b>confirmed</b>" in page
     assert "good beats bad (good against bad)" in page
     assert told.record()["claims"][0]["verdict"] == "confirmed"

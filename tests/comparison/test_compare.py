@@ -379,7 +379,7 @@ def test_other_classes_are_refused(runs: list[Run], tmp_path: Path) -> None:
 def test_other_labels_are_refused(runs: list[Run], tmp_path: Path) -> None:
     turned = TRUTH[::-1].copy()
     other = scored_run(tmp_path / "labels", turned, answers(turned, 0.7, 1))
-    with pytest.raises(bw.RunError, match=r"\(labels\) has other labels or folds of the validation images"):
+    with pytest.raises(bw.RunError, match=r"\(labels\) has other labels of the validation images"):
         compare([runs[0], other])
 
 

@@ -337,8 +337,13 @@ stand_in = "a small network for VGG-16"
 def test_the_order_of_rows_and_where_they_come_from(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     published = 'published = { train = 0.99, val = [0.2, 0.3], test = 0.9, time = "6m4s" }'
     file = _file(here, (SMALL + ROWS).replace("[base]\n", ABOUT).replace("published = { value = 0.9 }", published))
+    claim = '[[claims]]\nsays = "fast is better"\nbetter = "fast"\nthan = "slow"\n'
+    Path(file).write_text(Path(file).read_text() + claim, encoding="utf-8")
     said = _said(capsys, "study", file, "-s", "epochs=1")
     assert "Caveat: Its validation images are few." in said
+    assert "fast is better (fast against slow)" in said
+    assert "these verdicts are of altered rows" in said
+    assert "these verdicts are of altered rows" in (here / "runs/small/report.html").read_text()
     for part in ("99 % (ours ", "20 to 30 % (ours ", "90 % (ours sealed)", "a small network for VGG-16"):
         assert part in said, part
     assert "Refused: wild: momentum: expected under 1" in said

@@ -248,6 +248,37 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
         ({"rows": [{"lr": 0.1, "stand_in": 3}]}, "stand_in: expected text, such as 'ResNet-18 for VGG-16', found 3"),
         ({"grid": {}}, "grid: contains no list of values"),
         ({"grid": {"lr": [0.1], "published": [{"where": {"lr": 3}, "value": 0.5}]}}, "describes 0 rows, expected one"),
+        (
+            {"grid": {"lr": [0.1], "published": [{"value": 0.5}]}},
+            "grid: published 1.where: is missing, expected a table of options of the grid",
+        ),
+        (
+            {"grid": {"lr": [0.1, 0.2], "published": [{"where": {"lr": 0.1}, "val": 0.5}] * 2}},
+            "published 2: where {'lr': 0.1} describes a row that has published figures already",
+        ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"metric": "acuracy", "val": 0.5}}]},
+            "published.metric: found 'acuracy'. Did you mean 'accuracy'?",
+        ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"metric": "log_loss", "val": 0.5, "val_loss": 0.6}}]},
+            "published: tells the val loss twice, as `val` and as `val_loss`",
+        ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"val_loss": float("inf")}}]},
+            "1 mistake: rows: published.val_loss: expected a number from 0, or [low, high], found inf",
+        ),
+        (
+            {"rows": [{"lr": 0.1, "published": {"time": float("nan")}}]},
+            "1 mistake: rows: published.time: expected a duration such as 6m4s, found nan",
+        ),
+        (
+            {
+                "rows": [{"lr": 0.1, "label": "trial 1"}],
+                "search": {"sampler": "random", "space": {"lr": [0.2, 0.3]}},
+            },
+            "'trial 1' is the label of a trial of the search, expected another",
+        ),
         ({"search": {"space": {"lrr": [1]}}}, "search: space.lrr: unknown option. Did you mean 'lr'?"),
         (
             {"search": {"sampler": "cma", "space": {"lr": [0.1]}}},

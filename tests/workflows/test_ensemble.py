@@ -176,6 +176,8 @@ class TestFolder:
     def test_a_member_that_was_exchanged_or_damaged_is_told(self, runs: Path) -> None:
         run = open_run(runs / "mean")
         shutil.rmtree(run.path / "members" / "1")
+        with pytest.raises(bw.RunError, match=r"1: is missing or incomplete, one of the networks of the ensemble"):
+            bw.Predictor.open(run)
         shutil.copytree(run.path / "members" / "0", run.path / "members" / "1")
         with pytest.raises(bw.RunError, match="is not the network that the ensemble was made of"):
             bw.Predictor.open(run)

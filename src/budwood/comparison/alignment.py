@@ -23,30 +23,19 @@ from budwood.runs.run import Run
 
 
 @dataclass(frozen=True)
-class FoldAnswers:
-    """Predictions for the images of one fold, in the order of their ids.
+class AlignedPredictions:
+    """Predictions of one row for its images, those of all folds together, in the order of the images' ids.
 
     Attributes:
         ids: Ids of the images, sorted.
         labels: True labels as metrics take them: classes int32 [n], or bool [n, classes] for several labels.
-        logits: Logits, float32 [n, classes], of every run that was scored on these images.
+        logits: Logits, float32 [n, classes], of every repeat; of folds the first runs of all are one, and so on.
+        task: What the images are labelled with.
     """
 
     ids: tuple[str, ...]
     labels: Labels
     logits: tuple[NDArray[np.float32], ...]
-
-
-@dataclass(frozen=True)
-class AlignedPredictions:
-    """Predictions of one row for its images, fold by fold.
-
-    Attributes:
-        parts: The folds; a single one without cross-validation.
-        task: What the images are labelled with.
-    """
-
-    parts: tuple[FoldAnswers, ...]
     task: LabelTask
 
     @property
@@ -56,7 +45,7 @@ class AlignedPredictions:
         Returns:
             The sum over all folds.
         """
-        return sum(len(part.ids) for part in self.parts)
+        return len(self.ids)
 
     @property
     def repeats(self) -> int:
@@ -65,7 +54,7 @@ class AlignedPredictions:
         Returns:
             The number of repeats, such as seeds; equal in all folds.
         """
-        return len(self.parts[0].logits)
+        return len(self.logits)
 
     @property
     def images(self) -> str:
@@ -74,10 +63,7 @@ class AlignedPredictions:
         Returns:
             SHA-256 in hex, equal for rows that can be paired.
         """
-        digest = hashlib.sha256()
-        for part in self.parts:
-            digest.update("".join(part.ids).encode() + self.task.to_targets(part.labels).tobytes())
-        return digest.hexdigest()
+        return hashlib.sha256("".join(self.ids).encode() + self.task.to_targets(self.labels).tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -114,7 +100,7 @@ def align_predictions(name: str, runs: Sequence[Run], split: str) -> AlignedPred
         split: `val` or `test`.
 
     Returns:
-        The predictions by fold, with images in the order of their ids.
+        The predictions, with images in the order of their ids.
 
     Raises:
         RunError: The runs were scored on different images that are not folds of one whole.
@@ -130,10 +116,12 @@ def align_predictions(name: str, runs: Sequence[Run], split: str) -> AlignedPred
             f"{name}: its runs were evaluated on different images that are not folds of one data set.",
             "Give runs on the same split, or one run (or the same number of seeds) for every fold.",
         )
-    parts = tuple(
-        FoldAnswers(ids, found[0].truth, tuple(one.logits for one in found)) for ids, found in sorted(folds.items())
-    )
-    return AlignedPredictions(parts, held[0].task)
+    parts = [found for _, found in sorted(folds.items())]
+    ids = [id for found in parts for id in found[0].ids]
+    order = np.array(sorted(range(len(ids)), key=lambda row: ids[row]), np.intp)
+    labels = np.concatenate([found[0].truth for found in parts])[order]
+    logits = tuple(np.concatenate([one.logits for one in repeat])[order] for repeat in zip(*parts, strict=True))
+    return AlignedPredictions(tuple(ids[row] for row in order.tolist()), labels, logits, held[0].task)
 
 
 def score_rows(rows: Sequence[AlignedPredictions], metric: str) -> list[ScoredRow]:
@@ -152,8 +140,8 @@ def score_rows(rows: Sequence[AlignedPredictions], metric: str) -> list[ScoredRo
     if isinstance(definition, ImageMean):
         return [_score_mean(row, definition) for row in rows]
     assert isinstance(definition, ResampledMetric)
-    task, labels = rows[0].task, np.concatenate([part.labels for part in rows[0].parts])
-    joined = [_join_folds(row) for row in rows]
+    task, labels = rows[0].task, rows[0].labels
+    joined = [row.logits for row in rows]
     values, spread = definition.resample(task, labels, [logits for row in joined for logits in row])
     ends = np.cumsum([len(row) for row in joined])
     unit = _measure_unit(task.to_targets(labels))
@@ -167,21 +155,15 @@ def score_rows(rows: Sequence[AlignedPredictions], metric: str) -> list[ScoredRo
     return made
 
 
-def _join_folds(row: AlignedPredictions) -> list[NDArray[np.float32]]:
-    """The logits of each repeat for the images of all folds."""
-    return [np.concatenate([part.logits[k] for part in row.parts]) for k in range(row.repeats)]
-
-
 def _score_mean(row: AlignedPredictions, metric: ImageMean) -> ScoredRow:
     """A metric that is a mean over images."""
-    means, labels = _average_repeats(row, metric), np.concatenate([part.labels for part in row.parts])
-    joined = _join_folds(row)
+    means = np.mean([metric.values(row.task, row.labels, logits) for logits in row.logits], axis=0)
     if metric.is_loss:
-        worst = max((metric.worst(row.task, labels, logits) for logits in joined), default=1.0)
+        worst = max((metric.worst(row.task, row.labels, logits) for logits in row.logits), default=1.0)
         whole = bounded_mean_interval(means, 0.0, worst)
     else:
         whole = mean_proportion_interval(means, row.repeats)
-    return ScoredRow(float(means.mean()), row.n, row.repeats, means, None, whole, np.stack(joined, axis=1), 0.0)
+    return ScoredRow(float(means.mean()), row.n, row.repeats, means, None, whole, np.stack(row.logits, axis=1), 0.0)
 
 
 def _average_metrics(metrics: Sequence[Metric]) -> Metric:
@@ -198,16 +180,6 @@ def _measure_unit(targets: NDArray[np.bool_]) -> float:
     support = targets.sum(axis=0)
     present = support[support > 0]
     return float(np.sqrt(np.square(1 / (present + 2)).sum())) / max(1, len(present))
-
-
-def _average_repeats(row: AlignedPredictions, metric: ImageMean) -> Values:
-    """What each image adds to a metric that is a mean, itself the mean over repeats: float64 [n]."""
-    return np.concatenate(
-        [
-            np.mean([metric.values(row.task, part.labels, logits) for logits in part.logits], axis=0)
-            for part in row.parts
-        ]
-    )
 
 
 def refuse_unfinished(runs: Sequence[Run]) -> None:
@@ -291,10 +263,10 @@ def _explain_difference(
     if theirs.classes != mine.classes:
         return f"has other classes ({_name_some(mine.classes)} instead of {_name_some(theirs.classes)})"
     if answers[first].images != answers[name].images:
-        known, found = ({id for part in answers[row].parts for id in part.ids} for row in (first, name))
+        known, found = (set(answers[row].ids) for row in (first, name))
         which = {"val": "validation", "test": "test"}[split]
         if known == found:
-            return f"has other labels or folds of the {which} images"
+            return f"has other labels of the {which} images"
         return f"has another {which} split ({len(known & found):,} of its {len(found):,} images are shared)"
     if _collect_fingerprints(rows[first]) != _collect_fingerprints(rows[name]):
         return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from budwood.config.metric_registry import is_loss
 from budwood.evaluation.intervals import Metric
 from budwood.evaluation.significance import ALPHA, correct_holm
 from budwood.text import Unit
+
+ALTERED: Final = (
+    "Options were set for every row, so that these verdicts are of altered rows, not of those that the source tells of."
+)
 
 
 def judge_claims(
@@ -69,24 +74,38 @@ def format_claims(made: Comparison) -> list[tuple[str, str, Cell, str]]:
     for claim in made.claims:
         says = f"{claim.says} ({claim.better} against {claim.than})"
         if claim.margin:
-            says += f", by at most {unit.text(claim.margin)}"
+            says += f", worse by at most {format_margin(claim.margin, unit)}"
         gap = format_gap(claim.difference, unit) if claim.difference else (claim.reason, "")
         lines.append((says, claim.verdict, gap, format_p_value(claim.p) if claim.p is not None else ""))
     return lines
 
 
-def write_claims(made: Comparison) -> str:
+def format_margin(margin: float, unit: Unit) -> str:
+    """Format the margin of a claim.
+
+    Args:
+        margin: By how much a row may be worse, above 0.
+        unit: How the metric is written.
+
+    Returns:
+        A difference of losses, or percentage points, without zeros at the end.
+    """
+    return f"{margin:g}" if unit.loss else f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}"
+
+
+def write_claims(made: Comparison, altered: bool = False) -> str:
     """Write the claims of a comparison for a terminal.
 
     Args:
         made: The comparison.
+        altered: Whether options were set for every row, so that these are not the rows as the study has them.
 
     Returns:
         One line for each claim after a heading; empty where there are none.
     """
     claims = format_claims(made)
     lines = [f"  {verdict}: {says}: {join_cell(gap)}{f', p {p}' if p else ''}" for says, verdict, gap, p in claims]
-    return "\n".join(["What the source says, tested here:", *lines]) if lines else ""
+    return "\n".join(["What the source says, tested here:", *lines, *([ALTERED] if altered else ())]) if lines else ""
 
 
 def _judge(difference: Metric, p: float | None, margin: float, sign: int) -> Verdict:

@@ -111,5 +111,5 @@ def find_chosen_weights(entries: Sequence[RowSpec], split: str) -> tuple[ResultF
         f"{listed(chosen, 4)}: the weights of {'this ensemble' if one else 'these ensembles'} were chosen on the "
         "validation set, so the score here is too optimistic beside rows of single runs."
     )
-    advice = "Believe the difference once the test set is opened: `budwood test RUN`."
+    advice = "Believe the difference on the test set alone: of one run `budwood test RUN`, of a study --test opens it."
     return (ResultFinding("R020", "note", message, advice, tuple(chosen)),)

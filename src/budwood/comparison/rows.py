@@ -322,7 +322,7 @@ def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | 
         _summarize_metric(label, runs, "accuracy", "val", score_rows([answers], "accuracy")[0] if answers else None),
         _summarize_metric(label, runs, "accuracy", "test") if _looks(runs) else None,
         [run.history() for run in runs],
-        steps=[steps for run in runs if (steps := _count_steps(run)) is not None],
+        steps=[steps for run in runs if not run.record.ensemble and (steps := _count_steps(run)) is not None],
         leaking=any(run.record.dataset.leaks_allowed for run in runs),
         folds=any(run.record.dataset.split.startswith("fold ") for run in runs),
     )

@@ -42,7 +42,7 @@ class Cells:
     Attributes:
         number: Place in the table, from 1.
         row: The row itself.
-        differs: Options in which it differs.
+        differs: Options in which it differs, and its number of training images where other rows have more.
         value: Metric, with its interval.
         from_best: Difference from the best row, with its interval.
         p: P-value against the best row, with that of the pair alone where it was corrected.
@@ -129,7 +129,17 @@ def format_rows(made: Comparison, order: Order = "metric") -> list[Cells]:
         return value is None, row.group, 0.0 if value is None else value if unit.loss else -value
 
     rows = sorted(made.rows, key=place) if order == "metric" else made.rows
-    return [_format_row(number, row, unit) for number, row in enumerate(rows, 1)]
+    fewer = _count_fewer(made.rows)
+    return [_format_row(number, row, unit, fewer.get(row.label)) for number, row in enumerate(rows, 1)]
+
+
+def _count_fewer(rows: Sequence[ComparisonRow]) -> dict[str, int]:
+    """The number of training images of each row that has fewer than another row on the same held-out images."""
+    counts = {row.label: row.train.n or 0 for row in rows if row.train}
+    most: dict[int, int] = {}
+    for row in rows:
+        most[row.group] = max(most.get(row.group, 0), counts.get(row.label, 0))
+    return {row.label: counts[row.label] for row in rows if 0 < counts.get(row.label, 0) < most[row.group]}
 
 
 def find_present_columns(made: Comparison) -> PresentColumns:
@@ -146,7 +156,8 @@ def find_present_columns(made: Comparison) -> PresentColumns:
     told = {figure.split for one in published for figure in one.figures}
     missing = {figure.missing for one in published for figure in one.figures}
     return PresentColumns(
-        differs=any(describe_options(drop_defaults(row.differs), short=True) not in ("", row.label) for row in rows),
+        differs=bool(_count_fewer(rows))
+        or any(describe_options(drop_defaults(row.differs), short=True) not in ("", row.label) for row in rows),
         seeds=any(row.spread for row in rows),
         train=any(row.train for row in rows) or "train" in told,
         test=made.split == "val" and (any(row.test for row in rows) or "test" in told),
@@ -267,12 +278,13 @@ def _format_alone(made: Comparison) -> str:
     return " Alone: p of this one difference, whose interval leaves out 0 where that p is below 0.05."
 
 
-def _format_row(number: int, row: ComparisonRow, unit: Unit) -> Cells:
-    gap, given = row.difference, row.published
+def _format_row(number: int, row: ComparisonRow, unit: Unit, fewer: int | None) -> Cells:
+    """A row; `fewer` is the number of its training images where other rows have more."""
+    gap, given, options = row.difference, row.published, describe_options(drop_defaults(row.differs))
     return Cells(
         number=number,
         row=row,
-        differs=describe_options(drop_defaults(row.differs)),
+        differs=", ".join(filter(None, (f"{fewer:,} training images" if fewer else "", options))),
         value=format_figure(row.value, unit),
         from_best=("best", "") if row.best else format_gap(gap, unit),
         p=_format_p_values(row),

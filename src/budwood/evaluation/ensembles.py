@@ -49,8 +49,11 @@ def average_softmax(logits: Sequence[Logits], weights: Values) -> Logits:
         weights: Weight of each member, float64 [members], above 0; they need not add up to 1.
 
     Returns:
-        Natural logarithms of the mean probabilities, float32 [n, classes]; their softmax is the mean.
+        Natural logarithms of the mean probabilities, float32 [n, classes]; their softmax is the mean. Of one member
+        its own logits, so that it is scored to the same bits.
     """
+    if len(logits) == 1:
+        return logits[0].astype(np.float32)
     stacked = np.stack([one.astype(np.float64) for one in logits])
     logs = stacked - np.logaddexp.reduce(stacked, axis=2, keepdims=True)
     return _average_logs(logs, weights).astype(np.float32)
@@ -64,8 +67,11 @@ def average_sigmoid(logits: Sequence[Logits], weights: Values) -> Logits:
         weights: Weights, as for `average_softmax`.
 
     Returns:
-        Logarithms of the odds of the mean probabilities, float32 [n, classes]; their sigmoid is the mean.
+        Logarithms of the odds of the mean probabilities, float32 [n, classes]; their sigmoid is the mean. Of one
+        member its own logits.
     """
+    if len(logits) == 1:
+        return logits[0].astype(np.float32)
     stacked = np.stack([one.astype(np.float64) for one in logits])
     yes, no = (_average_logs(-np.logaddexp(0, -signed), weights) for signed in (stacked, -stacked))
     return (yes - no).astype(np.float32)

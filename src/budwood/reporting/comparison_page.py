@@ -9,7 +9,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from budwood.comparison.claims import format_claims
+from budwood.comparison.claims import ALTERED, format_claims
 from budwood.comparison.document import Comparison, Pair
 from budwood.comparison.importance import Importance, rank_options
 from budwood.comparison.published import find_figure
@@ -42,11 +42,13 @@ class About:
         source: Where they were published.
         caveats: What readers of the table must know.
         assumed: What the source does not tell: what was chosen and why, by what it is about.
+        altered: Whether options were set for every row, so that these are not the rows as the study has them.
     """
 
     source: str = ""
     caveats: Sequence[str] = ()
     assumed: Mapping[str, str] = field(default_factory=dict)
+    altered: bool = False
 
 
 def render_comparison(made: Comparison, title: str = "", order: Order = "metric", about: About | None = None) -> str:
@@ -71,6 +73,7 @@ def render_comparison(made: Comparison, title: str = "", order: Order = "metric"
         name=name,
         order=order,
         about=about,
+        altered=ALTERED if about and about.altered else "",
         label=f"{SPLITS[made.split]} {name}",
         split=SPLITS[made.split],
         rows=rows,

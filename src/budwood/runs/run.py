@@ -205,7 +205,14 @@ class Run:
             RunError: A member is missing or damaged, or is another than when the ensemble was made.
         """
         made = self.record.ensemble
-        runs = [find_run(self.path / one.folder) for one in made.members] if made else []
+        folders = [self.path / one.folder for one in made.members] if made else []
+        for folder in folders:
+            if not (folder / "run.json").is_file():
+                raise RunError(
+                    f"{folder}: is missing or incomplete, one of the networks of the ensemble.",
+                    "Restore the folder from a copy, or make the ensemble again.",
+                )
+        runs = [find_run(folder) for folder in folders]
         for run, file in zip(runs, self.weight_files, strict=False):
             if run.record.files.get(WEIGHTS) != self.record.files.get(file):
                 raise RunError(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from budwood.config.recipe import Recipe
 from budwood.studies.study import Experiment, Study
 from budwood.studies.study_file import parse_study
-from budwood.studies.study_tables import LIMITS
 
 
-def describe_deviations(study: Study) -> dict[str, str]:
+def describe_deviations(study: Study, trained: Mapping[str, Recipe]) -> dict[str, str]:
     """Describe what was put over the rows with published figures and is not as published.
 
     Args:
         study: The study.
+        trained: The recipe that each row was trained with, by label; rows that were not trained are missing.
 
     Returns:
         By the label of a row what it has otherwise, such as "weights none, epochs 4, 200 images at most"; rows that
@@ -23,20 +24,28 @@ def describe_deviations(study: Study) -> dict[str, str]:
     if not study.changed:
         return {}
     as_written = parse_study(tomllib.loads(study.text), study.name, study.text)
-    described = {row.label: ", ".join(_list_changes(row, study)) for row in as_written.rows if row.published}
+    described = {
+        row.label: ", ".join(_list_changes(row, trained[row.label], study))
+        for row in as_written.rows
+        if row.published and row.label in trained
+    }
     return {label: words for label, words in described.items() if words}
 
 
-def _list_changes(row: Experiment, study: Study) -> Iterator[str]:
+def _list_changes(row: Experiment, trained: Recipe, study: Study) -> Iterator[str]:
     if row.recipe is None:
         return
-    options = {**row.options, **row.recipe.table()}
-    for name, value in study.changed.items():
-        if name not in LIMITS and options.get(name) != value:
+    written, made = row.recipe.table(), trained.table()
+    for name, value in study.changed_options.items():
+        if written.get(name) != made.get(name):
             yield f"{name} {value}"
-    changed = study.changed
-    longest = max([phase.epochs for phase in row.recipe.phases or ()] or [row.recipe.epochs or 0])
-    if isinstance(limit := changed.get("epochs"), int) and longest > limit:
-        yield f"epochs {limit}" + (" in each phase" if row.recipe.phases else "")
-    if isinstance(limit := changed.get("images"), int) and limit < (row.images.images or limit + 1):
+    epochs = _count_longest(trained)
+    if "epochs" in study.changed and epochs != _count_longest(row.recipe):
+        yield f"epochs {epochs}" + (" in each phase" if trained.phases else "")
+    if isinstance(limit := study.changed.get("images"), int) and limit < (row.images.images or limit + 1):
         yield f"{limit:,} images at most"
+
+
+def _count_longest(recipe: Recipe) -> int:
+    """The epochs of the longest phase, or of the whole training."""
+    return max([phase.epochs for phase in recipe.phases or ()] or [recipe.epochs or 0])

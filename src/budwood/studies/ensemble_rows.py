@@ -44,6 +44,8 @@ def list_study_runs(folder: Path, labels: Sequence[str] = ()) -> tuple[list[Run]
     found = {name: run for row in chosen for name in row.runs if (run := _find_finished(folder, name))}
     open_rows = [row for row in chosen if not row.runs or any(name not in found for name in row.runs)]
     runs = [run for run in found.values() if not run.record.ensemble]
+    if found and not runs:
+        raise StudyError(f"{folder}: these rows are ensembles themselves.", "Name the rows that were trained.")
     if not runs:
         raise StudyError(f"{folder}: none of these rows has a finished run.", "Run the study: `budwood study FILE`.")
     return runs, [f"{row.label} ({row.state})" for row in open_rows]

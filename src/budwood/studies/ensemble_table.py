@@ -14,8 +14,14 @@ from budwood.text import counted, listed
 
 ALL: Final = "all"
 
-_Labels = Annotated[tuple[str, ...], Field(min_length=1)]
-_Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+
+def _read_members(value: object) -> object:
+    """`all`, or labels of rows."""
+    if value == ALL:
+        return value
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(label, str) for label in value):
+        raise ValueError(f"expected 'all' or a list of labels of rows, found {value!r}")
+    return tuple(value)
 
 
 class EnsembleTable(FileModel):
@@ -28,7 +34,7 @@ class EnsembleTable(FileModel):
     """
 
     label: Annotated[str, Field(description="text")] = ""
-    of: Annotated[Literal["all"] | _Labels, _Listed, Field(description="'all' or a list of labels of rows")] = ALL
+    of: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_read_members)] = ALL
     weights: Annotated[Literal["equal", "validation"], Field(description="'equal' or 'validation'")] = "equal"
 
 
@@ -74,22 +80,29 @@ def _describe_members(table: EnsembleTable) -> str:
     return ALL if isinstance(table.of, str) else counted(len(table.of), "row")
 
 
-def check_ensembles(rows: Sequence[EnsembleRow], refused: Mapping[str, bool], folds: int | None) -> Iterator[Mistake]:
+def check_ensembles(
+    rows: Sequence[EnsembleRow], refused: Mapping[str, bool], seeds: int, folds: int | None, searched: bool
+) -> Iterator[Mistake]:
     """Find what is wrong with ensembles beside the other rows of their study.
 
     Args:
         rows: The ensembles, in the order of their tables.
         refused: Whether each of the other rows is refused, by label.
+        seeds: Number of seeds of the study.
         folds: Number of folds of the study; None: no folds.
+        searched: Whether the study has a search, whose trials are rows, too.
 
     Yields:
         The mistakes.
     """
+    able = frozenset(label for label, is_refused in refused.items() if not is_refused)
+    every = able | {ALL} if searched and folds is None else able  # with the trials, whose labels are not known yet
+    first: dict[tuple[str, frozenset[str]], str] = {}
     labels = Counter([*refused, *(row.label for row in rows)])
     for number, row in enumerate(rows):
         place = ("ensembles", number)
         if labels[row.label] > 1:
-            yield Mistake(place, f"has the label of another row, {row.label!r}")
+            yield Mistake(place, f"has the label of another row, {row.label!r}, so give it a `label` of its own")
         if row.rule == "validation" and folds is not None:
             message = "folds cannot be weighted by validation, as they have no validation images in common"
             yield Mistake((*place, "weights"), message)
@@ -100,3 +113,10 @@ def check_ensembles(rows: Sequence[EnsembleRow], refused: Mapping[str, bool], fo
                 yield Mistake((*place, "of"), f"the row {label!r} is refused, so it has no runs")
             elif count > 1:
                 yield Mistake((*place, "of"), f"names the row {label!r} twice")
+        members = frozenset(row.of) or every
+        if members <= able and len(row.of or members) * (folds or seeds) < 2:
+            message = "an ensemble needs two or more runs, and this would be of one: name more rows, or give more seeds"
+            yield Mistake((*place, "of"), message)
+        same = first.setdefault((row.rule, members), row.label)
+        if same != row.label:
+            yield Mistake(place, f"is the same ensemble as {same!r}")

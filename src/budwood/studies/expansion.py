@@ -36,6 +36,8 @@ from budwood.studies.study_tables import (
 
 _REASON: Final = re.compile(r"; (?=\w+: )")  # between the mistakes of a recipe
 
+_TRIAL: Final = re.compile(r"trial \d+")  # the label of a trial
+
 
 @dataclass(frozen=True)
 class AppliedOverrides:
@@ -62,6 +64,12 @@ class AppliedOverrides:
         """
         quick = {name: value for name, value in self.quick.options.items() if name not in LIMITS}
         return _limit_epochs({**_recipe_options(options), **quick, **self.overrides.settings}, self.quick.epochs)
+
+    def changed(self) -> dict[str, Any]:
+        """Return what is set for every row, by the names of options and limits; of two numbers of epochs the least."""
+        changed = {**self.quick.options, **self.overrides.settings}
+        limit, epochs = self.quick.epochs, self.overrides.settings.get("epochs")
+        return changed | ({"epochs": min(limit, epochs)} if limit and isinstance(epochs, int) else {})
 
     def points(self, count: int, published: Collection[int] = ()) -> list[int]:
         """Choose the points of a grid to keep: those with published figures, and of the others some, spread evenly.
@@ -134,11 +142,13 @@ def expand_study(
     ensembles = expand_ensembles(file.ensembles)
     if overrides == Overrides():
         parts += _find_twins([row for row in rows if row.place not in faulty])
+        parts += _check_trial_labels(file)
         parts += (
             () if faulty else _check_claims(file, [*(row.label for row in rows), *(row.label for row in ensembles)])
         )
     if overrides == Overrides() and not faulty and not any(isinstance(part, Mistake) for part in parts):
-        parts += check_ensembles(ensembles, {row.label: bool(row.refused) for row in rows}, file.folds)
+        refused = {row.label: bool(row.refused) for row in rows}
+        parts += check_ensembles(ensembles, refused, len(file.seeds), file.folds, bool(search))
     mistakes = _tell_once([part for part in parts if isinstance(part, Mistake)])
     if not (rows or search or mistakes or faulty):
         mistakes = [Mistake((), "contains no [[rows]], no [grid] and no [search]")]
@@ -157,7 +167,7 @@ def expand_study(
         search=search,
         searched=applied.data(_data_spec(searched)) if search else DataSpec(),
         edges=_find_edges(file, search),
-        changed={**applied.quick.options, **overrides.settings},
+        changed=applied.changed(),
         text=text,
         claims=tuple(Claim(**claim.model_dump()) for claim in file.claims),
         left_out=(*_list_left_out(file, rows, search), *_list_unsearched(file, overrides)),
@@ -211,11 +221,13 @@ def _vary_drafts(file: StudyFile, applied: AppliedOverrides, faulty: Container[P
         points, figures = grid.points(), dict[int, Published | None]()
         for count, entry in enumerate(grid.published):
             described = [n for n, point in enumerate(points) if entry.where.items() <= point.items()]
-            if len(described) == 1:
+            if len(described) == 1 and described[0] not in figures:
                 figures[described[0]] = _figure(entry, file)
-            else:
-                message = f"where {dict(entry.where)} describes {len(described)} rows, expected one"
-                yield Mistake((*place, "published", count), message)
+                continue
+            message = f"where {dict(entry.where)} describes {len(described)} rows, expected one"
+            if len(described) == 1:
+                message = f"where {dict(entry.where)} describes a row that has published figures already"
+            yield Mistake((*place, "published", count), message)
         varying = [name for name in points[0] if len({str(point[name]) for point in points}) > 1]
         idle = _find_idle(points, file.base.options)
         for n in applied.points(len(points), figures):
@@ -395,6 +407,15 @@ def _find_twins(rows: Sequence[Experiment]) -> Iterator[Mistake]:
         if key in same:
             yield Mistake(row.place, f"is the same experiment as {same[key]!r}", row.label)
         same.setdefault(key, row.label)
+
+
+def _check_trial_labels(file: StudyFile) -> Iterator[Mistake]:
+    """Labels that a search gives its own trials."""
+    labels: dict[Place, str] = {("rows", number, "label"): row.label for number, row in enumerate(file.rows)}
+    labels |= {("ensembles", number, "label"): row.label for number, row in enumerate(file.ensembles)}
+    for place, label in labels.items() if file.search else ():
+        if _TRIAL.fullmatch(label):
+            yield Mistake(place, f"{label!r} is the label of a trial of the search, expected another")
 
 
 def _check_claims(file: StudyFile, labels: Sequence[str]) -> Iterator[Mistake]:

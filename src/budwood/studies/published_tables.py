@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from budwood.comparison.published import LOSSES, NAMES, Published, Reported
+from budwood.comparison.published import LOSS, LOSSES, NAMES, Published, Reported
 from budwood.config.file_checks import FileModel
-from budwood.config.metric_registry import is_loss
+from budwood.config.metric_registry import REPORTED, is_loss, is_metric
 from budwood.config.notation import parse_duration
+from budwood.errors import did_you_mean
 
 _SHARE: Final = "a value from 0 to 1, or [low, high]"
 _NATS: Final = "a number from 0, or [low, high]"
@@ -23,7 +24,7 @@ def _read_figure(value: Any, info: ValidationInfo) -> Any:
     """A figure, or the ends of a range; those of a metric are shares, unless it is a loss."""
     is_share = info.field_name not in LOSSES and not is_loss(info.data.get("metric", ""))
     ends = value if isinstance(value, list) and len(value) == 2 else [value]
-    known = all(isinstance(end, int | float) and not isinstance(end, bool) and end >= 0 for end in ends)
+    known = all(isinstance(end, int | float) and not isinstance(end, bool) and 0 <= end < math.inf for end in ends)
     if not known or (is_share and max(ends) > 1) or ends != sorted(set(ends)):
         raise ValueError(f"expected {_SHARE if is_share else _NATS}, found {value!r}")
     return float(value) if len(ends) == 1 else tuple(map(float, ends))
@@ -32,9 +33,30 @@ def _read_figure(value: Any, info: ValidationInfo) -> Any:
 def _read_time(value: Any) -> Any:
     """Seconds, or a duration with units."""
     seconds = parse_duration(value) if isinstance(value, str) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise ValueError(f"expected {_TIME}, found {value!r}")
     return float(seconds)
+
+
+def check_metric(name: str) -> str:
+    """Return the name of a metric that is reported, or a user's own.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: There is no such metric.
+    """
+    if not is_metric(name, REPORTED):
+        raise ValueError(f"found {name!r}. {did_you_mean(name, REPORTED)}")
+    return name
+
+
+def _check_own_metric(name: str) -> str:
+    return check_metric(name) if name else name
 
 
 _Figure = Annotated[Reported | None, BeforeValidator(_read_figure)]
@@ -61,7 +83,8 @@ class PublishedTable(FileModel):
         note: A remark.
     """
 
-    metric: _Text = ""  # before the figures, which depend on it
+    # Before the figures, which depend on it.
+    metric: Annotated[str, AfterValidator(_check_own_metric), Field(description="the name of a metric")] = ""
     value: _Figure = None
     split: Annotated[Literal["train", "val", "test"], Field(description="train, val or test")] = "test"
     train: _Figure = None
@@ -81,6 +104,10 @@ class PublishedTable(FileModel):
             raise ValueError("expected `value` beside `split`, or figures by their split: train, val, test")
         if self.value is not None and getattr(self, self.split) is not None:
             raise ValueError(f"tells the {self.split} figure twice, as `value` and as `{self.split}`")
+        for name, split in LOSSES.items() if self.metric == LOSS else ():
+            key = "value" if self.value is not None and self.split == split else split
+            if getattr(self, key) is not None and getattr(self, name) is not None:
+                raise ValueError(f"tells the {split} loss twice, as `{key}` and as `{name}`")
         told = {"value", *NAMES, "time", "parameters", "note"} & self.model_fields_set
         if not told:
             raise ValueError(f"tells nothing, expected one or more of {', '.join(NAMES)}, time, parameters, note")
@@ -116,7 +143,7 @@ class GridFigure(PublishedTable):
         where: The options by which the row is found.
     """
 
-    where: Annotated[Mapping[str, object], Field(description="a table of options")] = MappingProxyType({})
+    where: Annotated[Mapping[str, object], Field(min_length=1, description="a table of options of the grid")]
 
 
 PublishedPart = Annotated[PublishedTable | None, Field(description="a table of figures")]

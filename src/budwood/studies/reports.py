@@ -72,12 +72,15 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
     """
     entries, label_of_run = [], dict[str, str]()
     of_trials = study.search.stand_in if study.search else ""
-    changes = describe_deviations(study)
+    rows = list(rows)
+    finished = {row.label: _list_finished(folder, row.runs) for row in rows}
+    changes = describe_deviations(study, {label: runs[0].recipe for label, runs in finished.items() if runs})
     stand_ins = {row.label: "; ".join(filter(None, (row.stand_in, changes.get(row.label)))) for row in study.rows}
-    listed = {row.label for row in study.rows if not row.varied} | {row.label for row in study.ensembles}
+    ensembles = {row.label for row in study.ensembles}
+    listed = {row.label for row in study.rows if not row.varied} | ensembles
     for row in rows:
-        runs = _list_finished(folder, row.runs)
-        stand_in = stand_ins.get(row.label, of_trials)
+        runs = finished[row.label]
+        stand_in = stand_ins.get(row.label, "" if row.label in ensembles else of_trials)
         twin = next((label_of_run[run.path.name] for run in runs if run.path.name in label_of_run), None)
         if twin is not None:
             problem = f"the same experiment as {twin!r}, because options were set for every row"
@@ -110,7 +113,7 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec], ord
     comparison = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
     claims = judge_claims(study.claims, comparison.rows, comparison.pairs, study.metric)
     comparison = replace(comparison, claims=claims)
-    about = About(study.source, study.caveats, study.assumed)
+    about = About(study.source, study.caveats, study.assumed, bool(study.changed))
     comparison = compare_on_test(comparison, entries)
     further = (*_check_left_out(study), *_check_untested(comparison, entries))
     comparison = replace(comparison, findings=(*comparison.findings, *further))
@@ -182,7 +185,8 @@ def _find_base(study: Study, runs: Sequence[Run]) -> Mapping[str, object]:
 def _add_extremes(entries: Sequence[RowSpec], study: Study) -> list[RowSpec]:
     """The best and the worst trial beside what the source reports of its own best and worst."""
     search = study.search
-    trials = [n for n, entry in enumerate(entries) if entry.label.startswith("trial ") and entry.runs]
+    others = {row.label for row in study.rows} | {row.label for row in study.ensembles}
+    trials = [n for n, entry in enumerate(entries) if entry.label not in others and entry.runs]
     if search is None or not trials:
         return list(entries)
     sign = -1 if is_loss(study.metric) else 1

@@ -11,12 +11,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from budwood.config.file_checks import HIDDEN, FileModel, Mistake, describe_errors, leave_out
-from budwood.config.metric_registry import REPORTED, is_metric
 from budwood.config.recipe import Recipe
 from budwood.data.listing import ReadOptions
-from budwood.errors import did_you_mean
 from budwood.studies.ensemble_table import EnsembleTable
-from budwood.studies.published_tables import GridFigure, PublishedPart
+from budwood.studies.published_tables import GridFigure, PublishedPart, check_metric
 from budwood.studies.search_space import AxisTable, Sampler
 
 TRIALS: Final = 30
@@ -276,12 +274,6 @@ class QuickTable(OptionTable):
     trials: _Count = None
 
 
-def _check_metric(name: str) -> str:
-    if not is_metric(name, REPORTED):
-        raise ValueError(f"found {name!r}. {did_you_mean(name, REPORTED)}")
-    return name
-
-
 class StudyFile(FileModel):
     """A study file as written; a single `[grid]` is a list of one.
 
@@ -319,7 +311,7 @@ class StudyFile(FileModel):
         tuple[Annotated[str, Field(min_length=1)], ...], _Listed, Field(description="a list of sentences")
     ] = ()
     data: _Source = ""
-    metric: Annotated[str, AfterValidator(_check_metric)] = "accuracy"
+    metric: Annotated[str, AfterValidator(check_metric)] = "accuracy"
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         _Listed,

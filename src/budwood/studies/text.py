@@ -32,7 +32,7 @@ def format_study(study: Study, comparison: Comparison, out: Path, order: Order |
     place = f"Runs, table.csv and report.html: {out / study.name}/"
     head = "\n".join([format_title(study), *(f"Caveat: {caveat}" for caveat in study.caveats)])
     table = format_comparison(comparison, order or study.order)
-    parts = [head, table, format_tested(comparison), write_claims(comparison), *findings, place]
+    parts = [head, table, format_tested(comparison), write_claims(comparison, bool(study.changed)), *findings, place]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 
 from budwood.comparison.run_groups import find_runs
+from budwood.data.dataset import Dataset
+from budwood.data.listing import SPLITS
 from budwood.errors import RunError
 from budwood.evaluation.predictions import Predictions
 from budwood.runs.run import Run
@@ -155,9 +157,15 @@ def _find_fold_difference(first: Run, run: Run) -> str:
     theirs, mine = first.dataset(), run.dataset()
     if sorted(theirs.samples("test").ids) != sorted(mine.samples("test").ids):
         return "has another test set"
-    if _list_known(first) != _list_known(run):
+    if _list_open(theirs) != _list_open(mine):
         return "is a fold of other images"
     return ""
+
+
+def _list_open(data: Dataset) -> set[str]:
+    """The ids of all images outside the test split, those that a row was not given among them."""
+    is_open = data.column("split") != SPLITS.index("test")
+    return {id for id, chosen in zip(data.table["id"].to_pylist(), is_open.tolist(), strict=True) if chosen}
 
 
 def _list_known(run: Run) -> set[str]:
