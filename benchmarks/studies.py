@@ -23,6 +23,7 @@ DATA = ROOT.parent / "shared" / "data"
 PAGES = ROOT / "docs" / "studies"
 RUNS = ROOT / "runs" / "studies"
 SCRATCH = ("--quick", "-s", "weights=none")
+TEST = ("--test",)
 
 
 @dataclass(frozen=True)
@@ -46,27 +47,27 @@ REAL_RUNS = (
     RealRun(
         "study1_caltech101",
         ("caltech101_mini.tar",),
-        SCRATCH,
+        (*SCRATCH, *TEST),
         "The whole table in small: 11 of 101 classes, few epochs, no ImageNet weights of AlexNet or ResNet-34 here.",
     ),
-    RealRun("study1_caltech101_lite0", ("caltech101_mini.tar",), (), "11 of 101 classes."),
+    RealRun("study1_caltech101_lite0", ("caltech101_mini.tar",), TEST, "11 of 101 classes."),
     RealRun(
         "study2_cifar10_vgg",
         ("cifar10=cifar10.tar.xz",),
         SCRATCH,
         "The whole table in small: 2,000 images, 4 epochs. Caltech-256 cannot be had here, so its rows are not run.",
     ),
-    RealRun("study2_scenes_lite0", ("scenes8.tar",), (), "Eight scenes in the place of Caltech-256."),
+    RealRun("study2_scenes_lite0", ("scenes8.tar",), TEST, "Eight scenes in the place of Caltech-256."),
     RealRun(
         "study3_cifar100",
         ("tiny100.tar.xz",),
-        SCRATCH,
+        (*SCRATCH, *TEST),
         "A stand-in for CIFAR-100: 100 classes of Tiny ImageNet at 32 x 32 pixels. 1,000 images, 3 epochs.",
     ),
     RealRun(
         "study3_tiny100_lite0",
         ("tiny100.tar.xz",),
-        (),
+        TEST,
         "A stand-in for CIFAR-100, whose classes the ImageNet weights have seen.",
     ),
     RealRun(
@@ -79,10 +80,10 @@ REAL_RUNS = (
     RealRun(
         "study5_scenes",
         ("scenes8.tar",),
-        SCRATCH,
+        (*SCRATCH, *TEST),
         "The whole table in small: 104 images, 3 epochs, 64 x 64 pixels, no ImageNet weights of DenseNet-121 here.",
     ),
-    RealRun("study5_scenes_lite0", ("scenes8.tar",), (), "The trunk is frozen, the small set is of 96 x 96 pixels."),
+    RealRun("study5_scenes_lite0", ("scenes8.tar",), TEST, "The trunk is frozen, the small set is of 96 x 96 pixels."),
 )
 
 
@@ -113,7 +114,7 @@ def carry_out(run: RealRun) -> None:
     Args:
         run: The study.
     """
-    command = [".venv/bin/budwood", "study", f"studies/{run.name}.toml", *_place_data(run), *run.flags, "--test"]
+    command = [".venv/bin/budwood", "study", f"studies/{run.name}.toml", *_place_data(run), *run.flags]
     print(" ".join(command), file=sys.stderr)
     done = subprocess.run([*command, "--out", str(RUNS), "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     result = json.loads(done.stdout)[0]
@@ -202,7 +203,7 @@ def _figure(metric: dict[str, Any] | None) -> str:
 
 def _describe(run: RealRun, result: dict[str, Any]) -> list[str]:
     """A study's part of the page."""
-    command = " ".join(["budwood study", f"studies/{run.name}.toml", *run.data, *run.flags, "--test"])
+    command = " ".join(["budwood study", f"studies/{run.name}.toml", *run.data, *run.flags])
     failed = [row for row in result["rows"] if not row["seeds"]]
     lines = [f"## {run.name}", "", f"{result['title']}. {run.remark}".rstrip(), "", f"    {command}", ""]
     lines += [f"[Page](studies/{run.name}/report.html), [table](studies/{run.name}/table.csv)."]
