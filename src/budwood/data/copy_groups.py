@@ -7,7 +7,6 @@ too small to be seen in a thumbnail, than copies with wrong labels, so they are 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budwood.data.copy_candidates import Pairs
@@ -23,7 +21,7 @@ from budwood.data.duplicates import find_near_pairs, label_components, link_equa
 from budwood.data.images import ImageMetadata
 from budwood.errors import StorageError
 from budwood.progress import Progress
-from budwood.storage.atomic import encode_parquet, raise_storage_errors
+from budwood.storage.atomic import encode_parquet, raise_storage_errors, read_parquet
 from budwood.storage.checked_files import read_checked_bytes, write_checked_bytes
 from budwood.storage.context import Context
 
@@ -97,7 +95,7 @@ def _read_pairs(store: Path, count: int) -> Pairs | None:
     if content is None:
         return None
     try:
-        table = pq.read_table(io.BytesIO(content))
+        table = read_parquet(content)
         pairs = np.stack([table["first"].to_numpy(), table["second"].to_numpy()], axis=1).astype(np.int64)
     except (pa.ArrowException, KeyError, ValueError):  # another version's
         return None

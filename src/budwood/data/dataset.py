@@ -12,13 +12,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budwood.data.listing import SPLITS, Remark
 from budwood.data.value_range import ValueRange
 from budwood.errors import RunError
-from budwood.storage.atomic import encode_parquet, write_bytes
+from budwood.storage.atomic import encode_parquet, read_parquet, write_bytes
 from budwood.storage.strict_json import decode_json, encode_json
 
 Sets = tuple[tuple[int, ...], ...]  # of classes, by their number; none where an image has one label
@@ -291,7 +290,7 @@ def load(path: Path) -> Dataset:
         RunError: When the file was not written by Budwood, or its content does not match its fingerprint.
     """
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
         meta = decode_json((table.schema.metadata or {})[b"budwood"])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
         raise RunError(f"{path}: is not a data set written by Budwood ({error}).", "Scan the images again.") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from budwood.data.images import (
     BadImage,
@@ -27,7 +25,7 @@ from budwood.data.value_range import StoredValues, ValueRange
 from budwood.errors import StorageError
 from budwood.hardware import count_processors
 from budwood.progress import Progress
-from budwood.storage.atomic import encode_parquet, raise_storage_errors
+from budwood.storage.atomic import encode_parquet, raise_storage_errors, read_parquet
 from budwood.storage.checked_files import read_checked_bytes, write_checked_bytes
 from budwood.storage.context import Context
 
@@ -172,8 +170,8 @@ def _read_store(store: Path) -> dict[tuple[str, str], ImageMetadata | BadImage]:
     if content is None:
         return {}
     try:
-        rows = pq.read_table(io.BytesIO(content), schema=_FACTS).to_pydict()
-    except pa.ArrowException:  # another version's
+        rows = read_parquet(content).select(_FACTS.names).to_pydict()
+    except (pa.ArrowException, KeyError):  # another version's
         return {}
     names = [field.name for field in _FACTS]
     return {(row[0], row[1]): _make_metadata(*row[2:]) for row in zip(*(rows[name] for name in names), strict=True)}

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budwood.data.dataset import SEALED, Samples, Sets
 from budwood.errors import RunError
 from budwood.evaluation.label_task import LabelTask, task_of
 from budwood.evaluation.scoring import Labels
-from budwood.storage.atomic import encode_parquet, write_bytes
+from budwood.storage.atomic import encode_parquet, read_parquet, write_bytes
 from budwood.storage.strict_json import decode_json, encode_json
 
 
@@ -114,7 +113,7 @@ def load_predictions(path: Path) -> Predictions:
         RunError: When the file is missing or damaged, or holds an image twice.
     """
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
         logits = np.array(table["logits"].to_pylist(), np.float32)
         labels = table["label"].to_numpy().astype(np.int32)
         label_sets = tuple(map(tuple, decode_json((table.schema.metadata or {}).get(b"sets", b"[]"))))

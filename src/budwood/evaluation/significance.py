@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, ndtr, ndtri
 
 from budwood.evaluation.intervals import Z_95, Values, bounded_mean_ends
 
@@ -41,6 +40,8 @@ def mcnemar_test(correct: Values) -> Values:
     Returns:
         The p-values, float64 [rows, rows], symmetric.
     """
+    from scipy.special import bdtr
+
     wins = correct.T @ (1 - correct)
     fewer, discordant = np.minimum(wins, wins.T), wins + wins.T
     return np.asarray(np.minimum(1.0, 2 * bdtr(fewer, discordant.astype(np.int64), 0.5)))
@@ -170,6 +171,8 @@ def compare_resampled(
         The p-values, symmetric with 1 on the diagonal, and the lower and upper ends of the differences, row minus
         column: float64 [rows, rows] each. 0 lies outside where p is below ALPHA, and nowhere else.
     """
+    from scipy.special import ndtr
+
     difference = observed[:, None] - observed
     covariance = np.atleast_2d(np.cov(spread, rowvar=False))
     variance = np.diag(covariance)
@@ -256,6 +259,8 @@ def smallest_difference(half: float, tests: int = 1) -> float:
     Returns:
         The difference, in the unit of `half`.
     """
+    from scipy.special import ndtri
+
     return float(half * -ndtri(ALPHA / (2 * max(1, tests))) / Z_95)
 
 

@@ -187,6 +187,27 @@ def encode_parquet(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
+def read_parquet(source: Path | bytes) -> pa.Table:
+    """Read a Parquet file that Budwood wrote.
+
+    `pyarrow.parquet.read_table` would import what reads folders of such files, which takes 0.15 s.
+
+    Args:
+        source: The file, or its content.
+
+    Returns:
+        The table, with its schema metadata.
+
+    Raises:
+        OSError: The file cannot be read.
+        ArrowException: It is no Parquet file, or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        return file.read()
+
+
 @contextmanager
 def draft_folder(final: Path, exclusive: bool = False) -> Iterator[Path]:
     """Make a hidden folder that is flushed to disk and renamed to `final` when the block ends without an error.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budwood.data.dataset import SEALED, Samples
@@ -29,7 +28,7 @@ from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run, lock_results, open_any_run, reopen_run, utc_now
 from budwood.runs.run_files import DATASET, SEALED_LABELS, WEIGHTS, digest_run_files, name_predictions
 from budwood.runs.run_record import TestRecord, save_record
-from budwood.storage.atomic import raise_storage_errors
+from budwood.storage.atomic import raise_storage_errors, read_parquet
 from budwood.storage.context import open_context
 from budwood.workflows.report import report
 
@@ -215,7 +214,7 @@ def predict(
 
 def _read_sealed_labels(file: Path, samples: Samples) -> NDArray[np.int32]:
     try:
-        table = pq.read_table(file)
+        table = read_parquet(file)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{file}: cannot be read ({error}).", "Restore the file, or train again.") from error
     label_of_id = dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
