@@ -220,7 +220,7 @@ def _tell_claim(claim: dict[str, Any]) -> str:
     gap, verdict = claim["difference"], claim["verdict"]
     told = claim["reason"]
     if gap:
-        told = f"{100 * gap['value']:+.1f} points"
+        told = f"{100 * gap['value'] + 0.0:+.1f} points"  # never -0.0
         told += f" ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})" if gap["low"] is not None else ""
     p = "" if claim["p"] is None else "< 0.001" if claim["p"] < 0.001 else f"{claim['p']:.3f}"
     return f"| {says} | {f'**{verdict}**' if verdict in ('confirmed', 'denied') else verdict} | {told} | {p} |"
