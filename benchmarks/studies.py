@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="studies; all of them where none is named")
-    names = parser.parse_args().names or [run.name for run in REAL_RUNS]
+    parser.add_argument("--time", metavar="LIMIT", help="of each study, such as 10m; the next call goes on")
+    arguments = parser.parse_args()
+    names = arguments.names or [run.name for run in REAL_RUNS]
     unknown = set(names) - {run.name for run in REAL_RUNS}
     if unknown or not DATA.is_dir():
         known = ", ".join(run.name for run in REAL_RUNS)
@@ -103,18 +106,19 @@ def main() -> int:
         return 2
     for run in REAL_RUNS:
         if run.name in names:
-            carry_out(run)
+            carry_out(run, ["--time", arguments.time] if arguments.time else [])
     write_overview()
     return 0
 
 
-def carry_out(run: RealRun) -> None:
+def carry_out(run: RealRun, limit: Sequence[str]) -> None:
     """Carry out a study with the command line, and keep its page, table, picture and result.
 
     Args:
         run: The study.
+        limit: Arguments that limit its time; none for no limit.
     """
-    command = [".venv/bin/budwood", "study", f"studies/{run.name}.toml", *_place_data(run), *run.flags]
+    command = [".venv/bin/budwood", "study", f"studies/{run.name}.toml", *_place_data(run), *run.flags, *limit]
     print(" ".join(command), file=sys.stderr)
     done = subprocess.run([*command, "--out", str(RUNS), "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     result = json.loads(done.stdout)[0]
