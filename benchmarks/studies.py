@@ -19,6 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from budwood.comparison.claims import ALTERED, format_margin
+from budwood.comparison.text import format_figure, format_gap, format_p_value, join_cell
+from budwood.config.metric_registry import is_loss
+from budwood.evaluation.intervals import Metric
+from budwood.text import Unit
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 PAGES = ROOT / "docs" / "studies"
@@ -193,16 +199,16 @@ def write_overview() -> None:
 
 def _summarize(run: RealRun, result: dict[str, Any]) -> str:
     rows = [row for row in result["rows"] if row["seeds"]]
-    best = max(rows, key=lambda row: row["value"]["value"])
-    cells = [f"{len(rows)} of {len(result['rows'])}", _figure(best["value"]), _figure(best["test"])]
+    unit = Unit(is_loss(result["metric"]))
+    best = max(rows, key=lambda row: -row["value"]["value"] if unit.loss else row["value"]["value"])
+    cells = [f"{len(rows)} of {len(result['rows'])}", _figure(best["value"], unit), _figure(best["test"], unit)]
     return f"| [{run.name}](#{run.name}) | {result['date']} | {' | '.join(cells)} | {result['seconds'] / 60:.0f} |"
 
 
-def _figure(metric: dict[str, Any] | None) -> str:
+def _figure(metric: dict[str, Any] | None, unit: Unit) -> str:
     if not metric or metric["value"] is None:
         return "–"
-    ends = [f"{100 * metric[name]:.1f}" for name in ("value", "low", "high")]
-    return f"{ends[0]} % ({ends[1]} to {ends[2]}, n = {metric['n']:,})"
+    return f"{join_cell(format_figure(Metric(**metric), unit))}, n = {metric['n']:,}"
 
 
 def _describe(run: RealRun, result: dict[str, Any]) -> list[str]:
@@ -213,20 +219,21 @@ def _describe(run: RealRun, result: dict[str, Any]) -> list[str]:
     lines += [f"[Page](studies/{run.name}/report.html), [table](studies/{run.name}/table.csv)."]
     lines += [f"{len(failed)} of {len(result['rows'])} rows were not trained; the page says why."] if failed else []
     lines += ["", f"![The beginning of the page](studies/{run.name}/report.png)", ""]
+    unit = Unit(is_loss(result["metric"]))
     if result["claims"]:
-        lines += ["| statement | verdict | difference | p |", "|---|---|---|---|"]
-        lines += [_tell_claim(claim) for claim in result["claims"]]
+        lines += [f"| statement | verdict | difference{'' if unit.loss else ', points'} | p |", "|---|---|---|---|"]
+        lines += [_tell_claim(claim, unit) for claim in result["claims"]]
+        lines += ["", ALTERED] if run.flags[: len(SCRATCH)] == SCRATCH else []
     return lines
 
 
-def _tell_claim(claim: dict[str, Any]) -> str:
-    says = claim["says"] + (f", by at most {100 * claim['margin']:.0f} points" if claim["margin"] else "")
-    gap, verdict = claim["difference"], claim["verdict"]
-    told = claim["reason"]
-    if gap:
-        told = f"{100 * gap['value'] + 0.0:+.1f} points"  # never -0.0
-        told += f" ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})" if gap["low"] is not None else ""
-    p = "" if claim["p"] is None else "< 0.001" if claim["p"] < 0.001 else f"{claim['p']:.3f}"
+def _tell_claim(claim: dict[str, Any], unit: Unit) -> str:
+    says = claim["says"]
+    if claim["margin"]:
+        says += f", worse by at most {format_margin(claim['margin'], unit)}"
+    verdict, gap = claim["verdict"], claim["difference"]
+    told = join_cell(format_gap(Metric(**gap), unit)) if gap else claim["reason"]
+    p = "" if claim["p"] is None else format_p_value(claim["p"])
     return f"| {says} | {f'**{verdict}**' if verdict in ('confirmed', 'denied') else verdict} | {told} | {p} |"
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import budwood as bw
+from budwood.cli.main import run
 from budwood.config.recipe import Recipe
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.split_metrics import SplitMetrics
@@ -27,6 +28,18 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 40
 SLOW_TO_IMPORT: Final = ["budwood.studies.executors", "budwood.training.loop", "timm", "torch._dynamo"]
 CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
+# A study without rows, of one small network.
+SMALL_STUDY: Final = """\
+name = "small"
+data = "photos"
+[base]
+model = "cnn"
+widths = [4]
+fc = [4]
+size = 16
+epochs = 1
+batch = 8
+"""
 
 # The longest tests, begun first: the processes share the rest, so that none works alone at the end, and none of a
 # class is handed to the other, which would start a second cluster.
@@ -225,3 +238,12 @@ def real() -> Callable[[str], Path]:
         return REAL / name
 
     return find
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> tuple[str, str]:
+    """What a command, run in this process, says on stdout and on stderr; its exit code must be `code`."""
+    found = run([str(argument) for argument in arguments], as_json="--json" in arguments)
+    out, err = capsys.readouterr()
+    assert found == code, err
+    assert "Traceback" not in out + err
+    return out, err

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from budwood.cli.main import run
-from conftest import answers, scored_run
+from conftest import answers, run_command, scored_run
 
 TRUTH = (np.arange(200) % 3).astype(np.int32)
 
@@ -31,17 +30,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def _said(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> tuple[str, str]:
-    found = run([str(argument) for argument in arguments], as_json="--json" in arguments)
-    out, err = capsys.readouterr()
-    assert found == code, err
-    assert "Traceback" not in out + err
-    return out, err
-
-
 def test_a_folder_is_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, table = tmp_path / "new" / "page.html", tmp_path / "new" / "table.csv"
-    out, err = _said(capsys, "compare", folder, "--html", page, "--csv", table)
+    out, err = run_command(capsys, "compare", folder, "--html", page, "--csv", table)
     assert "Left out, because it is not finished: stopped (stopped)." in err
     lines = out.splitlines()
     assert lines[0].split()[:4] == ["row", "validation", "accuracy", "from"]
@@ -61,17 +52,17 @@ def test_a_folder_is_a_table(folder: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_json_is_one_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = json.loads(_said(capsys, "compare", folder / "low", "other", "--out", folder, "--json")[0])
+    record = json.loads(run_command(capsys, "compare", folder / "low", "other", "--out", folder, "--json")[0])
     assert {"metric", "split", "best", "rows", "pairs", "findings"} <= set(record)
     assert set(record["rows"][0]["value"]) == {"value", "low", "high", "n"}
     assert [Path(row["runs"][0]).name for row in record["rows"]] == ["low", "other"]
 
 
 def test_another_metric(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = _said(capsys, "compare", folder, "--metric", "macro_f1")
+    out, _ = run_command(capsys, "compare", folder, "--metric", "macro_f1")
     assert "validation macro F1" in out
     assert "paired bootstrap" in out
-    out, _ = _said(capsys, "compare", folder, "--metric", "log_loss")
+    out, _ = run_command(capsys, "compare", folder, "--metric", "log_loss")
     assert "0.5" in out
     assert "validation log loss" in out
 
@@ -92,15 +83,15 @@ def test_another_metric(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_refusals_have_one_message_and_exit_code_2(
     arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, err = _said(capsys, "compare", *arguments, "--out", folder, code=2)
+    _, err = run_command(capsys, "compare", *arguments, "--out", folder, code=2)
     assert message in err
-    out, _ = _said(capsys, "compare", *arguments, "--out", folder, "--json", code=2)
+    out, _ = run_command(capsys, "compare", *arguments, "--out", folder, "--json", code=2)
     assert message in json.loads(out)["error"]["message"]
 
 
 def test_a_page_that_cannot_be_written_is_one_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "file").write_text("")
-    _, err = _said(capsys, "compare", folder, "--html", folder / "file" / "page.html", code=2)
+    _, err = run_command(capsys, "compare", folder, "--html", folder / "file" / "page.html", code=2)
     assert "cannot be written" in err
 
 
@@ -108,7 +99,7 @@ def test_looks_are_refused_and_allowed(tmp_path: Path, capsys: pytest.CaptureFix
     for looks in (1, 2):
         said = answers(TRUTH, 0.7, looks)
         scored_run(tmp_path / f"run{looks}", TRUTH, said, lr=looks / 100, test=(TRUTH, said, looks))
-    _, err = _said(capsys, "compare", tmp_path, "--split", "test", code=2)
+    _, err = run_command(capsys, "compare", tmp_path, "--split", "test", code=2)
     assert "used a different number of times (looks): run1 (look 1), run2 (look 2)" in err
-    out, _ = _said(capsys, "compare", tmp_path, "--split", "test", "--allow-looks")
+    out, _ = run_command(capsys, "compare", tmp_path, "--split", "test", "--allow-looks")
     assert "R009 warning: The test set was used a different number of times (looks)" in out

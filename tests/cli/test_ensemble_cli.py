@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 import budwood as bw
-from budwood.cli.main import run
 from budwood.config.recipe import Recipe
 from budwood.runs.run import open_run
 from budwood.studies.study_file import parse_study
-from conftest import TINY
+from conftest import TINY, run_command
 
 ROWS = [{"label": "low", "lr": 0.001}, {"label": "high", "lr": 0.02}]
 STUDY = {"base": {**TINY, "widths": [4], "fc": [4], "optimizer": "adam"}, "rows": ROWS}
@@ -28,21 +27,13 @@ def runs(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def _said(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> tuple[str, str]:
-    found = run([str(argument) for argument in arguments], as_json="--json" in arguments)
-    out, err = capsys.readouterr()
-    assert found == code, err
-    assert "Traceback" not in out + err
-    return out, err
-
-
 def _made(runs: Path) -> Path:
     (found,) = runs.glob("*-ensemble-*")
     return found
 
 
 def test_prints_the_score_the_members_and_what_comes_next(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = _said(capsys, "ensemble", "one", runs / "two")
+    out, _ = run_command(capsys, "ensemble", "one", runs / "two")
     assert out.startswith("Validation accuracy")
     assert "  weight 0.50  one\n  weight 0.50  two\n" in out
     assert "The answer is the mean of the probabilities of 2 networks, each with the same weight." in out
@@ -52,19 +43,19 @@ def test_prints_the_score_the_members_and_what_comes_next(runs: Path, capsys: py
 def test_then_tests_predicts_and_compares_like_any_run(
     runs: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    document = json.loads(_said(capsys, "ensemble", "one", "two", "--weights", "validation", "--json")[0])
+    document = json.loads(run_command(capsys, "ensemble", "one", "two", "--weights", "validation", "--json")[0])
     assert document["ensemble"]["rule"] == "validation"
     assert set(document["metrics"]["val"]["accuracy"]) == {"value", "low", "high", "n"}
     name = Path(document["run"]).name
-    assert json.loads(_said(capsys, "test", name, "--json")[0])["looks"] == 1
+    assert json.loads(run_command(capsys, "test", name, "--json")[0])["looks"] == 1
     table = runs / "answers.csv"
-    said = json.loads(_said(capsys, "predict", name, tiny / "photos" / "sky", "--csv", table, "--json")[0])
+    said = json.loads(run_command(capsys, "predict", name, tiny / "photos" / "sky", "--csv", table, "--json")[0])
     assert len(said) == 15
     assert len(table.read_text(encoding="utf-8").splitlines()) == 16
-    out, _ = _said(capsys, "compare", "one", "two", name)
+    out, _ = run_command(capsys, "compare", "one", "two", name)
     assert "ensemble of" in out
     assert "R020" in out
-    assert _said(capsys, "report", name)[0].strip().endswith("report.html")
+    assert run_command(capsys, "report", name)[0].strip().endswith("report.html")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +72,7 @@ def test_a_refusal_is_one_message(
     runs: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(runs.iterdir())
-    assert message in _said(capsys, "ensemble", *arguments, code=2)[1]
+    assert message in run_command(capsys, "ensemble", *arguments, code=2)[1]
     assert sorted(runs.iterdir()) == before
 
 
@@ -91,29 +82,29 @@ class TestStudy:
     ) -> None:
         table = {"name": "two", "data": str(tiny / "photos"), **STUDY}
         bw.study(parse_study(table, "two", ""), out=tmp_path)
-        document = json.loads(_said(capsys, "ensemble", tmp_path / "two", "--json")[0])
+        document = json.loads(run_command(capsys, "ensemble", tmp_path / "two", "--json")[0])
         assert document["ensemble"]["rule"] == "validation"
         assert Path(document["run"]).parent == tmp_path / "two", "beside its members, where their looks are counted"
         assert len(document["ensemble"]["candidates"]) == 2
-        again = json.loads(_said(capsys, "ensemble", tmp_path / "two", "--weights", "equal", "--json")[0])
+        again = json.loads(run_command(capsys, "ensemble", tmp_path / "two", "--weights", "equal", "--json")[0])
         assert len(again["ensemble"]["members"]) == 2, "the first ensemble is no row of the study"
-        assert "no row 'hihg'" in _said(capsys, "ensemble", tmp_path / "two", "--row", "hihg", code=2)[1]
-        one = _said(capsys, "ensemble", tmp_path / "two", "--row", "high", code=2)[1]
+        assert "no row 'hihg'" in run_command(capsys, "ensemble", tmp_path / "two", "--row", "hihg", code=2)[1]
+        one = run_command(capsys, "ensemble", tmp_path / "two", "--row", "high", code=2)[1]
         assert "needs two or more finished runs" in one
         shutil.rmtree(next((tmp_path / "two").glob("low-*")))
         assert (
             "Left out, because it is not finished: low (done)."
-            in _said(capsys, "ensemble", tmp_path / "two", code=2)[1]
+            in run_command(capsys, "ensemble", tmp_path / "two", code=2)[1]
         )
         shutil.rmtree(next((tmp_path / "two").glob("high-*")))
-        assert "none of these rows has a finished run" in _said(capsys, "ensemble", tmp_path / "two", code=2)[1]
+        assert "none of these rows has a finished run" in run_command(capsys, "ensemble", tmp_path / "two", code=2)[1]
 
     def test_the_folds_of_a_row_are_one_with_the_cross_validated_score(
         self, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         table = {"name": "cv", "data": str(tiny / "photos"), "folds": 2, **STUDY}
         comparison = bw.study(parse_study(table, "cv", ""), out=tmp_path)
-        out, _ = _said(capsys, "ensemble", tmp_path / "cv", "--row", "high", "--out", tmp_path / "own")
+        out, _ = run_command(capsys, "ensemble", tmp_path / "cv", "--row", "high", "--out", tmp_path / "own")
         assert out.startswith("Cross-validated accuracy")
         (found,) = (tmp_path / "own").iterdir()
         scored = open_run(found).record.val.accuracy
@@ -121,6 +112,6 @@ class TestStudy:
         assert row.value
         assert scored.n == row.value.n
         assert scored.value == pytest.approx(row.value.value)
-        both = json.loads(_said(capsys, "ensemble", tmp_path / "cv", "--json")[0])
+        both = json.loads(run_command(capsys, "ensemble", tmp_path / "cv", "--json")[0])
         assert len(both["ensemble"]["members"]) == 4, "two rows, two folds"
         assert both["ensemble"]["folds"] is True

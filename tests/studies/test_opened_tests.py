@@ -19,19 +19,8 @@ from budwood.studies.reports import report_study
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.training_job import JobResult
 from budwood.workflows import evaluate
-from conftest import Notes
+from conftest import SMALL_STUDY, Notes
 
-BASE = """\
-name = "small"
-data = "photos"
-[base]
-model = "cnn"
-widths = [4]
-fc = [4]
-size = 16
-epochs = 1
-batch = 8
-"""
 WILD = '[[rows]]\nlabel = "wild"\nmomentum = 1.2\noptimizer = "sgd"\nrefused = "momentum"\n'
 TEST = ExecutionOptions(test=True)
 
@@ -52,7 +41,7 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the images, the file of a study and its runs, whose tests are sealed."""
     folder = tmp_path_factory.mktemp("opened")
     shutil.copytree(tiny / "photos", folder / "photos")
-    (folder / "small.toml").write_text(BASE + ROWS)
+    (folder / "small.toml").write_text(SMALL_STUDY + ROWS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert all(row.test is None for row in bw.study("small.toml").rows)
@@ -122,7 +111,7 @@ def test_a_row_that_is_added_later_is_tested_alone_at_a_second_look(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bw.study("small.toml", execution=TEST)
-    Path("small.toml").write_text(BASE + ROWS + _row("new", 0.02))
+    Path("small.toml").write_text(SMALL_STUDY + ROWS + _row("new", 0.02))
     untested = bw.study("small.toml")
     told = next(finding for finding in untested.findings if finding.code == "R016")
     assert told.rows == ("wild", "new")
@@ -155,7 +144,7 @@ def test_the_terminal_and_the_page_show_the_test_figures(here: Path, capsys: pyt
 
 
 def test_the_test_set_stays_sealed_until_every_row_has_ended(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("small.toml").write_text(BASE + ROWS + _row("new", 0.02))
+    Path("small.toml").write_text(SMALL_STUDY + ROWS + _row("new", 0.02))
     monitor = Noting()
     stopped = JobResult("stopped", "the time is over")
     with monkeypatch.context() as patch:

@@ -17,7 +17,7 @@ from budwood.studies.reports import report_study
 from budwood.studies.study import Overrides, Study
 from budwood.studies.study_file import make_tuning_study, parse_study
 from budwood.studies.training_job import DatasetCache, digest_job
-from conftest import fill
+from conftest import SMALL_STUDY, fill
 
 BASE: dict[str, Any] = {"name": "small", "data": "photos", "base": {"optimizer": "adam", "epochs": 3}}
 GRID: dict[str, Any] = {"label": "all", "lr": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]}
@@ -26,17 +26,6 @@ SPACE: dict[str, Any] = {
     "batch": [8, 16],
     "momentum": {"low": 0.5, "high": 0.9, "when": {"optimizer": ["sgd"]}},
 }
-SMALL = """\
-name = "small"
-data = "photos"
-[base]
-model = "cnn"
-widths = [4]
-fc = [4]
-size = 16
-epochs = 1
-batch = 8
-"""
 
 
 def _study(overrides: Overrides | None = None, **table: Any) -> Study:
@@ -120,7 +109,7 @@ class TestImagesPerClass:
             for count in (4, 6, 400)
         )
         file = photos.parent / "small.toml"
-        file.write_text(SMALL + rows)
+        file.write_text(SMALL_STUDY + rows)
         made = bw.study(file)
         runs = [find_run(row.runs[0]) for row in made.rows[:2]]
         assert [run.record.dataset.counts.train for run in runs] == [{"leaf": n, "sky": n} for n in (4, 6)]
@@ -168,7 +157,7 @@ class TestQuick:
         grid += "[[grid.published]]\nwhere = { lr = 0.01 }\nvalue = 0.5\n"
         search = '[search]\nsampler = "random"\ntrials = 3\n[search.space]\ndropout = [0.1, 0.2]\n'
         file = photos.parent / "small.toml"
-        file.write_text(SMALL + grid + search + "[quick]\nimages = 8\npoints = 2\ntrials = 1\n")
+        file.write_text(SMALL_STUDY + grid + search + "[quick]\nimages = 8\npoints = 2\ntrials = 1\n")
         told = "Left out: 1 of 3 rows of the grid 'rates' (points = 2); 2 of 3 trials of the search (trials = 1)."
         assert told in _said(capsys, "study", "small.toml", "--quick", "--dry-run")
         (record,) = json.loads(_said(capsys, "study", "small.toml", "--quick", "--dry-run", "--json"))

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from budwood.comparison.document import Claim, Comparison, JudgedClaim, Pair, Verdict
-from budwood.comparison.pairs import negate_difference
+from budwood.comparison.pairs import turn_around
 from budwood.comparison.published_text import Cell
 from budwood.comparison.rows import ComparisonRow
 from budwood.comparison.text import format_gap, format_p_value, join_cell
@@ -43,7 +43,7 @@ def judge_claims(
     """
     found = {row.label: row for row in rows}
     tested = {(pair.one, pair.other): pair for pair in pairs}
-    tested |= {(pair.other, pair.one): replace(pair, difference=negate_difference(pair.difference)) for pair in pairs}
+    tested |= {(pair.other, pair.one): turn_around(pair) for pair in pairs}
     measured = [tested.get((claim.better, claim.than)) for claim in claims]
     alone = [pair.p for claim, pair in zip(claims, measured, strict=True) if pair and not claim.margin]
     corrected = iter(correct_holm(np.array(alone)).tolist() if alone else ())

@@ -123,20 +123,24 @@ def rank_row(row: ComparisonRow, rows: Sequence[ComparisonRow], pairs: Sequence[
         return replace(row, best=True, tied=True)
     for pair in pairs:
         if {pair.one, pair.other} == {row.label, best.label}:
-            difference = pair.difference if pair.one == row.label else negate_difference(pair.difference)
+            difference = (pair if pair.one == row.label else turn_around(pair)).difference
             return replace(row, difference=difference, p=pair.p_holm, p_alone=pair.p, tied=pair.p_holm > ALPHA)
     return row
 
 
-def negate_difference(difference: Metric) -> Metric:
-    """Turn a difference of two rows the other way round, with its interval.
+def turn_around(pair: Pair) -> Pair:
+    """Turn a pair the other way round.
 
     Args:
-        difference: The first row minus the second.
+        pair: The test of one row against another.
 
     Returns:
-        The second row minus the first.
+        The same test of the other row against the one, whose difference has the other sign.
     """
+    return replace(pair, one=pair.other, other=pair.one, difference=_negate(pair.difference))
+
+
+def _negate(difference: Metric) -> Metric:
     value = -float(difference.value or 0.0)
     if difference.low is None or difference.high is None:
         return replace(difference, value=value)

@@ -12,7 +12,7 @@ import numpy as np
 
 from budwood.comparison.alignment import align_predictions, score_rows
 from budwood.comparison.document import Comparison, Pair
-from budwood.comparison.pairs import compare_pairs, negate_difference
+from budwood.comparison.pairs import compare_pairs, turn_around
 from budwood.comparison.published_text import Cell
 from budwood.comparison.rows import ComparisonRow, RowSpec
 from budwood.comparison.text import (
@@ -21,7 +21,8 @@ from budwood.comparison.text import (
     NONE,
     format_figure,
     format_gap,
-    format_p_value,
+    format_looks,
+    format_p_values,
     format_rows,
     join_cell,
 )
@@ -70,7 +71,7 @@ def _test_against(
         if chosen.label == pair.other:
             yield pair
         elif chosen.label == pair.one:
-            yield replace(pair, one=pair.other, other=pair.one, difference=negate_difference(pair.difference))
+            yield turn_around(pair)
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,10 @@ def format_tested_rows(made: Comparison) -> list[TestedCells]:
 
 
 def _format_row(row: ComparisonRow, pair: Pair | None, unit: Unit) -> TestedCells:
-    look = ", ".join(map(str, sorted(set(row.looks))))
-    value = format_figure(row.test, unit)
+    look, value = format_looks(row.looks), format_figure(row.test, unit)
     if pair is None:
         return TestedCells(row, value, ("chosen", "") if row.best else NONE, NONE, look)
-    text, alone = format_p_value(pair.p_holm), format_p_value(pair.p)
-    return TestedCells(
-        row, value, format_gap(pair.difference, unit), (text, "" if text == alone else f"alone {alone}"), look
-    )
+    return TestedCells(row, value, format_gap(pair.difference, unit), format_p_values(pair.p_holm, pair.p), look)
 
 
 def describe_tested(made: Comparison) -> str:

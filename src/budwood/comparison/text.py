@@ -287,7 +287,7 @@ def _format_row(number: int, row: ComparisonRow, unit: Unit, fewer: int | None) 
         differs=", ".join(filter(None, (f"{fewer:,} training images" if fewer else "", options))),
         value=format_figure(row.value, unit),
         from_best=("best", "") if row.best else format_gap(gap, unit),
-        p=_format_p_values(row),
+        p=format_p_values(row.p, row.p_alone),
         seeds=_format_seeds(row, unit),
         train=format_figure(row.train, unit),
         test=_format_test(row, unit),
@@ -381,10 +381,30 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else format_seconds(seconds)
 
 
-def _format_p_values(row: ComparisonRow) -> Cell:
-    """The corrected p-value, and the one to which the interval belongs."""
-    text, alone = format_p_value(row.p), format_p_value(row.p_alone)
-    return text, "" if row.p_alone is None or alone == text else f"alone {alone}"
+def format_p_values(corrected: float | None, alone: float | None) -> Cell:
+    """Format a corrected p-value, and the one to which the interval belongs.
+
+    Args:
+        corrected: The p-value after correction; None for none.
+        alone: That of the one test; None for none.
+
+    Returns:
+        The corrected one, with the other as the addition where it reads differently.
+    """
+    text, other = format_p_value(corrected), format_p_value(alone)
+    return text, "" if alone is None or other == text else f"alone {other}"
+
+
+def format_looks(looks: Sequence[int]) -> str:
+    """Format at which looks test splits were opened.
+
+    Args:
+        looks: The look of each run.
+
+    Returns:
+        Each look once, in order.
+    """
+    return ", ".join(map(str, sorted(set(looks))))
 
 
 def _format_range(low: float, high: float, unit: Unit) -> str:
@@ -403,7 +423,7 @@ def _format_test(row: ComparisonRow, unit: Unit) -> Cell:
     if row.test is None:
         return ("sealed", "") if row.seeds else NONE
     value, interval = format_figure(row.test, unit)
-    return value, f"{interval}; look {', '.join(map(str, sorted(set(row.looks))))}"
+    return value, f"{interval}; look {format_looks(row.looks)}"
 
 
 def _format_epochs(epochs: Sequence[int]) -> Cell:

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.Image import Resampling
 
 from budwood.config.options import Resizing
 from budwood.data.blocks import split_blocks
@@ -217,6 +219,21 @@ def flip(pixels: Pixels, view: str) -> Pixels:
     """
     axes = tuple({"h": 2, "v": 1}[letter] for letter in view)
     return np.ascontiguousarray(np.flip(pixels, axes)) if axes else pixels
+
+
+def resize_pixels(pixels: Pixels, size: int) -> Pixels:
+    """Resize the pixels of images that are square already, as for a network of another input.
+
+    Args:
+        pixels: uint8 [n, side, side, 3].
+        size: The new side.
+
+    Returns:
+        uint8 [n, size, size, 3], by bicubic interpolation; the same array where they have that side, or are none.
+    """
+    if not len(pixels) or pixels.shape[1] == size:
+        return pixels
+    return np.stack([np.asarray(Image.fromarray(one).resize((size, size), Resampling.BICUBIC)) for one in pixels])
 
 
 def open_pixel_store(size: int, resizing: Resizing, cache: Path, scale: ValueRange | None = None) -> ShardStore:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.Image import Resampling
 
-from budwood.data.loading import Pixels
+from budwood.data.loading import Pixels, resize_pixels
 from budwood.evaluation.label_task import LabelTask
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, Maps, scale_maps
 from budwood.explain.probe import NetworkProbe, make_probe
@@ -83,7 +83,7 @@ class RunView(ABC):
 
     def fit(self, pixels: Pixels) -> Pixels:
         """Scale pixels uint8 [n, size, size, 3] down to the leader's input."""
-        return _resize(pixels, self.leader.plan.size)
+        return resize_pixels(pixels, self.leader.plan.size)
 
 
 def open_view(run: Run, cache: Path) -> RunView:
@@ -216,7 +216,7 @@ class EnsembleView(RunView):
         progress: Progress,
     ) -> _Part:
         network = self._networks[number]
-        run, own = make_eager_inference(network), _resize(pixels, network.plan.size)
+        run, own = make_eager_inference(network), resize_pixels(pixels, network.plan.size)
         found = compute_attribution(
             network, own, method, classes, place, run=run, task=self._run.task, progress=progress
         )
@@ -227,7 +227,8 @@ class EnsembleView(RunView):
         number, rest = self._find(place if method in AT_A_PLACE else None)
         some = self._networks if number is None else [self._networks[number]]
         checks = [
-            check_sanity(one, _resize(pixels, one.plan.size), method, rest, stages=1, progress=progress) for one in some
+            check_sanity(one, resize_pixels(pixels, one.plan.size), method, rest, stages=1, progress=progress)
+            for one in some
         ]
         known = [one for one in checks if one.likeness[-1].value is not None]
         return max(known or checks, key=lambda one: one.likeness[-1].value or -1.0)
@@ -255,9 +256,3 @@ def _resize_maps(maps: Maps, size: int) -> Maps:
     if not len(maps) or maps.shape[1] == size:
         return maps
     return np.stack([np.asarray(Image.fromarray(one).resize((size, size), Resampling.BILINEAR)) for one in maps])
-
-
-def _resize(pixels: Pixels, size: int) -> Pixels:
-    if not len(pixels) or pixels.shape[1] == size:
-        return pixels
-    return np.stack([np.asarray(Image.fromarray(one).resize((size, size), Resampling.BICUBIC)) for one in pixels])

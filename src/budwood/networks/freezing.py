@@ -111,9 +111,8 @@ def set_modes(module: nn.Module, frozen: Frozen) -> None:
     for name, part in module.named_modules():
         if name in frozen.modules:
             part.train(False)  # and all that it contains
-    for name, part in module.named_modules():
-        if name in frozen.live_norms:
-            part.train()
+    for name in frozen.live_norms:
+        module.get_submodule(name).train()
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name not in frozen.parameters)
 

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.Image import Resampling
 
 from budwood.data.dataset import Samples
 from budwood.data.image_inputs import ImageInput, list_inputs, name_input, read_input
 from budwood.data.images import BadImage
-from budwood.data.loading import TTA_FLIPS, Pixels, decode_sample, flip
+from budwood.data.loading import TTA_FLIPS, Pixels, decode_sample, flip, resize_pixels
 from budwood.errors import DataError, WeightsError
 from budwood.evaluation.prediction_table import TOP, ImagePrediction, list_top_classes
 from budwood.inference.bundle import Prefix
@@ -318,10 +316,7 @@ class EnsemblePredictor(Predictor):
 
 def _fit_pixels(pixels: Pixels, member: Predictor) -> Pixels:
     """Pixels uint8 [n, size, size, 3] in the size of a network's input."""
-    size = member.part.spec.plan.size
-    if not len(pixels) or pixels.shape[1] == size:
-        return pixels
-    return np.stack([np.asarray(Image.fromarray(one).resize((size, size), Resampling.BICUBIC)) for one in pixels])
+    return resize_pixels(pixels, member.part.spec.plan.size)
 
 
 def make_predictor(run: Run, context: Context, int8: bool = False) -> Predictor:

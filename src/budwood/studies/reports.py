@@ -77,7 +77,7 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
     changes = describe_deviations(study, {label: runs[0].recipe for label, runs in finished.items() if runs})
     stand_ins = {row.label: "; ".join(filter(None, (row.stand_in, changes.get(row.label)))) for row in study.rows}
     ensembles = {row.label for row in study.ensembles}
-    listed = {row.label for row in study.rows if not row.varied} | ensembles
+    single = {row.label for row in study.rows if not row.varied} | ensembles
     for row in rows:
         runs = finished[row.label]
         stand_in = stand_ins.get(row.label, "" if row.label in ensembles else of_trials)
@@ -90,7 +90,7 @@ def collect_entries(study: Study, folder: Path, rows: Iterable[RowState]) -> lis
         complete = bool(runs) and len(runs) == len(row.runs)
         problem = "" if complete else row.problem or "its training did not finish"
         end: RowEnd = row.state if row.state in ("refused", "pruned") else "failed"
-        entries.append(RowSpec(row.label, runs, row.published, problem, end, row.label not in listed, stand_in))
+        entries.append(RowSpec(row.label, runs, row.published, problem, end, row.label not in single, stand_in))
     return _add_extremes(entries, study)
 
 
