@@ -72,6 +72,7 @@ def test_lists_of_files(tmp_path: Path) -> None:
         ("images/b/001.png", "test"),
     ]
     assert ("b/009.png", "is listed in train.txt but does not exist") in listing.left_out
+    assert listing.name == "d"
     assert ("images/a/002.png", "is not in a list") in listing.left_out
 
 

@@ -33,13 +33,13 @@ def list_by_text_files(root: Path, name: str) -> Listing:
     for file in sorted(file for file in root.glob("*.txt") if file.stem in splits):
         split = splits[file.stem]
         for number, line in enumerate(read_lines(file), 1):
-            name, label = _parse_line(line, labelled, f"{file}, line {number}")
-            path = resolve_within(base, name, f"{file}, line {number}")
+            image, label = _parse_line(line, labelled, f"{file}, line {number}")
+            path = resolve_within(base, image, f"{file}, line {number}")
             if path.is_file():
                 rows.append((path, label, split))
                 listed.add(path)
             else:
-                missing.append((name, f"is listed in {file.name} but does not exist"))
+                missing.append((image, f"is listed in {file.name} but does not exist"))
     unlisted = [path for path in walk(base) if path not in listed and path.parent != root]
     missing += [(show_path(path, root), "is not in a list") for path in unlisted]
     return make_listing(root, name, rows, missing)
