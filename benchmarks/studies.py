@@ -126,7 +126,8 @@ def carry_out(run: RealRun, limit: Sequence[str]) -> None:
     """
     command = [".venv/bin/budwood", "study", f"studies/{run.name}.toml", *_place_data(run), *run.flags, *limit]
     print(" ".join(command), file=sys.stderr)
-    done = subprocess.run([*command, "--out", str(RUNS.relative_to(ROOT)), "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    out = RUNS.relative_to(ROOT)  # so that no page names a folder of this machine
+    done = subprocess.run([*command, "--out", str(out), "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     result = json.loads(done.stdout)[0]
     folder = PAGES / run.name
     folder.mkdir(parents=True, exist_ok=True)
