@@ -137,7 +137,7 @@ def test_a_run_without_digests_is_read(run: Run) -> None:
     assert old.history() == run.history()
     assert bw.predict(old, _photo(old)) == bw.predict(run, _photo(run))
     (run.path / "weights.safetensors").write_bytes(b"no")
-    with pytest.raises(bw.RunError, match=r"weights\.safetensors: cannot be read as a file with the layer"):
+    with pytest.raises(bw.RunError, match=r"weights\.safetensors: cannot be read as the run's tensors"):
         old.head()
     (run.path / "history.csv").unlink()
     with pytest.raises(bw.RunError, match=r"history\.csv: cannot be read \(.*No such file"):

@@ -20,11 +20,14 @@ from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset, load
 from budwood.data.value_range import ValueRange
 from budwood.errors import RunError
+from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
+from budwood.evaluation.novelty import NoveltyScorer
 from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
+from budwood.runs.confidence_record import NOVELTY_FILE, ConfidenceRecord
 from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_drafts, write_text
@@ -89,6 +92,34 @@ class Run:
         """
         count = len(self.classes)
         return MultiLabel(count) if self.record.dataset.several else SingleLabel(count)
+
+    @property
+    def decision_rule(self) -> DecisionRule:
+        """Return how the run's logits become probabilities and answers; without calibration, as they are."""
+        known = self.record.confidence or ConfidenceRecord()
+        calibration, decisions, sets = known.calibration, known.decisions, known.sets
+        return DecisionRule(
+            self.task,
+            np.array(calibration.temperature) if calibration else np.ones(1),
+            np.array(decisions.thresholds) if decisions and decisions.thresholds else None,
+            np.array(decisions.costs) if decisions and decisions.costs else None,
+            np.array(sets.limits) if sets else None,
+        )
+
+    def novelty_scorer(self) -> NoveltyScorer | None:
+        """Load what tells images that show none of the classes.
+
+        Returns:
+            The scorer; None where the run has none.
+
+        Raises:
+            RunError: Its file is missing, damaged or was changed.
+        """
+        novelty = self.record.confidence.novelty if self.record.confidence else None
+        if novelty is None:
+            return None
+        arrays = {} if novelty.method == "energy" else self._read_tensors(NOVELTY_FILE)
+        return NoveltyScorer(novelty.method, arrays, novelty.threshold, novelty.neighbour)
 
     @property
     def value_range(self) -> ValueRange | None:
@@ -175,18 +206,21 @@ class Run:
                 run is an ensemble, which has several heads.
         """
         self.refuse_ensemble("its linear head")
+        tensors, name = self._read_tensors(WEIGHTS), self.record.network.head
+        try:
+            return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+        except KeyError as error:
+            raise _make_unreadable_error(self.path / WEIGHTS, f"it has no layer {name}") from error
+
+    def _read_tensors(self, name: str) -> dict[str, NDArray[np.float32]]:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        file, name = self.file(WEIGHTS), self.record.network.head
+        file = self.file(name)
         try:
-            tensors = load_file(file)
-            return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise RunError(
-                f"{file}: cannot be read as a file with the layer {name} ({error}).",
-                "Restore the file, or train again.",
-            ) from error
+            return dict(load_file(file))
+        except (OSError, SafetensorError) as error:
+            raise _make_unreadable_error(file, str(error)) from error
 
     @property
     def weight_files(self) -> tuple[str, ...]:
@@ -323,6 +357,10 @@ def reopen_run(run: Run) -> Run:
     latest = open_run(run.path)
     _refuse_trained_since(run, latest)
     return latest
+
+
+def _make_unreadable_error(file: Path, why: str) -> RunError:
+    return RunError(f"{file}: cannot be read as the run's tensors ({why}).", "Restore the file, or train again.")
 
 
 def _refuse_trained_since(run: Run, latest: Run) -> None:

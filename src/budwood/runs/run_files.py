@@ -8,6 +8,7 @@ from typing import Final
 
 from budwood.errors import RunError
 from budwood.networks.weights import digest_file
+from budwood.runs.confidence_record import NOVELTY_FILE
 
 DATASET: Final = "dataset.parquet"
 SEALED_LABELS: Final = "sealed.parquet"
@@ -22,7 +23,7 @@ def name_predictions(split: str) -> str:
     return f"predictions-{split}.parquet"
 
 
-RUN_FILES: Final = (*GIVEN_FILES, HISTORY, WEIGHTS, name_predictions("val"), name_predictions("test"))
+RUN_FILES: Final = (*GIVEN_FILES, HISTORY, WEIGHTS, name_predictions("val"), name_predictions("test"), NOVELTY_FILE)
 
 
 def list_places(recorded: str, folder: Path) -> list[Path]:

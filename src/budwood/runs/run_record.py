@@ -21,6 +21,7 @@ from budwood.data.value_range import ValueRange
 from budwood.errors import RecipeError, RunError
 from budwood.evaluation.split_metrics import SplitMetrics, plain
 from budwood.networks.network_plan import ParameterCount, StagePlan
+from budwood.runs.confidence_record import ConfidenceRecord
 from budwood.storage.atomic import write_text
 from budwood.storage.checked_files import digest_bytes
 from budwood.storage.strict_json import decode_json, encode_json
@@ -247,6 +248,7 @@ class RunRecord(FrozenRecord):
         files: BLAKE2b-128 digests of the run's files by name; none of a run of an earlier version.
         ensemble: How the run was made of others; None of a run that was trained. The recipe of an ensemble is that of
             its first member.
+        confidence: Temperature, prediction sets, thresholds and "none of these"; None of a run of an earlier version.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -275,6 +277,7 @@ class RunRecord(FrozenRecord):
     problem: str | None = None
     files: Mapping[str, str] = Field(default_factory=dict)
     ensemble: EnsembleRecord | None = None
+    confidence: ConfidenceRecord | None = None
 
     @property
     def val(self) -> SplitMetrics:
