@@ -1,0 +1,194 @@
+"""None of these: what tells images that show none of a run's classes, chosen and measured on its own images.
+
+features of training and validation images -> method -> what it keeps -> threshold -> strangers of the user's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.data.archives import extract, is_archive
+from budwood.data.dataset import SEALED, Samples
+from budwood.data.duplicates import find_near_pairs
+from budwood.data.file_tree import find_image_files
+from budwood.data.images import ImageMetadata
+from budwood.data.metadata import read_cached_metadata
+from budwood.errors import DataError
+from budwood.evaluation.intervals import proportion_interval
+from budwood.evaluation.novelty import NEIGHBOUR, Floats, NoveltyScorer
+from budwood.evaluation.novelty_choice import METHODS, choose_method
+from budwood.evaluation.novelty_fitting import REFUSED, choose_neighbour, find_threshold, fit_arrays
+from budwood.evaluation.roc import auroc_interval, pass_rate
+from budwood.inference.feature_cache import compute_tta_features
+from budwood.runs.confidence_record import STRANGER_SCORES, VALIDATION_SCORES, NoveltyRecord, StrangersRecord
+from budwood.runs.networks import make_trunk
+from budwood.runs.novelty_bank import RunImages, align_scores, find_feature_run, load_run_images
+from budwood.runs.predictor import make_predictor
+from budwood.runs.run import Run
+from budwood.storage.atomic import raise_storage_errors
+from budwood.storage.context import Context
+from budwood.text import counted, listed, show_unprintable
+
+FEW: Final = 2_000  # images of either split at the end of a training whose trunk has to see them once more
+COPIES_SHOWN: Final = 3
+
+
+@dataclass(frozen=True)
+class MeasuredNovelty:
+    """What a run keeps of its images to tell strangers.
+
+    Attributes:
+        record: The record of it.
+        arrays: The content of the run's file: what the scorer needs, and the scores that the report shows.
+    """
+
+    record: NoveltyRecord
+    arrays: dict[str, NDArray[np.float32]]
+
+    @property
+    def scorer(self) -> NoveltyScorer:
+        """Return the score with its threshold."""
+        return NoveltyScorer(self.record.method, self.arrays, self.record.threshold, self.record.neighbour)
+
+
+def measure_novelty(run: Run, context: Context, share: float = REFUSED, most: int | None = None) -> MeasuredNovelty:
+    """Choose how a run tells images that show none of its classes, and find the score from which on they are refused.
+
+    Of an ensemble it is the member with the most weight whose features tell; its logits are those of mean
+    probabilities, which have no energy.
+
+    Args:
+        run: A finished run; its weights and predictions may be in its folder before its record is.
+        context: The cache folder, and where bars and notes go.
+        share: Share of known images that is refused, 0 to 1.
+        most: Number of images of either split that are looked at; None: up to 10,000.
+
+    Returns:
+        What was measured; nothing is written.
+
+    Raises:
+        DataError: An image file is gone or was changed, and its features are not in the cache.
+        WeightsError: The weights cannot be read.
+        StorageError: The cache cannot be written.
+    """
+    images = load_run_images(find_feature_run(run), context, most)
+    methods = METHODS if run.record.ensemble is None else tuple(name for name in METHODS if name != "energy")
+    choice = choose_method(images.training, images.validation, methods)
+    arrays = fit_arrays(choice.method, images.training)
+    present = int(images.training.targets.any(axis=0).sum())
+    k = choose_neighbour(len(images.training), present) if choice.method == "knn" else NEIGHBOUR
+    scores = _score_validation(NoveltyScorer(choice.method, arrays, np.inf, k), images)
+    record = NoveltyRecord(
+        method=choice.method,
+        threshold=find_threshold(scores, share),
+        share=share,
+        auroc=choice.auroc,
+        neighbour=k,
+        n=len(scores),
+    )
+    return MeasuredNovelty(record, {**arrays, VALIDATION_SCORES: align_scores(run, images.ids, scores)})
+
+
+def _score_validation(scorer: NoveltyScorer, images: RunImages) -> Floats:
+    return scorer.score(images.validation.features, images.logits)
+
+
+def compare_strangers(run: Run, measured: MeasuredNovelty, folder: str | Path, context: Context) -> MeasuredNovelty:
+    """Measure how well a run refuses images of the user's that show none of its classes.
+
+    Copies and near copies of its own training and validation images are no strangers: they are named and left out.
+
+    Args:
+        run: The run.
+        measured: How it tells strangers.
+        folder: A folder, an image file or an archive.
+        context: The cache folder, and where bars and notes go.
+
+    Returns:
+        The same with the strangers' figures and scores; nothing is written.
+
+    Raises:
+        DataError: There is no such file, or it has no usable image that the run does not know.
+        StorageError: The cache cannot be written.
+    """
+    strangers = _read_strangers(run, folder, context)
+    features = _compute_features(find_feature_run(run), strangers, context)
+    logits = np.zeros((len(strangers), len(run.classes)), np.float32)
+    if measured.record.method == "energy":
+        logits = make_predictor(run, context).predict_samples(strangers)
+    scores = measured.scorer.score(features, logits)
+    known = measured.arrays[VALIDATION_SCORES].astype(np.float64)
+    known = known[~np.isnan(known)]
+    threshold = measured.record.threshold
+    record = StrangersRecord(
+        folder=str(folder),
+        n=len(scores),
+        auroc=auroc_interval(known, scores),
+        fpr95=pass_rate(known, scores),
+        refused=proportion_interval(int(np.count_nonzero(scores > threshold)), len(scores)),
+    )
+    return MeasuredNovelty(
+        measured.record.model_copy(update={"strangers": record}),
+        {**measured.arrays, STRANGER_SCORES: scores.astype(np.float32)},
+    )
+
+
+def _compute_features(run: Run, samples: Samples, context: Context) -> NDArray[np.float32]:
+    with raise_storage_errors(context.cache):
+        return np.asarray(compute_tta_features(make_trunk(run, context), samples, context.progress).values)
+
+
+def _read_strangers(run: Run, folder: str | Path, context: Context) -> Samples:
+    """The images of a folder, each content once, without those that the run knows."""
+    paths = list(find_image_files([_open_source(Path(folder), context)]))
+    facts = read_cached_metadata(Path(), [str(path) for path in paths], context)
+    facts_of_path = {str(path): fact for path, fact in zip(paths, facts, strict=True)}
+    found: dict[str, tuple[str, ImageMetadata]] = {}
+    for path, fact in facts_of_path.items():
+        if isinstance(fact, ImageMetadata):
+            found.setdefault(fact.id, (path, fact))
+    bad = [path for path, fact in facts_of_path.items() if not isinstance(fact, ImageMetadata)]
+    if bad:
+        context.progress.note(f"--unknown: {_name_files(bad)} cannot be read as an image and does not count.")
+    known = _find_known(run, [fact for _, fact in found.values()], context)
+    if known:
+        names = _name_files([found[id][0] for id in sorted(known)])
+        context.progress.note(
+            f"--unknown: {names} shows an image of the run's own data, or nearly so, and is left out."
+        )
+    rest = {id: path for id, (path, _) in found.items() if id not in known}
+    if not rest:
+        raise DataError(
+            f"{folder}: has no image that this run does not know already.",
+            "--unknown needs images that show none of the classes: a folder, a file or an archive of them.",
+        )
+    labels = np.full(len(rest), SEALED, np.int32)
+    return Samples(Path(), tuple(rest), tuple(rest.values()), labels, value_range=run.value_range)
+
+
+def _open_source(path: Path, context: Context) -> Path:
+    return extract(path, context) if path.is_file() and is_archive(path) else path
+
+
+def _name_files(paths: Sequence[str]) -> str:
+    """How many files, and the first of them: the beginning of a sentence in the singular."""
+    shown = listed([show_unprintable(path) for path in paths], COPIES_SHOWN)
+    return f"each of {counted(len(paths), 'file')} ({shown})"
+
+
+def _find_known(run: Run, strangers: Sequence[ImageMetadata], context: Context) -> set[str]:
+    """The ids of the strangers that are copies or near copies of training or validation images."""
+    data = run.dataset()
+    own = data.samples("train").join(data.samples("val"))
+    exact = {fact.id for fact in strangers} & set(own.ids)
+    known = [fact for fact in read_cached_metadata(run.root, own.paths, context) if isinstance(fact, ImageMetadata)]
+    facts = [*known, *(fact for fact in strangers if fact.id not in exact)]
+    pairs = find_near_pairs([fact.thumb for fact in facts], context.progress)
+    across = pairs[(pairs[:, 0] < len(known)) & (pairs[:, 1] >= len(known))]
+    return exact | {facts[row].id for row in across[:, 1].tolist()}
