@@ -59,7 +59,7 @@ def draw_evenly(labels: NDArray[np.integer[Any]], most: int) -> NDArray[np.int64
     """Draw the same share of every class, the first images of each; of every class at least one where `most` allows it.
 
     Args:
-        labels: Class of each image, whole numbers [n], in an order that tells nothing of them, such as that of content ids.
+        labels: Class of each image, whole numbers [n], in an order that tells nothing, such as that of content ids.
         most: Number of images, at least 1.
 
     Returns:

@@ -6,7 +6,7 @@ features of training and validation images -> method -> what it keeps -> thresho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -160,7 +160,7 @@ def _read_strangers(run: Run, folder: str | Path, context: Context) -> Samples:
     if known:
         names = _name_files([found[id][0] for id in sorted(known)])
         context.progress.note(
-            f"--unknown: {names} shows an image of the run's own data, or nearly so, and is left out."
+            f"--unknown: {names} is a copy or near copy of an image of the run's own data, and left out."
         )
     rest = {id: path for id, (path, _) in found.items() if id not in known}
     if not rest:
