@@ -208,10 +208,10 @@ def _fit_heads(rows: Features, trial: _Trial, group: NDArray[np.intp], column: N
 
 def _measure_curvature(rows: Features) -> float:
     """The largest eigenvalue of the rows' second moments, by power iteration from a direction that is always alike."""
-    direction = np.random.default_rng(0).normal(0.0, 1.0, (rows.shape[1],)).astype(np.float32)
+    direction: Features = np.random.default_rng(0).normal(0.0, 1.0, (rows.shape[1],)).astype(np.float32)
     length = 0.0
     for _ in range(10):
-        direction = rows.T @ (rows @ direction) / np.float32(len(rows))
-        length = float(np.linalg.norm(direction))
-        direction /= np.float32(max(length, 1e-12))
+        moved = rows.T @ (rows @ direction) / np.float32(len(rows))
+        length = float(np.linalg.norm(moved))
+        direction = np.asarray(moved / max(length, 1e-12), np.float32)
     return length

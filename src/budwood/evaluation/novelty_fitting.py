@@ -25,6 +25,7 @@ MOST_VALUES: Final = 2**24  # values of a bank, at two bytes each
 REFUSED: Final = 0.05  # share of known images that is refused, unless another is asked for
 FEWEST_NEIGHBOURS: Final = 5
 MOST_NEIGHBOURS: Final = 50
+HALVED: Final = 64  # rows of a triangle from which on it is inverted by halves
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,23 @@ def whiten(covariance: Features) -> Features:
     for added in (1e-6, 1e-4, 1e-2):
         matrix[np.diag_indices(len(matrix))] = np.diag(covariance) + np.float32(added * level)
         try:
-            return np.ascontiguousarray(np.linalg.inv(np.linalg.cholesky(matrix)).T)
+            return np.ascontiguousarray(invert_triangle(np.linalg.cholesky(matrix)).T)
         except np.linalg.LinAlgError:
             continue
     raise AssertionError("a shrunk covariance is positive definite")
+
+
+def invert_triangle(lower: Features) -> Features:
+    """Invert a lower triangular matrix, float32 [d, d], by halves, several times faster than NumPy."""
+    d = len(lower)
+    if d <= HALVED:
+        return np.asarray(np.linalg.inv(lower))
+    half = d // 2
+    first, last = invert_triangle(lower[:half, :half]), invert_triangle(lower[half:, half:])
+    inverse = np.zeros_like(lower)
+    inverse[:half, :half], inverse[half:, half:] = first, last
+    inverse[half:, :half] = -last @ (lower[half:, :half] @ first)
+    return inverse
 
 
 def find_threshold(scores: Floats, share: float) -> float:
