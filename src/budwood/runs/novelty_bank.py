@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from budwood.evaluation.label_task import task_of
 from budwood.evaluation.novelty import Features
 from budwood.evaluation.novelty_fitting import KnownImages, draw_evenly, limit_bank, pack_arrays
 from budwood.evaluation.scoring import Logits
-from budwood.inference.feature_cache import compute_features, compute_tta_features
+from budwood.inference.bundle import Prefix
+from budwood.inference.feature_cache import compute_features, compute_tta_features, find_missing_features
 from budwood.runs.confidence_record import NOVELTY_FILE
 from budwood.runs.networks import make_trunk
 from budwood.runs.run import Run
@@ -34,14 +36,12 @@ class RunImages:
         validation: The validation images, in that order.
         logits: Logits of the validation images, float32 [validation, classes].
         ids: Content ids of the validation images.
-        all: Number of training images that there are.
     """
 
     training: KnownImages
     validation: KnownImages
     logits: Logits
     ids: tuple[str, ...]
-    all: int
 
 
 def find_feature_run(run: Run) -> Run:
@@ -68,12 +68,10 @@ def load_run_images(run: Run, context: Context, most: int | None = None) -> RunI
         StorageError: The cache cannot be written.
     """
     trunk, predictions = make_trunk(run, context), run.predictions("val")
-    training = run.dataset().samples("train").in_content_order()
+    drawn = _draw_training(run, trunk, most)
     validation = replace(predictions.samples(run.root), value_range=run.value_range)
     order = np.argsort(np.array(predictions.ids))
     rows = order[draw_evenly(validation.labels[order], min(most or MOST_VALIDATED, MOST_VALIDATED))]
-    length = limit_bank(int(np.prod(trunk.shape)))
-    drawn = training.subset(draw_evenly(training.labels, min(most or length, length)))
     validation = validation.subset(rows)
     with raise_storage_errors(context.cache):
         known = compute_features(trunk, drawn, context.progress).values
@@ -83,8 +81,19 @@ def load_run_images(run: Run, context: Context, most: int | None = None) -> RunI
         _describe(validation, shown, len(run.classes)),
         predictions.logits[rows],
         validation.ids,
-        len(training),
     )
+
+
+def lacks_features(run: Run, context: Context) -> bool:
+    """Return whether the trunk has to see the training images once more, as their features are not in the cache."""
+    trunk = make_trunk(run, context)
+    return bool(find_missing_features(trunk, _draw_training(run, trunk, None)))
+
+
+def _draw_training(run: Run, trunk: Prefix, most: int | None) -> Samples:
+    training = run.dataset().samples("train").in_content_order()
+    length = limit_bank(math.prod(trunk.shape))
+    return training.subset(draw_evenly(training.labels, min(most or length, length)))
 
 
 def _describe(samples: Samples, features: Features, classes: int) -> KnownImages:

@@ -19,24 +19,42 @@ from budwood.data.duplicates import find_near_pairs
 from budwood.data.file_tree import find_image_files
 from budwood.data.images import ImageMetadata
 from budwood.data.metadata import read_cached_metadata
-from budwood.errors import DataError
+from budwood.errors import BudwoodError, DataError
 from budwood.evaluation.intervals import proportion_interval
 from budwood.evaluation.novelty import NEIGHBOUR, Floats, NoveltyScorer
-from budwood.evaluation.novelty_choice import METHODS, choose_method
-from budwood.evaluation.novelty_fitting import REFUSED, choose_neighbour, find_threshold, fit_arrays
+from budwood.evaluation.novelty_choice import HEAD_STEPS, METHODS, MOST_DRAWN, MOST_HEADS, choose_method
+from budwood.evaluation.novelty_fitting import REFUSED, choose_neighbour, find_threshold, fit_arrays, limit_bank
 from budwood.evaluation.roc import auroc_interval, pass_rate
 from budwood.inference.feature_cache import compute_tta_features
-from budwood.runs.confidence_record import STRANGER_SCORES, VALIDATION_SCORES, NoveltyRecord, StrangersRecord
+from budwood.runs.confidence_record import (
+    NOVELTY_FILE,
+    STRANGER_SCORES,
+    VALIDATION_SCORES,
+    ConfidenceRecord,
+    NoveltyRecord,
+    StrangersRecord,
+)
 from budwood.runs.networks import make_trunk
-from budwood.runs.novelty_bank import RunImages, align_scores, find_feature_run, load_run_images
+from budwood.runs.novelty_bank import (
+    MOST_VALIDATED,
+    RunImages,
+    align_scores,
+    find_feature_run,
+    lacks_features,
+    load_run_images,
+    save_novelty,
+)
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
+from budwood.runs.run_files import digest_run_files
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context
 from budwood.text import counted, listed, show_unprintable
 
 FEW: Final = 2_000  # images of either split at the end of a training whose trunk has to see them once more
 COPIES_SHOWN: Final = 3
+OVERHEAD: Final = 0.3  # seconds of reading and writing
+SPEED: Final = 2e10  # multiplications and additions a second that a core does at least
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,87 @@ def measure_novelty(run: Run, context: Context, share: float = REFUSED, most: in
         n=len(scores),
     )
     return MeasuredNovelty(record, {**arrays, VALIDATION_SCORES: align_scores(run, images.ids, scores)})
+
+
+def add_novelty(run: Run, context: Context) -> Run:
+    """Measure at the end of a training how the run tells strangers, and write it into the folder.
+
+    Where the trunk has to see images once more, it sees fewer, and none under a time limit. A run that cannot tell
+    strangers is complete without: `budwood calibrate` measures it later.
+
+    Args:
+        run: The run with its record; its weights and predictions are in its folder.
+        context: The cache folder, and where bars and notes go.
+
+    Returns:
+        The run with what was measured in its record, which is not written yet.
+
+    Raises:
+        OSError: The run folder cannot be written.
+    """
+    later = f"`budwood calibrate {run.path}` does it."
+    try:
+        again = lacks_features(run, context)
+        if again and run.recipe.time is not None:
+            note = "What tells images of none of the classes was not measured, because of the time limit; " + later
+            context.progress.note(note)
+            return run
+        return keep_novelty(run, measure_novelty(run, context, _read_share(run), FEW if again else None))
+    except BudwoodError as error:  # the run is worth more than this
+        note = f"What tells images of none of the classes could not be measured: {error.message} Then {later}"
+        context.progress.note(note)
+        return run
+
+
+def _read_share(run: Run) -> float:
+    """The share of known images that was refused before."""
+    known = run.record.confidence and run.record.confidence.novelty
+    return known.share if known else REFUSED
+
+
+def keep_novelty(run: Run, measured: MeasuredNovelty) -> Run:
+    """Write what tells strangers into a run's folder, and into its record, which is not written.
+
+    Args:
+        run: The run.
+        measured: What was measured.
+
+    Returns:
+        The run with the changed record.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    save_novelty(run.path, measured.arrays)
+    files = {**run.record.files, **digest_run_files(run.path, [NOVELTY_FILE])}
+    confidence = (run.record.confidence or ConfidenceRecord()).model_copy(update={"novelty": measured.record})
+    return Run(run.path, run.record.model_copy(update={"confidence": confidence, "files": files}))
+
+
+def drop_novelty(run: Run) -> Run:
+    """Remove what told strangers from a run whose network has changed, and from its record, which is not written."""
+    (run.path / NOVELTY_FILE).unlink(missing_ok=True)
+    files = {name: digest for name, digest in run.record.files.items() if name != NOVELTY_FILE}
+    confidence = run.record.confidence and run.record.confidence.model_copy(update={"novelty": None})
+    return Run(run.path, run.record.model_copy(update={"confidence": confidence, "files": files}))
+
+
+def estimate_seconds(features: int, training: int, validation: int, classes: int) -> float:
+    """Estimate the seconds that choice and threshold take where all features are in the cache.
+
+    Args:
+        features: Their number for an image.
+        training: Number of training images.
+        validation: Number of validation images.
+        classes: Number of classes.
+
+    Returns:
+        Seconds on one core, rather too many.
+    """
+    bank, heads = min(training, limit_bank(features)), min(8 * classes, 2 * MOST_HEADS)
+    covariance = 2 * features**2 * (features + 3 * MOST_DRAWN)
+    fitted = 4 * HEAD_STEPS * MOST_DRAWN * features * heads
+    return OVERHEAD + (covariance + fitted + 2 * bank * min(validation, MOST_VALIDATED) * features) / SPEED
 
 
 def _score_validation(scorer: NoveltyScorer, images: RunImages) -> Floats:
