@@ -6,9 +6,9 @@ features of training and validation images -> method -> what it keeps -> thresho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from budwood.data.duplicates import find_near_pairs
 from budwood.data.file_tree import find_image_files
 from budwood.data.images import ImageMetadata
 from budwood.data.metadata import read_cached_metadata
-from budwood.errors import BudwoodError, DataError
-from budwood.evaluation.intervals import proportion_interval
+from budwood.errors import BudwoodError, DataError, RecipeError
+from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.novelty import NEIGHBOUR, Floats, NoveltyScorer
 from budwood.evaluation.novelty_choice import HEAD_STEPS, METHODS, MOST_DRAWN, MOST_HEADS, choose_method
 from budwood.evaluation.novelty_fitting import REFUSED, choose_neighbour, find_threshold, fit_arrays, limit_bank
@@ -37,7 +37,6 @@ from budwood.runs.confidence_record import (
 from budwood.runs.networks import make_trunk
 from budwood.runs.novelty_bank import (
     MOST_VALIDATED,
-    RunImages,
     align_scores,
     find_feature_run,
     lacks_features,
@@ -68,6 +67,12 @@ class MeasuredNovelty:
 
     record: NoveltyRecord
     arrays: dict[str, NDArray[np.float32]]
+
+    @property
+    def known(self) -> Floats:
+        """Return the scores of the validation images that were scored, float64."""
+        scores = self.arrays[VALIDATION_SCORES].astype(np.float64)
+        return np.asarray(scores[~np.isnan(scores)])
 
     @property
     def scorer(self) -> NoveltyScorer:
@@ -101,19 +106,20 @@ def measure_novelty(run: Run, context: Context, share: float = REFUSED, most: in
     arrays = fit_arrays(choice.method, images.training)
     present = int(images.training.targets.any(axis=0).sum())
     k = choose_neighbour(len(images.training), present) if choice.method == "knn" else NEIGHBOUR
-    scores = _score_validation(NoveltyScorer(choice.method, arrays, np.inf, k), images)
+    scores = NoveltyScorer(choice.method, arrays, np.inf, k).score(images.validation.features, images.logits)
+    kept = align_scores(run, images.ids, scores)
     record = NoveltyRecord(
         method=choice.method,
-        threshold=find_threshold(scores, share),
+        threshold=_find_threshold(kept[~np.isnan(kept)].astype(np.float64), share),
         share=share,
         auroc=choice.auroc,
         neighbour=k,
         n=len(scores),
     )
-    return MeasuredNovelty(record, {**arrays, VALIDATION_SCORES: align_scores(run, images.ids, scores)})
+    return MeasuredNovelty(record, {**arrays, VALIDATION_SCORES: kept})
 
 
-def add_novelty(run: Run, context: Context) -> Run:
+def add_novelty(run: Run, context: Context, share: float) -> Run:
     """Measure at the end of a training how the run tells strangers, and write it into the folder.
 
     Where the trunk has to see images once more, it sees fewer, and none under a time limit. A run that cannot tell
@@ -122,6 +128,7 @@ def add_novelty(run: Run, context: Context) -> Run:
     Args:
         run: The run with its record; its weights and predictions are in its folder.
         context: The cache folder, and where bars and notes go.
+        share: Share of known images that is refused, 0 to 1.
 
     Returns:
         The run with what was measured in its record, which is not written yet.
@@ -136,15 +143,15 @@ def add_novelty(run: Run, context: Context) -> Run:
             note = "What tells images of none of the classes was not measured, because of the time limit; " + later
             context.progress.note(note)
             return run
-        return keep_novelty(run, measure_novelty(run, context, _read_share(run), FEW if again else None))
+        return keep_novelty(run, measure_novelty(run, context, share, FEW if again else None))
     except BudwoodError as error:  # the run is worth more than this
         note = f"What tells images of none of the classes could not be measured: {error.message} Then {later}"
         context.progress.note(note)
         return run
 
 
-def _read_share(run: Run) -> float:
-    """The share of known images that was refused before."""
+def read_share(run: Run) -> float:
+    """Return the share of known images that a run was asked to refuse; of one that was not, the usual one."""
     known = run.record.confidence and run.record.confidence.novelty
     return known.share if known else REFUSED
 
@@ -168,12 +175,69 @@ def keep_novelty(run: Run, measured: MeasuredNovelty) -> Run:
     return Run(run.path, run.record.model_copy(update={"confidence": confidence, "files": files}))
 
 
-def drop_novelty(run: Run) -> Run:
-    """Remove what told strangers from a run whose network has changed, and from its record, which is not written."""
-    (run.path / NOVELTY_FILE).unlink(missing_ok=True)
-    files = {name: digest for name, digest in run.record.files.items() if name != NOVELTY_FILE}
-    confidence = run.record.confidence and run.record.confidence.model_copy(update={"novelty": None})
-    return Run(run.path, run.record.model_copy(update={"confidence": confidence, "files": files}))
+def settle_novelty(
+    run: Run, share: float | None, folder: str | Path | None, context: Context
+) -> MeasuredNovelty | None:
+    """Bring what a finished run knows of strangers to what is asked; what it knows already needs no image.
+
+    Args:
+        run: The run.
+        share: Share of known images that is to be refused, above 0 and below 1; None: as before.
+        folder: Images that show none of the classes; None: none are tried.
+        context: The cache folder, and where bars and notes go.
+
+    Returns:
+        What was measured; None where the run has nothing, nothing was asked, and its images are gone.
+
+    Raises:
+        DataError: What was asked needs images of the run that are gone or were changed; or of the strangers, as in
+            `compare_strangers`.
+        RecipeError: The share is out of range.
+    """
+    if share is not None and not 0 < share < 1:
+        raise RecipeError(
+            f"refuse: expected a share above 0 and below 1; found {share:g}.", "Write 0.05 for 5 % of the known images."
+        )
+    measured = read_novelty(run)
+    if measured is None:
+        try:
+            measured = measure_novelty(run, context, read_share(run) if share is None else share)
+        except DataError as error:
+            if share is not None or folder is not None:
+                raise
+            context.progress.note(f"What tells images of none of the classes cannot be measured: {error.message}")
+            return None
+    elif share is not None:
+        measured = _change_share(measured, share)
+    return measured if folder is None else compare_strangers(run, measured, folder, context)
+
+
+def read_novelty(run: Run) -> MeasuredNovelty | None:
+    """Read what a run knows of strangers; None where it knows nothing."""
+    scorer, confidence = run.novelty_scorer(), run.record.confidence
+    if scorer is None or confidence is None or confidence.novelty is None:
+        return None
+    return MeasuredNovelty(confidence.novelty, {**scorer.arrays, **run.novelty_scores()})
+
+
+def _change_share(measured: MeasuredNovelty, share: float) -> MeasuredNovelty:
+    """The same at another share of known images refused; what was found of strangers is counted anew."""
+    threshold = _find_threshold(measured.known, share)
+    update: dict[str, Any] = {"share": share, "threshold": threshold}
+    strangers = measured.record.strangers
+    if strangers:
+        refused = _count_refused(measured.arrays[STRANGER_SCORES], threshold)
+        update["strangers"] = strangers.model_copy(update={"refused": refused})
+    return replace(measured, record=measured.record.model_copy(update=update))
+
+
+def _find_threshold(scores: Floats, share: float) -> float:
+    """The threshold for scores as they are kept, in 32 bits, a hair above so that rounding refuses none of them."""
+    return float(np.nextafter(np.float32(find_threshold(scores, share)), np.float32(np.inf)))
+
+
+def _count_refused(scores: NDArray[Any], threshold: float) -> Metric:
+    return proportion_interval(int(np.count_nonzero(scores > threshold)), len(scores))
 
 
 def estimate_seconds(features: int, training: int, validation: int, classes: int) -> float:
@@ -192,10 +256,6 @@ def estimate_seconds(features: int, training: int, validation: int, classes: int
     covariance = 2 * features**2 * (features + 3 * MOST_DRAWN)
     fitted = 4 * HEAD_STEPS * MOST_DRAWN * features * heads
     return OVERHEAD + (covariance + fitted + 2 * bank * min(validation, MOST_VALIDATED) * features) / SPEED
-
-
-def _score_validation(scorer: NoveltyScorer, images: RunImages) -> Floats:
-    return scorer.score(images.validation.features, images.logits)
 
 
 def compare_strangers(run: Run, measured: MeasuredNovelty, folder: str | Path, context: Context) -> MeasuredNovelty:
@@ -222,15 +282,12 @@ def compare_strangers(run: Run, measured: MeasuredNovelty, folder: str | Path, c
     if measured.record.method == "energy":
         logits = make_predictor(run, context).predict_samples(strangers)
     scores = measured.scorer.score(features, logits)
-    known = measured.arrays[VALIDATION_SCORES].astype(np.float64)
-    known = known[~np.isnan(known)]
-    threshold = measured.record.threshold
     record = StrangersRecord(
         folder=str(folder),
         n=len(scores),
-        auroc=auroc_interval(known, scores),
-        fpr95=pass_rate(known, scores),
-        refused=proportion_interval(int(np.count_nonzero(scores > threshold)), len(scores)),
+        auroc=auroc_interval(measured.known, scores),
+        fpr95=pass_rate(measured.known, scores),
+        refused=_count_refused(scores, measured.record.threshold),
     )
     return MeasuredNovelty(
         measured.record.model_copy(update={"strangers": record}),
