@@ -240,6 +240,32 @@ def _count_refused(scores: NDArray[Any], threshold: float) -> Metric:
     return proportion_interval(int(np.count_nonzero(scores > threshold)), len(scores))
 
 
+def adopt_novelty(run: Run) -> Run:
+    """Take over what the member with the most weight knows of strangers, for an ensemble that has just been made.
+
+    The energy cannot be taken over, as the logits of mean probabilities have none; `budwood calibrate` then chooses
+    among the other scores.
+
+    Args:
+        run: The ensemble with its members.
+
+    Returns:
+        The run with the changed record, which is not written.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    leader = find_feature_run(run)
+    measured = read_novelty(leader)
+    if measured is None or measured.record.method == "energy":
+        return run
+    validation = measured.arrays[VALIDATION_SCORES].astype(np.float64)
+    scores = align_scores(run, leader.predictions("val").ids, validation)
+    kept = {name: array for name, array in measured.arrays.items() if name != STRANGER_SCORES}
+    record = measured.record.model_copy(update={"strangers": None})
+    return keep_novelty(run, MeasuredNovelty(record, {**kept, VALIDATION_SCORES: scores}))
+
+
 def estimate_seconds(features: int, training: int, validation: int, classes: int) -> float:
     """Estimate the seconds that choice and threshold take where all features are in the cache.
 
