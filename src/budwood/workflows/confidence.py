@@ -167,14 +167,7 @@ def calibrate(
     novelty = settle_novelty(run, refuse, unknown, context)
     with lock_results(run.path), raise_storage_errors(run.path):
         latest = reopen_run(run)
-        settings = read_settings(latest.record)
-        if coverage is not None:
-            settings = replace(settings, coverage=coverage)
-        if threshold is not None:
-            settings = replace(settings, rule=parse_rule(threshold))
-        if costs is not None:
-            table = None if str(costs) == "none" else read_costs(Path(costs), run.classes)
-            settings = replace(settings, costs=table)
+        settings = _change_settings(latest, coverage, threshold, costs)
         confidence = measure_confidence(latest.predictions("val"), settings)
         if latest.record.test:
             confidence = add_test_errors(confidence, latest.predictions("test"))
@@ -186,6 +179,21 @@ def calibrate(
         write_text(run.path / "report.html", render_report(changed))
         save_record(run.path, changed.record)
     return changed
+
+
+def _change_settings(
+    run: Run, coverage: float | None, threshold: str | None, costs: str | Path | None
+) -> ConfidenceSettings:
+    """The settings of a run with those that are given in place of its own."""
+    settings = read_settings(run.record)
+    if coverage is not None:
+        settings = replace(settings, coverage=coverage)
+    if threshold is not None:
+        settings = replace(settings, rule=parse_rule(threshold))
+    if costs is not None:
+        table = None if str(costs) == "none" else read_costs(Path(costs), run.classes)
+        settings = replace(settings, costs=table)
+    return settings
 
 
 def read_settings(record: RunRecord) -> ConfidenceSettings:
