@@ -87,7 +87,8 @@ class TestTraining:
 
     def test_rows_of_studies_leave_it_to_calibrate(self, three: Path, tmp_path: Path) -> None:
         file = tmp_path / "small.toml"
-        file.write_text(SMALL_STUDY.replace('"photos"', f'"{three / "photos"}"') + "[[rows]]\nlr = 0.01\n[[rows]]\nlr = 0.02\n")
+        rows = "[[rows]]\nlr = 0.01\n[[rows]]\nlr = 0.02\n"
+        file.write_text(SMALL_STUDY.replace('"photos"', f'"{three / "photos"}"') + rows)
         bw.study(file, out=tmp_path / "study")
         for path in (tmp_path / "study").rglob("run.json"):
             run = open_run(path.parent)
@@ -220,6 +221,10 @@ class TestRecord:
         run = open_run(place / "runs" / "one")
         with pytest.raises(bw.RunError, match="was changed or damaged"):
             run.novelty_scores()
+        notes = Notes()
+        mended = bw.calibrate(run, progress=notes)
+        assert any("is measured anew" in note for note in notes.kept)
+        assert len(mended.novelty_scores()["validation"]) == len(mended.predictions("val").ids)
 
     def test_an_ensemble_asks_its_first_member(self, three: Path, tmp_path: Path) -> None:
         data = bw.scan(three / "photos")

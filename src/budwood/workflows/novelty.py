@@ -19,7 +19,7 @@ from budwood.data.duplicates import find_near_pairs
 from budwood.data.file_tree import find_image_files
 from budwood.data.images import ImageMetadata
 from budwood.data.metadata import read_cached_metadata
-from budwood.errors import BudwoodError, DataError, RecipeError
+from budwood.errors import BudwoodError, DataError, RecipeError, RunError
 from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.novelty import NEIGHBOUR, Floats, NoveltyScorer
 from budwood.evaluation.novelty_choice import HEAD_STEPS, METHODS, MOST_DRAWN, MOST_HEADS, choose_method
@@ -198,7 +198,11 @@ def settle_novelty(
         raise RecipeError(
             f"refuse: expected a share above 0 and below 1; found {share:g}.", "Write 0.05 for 5 % of the known images."
         )
-    measured = read_novelty(run)
+    try:
+        measured = read_novelty(run)
+    except RunError as error:  # a damaged file is made anew
+        context.progress.note(f"What tells images of none of the classes is measured anew: {error.message}")
+        measured = None
     if measured is None:
         try:
             measured = measure_novelty(run, context, read_share(run) if share is None else share)
