@@ -29,6 +29,7 @@ from budwood.reporting.charts import (
 from budwood.reporting.confidence_section import ShownConfidence
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
 from budwood.reporting.network_charts import draw_network, draw_norms
+from budwood.reporting.novelty_section import ShownNovelty
 from budwood.reporting.recipe_text import STEPS, describe_recipe
 from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
@@ -93,6 +94,7 @@ class Evidence:
         reliability: Bins of the reliability diagram.
         results: Findings about the result.
         explanation: Explanation of the run; None where none was made.
+        novelty: What is told of images that show none of the classes; None of a run that cannot tell them.
         members: Members of an ensemble with their scores; none of a run that was trained.
         confidence: What is told of temperature, prediction sets and thresholds; None of a run that has none.
     """
@@ -105,6 +107,7 @@ class Evidence:
     explanation: Explanation | None = None
     members: Sequence[MemberScore] = ()
     confidence: ShownConfidence | None = None
+    novelty: ShownNovelty | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(draw_reliability("Confidence against accuracy", evidence.reliability)),
         confidence=evidence.confidence,
+        novelty=evidence.novelty,
         task=task,
         val_others=_list_headlines(task, val),
         test_others=_list_headlines(task, record.test.metrics) if record.test else [],

@@ -49,7 +49,7 @@ def collect_pictures(record: RunRecord, root: Path, data: Dataset, predictions: 
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if correct[row]]
     thumbnails = make_finding_thumbnails(root, record.findings, id_of_path, scale)
-    mistakes, hits = (_choose_shown(root, predictions, rows[:GALLERY], classes, scale) for rows in (worst, surest))
+    mistakes, hits = (choose_shown(root, predictions, rows[:GALLERY], classes, scale) for rows in (worst, surest))
     missing = {path for path in _list_finding_files(record.findings) if path in id_of_path and path not in thumbnails}
     missing |= {image.path for image in (*mistakes, *hits) if image.thumbnail is None}
     return Pictures(thumbnails, mistakes, hits, left_out=len(missing))
@@ -145,9 +145,21 @@ def encode_jpeg(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _choose_shown(
+def choose_shown(
     root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str], scale: ValueRange | None
 ) -> tuple[ShownImage, ...]:
+    """Choose images of a split for a gallery.
+
+    Args:
+        root: Folder of the data set.
+        predictions: Predictions for the split.
+        rows: Rows of the predictions, in the order of the gallery.
+        classes: Names of the classes.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
+
+    Returns:
+        The images; one whose file is gone or was changed has no picture.
+    """
     task = predictions.task
     chances = task.to_probabilities(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
     shown = []

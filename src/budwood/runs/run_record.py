@@ -164,6 +164,7 @@ class Timings(FrozenRecord):
         head: Training a head alone.
         rate: Finding the learning rate.
         threads: Finding the number of threads.
+        novelty: Measuring how images are told that show none of the classes.
     """
 
     check: float | None = None
@@ -174,6 +175,7 @@ class Timings(FrozenRecord):
     train: float | None = None
     evaluate: float | None = None
     save: float | None = None
+    novelty: float | None = None
     total: float = 0.0
 
     def steps(self) -> dict[str, float]:

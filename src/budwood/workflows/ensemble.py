@@ -47,6 +47,7 @@ from budwood.runs.run_record import (
 from budwood.storage.atomic import raise_storage_errors
 from budwood.workflows.confidence import measure_confidence
 from budwood.workflows.ensemble_candidates import Candidates, check_candidates, identify, open_candidates
+from budwood.workflows.novelty import adopt_novelty
 from budwood.workflows.report import render_report
 
 Rule = Literal["equal", "validation"]
@@ -169,6 +170,7 @@ def _write_run(draft: Path, id: str, candidates: Candidates, choice: _Choice, ru
         ensemble=made,
         confidence=measure_confidence(predictions),
     )
+    record = adopt_novelty(Run(draft, record)).record
     (draft / "report.html").write_text(render_report(Run(draft, record)), encoding="utf-8")
     save_record(draft, record)
 

@@ -12,11 +12,14 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
+from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.result_checks import check_run
 from budwood.reporting.confidence_section import show_confidence
+from budwood.reporting.novelty_section import ShownNovelty, find_strangest, show_novelty
 from budwood.reporting.run_page import DataCheck, Evidence, Pictures, render_findings, render_run
 from budwood.reporting.thumbnails import (
     SHEET_SIZE,
+    choose_shown,
     collect_pictures,
     make_augmentation_sheet,
     make_data_uri,
@@ -96,5 +99,12 @@ def render_report(run: Run) -> str:
         results=check_run(make_outcome("", [run])),
         explanation=load_explanation(run.path),
         members=compare_members(run),
+        novelty=_show_novelty(run, predictions),
     )
     return render_run(run.record, evidence)
+
+
+def _show_novelty(run: Run, predictions: Predictions) -> ShownNovelty | None:
+    scores = run.novelty_scores()
+    rows = find_strangest(scores)
+    return show_novelty(run.record, scores, choose_shown(run.root, predictions, rows, run.classes, run.value_range))

@@ -75,6 +75,7 @@ from budwood.training.task import TrainingResult, TrainingTask, has_checkpoint
 from budwood.training.trainer import search_rate, train_network
 from budwood.workflows.confidence import measure_confidence, read_settings
 from budwood.workflows.continuation import continue_recipe, refuse_nothing_to_do
+from budwood.workflows.novelty import add_novelty, estimate_seconds, read_share
 from budwood.workflows.report import render_report
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def train(
     id: str | None = None,
     findings: tuple[checks.Finding, ...] | None = None,
     on_epoch_end: EpochCallback | None = None,
+    novelty: bool = True,
 ) -> Run:
     """Train a classifier and keep it, with its evidence, as a new run.
 
@@ -139,6 +141,8 @@ def train(
         id: Name of the run, which must be new and a plain file name; None: a new name.
         findings: The findings about the data where they are known already; None: they are computed.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
+        novelty: Whether to measure at the end how images are told that show none of the classes; `calibrate` can do it
+            later.
 
     Returns:
         The finished run.
@@ -162,7 +166,7 @@ def train(
     run = _begin(preflight, Path(out), id, track)
     with lock_run(run.path), _removing_failed(run.path):
         _tell_own_code(run.record.parts, context.progress)
-        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end))
+        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end, novelty))
 
 
 @contextmanager
@@ -246,6 +250,7 @@ def resume(
     cache: Path | None = None,
     progress: Progress | None = None,
     on_epoch_end: EpochCallback | None = None,
+    novelty: bool = True,
 ) -> Run:
     """Resume a run whose training was interrupted, or train a finished one for more epochs.
 
@@ -260,6 +265,7 @@ def resume(
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: nowhere.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
+        novelty: Whether to measure at the end how images are told that show none of the classes.
 
     Returns:
         The finished run.
@@ -276,11 +282,16 @@ def resume(
     changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
     refuse_nothing_to_do(run, continue_recipe(run, changes), changes)  # before anything is written
     with lock_run(run.path):
-        return _go_on(find_run(run.path), changes, context, clock, on_epoch_end)
+        return _go_on(find_run(run.path), changes, context, clock, on_epoch_end, novelty)
 
 
 def _go_on(
-    run: Run, changes: Mapping[str, Any], context: Context, clock: _Clock, on_epoch_end: EpochCallback | None
+    run: Run,
+    changes: Mapping[str, Any],
+    context: Context,
+    clock: _Clock,
+    on_epoch_end: EpochCallback | None,
+    novelty: bool,
 ) -> Run:
     """Train a run further that no other process trains; a finished one stays as it was where that fails."""
     recipe = continue_recipe(run, changes)
@@ -295,7 +306,7 @@ def _go_on(
         weights_time = _read_weights_time(run)
         reopened = _reopen(run, recipe, context.progress)
     try:
-        return _carry_out(reopened, _Job(spec, context, clock, on_epoch_end))
+        return _carry_out(reopened, _Job(spec, context, clock, on_epoch_end, novelty))
     except BaseException:
         if run.record.state == "done" and _read_weights_time(run) == weights_time:
             with raise_storage_errors(run.path):  # what was finished stays so
@@ -319,12 +330,16 @@ def _reopen(run: Run, recipe: Recipe, progress: Progress) -> Run:
 
 @dataclass(frozen=True)
 class _Job:
-    """What carrying a run out needs beside the run; `on_epoch_end` gets the history after every epoch."""
+    """What carrying a run out needs beside the run; `on_epoch_end` gets the history after every epoch.
+
+    `novelty` is whether to measure at the end how images are told that show none of the classes.
+    """
 
     spec: NetworkSpec
     context: Context
     clock: _Clock
     on_epoch_end: EpochCallback | None = None
+    novelty: bool = True
 
 
 def _carry_out(run: Run, job: _Job) -> Run:
@@ -374,13 +389,16 @@ def _make_task(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) 
 
 
 def _measure_ending(run: Run, job: _Job, data: Dataset) -> float:
-    """Seconds that follow training: scoring, measured on random logits, and writing weights and report."""
+    """Seconds that follow training: scoring, measured on random logits, telling strangers, and writing."""
     val, started = data.samples("val"), time.perf_counter()
     logits = np.random.default_rng(0).normal(size=(len(val), len(data.classes))).astype(np.float32)
     evaluate_predictions(make_predictions(val, logits), data.classes, run.recipe)
     scoring = time.perf_counter() - started
-    weights = 4 * sum(stage.parameters for stage in job.spec.plan.stages)
-    return SAVING_SECONDS + scoring + weights / WRITING
+    weights, strangers = 4 * sum(stage.parameters for stage in job.spec.plan.stages), 0.0
+    if job.novelty:
+        training = len(data.samples("train"))
+        strangers = estimate_seconds(job.spec.plan.features, training, len(val), len(data.classes))
+    return SAVING_SECONDS + scoring + strangers + weights / WRITING
 
 
 def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
@@ -401,17 +419,21 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
         "problem": None,
     }
     with lock_results(run.path), raise_storage_errors(run.path):
-        for stale in (name_predictions("test"), EXPLANATION, NOVELTY_FILE):
+        for stale in (name_predictions("test"), EXPLANATION):
             (run.path / stale).unlink(missing_ok=True)
         save_weights(run.path / WEIGHTS, result.state)
         predictions.save(run.path / name_predictions("val"))
+        (run.path / NOVELTY_FILE).unlink(missing_ok=True)
         results["files"] = digest_run_files(run.path)
+        finished = Run(run.path, run.record.model_copy(update=results))
         job.clock.lap("save")
-        record = run.record.model_copy(update={**results, "timings": Timings(**job.clock.total())})
-        finished = Run(run.path, record)
-        write_text(run.path / "report.html", render_report(finished))
+        if job.novelty:
+            finished = add_novelty(finished, job.context, read_share(run))
+            job.clock.lap("novelty")
+        record = finished.record.model_copy(update={"timings": Timings(**job.clock.total())})
+        write_text(run.path / "report.html", render_report(Run(run.path, record)))
         save_record(run.path, record)
-    return finished
+    return Run(run.path, record)
 
 
 def _describe_trained(run: Run, spec: NetworkSpec, aside: str) -> NetworkRecord:
