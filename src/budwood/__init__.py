@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
-    from budwood.runs.predictor import Predictor
+    from budwood.runs.base_predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
     from budwood.workflows.ensemble import ensemble
@@ -39,7 +39,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Finding": "data.checks",
-    "Predictor": "runs.predictor",
+    "Predictor": "runs.base_predictor",
     "Published": "comparison.published",
     "Recipe": "config.recipe",
     "RecipeError": "errors",
