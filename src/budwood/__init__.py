@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from budwood.studies.runner import study, tune
     from budwood.workflows.confidence import calibrate
     from budwood.workflows.ensemble import ensemble
-    from budwood.workflows.evaluate import predict, test
+    from budwood.workflows.evaluate import test
+    from budwood.workflows.predict import predict
     from budwood.workflows.report import report
     from budwood.workflows.train import estimate_cost, resume, train
 
@@ -57,7 +58,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "explain": "",
     "findings": "data.checks",
     "open_run": "runs.run",
-    "predict": "workflows.evaluate",
+    "predict": "workflows.predict",
     "report": "workflows.report",
     "resume": "workflows.train",
     "scan": "data.scanning",

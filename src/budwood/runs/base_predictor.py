@@ -1,9 +1,10 @@
 """What every predictor answers, whatever it was opened from.
 
 A predictor reads an image, computes its network's outputs, and says by its rules what the image shows. A kind of
-predictor gives three things: `rules` (classes, decision rule, novelty, training images), `squares` (the size of each
-network's input, and how an image becomes one) with `value_range`, and `compute` (pixels to features and logits). All
-else - forms of images, labels, sets, notes - is written here once.
+predictor gives four things: `rules` (classes, decision rule, novelty, training images), `squares` (the size of each
+network's input, and how an image becomes one) with `value_range`, `compute` (pixels to features and logits), and
+`identity` (by which an interrupted command knows that its answers go on alike). All else - forms of images, labels,
+sets, notes - is written here once.
 
 - `predictor.RunPredictor`: a run's network; `predictor.EnsemblePredictor`: the networks of an ensemble.
 """
@@ -62,7 +63,13 @@ class Predictor(ABC):
 
     @classmethod
     def open(
-        cls, run: Run | str | Path, *, int8: bool = False, cache: Path | None = None, progress: Progress | None = None
+        cls,
+        run: Run | str | Path,
+        *,
+        int8: bool = False,
+        coverage: float | None = None,
+        cache: Path | None = None,
+        progress: Progress | None = None,
     ) -> Predictor:
         """Open a run's network, and load it.
 
@@ -70,6 +77,8 @@ class Predictor(ABC):
             run: A finished run, or its path or name.
             int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images
                 correctly.
+            coverage: The share of images whose true class is to be in their prediction set, above 0 and below 1; None:
+                that of the run.
             cache: The cache folder, which keeps the exported network for the next time; None: the usual one.
             progress: Where notes go; None: nowhere.
 
@@ -83,7 +92,7 @@ class Predictor(ABC):
         """
         from budwood.runs.predictor import open_run_predictor
 
-        return open_run_predictor(run, int8=int8, cache=cache, progress=progress)
+        return open_run_predictor(run, int8=int8, coverage=coverage, cache=cache, progress=progress)
 
     @property
     @abstractmethod
@@ -99,6 +108,11 @@ class Predictor(ABC):
     @abstractmethod
     def value_range(self) -> ValueRange | None:
         """Return the values of more than 8 bits that become black and white; None: the range of their type does."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Return a digest of all that decides the answers: network, rules, precision."""
 
     @abstractmethod
     def compute(self, pixels: Sequence[Pixels], features: bool) -> Outputs:
