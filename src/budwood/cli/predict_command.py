@@ -211,6 +211,7 @@ class _Teller:
             text = encode_json(make_document(answer, self._classes), indent=1, ensure_ascii=not readable)
             self._kept.write(",\n " if self._kept.tell() else "[\n ")
             self._kept.write(text.replace("\n", "\n "))
+        sys.stdout.flush()  # who reads them at the other end of a pipe need not wait for the next thousand
 
 
 def describe_prediction(answer: ImagePrediction) -> str:
