@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
-    from budwood.runs.predictor import Predictor
+    from budwood.runs.base_predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
     from budwood.workflows.confidence import calibrate
     from budwood.workflows.ensemble import ensemble
-    from budwood.workflows.evaluate import predict, test
+    from budwood.workflows.evaluate import test
+    from budwood.workflows.predict import predict
     from budwood.workflows.report import report
     from budwood.workflows.train import estimate_cost, resume, train
 
@@ -40,7 +41,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Finding": "data.checks",
-    "Predictor": "runs.predictor",
+    "Predictor": "runs.base_predictor",
     "Published": "comparison.published",
     "Recipe": "config.recipe",
     "RecipeError": "errors",
@@ -57,7 +58,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "explain": "",
     "findings": "data.checks",
     "open_run": "runs.run",
-    "predict": "workflows.evaluate",
+    "predict": "workflows.predict",
     "report": "workflows.report",
     "resume": "workflows.train",
     "scan": "data.scanning",
