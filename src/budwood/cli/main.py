@@ -47,6 +47,7 @@ from budwood.cli.output import (
     show_run,
 )
 from budwood.cli.study_commands import compare, study, tune
+from budwood.cli.watch_commands import drift, suggest
 from budwood.errors import BudwoodError, DataError
 from budwood.text import counted, show_unprintable
 
@@ -62,7 +63,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (compare, ensemble, explain, study, tune):
+for command in (compare, drift, ensemble, explain, study, suggest, tune):
     app.add_command(command)
 
 
