@@ -192,7 +192,7 @@ def _show_learning_curve(report: CurveReport, html: Path | None, as_json: bool) 
     rows += [(f"{images:,}", *_format_metric(metric), "forecast") for images, metric in report.forecasts]
     print(format_table([("images", "accuracy", "95 % interval", ""), *rows], (0, 1, 2)))
     print(f"Accuracy on {counted(report.accuracy.n, 'validation image')}. Beyond the last row nothing is forecast.")
-    print(f"{report.verdict}\n{_describe_needed(report)}\n{report.class_verdict}")
+    print(f"{report.verdict}\n{report.needed_sentence}\n{report.class_verdict}")
     if html:
         print(f"Page: {html}")
 
@@ -202,8 +202,3 @@ def _format_metric(metric: Metric) -> tuple[str, str]:
     if metric.low is None or metric.high is None:
         return f"{metric.value:.1%}", ""
     return f"{metric.value:.1%}", f"{metric.low:.1%} to {metric.high:.1%}"
-
-
-def _describe_needed(report: CurveReport) -> str:
-    value, low, high = ("more than can be told" if one is None else f"{one:,.0f}" for one in report.needed)
-    return f"Training images needed for {report.target:.1%} accuracy: {value} (95 % interval {low} to {high})."

@@ -88,7 +88,7 @@ class Listing:
         groups: Group of each file; an empty string where none is given.
         left_out: Names that are not used, each with the reason.
         several: Whether an image has any number of labels.
-        corrected: Number of images whose label the user's corrections changed, or that they leave out.
+        corrected: Number of images whose label the user's corrections changed, or that they leave out or add.
         not_unpacked: Members of an archive that are not used, each with the reason.
         remarks: How something was read that could be read otherwise.
         uncorrected: Label of each file before the user's corrections, by which splits are drawn, so that a corrected

@@ -204,7 +204,8 @@ def _apply_corrections(listing: Listing, file: Path, context: Context) -> Listin
     if not matched.added:
         return corrected
     context.progress.note(f"{file.name} adds {counted(len(matched.added), 'image')} to training.")
-    return _add_files(corrected, matched.added)
+    added = _add_files(corrected, matched.added)
+    return replace(added, corrected=added.corrected + len(matched.added))
 
 
 def _add_files(listing: Listing, added: Mapping[str, str]) -> Listing:

@@ -269,7 +269,10 @@ def _judge(tests: Sequence[DriftTest], n: int, reference: int) -> tuple[str, str
     found = {test.name for test in tests if test.found}
     kind, mix = {IMAGES, CONFIDENCE} & found, MIX in found
     if not found:
-        return "no drift", "No drift: the images, the confidence and the mix of classes are as in validation."
+        return (
+            "no drift",
+            "No drift found: neither the images, nor the confidence, nor the mix of classes changed by so much.",
+        )
     parts = []
     if IMAGES in kind:
         parts.append("The images are of another kind than the validation images.")

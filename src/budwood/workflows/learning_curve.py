@@ -73,6 +73,15 @@ class CurveReport:
     classes: tuple[ClassGain, ...]
     class_verdict: str
 
+    @property
+    def needed_sentence(self) -> str:
+        """Return how many training images the target needs, in words."""
+        most = f"more than {FAR * self.curve.sizes[-1]:,.0f}"
+        value, low, high = (most if one is None else f"{one:,.0f}" for one in self.needed)
+        if self.needed[1] is None:
+            return f"An accuracy of {self.target:.1%} needs {most} training images, or cannot be reached with them."
+        return f"An accuracy of {self.target:.1%} needs {value} training images (95 % interval {low} to {high})."
+
     def table(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
         law, m = self.curve.fit(), self.curve.wrong[0].shape[1]
@@ -89,6 +98,7 @@ class CurveReport:
             "gain_of_doubling": self.gain,
             "verdict": self.verdict,
             "target": self.target,
+            "needed_sentence": self.needed_sentence,
             "images_needed": dict(zip(("value", "low", "high"), self.needed, strict=True)),
             "classes": [vars(one) for one in self.classes],
             "class_verdict": self.class_verdict,
@@ -317,12 +327,13 @@ def _judge_classes(gains: Sequence[ClassGain]) -> str:
     told = [one for one in gains if one.p < 0.05 and one.loss > 0]
     if not told:
         return (
-            "Of which class more images would help most is not distinguishable: no class's images are worth more than "
-            "chance explains."
+            "Of which class more images would help most is not distinguishable: halving the images of any one changes "
+            "no more than chance explains."
         )
     best = told[0]
-    rest = f" {len(told) - 1} more are above chance, too." if len(told) > 1 else ""
+    rest = f" So it is with {len(told) - 1} more." if len(told) > 1 else ""
     return (
-        f"Images of {best.name!r} are worth most: half of them less cost {100 * best.loss:.2f} points "
-        f"({100 * best.low:.2f} to {100 * best.high:.2f}) of the mean probability of the true class.{rest}"
+        f"More images of {best.name!r} are likely to help most: without half of its {best.images:,}, the mean "
+        f"probability of the true class is {100 * best.loss:.2f} points lower ({100 * best.low:.2f} to "
+        f"{100 * best.high:.2f}).{rest}"
     )
