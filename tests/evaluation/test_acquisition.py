@@ -9,6 +9,7 @@ from sklearn.cluster import KMeans
 
 from budwood.evaluation.acquisition import (
     Floats,
+    Numbers,
     draw_spread,
     measure_nearest,
     measure_uncertainty,
@@ -16,7 +17,7 @@ from budwood.evaluation.acquisition import (
 )
 
 
-def _clusters(count: int, each: int, seed: int = 0) -> tuple[Floats, np.ndarray]:  # type: ignore[type-arg]
+def _clusters(count: int, each: int, seed: int = 0) -> tuple[Floats, Numbers]:
     random = np.random.default_rng(seed)
     place = np.repeat(np.arange(count), each)
     return random.normal(0, 0.1, (count * each, 5)) + 10 * np.eye(5)[place % 5] * (1 + place // 5)[:, None], place
@@ -51,7 +52,7 @@ def test_the_middles_of_clusters_are_those_of_weighted_k_means() -> None:
 def test_seeds_are_drawn_as_a_plain_loop_draws_them() -> None:
     random = np.random.default_rng(0)
     values, weights, labelled = random.normal(size=(25, 3)), random.random(25) + 0.01, random.normal(size=(4, 3))
-    drawn, chosen = np.random.default_rng(7), []
+    drawn, chosen = np.random.default_rng(7), list[int]()
     for _ in range(6):
         known = np.concatenate([labelled, values[chosen]])
         chance = [0.0 if i in chosen else weights[i] * (cdist(values[i : i + 1], known) ** 2).min() for i in range(25)]

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import rbf_kernel
 
 from budwood.evaluation.shift import (
+    Flags,
     Floats,
     Numbers,
     auroc_within,
@@ -32,7 +33,7 @@ def _sample(seed: int, n: int, classes: int = 2, shift: float = 0.0) -> tuple[Fl
     return random.normal(0, 1, (n, 8)) + 4 * strata[:, None] + shift, strata
 
 
-def _joined(old: tuple[Floats, Numbers], new: tuple[Floats, Numbers]) -> tuple[Floats, np.ndarray, Numbers]:  # type: ignore[type-arg]
+def _joined(old: tuple[Floats, Numbers], new: tuple[Floats, Numbers]) -> tuple[Floats, Flags, Numbers]:
     values, strata = (np.concatenate(parts) for parts in zip(old, new, strict=True))
     return values, np.arange(len(values)) >= len(old[0]), strata
 

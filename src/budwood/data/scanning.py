@@ -142,13 +142,10 @@ def build_dataset(
     given = np.array([_split_index(name) for name in usable.splits], np.int8)
     names, sets, drawn = _encode_labels(usable.uncorrected or usable.labels, listing.multilabel)
     counting = select_used(content, drawn, np.zeros(len(content), np.int8))
-    drawing = _Drawing(_choose_strata(drawn, sets), given, counting, val_share, test_share)
+    own = ~np.array(usable.added or [False] * len(content), bool)
+    drawing = _Drawing(_choose_strata(drawn, sets), given, counting, val_share, test_share, own)
     table = _build_table(usable, metadata, labels, content, copies.look, drawing)
-    missed = (
-        []
-        if label_sets
-        else _remark_missed_shares(table, names, drawing, ~np.array(usable.added or [False] * len(content), bool))
-    )
+    missed = [] if label_sets else _remark_missed_shares(table, names, drawing)
     return Dataset(
         source=listing.source,
         root=listing.root,
@@ -193,6 +190,7 @@ class _Drawing:
         counting: Whether each row counts for the shares, bool [n].
         val: Share of the rows outside test that validate; 0 for none.
         test: Share of all rows for the test split; 0 for none.
+        own: Whether each row is of the data, not added by the user's corrections, bool [n].
     """
 
     strata: NDArray[np.int32]
@@ -200,6 +198,7 @@ class _Drawing:
     counting: NDArray[np.bool_]
     val: float
     test: float
+    own: NDArray[np.bool_]
 
 
 def _build_table(
@@ -239,8 +238,7 @@ def _assign_splits(
 
     Those that are copies of validation or test images follow them.
     """
-    own = ~np.array(listing.added, bool) if listing.added else np.ones(len(ids), bool)
-    rows = np.flatnonzero(own)
+    rows, added = np.flatnonzero(drawing.own), ~drawing.own
     split = np.zeros(len(ids), np.int8)
     split[rows] = assign_splits(
         [ids[row] for row in rows.tolist()],
@@ -253,19 +251,17 @@ def _assign_splits(
         test=drawing.test,
     )
     split_of_cluster = dict(zip(cluster[rows].tolist(), split[rows].tolist(), strict=True))
-    split[~own] = [split_of_cluster.get(one, 0) for one in cluster[~own].tolist()]
+    split[added] = [split_of_cluster.get(one, 0) for one in cluster[added].tolist()]
     return split
 
 
-def _remark_missed_shares(
-    table: pa.Table, classes: Sequence[str], drawing: _Drawing, own: NDArray[np.bool_]
-) -> list[Remark]:
+def _remark_missed_shares(table: pa.Table, classes: Sequence[str], drawing: _Drawing) -> list[Remark]:
     """The remark that a made split differs from its shares by more than one image in some class, or none."""
     val, test = drawing.val, drawing.test
     if val == 0 and test == 0:
         return []
     split, cluster = (np.asarray(table[name].to_numpy()) for name in ("split", "cluster"))
-    free = find_free_rows(cluster, drawing.given) & drawing.counting & own
+    free = find_free_rows(cluster, drawing.given) & drawing.counting & drawing.own
     counts = np.stack(
         [np.bincount(drawing.strata[free & (split == s)], minlength=len(classes)) for s in range(len(SPLITS))]
     )

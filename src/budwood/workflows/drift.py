@@ -172,8 +172,7 @@ def drift(
     new = find_new_images(sources, run, data, context, leave_out=("train", "val"))
     refuse_none(new, sources)
     notes, random = _list_notes(new), np.random.default_rng(0)
-    reference = data.samples("val").in_content_order()
-    compared = new.samples.in_content_order()
+    reference, compared = data.samples("val").in_content_order(), new.samples.in_content_order()
     if len(compared) > n or len(reference) > n:
         notes.append(f"At most {n:,} images on either side are compared, drawn by chance (--n sets the number).")
     compared, reference = (_draw(samples, n, random) for samples in (compared, reference))
@@ -185,21 +184,9 @@ def drift(
         strangest = _find_strangest(run, compared, training, vectors, answers[1])
         if min(len(compared), len(reference)) >= FEWEST:
             tests = _make_tests(vectors[:2], answers, alpha, least_size)
-    verdict, sentence = _judge(tests, len(compared), len(reference))
-    return Drift(
-        run.path,
-        verdict,
-        sentence,
-        tests,
-        len(compared),
-        len(reference),
-        alpha,
-        least_size,
-        tuple(notes),
-        strangest,
-        new,
-        training,
-    )
+    found, old = len(compared), len(reference)
+    verdict = _judge(tests, found, old)
+    return Drift(run.path, *verdict, tests, found, old, alpha, least_size, tuple(notes), strangest, new, training)
 
 
 def _check_options(alpha: float, least_size: float, n: int) -> None:

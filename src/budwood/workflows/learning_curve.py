@@ -35,6 +35,7 @@ from budwood.training.head_solver import solve
 from budwood.training.linear_head import HeadSplit, compute_head_logits
 
 DRAWS: Final = 5  # of each size
+LEAST_IMAGES: Final = 20  # of a class, in the mean
 MOST_IMAGES: Final = 20_000  # training images of a curve; of more, so many are drawn
 MOST_CLASSES: Final = 20  # whose worth is measured, each by two heads
 HALVINGS: Final = 2  # draws of the half of a class that is left
@@ -140,10 +141,10 @@ def learning_curve(
         context.progress.note(f"The curve is made of {MOST_IMAGES:,} of {len(training):,} training images.")
         training = training.subset(draw_nested_subsets(training.labels, [MOST_IMAGES], random)[0])
     sizes = choose_sizes(len(training), len(run.classes))
-    if len(sizes) < LEAST_SIZES:
+    if len(sizes) < LEAST_SIZES or len(training) < LEAST_IMAGES * len(run.classes):
         raise RunError(
             f"{run.path}: has {len(training):,} training images in {len(run.classes)} classes, too few for a curve.",
-            "Train on 20 images of each class or more.",
+            f"Train on {LEAST_IMAGES} images of each class or more.",
         )
     with raise_storage_errors(context.cache):
         train, val = (_compute_split(prefix, samples, context) for samples in (training, validation))

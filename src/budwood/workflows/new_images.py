@@ -117,10 +117,11 @@ def refuse_none(new: NewImages, sources: Sequence[str | Path]) -> None:
     if len(new.samples) or new.known:
         return
     place = ", ".join(map(str, sources))
-    first = f"; the first of {len(new.unreadable):,} that cannot be decoded: {new.unreadable[0][0]}"
+    first = "".join(f"; the first of {len(new.unreadable):,} that cannot be: {path}" for path, _ in new.unreadable[:1])
     raise DataError(
-        f"{place}: contains no image that can be decoded{first if new.unreadable else ''}.",
+        f"{place}: contains no image that can be decoded{first}.",
         "Give a folder, files or an archive of images.",
+        new.unreadable,
     )
 
 
