@@ -240,3 +240,11 @@ def test_files_that_cannot_be_added_are_named(photos: Path, tmp_path: Path) -> N
     twice = _table(tmp_path / "d.csv", (str(new), "", "sky"), (str(new), "", "leaf"))
     with pytest.raises(bw.DataError, match="is 'sky' in line 2 and 'leaf' here"):
         bw.scan(photos, corrections=twice)
+
+
+def test_a_class_in_the_wrong_column_is_told(photos: Path, tmp_path: Path) -> None:
+    (new,) = fill(tmp_path / "new", 1, first=700)
+    with pytest.raises(bw.DataError, match="has its class in the column 'label'; write it into 'correct'"):
+        bw.scan(photos, corrections=_table(tmp_path / "c.csv", (str(new), "sky", "")))
+    left = _table(tmp_path / "d.csv", ("gone.png", "sky", ""), (str(new), "", ""))
+    assert bw.scan(photos, corrections=left).corrected == 0

@@ -13,6 +13,10 @@ import pytest
 from PIL import Image
 
 import budwood as bw
+from budwood.evaluation.learning_curve import draw_nested_subsets
+from budwood.storage.context import open_context
+from budwood.training.linear_head import HeadSplit, compute_head_logits
+from budwood.workflows.learning_curve import choose_sizes, measure_curve, solve_plain_head
 from budwood.workflows.suggest import save_suggestions
 from conftest import TINY, fill, run_command
 
@@ -259,3 +263,27 @@ def test_a_fine_tuned_run_has_the_curve_of_the_trunk_that_it_started_from(made: 
     assert tuned.record.trained == "network"
     told = bw.learning_curve(tuned)
     assert told.about.startswith("Linear heads on the trunk that the run started from, not the fine-tuned one")
+
+
+def test_a_forecast_of_a_part_holds_with_all_images() -> None:
+    """The small version of benchmarks/learning_curve.py."""
+    random = np.random.default_rng(0)
+    middles = random.normal(0, 0.7, (3, 12))
+
+    def draw(n: int) -> HeadSplit:
+        labels = random.integers(0, 3, n).astype(np.int32)
+        return HeadSplit((middles[labels] + random.normal(0, 1, (n, 12))).astype(np.float32), labels)
+
+    train, val, context = draw(500), draw(300), open_context()
+    full = solve_plain_head(train, val, 3, context.progress)
+    error = float((compute_head_logits(val.outputs, *full).argmax(axis=1) != val.labels).mean())
+    held = 0
+    for seed in range(6):
+        (rows,) = draw_nested_subsets(train.labels, [200], np.random.default_rng(seed))
+        part = HeadSplit(train.outputs[rows], train.labels[rows])
+        told = measure_curve(part, val, 3, choose_sizes(200, 3), 3, context, seed).forecast(500)
+        assert told.low is not None
+        assert told.high is not None
+        assert told.high - told.low < 0.2
+        held += int(told.low <= error <= told.high)
+    assert held >= 5

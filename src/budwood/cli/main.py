@@ -1,7 +1,7 @@
 """The command line: one thin command a stage.
 
 Results go to stdout, everything that is said on the way to stderr. Exit code 0: done; 2: the user's input is at fault;
-1: Budwood is; 130: interrupted.
+1: Budwood is; 4: `budwood drift` has found drift; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
         debug: Whether errors are raised with their traceback.
 
     Returns:
-        0: done; 1: a fault of Budwood's; 2: the user's input is at fault; 130: interrupted.
+        0: done; 1: a fault of Budwood's; 2: the user's input is at fault; 4: drift was found; 130: interrupted.
 
     Raises:
         BudwoodError: The user's input is at fault, and `debug` is set.

@@ -81,14 +81,20 @@ def match_corrections(
     answers: dict[int, Correction] = {}
     added: dict[str, Correction] = {}
     wrong: list[str] = []
-    for correction in read_corrections(file):
+    for correction in _read_rows(file):
         row = rows.get(correction.path, rows.get(_unescape_cell(correction.path)))
         place = _find_added(correction, file)
         if row is None and place and root is not None:
             row = rows.get(os.path.relpath(place, root.resolve()).replace(os.sep, "/"))
             correction = correction if row is None else replace(correction, label=labels[row])
         problem = "is not an image of the data set"
-        if row is not None:
+        if not correction.correct:
+            problem = (
+                "has its class in the column 'label'; write it into 'correct'"
+                if _is_misplaced(correction, file, row)
+                else ""
+            )
+        elif row is not None:
             problem = _explain_problem(correction, labels[row], classes, answers.get(row))
             answers.setdefault(row, correction)
         elif place:
@@ -117,6 +123,11 @@ def _find_added(correction: Correction, file: Path) -> str:
     return ""
 
 
+def _is_misplaced(correction: Correction, file: Path, row: int | None) -> bool:
+    """Whether a row without an answer has the class of a file that could be added in the wrong column."""
+    return row is None and bool(correction.label) and bool(_find_added(replace(correction, label=""), file))
+
+
 def read_corrections(file: Path) -> list[Correction]:
     """Read the filled rows of a table of corrections.
 
@@ -131,6 +142,11 @@ def read_corrections(file: Path) -> list[Correction]:
     Raises:
         DataError: When the file cannot be read, is a device, is not UTF-8 or lacks a column.
     """
+    return [correction for correction in _read_rows(file) if correction.correct]
+
+
+def _read_rows(file: Path) -> list[Correction]:
+    """All rows; `correct` is empty where nothing is to be corrected."""
     check_regular(file)
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -151,7 +167,6 @@ def read_corrections(file: Path) -> list[Correction]:
     return [
         Correction(rows.line_num, row["path"] or "", _unescape_cell(row["label"]), _unescape_cell(row["correct"]))
         for row in rows
-        if (row["correct"] or "").strip()
     ]
 
 

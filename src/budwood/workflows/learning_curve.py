@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from budwood.config.optimizers import LBFGS
 from budwood.data.dataset import Samples
 from budwood.errors import RunError, WeightsError
-from budwood.evaluation.intervals import Metric, proportion_interval
+from budwood.evaluation.intervals import Metric, Values, proportion_interval
 from budwood.evaluation.learning_curve import (
     FAR,
     FRACTIONS,
@@ -26,7 +26,7 @@ from budwood.evaluation.learning_curve import (
 from budwood.evaluation.logits import probabilities
 from budwood.inference.bundle import Prefix
 from budwood.inference.feature_cache import compute_features
-from budwood.progress import Silent
+from budwood.progress import Progress, Silent
 from budwood.runs.networks import make_initial_trunk, make_trunk
 from budwood.runs.run import Run, open_any_run
 from budwood.storage.atomic import raise_storage_errors
@@ -41,6 +41,7 @@ MOST_CLASSES: Final = 20  # whose worth is measured, each by two heads
 HALVINGS: Final = 2  # draws of the half of a class that is left
 FORECASTS: Final = (2.0, FAR)  # times the training images
 LEAST_GAIN: Final = 0.005  # of accuracy, from which on more images help
+Penalty = float | Literal["auto"]
 Head = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -111,7 +112,7 @@ def learning_curve(
     *,
     target: float | None = None,
     cache: Path | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> CurveReport:
     """Measure how a run's accuracy rises with its training images, and forecast what more of them would bring.
 
@@ -202,7 +203,9 @@ def choose_sizes(images: int, classes: int) -> list[int]:
     return [size for size in sizes if size >= 2 * classes]
 
 
-def solve_plain_head(train: HeadSplit, val: HeadSplit, classes: int, progress: Any, penalty: Any = "auto") -> Head:
+def solve_plain_head(
+    train: HeadSplit, val: HeadSplit, classes: int, progress: Progress, penalty: Penalty = "auto"
+) -> Head:
     """Solve a linear head by L-BFGS on the cross-entropy, its penalty chosen on validation.
 
     Args:
@@ -274,7 +277,7 @@ def _measure_classes(train: HeadSplit, val: HeadSplit, run: Run, context: Contex
     return measure_class_gains(names, [int(counts[label]) for label in measured], losses)
 
 
-def _true_chances(logits: NDArray[np.float32], labels: NDArray[np.int32], prior: NDArray[np.float64]) -> Any:
+def _true_chances(logits: NDArray[np.float32], labels: NDArray[np.int32], prior: NDArray[np.float64]) -> Values:
     """The probability of each image's class, with the shares of the classes in training set right."""
     return probabilities((logits + prior).astype(np.float32))[np.arange(len(labels)), labels]
 
