@@ -1,7 +1,7 @@
 """Which images to label next: those that a network is unsure of, and that are unlike each other and the labelled ones.
 
-Every image has a weight, its uncertainty, and a place, its features. Measured on scenes and solar cells, taking the
-most uncertain images alone, or the farthest ones, was no better than chance: both find outliers.
+Every image has a weight, its uncertainty, and a place, its features. Measured on photographs of scenes, the most
+uncertain images alone, or the farthest ones alone, taught a head no more than images drawn by chance.
 """
 
 from __future__ import annotations
