@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
     from budwood.workflows.confidence import calibrate
+    from budwood.workflows.drift import drift
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import test
+    from budwood.workflows.learning_curve import learning_curve
     from budwood.workflows.predict import predict
     from budwood.workflows.report import report
+    from budwood.workflows.suggest import suggest
     from budwood.workflows.train import estimate_cost, resume, train
 
 __version__ = "0.1.0"
@@ -53,10 +56,12 @@ _HOMES = {  # the module of each public name; a module is its own
     "WeightsError": "errors",
     "calibrate": "workflows.confidence",
     "compare": "comparison.compare",
+    "drift": "workflows.drift",
     "ensemble": "workflows.ensemble",
     "estimate_cost": "workflows.train",
     "explain": "",
     "findings": "data.checks",
+    "learning_curve": "workflows.learning_curve",
     "open_run": "runs.run",
     "predict": "workflows.predict",
     "report": "workflows.report",
@@ -64,6 +69,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "scan": "data.scanning",
     "select_per_class": "data.selection",
     "study": "studies.runner",
+    "suggest": "workflows.suggest",
     "test": "workflows.evaluate",
     "train": "workflows.train",
     "tune": "studies.runner",
@@ -87,10 +93,12 @@ __all__ = [
     "WeightsError",
     "calibrate",
     "compare",
+    "drift",
     "ensemble",
     "estimate_cost",
     "explain",
     "findings",
+    "learning_curve",
     "open_run",
     "predict",
     "report",
@@ -98,6 +106,7 @@ __all__ = [
     "scan",
     "select_per_class",
     "study",
+    "suggest",
     "test",
     "train",
     "tune",

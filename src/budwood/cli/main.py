@@ -1,7 +1,7 @@
 """The command line: one thin command a stage.
 
 Results go to stdout, everything that is said on the way to stderr. Exit code 0: done; 2: the user's input is at fault;
-1: Budwood is; 3: predict could not read some of the images; 130: interrupted.
+1: Budwood is; 3: predict could not read some of the images; 4: drift has found drift; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from budwood.cli.output import (
 )
 from budwood.cli.predict_command import predict
 from budwood.cli.study_commands import compare, study, tune
+from budwood.cli.watch_commands import drift, suggest
 from budwood.errors import BudwoodError, DataError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, ensemble, explain, predict, study, tune):
+for command in (calibrate, compare, drift, ensemble, explain, predict, study, suggest, tune):
     app.add_command(command)
 
 
@@ -91,7 +92,7 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
         debug: Whether errors are raised with their traceback.
 
     Returns:
-        0: done; 1: a fault of Budwood's; 2: the user's input is at fault; 130: interrupted.
+        0: done; 1: a fault of Budwood's; 2: the user's input is at fault; 4: drift was found; 130: interrupted.
 
     Raises:
         BudwoodError: The user's input is at fault, and `debug` is set.
