@@ -46,7 +46,7 @@ from budwood.runs.run_record import (
 )
 from budwood.storage.atomic import raise_storage_errors
 from budwood.workflows.ensemble_candidates import Candidates, check_candidates, identify, open_candidates
-from budwood.workflows.report import render_report
+from budwood.workflows.report import write_reports
 
 Rule = Literal["equal", "validation"]
 RULES: Final = ("equal", "validation")
@@ -167,7 +167,7 @@ def _write_run(draft: Path, id: str, candidates: Candidates, choice: _Choice, ru
         files=digest_run_files(draft, (*RUN_FILES, *(f"{one.folder}/{WEIGHTS}" for one in made.members))),
         ensemble=made,
     )
-    (draft / "report.html").write_text(render_report(Run(draft, record)), encoding="utf-8")
+    write_reports(Run(draft, record))
     save_record(draft, record)
 
 
