@@ -30,6 +30,9 @@ def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
         if not kind.single_label:
             message = f"loss: {recipe.loss} is for multi-label data; these images have one label each"
             raise make_recipe_error([message])
+        if recipe.select in METRICS and not METRICS.get(recipe.select or "").single_label:
+            message = f"select: {recipe.select} is for multi-label data; these images have one label each"
+            raise make_recipe_error([message])
         return recipe
     wrong = _find_meaningless(recipe, kind)
     if wrong:

@@ -333,8 +333,8 @@ def _end_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> None:
 
 def _measure_epoch(select: str, state: LoopState, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
-    names = sorted({"accuracy", select} - {LOSS, LAST})
     task = task_of(val.label_sets, logits.shape[1])
+    names = sorted({"accuracy", task.default_metric, select} - {LOSS, LAST})
     labels = task.read_labels(val.labels)
     return {
         "train_loss": state.losses / state.seen,
