@@ -115,7 +115,7 @@ def fit(
     hooks, model = hooks or LoopHooks(), prepare_training(part, recipe, start)
     splits = (train, val, *(replace(val, inputs=inputs) for inputs in views))
     train, *val_views = (place_on_device(split, model.device) for split in splits)
-    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
+    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device, train.label_sets)
     random, stages = np.random.default_rng(recipe.seed), group_by_stage(model.network)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
