@@ -63,6 +63,20 @@ class DecisionRule:
         best = probabilities.argmax(axis=1) if self.costs is None else (probabilities @ self.costs).argmin(axis=1)
         return np.asarray(best[:, None] == np.arange(self.task.classes))
 
+    def shift_logits(self, logits: Logits) -> Logits:
+        """Return logits that decide at 0 what this rule decides, where images have several labels.
+
+        Args:
+            logits: float32 [n, classes].
+
+        Returns:
+            float32 [n, classes]; the images rank as before for each label.
+        """
+        limits = np.full(self.task.classes, HALF) if self.thresholds is None else self.thresholds
+        limits = np.clip(limits, 1e-9, 1 - 1e-9)  # so that the images go on to be ranked
+        odds = np.log(limits / (1 - limits))
+        return np.asarray(logits / self.temperature - odds, np.float32)
+
     def list_candidates(self, probabilities: Floats) -> Flags:
         """Return the prediction set of each image: the classes that may be true.
 

@@ -7,45 +7,29 @@ Reporting). All of it comes from the run's own files: what they do not tell is s
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
 from budwood.comparison.rows import make_outcome
 from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.data.checks import Finding
-from budwood.data.dataset import Dataset
 from budwood.evaluation.intervals import Metric
+from budwood.evaluation.metrics import evaluate
 from budwood.evaluation.result_checks import ResultFinding, check_run
 from budwood.evaluation.split_metrics import ClassMetrics, SplitMetrics
+from budwood.reporting.card_summary import summarize_card
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
-from budwood.reporting.licences import describe_data_licence, describe_weights_licence
 from budwood.reporting.markdown import escape_markdown, escape_prose, format_code, format_markdown_table
 from budwood.reporting.recipe_text import describe_recipe
 from budwood.runs.confidence_record import ConfidenceRecord, NoveltyRecord
 from budwood.runs.explanation_record import load_explanation
 from budwood.runs.run import Run
-from budwood.text import TOO_FEW, counted, listed
+from budwood.text import TOO_FEW, counted
 
 CARD_FILE: Final = "model_card.md"
 CLASSES_NAMED: Final = 50  # classes that are listed by name
 CLASSES_SHOWN: Final = 20  # rows of the table of classes
-FEW_IMAGES: Final = 20  # validation images of a class, below which its figures say little
 SEVERITIES: Final = ("error", "warning", "note")
-MODES: Final = {
-    "1": "black and white",
-    "L": "grey",
-    "LA": "grey with alpha",
-    "P": "palette",
-    "RGB": "colour",
-    "RGBA": "colour with alpha",
-    "CMYK": "CMYK",
-    "I": "grey, more than 8 bits",
-    "I;16": "grey, 16 bits",
-    "F": "grey, floating point",
-}
 
 
 class ExportParity(Protocol):
@@ -72,49 +56,6 @@ class ExportParity(Protocol):
         """Accuracy of the run."""
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """What the images looked like that a run was trained and selected on.
-
-    Attributes:
-        widths: The least and the largest width, pixels.
-        heights: The least and the largest height, pixels.
-        kinds: Kinds of pixels in words, the most frequent first.
-        types: Kinds of files by their suffixes, the most frequent first.
-    """
-
-    widths: tuple[int, int]
-    heights: tuple[int, int]
-    kinds: tuple[str, ...]
-    types: tuple[str, ...]
-
-
-def read_image_facts(data: Dataset) -> ImageFacts | None:
-    """Read what the training and validation images of a data set look like.
-
-    Args:
-        data: The data set.
-
-    Returns:
-        Sizes and kinds; None where no image was used.
-    """
-    rows = data.column("used") & (data.column("split") < 2)
-    if not rows.any():
-        return None
-    width, height = data.column("width")[rows], data.column("height")[rows]
-    modes, paths = data.column("mode")[rows].tolist(), data.column("path")[rows].tolist()
-    return ImageFacts(
-        (int(width.min()), int(width.max())),
-        (int(height.min()), int(height.max())),
-        _sort_by_frequency(MODES.get(mode, mode) for mode in modes),
-        _sort_by_frequency(PurePosixPath(path).suffix.lower().lstrip(".") or "no suffix" for path in paths),
-    )
-
-
-def _sort_by_frequency(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(value for value, _ in sorted(Counter(values).items(), key=lambda pair: (-pair[1], pair[0])))
-
-
 def render_model_card(run: Run, parity: ExportParity | None = None) -> str:
     """Render the model card of a run.
 
@@ -128,19 +69,19 @@ def render_model_card(run: Run, parity: ExportParity | None = None) -> str:
     Raises:
         RunError: A file of the run is missing, damaged or was changed.
     """
-    facts = read_image_facts(run.dataset())
-    results = check_run(make_outcome("", [run]))
+    results = sorted(check_run(make_outcome("", [run])), key=lambda finding: SEVERITIES.index(finding.severity))
+    summary = summarize_card(run)
     sections = [
         ("", _describe_model(run)),
         ("How to use it", _describe_usage(run)),
-        ("Intended use", [f"- {line}" for line in (*list_uses(run, facts), *list_misuses(run))]),
-        ("Data", _describe_data(run, facts)),
+        ("Intended use", _list_lines((*summary.uses, *summary.misuses))),
+        ("Data", _describe_data(run)),
         ("Scores", _describe_scores(run)),
         ("The exported file", _describe_parity(parity)),
         ("Where it is weak", [*_describe_classes(run), *_describe_slices(run)]),
         ("Confidence", _describe_confidence(run)),
-        ("Limits", [f"- {line}" for line in list_limits(run, results)]),
-        ("Licences", [f"- {name}: {words}" for name, words in list_licences(run)]),
+        ("Limits", [*map(_format_finding, results), *_list_lines(summary.limits)]),
+        ("Licences", _list_lines(summary.licences)),
         ("Versions", _describe_versions(run)),
     ]
     head = [*_make_head(run), "", f"# {escape_markdown(run.record.dataset.name)}: image classifier"]
@@ -194,62 +135,11 @@ def _describe_usage(run: Run) -> list[str]:
     ]
 
 
-def list_uses(run: Run, facts: ImageFacts | None) -> list[str]:
-    """List what the facts say that a run is for.
-
-    Args:
-        run: The run.
-        facts: What its images look like.
-
-    Returns:
-        Lines of Markdown.
-    """
-    lines = [f"For images like those of {escape_markdown(run.record.dataset.name)} that show these classes."]
-    if facts:
-        (narrow, wide), (low, high) = facts.widths, facts.heights
-        kinds = escape_markdown(listed(facts.kinds, 6))
-        types = escape_markdown(listed(facts.types, 6))
-        lines.append(
-            f"It was trained and selected on images {_format_range(narrow, wide)} pixels wide and "
-            f"{_format_range(low, high)} high ({kinds}; {types})."
-        )
-    return lines
+def _list_lines(sentences: Iterable[str]) -> list[str]:
+    return [f"- {escape_prose(sentence)}" for sentence in sentences]
 
 
-def _format_range(low: int, high: int) -> str:
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def list_misuses(run: Run) -> list[str]:
-    """List what the facts say that a run is not for.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Lines of Markdown.
-    """
-    novelty = run.record.confidence.novelty if run.record.confidence else None
-    lines = []
-    if novelty:
-        lines.append(
-            "An image that shows none of the classes is called so where its strangeness is over a threshold; "
-            f"{100 * novelty.share:.1f} % of the images that do show one are refused, too."
-        )
-    elif run.task.multilabel:
-        lines.append("Not for images of another kind: it gives their labels probabilities as if it knew them.")
-    else:
-        lines.append(
-            "Not for images that show none of the classes: it has no answer *none of these*, and gives one of the "
-            "classes to every image."
-        )
-    if not run.task.multilabel:
-        lines.append("Not for images that show several of the classes at once: it gives one.")
-    lines.append("Not for images from another source (camera, place, time) before it was scored on some of them.")
-    return lines
-
-
-def _describe_data(run: Run, facts: ImageFacts | None) -> list[str]:
+def _describe_data(run: Run) -> list[str]:
     data = run.record.dataset
     counts = data.counts
     train, val = sum(counts.train.values()), sum(counts.val.values())
@@ -347,8 +237,19 @@ def _sort_by_f1(by_class: Mapping[str, ClassMetrics]) -> list[tuple[str, ClassMe
     return sorted(by_class.items(), key=lambda row: (row[1].f1.value is None, row[1].f1.value or 0.0))
 
 
+def _measure_classes(run: Run) -> Mapping[str, ClassMetrics]:
+    """The figures of each class on validation; where labels have thresholds, at these."""
+    rule = run.decision_rule
+    if rule.thresholds is None:
+        return run.record.val.per_class
+    predictions = run.predictions("val")
+    shifted = rule.shift_logits(predictions.logits)
+    names = ("mean_average_precision",)
+    return evaluate(predictions.task, predictions.targets, shifted, run.classes, names).per_class
+
+
 def _describe_classes(run: Run) -> list[str]:
-    weakest = _sort_by_f1(run.record.val.per_class)
+    weakest = _sort_by_f1(_measure_classes(run))
     ranked = run.task.multilabel and any(scores.average_precision for _, scores in weakest)
 
     def cells(name: str, scores: ClassMetrics) -> list[str]:
@@ -417,8 +318,9 @@ def _describe_confidence(run: Run) -> list[str]:
     else:
         lines.append("- Not calibrated: the probabilities are those of the network.")
     if known.sets:
+        held = "each true label" if run.task.multilabel else "the true class"
         lines.append(
-            f"- Prediction sets hold the true class of {100 * known.sets.coverage:.0f} % of images like the "
+            f"- Prediction sets hold {held} of {100 * known.sets.coverage:.0f} % of images like the "
             f"{known.sets.n:,} that they were made on (split conformal prediction)."
         )
     else:
@@ -433,15 +335,15 @@ def _describe_confidence(run: Run) -> list[str]:
         lines.append("- The answer is the class with the lowest expected cost, not the likeliest.")
     elif run.task.multilabel:
         lines.append("- An image has a label where its probability is over 0.5.")
-    return [*lines, *(_describe_novelty(known.novelty) if known.novelty else ["- No answer *none of these*."])]
+    return [*lines, *(_describe_novelty(known.novelty) if known.novelty else ['- No answer "none of these".'])]
 
 
 def _describe_novelty(novelty: NoveltyRecord) -> list[str]:
     lines = [
-        f"- *None of these*: method {escape_markdown(novelty.method)}; AUROC with classes left out in turn "
+        f'- "None of these": method {escape_markdown(novelty.method)}; AUROC with classes left out in turn '
         f"{format_score('', novelty.auroc[novelty.method])}."
         if novelty.method in novelty.auroc
-        else f"- *None of these*: method {escape_markdown(novelty.method)}."
+        else f'- "None of these": method {escape_markdown(novelty.method)}.'
     ]
     if novelty.strangers:
         one = novelty.strangers
@@ -450,56 +352,6 @@ def _describe_novelty(novelty: NoveltyRecord) -> list[str]:
             f"{format_score('', one.refused)} refused."
         )
     return lines
-
-
-def list_limits(run: Run, results: Sequence[ResultFinding]) -> list[str]:
-    """List what limits a run: findings about its results, too few images, and what was not checked.
-
-    Args:
-        run: The run.
-        results: Findings about its results.
-
-    Returns:
-        Lines of Markdown.
-    """
-    record, known = run.record, run.record.confidence or ConfidenceRecord()
-    ranked = sorted(results, key=lambda finding: SEVERITIES.index(finding.severity))
-    lines = [f"{one.severity} {one.code}: {escape_prose(one.message)}" for one in ranked]
-    few = [name for name, scores in record.val.per_class.items() if scores.support < FEW_IMAGES]
-    if few:
-        lines.append(
-            f"Fewer than {FEW_IMAGES} validation images, so that the figures of the class say little: "
-            f"{escape_markdown(listed(few, CLASSES_SHOWN))}."
-        )
-    unchecked = {
-        "the score on images that took no part in any choice": record.test is None,
-        "whether the confidence can be trusted (calibration)": known.calibration is None,
-        "images that show none of the classes": known.novelty is None,
-        "images from another source than these data": True,
-    }
-    lines.append(f"Not checked: {'; '.join(name for name, missing in unchecked.items() if missing)}.")
-    return lines
-
-
-def list_licences(run: Run) -> list[tuple[str, str]]:
-    """List the licences of what a run was made of.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Names and licences, Markdown.
-    """
-    members = run.members() or (run,)
-    weights = dict.fromkeys(
-        (f"weights of {escape_markdown(one.record.network.name)}", describe_weights_licence(one.record.network))
-        for one in members
-    )
-    return [
-        *((name, f"{escape_markdown(words)}.") for name, words in weights),
-        ("data", f"{escape_markdown(describe_data_licence(run.record))}."),
-        ("this model", "not chosen (`license: unknown` at the top); whoever publishes it states it there."),
-    ]
 
 
 def _describe_versions(run: Run) -> list[str]:

@@ -15,9 +15,11 @@ from budwood.config.recipe import find_default_valued
 from budwood.data.checks import Finding
 from budwood.evaluation.calibration import ReliabilityBin
 from budwood.evaluation.intervals import Metric
+from budwood.evaluation.label_mistakes import LabelMistakes, MistakenTogether
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
 from budwood.evaluation.result_checks import ResultFinding
 from budwood.evaluation.split_metrics import ClassMetrics, SplitMetrics
+from budwood.reporting.card_summary import CardSummary
 from budwood.reporting.charts import (
     Series,
     draw_counts,
@@ -52,6 +54,7 @@ class ShownImage:
         probability: Probability of the prediction, 0 to 1.
         thumbnail: Picture as a data URI; None where the file cannot be read.
         top: The likeliest classes with their probabilities, the likeliest first.
+        marks: Where images have several labels, whether it was called each of these and whether it has it.
     """
 
     path: str
@@ -60,6 +63,28 @@ class ShownImage:
     probability: float
     thumbnail: str | None
     top: tuple[tuple[str, float], ...]
+    marks: tuple[tuple[bool, bool], ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelEvidence:
+    """What a report shows of each label, where images have several.
+
+    Attributes:
+        per_class: Figures of each label at its threshold.
+        mistakes: Mistakes of each label.
+        together: Labels of which one was missed where the other was called wrongly.
+        images: Number of images by split, `train` and `val`.
+        bare: Number of those that have none of the labels.
+        chosen: How thresholds were chosen; empty where all are one half.
+    """
+
+    per_class: Mapping[str, ClassMetrics]
+    mistakes: Sequence[LabelMistakes]
+    together: Sequence[MistakenTogether]
+    images: Mapping[str, int]
+    bare: Mapping[str, int]
+    chosen: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +118,8 @@ class Evidence:
         results: Findings about the result.
         explanation: Explanation of the run; None where none was made.
         members: Members of an ensemble with their scores; none of a run that was trained.
+        labels: What is shown of each label; None where images have one.
+        card: Uses, limits and licences; None where they are not shown.
     """
 
     history: Sequence[Mapping[str, float]]
@@ -102,6 +129,8 @@ class Evidence:
     results: Sequence[ResultFinding] = ()
     explanation: Explanation | None = None
     members: Sequence[MemberScore] = ()
+    labels: LabelEvidence | None = None
+    card: CardSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +195,8 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
     classes, val = record.dataset.classes, record.val
     task: LabelTask = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
     headline = task.choose_headline(val.figures)
-    weakest = _sort_weakest_first(val.per_class)
+    labels = evidence.labels
+    weakest = _sort_weakest_first(labels.per_class if labels else val.per_class)
     return load_template("report.html").render(
         record=record,
         val=val,
@@ -179,6 +209,8 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         optimism=describe_optimism(record),
         members=evidence.members,
         neutral=find_default_valued(record.recipe.table()),
+        labels=labels,
+        card=evidence.card,
         headline=headline,
         headline_name=_name_metric(task, headline),
         val_strip=Markup(
@@ -190,7 +222,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         counts_chart=Markup(_draw_counts_chart(record.dataset)),
         selected_on_val=len(evidence.history) > 1 and record.recipe.select != LAST,
         selected_by=describe_selection(record.recipe.select or LOSS),
-        curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history)],
+        curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history, headline)],
         norms=Markup(_draw_norms_chart(evidence.history)),
         diagram=Markup("" if record.ensemble else _draw_diagram(record.network)),
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
@@ -284,7 +316,7 @@ def _draw_counts_chart(data: DatasetRecord) -> str:
     return draw_counts("Images of each class", rows, ("train", "validation"))
 
 
-def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, float]]) -> list[str]:
+def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, float]], headline: str) -> list[str]:
     if len(history) < 2:
         return []
     axis = next(iter(history[0]))
@@ -293,16 +325,20 @@ def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, floa
     chosen = record.selected.value
 
     def drawn(title: str, y_label: str, *columns: tuple[str, str]) -> str:
-        series = [Series(name, [(row[axis], row[key]) for row in history if key in row]) for key, name in columns]
+        lines = [(name, [(row[axis], row[key]) for row in history if key in row]) for key, name in columns]
+        series = [Series(name, line) for name, line in lines if line]
         return draw_lines(title, series, label, y_label, log_x=log, chosen=chosen)
 
+    shown = ("loss", headline if any(f"val_{headline}" in row for row in history) else "accuracy")
+    both = {name for name in shown if any(f"train_{name}" in row for row in history)}
+    splits = {name: "training and validation" if name in both else "validation" for name in shown}
     figures = [
         drawn(
-            f"{name.capitalize()} of training and validation",
-            f"{name}{' (nats)' if name == 'loss' else ''}",
+            f"{describe_metric(name).capitalize()} of {splits[name]}",
+            f"{describe_metric(name)}{' (nats)' if name == 'loss' else ''}",
             *((f"{key}_{name}", split) for key, split in _NAMES),
         )
-        for name in ("loss", "accuracy")
+        for name in shown
     ]
     if len({row["lr"] for row in history if "lr" in row}) > 1:
         figures.append(drawn("Learning rate of each epoch", "learning rate", ("lr", "at its end")))

@@ -12,9 +12,22 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
+from budwood.evaluation.decisions import HALF, DecisionRule
+from budwood.evaluation.label_mistakes import count_label_mistakes, list_mistaken_together
+from budwood.evaluation.metrics import evaluate
+from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.result_checks import check_run
+from budwood.reporting.card_summary import summarize_card
 from budwood.reporting.model_card import CARD_FILE, render_model_card
-from budwood.reporting.run_page import DataCheck, Evidence, Pictures, render_findings, render_run
+from budwood.reporting.run_page import (
+    PAIRS_SHOWN,
+    DataCheck,
+    Evidence,
+    LabelEvidence,
+    Pictures,
+    render_findings,
+    render_run,
+)
 from budwood.reporting.thumbnails import (
     SHEET_SIZE,
     collect_pictures,
@@ -97,16 +110,40 @@ def render_report(run: Run) -> str:
     Returns:
         One HTML page that needs no other file.
     """
-    predictions = run.predictions("val")
+    predictions, rule = run.predictions("val"), run.decision_rule
     sheet = run.file(SHEET_FILE)
     augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
         history=run.history(),
-        pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions), augmented=augmented),
+        pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions, rule), augmented=augmented),
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
         results=check_run(make_outcome("", [run])),
         explanation=load_explanation(run.path),
         members=compare_members(run),
+        labels=_collect_labels(run, predictions, rule) if run.task.multilabel else None,
+        card=summarize_card(run),
     )
     return render_run(run.record, evidence)
+
+
+def _collect_labels(run: Run, predictions: Predictions, rule: DecisionRule) -> LabelEvidence:
+    """What the report shows of each label, as the run's thresholds decide it."""
+    targets, shifted = predictions.targets, rule.shift_logits(predictions.logits)
+    called = predictions.task.decide(shifted)
+    known = run.record.confidence.decisions if run.record.confidence else None
+    thresholds = [HALF] * len(run.classes) if rule.thresholds is None else rule.thresholds.tolist()
+    names = ("mean_average_precision",)
+    data = run.dataset()
+    splits = {split: data.samples(split) for split in ("train", "val")}
+    return LabelEvidence(
+        evaluate(predictions.task, targets, shifted, run.classes, names).per_class,
+        count_label_mistakes(targets, called, run.classes, thresholds),
+        list_mistaken_together(targets, called, run.classes, PAIRS_SHOWN),
+        {split: len(samples) for split, samples in splits.items()},
+        {
+            split: sum(not samples.label_sets[number] for number in samples.labels.tolist())
+            for split, samples in splits.items()
+        },
+        known.rule if known and known.thresholds else "",
+    )
