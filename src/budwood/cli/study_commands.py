@@ -241,7 +241,10 @@ def compare(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Compare runs, or all in a folder: intervals, paired tests, and which cannot be distinguished from the best."""
+    """Compare runs, or all in a folder: intervals, paired tests, and which cannot be distinguished from the best.
+
+    Multi-label runs are ranked by mean average precision: that all labels of an image are right may be rare.
+    """
     from budwood.comparison.compare import compare as compare_runs
     from budwood.comparison.run_groups import find_runs
     from budwood.comparison.text import format_comparison

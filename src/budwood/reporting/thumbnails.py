@@ -50,9 +50,7 @@ def collect_pictures(
     classes, scale = record.dataset.classes, record.dataset.value_range
     id_of_path = map_ids(data)
     rule = rule or DecisionRule(predictions.task)
-    chances = rule.to_probabilities(predictions.logits)
-    correct = (rule.decide(chances) == predictions.task.to_targets(predictions.truth)).all(axis=1)
-    losses = predictions.losses
+    losses, correct = predictions.losses, rule.is_correct(predictions.truth, predictions.logits)
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if correct[row]]
     thumbnails = make_finding_thumbnails(root, record.findings, id_of_path, scale)
