@@ -158,7 +158,10 @@ def inspect_data(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Show findings about a data set; nothing is trained, no file of yours is changed."""
+    """Show findings about a data set, single-label or multi-label.
+
+    Nothing is trained, no file of yours is changed.
+    """
     from budwood.config.recipe import Recipe, parse_settings
     from budwood.data import checks
     from budwood.workflows.report import report_findings
@@ -215,7 +218,11 @@ def train(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Train a classifier and keep it with its evidence."""
+    """Train a classifier and keep it with its evidence.
+
+    DATA is a folder of class folders, or a table (CSV, TSV, Parquet) with the columns path and label. With a column
+    labels in its place, such as "cat; dog", an image has several labels or none (multi-label).
+    """
     import budwood as bw
     from budwood.config.option_rules import explain_steps
     from budwood.config.recipe import Recipe
@@ -286,8 +293,9 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
 @add_out_option
 @add_common_options
 def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool) -> None:
-    """Write the report of a run or a study again and print its path."""
+    """Write the report of a run, with its model card, or of a study again and print its path."""
     import budwood as bw
+    from budwood.reporting.model_card import CARD_FILE
     from budwood.runs.run import open_run
     from budwood.studies.reports import report_study
     from budwood.studies.study_state import STATE_FILE
@@ -299,7 +307,7 @@ def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool)
         report_study(study, order)
     path = (study or bw.report(open_run(run, out)).path) / "report.html"
     if as_json:
-        print_json({"report": str(path)})
+        print_json({"report": str(path), **({} if study else {"card": str(path.with_name(CARD_FILE))})})
     else:
         print(path)
 

@@ -48,7 +48,7 @@ from budwood.storage.atomic import raise_storage_errors
 from budwood.workflows.confidence import measure_confidence
 from budwood.workflows.ensemble_candidates import Candidates, check_candidates, identify, open_candidates
 from budwood.workflows.novelty import adopt_novelty
-from budwood.workflows.report import render_report
+from budwood.workflows.report import write_reports
 
 Rule = Literal["equal", "validation"]
 RULES: Final = ("equal", "validation")
@@ -171,7 +171,7 @@ def _write_run(draft: Path, id: str, candidates: Candidates, choice: _Choice, ru
         confidence=measure_confidence(predictions),
     )
     record = adopt_novelty(Run(draft, record)).record
-    (draft / "report.html").write_text(render_report(Run(draft, record)), encoding="utf-8")
+    write_reports(Run(draft, record))
     save_record(draft, record)
 
 

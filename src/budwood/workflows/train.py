@@ -76,7 +76,7 @@ from budwood.training.trainer import search_rate, train_network
 from budwood.workflows.confidence import measure_confidence, read_settings
 from budwood.workflows.continuation import continue_recipe, refuse_nothing_to_do
 from budwood.workflows.novelty import add_novelty, estimate_seconds, read_share
-from budwood.workflows.report import render_report
+from budwood.workflows.report import write_reports
 
 if TYPE_CHECKING:
     from budwood.training.lr_finder import RateCurve
@@ -431,7 +431,7 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
             finished = add_novelty(finished, job.context, read_share(run))
             job.clock.lap("novelty")
         record = finished.record.model_copy(update={"timings": Timings(**job.clock.total())})
-        write_text(run.path / "report.html", render_report(Run(run.path, record)))
+        write_reports(Run(run.path, record))
         save_record(run.path, record)
     return Run(run.path, record)
 
