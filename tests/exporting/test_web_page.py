@@ -60,7 +60,7 @@ def make_model(several: bool) -> bytes:
 
 def make_folder(folder: Path, **changes: Any) -> Path:
     folder.mkdir()
-    metadata = {"name": "colours", "classes": CLASSES, "task": "single-label", **changes}
+    metadata = {"name": "colours", "size": 64, "classes": CLASSES, "task": "single-label", **changes}
     model = make_model(metadata["task"] == "multi-label")
     write_web_folder(folder, model, metadata, [("Validation accuracy", "95.2 % (92.5 to 97.1), n = 374")])
     return folder

@@ -35,8 +35,8 @@ def write_web_folder(folder: Path, model: bytes, metadata: Mapping[str, Any], fa
         folder: An empty folder.
         model: The ONNX file: input `image` uint8 [1, height, width, 3]; outputs `probabilities` float32 [1, classes]
             and, where images may be none of the classes, `reject_score` float32 [1].
-        metadata: What its metadata say: `name`, `classes`, `task`, `thresholds`, `costs`, `set_limits` and
-            `reject_threshold`; the last four may be None.
+        metadata: `name`; `size`, the side of the network's input in pixels; and of the file's metadata `classes`,
+            `task`, `thresholds`, `costs`, `set_limits` and `reject_threshold`, the last four of which may be None.
         facts: What "About this model" tells, as terms with their texts.
 
     Raises:
@@ -51,7 +51,7 @@ def write_web_folder(folder: Path, model: bytes, metadata: Mapping[str, Any], fa
     for name in (MODEL, RUNTIME):
         (folder / name).parent.mkdir()
     (folder / "runtime" / "ort.js").write_bytes((vendor / "ort.js").read_bytes())
-    named = ("name", "classes", "task", "thresholds", "costs", "set_limits", "reject_threshold")
+    named = ("name", "size", "classes", "task", "thresholds", "costs", "set_limits", "reject_threshold")
     about = {key: metadata.get(key) for key in named} | {
         "facts": facts,
         "model": {"name": MODEL, "parts": _write_parts(folder / MODEL, model)},

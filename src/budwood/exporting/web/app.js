@@ -78,11 +78,13 @@
     const onPart = () => { at("loaded").value = (loaded += 1) / (all + 1); };
     ort.env.wasm.wasmBinary = (await loadFile(about.runtime, onPart)).buffer;
     ort.env.wasm.numThreads = 1;
+    ort.env.logLevel = "error";
     const model = await loadFile(about.model, onPart);
-    session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+    session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], logSeverityLevel: 3 });
   }
 
   // --- Pixels, as the network was trained on them: upright, colours as stored, transparency on white ---
+  // A video is scaled down by the browser, which is fast; a picture that is kept of it is not.
 
   async function decode(source) {
     if (source instanceof HTMLVideoElement) return source;
@@ -101,7 +103,7 @@
   function readPixels(image) {
     const width = image.videoWidth || image.width;
     const height = image.videoHeight || image.height;
-    const scale = Math.min(1, Math.sqrt(PIXELS / (width * height)));
+    const scale = Math.min(1, Math.sqrt(PIXELS / (width * height)), image.videoWidth ? about.size / Math.min(width, height) : 1);
     canvas.width = Math.max(1, Math.floor(width * scale));
     canvas.height = Math.max(1, Math.floor(height * scale));
     context.imageSmoothingQuality = "high";
@@ -147,7 +149,7 @@
     const strange = score !== null && about.reject_threshold !== null && score > about.reject_threshold;
     for (const name of Object.keys(outputs)) outputs[name].dispose();
     const took = performance.now() - began;
-    return { shares, called: choose(shares), candidates: listCandidates(shares), score, strange, took };
+    return { shares, called: choose(shares), candidates: listCandidates(shares), strange, took };
   }
 
   const nameOf = (number) => about.classes[number];
