@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from budwood.studies.runner import study, tune
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import predict, test
+    from budwood.workflows.export import export
     from budwood.workflows.report import report
     from budwood.workflows.train import estimate_cost, resume, train
 
@@ -53,6 +54,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "ensemble": "workflows.ensemble",
     "estimate_cost": "workflows.train",
     "explain": "",
+    "export": "workflows.export",
     "findings": "data.checks",
     "open_run": "runs.run",
     "predict": "workflows.evaluate",
@@ -86,6 +88,7 @@ __all__ = [
     "ensemble",
     "estimate_cost",
     "explain",
+    "export",
     "findings",
     "open_run",
     "predict",
