@@ -17,7 +17,7 @@ from budwood.data.images import resize_to_square
 from budwood.exporting.graph_builder import GraphBuilder
 from budwood.exporting.pillow_resize import add_resize
 
-SHAPES = [(1, 1), (1, 4000), (300, 400), (2, 3), (5, 7), (16, 16), (17, 16), (333, 517), (640, 481), (120, 95)]
+SHAPES = [(1, 1), (1, 4000), (4000, 300), (2, 3), (5, 7), (16, 16), (17, 16), (333, 517), (640, 481), (1200, 95)]
 
 
 def make_session(size: int, resizing: Resizing) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ class GraphBuilder:
         """Begin an empty graph."""
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
+        self._count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Name] = {}
 
     def add(self, operator: str, *inputs: Name, name: Name | None = None, **attributes: Any) -> Name:
@@ -35,7 +36,8 @@ class GraphBuilder:
         Returns:
             The name of the output.
         """
-        output = name or f"made/{len(self.nodes)}_{operator}"
+        self._count += 1
+        output = name or f"made/{self._count}_{operator}"
         self.add_many(operator, inputs, (output,), **attributes)
         return output
 
@@ -43,8 +45,31 @@ class GraphBuilder:
         """Add a node with several outputs, whose names are given."""
         from onnx import helper
 
-        name = f"node{len(self.nodes)}"
+        name = f"node{self._count}"
         self.nodes.append(helper.make_node(operator, list(inputs), list(outputs), name, **attributes))
+
+    def choose(self, condition: Name, if_true: Callable[[], Name], if_false: Callable[[], Name], dtype: Any) -> Name:
+        """Add a node that computes one of two outputs.
+
+        Args:
+            condition: bool scalar.
+            if_true: Adds the nodes that are computed where it is true, and returns their output.
+            if_false: The same where it is false.
+            dtype: NumPy type of either output.
+
+        Returns:
+            The name of the output.
+        """
+        from onnx import helper
+
+        branches, outer = {}, self.nodes
+        for name, make in (("then_branch", if_true), ("else_branch", if_false)):
+            self.nodes = []
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            output = helper.make_tensor_value_info(make(), kind, None)
+            branches[name] = helper.make_graph(self.nodes, name, [], [output])
+        self.nodes = outer
+        return self.add("If", condition, **branches)
 
     def constant(self, values: ArrayLike, dtype: Any) -> Name:
         """Add a constant, once for equal values.

@@ -1,8 +1,8 @@
 """Pillow's resize as ONNX operators: the pixels that a network was trained on, computed inside its file.
 
 ONNX's own `Resize` is close to Pillow's but not equal: Pillow rounds its coefficients to 22 bits and the pixels to 8
-between its two passes, cuts its filters at the border of the image, and, for bicubic with a `reducing_gap`, averages
-whole blocks first. Here the same is computed: coefficients from height and width inside the graph, then one product of
+between its two passes, cuts its filters at the border of the image, averages whole blocks
+first for bicubic with a `reducing_gap`, and from version 13 on begins with the rows of tall images. Here the same is computed: coefficients from height and width inside the graph, then one product of
 matrices for each pass, in float64, which holds every sum exactly. The sources are Pillow's `Resample.c`, `Reduce.c`,
 `Geometry.c` and `Image.resize`.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import PIL
 
 from budwood.config.options import Interpolation, Resizing
 from budwood.exporting.graph_builder import GraphBuilder, Name
@@ -20,7 +21,13 @@ from budwood.exporting.graph_builder import GraphBuilder, Name
 SUPPORT: Final[dict[Interpolation, float]] = {"bicubic": 2.0, "bilinear": 1.0, "area": 0.5}
 REDUCING_GAP: Final = 3.0  # of bicubic, as `data.images.resize_to_square` has it
 PRECISION: Final = float(2**22)  # of coefficients, as whole numbers
+ROWS_FIRST_SINCE: Final = (13,)  # Pillow, of images that lose more than twice as many rows as columns
 BLOCKS: Final = float(2**24)  # of the reciprocals with which blocks are averaged
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with."""
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class _Axis:
     out: Name
 
 
-def add_resize(graph: GraphBuilder, image: Name, size: int, resizing: Resizing) -> Name:
+def add_resize(
+    graph: GraphBuilder, image: Name, size: int, resizing: Resizing, pillow_version: tuple[int, ...] | None = None
+) -> Name:
     """Add the nodes that make an image the square that a network sees.
 
     Args:
@@ -48,10 +57,12 @@ def add_resize(graph: GraphBuilder, image: Name, size: int, resizing: Resizing) 
         image: uint8 [1, h, w, 3], of any h and w from 1 on.
         size: Side of the square.
         resizing: How the image becomes a square, and by which interpolation.
+        pillow_version: The Pillow whose pixels it gives; None: the one that is installed.
 
     Returns:
         uint8 [1, size, size, 3].
     """
+    pillow_version = pillow_version or parse_version(PIL.__version__)
     shape = graph.add("Shape", image)
     height, width = (graph.add("Gather", shape, graph.whole(axis)) for axis in (1, 2))
     vertical, horizontal = _place_axes(graph, height, width, size, resizing)
@@ -60,7 +71,7 @@ def add_resize(graph: GraphBuilder, image: Name, size: int, resizing: Resizing) 
         planes = _take_nearest(graph, planes, horizontal, 2)
         planes = _take_nearest(graph, planes, vertical, 1)
     else:
-        planes = _resample(graph, planes, vertical, horizontal, resizing.interpolation)
+        planes = _resample(graph, planes, vertical, horizontal, resizing.interpolation, pillow_version)
     if resizing.how == "pad":
         planes = _paste(graph, planes, vertical.out, horizontal.out, size)
     return graph.add("Unsqueeze", graph.add("Transpose", planes, perm=[1, 2, 0]), graph.whole([0]))
@@ -117,16 +128,38 @@ def _take_nearest(graph: GraphBuilder, planes: Name, axis: _Axis, place: int) ->
     return graph.add("Gather", planes, graph.add("Min", numbers, last), axis=place)
 
 
-def _resample(graph: GraphBuilder, planes: Name, rows: _Axis, columns: _Axis, interpolation: Interpolation) -> Name:
-    """The planes by a filter: columns first, then rows, each rounded to uint8."""
+def _resample(
+    graph: GraphBuilder,
+    planes: Name,
+    rows: _Axis,
+    columns: _Axis,
+    interpolation: Interpolation,
+    pillow_version: tuple[int, ...],
+) -> Name:
+    """The planes by a filter: one axis first, then the other, each rounded to uint8."""
     if interpolation == "bicubic":
         planes, rows, columns = _reduce(graph, planes, rows, columns)
     else:
         planes = graph.cast(planes, np.float64)
-    across = graph.add("Transpose", _make_coefficients(graph, columns, interpolation), perm=[1, 0])
-    planes = _round_pixels(graph, graph.add("MatMul", planes, across))
     down = _make_coefficients(graph, rows, interpolation)
-    return graph.cast(_round_pixels(graph, graph.add("MatMul", down, planes)), np.uint8)
+    across = graph.add("Transpose", _make_coefficients(graph, columns, interpolation), perm=[1, 0])
+
+    def resize_rows(image: Name) -> Name:
+        return _round_pixels(graph, graph.add("MatMul", down, image))
+
+    def resize_columns(image: Name) -> Name:
+        return _round_pixels(graph, graph.add("MatMul", image, across))
+
+    def columns_first() -> Name:
+        return resize_rows(resize_columns(planes))
+
+    if pillow_version < ROWS_FIRST_SINCE:
+        return graph.cast(columns_first(), np.uint8)
+    lost_rows, lost_columns = (graph.add("Sub", axis.length, axis.out) for axis in (rows, columns))
+    lost_columns = graph.add("Mul", graph.add("Max", lost_columns, graph.whole(0)), graph.whole(2))
+    many_rows = graph.add("Greater", lost_rows, lost_columns)
+    made = graph.choose(many_rows, lambda: resize_columns(resize_rows(planes)), columns_first, np.float64)
+    return graph.cast(made, np.uint8)
 
 
 def _round_pixels(graph: GraphBuilder, sums: Name) -> Name:
