@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
-    from budwood.runs.predictor import Predictor
+    from budwood.runs.base_predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
+    from budwood.workflows.confidence import calibrate
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import predict, test
+    from budwood.workflows.export import export
     from budwood.workflows.report import report
     from budwood.workflows.train import estimate_cost, resume, train
 
@@ -39,7 +41,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Finding": "data.checks",
-    "Predictor": "runs.predictor",
+    "Predictor": "runs.base_predictor",
     "Published": "comparison.published",
     "Recipe": "config.recipe",
     "RecipeError": "errors",
@@ -49,10 +51,12 @@ _HOMES = {  # the module of each public name; a module is its own
     "StorageError": "errors",
     "StudyError": "errors",
     "WeightsError": "errors",
+    "calibrate": "workflows.confidence",
     "compare": "comparison.compare",
     "ensemble": "workflows.ensemble",
     "estimate_cost": "workflows.train",
     "explain": "",
+    "export": "workflows.export",
     "findings": "data.checks",
     "open_run": "runs.run",
     "predict": "workflows.evaluate",
@@ -82,10 +86,12 @@ __all__ = [
     "StorageError",
     "StudyError",
     "WeightsError",
+    "calibrate",
     "compare",
     "ensemble",
     "estimate_cost",
     "explain",
+    "export",
     "findings",
     "open_run",
     "predict",

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budwood.cli.calibrate_command import calibrate
 from budwood.cli.ensemble_command import ensemble
 from budwood.cli.explain_command import explain
+from budwood.cli.export_command import export
 from budwood.cli.failures import fail, flush_output, tell_failed_file
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
 from budwood.cli.interrupts import INTERRUPTED, heed_interrupts, ignore_interrupts
@@ -62,7 +64,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (compare, ensemble, explain, study, tune):
+for command in (calibrate, compare, ensemble, explain, export, study, tune):
     app.add_command(command)
 
 

@@ -26,6 +26,7 @@ from budwood.reporting.charts import (
     draw_lines,
     draw_reliability,
 )
+from budwood.reporting.confidence_section import ShownConfidence
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.recipe_text import STEPS, describe_recipe
@@ -90,6 +91,7 @@ class Evidence:
         pictures: Pictures of the report.
         confusion: Confusion matrix: counts by true class (rows) and predicted class (columns).
         reliability: Bins of the reliability diagram.
+        confidence: What is told of temperature, prediction sets and thresholds; None of a run that has none.
         results: Findings about the result.
         explanation: Explanation of the run; None where none was made.
         members: Members of an ensemble with their scores; none of a run that was trained.
@@ -99,6 +101,7 @@ class Evidence:
     pictures: Pictures
     confusion: Sequence[Sequence[int]]
     reliability: Sequence[ReliabilityBin]
+    confidence: ShownConfidence | None = None
     results: Sequence[ResultFinding] = ()
     explanation: Explanation | None = None
     members: Sequence[MemberScore] = ()
@@ -190,6 +193,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         by_class=weakest,
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(draw_reliability("Confidence against accuracy", evidence.reliability)),
+        confidence=evidence.confidence,
         task=task,
         val_others=_list_headlines(task, val),
         test_others=_list_headlines(task, record.test.metrics) if record.test else [],
