@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from budwood.exporting.other_formats import write_openvino_folder, write_timm, write_torch, write_web
 from budwood.runs.export_record import ExportRecord
 from budwood.runs.run import Run
 from budwood.storage.context import Context
@@ -66,4 +67,8 @@ def write_onnx(request: ExportRequest) -> None:
 
 FORMATS: Final[Mapping[str, ExportFormat]] = {
     "onnx": ExportFormat(write_onnx, False, "one file for ONNX Runtime", ".onnx"),
+    "openvino": ExportFormat(write_openvino_folder, True, "a folder for OpenVINO, on devices of Intel's"),
+    "timm": ExportFormat(write_timm, True, "a folder that timm and the Hugging Face Hub load"),
+    "torch": ExportFormat(write_torch, False, "a torch.export program, for PyTorch alone", ".pt2"),
+    "web": ExportFormat(write_web, True, "a page that classifies in any browser, without a network"),
 }

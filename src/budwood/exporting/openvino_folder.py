@@ -1,15 +1,14 @@
 """The folder of `--format openvino`: an intermediate representation (IR), for processors, graphics and NPUs of Intel's.
 
 It is converted from the ONNX file, without the resize: OpenVINO computes in 16 bits where a device does so by itself,
-which a network stands, but not the places of pixels. Its input is `image` uint8 [1, size, size, 3], RGB; its outputs are
-those of the ONNX file.
+which a network stands, but not the places of pixels. Its input is `image` uint8 [1, size, size, 3], RGB; its outputs
+are those of the ONNX file.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from budwood.errors import RunError
@@ -91,11 +90,11 @@ def _keep_needed(model: ModelProto) -> None:
     model.graph.initializer.extend(tensors)
 
 
-def import_openvino() -> ModuleType:
+def import_openvino() -> Any:
     """Import OpenVINO.
 
     Returns:
-        The package.
+        The package, a module.
 
     Raises:
         RunError: It is not installed.

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 CONFIG: Final = "config.json"
 TIMM_WEIGHTS: Final = "model.safetensors"
-CARD: Final = "README.md"
 CROP_MODES: Final[dict[Resize, str]] = {"crop": "center", "squash": "squash", "pad": "border"}
 INTERPOLATIONS: Final[dict[Interpolation, str]] = {
     "bicubic": "bicubic",
@@ -96,6 +95,11 @@ def make_timm_model(run: Run) -> nn.Module:
         why = f"timm's {network.name} has other layers than the run's, which is of {network.source}"
         raise refuse(run, why) from error
     return model.eval()  # type: ignore[no-any-return]
+
+
+def name_timm_library(card: str) -> str:
+    """Return a model card whose head names timm as the library that loads the model, for the Hub's own example."""
+    return card.replace("\nlibrary_name: budwood\n", "\nlibrary_name: timm\n", 1)
 
 
 def explain_refusal(run: Run) -> str:

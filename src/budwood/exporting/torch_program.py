@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
+from budwood.data.loading import TTA_FLIPS
 from budwood.inference.pytorch_backend import LUMA
 from budwood.runs.run import Run
 from budwood.storage.strict_json import encode_json
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 NOTE: Final = "budwood.json"
+PLACES: Final = {"h": 3, "v": 2}  # dimensions that a mirror image is turned around in
 SAMPLE: Final = 2  # images of the sample input; with one, PyTorch takes the number of images as fixed
 
 
@@ -58,6 +60,7 @@ class PixelsToProbabilities(nn.Module):
         self.register_buffer("temperature", torch.tensor(run.decision_rule.temperature, dtype=torch.float32))
         self.grey = network.channels == 1 and not ensemble
         self.multilabel = run.task.multilabel
+        self.views = TTA_FLIPS["none" if ensemble else run.recipe.tta]
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Compute answers.
@@ -71,7 +74,9 @@ class PixelsToProbabilities(nn.Module):
         image = pixels.permute(0, 3, 1, 2).float()
         if self.grey:
             image = (image * self.luma).sum(dim=1, keepdim=True)
-        logits = self.network(image * self.scale + self.shift)
+        image = image * self.scale + self.shift
+        each = [self.network(image.flip([PLACES[letter] for letter in letters])) for letters in self.views]
+        logits = torch.stack(each).mean(dim=0) if len(each) > 1 else each[0]
         calibrated = logits / self.temperature
         shares = calibrated.sigmoid() if self.multilabel else calibrated.softmax(dim=1)
         return {"probabilities": shares, "logits": logits}
