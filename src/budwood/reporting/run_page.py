@@ -168,6 +168,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
     """
     classes, val = record.dataset.classes, record.val
     task: LabelTask = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
+    headline = task.choose_headline(val.figures)
     weakest = _sort_weakest_first(val.per_class)
     return load_template("report.html").render(
         record=record,
@@ -181,8 +182,14 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         optimism=describe_optimism(record),
         members=evidence.members,
         neutral=find_default_valued(record.recipe.table()),
-        val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % confidence interval", val.accuracy)),
-        test_strip=Markup(_draw_test_strip(record.test)),
+        headline=headline,
+        headline_name=_name_metric(task, headline),
+        val_strip=Markup(
+            draw_interval_strip(
+                f"Validation {describe_metric(headline)} with its 95 % confidence interval", val.figures[headline]
+            )
+        ),
+        test_strip=Markup(_draw_test_strip(record.test, headline)),
         counts_chart=Markup(_draw_counts_chart(record.dataset)),
         selected_on_val=len(evidence.history) > 1 and record.recipe.select != LAST,
         selected_by=describe_selection(record.recipe.select or LOSS),
@@ -259,13 +266,19 @@ def _quote_path(path: str) -> str:
 
 
 def _list_headlines(task: LabelTask, scores: SplitMetrics) -> list[tuple[str, Metric]]:
-    """The scores beside accuracy that the run has, by their names; one made later may have more."""
-    names = [name for name in task.headline_metrics if name in scores.figures]
-    return [(describe_metric(name), scores.figures[name]) for name in names]
+    """The scores beside the headline that the run has, by their names; one made later may have more."""
+    return [(_name_metric(task, name), scores.figures[name]) for name in task.list_others(scores.figures)]
 
 
-def _draw_test_strip(test: TestRecord | None) -> str:
-    return draw_interval_strip("Test accuracy with its 95 % confidence interval", test.metrics.accuracy) if test else ""
+def _name_metric(task: LabelTask, name: str) -> str:
+    """The name of a metric, with what it means where that is not plain."""
+    note = task.note_metric(name)
+    return f"{describe_metric(name)}: {note}" if note else describe_metric(name)
+
+
+def _draw_test_strip(test: TestRecord | None, name: str) -> str:
+    title = f"Test {describe_metric(name)} with its 95 % confidence interval"
+    return draw_interval_strip(title, test.metrics.figures[name]) if test else ""
 
 
 def _draw_counts_chart(data: DatasetRecord) -> str:

@@ -14,6 +14,7 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.evaluation.result_checks import check_run
 from budwood.reporting.confidence_section import show_confidence
+from budwood.reporting.model_card import CARD_FILE, render_model_card
 from budwood.reporting.run_page import DataCheck, Evidence, Pictures, render_findings, render_run
 from budwood.reporting.thumbnails import (
     SHEET_SIZE,
@@ -31,7 +32,7 @@ from budwood.storage.atomic import raise_storage_errors, write_text
 
 
 def report(run: Run | str | Path) -> Run:
-    """Write a run's `report.html` again.
+    """Write a run's `report.html` and `model_card.md` again.
 
     Args:
         run: The run, or its path or name.
@@ -46,8 +47,21 @@ def report(run: Run | str | Path) -> Run:
     run = open_any_run(run)
     with lock_results(run.path), raise_storage_errors(run.path):
         latest = open_run(run.path)
-        write_text(run.path / "report.html", render_report(latest))
+        write_reports(latest)
     return latest
+
+
+def write_reports(run: Run) -> None:
+    """Write the report of a run and its model card into its folder.
+
+    Args:
+        run: The finished run.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    write_text(run.path / "report.html", render_report(run))
+    write_text(run.path / CARD_FILE, render_model_card(run))
 
 
 def report_findings(

@@ -75,7 +75,7 @@ from budwood.training.task import TrainingResult, TrainingTask, has_checkpoint
 from budwood.training.trainer import search_rate, train_network
 from budwood.workflows.confidence import measure_confidence, read_settings
 from budwood.workflows.continuation import continue_recipe, refuse_nothing_to_do
-from budwood.workflows.report import render_report
+from budwood.workflows.report import write_reports
 
 if TYPE_CHECKING:
     from budwood.training.lr_finder import RateCurve
@@ -409,7 +409,7 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
         job.clock.lap("save")
         record = run.record.model_copy(update={**results, "timings": Timings(**job.clock.total())})
         finished = Run(run.path, record)
-        write_text(run.path / "report.html", render_report(finished))
+        write_reports(finished)
         save_record(run.path, record)
     return finished
 
