@@ -37,6 +37,7 @@ def run(tiny: Path) -> Run:
     return bw.open_run(tiny / "runs" / "one")
 
 
+@pytest.mark.slow
 def test_another_process_gets_the_runs_answers_with_torch_alone(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "net.pt2"
     write_torch_program(run, file, {"classes": list(run.classes)})
@@ -69,6 +70,13 @@ def test_other_inputs(options: dict[str, Any], tiny: Path, tmp_path: Path) -> No
     answers = program(torch.from_numpy(np.stack([np.asarray(image) for image in images])))
     expected = bw.Predictor.open(run).compute_probabilities(images)
     np.testing.assert_allclose(answers["probabilities"].detach(), expected, atol=1e-5)
+
+
+def test_a_program_that_is_loaded_answers_as_the_run(run: Run, tmp_path: Path) -> None:
+    write_torch_program(run, tmp_path / "net.pt2", {})
+    program: Any = torch.export.load(tmp_path / "net.pt2").module()
+    expected = bw.Predictor.open(run).compute_probabilities([Image.fromarray(pixels) for pixels in PIXELS])
+    np.testing.assert_allclose(program(torch.from_numpy(PIXELS))["probabilities"].detach(), expected, atol=1e-5)
 
 
 def test_temperatures_are_in_the_probabilities(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

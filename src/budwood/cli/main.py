@@ -48,6 +48,7 @@ from budwood.cli.output import (
     show_plan,
     show_run,
 )
+from budwood.cli.publish_command import publish
 from budwood.cli.study_commands import compare, study, tune
 from budwood.errors import BudwoodError, DataError
 from budwood.text import counted, show_unprintable
@@ -64,7 +65,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, ensemble, explain, export, study, tune):
+for command in (calibrate, compare, ensemble, explain, export, publish, study, tune):
     app.add_command(command)
 
 

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from budwood.data.loading import decode_sample
 from budwood.errors import DataError, RunError
-from budwood.evaluation.intervals import Metric
 from budwood.exporting.form_answers import Form, compute_answers
+from budwood.exporting.form_usage import add_usage
 from budwood.inference.feature_cache import CHECKED
+from budwood.reporting.model_card import format_score
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
-from budwood.text import TOO_FEW, counted
+from budwood.text import counted
 
 if TYPE_CHECKING:
     from budwood.exporting.formats import ExportRequest
@@ -59,21 +60,12 @@ def list_facts(run: Run) -> list[tuple[str, str]]:
     facts = [("Network", f"{name}, {network.size} × {network.size} pixels")]
     for split, word in (("val", "validation"), ("test", "test")):
         if split in run.metrics:
-            facts.append((f"Accuracy, {word} images", format_proportion(run.metrics[split].accuracy)))
+            facts.append((f"Accuracy, {word} images", format_score("accuracy", run.metrics[split].accuracy)))
     if run.value_range is not None:
         facts.append(
             ("Images", "It learned from images of more than 8 bits. Browsers show 8 of them, so answers may differ.")
         )
     return [*facts, ("Run", run.record.id)]
-
-
-def format_proportion(metric: Metric) -> str:
-    """Return a proportion in percent, with its interval and the number of images."""
-    if metric.value is None:
-        return f"undefined (n = {metric.n:,})"
-    if metric.low is None or metric.high is None:
-        return f"{metric.value:.1%} ({TOO_FEW}, n = {metric.n:,})"
-    return f"{metric.value:.1%} (95 % confidence interval {metric.low:.1%} to {metric.high:.1%}, n = {metric.n:,})"
 
 
 def write_openvino_folder(request: ExportRequest) -> None:
@@ -96,7 +88,7 @@ def write_openvino_folder(request: ExportRequest) -> None:
             "Use the format onnx, or export its members, each a run of its own.",
         )
     write_openvino(request.model, run.record.network.size, request.record.to_json(), request.to)
-    (request.to / CARD).write_text(request.card, encoding="utf-8")
+    (request.to / CARD).write_text(add_usage(request.card, "openvino", run), encoding="utf-8")
     check_probabilities("openvino", request, request.to)
 
 
@@ -114,7 +106,7 @@ def write_torch(request: ExportRequest) -> None:
     from budwood.exporting.torch_program import write_torch_program
 
     write_torch_program(request.run, request.to, request.record.model_dump())
-    request.to.with_suffix(".md").write_text(request.card, encoding="utf-8")
+    request.to.with_suffix(".md").write_text(add_usage(request.card, "torch", request.run), encoding="utf-8")
     check_probabilities("torch", request, request.to)
 
 
@@ -129,11 +121,11 @@ def write_timm(request: ExportRequest) -> None:
         OSError: A file cannot be written.
     """
     refuse_int8(request, "timm")
-    from budwood.exporting.timm_folder import name_timm_library, write_timm_folder
+    from budwood.exporting.timm_folder import write_timm_folder
 
     run = request.run
     write_timm_folder(run, request.to)
-    (request.to / CARD).write_text(name_timm_library(request.card), encoding="utf-8")
+    (request.to / CARD).write_text(add_usage(request.card, "timm", run), encoding="utf-8")
     pixels, rule = take_check_pixels(run), run.decision_rule
     expected = rule.to_probabilities(make_predictor(run, request.context).compute_logits(pixels))
     found = rule.to_probabilities(compute_answers("timm", request.to, pixels))

@@ -97,11 +97,6 @@ def make_timm_model(run: Run) -> nn.Module:
     return model.eval()  # type: ignore[no-any-return]
 
 
-def name_timm_library(card: str) -> str:
-    """Return a model card whose head names timm as the library that loads the model, for the Hub's own example."""
-    return card.replace("\nlibrary_name: budwood\n", "\nlibrary_name: timm\n", 1)
-
-
 def explain_refusal(run: Run) -> str:
     """Say why timm cannot hold a run's network, as far as its record tells.
 
