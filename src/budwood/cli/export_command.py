@@ -63,6 +63,6 @@ def show_parity(record: ExportRecord) -> None:
     print(f"  of the run {format_score('accuracy', parity.run_accuracy)}")
     if eight:
         print(
-            f"8 bits: {eight.int8_correct:,} of {eight.n:,} validation images are correct, {eight.run_correct:,} with 32 "
-            f"bits (p = {eight.p:.2g}, exact McNemar test)."
+            f"8 bits: {eight.int8_correct:,} of {eight.n:,} validation images are correct, {eight.run_correct:,} with "
+            f"32 bits (p = {eight.p:.2g}, exact McNemar test)."
         )

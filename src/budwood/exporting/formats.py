@@ -43,12 +43,14 @@ class ExportFormat:
         folder: Whether it is a folder, else a file.
         about: What it is, in a few words.
         suffix: How the name of its file ends; empty of a folder.
+        holds_int8: Whether it is made of the ONNX file, and so is in 8 bits where that is.
     """
 
     write: Callable[[ExportRequest], object]
     folder: bool
     about: str
     suffix: str = ""
+    holds_int8: bool = False
 
 
 def write_onnx(request: ExportRequest) -> None:
@@ -65,5 +67,5 @@ def write_onnx(request: ExportRequest) -> None:
 
 
 FORMATS: Final[Mapping[str, ExportFormat]] = {
-    "onnx": ExportFormat(write_onnx, False, "one file for ONNX Runtime", ".onnx"),
+    "onnx": ExportFormat(write_onnx, False, "one file for ONNX Runtime", ".onnx", holds_int8=True),
 }

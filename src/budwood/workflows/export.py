@@ -81,6 +81,9 @@ def export(
     if format not in FORMATS:
         raise RunError(f"format: there is no format {format!r}.", did_you_mean(format, FORMATS))
     chosen = FORMATS[format]
+    if int8 and not chosen.holds_int8:
+        held = ", ".join(name for name, one in FORMATS.items() if one.holds_int8)
+        raise RunError(f"int8: the format {format} has no 8 bits.", f"Leave it out, or choose a format of: {held}.")
     run = open_any_run(run)
     if not chosen.folder and not to.suffix:
         to = to.with_name(to.name + chosen.suffix)
