@@ -20,7 +20,6 @@ from budwood.data.images import resize_to_square
 from budwood.errors import BudwoodError, RunError
 from budwood.exporting import form_answers, other_formats
 from budwood.exporting.form_usage import write_square_code
-from budwood.exporting.formats import FORMATS
 from budwood.exporting.openvino_folder import load_openvino
 from budwood.runs.export_record import parse_export_record
 from budwood.runs.run import Run
@@ -129,18 +128,11 @@ def test_a_network_that_openvino_cannot_convert_is_told(
         export(run, tmp_path / "ir", "openvino")
 
 
-@pytest.mark.parametrize("format", ["torch", "timm"])
-def test_eight_bits_are_refused_where_there_are_none(format: str, timm_run: Run, tmp_path: Path) -> None:
-    from budwood.exporting.formats import ExportRequest
-    from budwood.runs.export_record import Int8Record
-    from budwood.storage.context import open_context
-    from budwood.workflows.export import make_checked_model
-
-    context = open_context()
-    model, record = make_checked_model(timm_run, context, int8=False)
-    eight = record.model_copy(update={"int8": Int8Record(n=9, run_correct=9, int8_correct=9, p=1.0)})
-    with pytest.raises(RunError, match=f"int8: the format {format} is in 32 bits"):
-        FORMATS[format].write(ExportRequest(timm_run, model, eight, "", tmp_path / "made", context))
+@pytest.mark.parametrize("format", ["openvino", "torch", "timm"])
+def test_eight_bits_are_refused_where_there_are_none(format: str, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"int8: the format {format} has no 8 bits") as raised:
+        export(run, tmp_path / "made", format, int8=True)
+    assert "onnx, web" in raised.value.hint
 
 
 @pytest.mark.usefixtures("here")

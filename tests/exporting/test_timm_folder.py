@@ -83,10 +83,14 @@ def test_its_configuration_says_how_images_are_read(photos: Photos, tmp_path: Pa
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
     assert (config["architecture"], config["num_classes"]) == ("test_resnet", 2)
     assert config["label_names"] == ["leaf", "sky"]
-    assert config["budwood"] == {"task": "single-label", "temperature": [1.0]}
+    rule = run.decision_rule
+    assert config["budwood"]["task"] == "single-label"
+    assert config["budwood"]["temperature"] == rule.temperature.tolist()
+    assert config["budwood"].get("set_limits") == (None if rule.set_limits is None else rule.set_limits.tolist())
     assert not config["pretrained_cfg"].keys() & {"tag", "license"}
 
 
+@pytest.mark.slow
 def test_torchvisions_networks_are_held_where_timm_has_the_same(photos: Photos, tmp_path: Path) -> None:
     run = photos.train(model="resnet18", freeze="none", size=32)
     assert run.record.network.source == "torchvision"

@@ -18,7 +18,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+import budwood as bw
 from budwood.exporting.web_page import write_web_folder
+from budwood.workflows.export import export
+from conftest import picture
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -264,3 +267,22 @@ def test_a_folder_that_is_not_whole_says_so(
     assert page.inner_text("#failure") == f"The network cannot be loaded. {said}"
     assert page.locator("#choose").is_disabled()
     page.close()
+
+
+def test_the_page_answers_as_the_run(tiny: Path, tmp_path: Path, chromium: Any) -> None:
+    run = bw.open_run(tiny / "runs" / "one")
+    export(run, tmp_path / "web", "web")
+    files = {}
+    for number in range(10):
+        out = io.BytesIO()
+        picture(number, number % 3, 40 + 13 * number).resize((50, 90)).save(out, "JPEG" if number % 2 else "PNG")
+        files[f"{number}.{'jpg' if number % 2 else 'png'}"] = out.getvalue()
+    with visiting(chromium, (tmp_path / "web" / "index.html").as_uri()) as page:
+        give(page, files)
+        with page.expect_download() as saved:
+            page.click("#save")
+        rows = list(csv.DictReader(io.StringIO(Path(saved.value.path()).read_text(encoding="utf-8-sig"))))
+    found = [[float(row[f"probability of {name}"]) for name in run.classes] for row in rows]
+    expected = bw.Predictor.open(run).compute_probabilities(list(files.values()))
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # browsers may decode JPEG with another rounding
+    assert [row["class"] for row in rows] == [run.classes[best] for best in expected.argmax(axis=1)]

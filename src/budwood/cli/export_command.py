@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
+
+if TYPE_CHECKING:
+    from budwood.runs.export_record import ExportRecord
 
 
 @click.command()
@@ -35,3 +39,30 @@ def export(run: str, to: Path, name: str, int8: bool, force: bool, out: Path, as
         )
         return
     print(f"Exported to {made.path} ({made.bytes / 2**20:.1f} MiB, {made.seconds:.1f} s).")
+    show_parity(made.record)
+
+
+def show_parity(record: ExportRecord) -> None:
+    """Print how an exported file was checked against its run."""
+    from budwood.reporting.model_card import format_score
+
+    parity, eight = record.parity, record.int8
+    assert parity
+    print(
+        f"Checked on {parity.images:,} images of the run's data and {parity.made} made ones, in a process without "
+        f"Budwood ({parity.engine}):"
+    )
+    print(
+        f"  largest difference of a probability {parity.largest_difference:.2g}"
+        + (f" (allowed: {parity.tolerance:g})" if parity.tolerance is not None else "")
+    )
+    print(f"  called the same {format_score('accuracy', parity.agreement)}")
+    if parity.same_refusals is not None:
+        print(f"  refused alike {parity.same_refusals:,} of {parity.n:,}")
+    print(f"  validation accuracy of the file {format_score('accuracy', parity.accuracy)}")
+    print(f"  of the run {format_score('accuracy', parity.run_accuracy)}")
+    if eight:
+        print(
+            f"8 bits: {eight.int8_correct:,} of {eight.n:,} validation images are correct, {eight.run_correct:,} with "
+            f"32 bits (p = {eight.p:.2g}, exact McNemar test)."
+        )

@@ -44,12 +44,14 @@ class ExportFormat:
         folder: Whether it is a folder, else a file.
         about: What it is, in a few words.
         suffix: How the name of its file ends; empty of a folder.
+        holds_int8: Whether it is made of the ONNX file, and so is in 8 bits where that is.
     """
 
     write: Callable[[ExportRequest], object]
     folder: bool
     about: str
     suffix: str = ""
+    holds_int8: bool = False
 
 
 def write_onnx(request: ExportRequest) -> None:
@@ -66,9 +68,9 @@ def write_onnx(request: ExportRequest) -> None:
 
 
 FORMATS: Final[Mapping[str, ExportFormat]] = {
-    "onnx": ExportFormat(write_onnx, False, "one file for ONNX Runtime", ".onnx"),
+    "onnx": ExportFormat(write_onnx, False, "one file for ONNX Runtime", ".onnx", holds_int8=True),
     "openvino": ExportFormat(write_openvino_folder, True, "a folder for OpenVINO, on devices of Intel's"),
     "timm": ExportFormat(write_timm, True, "a folder that timm and the Hugging Face Hub load"),
     "torch": ExportFormat(write_torch, False, "a torch.export program, for PyTorch alone", ".pt2"),
-    "web": ExportFormat(write_web, True, "a page that classifies in any browser, without a network"),
+    "web": ExportFormat(write_web, True, "a page that classifies in any browser, offline", holds_int8=True),
 }

@@ -45,6 +45,7 @@ class GraphBuilder:
         """Add a node with several outputs, whose names are given."""
         from onnx import helper
 
+        self._count += 1
         name = f"node{self._count}"
         self.nodes.append(helper.make_node(operator, list(inputs), list(outputs), name, **attributes))
 

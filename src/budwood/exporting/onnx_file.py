@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,7 +16,8 @@ from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.novelty import BANK, MEANS, WHITENING, NoveltyScorer
 from budwood.exporting.graph_builder import GraphBuilder, Name
 from budwood.exporting.pillow_resize import add_resize
-from budwood.inference.bundle import GRAPH, Prefix, ensure_exported, read_bundle_file
+from budwood.inference.bundle import GRAPH, Prefix, add_bundle_file, ensure_exported, read_added_file, read_bundle_file
+from budwood.inference.quantization import INT8_GRAPH, quantise
 from budwood.runs.export_record import METADATA_KEY, ExportRecord
 from budwood.runs.networks import make_trunk, make_whole_network
 from budwood.runs.run import Run
@@ -49,12 +51,13 @@ class NetworkGraph:
     size: int
 
 
-def read_network_graph(run: Run, context: Context) -> NetworkGraph:
+def read_network_graph(run: Run, context: Context, int8: bool) -> NetworkGraph:
     """Read the graph of a run's network, which is exported where it was not yet.
 
     Args:
         run: A finished run that is no ensemble.
         context: The cache folder, and where notes go.
+        int8: Whether it is in 8-bit integers.
 
     Returns:
         The graph.
@@ -62,17 +65,27 @@ def read_network_graph(run: Run, context: Context) -> NetworkGraph:
     Raises:
         RunError: The network cannot be exported.
         WeightsError: The weights cannot be read.
+        DataError: A training image, for the ranges of 8 bits, is missing or was changed.
     """
     import onnx
 
-    alone = run.record.trained == "head"
+    alone = run.record.trained == "head" and not int8
     part = make_trunk(run, context) if alone else make_whole_network(run, context.cache)
     refuse_unexportable(run, part)
     model = onnx.load_from_string(read_bundle_file(part, GRAPH))
     output = model.graph.output[0].name
     if alone:
         return NetworkGraph(run, model, output, None, run.head(), part.spec.plan.size)
-    return NetworkGraph(run, model, find_features(run, model), output, None, part.spec.plan.size)
+    features = find_features(run, model)
+    if int8:
+        content = read_added_file(replace(part, graph=INT8_GRAPH), INT8_GRAPH)
+        if content is None:
+            context.progress.note("Converting the network to 8-bit integers (once).")
+            content = quantise(part, run.dataset().samples("train"))
+            with suppress(OSError):  # then it is converted again the next time
+                add_bundle_file(part, INT8_GRAPH, content)
+        model = onnx.load_from_string(content)
+    return NetworkGraph(run, model, features, output, None, part.spec.plan.size)
 
 
 def refuse_unexportable(run: Run, part: Prefix) -> None:

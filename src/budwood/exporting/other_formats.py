@@ -99,10 +99,9 @@ def write_torch(request: ExportRequest) -> None:
         request: What to write, and where.
 
     Raises:
-        RunError: The export is to be in 8 bits, or the answers are others than the run's.
+        RunError: The answers are others than the run's.
         OSError: A file cannot be written.
     """
-    refuse_int8(request, "torch")
     from budwood.exporting.torch_program import write_torch_program
 
     write_torch_program(request.run, request.to, request.record.model_dump())
@@ -117,10 +116,9 @@ def write_timm(request: ExportRequest) -> None:
         request: What to write, and where.
 
     Raises:
-        RunError: timm cannot hold the network, the export is to be in 8 bits, or the logits are others than the run's.
+        RunError: timm cannot hold the network, or the logits are others than the run's.
         OSError: A file cannot be written.
     """
-    refuse_int8(request, "timm")
     from budwood.exporting.timm_folder import write_timm_folder
 
     run = request.run
@@ -130,12 +128,6 @@ def write_timm(request: ExportRequest) -> None:
     expected = rule.to_probabilities(make_predictor(run, request.context).compute_logits(pixels))
     found = rule.to_probabilities(compute_answers("timm", request.to, pixels))
     compare_answers("timm", request, expected, found)
-
-
-def refuse_int8(request: ExportRequest, form: Form) -> None:
-    """Refuse a form that is in 32 bits alone where 8 were asked for; raises `RunError`."""
-    if request.record.int8 is not None:
-        raise RunError(f"int8: the format {form} is in 32 bits.", "Leave out --int8, or use the format onnx.")
 
 
 def check_probabilities(form: Form, request: ExportRequest, place: Path) -> None:

@@ -1,10 +1,11 @@
 """Pillow's resize as ONNX operators: the pixels that a network was trained on, computed inside its file.
 
 ONNX's own `Resize` is close to Pillow's but not equal: Pillow rounds its coefficients to 22 bits and the pixels to 8
-between its two passes, cuts its filters at the border of the image, averages whole blocks
-first for bicubic with a `reducing_gap`, and from version 13 on begins with the rows of tall images. Here the same is computed: coefficients from height and width inside the graph, then one product of
-matrices for each pass, in float64, which holds every sum exactly. The sources are Pillow's `Resample.c`, `Reduce.c`,
-`Geometry.c` and `Image.resize`.
+between its two passes, cuts its filters at the border of the image, averages whole blocks first for bicubic with a
+`reducing_gap`, and from version 13 on begins with the rows of tall images. Here the same is computed: coefficients from
+height and width inside the graph, then one product of matrices for each pass, in float64, which holds every sum
+exactly. The sources are Pillow's `Resample.c`, `Reduce.c`, `Geometry.c` and `Image.resize`; of the order of the passes,
+its pull request 9549 and what version 13.0 answers.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from pydantic import ValidationError
 
 from budwood.config.records import FrozenRecord
+from budwood.data.training_images import TrainingImages
 from budwood.data.value_range import ValueRange
 from budwood.errors import RunError
 from budwood.evaluation.intervals import Metric
@@ -26,15 +27,15 @@ class ParityRecord(FrozenRecord):
     Attributes:
         images: Number of images of the run's data.
         made: Number of made images of unusual shapes and kinds.
-        largest_difference: Of a probability of any of them.
+        largest_difference: Of a probability, of any of them.
         tolerance: The difference above which the export is refused; None where it is in 8 bits, which a paired test
             on validation judges.
-        same_class: Number of all images that both call the same.
+        agreement: The share of all images that both call the same.
         same_refusals: Number of all images that both refuse, or both take, as none of the classes; None where the run
             cannot tell.
         reject_difference: The largest difference of a reject score, as a part of the threshold; None as above.
         run_accuracy: Of the run, on the validation images among them.
-        export_accuracy: Of the file, on the same.
+        accuracy: Of the file, on the same.
         engine: What ran the file.
     """
 
@@ -42,12 +43,17 @@ class ParityRecord(FrozenRecord):
     made: int
     largest_difference: float
     tolerance: float | None
-    same_class: int
+    agreement: Metric
     same_refusals: int | None = None
     reject_difference: float | None = None
     run_accuracy: Metric
-    export_accuracy: Metric
+    accuracy: Metric
     engine: str
+
+    @property
+    def n(self) -> int:
+        """Return the number of all images."""
+        return self.images + self.made
 
 
 class Int8Record(FrozenRecord):
@@ -83,6 +89,7 @@ class ExportRecord(FrozenRecord):
         reject_threshold: An image whose score is larger is none of the classes.
         value_range: Values of more than 8 bits that become black and white before the file sees them; None: images
             have 8 bits.
+        training: What the training images were like; None where that is not known.
         features: Length of the output `features`.
         recipe: The run's recipe, TOML.
         data: Fingerprint of the data set, its split included.
@@ -105,6 +112,7 @@ class ExportRecord(FrozenRecord):
     reject_method: NoveltyMethod | None = None
     reject_threshold: float | None = None
     value_range: ValueRange | None = None
+    training: TrainingImages | None = None
     features: int
     recipe: str
     data: str

@@ -10,11 +10,15 @@ from typing import Final
 from budwood.errors import RunError, did_you_mean
 from budwood.exporting.destination import draft_export, refuse_taken
 from budwood.exporting.formats import FORMATS, ExportRequest
-from budwood.exporting.onnx_file import NetworkGraph, build_model, read_network_graph
+from budwood.exporting.onnx_file import NetworkGraph, build_model, put_metadata, read_network_graph
+from budwood.exporting.parity import check_model
 from budwood.progress import Progress
+from budwood.reporting.model_card import render_model_card
 from budwood.runs.export_record import ExportRecord
 from budwood.runs.machine import library_versions
+from budwood.runs.predictor import make_predictor, read_training_images
 from budwood.runs.run import Run, open_any_run, utc_now
+from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context, open_context
 
 FORMAT: Final = "onnx"
@@ -77,27 +81,56 @@ def export(
     if format not in FORMATS:
         raise RunError(f"format: there is no format {format!r}.", did_you_mean(format, FORMATS))
     chosen = FORMATS[format]
+    if int8 and not chosen.holds_int8:
+        held = ", ".join(name for name, one in FORMATS.items() if one.holds_int8)
+        raise RunError(f"int8: the format {format} has no 8 bits.", f"Leave it out, or choose a format of: {held}.")
     run = open_any_run(run)
     if not chosen.folder and not to.suffix:
         to = to.with_name(to.name + chosen.suffix)
     refuse_taken(to, chosen.folder, force)
     model, record = make_checked_model(run, context, int8)
+    card = render_model_card(run, record.parity)
     with draft_export(to, chosen.folder) as place:
-        chosen.write(ExportRequest(run, model, record, "", place, context))
+        chosen.write(ExportRequest(run, model, record, card, place, context))
     return Export(to, format, record, len(model), time.perf_counter() - started)
 
 
 def make_checked_model(run: Run, context: Context, int8: bool) -> tuple[bytes, ExportRecord]:
-    """Build the ONNX file of a run and check it."""
-    members = read_members(run, context)
+    """Build the ONNX file of a run and check it.
+
+    Args:
+        run: A finished run.
+        context: The cache folder, and where notes go.
+        int8: Whether the network is in 8-bit integers.
+
+    Returns:
+        The file, and the record in its metadata.
+
+    Raises:
+        RunError: The network cannot be exported, or the file answers otherwise than the run.
+        WeightsError: The weights cannot be read.
+        StorageError: The cache cannot be written.
+    """
+    import onnx
+
+    with raise_storage_errors(context.cache):
+        members = read_members(run, context, int8)
     weights = [one.weight for one in run.record.ensemble.members] if run.record.ensemble else [1.0]
     record = describe_export(run, members)
-    return build_model(members, weights, run.decision_rule, run.novelty_scorer(), record), record
+    model = build_model(members, weights, run.decision_rule, run.novelty_scorer(), record)
+    if not (run.record.confidence and run.record.confidence.calibration):
+        context.progress.note(
+            f"The run has no temperature, so probabilities are exported as they are; `budwood calibrate {run.path}` "
+            "finds one."
+        )
+    parity, eight = check_model(model, make_predictor(run, context), int8)
+    record = record.model_copy(update={"parity": parity, "int8": eight})
+    return put_metadata(onnx.load_from_string(model), record), record
 
 
-def read_members(run: Run, context: Context) -> list[NetworkGraph]:
+def read_members(run: Run, context: Context, int8: bool) -> list[NetworkGraph]:
     """The graphs of a run's networks, several of an ensemble."""
-    return [read_network_graph(one, context) for one in (run.members() if run.record.ensemble else [run])]
+    return [read_network_graph(one, context, int8) for one in (run.members() if run.record.ensemble else [run])]
 
 
 def describe_export(run: Run, members: list[NetworkGraph]) -> ExportRecord:
@@ -117,6 +150,7 @@ def describe_export(run: Run, members: list[NetworkGraph]) -> ExportRecord:
         reject_method=novelty.method if novelty else None,
         reject_threshold=novelty.threshold if novelty else None,
         value_range=run.value_range,
+        training=read_training_images(run),
         features=members[0].run.record.network.features,
         recipe=run.recipe.toml(),
         data=run.record.dataset.fingerprint,
