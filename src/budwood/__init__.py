@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import predict, test
     from budwood.workflows.export import export
+    from budwood.workflows.publish import publish
     from budwood.workflows.report import report
     from budwood.workflows.train import estimate_cost, resume, train
 
@@ -60,6 +61,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "findings": "data.checks",
     "open_run": "runs.run",
     "predict": "workflows.evaluate",
+    "publish": "workflows.publish",
     "report": "workflows.report",
     "resume": "workflows.train",
     "scan": "data.scanning",
@@ -95,6 +97,7 @@ __all__ = [
     "findings",
     "open_run",
     "predict",
+    "publish",
     "report",
     "resume",
     "scan",
