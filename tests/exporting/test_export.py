@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import TINY, Notes, fill, picture, run_command
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
@@ -30,6 +29,7 @@ from budwood.runs.export_record import METADATA_KEY, parse_export_record
 from budwood.runs.predictor import make_predictor
 from budwood.storage.context import open_context
 from budwood.workflows import export as export_workflow
+from conftest import TINY, Notes, fill, picture, run_command
 
 QUICK = ("squeezenet1_1",)
 SHAPES = [(1, 1), (1, 400), (400, 30), (2, 3), (16, 16), (17, 16), (40, 40), (75, 93), (300, 200), (640, 480)]
