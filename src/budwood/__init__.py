@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import predict, test
     from budwood.workflows.export import export
+    from budwood.workflows.predict import predict
     from budwood.workflows.report import report
     from budwood.workflows.train import estimate_cost, resume, train
 
@@ -59,7 +60,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "export": "workflows.export",
     "findings": "data.checks",
     "open_run": "runs.run",
-    "predict": "workflows.evaluate",
+    "predict": "workflows.predict",
     "report": "workflows.report",
     "resume": "workflows.train",
     "scan": "data.scanning",
