@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from budwood.studies.runner import study, tune
     from budwood.workflows.confidence import calibrate
     from budwood.workflows.ensemble import ensemble
-    from budwood.workflows.evaluate import predict, test
+    from budwood.workflows.evaluate import test
     from budwood.workflows.export import export
     from budwood.workflows.predict import predict
     from budwood.workflows.report import report

@@ -80,9 +80,9 @@ class BundlePredictor(Predictor):
     def compute_read(self, images: Sequence[ReadImage], features: bool) -> Outputs:
         """Return the outputs of images that have been read."""
         parts = [image.outputs for image in images if image.outputs]
-        both = (np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "logits"))
+        features_, logits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "logits"))
         scores = [part.strangeness for part in parts if part.strangeness is not None]
-        return Outputs(*both, np.concatenate(scores) if scores else None)
+        return Outputs(features_, logits, np.concatenate(scores) if scores else None)
 
     def compute(self, pixels: Sequence[Pixels], features: bool) -> Outputs:
         """Compute the outputs of one image.
