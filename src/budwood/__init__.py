@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from budwood.studies.runner import study, tune
     from budwood.workflows.confidence import calibrate
     from budwood.workflows.ensemble import ensemble
-    from budwood.workflows.evaluate import predict, test
+    from budwood.workflows.evaluate import test
     from budwood.workflows.export import export
+    from budwood.workflows.predict import predict
     from budwood.workflows.publish import publish
     from budwood.workflows.report import report
     from budwood.workflows.train import estimate_cost, resume, train
@@ -60,7 +61,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "export": "workflows.export",
     "findings": "data.checks",
     "open_run": "runs.run",
-    "predict": "workflows.evaluate",
+    "predict": "workflows.predict",
     "publish": "workflows.publish",
     "report": "workflows.report",
     "resume": "workflows.train",

@@ -381,6 +381,16 @@ class TestPredictorOfAFile:
     def test_int8_is_for_runs(self, exported: Path) -> None:
         with pytest.raises(RunError, match="int8 is for a run"):
             bw.Predictor.open(exported, int8=True)
+        with pytest.raises(RunError, match="coverage is for a run"):
+            bw.Predictor.open(exported, coverage=0.9)
+
+    def test_the_command_predicts_with_it(
+        self, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        picture(1, hue=1).save(tmp_path / "a.png")
+        out, _ = run_command(capsys, "predict", exported, tmp_path / "a.png", "--json")
+        (answer,) = json.loads(out)
+        assert answer["label"] in ("leaf", "sky")
 
     def test_pixels_of_one_size(self, exported: Path) -> None:
         predictor = bw.Predictor.open(exported)

@@ -51,16 +51,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=RECIPES)
 def run(request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return bw.train(bw.scan(photos), bw.Recipe(**RECIPES[request.param]), out=tmp_path_factory.mktemp("runs"))
+    recipe = bw.Recipe(**RECIPES[request.param])
+    return knowing(bw.train(bw.scan(photos), recipe, out=tmp_path_factory.mktemp("runs")))
 
 
 @pytest.fixture(scope="module")
 def small(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return bw.train(bw.scan(photos), bw.Recipe(**TINY), out=tmp_path_factory.mktemp("runs"))
+    return knowing(bw.train(bw.scan(photos), bw.Recipe(**TINY), out=tmp_path_factory.mktemp("runs")))
 
 
 def knowing(run: Run, **known: Any) -> Run:
-    """The run with such a confidence."""
+    """The run with such a confidence, and nothing else of what it knew."""
     record = run.record.model_copy(update={"confidence": ConfidenceRecord(**known)})
     return Run(run.path, record)
 
@@ -146,7 +147,7 @@ def test_answers_follow_temperature_costs_and_sets(small: Run, photos: Path) -> 
     costs = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (1.0, 1.0, 0.0))  # to say sky costs nothing
     known = knowing(
         small,
-        calibration=CalibrationRecord(temperature=(2.0,), before=NONE, after=NONE),
+        calibration=CalibrationRecord(temperature=(2.0,), before=NONE, after=NONE, noise={}),
         decisions=DecisionsRecord(rule="costs", costs=costs),
         sets=SetsRecord(coverage=0.9, limits=(0.0, 0.0, 1.0), per_class=(False,) * 3, n=10),
     )

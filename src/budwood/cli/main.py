@@ -1,7 +1,7 @@
 """The command line: one thin command a stage.
 
 Results go to stdout, everything that is said on the way to stderr. Exit code 0: done; 2: the user's input is at fault;
-1: Budwood is; 130: interrupted.
+1: Budwood is; 3: predict could not read some of the images; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -48,15 +48,14 @@ from budwood.cli.output import (
     show_plan,
     show_run,
 )
+from budwood.cli.predict_command import predict
 from budwood.cli.publish_command import publish
 from budwood.cli.study_commands import compare, study, tune
 from budwood.errors import BudwoodError, DataError
-from budwood.text import counted, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.comparison.text import Order
     from budwood.data.leaks import Leaks
-    from budwood.evaluation.prediction_table import ImagePrediction
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -65,7 +64,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, ensemble, explain, export, publish, study, tune):
+for command in (calibrate, compare, ensemble, explain, export, predict, publish, study, tune):
     app.add_command(command)
 
 
@@ -275,53 +274,6 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
     show_metrics("Test", tested.task, opened.metrics)
     print(format_looks(opened.looks))
     print(f"Report: {tested.path / 'report.html'}")
-
-
-@app.command()
-@click.argument("run", metavar="RUN")
-@click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
-@click.option("--csv", type=click.Path(path_type=Path), help="Also write the predictions to a CSV file.")
-@click.option("--int8", is_flag=True, help="Use 8-bit integers, unless fewer validation images are then correct.")
-@add_out_option
-@add_common_options
-def predict(
-    run: str, images: tuple[str, ...], csv: Path | None, int8: bool, out: Path, as_json: bool, debug: bool
-) -> int:
-    """Predict the class of images with a run's network, with the probabilities of the three likeliest.
-
-    Images that cannot be read are named. The exit code is 0 if any image could be read, else 2.
-    """
-    import budwood as bw
-    from budwood.evaluation.prediction_table import save_csv
-    from budwood.runs.run import open_run
-
-    answers = bw.predict(open_run(run, out), images, int8=int8, progress=make_terminal_progress())
-    if csv:
-        save_csv(csv, answers)
-    if as_json:
-        print_json(
-            [
-                {
-                    "path": answer.path,
-                    "top": [{"class": name, "probability": share} for name, share in answer.top],
-                    "problem": answer.problem or None,
-                }
-                for answer in answers
-            ]
-        )
-    for answer in () if as_json else answers:
-        classes = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"cannot be read ({answer.problem})"
-        print(f"{show_unprintable(answer.path)}: {classes}")
-    return _tell_unreadable([answer for answer in answers if answer.problem], len(answers))
-
-
-def _tell_unreadable(bad: Sequence[ImagePrediction], n: int) -> int:
-    """Tell how many images could not be read; the exit code is 2 where there was no other."""
-    if not bad and n:
-        return 0
-    first = f"; the first: {show_unprintable(bad[0].path)} ({bad[0].problem})" if bad else ""
-    print(f"{len(bad):,} of {counted(n, 'image')} cannot be read{first}.", file=sys.stderr)
-    return 2 if len(bad) == n else 0
 
 
 @app.command()

@@ -75,7 +75,9 @@ def add_resize(
         planes = _resample(graph, planes, vertical, horizontal, resizing.interpolation, pillow_version)
     if resizing.how == "pad":
         planes = _paste(graph, planes, vertical.out, horizontal.out, size)
-    return graph.add("Unsqueeze", graph.add("Transpose", planes, perm=[1, 2, 0]), graph.whole([0]))
+    square = graph.add("Transpose", planes, perm=[1, 2, 0])
+    # Stated as a constant, for shapes that are known let ONNX Runtime fold most of the network's nodes.
+    return graph.add("Reshape", square, graph.whole([1, size, size, 3]))
 
 
 def _place_axes(graph: GraphBuilder, height: Name, width: Name, size: int, resizing: Resizing) -> tuple[_Axis, _Axis]:

@@ -1,9 +1,10 @@
 """What every predictor answers, whatever it was opened from.
 
 A predictor reads an image, computes its network's outputs, and says by its rules what the image shows. A kind of
-predictor gives three things: `rules` (classes, decision rule, novelty, training images), `squares` (the size of each
-network's input, and how an image becomes one) with `value_range`, and `compute` (pixels to features and logits). All
-else - forms of images, labels, sets, notes - is written here once.
+predictor gives four things: `rules` (classes, decision rule, novelty, training images), `squares` (the size of each
+network's input, and how an image becomes one) with `value_range`, `compute` (pixels to features and logits), and
+`identity` (by which an interrupted command knows that its answers go on alike). All else - forms of images, labels,
+sets, notes - is written here once.
 
 - `predictor.RunPredictor`: a run's network; `predictor.EnsemblePredictor`: the networks of an ensemble;
   `bundle_predictor.BundlePredictor`: an exported file.
@@ -45,12 +46,14 @@ class ReadImage:
         pixels: For each network, uint8 [size, size, 3]; none where the image could not be read.
         shape: What the image was like; None where it could not be read.
         problem: Why it could not be read; empty if it could.
+        outputs: What the network makes of it, where that is computed at once, so that no pixels are kept.
     """
 
     name: str
     pixels: tuple[Pixels, ...] = ()
     shape: ImageShape | None = None
     problem: str = ""
+    outputs: Outputs | None = None
 
 
 class Predictor(ABC):
@@ -62,7 +65,13 @@ class Predictor(ABC):
 
     @classmethod
     def open(
-        cls, run: Run | str | Path, *, int8: bool = False, cache: Path | None = None, progress: Progress | None = None
+        cls,
+        run: Run | str | Path,
+        *,
+        int8: bool = False,
+        coverage: float | None = None,
+        cache: Path | None = None,
+        progress: Progress | None = None,
     ) -> Predictor:
         """Open a run's network, or an exported ONNX file, and load it.
 
@@ -70,6 +79,8 @@ class Predictor(ABC):
             run: A finished run, its path or name, or the path of a file that `budwood export` made.
             int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images
                 correctly.
+            coverage: The share of images whose true class is to be in their prediction set, above 0 and below 1; None:
+                that of the run.
             cache: The cache folder, which keeps the exported network for the next time; None: the usual one.
             progress: Where notes go; None: nowhere.
 
@@ -86,10 +97,15 @@ class Predictor(ABC):
         if isinstance(run, str | Path) and is_bundle(run):
             if int8:
                 raise RunError(f"{run}: int8 is for a run, as a file is computed as it is.", "Export with `--int8`.")
+            if coverage is not None:
+                raise RunError(
+                    f"{run}: coverage is for a run, as a file has the limits of its own only.",
+                    "Calibrate the run with another coverage, and export it again.",
+                )
             return open_bundle(run)
         from budwood.runs.predictor import open_run_predictor
 
-        return open_run_predictor(run, int8=int8, cache=cache, progress=progress)
+        return open_run_predictor(run, int8=int8, coverage=coverage, cache=cache, progress=progress)
 
     @property
     @abstractmethod
@@ -108,6 +124,11 @@ class Predictor(ABC):
     @abstractmethod
     def value_range(self) -> ValueRange | None:
         """Return the values of more than 8 bits that become black and white; None: the range of their type does."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Return a digest of all that decides the answers: network, rules, precision."""
 
     @abstractmethod
     def compute(self, pixels: Sequence[Pixels], features: bool) -> Outputs:

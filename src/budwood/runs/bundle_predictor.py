@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from budwood.data.image_inputs import ImageInput
 from budwood.data.images import Square
 from budwood.data.loading import Pixels
 from budwood.data.value_range import ValueRange
@@ -71,10 +72,15 @@ class BundlePredictor(Predictor):
         """Return the digest of the file."""
         return digest_file(self.path)
 
+    def read(self, image: ImageInput, name: str) -> ReadImage:
+        """Read an image and compute its outputs at once, as whole images are too large to be kept; see `Predictor`."""
+        read = super().read(image, name)
+        return read if read.problem else replace(read, pixels=(), outputs=self.compute(read.pixels, True))
+
     def compute_read(self, images: Sequence[ReadImage], features: bool) -> Outputs:
-        """Compute the outputs of images of any sizes, one after the other."""
-        parts = [self.compute(image.pixels, features) for image in images]
-        features_, logits = (np.concatenate([getattr(p, name) for p in parts]) for name in ("features", "logits"))
+        """Return the outputs of images that have been read."""
+        parts = [image.outputs for image in images if image.outputs]
+        features_, logits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "logits"))
         scores = [part.strangeness for part in parts if part.strangeness is not None]
         return Outputs(features_, logits, np.concatenate(scores) if scores else None)
 

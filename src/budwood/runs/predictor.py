@@ -20,11 +20,14 @@ from budwood.data.loading import TTA_FLIPS, Pixels, decode_sample, flip, resize_
 from budwood.data.training_images import TrainingImages, describe_training_images
 from budwood.data.value_range import ValueRange
 from budwood.errors import DataError, RunError, WeightsError
+from budwood.evaluation.conformal import find_limits
 from budwood.inference.bundle import Prefix
 from budwood.inference.engines import BATCH, InferenceEngine, choose_engine
 from budwood.inference.feature_cache import CHECKED, compute_tta_features
 from budwood.inference.head_inputs import OutputsFn, make_outputs_inference
 from budwood.inference.quantization import quantize_int8
+from budwood.networks.plan import hash_json
+from budwood.networks.weights import digest_file
 from budwood.progress import Progress
 from budwood.runs.answers import AnswerRules, Outputs
 from budwood.runs.base_predictor import Logits, Predictor, average_views
@@ -58,19 +61,34 @@ class RunPredictor(Predictor):
         part: The network up to the logits, or up to the features that `head` receives.
         head: The trained linear head of a run that trained nothing else; None where `part` ends with the logits.
         context: The cache folder, and where notes go.
+        coverage: The share of images whose true class is to be in their prediction set; None: that of the run.
     """
 
     run: Run
     part: Prefix
     head: Head | None
     context: Context
+    coverage: float | None = None
     _slot: _EngineSlot = field(default_factory=_EngineSlot, repr=False, compare=False)
 
     @cached_property
     def rules(self) -> AnswerRules:
         """Return how the run's outputs become answers."""
-        run = self.run
-        return AnswerRules(run.classes, run.decision_rule, run.novelty_scorer(), read_training_images(run))
+        run, decision = self.run, self.run.decision_rule
+        if self.coverage is not None:
+            known = run.predictions("val")
+            chances = decision.to_probabilities(known.logits)
+            decision = replace(decision, set_limits=find_limits(known.targets, chances, self.coverage).limits)
+        return AnswerRules(run.classes, decision, run.novelty_scorer(), read_training_images(run))
+
+    @cached_property
+    def identity(self) -> str:
+        """Return a digest of weights, confidence, precision and preprocessing."""
+        record = self.run.record
+        weights = [digest_file(self.run.path / name) for name in self.run.weight_files]
+        shares = [member.weight for member in record.ensemble.members] if record.ensemble else []
+        known = record.confidence.model_dump(mode="json") if record.confidence else None
+        return hash_json([weights, shares, known, self.part.graph, self.coverage, self.run.recipe.resize])
 
     @property
     def squares(self) -> tuple[tuple[int, Resizing], ...]:
@@ -283,10 +301,17 @@ def _fit_pixels(pixels: Pixels, member: RunPredictor) -> Pixels:
 
 
 def open_run_predictor(
-    run: Run | str | Path, *, int8: bool = False, cache: Path | None = None, progress: Progress | None = None
+    run: Run | str | Path,
+    *,
+    int8: bool = False,
+    coverage: float | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> RunPredictor:
     """Open a run's network, and load it; see `Predictor.open`."""
-    predictor = make_predictor(open_any_run(run), open_context(cache, progress), int8)
+    if coverage is not None and not 0 < coverage < 1:
+        raise RunError(f"coverage: expected a number above 0 and below 1, found {coverage:g}.", "Ask for 0.95.")
+    predictor = replace(make_predictor(open_any_run(run), open_context(cache, progress), int8), coverage=coverage)
     predictor.prepare()
     return predictor
 

@@ -1,0 +1,128 @@
+"""Predictions as rows: of a table for spreadsheets, of JSON Lines, and of a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from budwood.evaluation.prediction_table import ImagePrediction
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SEPARATOR: Final = "; "  # between the entries of one cell
+YES_NO: Final[Mapping[bool | None, str]] = {True: "yes", False: "no", None: ""}
+
+
+def name_columns(classes: Sequence[str], top: int) -> list[str]:
+    """Name the columns of a table of predictions.
+
+    Args:
+        classes: Names of the classes.
+        top: Number of likeliest classes that are listed.
+
+    Returns:
+        The names: those of the likeliest classes first, last the probability of each class.
+    """
+    ranks = [name for rank in range(1, top + 1) for name in (f"class_{rank}", f"probability_{rank}")]
+    known = ["label", "confidence", "refused", "strangeness", "set", "notes"]
+    return ["path", *ranks, "problem", *known, *(f"p: {name}" for name in classes)]
+
+
+def make_cells(answer: ImagePrediction, classes: int, top: int) -> list[str]:
+    """Make the cells of a prediction, in the order of `name_columns`.
+
+    Args:
+        answer: The prediction.
+        classes: Number of classes.
+        top: Number of likeliest classes that are listed.
+
+    Returns:
+        The cells; what is not known is empty.
+    """
+    ranked = [text for name, share in answer.top[:top] for text in (name, f"{share:.6f}")]
+    return [
+        answer.path,
+        *ranked,
+        *[""] * (2 * top - len(ranked)),
+        answer.problem,
+        answer.label,
+        _format(answer.confidence),
+        YES_NO[answer.refused],
+        _format(answer.strangeness),
+        SEPARATOR.join(answer.candidates or ()),
+        SEPARATOR.join(answer.notes),
+        *([""] * classes if answer.probabilities is None else [f"{share:.6f}" for share in answer.probabilities]),
+    ]
+
+
+def _format(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def make_document(answer: ImagePrediction, classes: Sequence[str]) -> dict[str, Any]:
+    """Make the JSON document of a prediction.
+
+    Args:
+        answer: The prediction.
+        classes: Names of the classes.
+
+    Returns:
+        Plain values; null for what is not known or could not be read.
+    """
+    shares = None if answer.probabilities is None else answer.probabilities.tolist()
+    return {
+        "path": answer.path,
+        "top": [{"class": name, "probability": share} for name, share in answer.top],
+        "problem": answer.problem or None,
+        "label": answer.label if not answer.problem else None,
+        "labels": list(answer.labels),
+        "confidence": answer.confidence,
+        "refused": answer.refused,
+        "strangeness": answer.strangeness,
+        "candidates": None if answer.candidates is None else list(answer.candidates),
+        "notes": list(answer.notes),
+        "probabilities": shares and dict(zip(classes, shares, strict=True)),
+    }
+
+
+def make_schema(classes: Sequence[str]) -> pa.Schema:
+    """Make the schema of a Parquet file of predictions, with a column `p: NAME` for each class."""
+    import pyarrow as pa
+
+    texts = pa.list_(pa.string())
+    return pa.schema(
+        [
+            ("path", pa.string()),
+            ("problem", pa.string()),
+            ("label", pa.string()),
+            ("labels", texts),
+            ("confidence", pa.float64()),
+            ("refused", pa.bool_()),
+            ("strangeness", pa.float64()),
+            ("candidates", texts),
+            ("notes", texts),
+            *((f"p: {name}", pa.float64()) for name in classes),
+        ]
+    )
+
+
+def make_table(documents: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> pa.Table:
+    """Make a table of predictions from their JSON documents.
+
+    Args:
+        documents: As `make_document` makes them.
+        classes: Names of the classes.
+
+    Returns:
+        The table, by `make_schema`.
+    """
+    import pyarrow as pa
+
+    rows = list(documents)
+    schema = make_schema(classes)
+    named = len(schema) - len(classes)
+    columns = [[row[name] for row in rows] for name in schema.names[:named]]
+    columns += [[(row["probabilities"] or {}).get(name) for row in rows] for name in classes]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
