@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from budwood.workflows.drift import drift
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import test
+    from budwood.workflows.export import export
     from budwood.workflows.learning_curve import learning_curve
     from budwood.workflows.predict import predict
+    from budwood.workflows.publish import publish
     from budwood.workflows.report import report
     from budwood.workflows.suggest import suggest
     from budwood.workflows.train import estimate_cost, resume, train
@@ -60,10 +62,12 @@ _HOMES = {  # the module of each public name; a module is its own
     "ensemble": "workflows.ensemble",
     "estimate_cost": "workflows.train",
     "explain": "",
+    "export": "workflows.export",
     "findings": "data.checks",
     "learning_curve": "workflows.learning_curve",
     "open_run": "runs.run",
     "predict": "workflows.predict",
+    "publish": "workflows.publish",
     "report": "workflows.report",
     "resume": "workflows.train",
     "scan": "data.scanning",
@@ -97,10 +101,12 @@ __all__ = [
     "ensemble",
     "estimate_cost",
     "explain",
+    "export",
     "findings",
     "learning_curve",
     "open_run",
     "predict",
+    "publish",
     "report",
     "resume",
     "scan",

@@ -18,6 +18,7 @@ import click
 from budwood.cli.calibrate_command import calibrate
 from budwood.cli.ensemble_command import ensemble
 from budwood.cli.explain_command import explain
+from budwood.cli.export_command import export
 from budwood.cli.failures import fail, flush_output, tell_failed_file
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
 from budwood.cli.interrupts import INTERRUPTED, heed_interrupts, ignore_interrupts
@@ -48,6 +49,7 @@ from budwood.cli.output import (
     show_run,
 )
 from budwood.cli.predict_command import predict
+from budwood.cli.publish_command import publish
 from budwood.cli.study_commands import compare, study, tune
 from budwood.cli.watch_commands import drift, suggest
 from budwood.errors import BudwoodError, DataError
@@ -63,7 +65,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, drift, ensemble, explain, predict, study, suggest, tune):
+for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, study, suggest, tune):
     app.add_command(command)
 
 

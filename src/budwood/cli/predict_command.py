@@ -47,7 +47,7 @@ class _Wanted:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN|FILE")
 @click.argument("images", metavar="IMAGES...|-", nargs=-1, required=True)
 @click.option("--csv", type=_FILE, help="Also write a table for spreadsheets, as predictions are made.")
 @click.option("--jsonl", type=_FILE, help="Also write JSON Lines: one document for each image.")
@@ -82,7 +82,7 @@ def predict(
 
     IMAGES are files, folders, archives (tar, zip) and patterns such as 'photos/**/*.jpg'; - stands for a list of paths
     on the standard input, one a line or ended by NUL characters. The network is told its images one after another, so
-    there may be any number.
+    there may be any number. In place of a run, FILE is a model that `budwood export` made.
 
     A command that writes files and was interrupted goes on where it stopped when it is repeated; with --json it starts
     anew. In a CSV file a text that begins like a formula (= + - @) has an apostrophe before it.
@@ -90,6 +90,7 @@ def predict(
     The exit code is 0 if all images could be read, 3 if some could not, and 2 if none could.
     """
     from budwood.runs.base_predictor import Predictor
+    from budwood.runs.bundle_predictor import is_bundle
     from budwood.runs.run import open_run
     from budwood.workflows.predict import check_sources
 
@@ -97,7 +98,8 @@ def predict(
     _refuse_senseless(wanted, images)
     check_sources(images)
     progress = make_terminal_progress()
-    predictor = Predictor.open(open_run(run, out), int8=int8, coverage=coverage, progress=progress)
+    place = run if is_bundle(run) else open_run(run, out)
+    predictor = Predictor.open(place, int8=int8, coverage=coverage, progress=progress)
     tally = _predict_all(predictor, images, wanted)
     return _tell_unreadable(tally)
 

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from budwood.config.options import Resizing
 from budwood.data.file_tree import find_image_files
-from budwood.data.images import BadImage, ImageShape, convert_squares, decode_squares, read_bytes
+from budwood.data.images import BadImage, ImageShape, Square, convert_squares, decode_squares, read_bytes
 from budwood.data.value_range import ValueRange, scale_to_8_bits
 from budwood.errors import DataError
 
@@ -57,7 +56,7 @@ def name_input(image: ImageInput, number: int) -> str:
 
 
 def read_input(
-    image: ImageInput, squares: Sequence[tuple[int, Resizing]], scale: ValueRange | None = None
+    image: ImageInput, squares: Sequence[Square | None], scale: ValueRange | None = None
 ) -> tuple[list[NDArray[np.uint8]], ImageShape]:
     """Read one image as the pixels that one or more networks receive; it is decoded once.
 
@@ -67,7 +66,8 @@ def read_input(
         image: A path, the bytes of a file, a PIL image, or an array of uint8 [height, width] (grey),
             [height, width, 1], [height, width, 3] (RGB) or [height, width, 4] (RGBA). With `scale`, also an array of
             other integers or of floating-point numbers, of the first three shapes.
-        squares: For each network the side of its input in pixels, and how the image becomes a square.
+        squares: For each network the side of its input in pixels, and how the image becomes a square; None for the
+            whole image.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:

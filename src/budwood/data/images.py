@@ -32,6 +32,7 @@ from budwood.data.formats import EPS, name_format, open_image
 from budwood.data.value_range import StoredValues, ValueRange, round_outwards
 from budwood.storage.checked_files import digest_bytes
 
+Square = tuple[int, Resizing]  # the side in pixels, and how an image becomes it
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
 THUMBNAIL_SIDE: Final = 64  # side of the grey thumbnail that near duplicates are compared by
@@ -260,17 +261,17 @@ def read_thumbnail(path: Path, side: int, id: str, scale: ValueRange | None = No
 
 
 def decode_squares(
-    data: bytes, squares: Sequence[tuple[int, Resizing]], scale: ValueRange | None = None
+    data: bytes, squares: Sequence[Square | None], scale: ValueRange | None = None
 ) -> tuple[list[NDArray[np.uint8]], ImageShape]:
     """Decode an image file once to the pixels that one or more networks receive.
 
     Args:
         data: The file's bytes.
-        squares: The side of each square in pixels, and how the image becomes one.
+        squares: The side of each square in pixels, and how the image becomes one; None for the whole image.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
-        RGB pixels of each square, uint8 [size, size, 3], and what the image was like.
+        RGB pixels of each square, uint8 [size, size, 3], or of the whole image, and what the image was like.
 
     Raises:
         BadImage: As `decode`.
@@ -280,11 +281,11 @@ def decode_squares(
         opened = _load(file, data)
         image = _turn_upright(opened, scale)[0]
         shape = ImageShape(*image.size, file.mode, opened.deep is not None)
-        return [make_square_pixels(image, *square) for square in squares], shape
+        return [_make_pixels(image, square) for square in squares], shape
 
 
 def convert_squares(
-    image: Image.Image, squares: Sequence[tuple[int, Resizing]], scale: ValueRange | None = None
+    image: Image.Image, squares: Sequence[Square | None], scale: ValueRange | None = None
 ) -> tuple[list[NDArray[np.uint8]], ImageShape]:
     """Convert an opened image to the pixels that networks receive, as `decode_squares` does with a file.
 
@@ -294,7 +295,7 @@ def convert_squares(
         scale: As for `decode_squares`.
 
     Returns:
-        RGB pixels of each square, uint8 [size, size, 3], and what the image was like.
+        RGB pixels of each square, uint8 [size, size, 3], or of the whole image, and what the image was like.
 
     Raises:
         BadImage: The image has a side of no pixels, its file does not decode to its end, or its values are out of
@@ -303,7 +304,7 @@ def convert_squares(
     opened = _load_opened(image)
     upright = _turn_upright(opened, scale)[0]
     shape = ImageShape(*upright.size, image.mode, opened.deep is not None)
-    return [make_square_pixels(upright, *square) for square in squares], shape
+    return [_make_pixels(upright, square) for square in squares], shape
 
 
 def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image.Image:
@@ -333,6 +334,11 @@ def _load_opened(image: Image.Image) -> _Opened:
     except Exception as error:
         raise _describe_decoding_error(error) from error
     return _Opened(image, read_deep_grey(image) if is_deep_grey(image) else None)
+
+
+def _make_pixels(image: Image.Image, square: Square | None) -> NDArray[np.uint8]:
+    """The pixels of a square, or of the whole image."""
+    return make_square_pixels(image, *square) if square else np.asarray(image.convert("RGB"))
 
 
 def make_square_pixels(image: Image.Image, size: int, resizing: Resizing) -> NDArray[np.uint8]:

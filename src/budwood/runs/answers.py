@@ -23,10 +23,12 @@ class Outputs:
         features: What the head receives, float32 [n, features]; of an ensemble, its heaviest member's. [n, 0] where
             they were not needed.
         logits: float32 [n, classes]; of an ensemble, those of the mean probabilities.
+        strangeness: Scores of novelty, float64 [n], where the network itself computes them; None: the rules do.
     """
 
     features: NDArray[np.float32]
     logits: NDArray[np.float32]
+    strangeness: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ class AnswerRules:
         confidence = sure if decision.task.multilabel else probabilities[called]
         tops = list_top_classes(probabilities, classes, top)
         sets = None if decision.set_limits is None else decision.list_candidates(probabilities)
-        scores = self.novelty.score(outputs.features, outputs.logits) if self.novelty else None
+        scores = outputs.strangeness
+        if scores is None and self.novelty:
+            scores = self.novelty.score(outputs.features, outputs.logits)
         return [
             ImagePrediction(
                 names[row],

@@ -6,7 +6,8 @@ network's input, and how an image becomes one) with `value_range`, `compute` (pi
 `identity` (by which an interrupted command knows that its answers go on alike). All else - forms of images, labels,
 sets, notes - is written here once.
 
-- `predictor.RunPredictor`: a run's network; `predictor.EnsemblePredictor`: the networks of an ensemble.
+- `predictor.RunPredictor`: a run's network; `predictor.EnsemblePredictor`: the networks of an ensemble;
+  `bundle_predictor.BundlePredictor`: an exported file.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.options import Resizing
 from budwood.data.image_inputs import ImageInput, list_inputs, name_input, read_input
-from budwood.data.images import BadImage, ImageShape
+from budwood.data.images import BadImage, ImageShape, Square
 from budwood.data.loading import Pixels, resize_pixels
 from budwood.data.value_range import ValueRange
-from budwood.errors import DataError
+from budwood.errors import DataError, RunError
 from budwood.evaluation.label_task import LabelTask
 from budwood.evaluation.prediction_table import TOP, ImagePrediction
 from budwood.progress import Progress
@@ -46,12 +46,14 @@ class ReadImage:
         pixels: For each network, uint8 [size, size, 3]; none where the image could not be read.
         shape: What the image was like; None where it could not be read.
         problem: Why it could not be read; empty if it could.
+        outputs: What the network makes of it, where that is computed at once, so that no pixels are kept.
     """
 
     name: str
     pixels: tuple[Pixels, ...] = ()
     shape: ImageShape | None = None
     problem: str = ""
+    outputs: Outputs | None = None
 
 
 class Predictor(ABC):
@@ -71,10 +73,10 @@ class Predictor(ABC):
         cache: Path | None = None,
         progress: Progress | None = None,
     ) -> Predictor:
-        """Open a run's network, and load it.
+        """Open a run's network, or an exported ONNX file, and load it.
 
         Args:
-            run: A finished run, or its path or name.
+            run: A finished run, its path or name, or the path of a file that `budwood export` made.
             int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images
                 correctly.
             coverage: The share of images whose true class is to be in their prediction set, above 0 and below 1; None:
@@ -90,6 +92,17 @@ class Predictor(ABC):
             WeightsError: The run's weights cannot be read.
             StorageError: The cache cannot be written.
         """
+        from budwood.runs.bundle_predictor import is_bundle, open_bundle
+
+        if isinstance(run, str | Path) and is_bundle(run):
+            if int8:
+                raise RunError(f"{run}: int8 is for a run, as a file is computed as it is.", "Export with `--int8`.")
+            if coverage is not None:
+                raise RunError(
+                    f"{run}: coverage is for a run, as a file has the limits of its own only.",
+                    "Calibrate the run with another coverage, and export it again.",
+                )
+            return open_bundle(run)
         from budwood.runs.predictor import open_run_predictor
 
         return open_run_predictor(run, int8=int8, coverage=coverage, cache=cache, progress=progress)
@@ -101,8 +114,11 @@ class Predictor(ABC):
 
     @property
     @abstractmethod
-    def squares(self) -> tuple[tuple[int, Resizing], ...]:
-        """Return for each network the side of its input in pixels, and how an image becomes a square."""
+    def squares(self) -> tuple[Square | None, ...]:
+        """Return for each network the side of its input in pixels, and how an image becomes a square.
+
+        None stands for a network that takes whole images.
+        """
 
     @property
     @abstractmethod
@@ -199,13 +215,17 @@ class Predictor(ABC):
         good = [image for image in images if image.shape is not None]
         said: list[ImagePrediction] = []
         if good:
-            outputs = self.compute(_stack(good), features or self.rules.needs_features)
+            outputs = self.compute_read(good, features or self.rules.needs_features)
             shapes = [image.shape for image in good if image.shape is not None]
             said = self.rules.describe([image.name for image in good], shapes, outputs, top, features)
         answers = iter(said)
         return [
             ImagePrediction(image.name, (), image.problem) if image.shape is None else next(answers) for image in images
         ]
+
+    def compute_read(self, images: Sequence[ReadImage], features: bool) -> Outputs:
+        """Compute the outputs of images that have been read, at least one; see `compute`."""
+        return self.compute(_stack(images), features)
 
     def compute_probabilities(self, images: ImageInput | Sequence[ImageInput]) -> NDArray[np.float64]:
         """Compute the calibrated probability of every class for images.
@@ -229,7 +249,7 @@ class Predictor(ABC):
                 raise DataError(f"{read[-1].name}: {detail}.", "Leave it out, or replace it by an image.")
         if not read:
             return np.zeros((0, len(self.classes)))
-        return self.rules.decision.to_probabilities(self.compute(_stack(read), False).logits)
+        return self.rules.decision.to_probabilities(self.compute_read(read, False).logits)
 
     def compute_outputs(self, pixels: Pixels) -> Outputs:
         """Compute features and logits of pixels, as answers rest on them: the mean over test-time augmentation.
@@ -247,7 +267,7 @@ class Predictor(ABC):
         if not len(pixels):
             width = self.compute_outputs(np.zeros((1, *pixels.shape[1:]), np.uint8)).features.shape[1]
             return Outputs(np.zeros((0, width), np.float32), np.zeros((0, len(self.classes)), np.float32))
-        return self.compute([resize_pixels(pixels, size) for size, _ in self.squares], True)
+        return self.compute([resize_pixels(pixels, one[0]) if one else pixels for one in self.squares], True)
 
     def compute_logits(self, pixels: Pixels) -> Logits:
         """Compute logits of pixels, where the network allows without test-time augmentation.

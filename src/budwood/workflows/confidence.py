@@ -22,10 +22,10 @@ from budwood.progress import Progress
 from budwood.runs.confidence_record import CalibrationRecord, ConfidenceRecord, DecisionsRecord, SetsRecord
 from budwood.runs.run import Run, lock_results, open_any_run, reopen_run
 from budwood.runs.run_record import RunRecord, save_record
-from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import open_context
 from budwood.workflows.novelty import keep_novelty, settle_novelty
-from budwood.workflows.report import render_report
+from budwood.workflows.report import write_reports
 
 COVERAGE: Final = 0.9  # of prediction sets, unless another is asked for
 COSTS: Final = "costs"
@@ -176,7 +176,7 @@ def calibrate(
         changed = Run(run.path, latest.record.model_copy(update={"confidence": confidence}))
         if novelty:
             changed = keep_novelty(changed, novelty)
-        write_text(run.path / "report.html", render_report(changed))
+        write_reports(changed)
         save_record(run.path, changed.record)
     return changed
 

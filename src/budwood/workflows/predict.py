@@ -41,7 +41,7 @@ def predict(
     """Predict the classes of image files, and of the files in folders and archives, with a run's network.
 
     Args:
-        run: The run, or its path or name.
+        run: The run, its path or name, or a file that `budwood export` made.
         files: One or several: files, folders, archives and patterns such as `photos/**/*.jpg`; what is hidden in
             folders is left out.
         int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images

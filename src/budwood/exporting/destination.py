@@ -1,0 +1,103 @@
+"""Where an export goes: whole or not at all, and never over what is no export."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from budwood.errors import RunError
+from budwood.runs.export_record import METADATA_KEY
+from budwood.storage.atomic import draft_folder, raise_storage_errors
+
+MARK: Final = ".budwood-export"  # a file in every exported folder: it may be replaced by another export
+
+
+def refuse_taken(to: Path, folder: bool, force: bool) -> None:
+    """Refuse a place at which there is something other than an export.
+
+    Args:
+        to: The place.
+        folder: Whether the export is a folder, else a file.
+        force: Whether a file may be replaced whatever it is. A folder that is no export never is.
+
+    Raises:
+        RunError: There is something else.
+    """
+    if folder and to.is_dir():
+        if any(to.iterdir()) and not (to / MARK).is_file():
+            raise RunError(f"{to}: is a folder with other files, and nothing was written.", "Name a new folder.")
+        return
+    if to.is_dir() or (folder and to.exists()):
+        found, wanted = ("a folder", "a file") if to.is_dir() else ("a file", "a folder")
+        raise RunError(f"{to}: is {found}, and this format is {wanted}.", "Name another place with --to.")
+    for file in (to, to.with_suffix(".md")):
+        if not folder and file.exists() and not force and not is_export(to):
+            raise RunError(f"{file}: exists and is no export of Budwood.", "Name another file, or add --force.")
+
+
+def is_export(file: Path) -> bool:
+    """Tell whether a file is an ONNX file that Budwood exported."""
+    import onnx
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+        return any(entry.key == METADATA_KEY for entry in model.metadata_props)
+    except Exception:  # any file may be there
+        return False
+
+
+@contextmanager
+def draft_export(to: Path, folder: bool) -> Iterator[Path]:
+    """Make a place for the files of an export, which take theirs when the block ends without an error.
+
+    Args:
+        to: The folder or the file of the export.
+        folder: Which of both it is.
+
+    Yields:
+        The empty folder, or the path of the file in an empty folder, to be filled by the block.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    with raise_storage_errors(to.parent):
+        if folder:
+            if to.is_dir():
+                retired = to.with_name(f".{to.name}.old-{os.getpid()}")
+                with _draft_beside(to) as draft:
+                    yield draft
+                    (draft / MARK).write_text("Made by `budwood export`; replaced by the next one.\n", encoding="utf-8")
+                    to.rename(retired)
+                    try:
+                        draft.rename(to)
+                    except OSError:
+                        retired.rename(to)
+                        raise
+                    shutil.rmtree(retired, ignore_errors=True)
+                return
+            with draft_folder(to, exclusive=True) as draft:
+                yield draft
+                (draft / MARK).write_text("Made by `budwood export`; replaced by the next one.\n", encoding="utf-8")
+            return
+        with _draft_beside(to) as draft:
+            yield draft / to.name
+            files = sorted(draft.iterdir(), key=lambda file: file.name == to.name)  # the main file last
+            for file in files:
+                file.replace(to.parent / file.name)
+
+
+@contextmanager
+def _draft_beside(to: Path) -> Iterator[Path]:
+    """An empty hidden folder beside a place, on the same disk, which is removed in the end."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = to.with_name(f".{to.name[:100]}.draft-{os.getpid()}")
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(draft)
