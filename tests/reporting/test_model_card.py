@@ -135,7 +135,11 @@ def test_what_is_known_of_confidence_stands_there(run: Run) -> None:
     strangers = StrangersRecord(folder="odd|ones", n=7, auroc=half, fpr95=half, refused=half)
     confidence = ConfidenceRecord(
         calibration=CalibrationRecord(
-            temperature=(1.5,), before=Metric(0.2, None, None, 10), after=half, test={"before": half, "after": half}
+            temperature=(1.5,),
+            before=Metric(0.2, None, None, 10),
+            after=half,
+            noise={"val": 0.02},
+            test={"before": half, "after": half},
         ),
         sets=SetsRecord(coverage=0.9, limits=(0.1, 0.2), per_class=(True, False), n=10),
         decisions=DecisionsRecord(rule="costs", costs=((0.0, 1.0), (5.0, 0.0))),
