@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from budwood.data.cost_table import read_costs
 from budwood.errors import RecipeError
-from budwood.evaluation.calibration import expect_calibration_error, measure_calibration_error
+from budwood.evaluation.calibration import FEWEST, expect_calibration_error, measure_calibration_error
 from budwood.evaluation.conformal import find_limits
 from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.intervals import Metric
@@ -223,6 +223,11 @@ def describe_shortfalls(confidence: ConfidenceRecord, classes: tuple[str, ...]) 
     """
     told = []
     sets, decisions = confidence.sets, confidence.decisions
+    if sets and sets.n < FEWEST:
+        told.append(
+            f"No temperature is fitted: that takes {FEWEST} validation images, and there are {sets.n:,}. Confidence is "
+            "as the network gives it."
+        )
     if sets and any(limit == 0 for limit in sets.limits):
         told.append(
             f"Prediction sets hold every class: {sets.n:,} validation images are too few for a coverage of "
