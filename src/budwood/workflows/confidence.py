@@ -89,8 +89,10 @@ def measure_confidence(
 def measure_errors(predictions: Predictions, temperature: NDArray[np.float64]) -> tuple[Metric, Metric]:
     """Measure the calibration error of predictions as they are, and with a temperature."""
     judge = predictions.task.judge_confidence
-    before = measure_calibration_error(*judge(predictions.truth, predictions.logits))
-    after = measure_calibration_error(*judge(predictions.truth, _scale(predictions.logits, temperature)))
+    together = predictions.targets.shape[1] if predictions.task.multilabel else 1
+    before = measure_calibration_error(*judge(predictions.truth, predictions.logits), together=together)
+    scaled = judge(predictions.truth, _scale(predictions.logits, temperature))
+    after = measure_calibration_error(*scaled, together=together)
     return before, after
 
 
