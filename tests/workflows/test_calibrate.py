@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,6 +222,21 @@ class TestCalibrate:
         with pytest.raises(KeyboardInterrupt):
             bw.calibrate(single, coverage=0.6)
         assert open_run(single.path).record.confidence == before
+
+    @pytest.mark.slow
+    def test_a_process_that_is_killed_leaves_the_run_whole(self, single: Run) -> None:
+        before = (single.path / "run.json").read_bytes()
+        code = (
+            "import os, signal, sys\n"
+            "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "import budwood as bw\n"
+            "bw.calibrate(sys.argv[1], coverage=0.6)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(single.path)], check=False, timeout=60)
+        assert done.returncode == -signal.SIGKILL
+        assert (single.path / "run.json").read_bytes() == before
+        assert bw.calibrate(single, coverage=0.7).record.confidence == _confidence(single)
+        assert "true class of 70 %" in _page(single)
 
 
 def _predict(logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Predictions:
