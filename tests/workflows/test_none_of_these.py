@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,8 +269,12 @@ class TestLabels:
         np.testing.assert_allclose(np.linalg.norm(bank, axis=1), 1, atol=1e-2)
 
 
-def test_no_more_images_are_looked_at_than_asked(three: Path) -> None:
+def test_no_more_images_are_looked_at_than_asked(three: Path, tmp_path: Path) -> None:
     from budwood.storage.context import open_context
 
     run = open_run(three / "runs" / "one")
-    assert measure_novelty(replace(run), open_context(None, None), most=6).record.n == 6
+    measured = measure_novelty(run, open_context(tmp_path, None), most_new=4)
+    assert measured is not None
+    assert measured.record.n == 4
+    assert np.isnan(measured.arrays["validation"]).sum() == len(run.predictions("val").ids) - 4
+    assert measure_novelty(run, open_context(tmp_path / "new", None), most_new=0) is None
