@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from budwood.data.cost_table import read_costs
 from budwood.errors import RecipeError
-from budwood.evaluation.calibration import expect_calibration_error, measure_calibration_error
+from budwood.evaluation.calibration import FEWEST, expect_calibration_error, measure_calibration_error
 from budwood.evaluation.conformal import find_limits
 from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.intervals import Metric
@@ -90,8 +90,10 @@ def measure_confidence(
 def measure_errors(predictions: Predictions, temperature: NDArray[np.float64]) -> tuple[Metric, Metric]:
     """Measure the calibration error of predictions as they are, and with a temperature."""
     judge = predictions.task.judge_confidence
-    before = measure_calibration_error(*judge(predictions.truth, predictions.logits))
-    after = measure_calibration_error(*judge(predictions.truth, _scale(predictions.logits, temperature)))
+    together = predictions.targets.shape[1] if predictions.task.multilabel else 1
+    before = measure_calibration_error(*judge(predictions.truth, predictions.logits), together=together)
+    scaled = judge(predictions.truth, _scale(predictions.logits, temperature))
+    after = measure_calibration_error(*scaled, together=together)
     return before, after
 
 
@@ -238,6 +240,11 @@ def describe_shortfalls(confidence: ConfidenceRecord, classes: tuple[str, ...]) 
     """
     told = []
     sets, decisions = confidence.sets, confidence.decisions
+    if sets and sets.n < FEWEST:
+        told.append(
+            f"No temperature is fitted: that takes {FEWEST} validation images, and there are {sets.n:,}. Confidence is "
+            "as the network gives it."
+        )
     if sets and any(limit == 0 for limit in sets.limits):
         told.append(
             f"Prediction sets hold every class: {sets.n:,} validation images are too few for a coverage of "
