@@ -68,10 +68,15 @@ class TestChart:
 class TestWords:
     def test_name_score_threshold_and_share(self, tmp_path: Path) -> None:
         page = render(tmp_path / "run", make_record(), {"validation": KNOWN})
-        assert "distance of its features to those of its 5. nearest training image (nearest neighbours)" in page
+        assert "distance of its features to those of its 5th nearest training image (nearest neighbours)" in page
         assert "With a score above 0.95 it is refused as none of the classes" in page
         assert "5 % are refused; 5 of the 100 validation images are" in page
         assert "budwood calibrate run --unknown FOLDER" in page
+
+    @pytest.mark.parametrize(("k", "named"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (11, "11th"), (50, "50th")])
+    def test_count_the_neighbour(self, k: int, named: str, tmp_path: Path) -> None:
+        page = render(tmp_path / "run", make_record(neighbour=k), {"validation": KNOWN})
+        assert f"its {named} nearest training image" in page
 
     def test_of_too_few_images(self, tmp_path: Path) -> None:
         page = render(tmp_path / "run", make_record(n=8), {"validation": KNOWN[:8]})

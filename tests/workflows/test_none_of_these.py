@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+import tarfile
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -270,8 +272,32 @@ class TestLabels:
         np.testing.assert_allclose(np.linalg.norm(bank, axis=1), 1, atol=1e-2)
 
 
-def test_no_more_images_are_looked_at_than_asked(three: Path) -> None:
+def test_no_more_images_are_looked_at_than_asked(three: Path, tmp_path: Path) -> None:
     from budwood.storage.context import open_context
 
     run = open_run(three / "runs" / "one")
-    assert measure_novelty(replace(run), open_context(None, None), most=6).record.n == 6
+    measured = measure_novelty(run, open_context(tmp_path, None), most_new=4)
+    assert measured is not None
+    assert measured.record.n == 4
+    assert np.isnan(measured.arrays["validation"]).sum() == len(run.predictions("val").ids) - 4
+    assert measure_novelty(run, open_context(tmp_path / "new", None), most_new=0) is None
+
+
+@pytest.mark.slow
+def test_photographs_of_other_things_are_refused_and_scenes_pass(real: Callable[[str], Path], tmp_path: Path) -> None:
+    scenes, others = real("scenes8.tar"), real("cifar10.tar.xz")
+    (tmp_path / "others").mkdir()
+    with tarfile.open(others) as archive:
+        images = (member for member in archive if member.isfile() and member.name.startswith("test/"))
+        for number, member in enumerate(islice(images, 0, 1000, 4)):
+            content = archive.extractfile(member)
+            assert content is not None
+            (tmp_path / "others" / f"{number:03}.jpg").write_bytes(content.read())
+    run = bw.train(bw.scan(scenes), out=tmp_path / "runs", id="scenes")
+    run = bw.calibrate(run, unknown=tmp_path / "others")
+    strangers = known(run).strangers
+    assert strangers is not None
+    assert strangers.n == 250
+    assert strangers.refused.value is not None
+    assert strangers.refused.value >= 0.95
+    assert np.mean(run.novelty_scores()["validation"] <= known(run).threshold) >= 0.95

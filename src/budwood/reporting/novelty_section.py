@@ -40,7 +40,7 @@ METHOD_NAMES: Final = {
     "energy": "energy",
 }
 _METHODS: Final = {
-    "knn": "the distance of its features to those of its {k}. nearest training image",
+    "knn": "the distance of its features to those of its {k} nearest training image",
     "mahalanobis": "the distance of its features to the nearest class, measured by how the classes spread",
     "energy": "how small the network's outputs are for all classes together",
 }
@@ -113,7 +113,7 @@ def show_novelty(
     known = scores[VALIDATION_SCORES]
     return ShownNovelty(
         method=METHOD_NAMES[novelty.method],
-        words=_METHODS[novelty.method].format(k=novelty.neighbour),
+        words=_METHODS[novelty.method].format(k=_number(novelty.neighbour)),
         share=f"{100 * novelty.share:g} %",
         threshold=f"{novelty.threshold:.4g}",
         n=novelty.n,
@@ -125,6 +125,12 @@ def show_novelty(
         strangest=strangest,
         strangers=novelty.strangers,
     )
+
+
+def _number(place: int) -> str:
+    """A place in a row: 1st, 2nd, 3rd, 4th, 11th, 21st."""
+    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"{place}{ending}"
 
 
 def draw_scores(novelty: NoveltyRecord, known: Scores, strangers: Scores | None) -> str:

@@ -16,7 +16,6 @@ from budwood.evaluation.label_task import task_of
 from budwood.evaluation.novelty import Features
 from budwood.evaluation.novelty_fitting import KnownImages, draw_evenly, limit_bank, pack_arrays
 from budwood.evaluation.scoring import Logits
-from budwood.inference.bundle import Prefix
 from budwood.inference.feature_cache import compute_features, compute_tta_features, find_missing_features
 from budwood.runs.confidence_record import NOVELTY_FILE
 from budwood.runs.networks import make_trunk
@@ -49,7 +48,7 @@ def find_feature_run(run: Run) -> Run:
     return run.members()[0] if run.record.ensemble else run
 
 
-def load_run_images(run: Run, context: Context, most: int | None = None) -> RunImages:
+def load_run_images(run: Run, context: Context, most_new: int | None = None) -> RunImages | None:
     """Load the features of a run's training and validation images.
 
     Where only a head was trained they are in the cache. Else the run's own trunk computes them, which needs the images.
@@ -57,10 +56,11 @@ def load_run_images(run: Run, context: Context, most: int | None = None) -> RunI
     Args:
         run: A finished run that is no ensemble; its weights may be in its folder before its record is.
         context: The cache folder, and where bars and notes go.
-        most: Number of images of either split; None: 10,000, or fewer training images where their features are long.
+        most_new: Number of images of either split that the trunk may see once more where it has to; None: up to 10,000.
 
     Returns:
-        The images.
+        The images: up to 10,000 of either split, fewer training images where features are long, and no more than
+        `most_new` where the trunk has to see any; None where it has to and may see none.
 
     Raises:
         DataError: An image file is gone or was changed.
@@ -68,32 +68,28 @@ def load_run_images(run: Run, context: Context, most: int | None = None) -> RunI
         StorageError: The cache cannot be written.
     """
     trunk, predictions = make_trunk(run, context), run.predictions("val")
-    drawn = _draw_training(run, trunk, most)
-    validation = replace(predictions.samples(run.root), value_range=run.value_range)
+    training = _draw(run.dataset().samples("train").in_content_order(), limit_bank(math.prod(trunk.shape)))
     order = np.argsort(np.array(predictions.ids))
-    rows = order[draw_evenly(validation.labels[order], min(most or MOST_VALIDATED, MOST_VALIDATED))]
-    validation = validation.subset(rows)
+    ordered = replace(predictions.samples(run.root), value_range=run.value_range).subset(order)
+    validation = _draw(ordered, MOST_VALIDATED)
+    if most_new is not None and find_missing_features(trunk, training.join(validation)):
+        if not most_new:
+            return None
+        training, validation = _draw(training, most_new), _draw(validation, most_new)
+    row_of_id = {id: row for row, id in enumerate(predictions.ids)}
     with raise_storage_errors(context.cache):
-        known = compute_features(trunk, drawn, context.progress).values
+        known = compute_features(trunk, training, context.progress).values
         shown = compute_tta_features(trunk, validation, context.progress).values
     return RunImages(
-        _describe(drawn, known, len(run.classes)),
+        _describe(training, known, len(run.classes)),
         _describe(validation, shown, len(run.classes)),
-        predictions.logits[rows],
+        predictions.logits[[row_of_id[id] for id in validation.ids]],
         validation.ids,
     )
 
 
-def lacks_features(run: Run, context: Context) -> bool:
-    """Return whether the trunk has to see the training images once more, as their features are not in the cache."""
-    trunk = make_trunk(run, context)
-    return bool(find_missing_features(trunk, _draw_training(run, trunk, None)))
-
-
-def _draw_training(run: Run, trunk: Prefix, most: int | None) -> Samples:
-    training = run.dataset().samples("train").in_content_order()
-    length = limit_bank(math.prod(trunk.shape))
-    return training.subset(draw_evenly(training.labels, min(most or length, length)))
+def _draw(samples: Samples, most: int) -> Samples:
+    return samples.subset(draw_evenly(samples.labels, most))
 
 
 def _describe(samples: Samples, features: Features, classes: int) -> KnownImages:

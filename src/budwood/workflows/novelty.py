@@ -39,7 +39,6 @@ from budwood.runs.novelty_bank import (
     MOST_VALIDATED,
     align_scores,
     find_feature_run,
-    lacks_features,
     load_run_images,
     save_novelty,
 )
@@ -80,7 +79,9 @@ class MeasuredNovelty:
         return NoveltyScorer(self.record.method, self.arrays, self.record.threshold, self.record.neighbour)
 
 
-def measure_novelty(run: Run, context: Context, share: float = REFUSED, most: int | None = None) -> MeasuredNovelty:
+def measure_novelty(
+    run: Run, context: Context, share: float = REFUSED, most_new: int | None = None
+) -> MeasuredNovelty | None:
     """Choose how a run tells images that show none of its classes, and find the score from which on they are refused.
 
     Of an ensemble it is the member with the most weight whose features tell; its logits are those of mean
@@ -90,17 +91,19 @@ def measure_novelty(run: Run, context: Context, share: float = REFUSED, most: in
         run: A finished run; its weights and predictions may be in its folder before its record is.
         context: The cache folder, and where bars and notes go.
         share: Share of known images that is refused, 0 to 1.
-        most: Number of images of either split that are looked at; None: up to 10,000.
+        most_new: Number of images of either split that the trunk may see once more where it has to; None: up to 10,000.
 
     Returns:
-        What was measured; nothing is written.
+        What was measured, and nothing is written; None where the trunk has to see images and may see none.
 
     Raises:
         DataError: An image file is gone or was changed, and its features are not in the cache.
         WeightsError: The weights cannot be read.
         StorageError: The cache cannot be written.
     """
-    images = load_run_images(find_feature_run(run), context, most)
+    images = load_run_images(find_feature_run(run), context, most_new)
+    if images is None:
+        return None
     methods = METHODS if run.record.ensemble is None else tuple(name for name in METHODS if name != "energy")
     choice = choose_method(images.training, images.validation, methods)
     arrays = fit_arrays(choice.method, images.training)
@@ -138,16 +141,16 @@ def add_novelty(run: Run, context: Context, share: float) -> Run:
     """
     later = f"`budwood calibrate {run.path}` does it."
     try:
-        again = lacks_features(run, context)
-        if again and run.recipe.time is not None:
-            note = "What tells images of none of the classes was not measured, because of the time limit; " + later
-            context.progress.note(note)
-            return run
-        return keep_novelty(run, measure_novelty(run, context, share, FEW if again else None))
+        measured = measure_novelty(run, context, share, FEW if run.recipe.time is None else 0)
     except BudwoodError as error:  # the run is worth more than this
         note = f"What tells images of none of the classes could not be measured: {error.message} Then {later}"
         context.progress.note(note)
         return run
+    if measured is None:
+        note = f"What tells images of none of the classes was not measured, because of the time limit; {later}"
+        context.progress.note(note)
+        return run
+    return keep_novelty(run, measured)
 
 
 def read_share(run: Run) -> float:
@@ -213,7 +216,9 @@ def settle_novelty(
             return None
     elif share is not None:
         measured = _change_share(measured, share)
-    return measured if folder is None else compare_strangers(run, measured, folder, context)
+    if measured is None or folder is None:
+        return measured
+    return compare_strangers(run, measured, folder, context)
 
 
 def read_novelty(run: Run) -> MeasuredNovelty | None:
