@@ -397,6 +397,23 @@ def test_an_answer_is_one_plain_line(answer: ImagePrediction, line: str) -> None
     assert describe_prediction(answer) == line
 
 
+def test_an_image_goes_into_the_folder_of_each_of_its_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = fill(tmp_path / "photos", 24)
+    rows = [f"{file.name},{('red', 'red|round', 'round', '')[number % 4]}" for number, file in enumerate(files)]
+    (tmp_path / "photos" / "labels.csv").write_text("\n".join(["path,labels", *rows]))
+    bw.train(bw.scan(tmp_path / "photos" / "labels.csv"), bw.Recipe(**TINY), out=tmp_path / "runs", id="one")
+    found = bw.predict(tmp_path / "runs" / "one", files)
+    options: list[str | Path] = ["--sort-into", tmp_path / "sorted", "--csv", tmp_path / "a.csv"]
+    out, _ = run_command(capsys, "predict", tmp_path / "runs" / "one", *files, *options)
+    expected = {(label, Path(one.path).name) for one in found for label in one.labels or ("none of them",)}
+    assert {path.relative_to(tmp_path / "sorted").parts for path in (tmp_path / "sorted").rglob("*.png")} == expected
+    with (tmp_path / "a.csv").open(newline="") as handle:
+        assert [row["label"] for row in csv.DictReader(handle)] == [one.label for one in found]
+    assert len(out.splitlines()) == 24
+
+
 def test_sets_follow_the_coverage(made: Path, new: Path) -> None:
     run = made / "runs" / "one"
     small, large = (bw.predict(run, new / "a", coverage=coverage) for coverage in (0.5, 0.999))

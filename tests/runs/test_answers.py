@@ -254,3 +254,49 @@ def test_labels_of_a_run_with_several(tmp_path: Path) -> None:
         assert one.candidates == ()
         assert one.probabilities is not None
         assert one.confidence == pytest.approx(one.probabilities[0] * (1 - one.probabilities[1]))
+
+
+def test_an_ensemble_has_its_own_temperature_and_sets_and_its_first_members_features(
+    photos: Path, tmp_path: Path
+) -> None:
+    data = bw.scan(photos)
+    recipes = [{**TINY, "size": size, "tta": "flip"} for size in (16, 24)]
+    runs = [bw.train(data, bw.Recipe(**recipe), out=tmp_path / "runs") for recipe in recipes]
+    ensemble = bw.ensemble(runs, out=tmp_path / "runs")
+    files = [photos / "sky" / f"{number:03}.png" for number in range(5)]
+    heaviest = bw.Predictor.open(knowing(ensemble.members()[0])).predict(files, features=True)
+    plain = bw.Predictor.open(knowing(ensemble))
+    sets = SetsRecord(coverage=0.9, limits=(0.0,) * 3, per_class=(False,) * 3, n=10)
+    known = with_bank(ensemble.members()[0], threshold=1e-3)
+    shutil.copy(known.path / NOVELTY_FILE, ensemble.path / NOVELTY_FILE)
+    assert known.record.confidence
+    warm = CalibrationRecord(temperature=(3.0,), before=NONE, after=NONE, noise={})
+    whole = knowing(ensemble, calibration=warm, sets=sets, novelty=known.record.confidence.novelty)
+    files_of_run = {**whole.record.files, **digest_run_files(whole.path, [NOVELTY_FILE])}
+    whole = Run(whole.path, whole.record.model_copy(update={"files": files_of_run}))
+    found = bw.Predictor.open(whole).predict([*files, b"no image"], features=True)
+    for one, other in zip(found, heaviest, strict=False):
+        assert one.features is not None
+        assert other.features is not None
+        assert one.features == pytest.approx(other.features, abs=1e-5)
+        assert one.refused is not None
+        assert one.candidates == whole.classes
+    chances = plain.compute_probabilities(files) ** (1 / 3)
+    expected = chances / chances.sum(axis=1, keepdims=True)
+    assert np.allclose([one.probabilities for one in found[:-1] if one.probabilities is not None], expected, atol=1e-5)
+    assert found[-1].problem.startswith("not an image")
+    (sure,) = bw.Predictor.open(whole, coverage=0.5).predict(files[:1])
+    assert sure.candidates is not None
+    assert sure.top[0][0] in sure.candidates
+
+
+def test_features_are_the_mean_over_mirror_images_as_logits_are(photos: Path, tmp_path: Path) -> None:
+    run = bw.train(bw.scan(photos), bw.Recipe(**TINY, tta="flip"), out=tmp_path / "runs")
+    predictor = bw.Predictor.open(run)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    turned = np.ascontiguousarray(pixels[:, :, ::-1])
+    one, other = predictor.compute_outputs(pixels), predictor.compute_outputs(turned)
+    assert one.features == pytest.approx(other.features, abs=1e-5)
+    assert one.logits == pytest.approx(other.logits, abs=1e-5)
+    mean = (predictor.compute_logits(pixels) + predictor.compute_logits(turned)) / 2
+    assert one.logits == pytest.approx(mean, abs=1e-5)

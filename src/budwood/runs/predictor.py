@@ -123,7 +123,8 @@ class RunPredictor(Predictor):
         return self._compute_logits(pixels).logits
 
     def _compute_logits(self, pixels: Pixels) -> Outputs:
-        if self.rules.needs_features:  # one session of the engine is enough
+        known = self.run.record.confidence
+        if known and known.novelty and known.novelty.method != "energy":  # one session of the engine is enough
             return self._compute_both(pixels)
         engine = self.load(lambda: pixels[:CHECKED])
         outputs = [engine.run(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
