@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from budwood.runs.predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
+    from budwood.workflows.confidence import calibrate
     from budwood.workflows.drift import drift
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import predict, test
@@ -52,6 +53,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "StorageError": "errors",
     "StudyError": "errors",
     "WeightsError": "errors",
+    "calibrate": "workflows.confidence",
     "compare": "comparison.compare",
     "drift": "workflows.drift",
     "ensemble": "workflows.ensemble",
@@ -88,6 +90,7 @@ __all__ = [
     "StorageError",
     "StudyError",
     "WeightsError",
+    "calibrate",
     "compare",
     "drift",
     "ensemble",

@@ -120,7 +120,12 @@ def test_a_page_tells_where_its_rows_come_from(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in head
     assert "<details><summary>What the source does not tell, and what was chosen (4)</summary>" in head, "long: closed"
     assert '<th scope="row">batch</th><td>128 &lt;b&gt;</td>' in head
-    assert "<details open>" in render_comparison(made, about=About(assumed={"momentum": "0.9"}))
+    assert "Set for every row" not in head
+    about = About(caveats=["The source froze by `requires_grad`."], assumed={"momentum": "0.9"}, changed="epochs = 1")
+    short = render_comparison(made, about=about)
+    assert "<details open>" in short
+    assert "<li>The source froze by <code>requires_grad</code>.</li>" in short
+    assert "<p>Set for every row: epochs = 1</p>" in short
     table = html.split("<h2>Table</h2>")[1].split("</section>")[0]
     for part in (
         '<small class="told">stand-in: ResNet-18 for VGG-16</small>',

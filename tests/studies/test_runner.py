@@ -219,7 +219,7 @@ def test_quick_limits_images_and_says_what_was_put_over_the_rows(here: Path) -> 
     assert len(run.dataset().samples("train")) == 8
     assert len(run.history()) == 1
     page = (here / "runs/small/report.html").read_text()
-    assert "set for every row: images = 8, epochs = 1, lr = 0.01" in page
+    assert "Set for every row: images = 8, epochs = 1, lr = 0.01" in page
 
 
 def test_one_process_at_a_time_carries_out_a_study(here: Path) -> None:

@@ -42,13 +42,14 @@ class About:
         source: Where they were published.
         caveats: What readers of the table must know.
         assumed: What the source does not tell: what was chosen and why, by what it is about.
-        altered: Whether options were set for every row, so that these are not the rows as the study has them.
+        changed: The options that were set for every row, so that these are not the rows as the study has them; empty
+            where none was.
     """
 
     source: str = ""
     caveats: Sequence[str] = ()
     assumed: Mapping[str, str] = field(default_factory=dict)
-    altered: bool = False
+    changed: str = ""
 
 
 def render_comparison(made: Comparison, title: str = "", order: Order = "metric", about: About | None = None) -> str:
@@ -73,7 +74,7 @@ def render_comparison(made: Comparison, title: str = "", order: Order = "metric"
         name=name,
         order=order,
         about=about,
-        altered=ALTERED if about and about.altered else "",
+        altered=ALTERED if about and about.changed else "",
         label=f"{SPLITS[made.split]} {name}",
         split=SPLITS[made.split],
         rows=rows,

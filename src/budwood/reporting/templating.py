@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from budwood.evaluation.intervals import Metric
-from budwood.text import TOO_FEW, show_unprintable
+from budwood.text import SPLITS, TOO_FEW, show_unprintable
 
 FILES_SHOWN: Final = 12
 GROUPS_SHOWN: Final = 8
@@ -44,7 +44,12 @@ def _make_environment() -> Environment:
         "visible": show_unprintable,
         "prose": _mark_code,
     }
-    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN, "TOO_FEW": TOO_FEW}
+    environment.globals |= {
+        "FILES_SHOWN": FILES_SHOWN,
+        "GROUPS_SHOWN": GROUPS_SHOWN,
+        "TOO_FEW": TOO_FEW,
+        "SPLITS": SPLITS,
+    }
     return environment
 
 

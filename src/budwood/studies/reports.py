@@ -113,13 +113,13 @@ def write_comparison(study: Study, folder: Path, entries: Sequence[RowSpec], ord
     comparison = compare(entries, metric=study.metric, base=base, edges=study.edges, apart=True)
     claims = judge_claims(study.claims, comparison.rows, comparison.pairs, study.metric)
     comparison = replace(comparison, claims=claims)
-    about = About(study.source, study.caveats, study.assumed, bool(study.changed))
+    about = About(study.source, study.caveats, study.assumed, format_changes(study))
     comparison = compare_on_test(comparison, entries)
     further = (*_check_left_out(study), *_check_untested(comparison, entries))
     comparison = replace(comparison, findings=(*comparison.findings, *further))
     with raise_storage_errors(folder):
         write_text(folder / "table.csv", comparison.csv())
-        page = render_comparison(comparison, format_title(study), order or study.order, about)
+        page = render_comparison(comparison, study.title, order or study.order, about)
         write_text(folder / "report.html", page)
     return comparison
 
@@ -153,8 +153,13 @@ def format_title(study: Study) -> str:
     Returns:
         One line.
     """
-    put = ", ".join(f"{name} = {value}" for name, value in study.changed.items())
+    put = format_changes(study)
     return f"{study.title} (set for every row: {put})" if put else study.title
+
+
+def format_changes(study: Study) -> str:
+    """Format the options that were set for every row of a study; empty where none was."""
+    return ", ".join(f"{name} = {value}" for name, value in study.changed.items())
 
 
 def read_metric(run: Run, name: str) -> float:

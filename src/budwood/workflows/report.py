@@ -13,6 +13,7 @@ from budwood.config.resolved_recipe import resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.evaluation.result_checks import check_run
+from budwood.reporting.confidence_section import show_confidence
 from budwood.reporting.run_page import DataCheck, Evidence, Pictures, render_findings, render_run
 from budwood.reporting.thumbnails import (
     SHEET_SIZE,
@@ -91,6 +92,7 @@ def render_report(run: Run) -> str:
         pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions), augmented=augmented),
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
+        confidence=show_confidence(run.record, predictions, run.predictions("test") if run.record.test else None),
         results=check_run(make_outcome("", [run])),
         explanation=load_explanation(run.path),
         members=compare_members(run),
