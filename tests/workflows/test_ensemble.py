@@ -187,10 +187,10 @@ class TestFolder:
             open_run(run.path / "members" / "0").network()
 
     def test_nothing_is_left_of_one_that_fails(self, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(*_: object) -> str:
+        def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("budwood.workflows.ensemble.render_report", full)
+        monkeypatch.setattr("budwood.workflows.ensemble.write_reports", full)
         before = sorted(runs.iterdir())
         with pytest.raises(bw.StorageError, match="no space left"):
             bw.ensemble([runs / "r0", runs / "r1"], out=runs)

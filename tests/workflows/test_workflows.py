@@ -31,6 +31,7 @@ FILES = {
     "dataset.parquet",
     "sealed.parquet",
     "predictions-val.parquet",
+    "model_card.md",
     "report.html",
 }
 
