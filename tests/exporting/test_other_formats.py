@@ -80,6 +80,7 @@ def test_torch_is_a_file_with_its_card(run: Run, tmp_path: Path) -> None:
     assert made.path == tmp_path / "net.pt2"
     assert {path.name for path in tmp_path.iterdir()} == {"net.pt2", "net.md"}
     assert "torch.export.load" in (tmp_path / "net.md").read_text()
+    assert export(run, tmp_path / "net", "torch").path == made.path  # an export may be replaced by another
 
 
 @pytest.mark.usefixtures("here")

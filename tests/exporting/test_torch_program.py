@@ -17,7 +17,8 @@ from torch import nn
 
 import budwood as bw
 from budwood.evaluation.decisions import DecisionRule
-from budwood.exporting.torch_program import NOTE, PixelsToProbabilities, export_program, write_torch_program
+from budwood.exporting.destination import PROGRAM_NOTE
+from budwood.exporting.torch_program import PixelsToProbabilities, export_program, write_torch_program
 from budwood.runs.run import Run
 from conftest import TINY, picture
 
@@ -58,8 +59,14 @@ def test_another_process_gets_the_runs_answers_with_torch_alone(run: Run, tmp_pa
 
 @pytest.mark.parametrize(
     "options",
-    [{"channels": 1}, {"model": "timm:test_vit", "weights": "none", "size": 32, "widths": (), "fc": ()}],
-    ids=["grey", "vit"],
+    [
+        pytest.param({"channels": 1}, id="grey"),
+        pytest.param(
+            {"model": "timm:test_vit", "weights": "none", "size": 32, "widths": (), "fc": ()},
+            id="transformer",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_other_inputs(options: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
     recipe = {name: value for name, value in {**TINY, **options}.items() if value != ()}
@@ -104,6 +111,6 @@ def test_a_network_for_a_fixed_number_of_images_is_exported_for_one() -> None:
 
 def test_the_note_is_found_by_its_name(run: Run, tmp_path: Path) -> None:
     write_torch_program(run, tmp_path / "net.pt2", {"task": "single-label"})
-    extra = {NOTE: ""}
+    extra = {PROGRAM_NOTE: ""}
     torch.export.load(tmp_path / "net.pt2", extra_files=extra)
-    assert json.loads(extra[NOTE]) == {"task": "single-label"}
+    assert json.loads(extra[PROGRAM_NOTE]) == {"task": "single-label"}

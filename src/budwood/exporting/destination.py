@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from budwood.errors import RunError
 from budwood.runs.export_record import METADATA_KEY
 from budwood.storage.atomic import draft_folder, raise_storage_errors
 
+PROGRAM_NOTE: Final = "budwood.json"  # in a program of PyTorch
 MARK: Final = ".budwood-export"  # a file in every exported folder: it may be replaced by another export
 
 
@@ -40,10 +42,13 @@ def refuse_taken(to: Path, folder: bool, force: bool) -> None:
 
 
 def is_export(file: Path) -> bool:
-    """Tell whether a file is an ONNX file that Budwood exported."""
+    """Tell whether a file is an ONNX file or a program of PyTorch that Budwood exported."""
     import onnx
 
     try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                return any(PurePath(name).name == PROGRAM_NOTE for name in archive.namelist())
         model = onnx.load(file, load_external_data=False)
         return any(entry.key == METADATA_KEY for entry in model.metadata_props)
     except Exception:  # any file may be there

@@ -13,7 +13,7 @@ from budwood.errors import DataError, RunError
 from budwood.exporting.form_answers import Form, compute_answers
 from budwood.exporting.form_usage import add_usage
 from budwood.inference.feature_cache import CHECKED
-from budwood.reporting.model_card import format_score
+from budwood.reporting.model_card import CARD_FILE, format_score
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
 from budwood.text import counted
@@ -44,6 +44,7 @@ def write_web(request: ExportRequest) -> None:
     name, size = run.record.dataset.name, run.record.network.size
     metadata = record.model_dump() | {"name": name, "size": size}
     write_web_folder(request.to, request.model, metadata, list_facts(run))
+    (request.to / CARD_FILE).write_text(request.card, encoding="utf-8")
 
 
 def list_facts(run: Run) -> list[tuple[str, str]]:

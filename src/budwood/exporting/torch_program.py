@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from budwood.data.loading import TTA_FLIPS
+from budwood.exporting.destination import PROGRAM_NOTE
 from budwood.inference.pytorch_backend import LUMA
 from budwood.runs.run import Run
 from budwood.storage.strict_json import encode_json
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-NOTE: Final = "budwood.json"
 PLACES: Final = {"h": 3, "v": 2}  # dimensions that a mirror image is turned around in
 SAMPLE: Final = 2  # images of the sample input; with one, PyTorch takes the number of images as fixed
 
@@ -97,7 +97,7 @@ def write_torch_program(run: Run, file: Path, metadata: Mapping[str, Any]) -> No
     """
     program = export_program(PixelsToProbabilities(run).eval(), run.record.network.size)
     content = io.BytesIO()
-    torch.export.save(program, content, extra_files={NOTE: encode_json(metadata)})
+    torch.export.save(program, content, extra_files={PROGRAM_NOTE: encode_json(metadata)})
     file.write_bytes(content.getvalue())
 
 

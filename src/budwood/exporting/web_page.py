@@ -12,6 +12,7 @@ import gzip
 import lzma
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -54,20 +55,29 @@ def write_web_folder(folder: Path, model: bytes, metadata: Mapping[str, Any], fa
     named = ("name", "size", "classes", "task", "thresholds", "costs", "set_limits", "reject_threshold")
     about = {key: metadata.get(key) for key in named} | {
         "facts": facts,
-        "model": {"name": MODEL, "parts": _write_parts(folder / MODEL, model)},
-        "runtime": {"name": RUNTIME, "parts": _write_parts(folder / RUNTIME, _unpack(vendor / "ort.wasm.xz"))},
+        "model": {"name": MODEL, "parts": _write_parts(folder / MODEL, _pack(model))},
+        "runtime": {"name": RUNTIME, "parts": _write_parts(folder / RUNTIME, _pack_runtime())},
     }
     text = f"self.budwood = {{part: null, about: {encode_json(about)}}};\n"
     (folder / "about.js").write_text(text, encoding="utf-8")
+
+
+def _pack(content: bytes) -> bytes:
+    return gzip.compress(content, LEVEL, mtime=0)
+
+
+@cache
+def _pack_runtime() -> bytes:
+    """ONNX Runtime's WebAssembly as a page unpacks it, which takes a second to make."""
+    return _pack(_unpack(files("budwood.exporting") / "web" / "vendor" / "ort.wasm.xz"))
 
 
 def _unpack(file: Traversable) -> bytes:
     return lzma.decompress(file.read_bytes())
 
 
-def _write_parts(place: Path, content: bytes) -> int:
-    """Write bytes as scripts `<place>-1.js` and so on, and return how many there are."""
-    packed = gzip.compress(content, LEVEL, mtime=0)
+def _write_parts(place: Path, packed: bytes) -> int:
+    """Write packed bytes as scripts `<place>-1.js` and so on, and return how many there are."""
     count = math.ceil(len(packed) / PART)
     for number in range(count):
         text = base64.b64encode(packed[number * PART : (number + 1) * PART]).decode()
