@@ -29,7 +29,7 @@ def name_columns(classes: Sequence[str], top: int) -> list[str]:
     return ["path", *ranks, "problem", *known, *(f"p: {name}" for name in classes)]
 
 
-def make_cells(answer: ImagePrediction, classes: int, top: int) -> list[str]:
+def make_cells(answer: ImagePrediction, classes: int, top: int) -> list[str | float]:
     """Make the cells of a prediction, in the order of `name_columns`.
 
     Args:
@@ -38,7 +38,8 @@ def make_cells(answer: ImagePrediction, classes: int, top: int) -> list[str]:
         top: Number of likeliest classes that are listed.
 
     Returns:
-        The cells; what is not known is empty.
+        The cells; what is not known is empty. Strangeness is a number, as it may be negative and a text that begins
+        with a minus is taken for a formula.
     """
     ranked = [text for name, share in answer.top[:top] for text in (name, f"{share:.6f}")]
     return [
@@ -49,7 +50,7 @@ def make_cells(answer: ImagePrediction, classes: int, top: int) -> list[str]:
         answer.label,
         _format(answer.confidence),
         YES_NO[answer.refused],
-        _format(answer.strangeness),
+        "" if answer.strangeness is None else round(answer.strangeness, 6),
         SEPARATOR.join(answer.candidates or ()),
         SEPARATOR.join(answer.notes),
         *([""] * classes if answer.probabilities is None else [f"{share:.6f}" for share in answer.probabilities]),
