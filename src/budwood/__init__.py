@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from budwood.runs.predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
+    from budwood.workflows.confidence import calibrate
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import predict, test
     from budwood.workflows.report import report
@@ -49,6 +50,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "StorageError": "errors",
     "StudyError": "errors",
     "WeightsError": "errors",
+    "calibrate": "workflows.confidence",
     "compare": "comparison.compare",
     "ensemble": "workflows.ensemble",
     "estimate_cost": "workflows.train",
@@ -82,6 +84,7 @@ __all__ = [
     "StorageError",
     "StudyError",
     "WeightsError",
+    "calibrate",
     "compare",
     "ensemble",
     "estimate_cost",

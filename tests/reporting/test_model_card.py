@@ -99,7 +99,7 @@ def test_it_is_written_beside_every_report_and_says_what_the_record_says(run: Ru
     assert "40 pixels wide and 40 high (colour; png)" in told
     assert 'it has no answer "none of these"' in told
     assert "is still sealed" in told
-    assert "Not calibrated" in told
+    assert "Not calibrated" in render_model_card(_with(run, confidence=None))
     assert "No slices of the images were scored" in told
     assert "Not checked: the score on images that took no part in any choice" in told
     assert "Weights of cnn: none needed: the weights were random at the start." in told
@@ -135,7 +135,11 @@ def test_what_is_known_of_confidence_stands_there(run: Run) -> None:
     strangers = StrangersRecord(folder="odd|ones", n=7, auroc=half, fpr95=half, refused=half)
     confidence = ConfidenceRecord(
         calibration=CalibrationRecord(
-            temperature=(1.5,), before=Metric(0.2, None, None, 10), after=half, test={"before": half, "after": half}
+            temperature=(1.5,),
+            noise={},
+            before=Metric(0.2, None, None, 10),
+            after=half,
+            test={"before": half, "after": half},
         ),
         sets=SetsRecord(coverage=0.9, limits=(0.1, 0.2), per_class=(True, False), n=10),
         decisions=DecisionsRecord(rule="costs", costs=((0.0, 1.0), (5.0, 0.0))),

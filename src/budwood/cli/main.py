@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budwood.cli.calibrate_command import calibrate
 from budwood.cli.ensemble_command import ensemble
 from budwood.cli.explain_command import explain
 from budwood.cli.failures import fail, flush_output, tell_failed_file
@@ -62,7 +63,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (compare, ensemble, explain, study, tune):
+for command in (calibrate, compare, ensemble, explain, study, tune):
     app.add_command(command)
 
 

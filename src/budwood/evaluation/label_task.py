@@ -21,7 +21,7 @@ from budwood.config.metric_registry import LAST, LOSS, METRICS, REPORTED, Metric
 from budwood.config.recipe import Recipe
 from budwood.config.registry import is_entry_point
 from budwood.data.dataset import Sets, make_membership_matrix
-from budwood.evaluation.calibration import ReliabilityBin, bin_confidence
+from budwood.evaluation.calibration import ReliabilityBin, bin_confidence, fit_label_temperatures, fit_temperature
 from budwood.evaluation.ensembles import average_sigmoid, average_softmax
 from budwood.evaluation.logits import binary_cross_entropy, confusion, cross_entropy, probabilities, sigmoid
 from budwood.evaluation.metrics import define_metric, evaluate
@@ -130,8 +130,19 @@ class LabelTask(ABC):
         """Return the loss that each image would have if it were called wrongly, nats: float64 [n]."""
 
     @abstractmethod
+    def judge_confidence(self, labels: Labels, logits: Logits) -> tuple[Floats, Flags]:
+        """Return the confidence of each answer, float64 [answers], and whether it is right, bool [answers].
+
+        An answer is an image's likeliest class, or, where images have several labels, each label of each image.
+        """
+
+    @abstractmethod
+    def fit_temperatures(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the temperature of all classes, float64 [1], or of each label, float64 [classes]."""
+
     def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
         """Return confidence against accuracy in bins, as `bin_confidence` makes them."""
+        return bin_confidence(*self.judge_confidence(labels, logits))
 
     @abstractmethod
     def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
@@ -247,9 +258,13 @@ class SingleLabel(LabelTask):
         second = logits.argsort(axis=1)[:, -2 if self.classes > 1 else -1]
         return cross_entropy(second.astype(np.int32), logits)
 
-    def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
-        """Return the likeliest class's probability against accuracy, in bins."""
-        return bin_confidence(probabilities(logits).max(axis=1), self.is_correct(labels, logits))
+    def judge_confidence(self, labels: Labels, logits: Logits) -> tuple[Floats, Flags]:
+        """Return the likeliest class's probability, and whether it is the true one, each [n]."""
+        return np.asarray(probabilities(logits).max(axis=1)), self.is_correct(labels, logits)
+
+    def fit_temperatures(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the temperature of the softmax, float64 [1]."""
+        return np.array([fit_temperature(labels, logits)])
 
     def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
         """Return the confusion matrix as lists."""
@@ -344,9 +359,13 @@ class MultiLabel(LabelTask):
         """Return the binary cross-entropy of each image if every class were called wrongly, nats: float64 [n]."""
         return binary_cross_entropy(~self.decide(logits), logits)
 
-    def bin_reliability(self, labels: Labels, logits: Logits) -> list[ReliabilityBin]:
-        """Return each class's probability against how often an image has it, in bins."""
-        return bin_confidence(sigmoid(logits).ravel(), labels.ravel())
+    def judge_confidence(self, labels: Labels, logits: Logits) -> tuple[Floats, Flags]:
+        """Return each label's probability, and whether the image has it, each [n x classes]."""
+        return sigmoid(logits).ravel(), labels.ravel()
+
+    def fit_temperatures(self, labels: Labels, logits: Logits) -> Floats:
+        """Return the temperature of each label's sigmoid, float64 [classes]."""
+        return fit_label_temperatures(labels, logits)
 
     def count_confusion(self, labels: Labels, logits: Logits) -> list[list[int]]:
         """Return an empty list, as an image may be of several classes."""

@@ -28,6 +28,7 @@ from budwood.reporting.charts import (
     draw_lines,
     draw_reliability,
 )
+from budwood.reporting.confidence_section import ShownConfidence
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.recipe_text import STEPS, describe_recipe
@@ -120,6 +121,7 @@ class Evidence:
         members: Members of an ensemble with their scores; none of a run that was trained.
         labels: What is shown of each label; None where images have one.
         card: Uses, limits and licences; None where they are not shown.
+        confidence: What is told of temperature, prediction sets and thresholds; None of a run that has none.
     """
 
     history: Sequence[Mapping[str, float]]
@@ -131,6 +133,7 @@ class Evidence:
     members: Sequence[MemberScore] = ()
     labels: LabelEvidence | None = None
     card: CardSummary | None = None
+    confidence: ShownConfidence | None = None
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         by_class=weakest,
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(draw_reliability("Confidence against accuracy", evidence.reliability)),
+        confidence=evidence.confidence,
         task=task,
         val_others=_list_headlines(task, val),
         test_others=_list_headlines(task, record.test.metrics) if record.test else [],

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from budwood.config.metric_registry import describe_metric
 from budwood.evaluation.intervals import Metric
-from budwood.text import TOO_FEW, show_unprintable
+from budwood.text import SPLITS, TOO_FEW, show_unprintable
 
 FILES_SHOWN: Final = 12
 GROUPS_SHOWN: Final = 8
@@ -46,7 +46,12 @@ def _make_environment() -> Environment:
         "prose": _mark_code,
         "metric_name": describe_metric,
     }
-    environment.globals |= {"FILES_SHOWN": FILES_SHOWN, "GROUPS_SHOWN": GROUPS_SHOWN, "TOO_FEW": TOO_FEW}
+    environment.globals |= {
+        "FILES_SHOWN": FILES_SHOWN,
+        "GROUPS_SHOWN": GROUPS_SHOWN,
+        "TOO_FEW": TOO_FEW,
+        "SPLITS": SPLITS,
+    }
     return environment
 
 

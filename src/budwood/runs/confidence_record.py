@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
+
 from budwood.config.records import FrozenRecord
+from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.intervals import Metric
+from budwood.evaluation.label_task import LabelTask
 from budwood.evaluation.novelty import NoveltyMethod
 
 NOVELTY_FILE: Final = "novelty.safetensors"  # the arrays of a run's `NoveltyScorer`
@@ -19,12 +23,14 @@ class CalibrationRecord(FrozenRecord):
         temperature: One, or one for each label where images have several.
         before: Expected calibration error without it, 0 to 1.
         after: The same with it; on the images that it was fitted on.
+        noise: The error that exactly right confidence would have by chance on as many images, by split.
         test: Both on the test set, `before` and `after`, once it is opened.
     """
 
     temperature: tuple[float, ...]
     before: Metric
     after: Metric
+    noise: Mapping[str, float]
     test: Mapping[str, Metric] | None = None
 
 
@@ -50,11 +56,13 @@ class DecisionsRecord(FrozenRecord):
     Attributes:
         rule: How thresholds were chosen: `0.5`, `f1`, `precision=0.9` or `recall=0.9`; `costs` where there are costs.
         thresholds: Of each label, where images have several.
+        unreached: The labels for which the rule cannot be followed on the validation set, by number.
         costs: Of calling class i (row) class j (column), where images have one label.
     """
 
     rule: str
     thresholds: tuple[float, ...] | None = None
+    unreached: tuple[int, ...] = ()
     costs: tuple[tuple[float, ...], ...] | None = None
 
 
@@ -105,3 +113,21 @@ class ConfidenceRecord(FrozenRecord):
     sets: SetsRecord | None = None
     decisions: DecisionsRecord | None = None
     novelty: NoveltyRecord | None = None
+
+    def make_rule(self, task: LabelTask) -> DecisionRule:
+        """Make the rule by which logits become probabilities, answers and sets.
+
+        Args:
+            task: Whether images have one label or several.
+
+        Returns:
+            The rule; what the record has no part of is as usual.
+        """
+        calibration, decisions, sets = self.calibration, self.decisions, self.sets
+        return DecisionRule(
+            task,
+            np.array(calibration.temperature) if calibration else np.ones(1),
+            np.array(decisions.thresholds) if decisions and decisions.thresholds else None,
+            np.array(decisions.costs) if decisions and decisions.costs else None,
+            np.array(sets.limits) if sets else None,
+        )

@@ -96,15 +96,7 @@ class Run:
     @property
     def decision_rule(self) -> DecisionRule:
         """Return how the run's logits become probabilities and answers; without calibration, as they are."""
-        known = self.record.confidence or ConfidenceRecord()
-        calibration, decisions, sets = known.calibration, known.decisions, known.sets
-        return DecisionRule(
-            self.task,
-            np.array(calibration.temperature) if calibration else np.ones(1),
-            np.array(decisions.thresholds) if decisions and decisions.thresholds else None,
-            np.array(decisions.costs) if decisions and decisions.costs else None,
-            np.array(sets.limits) if sets else None,
-        )
+        return (self.record.confidence or ConfidenceRecord()).make_rule(self.task)
 
     def novelty_scorer(self) -> NoveltyScorer | None:
         """Load what tells images that show none of the classes.

@@ -45,6 +45,7 @@ from budwood.runs.run_record import (
     save_record,
 )
 from budwood.storage.atomic import raise_storage_errors
+from budwood.workflows.confidence import measure_confidence
 from budwood.workflows.ensemble_candidates import Candidates, check_candidates, identify, open_candidates
 from budwood.workflows.report import write_reports
 
@@ -166,6 +167,7 @@ def _write_run(draft: Path, id: str, candidates: Candidates, choice: _Choice, ru
         timings=Timings(total=round(time.perf_counter() - started, 3)),
         files=digest_run_files(draft, (*RUN_FILES, *(f"{one.folder}/{WEIGHTS}" for one in made.members))),
         ensemble=made,
+        confidence=measure_confidence(predictions),
     )
     write_reports(Run(draft, record))
     save_record(draft, record)

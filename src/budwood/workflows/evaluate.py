@@ -30,6 +30,7 @@ from budwood.runs.run_files import DATASET, SEALED_LABELS, WEIGHTS, digest_run_f
 from budwood.runs.run_record import TestRecord, save_record
 from budwood.storage.atomic import raise_storage_errors, read_parquet
 from budwood.storage.context import open_context
+from budwood.workflows.confidence import add_test_errors
 from budwood.workflows.report import report
 
 
@@ -160,7 +161,9 @@ def _save_score(run: Run, predictions: Predictions, looks: int) -> Run:
     with raise_storage_errors(run.path):
         predictions.save(run.path / name_predictions("test"))
         files = {**run.record.files, **digest_run_files(run.path, [name_predictions("test")])}
-        record = run.record.model_copy(update={"test": opened, "files": files})
+        confidence = run.record.confidence
+        known = {"confidence": add_test_errors(confidence, predictions)} if confidence else {}
+        record = run.record.model_copy(update={"test": opened, "files": files, **known})
         save_record(run.path, record)
     return Run(run.path, record)
 

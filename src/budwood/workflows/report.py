@@ -18,6 +18,7 @@ from budwood.evaluation.metrics import evaluate
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.result_checks import check_run
 from budwood.reporting.card_summary import summarize_card
+from budwood.reporting.confidence_section import show_confidence
 from budwood.reporting.model_card import CARD_FILE, render_model_card
 from budwood.reporting.run_page import (
     PAIRS_SHOWN,
@@ -118,6 +119,7 @@ def render_report(run: Run) -> str:
         pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions, rule), augmented=augmented),
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
+        confidence=show_confidence(run.record, predictions, run.predictions("test") if run.record.test else None),
         results=check_run(make_outcome("", [run])),
         explanation=load_explanation(run.path),
         members=compare_members(run),

@@ -24,6 +24,7 @@ from budwood.networks.plan import load_plan
 from budwood.networks.spec import NetworkSpec
 from budwood.progress import Progress
 from budwood.reporting.thumbnails import make_augmentation_sheet
+from budwood.runs.confidence_record import NOVELTY_FILE
 from budwood.runs.contents import (
     describe_dataset,
     describe_network,
@@ -72,6 +73,7 @@ from budwood.training.cost_estimate import CostEstimate, measure_cost
 from budwood.training.history import EpochCallback
 from budwood.training.task import TrainingResult, TrainingTask, has_checkpoint
 from budwood.training.trainer import search_rate, train_network
+from budwood.workflows.confidence import measure_confidence, read_settings
 from budwood.workflows.continuation import continue_recipe, refuse_nothing_to_do
 from budwood.workflows.report import write_reports
 
@@ -394,11 +396,12 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
         "selected": result.selected,
         "metrics": {"val": scores},
         "prefix": result.prefix,
+        "confidence": measure_confidence(predictions, read_settings(run.record)),
         "test": None,  # an earlier look was at another network
         "problem": None,
     }
     with lock_results(run.path), raise_storage_errors(run.path):
-        for stale in (name_predictions("test"), EXPLANATION):
+        for stale in (name_predictions("test"), EXPLANATION, NOVELTY_FILE):
             (run.path / stale).unlink(missing_ok=True)
         save_weights(run.path / WEIGHTS, result.state)
         predictions.save(run.path / name_predictions("val"))

@@ -1,0 +1,92 @@
+"""`budwood calibrate`: how a finished run answers, and how sure it says it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
+from budwood.cli.output import format_metric
+
+if TYPE_CHECKING:
+    from budwood.runs.run import Run
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--coverage",
+    type=float,
+    help="Share of images whose true class is to be in their prediction set, 0 to 1. [0.9]",
+)
+@click.option(
+    "--threshold",
+    metavar="RULE",
+    help="Of multi-label images, from which probability on an image has a label: 0.5, f1 (the best F1 of each label), "
+    "precision=0.9 or recall=0.9. [0.5]",
+)
+@click.option(
+    "--costs",
+    metavar="FILE",
+    help="CSV file of what mistakes cost: true classes by row, called classes by column; none: all the same.",
+)
+@add_out_option
+@add_common_options
+def calibrate(
+    run: str,
+    coverage: float | None,
+    threshold: str | None,
+    costs: str | None,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Choose how a run answers: how sure it is, its prediction sets, its thresholds.
+
+    Everything is fitted on the validation set; the weights stay the same. What is not given stays as it was.
+    """
+    import budwood as bw
+    from budwood.runs.run import open_run
+
+    changed = bw.calibrate(
+        open_run(run, out), coverage=coverage, threshold=threshold, costs=costs, progress=make_terminal_progress()
+    )
+    show_calibration(changed, as_json)
+
+
+def show_calibration(run: Run, as_json: bool) -> None:
+    """Print how a run answers.
+
+    Args:
+        run: A run with a record of confidence.
+        as_json: Whether to print JSON.
+    """
+    from budwood.reporting.confidence_section import describe_temperature
+
+    record = run.record
+    if as_json:
+        print_json({"run": str(run.path), "confidence": record.table()["confidence"]})
+        return
+    confidence = record.confidence
+    assert confidence is not None
+    assert confidence.calibration is not None
+    assert confidence.sets is not None
+    calibration, sets = confidence.calibration, confidence.sets
+    print(describe_temperature(calibration, run.classes))
+    print(
+        f"Validation calibration error  {format_metric(calibration.after)}; before {format_metric(calibration.before)}"
+    )
+    if calibration.test:
+        test = calibration.test
+        print(f"Test calibration error  {format_metric(test['after'])}; before {format_metric(test['before'])}")
+    own = (
+        f"; {sum(sets.per_class)} of {len(run.classes)} classes have a limit of their own"
+        if any(sets.per_class)
+        else ""
+    )
+    print(f"Prediction sets hold the true class of {100 * sets.coverage:g} % of new images of the same kind{own}.")
+    if confidence.decisions:
+        print(f"Answers are chosen by {confidence.decisions.rule}.")
+    print(f"Report: {run.path / 'report.html'}")
