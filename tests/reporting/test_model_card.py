@@ -99,7 +99,7 @@ def test_it_is_written_beside_every_report_and_says_what_the_record_says(run: Ru
     assert "40 pixels wide and 40 high (colour; png)" in told
     assert 'it has no answer "none of these"' in told
     assert "is still sealed" in told
-    assert "Not calibrated" in told
+    assert "Not calibrated" in render_model_card(_with(run, confidence=None))
     assert "No slices of the images were scored" in told
     assert "Not checked: the score on images that took no part in any choice" in told
     assert "Weights of cnn: none needed: the weights were random at the start." in told
