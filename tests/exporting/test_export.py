@@ -256,14 +256,21 @@ class TestATamperedFileIsRefused:
         assert list(tmp_path.iterdir()) == []
 
     def test_that_only_refuses_otherwise(self) -> None:
-        one = parity.Answers(np.full((2, 2), 0.5), np.zeros((2, 2), np.float32), np.array([1.0, 2.0]), ("", ""))
+        one = parity.Answers(np.full((2, 2), 0.5), np.zeros((2, 2), np.float32), np.array([1.0, 2.0]))
         other = replace(one, reject=np.array([1.0, 3.0]))
         assert parity.list_differing(one, other, 0.005, False) == [1]
         assert parity.list_differing(one, one, 0.005, False) == []
 
     def test_whose_answers_are_not_finite(self) -> None:
-        one = parity.Answers(np.full((1, 2), 0.5), np.zeros((1, 2), np.float32), None, ("",))
+        one = parity.Answers(np.full((1, 2), 0.5), np.zeros((1, 2), np.float32), None)
         assert parity.list_differing(one, replace(one, probabilities=np.full((1, 2), np.nan)), 0.005, False) == [0]
+
+
+def test_a_file_that_is_decoded_otherwise_is_named_so(run: bw.Run, tmp_path: Path) -> None:
+    predictor = make_predictor(run, open_context())
+    image = parity.make_images(tmp_path)[-1]
+    one = parity.Answers(np.full((1, 2), 0.5), np.zeros((1, 2), np.float32), None, ("another",))
+    assert parity.find_first_difference(predictor, image, 0, one, one, b"") == "the decoding of the image file"
 
 
 class TestMissingImages:
@@ -292,7 +299,7 @@ class TestInt8:
     def test_is_refused_where_it_is_significantly_worse(self, run: bw.Run) -> None:
         predictor = make_predictor(run, open_context())
         images = [parity.CheckImage(str(n), Path(), b"", np.array([True, False])) for n in range(20)]
-        right = parity.Answers(np.tile([0.9, 0.1], (20, 1)), np.zeros((20, 2), np.float32), None, ("",) * 20)
+        right = parity.Answers(np.tile([0.9, 0.1], (20, 1)), np.zeros((20, 2), np.float32), None)
         wrong = replace(right, probabilities=right.probabilities[:, ::-1])
         with pytest.raises(RunError, match=r"8 bits are significantly worse.*0 of 20 validation images.*20 with 32"):
             parity.judge_int8(predictor, images, right, wrong)
