@@ -245,6 +245,15 @@ def test_a_pasted_image_is_answered(page: Any) -> None:
     assert page.locator("#cards .answer").inner_text() == "red > 99.9 %"
 
 
+@pytest.mark.slow
+def test_costs_choose_the_answer(tmp_path: Path, chromium: Any) -> None:
+    costs = [[0.0, 1.0, 1.0], [9.0, 0.0, 9.0], [1.0, 1.0, 0.0]]  # to overlook green is worst
+    folder = make_folder(tmp_path / "web", costs=costs)
+    with visiting(chromium, (folder / "index.html").as_uri()) as page:
+        answers = give(page, {"a.png": paint((200, 180, 40)), "b.png": paint((200, 40, 40))})
+    assert answers == ["green 22.3 %", "red > 99.9 %"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
