@@ -22,16 +22,20 @@ from test_stages import NETWORKS
 
 import budwood as bw
 from budwood.config.recipe import Recipe
-from budwood.errors import RunError
+from budwood.errors import RunError, StorageError
 from budwood.evaluation.novelty import NoveltyScorer, normalise
 from budwood.exporting import onnx_file, parity
-from budwood.runs.export_record import METADATA_KEY, parse_export_record
+from budwood.exporting.destination import MARK
+from budwood.exporting.formats import ExportFormat, ExportRequest
+from budwood.runs.export_record import METADATA_KEY, ExportRecord, parse_export_record
 from budwood.runs.predictor import make_predictor
-from budwood.storage.context import open_context
+from budwood.storage.context import Context, open_context
 from budwood.workflows import export as export_workflow
 from conftest import TINY, Notes, fill, picture, run_command
 
 QUICK = ("squeezenet1_1",)
+UNEVEN = ("alexnet", "vgg11")  # pool to 6 x 6 or 7 x 7, which the exporter can write at their own size only
+FAMILIES = {name: 224 if name in UNEVEN else size for name, size in NETWORKS.items()}
 SHAPES = [(1, 1), (1, 400), (400, 30), (2, 3), (16, 16), (17, 16), (40, 40), (75, 93), (300, 200), (640, 480)]
 
 
@@ -78,10 +82,10 @@ class TestAnswers:
         np.testing.assert_allclose(found["features"][0], expected.features, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize(
-        "model", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS]
+        "model", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
     )
     def test_are_those_of_the_run_for_every_family(self, photos: Path, model: str, tmp_path: Path) -> None:
-        recipe = Recipe(model=model, weights="none", size=NETWORKS[model], epochs=1, optimizer="adam", batch=8)
+        recipe = Recipe(model=model, weights="none", size=FAMILIES[model], epochs=1, optimizer="adam", batch=8)
         trained = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
         made = bw.export(trained, tmp_path / "model.onnx")
         assert made.record.parity is not None
@@ -133,6 +137,14 @@ class TestAnswers:
     def test_of_two_images_at_once_are_refused_by_its_shape(self, exported: Path) -> None:
         with pytest.raises(Exception, match="image"):
             open_session(exported).run(None, {"image": np.zeros((2, 5, 5, 3), np.uint8)})
+
+
+@pytest.mark.slow
+def test_a_network_without_a_graph_is_refused(photos: Path, tmp_path: Path) -> None:
+    recipe = Recipe(model="alexnet", weights="none", size=64, epochs=1, optimizer="adam", batch=8)
+    trained = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
+    with pytest.raises(RunError, match="alexnet cannot be written as an ONNX graph"):
+        bw.export(trained, tmp_path / "model.onnx")
 
 
 class TestRejectScore:
@@ -287,6 +299,15 @@ class TestInt8:
         assert parity.judge_int8(predictor, images, wrong, right).int8_correct == 20
 
 
+def make_unchecked(run: bw.Run, context: Context, int8: bool) -> tuple[bytes, ExportRecord]:
+    members = export_workflow.read_members(run, context, int8)
+    return b"model", export_workflow.describe_export(run, members)
+
+
+def write_into_folder(request: ExportRequest) -> None:
+    (request.to / "model.onnx").write_bytes(request.model)
+
+
 class TestThePlace:
     def test_another_export_is_replaced(self, run: bw.Run, exported: Path, tmp_path: Path) -> None:
         shutil.copy(exported, tmp_path / "model.onnx")
@@ -308,6 +329,46 @@ class TestThePlace:
         (tmp_path / "model.onnx").mkdir()
         with pytest.raises(RunError, match="is a folder, and this format is a file"):
             bw.export(run, tmp_path / "model.onnx")
+
+    def test_of_a_folder_with_other_files_is_refused(
+        self, run: bw.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(export_workflow, "FORMATS", {"folder": ExportFormat(write_into_folder, True, "a test")})
+        monkeypatch.setattr(export_workflow, "make_checked_model", make_unchecked)
+        mine = tmp_path / "mine"
+        mine.mkdir()
+        (mine / "letter.txt").write_text("mine", encoding="utf-8")
+        with pytest.raises(RunError, match="is a folder with other files, and nothing was written"):
+            bw.export(run, mine, "folder", force=True)
+        with pytest.raises(RunError, match="is a file, and this format is a folder"):
+            bw.export(run, mine / "letter.txt", "folder")
+        with pytest.raises(RunError, match="the format folder has no 8 bits"):
+            bw.export(run, tmp_path / "new", "folder", int8=True)
+        assert [file.name for file in tmp_path.rglob("*")] == ["mine", "letter.txt"]
+
+    def test_an_exported_folder_is_replaced_whole(
+        self, run: bw.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(export_workflow, "FORMATS", {"folder": ExportFormat(write_into_folder, True, "a test")})
+        monkeypatch.setattr(export_workflow, "make_checked_model", make_unchecked)
+        bw.export(run, tmp_path / "new", "folder")
+        (tmp_path / "new" / "left over").write_text("", encoding="utf-8")
+        bw.export(run, tmp_path / "new", "folder")
+        assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [MARK, "model.onnx"]
+        assert [file.name for file in tmp_path.iterdir()] == ["new"]
+
+    def test_a_format_that_fails_leaves_nothing(
+        self, run: bw.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(request: ExportRequest) -> None:
+            (request.to / "half").write_text("", encoding="utf-8")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(export_workflow, "FORMATS", {"folder": ExportFormat(fail, True, "a test")})
+        monkeypatch.setattr(export_workflow, "make_checked_model", make_unchecked)
+        with pytest.raises(StorageError, match="no space left"):
+            bw.export(run, tmp_path / "new", "folder")
+        assert list(tmp_path.iterdir()) == []
 
     def test_there_is_no_such_format(self, run: bw.Run, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="there is no format 'onx'") as refusal:

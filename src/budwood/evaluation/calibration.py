@@ -69,7 +69,8 @@ def measure_calibration_error(confidence: Values, correct: Flags, bins: int = BI
     """Compute the expected calibration error: the mean distance of accuracy from confidence, over bins of confidence.
 
     Few images have an error above 0 by chance alone (`expect_calibration_error`), and samples of them one that is
-    larger still; so the interval is the basic bootstrap one, which takes that off again, and is never below 0.
+    larger still; so the interval is the basic bootstrap one, which takes that off again. It reaches down to 0 where
+    confidence that is exactly right shows as much by chance in more than one of forty cases.
 
     Args:
         confidence: The probability of each answer, float64 [n].
@@ -86,7 +87,9 @@ def measure_calibration_error(confidence: Values, correct: Flags, bins: int = BI
     gaps = np.bincount(which, correct - confidence, bins)
     value = float(np.abs(gaps).sum() / n)
     spread = _resample_errors(which, confidence, correct, bins)
-    low, high = 2 * value - np.quantile(spread, 1 - TAIL), 2 * value - np.quantile(spread, TAIL)
+    low, high = (2 * value - float(np.quantile(spread, tail)) for tail in (1 - TAIL, TAIL))
+    if value <= np.quantile(_draw_errors_by_chance(which, confidence, bins), 1 - TAIL):
+        low = 0.0
     return Metric(value, float(np.clip(low, 0, value)), float(np.clip(high, value, 1)), n)
 
 
@@ -107,15 +110,21 @@ def expect_calibration_error(confidence: Values, bins: int = BINS) -> float:
         bins: Bins of equal width from 0 to 1.
 
     Returns:
-        The mean over 200 draws, 0 to 1; 0 without answers.
+        The mean over many draws, 0 to 1; 0 without answers.
     """
-    n = len(confidence)
-    if n == 0:
-        return 0.0
-    which, random = _find_bins(confidence, bins), np.random.default_rng(0)
-    # the gap of a bin is a sum of independent ones, so that its variance is all that is needed of it
+    return (
+        float(_draw_errors_by_chance(_find_bins(confidence, bins), confidence, bins).mean()) if len(confidence) else 0.0
+    )
+
+
+def _draw_errors_by_chance(which: NDArray[np.intp], confidence: Values, bins: int) -> Values:
+    """Calibration errors where each answer is right with the probability that it says, [RESAMPLES].
+
+    The gap of a bin is a sum of independent ones, so that nearly its variance alone matters.
+    """
     spread = np.sqrt(np.bincount(which, confidence * (1 - confidence), bins))
-    return float(np.abs(random.normal(size=(200, bins)) * spread).sum(axis=1).mean() / n)
+    drawn = np.random.default_rng(0).normal(size=(RESAMPLES, bins))
+    return np.asarray(np.abs(drawn * spread).sum(axis=1) / len(which))
 
 
 def fit_temperature(labels: NDArray[np.int32], logits: Logits) -> float:

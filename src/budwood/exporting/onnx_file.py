@@ -94,7 +94,8 @@ def refuse_unexportable(run: Run, part: Prefix) -> None:
     if reason:
         raise RunError(
             f"{run.path}: {part.spec.plan.name} cannot be written as an ONNX graph ({reason}).",
-            "Train another network, or use the run with `budwood predict`.",
+            "Train it at its own input size (leave out `size`), or another network; `budwood predict` takes the run as "
+            "it is.",
         )
 
 

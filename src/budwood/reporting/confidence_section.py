@@ -63,6 +63,7 @@ class ShownConfidence:
 
     Attributes:
         reliability: The reliability diagram after scaling.
+        reliability_name: What it is of.
         temperature: The temperature in words.
         errors: Calibration errors by split.
         tested: Whether the test split has been opened.
@@ -80,6 +81,7 @@ class ShownConfidence:
     """
 
     reliability: Markup
+    reliability_name: str
     temperature: str
     errors: Sequence[ErrorRow]
     tested: bool
@@ -130,6 +132,7 @@ def show_confidence(record: RunRecord, val: Predictions, test: Predictions | Non
     sets = known.sets
     return ShownConfidence(
         reliability=Markup(draw_reliability(f"Confidence against accuracy after scaling, {_NAMES[last.name]}", bins)),
+        reliability_name=f"With the temperature, {_NAMES[last.name]}",
         temperature=describe_temperature(known.calibration, record.dataset.classes),
         errors=_list_errors(known.calibration),
         tested=test is not None,

@@ -91,20 +91,20 @@ class Evidence:
         pictures: Pictures of the report.
         confusion: Confusion matrix: counts by true class (rows) and predicted class (columns).
         reliability: Bins of the reliability diagram.
-        confidence: What is told of temperature, prediction sets and thresholds; None of a run that has none.
         results: Findings about the result.
         explanation: Explanation of the run; None where none was made.
         members: Members of an ensemble with their scores; none of a run that was trained.
+        confidence: What is told of temperature, prediction sets and thresholds; None of a run that has none.
     """
 
     history: Sequence[Mapping[str, float]]
     pictures: Pictures
     confusion: Sequence[Sequence[int]]
     reliability: Sequence[ReliabilityBin]
-    confidence: ShownConfidence | None = None
     results: Sequence[ResultFinding] = ()
     explanation: Explanation | None = None
     members: Sequence[MemberScore] = ()
+    confidence: ShownConfidence | None = None
 
 
 @dataclass(frozen=True)
