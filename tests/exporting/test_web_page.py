@@ -113,6 +113,7 @@ def opened(single: Path, chromium: Any) -> Iterator[Any]:
 @pytest.fixture
 def page(opened: Any) -> Any:
     """The page, opened from the disk, without answers."""
+    opened.bring_to_front()
     if opened.locator("#clear").is_visible():
         opened.click("#clear")
     return opened
@@ -204,9 +205,8 @@ def test_where_images_have_several_labels_it_names_all(tmp_path: Path, chromium:
 
 
 def test_with_a_keyboard_alone(page: Any) -> None:
-    page.locator("#choose").focus()
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.press("#choose", "Enter")
     chooser.value.set_files(
         [{"name": f"{n}.png", "mimeType": "image/png", "buffer": paint((200, 40 + 150 * n, 40))} for n in (0, 1)]
     )
