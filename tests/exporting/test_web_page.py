@@ -113,6 +113,7 @@ def opened(single: Path, chromium: Any) -> Iterator[Any]:
 @pytest.fixture
 def page(opened: Any) -> Any:
     """The page, opened from the disk, without answers."""
+    opened.bring_to_front()
     if opened.locator("#clear").is_visible():
         opened.click("#clear")
     return opened
@@ -204,9 +205,8 @@ def test_where_images_have_several_labels_it_names_all(tmp_path: Path, chromium:
 
 
 def test_with_a_keyboard_alone(page: Any) -> None:
-    page.locator("#choose").focus()
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.press("#choose", "Enter")
     chooser.value.set_files(
         [{"name": f"{n}.png", "mimeType": "image/png", "buffer": paint((200, 40 + 150 * n, 40))} for n in (0, 1)]
     )
@@ -243,6 +243,15 @@ def test_a_pasted_image_is_answered(page: Any) -> None:
     )
     page.wait_for_selector("#cards .answer")
     assert page.locator("#cards .answer").inner_text() == "red > 99.9 %"
+
+
+@pytest.mark.slow
+def test_costs_choose_the_answer(tmp_path: Path, chromium: Any) -> None:
+    costs = [[0.0, 1.0, 1.0], [9.0, 0.0, 9.0], [1.0, 1.0, 0.0]]  # to overlook green is worst
+    folder = make_folder(tmp_path / "web", costs=costs)
+    with visiting(chromium, (folder / "index.html").as_uri()) as page:
+        answers = give(page, {"a.png": paint((200, 180, 40)), "b.png": paint((200, 40, 40))})
+    assert answers == ["green 22.3 %", "red > 99.9 %"]
 
 
 @pytest.mark.parametrize(
