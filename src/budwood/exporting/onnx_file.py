@@ -259,8 +259,7 @@ def _add_reject_score(graph: GraphBuilder, features: Name, logits: Name, novelty
     if novelty.method == "energy":
         score = graph.add("Neg", _log_sum_exp(graph, graph.cast(logits, np.float64), 1))
     elif novelty.method == "knn":
-        length = graph.add("ReduceL2", features, graph.whole([1]), keepdims=1)
-        row = graph.add("Div", features, graph.add("Max", length, graph.constant(1e-12, np.float32)))
+        row = _normalise(graph, features)
         bank = graph.constant(novelty.arrays[BANK], np.float32)
         similarity = graph.add("MatMul", row, graph.add("Transpose", bank, perm=[1, 0]))
         best = f"{similarity}/best"
@@ -273,9 +272,16 @@ def _add_reject_score(graph: GraphBuilder, features: Name, logits: Name, novelty
     graph.add("Cast", score, name="reject_score", to=1)
 
 
+def _normalise(graph: GraphBuilder, features: Name) -> Name:
+    """Features divided by their length, float32 [1, d]."""
+    length = graph.add("ReduceL2", features, graph.whole([1]), keepdims=1)
+    return graph.add("Div", features, graph.add("Max", length, graph.constant(1e-12, np.float32)))
+
+
 def _measure_mahalanobis(graph: GraphBuilder, features: Name, novelty: NoveltyScorer) -> Name:
     means = novelty.arrays[MEANS].astype(np.float64)
-    white = graph.cast(graph.add("MatMul", features, graph.constant(novelty.arrays[WHITENING], np.float32)), np.float64)
+    row, whitening = _normalise(graph, features), graph.constant(novelty.arrays[WHITENING], np.float32)
+    white = graph.cast(graph.add("MatMul", row, whitening), np.float64)
     own = graph.add("ReduceSumSquare", white, graph.whole([1]), keepdims=1)
     cross = graph.add("Mul", graph.real(2), graph.add("MatMul", white, graph.constant(means.T, np.float64)))
     squares = graph.add("Add", graph.add("Sub", own, cross), graph.real((means**2).sum(axis=1).tolist()))
