@@ -170,6 +170,39 @@ class TestRejectScore:
         expected = scorer.score(outputs.features, outputs.logits)
         np.testing.assert_allclose(ask(session, noise(16, 16))["reject_score"], expected, rtol=1e-4)
 
+    def test_is_checked_and_used_by_the_predictor_of_the_file(
+        self, run: bw.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = [noise(20, 30), noise(50, 10)]
+        logits = np.concatenate([bw.Predictor.open(run).compute_outputs(noise(16, 16)[None]).logits])
+        middle = float(NoveltyScorer("energy", {}, 0).score(logits[:, :0], logits)[0])
+        monkeypatch.setattr(bw.Run, "novelty_scorer", lambda _: NoveltyScorer("energy", {}, middle))
+        made = bw.export(run, tmp_path / "model.onnx")
+        assert made.record.parity is not None
+        assert made.record.parity.same_refusals == made.record.parity.n
+        assert made.record.parity.reject_difference is not None
+        assert made.record.parity.reject_difference < 1e-3
+        one, other = (bw.Predictor.open(place).predict(images) for place in (run, made.path))
+        assert [answer.refused for answer in one] == [answer.refused for answer in other]
+        assert other[0].strangeness == pytest.approx(one[0].strangeness, rel=1e-4)
+
+
+def test_images_of_16_bits_are_checked_as_the_run_scales_them(tmp_path: Path) -> None:
+    for hue, name in ((1, "leaf"), (2, "sky")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(15):
+            grey = np.asarray(picture(1000 * hue + number, hue).convert("L"), np.uint16) * 12 + 40 * hue
+            Image.fromarray(grey).save(tmp_path / "photos" / name / f"{number}.png")
+    trained = bw.train(bw.scan(tmp_path / "photos"), Recipe(**TINY), out=tmp_path / "runs")
+    assert trained.value_range is not None
+    made = bw.export(trained, tmp_path / "model.onnx")
+    assert made.record.value_range == trained.value_range
+    assert made.record.parity is not None
+    assert made.record.parity.largest_difference < 1e-5
+    file = tmp_path / "photos" / "sky" / "0.png"
+    one, other = (bw.Predictor.open(place).predict(file)[0] for place in (trained, made.path))
+    assert other.top[0][1] == pytest.approx(one.top[0][1], abs=1e-6)
+
 
 class TestTheFile:
     def test_tells_how_its_answers_are_read(self, run: bw.Run, exported: Path) -> None:
