@@ -170,6 +170,39 @@ class TestRejectScore:
         expected = scorer.score(outputs.features, outputs.logits)
         np.testing.assert_allclose(ask(session, noise(16, 16))["reject_score"], expected, rtol=1e-4)
 
+    def test_is_checked_and_used_by_the_predictor_of_the_file(
+        self, run: bw.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = [noise(20, 30), noise(50, 10)]
+        logits = np.concatenate([bw.Predictor.open(run).compute_outputs(noise(16, 16)[None]).logits])
+        middle = float(NoveltyScorer("energy", {}, 0).score(logits[:, :0], logits)[0])
+        monkeypatch.setattr(bw.Run, "novelty_scorer", lambda _: NoveltyScorer("energy", {}, middle))
+        made = bw.export(run, tmp_path / "model.onnx")
+        assert made.record.parity is not None
+        assert made.record.parity.same_refusals == made.record.parity.n
+        assert made.record.parity.reject_difference is not None
+        assert made.record.parity.reject_difference < 1e-3
+        one, other = (bw.Predictor.open(place).predict(images) for place in (run, made.path))
+        assert [answer.refused for answer in one] == [answer.refused for answer in other]
+        assert other[0].strangeness == pytest.approx(one[0].strangeness, rel=1e-4)
+
+
+def test_images_of_16_bits_are_checked_as_the_run_scales_them(tmp_path: Path) -> None:
+    for hue, name in ((1, "leaf"), (2, "sky")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(15):
+            grey = np.asarray(picture(1000 * hue + number, hue).convert("L"), np.uint16) * 12 + 40 * hue
+            Image.fromarray(grey).save(tmp_path / "photos" / name / f"{number}.png")
+    trained = bw.train(bw.scan(tmp_path / "photos"), Recipe(**TINY), out=tmp_path / "runs")
+    assert trained.value_range is not None
+    made = bw.export(trained, tmp_path / "model.onnx")
+    assert made.record.value_range == trained.value_range
+    assert made.record.parity is not None
+    assert made.record.parity.largest_difference < 1e-5
+    file = tmp_path / "photos" / "sky" / "0.png"
+    one, other = (bw.Predictor.open(place).predict(file)[0] for place in (trained, made.path))
+    assert other.top[0][1] == pytest.approx(one.top[0][1], abs=1e-6)
+
 
 class TestTheFile:
     def test_tells_how_its_answers_are_read(self, run: bw.Run, exported: Path) -> None:
@@ -256,14 +289,21 @@ class TestATamperedFileIsRefused:
         assert list(tmp_path.iterdir()) == []
 
     def test_that_only_refuses_otherwise(self) -> None:
-        one = parity.Answers(np.full((2, 2), 0.5), np.zeros((2, 2), np.float32), np.array([1.0, 2.0]), ("", ""))
+        one = parity.Answers(np.full((2, 2), 0.5), np.zeros((2, 2), np.float32), np.array([1.0, 2.0]))
         other = replace(one, reject=np.array([1.0, 3.0]))
         assert parity.list_differing(one, other, 0.005, False) == [1]
         assert parity.list_differing(one, one, 0.005, False) == []
 
     def test_whose_answers_are_not_finite(self) -> None:
-        one = parity.Answers(np.full((1, 2), 0.5), np.zeros((1, 2), np.float32), None, ("",))
+        one = parity.Answers(np.full((1, 2), 0.5), np.zeros((1, 2), np.float32), None)
         assert parity.list_differing(one, replace(one, probabilities=np.full((1, 2), np.nan)), 0.005, False) == [0]
+
+
+def test_a_file_that_is_decoded_otherwise_is_named_so(run: bw.Run, tmp_path: Path) -> None:
+    predictor = make_predictor(run, open_context())
+    image = parity.make_images(tmp_path)[-1]
+    one = parity.Answers(np.full((1, 2), 0.5), np.zeros((1, 2), np.float32), None, ("another",))
+    assert parity.find_first_difference(predictor, image, 0, one, one, b"") == "the decoding of the image file"
 
 
 class TestMissingImages:
@@ -292,7 +332,7 @@ class TestInt8:
     def test_is_refused_where_it_is_significantly_worse(self, run: bw.Run) -> None:
         predictor = make_predictor(run, open_context())
         images = [parity.CheckImage(str(n), Path(), b"", np.array([True, False])) for n in range(20)]
-        right = parity.Answers(np.tile([0.9, 0.1], (20, 1)), np.zeros((20, 2), np.float32), None, ("",) * 20)
+        right = parity.Answers(np.tile([0.9, 0.1], (20, 1)), np.zeros((20, 2), np.float32), None)
         wrong = replace(right, probabilities=right.probabilities[:, ::-1])
         with pytest.raises(RunError, match=r"8 bits are significantly worse.*0 of 20 validation images.*20 with 32"):
             parity.judge_int8(predictor, images, right, wrong)

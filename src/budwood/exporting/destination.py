@@ -6,13 +6,13 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Final
 
 from budwood.errors import RunError
 from budwood.runs.export_record import METADATA_KEY
-from budwood.storage.atomic import draft_folder, raise_storage_errors
+from budwood.storage.atomic import draft_folder, raise_storage_errors, scratch_folder
 
 PROGRAM_NOTE: Final = "budwood.json"  # in a program of PyTorch
 MARK: Final = ".budwood-export"  # a file in every exported folder: it may be replaced by another export
@@ -73,7 +73,7 @@ def draft_export(to: Path, folder: bool) -> Iterator[Path]:
         if folder:
             if to.is_dir():
                 retired = to.with_name(f".{to.name}.old-{os.getpid()}")
-                with _draft_beside(to) as draft:
+                with scratch_folder(to) as draft:
                     yield draft
                     (draft / MARK).write_text("Made by `budwood export`; replaced by the next one.\n", encoding="utf-8")
                     to.rename(retired)
@@ -88,21 +88,8 @@ def draft_export(to: Path, folder: bool) -> Iterator[Path]:
                 yield draft
                 (draft / MARK).write_text("Made by `budwood export`; replaced by the next one.\n", encoding="utf-8")
             return
-        with _draft_beside(to) as draft:
+        with scratch_folder(to) as draft:
             yield draft / to.name
             files = sorted(draft.iterdir(), key=lambda file: file.name == to.name)  # the main file last
             for file in files:
                 file.replace(to.parent / file.name)
-
-
-@contextmanager
-def _draft_beside(to: Path) -> Iterator[Path]:
-    """An empty hidden folder beside a place, on the same disk, which is removed in the end."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    draft = to.with_name(f".{to.name[:100]}.draft-{os.getpid()}")
-    draft.mkdir()
-    try:
-        yield draft
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(draft)

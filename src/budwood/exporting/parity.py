@@ -7,7 +7,6 @@ run although the run was not undecided. The refusal says which images differ mos
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from budwood.inference.engines import BATCH, has_cuda_device
 from budwood.runs.export_record import Int8Record, ParityRecord
 from budwood.runs.predictor import RunPredictor
 from budwood.runs.run import Run
+from budwood.storage.strict_json import encode_json
 
 IMAGES: Final = 200  # of the run's data, at least, where it has as many
 VALIDATION: Final = 120  # of them
@@ -71,14 +71,14 @@ class Answers:
         probabilities: float64 [n, classes].
         logits: float32 [n, classes].
         reject: Reject scores, float64 [n]; None where there are none.
-        digests: Digests of the decoded images.
+        digests: Digests of the decoded images; of the file only.
         engine: What computed them.
     """
 
     probabilities: Floats
     logits: NDArray[np.float32]
     reject: Floats | None
-    digests: tuple[str, ...]
+    digests: tuple[str, ...] = ()
     engine: str = ""
 
 
@@ -174,9 +174,8 @@ def ask_run(predictor: RunPredictor, images: Sequence[CheckImage]) -> Answers:
         pixels = [np.stack(each) for each in zip(*(one.pixels for one in read), strict=True)]
         parts.append(predictor.compute(pixels, True))
     features, logits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "logits"))
-    digests = (_digest(_decode(predictor, image)) for image in images)
     reject = rules.novelty.score(features, logits) if rules.novelty else None
-    return Answers(rules.decision.to_probabilities(logits), logits, reject, tuple(digests))
+    return Answers(rules.decision.to_probabilities(logits), logits, reject)
 
 
 def ask_file(model: bytes, predictor: RunPredictor, images: Sequence[CheckImage]) -> Answers:
@@ -205,7 +204,7 @@ def ask_file(model: bytes, predictor: RunPredictor, images: Sequence[CheckImage]
             if _is_deep(predictor, image):
                 paths[-1] = str(folder / f"{number}.npy")
                 np.save(paths[-1], _decode(predictor, image))
-        job.write_text(json.dumps({"model": str(file), "images": paths}), encoding="utf-8")
+        job.write_text(encode_json({"model": str(file), "images": paths}), encoding="utf-8")
         command = [sys.executable, "-I", answer_images.__file__, str(job), str(result)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
@@ -227,10 +226,6 @@ def _decode(predictor: RunPredictor, image: CheckImage) -> NDArray[np.uint8]:
 def _is_deep(predictor: RunPredictor, image: CheckImage) -> bool:
     shape = predictor.read(image.data, image.name).shape if predictor.value_range else None
     return bool(shape and shape.deep)
-
-
-def _digest(pixels: NDArray[np.uint8]) -> str:
-    return hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
 
 
 def compare_answers(
@@ -345,14 +340,15 @@ def find_first_difference(
     import onnxruntime
     from onnx import TensorProto, helper
 
-    if run.digests[number] != file.digests[number]:
+    decoded = _decode(predictor, image)
+    if hashlib.blake2b(decoded.tobytes(), digest_size=16).hexdigest() != file.digests[number]:
         return "the decoding of the image file"
     inner = onnx.load_from_string(model)
     expected = predictor.read(image.data, image.name).pixels
     names = [f"network{one}/input" for one in range(len(expected))]
     inner.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in names)
     session = onnxruntime.InferenceSession(inner.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(names, {"image": _decode(predictor, image)[None]})
+    found = session.run(names, {"image": decoded[None]})
     for one, other in zip(expected, found, strict=True):
         steps = int(np.abs(one.astype(int) - other[0]).max())
         if steps:

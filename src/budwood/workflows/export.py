@@ -136,7 +136,7 @@ def read_members(run: Run, context: Context, int8: bool) -> list[NetworkGraph]:
 def describe_export(run: Run, members: list[NetworkGraph]) -> ExportRecord:
     """The record of a run's export, before it is checked."""
     rule, known = run.decision_rule, run.record.confidence
-    sets, novelty = (known.sets, known.novelty) if known else (None, None)
+    sets, novelty = known.sets if known else None, run.novelty_scorer()
     return ExportRecord(
         run=run.record.id,
         created=utc_now(),
