@@ -27,6 +27,7 @@ from budwood.cli import main
 from budwood.cli.predict_command import describe_prediction
 from budwood.data import image_streams
 from budwood.data.image_streams import stream_images
+from budwood.evaluation.prediction_rows import make_cells, make_document, make_table, name_columns
 from budwood.evaluation.prediction_table import ImagePrediction
 from budwood.storage.atomic import cache_folder
 from budwood.workflows import prediction_files
@@ -395,6 +396,26 @@ def test_folders_have_names_that_every_system_takes() -> None:
 )
 def test_an_answer_is_one_plain_line(answer: ImagePrediction, line: str) -> None:
     assert describe_prediction(answer) == line
+
+
+def test_each_of_several_labels_is_answered_with_yes_or_no() -> None:
+    shares, classes = np.linspace(0.9, 0.1, 17), tuple(f"c{number}" for number in range(17))
+    answer = ImagePrediction(
+        "a", (("c0", 0.9),), label="c0, c3", probabilities=shares, decisions=tuple(k in (0, 3) for k in range(17))
+    )
+    said = describe_prediction(answer, classes)
+    assert said.startswith("a: c0, c3 (c0 yes 90.0%, c3 yes 75.0%, c1 no 85.0%, c2 no 80.0%, ")
+    assert said.endswith(", 3 more no)")
+    cells = dict(zip(name_columns(classes, 1, True), make_cells(answer, 17, 1, True), strict=True))
+    assert (cells["is: c0"], cells["is: c1"], cells["is: c3"]) == ("yes", "no", "yes")
+    document = make_document(answer, classes)
+    assert document["decisions"]["c3"] is True
+    assert document["decisions"]["c4"] is False
+    row = make_table([document], classes, True).to_pylist()[0]
+    assert (row["is: c3"], row["is: c4"], row["p: c3"]) == (True, False, 0.75)
+    single = ImagePrediction("a", (("c0", 0.9),), label="c0")
+    assert make_document(single, classes)["decisions"] is None
+    assert not [name for name in name_columns(classes, 1) if name.startswith("is: ")]
 
 
 def test_an_image_goes_into_the_folder_of_each_of_its_labels(

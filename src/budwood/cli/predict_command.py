@@ -17,6 +17,9 @@ from budwood.cli.options import add_common_options, add_out_option, make_termina
 from budwood.text import counted, show_unprintable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from budwood.data.image_streams import StreamedImage
     from budwood.evaluation.prediction_table import ImagePrediction
     from budwood.runs.base_predictor import Predictor
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 SOME_UNREADABLE: Final = 3  # exit code where some images could not be read, but not all
 NONE_READ: Final = 2
+LABELS_SHOWN: Final = 12  # of those that an image has not, where it may have several
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -79,6 +83,8 @@ def predict(
     debug: bool,
 ) -> int:
     """Predict what images show with a run's network: the likeliest classes, or that it is none of them.
+
+    Where images have several labels (multi-label), each label is answered with yes or no and its probability.
 
     IMAGES are files, folders, archives (tar, zip) and patterns such as 'photos/**/*.jpg'; - stands for a list of paths
     on the standard input, one a line or ended by NUL characters. The network is told its images one after another, so
@@ -172,9 +178,10 @@ def _is_written(path: Path, written: Sequence[Path]) -> bool:
 def _make_files(predictor: Predictor, wanted: _Wanted) -> list[PredictionFile]:
     from budwood.workflows import prediction_files as make
 
-    files = [make.make_csv(wanted.csv, predictor.classes, wanted.top)] if wanted.csv else []
+    multilabel = predictor.task.multilabel
+    files = [make.make_csv(wanted.csv, predictor.classes, wanted.top, multilabel)] if wanted.csv else []
     files += [make.make_jsonl(wanted.jsonl, predictor.classes)] if wanted.jsonl else []
-    files += [make.make_parquet(wanted.parquet, predictor.classes)] if wanted.parquet else []
+    files += [make.make_parquet(wanted.parquet, predictor.classes, multilabel)] if wanted.parquet else []
     return files + ([make.make_features(wanted.features)] if wanted.features else [])
 
 
@@ -208,7 +215,7 @@ class _Teller:
         readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
         for answer in answers:
             if self._kept is None:
-                print(describe_prediction(answer))
+                print(describe_prediction(answer, self._classes))
                 continue
             text = encode_json(make_document(answer, self._classes), indent=1, ensure_ascii=not readable)
             self._kept.write(",\n " if self._kept.tell() else "[\n ")
@@ -216,14 +223,16 @@ class _Teller:
         sys.stdout.flush()  # who reads them at the other end of a pipe need not wait for the next thousand
 
 
-def describe_prediction(answer: ImagePrediction) -> str:
+def describe_prediction(answer: ImagePrediction, classes: Sequence[str] = ()) -> str:
     """Describe a prediction in one line.
 
     Args:
         answer: The prediction.
+        classes: Names of the classes; needed where an image may have several of them.
 
     Returns:
-        Path, what it is called, the likeliest classes, and the set where it has more than one class.
+        Path, what it is called, the likeliest classes, and the set where it has more than one class; where an image may
+        have several classes, yes or no and the probability of each.
     """
     path = show_unprintable(answer.path)
     if answer.problem:
@@ -235,8 +244,19 @@ def describe_prediction(answer: ImagePrediction) -> str:
     tail = f" [{'; '.join(notes)}]" if notes else ""
     if answer.refused:
         return f"{path}: none of these (nearest: {ranked}){tail}"
+    if answer.decisions is not None and answer.probabilities is not None:
+        return f"{path}: {answer.label} ({_list_decisions(answer.decisions, answer.probabilities, classes)}){tail}"
     called = "" if answer.label == answer.top[0][0] else f"{answer.label}: "
     return f"{path}: {called}{ranked}{tail}"
+
+
+def _list_decisions(decisions: Sequence[bool], probabilities: NDArray[np.float64], classes: Sequence[str]) -> str:
+    """Yes or no and the probability of each label, the likeliest first; of those that are no at most 12."""
+    order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
+    shown = [k for k in order if decisions[k]] + [k for k in order if not decisions[k]][:LABELS_SHOWN]
+    told = [f"{classes[k]} {'yes' if decisions[k] else 'no'} {probabilities[k]:.1%}" for k in shown]
+    left = len(order) - len(shown)
+    return ", ".join([*told, *([f"{left:,} more no"] if left else [])])
 
 
 def _tell_unreadable(tally: Tally) -> int:

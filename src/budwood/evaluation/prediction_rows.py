@@ -14,28 +14,41 @@ SEPARATOR: Final = "; "  # between the entries of one cell
 YES_NO: Final[Mapping[bool | None, str]] = {True: "yes", False: "no", None: ""}
 
 
-def name_columns(classes: Sequence[str], top: int) -> list[str]:
+def name_columns(classes: Sequence[str], top: int, multilabel: bool = False) -> list[str]:
     """Name the columns of a table of predictions.
 
     Args:
         classes: Names of the classes.
         top: Number of likeliest classes that are listed.
+        multilabel: Whether an image may have several of the classes, so that each is answered with yes or no.
 
     Returns:
-        The names: those of the likeliest classes first, last the probability of each class.
+        The names: those of the likeliest classes first, last the probability of each class, and yes or no.
     """
     ranks = [name for rank in range(1, top + 1) for name in (f"class_{rank}", f"probability_{rank}")]
     known = ["label", "confidence", "refused", "strangeness", "set", "notes"]
-    return ["path", *ranks, "problem", *known, *(f"p: {name}" for name in classes)]
+    return [
+        "path",
+        *ranks,
+        "problem",
+        *known,
+        *(f"p: {name}" for name in classes),
+        *_name_decisions(classes, multilabel),
+    ]
 
 
-def make_cells(answer: ImagePrediction, classes: int, top: int) -> list[str | float]:
+def _name_decisions(classes: Sequence[str], multilabel: bool) -> list[str]:
+    return [f"is: {name}" for name in classes] if multilabel else []
+
+
+def make_cells(answer: ImagePrediction, classes: int, top: int, multilabel: bool = False) -> list[str | float]:
     """Make the cells of a prediction, in the order of `name_columns`.
 
     Args:
         answer: The prediction.
         classes: Number of classes.
         top: Number of likeliest classes that are listed.
+        multilabel: Whether an image may have several of the classes.
 
     Returns:
         The cells; what is not known is empty. Strangeness is a number, as it may be negative and a text that begins
@@ -54,6 +67,7 @@ def make_cells(answer: ImagePrediction, classes: int, top: int) -> list[str | fl
         SEPARATOR.join(answer.candidates or ()),
         SEPARATOR.join(answer.notes),
         *([""] * classes if answer.probabilities is None else [f"{share:.6f}" for share in answer.probabilities]),
+        *((YES_NO[one] for one in answer.decisions or (None,) * classes) if multilabel else ()),
     ]
 
 
@@ -78,6 +92,7 @@ def make_document(answer: ImagePrediction, classes: Sequence[str]) -> dict[str, 
         "problem": answer.problem or None,
         "label": answer.label if not answer.problem else None,
         "labels": list(answer.labels),
+        "decisions": answer.decisions and dict(zip(classes, answer.decisions, strict=True)),
         "confidence": answer.confidence,
         "refused": answer.refused,
         "strangeness": answer.strangeness,
@@ -87,8 +102,11 @@ def make_document(answer: ImagePrediction, classes: Sequence[str]) -> dict[str, 
     }
 
 
-def make_schema(classes: Sequence[str]) -> pa.Schema:
-    """Make the schema of a Parquet file of predictions, with a column `p: NAME` for each class."""
+def make_schema(classes: Sequence[str], multilabel: bool = False) -> pa.Schema:
+    """Make the schema of a Parquet file of predictions, with a column `p: NAME` for each class.
+
+    Where an image may have several of the classes, each has a column `is: NAME`, too.
+    """
     import pyarrow as pa
 
     texts = pa.list_(pa.string())
@@ -104,16 +122,18 @@ def make_schema(classes: Sequence[str]) -> pa.Schema:
             ("candidates", texts),
             ("notes", texts),
             *((f"p: {name}", pa.float64()) for name in classes),
+            *((name, pa.bool_()) for name in _name_decisions(classes, multilabel)),
         ]
     )
 
 
-def make_table(documents: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> pa.Table:
+def make_table(documents: Iterable[Mapping[str, Any]], classes: Sequence[str], multilabel: bool = False) -> pa.Table:
     """Make a table of predictions from their JSON documents.
 
     Args:
         documents: As `make_document` makes them.
         classes: Names of the classes.
+        multilabel: Whether an image may have several of the classes.
 
     Returns:
         The table, by `make_schema`.
@@ -121,9 +141,10 @@ def make_table(documents: Iterable[Mapping[str, Any]], classes: Sequence[str]) -
     import pyarrow as pa
 
     rows = list(documents)
-    schema = make_schema(classes)
-    named = len(schema) - len(classes)
+    schema = make_schema(classes, multilabel)
+    named = len(make_schema(()))
     columns = [[row[name] for row in rows] for name in schema.names[:named]]
     columns += [[(row["probabilities"] or {}).get(name) for row in rows] for name in classes]
+    columns += [[(row["decisions"] or {}).get(name) for row in rows] for name in (classes if multilabel else ())]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)

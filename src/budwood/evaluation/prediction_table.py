@@ -25,6 +25,7 @@ class ImagePrediction:
         probabilities: Calibrated probability of each class, float64 [classes].
         labels: The classes that it is called, by costs or thresholds where the run has them: one, or where images have
             several labels any number.
+        decisions: Where images have several labels, whether it has each, bool [classes]; None where they have one.
         label: The same in words.
         confidence: How probable the label is; where images have several labels, exactly this set.
         refused: Whether it shows none of the classes, by its strangeness, whatever it would be called; None where the
@@ -40,6 +41,7 @@ class ImagePrediction:
     problem: str = ""
     probabilities: NDArray[np.float64] | None = field(default=None, compare=False)
     labels: tuple[str, ...] = ()
+    decisions: tuple[bool, ...] | None = None
     label: str = ""
     confidence: float | None = None
     refused: bool | None = None

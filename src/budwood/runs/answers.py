@@ -90,6 +90,7 @@ class AnswerRules:
                 tops[row],
                 probabilities=probabilities[row],
                 labels=_pick(classes, called[row]),
+                decisions=tuple(called[row].tolist()) if decision.task.multilabel else None,
                 label=decision.name_answer(called[row], classes),
                 confidence=float(confidence[row]),
                 refused=None if scores is None or self.novelty is None else bool(scores[row] > self.novelty.threshold),

@@ -60,13 +60,13 @@ class PredictionFile:
         return self.path.with_name(self.path.name + PART)
 
 
-def make_csv(path: Path, classes: Sequence[str], top: int) -> PredictionFile:
+def make_csv(path: Path, classes: Sequence[str], top: int, multilabel: bool = False) -> PredictionFile:
     """Make a CSV file for spreadsheets, in which a text that begins like a formula has an apostrophe before it."""
 
     def encode(answers: Sequence[ImagePrediction]) -> bytes:
-        return format_csv([make_cells(answer, len(classes), top) for answer in answers]).encode()
+        return format_csv([make_cells(answer, len(classes), top, multilabel) for answer in answers]).encode()
 
-    return PredictionFile(path, format_csv([name_columns(classes, top)]).encode(), encode)
+    return PredictionFile(path, format_csv([name_columns(classes, top, multilabel)]).encode(), encode)
 
 
 def make_jsonl(path: Path, classes: Sequence[str]) -> PredictionFile:
@@ -74,11 +74,12 @@ def make_jsonl(path: Path, classes: Sequence[str]) -> PredictionFile:
     return PredictionFile(path, b"", lambda answers: _encode_lines([make_document(one, classes) for one in answers]))
 
 
-def make_parquet(path: Path, classes: Sequence[str]) -> PredictionFile:
+def make_parquet(path: Path, classes: Sequence[str], multilabel: bool = False) -> PredictionFile:
     """Make a Parquet file, whose part has JSON Lines, as a Parquet file cannot be added to."""
 
     def finish(part: Path, draft: Path) -> None:
-        _write_parquet(draft, (make_table(rows, classes) for rows in _read_blocks(part)), make_table([], classes))
+        tables = (make_table(rows, classes, multilabel) for rows in _read_blocks(part))
+        _write_parquet(draft, tables, make_table([], classes, multilabel))
 
     return PredictionFile(path, b"", make_jsonl(path, classes).encode, finish)
 
