@@ -113,8 +113,13 @@ def test_it_learns_them_and_keeps_the_evidence(made: Run) -> None:
     assert "Confusion matrix" not in html
     assert "all labels</td>" in html
     answers = bw.predict(made, [made.dataset().root / path for path in predictions.paths[:5]])
+    assert tested.record.confidence
+    assert tested.record.confidence.calibration
+    temperature = np.array(tested.record.confidence.calibration.temperature)
     for answer, logits in zip(answers, predictions.logits, strict=False):
-        assert dict(answer.top)[NAMES[int(logits.argmax())]] == pytest.approx(1 / (1 + np.exp(-logits.max())), abs=1e-3)
+        expected = 1 / (1 + np.exp(-logits / temperature))
+        assert answer.probabilities == pytest.approx(expected, abs=1e-3)
+        assert dict(answer.top)[NAMES[int(expected.argmax())]] == pytest.approx(expected.max(), abs=1e-3)
 
 
 def test_a_frozen_trunk_and_the_command_line(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

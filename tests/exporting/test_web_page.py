@@ -296,6 +296,8 @@ def test_the_page_answers_as_the_run(
             page.click("#save")
         rows = list(csv.DictReader(io.StringIO(Path(saved.value.path()).read_text(encoding="utf-8-sig"))))
     found = [[float(row[f"probability of {name}"]) for name in run.classes] for row in rows]
-    expected = bw.Predictor.open(run).compute_probabilities(list(files.values()))
+    answers = bw.Predictor.open(run).predict(list(files.values()))
+    expected = np.array([answer.probabilities for answer in answers], np.float64)
     np.testing.assert_allclose(found, expected, atol=2e-3)  # browsers may decode JPEG with another rounding
-    assert [row["class"] for row in rows] == [run.classes[best] for best in expected.argmax(axis=1)]
+    assert [row["class"] for row in rows] == [answer.answer for answer in answers]
+    assert {answer.refused for answer in answers} == {True, False}

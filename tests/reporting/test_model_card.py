@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for hue, name in enumerate(("a|b `c`", "<script>d")):
         fill(folder / "photos" / name, 24, hue=hue)
     recipe = bw.Recipe(model="cnn", widths=(4,), fc=(4,), size=16, epochs=1, batch=8)
-    return bw.train(bw.scan(folder / "photos"), recipe, out=folder / "runs")
+    return bw.train(bw.scan(folder / "photos"), recipe, out=folder / "runs", novelty=False)
 
 
 def _with(run: Run, **changes: Any) -> Run:

@@ -32,6 +32,7 @@ FILES = {
     "sealed.parquet",
     "predictions-val.parquet",
     "model_card.md",
+    "novelty.safetensors",
     "report.html",
 }
 

@@ -81,6 +81,18 @@ def limit_bank(features: int) -> int:
     return max(1, min(MOST_IMAGES, MOST_VALUES // max(features, 1)))
 
 
+def limit_bytes(features: int, training: int, classes: int) -> int:
+    """Return how many bytes a run keeps at most to tell strangers: those of a bank, or of a covariance with means.
+
+    Args:
+        features: Their number for an image.
+        training: Number of training images.
+        classes: Number of classes.
+    """
+    bank = 2 * features * min(training, limit_bank(features))
+    return max(bank, 4 * features * (features + classes))
+
+
 def choose_neighbour(images: int, classes: int) -> int:
     """Choose the k of knn: one image in a hundred, from 5 to 50, but at most half of what a class has on average.
 

@@ -209,13 +209,19 @@ class RunPredictor(Predictor):
 
     def _take_check_images(self) -> Pixels:
         """Validation images of the run; where they are gone, made ones, on which engines differ as they do on real."""
-        size, samples = self.part.spec.plan.size, self.run.dataset().samples("val")
-        rows, resizing = range(min(CHECKED, len(samples))), self.run.recipe.resizing
+        size, resizing = self.part.spec.plan.size, self.run.recipe.resizing
+        if not (self.run.path / DATASET).is_file():
+            return _make_noise(size)
+        samples = self.run.dataset().samples("val")
         try:
-            return np.stack([decode_sample(samples, row, size, resizing) for row in rows])
+            return np.stack([decode_sample(samples, row, size, resizing) for row in range(min(CHECKED, len(samples)))])
         except DataError:
-            noise = np.random.default_rng(0).integers(0, 256, (CHECKED, 8, 8, 3), np.uint8)
-            return noise.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]
+            return _make_noise(size)
+
+
+def _make_noise(size: int) -> Pixels:
+    noise = np.random.default_rng(0).integers(0, 256, (CHECKED, 8, 8, 3), np.uint8)
+    return noise.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]
 
 
 @dataclass(frozen=True)

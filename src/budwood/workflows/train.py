@@ -18,6 +18,7 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
 from budwood.errors import DivergedError, RunError
+from budwood.evaluation.novelty_fitting import limit_bytes
 from budwood.evaluation.predictions import make_predictions
 from budwood.hardware import Runtime, count_processors
 from budwood.networks.plan import load_plan
@@ -493,7 +494,10 @@ def estimate_cost(
     context = open_context(cache, progress)
     preflight = check_and_plan(data, recipe or Recipe(), Path(out), leaks, context, findings)
     with raise_storage_errors(context.cache):
-        return preflight.spec.recipe, measure_cost(_make_unrecorded_task(preflight, context))
+        cost = measure_cost(_make_unrecorded_task(preflight, context))
+    spec = preflight.spec
+    strangers = limit_bytes(spec.plan.features, len(preflight.training), spec.classes)
+    return spec.recipe, replace(cost, disk={**cost.disk, "run": cost.disk["run"] + strangers})
 
 
 def find_learning_rate(data: Dataset, recipe: Recipe, context: Context) -> RateCurve:
