@@ -351,7 +351,9 @@ def write_into_folder(request: ExportRequest) -> None:
 class TestThePlace:
     def test_another_export_is_replaced(self, run: bw.Run, exported: Path, tmp_path: Path) -> None:
         shutil.copy(exported, tmp_path / "model.onnx")
-        (tmp_path / "model.md").write_text("old", encoding="utf-8")
+        shutil.copy(exported.with_suffix(".md"), tmp_path / "model.md")
+        with (tmp_path / "model.md").open("a", encoding="utf-8") as card:
+            card.write("\nold\n")
         bw.export(run, tmp_path / "model.onnx")
         assert "old" not in (tmp_path / "model.md").read_text(encoding="utf-8").splitlines()
         assert sorted(file.name for file in tmp_path.iterdir()) == ["model.md", "model.onnx"]

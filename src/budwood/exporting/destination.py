@@ -15,6 +15,9 @@ from budwood.runs.export_record import METADATA_KEY
 from budwood.storage.atomic import draft_folder, raise_storage_errors, scratch_folder
 
 PROGRAM_NOTE: Final = "budwood.json"  # in a program of PyTorch
+CARD: Final = ".md"  # how the model card beside a file ends
+CARD_MARK: Final = "\nlibrary_name: budwood\n"  # in the first lines of every model card
+HEAD: Final = 2000  # characters of a card in which that is looked for
 MARK: Final = ".budwood-export"  # a file in every exported folder: it may be replaced by another export
 
 
@@ -27,8 +30,11 @@ def refuse_taken(to: Path, folder: bool, force: bool) -> None:
         force: Whether a file may be replaced whatever it is. A folder that is no export never is.
 
     Raises:
-        RunError: There is something else.
+        RunError: There is something else, or the place has no name, or that of the model card.
     """
+    if not to.name or (not folder and to.suffix == CARD):
+        reason = f"ends in {CARD}, as the model card beside it will" if to.name else "is no name of a file or folder"
+        raise RunError(f"--to {str(to)!r}: {reason}.", "Name a file such as model.onnx.")
     if folder and to.is_dir():
         if any(to.iterdir()) and not (to / MARK).is_file():
             raise RunError(f"{to}: is a folder with other files, and nothing was written.", "Name a new folder.")
@@ -36,9 +42,20 @@ def refuse_taken(to: Path, folder: bool, force: bool) -> None:
     if to.is_dir() or (folder and to.exists()):
         found, wanted = ("a folder", "a file") if to.is_dir() else ("a file", "a folder")
         raise RunError(f"{to}: is {found}, and this format is {wanted}.", "Name another place with --to.")
-    for file in (to, to.with_suffix(".md")):
-        if not folder and file.exists() and not force and not is_export(to):
+    if folder or force:
+        return
+    for file, is_ours in ((to, is_export), (to.with_suffix(CARD), is_card)):
+        if file.exists() and not is_ours(file):
             raise RunError(f"{file}: exists and is no export of Budwood.", "Name another file, or add --force.")
+
+
+def is_card(file: Path) -> bool:
+    """Tell whether a file is a model card that Budwood wrote."""
+    try:
+        with file.open(encoding="utf-8") as text:
+            return CARD_MARK in text.read(HEAD)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def is_export(file: Path) -> bool:

@@ -1,7 +1,8 @@
 """Whether an exported file answers as the run does: real images through both, the file in a process of its own.
 
-The file is refused where a probability differs by more than a tolerance, or where it calls an image otherwise than the
-run although the run was not undecided. The refusal says which images differ most, and where it begins.
+The file is refused where any of its outputs - probabilities, logits, features, reject score - differs by more than a
+tolerance, or where it calls an image otherwise than the run although the run was not undecided. The refusal says which
+images differ most, and where it begins.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from budwood.storage.strict_json import encode_json
 IMAGES: Final = 200  # of the run's data, at least, where it has as many
 VALIDATION: Final = 120  # of them
 SEALED_IMAGES: Final = 20  # of them, whose labels stay sealed
-TOLERANCE: Final = 0.005  # of a probability
+TOLERANCE: Final = 0.005  # of a probability; of logits and features as a part of the image's largest
 HALF_TOLERANCE: Final = 0.02  # where the run computes in half precision, on a GPU
 SHOWN: Final = 3  # images that a refusal names
-SLIGHT: Final = 1e-3  # difference of a logit, as a part of the largest, that is rounding
+SLIGHT: Final = 1e-3  # difference of a logit or feature, as a part of the largest, that is rounding
 
 Floats = NDArray[np.float64]
 
@@ -72,6 +73,7 @@ class Answers:
         logits: float32 [n, classes].
         reject: Reject scores, float64 [n]; None where there are none.
         digests: Digests of the decoded images; of the file only.
+        features: What the head receives, float32 [n, features]; None where that is not known.
         engine: What computed them.
     """
 
@@ -79,6 +81,7 @@ class Answers:
     logits: NDArray[np.float32]
     reject: Floats | None
     digests: tuple[str, ...] = ()
+    features: NDArray[np.float32] | None = None
     engine: str = ""
 
 
@@ -175,7 +178,7 @@ def ask_run(predictor: RunPredictor, images: Sequence[CheckImage]) -> Answers:
         parts.append(predictor.compute(pixels, True))
     features, logits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "logits"))
     reject = rules.novelty.score(features, logits) if rules.novelty else None
-    return Answers(rules.decision.to_probabilities(logits), logits, reject)
+    return Answers(rules.decision.to_probabilities(logits), logits, reject, features=features)
 
 
 def ask_file(model: bytes, predictor: RunPredictor, images: Sequence[CheckImage]) -> Answers:
@@ -216,7 +219,8 @@ def ask_file(model: bytes, predictor: RunPredictor, images: Sequence[CheckImage]
         with np.load(result) as found:
             reject = found["reject_score"].astype(np.float64) if "reject_score" in found else None
             probabilities = found["probabilities"].astype(np.float64)
-            return Answers(probabilities, found["logits"], reject, tuple(found["digests"]), str(found["engine"]))
+            digests, engine = tuple(found["digests"]), str(found["engine"])
+            return Answers(probabilities, found["logits"], reject, digests, found["features"], engine)
 
 
 def _decode(predictor: RunPredictor, image: CheckImage) -> NDArray[np.uint8]:
@@ -279,7 +283,7 @@ def list_differing(run: Answers, file: Answers, tolerance: float, multilabel: bo
     Args:
         run: What the run answered.
         file: What the file answered.
-        tolerance: Difference of a probability that is taken.
+        tolerance: Difference of a probability that is taken; of logits and features, as a part of the largest.
         multilabel: Whether images have several labels.
 
     Returns:
@@ -287,6 +291,9 @@ def list_differing(run: Answers, file: Answers, tolerance: float, multilabel: bo
     """
     apart = np.abs(run.probabilities - file.probabilities).max(axis=1)
     differ = ~(apart <= tolerance)
+    for ours, theirs in ((run.logits, file.logits), (run.features, file.features)):
+        if ours is not None and theirs is not None:
+            differ |= ~(_measure_apart(ours, theirs) <= tolerance)
     if run.reject is not None and file.reject is not None:
         differ |= ~(np.abs(run.reject - file.reject) <= tolerance * (1 + np.abs(run.reject)))
     if not multilabel and run.probabilities.shape[1] > 1:
@@ -294,6 +301,31 @@ def list_differing(run: Answers, file: Answers, tolerance: float, multilabel: bo
         other = run.probabilities.argmax(axis=1) != file.probabilities.argmax(axis=1)
         differ |= other & (best[:, -1] - best[:, -2] > tolerance)
     return [number for number in np.argsort(-apart, kind="stable").tolist() if differ[number]]
+
+
+def _measure_apart(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Floats:
+    """The largest difference of each row, as a part of the largest value of `ours`, or of 1 where that is more."""
+    return np.asarray(np.abs(ours - theirs).max(axis=1) / np.maximum(np.abs(ours).max(axis=1), 1.0), np.float64)
+
+
+def refuse_inconsistent(predictor: RunPredictor, file: Answers) -> None:
+    """Refuse a file whose own logits and probabilities do not belong together, in however many bits it is.
+
+    Args:
+        predictor: The run's.
+        file: What the file answered.
+
+    Raises:
+        RunError: They do not.
+    """
+    apart = np.abs(predictor.rules.decision.to_probabilities(file.logits) - file.probabilities).max()
+    if not apart <= TOLERANCE:
+        raise RunError(
+            f"{predictor.run.path}: the exported file contradicts itself, and was not kept: its logits give other "
+            f"probabilities than it tells, by up to {apart:.3g} (allowed: {TOLERANCE}).",
+            "Use the run with `budwood predict`. If you changed nothing, this is a fault of Budwood or of ONNX "
+            "Runtime: please report it with the network's name.",
+        )
 
 
 def refuse_differing(
@@ -335,7 +367,7 @@ def refuse_differing(
 def find_first_difference(
     predictor: RunPredictor, image: CheckImage, number: int, run: Answers, file: Answers, model: bytes
 ) -> str:
-    """Find where the answers to an image begin to differ: in decoding, pixels, logits or what follows, in words."""
+    """Find where answers begin to differ: in decoding, pixels, features, logits or what follows, in words."""
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper
@@ -353,10 +385,12 @@ def find_first_difference(
         steps = int(np.abs(one.astype(int) - other[0]).max())
         if steps:
             return f"the pixels that the network receives (by up to {steps} of 255)"
-    largest = float(np.abs(run.logits[number]).max())
-    apart = float(np.abs(run.logits[number] - file.logits[number]).max())
-    if not apart <= SLIGHT * max(largest, 1.0):
-        return f"the logits (by up to {apart:.3g}, where the largest is {largest:.3g})"
+    for what, ours, theirs in (("features", run.features, file.features), ("logits", run.logits, file.logits)):
+        if ours is None or theirs is None:
+            continue
+        if not _measure_apart(ours[[number]], theirs[[number]])[0] <= SLIGHT:
+            apart, largest = np.abs(ours[number] - theirs[number]).max(), np.abs(ours[number]).max()
+            return f"the {what} (by up to {apart:.3g}, where the largest is {largest:.3g})"
     if np.abs(run.probabilities[number] - file.probabilities[number]).max() > TOLERANCE:
         return "the probabilities, as the logits agree"
     return "the reject score"
@@ -412,5 +446,6 @@ def check_model(model: bytes, predictor: RunPredictor, int8: bool) -> tuple[Pari
         run, file = ask_run(predictor, images), ask_file(model, predictor, images)
     if not int8:
         refuse_differing(predictor, images, run, file, model)
+    refuse_inconsistent(predictor, file)
     eight = judge_int8(predictor, images, run, file) if int8 else None
     return compare_answers(predictor, images, run, file, int8), eight

@@ -85,7 +85,7 @@ def export(
         held = ", ".join(name for name, one in FORMATS.items() if one.holds_int8)
         raise RunError(f"int8: the format {format} has no 8 bits.", f"Leave it out, or choose a format of: {held}.")
     run = open_any_run(run)
-    if not chosen.folder and not to.suffix:
+    if to.name and not chosen.folder and not to.suffix:
         to = to.with_name(to.name + chosen.suffix)
     refuse_taken(to, chosen.folder, force)
     model, record = make_checked_model(run, context, int8)
