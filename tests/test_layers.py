@@ -26,6 +26,7 @@ WITH_TORCH = {
     "explain.saliency",
     "explain.sanity_checks",
     "explain.side_by_side",
+    "exporting.torch_program",
     "inference.pytorch_backend",
     "networks.freezing",
     "networks.layers",

@@ -23,13 +23,19 @@ if TYPE_CHECKING:
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
     from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
-    from budwood.runs.predictor import Predictor
+    from budwood.runs.base_predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
     from budwood.workflows.confidence import calibrate
+    from budwood.workflows.drift import drift
     from budwood.workflows.ensemble import ensemble
-    from budwood.workflows.evaluate import predict, test
+    from budwood.workflows.evaluate import test
+    from budwood.workflows.export import export
+    from budwood.workflows.learning_curve import learning_curve
+    from budwood.workflows.predict import predict
+    from budwood.workflows.publish import publish
     from budwood.workflows.report import report
+    from budwood.workflows.suggest import suggest
     from budwood.workflows.train import estimate_cost, resume, train
 
 __version__ = "0.1.0"
@@ -40,7 +46,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Finding": "data.checks",
-    "Predictor": "runs.predictor",
+    "Predictor": "runs.base_predictor",
     "Published": "comparison.published",
     "Recipe": "config.recipe",
     "RecipeError": "errors",
@@ -52,17 +58,22 @@ _HOMES = {  # the module of each public name; a module is its own
     "WeightsError": "errors",
     "calibrate": "workflows.confidence",
     "compare": "comparison.compare",
+    "drift": "workflows.drift",
     "ensemble": "workflows.ensemble",
     "estimate_cost": "workflows.train",
     "explain": "",
+    "export": "workflows.export",
     "findings": "data.checks",
+    "learning_curve": "workflows.learning_curve",
     "open_run": "runs.run",
-    "predict": "workflows.evaluate",
+    "predict": "workflows.predict",
+    "publish": "workflows.publish",
     "report": "workflows.report",
     "resume": "workflows.train",
     "scan": "data.scanning",
     "select_per_class": "data.selection",
     "study": "studies.runner",
+    "suggest": "workflows.suggest",
     "test": "workflows.evaluate",
     "train": "workflows.train",
     "tune": "studies.runner",
@@ -86,17 +97,22 @@ __all__ = [
     "WeightsError",
     "calibrate",
     "compare",
+    "drift",
     "ensemble",
     "estimate_cost",
     "explain",
+    "export",
     "findings",
+    "learning_curve",
     "open_run",
     "predict",
+    "publish",
     "report",
     "resume",
     "scan",
     "select_per_class",
     "study",
+    "suggest",
     "test",
     "train",
     "tune",

@@ -6,6 +6,7 @@
     │   └── DivergedError  a loss that is no longer a number
     ├── WeightsError   weights that are missing or do not fit
     ├── RunError       a run directory that is missing, incomplete or of another version
+    ├── PublishError   a model that cannot be published
     ├── StudyError     a study file with mistakes, or a study of which nothing could be trained
     └── StorageError   no space, no permission
 
@@ -102,6 +103,12 @@ class RunError(BudwoodError):
     """Error for a run folder that is missing, incomplete or cannot do what was asked."""
 
     code = "run"
+
+
+class PublishError(BudwoodError):
+    """Error for a model that cannot be published: no token, no network, or a name that the hub refuses."""
+
+    code = "publish"
 
 
 class StudyError(BudwoodError):

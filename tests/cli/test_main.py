@@ -74,10 +74,10 @@ def test_the_whole_job_in_words(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert "000.png: sky" in said
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 31
     (tmp_path / "bad.png").write_text("no image")
-    assert run(["predict", str(folder), str(photos / "sky"), str(tmp_path / "bad.png")]) == 0
-    assert "1 of 31 images cannot be read; the first: " in capsys.readouterr().err
+    assert run(["predict", str(folder), str(photos / "sky"), str(tmp_path / "bad.png")]) == 3
+    assert "1 of 31 images cannot be read.\n  " in capsys.readouterr().err
     said = _said(capsys, "predict", folder, tmp_path / "bad.png", code=2)
-    assert "1 of 1 image cannot be read; the first: " in said
+    assert "1 of 1 image cannot be read.\n  " in said
     (tmp_path / "nothing").mkdir()
     assert "0 of 0 images cannot be read." in _said(capsys, "predict", folder, tmp_path / "nothing", code=2)
 

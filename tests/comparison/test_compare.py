@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import f1_score
+from sklearn.metrics import average_precision_score, f1_score
 
 import budwood as bw
 from budwood.comparison.compare import compare
@@ -138,14 +138,18 @@ def test_images_with_several_labels_count_when_every_label_is_right(
     for name, noise in (("a", 0.3), ("b", 2.5)):
         logits = (np.where(targets, 2, -2) + random.normal(0, noise, targets.shape)).astype(np.float32)
         rows.append(scored_run(tmp_path / name, labels, logits, label_sets=sets, lr=noise, loss="binary_cross_entropy"))
-    made = compare(rows)
+    made = compare(rows, metric="accuracy")
     right = (rows[1].predictions("val").logits > 0) == targets
     assert _row(made, "lr 2.5")["value"]["value"] == pytest.approx(right.all(axis=1).mean())
     assert made.best == ("lr 0.3",)
     score = compare(rows, metric="macro_f1")
     expected = f1_score(targets, rows[1].predictions("val").logits > 0, average="macro")
     assert _row(score, "lr 2.5")["value"]["value"] == pytest.approx(expected)
-    assert compare(rows, metric="mean_average_precision").best == ("lr 0.3",)
+    usual = compare(rows)
+    assert (usual.metric, usual.best) == ("mean_average_precision", ("lr 0.3",))
+    assert {pair.test for pair in usual.pairs} == {"paired bootstrap"}
+    expected = average_precision_score(targets, rows[1].predictions("val").logits, average="macro")
+    assert _row(usual, "lr 2.5")["value"]["value"] == pytest.approx(expected)
     with pytest.raises(bw.RunError, match="these runs have no metric 'balanced_accuracy'"):
         compare(rows, metric="balanced_accuracy")
 

@@ -127,7 +127,7 @@ def test_the_options_of_a_loss_start_with_its_name() -> None:
 def test_a_loss_for_one_label_is_refused_for_several_and_the_other_way_round(put: Put) -> None:
     put(LOSSES, "hinge", Hinge)
     put(LOSSES, "asymmetric", Asymmetric)
-    with pytest.raises(RecipeError, match=r"loss: multi-label data .* use binary_cross_entropy or asymmetric"):
+    with pytest.raises(RecipeError, match=r"loss: multi-label data .* use focal or binary_cross_entropy or asymmetric"):
         adapt_to_labels(Recipe(freeze="none", loss="hinge"), True)
     with pytest.raises(RecipeError, match="loss: asymmetric is for multi-label data; these images have one label each"):
         adapt_to_labels(Recipe(freeze="none", loss="asymmetric"), False)

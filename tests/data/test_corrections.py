@@ -176,3 +176,74 @@ def test_a_study_and_a_search_use_corrections_of_their_own_data(photos: Path, tm
     (tmp_path / "s.toml").write_text(text.replace("[[rows]]", "[base]\ncorrections = 3\n[[rows]]", 1))
     with pytest.raises(bw.StudyError, match="corrections: expected a list of files, found 3"):
         load_study(tmp_path / "s.toml")
+
+
+def test_files_that_are_not_in_the_data_are_added_to_training(photos: Path, tmp_path: Path) -> None:
+    plain = bw.scan(photos)
+    new = fill(tmp_path / "new", 3, first=500, hue=1)
+    file = _table(
+        tmp_path / "c.csv",
+        (str(new[0]), "", "leaf"),
+        ("new/501.png", "", "sky"),
+        ("new/502.png", "", "-"),
+        ("x", "", ""),
+    )
+    data = bw.scan(photos, corrections=file)
+    assert len(data) == len(plain) + 2
+    assert _label(data, str(new[1])) == "sky"
+    splits = dict(zip(data.table["path"].to_pylist(), data.column("split").tolist(), strict=True))
+    assert splits[str(new[0])] == splits[str(new[1])] == 0
+    before = dict(zip(plain.table["path"].to_pylist(), plain.column("split").tolist(), strict=True))
+    assert {path: splits[path] for path in before} == before
+    assert data.corrected == 2
+    again = _table(tmp_path / "d.csv", (str(photos / "leaf" / "003.png"), "", "sky"))
+    assert _label(bw.scan(photos, corrections=[file, again]), "leaf/003.png") == "sky"
+
+
+def test_a_copy_of_a_validation_image_that_is_added_validates(photos: Path, tmp_path: Path) -> None:
+    plain = bw.scan(photos)
+    split = plain.column("split")
+    known = plain.table["path"].to_pylist()[int(np.flatnonzero(split == 1)[0])]
+    copy = tmp_path / "copy.png"
+    copy.write_bytes((photos / known).read_bytes())
+    data = bw.scan(photos, corrections=_table(tmp_path / "c.csv", (str(copy), "", known.split("/")[0])))
+    assert dict(zip(data.table["path"].to_pylist(), data.column("split").tolist(), strict=True))[str(copy)] == 1
+    assert len(data.samples("train")) == len(plain.samples("train"))
+
+
+def test_files_are_added_to_data_with_splits_of_their_own(tmp_path: Path) -> None:
+    for split, count in (("train", 8), ("val", 4)):
+        for hue, name in ((1, "leaf"), (2, "sky")):
+            fill(tmp_path / "given" / split / name, count, first=100 * len(split), hue=hue)
+    (new,) = fill(tmp_path / "new", 1, first=900, hue=2)
+    data = bw.scan(tmp_path / "given", corrections=_table(tmp_path / "c.csv", (str(new), "", "sky")))
+    assert len(data.samples("train")) == 17
+    assert len(data.samples("val")) == 8
+
+
+def test_files_that_cannot_be_added_are_named(photos: Path, tmp_path: Path) -> None:
+    (new,) = fill(tmp_path / "new", 1, first=700)
+    file = _table(
+        tmp_path / "c.csv",
+        ("gone.png", "", "sky"),
+        (str(new), "", "sea"),
+        (str(new), "leaf", "sky"),
+        ("new", "", "sky"),
+    )
+    with pytest.raises(bw.DataError) as caught:
+        bw.scan(photos, corrections=file)
+    assert "line 2: gone.png is not an image of the data set, nor a file beside the table" in caught.value.message
+    assert "cannot be 'sea': there is no such class" in caught.value.message
+    assert f"line 4: {new} is not an image of the data set" in caught.value.message
+    assert "line 5: new is not an image of the data set, nor a file" in caught.value.message
+    twice = _table(tmp_path / "d.csv", (str(new), "", "sky"), (str(new), "", "leaf"))
+    with pytest.raises(bw.DataError, match="is 'sky' in line 2 and 'leaf' here"):
+        bw.scan(photos, corrections=twice)
+
+
+def test_a_class_in_the_wrong_column_is_told(photos: Path, tmp_path: Path) -> None:
+    (new,) = fill(tmp_path / "new", 1, first=700)
+    with pytest.raises(bw.DataError, match="has its class in the column 'label'; write it into 'correct'"):
+        bw.scan(photos, corrections=_table(tmp_path / "c.csv", (str(new), "sky", "")))
+    left = _table(tmp_path / "d.csv", ("gone.png", "sky", ""), (str(new), "", ""))
+    assert bw.scan(photos, corrections=left).corrected == 0

@@ -47,6 +47,8 @@ def test_mistakes_are_told(tmp_path: Path, text: str, message: str) -> None:
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with pytest.raises(bw.DataError, match="cannot be read"):
         read_costs(tmp_path / "none.csv", CLASSES)
+    with pytest.raises(bw.DataError, match="is no table of costs"):
+        read_costs(_write(tmp_path, ",ok,broken\nok,0,1\nbroken,1," + "0" * 200_000), CLASSES)
     (tmp_path / "costs.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(bw.DataError, match="is not UTF-8 text"):
         read_costs(tmp_path / "costs.csv", CLASSES)

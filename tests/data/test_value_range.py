@@ -256,5 +256,5 @@ def test_arrays_that_do_not_fit_are_refused(run: bw.Run) -> None:
 
 def test_without_a_range_arrays_have_8_bits() -> None:
     with pytest.raises(bw.DataError, match=r"expected an array uint8 .* found uint16 \[4, 4\]") as caught:
-        read_input(np.zeros((4, 4), np.uint16), SIZE, Resizing("crop"))
+        read_input(np.zeros((4, 4), np.uint16), [(SIZE, Resizing("crop"))])
     assert "other numbers" not in str(caught.value.hint)

@@ -127,6 +127,34 @@ def test_the_interval_of_a_calibrated_network_reaches_zero() -> None:
     assert sum(low == 0 for low in reached) >= 94
 
 
+def test_labels_that_go_together_count_once() -> None:
+    """Three labels that are always alike tell no more than one of them: the interval is as wide."""
+    random = np.random.default_rng(6)
+    confidence = random.random(400)
+    correct = random.random(400) < confidence**1.5
+    once = measure_calibration_error(confidence, correct)
+    thrice = measure_calibration_error(np.repeat(confidence, 3), np.repeat(correct, 3), together=3)
+    apart = measure_calibration_error(np.repeat(confidence, 3), np.repeat(correct, 3))
+    assert thrice.value == pytest.approx(once.value)
+    widths = [
+        found.high - found.low for found in (once, thrice, apart) if found.high is not None and found.low is not None
+    ]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
+    assert widths[2] < 0.7 * widths[0]
+
+
+def test_the_interval_over_labels_covers() -> None:
+    random, held = np.random.default_rng(7), 0
+    for _ in range(200):
+        confidence = np.repeat(random.choice([0.15, 0.35, 0.65, 0.85], 1000), 2)
+        correct = np.repeat(random.random(1000), 2) < confidence - 0.1
+        found = measure_calibration_error(confidence, correct, together=2)
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 0.1 <= found.high
+    assert held >= 180
+
+
 def test_the_error_by_chance_is_that_of_simulated_answers() -> None:
     random = np.random.default_rng(5)
     confidence = 0.5 + random.random(400) / 2

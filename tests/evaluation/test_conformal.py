@@ -65,14 +65,28 @@ def test_too_few_images_hold_every_class() -> None:
     assert DecisionRule(SingleLabel(3), set_limits=found.limits).list_candidates(np.array([[1.0, 0, 0]])).all()
 
 
-def test_a_class_with_thirty_images_has_a_limit_of_its_own() -> None:
-    labels = np.repeat([0, 1, 2], [30, 29, 60])
+@pytest.mark.parametrize(
+    ("counts", "coverage", "own"),
+    [
+        ((30, 30, 60), 0.9, (True, True, True)),
+        ((30, 29, 60), 0.9, (False, False, True)),  # the rarest needs another beside it
+        ((15, 15, 60), 0.9, (False, False, True)),
+        ((60, 0, 60), 0.9, (False, False, True)),
+        ((60, 98, 99), 0.99, (False, False, True)),  # fewer than 99 images cannot tell 99 %
+        ((9, 9, 9), 0.9, (False, False, False)),
+    ],
+)
+def test_classes_with_enough_images_have_limits_of_their_own(
+    counts: tuple[int, ...], coverage: float, own: tuple[bool, ...]
+) -> None:
+    labels = np.repeat([0, 1, 2], counts)
     chances = np.random.default_rng(0).dirichlet([1, 1, 1], len(labels))
-    targets = labels[:, None] == np.arange(3)
-    found = find_limits(targets, chances, 0.9)
-    assert found.per_class.tolist() == [True, False, True]
-    assert found.limits[0] == find_limit(chances[labels == 0, 0], 0.9)
-    assert found.limits[1] == find_limit(chances[targets], 0.9)
+    found = find_limits(labels[:, None] == np.arange(3), chances, coverage)
+    assert tuple(found.per_class.tolist()) == own
+    true = chances[np.arange(len(labels)), labels]
+    shared = find_limit(true[~np.array(own)[labels]], coverage)
+    for k in range(3):
+        assert found.limits[k] == (find_limit(true[labels == k], coverage) if own[k] else shared)
 
 
 def _check_rate(held: Sequence[bool] | NDArray[np.bool_], promised: float, most: float) -> None:
@@ -104,6 +118,22 @@ def test_sets_cover_each_class_at_its_rate() -> None:
     for rates in held.values():
         assert len(rates) > 500
         _check_rate(rates, 0.9, 0.9 + 1 / 31)
+
+
+def test_rare_hard_classes_do_not_break_the_promise() -> None:
+    random, shares = np.random.default_rng(4), [0.4, 0.4] + [0.025] * 8
+    held, rare = list[bool](), list[bool]()
+    for _ in range(SPLITS):
+        labels = random.choice(10, 201, p=shares)
+        logits = random.normal(0, 1, (201, 10))
+        logits[np.arange(201), labels] += np.where(labels < 2, 4.0, 0.5)
+        chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        found = find_limits(labels[:200, None] == np.arange(10), chances[:200], 0.9)
+        held.append(bool(chances[200, labels[200]] >= found.limits[labels[200]]))
+        if labels[200] > 1:
+            rare.append(held[-1])
+    _check_rate(held, 0.9, 0.9 + 1 / 31)
+    _check_rate(rare, 0.9, 0.9 + 1 / 31)
 
 
 def test_sets_of_several_labels_hold_each_true_label_at_its_rate() -> None:

@@ -72,6 +72,8 @@ def test_what_cannot_be_reached_is_told() -> None:
         (" F1 ", ThresholdRule("f1")),
         ("precision=0.9", ThresholdRule("precision", 0.9)),
         ("recall = .95", ThresholdRule("recall", 0.95)),
+        ("0.00001", ThresholdRule("fixed", 1e-5)),
+        ("precision=0.9999999", ThresholdRule("precision", 0.9999999)),
     ],
 )
 def test_rules_are_read(text: str, rule: ThresholdRule) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pytest
 import torch
 from PIL import Image
 from sklearn import metrics as reference
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
 import budwood as bw
 from budwood.cli.main import run
 from budwood.config.label_rules import adapt_to_labels
-from budwood.config.losses import BinaryCrossEntropy
+from budwood.config.losses import BinaryCrossEntropy, Focal
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import load, make_membership_matrix
 from budwood.evaluation.label_task import MultiLabel
@@ -109,8 +113,13 @@ def test_it_learns_them_and_keeps_the_evidence(made: Run) -> None:
     assert "Confusion matrix" not in html
     assert "all labels</td>" in html
     answers = bw.predict(made, [made.dataset().root / path for path in predictions.paths[:5]])
+    assert tested.record.confidence
+    assert tested.record.confidence.calibration
+    temperature = np.array(tested.record.confidence.calibration.temperature)
     for answer, logits in zip(answers, predictions.logits, strict=False):
-        assert dict(answer.top)[NAMES[int(logits.argmax())]] == pytest.approx(1 / (1 + np.exp(-logits.max())), abs=1e-3)
+        expected = 1 / (1 + np.exp(-logits / temperature))
+        assert answer.probabilities == pytest.approx(expected, abs=1e-3)
+        assert dict(answer.top)[NAMES[int(expected.argmax())]] == pytest.approx(expected.max(), abs=1e-3)
 
 
 def test_a_frozen_trunk_and_the_command_line(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +142,66 @@ def test_the_loss_is_pytorchs() -> None:
     assert torch.allclose(loss(logits, targets), expected)
     found = binary_cross_entropy(targets.numpy() > 0, logits.numpy())
     assert found.mean() == pytest.approx(float(expected), rel=1e-6)
+
+
+SETS = ((), (0,), (0, 2), (1,))
+NUMBERS = np.array([0, 1, 1, 2, 2, 3, 1, 0], np.int32)  # labels 0, 1, 2 and 3 are of 5, 1, 2 and 0 of 8 images
+
+
+def _losses_and_slopes(*losses: Callable[[Tensor, Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The values of losses, and their gradients by the same logits."""
+    torch.manual_seed(4)
+    logits, targets = torch.randn(7, 4, requires_grad=True), (torch.rand(7, 4) < 0.4).float()
+    values = [loss(logits, targets) for loss in losses]
+    return [(value.detach(), torch.autograd.grad(value, logits)[0]) for value in values]
+
+
+def test_class_weights_are_pytorchs_positive_weights() -> None:
+    weight = torch.tensor([3 / 5, 7.0, 6 / 2, 8.0])
+    ours = make_loss(BinaryCrossEntropy(class_weights=True), NUMBERS, 4, "cpu", SETS)
+    found, expected = _losses_and_slopes(ours, torch.nn.BCEWithLogitsLoss(pos_weight=weight))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 3.5])
+def test_focal_loss_is_torchvisions(gamma: float) -> None:
+    ours = make_loss(Focal(gamma=gamma), NUMBERS, 4, "cpu", SETS)
+    theirs = partial(sigmoid_focal_loss, alpha=-1, gamma=gamma, reduction="mean")
+    found, expected = _losses_and_slopes(ours, theirs)
+    torch.testing.assert_close(found, expected)
+
+
+def test_focal_loss_with_class_weights_at_gamma_0_is_the_weighted_binary_cross_entropy() -> None:
+    weighed = [
+        make_loss(each, NUMBERS, 4, "cpu", SETS)
+        for each in (Focal(gamma=0.0, class_weights=True), BinaryCrossEntropy(class_weights=True))
+    ]
+    found, expected = _losses_and_slopes(*weighed)
+    torch.testing.assert_close(found, expected)
+
+
+def test_several_labels_have_class_weights_and_focal_loss_of_which_the_head_is_trained_in_steps() -> None:
+    weighed = adapt_to_labels(Recipe(class_weights=True), True)
+    assert (weighed.loss, weighed.class_weights, weighed.optimizer) == ("binary_cross_entropy", True, "adam")
+    assert adapt_to_labels(Recipe(loss="focal", focal_gamma=1.5), True).loss == "focal"
+    assert adapt_to_labels(Recipe(select="mean_average_precision"), True).select == "mean_average_precision"
+
+
+def test_rare_labels_are_found_more_often_with_class_weights(table: Path, tmp_path: Path) -> None:
+    lines = table.read_text().replace("bright; ", "", 60).splitlines()
+    table.write_text("\n".join(lines) + "\n")
+    plain, weighed, focal = (
+        bw.train(bw.scan(table), bw.Recipe(**SMALL, epochs=2, **more), out=tmp_path)
+        for more in ({}, {"class_weights": True}, {"loss": "focal"})
+    )
+    assert focal.recipe.loss == "focal"
+    assert {"val_accuracy", "val_mean_average_precision"} <= weighed.history()[0].keys()
+    rarest = min(NAMES, key=lambda name: plain.record.dataset.counts.train[name])
+    before, after = (
+        run.task.to_probabilities(run.predictions("val").logits)[:, NAMES.index(rarest)].mean()
+        for run in (plain, weighed)
+    )
+    assert after > before
 
 
 def test_metrics_are_scikit_learns() -> None:
@@ -179,9 +248,9 @@ def test_intervals_of_the_mean_average_precision_cover_at_about_their_rate() -> 
     [
         ({"loss": "binary_cross_entropy"}, False, "is for multi-label data; these images have one label each"),
         ({"regularisation": 5.0}, True, "regularisation: not used for multi-label data"),
-        ({"loss": "focal"}, True, r"loss: multi-label data \(images with several labels\) use binary_cross_entropy"),
+        ({"loss": "demo:own", "class_weights": True}, True, "class_weights: for multi-label data not used by a loss"),
+        ({"select": "mean_average_precision"}, False, "select: mean_average_precision is for multi-label data"),
         ({"label_smoothing": 0.1}, True, "label_smoothing: not used for multi-label data"),
-        ({"class_weights": True}, True, "class_weights: not used for multi-label data"),
         ({"balanced_sampling": True}, True, "balanced_sampling: not used for multi-label data"),
         ({"logit_adjustment": 1.0}, True, "logit_adjustment: not used for multi-label data"),
         ({"select": "balanced_accuracy"}, True, "select: balanced_accuracy is not defined"),

@@ -83,7 +83,7 @@ def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> 
     after = _content(run.path)
     new = {EXPLANATION_FILE, "label-suspects.csv"}
     assert set(after) == set(before) | new
-    assert {name for name in before if before[name] != after[name]} == {"report.html"}
+    assert {name for name in before if before[name] != after[name]} == {"report.html", "model_card.md"}
 
 
 def test_what_is_shown_of_an_image_is_what_was_predicted(run: Run) -> None:

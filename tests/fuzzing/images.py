@@ -100,7 +100,7 @@ def _compare_decoding(path: str, mutant: Mutant, data: Dataset) -> str:
     for resizing in map(Resizing, get_args(Resize)):
         samples = Samples(data.root, (id,), (path,), np.zeros(1, np.int32), value_range=data.value_range)
         trained = decode_sample(samples, 0, SIZE, resizing)
-        predicted = read_input(data.root / path, SIZE, resizing, data.value_range)
+        predicted = read_input(data.root / path, [(SIZE, resizing)], data.value_range)[0][0]
         if not np.array_equal(trained, predicted):
             return f"{path}: training and predict see other pixels ({resizing.how})"
     read_thumbnail(data.root / path, 32, id, data.value_range)

@@ -22,7 +22,7 @@ from budwood.networks.plan import load_plan, spec_of
 from budwood.networks.weights import describe_random
 from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import digest_job
-from budwood.workflows.evaluate import predict
+from budwood.workflows.predict import predict
 from budwood.workflows.train import train
 
 REGISTERED = """

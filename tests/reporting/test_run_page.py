@@ -148,7 +148,7 @@ def test_corrected_labels_are_told() -> None:
     record, evidence = _record()
     assert "corrected" not in render_run(record, evidence)
     html = render_run({**record, "dataset": {**record["dataset"], "corrected": 3}}, evidence)
-    assert "3 labels were corrected by a table." in html
+    assert "3 labels were corrected or added by a table." in html
     assert "--corrections FILE" in html
 
 

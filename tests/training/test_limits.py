@@ -17,9 +17,11 @@ from budwood.cli.main import run
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.errors import RecipeError
+from budwood.evaluation.novelty_fitting import limit_bytes
 from budwood.inference.input_sources import ArraySource, Labelled
 from budwood.inference.pytorch_backend import NetworkSlice, compile_module
 from budwood.progress import Silent
+from budwood.runs.confidence_record import NOVELTY_FILE
 from budwood.training import clock as clocks
 from budwood.training import loop as fitting
 from budwood.training import lr_finder, profiling
@@ -278,8 +280,10 @@ def test_what_a_dry_run_says_of_the_disk_is_what_a_run_takes(photos: Path, tmp_p
     data, cache = bw.scan(photos), tmp_path / "cache"
     _, cost = bw.estimate_cost(data, bw.Recipe(**options), cache=cache)
     made = bw.train(data, bw.Recipe(**options), out=tmp_path / "runs", cache=cache)
-    taken = sum(file.stat().st_size for file in made.path.rglob("*.safetensors"))
-    assert cost.disk["run"] == pytest.approx(taken, rel=0.05)
+    known, strangers = (made.path / NOVELTY_FILE).stat().st_size, limit_bytes(512, len(data.samples("train")), 2)
+    taken = sum(file.stat().st_size for file in made.path.rglob("*.safetensors")) - known
+    assert known <= 1.01 * strangers
+    assert cost.disk["run"] - strangers == pytest.approx(taken, rel=0.05)
     used = len(data.samples("train")) + len(data.samples("val"))
     assert cost.disk["cache"] == used * 16 * 16 * 3
     _, again = bw.estimate_cost(data, bw.Recipe(**options), cache=cache)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import budwood as bw
 from budwood.cli.main import run
-from budwood.config.losses import CrossEntropy
+from budwood.config.losses import BinaryCrossEntropy, CrossEntropy
 from budwood.config.optimizers import LBFGS
 from budwood.config.option_rules import explain_steps
 from budwood.config.recipe import Recipe
@@ -156,8 +156,7 @@ def test_another_loss_than_that_of_the_solver_is_refused() -> None:
 def test_several_labels_are_trained_in_steps_with_the_options_of_solving() -> None:
     resolved = resolve(Recipe(seed=3, time=60), True, 32)
     assert (resolved.steps.name, resolved.seed, resolved.limits.seconds) == ("adam", 3, 60)
-    with pytest.raises(RecipeError, match="class_weights: not used for multi-label data"):
-        resolve(Recipe(class_weights=True), True, 32)
+    assert resolve(Recipe(class_weights=True), True, 32).loss == BinaryCrossEntropy(class_weights=True)
 
 
 def test_class_weights_are_scikit_learns_sample_weights() -> None:

@@ -19,7 +19,6 @@ from budwood.data.dataset import Dataset
 from budwood.data.images import read_pixels
 from budwood.data.loading import open_pixel_store
 from budwood.runs.run import find_run
-from budwood.workflows import evaluate
 from conftest import fill, picture
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "epochs": 1, "batch": 8, "lr": 0.01}
@@ -155,7 +154,7 @@ def test_during_training_the_change_is_told_and_the_run_goes_on_once_it_is_undon
 
 
 @SOME
-@pytest.mark.parametrize("command", ["test", "predict", "explain", "report"])
+@pytest.mark.parametrize("command", ["test", "explain", "report"])
 def test_a_command_about_a_run_names_the_file_or_does_without_it(
     photos: Path,
     tmp_path: Path,
@@ -169,20 +168,11 @@ def test_a_command_about_a_run_names_the_file_or_does_without_it(
     data = bw.scan(photos)
     run = bw.train(data, bw.Recipe(**SMALL), out=tmp_path / "runs", id="one")
     name = data.samples("test" if command == "test" else "val").paths[0]
-
-    def changed_after(paths: Any, *others: Any) -> Any:
-        found = metadata.compute_content_ids(paths, *others)
-        change[0](photos / name)
-        return found
-
-    if command == "predict":
-        monkeypatch.setattr(evaluate, "compute_content_ids", changed_after)
-    else:
-        change[0](photos / name)
-    more = {"predict": [str(photos)], "explain": ["--show", "images"]}.get(command, [])
+    change[0](photos / name)
+    more = ["--show", "images"] if command == "explain" else []
     code = main.run([command, str(run.path), *more])
     said = capsys.readouterr()
-    if command in ("test", "predict"):
+    if command == "test":
         assert code == 2
         assert said.err.count("budwood: ") == 1
         assert f"{name}: {change[1]}" in said.err

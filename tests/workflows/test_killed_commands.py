@@ -20,11 +20,11 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 # Trains a run and lets each command work on copies of it, which are there before it can be killed.
 KILLER = """
-import shutil, sys
+import contextlib, io, shutil, sys
 from pathlib import Path
 import optuna
 import budwood as bw
-from budwood.evaluation.prediction_table import save_csv
+from budwood.cli.main import run
 from budwood.storage.context import open_context
 from budwood.workflows.explain import explain_run
 from killing import killed_until_done
@@ -33,9 +33,16 @@ photos, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 small = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "epochs": 1, "batch": 8, "lr": 0.01}
 data = bw.scan(photos)
 bw.train(data, bw.Recipe(**small), out=out / "runs", id="one")
+
+
+def predict(folder):
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert run(["predict", str(folder / "one"), str(photos), "--csv", str(folder / "a.csv")]) == 0
+
+
 commands = {
     "test": lambda folder: bw.test(folder / "one"),
-    "predict": lambda folder: save_csv(folder / "a.csv", bw.predict(folder / "one", [photos], cache=folder / "cache")),
+    "predict": predict,
     "report": lambda folder: bw.report(folder / "one"),
     "explain": lambda folder: explain_run(bw.open_run(folder / "one"), open_context(), parts=("labels", "mistakes")),
 }
@@ -45,8 +52,6 @@ for name, work in commands.items():
     for number in range(kills + 2):
         folder = out / name / (f"killed-{number}" if number else "whole")
         shutil.copytree(out / "runs", folder)
-        if name == "predict":
-            shutil.copytree(out / "warm" / "cache" / "networks", folder / "cache" / "networks")
     killed_until_done(work, out / name, kills)
 killed_until_done(lambda folder: bw.tune(data, small, trials=2, out=folder), out / "tune", 1)
 """

@@ -50,7 +50,7 @@ def test_a_score_of_changed_files_is_not_shown(run: Run) -> None:
 
 
 def test_a_process_that_has_tested_the_run_meanwhile_has_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def meanwhile(opened: Run, context: Context) -> predictor.Predictor:
+    def meanwhile(opened: Run, context: Context) -> predictor.RunPredictor:
         monkeypatch.undo()
         bw.test(run.path)
         return predictor.make_predictor(opened, context)

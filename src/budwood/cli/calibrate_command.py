@@ -9,8 +9,10 @@ import click
 
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
 from budwood.cli.output import format_metric
+from budwood.text import show_unprintable
 
 if TYPE_CHECKING:
+    from budwood.runs.confidence_record import NoveltyRecord
     from budwood.runs.run import Run
 
 
@@ -32,6 +34,17 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="CSV file of what mistakes cost: true classes by row, called classes by column; none: all the same.",
 )
+@click.option(
+    "--refuse",
+    type=float,
+    metavar="SHARE",
+    help="Share of images like the known ones that is refused as none of the classes, 0 to 1. [0.05]",
+)
+@click.option(
+    "--unknown",
+    metavar="IMAGES",
+    help="Images that show none of the classes, on which refusing is measured: a folder, a file or an archive.",
+)
 @add_out_option
 @add_common_options
 def calibrate(
@@ -39,6 +52,8 @@ def calibrate(
     coverage: float | None,
     threshold: str | None,
     costs: str | None,
+    refuse: float | None,
+    unknown: str | None,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -51,7 +66,13 @@ def calibrate(
     from budwood.runs.run import open_run
 
     changed = bw.calibrate(
-        open_run(run, out), coverage=coverage, threshold=threshold, costs=costs, progress=make_terminal_progress()
+        open_run(run, out),
+        coverage=coverage,
+        threshold=threshold,
+        costs=costs,
+        refuse=refuse,
+        unknown=unknown,
+        progress=make_terminal_progress(),
     )
     show_calibration(changed, as_json)
 
@@ -89,4 +110,27 @@ def show_calibration(run: Run, as_json: bool) -> None:
     print(f"Prediction sets hold the true class of {100 * sets.coverage:g} % of new images of the same kind{own}.")
     if confidence.decisions:
         print(f"Answers are chosen by {confidence.decisions.rule}.")
+    if confidence.novelty:
+        show_novelty(confidence.novelty)
     print(f"Report: {run.path / 'report.html'}")
+
+
+def show_novelty(novelty: NoveltyRecord) -> None:
+    """Print how images are told that show none of the classes.
+
+    Args:
+        novelty: The record of it.
+    """
+    from budwood.reporting.novelty_section import METHOD_NAMES
+
+    print(
+        f"Refused as none of the classes: {100 * novelty.share:g} % of images like the known ones, by "
+        f"{METHOD_NAMES[novelty.method]} above {novelty.threshold:.4g}."
+    )
+    for name, area in novelty.auroc.items():
+        print(f"AUROC with classes left out in turn, {METHOD_NAMES[name]}  {format_metric(area)}")
+    if strangers := novelty.strangers:
+        print(f"Of the images in {show_unprintable(strangers.folder)}:")
+        print(f"  refused  {format_metric(strangers.refused)}")
+        print(f"  AUROC  {format_metric(strangers.auroc)}")
+        print(f"  pass where 95 % of the known images pass (FPR95)  {format_metric(strangers.fpr95)}")

@@ -1,7 +1,7 @@
 """The command line: one thin command a stage.
 
 Results go to stdout, everything that is said on the way to stderr. Exit code 0: done; 2: the user's input is at fault;
-1: Budwood is; 130: interrupted.
+1: Budwood is; 3: predict could not read some of the images; 4: drift has found drift; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 from budwood.cli.calibrate_command import calibrate
 from budwood.cli.ensemble_command import ensemble
 from budwood.cli.explain_command import explain
+from budwood.cli.export_command import export
 from budwood.cli.failures import fail, flush_output, tell_failed_file
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
 from budwood.cli.interrupts import INTERRUPTED, heed_interrupts, ignore_interrupts
@@ -47,14 +48,15 @@ from budwood.cli.output import (
     show_plan,
     show_run,
 )
+from budwood.cli.predict_command import predict
+from budwood.cli.publish_command import publish
 from budwood.cli.study_commands import compare, study, tune
+from budwood.cli.watch_commands import drift, suggest
 from budwood.errors import BudwoodError, DataError
-from budwood.text import counted, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.comparison.text import Order
     from budwood.data.leaks import Leaks
-    from budwood.evaluation.prediction_table import ImagePrediction
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -63,7 +65,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, ensemble, explain, study, tune):
+for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, study, suggest, tune):
     app.add_command(command)
 
 
@@ -92,7 +94,7 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
         debug: Whether errors are raised with their traceback.
 
     Returns:
-        0: done; 1: a fault of Budwood's; 2: the user's input is at fault; 130: interrupted.
+        0: done; 1: a fault of Budwood's; 2: the user's input is at fault; 4: drift was found; 130: interrupted.
 
     Raises:
         BudwoodError: The user's input is at fault, and `debug` is set.
@@ -158,7 +160,10 @@ def inspect_data(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Show findings about a data set; nothing is trained, no file of yours is changed."""
+    """Show findings about a data set, single-label or multi-label.
+
+    Nothing is trained, no file of yours is changed.
+    """
     from budwood.config.recipe import Recipe, parse_settings
     from budwood.data import checks
     from budwood.workflows.report import report_findings
@@ -215,7 +220,11 @@ def train(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Train a classifier and keep it with its evidence."""
+    """Train a classifier and keep it with its evidence.
+
+    DATA is a folder of class folders, or a table (CSV, TSV, Parquet) with the columns path and label. With a column
+    labels in its place, such as "cat; dog", an image has several labels or none (multi-label).
+    """
     import budwood as bw
     from budwood.config.option_rules import explain_steps
     from budwood.config.recipe import Recipe
@@ -276,53 +285,6 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
 
 
 @app.command()
-@click.argument("run", metavar="RUN")
-@click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
-@click.option("--csv", type=click.Path(path_type=Path), help="Also write the predictions to a CSV file.")
-@click.option("--int8", is_flag=True, help="Use 8-bit integers, unless fewer validation images are then correct.")
-@add_out_option
-@add_common_options
-def predict(
-    run: str, images: tuple[str, ...], csv: Path | None, int8: bool, out: Path, as_json: bool, debug: bool
-) -> int:
-    """Predict the class of images with a run's network, with the probabilities of the three likeliest.
-
-    Images that cannot be read are named. The exit code is 0 if any image could be read, else 2.
-    """
-    import budwood as bw
-    from budwood.evaluation.prediction_table import save_csv
-    from budwood.runs.run import open_run
-
-    answers = bw.predict(open_run(run, out), images, int8=int8, progress=make_terminal_progress())
-    if csv:
-        save_csv(csv, answers)
-    if as_json:
-        print_json(
-            [
-                {
-                    "path": answer.path,
-                    "top": [{"class": name, "probability": share} for name, share in answer.top],
-                    "problem": answer.problem or None,
-                }
-                for answer in answers
-            ]
-        )
-    for answer in () if as_json else answers:
-        classes = ", ".join(f"{name} {share:.1%}" for name, share in answer.top) or f"cannot be read ({answer.problem})"
-        print(f"{show_unprintable(answer.path)}: {classes}")
-    return _tell_unreadable([answer for answer in answers if answer.problem], len(answers))
-
-
-def _tell_unreadable(bad: Sequence[ImagePrediction], n: int) -> int:
-    """Tell how many images could not be read; the exit code is 2 where there was no other."""
-    if not bad and n:
-        return 0
-    first = f"; the first: {show_unprintable(bad[0].path)} ({bad[0].problem})" if bad else ""
-    print(f"{len(bad):,} of {counted(n, 'image')} cannot be read{first}.", file=sys.stderr)
-    return 2 if len(bad) == n else 0
-
-
-@app.command()
 @click.argument("run", metavar="RUN|STUDY")
 @click.option(
     "--sort",
@@ -333,8 +295,9 @@ def _tell_unreadable(bad: Sequence[ImagePrediction], n: int) -> int:
 @add_out_option
 @add_common_options
 def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool) -> None:
-    """Write the report of a run or a study again and print its path."""
+    """Write the report of a run, with its model card, or of a study again and print its path."""
     import budwood as bw
+    from budwood.reporting.model_card import CARD_FILE
     from budwood.runs.run import open_run
     from budwood.studies.reports import report_study
     from budwood.studies.study_state import STATE_FILE
@@ -346,7 +309,7 @@ def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool)
         report_study(study, order)
     path = (study or bw.report(open_run(run, out)).path) / "report.html"
     if as_json:
-        print_json({"report": str(path)})
+        print_json({"report": str(path), **({} if study else {"card": str(path.with_name(CARD_FILE))})})
     else:
         print(path)
 

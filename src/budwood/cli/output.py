@@ -54,11 +54,11 @@ def show_metrics(split: str, task: LabelTask, scores: SplitMetrics) -> None:
     """
     from budwood.config.metric_registry import find_metric
 
-    note = f"; {task.accuracy_note}" if task.accuracy_note else ""
-    print(f"{split} accuracy  {format_metric(scores.accuracy)}{note}")
-    for name, metric in scores.figures.items():
-        if find_metric(name).printed:
-            print(f"{split} {find_metric(name).words}  {format_metric(metric)}")
+    first = task.choose_headline(scores.figures)
+    others = [name for name in scores.figures if name != first and find_metric(name).printed]
+    for name in (first, *others, *(["accuracy"] if first != "accuracy" else [])):
+        note = f"; {task.note_metric(name)}" if task.note_metric(name) else ""
+        print(f"{split} {find_metric(name).words}  {format_metric(scores.figures[name])}{note}")
 
 
 def format_looks(looks: int) -> str:

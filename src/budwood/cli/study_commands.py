@@ -135,7 +135,10 @@ def study(
 @click.argument("data", metavar="DATA")
 @click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="Number of recipes to try.")
 @click.option("--sampler", type=click.Choice(("random", "tpe")), default="tpe", show_default=True)
-@click.option("--metric", default="accuracy", show_default=True, help="Metric on the validation set to optimise.")
+@click.option(
+    "--metric",
+    help="Metric on the validation set to optimise. [accuracy; for multi-label data mean_average_precision]",
+)
 @_add_execution_options
 @add_recipe_sources
 @add_corrections_option
@@ -148,7 +151,7 @@ def tune(
     reading: dict[str, Any],
     trials: int,
     sampler: str,
-    metric: str,
+    metric: str | None,
     count: int,
     ray: str | None,
     storage: str | None,
@@ -204,7 +207,9 @@ def _parse_limit(text: str | None) -> float | None:
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option(
-    "--metric", default="accuracy", show_default=True, help="Metric to rank rows by: accuracy, macro_f1, log_loss, ..."
+    "--metric",
+    help="Metric to rank rows by: accuracy, macro_f1, log_loss, ... [accuracy; for multi-label runs "
+    "mean_average_precision]",
 )
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
 @click.option(
@@ -226,7 +231,7 @@ def _parse_limit(text: str | None) -> float | None:
 @add_common_options
 def compare(
     runs: tuple[str, ...],
-    metric: str,
+    metric: str | None,
     split: str,
     allow_looks: bool,
     order: Order,
@@ -236,7 +241,10 @@ def compare(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Compare runs, or all in a folder: intervals, paired tests, and which cannot be distinguished from the best."""
+    """Compare runs, or all in a folder: intervals, paired tests, and which cannot be distinguished from the best.
+
+    Multi-label runs are ranked by mean average precision: that all labels of an image are right may be rare.
+    """
     from budwood.comparison.compare import compare as compare_runs
     from budwood.comparison.run_groups import find_runs
     from budwood.comparison.text import format_comparison

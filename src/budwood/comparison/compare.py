@@ -45,7 +45,7 @@ SPLITS: Final = ("val", "test")
 def compare(
     runs: Sequence[Run | str | Path | RowSpec],
     *,
-    metric: str = "accuracy",
+    metric: str | None = None,
     split: str = "val",
     base: Options | None = None,
     edges: Mapping[str, Sequence[float]] | None = None,
@@ -64,7 +64,7 @@ def compare(
         runs: Each a `Run`, a run folder, a folder of runs, or a `RowSpec`.
         metric: `accuracy`, `balanced_accuracy`, `macro_f1`, `log_loss`, or the import path of a user's own metric
             that all runs have. Where images have several labels also `mean_average_precision`; accuracy then means
-            that every label is right.
+            that every label is right. None: accuracy, or mean average precision where images have several labels.
         split: `val`, or `test` where it has been opened.
         base: Recipe options from which differences are given; None for those that all runs share.
         edges: Values that were tried of each option, to find a best row at their edge; None for those of the rows.
@@ -81,6 +81,7 @@ def compare(
     """
     entries = group_runs(runs)
     done = [run for entry in entries for run in entry.runs]
+    metric = metric or _choose_metric(done, split)
     _refuse_uncomparable(entries, metric, split, allow_looks)
     answers = _align_rows(entries, split, apart)
     groups = _score_groups(answers, metric)
@@ -100,6 +101,12 @@ def compare(
         _check_rows(entries, answers, ranked, pairs, metric, split, edges),
         {entry.label: [run.history() for run in entry.runs] for entry in entries if entry.runs},
     )
+
+
+def _choose_metric(runs: Sequence[Run], split: str) -> str:
+    """The metric that the runs are compared by where none is named; one that all have."""
+    chosen = {run.task.choose_headline(run.metrics.get(split, run.record.val).figures) for run in runs}
+    return chosen.pop() if len(chosen) == 1 else "accuracy"
 
 
 def _refuse_uncomparable(entries: Sequence[RowSpec], metric: str, split: str, allow_looks: bool) -> None:

@@ -24,10 +24,11 @@ class MemberScore:
         network: Name of its network.
         size: Side of its input, pixels.
         split: Which fold of how many validated it, or how the data were split.
-        accuracy: Its accuracy on its own validation images.
+        metric: The metric that it is scored by: accuracy, or mean average precision of several labels.
+        score: Its score on its own validation images.
         log_loss: Its loss on these, nats.
         looks: At which look its test split was opened before the ensemble was made; None where it was sealed.
-        difference: Accuracy of the ensemble minus its own, on the same images; None for a fold, which has others.
+        difference: Score of the ensemble minus its own, on the same images; None for a fold, which has others.
         p: p-value of that difference, corrected over all members (Holm); None for a fold.
         test: Name of the test; empty for a fold.
     """
@@ -36,7 +37,8 @@ class MemberScore:
     network: str
     size: int
     split: str
-    accuracy: Metric
+    metric: str
+    score: Metric
     log_loss: Metric
     looks: int | None
     difference: Metric | None = None
@@ -60,14 +62,15 @@ def compare_members(run: Run) -> tuple[MemberScore, ...]:
     if made is None:
         return ()
     members = run.members()
+    metric = _choose_metric(run, members)
     names = [f"member {number}" for number in range(len(members))]
     pairs = {}
     if not made.folds:
         every = dict(zip(["ensemble", *names], (run, *members), strict=True))
         aligned = [align_predictions(name, [one], "val") for name, one in every.items()]
-        scored = dict(zip(every, score_rows(aligned, "accuracy"), strict=True))
+        scored = dict(zip(every, score_rows(aligned, metric), strict=True))
         groups = [{"ensemble": scored["ensemble"], name: scored[name]} for name in names]
-        pairs = {pair.other: pair for pair in compare_pairs(groups, "accuracy")}
+        pairs = {pair.other: pair for pair in compare_pairs(groups, metric)}
     scores = []
     for name, member, one in zip(names, made.members, members, strict=True):
         record, pair = one.record, pairs.get(name)
@@ -77,7 +80,8 @@ def compare_members(run: Run) -> tuple[MemberScore, ...]:
                 network=record.network.name,
                 size=record.network.size,
                 split=record.dataset.split,
-                accuracy=record.val.accuracy,
+                metric=metric,
+                score=record.val.figures[metric],
                 log_loss=record.val.figures["log_loss"],
                 looks=record.test.looks if record.test else None,
                 difference=pair.difference if pair else None,
@@ -86,6 +90,12 @@ def compare_members(run: Run) -> tuple[MemberScore, ...]:
             )
         )
     return tuple(scores)
+
+
+def _choose_metric(run: Run, members: Sequence[Run]) -> str:
+    """The metric that an ensemble and its members are compared by; one that all have."""
+    chosen = {one.task.choose_headline(one.record.val.figures) for one in (run, *members)}
+    return chosen.pop() if len(chosen) == 1 else "accuracy"
 
 
 def find_chosen_weights(entries: Sequence[RowSpec], split: str) -> tuple[ResultFinding, ...]:

@@ -12,7 +12,7 @@ from budwood.config.registry import is_entry_point
 def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
     """Adapt a recipe to images with one label each, or with several.
 
-    With several labels every class is a yes or no of its own: the loss is binary cross-entropy, or a user's own,
+    With several labels every class is a yes or no of its own: the loss is binary cross-entropy, focal, or a user's own,
     and the head is trained in steps instead of solved.
 
     Args:
@@ -29,6 +29,9 @@ def adapt_to_labels(recipe: Recipe, multilabel: bool) -> Recipe:
     if not multilabel:
         if not kind.single_label:
             message = f"loss: {recipe.loss} is for multi-label data; these images have one label each"
+            raise make_recipe_error([message])
+        if recipe.select in METRICS and not METRICS.get(recipe.select or "").single_label:
+            message = f"select: {recipe.select} is for multi-label data; these images have one label each"
             raise make_recipe_error([message])
         return recipe
     wrong = _find_meaningless(recipe, kind)
@@ -50,6 +53,10 @@ def _find_meaningless(recipe: Recipe, loss: type[Loss]) -> list[str]:
         for name in OF_ONE_LABEL
         if getattr(recipe, name)
     ]
+    if recipe.class_weights and loss is CustomLoss:
+        wrong.append(
+            "class_weights: for multi-label data not used by a loss of your own, which gives one value an image"
+        )
     if recipe.regularisation not in (None, "auto"):
         wrong.append("regularisation: not used for multi-label data, where the head is not solved exactly")
     if not loss.multilabel and recipe.loss != DEFAULT_LOSS[False]:

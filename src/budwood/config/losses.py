@@ -52,7 +52,9 @@ class CrossEntropy(OneLabel):
 
 @dataclass(frozen=True)
 class Focal(OneLabel):
-    """Cross-entropy in which confident predictions count less (Lin et al. 2017).
+    """Cross-entropy, or binary cross-entropy of several labels, in which confident predictions count less.
+
+    It is that of Lin et al. 2017, without their alpha: `class_weights` are there for imbalance.
 
     Attributes:
         gamma: How much less they count; 0: as much as others.
@@ -60,6 +62,7 @@ class Focal(OneLabel):
     """
 
     function = "budwood.training.losses:make_focal_loss"
+    multilabel = True
     gamma: float = 2.0
     name: Literal["focal"] = "focal"
 
@@ -69,11 +72,13 @@ class BinaryCrossEntropy(Loss):
     """Binary cross-entropy, in which every class is a yes or no of its own.
 
     Attributes:
+        class_weights: Whether the images that have a rare label weigh more in it.
         name: Name in recipes.
     """
 
     function = "budwood.training.losses:make_binary_cross_entropy"
     single_label = False
+    class_weights: bool = False
     name: Literal["binary_cross_entropy"] = "binary_cross_entropy"
 
 

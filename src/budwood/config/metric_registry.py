@@ -61,8 +61,8 @@ METRICS: Final = Registry(
         "mean_average_precision": MetricInfo(
             "mean average precision",
             "budwood.evaluation.metrics:MEAN_AVERAGE_PRECISION",
+            "highest mean average precision on validation",
             single_label=False,
-            selectable=False,
         ),
         "auroc": MetricInfo("AUROC", "budwood.evaluation.metrics:AUROC", "highest AUROC on validation", reported=False),
         "log_loss": MetricInfo(

@@ -145,7 +145,7 @@ SCHEDULE_OPTIONS: Final[Mapping[str, Options]] = {
 LOSS_OPTIONS: Final[Mapping[str, Options]] = {
     name: list_own_options(LOSSES.get(name), loss_prefix(name)) for name in LOSSES.entries
 }
-OF_ONE_LABEL: Final = ("label_smoothing", "class_weights", "balanced_sampling", "logit_adjustment")
+OF_ONE_LABEL: Final = ("label_smoothing", "balanced_sampling", "logit_adjustment")
 FINER: Final = {name for table in (SCHEDULE_OPTIONS, LOSS_OPTIONS) for names in table.values() for name in names}
 
 # The options of the small networks; what depends on `widths` is filled in by `recipe`.

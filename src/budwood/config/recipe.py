@@ -252,7 +252,10 @@ class Recipe(BaseModel):
     label_smoothing: float | None = Field(
         None, ge=0, lt=1, description="label smoothing: share of the target spread over all classes"
     )
-    class_weights: bool | None = Field(None, description="whether rare classes have more weight in the loss")
+    class_weights: bool | None = Field(
+        None,
+        description="whether rare classes have more weight in the loss (multi-label data: images with a rare label)",
+    )
     balanced_sampling: bool | None = Field(None, description="whether every class is sampled equally often in an epoch")
     logit_adjustment: float | None = Field(
         None, ge=0, description="strength of logit adjustment for imbalance (1 is full)"

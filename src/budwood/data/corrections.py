@@ -3,14 +3,18 @@
 A table has the columns path, label and correct: `correct` holds the class that an image belongs to, `-` to leave the
 image out, or nothing where it is as it should be. `label` is what the data said when the table was written, so that a
 table that no longer fits is noticed. Further columns are for the reader.
+
+A row with an empty `label` and the path of a file that is not in the data, absolute or relative to the table, adds that
+file to the training images.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -40,16 +44,32 @@ class Correction:
     correct: str
 
 
-def match_corrections(paths: Sequence[str], labels: Sequence[str], file: Path) -> dict[int, str]:
+@dataclass(frozen=True)
+class MatchedCorrections:
+    """What a table of corrections says of a data set.
+
+    Attributes:
+        answers: The right class, or `OMIT`, by row number of the image.
+        added: Path of each file that is added to training, absolute, with its class.
+    """
+
+    answers: dict[int, str]
+    added: dict[str, str]
+
+
+def match_corrections(
+    paths: Sequence[str], labels: Sequence[str], file: Path, root: Path | None = None
+) -> MatchedCorrections:
     """Match a table of corrections with the images of a data set.
 
     Args:
         paths: Paths of the images, relative to the root of the data.
         labels: Present label of each image, in the same order.
         file: CSV file of the corrections.
+        root: Root of the data, in which a file that is named by its whole path may lie; None: the paths are all.
 
     Returns:
-        The right class, or `OMIT`, by row number of the image.
+        The corrections of images of the data, and the files that are added.
 
     Raises:
         DataError: When the file cannot be read or lacks a column, or when rows do not fit: unknown paths, classes
@@ -59,18 +79,53 @@ def match_corrections(paths: Sequence[str], labels: Sequence[str], file: Path) -
     rows = {path: row for row, path in enumerate(paths)}
     classes = set(labels)
     answers: dict[int, Correction] = {}
+    added: dict[str, Correction] = {}
     wrong: list[str] = []
-    for correction in read_corrections(file):
+    for correction in _read_rows(file):
         row = rows.get(correction.path, rows.get(_unescape_cell(correction.path)))
+        place = _find_added(correction, file)
+        if row is None and place and root is not None:
+            row = rows.get(os.path.relpath(place, root.resolve()).replace(os.sep, "/"))
+            correction = correction if row is None else replace(correction, label=labels[row])
         problem = "is not an image of the data set"
-        if row is not None:
+        if not correction.correct:
+            problem = (
+                "has its class in the column 'label'; write it into 'correct'"
+                if _is_misplaced(correction, file, row)
+                else ""
+            )
+        elif row is not None:
             problem = _explain_problem(correction, labels[row], classes, answers.get(row))
             answers.setdefault(row, correction)
+        elif place:
+            problem = _explain_problem(correction, "", classes, added.get(place))
+            added.setdefault(place, correction)
+        elif not correction.label:
+            problem = "is not an image of the data set, nor a file beside the table that could be added"
         if problem:
             wrong.append(f"line {correction.line}: {correction.path} {problem}")
     if wrong:
         raise _make_data_error(file, wrong)
-    return {row: correction.correct for row, correction in answers.items()}
+    return MatchedCorrections(
+        {row: correction.correct for row, correction in answers.items()},
+        {place: correction.correct for place, correction in added.items() if correction.correct != OMIT},
+    )
+
+
+def _find_added(correction: Correction, file: Path) -> str:
+    """The absolute path of a file that a row adds; empty where it names none."""
+    if correction.label:
+        return ""
+    for path in (correction.path, _unescape_cell(correction.path)):
+        place = file.parent.resolve() / Path(path).expanduser()
+        if path.strip() and place.is_file():
+            return str(place)
+    return ""
+
+
+def _is_misplaced(correction: Correction, file: Path, row: int | None) -> bool:
+    """Whether a row without an answer has the class of a file that could be added in the wrong column."""
+    return row is None and bool(correction.label) and bool(_find_added(replace(correction, label=""), file))
 
 
 def read_corrections(file: Path) -> list[Correction]:
@@ -87,6 +142,11 @@ def read_corrections(file: Path) -> list[Correction]:
     Raises:
         DataError: When the file cannot be read, is a device, is not UTF-8 or lacks a column.
     """
+    return [correction for correction in _read_rows(file) if correction.correct]
+
+
+def _read_rows(file: Path) -> list[Correction]:
+    """All rows; `correct` is empty where nothing is to be corrected."""
     check_regular(file)
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -107,7 +167,6 @@ def read_corrections(file: Path) -> list[Correction]:
     return [
         Correction(rows.line_num, row["path"] or "", _unescape_cell(row["label"]), _unescape_cell(row["correct"]))
         for row in rows
-        if (row["correct"] or "").strip()
     ]
 
 

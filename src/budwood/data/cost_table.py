@@ -42,8 +42,7 @@ def read_costs(file: Path, classes: Sequence[str]) -> NDArray[np.float64]:
         raise DataError(f"{file}: cannot be read ({error.strerror or error}).", "Check the path.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is not UTF-8 text ({error}).", "Save the table as UTF-8 CSV.") from error
-    head = text.partition("\n")[0]
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count)) if any(row)]
+    rows = _read_rows(file, text)
     called = [name.strip() for name in rows[0][1:]] if rows else []
     true = [row[0].strip() for row in rows[1:]]
     for names, where in ((called, "first row"), (true, "first column")):
@@ -55,6 +54,14 @@ def read_costs(file: Path, classes: Sequence[str]) -> NDArray[np.float64]:
         for other, cell in zip(called, row[1:], strict=True):
             costs[classes.index(name), classes.index(other)] = _read_cost(file, name, other, cell)
     return costs
+
+
+def _read_rows(file: Path, text: str) -> list[list[str]]:
+    mark = max(",;\t", key=text.partition("\n")[0].count)
+    try:
+        return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if any(row)]
+    except csv.Error as error:
+        raise DataError(f"{file}: is no table of costs ({error}).", FORM) from error
 
 
 def _check_names(file: Path, names: Sequence[str], classes: Sequence[str], where: str) -> None:

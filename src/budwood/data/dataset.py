@@ -142,7 +142,7 @@ class Dataset:
         split_source: `made`, `given`, `given, val made`, or which fold of how many.
         fingerprint: SHA-256 in hex over classes, contents, splits and the labels outside the test split.
         label_sets: Sets of classes, each a tuple of class numbers; empty where each image has one label.
-        corrected: Number of images whose label corrections changed, or that they leave out.
+        corrected: Number of images whose label corrections changed, or that they leave out or add.
         value_range: Values of more than 8 bits that become black and white, in all splits and folds; None where no
             image has more than 8 bits, and in data sets of earlier versions, whose images have the range of their type.
         remarks: How something was read that could be read otherwise.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from budwood.config.options import Resizing
-from budwood.data.images import BadImage, convert_to_rgb, decode, read_bytes, resize_to_square
+from budwood.data.file_tree import find_image_files
+from budwood.data.images import BadImage, ImageShape, Square, convert_squares, decode_squares, read_bytes
 from budwood.data.value_range import ValueRange, scale_to_8_bits
 from budwood.errors import DataError
 
@@ -22,17 +23,23 @@ def list_inputs(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
     """List the images of an argument that may be one image or several.
 
     Args:
-        images: A path, the bytes of a file, a PIL image, an array [height, width] or [height, width, channels]; or a
-            sequence of these; or an array [n, height, width, channels].
+        images: The path of a file or of a folder of images, the bytes of a file, a PIL image, an array [height, width]
+            or [height, width, channels]; or a sequence of these; or an array [n, height, width, channels].
 
     Returns:
         The images, one an entry.
     """
-    if isinstance(images, (str, Path, bytes, Image.Image)):
+    if isinstance(images, (str, Path)):
+        return list(find_image_files([images])) if _is_folder(images) else [images]
+    if isinstance(images, (bytes, Image.Image)):
         return [images]
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]
-    return list(images)
+    return [one for image in images for one in (list_inputs(image) if _is_folder(image) else [image])]
+
+
+def _is_folder(image: ImageInput) -> bool:
+    return isinstance(image, (str, Path)) and Path(image).is_dir()
 
 
 def name_input(image: ImageInput, number: int) -> str:
@@ -48,8 +55,10 @@ def name_input(image: ImageInput, number: int) -> str:
     return str(image) if isinstance(image, (str, Path)) else f"image {number}"
 
 
-def read_input(image: ImageInput, size: int, resizing: Resizing, scale: ValueRange | None = None) -> NDArray[np.uint8]:
-    """Read one image as the pixels that a network receives.
+def read_input(
+    image: ImageInput, squares: Sequence[Square | None], scale: ValueRange | None = None
+) -> tuple[list[NDArray[np.uint8]], ImageShape]:
+    """Read one image as the pixels that one or more networks receive; it is decoded once.
 
     Files and their bytes are decoded whole, and turned by their EXIF orientation; so are PIL images.
 
@@ -57,37 +66,32 @@ def read_input(image: ImageInput, size: int, resizing: Resizing, scale: ValueRan
         image: A path, the bytes of a file, a PIL image, or an array of uint8 [height, width] (grey),
             [height, width, 1], [height, width, 3] (RGB) or [height, width, 4] (RGBA). With `scale`, also an array of
             other integers or of floating-point numbers, of the first three shapes.
-        size: Side of the square in pixels.
-        resizing: How the image becomes a square.
+        squares: For each network the side of its input in pixels, and how the image becomes a square; None for the
+            whole image.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
     Returns:
-        RGB pixels, uint8 [size, size, 3].
+        RGB pixels for each network, uint8 [size, size, 3], and what the image was like.
 
     Raises:
         BadImage: The file cannot be read, or does not decode to its end.
         DataError: The array has another type or shape, or the value is no image at all.
     """
     if isinstance(image, (str, Path)):
-        rgb = decode(read_bytes(Path(image)), scale)
-    elif isinstance(image, bytes):
-        rgb = _decode_bytes(image, scale)
-    elif isinstance(image, Image.Image):
-        rgb = convert_to_rgb(image, scale)
-    elif isinstance(image, np.ndarray):
-        rgb = convert_to_rgb(_open_array(image, scale))
-    else:
-        raise DataError(
-            f"images: expected a path, bytes, a PIL image or an array, found {type(image).__name__}.",
-            "Give each image in one of these forms.",
-        )
-    return np.asarray(resize_to_square(rgb, size, resizing))
-
-
-def _decode_bytes(data: bytes, scale: ValueRange | None) -> Image.Image:
-    if not data:
-        raise BadImage("empty", "there are no bytes")
-    return decode(data, scale)
+        return decode_squares(read_bytes(Path(image)), squares, scale)
+    if isinstance(image, bytes):
+        if not image:
+            raise BadImage("empty", "there are no bytes")
+        return decode_squares(image, squares, scale)
+    if isinstance(image, Image.Image):
+        return convert_squares(image, squares, scale)
+    if isinstance(image, np.ndarray):
+        pixels, shape = convert_squares(_open_array(image, scale), squares)
+        return pixels, replace(shape, deep=image.dtype != np.uint8)
+    raise DataError(
+        f"images: expected a path, bytes, a PIL image or an array, found {type(image).__name__}.",
+        "Give each image in one of these forms.",
+    )
 
 
 def _open_array(values: NDArray[np.number], scale: ValueRange | None) -> Image.Image:

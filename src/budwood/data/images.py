@@ -8,7 +8,7 @@ range that was chosen for a data set; where none was, as in the runs of earlier 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from budwood.data.formats import EPS, name_format, open_image
 from budwood.data.value_range import StoredValues, ValueRange, round_outwards
 from budwood.storage.checked_files import digest_bytes
 
+Square = tuple[int, Resizing]  # the side in pixels, and how an image becomes it
 Problem = Literal["empty", "unreadable", "not an image", "truncated", "broken", "too large"]
 
 THUMBNAIL_SIDE: Final = 64  # side of the grey thumbnail that near duplicates are compared by
@@ -96,6 +97,23 @@ class ImageMetadata:
     notes: tuple[str, ...]
     thumb: bytes
     values: StoredValues | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageShape:
+    """What an image was like before it became the pixels of a network.
+
+    Attributes:
+        width: Width in pixels, upright.
+        height: Height in pixels, upright.
+        mode: Pillow's name of the stored mode.
+        deep: Whether its values had more than 8 bits.
+    """
+
+    width: int
+    height: int
+    mode: str
+    deep: bool
 
 
 def compute_content_id(data: bytes) -> str:
@@ -242,6 +260,53 @@ def read_thumbnail(path: Path, side: int, id: str, scale: ValueRange | None = No
         return image.convert("RGB")
 
 
+def decode_squares(
+    data: bytes, squares: Sequence[Square | None], scale: ValueRange | None = None
+) -> tuple[list[NDArray[np.uint8]], ImageShape]:
+    """Decode an image file once to the pixels that one or more networks receive.
+
+    Args:
+        data: The file's bytes.
+        squares: The side of each square in pixels, and how the image becomes one; None for the whole image.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
+
+    Returns:
+        RGB pixels of each square, uint8 [size, size, 3], or of the whole image, and what the image was like.
+
+    Raises:
+        BadImage: As `decode`.
+    """
+    file = _open(data)
+    with reserve_memory(file):
+        opened = _load(file, data)
+        image = _turn_upright(opened, scale)[0]
+        shape = ImageShape(*image.size, file.mode, opened.deep is not None)
+        return [_make_pixels(image, square) for square in squares], shape
+
+
+def convert_squares(
+    image: Image.Image, squares: Sequence[Square | None], scale: ValueRange | None = None
+) -> tuple[list[NDArray[np.uint8]], ImageShape]:
+    """Convert an opened image to the pixels that networks receive, as `decode_squares` does with a file.
+
+    Args:
+        image: An image of any mode that `decode` accepts; it is not changed.
+        squares: As for `decode_squares`.
+        scale: As for `decode_squares`.
+
+    Returns:
+        RGB pixels of each square, uint8 [size, size, 3], or of the whole image, and what the image was like.
+
+    Raises:
+        BadImage: The image has a side of no pixels, its file does not decode to its end, or its values are out of
+            range.
+    """
+    opened = _load_opened(image)
+    upright = _turn_upright(opened, scale)[0]
+    shape = ImageShape(*upright.size, image.mode, opened.deep is not None)
+    return [_make_pixels(upright, square) for square in squares], shape
+
+
 def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image.Image:
     """Convert an opened image to an upright RGB image, as `decode` does with a file.
 
@@ -253,9 +318,13 @@ def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image
         The image in mode RGB, turned by its EXIF orientation.
 
     Raises:
-        BadImage: The image has a side of no pixels, its file does not decode to its end, or its values are out of
-            range.
+        BadImage: As `convert_squares`.
     """
+    return _turn_upright(_load_opened(image), scale)[0].convert("RGB")
+
+
+def _load_opened(image: Image.Image) -> _Opened:
+    """An image that the user has opened, decoded to its end."""
     if 0 in image.size:
         raise BadImage("empty", "the image has no pixels")
     if image.format == "EPS":  # to load it would start Ghostscript
@@ -264,8 +333,19 @@ def convert_to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image
         image.load()
     except Exception as error:
         raise _describe_decoding_error(error) from error
-    opened = _Opened(image, read_deep_grey(image) if is_deep_grey(image) else None)
-    return _turn_upright(opened, scale)[0].convert("RGB")
+    return _Opened(image, read_deep_grey(image) if is_deep_grey(image) else None)
+
+
+def _make_pixels(image: Image.Image, square: Square | None) -> NDArray[np.uint8]:
+    """The pixels of a square, or of the whole image."""
+    return make_square_pixels(image, *square) if square else np.asarray(image.convert("RGB"))
+
+
+def make_square_pixels(image: Image.Image, size: int, resizing: Resizing) -> NDArray[np.uint8]:
+    """Resize an upright image in mode L or RGB to the pixels of a network, uint8 [size, size, 3]."""
+    if image.mode != "RGB" and resizing.how == "pad":
+        image = image.convert("RGB")  # the borders are made in colour
+    return np.asarray(resize_to_square(image, size, resizing).convert("RGB"))
 
 
 def resize_to_square(image: Image.Image, size: int, resizing: Resizing) -> Image.Image:
@@ -318,10 +398,7 @@ def read_pixels(
     data = read_known_bytes(path, expected_id)
     file = _open(data)
     with reserve_memory(file):
-        image = _turn_upright(_load(file, data), scale)[0]
-        if image.mode == "L" and resizing.how == "pad":
-            image = image.convert("RGB")  # the borders are made in colour
-        return np.asarray(resize_to_square(image, size, resizing).convert("RGB"))
+        return make_square_pixels(_turn_upright(_load(file, data), scale)[0], size, resizing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,11 +88,12 @@ class Listing:
         groups: Group of each file; an empty string where none is given.
         left_out: Names that are not used, each with the reason.
         several: Whether an image has any number of labels.
-        corrected: Number of images whose label the user's corrections changed, or that they leave out.
+        corrected: Number of images whose label the user's corrections changed, or that they leave out or add.
         not_unpacked: Members of an archive that are not used, each with the reason.
         remarks: How something was read that could be read otherwise.
         uncorrected: Label of each file before the user's corrections, by which splits are drawn, so that a corrected
             file stays in its split; empty where nothing was corrected.
+        added: Whether each file was added to training by the user's corrections; empty where none was.
     """
 
     source: str
@@ -108,6 +109,7 @@ class Listing:
     not_unpacked: Sequence[tuple[str, str]] = field(default=())
     remarks: Sequence[Remark] = field(default=())
     uncorrected: Sequence[str] = field(default=())
+    added: Sequence[bool] = field(default=())
 
 
 def split_label_names(labels: str) -> list[str]:
@@ -154,6 +156,7 @@ def select_rows(listing: Listing, rows: Sequence[int]) -> Listing:
         splits=[listing.splits[row] for row in rows],
         groups=[listing.groups[row] for row in rows],
         uncorrected=[listing.uncorrected[row] for row in rows] if listing.uncorrected else (),
+        added=[listing.added[row] for row in rows] if listing.added else (),
     )
 
 

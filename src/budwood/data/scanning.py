@@ -76,7 +76,8 @@ def scan(
         test: Share of all images that is sealed as the test split, between 0 and 1; None for 0.2.
         exclude: Names of classes to leave out.
         corrections: CSV file, or several in order, with the columns path, label and correct, which says which
-            images belong to another class, or to none (`-`). No file is moved or changed.
+            images belong to another class, or to none (`-`). Rows with an empty label add files to training. No file
+            is moved or changed.
         nested: Class of an image in a folder in a class folder: `top`, the class folder; `join`, the path of both,
             such as `plant/rose`.
         label_separator: What parts several labels in a cell of a table, such as `,`; `space`; `none` where a cell is
@@ -141,7 +142,8 @@ def build_dataset(
     given = np.array([_split_index(name) for name in usable.splits], np.int8)
     names, sets, drawn = _encode_labels(usable.uncorrected or usable.labels, listing.multilabel)
     counting = select_used(content, drawn, np.zeros(len(content), np.int8))
-    drawing = _Drawing(_choose_strata(drawn, sets), given, counting, val_share, test_share)
+    own = ~np.array(usable.added or [False] * len(content), bool)
+    drawing = _Drawing(_choose_strata(drawn, sets), given, counting, val_share, test_share, own)
     table = _build_table(usable, metadata, labels, content, copies.look, drawing)
     missed = [] if label_sets else _remark_missed_shares(table, names, drawing)
     return Dataset(
@@ -188,6 +190,7 @@ class _Drawing:
         counting: Whether each row counts for the shares, bool [n].
         val: Share of the rows outside test that validate; 0 for none.
         test: Share of all rows for the test split; 0 for none.
+        own: Whether each row is of the data, not added by the user's corrections, bool [n].
     """
 
     strata: NDArray[np.int32]
@@ -195,6 +198,7 @@ class _Drawing:
     counting: NDArray[np.bool_]
     val: float
     test: float
+    own: NDArray[np.bool_]
 
 
 def _build_table(
@@ -208,16 +212,7 @@ def _build_table(
     """The table of a data set: groups made, and every image in its split."""
     ids = [image.id for image in metadata]
     cluster = _cluster_rows(look, listing.groups)
-    split = assign_splits(
-        ids,
-        drawing.strata,
-        listing.groups,
-        cluster,
-        drawing.given,
-        drawing.counting,
-        val=drawing.val,
-        test=drawing.test,
-    )
+    split = _assign_splits(ids, listing, cluster, drawing)
     columns = {
         "id": ids,
         "path": listing.paths,
@@ -236,13 +231,37 @@ def _build_table(
     return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], schema=_SCHEMA)
 
 
+def _assign_splits(
+    ids: Sequence[str], listing: Listing, cluster: NDArray[np.int64], drawing: _Drawing
+) -> NDArray[np.int8]:
+    """The split of each row. Rows that the user's corrections add train and move no other row.
+
+    Those that are copies of validation or test images follow them.
+    """
+    rows, added = np.flatnonzero(drawing.own), ~drawing.own
+    split = np.zeros(len(ids), np.int8)
+    split[rows] = assign_splits(
+        [ids[row] for row in rows.tolist()],
+        drawing.strata[rows],
+        [listing.groups[row] for row in rows.tolist()],
+        cluster[rows],
+        drawing.given[rows],
+        drawing.counting[rows],
+        val=drawing.val,
+        test=drawing.test,
+    )
+    split_of_cluster = dict(zip(cluster[rows].tolist(), split[rows].tolist(), strict=True))
+    split[added] = [split_of_cluster.get(one, 0) for one in cluster[added].tolist()]
+    return split
+
+
 def _remark_missed_shares(table: pa.Table, classes: Sequence[str], drawing: _Drawing) -> list[Remark]:
     """The remark that a made split differs from its shares by more than one image in some class, or none."""
     val, test = drawing.val, drawing.test
     if val == 0 and test == 0:
         return []
     split, cluster = (np.asarray(table[name].to_numpy()) for name in ("split", "cluster"))
-    free = find_free_rows(cluster, drawing.given) & drawing.counting
+    free = find_free_rows(cluster, drawing.given) & drawing.counting & drawing.own
     counts = np.stack(
         [np.bincount(drawing.strata[free & (split == s)], minlength=len(classes)) for s in range(len(SPLITS))]
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from budwood.data.tables import list_table, lists_images
 from budwood.data.text_lists import read_lines, resolve_within
 from budwood.errors import DataError, did_you_mean
 from budwood.storage.context import Context
+from budwood.text import counted
 
 
 def list_files(
@@ -72,7 +73,7 @@ def list_files(
     if options.spelling == "join":
         listing = join_spellings(listing)
     for file in corrections:
-        listing = _apply_corrections(listing, file)
+        listing = _apply_corrections(listing, file, context)
     _check_classes(source, listing)
     return _exclude_classes(listing, exclude) if exclude else listing
 
@@ -180,14 +181,15 @@ def _exclude_classes(listing: Listing, exclude: Sequence[str]) -> Listing:
     return select_rows(listing, [row for row, label in enumerate(listing.labels) if label not in exclude])
 
 
-def _apply_corrections(listing: Listing, file: Path) -> Listing:
-    """The listing with the labels of a table of corrections, without the images that it leaves out."""
+def _apply_corrections(listing: Listing, file: Path, context: Context) -> Listing:
+    """The listing with the labels of a table of corrections, without what it leaves out, with what it adds."""
     if listing.multilabel:
         raise DataError(
             f"{file}: corrections cannot be used with multi-label data (images with several labels).",
             "Correct the labels in the table itself.",
         )
-    answers = match_corrections(listing.paths, listing.labels, file)
+    matched = match_corrections(listing.paths, listing.labels, file, listing.root)
+    answers = matched.answers
     labels = list(listing.labels)
     for row, label in answers.items():
         labels[row] = label
@@ -198,7 +200,32 @@ def _apply_corrections(listing: Listing, file: Path) -> Listing:
     )
     reasons = [(listing.paths[row], f"is excluded by {file.name}") for row in sorted(out)]
     changed = sum(label != listing.labels[row] for row, label in answers.items())
-    return replace(corrected, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)
+    corrected = replace(corrected, left_out=[*listing.left_out, *reasons], corrected=listing.corrected + changed)
+    if not matched.added:
+        return corrected
+    context.progress.note(f"{file.name} adds {counted(len(matched.added), 'image')} to training.")
+    added = _add_files(corrected, matched.added)
+    return replace(added, corrected=added.corrected + len(matched.added))
+
+
+def _add_files(listing: Listing, added: Mapping[str, str]) -> Listing:
+    """The listing with files that train, wherever they lie."""
+    labels, count = list(added.values()), len(added)
+    return replace(
+        listing,
+        paths=[*listing.paths, *(_name_added(Path(place), listing.root) for place in added)],
+        labels=[*listing.labels, *labels],
+        splits=[*listing.splits, *["train" if "train" in listing.splits else ""] * count],
+        groups=[*listing.groups, *[""] * count],
+        uncorrected=[*listing.uncorrected, *labels],
+        added=[*(listing.added or [False] * len(listing.paths)), *[True] * count],
+    )
+
+
+def _name_added(place: Path, root: Path) -> str:
+    """The path of an added file: relative where it lies in the data's folder, else absolute."""
+    inside = place.is_relative_to(root.resolve())
+    return place.relative_to(root.resolve()).as_posix() if inside else place.as_posix()
 
 
 def list_elpv() -> Listing:

@@ -65,17 +65,21 @@ def _find_bins(confidence: Values, bins: int) -> NDArray[np.intp]:
     return np.minimum((confidence * bins).astype(np.intp), bins - 1)
 
 
-def measure_calibration_error(confidence: Values, correct: Flags, bins: int = BINS) -> Metric:
+def measure_calibration_error(confidence: Values, correct: Flags, bins: int = BINS, together: int = 1) -> Metric:
     """Compute the expected calibration error: the mean distance of accuracy from confidence, over bins of confidence.
 
     Few images have an error above 0 by chance alone (`expect_calibration_error`), and samples of them one that is
     larger still; so the interval is the basic bootstrap one, which takes that off again. It reaches down to 0 where
-    confidence that is exactly right shows as much by chance in more than one of forty cases.
+    confidence that is exactly right shows as much by chance in more than one of forty cases. It is somewhat narrow for
+    few images: of networks that are off by 0.1 it held the true error in 87 % of simulations with 300 images in four
+    bins, and in 94 % with 1,000.
 
     Args:
         confidence: The probability of each answer, float64 [n].
         correct: Whether each is right, bool [n].
         bins: Bins of equal width from 0 to 1.
+        together: Answers of each image, one after another; samples are of images, as the labels of one image may go
+            together.
 
     Returns:
         The error, 0 to 1, with its 95 % interval; undefined without answers.
@@ -86,9 +90,13 @@ def measure_calibration_error(confidence: Values, correct: Flags, bins: int = BI
     which = _find_bins(confidence, bins)
     gaps = np.bincount(which, correct - confidence, bins)
     value = float(np.abs(gaps).sum() / n)
-    spread = _resample_errors(which, confidence, correct, bins)
+    if together > 1:
+        spread, chance = _draw_image_errors(which, correct - confidence, bins, together)
+    else:
+        spread = _resample_errors(which, confidence, correct, bins)
+        chance = _draw_errors_by_chance(which, confidence, bins)
     low, high = (2 * value - float(np.quantile(spread, tail)) for tail in (1 - TAIL, TAIL))
-    if value <= np.quantile(_draw_errors_by_chance(which, confidence, bins), 1 - TAIL):
+    if value <= np.quantile(chance, 1 - TAIL):
         low = 0.0
     return Metric(value, float(np.clip(low, 0, value)), float(np.clip(high, value, 1)), n)
 
@@ -102,8 +110,24 @@ def _resample_errors(which: NDArray[np.intp], confidence: Values, correct: Flags
     return np.asarray(np.abs((drawn * mean_gap).reshape(RESAMPLES, bins, 2).sum(axis=2)).sum(axis=1) / n)
 
 
+def _draw_image_errors(which: NDArray[np.intp], gaps: Values, bins: int, together: int) -> tuple[Values, Values]:
+    """The errors of samples of images that have several answers each, and those by chance alone, [RESAMPLES] each.
+
+    The gap of a bin is a sum over images, so that nearly the covariance of the bins alone matters.
+    """
+    n = len(which) // together
+    rows = np.arange(len(which)) // together
+    of_image = np.bincount(rows * bins + which, gaps, n * bins).reshape(n, bins)
+    off = of_image - of_image.mean(axis=0)
+    drawn = np.random.default_rng(0).multivariate_normal(np.zeros(bins), off.T @ off, RESAMPLES, method="eigh")
+    spread = np.abs(drawn + of_image.sum(axis=0)).sum(axis=1) / len(which)
+    return np.asarray(spread), np.asarray(np.abs(drawn).sum(axis=1) / len(which))
+
+
 def expect_calibration_error(confidence: Values, bins: int = BINS) -> float:
     """Compute the calibration error that answers as sure as these have by chance where confidence is exactly right.
+
+    Answers count as independent; labels that go together have a larger one.
 
     Args:
         confidence: The probability of each answer, float64 [n].

@@ -3,12 +3,14 @@
 Split conformal prediction with the least ambiguous sets (LAC; Sadinle, Lei and Wasserman 2019; for an introduction
 Angelopoulos and Bates 2021): a class is in the set where its probability is at least a limit, and the limit is the
 probability below which few enough of the true classes of the calibration images lie. The promise holds for new images
-of the same kind whatever the network is, on average over all images. A class with enough calibration images has a limit
-of its own, so that it holds for that class alone.
+of the same kind whatever the network is. A class with enough calibration images has a limit of its own, so that it
+holds for that class alone. The rarest classes share one that is found on their images together: one found on all images
+would leave them below the promise where they are the hard ones, and then all classes together.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +29,7 @@ class SetLimits:
 
     Attributes:
         limits: The least probability with which each class is in a set, float64 [classes]; 0: it always is.
-        per_class: Which classes have a limit of their own, bool [classes].
+        per_class: Which classes have a limit of their own, bool [classes]; the others share one.
     """
 
     limits: Floats
@@ -45,13 +47,24 @@ def find_limits(targets: Flags, probabilities: Floats, coverage: float) -> SetLi
     Returns:
         The limits; where the images are too few for the coverage, 0, with which every class is in every set.
     """
-    common = find_limit(probabilities[targets], coverage)
     counts = targets.sum(axis=0)
-    own = counts >= FEWEST_OF_CLASS
+    fewest = max(FEWEST_OF_CLASS, math.ceil(1 / (1 - coverage) - 1 - ROUNDING))
+    own = _find_common(counts, fewest)
+    common = find_limit(probabilities[targets & ~own], coverage)
     limits = [
         find_limit(probabilities[targets[:, k], k], coverage) if own[k] else common for k in range(targets.shape[1])
     ]
-    return SetLimits(np.array(limits), np.asarray(own))
+    return SetLimits(np.array(limits), own)
+
+
+def _find_common(counts: NDArray[np.intp], fewest: int) -> Flags:
+    """The classes with enough images for a limit of their own, but for those that the rarer ones need beside them."""
+    own = np.asarray(counts >= fewest)
+    for k in np.argsort(counts, kind="stable"):
+        if own.all() or counts[~own].sum() >= fewest:
+            break
+        own[k] = False
+    return own
 
 
 def find_limit(true_probabilities: Floats, coverage: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.evaluation.label_task import NO_LABEL, LabelTask
-from budwood.evaluation.scoring import Logits
+from budwood.evaluation.scoring import Labels, Logits
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -62,6 +62,32 @@ class DecisionRule:
             return np.asarray(probabilities > (HALF if self.thresholds is None else self.thresholds))
         best = probabilities.argmax(axis=1) if self.costs is None else (probabilities @ self.costs).argmin(axis=1)
         return np.asarray(best[:, None] == np.arange(self.task.classes))
+
+    def is_correct(self, labels: Labels, logits: Logits) -> Flags:
+        """Return whether each image is called what it is, in every label where it may have several.
+
+        Args:
+            labels: Class numbers int32 [n], or bool [n, classes].
+            logits: float32 [n, classes].
+
+        Returns:
+            bool [n].
+        """
+        return np.asarray((self.decide(self.to_probabilities(logits)) == self.task.to_targets(labels)).all(axis=1))
+
+    def shift_logits(self, logits: Logits) -> Logits:
+        """Return logits that decide at 0 what this rule decides, where images have several labels.
+
+        Args:
+            logits: float32 [n, classes].
+
+        Returns:
+            float32 [n, classes]; the images rank as before for each label.
+        """
+        limits = np.full(self.task.classes, HALF) if self.thresholds is None else self.thresholds
+        limits = np.clip(limits, 1e-9, 1 - 1e-9)  # so that the images go on to be ranked
+        odds = np.log(limits / (1 - limits))
+        return np.asarray(logits / self.temperature - odds, np.float32)
 
     def list_candidates(self, probabilities: Floats) -> Flags:
         """Return the prediction set of each image: the classes that may be true.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,12 +72,18 @@ class LabelTask(ABC):
         """The metrics that every run is scored by, in order."""
         return tuple(name for name in REPORTED if self._is_defined(METRICS.get(name)))
 
-    @property
-    def headline_metrics(self) -> tuple[str, ...]:
-        """Those that stand beside accuracy: scores whose classes count alike."""
-        return tuple(
-            name for name in self.metric_names if name != self.default_metric and not METRICS.get(name).is_loss
-        )
+    def choose_headline(self, figures: Container[str]) -> str:
+        """Return the metric that runs are compared by; accuracy, where a run of an earlier version lacks it."""
+        return self.default_metric if self.default_metric in figures else "accuracy"
+
+    def list_others(self, figures: Container[str]) -> tuple[str, ...]:
+        """Return the scores that stand beside that metric."""
+        names = (name for name in self.metric_names if name in figures and not METRICS.get(name).is_loss)
+        return tuple(name for name in names if name != self.choose_headline(figures))
+
+    def note_metric(self, metric: str) -> str:
+        """Return what a metric means, where that is not plain; else empty."""
+        return self.accuracy_note if metric == "accuracy" else ""
 
     @abstractmethod
     def _is_defined(self, metric: MetricInfo) -> bool:
@@ -294,6 +300,11 @@ class MultiLabel(LabelTask):
     def default_loss(self) -> str:
         """Return the name of the binary cross-entropy."""
         return "binary_cross_entropy"
+
+    @property
+    def default_metric(self) -> str:
+        """Return the name of mean average precision: images of which every label is right may be very few."""
+        return "mean_average_precision"
 
     @property
     def accuracy_note(self) -> str:

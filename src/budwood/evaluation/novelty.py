@@ -1,7 +1,8 @@
 """How strange an image is to a network: three scores of its features and logits, larger for stranger images.
 
 - `knn`: the distance to the k-th nearest training image in the space of normalised features (Sun et al. 2022).
-- `mahalanobis`: the distance to the nearest class mean, measured by the covariance within classes (Lee et al. 2018).
+- `mahalanobis`: the distance to the nearest class mean, measured by the covariance within classes (Lee et al. 2018), of
+  normalised features (Mueller and Hein 2025).
 - `energy`: minus the logarithm of the sum of exponentials of the logits (Liu et al. 2020).
 """
 
@@ -21,7 +22,8 @@ Features = NDArray[np.float32]
 NoveltyMethod = Literal["knn", "mahalanobis", "energy"]
 BANK: Final = "bank"  # of knn: normalised features of training images, float32 [images, features]
 MEANS: Final = "means"  # of mahalanobis: float32 [classes, features], whitened
-WHITENING: Final = "whitening"  # of mahalanobis: float32 [features, features]; features @ whitening are whitened
+WHITENING: Final = "whitening"  # of mahalanobis: float32 [d, d]; normalised features @ whitening are whitened
+ARRAYS: Final[tuple[str, ...]] = (BANK, MEANS, WHITENING)
 NEIGHBOUR: Final = 5  # the k of knn
 BLOCK: Final = 256  # images whose distances are computed at a time
 
@@ -50,8 +52,14 @@ class NoveltyScorer:
             logits: float32 [n, classes], as the network gives them, without temperature.
 
         Returns:
-            float64 [n], larger for stranger images.
+            float64 [n], larger for stranger images; infinite for one with a value that is not finite, so that it is
+            refused.
         """
+        with np.errstate(invalid="ignore", over="ignore"):
+            scores = self._score(features, logits)
+        return np.where(np.isfinite(scores), scores, np.inf)
+
+    def _score(self, features: Features, logits: Logits) -> Floats:
         if self.method == "energy":
             return score_energy(logits)
         if self.method == "knn":
@@ -94,13 +102,13 @@ def score_mahalanobis(features: Features, means: Features, whitening: Features) 
     """Return the distance of each image to the nearest class mean, measured in the covariance within classes.
 
     Args:
-        features: float32 [n, d].
-        means: Whitened means of the classes, float32 [classes, d].
-        whitening: float32 [d, d]: features @ whitening have the unit matrix as covariance within classes.
+        features: float32 [n, d], not normalised.
+        means: Whitened means of the classes' normalised features, float32 [classes, d].
+        whitening: float32 [d, d]: normalised features @ whitening have the unit matrix as covariance within classes.
 
     Returns:
         Distances, float64 [n].
     """
-    white = (features @ whitening).astype(np.float64)
+    white = (normalise(features) @ whitening).astype(np.float64)
     squares = (white**2).sum(axis=1)[:, None] - 2 * white @ means.T + (means.astype(np.float64) ** 2).sum(axis=1)
     return np.asarray(np.sqrt(np.maximum(squares.min(axis=1), 0)))

@@ -1,34 +1,59 @@
-"""Answers about new images, as a table for people and spreadsheets."""
+"""What a network says of one image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.storage.atomic import raise_storage_errors, write_text
-from budwood.text import format_csv
-
 TOP = 3
+NONE_OF_THESE: Final = "none of these"
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """Prediction for one image file.
+    """What a network says of one image.
 
     Attributes:
-        path: Path of the file.
-        top: Most probable classes with their probabilities, in descending order; empty if the file could not be
-            read.
-        problem: Why the file could not be read; empty if it could.
+        path: Path of the file; `image 0` and so on where the image is none.
+        top: Most probable classes with their probabilities, in descending order; empty if the image could not be
+            read, as all that follows is then.
+        problem: Why the image could not be read; empty if it could.
+        probabilities: Calibrated probability of each class, float64 [classes].
+        labels: The classes that it is called, by costs or thresholds where the run has them: one, or where images have
+            several labels any number.
+        decisions: Where images have several labels, whether it has each, bool [classes]; None where they have one.
+        label: The same in words.
+        confidence: How probable the label is; where images have several labels, exactly this set.
+        refused: Whether it shows none of the classes, by its strangeness, whatever it would be called; None where the
+            run cannot tell.
+        strangeness: How strange it is, larger for stranger; None where the run cannot tell.
+        candidates: The prediction set: the classes that may be true; None where the run has no sets.
+        notes: How the image differs strongly from those that the network was trained on.
+        features: What the head received, float32 [features], where that was asked for.
     """
 
     path: str
     top: tuple[tuple[str, float], ...]
     problem: str = ""
+    probabilities: NDArray[np.float64] | None = field(default=None, compare=False)
+    labels: tuple[str, ...] = ()
+    decisions: tuple[bool, ...] | None = None
+    label: str = ""
+    confidence: float | None = None
+    refused: bool | None = None
+    strangeness: float | None = None
+    candidates: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    features: NDArray[np.float32] | None = field(default=None, compare=False)
+
+    @property
+    def answer(self) -> str:
+        """Return what to call the image: its label, `none of these` where it is refused, empty if it is unreadable."""
+        return NONE_OF_THESE if self.refused else self.label
 
 
 def list_top_classes(
@@ -49,30 +74,3 @@ def list_top_classes(
         tuple((classes[c], float(row[c])) for c in best.tolist())
         for best, row in zip(order, probabilities, strict=True)
     ]
-
-
-def save_csv(path: Path, answers: Sequence[ImagePrediction]) -> None:
-    """Write predictions as a CSV table with one row a file.
-
-    The columns are path, class and probability of the three most probable classes, and problem.
-
-    Args:
-        path: File to make or replace.
-        answers: Predictions in the order of the rows, with at most three classes each.
-
-    Raises:
-        StorageError: When the file cannot be written.
-    """
-    header = [
-        "path",
-        *(name for rank in range(1, TOP + 1) for name in (f"class_{rank}", f"probability_{rank}")),
-        "problem",
-    ]
-
-    with raise_storage_errors(path):
-        write_text(path, format_csv([header, *(_csv_row(answer) for answer in answers)]))
-
-
-def _csv_row(answer: ImagePrediction) -> list[str]:
-    told = [text for name, share in answer.top for text in (name, f"{share:.6f}")]
-    return [answer.path, *told, *[""] * (2 * TOP - len(told)), answer.problem]

@@ -30,8 +30,9 @@ class ThresholdRule:
     value: float = 0.5
 
     def __str__(self) -> str:
-        """Return the rule as it is written on the command line."""
-        return {"fixed": f"{self.value:g}", "f1": "f1"}.get(self.kind, f"{self.kind}={self.value:g}")
+        """Return the rule as it is written on the command line, with every digit, as records keep it."""
+        value = np.format_float_positional(self.value, trim="-")
+        return {"fixed": value, "f1": "f1"}.get(self.kind, f"{self.kind}={value}")
 
 
 def parse_rule(text: str) -> ThresholdRule:

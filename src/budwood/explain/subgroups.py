@@ -106,7 +106,8 @@ def find_slices(run: Run, context: Context) -> tuple[Slice, ...]:
         *make_aspect_masks(width, height),
         *make_group_masks(group),
     ]
-    return score_slices(parts, predictions.correct, predictions.ids)
+    correct = run.decision_rule.is_correct(predictions.truth, predictions.logits)
+    return score_slices(parts, correct, predictions.ids)
 
 
 def score_slices(parts: Sequence[SliceMask], correct: NDArray[np.bool_], ids: Sequence[str]) -> tuple[Slice, ...]:

@@ -8,10 +8,10 @@ weights, stages and preprocessing. A trained network as a whole is run the same 
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
+from budwood.errors import StorageError
 from budwood.hardware import count_threads
 from budwood.inference.bundle import (
     GRAPH,
@@ -53,12 +54,14 @@ class InferenceEngine:
         name: Library, version and mode, for reports.
         agreement: How well it agrees with PyTorch, in words.
         packs: Whether 16 bits a value are precise enough to store its outputs.
+        threads: Threads of ONNX Runtime; None where PyTorch runs the prefix.
     """
 
     run: InferenceFn
     name: str
     agreement: str
     packs: bool
+    threads: int | None = None
 
 
 def choose_engine(prefix: Prefix, sample: Callable[[], Pixels], images: int, progress: Progress) -> InferenceEngine:
@@ -87,10 +90,10 @@ def choose_engine(prefix: Prefix, sample: Callable[[], Pixels], images: int, pro
             "the next time."
         )
     if prefix.graph != GRAPH:
-        run = _make_onnx_inference(prefix, count_threads())
-        return InferenceEngine(
-            run, f"ONNX Runtime {version('onnxruntime')}, {prefix.graph}", "was compared on validation", False
-        )
+        threads = count_threads()
+        name = f"ONNX Runtime {version('onnxruntime')}, {prefix.graph}"
+        run = _make_onnx_inference(prefix, threads)
+        return InferenceEngine(run, name, "was compared on validation", False, threads)
     if has_cuda_device():
         return _check_cuda(prefix, sample(), images >= COMPILE_PAYS, progress)
     if record.no_graph:
@@ -101,8 +104,9 @@ def choose_engine(prefix: Prefix, sample: Callable[[], Pixels], images: int, pro
     agreement = _measure_agreement(prefix, sample)
     packs = _is_harmless(agreement["packed"])
     if agreement["error"] <= TOLERANCE["ONNX Runtime"]:
-        engine = _make_onnx_inference(prefix, _find_fastest_threads(prefix, sample))
-        return InferenceEngine(engine, f"ONNX Runtime {version('onnxruntime')}", _describe_agreement(agreement), packs)
+        threads, name = _find_fastest_threads(prefix, sample), f"ONNX Runtime {version('onnxruntime')}"
+        run = _make_onnx_inference(prefix, threads)
+        return InferenceEngine(run, name, _describe_agreement(agreement), packs, threads)
     progress.note(
         f"ONNX Runtime {_describe_agreement(agreement)}: too different, so PyTorch is used for the frozen layers."
     )
@@ -226,22 +230,47 @@ def _time_batch(run: InferenceFn, batch: Pixels) -> float:
 
 
 def _make_onnx_inference(prefix: Prefix, threads: int) -> InferenceFn:
-    """ONNX Runtime, with a session of its own for full batches.
+    """ONNX Runtime, with a session of its own for full batches; each is opened when it is first needed.
 
     Where the number of images is fixed, it folds all that is computed of shapes, and padding becomes part of the
     convolutions: EfficientNet-Lite0 has 56 nodes instead of 269 and takes three quarters of the time.
     """
-    full_batch = _open_session(prefix, threads, BATCH)
-    any_number = cache(lambda: _open_session(prefix, threads, None))
+    sessions = Sessions(prefix, threads)
 
     def run(batch: Pixels) -> Floats:
-        session = full_batch if len(batch) == BATCH else any_number()
-        return np.asarray(session.run(None, {"pixels": batch})[0], np.float32)
+        return np.asarray(sessions.find(len(batch)).run(None, {"pixels": batch})[0], np.float32)
 
     return run
 
 
-def _open_session(prefix: Prefix, threads: int, images: int | None) -> Any:
+class Sessions:
+    """The two sessions of ONNX Runtime for one graph: for full batches and for any number of images.
+
+    Each is opened by the first thread that needs it, while others wait.
+    """
+
+    def __init__(self, prefix: Prefix, threads: int, extra: bytes = b"") -> None:
+        """Open nothing yet.
+
+        Args:
+            prefix: Part of the network to run.
+            threads: Threads of ONNX Runtime.
+            extra: What is appended to the graph's bytes, and so merged into it.
+        """
+        self._prefix, self._threads, self._extra = prefix, threads, extra
+        self._lock = threading.Lock()
+        self._opened: dict[int | None, Any] = {}
+
+    def find(self, images: int) -> Any:
+        """Return the session for so many images; raises `WeightsError` when the weights cannot be read."""
+        fixed = BATCH if images == BATCH else None
+        with self._lock:
+            if fixed not in self._opened:
+                self._opened[fixed] = _open_session(self._prefix, self._threads, fixed, self._extra)
+            return self._opened[fixed]
+
+
+def _open_session(prefix: Prefix, threads: int, images: int | None, extra: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -250,8 +279,29 @@ def _open_session(prefix: Prefix, threads: int, images: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave cores to decoding
     if images:
         options.add_free_dimension_override_by_name("n", images)
-    graph = read_bundle_file(prefix, GRAPH) if prefix.graph == GRAPH else read_added_file(prefix, prefix.graph)
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(read_graph(prefix) + extra, options, providers=["CPUExecutionProvider"])
+
+
+def read_graph(prefix: Prefix) -> bytes:
+    """Read the graph of a prefix that ONNX Runtime runs.
+
+    Args:
+        prefix: Part of the network; its bundle exists.
+
+    Returns:
+        The ONNX model.
+
+    Raises:
+        StorageError: An 8-bit graph has gone since it was chosen, or the cache cannot be read.
+    """
+    if prefix.graph == GRAPH:
+        return read_bundle_file(prefix, GRAPH)
+    graph = read_added_file(prefix, prefix.graph)
+    if graph is None:
+        raise StorageError(
+            f"{prefix.bundle / prefix.graph}: was removed or damaged while it was needed.", "Run the command again."
+        )
+    return graph
 
 
 def _make_eager_inference(prefix: Prefix, device: str = "cpu") -> InferenceFn:

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from budwood.networks.network_plan import NetworkPlan
+from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.stages import slice_stages
 from budwood.networks.surgery import build, load_network
@@ -140,6 +141,34 @@ def run_eager(part: NetworkSlice, state: bytes, device: str) -> InferenceFn:
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
             return np.asarray(module(torch.from_numpy(batch).to(device)).cpu().numpy())
+
+    return run
+
+
+def run_with_features(
+    part: NetworkSlice, state: bytes, half: bool
+) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Load a whole network as its trunk and its head, so that both are known from one pass.
+
+    Args:
+        part: The whole network.
+        state: Its weights as safetensors, as `export` makes them.
+        half: Whether it runs in half precision on a CUDA device, else in full precision on the CPU.
+
+    Returns:
+        Function from uint8 pixels [n, size, size, 3] to features float32 [n, features] and logits float32 [n, classes].
+    """
+    network, _, _ = build(part.spec)
+    slice_stages(network.staged, None, None).load_state_dict(load(state))
+    trunk = WithPreprocessing(slice_stages(network.staged, None, TRUNK), part.spec.plan).eval()
+    head = slice_stages(network.staged, TRUNK, None).eval()
+    device = "cuda" if half else "cpu"
+    trunk.to(device), head.to(device)
+
+    def run(batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=half):
+            features = trunk(torch.from_numpy(batch).to(device))
+            return features.float().cpu().numpy(), head(features).float().cpu().numpy()
 
     return run
 

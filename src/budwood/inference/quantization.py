@@ -33,6 +33,7 @@ from budwood.inference.feature_cache import compute_tta_features
 from budwood.progress import Progress
 from budwood.storage.atomic import is_full
 
+INT8_GRAPH: Final = "int8.onnx"  # in the bundle
 CALIBRATED: Final = 64  # training images, from all over the split, that the ranges are taken from
 KINDS: Final = ["Conv", "Clip", "Relu", "Add", "Gemm", "MatMul"]  # of nodes; the others stay in full precision
 _WARNINGS: Final = 2  # severity from which ONNX Runtime writes unless it is told otherwise
@@ -57,14 +58,14 @@ def quantize_int8(prefix: Prefix, training: Samples, validation: Predictions, pr
         DataError: An image file was changed since it was scanned.
         WeightsError: The weights cannot be read or do not fit.
     """
-    eight = replace(prefix, graph="int8.onnx")
+    eight = replace(prefix, graph=INT8_GRAPH)
     if has_cuda_device() or ensure_exported(prefix).no_graph:
         progress.note("int8 is not used: it needs a network that runs with ONNX Runtime on a CPU.")
         return prefix
     file = prefix.bundle / "int8.json"
     if read_added_file(prefix, eight.graph) is None:
         progress.note("Converting the network to 8-bit integers (once).")
-        content = _quantise(prefix, training)
+        content = quantise(prefix, training)
         try:
             add_bundle_file(prefix, eight.graph, content)
         except OSError as error:
@@ -84,24 +85,19 @@ def quantize_int8(prefix: Prefix, training: Samples, validation: Predictions, pr
     return prefix
 
 
-def _compare_correct(eight: Prefix, training: Samples, validation: Predictions, progress: Progress) -> dict[str, int]:
-    """Count the validation images that are correct in 8 bits and in full precision."""
-    samples = replace(validation.samples(training.root), value_range=training.value_range)
-    logits = compute_tta_features(eight, samples, progress).values
-    return {
-        "int8": _count_correct(replace(validation, logits=logits)),
-        "full": _count_correct(validation),
-        "n": len(validation.labels),
-    }
+def quantise(prefix: Prefix, training: Samples) -> bytes:
+    """Quantise the graph of a network; its first convolution, which sees the image, stays as it is.
 
+    Args:
+        prefix: Part of a network whose graph has been exported.
+        training: Training images, from which the ranges of activations are taken.
 
-def _count_correct(predictions: Predictions) -> int:
-    """Count correct images: by their likeliest class, or in every class where they have several."""
-    return int(predictions.correct.sum())
+    Returns:
+        The ONNX graph in 8 bits.
 
-
-def _quantise(prefix: Prefix, training: Samples) -> bytes:
-    """The graph in 8 bits; its first convolution, which sees the image, stays as it is."""
+    Raises:
+        DataError: An image file was changed since it was scanned.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -132,6 +128,22 @@ def _quantise(prefix: Prefix, training: Samples) -> bytes:
             nodes_to_exclude=first,
         )
         return file.read_bytes()
+
+
+def _compare_correct(eight: Prefix, training: Samples, validation: Predictions, progress: Progress) -> dict[str, int]:
+    """Count the validation images that are correct in 8 bits and in full precision."""
+    samples = replace(validation.samples(training.root), value_range=training.value_range)
+    logits = compute_tta_features(eight, samples, progress).values
+    return {
+        "int8": _count_correct(replace(validation, logits=logits)),
+        "full": _count_correct(validation),
+        "n": len(validation.labels),
+    }
+
+
+def _count_correct(predictions: Predictions) -> int:
+    """Count correct images: by their likeliest class, or in every class where they have several."""
+    return int(predictions.correct.sum())
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from budwood.runs.run_record import RunRecord
 from budwood.text import TOO_FEW
 
 PERSON: Final = 0.9  # the share that the network answers in the sentence about what a person looks at
+HARDLY: Final = 0.05  # distance of the logarithm of a temperature from 0 that is not worth a reason
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
@@ -62,11 +63,10 @@ class ShownConfidence:
     """What the report shows of a run's confidence.
 
     Attributes:
-        reliability: The reliability diagram after scaling.
-        reliability_name: What it is of.
+        reliability: The reliability diagram of the validation set after scaling.
+        tested: Those of the test set before and after scaling, with their names; none where it is sealed.
         temperature: The temperature in words.
         errors: Calibration errors by split.
-        tested: Whether the test split has been opened.
         selective: The chart of accuracy against coverage.
         selective_words: The same in a sentence.
         coverage: The promised coverage of prediction sets, as text.
@@ -81,10 +81,9 @@ class ShownConfidence:
     """
 
     reliability: Markup
-    reliability_name: str
+    tested: Sequence[tuple[str, Markup]]
     temperature: str
     errors: Sequence[ErrorRow]
-    tested: bool
     selective: Markup
     selective_words: str
     coverage: str
@@ -125,17 +124,19 @@ def show_confidence(record: RunRecord, val: Predictions, test: Predictions | Non
     rule = known.make_rule(val.task)
     splits = [_decide("val", val, rule), *([_decide("test", test, rule)] if test else [])]
     last = splits[-1]
-    scaled = np.asarray(last.predictions.logits / rule.temperature, np.float32)
-    bins = val.task.bin_reliability(last.predictions.truth, scaled)
     points = trace_accuracy(*_rate_answers(last))
     title, head, rows = _list_decisions(known, splits, record.dataset.classes)
     sets = known.sets
     return ShownConfidence(
-        reliability=Markup(draw_reliability(f"Confidence against accuracy after scaling, {_NAMES[last.name]}", bins)),
-        reliability_name=f"With the temperature, {_NAMES[last.name]}",
+        reliability=_draw_reliability(_NAMES["val"], val, rule.temperature),
+        tested=[
+            (f"As the network gives it, {_NAMES['test']}", _draw_reliability(_NAMES["test"], test, np.ones(1))),
+            (f"With the temperature, {_NAMES['test']}", _draw_reliability(_NAMES["test"], test, rule.temperature)),
+        ]
+        if test
+        else [],
         temperature=describe_temperature(known.calibration, record.dataset.classes),
         errors=_list_errors(known.calibration),
-        tested=test is not None,
         selective=Markup(draw_selective(points, _NAMES[last.name])),
         selective_words=describe_selective(points, _NAMES[last.name]),
         coverage=f"{100 * sets.coverage:g} %" if sets else "",
@@ -151,6 +152,12 @@ def show_confidence(record: RunRecord, val: Predictions, test: Predictions | Non
 
 
 _NAMES: Final = {"val": "validation set", "test": "test set"}
+
+
+def _draw_reliability(where: str, predictions: Predictions, temperature: Floats) -> Markup:
+    scaled = np.asarray(predictions.logits / temperature, np.float32)
+    bins = predictions.task.bin_reliability(predictions.truth, scaled)
+    return Markup(draw_reliability(f"Confidence against accuracy, {where}, temperature {temperature.mean():.2f}", bins))
 
 
 def _decide(name: str, predictions: Predictions, rule: DecisionRule) -> _Split:
@@ -188,6 +195,11 @@ def describe_temperature(calibration: CalibrationRecord, classes: Sequence[str])
     if value == 1:
         return (
             "The outputs are used as they are (temperature 1): there are too few images to fit one, or nothing to fit."
+        )
+    if abs(np.log(value)) < HARDLY:
+        return (
+            f"The network's outputs are divided by {value:.2f} (its temperature) before they become probabilities, "
+            "which changes hardly anything: on the validation set it was about as sure as it should be."
         )
     side = "was too sure" if value > 1 else "was not sure enough"
     return (

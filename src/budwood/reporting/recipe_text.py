@@ -36,6 +36,7 @@ STEPS: Final = {
     "evaluate": "Evaluating",
     "report": "Writing the report",
     "save": "Saving",
+    "novelty": "Measuring what tells strangers",
 }
 
 

@@ -15,9 +15,11 @@ from budwood.config.recipe import find_default_valued
 from budwood.data.checks import Finding
 from budwood.evaluation.calibration import ReliabilityBin
 from budwood.evaluation.intervals import Metric
+from budwood.evaluation.label_mistakes import LabelMistakes, MistakenTogether
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
 from budwood.evaluation.result_checks import ResultFinding
 from budwood.evaluation.split_metrics import ClassMetrics, SplitMetrics
+from budwood.reporting.card_summary import CardSummary
 from budwood.reporting.charts import (
     Series,
     draw_counts,
@@ -29,6 +31,7 @@ from budwood.reporting.charts import (
 from budwood.reporting.confidence_section import ShownConfidence
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
 from budwood.reporting.network_charts import draw_network, draw_norms
+from budwood.reporting.novelty_section import ShownNovelty
 from budwood.reporting.recipe_text import STEPS, describe_recipe
 from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
@@ -53,6 +56,7 @@ class ShownImage:
         probability: Probability of the prediction, 0 to 1.
         thumbnail: Picture as a data URI; None where the file cannot be read.
         top: The likeliest classes with their probabilities, the likeliest first.
+        marks: Where images have several labels, whether it was called each of these and whether it has it.
     """
 
     path: str
@@ -61,6 +65,28 @@ class ShownImage:
     probability: float
     thumbnail: str | None
     top: tuple[tuple[str, float], ...]
+    marks: tuple[tuple[bool, bool], ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelEvidence:
+    """What a report shows of each label, where images have several.
+
+    Attributes:
+        per_class: Figures of each label at its threshold.
+        mistakes: Mistakes of each label.
+        together: Labels of which one was missed where the other was called wrongly.
+        images: Number of images by split, `train` and `val`.
+        bare: Number of those that have none of the labels.
+        chosen: How thresholds were chosen; empty where all are one half.
+    """
+
+    per_class: Mapping[str, ClassMetrics]
+    mistakes: Sequence[LabelMistakes]
+    together: Sequence[MistakenTogether]
+    images: Mapping[str, int]
+    bare: Mapping[str, int]
+    chosen: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,8 +119,11 @@ class Evidence:
         reliability: Bins of the reliability diagram.
         results: Findings about the result.
         explanation: Explanation of the run; None where none was made.
+        novelty: What is told of images that show none of the classes; None of a run that cannot tell them.
         members: Members of an ensemble with their scores; none of a run that was trained.
         confidence: What is told of temperature, prediction sets and thresholds; None of a run that has none.
+        labels: What is shown of each label; None where images have one.
+        card: Uses, limits and licences; None where they are not shown.
     """
 
     history: Sequence[Mapping[str, float]]
@@ -105,6 +134,9 @@ class Evidence:
     explanation: Explanation | None = None
     members: Sequence[MemberScore] = ()
     confidence: ShownConfidence | None = None
+    novelty: ShownNovelty | None = None
+    labels: LabelEvidence | None = None
+    card: CardSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +200,9 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
     """
     classes, val = record.dataset.classes, record.val
     task: LabelTask = MultiLabel(len(classes)) if record.dataset.several else SingleLabel(len(classes))
-    weakest = _sort_weakest_first(val.per_class)
+    headline = task.choose_headline(val.figures)
+    labels = evidence.labels
+    weakest = _sort_weakest_first(labels.per_class if labels else val.per_class)
     return load_template("report.html").render(
         record=record,
         val=val,
@@ -181,12 +215,20 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         optimism=describe_optimism(record),
         members=evidence.members,
         neutral=find_default_valued(record.recipe.table()),
-        val_strip=Markup(draw_interval_strip("Validation accuracy with its 95 % confidence interval", val.accuracy)),
-        test_strip=Markup(_draw_test_strip(record.test)),
+        labels=labels,
+        card=evidence.card,
+        headline=headline,
+        headline_name=_name_metric(task, headline),
+        val_strip=Markup(
+            draw_interval_strip(
+                f"Validation {describe_metric(headline)} with its 95 % confidence interval", val.figures[headline]
+            )
+        ),
+        test_strip=Markup(_draw_test_strip(record.test, headline)),
         counts_chart=Markup(_draw_counts_chart(record.dataset)),
         selected_on_val=len(evidence.history) > 1 and record.recipe.select != LAST,
         selected_by=describe_selection(record.recipe.select or LOSS),
-        curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history)],
+        curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history, headline)],
         norms=Markup(_draw_norms_chart(evidence.history)),
         diagram=Markup("" if record.ensemble else _draw_diagram(record.network)),
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
@@ -194,6 +236,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         classes_chart=Markup(_draw_classes_chart(weakest)) if len(classes) <= MATRIX_MOST else "",
         reliability=Markup(draw_reliability("Confidence against accuracy", evidence.reliability)),
         confidence=evidence.confidence,
+        novelty=evidence.novelty,
         task=task,
         val_others=_list_headlines(task, val),
         test_others=_list_headlines(task, record.test.metrics) if record.test else [],
@@ -259,13 +302,19 @@ def _quote_path(path: str) -> str:
 
 
 def _list_headlines(task: LabelTask, scores: SplitMetrics) -> list[tuple[str, Metric]]:
-    """The scores beside accuracy that the run has, by their names; one made later may have more."""
-    names = [name for name in task.headline_metrics if name in scores.figures]
-    return [(describe_metric(name), scores.figures[name]) for name in names]
+    """The scores beside the headline that the run has, by their names; one made later may have more."""
+    return [(_name_metric(task, name), scores.figures[name]) for name in task.list_others(scores.figures)]
 
 
-def _draw_test_strip(test: TestRecord | None) -> str:
-    return draw_interval_strip("Test accuracy with its 95 % confidence interval", test.metrics.accuracy) if test else ""
+def _name_metric(task: LabelTask, name: str) -> str:
+    """The name of a metric, with what it means where that is not plain."""
+    note = task.note_metric(name)
+    return f"{describe_metric(name)}: {note}" if note else describe_metric(name)
+
+
+def _draw_test_strip(test: TestRecord | None, name: str) -> str:
+    title = f"Test {describe_metric(name)} with its 95 % confidence interval"
+    return draw_interval_strip(title, test.metrics.figures[name]) if test else ""
 
 
 def _draw_counts_chart(data: DatasetRecord) -> str:
@@ -275,7 +324,7 @@ def _draw_counts_chart(data: DatasetRecord) -> str:
     return draw_counts("Images of each class", rows, ("train", "validation"))
 
 
-def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, float]]) -> list[str]:
+def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, float]], headline: str) -> list[str]:
     if len(history) < 2:
         return []
     axis = next(iter(history[0]))
@@ -284,16 +333,20 @@ def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, floa
     chosen = record.selected.value
 
     def drawn(title: str, y_label: str, *columns: tuple[str, str]) -> str:
-        series = [Series(name, [(row[axis], row[key]) for row in history if key in row]) for key, name in columns]
+        lines = [(name, [(row[axis], row[key]) for row in history if key in row]) for key, name in columns]
+        series = [Series(name, line) for name, line in lines if line]
         return draw_lines(title, series, label, y_label, log_x=log, chosen=chosen)
 
+    shown = ("loss", headline if any(f"val_{headline}" in row for row in history) else "accuracy")
+    both = {name for name in shown if any(f"train_{name}" in row for row in history)}
+    splits = {name: "training and validation" if name in both else "validation" for name in shown}
     figures = [
         drawn(
-            f"{name.capitalize()} of training and validation",
-            f"{name}{' (nats)' if name == 'loss' else ''}",
+            f"{describe_metric(name).capitalize()} of {splits[name]}",
+            f"{describe_metric(name)}{' (nats)' if name == 'loss' else ''}",
             *((f"{key}_{name}", split) for key, split in _NAMES),
         )
-        for name in ("loss", "accuracy")
+        for name in shown
     ]
     if len({row["lr"] for row in history if "lr" in row}) > 1:
         figures.append(drawn("Learning rate of each epoch", "learning rate", ("lr", "at its end")))

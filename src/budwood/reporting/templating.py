@@ -8,6 +8,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
+from budwood.config.metric_registry import describe_metric
 from budwood.evaluation.intervals import Metric
 from budwood.text import SPLITS, TOO_FEW, show_unprintable
 
@@ -43,6 +44,7 @@ def _make_environment() -> Environment:
         "shares": _format_share,
         "visible": show_unprintable,
         "prose": _mark_code,
+        "metric_name": describe_metric,
     }
     environment.globals |= {
         "FILES_SHOWN": FILES_SHOWN,

@@ -17,6 +17,7 @@ from budwood.data.checks import Finding
 from budwood.data.dataset import Dataset, Samples
 from budwood.data.images import BadImage, find_inside, read_thumbnail
 from budwood.data.value_range import ValueRange
+from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.prediction_table import TOP
 from budwood.evaluation.predictions import Predictions
 from budwood.reporting.run_page import Pictures, ShownImage
@@ -28,7 +29,9 @@ GALLERY: Final = 12
 THUMBNAILS: Final = 1024  # that are remembered
 
 
-def collect_pictures(record: RunRecord, root: Path, data: Dataset, predictions: Predictions) -> Pictures:
+def collect_pictures(
+    record: RunRecord, root: Path, data: Dataset, predictions: Predictions, rule: DecisionRule | None = None
+) -> Pictures:
     """Collect the pictures of a run's report, without the contact sheet.
 
     An image whose file is gone, was changed or lies outside the data folder has no picture.
@@ -38,6 +41,7 @@ def collect_pictures(record: RunRecord, root: Path, data: Dataset, predictions: 
         root: Folder of its images.
         data: Its data set, which has the content id of every image.
         predictions: Its predictions for the validation split.
+        rule: How logits become answers; None: the likeliest class, or every label over one half.
 
     Returns:
         Thumbnails of the findings, and the galleries of the worst mistakes and of the most confident correct
@@ -45,11 +49,12 @@ def collect_pictures(record: RunRecord, root: Path, data: Dataset, predictions: 
     """
     classes, scale = record.dataset.classes, record.dataset.value_range
     id_of_path = map_ids(data)
-    losses, correct = predictions.losses, predictions.correct
+    rule = rule or DecisionRule(predictions.task)
+    losses, correct = predictions.losses, rule.is_correct(predictions.truth, predictions.logits)
     worst = [row for row in np.argsort(-losses, kind="stable").tolist() if not correct[row]]
     surest = [row for row in np.argsort(losses, kind="stable").tolist() if correct[row]]
     thumbnails = make_finding_thumbnails(root, record.findings, id_of_path, scale)
-    mistakes, hits = (_choose_shown(root, predictions, rows[:GALLERY], classes, scale) for rows in (worst, surest))
+    mistakes, hits = (choose_shown(root, predictions, rows[:GALLERY], classes, rule, scale) for rows in (worst, surest))
     missing = {path for path in _list_finding_files(record.findings) if path in id_of_path and path not in thumbnails}
     missing |= {image.path for image in (*mistakes, *hits) if image.thumbnail is None}
     return Pictures(thumbnails, mistakes, hits, left_out=len(missing))
@@ -145,18 +150,42 @@ def encode_jpeg(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _choose_shown(
-    root: Path, predictions: Predictions, rows: Sequence[int], classes: Sequence[str], scale: ValueRange | None
+def choose_shown(
+    root: Path,
+    predictions: Predictions,
+    rows: Sequence[int],
+    classes: Sequence[str],
+    rule: DecisionRule,
+    scale: ValueRange | None,
 ) -> tuple[ShownImage, ...]:
+    """Choose images of a split for a gallery.
+
+    Args:
+        root: Folder of the data set.
+        predictions: Predictions for the split.
+        rows: Rows of the predictions, in the order of the gallery.
+        classes: Names of the classes.
+        rule: How logits become probabilities and answers.
+        scale: Values of more than 8 bits that become black and white; None for the range of their type.
+
+    Returns:
+        The images; one whose file is gone or was changed has no picture.
+    """
     task = predictions.task
-    chances = task.to_probabilities(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
+    chances = rule.to_probabilities(predictions.logits[list(rows)]) if rows else np.empty((0, len(classes)))
+    targets = task.to_targets(predictions.truth)
     shown = []
-    for row, chance in zip(rows, chances, strict=True):
+    for row, chance, called in zip(rows, chances, rule.decide(chances), strict=True):
         best = np.argsort(-chance, kind="stable")[:TOP].tolist()
+        if task.multilabel:  # also the labels that it lacks or has too much
+            best += [c for c in np.flatnonzero(called != targets[row]).tolist() if c not in best]
         top = tuple((classes[c], float(chance[c])) for c in best)
         path, label = predictions.paths[row], task.name_label(int(predictions.labels[row]), classes)
+        sure = np.where(called, chance, 1 - chance).prod() if task.multilabel else chance[called].sum()
+        answer = rule.name_answer(called, classes)
         picture = make_thumbnail(root, path, predictions.ids[row], scale)
-        shown.append(ShownImage(path, label, *task.call_image(chance, classes), picture, top))
+        marks = tuple((bool(called[c]), bool(targets[row, c])) for c in best) if task.multilabel else ()
+        shown.append(ShownImage(path, label, answer, float(sure), picture, top, marks))
     return tuple(shown)
 
 

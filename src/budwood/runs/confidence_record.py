@@ -13,7 +13,9 @@ from budwood.evaluation.intervals import Metric
 from budwood.evaluation.label_task import LabelTask
 from budwood.evaluation.novelty import NoveltyMethod
 
-NOVELTY_FILE: Final = "novelty.safetensors"  # the arrays of a run's `NoveltyScorer`
+NOVELTY_FILE: Final = "novelty.safetensors"  # the arrays of a run's `NoveltyScorer`, and scores of its images
+VALIDATION_SCORES: Final = "validation"  # float32 [validation images], NaN where an image was not scored
+STRANGER_SCORES: Final = "strangers"  # float32 [strangers] of the folder that was tried last
 
 
 class CalibrationRecord(FrozenRecord):
@@ -88,12 +90,13 @@ class NoveltyRecord(FrozenRecord):
     """How images that show none of the classes are found.
 
     Attributes:
-        method: The score that told classes apart best that were left out in turn.
+        method: The score that told classes apart best that were left out in turn; `knn` where none could be.
         threshold: An image with a larger score is none of the classes.
         share: The share of known images that is refused, by the choice of the threshold, 0 to 1.
-        auroc: Of each method, the mean area under the ROC curve with classes left out in turn.
+        auroc: Of each method, the mean area under the ROC curve with classes left out in turn; of those alone that
+            could be compared.
         neighbour: The k of knn.
-        n: Number of validation images.
+        n: Number of validation images that the threshold was found on.
         strangers: What a folder of strangers gave; None where none was tried.
     """
 

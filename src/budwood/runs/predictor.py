@@ -5,143 +5,106 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from budwood.config.options import Resizing
 from budwood.data.dataset import Samples
-from budwood.data.image_inputs import ImageInput, list_inputs, name_input, read_input
-from budwood.data.images import BadImage
+from budwood.data.listing import SPLITS
 from budwood.data.loading import TTA_FLIPS, Pixels, decode_sample, flip, resize_pixels
-from budwood.errors import DataError, WeightsError
-from budwood.evaluation.prediction_table import TOP, ImagePrediction, list_top_classes
+from budwood.data.training_images import TrainingImages, describe_training_images
+from budwood.data.value_range import ValueRange
+from budwood.errors import DataError, RunError, WeightsError
+from budwood.evaluation.conformal import find_limits
 from budwood.inference.bundle import Prefix
 from budwood.inference.engines import BATCH, InferenceEngine, choose_engine
 from budwood.inference.feature_cache import CHECKED, compute_tta_features
+from budwood.inference.head_inputs import OutputsFn, make_outputs_inference
 from budwood.inference.quantization import quantize_int8
+from budwood.networks.plan import hash_json
+from budwood.networks.weights import digest_file
 from budwood.progress import Progress
+from budwood.runs.answers import AnswerRules, Outputs
+from budwood.runs.base_predictor import Logits, Predictor, average_views
 from budwood.runs.networks import make_trunk, make_whole_network
 from budwood.runs.run import Run, open_any_run
-from budwood.storage.atomic import raise_storage_errors
+from budwood.runs.run_files import DATASET
+from budwood.storage.atomic import raise_storage_errors, read_parquet
 from budwood.storage.context import Context, open_context
 from budwood.training.linear_head import compute_head_logits
 
-Logits = NDArray[np.float32]
+__all__ = ["EnsemblePredictor", "Outputs", "Predictor", "RunPredictor", "make_predictor", "open_run_predictor"]
+
 Head = tuple[NDArray[np.float32], NDArray[np.float32]]
-Inputs = tuple[Pixels, ...]  # of one image, for each network
 
 
 @dataclass
 class _EngineSlot:
-    """The engine of a network, which is chosen when it is first needed, by one thread."""
+    """The engine of a network, and what computes features beside logits; each is made by the first thread to ask."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     engine: InferenceEngine | None = None
+    outputs: OutputsFn | None = None
 
 
 @dataclass(frozen=True)
-class Predictor:
+class RunPredictor(Predictor):
     """A run's network, ready to say what images show.
-
-    It may be used by many threads at once. What it is asked writes nothing to the disk; only opening it may fill the
-    cache, so that it opens faster the next time.
 
     Attributes:
         run: The run.
         part: The network up to the logits, or up to the features that `head` receives.
         head: The trained linear head of a run that trained nothing else; None where `part` ends with the logits.
         context: The cache folder, and where notes go.
+        coverage: The share of images whose true class is to be in their prediction set; None: that of the run.
     """
 
     run: Run
     part: Prefix
     head: Head | None
     context: Context
+    coverage: float | None = None
     _slot: _EngineSlot = field(default_factory=_EngineSlot, repr=False, compare=False)
 
-    @classmethod
-    def open(
-        cls, run: Run | str | Path, *, int8: bool = False, cache: Path | None = None, progress: Progress | None = None
-    ) -> Predictor:
-        """Open a run's network, and load it.
+    @cached_property
+    def rules(self) -> AnswerRules:
+        """Return how the run's outputs become answers."""
+        run, decision = self.run, self.run.decision_rule
+        if self.coverage is not None:
+            known = run.predictions("val")
+            chances = decision.to_probabilities(known.logits)
+            decision = replace(decision, set_limits=find_limits(known.targets, chances, self.coverage).limits)
+        return AnswerRules(run.classes, decision, run.novelty_scorer(), read_training_images(run))
 
-        Args:
-            run: A finished run, or its path or name.
-            int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images
-                correctly.
-            cache: The cache folder, which keeps the exported network for the next time; None: the usual one.
-            progress: Where notes go; None: nowhere.
-
-        Returns:
-            The predictor.
-
-        Raises:
-            RunError: There is no such finished run.
-            WeightsError: The run's weights cannot be read.
-            StorageError: The cache cannot be written.
-        """
-        predictor = make_predictor(open_any_run(run), open_context(cache, progress), int8)
-        predictor.prepare()
-        return predictor
+    @cached_property
+    def identity(self) -> str:
+        """Return a digest of weights, confidence, precision and preprocessing."""
+        record = self.run.record
+        weights = [digest_file(self.run.path / name) for name in self.run.weight_files]
+        shares = [member.weight for member in record.ensemble.members] if record.ensemble else []
+        known = record.confidence.model_dump(mode="json") if record.confidence else None
+        return hash_json([weights, shares, known, self.part.graph, self.coverage, self.run.recipe.resize])
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Return the class names in the order of the logits."""
-        return self.run.classes
+    def squares(self) -> tuple[tuple[int, Resizing], ...]:
+        """Return the side of the network's input in pixels, and how an image becomes a square."""
+        return ((self.part.spec.plan.size, self.run.recipe.resizing),)
 
-    def predict(self, images: ImageInput | Sequence[ImageInput], top: int = TOP) -> list[ImagePrediction]:
-        """Predict the classes of images; an image that cannot be decoded has its problem instead.
+    @property
+    def value_range(self) -> ValueRange | None:
+        """Return the values of more than 8 bits that become black and white."""
+        return self.run.value_range
 
-        Args:
-            images: One image or several: paths, the bytes of files, PIL images, or arrays of uint8
-                [height, width], [height, width, 3] or [n, height, width, 3]; where the run's images had more than 8
-                bits, also arrays of other numbers, which are scaled as those were.
-            top: Number of likeliest classes to give of each image.
-
-        Returns:
-            A prediction for each image, in order; images that are no files are named `image 0`, `image 1`, ...
-
-        Raises:
-            DataError: A value is no image, or an array has another type or shape.
-        """
-        given = list_inputs(images)
-        names = [name_input(image, number) for number, image in enumerate(given)]
-        pixels: list[Inputs] = []
-        problems: dict[int, str] = {}
-        for number, image in enumerate(given):
-            try:
-                pixels.append(self._read(image))
-            except BadImage as bad:
-                problems[number] = f"{bad.problem}: {bad.detail}"
-        tops = iter(list_top_classes(self._to_probabilities(pixels), self.classes, top))
-        return [
-            ImagePrediction(name, (), problems[number]) if number in problems else ImagePrediction(name, next(tops))
-            for number, name in enumerate(names)
-        ]
-
-    def compute_probabilities(self, images: ImageInput | Sequence[ImageInput]) -> NDArray[np.float64]:
-        """Compute the probability of every class for images.
-
-        Args:
-            images: One image or several, as for `predict`.
-
-        Returns:
-            float64 [n, classes]: each row adds up to 1; where images have several labels, each value is a
-            probability of its own.
-
-        Raises:
-            DataError: An image cannot be decoded, or is none.
-        """
-        pixels = []
-        for number, image in enumerate(list_inputs(images)):
-            try:
-                pixels.append(self._read(image))
-            except BadImage as bad:
-                raise DataError(
-                    f"{name_input(image, number)}: {bad.detail}.", "Leave it out, or replace it by an image."
-                ) from bad
-        return self._to_probabilities(pixels)
+    def compute(self, pixels: Sequence[Pixels], features: bool) -> Outputs:
+        """Compute outputs, as the mean over the mirror images of the recipe's `tta`; see `Predictor.compute`."""
+        (upright,) = pixels
+        views = [flip(upright, letters) for letters in TTA_FLIPS[self.run.recipe.tta]]
+        return average_views(views, self._compute_both if features else self._compute_logits)
 
     def compute_logits(self, pixels: Pixels) -> Logits:
         """Compute logits of pixels as the network receives them, without test-time augmentation.
@@ -157,9 +120,28 @@ class Predictor:
         """
         if not len(pixels):
             return np.zeros((0, len(self.classes)), np.float32)
+        return self._compute_logits(pixels).logits
+
+    def _compute_logits(self, pixels: Pixels) -> Outputs:
+        known = self.run.record.confidence
+        if known and known.novelty and known.novelty.method != "energy":  # one session of the engine is enough
+            return self._compute_both(pixels)
         engine = self.load(lambda: pixels[:CHECKED])
         outputs = [engine.run(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
-        logits = self._apply_head(np.concatenate(outputs))
+        return Outputs(np.zeros((len(pixels), 0), np.float32), self._check(self._apply_head(np.concatenate(outputs))))
+
+    def _compute_both(self, pixels: Pixels) -> Outputs:
+        engine = self.load(lambda: pixels[:CHECKED])
+        blocks = [pixels[first : first + BATCH] for first in range(0, len(pixels), BATCH)]
+        if self.head:
+            features = np.concatenate([engine.run(block) for block in blocks])
+            return Outputs(features, self._check(self._apply_head(features)))
+        run = self._load_outputs(engine, lambda: pixels[:CHECKED])
+        parts = [run(block) for block in blocks]
+        features, logits = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return Outputs(features, self._check(logits))
+
+    def _check(self, logits: Logits) -> Logits:
         if not np.isfinite(logits).all():
             raise WeightsError(
                 f"{self.run.path}: the network's outputs are not finite (NaN or infinite) for an image.",
@@ -192,6 +174,8 @@ class Predictor:
             StorageError: The cache cannot be written.
         """
         self.load(self._take_check_images)
+        blank = np.zeros((1, self.part.spec.plan.size, self.part.spec.plan.size, 3), np.uint8)
+        self._compute_logits(blank)  # opens what the first image would wait for
 
     def load(self, images: Callable[[], Pixels]) -> InferenceEngine:
         """Return the engine that runs the network, which is chosen and loaded at the first call.
@@ -213,34 +197,35 @@ class Predictor:
                     self._slot.engine = choose_engine(self.part, images, CHECKED, self.context.progress)
             return self._slot.engine
 
-    def _read(self, image: ImageInput) -> Inputs:
-        size, resizing = self.part.spec.plan.size, self.run.recipe.resizing
-        return (read_input(image, size, resizing, self.run.value_range),)
-
-    def _to_probabilities(self, images: Sequence[Inputs]) -> NDArray[np.float64]:
-        if not images:
-            return np.zeros((0, len(self.classes)))
-        upright = np.stack([pixels for (pixels,) in images])
-        views = [flip(upright, letters) for letters in TTA_FLIPS[self.run.recipe.tta]]
-        logits = sum((self.compute_logits(view) for view in views[1:]), self.compute_logits(views[0]))
-        return self.run.task.to_probabilities(logits / np.float32(len(views)))
+    def _load_outputs(self, engine: InferenceEngine, images: Callable[[], Pixels]) -> OutputsFn:
+        with self._slot.lock:
+            if self._slot.outputs is None:
+                with raise_storage_errors(self.context.cache):
+                    self._slot.outputs = make_outputs_inference(self.part, engine, images, self.context.progress)
+            return self._slot.outputs
 
     def _apply_head(self, outputs: Logits) -> Logits:
         return compute_head_logits(outputs, *self.head) if self.head else outputs
 
     def _take_check_images(self) -> Pixels:
         """Validation images of the run; where they are gone, made ones, on which engines differ as they do on real."""
-        size, samples = self.part.spec.plan.size, self.run.dataset().samples("val")
-        rows, resizing = range(min(CHECKED, len(samples))), self.run.recipe.resizing
+        size, resizing = self.part.spec.plan.size, self.run.recipe.resizing
+        if not (self.run.path / DATASET).is_file():
+            return _make_noise(size)
+        samples = self.run.dataset().samples("val")
         try:
-            return np.stack([decode_sample(samples, row, size, resizing) for row in rows])
+            return np.stack([decode_sample(samples, row, size, resizing) for row in range(min(CHECKED, len(samples)))])
         except DataError:
-            noise = np.random.default_rng(0).integers(0, 256, (CHECKED, 8, 8, 3), np.uint8)
-            return noise.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]
+            return _make_noise(size)
+
+
+def _make_noise(size: int) -> Pixels:
+    noise = np.random.default_rng(0).integers(0, 256, (CHECKED, 8, 8, 3), np.uint8)
+    return noise.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]
 
 
 @dataclass(frozen=True)
-class EnsemblePredictor(Predictor):
+class EnsemblePredictor(RunPredictor):
     """The networks of an ensemble, each of which reads every image in its own size and way; `part` is the first's.
 
     Attributes:
@@ -248,7 +233,7 @@ class EnsemblePredictor(Predictor):
         weights: Weight of each network, float64 [members].
     """
 
-    members: tuple[Predictor, ...] = ()
+    members: tuple[RunPredictor, ...] = ()
     weights: NDArray[np.float64] = field(default_factory=lambda: np.ones(0))
 
     def prepare(self) -> None:
@@ -300,26 +285,69 @@ class EnsemblePredictor(Predictor):
         """
         return self._average([member.predict_samples(samples) for member in self.members])
 
+    @property
+    def squares(self) -> tuple[tuple[int, Resizing], ...]:
+        """Return for each network the side of its input in pixels, and how an image becomes a square."""
+        return tuple(square for member in self.members for square in member.squares)
+
+    def compute(self, pixels: Sequence[Pixels], features: bool) -> Outputs:
+        """Compute the logits of the mean probabilities and the heaviest member's features; see `Predictor.compute`."""
+        each = [
+            member.compute([own], features and number == 0)
+            for number, (member, own) in enumerate(zip(self.members, pixels, strict=True))
+        ]
+        return Outputs(each[0].features, self._average([one.logits for one in each]))
+
     def _average(self, logits: Sequence[Logits]) -> Logits:
         return self.run.task.average_logits(logits, self.weights)
 
-    def _read(self, image: ImageInput) -> Inputs:
-        return tuple(pixels for member in self.members for pixels in member._read(image))
 
-    def _to_probabilities(self, images: Sequence[Inputs]) -> NDArray[np.float64]:
-        each = [
-            member._to_probabilities([(inputs[number],) for inputs in images])
-            for number, member in enumerate(self.members)
-        ]
-        return np.asarray(np.average(each, axis=0, weights=self.weights), np.float64)
-
-
-def _fit_pixels(pixels: Pixels, member: Predictor) -> Pixels:
+def _fit_pixels(pixels: Pixels, member: RunPredictor) -> Pixels:
     """Pixels uint8 [n, size, size, 3] in the size of a network's input."""
     return resize_pixels(pixels, member.part.spec.plan.size)
 
 
-def make_predictor(run: Run, context: Context, int8: bool = False) -> Predictor:
+def open_run_predictor(
+    run: Run | str | Path,
+    *,
+    int8: bool = False,
+    coverage: float | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> RunPredictor:
+    """Open a run's network, and load it; see `Predictor.open`."""
+    if coverage is not None and not 0 < coverage < 1:
+        raise RunError(f"coverage: expected a number above 0 and below 1, found {coverage:g}.", "Ask for 0.95.")
+    predictor = replace(make_predictor(open_any_run(run), open_context(cache, progress), int8), coverage=coverage)
+    predictor.prepare()
+    return predictor
+
+
+def read_training_images(run: Run) -> TrainingImages | None:
+    """Read what a run's training images were like.
+
+    Args:
+        run: The run.
+
+    Returns:
+        A summary; None where the run has no list of its images.
+
+    Raises:
+        RunError: The list was changed or damaged.
+    """
+    file = run.path / DATASET
+    if not file.is_file():
+        return None
+    try:
+        table = read_parquet(run.file(DATASET))
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{file}: cannot be read ({error}).", "Restore the file, or train again.") from error
+    table = table.filter(pc.equal(table["split"], SPLITS.index("train")))
+    widths, heights = table["width"].to_numpy(), table["height"].to_numpy()
+    return describe_training_images(widths, heights, table["mode"].to_pylist(), table["notes"].to_pylist())
+
+
+def make_predictor(run: Run, context: Context, int8: bool = False) -> RunPredictor:
     """Make the predictor of a run; its engine is loaded when it is first needed.
 
     Args:
@@ -344,7 +372,7 @@ def make_predictor(run: Run, context: Context, int8: bool = False) -> Predictor:
         training, known = run.dataset().samples("train"), run.predictions("val")
         with raise_storage_errors(context.cache):
             eight = quantize_int8(make_whole_network(run, context.cache), training, known, context.progress)
-        return Predictor(run, eight, None, context)
+        return RunPredictor(run, eight, None, context)
     if run.record.trained == "head":
-        return Predictor(run, make_trunk(run, context), run.head(), context)
-    return Predictor(run, make_whole_network(run, context.cache), None, context)
+        return RunPredictor(run, make_trunk(run, context), run.head(), context)
+    return RunPredictor(run, make_whole_network(run, context.cache), None, context)

@@ -22,12 +22,12 @@ from budwood.data.value_range import ValueRange
 from budwood.errors import RunError
 from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
-from budwood.evaluation.novelty import NoveltyScorer
+from budwood.evaluation.novelty import ARRAYS, NoveltyScorer
 from budwood.evaluation.predictions import Predictions, load_predictions
 from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
-from budwood.runs.confidence_record import NOVELTY_FILE, ConfidenceRecord
+from budwood.runs.confidence_record import NOVELTY_FILE, STRANGER_SCORES, VALIDATION_SCORES, ConfidenceRecord
 from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_drafts, write_text
@@ -110,8 +110,24 @@ class Run:
         novelty = self.record.confidence.novelty if self.record.confidence else None
         if novelty is None:
             return None
-        arrays = {} if novelty.method == "energy" else self._read_tensors(NOVELTY_FILE)
+        kept = {} if novelty.method == "energy" else self._read_tensors(NOVELTY_FILE)
+        arrays = {name: kept[name].astype(np.float32) for name in ARRAYS if name in kept}
         return NoveltyScorer(novelty.method, arrays, novelty.threshold, novelty.neighbour)
+
+    def novelty_scores(self) -> dict[str, NDArray[np.float32]]:
+        """Load how strange images were to the run.
+
+        Returns:
+            `validation`: of each image of the validation predictions, NaN where it was not scored; and `strangers`: of
+            each image of the folder that was tried last, if any. Nothing where the run cannot tell strangers.
+
+        Raises:
+            RunError: Their file is missing, damaged or was changed.
+        """
+        if self.record.confidence is None or self.record.confidence.novelty is None:
+            return {}
+        kept = self._read_tensors(NOVELTY_FILE)
+        return {name: kept[name] for name in (VALIDATION_SCORES, STRANGER_SCORES) if name in kept}
 
     @property
     def value_range(self) -> ValueRange | None:

@@ -65,7 +65,7 @@ class DatasetRecord(FrozenRecord):
         split: How it was split: made, given, or given with the validation split made.
         several: Whether an image may have several labels.
         set_aside: Number of files that could not be used.
-        corrected: Number of images whose labels a table has corrected, those that it leaves out included.
+        corrected: Number of images whose labels a table has corrected, those that it leaves out or adds included.
         leaks_allowed: Whether images leak between the given splits, which was allowed.
         left_out: Number of usable images that their split leaves out, as they leak.
         value_range: Values of more than 8 bits that become black and white; None for the range of their type.
@@ -164,6 +164,7 @@ class Timings(FrozenRecord):
         head: Training a head alone.
         rate: Finding the learning rate.
         threads: Finding the number of threads.
+        novelty: Measuring how images are told that show none of the classes.
     """
 
     check: float | None = None
@@ -174,6 +175,7 @@ class Timings(FrozenRecord):
     train: float | None = None
     evaluate: float | None = None
     save: float | None = None
+    novelty: float | None = None
     total: float = 0.0
 
     def steps(self) -> dict[str, float]:

@@ -227,11 +227,7 @@ def draft_folder(final: Path, exclusive: bool = False) -> Iterator[Path]:
         OSError: When the draft cannot be made or renamed; of the number `ENOTEMPTY` or `EEXIST` where `final` is
             another's.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    sweep_drafts(final.parent)
-    draft = _name_draft(final)
-    draft.mkdir()
-    try:
+    with scratch_folder(final) as draft:
         yield draft
         _flush_folder(draft)
         try:
@@ -239,6 +235,29 @@ def draft_folder(final: Path, exclusive: bool = False) -> Iterator[Path]:
         except OSError:
             if exclusive or not final.is_dir():
                 raise
+
+
+@contextmanager
+def scratch_folder(final: Path) -> Iterator[Path]:
+    """Make a hidden folder for files that take their places by the caller's hand, and remove it in the end.
+
+    One that a killed process left is removed by the next in the same place on the same machine.
+
+    Args:
+        final: File or folder beside which it is made, on the same disk.
+
+    Yields:
+        The hidden folder, empty.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    sweep_drafts(final.parent)
+    draft = _name_draft(final)
+    draft.mkdir()
+    try:
+        yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -160,6 +160,7 @@ def expand_study(
         assumed=file.assumed,
         caveats=file.caveats,
         metric=file.metric,
+        metric_given="metric" in file.model_fields_set,
         seeds=file.seeds,
         folds=file.folds,
         base=_recipe_options(file.base.options),

@@ -47,7 +47,8 @@ def report_study(folder: Path, order: Order | None = None) -> Comparison:
     """
     while True:
         state = read_state(folder)
-        study = replace(load_study(folder / STUDY_FILE), changed=state.changed, left_out=state.left_out)
+        study = load_study(folder / STUDY_FILE)
+        study = replace(study, metric=state.metric, changed=state.changed, left_out=state.left_out)
         entries = collect_entries(study, folder, state.rows)
         if not any(entry.runs for entry in entries):
             raise StudyError(f"{folder}: no row of the study was trained.", "Run the study: `budwood study FILE`.")

@@ -19,6 +19,7 @@ from budwood.comparison.text import Order
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
 from budwood.errors import BudwoodError, RunError, StorageError, StudyError
+from budwood.evaluation.label_task import task_of
 from budwood.progress import DistinctNotes
 from budwood.runs.run import find_run, utc_now
 from budwood.storage.atomic import cache_folder, raise_storage_errors, write_text
@@ -33,7 +34,15 @@ from budwood.studies.row_progress import RowJob, RowProgress
 from budwood.studies.search_rows import SearchRows, open_search
 from budwood.studies.study import Overrides, Study
 from budwood.studies.study_file import load_study, make_tuning_study
-from budwood.studies.study_state import STUDY_FILE, StudyState, StudyStatus, lock_study, write_state
+from budwood.studies.study_state import (
+    STATE_FILE,
+    STUDY_FILE,
+    StudyState,
+    StudyStatus,
+    lock_study,
+    read_state,
+    write_state,
+)
 from budwood.studies.study_tables import TRIALS
 from budwood.studies.training_job import DatasetCache, JobContext, JobResult, list_known_ids
 from budwood.training.history import Rows
@@ -109,6 +118,7 @@ def study(
     context = JobContext(Path(out) / file.name, cache, leaks)
     with lock_study(context.folder), monitor.watching(file.title):
         datasets = DatasetCache(Context(cache, DistinctNotes(monitor)), scanned, leaks, context.folder)
+        file = _choose_metric(file, datasets, context.folder)
         return _prepare(file, context, monitor, execution or ExecutionOptions(), datasets, started).run()
 
 
@@ -118,7 +128,7 @@ def tune(
     *,
     trials: int = TRIALS,
     sampler: str = "tpe",
-    metric: str = "accuracy",
+    metric: str | None = None,
     seed: int = 0,
     execution: ExecutionOptions | None = None,
     out: str | Path = "runs",
@@ -137,7 +147,8 @@ def tune(
         options: Recipe options of the given recipe; None: the defaults.
         trials: Number of recipes that are tried.
         sampler: How they are drawn: random or tpe.
-        metric: The metric that is compared on the validation set.
+        metric: The metric that is compared on the validation set; None: accuracy, or mean average precision where
+            images have several labels.
         seed: Seed of the trials.
         execution: How the search is run, such as the number of processes.
         out: The folder that contains the study's folder.
@@ -157,6 +168,22 @@ def tune(
     search = make_tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
     scanned = data if isinstance(data, Dataset) else None
     return study(search, scanned, execution=execution, out=out, leaks=leaks, cache=cache, monitor=monitor)
+
+
+def _choose_metric(study: Study, datasets: DatasetCache, folder: Path) -> Study:
+    """The study with the metric that suits its labels where its file names none, or the one that it began with."""
+    if study.metric_given:
+        return study
+    if (folder / STATE_FILE).is_file():
+        return replace(study, metric=read_state(folder).metric)
+    fold = None if study.folds is None else 0
+    for images in (*(row.images for row in study.rows), *([study.searched] if study.search else [])):
+        try:
+            data = datasets.load(images, fold, study.folds).data
+        except BudwoodError:  # which fails the row
+            continue
+        return replace(study, metric=task_of(data.label_sets, len(data.classes)).default_metric)
+    return study
 
 
 def _prepare(

@@ -66,6 +66,7 @@ class Study:
         claims: What the source says of the rows.
         left_out: What the limits of `[quick]`, or options that are set for every row, leave out of the study.
         ensembles: The rows that are ensembles of the others.
+        metric_given: Whether the file names the metric; else it is accuracy until the labels are known.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Study:
     claims: tuple[Claim, ...] = ()
     left_out: tuple[str, ...] = ()
     ensembles: tuple[EnsembleRow, ...] = ()
+    metric_given: bool = True
 
     @property
     def order(self) -> Order:

@@ -72,7 +72,7 @@ def make_tuning_study(
     *,
     trials: int = TRIALS,
     sampler: str = "tpe",
-    metric: str = "accuracy",
+    metric: str | None = None,
     seed: int = 0,
 ) -> Study:
     """Make a study of one row, the given recipe, and of a search around it.
@@ -82,7 +82,7 @@ def make_tuning_study(
         options: Recipe options of the given recipe; these are not searched.
         trials: Number of trials.
         sampler: How trials are drawn: random or tpe.
-        metric: The metric that is compared.
+        metric: The metric that is compared; None: accuracy, or mean average precision of multi-label data.
         seed: Seed of the trials.
 
     Returns:
@@ -98,10 +98,10 @@ def make_tuning_study(
         )
     place = Path(source).name.split(".")[0]
     table = {
-        "name": f"tune-{place}-{hash_json([dict(options), sampler, metric, seed])[:6]}",
+        "name": f"tune-{place}-{hash_json([dict(options), sampler, metric or 'accuracy', seed])[:6]}",
         "title": f"Search on {place}",
         "data": source,
-        "metric": metric,
+        **({"metric": metric} if metric else {}),
         "base": dict(options),
         "rows": [{"label": "as given"}],
         "search": {"sampler": sampler, "trials": trials, "seed": seed, "space": default_space(options)},

@@ -336,7 +336,7 @@ def _train(
     callback = _with_trial(job, on_epoch_end)
     if (folder / "run.json").is_file():
         if not context.is_done(job.id):
-            resume(find_run(folder), cache=context.cache, progress=progress, on_epoch_end=callback)
+            resume(find_run(folder), cache=context.cache, progress=progress, on_epoch_end=callback, novelty=False)
         return
     checked = datasets.load(job.images, job.fold, job.folds)
     if checked.data.fingerprint != job.fingerprint:
@@ -354,6 +354,7 @@ def _train(
         id=job.id,
         findings=checked.findings,
         on_epoch_end=callback,
+        novelty=False,  # of many rows most are never used on other images; `budwood calibrate` measures it
     )
 
 

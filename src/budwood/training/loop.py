@@ -115,7 +115,7 @@ def fit(
     hooks, model = hooks or LoopHooks(), prepare_training(part, recipe, start)
     splits = (train, val, *(replace(val, inputs=inputs) for inputs in views))
     train, *val_views = (place_on_device(split, model.device) for split in splits)
-    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
+    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device, train.label_sets)
     random, stages = np.random.default_rng(recipe.seed), group_by_stage(model.network)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -333,8 +333,8 @@ def _end_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> None:
 
 def _measure_epoch(select: str, state: LoopState, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
-    names = sorted({"accuracy", select} - {LOSS, LAST})
     task = task_of(val.label_sets, logits.shape[1])
+    names = sorted({"accuracy", task.default_metric, select} - {LOSS, LAST})
     labels = task.read_labels(val.labels)
     return {
         "train_loss": state.losses / state.seen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from budwood.config.losses import BinaryCrossEntropy, CrossEntropy, CustomLoss, Focal, Loss, OneLabel
 from budwood.config.registry import import_entry, load_function
 from budwood.config.resolved_recipe import Mixing, Sampling
+from budwood.data.dataset import Sets, make_membership_matrix
 from budwood.errors import RecipeError
 
 LossOfBatch = Callable[[Tensor, Tensor], Tensor]
@@ -27,26 +29,32 @@ class Classes:
     Attributes:
         weight: Weight of each class, float32 [classes].
         prior: Logarithm of each class's share of the training images, float32 [classes].
+        positive: Where images have several labels, the weight of the images that have each label, beside 1 for those
+            that have not, float32 [classes]; None where images have one.
     """
 
     weight: Tensor
     prior: Tensor
+    positive: Tensor | None = None
 
 
-def make_loss(loss: Loss, labels: NDArray[np.int32], classes: int, device: str) -> LossOfBatch:
+def make_loss(loss: Loss, labels: NDArray[np.int32], classes: int, device: str, label_sets: Sets = ()) -> LossOfBatch:
     """Make the training loss of a recipe.
 
     A target is one-hot, or a blend of two by mixup, or has several ones. Class weights are n / (classes * n of the
     class), as in scikit-learn; logit adjustment follows Menon et al. 2021, label smoothing Szegedy et al. 2016, and
     focal loss Lin et al. 2017. The weighted sum is divided by the weights of the true classes, as in
-    torch.nn.CrossEntropyLoss. Binary cross-entropy is the mean over images and classes, each a yes or no of its
-    own. A user's own loss gives one value for each image, and their weighted mean is taken.
+    torch.nn.CrossEntropyLoss. Where images have several labels, the mean is over images and classes, each a yes or
+    no of its own; class weights are then the number of images without a label divided by that of those with it, the
+    `pos_weight` of torch.nn.BCEWithLogitsLoss. A user's own loss gives one value for each image, and their weighted
+    mean is taken.
 
     Args:
         loss: The options of the loss.
         labels: Labels of the training split, int32 [n]; they give the class weights and priors.
         classes: Number of classes.
         device: The device of training.
+        label_sets: Sets of classes that the labels stand for; empty where images have one label.
 
     Returns:
         A function from logits [n, classes] and targets [n, classes] to a scalar in nats.
@@ -55,13 +63,25 @@ def make_loss(loss: Loss, labels: NDArray[np.int32], classes: int, device: str) 
         RecipeError: A user's own loss cannot be imported; the function returned raises it when that loss does not
             give one value for each image.
     """
+    make = cast("Callable[[Loss, Classes], LossOfBatch]", load_function(loss.function))
+    if label_sets:
+        return make(loss, _know_labels(loss, make_membership_matrix(label_sets, classes)[labels], device))
     counts = np.maximum(np.bincount(labels, minlength=classes), 1)
     weight = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=device)
     prior = torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32, device=device)
     if isinstance(loss, OneLabel) and not loss.class_weights:
         weight = torch.ones_like(weight)
-    make = cast("Callable[[Loss, Classes], LossOfBatch]", load_function(loss.function))
     return make(loss, Classes(weight, prior))
+
+
+def _know_labels(loss: Loss, targets: NDArray[np.bool_], device: str) -> Classes:
+    """What a loss knows of the labels, of which images, bool [n, classes], may have several."""
+    having = targets.sum(axis=0)
+    ratio = np.maximum(len(targets) - having, 1) / np.maximum(having, 1)
+    neutral = torch.ones(targets.shape[1], device=device)
+    weighs = getattr(loss, "class_weights", False)
+    positive = torch.tensor(ratio, dtype=torch.float32, device=device) if weighs else neutral
+    return Classes(neutral, torch.zeros_like(neutral), positive)
 
 
 def make_cross_entropy(loss: CrossEntropy, of: Classes) -> LossOfBatch:
@@ -87,7 +107,17 @@ def make_focal_loss(loss: Focal, of: Classes) -> LossOfBatch:
     Returns:
         A function from logits [n, classes] and targets [n, classes] to a scalar in nats.
     """
-    return _weigh_log_chances(loss, of, loss.gamma)
+    if of.positive is None:
+        return _weigh_log_chances(loss, of, loss.gamma)
+    positive = of.positive
+
+    def compute(logits: Tensor, shares: Tensor) -> Tensor:
+        terms = F.binary_cross_entropy_with_logits(logits, shares, reduction="none", pos_weight=positive)
+        chance = logits.sigmoid()
+        missed = chance * (1 - shares) + (1 - chance) * shares  # one minus the probability of what is true
+        return (terms * missed**loss.gamma).mean()
+
+    return compute
 
 
 def make_binary_cross_entropy(loss: BinaryCrossEntropy, of: Classes) -> LossOfBatch:
@@ -100,7 +130,9 @@ def make_binary_cross_entropy(loss: BinaryCrossEntropy, of: Classes) -> LossOfBa
     Returns:
         A function from logits [n, classes] and targets [n, classes] to a scalar in nats.
     """
-    return F.binary_cross_entropy_with_logits
+    if not loss.class_weights:
+        return F.binary_cross_entropy_with_logits
+    return partial(F.binary_cross_entropy_with_logits, pos_weight=of.positive)
 
 
 def make_own_loss(loss: CustomLoss, of: Classes) -> LossOfBatch:

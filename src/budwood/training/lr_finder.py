@@ -99,7 +99,7 @@ def measure_rate_curve(
         RecipeError: Not even two images at a time fit into memory, or the loss is no finite number from the start.
     """
     model = prepare_training(part, recipe, start)
-    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
+    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device, train.label_sets)
     random = np.random.default_rng(recipe.seed)
     rates, losses, state = [], [], LoopState()
     mean, lowest = 0.0, float("inf")

@@ -66,7 +66,7 @@ def measure_step(
     started = time.perf_counter()
     model = prepare_training(part, recipe)
     starting = time.perf_counter() - started
-    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device)
+    loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device, train.label_sets)
     group = list(batches(np.arange(len(train.labels)), recipe.sampling.batch))
     random, state, seconds = np.random.default_rng(recipe.seed), LoopState(), []
     with torch.random.fork_rng():

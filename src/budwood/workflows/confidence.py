@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from budwood.data.cost_table import read_costs
 from budwood.errors import RecipeError
-from budwood.evaluation.calibration import expect_calibration_error, measure_calibration_error
+from budwood.evaluation.calibration import FEWEST, expect_calibration_error, measure_calibration_error
 from budwood.evaluation.conformal import find_limits
 from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.intervals import Metric
@@ -22,9 +22,10 @@ from budwood.progress import Progress
 from budwood.runs.confidence_record import CalibrationRecord, ConfidenceRecord, DecisionsRecord, SetsRecord
 from budwood.runs.run import Run, lock_results, open_any_run, reopen_run
 from budwood.runs.run_record import RunRecord, save_record
-from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import open_context
-from budwood.workflows.report import render_report
+from budwood.workflows.novelty import keep_novelty, settle_novelty
+from budwood.workflows.report import write_reports
 
 COVERAGE: Final = 0.9  # of prediction sets, unless another is asked for
 COSTS: Final = "costs"
@@ -89,8 +90,10 @@ def measure_confidence(
 def measure_errors(predictions: Predictions, temperature: NDArray[np.float64]) -> tuple[Metric, Metric]:
     """Measure the calibration error of predictions as they are, and with a temperature."""
     judge = predictions.task.judge_confidence
-    before = measure_calibration_error(*judge(predictions.truth, predictions.logits))
-    after = measure_calibration_error(*judge(predictions.truth, _scale(predictions.logits, temperature)))
+    together = predictions.targets.shape[1] if predictions.task.multilabel else 1
+    before = measure_calibration_error(*judge(predictions.truth, predictions.logits), together=together)
+    scaled = judge(predictions.truth, _scale(predictions.logits, temperature))
+    after = measure_calibration_error(*scaled, together=together)
     return before, after
 
 
@@ -129,6 +132,8 @@ def calibrate(
     coverage: float | None = None,
     threshold: str | None = None,
     costs: str | Path | None = None,
+    refuse: float | None = None,
+    unknown: str | Path | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
@@ -144,6 +149,8 @@ def calibrate(
             (the best F1 of each label), `precision=0.9` or `recall=0.9`.
         costs: Where images have one label, a CSV file of what mistakes cost, as `read_costs` takes it; `none` takes
             earlier costs back.
+        refuse: The share of images like the known ones that is refused as none of the classes, above 0 and below 1.
+        unknown: Images that show none of the classes, on which refusing is measured: a folder, a file or an archive.
         cache: The cache folder; None: the usual one.
         progress: Where notes go; None: nowhere.
 
@@ -151,34 +158,44 @@ def calibrate(
         The run as it is now.
 
     Raises:
-        DataError: The file of costs has a mistake.
+        DataError: The file of costs has a mistake, there are no unknown images, or what is asked needs images of the
+            run that are gone.
         RecipeError: A value is out of range, or has no meaning for such labels.
         RunError: There is no such finished run, or its files were changed.
         StorageError: The run folder cannot be written.
     """
     run, context = open_any_run(run), open_context(cache, progress)
     refuse_bad_settings(run, coverage, threshold, costs)
+    novelty = settle_novelty(run, refuse, unknown, context)
     with lock_results(run.path), raise_storage_errors(run.path):
         latest = reopen_run(run)
-        settings = read_settings(latest.record)
-        if coverage is not None:
-            settings = replace(settings, coverage=coverage)
-        if threshold is not None:
-            settings = replace(settings, rule=parse_rule(threshold))
-        if costs is not None:
-            table = None if str(costs) == "none" else read_costs(Path(costs), run.classes)
-            settings = replace(settings, costs=table)
+        settings = _change_settings(latest, coverage, threshold, costs)
         confidence = measure_confidence(latest.predictions("val"), settings)
         if latest.record.test:
             confidence = add_test_errors(confidence, latest.predictions("test"))
-        if latest.record.confidence:
-            confidence = confidence.model_copy(update={"novelty": latest.record.confidence.novelty})
         for note in describe_shortfalls(confidence, run.classes):
             context.progress.note(note)
         changed = Run(run.path, latest.record.model_copy(update={"confidence": confidence}))
-        write_text(run.path / "report.html", render_report(changed))
+        if novelty:
+            changed = keep_novelty(changed, novelty)
+        write_reports(changed)
         save_record(run.path, changed.record)
     return changed
+
+
+def _change_settings(
+    run: Run, coverage: float | None, threshold: str | None, costs: str | Path | None
+) -> ConfidenceSettings:
+    """The settings of a run with those that are given in place of its own."""
+    settings = read_settings(run.record)
+    if coverage is not None:
+        settings = replace(settings, coverage=coverage)
+    if threshold is not None:
+        settings = replace(settings, rule=parse_rule(threshold))
+    if costs is not None:
+        table = None if str(costs) == "none" else read_costs(Path(costs), run.classes)
+        settings = replace(settings, costs=table)
+    return settings
 
 
 def read_settings(record: RunRecord) -> ConfidenceSettings:
@@ -223,6 +240,11 @@ def describe_shortfalls(confidence: ConfidenceRecord, classes: tuple[str, ...]) 
     """
     told = []
     sets, decisions = confidence.sets, confidence.decisions
+    if sets and sets.n < FEWEST:
+        told.append(
+            f"No temperature is fitted: that takes {FEWEST} validation images, and there are {sets.n:,}. Confidence is "
+            "as the network gives it."
+        )
     if sets and any(limit == 0 for limit in sets.limits):
         told.append(
             f"Prediction sets hold every class: {sets.n:,} validation images are too few for a coverage of "

@@ -47,7 +47,8 @@ from budwood.runs.run_record import (
 from budwood.storage.atomic import raise_storage_errors
 from budwood.workflows.confidence import measure_confidence
 from budwood.workflows.ensemble_candidates import Candidates, check_candidates, identify, open_candidates
-from budwood.workflows.report import render_report
+from budwood.workflows.novelty import adopt_novelty
+from budwood.workflows.report import write_reports
 
 Rule = Literal["equal", "validation"]
 RULES: Final = ("equal", "validation")
@@ -169,7 +170,8 @@ def _write_run(draft: Path, id: str, candidates: Candidates, choice: _Choice, ru
         ensemble=made,
         confidence=measure_confidence(predictions),
     )
-    (draft / "report.html").write_text(render_report(Run(draft, record)), encoding="utf-8")
+    record = adopt_novelty(Run(draft, record)).record
+    write_reports(Run(draft, record))
     save_record(draft, record)
 
 

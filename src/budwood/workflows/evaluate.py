@@ -1,9 +1,9 @@
-"""Test and predict: what a finished run answers about images."""
+"""Test: what a finished run answers about the images of its sealed test split."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from budwood.data.dataset import SEALED, Samples
-from budwood.data.file_tree import find_image_files
-from budwood.data.images import BadImage
-from budwood.data.metadata import compute_content_ids
+from budwood.data.dataset import Samples
 from budwood.errors import DataError, RunError
-from budwood.evaluation.prediction_table import ImagePrediction, list_top_classes
 from budwood.evaluation.predictions import Predictions, make_predictions
 from budwood.networks.plan import hash_json
 from budwood.networks.weights import digest_file
@@ -166,53 +162,6 @@ def _save_score(run: Run, predictions: Predictions, looks: int) -> Run:
         record = run.record.model_copy(update={"test": opened, "files": files, **known})
         save_record(run.path, record)
     return Run(run.path, record)
-
-
-def predict(
-    run: Run | str | Path,
-    files: Iterable[str | Path],
-    *,
-    int8: bool = False,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> list[ImagePrediction]:
-    """Predict the classes of image files, and of the files in folders, with a run's network.
-
-    Args:
-        run: The run, or its path or name.
-        files: Files and folders; hidden files in folders are left out.
-        int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images
-            correctly.
-        cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
-
-    Returns:
-        A prediction for each file, in order, with the likeliest classes; one that cannot be decoded has its problem
-        instead.
-
-    Raises:
-        DataError: A path does not exist.
-        RunError: There is no such finished run.
-        StorageError: The cache cannot be written.
-    """
-    run, context = open_any_run(run), open_context(cache, progress)
-    paths = list(find_image_files(files))
-    facts = compute_content_ids(paths, context.progress, run.value_range)
-    good = [row for row, fact in enumerate(facts) if isinstance(fact, str)]
-    samples = Samples(
-        Path(),
-        tuple(str(facts[row]) for row in good),
-        tuple(str(paths[row]) for row in good),
-        np.full(len(good), SEALED, np.int32),
-    )
-    logits = make_predictor(run, context, int8).predict_samples(samples)
-    tops = iter(list_top_classes(run.task.to_probabilities(logits), run.classes) if good else [])
-    return [
-        ImagePrediction(str(path), (), f"{fact.problem}: {fact.detail}")
-        if isinstance(fact, BadImage)
-        else ImagePrediction(str(path), next(tops))
-        for path, fact in zip(paths, facts, strict=True)
-    ]
 
 
 def _read_sealed_labels(file: Path, samples: Samples) -> NDArray[np.int32]:

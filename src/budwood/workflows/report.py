@@ -12,11 +12,27 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
+from budwood.evaluation.decisions import HALF, DecisionRule
+from budwood.evaluation.label_mistakes import count_label_mistakes, list_mistaken_together
+from budwood.evaluation.metrics import evaluate
+from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.result_checks import check_run
+from budwood.reporting.card_summary import summarize_card
 from budwood.reporting.confidence_section import show_confidence
-from budwood.reporting.run_page import DataCheck, Evidence, Pictures, render_findings, render_run
+from budwood.reporting.model_card import CARD_FILE, render_model_card
+from budwood.reporting.novelty_section import ShownNovelty, find_strangest, show_novelty
+from budwood.reporting.run_page import (
+    PAIRS_SHOWN,
+    DataCheck,
+    Evidence,
+    LabelEvidence,
+    Pictures,
+    render_findings,
+    render_run,
+)
 from budwood.reporting.thumbnails import (
     SHEET_SIZE,
+    choose_shown,
     collect_pictures,
     make_augmentation_sheet,
     make_data_uri,
@@ -31,7 +47,7 @@ from budwood.storage.atomic import raise_storage_errors, write_text
 
 
 def report(run: Run | str | Path) -> Run:
-    """Write a run's `report.html` again.
+    """Write a run's `report.html` and `model_card.md` again.
 
     Args:
         run: The run, or its path or name.
@@ -46,8 +62,21 @@ def report(run: Run | str | Path) -> Run:
     run = open_any_run(run)
     with lock_results(run.path), raise_storage_errors(run.path):
         latest = open_run(run.path)
-        write_text(run.path / "report.html", render_report(latest))
+        write_reports(latest)
     return latest
+
+
+def write_reports(run: Run) -> None:
+    """Write the report of a run and its model card into its folder.
+
+    Args:
+        run: The finished run.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    write_text(run.path / "report.html", render_report(run))
+    write_text(run.path / CARD_FILE, render_model_card(run))
 
 
 def report_findings(
@@ -84,17 +113,48 @@ def render_report(run: Run) -> str:
     Returns:
         One HTML page that needs no other file.
     """
-    predictions = run.predictions("val")
+    predictions, rule = run.predictions("val"), run.decision_rule
     sheet = run.file(SHEET_FILE)
     augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
         history=run.history(),
-        pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions), augmented=augmented),
+        pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions, rule), augmented=augmented),
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
         confidence=show_confidence(run.record, predictions, run.predictions("test") if run.record.test else None),
         results=check_run(make_outcome("", [run])),
         explanation=load_explanation(run.path),
         members=compare_members(run),
+        novelty=_show_novelty(run, predictions, rule),
+        labels=_collect_labels(run, predictions, rule) if run.task.multilabel else None,
+        card=summarize_card(run),
     )
     return render_run(run.record, evidence)
+
+
+def _show_novelty(run: Run, predictions: Predictions, rule: DecisionRule) -> ShownNovelty | None:
+    scores = run.novelty_scores()
+    shown = choose_shown(run.root, predictions, find_strangest(scores), run.classes, rule, run.value_range)
+    return show_novelty(run.record, scores, shown)
+
+
+def _collect_labels(run: Run, predictions: Predictions, rule: DecisionRule) -> LabelEvidence:
+    """What the report shows of each label, as the run's thresholds decide it."""
+    targets, shifted = predictions.targets, rule.shift_logits(predictions.logits)
+    called = predictions.task.decide(shifted)
+    known = run.record.confidence.decisions if run.record.confidence else None
+    thresholds = [HALF] * len(run.classes) if rule.thresholds is None else rule.thresholds.tolist()
+    names = ("mean_average_precision",)
+    data = run.dataset()
+    splits = {split: data.samples(split) for split in ("train", "val")}
+    return LabelEvidence(
+        evaluate(predictions.task, targets, shifted, run.classes, names).per_class,
+        count_label_mistakes(targets, called, run.classes, thresholds),
+        list_mistaken_together(targets, called, run.classes, PAIRS_SHOWN),
+        {split: len(samples) for split, samples in splits.items()},
+        {
+            split: sum(not samples.label_sets[number] for number in samples.labels.tolist())
+            for split, samples in splits.items()
+        },
+        known.rule if known and known.thresholds else "",
+    )

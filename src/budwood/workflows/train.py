@@ -18,6 +18,7 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
 from budwood.errors import DivergedError, RunError
+from budwood.evaluation.novelty_fitting import limit_bytes
 from budwood.evaluation.predictions import make_predictions
 from budwood.hardware import Runtime, count_processors
 from budwood.networks.plan import load_plan
@@ -75,7 +76,8 @@ from budwood.training.task import TrainingResult, TrainingTask, has_checkpoint
 from budwood.training.trainer import search_rate, train_network
 from budwood.workflows.confidence import measure_confidence, read_settings
 from budwood.workflows.continuation import continue_recipe, refuse_nothing_to_do
-from budwood.workflows.report import render_report
+from budwood.workflows.novelty import add_novelty, estimate_seconds, read_share
+from budwood.workflows.report import write_reports
 
 if TYPE_CHECKING:
     from budwood.training.lr_finder import RateCurve
@@ -120,6 +122,7 @@ def train(
     id: str | None = None,
     findings: tuple[checks.Finding, ...] | None = None,
     on_epoch_end: EpochCallback | None = None,
+    novelty: bool = True,
 ) -> Run:
     """Train a classifier and keep it, with its evidence, as a new run.
 
@@ -139,6 +142,8 @@ def train(
         id: Name of the run, which must be new and a plain file name; None: a new name.
         findings: The findings about the data where they are known already; None: they are computed.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
+        novelty: Whether to measure at the end how images are told that show none of the classes; `calibrate` can do it
+            later.
 
     Returns:
         The finished run.
@@ -162,7 +167,7 @@ def train(
     run = _begin(preflight, Path(out), id, track)
     with lock_run(run.path), _removing_failed(run.path):
         _tell_own_code(run.record.parts, context.progress)
-        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end))
+        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end, novelty))
 
 
 @contextmanager
@@ -246,6 +251,7 @@ def resume(
     cache: Path | None = None,
     progress: Progress | None = None,
     on_epoch_end: EpochCallback | None = None,
+    novelty: bool = True,
 ) -> Run:
     """Resume a run whose training was interrupted, or train a finished one for more epochs.
 
@@ -260,6 +266,7 @@ def resume(
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: nowhere.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
+        novelty: Whether to measure at the end how images are told that show none of the classes.
 
     Returns:
         The finished run.
@@ -276,11 +283,16 @@ def resume(
     changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
     refuse_nothing_to_do(run, continue_recipe(run, changes), changes)  # before anything is written
     with lock_run(run.path):
-        return _go_on(find_run(run.path), changes, context, clock, on_epoch_end)
+        return _go_on(find_run(run.path), changes, context, clock, on_epoch_end, novelty)
 
 
 def _go_on(
-    run: Run, changes: Mapping[str, Any], context: Context, clock: _Clock, on_epoch_end: EpochCallback | None
+    run: Run,
+    changes: Mapping[str, Any],
+    context: Context,
+    clock: _Clock,
+    on_epoch_end: EpochCallback | None,
+    novelty: bool,
 ) -> Run:
     """Train a run further that no other process trains; a finished one stays as it was where that fails."""
     recipe = continue_recipe(run, changes)
@@ -295,7 +307,7 @@ def _go_on(
         weights_time = _read_weights_time(run)
         reopened = _reopen(run, recipe, context.progress)
     try:
-        return _carry_out(reopened, _Job(spec, context, clock, on_epoch_end))
+        return _carry_out(reopened, _Job(spec, context, clock, on_epoch_end, novelty))
     except BaseException:
         if run.record.state == "done" and _read_weights_time(run) == weights_time:
             with raise_storage_errors(run.path):  # what was finished stays so
@@ -319,12 +331,16 @@ def _reopen(run: Run, recipe: Recipe, progress: Progress) -> Run:
 
 @dataclass(frozen=True)
 class _Job:
-    """What carrying a run out needs beside the run; `on_epoch_end` gets the history after every epoch."""
+    """What carrying a run out needs beside the run; `on_epoch_end` gets the history after every epoch.
+
+    `novelty` is whether to measure at the end how images are told that show none of the classes.
+    """
 
     spec: NetworkSpec
     context: Context
     clock: _Clock
     on_epoch_end: EpochCallback | None = None
+    novelty: bool = True
 
 
 def _carry_out(run: Run, job: _Job) -> Run:
@@ -374,13 +390,16 @@ def _make_task(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) 
 
 
 def _measure_ending(run: Run, job: _Job, data: Dataset) -> float:
-    """Seconds that follow training: scoring, measured on random logits, and writing weights and report."""
+    """Seconds that follow training: scoring, measured on random logits, telling strangers, and writing."""
     val, started = data.samples("val"), time.perf_counter()
     logits = np.random.default_rng(0).normal(size=(len(val), len(data.classes))).astype(np.float32)
     evaluate_predictions(make_predictions(val, logits), data.classes, run.recipe)
     scoring = time.perf_counter() - started
-    weights = 4 * sum(stage.parameters for stage in job.spec.plan.stages)
-    return SAVING_SECONDS + scoring + weights / WRITING
+    weights, strangers = 4 * sum(stage.parameters for stage in job.spec.plan.stages), 0.0
+    if job.novelty:
+        training = len(data.samples("train"))
+        strangers = estimate_seconds(job.spec.plan.features, training, len(val), len(data.classes))
+    return SAVING_SECONDS + scoring + strangers + weights / WRITING
 
 
 def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
@@ -401,17 +420,21 @@ def _finish(run: Run, job: _Job, result: TrainingResult, data: Dataset) -> Run:
         "problem": None,
     }
     with lock_results(run.path), raise_storage_errors(run.path):
-        for stale in (name_predictions("test"), EXPLANATION, NOVELTY_FILE):
+        for stale in (name_predictions("test"), EXPLANATION):
             (run.path / stale).unlink(missing_ok=True)
         save_weights(run.path / WEIGHTS, result.state)
         predictions.save(run.path / name_predictions("val"))
+        (run.path / NOVELTY_FILE).unlink(missing_ok=True)
         results["files"] = digest_run_files(run.path)
+        finished = Run(run.path, run.record.model_copy(update=results))
         job.clock.lap("save")
-        record = run.record.model_copy(update={**results, "timings": Timings(**job.clock.total())})
-        finished = Run(run.path, record)
-        write_text(run.path / "report.html", render_report(finished))
+        if job.novelty:
+            finished = add_novelty(finished, job.context, read_share(run))
+            job.clock.lap("novelty")
+        record = finished.record.model_copy(update={"timings": Timings(**job.clock.total())})
+        write_reports(Run(run.path, record))
         save_record(run.path, record)
-    return finished
+    return Run(run.path, record)
 
 
 def _describe_trained(run: Run, spec: NetworkSpec, aside: str) -> NetworkRecord:
@@ -471,7 +494,10 @@ def estimate_cost(
     context = open_context(cache, progress)
     preflight = check_and_plan(data, recipe or Recipe(), Path(out), leaks, context, findings)
     with raise_storage_errors(context.cache):
-        return preflight.spec.recipe, measure_cost(_make_unrecorded_task(preflight, context))
+        cost = measure_cost(_make_unrecorded_task(preflight, context))
+    spec = preflight.spec
+    strangers = limit_bytes(spec.plan.features, len(preflight.training), spec.classes)
+    return spec.recipe, replace(cost, disk={**cost.disk, "run": cost.disk["run"] + strangers})
 
 
 def find_learning_rate(data: Dataset, recipe: Recipe, context: Context) -> RateCurve:

@@ -1,0 +1,68 @@
+"""`budwood export`: a run as one file that answers as the run does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
+
+if TYPE_CHECKING:
+    from budwood.runs.export_record import ExportRecord
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--to", type=click.Path(path_type=Path), required=True, metavar="FILE|DIR", help="Where the export goes.")
+@click.option("--format", "name", default="onnx", show_default=True, help="Its format.")
+@click.option("--int8", is_flag=True, help="Use 8-bit integers, unless that is significantly worse on validation.")
+@click.option("--force", is_flag=True, help="Replace a file that is no export.")
+@add_out_option
+@add_common_options
+def export(run: str, to: Path, name: str, int8: bool, force: bool, out: Path, as_json: bool, debug: bool) -> None:
+    """Export a run as one file that answers as the run does, without Budwood; refused if it answers otherwise."""
+    import budwood as bw
+    from budwood.runs.run import open_run
+
+    made = bw.export(open_run(run, out), to, name, int8=int8, force=force, progress=make_terminal_progress())
+    if as_json:
+        print_json(
+            {
+                "path": str(made.path),
+                "format": made.format,
+                "bytes": made.bytes,
+                "seconds": round(made.seconds, 2),
+                "record": made.record.model_dump(),
+            }
+        )
+        return
+    print(f"Exported to {made.path} ({made.bytes / 2**20:.1f} MiB, {made.seconds:.1f} s).")
+    show_parity(made.record)
+
+
+def show_parity(record: ExportRecord) -> None:
+    """Print how an exported file was checked against its run."""
+    from budwood.reporting.model_card import format_score
+
+    parity, eight = record.parity, record.int8
+    assert parity
+    print(
+        f"Checked on {parity.images:,} images of the run's data and {parity.made} made ones, in a process without "
+        f"Budwood ({parity.engine}):"
+    )
+    print(
+        f"  largest difference of a probability {parity.largest_difference:.2g}"
+        + (f" (allowed: {parity.tolerance:g})" if parity.tolerance is not None else "")
+    )
+    print(f"  called the same {format_score('accuracy', parity.agreement)}")
+    if parity.same_refusals is not None:
+        print(f"  refused alike {parity.same_refusals:,} of {parity.n:,}")
+    print(f"  validation accuracy of the file {format_score('accuracy', parity.accuracy)}")
+    print(f"  of the run {format_score('accuracy', parity.run_accuracy)}")
+    if eight:
+        print(
+            f"8 bits: {eight.int8_correct:,} of {eight.n:,} validation images are correct, {eight.run_correct:,} with "
+            f"32 bits (p = {eight.p:.2g}, exact McNemar test)."
+        )

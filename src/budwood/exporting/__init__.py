@@ -1,0 +1,1 @@
+"""Files that carry a run to where it is used."""

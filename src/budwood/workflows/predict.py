@@ -1,0 +1,144 @@
+"""Predict: images from anywhere, one batch after another, to answers; nothing of them is kept in the cache.
+
+What `test` computes is read from the cache and kept there, since every run on a data set asks for it again. Images that
+are only predicted are seen once: keeping their pixels and features would push out what training needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from budwood.data.image_streams import LIST, PATTERN, StreamedImage, stream_images
+from budwood.errors import DataError
+from budwood.evaluation.prediction_table import TOP, ImagePrediction
+from budwood.hardware import count_processors
+from budwood.inference.engines import BATCH
+from budwood.progress import Progress
+from budwood.runs.base_predictor import Predictor, ReadImage
+from budwood.runs.run import Run
+
+AHEAD: Final = 4 * BATCH  # images that are decoded before they are needed
+MOST_TOGETHER: Final = 16 * BATCH  # images of a batch, those included that cannot be read
+
+
+def predict(
+    run: Run | str | Path,
+    files: str | Path | Iterable[str | Path],
+    *,
+    int8: bool = False,
+    top: int = TOP,
+    features: bool = False,
+    coverage: float | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> list[ImagePrediction]:
+    """Predict the classes of image files, and of the files in folders and archives, with a run's network.
+
+    Args:
+        run: The run, its path or name, or a file that `budwood export` made.
+        files: One or several: files, folders, archives and patterns such as `photos/**/*.jpg`; what is hidden in
+            folders is left out.
+        int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images
+            correctly.
+        top: Number of likeliest classes to give of each image.
+        features: Whether each prediction has what the head received.
+        coverage: The share of images whose true class is to be in their prediction set; None: that of the run.
+        cache: The cache folder, which keeps the network for the next time; None: the usual one.
+        progress: Where notes go; None: nowhere.
+
+    Returns:
+        A prediction for each image, in order; one that cannot be decoded has its problem instead.
+
+    Raises:
+        DataError: A path does not exist, or an archive is damaged.
+        RunError: There is no such finished run, or its files were changed.
+        StorageError: The cache cannot be written.
+    """
+    sources = [files] if isinstance(files, (str, Path)) else list(files)
+    check_sources(sources)
+    predictor = Predictor.open(run, int8=int8, coverage=coverage, cache=cache, progress=progress)
+    return list(chain.from_iterable(predict_stream(predictor, stream_images(sources), top=top, features=features)))
+
+
+def check_sources(sources: Sequence[str | Path]) -> None:
+    """Check that what is to be predicted is there, before anything is loaded.
+
+    Args:
+        sources: As for `stream_images`.
+
+    Raises:
+        DataError: A path does not exist.
+    """
+    for source in sources:
+        path = Path(source)
+        is_pattern = any(letter in str(source) for letter in PATTERN)
+        if str(source) != LIST and not is_pattern and not path.exists() and not path.is_symlink():
+            raise DataError(f"{path}: no such file or folder.", "Check the path, and quote it if it contains spaces.")
+
+
+def predict_stream(
+    predictor: Predictor, images: Iterable[StreamedImage], *, top: int = TOP, features: bool = False
+) -> Iterator[list[ImagePrediction]]:
+    """Predict images as they come; decoding goes on while the network computes.
+
+    Args:
+        predictor: Says what images show.
+        images: The images; at most 64 of them are read ahead.
+        top: Number of likeliest classes to give of each image.
+        features: Whether each prediction has what the head received.
+
+    Yields:
+        Predictions of some images after another, in order: of full batches of those that can be read.
+
+    Raises:
+        DataError: An archive is damaged.
+        WeightsError: A logit is not finite.
+    """
+    batch: list[ReadImage] = []
+    for image in _read_ahead(images, lambda image: _read(predictor, image)):
+        batch.append(image)
+        if len(batch) == MOST_TOGETHER or sum(not one.problem for one in batch) == BATCH:
+            yield predictor.answer(batch, top, features=features)
+            batch = []
+    if batch:
+        yield predictor.answer(batch, top, features=features)
+
+
+def _read(predictor: Predictor, image: StreamedImage) -> ReadImage:
+    if image.problem:
+        return ReadImage(image.name, problem=image.problem)
+    return predictor.read(image.content, image.name)
+
+
+def _read_ahead(images: Iterable[StreamedImage], read: Callable[[StreamedImage], ReadImage]) -> Iterator[ReadImage]:
+    """Images in order, read by threads before they are asked for."""
+    pool, ahead = ThreadPoolExecutor(count_processors()), deque[Future[ReadImage]]()
+    try:
+        for image in images:
+            ahead.append(pool.submit(read, image))
+            if len(ahead) >= AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class NamesDigest:
+    """A digest of the names of images in their order, by which two streams are told apart."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, name: str) -> None:
+        """Add the next name."""
+        self._digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
+
+    def __str__(self) -> str:
+        return self._digest.hexdigest()
