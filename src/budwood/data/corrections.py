@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from budwood.data.file_tree import check_regular
+from budwood.data.user_csv import read_user_csv
 from budwood.errors import DataError, did_you_mean
 from budwood.text import FORMULA, TEXT
 
@@ -147,15 +147,8 @@ def read_corrections(file: Path) -> list[Correction]:
 
 def _read_rows(file: Path) -> list[Correction]:
     """All rows; `correct` is empty where nothing is to be corrected."""
-    check_regular(file)
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error}).", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not UTF-8 text ({error}).", "Save the table as UTF-8 CSV.") from error
-    head = text.partition("\n")[0]
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    text, mark = read_user_csv(file)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark)
     names = [name.strip() for name in rows.fieldnames or ()]
     missing = [name for name in COLUMNS if name not in names]
     if missing:
