@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.data.file_tree import check_regular
+from budwood.data.user_csv import read_user_csv
 from budwood.errors import DataError
 
 FORM = (
@@ -35,14 +35,7 @@ def read_costs(file: Path, classes: Sequence[str]) -> NDArray[np.float64]:
     Raises:
         DataError: The file cannot be read, a class is missing, unknown or there twice, or a cost is no finite number.
     """
-    check_regular(file)
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error}).", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not UTF-8 text ({error}).", "Save the table as UTF-8 CSV.") from error
-    rows = _read_rows(file, text)
+    rows = _read_rows(file)
     called = [name.strip() for name in rows[0][1:]] if rows else []
     true = [row[0].strip() for row in rows[1:]]
     for names, where in ((called, "first row"), (true, "first column")):
@@ -56,8 +49,8 @@ def read_costs(file: Path, classes: Sequence[str]) -> NDArray[np.float64]:
     return costs
 
 
-def _read_rows(file: Path, text: str) -> list[list[str]]:
-    mark = max(",;\t", key=text.partition("\n")[0].count)
+def _read_rows(file: Path) -> list[list[str]]:
+    text, mark = read_user_csv(file)
     try:
         return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if any(row)]
     except csv.Error as error:
