@@ -17,6 +17,8 @@ from budwood.storage.atomic import draft_folder, raise_storage_errors, scratch_f
 PROGRAM_NOTE: Final = "budwood.json"  # in a program of PyTorch
 MARK: Final = ".budwood-export"  # a file in every exported folder: it may be replaced by another export
 
+CARD_SUFFIX: Final = ".md"  # of the model card beside a file
+
 
 def refuse_taken(to: Path, folder: bool, force: bool) -> None:
     """Refuse a place at which there is something other than an export.
@@ -27,7 +29,7 @@ def refuse_taken(to: Path, folder: bool, force: bool) -> None:
         force: Whether a file may be replaced whatever it is. A folder that is no export never is.
 
     Raises:
-        RunError: There is something else.
+        RunError: There is something else, or the file has the name of its model card.
     """
     if folder and to.is_dir():
         if any(to.iterdir()) and not (to / MARK).is_file():
@@ -36,7 +38,9 @@ def refuse_taken(to: Path, folder: bool, force: bool) -> None:
     if to.is_dir() or (folder and to.exists()):
         found, wanted = ("a folder", "a file") if to.is_dir() else ("a file", "a folder")
         raise RunError(f"{to}: is {found}, and this format is {wanted}.", "Name another place with --to.")
-    for file in (to, to.with_suffix(".md")):
+    if not folder and to.suffix.lower() == CARD_SUFFIX:
+        raise RunError(f"{to}: is the name of the model card, which is written beside it.", "Name another file.")
+    for file in (to, to.with_suffix(CARD_SUFFIX)):
         if not folder and file.exists() and not force and not is_export(to):
             raise RunError(f"{file}: exists and is no export of Budwood.", "Name another file, or add --force.")
 
