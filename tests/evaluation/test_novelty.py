@@ -73,6 +73,15 @@ class TestScores:
         mine = score_mahalanobis(self.asked, means.astype(np.float32), whitening.astype(np.float32))
         np.testing.assert_allclose(mine**2 / 2, reference.predict_features(asked).numpy(), rtol=2e-3)
 
+    def test_mahalanobis_holds_where_training_images_hardly_vary(self) -> None:
+        rows = self.asked[0] + np.random.default_rng(0).normal(0, 1e-5, (5, 24))
+        asked = rows.astype(np.float32)
+        whitening = (np.eye(24) * 1e7).astype(np.float32)
+        white = asked / np.linalg.norm(asked.astype(np.float64), axis=1, keepdims=True) @ whitening
+        means = white[:1].astype(np.float32)
+        expected = np.sqrt(((white - means) ** 2).sum(axis=1))
+        np.testing.assert_allclose(score_mahalanobis(asked, means, whitening), expected, rtol=1e-5)
+
     def test_fitted_means_and_whitening_measure_in_the_shrunk_covariance(self) -> None:
         labels = np.arange(700) % 3
         training = KnownImages(self.rows, labels[:, None] == np.arange(3))

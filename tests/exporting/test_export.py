@@ -235,6 +235,8 @@ class TestTheFile:
     def test_with_damaged_metadata_is_refused(self) -> None:
         with pytest.raises(RunError, match="its metadata cannot be read"):
             parse_export_record("{", "it")
+        with pytest.raises(RunError, match="its metadata cannot be read"):
+            parse_export_record("[" * 100_000, "it")
 
 
 Change = Callable[[onnx.ModelProto], None]
@@ -367,6 +369,11 @@ class TestThePlace:
         assert len(list(tmp_path.iterdir())) == 1
         bw.export(run, tmp_path / "model.onnx", force=True)
 
+    def test_a_file_is_not_named_as_its_card(self, run: bw.Run, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match="is the name of the model card"):
+            bw.export(run, tmp_path / "model.md")
+        assert not list(tmp_path.iterdir())
+
     def test_a_folder_is_no_file(self, run: bw.Run, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").mkdir()
         with pytest.raises(RunError, match="is a folder, and this format is a file"):
@@ -480,6 +487,35 @@ class TestPredictorOfAFile:
         onnx.save(model, tmp_path / "other.onnx")
         with pytest.raises(RunError, match="is no file that `budwood export` made"):
             bw.Predictor.open(tmp_path / "other.onnx")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"classes": ["leaf"]}, "`probabilities` has the shape"),
+            ({"features": 3}, "`features` has the shape"),
+            ({"classes": ["leaf", "leaf"]}, "damaged .`classes`"),
+            ({"temperature": [0.0]}, "damaged .`temperature`"),
+            ({"temperature": []}, "damaged .`temperature`"),
+            ({"set_limits": [0.1]}, "damaged .`set_limits`"),
+            ({"costs": [[0, 1]]}, "damaged .`costs`"),
+        ],
+    )
+    def test_metadata_of_another_file_are_refused(
+        self, exported: Path, tmp_path: Path, change: dict[str, Any], message: str
+    ) -> None:
+        model = onnx.load(exported)
+        entry = next(one for one in model.metadata_props if one.key == METADATA_KEY)
+        entry.value = json.dumps(json.loads(entry.value) | change)
+        onnx.save(model, tmp_path / "changed.onnx")
+        with pytest.raises(RunError, match=message):
+            bw.Predictor.open(tmp_path / "changed.onnx")
+
+    def test_a_missing_output_is_told(self, exported: Path, tmp_path: Path) -> None:
+        model = onnx.load(exported)
+        model.graph.output.remove(next(one for one in model.graph.output if one.name == "logits"))
+        onnx.save(model, tmp_path / "changed.onnx")
+        with pytest.raises(RunError, match="`logits` is missing"):
+            bw.Predictor.open(tmp_path / "changed.onnx")
 
     def test_int8_is_for_runs(self, exported: Path) -> None:
         with pytest.raises(RunError, match="int8 is for a run"):

@@ -148,6 +148,7 @@ def test_suggested_images_are_labelled_and_trained_on(
     shutil.copytree(made / "new", pool)
     shutil.copy(made / "photos" / "leaf" / "003.png", pool / "known.png")
     Image.open(pool / "leaf" / "300.png").resize((60, 60)).save(pool / "near.png")
+    run_command(capsys, "suggest", run, pool, "--n", "2", "--csv", table)
     out, _ = run_command(capsys, "suggest", run, pool, "--n", "12", "--csv", table)
     assert out.startswith("12 images to label next, of 41 that are not labelled:")
     assert "1 file left out, being in the data set already." in out
@@ -163,6 +164,10 @@ def test_suggested_images_are_labelled_and_trained_on(
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    filled = table.read_bytes()
+    _, err = run_command(capsys, "suggest", run, pool, "--csv", table, code=2)
+    assert "has classes filled in. It was left as it is." in err
+    assert table.read_bytes() == filled
     options = ["--model", "cnn", "--weights", "none", "--freeze", "trunk", "-s", "widths=[8]", "-s", "fc=[]"]
     out, err = run_command(
         capsys, "train", made / "photos", *options, "--size", "16", "--corrections", table, "--out", tmp_path, "--json"

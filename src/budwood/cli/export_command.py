@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,11 +12,16 @@ from budwood.cli.options import add_common_options, add_out_option, make_termina
 if TYPE_CHECKING:
     from budwood.runs.export_record import ExportRecord
 
+FORMS: Final = (  # no list of their names, as a mistake is told by `bw.export`
+    "onnx: one file; web: a page for any browser; openvino, which needs budwood[openvino]; timm: a folder for timm and "
+    "the Hugging Face Hub; torch: a program of torch.export."
+)
+
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("--to", type=click.Path(path_type=Path), required=True, metavar="FILE|DIR", help="Where the export goes.")
-@click.option("--format", "name", default="onnx", show_default=True, help="Its format.")
+@click.option("--format", "name", default="onnx", show_default=True, metavar="FORM", help=FORMS)
 @click.option("--int8", is_flag=True, help="Use 8-bit integers, unless that is significantly worse on validation.")
 @click.option("--force", is_flag=True, help="Replace a file that is no export.")
 @add_out_option

@@ -139,13 +139,15 @@ def suggest(
     """
     import budwood as bw
     from budwood.runs.run import open_run
-    from budwood.workflows.suggest import COUNT, save_suggestions
+    from budwood.workflows.suggest import COUNT, refuse_filled, save_suggestions
 
     _refuse_unused(bool(images), {"--n": n, "--csv": table}, {"--target": target, "--html": html})
     opened, progress = open_run(run, out), make_terminal_progress()
     if not images:
         _show_learning_curve(bw.learning_curve(opened, target=target, progress=progress), html, as_json)
         return
+    if table:
+        refuse_filled(table)
     found = bw.suggest(opened, images, n=n or COUNT, progress=progress)
     if table:
         save_suggestions(table, found, opened.task.multilabel)

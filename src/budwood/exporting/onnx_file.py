@@ -280,10 +280,10 @@ def _normalise(graph: GraphBuilder, features: Name) -> Name:
 
 def _measure_mahalanobis(graph: GraphBuilder, features: Name, novelty: NoveltyScorer) -> Name:
     means = novelty.arrays[MEANS].astype(np.float64)
-    row, whitening = _normalise(graph, features), graph.constant(novelty.arrays[WHITENING], np.float32)
-    white = graph.cast(graph.add("MatMul", row, whitening), np.float64)
-    own = graph.add("ReduceSumSquare", white, graph.whole([1]), keepdims=1)
-    cross = graph.add("Mul", graph.real(2), graph.add("MatMul", white, graph.constant(means.T, np.float64)))
-    squares = graph.add("Add", graph.add("Sub", own, cross), graph.real((means**2).sum(axis=1).tolist()))
-    nearest = graph.add("ReduceMin", squares, graph.whole([1]), keepdims=0)
-    return graph.add("Sqrt", graph.add("Max", nearest, graph.real(0)))
+    real, whitening = graph.cast(features, np.float64), graph.constant(novelty.arrays[WHITENING], np.float32)
+    length = graph.add("Sqrt", graph.add("ReduceSumSquare", real, graph.whole([1]), keepdims=1))
+    row = graph.add("Div", real, graph.add("Max", length, graph.real(1e-12)))
+    white = graph.add("MatMul", row, graph.cast(whitening, np.float64))
+    apart = graph.add("Sub", white, graph.constant(means, np.float64))
+    squares = graph.add("ReduceSumSquare", apart, graph.whole([1]), keepdims=0)
+    return graph.add("Sqrt", graph.add("ReduceMin", squares, graph.whole([0]), keepdims=1))

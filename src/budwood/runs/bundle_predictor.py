@@ -160,4 +160,36 @@ def open_bundle(path: str | Path) -> BundlePredictor:
             f"{path}: is no file that `budwood export` made (its metadata have no `{METADATA_KEY}`).",
             "Name a run, or export one with `budwood export RUN --to model.onnx`.",
         )
-    return BundlePredictor(path, parse_export_record(text, str(path)), session)
+    record = parse_export_record(text, str(path))
+    refuse_unlike(path, record, session)
+    return BundlePredictor(path, record, session)
+
+
+def refuse_unlike(path: Path, record: ExportRecord, session: Any) -> None:
+    """Refuse a file whose metadata do not belong to its outputs, as after a change by hand.
+
+    Args:
+        path: The file.
+        record: What it tells of itself.
+        session: ONNX Runtime's session.
+
+    Raises:
+        RunError: They do not.
+    """
+    count = len(record.classes)
+    expected = {"probabilities": [1, count], "logits": [1, count], "features": [1, record.features]}
+    expected |= {"reject_score": [1]} if record.reject_method is not None else {}
+    found = {output.name: list(output.shape) for output in session.get_outputs()}
+    for name, shape in expected.items():
+        if found.get(name) != shape:
+            there = f"has the shape {found[name]}" if name in found else "is missing"
+            reason = f"the output `{name}` {there}, expected {shape}"
+            raise RunError(f"{path}: its metadata are of another file ({reason}).", "Export the run again.")
+    every = {"classes": set(record.classes), "thresholds": record.thresholds, "set_limits": record.set_limits}
+    every |= {"costs": record.costs} | {f"costs of {one}": row for one, row in enumerate(record.costs or ())}
+    wrong = [name for name, values in every.items() if values is not None and len(values) != count]
+    temperature = record.temperature
+    if len(temperature) not in (1, count) or not all(np.isfinite(one) and one > 0 for one in temperature):
+        wrong.append("temperature")
+    if wrong:
+        raise RunError(f"{path}: its metadata are damaged (`{wrong[0]}`).", "Export the run again.")

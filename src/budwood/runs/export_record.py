@@ -149,5 +149,5 @@ def parse_export_record(text: str, place: str) -> ExportRecord:
                 "Update Budwood.",
             )
         return ExportRecord(**table)
-    except (ValueError, TypeError, AttributeError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, ValidationError) as error:
         raise RunError(f"{place}: its metadata cannot be read ({error}).", "Export the run again.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,9 +186,10 @@ def save_suggestions(path: Path, suggestions: Suggestions, multilabel: bool = Fa
         multilabel: Whether the run's images have several labels, which corrections do not take.
 
     Raises:
-        DataError: The images are of an archive, or have several labels.
+        DataError: The images are of an archive, or have several labels, or the file has classes that were filled in.
         StorageError: The file cannot be written.
     """
+    refuse_filled(path)
     if multilabel:
         raise DataError(
             f"{path}: a table of corrections cannot hold several labels of an image.",
@@ -204,3 +206,26 @@ def save_suggestions(path: Path, suggestions: Suggestions, multilabel: bool = Fa
     ]
     with raise_storage_errors(path):
         write_bytes(path, format_csv([HEADER, *rows]).encode("utf-8-sig"))
+
+
+def refuse_filled(path: Path) -> None:
+    """Refuse a place at which there is another file than a table of suggestions that nobody filled in yet.
+
+    Args:
+        path: The file to make or replace.
+
+    Raises:
+        DataError: There is one.
+    """
+    if not path.is_file():
+        return
+    try:
+        header, *rows = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+    except (OSError, ValueError, csv.Error):
+        header, rows = [], []
+    place = HEADER.index("correct")
+    if header != list(HEADER) or any("".join(row[place : place + 1]).strip() for row in rows):
+        raise DataError(
+            f"{path}: exists, and is no table of suggestions, or has classes filled in. It was left as it is.",
+            "Name another file with --csv.",
+        )
