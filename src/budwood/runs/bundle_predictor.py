@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -185,8 +185,13 @@ def refuse_unlike(path: Path, record: ExportRecord, session: Any) -> None:
             there = f"has the shape {found[name]}" if name in found else "is missing"
             reason = f"the output `{name}` {there}, expected {shape}"
             raise RunError(f"{path}: its metadata are of another file ({reason}).", "Export the run again.")
-    every = {"classes": set(record.classes), "thresholds": record.thresholds, "set_limits": record.set_limits}
-    every |= {"costs": record.costs} | {f"costs of {one}": row for one, row in enumerate(record.costs or ())}
+    every: dict[str, Collection[object] | None] = {
+        "classes": set(record.classes),
+        "thresholds": record.thresholds,
+        "set_limits": record.set_limits,
+    }
+    every["costs"] = record.costs
+    every |= {f"costs of {one}": row for one, row in enumerate(record.costs or ())}
     wrong = [name for name, values in every.items() if values is not None and len(values) != count]
     temperature = record.temperature
     if len(temperature) not in (1, count) or not all(np.isfinite(one) and one > 0 for one in temperature):
