@@ -370,7 +370,7 @@ class TestThePlace:
         bw.export(run, tmp_path / "model.onnx", force=True)
 
     def test_a_file_is_not_named_as_its_card(self, run: bw.Run, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="is the name of the model card"):
+        with pytest.raises(RunError, match="as the model card beside it will"):
             bw.export(run, tmp_path / "model.md")
         assert not list(tmp_path.iterdir())
 

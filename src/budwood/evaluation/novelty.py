@@ -111,8 +111,7 @@ def score_mahalanobis(features: Features, means: Features, whitening: Features) 
     """
     rows = features.astype(np.float64)  # rounding to float32 would count where training images hardly vary
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    white = rows @ whitening.astype(np.float64)
-    nearest = np.full(len(rows), np.inf)
-    for mean in means.astype(np.float64):  # expanding the square would cancel
-        nearest = np.minimum(nearest, ((white - mean) ** 2).sum(axis=1))
-    return np.asarray(np.sqrt(nearest))
+    centre = means.astype(np.float64).mean(axis=0)  # from here, what is expanded below hardly cancels
+    white, around = rows @ whitening.astype(np.float64) - centre, means - centre
+    squares = (white**2).sum(axis=1)[:, None] - 2 * white @ around.T + (around**2).sum(axis=1)
+    return np.asarray(np.sqrt(np.maximum(squares.min(axis=1), 0)))

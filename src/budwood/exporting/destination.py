@@ -20,8 +20,6 @@ CARD_MARK: Final = "\nlibrary_name: budwood\n"  # in the first lines of every mo
 HEAD: Final = 2000  # characters of a card in which that is looked for
 MARK: Final = ".budwood-export"  # a file in every exported folder: it may be replaced by another export
 
-CARD_SUFFIX: Final = ".md"  # of the model card beside a file
-
 
 def refuse_taken(to: Path, folder: bool, force: bool) -> None:
     """Refuse a place at which there is something other than an export.
@@ -32,13 +30,9 @@ def refuse_taken(to: Path, folder: bool, force: bool) -> None:
         force: Whether a file may be replaced whatever it is. A folder that is no export never is.
 
     Raises:
-<<<<<<< HEAD
         RunError: There is something else, or the place has no name, or that of the model card.
-=======
-        RunError: There is something else, or the file has the name of its model card.
->>>>>>> break2
     """
-    if not to.name or (not folder and to.suffix == CARD):
+    if not to.name or (not folder and to.suffix.lower() == CARD):
         reason = f"ends in {CARD}, as the model card beside it will" if to.name else "is no name of a file or folder"
         raise RunError(f"--to {str(to)!r}: {reason}.", "Name a file such as model.onnx.")
     if folder and to.is_dir():
@@ -48,17 +42,10 @@ def refuse_taken(to: Path, folder: bool, force: bool) -> None:
     if to.is_dir() or (folder and to.exists()):
         found, wanted = ("a folder", "a file") if to.is_dir() else ("a file", "a folder")
         raise RunError(f"{to}: is {found}, and this format is {wanted}.", "Name another place with --to.")
-<<<<<<< HEAD
     if folder or force:
         return
     for file, is_ours in ((to, is_export), (to.with_suffix(CARD), is_card)):
         if file.exists() and not is_ours(file):
-=======
-    if not folder and to.suffix.lower() == CARD_SUFFIX:
-        raise RunError(f"{to}: is the name of the model card, which is written beside it.", "Name another file.")
-    for file in (to, to.with_suffix(CARD_SUFFIX)):
-        if not folder and file.exists() and not force and not is_export(to):
->>>>>>> break2
             raise RunError(f"{file}: exists and is no export of Budwood.", "Name another file, or add --force.")
 
 
