@@ -346,13 +346,13 @@ def _read_strangers(run: Run, folder: str | Path, context: Context) -> Samples:
             found.setdefault(fact.id, (path, fact))
     bad = [path for path, fact in facts_of_path.items() if not isinstance(fact, ImageMetadata)]
     if bad:
-        context.progress.note(f"--unknown: {_name_files(bad)} cannot be read as an image and does not count.")
+        verb = "does" if len(bad) == 1 else "do"
+        context.progress.note(f"--unknown: {_name_files(bad)} cannot be read as an image and {verb} not count.")
     known = _find_known(run, [fact for _, fact in found.values()], context)
     if known:
         names = _name_files([found[id][0] for id in sorted(known)])
-        context.progress.note(
-            f"--unknown: {names} is a copy or near copy of an image of the run's own data, and left out."
-        )
+        what = "is a copy or near copy" if len(known) == 1 else "are copies or near copies"
+        context.progress.note(f"--unknown: {names} {what} of the run's own images, and left out.")
     rest = {id: path for id, (path, _) in found.items() if id not in known}
     if not rest:
         raise DataError(
@@ -368,9 +368,9 @@ def _open_source(path: Path, context: Context) -> Path:
 
 
 def _name_files(paths: Sequence[str]) -> str:
-    """How many files, and the first of them: the beginning of a sentence in the singular."""
+    """How many files, and the first of them."""
     shown = listed([show_unprintable(path) for path in paths], COPIES_SHOWN)
-    return f"each of {counted(len(paths), 'file')} ({shown})"
+    return f"{counted(len(paths), 'file')} ({shown})"
 
 
 def _find_known(run: Run, strangers: Sequence[ImageMetadata], context: Context) -> set[str]:
