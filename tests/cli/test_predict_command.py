@@ -14,6 +14,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -504,3 +505,66 @@ def test_a_process_that_is_killed_goes_on(made: Path, tmp_path: Path, monkeypatc
     rows: list[dict[str, Any]] = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["path"] for row in rows] == files
     assert not list(tmp_path.glob("a.jsonl.*"))
+
+
+def test_images_whose_names_begin_like_an_output_are_predicted(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = fill(tmp_path / "photos", 2, hue=1)
+    for number, file in enumerate(files):
+        file.rename(tmp_path / "photos" / f"res{number}.png")
+    options: list[str | Path] = ["--csv", tmp_path / "photos" / "res", "--features", tmp_path / "photos" / "f.npy"]
+    for _ in range(2):  # the second time its own files lie among the images
+        out, err = run_command(capsys, "predict", tiny / "runs" / "one", tmp_path / "photos", *options)
+        assert len(out.splitlines()) == 2
+        assert not err
+
+
+def test_outputs_that_would_replace_each_other_are_refused(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: list[str | Path] = ["--features", tmp_path / "f.npy", "--jsonl", tmp_path / "f.paths.jsonl"]
+    _, err = run_command(capsys, "predict", tiny / "runs" / "one", tiny / "photos", *options, code=2)
+    assert "two of them name the same file" in err
+
+
+def test_no_images_at_all_are_told(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    _, err = run_command(capsys, "predict", tiny / "runs" / "one", tmp_path / "empty", code=2)
+    assert "There are no images in what was named. Check the folder, the pattern or the list." in err
+    _, err = run_command(capsys, "predict", tiny / "runs" / "one", "", code=2)
+    assert "IMAGES: an empty path." in err
+
+
+def test_names_of_classes_cannot_break_a_line() -> None:
+    answer = ImagePrediction("a", (("x\ny", 0.9), ("\u202ez", 0.1)), label="x\ny", candidates=("x\ny", "\u202ez"))
+    assert describe_prediction(answer) == r"a: x\ny 90.0%, \u202ez 10.0% [may be: x\ny, \u202ez]"
+    several = replace(answer, candidates=None, probabilities=np.array([0.9, 0.1]), decisions=(True, False))
+    assert describe_prediction(several, ("x\ny", "\u202ez")) == r"a: x\ny (x\ny yes 90.0%, \u202ez no 10.0%)"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [b"bytes", [b"bytes"], np.zeros((4, 4, 3), np.uint8), None, 3, {"a.png": 1}],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_is_no_path_is_told(tiny: Path, files: Any) -> None:
+    with pytest.raises(bw.DataError, match=r"files: expected paths, found \w+\.") as told:
+        bw.predict(tiny / "runs" / "one", files)
+    assert "bw.Predictor.open(run).predict(images)" in told.value.hint
+
+
+@pytest.mark.parametrize("top", [0, -1, "3", 1.5])
+def test_a_number_of_classes_that_is_none_is_told(tiny: Path, top: Any) -> None:
+    with pytest.raises(bw.DataError, match="top: expected a whole number from 1 on, found"):
+        bw.predict(tiny / "runs" / "one", tiny / "photos", top=top)
+    with pytest.raises(bw.DataError, match="top: expected a whole number from 1 on, found"):
+        bw.Predictor.open(tiny / "runs" / "one").predict(np.zeros((4, 4, 3), np.uint8), top=top)
+
+
+@pytest.mark.parametrize("images", [None, 3, {"a": 1}])
+def test_what_is_no_image_is_told(tiny: Path, images: Any) -> None:
+    with pytest.raises(bw.DataError, match="images: expected one image or a sequence of images, found"):
+        bw.Predictor.open(tiny / "runs" / "one").predict(images)
+    with pytest.raises(bw.RunError, match="run: expected a run, its path or its name, found"):
+        bw.Predictor.open(images)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,6 +209,32 @@ class TestCalibrate:
         assert message in told
         assert all(file.read_bytes() == content for file, content in before.items())
 
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"coverage": "0.9"}, "coverage: expected a share above 0 and below 1; found '0.9'"),
+            ({"coverage": [0.9]}, "coverage: expected a share"),
+            ({"costs": np.eye(2)}, "costs: expected the path of a CSV file, found ndarray"),
+            ({"refuse": "x"}, "refuse: expected a share above 0 and below 1; found 'x'"),
+            ({"unknown": 3}, "unknown: expected the path of a folder, found int"),
+            ({"threshold": 0.5}, "threshold: is for images with several labels"),
+        ],
+    )
+    def test_values_of_another_type_are_told(self, single: Run, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(bw.RecipeError) as told:
+            bw.calibrate(single, **options)
+        assert message in told.value.message
+
+    def test_a_threshold_may_be_a_number(self, several: Run) -> None:
+        made = bw.calibrate(several, threshold=0.25)  # type: ignore[arg-type]
+        assert made.decision_rule.thresholds is not None
+        assert made.decision_rule.thresholds.tolist() == [0.25, 0.25]
+
+    def test_what_sets_of_labels_promise_is_of_labels(self, several: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        out, _ = run_command(capsys, "calibrate", several.path)
+        assert "Prediction sets hold each label that an image has in 90 % of new images of the same kind" in out
+        assert "it holds each label that an image has in 90 %" in _page(several)
+
     def test_costs_are_for_one_label(self, several: Run, capsys: pytest.CaptureFixture[str]) -> None:
         _, told = run_command(capsys, "calibrate", several.path, "--costs", "costs.csv", code=2)
         assert "costs: are for images with one label each" in told
@@ -276,9 +303,9 @@ def test_an_overconfident_network_is_made_honest() -> None:
 def test_shortfalls_are_told() -> None:
     few = measure_confidence(_predict(answers(TRUTH[:8], 0.9, seed=1)))
     assert describe_shortfalls(few, ("a", "b", "c")) == [
-        "No temperature is fitted: that takes 20 validation images, and there are 8. Confidence is as the network "
+        "No temperature is fitted: that takes 20 validation images, and the run has 8. Confidence is as the network "
         "gives it.",
-        "Prediction sets hold every class: 8 validation images are too few for a coverage of 90 %.",
+        "Prediction sets hold every class: a coverage of 90 % needs more than 8 validation images.",
     ]
     sets, random = ((), (0,), (1,)), np.random.default_rng(0)
     logits = random.normal(size=(60, 2)).astype(np.float32)
@@ -287,3 +314,14 @@ def test_shortfalls_are_told() -> None:
     settings = ConfidenceSettings(rule=parse_rule("precision=0.999"))
     told = describe_shortfalls(measure_confidence(predictions, settings), ("a", "b"))
     assert told == ["Threshold precision=0.999 cannot be reached on the validation set for: a, b."]
+
+
+def test_a_share_that_few_images_cannot_refuse_is_told() -> None:
+    novelty = NoveltyRecord(method="knn", threshold=1.0, share=0.01, auroc={}, neighbour=1, n=49)
+    told = describe_shortfalls(ConfidenceRecord(novelty=novelty), ("a", "b"))
+    assert told == [
+        "To refuse 1 % of known images as none of these needs more than 49 validation images: the threshold is the "
+        "score of the strangest of them, and more may be refused."
+    ]
+    enough = novelty.model_copy(update={"share": 0.02})
+    assert describe_shortfalls(ConfidenceRecord(novelty=enough), ("a", "b")) == []

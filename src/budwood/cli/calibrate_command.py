@@ -84,7 +84,7 @@ def show_calibration(run: Run, as_json: bool) -> None:
         run: A run with a record of confidence.
         as_json: Whether to print JSON.
     """
-    from budwood.reporting.confidence_section import describe_temperature
+    from budwood.reporting.confidence_section import describe_sets, describe_temperature
 
     record = run.record
     if as_json:
@@ -107,7 +107,7 @@ def show_calibration(run: Run, as_json: bool) -> None:
         if any(sets.per_class)
         else ""
     )
-    print(f"Prediction sets hold the true class of {100 * sets.coverage:g} % of new images of the same kind{own}.")
+    print(f"Prediction sets hold {describe_sets(sets, run.task.multilabel)}{own}.")
     if confidence.decisions:
         print(f"Answers are chosen by {confidence.decisions.rule}.")
     if confidence.novelty:

@@ -113,7 +113,9 @@ def predict(
 def _refuse_senseless(wanted: _Wanted, images: Sequence[str]) -> None:
     if wanted.copies and not wanted.sort_into:
         raise click.UsageError("--copy: needs --sort-into DIR.")
-    places = [path.absolute() for path in wanted.paths]
+    from budwood.workflows.prediction_files import list_written
+
+    places = [place.absolute() for path in wanted.paths for place in list_written(path)]
     if len(set(places)) < len(places):
         raise click.UsageError("--csv, --jsonl, --parquet, --features: two of them name the same file.")
     if wanted.sort_into:
@@ -132,18 +134,19 @@ def _predict_all(predictor: Predictor, images: Sequence[str], wanted: _Wanted) -
     from budwood.data.image_streams import LIST, stream_images
     from budwood.networks.plan import hash_json
     from budwood.workflows.predict import predict_stream
-    from budwood.workflows.prediction_files import PartialFiles, Tally
+    from budwood.workflows.prediction_files import PartialFiles, Tally, list_written
     from budwood.workflows.sorting import SortedFolders
 
-    files, written = _make_files(predictor, wanted), [path.absolute() for path in wanted.paths]
+    files = _make_files(predictor, wanted)
+    written = {place.absolute() for path in wanted.paths for place in list_written(path)}
 
     def open_images() -> Iterator[StreamedImage]:
-        return stream_images(images, sys.stdin.buffer, lambda path: _is_written(path, written))
+        return stream_images(images, sys.stdin.buffer, lambda path: path.absolute() in written)
 
     with ExitStack() as stack:
         stream, partial = open_images(), None
         if files:
-            said = [wanted.top, wanted.as_json, *map(str, written)]
+            said = [wanted.top, wanted.as_json, *(str(path.absolute()) for path in wanted.paths)]
             partial = stack.enter_context(
                 PartialFiles(files, hash_json([predictor.identity, images, str(Path.cwd()), said]))
             )
@@ -167,12 +170,6 @@ def _keep(stream: Iterator[StreamedImage], pending: deque[StreamedImage]) -> Ite
     for image in stream:
         pending.append(image)
         yield image
-
-
-def _is_written(path: Path, written: Sequence[Path]) -> bool:
-    """Whether a file in a folder is one that this command writes, or a part of one."""
-    names = [one for one in written if path.name.startswith(one.name)]
-    return any(one.parent == path.absolute().parent for one in names)
 
 
 def _make_files(predictor: Predictor, wanted: _Wanted) -> list[PredictionFile]:
@@ -237,16 +234,17 @@ def describe_prediction(answer: ImagePrediction, classes: Sequence[str] = ()) ->
     path = show_unprintable(answer.path)
     if answer.problem:
         return f"{path}: cannot be read ({answer.problem})"
-    ranked = ", ".join(f"{name} {share:.1%}" for name, share in answer.top)
+    ranked = ", ".join(f"{show_unprintable(name)} {share:.1%}" for name, share in answer.top)
     several = answer.candidates is not None and len(answer.candidates) > 1
-    notes = [f"may be: {', '.join(answer.candidates or ())}"] if several else []
+    notes = [f"may be: {', '.join(map(show_unprintable, answer.candidates or ()))}"] if several else []
     notes += answer.notes
     tail = f" [{'; '.join(notes)}]" if notes else ""
     if answer.refused:
         return f"{path}: none of these (nearest: {ranked}){tail}"
     if answer.decisions is not None and answer.probabilities is not None:
-        return f"{path}: {answer.label} ({_list_decisions(answer.decisions, answer.probabilities, classes)}){tail}"
-    called = "" if answer.label == answer.top[0][0] else f"{answer.label}: "
+        told = _list_decisions(answer.decisions, answer.probabilities, classes)
+        return f"{path}: {show_unprintable(answer.label)} ({told}){tail}"
+    called = "" if answer.label == answer.top[0][0] else f"{show_unprintable(answer.label)}: "
     return f"{path}: {called}{ranked}{tail}"
 
 
@@ -254,14 +252,17 @@ def _list_decisions(decisions: Sequence[bool], probabilities: NDArray[np.float64
     """Yes or no and the probability of each label, the likeliest first; of those that are no at most 12."""
     order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
     shown = [k for k in order if decisions[k]] + [k for k in order if not decisions[k]][:LABELS_SHOWN]
-    told = [f"{classes[k]} {'yes' if decisions[k] else 'no'} {probabilities[k]:.1%}" for k in shown]
+    told = [f"{show_unprintable(classes[k])} {'yes' if decisions[k] else 'no'} {probabilities[k]:.1%}" for k in shown]
     left = len(order) - len(shown)
     return ", ".join([*told, *([f"{left:,} more no"] if left else [])])
 
 
 def _tell_unreadable(tally: Tally) -> int:
     """Tell which images could not be read; the exit code says whether none, some or all could be."""
-    if not tally.unreadable and tally.images:
+    if not tally.images:
+        print("There are no images in what was named. Check the folder, the pattern or the list.", file=sys.stderr)
+        return NONE_READ
+    if not tally.unreadable:
         return 0
     print(f"{tally.unreadable:,} of {counted(tally.images, 'image')} cannot be read.", file=sys.stderr)
     for path, problem in tally.bad or ():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,11 @@ def list_inputs(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
         return [images]
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]
+    if not isinstance(images, Iterable) or isinstance(images, Mapping):
+        raise DataError(
+            f"images: expected one image or a sequence of images, found {type(images).__name__}.",
+            "Give paths, the bytes of files, PIL images or arrays.",
+        )
     return [one for image in images for one in (list_inputs(image) if _is_folder(image) else [image])]
 
 

@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from budwood.errors import DataError
+
 TOP = 3
 NONE_OF_THESE: Final = "none of these"
 
@@ -54,6 +56,12 @@ class ImagePrediction:
     def answer(self) -> str:
         """Return what to call the image: its label, `none of these` where it is refused, empty if it is unreadable."""
         return NONE_OF_THESE if self.refused else self.label
+
+
+def refuse_bad_top(top: int) -> None:
+    """Raise `DataError` for a number of likeliest classes that is none."""
+    if not isinstance(top, int) or top < 1:
+        raise DataError(f"top: expected a whole number from 1 on, found {top!r}.", "Write 3 for the three likeliest.")
 
 
 def list_top_classes(

@@ -28,7 +28,7 @@ from budwood.reporting.svg import (
     make_even_ticks,
     wrap_svg,
 )
-from budwood.runs.confidence_record import CalibrationRecord, ConfidenceRecord
+from budwood.runs.confidence_record import CalibrationRecord, ConfidenceRecord, SetsRecord
 from budwood.runs.run_record import RunRecord
 from budwood.text import TOO_FEW
 
@@ -69,7 +69,7 @@ class ShownConfidence:
         errors: Calibration errors by split.
         selective: The chart of accuracy against coverage.
         selective_words: The same in a sentence.
-        coverage: The promised coverage of prediction sets, as text.
+        coverage: What prediction sets promise, in words.
         sets: How they did, by split.
         calibrated_on: Number of images that their limits were found on, as text.
         own_limits: Number of classes with a limit of their own.
@@ -139,7 +139,7 @@ def show_confidence(record: RunRecord, val: Predictions, test: Predictions | Non
         errors=_list_errors(known.calibration),
         selective=Markup(draw_selective(points, _NAMES[last.name])),
         selective_words=describe_selective(points, _NAMES[last.name]),
-        coverage=f"{100 * sets.coverage:g} %" if sets else "",
+        coverage=describe_sets(sets, val.task.multilabel) if sets else "",
         sets=[_measure_sets(split, rule) for split in splits] if sets else [],
         calibrated_on=f"{sets.n:,}" if sets else "",
         own_limits=sum(sets.per_class) if sets else 0,
@@ -184,7 +184,7 @@ def describe_temperature(calibration: CalibrationRecord, classes: Sequence[str])
         The sentence.
     """
     values = calibration.temperature
-    if len(values) > 1:
+    if len(values) > 1 and any(value != 1 for value in values):
         extremes = sorted(zip(values, classes, strict=True))
         (low, first), (high, last) = extremes[0], extremes[-1]
         return (
@@ -206,6 +206,14 @@ def describe_temperature(calibration: CalibrationRecord, classes: Sequence[str])
         f"The network's outputs are divided by {value:.2f} (its temperature) before they become probabilities, because "
         f"it {side} of its answers. The answers stay the same; only how sure they are changes."
     )
+
+
+def describe_sets(sets: SetsRecord, multilabel: bool) -> str:
+    """Describe in words what prediction sets promise: they hold ..."""
+    share = f"{100 * sets.coverage:g} %"
+    if multilabel:
+        return f"each label that an image has in {share} of new images of the same kind"
+    return f"the true class of {share} of new images of the same kind"
 
 
 def describe_selective(points: Sequence[SelectivePoint], where: str) -> str:

@@ -27,7 +27,7 @@ from budwood.data.loading import Pixels, resize_pixels
 from budwood.data.value_range import ValueRange
 from budwood.errors import DataError, RunError
 from budwood.evaluation.label_task import LabelTask
-from budwood.evaluation.prediction_table import TOP, ImagePrediction
+from budwood.evaluation.prediction_table import TOP, ImagePrediction, refuse_bad_top
 from budwood.progress import Progress
 from budwood.runs.answers import AnswerRules, Outputs
 
@@ -174,6 +174,7 @@ class Predictor(ABC):
             DataError: A value is no image, or an array has another type or shape.
             WeightsError: A logit is not finite.
         """
+        refuse_bad_top(top)
         given = list_inputs(images)
         return self.answer(
             [self.read(image, name_input(image, number)) for number, image in enumerate(given)], top, features=features

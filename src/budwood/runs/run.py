@@ -505,4 +505,8 @@ def open_any_run(run: Run | str | Path) -> Run:
     Raises:
         RunError: There is no such run, or it is not finished.
     """
-    return run if isinstance(run, Run) else open_run(run)
+    if isinstance(run, Run):
+        return run
+    if not isinstance(run, (str, Path)):
+        raise RunError(f"run: expected a run, its path or its name, found {type(run).__name__}.", "See `bw.open_run`.")
+    return open_run(run)

@@ -24,6 +24,7 @@ from budwood.runs.run import Run, lock_results, open_any_run, reopen_run
 from budwood.runs.run_record import RunRecord, save_record
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import open_context
+from budwood.text import counted
 from budwood.workflows.novelty import keep_novelty, settle_novelty
 from budwood.workflows.report import write_reports
 
@@ -165,6 +166,7 @@ def calibrate(
         StorageError: The run folder cannot be written.
     """
     run, context = open_any_run(run), open_context(cache, progress)
+    threshold = None if threshold is None else str(threshold)
     refuse_bad_settings(run, coverage, threshold, costs)
     novelty = settle_novelty(run, refuse, unknown, context)
     with lock_results(run.path), raise_storage_errors(run.path):
@@ -173,11 +175,11 @@ def calibrate(
         confidence = measure_confidence(latest.predictions("val"), settings)
         if latest.record.test:
             confidence = add_test_errors(confidence, latest.predictions("test"))
-        for note in describe_shortfalls(confidence, run.classes):
-            context.progress.note(note)
         changed = Run(run.path, latest.record.model_copy(update={"confidence": confidence}))
         if novelty:
             changed = keep_novelty(changed, novelty)
+        for note in describe_shortfalls(changed.record.confidence or confidence, run.classes):
+            context.progress.note(note)
         write_reports(changed)
         save_record(run.path, changed.record)
     return changed
@@ -209,9 +211,10 @@ def read_settings(record: RunRecord) -> ConfidenceSettings:
 
 def refuse_bad_settings(run: Run, coverage: float | None, threshold: str | None, costs: str | Path | None) -> None:
     """Raise `RecipeError` for a setting that is out of range or has no meaning for the run's labels."""
-    if coverage is not None and not 0 < coverage < 1:
+    if coverage is not None and not (isinstance(coverage, (int, float)) and 0 < coverage < 1):
+        found = f"{coverage:g}" if isinstance(coverage, (int, float)) else repr(coverage)
         raise RecipeError(
-            f"coverage: expected a share above 0 and below 1; found {coverage:g}.", "Write 0.9 for 90 % of the images."
+            f"coverage: expected a share above 0 and below 1; found {found}.", "Write 0.9 for 90 % of the images."
         )
     if threshold is not None:
         parse_rule(threshold)
@@ -221,6 +224,8 @@ def refuse_bad_settings(run: Run, coverage: float | None, threshold: str | None,
                 "each, and the likeliest class is the answer.",
                 "Use costs for mistakes that are not equally bad.",
             )
+    if costs is not None and not isinstance(costs, (str, Path)):
+        raise RecipeError(f"costs: expected the path of a CSV file, found {type(costs).__name__}.", "Write a table.")
     if costs is not None and run.task.multilabel:
         raise RecipeError(
             "costs: are for images with one label each; the images of this run have several (multi-label).",
@@ -239,16 +244,22 @@ def describe_shortfalls(confidence: ConfidenceRecord, classes: tuple[str, ...]) 
         One sentence for each shortfall.
     """
     told = []
-    sets, decisions = confidence.sets, confidence.decisions
+    sets, decisions, novelty = confidence.sets, confidence.decisions, confidence.novelty
     if sets and sets.n < FEWEST:
         told.append(
-            f"No temperature is fitted: that takes {FEWEST} validation images, and there are {sets.n:,}. Confidence is "
-            "as the network gives it."
+            f"No temperature is fitted: that takes {FEWEST} validation images, and the run has {sets.n:,}. Confidence "
+            "is as the network gives it."
         )
     if sets and any(limit == 0 for limit in sets.limits):
         told.append(
-            f"Prediction sets hold every class: {sets.n:,} validation images are too few for a coverage of "
-            f"{100 * sets.coverage:g} %."
+            f"Prediction sets hold every class: a coverage of {100 * sets.coverage:g} % needs more than "
+            f"{counted(sets.n, 'validation image')}."
+        )
+    if novelty and (novelty.n + 1) * novelty.share < 1:
+        told.append(
+            f"To refuse {100 * novelty.share:g} % of known images as none of these needs more than "
+            f"{counted(novelty.n, 'validation image')}: the threshold is the score of the strangest of them, and more "
+            "may be refused."
         )
     if decisions and decisions.unreached:
         names = ", ".join(classes[k] for k in decisions.unreached)

@@ -197,10 +197,13 @@ def settle_novelty(
             `compare_strangers`.
         RecipeError: The share is out of range.
     """
-    if share is not None and not 0 < share < 1:
+    if share is not None and not (isinstance(share, (int, float)) and 0 < share < 1):
+        found = f"{share:g}" if isinstance(share, (int, float)) else repr(share)
         raise RecipeError(
-            f"refuse: expected a share above 0 and below 1; found {share:g}.", "Write 0.05 for 5 % of the known images."
+            f"refuse: expected a share above 0 and below 1; found {found}.", "Write 0.05 for 5 % of the known images."
         )
+    if folder is not None and not isinstance(folder, (str, Path)):
+        raise RecipeError(f"unknown: expected the path of a folder, found {type(folder).__name__}.", "Name one folder.")
     try:
         measured = read_novelty(run)
     except RunError as error:  # a damaged file is made anew
@@ -212,7 +215,7 @@ def settle_novelty(
         except DataError as error:
             if share is not None or folder is not None:
                 raise
-            context.progress.note(f"What tells images of none of the classes cannot be measured: {error.message}")
+            context.progress.note(f'"None of these" cannot be measured without the images of the run: {error.message}')
             return None
     elif share is not None:
         measured = _change_share(measured, share)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final
 
 from budwood.data.image_streams import LIST, PATTERN, StreamedImage, stream_images
 from budwood.errors import DataError
-from budwood.evaluation.prediction_table import TOP, ImagePrediction
+from budwood.evaluation.prediction_table import TOP, ImagePrediction, refuse_bad_top
 from budwood.hardware import count_processors
 from budwood.inference.engines import BATCH
 from budwood.progress import Progress
@@ -60,10 +60,24 @@ def predict(
         RunError: There is no such finished run, or its files were changed.
         StorageError: The cache cannot be written.
     """
-    sources = [files] if isinstance(files, (str, Path)) else list(files)
+    sources = [files] if isinstance(files, (str, Path)) else _list_sources(files)
     check_sources(sources)
+    refuse_bad_top(top)
     predictor = Predictor.open(run, int8=int8, coverage=coverage, cache=cache, progress=progress)
     return list(chain.from_iterable(predict_stream(predictor, stream_images(sources), top=top, features=features)))
+
+
+def _list_sources(files: Iterable[str | Path]) -> list[str | Path]:
+    """The paths, or a message that says where images in memory are predicted."""
+    fit = isinstance(files, Iterable) and not isinstance(files, (bytes, Mapping))
+    listed = list(files) if fit else []
+    wrong = [one for one in listed if not isinstance(one, (str, Path))]
+    if wrong or not fit:
+        raise DataError(
+            f"files: expected paths, found {type(wrong[0] if wrong else files).__name__}.",
+            "Images in memory are predicted by `bw.Predictor.open(run).predict(images)`.",
+        )
+    return listed
 
 
 def check_sources(sources: Sequence[str | Path]) -> None:
@@ -77,6 +91,8 @@ def check_sources(sources: Sequence[str | Path]) -> None:
     """
     for source in sources:
         path = Path(source)
+        if not str(source):
+            raise DataError("IMAGES: an empty path.", "Write `.` for the working folder.")
         is_pattern = any(letter in str(source) for letter in PATTERN)
         if str(source) != LIST and not is_pattern and not path.exists() and not path.is_symlink():
             raise DataError(f"{path}: no such file or folder.", "Check the path, and quote it if it contains spaces.")

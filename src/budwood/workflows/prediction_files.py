@@ -60,6 +60,18 @@ class PredictionFile:
         return self.path.with_name(self.path.name + PART)
 
 
+def list_written(path: Path) -> list[Path]:
+    """List what a file of predictions is written as: the file, what is done of it, notes, and the paths of features."""
+    beside = (PART, f"{PART}.json", f"{PART}.lock")
+    names = [path.name, *(path.name + ending for ending in beside)]
+    return [path.with_name(name) for name in [*names, *([name_paths(path).name] if path.suffix == ".npy" else [])]]
+
+
+def name_paths(path: Path) -> Path:
+    """Name the file with the paths of the images whose features are in a `.npy` file."""
+    return path.with_name(f"{path.name.removesuffix('.npy')}.paths.jsonl")
+
+
 def make_csv(path: Path, classes: Sequence[str], top: int, multilabel: bool = False) -> PredictionFile:
     """Make a CSV file for spreadsheets, in which a text that begins like a formula has an apostrophe before it."""
 
@@ -136,7 +148,7 @@ def _decode_features(row: Mapping[str, str]) -> np.ndarray[Any, np.dtype[np.floa
 def _finish_npy(part: Path, draft: Path) -> None:
     count = sum(len(rows) for rows in _read_blocks(part))
     width = next((len(_decode_features(rows[0])) for rows in _read_blocks(part)), 0)
-    paths = part.with_name(f"{part.name.removesuffix(f'.npy{PART}')}.paths.jsonl")
+    paths = name_paths(part.with_name(part.name.removesuffix(PART)))
 
     def write_paths(file: Path) -> None:
         with file.open("wb") as out:
