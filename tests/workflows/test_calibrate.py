@@ -21,7 +21,7 @@ from budwood.evaluation.intervals import Metric
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.thresholds import parse_rule
 from budwood.reporting.confidence_section import describe_temperature
-from budwood.runs.confidence_record import CalibrationRecord, ConfidenceRecord
+from budwood.runs.confidence_record import CalibrationRecord, ConfidenceRecord, NoveltyRecord
 from budwood.runs.run import Run, open_run
 from budwood.runs.run_record import save_record
 from budwood.workflows import confidence
