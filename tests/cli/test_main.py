@@ -79,7 +79,7 @@ def test_the_whole_job_in_words(photos: Path, tmp_path: Path, capsys: pytest.Cap
     said = _said(capsys, "predict", folder, tmp_path / "bad.png", code=2)
     assert "1 of 1 image cannot be read.\n  " in said
     (tmp_path / "nothing").mkdir()
-    assert "0 of 0 images cannot be read." in _said(capsys, "predict", folder, tmp_path / "nothing", code=2)
+    assert "There are no images in what was named." in _said(capsys, "predict", folder, tmp_path / "nothing", code=2)
 
 
 def test_a_recipe_file_is_overridden_by_settings_and_those_by_flags(
