@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
+from budwood.comparison.rows import make_outcome
 from budwood.data.dataset import Dataset
+from budwood.evaluation.result_checks import ResultFinding, check_run
 from budwood.reporting.licences import describe_data_licence, describe_weights_licence
 from budwood.runs.confidence_record import ConfidenceRecord
 from budwood.runs.run import Run
@@ -82,12 +84,14 @@ class CardSummary:
         misuses: What it is not for.
         limits: Classes with too few images, and what was not checked.
         licences: The licences of weights, data and model.
+        results: Findings about the result.
     """
 
     uses: tuple[str, ...]
     misuses: tuple[str, ...]
     limits: tuple[str, ...]
     licences: tuple[str, ...]
+    results: tuple[ResultFinding, ...]
 
 
 def summarize_card(run: Run) -> CardSummary:
@@ -97,13 +101,14 @@ def summarize_card(run: Run) -> CardSummary:
         run: The finished run.
 
     Returns:
-        Its uses, limits and licences.
+        Its uses, limits, licences and findings.
 
     Raises:
         RunError: A file of the run is missing, damaged or was changed.
     """
     facts = read_image_facts(run.dataset())
-    return CardSummary(_list_uses(run, facts), _list_misuses(run), _list_limits(run), _list_licences(run))
+    results = tuple(check_run(make_outcome("", [run])))
+    return CardSummary(_list_uses(run, facts), _list_misuses(run), _list_limits(run), _list_licences(run), results)
 
 
 def _list_uses(run: Run, facts: ImageFacts | None) -> tuple[str, ...]:

@@ -10,14 +10,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
-from budwood.comparison.rows import make_outcome
 from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.data.checks import Finding
 from budwood.evaluation.intervals import Metric
 from budwood.evaluation.metrics import evaluate
-from budwood.evaluation.result_checks import ResultFinding, check_run
+from budwood.evaluation.result_checks import ResultFinding
 from budwood.evaluation.split_metrics import ClassMetrics, SplitMetrics
-from budwood.reporting.card_summary import summarize_card
+from budwood.reporting.card_summary import CardSummary, summarize_card
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
 from budwood.reporting.markdown import escape_markdown, escape_prose, format_code, format_markdown_table
 from budwood.reporting.recipe_text import describe_recipe
@@ -56,12 +55,13 @@ class ExportParity(Protocol):
         """Accuracy of the run."""
 
 
-def render_model_card(run: Run, parity: ExportParity | None = None) -> str:
+def render_model_card(run: Run, parity: ExportParity | None = None, summary: CardSummary | None = None) -> str:
     """Render the model card of a run.
 
     Args:
         run: The finished run.
         parity: What the check of the exported file found that the card goes with; None: the card is of the run alone.
+        summary: What `summarize_card` says of the run, where that is known already.
 
     Returns:
         Markdown with a head of YAML.
@@ -69,8 +69,8 @@ def render_model_card(run: Run, parity: ExportParity | None = None) -> str:
     Raises:
         RunError: A file of the run is missing, damaged or was changed.
     """
-    results = sorted(check_run(make_outcome("", [run])), key=lambda finding: SEVERITIES.index(finding.severity))
-    summary = summarize_card(run)
+    summary = summary or summarize_card(run)
+    results = sorted(summary.results, key=lambda finding: SEVERITIES.index(finding.severity))
     sections = [
         ("", _describe_model(run)),
         ("How to use it", _describe_usage(run)),

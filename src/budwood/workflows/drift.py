@@ -27,6 +27,7 @@ from budwood.workflows.new_images import (
     make_feature_trunk,
     refuse_none,
 )
+from budwood.workflows.predict import list_sources
 
 FEWEST: Final = 10  # images on either side, below which nothing can be told
 ALPHA: Final = 0.01
@@ -167,7 +168,7 @@ def drift(
     """
     run, context = open_any_run(run), open_context(cache, progress)
     _check_options(alpha, least_size, n)
-    sources = [images] if isinstance(images, str | Path) else list(images)
+    sources = list_sources(images)
     data = run.dataset()
     new = find_new_images(sources, run, data, context, leave_out=("train", "val"))
     refuse_none(new, sources)

@@ -18,6 +18,7 @@ from budwood.errors import DataError
 from budwood.inference.bundle import Prefix
 from budwood.inference.feature_cache import compute_features
 from budwood.runs.networks import make_trunk
+from budwood.runs.novelty_bank import find_feature_run
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
 from budwood.storage.atomic import raise_storage_errors
@@ -125,14 +126,9 @@ def refuse_none(new: NewImages, sources: Sequence[str | Path]) -> None:
     )
 
 
-def pick_network(run: Run) -> Run:
-    """Return the run whose trunk gives features: itself, or of an ensemble its first member."""
-    return run.members()[0] if run.record.ensemble else run
-
-
 def make_feature_trunk(run: Run, context: Context) -> Prefix:
     """Make the trunk that gives a run's features, of an ensemble that of its first member."""
-    return make_trunk(pick_network(run), context)
+    return make_trunk(find_feature_run(run), context)
 
 
 def compute_vectors(prefix: Prefix, samples: Samples, context: Context) -> Floats:

@@ -60,15 +60,27 @@ def predict(
         RunError: There is no such finished run, or its files were changed.
         StorageError: The cache cannot be written.
     """
-    sources = [files] if isinstance(files, (str, Path)) else _list_sources(files)
+    sources = list_sources(files)
     check_sources(sources)
     refuse_bad_top(top)
     predictor = Predictor.open(run, int8=int8, coverage=coverage, cache=cache, progress=progress)
     return list(chain.from_iterable(predict_stream(predictor, stream_images(sources), top=top, features=features)))
 
 
-def _list_sources(files: Iterable[str | Path]) -> list[str | Path]:
-    """The paths, or a message that says where images in memory are predicted."""
+def list_sources(files: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    """List the paths of an argument that may be one path or several.
+
+    Args:
+        files: One or several paths.
+
+    Returns:
+        The paths.
+
+    Raises:
+        DataError: A value is no path; the message says where images in memory are predicted.
+    """
+    if isinstance(files, (str, Path)):
+        return [files]
     fit = isinstance(files, Iterable) and not isinstance(files, (bytes, Mapping))
     listed = list(files) if fit else []
     wrong = [one for one in listed if not isinstance(one, (str, Path))]

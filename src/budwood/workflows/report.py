@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from budwood.comparison.ensemble_members import compare_members
-from budwood.comparison.rows import make_outcome
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.data import checks
@@ -16,8 +15,7 @@ from budwood.evaluation.decisions import HALF, DecisionRule
 from budwood.evaluation.label_mistakes import count_label_mistakes, list_mistaken_together
 from budwood.evaluation.metrics import evaluate
 from budwood.evaluation.predictions import Predictions
-from budwood.evaluation.result_checks import check_run
-from budwood.reporting.card_summary import summarize_card
+from budwood.reporting.card_summary import CardSummary, summarize_card
 from budwood.reporting.confidence_section import show_confidence
 from budwood.reporting.model_card import CARD_FILE, render_model_card
 from budwood.reporting.novelty_section import ShownNovelty, find_strangest, show_novelty
@@ -75,8 +73,9 @@ def write_reports(run: Run) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    write_text(run.path / "report.html", render_report(run))
-    write_text(run.path / CARD_FILE, render_model_card(run))
+    summary = summarize_card(run)
+    write_text(run.path / "report.html", render_report(run, summary))
+    write_text(run.path / CARD_FILE, render_model_card(run, summary=summary))
 
 
 def report_findings(
@@ -104,16 +103,17 @@ def report_findings(
         write_text(path, render_findings(check, pictures))
 
 
-def render_report(run: Run) -> str:
+def render_report(run: Run, summary: CardSummary | None = None) -> str:
     """Render the report of a run from its record, predictions and explanation.
 
     Args:
         run: The finished run.
+        summary: What `summarize_card` says of the run, where that is known already.
 
     Returns:
         One HTML page that needs no other file.
     """
-    predictions, rule = run.predictions("val"), run.decision_rule
+    predictions, rule, summary = run.predictions("val"), run.decision_rule, summary or summarize_card(run)
     sheet = run.file(SHEET_FILE)
     augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
@@ -122,12 +122,12 @@ def render_report(run: Run) -> str:
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),
         confidence=show_confidence(run.record, predictions, run.predictions("test") if run.record.test else None),
-        results=check_run(make_outcome("", [run])),
+        results=summary.results,
         explanation=load_explanation(run.path),
         members=compare_members(run),
         novelty=_show_novelty(run, predictions, rule),
         labels=_collect_labels(run, predictions, rule) if run.task.multilabel else None,
-        card=summarize_card(run),
+        card=summary,
     )
     return render_run(run.record, evidence)
 

@@ -31,6 +31,7 @@ from budwood.workflows.new_images import (
     make_feature_trunk,
     refuse_none,
 )
+from budwood.workflows.predict import list_sources
 
 COUNT: Final = 50
 CANDIDATES: Final = 10_000  # the most uncertain images, among which clusters are looked for
@@ -116,7 +117,7 @@ def suggest(
     run, context = open_any_run(run), open_context(cache, progress)
     if n < 1:
         raise RunError(f"n {n}: expected a number of images, 1 or more.", "For example 50.")
-    sources = [images] if isinstance(images, str | Path) else list(images)
+    sources = list_sources(images)
     data = run.dataset()
     new = find_new_images(sources, run, data, context, leave_out=("train", "val", "test"))
     refuse_none(new, sources)
