@@ -163,7 +163,7 @@ class TestRejectScore:
         scorer = NoveltyScorer(method, arrays, 0.5)
         context = open_context()
         members = [onnx_file.read_network_graph(run, context, False)]
-        record = export_workflow.describe_export(run, members)
+        record = export_workflow.describe_export(run, members, run.novelty_scorer())
         content = onnx_file.build_model(members, [1.0], run.decision_rule, scorer, record)
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         outputs = bw.Predictor.open(run).compute_outputs(noise(16, 16)[None])
@@ -343,7 +343,7 @@ class TestInt8:
 
 def make_unchecked(run: bw.Run, context: Context, int8: bool) -> tuple[bytes, ExportRecord]:
     members = export_workflow.read_members(run, context, int8)
-    return b"model", export_workflow.describe_export(run, members)
+    return b"model", export_workflow.describe_export(run, members, run.novelty_scorer())
 
 
 def write_into_folder(request: ExportRequest) -> None:

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.data.loading import decode_sample
-from budwood.errors import DataError, RunError
+from budwood.errors import RunError
 from budwood.exporting.form_answers import Form, compute_answers
 from budwood.exporting.form_usage import add_usage
-from budwood.inference.feature_cache import CHECKED
 from budwood.reporting.model_card import CARD_FILE, format_score
-from budwood.runs.predictor import make_predictor
+from budwood.runs.predictor import make_predictor, take_check_images
 from budwood.runs.run import Run
 from budwood.text import counted
 
@@ -23,10 +21,8 @@ if TYPE_CHECKING:
 
 TOLERANCE: Final = 1e-3  # of a probability
 CARD: Final = "README.md"
-MADE: Final = 4  # images of noise, where those of the run are gone
 
 Floats = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
 
 
 def write_web(request: ExportRequest) -> None:
@@ -125,7 +121,7 @@ def write_timm(request: ExportRequest) -> None:
     run = request.run
     write_timm_folder(run, request.to)
     (request.to / CARD).write_text(add_usage(request.card, "timm", run), encoding="utf-8")
-    pixels, rule = take_check_pixels(run), run.decision_rule
+    pixels, rule = take_check_images(run, run.record.network.size), run.decision_rule
     expected = rule.to_probabilities(make_predictor(run, request.context).compute_logits(pixels))
     found = rule.to_probabilities(compute_answers("timm", request.to, pixels))
     compare_answers("timm", request, expected, found)
@@ -144,7 +140,7 @@ def check_probabilities(form: Form, request: ExportRequest, place: Path) -> None
     """
     import onnxruntime
 
-    pixels = take_check_pixels(request.run)
+    pixels = take_check_images(request.run, request.run.record.network.size)
     session = onnxruntime.InferenceSession(request.model, providers=["CPUExecutionProvider"])
     expected = np.concatenate([session.run(["probabilities"], {"image": image[None]})[0] for image in pixels])
     compare_answers(form, request, expected, compute_answers(form, place, pixels).astype(np.float64))
@@ -168,20 +164,3 @@ def compare_answers(form: Form, request: ExportRequest, expected: Floats, found:
         f"Checked in a process of its own on {counted(len(found), 'image')}: the largest difference of a probability "
         f"is {largest:.1e}."
     )
-
-
-def take_check_pixels(run: Run) -> Pixels:
-    """Take validation images of a run; where they are gone, made ones.
-
-    Args:
-        run: The run.
-
-    Returns:
-        uint8 [n, size, size, 3], in the size of its network.
-    """
-    size, resizing, samples = run.record.network.size, run.recipe.resizing, run.dataset().samples("val")
-    try:
-        return np.stack([decode_sample(samples, row, size, resizing) for row in range(min(CHECKED, len(samples)))])
-    except DataError:
-        noise = np.random.default_rng(0).integers(0, 256, (MADE, 8, 8, 3), np.uint8)
-        return noise.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]

@@ -173,7 +173,7 @@ class RunPredictor(Predictor):
             WeightsError: The weights cannot be read or do not fit.
             StorageError: The cache cannot be written.
         """
-        self.load(self._take_check_images)
+        self.load(lambda: take_check_images(self.run, self.part.spec.plan.size))
         blank = np.zeros((1, self.part.spec.plan.size, self.part.spec.plan.size, 3), np.uint8)
         self._compute_logits(blank)  # opens what the first image would wait for
 
@@ -207,16 +207,27 @@ class RunPredictor(Predictor):
     def _apply_head(self, outputs: Logits) -> Logits:
         return compute_head_logits(outputs, *self.head) if self.head else outputs
 
-    def _take_check_images(self) -> Pixels:
-        """Validation images of the run; where they are gone, made ones, on which engines differ as they do on real."""
-        size, resizing = self.part.spec.plan.size, self.run.recipe.resizing
-        if not (self.run.path / DATASET).is_file():
-            return _make_noise(size)
-        samples = self.run.dataset().samples("val")
-        try:
-            return np.stack([decode_sample(samples, row, size, resizing) for row in range(min(CHECKED, len(samples)))])
-        except DataError:
-            return _make_noise(size)
+
+def take_check_images(run: Run, size: int) -> Pixels:
+    """Take validation images of a run; where they are gone, made ones, on which engines differ as they do on real.
+
+    Args:
+        run: The run.
+        size: Side of the network's input, pixels.
+
+    Returns:
+        uint8 [n, size, size, 3].
+
+    Raises:
+        RunError: The list of images was changed or damaged.
+    """
+    if not (run.path / DATASET).is_file():
+        return _make_noise(size)
+    samples, resizing = run.dataset().samples("val"), run.recipe.resizing
+    try:
+        return np.stack([decode_sample(samples, row, size, resizing) for row in range(min(CHECKED, len(samples)))])
+    except DataError:
+        return _make_noise(size)
 
 
 def _make_noise(size: int) -> Pixels:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from budwood.errors import RunError, did_you_mean
+from budwood.evaluation.novelty import NoveltyScorer
 from budwood.exporting.destination import draft_export, refuse_taken
 from budwood.exporting.formats import FORMATS, ExportRequest
 from budwood.exporting.onnx_file import NetworkGraph, build_model, put_metadata, read_network_graph
@@ -116,8 +117,9 @@ def make_checked_model(run: Run, context: Context, int8: bool) -> tuple[bytes, E
     with raise_storage_errors(context.cache):
         members = read_members(run, context, int8)
     weights = [one.weight for one in run.record.ensemble.members] if run.record.ensemble else [1.0]
-    record = describe_export(run, members)
-    model = build_model(members, weights, run.decision_rule, run.novelty_scorer(), record)
+    novelty = run.novelty_scorer()
+    record = describe_export(run, members, novelty)
+    model = build_model(members, weights, run.decision_rule, novelty, record)
     if not (run.record.confidence and run.record.confidence.calibration):
         context.progress.note(
             f"The run has no temperature, so probabilities are exported as they are; `budwood calibrate {run.path}` "
@@ -133,10 +135,10 @@ def read_members(run: Run, context: Context, int8: bool) -> list[NetworkGraph]:
     return [read_network_graph(one, context, int8) for one in (run.members() if run.record.ensemble else [run])]
 
 
-def describe_export(run: Run, members: list[NetworkGraph]) -> ExportRecord:
+def describe_export(run: Run, members: list[NetworkGraph], novelty: NoveltyScorer | None) -> ExportRecord:
     """The record of a run's export, before it is checked."""
     rule, known = run.decision_rule, run.record.confidence
-    sets, novelty = known.sets if known else None, run.novelty_scorer()
+    sets = known.sets if known else None
     return ExportRecord(
         run=run.record.id,
         created=utc_now(),
