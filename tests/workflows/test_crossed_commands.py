@@ -17,6 +17,7 @@ import budwood as bw
 from budwood.errors import BudwoodError
 from budwood.explain.explanation import ExplainRequest, make_explanation
 from budwood.networks.weights import describe_file
+from budwood.reporting.card_summary import CardSummary
 from budwood.runs import preflight
 from budwood.runs.explanation_record import Explanation, load_explanation
 from budwood.runs.run import Run, find_run, lock_run, open_run
@@ -143,8 +144,8 @@ def test_a_report_never_shows_less_than_was_explained_beside_it(
 ) -> None:
     threads: list[threading.Thread] = []
 
-    def slow(opened: Run) -> str:
-        page = render(opened)
+    def slow(opened: Run, summary: CardSummary | None = None) -> str:
+        page = render(opened, summary)
         if not threads:
             threads.append(_start_and_wait(lambda: explain("mistakes")))
         return page
