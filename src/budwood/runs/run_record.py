@@ -22,6 +22,7 @@ from budwood.errors import RecipeError, RunError
 from budwood.evaluation.split_metrics import SplitMetrics, plain
 from budwood.networks.network_plan import ParameterCount, StagePlan
 from budwood.runs.confidence_record import ConfidenceRecord
+from budwood.runs.ladder_record import LadderRecord
 from budwood.storage.atomic import write_text
 from budwood.storage.checked_files import digest_bytes
 from budwood.storage.strict_json import decode_json, encode_json
@@ -251,6 +252,7 @@ class RunRecord(FrozenRecord):
         ensemble: How the run was made of others; None of a run that was trained. The recipe of an ensemble is that of
             its first member.
         confidence: Temperature, prediction sets, thresholds and "none of these"; None of a run of an earlier version.
+        ladder: The search that found the run; None of a run whose recipe was given.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -280,6 +282,7 @@ class RunRecord(FrozenRecord):
     files: Mapping[str, str] = Field(default_factory=dict)
     ensemble: EnsembleRecord | None = None
     confidence: ConfidenceRecord | None = None
+    ladder: LadderRecord | None = None
 
     @property
     def val(self) -> SplitMetrics:

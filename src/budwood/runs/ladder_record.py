@@ -1,0 +1,109 @@
+"""The record of a search for the best network: the rungs of its ladder, what each tried, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from budwood.config.records import FrozenRecord
+from budwood.evaluation.intervals import Metric
+
+RungName = Literal["frozen", "fine-tuned", "together"]
+
+
+class Figure(FrozenRecord):
+    """A figure with its 95 % interval.
+
+    Attributes:
+        value: The figure.
+        low: Lower end; None where there are too few images.
+        high: Upper end.
+        n: Number of images.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int
+
+    def metric(self) -> Metric:
+        """Return the figure as metrics are shown."""
+        return Metric(self.value, self.low, self.high, self.n)
+
+
+class CandidateRecord(FrozenRecord):
+    """A recipe that was compared with others, or was not for want of time.
+
+    Attributes:
+        name: Some words that tell it from the others.
+        recipe: Its options.
+        state: `tried`; `no time`: it was left out, as it would have taken too long; `failed`.
+        accuracy: Share of images that it gets right, held out: by cross-validation, or on validation.
+        loss: Mean loss of held-out images, nats.
+        difference: Its loss minus that of the chosen one, nats, with its paired interval.
+        seconds: What it took, or was expected to take.
+        note: A sentence, such as why it was left out; empty where there is nothing to say.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    state: Literal["tried", "no time", "failed"] = "tried"
+    accuracy: Figure | None = None
+    loss: float | None = None
+    difference: Figure | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+
+class RungRecord(FrozenRecord):
+    """A rung of the ladder: what was tried there, the run that it left, and how that compares with the rung before.
+
+    Attributes:
+        name: frozen, fine-tuned or together.
+        candidates: What was compared, in the order in which it was tried.
+        chosen: Number of the chosen candidate, from 0; None where none was.
+        run: Id of the run that the rung left; None where it left none.
+        accuracy: Validation accuracy of that run (of images with several labels: those right in every class).
+        gain: Its validation accuracy minus that of the best run before, with the paired interval.
+        p: p-value of the paired test of that difference (McNemar).
+        kept: Whether it is the best run from here on.
+        ended: Seconds since the start at which the rung ended.
+        note: A sentence on why it was kept or not, or not begun.
+    """
+
+    name: RungName
+    candidates: tuple[CandidateRecord, ...] = ()
+    chosen: int | None = None
+    run: str | None = None
+    accuracy: Figure | None = None
+    gain: Figure | None = None
+    p: float | None = None
+    kept: bool = False
+    ended: float = 0.0
+    note: str = ""
+
+
+class LadderRecord(FrozenRecord):
+    """A search for the best network.
+
+    Attributes:
+        budget: Seconds that the whole command was given.
+        seconds: Seconds that it took.
+        compared: How the candidates of the first rung were compared, in words.
+        images: Number of training images that were used.
+        of: Number of training images that there are.
+        rungs: The rungs, in order; one may stand there more than once.
+        best: Id of the best run.
+        interrupted: Whether Ctrl-C ended it.
+        advice: What more time would likely give, a sentence.
+    """
+
+    budget: float
+    seconds: float
+    compared: str
+    images: int
+    of: int
+    rungs: tuple[RungRecord, ...]
+    best: str
+    interrupted: bool = False
+    advice: str = ""
