@@ -158,6 +158,23 @@ def find_missing_features(prefix: Prefix, samples: Samples, transform: Transform
     return [row for row, id in enumerate(samples.ids) if not any(id in store for store in stores)]
 
 
+def keep_features(prefix: Prefix, samples: Samples, values: Floats, progress: Progress) -> None:
+    """Keep outputs in the cache that were computed otherwise, as part of wider ones.
+
+    Args:
+        prefix: Part of the network whose outputs they are: vectors.
+        samples: Images, in the order of the outputs.
+        values: The outputs, float32 [n, features].
+        progress: Where the note goes where the cache cannot be written.
+    """
+    store = _open_stores(prefix, IDENTITY, samples.value_range)[0]
+    missing = [row for row, id in enumerate(samples.ids) if id not in store]
+    for block in split_blocks(len(missing), SHARD):
+        rows = missing[block]
+        if not store_rows(store, [samples.ids[row] for row in rows], values[rows], progress):
+            return
+
+
 def compute_tta_features(
     prefix: Prefix, samples: Samples, progress: Progress, apply: Callable[[Floats], Floats] = lambda values: values
 ) -> Features:

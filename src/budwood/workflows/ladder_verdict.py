@@ -1,0 +1,159 @@
+"""Whether a later run is better than the best before it, by what both say of the same validation images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budwood.config.metric_registry import LOSS
+from budwood.evaluation.differences import paired_difference_interval
+from budwood.evaluation.ensembles import compute_mean_loss, select_greedily
+from budwood.evaluation.intervals import proportion_interval
+from budwood.evaluation.predictions import Predictions
+from budwood.evaluation.significance import mcnemar_test
+from budwood.runs.ladder_record import Figure
+
+FOLDS: Final = 5  # of the validation images, on which the weights of an ensemble are chosen and scored in turn
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run compares with the best before it on the validation images.
+
+    Attributes:
+        accuracy: Its accuracy.
+        gain: Its accuracy minus that of the other.
+        p: p-value of McNemar's exact test of that difference.
+        kept: Whether it is kept in the other's place.
+        note: A sentence that says why.
+    """
+
+    accuracy: Figure
+    gain: Figure
+    p: float
+    kept: bool
+    note: str
+
+
+def judge(before: Predictions, after: Predictions, select: str = LOSS) -> Verdict:
+    """Compare a later run with the best before it, image by image.
+
+    What took more time is expected to be better, so that it need not prove it: it is kept where its loss is lower and
+    its accuracy is not lower by more than one standard error of the paired difference. Losses are those after each
+    run's own temperature, so that label smoothing does not count against it. Where a metric was asked for, that metric
+    stands in the place of the loss.
+
+    Args:
+        before: Validation predictions of the best run so far.
+        after: Those of the later run, for the same images.
+        select: The metric that was asked for, or `loss`.
+
+    Returns:
+        The verdict.
+    """
+    after = align(after, before)
+    was, now = before.correct, after.correct
+    n, wins, losses = len(now), int((now & ~was).sum()), int((was & ~now).sum())
+    low, high = paired_difference_interval(np.float64(wins), np.float64(losses), n)  # type: ignore[arg-type]
+    difference = (wins - losses) / n
+    error = float((now.astype(float) - was).std() / np.sqrt(n))
+    p = float(mcnemar_test(np.stack([was, now], axis=1).astype(np.float64))[0, 1])
+    name, better = _compare(before, after, select)
+    kept = better and difference >= -error
+    if kept:
+        note = f"Kept: its {name} on validation is better."
+    elif better:
+        note = "Not kept: it gets fewer validation images right, by more than chance would explain."
+    else:
+        note = f"Not kept: its {name} on validation is no better."
+    return Verdict(measure_accuracy(after), Figure(value=difference, low=float(low), high=float(high), n=n), p, kept, note)
+
+
+def measure_accuracy(predictions: Predictions) -> Figure:
+    """Measure the accuracy of predictions.
+
+    Args:
+        predictions: The predictions.
+
+    Returns:
+        Share of images that are right, in every class where they have several, with its exact interval.
+    """
+    metric = proportion_interval(int(predictions.correct.sum()), len(predictions.ids))
+    return Figure(value=metric.value or 0.0, low=metric.low, high=metric.high, n=metric.n)
+
+
+def _compare(before: Predictions, after: Predictions, select: str) -> tuple[str, bool]:
+    """What decides, and whether the later run is better by it."""
+    if select == LOSS:
+        return "loss", bool(compute_calibrated_losses(after).mean() < compute_calibrated_losses(before).mean())
+    one, other = (each.task.score(select, each.truth, each.logits) for each in (before, after))
+    return select.replace("_", " "), bool(other > one or (other == one and after.losses.mean() < before.losses.mean()))
+
+
+def compute_calibrated_losses(predictions: Predictions) -> NDArray[np.float64]:
+    """Compute the loss of each image after the temperature that suits the predictions best (Guo et al. 2017).
+
+    Args:
+        predictions: The predictions.
+
+    Returns:
+        Losses in nats, float64 [n].
+    """
+    temperatures = predictions.task.fit_temperatures(predictions.truth, predictions.logits)
+    logits = (predictions.logits / temperatures).astype(np.float32)
+    return replace(predictions, logits=logits).losses
+
+
+def align(predictions: Predictions, like: Predictions) -> Predictions:
+    """Put predictions in the order of others of the same images.
+
+    Args:
+        predictions: The predictions.
+        like: The others.
+
+    Returns:
+        The predictions in that order.
+    """
+    row_of_id = {id: row for row, id in enumerate(predictions.ids)}
+    rows = [row_of_id[id] for id in like.ids]
+    return replace(
+        predictions,
+        ids=like.ids,
+        paths=like.paths,
+        labels=predictions.labels[rows],
+        logits=predictions.logits[rows],
+    )
+
+
+def is_better_together(members: list[Predictions], best: int) -> bool:
+    """Tell whether the mean of several runs is better than the best of them, by cross-validation.
+
+    The weights are chosen on four fifths of the validation images and scored on the last, in turn, so that choosing
+    them is not counted as a gain. An answer of several networks takes as long as all of them, so it has to be better
+    by one standard error of the paired difference.
+
+    Args:
+        members: Validation predictions of each run, for the same images in the same order.
+        best: Number of the best of them.
+
+    Returns:
+        Whether it is.
+    """
+    true = [np.asarray(one.task.true_probabilities(one.truth, one.logits), np.float64) for one in members]
+    n = len(true[0])
+    if n < 2 * FOLDS:
+        return False
+    losses = np.empty(n)
+    order = np.random.default_rng(0).permutation(n)
+    for fold in range(FOLDS):
+        held = order[fold::FOLDS]
+        rest = np.setdiff1d(order, held)
+        weights = select_greedily([one[rest] for one in true]).weights
+        mean = sum(weight * one[held] for weight, one in zip(weights, true, strict=True))
+        losses[held] = [compute_mean_loss(np.asarray(each)) for each in np.asarray(mean)]
+    alone = np.array([compute_mean_loss(np.asarray(each)) for each in true[best]])
+    gain = alone - losses
+    return bool(gain.mean() > gain.std() / np.sqrt(n))
