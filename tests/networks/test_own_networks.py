@@ -23,7 +23,7 @@ from budwood.networks.weights import describe_random
 from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import digest_job
 from budwood.workflows.predict import predict
-from budwood.workflows.train import train
+from budwood.workflows.train import train_recipe
 
 REGISTERED = """
 from timm.models import register_model

@@ -19,7 +19,7 @@ from budwood.studies.executors import InProcessExecutor
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.time_limit import TimedProgress, TimeIsOver
 from budwood.studies.training_job import JobResult, TrainingJob
-from budwood.workflows.train import train
+from budwood.workflows.train import train_recipe
 
 SMALL = {"model": "cnn", "widths": [8], "fc": [8], "size": 16, "batch": 8, "epochs": 2, "seed": None}
 

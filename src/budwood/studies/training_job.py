@@ -28,7 +28,7 @@ from budwood.studies.optuna_search import Pruned, TrialPlace, make_reporter
 from budwood.studies.study_tables import DataSpec
 from budwood.studies.time_limit import TimedProgress, TimeIsOver
 from budwood.training.history import EpochCallback, Rows
-from budwood.workflows.train import resume, train
+from budwood.workflows.train import resume, train_recipe
 
 JobState = Literal["done", "failed", "pruned", "stopped"]
 

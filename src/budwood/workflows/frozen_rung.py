@@ -1,6 +1,6 @@
 """The first rung: frozen trunks with solved heads, compared by cross-validation on training and validation images.
 
-trunk -> pooled outputs of its stages, from the cache -> held-out losses of a head on the last alone, and on several
+trunk -> pooled outputs of its stages, from the cache -> held-out losses of heads on the last alone and on several -> run
 """
 
 from __future__ import annotations
@@ -8,195 +8,330 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budwood.config.ladder_options import lay_over
 from budwood.config.losses import OneLabel
-from budwood.config.options import Options
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
-from budwood.data import checks
 from budwood.data.dataset import Dataset
-from budwood.data.leaks import Leaks
+from budwood.data.selection import limit
+from budwood.data.shapes import choose_larger_size, choose_resize
+from budwood.data.splits import stratified_sample
+from budwood.errors import BudwoodError
 from budwood.evaluation.intervals import mean_proportion_interval
+from budwood.hardware import count_processors
 from budwood.inference.bundle import make_prefix
 from budwood.inference.engines import Floats
-from budwood.inference.feature_cache import compute_features, keep_features
-from budwood.networks.local_trunks import choose_taps
+from budwood.inference.feature_cache import compute_features, find_missing_features, keep_features
+from budwood.networks.local_trunks import LocalTrunk, list_local_trunks
 from budwood.networks.registry import TRUNK
-from budwood.runs.ladder_record import CandidateRecord, Figure
+from budwood.networks.stage_choice import choose_taps
+from budwood.runs.ladder_record import CandidateRecord, Figure, PlannedRow
 from budwood.runs.preflight import Preflight, check_and_plan
-from budwood.storage.context import Context
-from budwood.training.head_selection import Assignment, CandidateScore, cross_validate_head
+from budwood.text import counted
+from budwood.training.candidate_choice import CandidateChoice, choose_candidate
+from budwood.training.head_selection import (
+    Assignment,
+    CandidateScore,
+    choose_plan,
+    cross_validate_head,
+    hold_out,
+    make_folds,
+)
 from budwood.training.head_solver import Objective
-from budwood.workflows.ladder_rules import FrozenCandidate
+from budwood.workflows import ladder_rules as rules
+from budwood.workflows.ladder_rules import FrozenCandidate, Speed
+from budwood.workflows.ladder_state import Ladder, TriedHead
+
+WARM: Final = 16  # images on which an engine is made and checked before it is timed
+TIMED: Final = 48  # images on which it is timed
+COMPARING: Final = 0.1  # of the budget, that comparing the heads of one trunk may take
 
 
 @dataclass(frozen=True)
-class FrozenSearch:
-    """What the candidates of the first rung have in common.
+class FrozenPlan:
+    """What the first rung will try.
 
     Attributes:
-        data: The data set, without what leaks.
-        given: The options that the user gave.
-        out: The folder of runs.
-        leaks: What is done where images leak between given splits.
-        context: The cache folder, and where bars and notes go.
-        findings: Findings about the data.
-        assignments: The folds, over training and validation images, or the one split.
+        candidates: The trunks, the first fitted to the time.
+        deadline: Seconds since the start at which the rung should end.
+        notes: What there is to say of it.
     """
 
-    data: Dataset
-    given: Options
-    out: Path
-    leaks: Leaks
-    context: Context
-    findings: tuple[checks.Finding, ...]
-    assignments: Sequence[Assignment]
-
-    def plan(self, options: Mapping[str, Any]) -> Preflight:
-        """Check and plan the recipe of a candidate.
-
-        Args:
-            options: The options that the ladder chose.
-
-        Returns:
-            Its network, and the images.
-        """
-        recipe = Recipe(**lay_over(options, self.given))
-        return check_and_plan(self.data, recipe, self.out, self.leaks, self.context, self.findings)
+    candidates: tuple[FrozenCandidate, ...]
+    deadline: float
+    notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class TriedHead:
-    """A head that was scored on held-out images.
-
-    Attributes:
-        name: Some words that tell it from others.
-        options: The options of its recipe, as the ladder chose them.
-        score: What its heads said of held-out images.
-        cost: What an answer costs, relative to others.
-        seconds: What it took.
-    """
-
-    name: str
-    options: Mapping[str, Any]
-    score: CandidateScore
-    cost: float
-    seconds: float
-
-    def record(self, chosen: TriedHead) -> CandidateRecord:
-        """Return what the record of the ladder says of it.
-
-        Args:
-            chosen: The head that was chosen.
-
-        Returns:
-            Its figures, and its paired difference to the chosen one.
-        """
-        seen = ~np.isnan(self.score.losses)
-        correct, losses = self.score.correct[seen], self.score.losses[seen]
-        metric = mean_proportion_interval(correct, 1)
-        difference = losses - chosen.score.losses[seen]
-        error = 1.96 * float(difference.std() / np.sqrt(len(difference)))
-        mean, n = float(difference.mean()), len(difference)
-        return CandidateRecord(
-            name=self.name,
-            recipe=self.options,
-            accuracy=Figure(value=float(correct.mean()), low=metric.low, high=metric.high, n=n),
-            loss=float(losses.mean()),
-            difference=None if self is chosen else Figure(value=mean, low=mean - error, high=mean + error, n=n),
-            seconds=round(self.seconds, 1),
-        )
-
-
-def try_trunk(
-    search: FrozenSearch, candidate: FrozenCandidate, left: Callable[[], float | None]
-) -> tuple[TriedHead, ...]:
-    """Score the heads of a trunk: on its last stage alone, and on several stages pooled, of one pass over the images.
+def climb_frozen(ladder: Ladder) -> None:
+    """Compare frozen trunks, and leave a run of the first and, where another is better, of the best.
 
     Args:
-        search: What all candidates have in common.
-        candidate: The trunk.
-        left: Returns the seconds that are left to the rung; None: as many as it takes.
-
-    Returns:
-        The heads, the cheaper first.
+        ladder: The search; it has a run afterwards.
 
     Raises:
-        BudwoodError: The network, its weights or the images cannot be used.
+        BudwoodError: The first trunk, or the data, cannot be used.
     """
-    started = time.perf_counter()
-    plain = search.plan(candidate.options)
-    taps = () if "taps" in search.given else choose_taps(plain.spec.plan)
-    options = {**candidate.options, **({"taps": taps} if taps else {})}
-    flight = search.plan(options) if taps else plain
-    features = read_features(flight, search.context)
-    made = time.perf_counter() - started
-    last = plain.spec.plan.features
-    heads = []
-    for name, chosen, part in (
-        (candidate.name, candidate.options, features[:, features.shape[1] - last :]),
-        (f"{candidate.name}, {len(taps) + 1} stages", options, features),
-    )[: 2 if taps else 1]:
-        blocks = flight.spec.plan.blocks if chosen is options else plain.spec.plan.blocks
-        began = time.perf_counter()
-        score = score_head(search, flight, np.ascontiguousarray(part), blocks, left)
-        spent = time.perf_counter() - began
-        heads.append(TriedHead(name, chosen, score, flight.spec.plan.macs, made + spent))
-    if taps:
-        samples = flight.training.join(flight.validation)
-        keep_features(
-            make_prefix(plain.spec, TRUNK, search.context.cache),
-            samples,
-            features[:, features.shape[1] - last :],
-            search.context.progress,
+    plan = _plan(ladder)
+    for note in plan.notes:
+        ladder.context.progress.note(note)
+    if ladder.multilabel:
+        candidate = plan.candidates[0]
+        ladder.carry_out(Recipe(**lay_over(candidate.options, ladder.given)))
+        record = CandidateRecord(name=candidate.name, recipe=candidate.options)
+        ladder.close_rung("frozen", (record,), 0, note="One network is tried, as images have several labels.")
+        return
+    _compare(ladder, plan)
+
+
+def plan_frozen(ladder: Ladder) -> tuple[list[PlannedRow], list[str]]:
+    """Plan the first rung, of which nothing is carried out.
+
+    Args:
+        ladder: The search.
+
+    Returns:
+        What would be tried, and notes.
+
+    Raises:
+        BudwoodError: The first trunk, or the data, cannot be used.
+    """
+    plan, rows, spent = _plan(ladder), [], ladder.spent()
+    for number, candidate in enumerate(plan.candidates[: 1 if ladder.multilabel else None]):
+        fits = not number or spent + candidate.seconds <= plan.deadline
+        spent += candidate.seconds if fits else 0.0
+        rows.append(PlannedRow("frozen", candidate.name, candidate.seconds, "" if number else "most of it", fits))
+    return rows, list(plan.notes)
+
+
+def _plan(ladder: Ladder) -> FrozenPlan:
+    """The candidates, by the speed of this machine; the data of the ladder are cut down where time is too short."""
+    trunks = _list_trunks(ladder)
+    shapes = choose_resize(ladder.data)
+    resizes = (str(ladder.given["resize"]),) if "resize" in ladder.given else shapes.candidates
+    size = int(str(ladder.given["size"])) if "size" in ladder.given else None
+    images = _count_images(ladder.data)
+    larger = {trunk.name: choose_larger_size(trunk.size, ladder.data) for trunk in trunks}
+    speed = guess_or_measure(ladder, rules.list_frozen(trunks, resizes, larger, images, Speed(1, 1), size)[0])
+    candidates = rules.list_frozen(trunks, resizes, larger, images, speed, size)
+    deadline = rules.share_for_frozen(ladder.budget, ladder.quick)
+    allowed = max(deadline - ladder.spent(), 0.0) * rules.MOST_SPENT
+    first, used = rules.shrink(candidates[0], images, speed, allowed) if size is None else (candidates[0], images)
+    notes = []
+    if first.size != candidates[0].size:
+        notes.append(
+            f"{first.trunk.name} sees {first.size} pixels, not {candidates[0].size}, so that all images fit the time."
         )
-    return tuple(heads)
+    if used < images:
+        _cut_down(ladder, used / images)
+        notes.append(
+            f"{ladder.images:,} of {ladder.of:,} training images are used, each class with its share: more do not fit "
+            "the time. A longer --time uses more."
+        )
+        return FrozenPlan((first,), deadline, tuple(notes))
+    return FrozenPlan((first, *candidates[1:]), deadline, tuple(notes))
 
 
-def read_features(flight: Preflight, context: Context) -> Floats:
-    """Read or compute the features of training and validation images.
+def _list_trunks(ladder: Ladder) -> tuple[LocalTrunk, ...]:
+    """The trunks to compare: the one that was given, else those whose weights are at hand, else the usual one."""
+    local = list_local_trunks(ladder.context.cache)
+    if local and not {"model", "weights"} & ladder.given.keys():
+        return local
+    recipe = Recipe(**{name: value for name, value in ladder.given.items() if name not in ("time", "size")})
+    plan = check_and_plan(ladder.data, recipe, ladder.out, ladder.leaks, ladder.context, ladder.findings).spec.plan
+    return (LocalTrunk(recipe.model, plan.source, plan.size, plan.accuracy, plan.macs),)
+
+
+def _count_images(data: Dataset) -> int:
+    return sum(len(data.samples(split)) for split in ("train", "val"))
+
+
+def _cut_down(ladder: Ladder, share: float) -> None:
+    """Use only a share of the training and validation images, in which each class keeps its own."""
+    counts = [max(1, round(len(ladder.data.samples(split)) * share)) for split in ("train", "val")]
+    ladder.data = limit(ladder.data, *counts)
+    ladder.images = len(ladder.data.samples("train"))
+
+
+def guess_or_measure(ladder: Ladder, candidate: FrozenCandidate) -> Speed:
+    """Measure how fast a trunk runs here, on a few images whose features are not in the cache; else guess.
 
     Args:
-        flight: The planned network, and the images.
-        context: The cache folder, and where bars and notes go.
+        ladder: The search.
+        candidate: The trunk; the features that are computed stay in the cache.
 
     Returns:
-        float32 [training + validation, features].
+        The speed.
+
+    Raises:
+        BudwoodError: The trunk, or the data, cannot be used.
     """
-    samples = flight.training.join(flight.validation)
-    return compute_features(make_prefix(flight.spec, TRUNK, context.cache), samples, context.progress).values
+    flight = _plan_heads(ladder, candidate)[-1][2]
+    prefix, samples = make_prefix(flight.spec, TRUNK, ladder.context.cache), flight.training
+    missing = find_missing_features(prefix, samples)
+    if len(missing) < WARM + TIMED:
+        return rules.guess_speed(count_processors())
+    compute_features(prefix, samples.subset(missing[:WARM]), ladder.context.progress)
+    started = time.perf_counter()
+    compute_features(prefix, samples.subset(missing[WARM : WARM + TIMED]), ladder.context.progress)
+    each = (time.perf_counter() - started) / TIMED
+    return Speed(flight.spec.plan.macs / each, rules.DECODING / count_processors())
 
 
-def score_head(
-    search: FrozenSearch,
-    flight: Preflight,
-    features: Floats,
-    blocks: Sequence[int],
-    left: Callable[[], float | None],
-) -> CandidateScore:
-    """Score a head on images that it has not seen.
+def _plan_heads(ladder: Ladder, candidate: FrozenCandidate) -> list[tuple[str, Mapping[str, Any], Preflight]]:
+    """The heads of a trunk, the cheaper first: on its last stage alone, and on several."""
+    plain = _plan_recipe(ladder, candidate.options)
+    taps = () if "taps" in ladder.given or ladder.multilabel else choose_taps(plain.spec.plan)
+    heads = [(candidate.name, candidate.options, plain)]
+    if taps:
+        options = {**candidate.options, "taps": taps}
+        heads.append((f"{candidate.name}, {len(taps) + 1} stages", options, _plan_recipe(ladder, options)))
+    return heads
 
-    Args:
-        search: What all candidates have in common.
-        flight: The planned network, and the images.
-        features: float32 [training + validation, features].
-        blocks: Widths of the features of each stage.
-        left: Returns the seconds that are left; None: as many as it takes.
 
-    Returns:
-        The score.
-    """
-    recipe = resolve(flight.spec.recipe, False, flight.spec.plan.size)
-    assert isinstance(recipe.loss, OneLabel)
-    objective = Objective(recipe.loss, recipe.sampling.balanced, recipe.select)
-    labels = np.concatenate([flight.training.labels, flight.validation.labels])
-    return cross_validate_head(features, blocks, labels, search.assignments, flight.spec.classes, objective, left)
+def _plan_recipe(ladder: Ladder, options: Mapping[str, Any]) -> Preflight:
+    recipe = Recipe(**lay_over(options, ladder.given))
+    return check_and_plan(ladder.data, recipe, ladder.out, ladder.leaks, ladder.context, ladder.findings)
+
+
+def _compare(ladder: Ladder, plan: FrozenPlan) -> None:
+    """Score the heads of one trunk after another while there is time, and train the best."""
+    comparison = _Comparison(ladder)
+    records: list[CandidateRecord] = []
+    heads: list[TriedHead] = []
+    first: TriedHead | None = None
+    for candidate in plan.candidates:
+        if first and ladder.spent() + candidate.seconds > plan.deadline:
+            records.append(
+                CandidateRecord(
+                    name=candidate.name, recipe=candidate.options, state="no time", seconds=round(candidate.seconds, 1)
+                )
+            )
+            continue
+        try:
+            heads += comparison.try_trunk(candidate)
+        except BudwoodError as error:
+            if not first:
+                raise
+            failed = CandidateRecord(
+                name=candidate.name, recipe=candidate.options, state="failed", note=error.message
+            )
+            records.append(failed)
+            continue
+        if not first:
+            first = heads[comparison.choose(heads).chosen]
+            _close(ladder, comparison, heads, [])
+    ladder.heads = tuple(heads)
+    choice = comparison.choose(heads)
+    if heads[choice.chosen] is first:
+        tried = _describe(heads, choice)
+        ladder.rungs[-1] = ladder.rungs[-1].model_copy(
+            update={"candidates": (*tried, *records), "chosen": choice.chosen, "ended": round(ladder.spent(), 1)}
+        )
+        return
+    _close(ladder, comparison, heads, records)
+
+
+def _close(
+    ladder: Ladder, comparison: _Comparison, heads: Sequence[TriedHead], records: Sequence[CandidateRecord]
+) -> None:
+    """Train the best of the heads that were scored, and note the rung."""
+    choice = comparison.choose(heads)
+    best = heads[choice.chosen]
+    ladder.carry_out(Recipe(**lay_over(best.options, ladder.given)))
+    tried = _describe(heads, choice)
+    again = len(ladder.runs) > 1
+    note = "The cheapest of those that are less than one standard error of the difference worse than the best."
+    ladder.close_rung("frozen", (*tried, *records), choice.chosen, replaces=again, note=note)
+    value = tried[choice.chosen].accuracy
+    assert value is not None
+    ladder.context.progress.note(f"Best frozen network so far: {best.name}; {value.value:.1%} of held-out images right.")
+
+
+def _describe(heads: Sequence[TriedHead], choice: CandidateChoice) -> list[CandidateRecord]:
+    """What the record of the search says of each head."""
+    rows = []
+    for place, (head, difference) in enumerate(zip(heads, choice.differences, strict=True)):
+        seen = ~np.isnan(head.score.losses)
+        correct, n = head.score.correct[seen], int(seen.sum())
+        metric = mean_proportion_interval(correct, 1)
+        to_chosen = Figure(value=difference.value, low=difference.low, high=difference.high, n=n)
+        rows.append(
+            CandidateRecord(
+                name=head.name,
+                recipe=head.options,
+                accuracy=Figure(value=float(correct.mean()), low=metric.low, high=metric.high, n=n),
+                loss=float(head.score.losses[seen].mean()),
+                difference=None if place == choice.chosen else to_chosen,
+                seconds=round(head.seconds, 1),
+            )
+        )
+    return rows
+
+
+class _Comparison:
+    """How the heads of a search are scored: the folds, drawn once, and the groups of near copies."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        self._ladder = ladder
+        training, validation = ladder.data.samples("train").in_content_order(), ladder.data.samples("val")
+        self.labels = np.concatenate([training.labels, validation.labels])
+        self._validating = np.arange(len(self.labels)) >= len(training)
+        self._ids = [*training.ids, *validation.ids]
+        self._groups = find_groups(ladder.data, [*training.paths, *validation.paths])
+        self._assignments: list[Assignment] | None = None
+
+    def try_trunk(self, candidate: FrozenCandidate) -> list[TriedHead]:
+        """Score the heads of a trunk, of one pass over the images."""
+        ladder, started = self._ladder, time.perf_counter()
+        planned = _plan_heads(ladder, candidate)
+        flight = planned[-1][2]
+        samples = flight.training.join(flight.validation)
+        prefix = make_prefix(flight.spec, TRUNK, ladder.context.cache)
+        features = compute_features(prefix, samples, ladder.context.progress).values
+        heads, made = [], time.perf_counter() - started
+        for name, options, plan in planned:
+            part = np.ascontiguousarray(features[:, features.shape[1] - plan.spec.plan.features :])
+            began = time.perf_counter()
+            score = self._score(plan, part)
+            seconds = made + time.perf_counter() - began
+            heads.append(TriedHead(name, options, score, plan.spec.plan.macs, seconds))
+            if plan is not flight:
+                narrow = make_prefix(plan.spec, TRUNK, ladder.context.cache)
+                keep_features(narrow, samples, part, ladder.context.progress)
+        return heads
+
+    def choose(self, heads: Sequence[TriedHead]) -> CandidateChoice:
+        """Choose among heads by the one-standard-error rule."""
+        scores, costs = [head.score for head in heads], [head.cost for head in heads]
+        return choose_candidate(scores, costs, self._ladder.select, self.labels, self._groups)
+
+    def _score(self, flight: Preflight, features: Floats) -> CandidateScore:
+        """What heads on these features say of images that they have not seen."""
+        recipe = resolve(flight.spec.recipe, False, flight.spec.plan.size)
+        assert isinstance(recipe.loss, OneLabel)
+        objective = Objective(recipe.loss, recipe.sampling.balanced, recipe.select)
+        folds, blocks = self._draw_folds(features.shape[1]), flight.spec.plan.blocks or (features.shape[1],)
+        left = self._ladder.left if self._assignments else lambda: None
+        return cross_validate_head(features, blocks, self.labels, folds, flight.spec.classes, objective, left)
+
+    def _draw_folds(self, features: int) -> list[Assignment]:
+        """The folds, which all candidates share."""
+        if self._assignments is None:
+            ladder = self._ladder
+            plan = choose_plan(len(self.labels), features, len(ladder.data.classes), COMPARING * ladder.budget)
+            ladder.compared = plan.reason
+            if plan.cross and len(np.unique(self._groups)) >= 2:
+                split = plan.cross
+                self._assignments = make_folds(self.labels, self._groups, split.folds, split.repeats, split.seed)
+            else:
+                sampled = stratified_sample(self._ids, self.labels, plan.images)
+                self._assignments = hold_out(self._validating, sampled | self._validating)
+        return self._assignments
 
 
 def find_groups(data: Dataset, paths: Sequence[str]) -> NDArray[np.int64]:

@@ -5,38 +5,270 @@ data -> frozen trunks compared -> a run -> fine-tuned from it -> a run -> togeth
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
-
-from budwood.config.ladder_options import lay_over
+from budwood.config.notation import normalize_value
+from budwood.config.options import Options
 from budwood.config.recipe import Recipe
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
-from budwood.data.selection import limit
 from budwood.errors import BudwoodError, RecipeError
-from budwood.evaluation.ensembles import select_greedily
-from budwood.evaluation.predictions import Predictions
-from budwood.hardware import count_processors
-from budwood.networks.local_trunks import choose_freeze_stage, list_local_trunks
 from budwood.progress import Progress
-from budwood.runs.ladder_record import CandidateRecord, Figure, LadderRecord, PlannedRow, RungRecord
-from budwood.runs.preflight import Preflight, check_and_plan
+from budwood.runs.ladder_record import LadderRecord, PlannedRow
 from budwood.runs.run import Run, lock_results
-from budwood.runs.run_ids import make_run_id, refuse_bad_id
+from budwood.runs.run_ids import make_run_id
 from budwood.runs.run_record import save_record
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context, open_context
 from budwood.text import counted, format_seconds
 from budwood.training.history import EpochCallback
 from budwood.workflows import ladder_rules as rules
-from budwood.workflows.ensemble import ensemble
-from budwood.workflows.frozen_rung import FrozenChoice, FrozenSearch, compare_frozen
-from budwood.workflows.ladder_verdict import Verdict, judge
+from budwood.workflows.frozen_rung import climb_frozen, plan_frozen
+from budwood.workflows.joint_rung import climb_together
+from budwood.workflows.ladder_state import Ladder, begin_ladder
 from budwood.workflows.report import write_reports
-from budwood.workflows.train import estimate_cost, train_recipe
+from budwood.workflows.train import train_recipe
+from budwood.workflows.tuned_rung import climb_tuned, list_planned_tuning
+
+
+def train(
+    data: Dataset,
+    recipe: Recipe | None = None,
+    *,
+    time: float | str | None = None,
+    quick: bool = False,
+    out: str | Path = "runs",
+    leaks: Leaks = "drop",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    track: Sequence[str] = (),
+    spent: float = 0.0,
+    id: str | None = None,
+    findings: tuple[checks.Finding, ...] | None = None,
+    on_epoch_end: EpochCallback | None = None,
+    novelty: bool = True,
+) -> Run:
+    """Train a classifier and keep it, with its evidence, as a new run.
+
+    With a recipe that recipe is trained. Without one, the best network is searched for that this machine gives in the
+    time: frozen trunks are compared, the best is fine-tuned, and several are joined where that is better. Every step
+    leaves a run of its own (`ID-1`, `ID-2`, ...), and Ctrl-C ends the search with the best so far.
+
+    Args:
+        data: The data set.
+        recipe: The recipe; None: searched for.
+        time: Seconds of the whole search, or a duration such as `10m`; None: five minutes. With a recipe, the limit is
+            the recipe's own.
+        quick: Whether to stop after frozen trunks were compared.
+        out: Folder of runs.
+        leaks: What to do where images leak between given splits: `drop` leaves out those of the training side (and
+            validation images with a copy in the test set), which a finding says; `refuse` raises; `allow` trains with
+            them, and every report says so.
+        cache: The cache folder; None: the usual one.
+        progress: Where bars and notes go; None: nowhere.
+        track: Tools that receive every epoch: tensorboard, mlflow.
+        spent: Seconds of the time that have gone already, in scanning.
+        id: Name of the run, which must be new and a plain file name; of a search, what the names of its runs begin
+            with. None: a new name.
+        findings: The findings about the data where they are known already; None: they are computed.
+        on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
+        novelty: Whether to measure at the end how images are told that show none of the classes; `calibrate` can do it
+            later.
+
+    Returns:
+        The finished run; of a search, the best.
+
+    Raises:
+        DataError: The given split leaks and `leaks` is `refuse`, or a split is empty.
+        DivergedError: The loss is no longer a number.
+        RecipeError: A tracking tool or an option does not apply, or memory is too small; or `time` or `quick` is given
+            with a recipe.
+        RunError: A launcher started several processes, or there is a run of that id, or it is not a file name.
+        WeightsError: The weights are missing or do not fit.
+        StorageError: `out` or the cache cannot be written.
+    """
+    hooks = {"track": track, "on_epoch_end": on_epoch_end, "novelty": novelty}
+    if recipe is not None:
+        _refuse_search_options(time, quick)
+        return train_recipe(
+            data,
+            recipe,
+            out=out,
+            leaks=leaks,
+            cache=cache,
+            progress=progress,
+            spent=spent,
+            id=id,
+            findings=findings,
+            **hooks,
+        )
+    given = {} if time is None else {"time": time}
+    return search(
+        data, given, quick, Path(out), leaks, open_context(cache, progress), spent=spent, id=id, findings=findings, **hooks
+    )
+
+
+def _refuse_search_options(time: float | str | None, quick: bool) -> None:
+    """Raises `RecipeError` where options of the search are given beside a recipe, of which nothing is searched for."""
+    if quick:
+        raise RecipeError("quick: a recipe is given, so nothing is searched for.", "Leave out quick, or the recipe.")
+    if time is not None:
+        raise RecipeError(
+            "time: a recipe is given, which has its own time limit.", "Give time to the recipe: Recipe(time=...)."
+        )
+
+
+def search(
+    data: Dataset,
+    given: Options,
+    quick: bool,
+    out: Path,
+    leaks: Leaks,
+    context: Context,
+    *,
+    spent: float = 0.0,
+    id: str | None = None,
+    findings: tuple[checks.Finding, ...] | None = None,
+    **hooks: Any,
+) -> Run:
+    """Search for the best network, with some options given.
+
+    Args:
+        data: The data set.
+        given: Options that stay as they are in everything that is tried (`NARROWING`), and `time`, the budget.
+        quick: Whether to stop after frozen trunks were compared.
+        out: Folder of runs.
+        leaks: What to do where images leak between given splits.
+        context: The cache folder, and where bars and notes go.
+        spent: Seconds of the budget that have gone already.
+        id: What the names of the runs begin with; None: a new name.
+        findings: The findings about the data where they are known already.
+        **hooks: `track`, `on_epoch_end` and `novelty`, as `train` takes them.
+
+    Returns:
+        The best run, with the record of the search.
+
+    Raises:
+        BudwoodError: As of `train`.
+    """
+    id = id if id is not None else make_run_id("best")
+    ladder = begin_ladder(data, given, read_budget(given), quick, out, id, leaks, context, findings, spent, hooks)
+    _announce(ladder)
+    try:
+        climb_frozen(ladder)
+        if not quick:
+            for climb in (climb_tuned, climb_together):
+                _climb_safely(ladder, climb)
+    except KeyboardInterrupt:
+        if not ladder.runs:
+            raise
+        ladder.interrupted = True
+        context.progress.note("Interrupted: the best network so far is kept.")
+    return _finish(ladder)
+
+
+def plan_search(
+    data: Dataset, given: Options, quick: bool, out: Path, leaks: Leaks, context: Context, spent: float = 0.0
+) -> tuple[list[PlannedRow], float, list[str]]:
+    """Plan a search without training anything; the speed of this machine is measured on some images.
+
+    Args:
+        data: The data set.
+        given: Options that stay as they are, and `time`.
+        quick: Whether to stop after frozen trunks were compared.
+        out: Folder of runs.
+        leaks: What to do where images leak between given splits.
+        context: The cache folder, and where bars and notes go.
+        spent: Seconds of the budget that have gone already.
+
+    Returns:
+        What would be tried, the budget in seconds, and notes.
+
+    Raises:
+        BudwoodError: As of `train`.
+    """
+    budget = read_budget(given)
+    ladder = begin_ladder(data, given, budget, quick, out, make_run_id("best"), leaks, context, None, spent, {})
+    rows, notes = plan_frozen(ladder)
+    if not quick:
+        rows += list_planned_tuning(ladder, rows)
+    return rows, budget, notes
+
+
+def read_budget(given: Options) -> float:
+    """Read the seconds that a search may take.
+
+    Args:
+        given: The options that the user gave.
+
+    Returns:
+        The seconds of the option `time`; else those of `BUDGET`.
+
+    Raises:
+        RecipeError: An option is malformed, or does not apply.
+    """
+    recipe = Recipe(**{name: normalize_value(name, value) for name, value in given.items()})
+    return rules.BUDGET if recipe.time is None else recipe.time
+
+
+def _announce(ladder: Ladder) -> None:
+    steps = "frozen networks are compared" if ladder.quick else (
+        "frozen networks are compared, the best is fine-tuned, and several are joined where that is better"
+    )
+    ladder.context.progress.note(
+        f"Searching for the best network in {format_seconds(ladder.budget)} (--time): {steps}. "
+        "Ctrl-C keeps the best so far."
+    )
+
+
+def _climb_safely(ladder: Ladder, climb: Any) -> None:
+    """Climb a rung; what makes it fail is told, and costs only that rung."""
+    try:
+        climb(ladder)
+    except BudwoodError as error:
+        ladder.context.progress.note(f"This step failed, and the best network so far is kept: {error.message}")
+        ladder.note_failure(error.message)
+
+
+def _finish(ladder: Ladder) -> Run:
+    """The best run, with the record of the search in it."""
+    best = ladder.best_run()
+    record = LadderRecord(
+        budget=ladder.budget,
+        seconds=round(ladder.spent(), 1),
+        compared=ladder.compared,
+        images=ladder.images,
+        of=ladder.of,
+        rungs=tuple(ladder.rungs),
+        best=best.record.id,
+        interrupted=ladder.interrupted,
+        advice=advise(ladder),
+    )
+    with lock_results(best.path), raise_storage_errors(best.path):
+        finished = Run(best.path, best.record.model_copy(update={"ladder": record}))
+        write_reports(finished)
+        save_record(finished.path, finished.record)
+    return finished
+
+
+def advise(ladder: Ladder) -> str:
+    """Say what more time would likely give.
+
+    Args:
+        ladder: The search.
+
+    Returns:
+        A sentence.
+    """
+    late = [one.name for rung in ladder.rungs for one in rung.candidates if one.state == "no time"]
+    if ladder.images < ladder.of:
+        return f"More time would let all {ladder.of:,} training images be used, not only {ladder.images:,}."
+    if ladder.quick:
+        return "Without --quick the network would be fine-tuned, too."
+    if late:
+        what = counted(len(late), "candidate")
+        return f"More time would let {what} more be tried ({', '.join(late)})."
+    return "All of the ladder was tried; more time would change little."

@@ -7,11 +7,10 @@ knows one by name.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budwood.data.shapes import choose_larger_size
 from budwood.networks.local_trunks import LocalTrunk
 
 BUDGET: Final = 300.0  # seconds of the whole command, where none is given
@@ -103,7 +102,12 @@ def guess_speed(processors: int) -> Speed:
 
 
 def list_frozen(
-    trunks: Sequence[LocalTrunk], resizes: Sequence[str], short_side: int, images: int, speed: Speed, size: int | None
+    trunks: Sequence[LocalTrunk],
+    resizes: Sequence[str],
+    larger: Mapping[str, int | None],
+    images: int,
+    speed: Speed,
+    size: int | None,
 ) -> tuple[FrozenCandidate, ...]:
     """List the frozen candidates, the cheapest first and then those of the best published accuracy.
 
@@ -113,7 +117,7 @@ def list_frozen(
     Args:
         trunks: The trunks whose weights are at hand.
         resizes: Ways to make an image square that the shapes of the images leave open, the most plausible first.
-        short_side: Median of the images' shorter sides, pixels.
+        larger: By trunk, a size above its own for which the images have the pixels; None: there is none.
         images: Number of images outside of the test split.
         speed: How fast this machine is.
         size: The size that was given; None: the ladder chooses.
@@ -130,12 +134,12 @@ def list_frozen(
     ranked = sorted(trunks, key=lambda trunk: -(trunk.accuracy or 0.0))
     first = [make(cheapest, size or cheapest.size, way) for way in resizes]
     others = [make(trunk, size or trunk.size, resizes[0]) for trunk in ranked if trunk != cheapest]
-    larger = [
+    enlarged = [
         make(trunk, side, resizes[0])
         for trunk in dict.fromkeys((cheapest, ranked[0]))
-        if size is None and (side := choose_larger_size(trunk.size, short_side))
+        if size is None and (side := larger.get(trunk.name))
     ]
-    return (*first, *others[:1], *larger, *others[1:])[:MOST_FROZEN]
+    return (*first, *others[:1], *enlarged, *others[1:])[:MOST_FROZEN]
 
 
 def shrink(candidate: FrozenCandidate, images: int, speed: Speed, allowed: float) -> tuple[FrozenCandidate, int]:
@@ -226,7 +230,9 @@ def choose_views(images: int, flips: bool, seconds_a_view: float, allowed: float
     return next((count for count in wanted if count * seconds_a_view <= allowed), 0)
 
 
-def make_tuning_options(freeze: str, images: int, epochs: int, views: int, flips: Sequence[str]) -> dict[str, Any]:
+def make_tuning_options(
+    freeze: str, images: int, epochs: int, views: int, flips: Sequence[str], multilabel: bool
+) -> dict[str, Any]:
     """Make the options that fine-tune a network from its solved head.
 
     AdamW with one cycle of the learning rate (Loshchilov and Hutter 2019; Smith 2018) and an average of the weights
@@ -239,6 +245,7 @@ def make_tuning_options(freeze: str, images: int, epochs: int, views: int, flips
         views: Cached versions of each image; 0: images are changed anew in every epoch, or not at all where something
             is frozen.
         flips: The flips that are harmless: `h`, `v`.
+        multilabel: Whether images have several labels; no head is then solved to start from.
 
     Returns:
         Options of a recipe, without those of the network.
@@ -249,6 +256,7 @@ def make_tuning_options(freeze: str, images: int, epochs: int, views: int, flips
         changes = {"zoom": 0.1, "shift_x": 0.05, "shift_y": 0.05}
         changes |= {"flip": 0.5} if "h" in flips else {}
         changes |= {"flip_vertical": 0.5} if "v" in flips else {}
+    solved = {} if multilabel else {"label_smoothing": SMOOTHING, "probe": True, "wise_ft": "auto"}
     return {
         "freeze": freeze,
         "optimizer": "adamw",
@@ -256,10 +264,8 @@ def make_tuning_options(freeze: str, images: int, epochs: int, views: int, flips
         "schedule": "onecycle",
         "epochs": epochs,
         "batch": BATCH,
-        "label_smoothing": SMOOTHING,
         "ema": round(min(max(1 - 10 / steps, 0.9), 0.999), 4),
-        "probe": True,
-        "wise_ft": "auto",
+        **solved,
         **changes,
         **({"views": views} if views else {}),
     }

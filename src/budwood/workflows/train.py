@@ -109,9 +109,9 @@ class _Clock:
         return {**self.seconds, "total": round(self.so_far(), 3)}
 
 
-def train(
+def train_recipe(
     data: Dataset,
-    recipe: Recipe | None = None,
+    recipe: Recipe,
     *,
     out: str | Path = "runs",
     leaks: Leaks = "drop",
@@ -123,14 +123,15 @@ def train(
     findings: tuple[checks.Finding, ...] | None = None,
     on_epoch_end: EpochCallback | None = None,
     novelty: bool = True,
+    limit: float | None = None,
 ) -> Run:
-    """Train a classifier and keep it, with its evidence, as a new run.
+    """Train a classifier by a recipe and keep it, with its evidence, as a new run.
 
     A run that fails leaves nothing behind, unless it came far enough to be resumed.
 
     Args:
         data: The data set.
-        recipe: The recipe; None: the default one.
+        recipe: The recipe.
         out: Folder of runs.
         leaks: What to do where images leak between given splits: `drop` leaves out those of the training side (and
             validation images with a copy in the test set), which a finding says; `refuse` raises; `allow` trains with
@@ -144,6 +145,7 @@ def train(
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
         novelty: Whether to measure at the end how images are told that show none of the classes; `calibrate` can do it
             later.
+        limit: Seconds that the training may take, beside a limit of the recipe; None: no other.
 
     Returns:
         The finished run.
@@ -156,7 +158,7 @@ def train(
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
-    recipe, context, clock = recipe or Recipe(), open_context(cache, progress), _Clock(spent)
+    context, clock = open_context(cache, progress), _Clock(spent)
     refuse_unknown_trackers(track)
     _refuse_several_processes(context.runtime)
     id = id if id is not None else make_run_id(recipe.model)
@@ -167,7 +169,7 @@ def train(
     run = _begin(preflight, Path(out), id, track)
     with lock_run(run.path), _removing_failed(run.path):
         _tell_own_code(run.record.parts, context.progress)
-        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end, novelty))
+        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end, novelty, limit))
 
 
 @contextmanager
@@ -333,7 +335,8 @@ def _reopen(run: Run, recipe: Recipe, progress: Progress) -> Run:
 class _Job:
     """What carrying a run out needs beside the run; `on_epoch_end` gets the history after every epoch.
 
-    `novelty` is whether to measure at the end how images are told that show none of the classes.
+    `novelty` is whether to measure at the end how images are told that show none of the classes, `limit` the seconds
+    that the training may take beside a limit of the recipe.
     """
 
     spec: NetworkSpec
@@ -341,6 +344,7 @@ class _Job:
     clock: _Clock
     on_epoch_end: EpochCallback | None = None
     novelty: bool = True
+    limit: float | None = None
 
 
 def _carry_out(run: Run, job: _Job) -> Run:
@@ -376,7 +380,8 @@ def _carry_out(run: Run, job: _Job) -> Run:
 
 def _make_task(run: Run, job: _Job, data: Dataset, on_epoch_end: EpochCallback) -> TrainingTask:
     """The training that a run asks for."""
-    limit = run.recipe.time
+    limits = [each for each in (run.recipe.time, job.limit) if each is not None]
+    limit = min(limits, default=None)
     kept_back = 0.0 if limit is None else _measure_ending(run, job, data)
     return TrainingTask(
         job.spec,

@@ -1,0 +1,160 @@
+"""The second rung: the best frozen network fine-tuned from its solved head, the last stages first, then all of it.
+
+best frozen recipe -> harmless flips -> measured cost of a step -> as many epochs as fit the time -> run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from budwood.config.ladder_options import lay_over
+from budwood.config.recipe import Recipe
+from budwood.networks.stage_choice import choose_freeze_stage
+from budwood.runs.ladder_record import CandidateRecord, PlannedRow
+from budwood.runs.preflight import Preflight, check_and_plan
+from budwood.text import format_seconds
+from budwood.training.cost_estimate import CostEstimate
+from budwood.workflows import ladder_rules as rules
+from budwood.workflows.flips import FlipFindings, find_harmless_flips
+from budwood.workflows.ladder_state import Ladder
+from budwood.workflows.train import estimate_cost
+
+MEASURING: Final = 20.0  # seconds that measuring a step takes where the network was never trained here
+VIEWS_SHARE: Final = 0.35  # of the time left, for computing augmented versions of the images
+SURE: Final = 0.85  # of the time left, that is planned for: a step is not always as fast as measured
+WHOLE: Final = 0.5  # of the time left, under which the last stages must stay for the whole network to follow
+GAIN: Final = "0 to 4 points"
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """How a network will be fine-tuned.
+
+    Attributes:
+        options: The options of its recipe, as the ladder chose them; empty where there is no time.
+        name: Some words that tell it from others.
+        seconds: What it is expected to take; of a plan without time, what the least would.
+    """
+
+    options: Mapping[str, Any]
+    name: str
+    seconds: float
+
+
+def climb_tuned(ladder: Ladder) -> None:
+    """Fine-tune the best frozen network: its last stages on cached maps, then the whole network, as time allows.
+
+    Args:
+        ladder: The search, which has a frozen run.
+
+    Raises:
+        BudwoodError: Training failed.
+    """
+    data = ladder.data
+    reason = rules.why_not_tuned(len(data.samples("train")), len(data.samples("val")))
+    if reason:
+        ladder.close_rung("fine-tuned", (), None, note=reason)
+        return
+    base = {name: ladder.best_run().recipe.table()[name] for name in ("model", "size", "resize")}
+    taps = ladder.best_run().recipe.taps
+    if taps:
+        base["taps"] = taps
+    stage = choose_freeze_stage(_plan_recipe(ladder, base).spec.plan)
+    if ladder.left() < MEASURING + 2 * rules.WRITING:
+        name = "the last stages" if stage else "the whole network"
+        late = CandidateRecord(name=name, recipe={}, state="no time", seconds=round(2 * MEASURING, 1))
+        ladder.close_rung("fine-tuned", (late,), None, note="No time was left for it.")
+        return
+    found = find_harmless_flips(ladder)
+    ladder.context.progress.note(found.sentence)
+    steps = [f"upto:{stage}"] if stage else []
+    for freeze in (*steps, "none"):
+        _tune(ladder, base, freeze, found)
+
+
+def list_planned_tuning(ladder: Ladder, frozen: Sequence[PlannedRow]) -> list[PlannedRow]:
+    """List what would be fine-tuned, with the time that would be left for it.
+
+    Args:
+        ladder: The search.
+        frozen: What the first rung would try.
+
+    Returns:
+        The rows of the second and the last rung.
+    """
+    spent = ladder.spent() + sum(row.seconds for row in frozen if row.fits)
+    left = max(ladder.budget - spent - 2 * rules.WRITING, 0.0)
+    data = ladder.data
+    reason = rules.why_not_tuned(len(data.samples("train")), len(data.samples("val")))
+    fits = left > 2 * MEASURING and not reason
+    what = reason or "the last stages, on cached maps; then all of it where time is left"
+    return [
+        PlannedRow("fine-tuned", what, left if fits else 2 * MEASURING, GAIN, fits),
+        PlannedRow("together", "the mean of several networks", rules.WRITING, "0 to 1 point", not reason),
+    ]
+
+
+def _plan_recipe(ladder: Ladder, options: Mapping[str, Any]) -> Preflight:
+    recipe = Recipe(**lay_over(options, ladder.given))
+    return check_and_plan(ladder.data, recipe, ladder.out, ladder.leaks, ladder.context, ladder.findings)
+
+
+def _tune(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: FlipFindings) -> None:
+    """Fine-tune with something frozen, if there is time, and note the rung."""
+    plan = _plan_tuning(ladder, base, freeze, found)
+    record = CandidateRecord(name=plan.name, recipe=plan.options, seconds=round(plan.seconds, 1), note=found.sentence)
+    if not plan.options:
+        late = record.model_copy(update={"state": "no time", "note": ""})
+        ladder.close_rung("fine-tuned", (late,), None, note="No time was left for it.")
+        return
+    ladder.context.progress.note(
+        f"Fine-tuning {plan.name}: {plan.options['epochs']} epochs, about {format_seconds(plan.seconds)}."
+    )
+    started = ladder.spent()
+    recipe = Recipe(**lay_over(plan.options, ladder.given))
+    ladder.carry_out(recipe, limit=max(ladder.left() - rules.WRITING, 1.0))
+    taken = record.model_copy(update={"seconds": round(ladder.spent() - started, 1)})
+    ladder.close_rung("fine-tuned", (taken,), 0)
+    gain = ladder.rungs[-1].gain
+    assert gain is not None
+    ladder.context.progress.note(
+        f"Fine-tuned: {100 * gain.value:+.1f} points on validation (95 % interval {100 * (gain.low or 0):+.1f} to "
+        f"{100 * (gain.high or 0):+.1f}, n = {gain.n:,}). {ladder.rungs[-1].note}"
+    )
+
+
+def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: FlipFindings) -> TuningPlan:
+    """Measure a step, and choose views and epochs by the time that is left."""
+    n = len(ladder.data.samples("train"))
+    whole = freeze == "none"
+    name = "the whole network" if whole else f"all after {freeze.removeprefix('upto:')}"
+    if ladder.left() < MEASURING + 2 * rules.WRITING:
+        return TuningPlan({}, name, 2 * MEASURING)
+    probing = rules.make_tuning_options(freeze, n, 1, 0 if whole else 2, found.harmless, ladder.multilabel)
+    cost = _measure(ladder, {**base, **probing})
+    left = SURE * (ladder.left() - rules.WRITING) - cost.seconds.get("starting", 0.0)
+    each = cost.seconds["training"] + cost.seconds["evaluating"]
+    reading = cost.seconds["reading images"]
+    views = 0 if whole else rules.choose_views(n, bool(found.harmless), reading / 2, VIEWS_SHARE * left)
+    reading = reading if whole else reading / 2 * max(views, 1)
+    most = (left - reading) / each
+    if most < rules.WORTHWHILE:
+        return TuningPlan({}, name, reading + rules.WORTHWHILE * each)
+    epochs = rules.count_epochs(n, most)
+    options = rules.make_tuning_options(freeze, n, epochs, views, found.harmless, ladder.multilabel)
+    return TuningPlan({**base, **options}, name, reading + epochs * each)
+
+
+def _measure(ladder: Ladder, options: Mapping[str, Any]) -> CostEstimate:
+    recipe = Recipe(**lay_over(options, ladder.given))
+    return estimate_cost(
+        ladder.data,
+        recipe,
+        out=ladder.out,
+        leaks=ladder.leaks,
+        cache=ladder.context.cache,
+        progress=ladder.context.progress,
+        findings=ladder.findings,
+    )[1]
