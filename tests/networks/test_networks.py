@@ -65,7 +65,7 @@ def test_packaged_weights_name_networks_that_exist() -> None:
 def test_the_list_says_what_is_here(tmp_path: Path) -> None:
     found, others = list_models(None, tmp_path)
     by_name = {entry.name: entry for entry in found}
-    assert by_name["tf_efficientnet_lite0"].local
+    assert all(by_name[name].local for name in PACKAGED)
     assert set(SMALL_NETWORK_OPTIONS) <= set(by_name)
     assert by_name["resnet18"].parameters == 11_689_512
     assert others > 1000

@@ -96,6 +96,18 @@ def test_every_packaged_tensor_is_where_its_name_says() -> None:
     assert _trunk_equals(made, expected)
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite1", "tf_efficientnet_lite2"])
+def test_the_larger_packaged_networks_fit(name: str) -> None:
+    found = find_imagenet(name, find_network(name).origins, Context(Path("none"), Silent()))
+    assert found.path is not None
+    theirs = read_tensors(found.path)
+    made, _ = load_network(spec_of(Recipe(model=name), 3, found, cache_folder()))
+    own = made.module.state_dict()
+    assert torch.equal(own["conv_stem.weight"], theirs["_conv_stem.weight"])
+    assert torch.equal(own["conv_head.weight"], theirs["_conv_head.weight"])
+    assert torch.equal(own["bn2.running_var"], theirs["_bn1.running_var"])
+
+
 def test_a_packaged_file_of_other_shapes_or_length_is_refused(tmp_path: Path) -> None:
     theirs = torch.load(_packaged().path or "", map_location="cpu", weights_only=True)
     recipe = Recipe()

@@ -188,6 +188,7 @@ def test_licences_are_known_or_said_not_to_be(run: Run) -> None:
     weights = network.weights.model_copy(update={"kind": "imagenet"})
     lite = network.model_copy(update={"name": "tf_efficientnet_lite0", "source": "timm", "weights": weights})
     assert describe_weights_licence(lite) == "Apache-2.0"
+    assert describe_weights_licence(lite.model_copy(update={"name": "tf_efficientnet_lite2"})) == "Apache-2.0"
     assert "not known" in describe_weights_licence(lite.model_copy(update={"name": "resnet18"}))
     own = weights.model_copy(update={"kind": "file"})
     assert "not known" in describe_weights_licence(lite.model_copy(update={"weights": own}))

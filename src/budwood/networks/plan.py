@@ -90,7 +90,11 @@ def _read(file: Path) -> NetworkPlan | None:
 def _plan_file(recipe: Recipe, classes: int, cache: Path) -> Path:
     """Where the plan of a recipe is remembered."""
     options = [[getattr(recipe, name) for name in DECIDING], recipe.own_options, classes]
-    return cache / "plans" / f"{hash_json([options, code_of(recipe.model), toolchain_digest(), _source_digest()])}.json"
+    return (
+        cache
+        / "plans"
+        / f"{hash_json([options, code_of(recipe.model), toolchain_digest(), plan_source_digest()])}.json"
+    )
 
 
 @cache
@@ -116,8 +120,12 @@ def hash_json(parts: Any) -> str:
 
 
 @cache
-def _source_digest() -> str:
-    """A digest of the modules that make plans; none of them is imported."""
+def plan_source_digest() -> str:
+    """Compute the digest of the modules that make plans; none of them is imported.
+
+    Returns:
+        The digest, 24 hex digits.
+    """
     return hash_json([_source(name) for name in MADE_BY])
 
 

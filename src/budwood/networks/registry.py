@@ -205,6 +205,32 @@ def list_networks() -> dict[str, list[str]]:
     }
 
 
+def list_origins() -> dict[str, tuple[Origin, ...]]:
+    """List where the libraries publish the ImageNet weights of their networks; loads torch.
+
+    timm publishes several files for some networks: the one that its plain name means stands under that name, the others
+    under the names that timm gives them, such as `resnet18.tv_in1k`.
+
+    Returns:
+        Files to download, in order of preference, by the network's name as a recipe has it.
+    """
+    import timm
+    import torchvision
+
+    names = list_networks()
+    taken = {*names["budwood"], *names["torchvision"]}  # by those that are looked up before timm's
+    weights = {name: torchvision.models.get_model_weights(name).DEFAULT for name in names["torchvision"]}
+    origins: dict[str, tuple[Origin, ...]] = {name: (_torchvision_origin(one),) for name, one in weights.items()}
+    seen: set[tuple[Origin, ...]] = set()
+    for name in (*names["timm"], *timm.list_pretrained()):
+        settings = timm.models.get_pretrained_cfg(name)
+        listed = _list_timm_origins(settings) if settings else ()
+        if listed and listed not in seen:
+            seen.add(listed)
+            origins[f"timm:{name}" if name in taken else name] = listed
+    return origins
+
+
 def find_package_file(package: str) -> Path | None:
     """Find the file of weights that an installed package ships.
 
@@ -267,7 +293,7 @@ def _find_torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
     if name not in torchvision.models.list_models(module=torchvision.models):
         return None
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    transform, file = weights.transforms(), Path(weights.url).name
+    transform = weights.transforms()
     auxiliary = {"aux_logits": True, "transform_input": True, "init_weights": False} if name in WITH_AUXILIARY else {}
     transformer = name.startswith("vit_")
 
@@ -283,7 +309,6 @@ def _find_torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
 
         return dict(interpolate_embeddings(size, state["conv_proj.weight"].shape[-1], OrderedDict(state)))
 
-    origin = Origin(file=file, url=weights.url, sha256=_parse_hash(file))
     return Network(
         name,
         "torchvision",
@@ -291,12 +316,17 @@ def _find_torchvision(name: str, options: Mapping[str, Any]) -> Network | None:
         tuple(transform.mean),
         tuple(transform.std),
         next((layer for start, layer in LAST_LAYERS.items() if name.startswith(start)), None) or _find_last_layer(name),
-        (origin,),
+        (_torchvision_origin(weights),),
         weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100,
         weights.meta["num_params"],
         make,
         resize if transformer else _keep_state,
     )
+
+
+def _torchvision_origin(weights: Any) -> Origin:
+    file = Path(weights.url).name
+    return Origin(file=file, url=weights.url, sha256=_parse_hash(file))
 
 
 def _find_timm(name: str, options: Mapping[str, Any]) -> Network | None:

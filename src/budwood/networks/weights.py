@@ -142,6 +142,16 @@ def is_local(origins: Sequence[Origin], cache: Path) -> bool:
     return any(find_package_file(o.package) if o.package else _find_cached(o, cache) for o in origins)
 
 
+def find_torch_home() -> Path:
+    """Find the folder in which torch keeps what it downloads, as it decides it itself.
+
+    Returns:
+        The folder, which may not exist.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
+
+
 def digest_file(path: Path) -> str:
     """Compute the BLAKE2b-128 digest of a file, which identifies its weights.
 
@@ -274,19 +284,13 @@ def _find_cached(origin: Origin, cache: Path) -> Path | None:
     """The file in the caches of torchvision and of the hub, or in Budwood's own."""
     if not origin.file:
         return None
-    places = [_find_torch_home() / "hub" / "checkpoints" / origin.file, cache / "weights" / origin.file]
+    places = [find_torch_home() / "hub" / "checkpoints" / origin.file, cache / "weights" / origin.file]
     if origin.repository:
         import huggingface_hub
 
         cached = huggingface_hub.try_to_load_from_cache(origin.repository, origin.name)
         places += [Path(cached)] if isinstance(cached, str) else []
     return next((place for place in places if place.is_file()), None)
-
-
-def _find_torch_home() -> Path:
-    """Where torch keeps what it downloads, as it decides it itself."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
-    return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
 
 
 def _describe_missing(origins: Sequence[Origin]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from budwood.networks.registry import PACKAGED
 from budwood.runs.run_record import NetworkRecord, RunRecord
 
-WEIGHTS_LICENCES: Final = {"tf_efficientnet_lite0": "Apache-2.0"}  # of ImageNet weights, by network
+WEIGHTS_LICENCES: Final = dict.fromkeys(PACKAGED, "Apache-2.0")  # of ImageNet weights, by network
 ELPV_LICENCE: Final = "CC BY-NC-SA 4.0 (no commercial use; changed versions under the same licence)"
 
 
