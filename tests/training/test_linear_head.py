@@ -59,7 +59,7 @@ BLOCKS = (2, 7, 3)
 
 def _in_blocks(split: HeadSplit) -> HeadSplit:
     """The same features, of which those of the second block are small and those of the third large."""
-    return HeadSplit(split.outputs * np.repeat(np.float32([1, 0.01, 50]), BLOCKS), split.labels)
+    return HeadSplit(split.outputs * np.repeat(np.float32([1, 0.01, 50]), BLOCKS), split.labels, BLOCKS)
 
 
 def test_every_block_of_features_gets_the_same_total_variance() -> None:
@@ -83,7 +83,7 @@ def test_a_block_that_is_constant_stays_zero() -> None:
 @pytest.mark.parametrize("strength", [1.0, 0.01])
 def test_the_solution_on_blocks_is_scikit_learns_on_the_scaled_features(strength: float) -> None:
     train, val = _in_blocks(TRAIN), _in_blocks(VAL)
-    head = solve(train, val, CLASSES, LBFGS(strength), Silent(), blocks=BLOCKS)
+    head = solve(train, val, CLASSES, LBFGS(strength), Silent())
     centre = train.outputs.mean(axis=0)
     totals = [part.var(axis=0).sum() for part in np.split(train.outputs.astype(float), np.cumsum(BLOCKS)[:-1], axis=1)]
     scale = np.repeat(np.sqrt(np.array(totals) * len(BLOCKS) / FEATURES), BLOCKS)

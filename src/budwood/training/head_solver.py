@@ -105,7 +105,6 @@ def solve(
     progress: Progress,
     objective: Objective | None = None,
     left: Callable[[], float | None] = lambda: None,
-    blocks: Sequence[int] = (),
 ) -> LinearHead:
     """Solve a linear head to convergence for each strength of the L2 penalty, and keep the best.
 
@@ -116,20 +115,19 @@ def solve(
     head.
 
     Args:
-        train: Training features and labels.
+        train: Training features, of which each block is scaled by itself, and labels.
         val: Validation features and labels.
         classes: Number of classes.
         section: The options of the solver.
         progress: Where the bar and notes go.
         objective: What is minimised and selected by; None: plain cross-entropy.
         left: Returns the seconds that are left; None: as many as it takes.
-        blocks: Widths of the blocks of features, as a network's plan has them; with fewer than two, all are one.
 
     Returns:
         The head, with one row of history for each strength that was tried.
     """
     objective = objective or Objective()
-    standard = standardize(train.outputs, blocks)
+    standard = standardize(train.outputs, train.blocks)
     targets = weigh_targets(objective, train.labels, classes)
     strengths = PENALTIES if section.regularisation == "auto" else (float(section.regularisation),)
     solution = np.zeros((classes, standard.inputs.shape[1] + 1))
