@@ -13,9 +13,10 @@ from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.networks.freezing import find_frozen, set_modes
 from budwood.networks.network_plan import TrunkPlan
+from budwood.networks.pooling import count_pooled_features
 from budwood.networks.registry import TRUNK, find_network
 from budwood.networks.stages import Staged, keep_stages, list_parameters, profile_stages, slice_stages, trace_stages
-from budwood.networks.surgery import BuiltNetwork, count_pooled_features, replace_head
+from budwood.networks.surgery import BuiltNetwork, replace_head
 
 # A network of every kind that people use, with the side of the images that it is tried on.
 NETWORKS = {

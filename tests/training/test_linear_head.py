@@ -12,7 +12,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.errors import DivergedError, diverged
 from budwood.progress import Silent
-from budwood.training.head_solver import PATIENCE, PENALTIES, solve
+from budwood.training.head_solver import PATIENCE, PENALTIES, solve, standardize
 from budwood.training.linear_head import HeadSplit, compute_head_logits, descend
 
 CLASSES, FEATURES = 4, 12
@@ -52,6 +52,60 @@ def test_the_strength_is_chosen_by_validation_loss_and_the_path_ends() -> None:
         torch.from_numpy(compute_head_logits(VAL.outputs, head.weight, head.bias)), torch.from_numpy(VAL.labels).long()
     )
     assert float(mine) == pytest.approx(losses[best], rel=1e-4)
+
+
+BLOCKS = (2, 7, 3)
+
+
+def _in_blocks(split: HeadSplit) -> HeadSplit:
+    """The same features, of which those of the second block are small and those of the third large."""
+    return HeadSplit(split.outputs * np.repeat(np.float32([1, 0.01, 50]), BLOCKS), split.labels, BLOCKS)
+
+
+def test_every_block_of_features_gets_the_same_total_variance() -> None:
+    outputs = _in_blocks(TRAIN).outputs
+    standard = standardize(outputs, BLOCKS)
+    totals = [part.var(axis=0).sum() for part in np.split(standard.inputs, np.cumsum(BLOCKS)[:-1], axis=1)]
+    np.testing.assert_allclose(totals, FEATURES / len(BLOCKS), rtol=1e-4)
+    within = standard.inputs.std(axis=0)[2:9] / outputs.std(axis=0)[2:9]
+    np.testing.assert_allclose(within, within[0], rtol=1e-4)  # a block keeps its proportions
+    np.testing.assert_allclose(standard.inputs * standard.scale + standard.centre, outputs, rtol=1e-3, atol=1e-3)
+
+
+def test_a_block_that_is_constant_stays_zero() -> None:
+    outputs = TRAIN.outputs.copy()
+    outputs[:, :2] = 7
+    inputs = standardize(outputs, BLOCKS).inputs
+    assert not inputs[:, :2].any()
+    assert np.isfinite(inputs).all()
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.01])
+def test_the_solution_on_blocks_is_scikit_learns_on_the_scaled_features(strength: float) -> None:
+    train, val = _in_blocks(TRAIN), _in_blocks(VAL)
+    head = solve(train, val, CLASSES, LBFGS(strength), Silent())
+    centre = train.outputs.mean(axis=0)
+    totals = [part.var(axis=0).sum() for part in np.split(train.outputs.astype(float), np.cumsum(BLOCKS)[:-1], axis=1)]
+    scale = np.repeat(np.sqrt(np.array(totals) * len(BLOCKS) / FEATURES), BLOCKS)
+    inputs = (train.outputs - centre) / scale
+    reference = LogisticRegression(C=1 / (strength * len(inputs)), tol=1e-8, max_iter=5000).fit(inputs, train.labels)
+    expected = reference.decision_function((val.outputs - centre) / scale)
+    found = compute_head_logits(val.outputs, head.weight, head.bias)
+    centred = [values - values.mean(axis=1, keepdims=True) for values in (found, expected)]
+    assert np.abs(centred[0] - centred[1]).max() < 0.02
+
+
+@pytest.mark.parametrize("blocks", [(), (FEATURES,)])
+def test_without_several_blocks_one_scale_serves_all_as_it_always_did(blocks: tuple[int, ...]) -> None:
+    standard = standardize(TRAIN.outputs, blocks)
+    scale = float(np.sqrt(TRAIN.outputs.var(axis=0).mean() + 1e-12))
+    assert standard.scale == scale
+    assert np.array_equal(standard.inputs, (TRAIN.outputs - TRAIN.outputs.mean(axis=0)) / np.float32(scale))
+    solution = np.random.default_rng(3).normal(size=(CLASSES, FEATURES + 1))
+    weight, bias = standard.fold_back(solution)
+    assert np.array_equal(weight, (solution[:, :-1] / scale).astype(np.float32))
+    shift = solution[:, :-1] @ TRAIN.outputs.mean(axis=0) / scale
+    assert np.array_equal(bias, (solution[:, -1] - shift).astype(np.float32))
 
 
 def _reference(recipe: Recipe) -> tuple[list[torch.Tensor], list[tuple[float, float]]]:

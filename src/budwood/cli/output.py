@@ -145,6 +145,10 @@ def show_plan(plan: NetworkPlan, options: Mapping[str, object]) -> None:
     print(
         format_table([("stage", "output", "parameters", "trainable", "frozen", "multiply-adds"), *after, last], right)
     )
+    if plan.taps:
+        names = [*(tap.name for tap in plan.taps), "the trunk"]
+        seen = ", ".join(f"{width:,} of {name}" for name, width in zip(names, plan.blocks, strict=True))
+        print(f"The head's {plan.features:,} inputs: {seen}.")
     print(f"Computed once per image (frozen): {'all up to ' + plan.prefix if plan.prefix else 'nothing'}.")
 
 

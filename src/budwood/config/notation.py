@@ -31,6 +31,8 @@ def normalize_value(name: str, value: object) -> object:
         return parse_duration(value)
     if name in ("freeze", "model", "weights", "cut", "head"):
         return tuple(value) if isinstance(value, list) else value
+    if name == "taps" and isinstance(value, str):
+        return parse_value(value) if value.strip().startswith("[") else [each.strip() for each in value.split(",")]
     if name in (*_LISTS, "blocks") and isinstance(value, str):
         depth = "[[" if name == "blocks" else "["
         value = parse_value(value if value.strip().startswith(depth) else f"[{value}]")

@@ -154,7 +154,7 @@ SMALL_NETWORK_OPTIONS: Final[Mapping[str, Options]] = {
     name: OWN_NETWORKS.get(name).options for name in OWN_NETWORKS.entries
 }
 SURGERY: Final = frozenset(  # the options that decide how a network is built
-    {"freeze", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size", *NORM_OPTIONS}
+    {"freeze", "cut", "pool", "taps", "head", "dropout", "batch_norm", "channels", "size", *NORM_OPTIONS}
     | {name for options in SMALL_NETWORK_OPTIONS.values() for name in options}
 )
 MOVING: Final = list_moving_options()  # what needs a `fill`

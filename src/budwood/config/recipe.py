@@ -141,6 +141,12 @@ class Recipe(BaseModel):
     )
     cut: str | None = Field(None, description="last stage to keep; later stages are removed")
     pool: Pool = Field("own", description="pooling of the last feature map; own: as in the network, avg after a cut")
+    taps: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="earlier stages that the head sees, too, as blocks.3,blocks.4: the mean of each over the image, "
+        "beside the trunk's output",
+    )
     head: str = Field(
         "linear", description="new head: linear, or mlp: and layer widths such as mlp:1024 or mlp:4096,4096"
     )

@@ -159,7 +159,8 @@ def find_suspects(run: Run, context: Context, threshold: float | None = None, *,
     with raise_storage_errors(context.cache):
         features = compute_features(prefix, judged.samples, context.progress).values
     fold = _draw_folds(data, judged, folds)
-    chances, known = predict_out_of_fold(features, judged.samples.labels, fold, len(data.classes), context.progress)
+    labels, blocks = judged.samples.labels, prefix.spec.plan.blocks
+    chances, known = predict_out_of_fold(features, labels, fold, len(data.classes), context.progress, blocks)
     return judge_labels(data, judged, chances, known, threshold, folds, trunk)
 
 
@@ -194,7 +195,12 @@ def collect_labelled(data: Dataset) -> LabelledSamples:
 
 
 def predict_out_of_fold(
-    features: NDArray[np.float32], labels: NDArray[np.int32], fold: NDArray[np.int8], classes: int, progress: Progress
+    features: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    fold: NDArray[np.int8],
+    classes: int,
+    progress: Progress,
+    blocks: tuple[int, ...] = (),
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Predict each image by a linear head that was solved without the image's fold.
 
@@ -206,6 +212,7 @@ def predict_out_of_fold(
         fold: int8 [n], from 0.
         classes: Number of classes.
         progress: Where progress is shown.
+        blocks: Widths of the blocks that the features consist of.
 
     Returns:
         Probabilities float64 [n, classes], and whether that head was trained on the image's class bool [n].
@@ -215,7 +222,7 @@ def predict_out_of_fold(
     section = LBFGS()
     for number in range(int(fold.max()) + 1):
         inside = fold == number
-        train, held_out = HeadSplit(features[~inside], labels[~inside]), HeadSplit(features[inside], labels[inside])
+        train, held_out = (HeadSplit(features[rows], labels[rows], blocks) for rows in (~inside, inside))
         head = solve(train, held_out, classes, section, progress)
         section = LBFGS(head.selected["regularisation"])
         chances[inside] = probabilities(compute_head_logits(held_out.outputs, head.weight, head.bias))

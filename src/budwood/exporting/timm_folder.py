@@ -112,6 +112,8 @@ def explain_refusal(run: Run) -> str:
     recipe, network = run.recipe, run.record.network
     if network.cut is not None:
         return f"its network is cut after {network.cut}"
+    if network.taps:
+        return f"its head sees earlier stages, too ({', '.join(tap.name for tap in network.taps)})"
     if network.pool != "own":
         return f"its trunk ends in a pooling of the recipe's, {network.pool}"
     if recipe.hidden or recipe.batch_norm:

@@ -127,7 +127,7 @@ def make_prefix(spec: NetworkSpec, stop: str | None, cache: Path) -> Prefix:
     kept_parts = [plan.source, plan.name, plan.channels, plan.size, plan.mean, plan.std, *plan.versions]
     parts = [spec.weights.digest, *kept_parts, recipe.own_options, stop, recipe.resizing.interpolation]
     if stop in (TRUNK, None):
-        parts += [plan.cut, plan.pool]
+        parts += [plan.cut, plan.pool, *([[tap.name for tap in plan.taps]] if plan.taps else [])]
     if stop is None:
         parts += [recipe.head, recipe.batch_norm, recipe.activation, spec.classes]
     return Prefix(spec, stop, _shape_at(spec, stop), hash_json(parts), cache)

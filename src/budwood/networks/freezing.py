@@ -129,33 +129,41 @@ def map_parameters_to_stages(network: Staged) -> dict[str, list[str]]:
     """
     groups: dict[str, list[str]] = {}
     assigned: set[str] = set()
-    for place in (*network.stages, TRUNK, None):
+    for place in (*network.named, TRUNK, None):
         names = [name for name in list_parameters(network, network.node(place)) if name not in assigned]
         assigned.update(names)
         groups |= {place or HEAD: names} if names else {}
     return groups
 
 
-def find_stage(network: Staged, name: str, option: str) -> str:
+def find_stage(network: Staged, name: str, option: str, later: bool = False) -> str:
     """Find a stage by its name, or by the last parts of its name.
 
     Args:
         network: The network in stages.
         name: Name of the stage, such as `features.4`, or its end after a dot.
         option: Option of the recipe that names the stage, for messages.
+        later: Whether it may be a part after the first tap.
 
     Returns:
         Full name of the stage.
 
     Raises:
-        RecipeError: No stage, or more than one, has that name; the hint lists the stages.
+        RecipeError: No stage, or more than one, has that name, or it comes after the first tap; the hint lists the
+            stages.
     """
-    matches = [stage for stage in network.stages if stage == name] or [
-        stage for stage in network.stages if stage.endswith(f".{name}")
+    matches = [stage for stage in network.named if stage == name] or [
+        stage for stage in network.named if stage.endswith(f".{name}")
     ]
     if len(matches) != 1:
         problem = f"could be {' or '.join(matches)}" if matches else "is not a stage of this network"
         raise RecipeError(f"{option}: {name!r} {problem}.", stages_hint(network))
+    if matches[0] in network.later and not later:
+        raise RecipeError(
+            f"{option}: {matches[0]} comes after the first tap, {[*network.stages][-1]}, from which on the head does "
+            "not see the image through one stage alone.",
+            f"Choose from {', '.join(network.stages)}.",
+        )
     return matches[0]
 
 
@@ -168,7 +176,7 @@ def _freeze_target(network: Staged, freeze: str | Sequence[str]) -> tuple[str | 
     words = freeze.split(",") if isinstance(freeze, str) else list(freeze)
     first = words[0].strip()
     if len(words) == 1 and not set(first) & set("*?["):
-        return find_stage(network, first.removeprefix("upto:"), "freeze"), []
+        return find_stage(network, first.removeprefix("upto:"), "freeze", later=True), []
     return None, [word.strip() for word in words]
 
 
@@ -213,4 +221,4 @@ def stages_hint(network: Staged) -> str:
     Returns:
         The sentence, for the hint of an error.
     """
-    return f"Its stages: {', '.join(network.stages)}."
+    return f"Its stages: {', '.join(network.named)}."

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -64,20 +64,37 @@ class ParameterCount:
 
 
 @dataclass(frozen=True)
+class Tap:
+    """An earlier stage whose output the head sees, as its mean over the image, beside that of the trunk.
+
+    Attributes:
+        name: Name of the stage.
+        shape: Shape of its output for one image.
+        features: Number of inputs of the head that it gives.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    features: int
+
+
+@dataclass(frozen=True)
 class TrunkPlan:
-    """The end of a trunk: where it is cut, and how its output is pooled.
+    """The end of a trunk: where it is cut, how its output is pooled, and what the head sees beside it.
 
     Attributes:
         cut: Stage after which the network is cut; None where it is not cut.
         pool: How the output becomes a vector: `own`, `avg`, `max`, `avgmax`, `token` or `flatten`.
         features: Number of inputs of the head.
         shape: Shape of the output for one image, before pooling.
+        taps: Earlier stages that the head sees, too, in the order of the network; their features come first.
     """
 
     cut: str | None
     pool: str
     features: int
     shape: tuple[int, ...]
+    taps: tuple[Tap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,7 @@ class NetworkPlan:
         parameters: Numbers of trained and frozen parameters.
         macs: Multiply-adds for one image.
         code: Digest of the user's code that makes it; empty for networks of Budwood and of installed libraries.
+        taps: Earlier stages that the head sees, too, in the order of the network; their features come first.
         schema_version: Version of the plan's record.
     """
 
@@ -128,6 +146,7 @@ class NetworkPlan:
     parameters: ParameterCount
     macs: int
     code: str = ""
+    taps: tuple[Tap, ...] = ()
     schema_version: int = PLAN_VERSION
 
     @property
@@ -135,9 +154,18 @@ class NetworkPlan:
         """Return how the trunk ends.
 
         Returns:
-            Cut, pooling, number of features and shape.
+            Cut, pooling, number of features, shape and taps.
         """
-        return TrunkPlan(self.cut, self.pool, self.features, self.shape)
+        return TrunkPlan(self.cut, self.pool, self.features, self.shape, self.taps)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Return the widths of the blocks that the head's inputs consist of.
+
+        Returns:
+            The features of each tap, and of the trunk; empty without taps.
+        """
+        return list_blocks(self.taps, self.features)
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -150,11 +178,18 @@ class NetworkPlan:
 
     @property
     def places(self) -> tuple[StagePlan, ...]:
-        """Return the rows before the head.
+        """Return the rows before the head on whose output alone all that follows depends.
 
         Returns:
-            The stages after surgery, and the trunk.
+            The stages after surgery, up to the first tap where there are taps, and the trunk.
         """
+        rows = self._rows_before_head
+        names = [row.name for row in rows]
+        last = names.index(self.taps[0].name) if self.taps else len(rows)
+        return tuple(row for number, row in enumerate(rows) if number <= last or row.name == TRUNK)
+
+    @property
+    def _rows_before_head(self) -> tuple[StagePlan, ...]:
         return tuple(row for row in self.stages if row.name != self.head)
 
     @property
@@ -186,7 +221,7 @@ class NetworkPlan:
         """
         recorded = {name: value for name, value in self.record().items() if name not in UNRECORDED}
         removed = [_plain(asdict(row)) for row in self.removed]
-        return {**recorded, "trunk_trained": any(row.trainable for row in self.places), "removed": removed}
+        return {**recorded, "trunk_trained": any(row.trainable for row in self._rows_before_head), "removed": removed}
 
 
 def plan_from_record(record: Mapping[str, Any]) -> NetworkPlan:
@@ -217,8 +252,23 @@ def plan_from_record(record: Mapping[str, Any]) -> NetworkPlan:
             "shape": tuple(record["shape"]),
             "prefix_shape": None if shape is None else tuple(shape),
             "parameters": ParameterCount(**record["parameters"]),
+            "taps": tuple(Tap(**{**tap, "shape": tuple(tap["shape"])}) for tap in record.get("taps", ())),
         }
     )
+
+
+def list_blocks(taps: Sequence[Tap], features: int) -> tuple[int, ...]:
+    """List the widths of the blocks that a head's inputs consist of.
+
+    Args:
+        taps: The taps, whose features come first.
+        features: Number of inputs of the head.
+
+    Returns:
+        The features of each tap, and of the trunk; empty without taps.
+    """
+    widths = [tap.features for tap in taps]
+    return (*widths, features - sum(widths)) if widths else ()
 
 
 def _stage(row: Mapping[str, Any]) -> StagePlan:

@@ -23,10 +23,12 @@ MADE_BY: Final = (  # a change of these is another plan
     "budwood.networks.factories",
     "budwood.networks.registry",
     "budwood.networks.network_plan",
+    "budwood.networks.pooling",
     "budwood.networks.small",
     "budwood.networks.stages",
     "budwood.networks.surgery",
     "budwood.networks.freezing",
+    "budwood.networks.taps",
 )
 DECIDING: Final = ("model", "freeze", "frozen_norm", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size")
 
@@ -90,11 +92,9 @@ def _read(file: Path) -> NetworkPlan | None:
 def _plan_file(recipe: Recipe, classes: int, cache: Path) -> Path:
     """Where the plan of a recipe is remembered."""
     options = [[getattr(recipe, name) for name in DECIDING], recipe.own_options, classes]
-    return (
-        cache
-        / "plans"
-        / f"{hash_json([options, code_of(recipe.model), toolchain_digest(), plan_source_digest()])}.json"
-    )
+    options += [recipe.taps] if recipe.taps else []
+    key = hash_json([options, code_of(recipe.model), toolchain_digest(), plan_source_digest()])
+    return cache / "plans" / f"{key}.json"
 
 
 @cache

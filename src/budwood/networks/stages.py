@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import torch
@@ -40,6 +40,8 @@ class Staged:
         stages: The node at which each stage ends, by name, in order.
         head: Name of the part that gives the logits.
         trunk: Node that is the head's input; None where the head is not the only way from there to the logits.
+        later: Nodes by name, in order, of parts that would be stages if the head did not see an earlier stage, too:
+            the logits do not depend on one of them alone.
     """
 
     module: nn.Module
@@ -47,24 +49,30 @@ class Staged:
     stages: dict[str, Node]
     head: str
     trunk: Node | None
+    later: dict[str, Node] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, Node]:
+        """Return the nodes of all parts that have a name, by name: the stages, and those of `later`."""
+        return {**self.stages, **self.later}
 
     def node(self, place: str | None) -> Node:
         """Return the node at which a place ends.
 
         Args:
-            place: A stage, `TRUNK`, or None for the logits.
+            place: A stage or one of `later`, `TRUNK`, or None for the logits.
 
         Returns:
             The node of the graph.
 
         Raises:
-            KeyError: There is no stage of that name.
+            KeyError: There is none of that name.
             AssertionError: The place is `TRUNK` and the network has no trunk.
         """
         if place == TRUNK:
             assert self.trunk is not None
             return self.trunk
-        return _find_output(self.graph) if place is None else self.stages[place]
+        return _find_output(self.graph) if place is None else self.named[place]
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ def profile_stages(network: Staged, channels: int, size: int) -> list[StageFacts
         Facts of the stages in order, the trunk and the head last.
     """
     meter = _Meter(network, channels, size)
-    ends = [(name, node) for name, node in network.stages.items()]
+    ends = [(name, node) for name, node in network.named.items()]
     ends += [(TRUNK, network.trunk)] if network.trunk is not None else []
     facts: list[StageFacts] = []
     counted: set[str] = set()
@@ -207,7 +215,25 @@ def keep_stages(network: Staged, names: Collection[str]) -> Staged:
     Returns:
         The network with the same module and graph.
     """
-    return replace(network, stages={name: node for name, node in network.stages.items() if name in names})
+    stages, later = (
+        {name: node for name, node in nodes.items() if name in names} for nodes in (network.stages, network.later)
+    )
+    return replace(network, stages=stages, later=later)
+
+
+def name_later(network: Staged, original: Staged) -> Staged:
+    """Return the same network with the names of what was a stage before surgery and is none any more.
+
+    Args:
+        network: The network after surgery.
+        original: The network before.
+
+    Returns:
+        The network with the same module, graph and stages.
+    """
+    runs = {str(node.target): node for node in network.graph.nodes if node.op == "call_module"}
+    later = {name: runs[name] for name in original.stages if name in runs and name not in network.stages}
+    return replace(network, later=later)
 
 
 def list_parameters(network: Staged, last: Node) -> list[str]:

@@ -1,6 +1,6 @@
 """Surgery on any network by one grammar: what is cut off, what is put on, what is frozen, how new weights start.
 
-    whole network -> stages -> cut -> pooling -> head
+    whole network -> stages -> cut -> pooling -> with the means of earlier stages, the taps -> head
 
 Names stay: the tensors of a stage are called what the network's source calls them, and the head sits where the source's
 own classifier sat, so that a trained network loads into the source's without Budwood.
@@ -8,7 +8,6 @@ own classifier sat, so that a trained network loads into the source's without Bu
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,18 +20,21 @@ from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError, WeightsError
 from budwood.networks.freezing import Frozen, find_frozen, find_stage, list_batch_norms, stages_hint
 from budwood.networks.network_plan import NetworkPlan, ParameterCount, StagePlan, TrunkPlan
-from budwood.networks.registry import TRUNK, Network, State, find_network, is_channels_last, is_inside
+from budwood.networks.pooling import append_pooling, count_pooled_features, list_places
+from budwood.networks.registry import TRUNK, Network, State, find_network, is_inside
 from budwood.networks.small import make_dense
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.stages import (
     Staged,
     StageFacts,
     keep_stages,
+    name_later,
     profile_stages,
     slice_stages,
     split_graph,
     trace_stages,
 )
+from budwood.networks.taps import append_taps, plan_taps
 from budwood.networks.weights import FitTarget, digest_file, fit_weights, read_tensors, refuse_bad_values
 
 CLASS_TOKENS: Final = ("cls_token", "class_token")
@@ -109,6 +111,7 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
         parameters=_counted(built.module, trainable),
         macs=sum(row.macs for row in rows),
         code=net.code,
+        taps=trunk.taps,
     )
 
 
@@ -203,7 +206,7 @@ def replace_head(original: Staged, net: Network, recipe: Recipe, plan: TrunkPlan
         original: The network in stages, as its source makes it.
         net: The network's source facts; the new head gets the name of its classifier.
         recipe: Recipe that decides the head.
-        plan: Cut, pooling and number of features.
+        plan: Cut, pooling, taps and number of features.
         classes: Number of logits.
 
     Returns:
@@ -212,7 +215,7 @@ def replace_head(original: Staged, net: Network, recipe: Recipe, plan: TrunkPlan
     head = make_head(plan.features, classes, recipe)
     trunk = slice_stages(original, None, _end_stage(original, plan.cut))
     needed = frozenset(trunk.state_dict())
-    if plan.cut is None and plan.pool == "own" and original.trunk is not None:
+    if plan.cut is None and plan.pool == "own" and not plan.taps and original.trunk is not None:
         own = {name for name in original.module.state_dict() if not is_inside(name, net.head)}
         if own == needed:
             original.module.set_submodule(net.head, head)
@@ -220,8 +223,8 @@ def replace_head(original: Staged, net: Network, recipe: Recipe, plan: TrunkPlan
         module = slice_stages(original, None, None)
         module.set_submodule(net.head, head)
         return BuiltNetwork(module, split_graph(module, net.head), needed)
-    _append_head(trunk, net.head, head, plan.pool, len(plan.shape), is_channels_last(plan.shape))
-    return BuiltNetwork(trunk, keep_stages(split_graph(trunk, net.head), original.stages), needed)
+    _append_head(trunk, net.head, head, plan)
+    return BuiltNetwork(trunk, name_later(keep_stages(split_graph(trunk, net.head), original.stages), original), needed)
 
 
 def make_head(features: int, classes: int, recipe: Recipe) -> nn.Module:
@@ -269,49 +272,20 @@ def initialize(module: nn.Module, init: str) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def count_pooled_features(shape: Sequence[int], pool: str) -> int:
-    """Count the features that pooling makes of an output.
-
-    Args:
-        shape: Shape of the output for one image: a vector, tokens [n, width], or a map with channels first or last.
-        pool: How it is pooled; only `flatten` keeps all values.
-
-    Returns:
-        Number of features.
-    """
-    if len(shape) == 1:
-        return int(shape[0])
-    if pool == "flatten":
-        return int(torch.Size(shape).numel())
-    return int(shape[0] if len(shape) == 3 and not is_channels_last(shape) else shape[-1])
-
-
-def _append_head(trunk: GraphModule, path: str, head: nn.Module, pool: str, rank: int, last: bool) -> None:
-    """Put pooling and a head behind a trunk, as nodes of its graph."""
+def _append_head(trunk: GraphModule, path: str, head: nn.Module, plan: TrunkPlan) -> None:
+    """Put pooling, what the taps see, and a head behind a trunk, as nodes of its graph."""
     graph = trunk.graph
     end = next(node for node in graph.nodes if node.op == "output")
     node: Node = end.args[0]
     trunk.add_submodule(path, head)
+    tapped = append_taps(graph, plan.taps)
     with graph.inserting_before(end):
-        if rank > 1:
-            node = _append_pooling(graph, node, pool, (1,) if rank == 2 else (1, 2) if last else (2, 3))
+        if len(plan.shape) > 1:
+            node = append_pooling(graph, node, plan.pool, list_places(plan.shape))
+        if tapped:
+            node = graph.call_function(torch.cat, ([*tapped, node], 1))
         end.args = (graph.call_module(path, (node,)),)
     trunk.recompile()
-
-
-def _append_pooling(graph: torch.fx.Graph, node: Node, pool: str, places: tuple[int, ...]) -> Node:
-    """A node that makes one vector of an output whose places in the image are the dimensions `places`."""
-    if pool == "flatten":
-        return graph.call_method("flatten", (node, 1))
-    if pool == "token":
-        return graph.call_function(operator.getitem, (node, (slice(None), 0)))
-    if pool == "max":
-        return graph.call_method("amax", (node, places))
-    mean = graph.call_method("mean", (node, places))
-    if pool != "avgmax":
-        return mean
-    both = graph.call_function(operator.add, (mean, graph.call_method("amax", (node, places))))
-    return graph.call_function(operator.truediv, (both, 2))
 
 
 def _choose_pooling(recipe: Recipe, original: Staged, shape: Sequence[int], cut: str | None) -> str:
@@ -342,11 +316,13 @@ def _with_some_stage(original: Staged, net: Network) -> Staged:
 
 
 def _trunk_plan(recipe: Recipe, original: Staged, before: Sequence[StageFacts]) -> TrunkPlan:
-    """How the trunk ends by the recipe; raises `RecipeError` for a cut or a pooling that does not exist."""
+    """How the trunk ends by the recipe; raises `RecipeError` for a cut, a pooling or a tap that does not exist."""
     cut = find_stage(original, recipe.cut, "cut") if recipe.cut else None
-    shape = next(row.shape for row in before if row.name == _end_stage(original, cut))
-    pool = _choose_pooling(recipe, original, shape, cut)
-    return TrunkPlan(cut, pool, count_pooled_features(shape, pool), shape)
+    shapes, end = {row.name: row.shape for row in before}, _end_stage(original, cut)
+    pool = _choose_pooling(recipe, original, shapes[end], cut)
+    taps = plan_taps(recipe.taps or (), original, shapes, end, pool)
+    features = count_pooled_features(shapes[end], pool) + sum(tap.features for tap in taps)
+    return TrunkPlan(cut, pool, features, shapes[end], taps)
 
 
 def _end_stage(original: Staged, cut: str | None) -> str:

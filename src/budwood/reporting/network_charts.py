@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from budwood.networks.network_plan import StagePlan
@@ -26,7 +26,9 @@ LOOKS: Final = {  # how a stage is drawn
 SPARK, LAST = 92.0, 62.0  # widths of a small curve, and of the number behind it
 
 
-def draw_network(title: str, image: Sequence[int], stages: Rows, removed: Rows, head: str) -> str:
+def draw_network(
+    title: str, image: Sequence[int], stages: Rows, removed: Rows, head: str, taps: Collection[str] = ()
+) -> str:
     """Draw a network from the image down to the logits, one bar for each stage.
 
     A bar is as wide as the map is large and as thick as it has channels, both on logarithmic scales.
@@ -38,6 +40,7 @@ def draw_network(title: str, image: Sequence[int], stages: Rows, removed: Rows, 
             plan.
         removed: The stages that surgery has cut off, with the same keys.
         head: Name of the head.
+        taps: Names of the stages that the head sees beside the trunk.
 
     Returns:
         The figure as an SVG element.
@@ -46,7 +49,8 @@ def draw_network(title: str, image: Sequence[int], stages: Rows, removed: Rows, 
     trunk = [row for row in stages if row.name == TRUNK]
     heads = [row for row in stages if row.name == head]
     rows: list[tuple[str, Sequence[int], int | None, str]] = [("image", image, None, "no parameters")]
-    rows += [(row.name, row.shape, row.parameters, _describe_state(row)) for row in places]
+    named = [f"{row.name} (tap)" if row.name in taps else row.name for row in places]
+    rows += [(name, row.shape, row.parameters, _describe_state(row)) for name, row in zip(named, places, strict=True)]
     rows += [(row.name, row.shape, row.parameters, "cut off") for row in removed]
     rows += [(row.name, row.shape, row.parameters, _describe_state(row)) for row in trunk]
     rows += [(row.name if row.name == HEAD else f"{row.name} (head)", *_stage_facts(row)) for row in heads]

@@ -55,7 +55,7 @@ def describe_recipe(record: RunRecord) -> str:
     by = f" ({recipe.interpolation} interpolation)" if recipe.interpolation else ""
     sentences = [
         f"Each image was {RESIZES[recipe.resize]} and scaled to {recipe.size} x {recipe.size} pixels{by}{sight}",
-        f"The network is {network.name} ({network.source}){_describe_cut(network)}; {came}",
+        f"The network is {network.name} ({network.source}){_describe_cut(network)}{_describe_taps(network)}; {came}",
         _describe_frozen(record),
         _describe_training(record),
         _describe_own_code(record),
@@ -70,6 +70,14 @@ def _describe_cut(network: NetworkRecord) -> str:
         return ""
     shape = " x ".join(map(str, network.shape))
     return f", cut off after {network.cut} ({shape}, pooled by {network.pool})"
+
+
+def _describe_taps(network: NetworkRecord) -> str:
+    if not network.taps:
+        return ""
+    *others, last = [f"{tap.name} ({tap.features:,})" for tap in network.taps]
+    names = f"{', '.join(others)} and {last}" if others else last
+    return f", whose head sees the means of {names} beside the {network.blocks[-1]:,} features of the trunk"
 
 
 def _describe_weights(weights: WeightsRecord) -> str:

@@ -362,7 +362,8 @@ def _draw_norms_chart(history: Sequence[Mapping[str, float]]) -> str:
 
 def _draw_diagram(network: NetworkRecord) -> str:
     image = (network.channels, network.size, network.size)
-    return draw_network(f"{network.name}, stage by stage", image, network.stages, network.removed, network.head)
+    taps = [tap.name for tap in network.taps]
+    return draw_network(f"{network.name}, stage by stage", image, network.stages, network.removed, network.head, taps)
 
 
 _NAMES: Final = (("train", "training"), ("val", "validation"))

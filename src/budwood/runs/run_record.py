@@ -20,7 +20,7 @@ from budwood.data.checks import Finding
 from budwood.data.value_range import ValueRange
 from budwood.errors import RecipeError, RunError
 from budwood.evaluation.split_metrics import SplitMetrics, plain
-from budwood.networks.network_plan import ParameterCount, StagePlan
+from budwood.networks.network_plan import ParameterCount, StagePlan, Tap, list_blocks
 from budwood.runs.confidence_record import ConfidenceRecord
 from budwood.runs.ladder_record import LadderRecord
 from budwood.storage.atomic import write_text
@@ -120,6 +120,7 @@ class NetworkRecord(FrozenRecord):
         macs: Multiply-adds for one image.
         trunk_trained: Whether any layer of the trunk was trained.
         removed: The stages that were cut off.
+        taps: The earlier stages that the head sees beside the trunk.
     """
 
     name: str
@@ -140,6 +141,12 @@ class NetworkRecord(FrozenRecord):
     weights: WeightsRecord
     trunk_trained: bool
     removed: tuple[StagePlan, ...] = ()
+    taps: tuple[Tap, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Return the widths of the blocks that the head's inputs consist of; empty without taps."""
+        return list_blocks(self.taps, self.features)
 
 
 class HardwareRecord(FrozenRecord):

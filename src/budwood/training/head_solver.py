@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -42,6 +42,61 @@ class Objective:
     select: str = LOSS
 
 
+@dataclass(frozen=True)
+class Standardized:
+    """Features as a head is solved on them.
+
+    Attributes:
+        inputs: Centred and scaled features, float32 [n, d].
+        centre: What was taken off, float32 [d].
+        scale: What they were divided by then: one number, or float64 [d] where there are several blocks.
+    """
+
+    inputs: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    scale: float | NDArray[np.float64]
+
+    def fold_back(self, solution: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Make a solution one for the features as they were.
+
+        Args:
+            solution: Weights and, last, biases for `inputs`, float64 [classes, d + 1].
+
+        Returns:
+            Weights float32 [classes, d] and biases float32 [classes].
+        """
+        weights, biases = solution[:, :-1], solution[:, -1]
+        if isinstance(self.scale, float):
+            shift = weights @ self.centre / self.scale
+        else:
+            shift = weights / self.scale @ self.centre
+        return (weights / self.scale).astype(np.float32), (biases - shift).astype(np.float32)
+
+
+def standardize(outputs: NDArray[np.float32], blocks: Sequence[int]) -> Standardized:
+    """Centre features and give each block of them the same total variance.
+
+    The mean variance of all features becomes 1. Dividing each feature by its own deviation would make the rare ones
+    loud; one scale for all would let the block with the largest values speak alone.
+
+    Args:
+        outputs: Features, float32 [n, d].
+        blocks: Widths of the blocks, which sum to d; with fewer than two, one scale serves all.
+
+    Returns:
+        The inputs with what was taken off and divided by.
+    """
+    centre = outputs.mean(axis=0)
+    variance = outputs.var(axis=0)
+    if len(blocks) < 2:
+        common = float(np.sqrt(variance.mean() + _TINY))
+        return Standardized((outputs - centre) / np.float32(common), centre, common)
+    parts = np.split(variance.astype(np.float64), np.cumsum(blocks)[:-1])
+    share = len(variance) / len(blocks)
+    scale = np.concatenate([np.full(len(part), np.sqrt(part.sum() / share + _TINY)) for part in parts])
+    return Standardized((outputs - centre) / scale.astype(np.float32), centre, scale)
+
+
 def solve(
     train: HeadSplit,
     val: HeadSplit,
@@ -53,14 +108,14 @@ def solve(
 ) -> LinearHead:
     """Solve a linear head to convergence for each strength of the L2 penalty, and keep the best.
 
-    The head minimises mean cross-entropy + strength / 2 * |weight|^2. Features are centred and divided by one
-    common scale, the root mean variance: dividing each feature by its own deviation made the rare ones loud and
-    validation worse. The solution for one strength starts the next. With `regularisation = "auto"` the strength
-    that validation prefers is kept; the path ends when none of PATIENCE strengths was better, nor had a lower
-    validation loss, or when the time is over, but never before there is one head.
+    The head minimises mean cross-entropy + strength / 2 * |weight|^2 on features as `standardize` makes them, and is
+    folded back to the features as they are. The solution for one strength starts the next. With
+    `regularisation = "auto"` the strength that validation prefers is kept; the path ends when none of PATIENCE
+    strengths was better, nor had a lower validation loss, or when the time is over, but never before there is one
+    head.
 
     Args:
-        train: Training features and labels.
+        train: Training features, of which each block is scaled by itself, and labels.
         val: Validation features and labels.
         classes: Number of classes.
         section: The options of the solver.
@@ -72,19 +127,16 @@ def solve(
         The head, with one row of history for each strength that was tried.
     """
     objective = objective or Objective()
-    centre = train.outputs.mean(axis=0)
-    scale = float(np.sqrt(train.outputs.var(axis=0).mean() + _TINY))
-    inputs = (train.outputs - centre) / np.float32(scale)
+    standard = standardize(train.outputs, train.blocks)
     targets = weigh_targets(objective, train.labels, classes)
     strengths = PENALTIES if section.regularisation == "auto" else (float(section.regularisation),)
-    solution = np.zeros((classes, inputs.shape[1] + 1))
+    solution = np.zeros((classes, standard.inputs.shape[1] + 1))
     history: list[dict[str, float]] = []
     heads = []
     with _limit_scipy_threads(), progress.bar("Solving the head", len(strengths)) as step:
         for strength in strengths:
-            solution = _minimise(solution, inputs, targets, strength, left)
-            weight = (solution[:, :-1] / scale).astype(np.float32)
-            bias = (solution[:, -1] - solution[:, :-1] @ centre / scale).astype(np.float32)
+            solution = _minimise(solution, standard.inputs, targets, strength, left)
+            weight, bias = standard.fold_back(solution)
             scores = score_head(train, val, weight, bias)
             history.append(
                 {"regularisation": strength, **scores, **_score_selected(objective.select, val, weight, bias)}

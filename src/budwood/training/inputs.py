@@ -66,7 +66,9 @@ def make_head_splits(features: SplitFeatures, task: TrainingTask) -> tuple[HeadS
     Returns:
         Training and validation features with their labels.
     """
-    return HeadSplit(features.training[0], task.training.labels), HeadSplit(features.validation, task.validation.labels)
+    blocks = task.spec.plan.blocks
+    training = HeadSplit(features.training[0], task.training.labels, blocks)
+    return training, HeadSplit(features.validation, task.validation.labels, blocks)
 
 
 def make_trained_slice(task: TrainingTask, features: SplitFeatures | None) -> NetworkSlice:

@@ -27,10 +27,13 @@ class HeadSplit:
     Attributes:
         outputs: Features from the trunk, float32 [n, features].
         labels: int32 [n].
+        blocks: Widths of the blocks that the features consist of, as a network's plan has them; with fewer than two,
+            all are one.
     """
 
     outputs: NDArray[np.float32]
     labels: NDArray[np.int32]
+    blocks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

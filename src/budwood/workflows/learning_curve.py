@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -186,7 +186,7 @@ def _find_trunk(run: Run, context: Context) -> tuple[Prefix, str]:
 
 def _compute_split(prefix: Prefix, samples: Samples, context: Context) -> HeadSplit:
     values = compute_features(prefix, samples, context.progress).values
-    return HeadSplit(np.ascontiguousarray(values.reshape(len(values), -1)), samples.labels)
+    return HeadSplit(np.ascontiguousarray(values.reshape(len(values), -1)), samples.labels, prefix.spec.plan.blocks)
 
 
 def choose_sizes(images: int, classes: int) -> list[int]:
@@ -245,7 +245,7 @@ def measure_curve(
         for draw in range(draws):
             for place, rows in enumerate(draw_nested_subsets(train.labels, sizes, random)):
                 if len(rows) < n or not draw:
-                    part = HeadSplit(train.outputs[rows], train.labels[rows])
+                    part = replace(train, outputs=train.outputs[rows], labels=train.labels[rows])
                     head = solve_plain_head(part, val, classes, Silent())
                     wrong[place].append(compute_head_logits(val.outputs, *head).argmax(axis=1) != val.labels)
                 step(1)
@@ -268,7 +268,7 @@ def _measure_classes(train: HeadSplit, val: HeadSplit, run: Run, context: Contex
             for _ in range(HALVINGS):
                 own = random.permutation(np.flatnonzero(train.labels == label))
                 keep = np.setdiff1d(np.arange(len(train.labels)), own[: len(own) // 2])
-                part = HeadSplit(train.outputs[keep], train.labels[keep])
+                part = replace(train, outputs=train.outputs[keep], labels=train.labels[keep])
                 halved = compute_head_logits(val.outputs, *solve_plain_head(part, val, classes, Silent(), penalty))
                 prior = np.log(counts / np.maximum(np.bincount(part.labels, minlength=classes), 1).clip(1e-9))
                 losses[place] += (before - _true_chances(halved, val.labels, prior)) / HALVINGS
