@@ -82,5 +82,7 @@ def blend_weights(
 
 
 def _interpolate(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
-    """A tensor between two, which are met exactly at 0 and 1; of whole numbers the second."""
-    return torch.lerp(start, end, share) if end.is_floating_point() else end
+    """A tensor between two, which are met exactly at 0 and 1; of whole numbers the second, but at 0."""
+    if end.is_floating_point():
+        return torch.lerp(start, end, share)
+    return end if share else start
