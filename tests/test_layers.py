@@ -48,6 +48,7 @@ WITH_TORCH = {
     "training.pixel_changes",
     "training.profiling",
     "training.state",
+    "training.wise_ft",
 }
 
 

@@ -19,6 +19,8 @@ from budwood.errors import RecipeError
         {"optimizer": "sgd", "epochs": 3, "lr": 0.5},
         {"model": "vgg-small", "blocks": [[8, 8], [16]], "conv_norm": False},
         {"model": "vgg-small", "blocks": [[8, 8], [16]], "conv_norm": "between"},
+        {"freeze": "none", "probe": True, "wise_ft": "auto", "trained_norm": "eval"},
+        {"freeze": "upto:blocks.2", "wise_ft": "0.3"},
         {"freeze": ["features.*", "classifier.1.*"], "weights": 'a "quoted" path.pth', "dropout": 0.25},
     ],
 )
@@ -95,6 +97,55 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
         ({"frozen_norm": "moving"}, "frozen_norm: input should be 'eval' or 'train', found 'moving'"),
         ({"freeze": "none", "select": "first"}, "select: expected one of loss, last, accuracy, .*found 'first'"),
         ({"freeze": "none", "layer_decay": 2}, "layer_decay: input should be less than or equal to 1, found 2"),
+        (
+            {"layer_decay": 0.5},
+            "layer_decay: not used when only a linear head is trained; it needs more",
+        ),
+        (
+            {"probe": True},
+            "probe: nothing but the head is trained with freeze = trunk; expected more, as freeze",
+        ),
+        ({"probe": True, "dropout": 0.5}, "probe: nothing but the head is trained with freeze = trunk"),
+        ({"wise_ft": 0, "epochs": 2}, "wise_ft: nothing but the head is trained with freeze = trunk"),
+        ({"trained_norm": "eval", "epochs": 2}, "trained_norm: nothing but the head is trained with freeze = trunk"),
+        (
+            {"probe": True, "phases": [{"freeze": "trunk", "epochs": 1, "lr": 0.1}] * 2},
+            "probe: nothing but the head is trained with freeze = trunk",
+        ),
+        (
+            {"probe": True, "freeze": "none", "optimizer": "lbfgs"},
+            "optimizer: lbfgs solves a linear head on a frozen trunk, not a network with freeze = 'none'",
+        ),
+        (
+            {"probe": True, "freeze": "none", "head": "mlp:64"},
+            "probe: solves a linear head, and cannot be used with the head 'mlp:64'",
+        ),
+        (
+            {"probe": True, "freeze": "none", "batch_norm": True},
+            "probe: solves a linear head, and cannot be used with batch norm in the head .batch_norm.",
+        ),
+        (
+            {"probe": True, "freeze": "none", "init": "orthogonal"},
+            "probe: solves a linear head, and cannot be used with init = orthogonal, which would be replaced",
+        ),
+        (
+            {"probe": True, "weights": "none"},
+            "probe: expected weights, as imagenet or run:ID; a head that is solved on a random trunk is no",
+        ),
+        (
+            {"wise_ft": "auto", "model": "cnn"},
+            "wise_ft: expected weights, as imagenet or run:ID; it averages what was trained with the weights that",
+        ),
+        (
+            {"trained_norm": "eval", "weights": "none"},
+            "trained_norm: expected weights, as imagenet or run:ID; a random network has no statistics of batch norm",
+        ),
+        (
+            {"wise_ft": 0.5, "phases": [{"freeze": f, "epochs": 1, "lr": 0.1} for f in ("trunk", "none")]},
+            "wise_ft: cannot be used with phases, of which each starts from the one before",
+        ),
+        ({"freeze": "none", "wise_ft": 1.5}, "wise_ft: input should be less than or equal to 1, found 1.5"),
+        ({"freeze": "none", "trained_norm": "batch"}, "trained_norm: input should be 'eval' or 'train', found 'batch'"),
     ],
 )
 def test_mistakes(options: dict[str, object], message: str) -> None:

@@ -245,7 +245,7 @@ def test_a_factory_of_the_users_has_no_imagenet_weights() -> None:
 
 def test_a_network_of_the_users_own_is_trained_and_answers(mine: Path, photos: Path, tmp_path: Path) -> None:
     recipe = Recipe(model="nets:net", **PLAIN, epochs=1, batch=8)
-    run = train(scan(photos), recipe, out=tmp_path / "runs")
+    run = train_recipe(scan(photos), recipe, out=tmp_path / "runs")
     assert run.record.network.name == "net"
     images = sorted(photos.rglob("*.png"))[:2]
     assert [len(answer.top) for answer in predict(run, images)] == [2, 2]
@@ -256,4 +256,4 @@ def test_a_network_of_the_users_own_is_trained_and_answers(mine: Path, photos: P
     (mine / "nets.py").write_text(FACTORY.replace("WIDTH", "4"))
     imported("nets")
     started = Recipe(**{**PLAIN, "model": "nets:net", "weights": str(run.path / "weights.safetensors")}, epochs=1)
-    assert train(scan(photos), started, out=tmp_path / "runs").record.network.weights.kind == "file"
+    assert train_recipe(scan(photos), started, out=tmp_path / "runs").record.network.weights.kind == "file"

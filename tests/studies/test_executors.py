@@ -382,7 +382,7 @@ def test_a_full_disk_elsewhere_is_one_here(place: Place, monkeypatch: pytest.Mon
     def full(*arguments: Any, **options: Any) -> JobResult:
         raise StorageError("no space left on the disk", "Free some space.")
 
-    monkeypatch.setattr(training_job, "train", full)
+    monkeypatch.setattr(training_job, "train_recipe", full)
     executor = RayExecutor(_Cluster(), place.context, {})
     with pytest.raises(StorageError, match="no space left"):
         executor.run(place.job("full"))

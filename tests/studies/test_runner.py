@@ -133,7 +133,7 @@ def test_what_is_finished_is_not_repeated_and_rows_can_be_added_and_moved(
         trained.append(options["id"])
         return train(*arguments, **options)
 
-    monkeypatch.setattr(training_job, "train", noted)
+    monkeypatch.setattr(training_job, "train_recipe", noted)
     bw.study(_file(here, SMALL + ROWS))
     assert trained == []
     added = '[[rows]]\nlabel = "new"\nlr = 0.02\n'
@@ -173,7 +173,7 @@ def test_a_row_that_fails_is_recorded_and_the_others_go_on(here: Path, monkeypat
             raise ZeroDivisionError("oh")
         return train(*arguments, **options)
 
-    monkeypatch.setattr(training_job, "train", broken)
+    monkeypatch.setattr(training_job, "train_recipe", broken)
     made = bw.study(_file(here, base + ROWS + '[[rows]]\nlabel = "new"\nlr = 0.5\n'))
     assert made.rows[3].problem == "ZeroDivisionError: oh"
     with pytest.raises(StudyError, match=r"small: no row could be trained: weights: \S*nowhere\.pth is not a file\.$"):
@@ -507,7 +507,7 @@ def test_a_storage_error_ends_a_study(here: Path, monkeypatch: pytest.MonkeyPatc
     def full(*arguments: Any, **options: Any) -> Any:
         raise StorageError("no space left on the disk")
 
-    monkeypatch.setattr(training_job, "train", full)
+    monkeypatch.setattr(training_job, "train_recipe", full)
     with pytest.raises(StorageError, match="no space left"):
         bw.study(_file(here, SMALL + ROWS))
 

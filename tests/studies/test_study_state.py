@@ -148,7 +148,7 @@ def test_a_study_of_version_0_1_goes_on_with_an_added_row(kept: Path, monkeypatc
         resumed.append(found.path.name)
         return resume(found, **options)
 
-    monkeypatch.setattr(training_job, "train", noting_train)
+    monkeypatch.setattr(training_job, "train_recipe", noting_train)
     monkeypatch.setattr(training_job, "resume", noting_resume)
     before = {path: path.read_bytes() for path in KEPT.glob("[sf]*/run.json")}
     file = Path("kept.toml")

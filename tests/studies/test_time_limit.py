@@ -93,9 +93,9 @@ def test_a_trial_that_is_trained_when_the_time_is_over_is_stopped_and_goes_on(
                 time.sleep(0.02)
                 monkeypatch.setattr(options["progress"], "_end", 0.0)
                 step(1)
-        return train(*arguments, **options)
+        return train_recipe(*arguments, **options)
 
-    monkeypatch.setattr(training_job, "train", stop_second)
+    monkeypatch.setattr(training_job, "train_recipe", stop_second)
     first = bw.tune(photos, _given(), trials=1, execution=ExecutionOptions(time=600), out=tmp_path)
     assert [(row.label, row.problem) for row in first.rows] == [
         ("as given", ""),

@@ -272,8 +272,9 @@ def _count_steps(run: Run) -> int | None:
 
 def _find_kept_epoch(run: Run) -> Mapping[str, float] | None:
     """The row of a run's history that was kept."""
-    chosen = run.record.selected
-    return next((row for row in run.history() if row.get(chosen.axis) == chosen.value), None)
+    chosen, start = run.record.selected, run.record.choices.probe
+    rows = [*run.history(), *([start] if start else [])]
+    return next((row for row in rows if row.get(chosen.axis) == chosen.value), None)
 
 
 def _compare_published(entry: RowSpec, opened: bool) -> PublishedComparison | None:

@@ -57,6 +57,8 @@ def _find_meaningless(recipe: Recipe, loss: type[Loss]) -> list[str]:
         wrong.append(
             "class_weights: for multi-label data not used by a loss of your own, which gives one value an image"
         )
+    if recipe.probe:
+        wrong.append("probe: not used for multi-label data, where the head is not solved exactly")
     if recipe.regularisation not in (None, "auto"):
         wrong.append("regularisation: not used for multi-label data, where the head is not solved exactly")
     if not loss.multilabel and recipe.loss != DEFAULT_LOSS[False]:

@@ -25,7 +25,7 @@ def normalize_value(name: str, value: object) -> object:
     Returns:
         The value; not validated.
     """
-    if name in ("regularisation", "lr") and isinstance(value, str):
+    if name in ("regularisation", "lr", "wise_ft") and isinstance(value, str):
         return _parse_number(value)
     if name == DURATION and isinstance(value, str):
         return parse_duration(value)

@@ -26,6 +26,7 @@ from budwood.config.options import (
 )
 from budwood.config.own_networks import is_users_code
 from budwood.config.registry import is_entry_point
+from budwood.config.tuning_rules import refuse_tuning
 
 DEFAULT_MODEL: Final = "tf_efficientnet_lite0"
 PHASE_OPTIONS: Final = ("freeze", "epochs", "lr")  # what every phase has of its own
@@ -57,6 +58,7 @@ def refused_options(options: Options) -> dict[str, str]:
         every = {*TRUNK_OPTIONS, *(name for names in OPTIMIZER_OPTIONS.values() for name in names), *FINER}
         for name in sorted((every - known.keys()) & options.keys()):
             refused[name] = _explain_refusal(name, optimizer, options, known)
+    refused |= refuse_tuning(options, _default_freeze(options), _default_weights(options))
     if options.get("phases"):
         own = {name: f"{name}: every phase has its own" for name in PHASE_OPTIONS if name in options}
         refused |= own
@@ -82,7 +84,7 @@ def _explain_refusal(name: str, optimizer: str, options: Options, known: Options
         chooser = next(chooser for chooser, table in choosers.items() if any(name in each for each in table.values()))
         users = " and ".join(value for value, names in choosers[chooser].items() if name in names)
         return f"{name}: {chooser} {known.get(chooser)!r} does not use it; it is an option of {users}"
-    if optimizer != "lbfgs" and name in TRUNK_OPTIONS:
+    if name in TRUNK_OPTIONS:
         return f"{name}: not used when only a linear head is trained; it needs more trained layers"
     optimizers = [user for user, names in OPTIMIZER_OPTIONS.items() if name in names]
     *others, last = optimizers

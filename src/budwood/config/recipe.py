@@ -55,6 +55,7 @@ from budwood.config.options import (
     Precision,
     Resize,
     Resizing,
+    TrainedNorm,
     TtaMode,
 )
 from budwood.config.recipe_mistakes import find_unknown, list_mistakes
@@ -138,6 +139,11 @@ class Recipe(BaseModel):
         None,
         description="batch norm of frozen layers: eval keeps its statistics, as frozen; train uses those of each batch "
         "and goes on averaging them, as plain PyTorch does with requires_grad = False (default eval)",
+    )
+    trained_norm: TrainedNorm | None = Field(
+        None,
+        description="batch norm of trained layers: train uses the statistics of each batch; eval keeps those that the "
+        "weights came with, as module.eval() does in PyTorch, and trains scale and shift alone (default train)",
     )
     cut: str | None = Field(None, description="last stage to keep; later stages are removed")
     pool: Pool = Field("own", description="pooling of the last feature map; own: as in the network, avg after a cut")
@@ -229,6 +235,16 @@ class Recipe(BaseModel):
     clip: float | None = Field(None, gt=0, description="gradient clipping: largest norm of the gradient")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the moving average (EMA) of the weights, which is evaluated and kept"
+    )
+    probe: bool | None = Field(
+        None,
+        description="whether the head is solved on the frozen trunk first, and training starts from there instead of "
+        "from a random head (default false)",
+    )
+    wise_ft: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="weights kept at the end: this share of those trained and the rest of those that training started "
+        "from (WiSE-FT); auto: the share that validation prefers (default: those trained)",
     )
     schedule: ScheduleName | None = Field(None, description="how the learning rate changes (default constant)")
     warmup: float | None = Field(

@@ -23,6 +23,7 @@ from budwood.config.options import (
     Options,
     Precision,
     Resizing,
+    TrainedNorm,
     TtaMode,
     loss_prefix,
 )
@@ -70,6 +71,8 @@ class Network:
         resizing: How an image becomes a square.
         tta: The mirror images over which logits are averaged in evaluation.
         frozen_norm: Whether batch norm of frozen layers is in evaluation or in training mode while others are trained.
+        trained_norm: Whether batch norm of trained layers, the head's apart, is in training or in evaluation mode
+            while they are trained.
     """
 
     freeze: str | tuple[str, ...]
@@ -77,6 +80,7 @@ class Network:
     resizing: Resizing
     tta: TtaMode
     frozen_norm: FrozenNorm
+    trained_norm: TrainedNorm = "train"
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ class ResolvedRecipe:
         select: The validation metric by which an epoch is kept, or `loss`.
         clip: Largest norm of the gradient; infinite: it is not clipped.
         ema: Decay of the average of weights that is evaluated and kept; 0: the weights themselves are.
+        wise_ft: Share of the trained weights in those that are kept at the end, the rest being of the start; None: it
+            is chosen on validation.
         precision: Precision of the training steps.
         versions: Augmented versions of each training image that are made once; 0: they are made anew in every
             epoch.
@@ -160,6 +166,7 @@ class ResolvedRecipe:
     select: str
     clip: float
     ema: float
+    wise_ft: float | None
     precision: Precision
     versions: int
     seed: int
@@ -211,7 +218,14 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
     """
     recipe = adapt_to_labels(recipe, multilabel)
     return ResolvedRecipe(
-        network=Network(recipe.freeze, size, recipe.resizing, recipe.tta, _or(recipe.frozen_norm, "eval")),
+        network=Network(
+            recipe.freeze,
+            size,
+            recipe.resizing,
+            recipe.tta,
+            _or(recipe.frozen_norm, "eval"),
+            _or(recipe.trained_norm, "train"),
+        ),
         optimizer=_optimizer(recipe),
         schedule=_schedule(recipe),
         loss=_loss(recipe),
@@ -222,6 +236,7 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
         select=_or(recipe.select, "loss"),
         clip=_or(recipe.clip, math.inf),
         ema=_or(recipe.ema, 0.0),
+        wise_ft=None if recipe.wise_ft == "auto" else _or(recipe.wise_ft, 1.0),
         precision=_or(recipe.precision, "auto"),
         versions=_or(recipe.views, 0),
         seed=_or(recipe.seed, 0),

@@ -9,7 +9,7 @@ from typing import Final
 
 from torch import nn
 
-from budwood.config.options import FrozenNorm
+from budwood.config.options import FrozenNorm, TrainedNorm
 from budwood.errors import RecipeError
 from budwood.networks.registry import HEAD, TRUNK
 from budwood.networks.stages import Staged, list_modules, list_parameters
@@ -31,6 +31,7 @@ class Frozen:
         parameters: Names of the parameters that are not trained.
         modules: Names of the modules that stay in evaluation mode.
         live_norms: Names of the batch norms inside of these that are in training mode all the same.
+        still_norms: Names of the batch norms outside of these that are in evaluation mode all the same.
         prefix: The last stage (or the trunk) up to which everything is frozen; None where the first stage is
             trained.
     """
@@ -39,9 +40,15 @@ class Frozen:
     modules: frozenset[str]
     prefix: str | None
     live_norms: frozenset[str] = frozenset()
+    still_norms: frozenset[str] = frozenset()
 
 
-def find_frozen(network: Staged, freeze: str | Sequence[str], frozen_norm: FrozenNorm = "eval") -> Frozen:
+def find_frozen(
+    network: Staged,
+    freeze: str | Sequence[str],
+    frozen_norm: FrozenNorm = "eval",
+    trained_norm: TrainedNorm = "train",
+) -> Frozen:
     """Find which parameters and modules of a network the option `freeze` selects.
 
     Modules whose parameters are all frozen stay in evaluation mode; batch norm does not where `frozen_norm` is `train`.
@@ -51,6 +58,8 @@ def find_frozen(network: Staged, freeze: str | Sequence[str], frozen_norm: Froze
         freeze: `none`, `trunk`, `upto:STAGE`, a stage, or shell patterns of parameter names (a list, or separated
             by commas).
         frozen_norm: The mode of frozen batch norm.
+        trained_norm: The mode of batch norm that is not frozen; that of the head, which is new, is in training mode
+            all the same.
 
     Returns:
         The frozen parameters and modules, and where the frozen prefix ends.
@@ -80,12 +89,15 @@ def find_frozen(network: Staged, freeze: str | Sequence[str], frozen_norm: Froze
     }
     norms = {name for name in list_batch_norms(network.module) if name in modules and frozen_norm == "train"}
     modules -= norms
+    new = set(list_modules(network, network.node(None))) - set(list_modules(network, network.node(TRUNK)))
+    others = {name for name in list_batch_norms(network.module) if name not in modules | norms | new}
+    still = others if trained_norm == "eval" else set()
     if parameters.issuperset(names):
         raise RecipeError(
             f"freeze: {freeze!r} leaves nothing to train.", "Freeze less: freeze = trunk still trains the head."
         )
     prefix = _find_last_frozen(network, parameters, modules)
-    return Frozen(frozenset(parameters), frozenset(modules), prefix, frozenset(norms))
+    return Frozen(frozenset(parameters), frozenset(modules), prefix, frozenset(norms), frozenset(still))
 
 
 def list_batch_norms(module: nn.Module) -> list[str]:
@@ -101,7 +113,9 @@ def list_batch_norms(module: nn.Module) -> list[str]:
 
 
 def set_modes(module: nn.Module, frozen: Frozen) -> None:
-    """Put trained parts and live norms in training mode, and frozen ones in evaluation mode; frozen have no gradients.
+    """Put trained parts and live norms in training mode, frozen ones and still norms in evaluation mode.
+
+    What is frozen has no gradients.
 
     Args:
         module: The network, changed in place.
@@ -113,6 +127,8 @@ def set_modes(module: nn.Module, frozen: Frozen) -> None:
             part.train(False)  # and all that it contains
     for name in frozen.live_norms:
         module.get_submodule(name).train()
+    for name in frozen.still_norms:
+        module.get_submodule(name).eval()
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name not in frozen.parameters)
 

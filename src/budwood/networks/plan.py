@@ -30,7 +30,10 @@ MADE_BY: Final = (  # a change of these is another plan
     "budwood.networks.freezing",
     "budwood.networks.taps",
 )
-DECIDING: Final = ("model", "freeze", "frozen_norm", "cut", "pool", "head", "dropout", "batch_norm", "channels", "size")
+DECIDING: Final = (
+    *("model", "freeze", "frozen_norm", "trained_norm", "cut", "pool", "head", "dropout", "batch_norm"),
+    *("channels", "size"),
+)
 
 
 def load_plan(recipe: Recipe, classes: int, cache: Path) -> NetworkPlan:

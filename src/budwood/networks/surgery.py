@@ -116,10 +116,16 @@ def plan_network(recipe: Recipe, classes: int) -> NetworkPlan:
 
 
 def _find_frozen(staged: Staged, recipe: Recipe, net: Network) -> Frozen:
-    """What is frozen; raises `RecipeError` where batch norm is to be in training mode that there is not."""
+    """What is frozen; raises `RecipeError` where batch norm is to be in another mode that there is not."""
     if recipe.frozen_norm == "train" and not list_batch_norms(staged.module):
         raise RecipeError(f"frozen_norm: {net.name} has no batch norm.", "Leave out frozen_norm.")
-    frozen = find_frozen(staged, recipe.freeze, recipe.frozen_norm or "eval")
+    still = recipe.trained_norm == "eval"
+    if still and not list_batch_norms(staged.module):
+        raise RecipeError(f"trained_norm: {net.name} has no batch norm.", "Leave out trained_norm.")
+    frozen = find_frozen(staged, recipe.freeze, recipe.frozen_norm or "eval", recipe.trained_norm or "train")
+    if still and recipe.freeze != "trunk" and not frozen.still_norms:
+        where = f"before the head that freeze = {recipe.freeze!r} leaves to be trained"
+        raise RecipeError(f"trained_norm: there is no batch norm {where}.", "Freeze less, or leave out trained_norm.")
     if recipe.frozen_norm == "train" and recipe.freeze != "none" and not frozen.live_norms:
         where = f"in what freeze = {recipe.freeze!r} freezes"
         raise RecipeError(f"frozen_norm: there is no batch norm {where}.", "Freeze more, or leave out frozen_norm.")

@@ -11,6 +11,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import list_own
 from budwood.runs.run_record import NetworkRecord, RunRecord, WeightsRecord
 from budwood.text import counted
+from budwood.training.training_record import Selected
 
 VIEWED: Final = {
     "none": "",
@@ -29,6 +30,7 @@ RESIZES: Final = {
 STEPS: Final = {
     "check": "Checking the data",
     "scan": "Scanning the data",
+    "probe": "Solving the head first",
     "prefix": "Computing frozen layers",
     "head": "Training the head",
     "rate": "Finding a learning rate",
@@ -57,7 +59,9 @@ def describe_recipe(record: RunRecord) -> str:
         f"Each image was {RESIZES[recipe.resize]} and scaled to {recipe.size} x {recipe.size} pixels{by}{sight}",
         f"The network is {network.name} ({network.source}){_describe_cut(network)}{_describe_taps(network)}; {came}",
         _describe_frozen(record),
+        _describe_probe(record),
         _describe_training(record),
+        _describe_blend(record),
         _describe_own_code(record),
         _describe_resumed(record),
         VIEWED[recipe.tta],
@@ -92,13 +96,38 @@ def _describe_weights(weights: WeightsRecord) -> str:
 
 def _describe_frozen(record: RunRecord) -> str:
     trainable, frozen = record.network.parameters.trainable, record.network.parameters.frozen
+    kept = "; batch norm before the head kept its statistics" if record.recipe.trained_norm == "eval" else ""
     if not frozen:
-        return f"All {trainable:,} parameters were trained"
+        return f"All {trainable:,} parameters were trained{kept}"
     stage = record.prefix.stage
     once = f"; the features of the frozen layers up to {stage} were computed once for each image" if stage else ""
     live = "; batch norm of the frozen layers used the statistics of each batch and went on averaging them"
     norm = live if record.recipe.frozen_norm == "train" else ""
-    return f"{frozen:,} parameters were frozen (not changed by training) and {trainable:,} were trained{once}{norm}"
+    trained = f"{frozen:,} parameters were frozen (not changed by training) and {trainable:,} were trained"
+    return f"{trained}{once}{norm}{kept}"
+
+
+def _describe_probe(record: RunRecord) -> str:
+    """How good the solved head was that training started from."""
+    figures = record.choices.probe
+    if figures is None:
+        return ""
+    return (
+        "The head was solved on the frozen trunk first, and training started from there "
+        f"(validation loss {figures['val_loss']:.3g}, accuracy {figures['val_accuracy']:.1%})"
+    )
+
+
+def _describe_blend(record: RunRecord) -> str:
+    """The share of the trained weights in those that were kept, and who chose it."""
+    share = record.choices.wise_ft
+    if share is None:
+        return ""
+    who = "as validation prefers" if record.recipe.wise_ft == "auto" else "as the recipe says"
+    return (
+        f"The weights that were kept, statistics of batch norm included, are {share:.0%} those of this epoch and "
+        f"{1 - share:.0%} those that training started from (WiSE-FT), {who}; the scores are of these weights"
+    )
 
 
 def _describe_training(record: RunRecord) -> str:
@@ -106,9 +135,7 @@ def _describe_training(record: RunRecord) -> str:
     what = f"A {'linear head' if recipe.head == 'linear' else 'head of ' + recipe.head}"
     what = f"{what} on {record.network.features:,} features was {_describe_optimizer(recipe.optimizer)}"
     if recipe.phases:
-        return (
-            f"{what} in {counted(len(recipe.phases), 'phase')}{_describe_phases(recipe)}; epoch {chosen.epoch} was kept"
-        )
+        return f"{what} in {counted(len(recipe.phases), 'phase')}{_describe_phases(recipe)}; {_name_epoch(chosen)}"
     if chosen.epoch is not None:
         epochs = _describe_length(recipe)
         rate = recipe.lr if record.choices.lr is None else record.choices.lr
@@ -118,10 +145,15 @@ def _describe_training(record: RunRecord) -> str:
         together = (
             ", together with the layers of the network that were not frozen" if record.network.trunk_trained else ""
         )
-        return f"{what}{how}{together}; epoch {chosen.epoch} was kept, {_describe_choice(recipe.select or LOSS)}"
+        return f"{what}{how}{together}; {_name_epoch(chosen)}, {_describe_choice(recipe.select or LOSS)}"
     by = f" by its {describe_selection(recipe.select)}" if recipe.select else ""
     auto = f"chosen on the validation set{by}" if recipe.regularisation == "auto" else "as given"
     return f"{what}; the strength of its L2 penalty is {chosen.regularisation:.2g}, {auto}"
+
+
+def _name_epoch(chosen: Selected) -> str:
+    """What was kept of a training."""
+    return f"epoch {chosen.epoch} was kept" if chosen.epoch else "the start was kept, with the solved head"
 
 
 def _describe_decay(recipe: Recipe) -> str:
@@ -189,3 +221,19 @@ def _describe_phases(recipe: Recipe) -> str:
     ]
     limit = "" if recipe.time is None else f", at most {recipe.time:,.0f} seconds in total"
     return f" with a batch size of {recipe.batch}: {', then '.join(told)}{limit}"
+
+
+def describe_choices(record: RunRecord) -> dict[str, object]:
+    """Describe what was chosen for a run: the machine, and what training found.
+
+    Args:
+        record: Record of the run.
+
+    Returns:
+        Values by name, for a table.
+    """
+    choices = record.choices.table()
+    if figures := record.choices.probe:
+        told = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items() if name != "epoch"]
+        choices["probe"] = ", ".join(told)
+    return choices

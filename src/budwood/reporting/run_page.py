@@ -32,7 +32,7 @@ from budwood.reporting.confidence_section import ShownConfidence
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.novelty_section import ShownNovelty
-from budwood.reporting.recipe_text import STEPS, describe_recipe
+from budwood.reporting.recipe_text import STEPS, describe_choices, describe_recipe
 from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
 from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord, TestRecord
@@ -207,7 +207,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         record=record,
         val=val,
         recipe=record.recipe.table(),
-        choices=record.choices.table(),
+        choices=describe_choices(record),
         pictures=evidence.pictures,
         results=evidence.results,
         explanation=evidence.explanation,
@@ -228,7 +228,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         counts_chart=Markup(_draw_counts_chart(record.dataset)),
         selected_on_val=len(evidence.history) > 1 and record.recipe.select != LAST,
         selected_by=describe_selection(record.recipe.select or LOSS),
-        curves=[Markup(svg) for svg in _draw_training_curves(record, evidence.history, headline)],
+        curves=[Markup(svg) for svg in _draw_training_curves(record, _begin_history(record, evidence), headline)],
         norms=Markup(_draw_norms_chart(evidence.history)),
         diagram=Markup("" if record.ensemble else _draw_diagram(record.network)),
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
@@ -322,6 +322,12 @@ def _draw_counts_chart(data: DatasetRecord) -> str:
         return ""
     rows = [(name, (data.counts.train[name], data.counts.val[name])) for name in data.classes]
     return draw_counts("Images of each class", rows, ("train", "validation"))
+
+
+def _begin_history(record: RunRecord, evidence: Evidence) -> Sequence[Mapping[str, float]]:
+    """The history, with the solved head that training started from as epoch 0."""
+    start = record.choices.probe
+    return [start, *evidence.history] if start else evidence.history
 
 
 def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, float]], headline: str) -> list[str]:

@@ -168,6 +168,7 @@ class Timings(FrozenRecord):
     """The seconds that each step and the whole command took.
 
     Attributes:
+        probe: Solving the head first, where training starts from it.
         prefix: Computing the features of the frozen layers.
         head: Training a head alone.
         rate: Finding the learning rate.
@@ -176,6 +177,7 @@ class Timings(FrozenRecord):
     """
 
     check: float | None = None
+    probe: float | None = None
     prefix: float | None = None
     head: float | None = None
     rate: float | None = None

@@ -199,9 +199,18 @@ def _count_classes(row: Experiment, study: Study) -> int:
 def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
     """What decides the cost of a step, but for how many there are."""
     network = [plan.name, plan.cut, plan.pool, recipe.head, recipe.freeze, recipe.phases, asdict(plan.parameters)]
-    network.append(recipe.frozen_norm)
     network += plan.taps
-    return [network, recipe.head_alone, recipe.optimizer, recipe.batch, recipe.accumulate, recipe.augments, recipe.tta]
+    tuning = [recipe.frozen_norm, recipe.trained_norm, recipe.probe, recipe.wise_ft]
+    return [
+        network,
+        tuning,
+        recipe.head_alone,
+        recipe.optimizer,
+        recipe.batch,
+        recipe.accumulate,
+        recipe.augments,
+        recipe.tta,
+    ]
 
 
 def _measure(recipe: Recipe, checked: CheckedDataset, context: Context) -> CostEstimate | str:

@@ -344,7 +344,7 @@ def _train(
             f"{job.images.data}: contains other images or splits than when the study started.",
             "Start the study again; finished runs on the earlier images are kept.",
         )
-    train(
+    train_recipe(
         checked.data,
         job.recipe,
         out=context.folder,

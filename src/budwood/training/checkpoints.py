@@ -50,7 +50,8 @@ class LoopState:
         gradients: Sums of the gradient norm of each stage over the steps of this epoch.
         factor: The schedule's factor on the learning rate at the latest step.
         history: One row for every finished epoch.
-        best_epoch: The epoch that validation prefers so far, from 1; 0 before the first has ended.
+        start: Figures of the solved head that training started from, as a row of the history; empty without one.
+        best_epoch: The epoch that validation prefers so far, from 1; 0: none yet, or that solved head.
         best: Tensors of the best epoch by name.
         best_logits: Validation logits of the best epoch, float32 [n, classes].
         parts: Parts in which a batch is computed, where memory is short.
@@ -68,6 +69,7 @@ class LoopState:
     gradients: list[float] = field(default_factory=list)
     factor: float = 1.0
     history: list[dict[str, float]] = field(default_factory=list)
+    start: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
     best: Tensors = field(default_factory=dict)
     best_logits: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
@@ -174,11 +176,11 @@ class Checkpoints:
             return None
         tensors, metadata = _read_checkpoint(self.folder / LAST)
         with _raise_unreadable(self.folder / LAST):
-            standing = metadata["standing"]
+            standing = {"start": {}, **metadata["standing"]}  # of earlier versions, which had none
             plain = {name: _read_undefined(name, standing[_NAMES.get(name, name)]) for name in _PLAIN}
             state = LoopState(**plain, order=tensors[ORDER].numpy())
         best = self.folder / f"best-{state.best_epoch}.safetensors"
-        if state.best_epoch:
+        if state.best_epoch or metadata.get("best"):
             self._best = state.best_epoch, _check_best(best, metadata.get("best"))
             state.best, _ = _read_checkpoint(best)
             with _raise_unreadable(best):

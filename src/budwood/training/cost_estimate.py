@@ -17,6 +17,7 @@ from budwood.inference.feature_cache import HELD, compute_features, count_featur
 from budwood.training.clock import SAVING_SECONDS
 from budwood.training.frozen_features import caches_features, list_feature_requests, load_features, make_frozen_prefix
 from budwood.training.inputs import make_head_splits, make_inputs, make_trained_slice
+from budwood.training.probe import make_probe_task
 from budwood.training.task import TrainingTask, each_phase, share_of_time, trains_linear_head_only
 from budwood.training.trainer import fit_head
 
@@ -79,6 +80,26 @@ def measure_cost(task: TrainingTask) -> CostEstimate:
         The estimate.
     """
     left = task.resolved.limits.seconds - SAVING_SECONDS
+    if task.spec.recipe.probe:
+        return _measure_after_probe(task, left)
+    return _measure_training(task, left)
+
+
+def _measure_after_probe(task: TrainingTask, left: float) -> CostEstimate:
+    """The cost of solving the head first, and of the training that starts from it."""
+    solving = _measure_single(make_probe_task(task), left)
+    training = _measure_training(task, max(left - solving.total, 0.0))
+    return replace(
+        training,
+        seconds={"solving the head first": solving.total, **training.seconds},
+        memory=max(solving.memory, training.memory),
+        disk={**training.disk, "cache": solving.disk["cache"] + training.disk["cache"]},
+        measured=f"{solving.measured}; {training.measured}",
+    )
+
+
+def _measure_training(task: TrainingTask, left: float) -> CostEstimate:
+    """The cost of a training, to which so many seconds are left."""
     if not task.spec.recipe.phases:
         return _measure_single(task, left)
     phases: list[CostEstimate] = []
@@ -121,15 +142,17 @@ def _measure_single(task: TrainingTask, left: float) -> CostEstimate:
     else:
         from budwood.training.loop import count_steps
         from budwood.training.profiling import MEASURED, measure_step
+        from budwood.training.wise_ft import count_evaluations
 
         train, val = make_inputs(sample, features)
         cost = measure_step(make_trained_slice(task, features), recipe.with_rate(A_RATE), train, val, progress)
         steps_an_epoch = count_steps(recipe.sampling, n)
         evaluating = cost.evaluating * len(task.validation) * views
-        an_epoch = steps_an_epoch * cost.seconds + evaluating
-        epochs = min(recipe.limits.epochs, max(left - reading - cost.starting, 0.0) / an_epoch)
+        an_epoch, ending = steps_an_epoch * cost.seconds + evaluating, count_evaluations(recipe.wise_ft) * evaluating
+        epochs = min(recipe.limits.epochs, max(left - reading - cost.starting - ending, 0.0) / an_epoch)
         steps, network, step_tensors = round(steps_an_epoch * epochs), cost.network, cost.moved
         seconds = {"starting": cost.starting, "training": steps * cost.seconds, "evaluating": epochs * evaluating}
+        seconds |= {"choosing weights": ending} if ending else {}
         measured = f"{MEASURED - 1} steps of {len(train.labels)} images, {len(sample.validation)} evaluated"
     weights = sum(row.parameters for row in plan.stages) * 4
     return CostEstimate(

@@ -22,7 +22,7 @@ from budwood.inference.input_sources import InputSource, Labelled, batches, in_g
 from budwood.inference.pytorch_backend import NetworkSlice, compile_module
 from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
-from budwood.training.checkpoints import Checkpoints, LoopState
+from budwood.training.checkpoints import Checkpoints, LoopState, Tensors
 from budwood.training.clock import Clock
 from budwood.training.device import OnDevice, is_out_of_memory, place_on_device
 from budwood.training.history import EpochCallback
@@ -34,9 +34,10 @@ from budwood.training.norms import (
     measure_gradient_norms,
     measure_weight_norms,
 )
-from budwood.training.schedules import compute_rate_factor, find_best_epoch
+from budwood.training.schedules import compute_rate_factor, find_best_epoch, score_row
 from budwood.training.state import TrainingState, count_correct, forward_batch, predict_logits, prepare_training
 from budwood.training.training_record import Choices, Selected
+from budwood.training.wise_ft import Blend, blend_weights, count_evaluations
 
 COMPILE_PAYS: Final = 600.0  # seconds of training that must be left for torch.compile to be worth its minute or two
 
@@ -49,7 +50,7 @@ class LoopResult:
         state: Every tensor of the best epoch's network, by name.
         logits: Validation logits of the best epoch, float32 [n, classes].
         history: One row for each epoch.
-        selected: The `epoch` that was kept, from 1.
+        selected: The `epoch` that was kept, from 1; 0: the start.
         choices: What was chosen for this machine: device, precision, threads and others.
         aside: What was left out of the weights when they were loaded; empty where nothing was.
     """
@@ -86,8 +87,12 @@ def fit(
     start: Mapping[str, NDArray[Any]] | None = None,
     hooks: LoopHooks | None = None,
     views: Sequence[InputSource] = (),
+    probed: Mapping[str, float] | None = None,
 ) -> LoopResult:
     """Train what is not frozen of a network, and keep the epoch that validation prefers, or the last.
+
+    Where training starts from a solved head, that start counts as epoch 0. With `wise_ft` it does not, as what is kept
+    then lies between it and the best epoch, both included.
 
     Training goes on from a checkpoint where there is one. It ends after the last epoch, when no epoch was better
     for long enough, or when the time is over.
@@ -99,9 +104,11 @@ def fit(
         train: The training split.
         val: The validation split.
         progress: Where the bar and notes go.
-        start: Tensors to start from, by name; None: the weights of the part.
+        start: Tensors to start from, by name, beside the weights of the part; None: those weights alone.
         hooks: Checkpoints, the callback after every epoch, and the time that is left; None: none of them.
         views: Other views of the validation images, over which logits are averaged.
+        probed: Figures on the training set of the solved head that training starts from, as columns of a history;
+            None: it starts from none.
 
     Returns:
         The network of the best epoch.
@@ -113,6 +120,7 @@ def fit(
         StorageError: A checkpoint cannot be written.
     """
     hooks, model = hooks or LoopHooks(), prepare_training(part, recipe, start)
+    origin = model.copy_unfrozen() if count_evaluations(recipe.wise_ft) else {}
     splits = (train, val, *(replace(val, inputs=inputs) for inputs in views))
     train, *val_views = (place_on_device(split, model.device) for split in splits)
     loss_of_batch = make_loss(recipe.loss, train.labels, part.spec.classes, model.device, train.label_sets)
@@ -122,7 +130,10 @@ def fit(
         state = _restore_state(hooks.checkpoints, model, random)
         clock, steps = Clock(state.seconds, hooks.left()), _count_steps_done(state, recipe, train)
         size = sum(tensor.nbytes for tensor in model.unfrozen_tensors().values())
-        fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress, size)
+        last = count_evaluations(recipe.wise_ft)
+        fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress, size, last)
+        if probed is not None and not state.start:
+            _measure_start(model, state, fixed, probed)
         with _show_bar(model, state, len(train.labels), clock, progress) as advance:
             late = False
             while not (late or is_finished(state, recipe.limits, clock, _estimate_epoch(model, state, fixed))):
@@ -136,7 +147,7 @@ def fit(
                 hooks.on_epoch_end(state.history)
         hooks.checkpoints.save(state, model.step_tensors(), random)
     _tell_early_end(state, recipe.limits, progress)
-    return _make_result(model, state, train, steps)
+    return _make_result(model, state, train, steps, _blend_with_start(model, state, fixed, origin))
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,7 @@ class _Fixed:
     checkpoints: Checkpoints
     progress: Progress
     size: int
+    last_evaluations: int
 
 
 def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance: Callable[[], None]) -> bool:
@@ -293,32 +305,73 @@ def _restore_state(checkpoints: Checkpoints, model: TrainingState, random: np.ra
     return state
 
 
-def _make_result(model: TrainingState, state: LoopState, train: Labelled, steps: int) -> LoopResult:
-    """What training has come to: the best epoch's network."""
-    tensors = {**model.network.module.state_dict(), **state.best}
+def _make_result(model: TrainingState, state: LoopState, train: Labelled, steps: int, kept: Blend) -> LoopResult:
+    """What training has come to: the best epoch's network, or what lies between it and the start."""
+    tensors = {**model.network.module.state_dict(), **kept.tensors}
+    choices = _describe_choices(model, state, train, steps)
+    if state.start:
+        choices = choices.merged(Choices(probe=state.start))
+    if kept.chosen:
+        choices = choices.merged(Choices(wise_ft=kept.share))
     return LoopResult(
         state={name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()},
-        logits=state.best_logits,
+        logits=kept.logits,
         history=tuple(state.history),
         selected=Selected(epoch=state.best_epoch),
-        choices=_describe_choices(model, state, train, steps),
+        choices=choices,
         aside=model.aside,
     )
+
+
+def _measure_start(model: TrainingState, state: LoopState, fixed: _Fixed, probed: Mapping[str, float]) -> None:
+    """Evaluate the solved head that training starts from, and keep it as the best so far, as epoch 0."""
+    logits = _evaluate_views(model, state, fixed)
+    figures = _measure_validation(model.recipe.select, logits, fixed.val_views[0])
+    state.start = {"epoch": 0.0, **probed, **figures}
+    if not count_evaluations(model.recipe.wise_ft):
+        state.best, state.best_logits = model.copy_unfrozen(), logits
+
+
+def _blend_with_start(model: TrainingState, state: LoopState, fixed: _Fixed, origin: Tensors) -> Blend:
+    """The weights that are kept at the end: those of the best epoch, or what lies between them and the start."""
+    recipe = model.recipe
+    if not count_evaluations(recipe.wise_ft):
+        return Blend(1.0, state.best, state.best_logits)
+
+    def evaluate(tensors: Tensors) -> NDArray[np.float32]:
+        with torch.no_grad():
+            for name, tensor in model.unfrozen_tensors().items():
+                tensor.copy_(tensors[name])
+        return _evaluate_views(model, state, fixed)
+
+    def score(logits: NDArray[np.float32]) -> float:
+        return score_row(_measure_validation(recipe.select, logits, fixed.val_views[0]), recipe.select)
+
+    kept = blend_weights(origin, Blend(1.0, state.best, state.best_logits), recipe.wise_ft, evaluate, score)
+    fixed.progress.note(
+        f"Kept {kept.share:.0%} of the trained weights and {1 - kept.share:.0%} of those at the start (wise_ft)."
+    )
+    return kept
+
+
+def _evaluate_views(model: TrainingState, state: LoopState, fixed: _Fixed) -> NDArray[np.float32]:
+    """The logits of the validation images, the mean over their views."""
+    by_view = [_evaluate_split(state, model, view, fixed.progress) for view in fixed.val_views]
+    return np.asarray(np.mean(by_view, axis=0), np.float32)
 
 
 def _end_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> None:
     """Evaluate, add a row to the history, and keep the network if it is the best so far."""
     recipe, stages, started = model.recipe, fixed.stages, time.monotonic()
     with model.average.in_place() if model.average else nullcontext():
-        by_view = [_evaluate_split(state, model, view, fixed.progress) for view in fixed.val_views]
-        logits = np.asarray(np.mean(by_view, axis=0), np.float32)
+        logits = _evaluate_views(model, state, fixed)
         row = {"epoch": float(state.epoch), "lr": recipe.steps.lr * state.factor}
         means = make_history_columns([total / state.step for total in state.gradients], stages)
         figures = _measure_epoch(recipe.select, state, logits, fixed.val_views[0])
         state.history.append(row | figures | measure_weight_norms(stages) | means)
-        if find_best_epoch(state.history, recipe.select) == state.epoch:
-            tensors = model.unfrozen_tensors()
-            state.best = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        start = None if count_evaluations(recipe.wise_ft) else state.start
+        if find_best_epoch(state.history, recipe.select, start) == state.epoch:
+            state.best = model.copy_unfrozen()
             state.best_epoch, state.best_logits = state.epoch, logits
     state.evaluating = time.monotonic() - started
     state.epoch, state.step, state.losses, state.correct, state.seen, state.gradients = (
@@ -333,12 +386,16 @@ def _end_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> None:
 
 def _measure_epoch(select: str, state: LoopState, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
     """Figures of one epoch: training's are means over its steps, as they were made; validation's are after it."""
+    trained = {"train_loss": state.losses / state.seen, "train_accuracy": state.correct / state.seen}
+    return trained | _measure_validation(select, logits, val)
+
+
+def _measure_validation(select: str, logits: NDArray[np.float32], val: Labelled) -> dict[str, float]:
+    """Figures of validation: the loss (nats), the accuracy, and what the network is selected by."""
     task = task_of(val.label_sets, logits.shape[1])
     names = sorted({"accuracy", task.default_metric, select} - {LOSS, LAST})
     labels = task.read_labels(val.labels)
     return {
-        "train_loss": state.losses / state.seen,
-        "train_accuracy": state.correct / state.seen,
         "val_loss": float(task.losses(labels, logits).mean()),
         **{f"val_{name}": task.score(name, labels, logits) for name in names},
     }
@@ -367,11 +424,11 @@ def _estimate_evaluation(state: LoopState, images: int) -> float:
 
 
 def _estimate_ending(state: LoopState, fixed: _Fixed) -> float:
-    """Seconds that must stay free of a limited time while steps are taken: for an evaluation and a checkpoint."""
+    """Seconds that must stay free of a limited time while steps are taken: for evaluations and a checkpoint."""
     if fixed.clock.budget is None:
         return 0.0
     evaluation = _estimate_evaluation(state, sum(len(view.labels) for view in fixed.val_views))
-    return evaluation + fixed.checkpoints.expect_seconds(fixed.size)
+    return evaluation * (1 + fixed.last_evaluations) + fixed.checkpoints.expect_seconds(fixed.size)
 
 
 def _estimate_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> float:
@@ -413,7 +470,8 @@ def _tell_early_end(state: LoopState, limits: Limits, progress: Progress) -> Non
     if epoch >= limits.epochs:
         return
     if _out_of_patience(state, limits):
-        progress.note(f"Stopped after epoch {epoch}: no improvement since epoch {state.best_epoch}.")
+        since = f"epoch {state.best_epoch}" if state.best_epoch else "the start"
+        progress.note(f"Stopped after epoch {epoch}: no improvement since {since}.")
     else:
         progress.note(f"Stopped in epoch {epoch}: the time limit was reached.")
 

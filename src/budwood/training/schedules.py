@@ -53,20 +53,37 @@ class Position:
         return self.step / self.steps_an_epoch if by == "step" else self.step // self.steps_an_epoch
 
 
-def find_best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
+def find_best_epoch(
+    history: Sequence[Mapping[str, float]], select: str, start: Mapping[str, float] | None = None
+) -> int:
     """Find the epoch that is kept: the one that validation prefers, or the last.
 
     Args:
         history: One row an epoch, with the validation figure that `select` names.
         select: `loss` (lowest is best), a metric (highest is best), or `last`: the last epoch is kept.
+        start: The same figures of what training started from; None: it is not among those to be kept.
 
     Returns:
-        The epoch from 1; the earliest of equals.
+        The epoch from 1, or 0 for the start; the earliest of equals.
     """
     if select == LAST:
         return len(history)
-    scores = [-row["val_loss"] if select == LOSS else row[f"val_{select}"] for row in history]
-    return scores.index(max(scores)) + 1
+    rows = [start, *history] if start else history
+    scores = [score_row(row, select) for row in rows]
+    return scores.index(max(scores)) + (not start)
+
+
+def score_row(row: Mapping[str, float], select: str) -> float:
+    """Return how good validation says that a network is.
+
+    Args:
+        row: Its validation figures, as columns of a history.
+        select: `loss` or `last` (by the loss), or a metric.
+
+    Returns:
+        The score; higher is better.
+    """
+    return -row["val_loss"] if select in (LOSS, LAST) else row[f"val_{select}"]
 
 
 def compute_rate_factor(

@@ -99,6 +99,14 @@ class TrainingState:
             if name not in self.frozen.parameters and name.rpartition(".")[0] not in self.frozen.modules
         }
 
+    def copy_unfrozen(self) -> Tensors:
+        """Copy the tensors of the network that are not frozen into memory of their own.
+
+        Returns:
+            Parameters and buffers by name, on the CPU.
+        """
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.unfrozen_tensors().items()}
+
     def step_tensors(self) -> Tensors:
         """Return every tensor that a step changes.
 
@@ -139,7 +147,7 @@ def prepare_training(
     Args:
         part: The network, from the image or from the outputs of a frozen prefix on.
         recipe: How it is trained.
-        start: Tensors to start from, by name; None: the weights of the part.
+        start: Tensors to start from, by name, beside the weights of the part; None: those weights alone.
 
     Returns:
         The network with its weights, its optimizer and its average.
@@ -152,9 +160,11 @@ def prepare_training(
     keeps_memory = device == "cpu" and disable_malloc_trim()
     network, aside = load_network(part.spec)
     if start is not None:
-        network.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in start.items()})
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in start.items()}
+        network.module.load_state_dict({**network.module.state_dict(), **tensors})
     network.module.to(device).to(memory_format=torch.channels_last)
-    frozen = find_frozen(network.staged, recipe.network.freeze, recipe.network.frozen_norm)
+    asked = recipe.network
+    frozen = find_frozen(network.staged, asked.freeze, asked.frozen_norm, asked.trained_norm)
     rest = (
         WithPreprocessing(network.module, part.spec.plan)
         if part.stop is None

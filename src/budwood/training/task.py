@@ -33,7 +33,8 @@ class TrainingTask:
         training: Samples of the training set.
         validation: Samples of the validation set.
         context: The cache folder, and where bars and notes go.
-        start: Tensors that an earlier phase ended with, by name; None: the recipe's weights.
+        start: Tensors that an earlier phase ended with, or those of a solved head, by name; None: the recipe's weights.
+        probed: Figures of the solved head on the training set that training starts from; None: it starts from none.
         before: Last stage of the frozen prefix of each earlier phase (None: no prefix).
         phase: Number of the phase, from 1; 0 for a recipe without phases.
         checkpoint: Folder of the checkpoints; None: none are kept.
@@ -46,6 +47,7 @@ class TrainingTask:
     validation: Samples
     context: Context
     start: Mapping[str, NDArray[Any]] | None = None
+    probed: Mapping[str, float] | None = None
     before: tuple[str | None, ...] = ()
     phase: int = 0
     checkpoint: Path | None = None

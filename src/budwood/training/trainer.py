@@ -32,6 +32,7 @@ from budwood.training.inputs import (
     take_one_step,
 )
 from budwood.training.linear_head import HeadSplit, LinearHead, compute_head_logits, descend
+from budwood.training.probe import start_from_probe
 from budwood.training.schedules import find_best_epoch
 from budwood.training.task import LapCallback, TrainingResult, TrainingTask, each_phase, trains_linear_head_only
 from budwood.training.training_record import Choices, PrefixRecord, Selected
@@ -62,6 +63,9 @@ def train_network(task: TrainingTask, lap: LapCallback) -> TrainingResult:
         RunError: A checkpoint cannot be read.
         StorageError: A checkpoint cannot be written.
     """
+    if task.spec.recipe.probe:
+        task = start_from_probe(task, fit_head)
+        lap("probe")
     if task.spec.recipe.phases:
         return _train_in_phases(task, lap)
     return _train_once(task, lap)
@@ -76,6 +80,7 @@ def search_rate(task: TrainingTask) -> RateCurve:
     Returns:
         The training loss over the learning rate.
     """
+    task = start_from_probe(task, fit_head)
     features = load_features(task)
     train, _ = make_inputs(task, features)
     return _measure_rates(task, features, train)
@@ -119,20 +124,26 @@ def fit_head(
 def _train_in_phases(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
     history: list[dict[str, float]] = []
-    start, best, select, steps = None, None, task.resolved.select, 0
+    start, best, select, steps = task.start, None, task.resolved.select, 0
+    probe: dict[str, float] | None = None
     for phase in each_phase(task):
         if best and (left := task.left()) is not None and left <= 0:
             task.context.progress.note(f"Phase {phase.phase} was not begun, because the time limit was reached.")
             break
         on_epoch_end = _append_phase(history, phase.phase, task.on_epoch_end)
-        result = _train_once(replace(phase, start=start, on_epoch_end=on_epoch_end), lap)
+        probed = task.probed if phase.phase == 1 else None
+        result = _train_once(replace(phase, start=start, probed=probed, on_epoch_end=on_epoch_end), lap)
         done, steps = len(history), steps + (result.choices.steps or 0)
         history += _number_epochs(result.history, phase.phase, done)
-        if find_best_epoch(history, select) > done:
+        probe = probe or result.choices.probe
+        if best is None or find_best_epoch(history, select, probe) > done:
             best = result
         start = result.state
     assert best is not None
-    selected, choices = Selected(epoch=find_best_epoch(history, select)), best.choices.merged(Choices(steps=steps))
+    selected = Selected(epoch=find_best_epoch(history, select, probe))
+    choices = best.choices.merged(Choices(steps=steps))
+    if probe:
+        choices = choices.merged(Choices(probe=probe))
     return replace(best, history=tuple(history), selected=selected, choices=choices)
 
 
@@ -193,7 +204,7 @@ def _train_in_loop(task: TrainingTask, features: SplitFeatures | None, lap: LapC
     hooks = LoopHooks(Checkpoints(task.checkpoint), task.on_epoch_end, task.left)
     views = make_tta_views(task, features, val)
     with use_threads(threads):
-        result = fit(part, recipe, train, val, progress, task.start, hooks, views)
+        result = fit(part, recipe, train, val, progress, task.start, hooks, views, task.probed)
     lap("train")
     choices = describe_feature_choices(features) if features else describe_input_choices(train.inputs)
     return TrainingResult(

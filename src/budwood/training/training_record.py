@@ -20,6 +20,9 @@ class Choices(FrozenRecord):
         freed_memory: Whether freed memory was kept between steps or handed back.
         lr: Learning rate, which a trial may have found.
         steps: Optimizer steps that were taken in all.
+        probe: Figures of the head that was solved first, as columns of a history: `train_loss`, `val_accuracy` and
+            others.
+        wise_ft: Share of the trained weights in those that were kept; the rest is of the start.
     """
 
     device: str = "cpu"
@@ -35,6 +38,8 @@ class Choices(FrozenRecord):
     compiled: bool | None = None
     lr: float | None = None
     steps: int | None = None
+    probe: dict[str, float] | None = None
+    wise_ft: float | None = None
 
     def table(self) -> dict[str, Any]:
         """Return the decisions that were made, by name.
@@ -60,7 +65,8 @@ class Selected(FrozenRecord):
     """The choice that validation made: an epoch or a strength of the L2 penalty.
 
     Attributes:
-        epoch: The epoch whose weights were kept, from 1.
+        epoch: The epoch whose weights were kept, from 1; 0: the solved head on the frozen trunk from which training
+            started.
         regularisation: Strength of the L2 penalty.
     """
 

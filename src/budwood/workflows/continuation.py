@@ -72,7 +72,9 @@ def refuse_nothing_to_do(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -
     if recipe.time is not None or last_epoch is None or done >= last_epoch:
         raise RunError(f"{run.path}: is already finished.", "Use `--epochs N` to train it for more epochs.")
     since = done - find_best_epoch(
-        [row for row in run.history() if row.get("phase", last) == last], recipe.select or "loss"
+        [row for row in run.history() if row.get("phase", last) == last],
+        recipe.select or "loss",
+        None if recipe.phases or recipe.wise_ft not in (None, 1) else run.record.choices.probe,
     )
     if recipe.patience and since >= recipe.patience:
         raise RunError(
