@@ -133,7 +133,7 @@ def solve(
     solution = np.zeros((classes, standard.inputs.shape[1] + 1))
     history: list[dict[str, float]] = []
     heads = []
-    with _limit_scipy_threads(), progress.bar("Solving the head", len(strengths)) as step:
+    with limit_scipy_threads(), progress.bar("Solving the head", len(strengths)) as step:
         for strength in strengths:
             solution = _minimise(solution, standard.inputs, targets, strength, left)
             weight, bias = standard.fold_back(solution)
@@ -212,8 +212,12 @@ def _explain_end(done: int, count: int) -> str:
     return f"The time limit was reached after {counted(done, 'strength')} of the penalty, of at most {count}."
 
 
-def _limit_scipy_threads() -> AbstractContextManager[object]:
-    """SciPy brings a linear algebra library of its own, whose threads fight with NumPy's: nine times slower."""
+def limit_scipy_threads() -> AbstractContextManager[object]:
+    """Limit SciPy to one thread: its linear algebra library fights with NumPy's, which makes both nine times slower.
+
+    Returns:
+        A context in which the limit holds.
+    """
     limit: AbstractContextManager[object] = (
         ThreadpoolController().select(filepath=_list_scipy_libraries()).limit(limits=1)
     )
