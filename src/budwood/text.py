@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +29,20 @@ def show_unprintable(name: str) -> str:
     return "".join(
         char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in name
     )
+
+
+def quote_path(path: str) -> str:
+    """Quote a path as one word of a shell.
+
+    Args:
+        path: The path.
+
+    Returns:
+        The word; a path with unprintable characters in the shell's own notation for them.
+    """
+    if show_unprintable(path) == path:
+        return shlex.quote(path)
+    return "$'" + show_unprintable(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def escape_cell(text: str) -> str:

@@ -61,6 +61,20 @@ def parse_duration(text: str) -> object:
     return text
 
 
+def write_duration(seconds: float) -> str:
+    """Write a duration as `parse_duration` reads it.
+
+    Args:
+        seconds: The seconds; fewer than 1 are written as 1.
+
+    Returns:
+        Whole hours, minutes or seconds, such as 2h, 20m or 90s, whichever is the largest that fits.
+    """
+    whole = max(1, round(seconds))
+    unit, size = next((unit, int(size)) for unit, size in _SECONDS.items() if whole % size == 0)
+    return f"{whole // size}{unit}"
+
+
 def _parse_number(value: str) -> object:
     """A number where a flag that also takes words holds one; everything else as it is."""
     try:

@@ -18,6 +18,7 @@ from budwood.evaluation.result_checks import ResultFinding
 from budwood.evaluation.split_metrics import ClassMetrics, SplitMetrics
 from budwood.reporting.card_summary import CardSummary, summarize_card
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
+from budwood.reporting.ladder_text import describe_ladder
 from budwood.reporting.markdown import escape_markdown, escape_prose, format_code, format_markdown_table
 from budwood.reporting.recipe_text import describe_recipe
 from budwood.runs.confidence_record import ConfidenceRecord, NoveltyRecord
@@ -114,12 +115,14 @@ def _describe_model(run: Run) -> list[str]:
     names = ", ".join(map(escape_markdown, classes[:CLASSES_NAMED]))
     more = f" and {len(classes) - CLASSES_NAMED:,} more" if len(classes) > CLASSES_NAMED else ""
     made = describe_ensemble(record) if record.ensemble else describe_recipe(record)
+    found = [escape_prose(describe_ladder(record.ladder, record.id)), ""] if record.ladder else []
     size = f"{network.parameters.trainable + network.parameters.frozen:,} parameters, {network.macs:,} multiply-adds"
     return [
         f"Gives an image {labels} {len(classes):,} classes: {names}{more}.",
         "",
         f"{escape_prose(made)}",
         "",
+        *found,
         f"The network has {size} for an image of {network.channels} x {network.size} x {network.size}. "
         f"Made by Budwood {escape_markdown(record.budwood)} on {record.created[:10]}, run {format_code(record.id)}.",
     ]

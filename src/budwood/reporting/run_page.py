@@ -30,13 +30,14 @@ from budwood.reporting.charts import (
 )
 from budwood.reporting.confidence_section import ShownConfidence
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
+from budwood.reporting.ladder_section import show_ladder_section
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.novelty_section import ShownNovelty
 from budwood.reporting.recipe_text import STEPS, describe_choices, describe_recipe
 from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
 from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord, TestRecord
-from budwood.text import show_unprintable
+from budwood.text import quote_path
 from budwood.training.history import GRADIENT, WEIGHT, split_by_stage
 
 MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
@@ -210,6 +211,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         choices=describe_choices(record),
         pictures=evidence.pictures,
         results=evidence.results,
+        ladder=show_ladder_section(record),
         explanation=evidence.explanation,
         words=describe_ensemble(record) if record.ensemble else describe_recipe(record),
         optimism=describe_optimism(record),
@@ -287,18 +289,11 @@ def render_rates(
 def _format_command(record: RunRecord) -> str:
     """The command that carries the recipe out again, or makes the ensemble again, for a shell."""
     if record.ensemble:
-        runs = " ".join(map(_quote_path, record.ensemble.candidates))
+        runs = " ".join(map(quote_path, record.ensemble.candidates))
         return f"budwood ensemble {runs} --weights {record.ensemble.rule}"
     recipe = shlex.quote(f"runs/{record.id}/recipe.toml")
     leaks = " --leaks allow" if record.dataset.leaks_allowed else ""
-    return f"budwood train {_quote_path(record.source)} --recipe {recipe}{leaks}"
-
-
-def _quote_path(path: str) -> str:
-    """A path as one word of a shell; one with unprintable characters in the shell's own notation for them."""
-    if show_unprintable(path) == path:
-        return shlex.quote(path)
-    return "$'" + show_unprintable(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+    return f"budwood train {quote_path(record.source)} --recipe {recipe}{leaks}"
 
 
 def _list_headlines(task: LabelTask, scores: SplitMetrics) -> list[tuple[str, Metric]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from budwood.config.records import FrozenRecord
 from budwood.evaluation.intervals import Metric
 
 RungName = Literal["frozen", "fine-tuned", "together"]
+MORE: Final = 4.0  # times the budget that is advised where the search came to its end
 
 
 class Figure(FrozenRecord):
@@ -95,7 +97,8 @@ class LadderRecord(FrozenRecord):
         rungs: The rungs, in order; one may stand there more than once.
         best: Id of the best run.
         interrupted: Whether Ctrl-C ended it.
-        advice: What more time would likely give, a sentence.
+        advice: What more time would likely give, a sentence; the command for it is shown below. Empty where more time
+            would likely give nothing.
     """
 
     budget: float
@@ -107,3 +110,38 @@ class LadderRecord(FrozenRecord):
     best: str
     interrupted: bool = False
     advice: str = ""
+
+    def find_best(self) -> RungRecord | None:
+        """Find the rung that left the best run.
+
+        Returns:
+            The last one with that run; None where the record names no such rung.
+        """
+        return next((rung for rung in reversed(self.rungs) if rung.run == self.best), None)
+
+    def suggest_time(self) -> float:
+        """Suggest how long to search the next time.
+
+        Returns:
+            Seconds: as many again where the search was interrupted, else `MORE` times the budget.
+        """
+        return self.budget if self.interrupted else MORE * self.budget
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """A row of the plan of a search, before anything is trained.
+
+    Attributes:
+        rung: Name of the rung.
+        what: What is tried there, in a few words.
+        seconds: What it is expected to take.
+        gain: What it typically gives, in words.
+        fits: Whether it fits into the time.
+    """
+
+    rung: str
+    what: str
+    seconds: float
+    gain: str
+    fits: bool

@@ -1,0 +1,136 @@
+"""What a search for the best network prints: its plan, and what it has found, as text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from budwood.text import format_table, shorten, show_unprintable
+
+if TYPE_CHECKING:
+    from budwood.runs.ladder_record import CandidateRecord, LadderRecord, PlannedRow, RungRecord
+    from budwood.runs.run import Run
+
+COLUMNS: Final = 100  # of a terminal that all lines fit into
+CANDIDATES: Final = 7  # rows of the table at most, unless there are more rungs
+NAMES: Final = 34  # columns of a candidate's name
+WHAT: Final = 40  # columns of what a row of the plan tries
+GAIN: Final = 26  # columns of a typical gain
+Row = tuple[str, ...]
+
+
+def show_ladder(run: Run) -> None:
+    """Print how a run was found: what was tried on each rung, what each gave, and what more time would likely give.
+
+    Args:
+        run: The run; nothing is printed where its recipe was given.
+    """
+    from budwood.reporting.ladder_text import count_candidates, describe_time, write_longer_command
+
+    ladder = run.record.ladder
+    if ladder is None:
+        return
+    rows, left = _list_rows(ladder)
+    print(format_table([("rung", "tried", "held-out accuracy", "n", "time", ""), *rows], right=(3, 4)))
+    more = f"; {left} more in the report" if left else ""
+    ended = " until it was interrupted" if ladder.interrupted else ""
+    _print_wrapped(f"The search {describe_time(ladder)}{ended}: {count_candidates(ladder)}{more}.")
+    for rung in ladder.rungs:
+        if told := _describe_outcome(ladder, rung):
+            _print_wrapped(told)
+    if ladder.best != run.record.id:
+        _print_wrapped(f"This run is not the one that was chosen: that is {ladder.best}.")
+    if ladder.advice:
+        _print_wrapped(ladder.advice)
+        print(f"  {write_longer_command(ladder, run.record.source)}")
+
+
+def show_ladder_plan(rows: Sequence[PlannedRow], budget: float, notes: Sequence[str]) -> None:
+    """Print what a search would try, without training anything.
+
+    Args:
+        rows: What it would try, in order.
+        budget: Seconds that the whole command is given.
+        notes: Sentences that follow, such as what the times were measured on.
+    """
+    from budwood.comparison.published_text import format_clock
+
+    table = [
+        (
+            row.rung,
+            shorten(show_unprintable(row.what), WHAT),
+            format_clock(row.seconds),
+            shorten(row.gain, GAIN),
+            "yes" if row.fits else "no",
+        )
+        for row in rows
+    ]
+    print(format_table([("rung", "what", "about", "typical gain", "fits"), *table], right=(2,)))
+    for note in notes:
+        _print_wrapped(note)
+    print(f"The time for all of it is {format_clock(budget)}. Nothing was trained.")
+
+
+def _list_rows(ladder: LadderRecord) -> tuple[list[Row], int]:
+    """The rows of all rungs, and how many candidates were left out to keep the table short."""
+    from budwood.reporting.ladder_text import describe_rung_state
+
+    most = max(CANDIDATES - sum(max(1, len(rung.candidates)) for rung in ladder.rungs[1:]), 3)
+    rows: list[Row] = []
+    left = 0
+    for rung in ladder.rungs:
+        shown = _pick_candidates(rung, most)
+        left += len(rung.candidates) - len(shown)
+        cells = [_format_row(ladder, rung, place) for place in shown]
+        cells = cells or [("–", "–", "", "", describe_rung_state(ladder, rung))]
+        rows += [(rung.name if number == 0 else "", *row) for number, row in enumerate(cells)]
+    return rows, left
+
+
+def _pick_candidates(rung: RungRecord, most: int) -> list[int]:
+    """The numbers of the candidates to show: the chosen one and the most accurate others, in their order."""
+
+    def rank(place: int) -> tuple[bool, bool, float]:
+        one = rung.candidates[place]
+        return place != rung.chosen, one.accuracy is None, -(one.accuracy.value if one.accuracy else 0.0)
+
+    return sorted(sorted(range(len(rung.candidates)), key=rank)[:most])
+
+
+def _format_row(ladder: LadderRecord, rung: RungRecord, place: int) -> Row:
+    from budwood.comparison.published_text import format_clock
+    from budwood.reporting.ladder_text import describe_rung_state
+
+    one = rung.candidates[place]
+    chosen = place == rung.chosen
+    return (
+        shorten(show_unprintable(one.name), NAMES),
+        _format_accuracy(one),
+        f"{one.accuracy.n:,}" if one.accuracy else "",
+        format_clock(one.seconds) if one.seconds else "",
+        describe_rung_state(ladder, rung) if chosen else one.state,
+    )
+
+
+def _format_accuracy(one: CandidateRecord) -> str:
+    figure = one.accuracy
+    if figure is None:
+        return "–"
+    if figure.low is None or figure.high is None:
+        return f"{100 * figure.value:.1f} %"
+    return f"{100 * figure.value:.1f} % ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+
+
+def _describe_outcome(ladder: LadderRecord, rung: RungRecord) -> str:
+    """What a rung has gained and why it was kept or not; empty where there is nothing to say."""
+    from budwood.reporting.ladder_text import describe_gain, describe_rung_state
+
+    gain = describe_gain(rung)
+    told = [*([f"{describe_rung_state(ladder, rung)}, {gain}."] if gain else []), *([rung.note] if rung.note else [])]
+    return f"{rung.name}: {' '.join(told)}" if told else ""
+
+
+def _print_wrapped(text: str) -> None:
+    for line in textwrap.wrap(show_unprintable(text), COLUMNS, subsequent_indent="  ", break_on_hyphens=False):
+        print(line)
