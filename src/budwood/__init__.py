@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import test
     from budwood.workflows.export import export
+    from budwood.workflows.ladder import train
     from budwood.workflows.learning_curve import learning_curve
     from budwood.workflows.predict import predict
     from budwood.workflows.publish import publish
     from budwood.workflows.report import report
     from budwood.workflows.suggest import suggest
-    from budwood.workflows.train import estimate_cost, resume, train
+    from budwood.workflows.train import estimate_cost, resume
 
 __version__ = "0.1.0"
 
@@ -75,7 +76,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "study": "studies.runner",
     "suggest": "workflows.suggest",
     "test": "workflows.evaluate",
-    "train": "workflows.train",
+    "train": "workflows.ladder",
     "tune": "studies.runner",
 }
 

@@ -193,7 +193,7 @@ def _fail_rows(monkeypatch: pytest.MonkeyPatch, fails: Callable[[object], bool])
             raise bw.RunError("It broke.", "")
         return train(data, recipe, **options)
 
-    monkeypatch.setattr("budwood.studies.training_job.train", failing)
+    monkeypatch.setattr("budwood.studies.training_job.train_recipe", failing)
 
 
 def _parse(tiny: Path, **tables: object) -> Study:

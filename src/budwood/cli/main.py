@@ -56,7 +56,9 @@ from budwood.errors import BudwoodError, DataError
 
 if TYPE_CHECKING:
     from budwood.comparison.text import Order
+    from budwood.data.dataset import Dataset
     from budwood.data.leaks import Leaks
+    from budwood.progress import Progress
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -199,6 +201,7 @@ def inspect_data(
     is_flag=True,
     help="Show the whole recipe and its estimated time, memory and disk space; train nothing.",
 )
+@click.option("--quick", is_flag=True, help="Without training options: stop after frozen networks were compared.")
 @add_recipe_sources
 @add_out_option
 @add_common_options
@@ -213,19 +216,24 @@ def train(
     leaks: Leaks,
     track: tuple[str, ...],
     dry_run: bool,
+    quick: bool,
     file: Path | None,
     settings: tuple[str, ...],
     out: Path,
     as_json: bool,
     debug: bool,
     **options: Any,
-) -> None:
+) -> int | None:
     """Train a classifier and keep it with its evidence.
+
+    Without options that say how to train, the best network is searched for that this machine gives in the time
+    (--time, 5 minutes if not given); model, size and others narrow the search.
 
     DATA is a folder of class folders, or a table (CSV, TSV, Parquet) with the columns path and label. With a column
     labels in its place, such as "cat; dog", an image has several labels or none (multi-label).
     """
     import budwood as bw
+    from budwood.config.ladder_options import explain_recipe, list_recipe_options
     from budwood.config.option_rules import explain_steps
     from budwood.config.recipe import Recipe
     from budwood.data.scanning import scan
@@ -235,16 +243,59 @@ def train(
     named = collect_options(file, settings, drop_unset(options))
     resolved = Recipe(**named)
     progress = make_terminal_progress()
+    asking = list_recipe_options(named)
+    if asking and quick:
+        raise click.UsageError(f"--quick: nothing is searched for. {explain_recipe(asking)}")
     if why := explain_steps(named):
         progress.note(why)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     dataset = select_per_class(dataset, leaks=leaks, **selection)
+    if not asking:
+        return _search(dataset, named, quick, out, leaks, track, dry_run, as_json, started, progress)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
-        return
+        return None
     spent = time.perf_counter() - started
     finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent)
     show_run(finished, as_json)
+    return None
+
+
+def _search(
+    dataset: Dataset,
+    given: dict[str, Any],
+    quick: bool,
+    out: Path,
+    leaks: Leaks,
+    track: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    started: float,
+    progress: Progress,
+) -> int | None:
+    """Search for the best network, or show what would be tried; returns the exit code of a search that Ctrl-C ended."""
+    from dataclasses import asdict
+
+    from budwood.cli.ladder_output import show_ladder, show_ladder_plan
+    from budwood.storage.context import open_context
+    from budwood.workflows.ladder import plan_search, search
+
+    context = open_context(progress=progress)
+    spent = time.perf_counter() - started
+    if dry_run:
+        rows, budget, notes = plan_search(dataset, given, quick, out, leaks, context, spent)
+        if as_json:
+            print_json({"budget": budget, "rows": [asdict(row) for row in rows], "notes": notes})
+        else:
+            show_ladder_plan(rows, budget, notes)
+        return None
+    best = search(
+        dataset, given, quick, out, leaks, context, spent=spent, track=track, on_epoch_end=None, novelty=True
+    )
+    if not as_json:
+        show_ladder(best)
+    show_run(best, as_json)
+    return INTERRUPTED if best.record.ladder and best.record.ladder.interrupted else None
 
 
 @app.command()

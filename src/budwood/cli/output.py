@@ -251,7 +251,7 @@ def show_run(run: Run, as_json: bool) -> None:
     record = run.record
     if as_json:
         table = record.table()
-        columns = {name: table[name] for name in ("state", "recipe", "timings")}
+        columns = {name: table[name] for name in ("state", "recipe", "timings", "ladder") if name in table}
         print_json({"run": str(run.path), **columns, "metrics": run.metrics})
         return
     show_metrics("Validation", run.task, record.val)

@@ -17,7 +17,9 @@ ELONGATED: Final = 2.0  # long side by short side: cropping loses at least half 
 FEW: Final = 0.1  # share of the images that may be elongated where the others decide
 LARGER: Final = 1.25  # of a network's own size
 STEP: Final = 32  # pixels: the networks halve the side five times
-UPSCALED: Final = 0.9  # short side by size: as much as this is enlarged without asking for pixels that are not there
+UPSCALED: Final = 0.85  # short side by size: as much as this is enlarged without asking for pixels that are not there
+SMALLEST: Final = 128  # pixels: under it pretrained networks of 224 lose much, whatever the images
+ENLARGED: Final = 2.5  # input size by short side: images of 64 pixels lose next to nothing at 160
 LARGEST: Final = 1024  # pixels: the largest `size` of a recipe
 
 
@@ -72,7 +74,7 @@ def choose_larger_size(own_size: int, dataset: Dataset) -> int | None:
     """Choose an input size above a network's own, where the training images have the pixels for it.
 
     It is about 1.25 times the own size, a multiple of 32. The images have enough pixels where the median of their
-    shorter sides is at least 0.9 times that size. Smaller images stay at the network's own size, and those of 28 or 64
+    shorter sides is at least 0.85 times that size. Smaller images stay at the network's own size, and those of 28 or 64
     pixels are enlarged to it: a pretrained network answers best to things of the size that it has seen.
 
     Args:
@@ -85,6 +87,21 @@ def choose_larger_size(own_size: int, dataset: Dataset) -> int | None:
     larger = round(own_size * LARGER / STEP) * STEP
     short = float(np.median(np.minimum(*_list_sides(dataset))))
     return larger if own_size < larger <= LARGEST and short >= UPSCALED * larger else None
+
+
+def choose_smallest_size(own_size: int, dataset: Dataset) -> int:
+    """Choose how small the input may become where time is short, without losing pixels of the images.
+
+    Args:
+        own_size: Side in pixels of the images that the network's weights were trained on.
+        dataset: Data set with training images.
+
+    Returns:
+        A multiple of 32, about 2.5 times the median of the shorter sides, from 128 to the own size.
+    """
+    width, height = _list_sides(dataset)
+    wanted = ENLARGED * float(np.median(np.minimum(width, height))) if len(width) else own_size
+    return int(min(own_size, max(SMALLEST, -(-wanted // STEP) * STEP)))
 
 
 def _list_sides(dataset: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:

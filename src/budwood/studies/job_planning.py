@@ -130,7 +130,7 @@ def hash_shared(recipe: Recipe, plan: NetworkPlan, images: DataSpec) -> str:
     if not plan.prefix or recipe.augments:
         return hash_json(pixels)
     start = recipe.seed if recipe.weights == "none" else None
-    parts = [plan.source, plan.name, plan.channels, plan.cut, plan.pool, plan.prefix, *plan.versions]
+    parts: list[object] = [plan.source, plan.name, plan.channels, plan.cut, plan.pool, plan.prefix, *plan.versions]
     parts += [[tap.name for tap in plan.taps]] if plan.taps else []
     return hash_json([pixels, parts, recipe.weights, recipe.own_options, recipe.init, start])
 

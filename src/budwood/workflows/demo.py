@@ -10,7 +10,7 @@ from budwood.data.scanning import scan
 from budwood.evaluation.intervals import Metric
 from budwood.progress import Progress
 from budwood.workflows.evaluate import test
-from budwood.workflows.train import train_recipe
+from budwood.workflows.ladder import train
 
 # Deitsch et al., Automatic classification of defective photovoltaic module cells in electroluminescence images,
 # Solar Energy 185 (2019): accuracy on a quarter of the same 2,624 images.

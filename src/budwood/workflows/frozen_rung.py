@@ -19,7 +19,7 @@ from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
 from budwood.data.dataset import Dataset
 from budwood.data.selection import limit
-from budwood.data.shapes import choose_larger_size, choose_resize
+from budwood.data.shapes import choose_larger_size, choose_resize, choose_smallest_size
 from budwood.data.splits import stratified_sample
 from budwood.errors import BudwoodError
 from budwood.evaluation.intervals import mean_proportion_interval
@@ -120,7 +120,9 @@ def _plan(ladder: Ladder) -> FrozenPlan:
     candidates = rules.list_frozen(trunks, resizes, larger, images, speed, size)
     deadline = rules.share_for_frozen(ladder.budget, ladder.quick)
     allowed = max(deadline - ladder.spent(), 0.0) * rules.MOST_SPENT
-    first, used = rules.shrink(candidates[0], images, speed, allowed) if size is None else (candidates[0], images)
+    own = candidates[0].size
+    smallest = choose_smallest_size(own, ladder.data) if size is None else own
+    first, used = rules.shrink(candidates[0], smallest, images, speed, allowed)
     notes = []
     if first.size != candidates[0].size:
         notes.append(
@@ -186,7 +188,7 @@ def _plan_heads(ladder: Ladder, candidate: FrozenCandidate) -> list[tuple[str, M
     """The heads of a trunk, the cheaper first: on its last stage alone, and on several."""
     plain = _plan_recipe(ladder, candidate.options)
     taps = () if "taps" in ladder.given or ladder.multilabel else choose_taps(plain.spec.plan)
-    heads = [(candidate.name, candidate.options, plain)]
+    heads: list[tuple[str, Mapping[str, Any], Preflight]] = [(candidate.name, candidate.options, plain)]
     if taps:
         options = {**candidate.options, "taps": taps}
         heads.append((f"{candidate.name}, {len(taps) + 1} stages", options, _plan_recipe(ladder, options)))

@@ -53,16 +53,16 @@ def climb_together(ladder: Ladder) -> None:
 
 def _train_others(ladder: Ladder) -> None:
     """Train the best heads of trunks and sizes that no run has yet, as far as there is time."""
-    had = {(run.recipe.model, run.recipe.size, run.recipe.resize) for run in ladder.runs}
+    had = {(run.recipe.model, run.recipe.size or 0, str(run.recipe.resize)) for run in ladder.runs}
     for head in _list_others(ladder.heads, had)[:OTHERS]:
         if ladder.left() < 3 * WRITING:
             return
         ladder.carry_out(Recipe(**lay_over(head.options, ladder.given)))
 
 
-def _list_others(heads: Sequence[TriedHead], had: set[tuple[str, int | None, str]]) -> list[TriedHead]:
+def _list_others(heads: Sequence[TriedHead], had: set[tuple[str, int, str]]) -> list[TriedHead]:
     """The best head of each trunk, size and way to make an image square that no run has, the best first."""
-    found: dict[tuple[str, int | None, str], TriedHead] = {}
+    found: dict[tuple[str, int, str], TriedHead] = {}
     for head in sorted(heads, key=lambda one: float(one.score.losses[one.score.losses == one.score.losses].mean())):
         key = (str(head.options["model"]), int(head.options["size"]), str(head.options["resize"]))
         if key not in had:

@@ -6,6 +6,7 @@ data -> frozen trunks compared -> a run -> fine-tuned from it -> a run -> togeth
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
 from budwood.errors import BudwoodError, RecipeError
-from budwood.progress import Progress
+from budwood.progress import DistinctNotes, Progress
 from budwood.runs.ladder_record import LadderRecord, PlannedRow
 from budwood.runs.run import Run, lock_results
 from budwood.runs.run_ids import make_run_id
@@ -90,7 +91,7 @@ def train(
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
-    hooks = {"track": track, "on_epoch_end": on_epoch_end, "novelty": novelty}
+    hooks: dict[str, Any] = {"track": track, "on_epoch_end": on_epoch_end, "novelty": novelty}
     if recipe is not None:
         _refuse_search_options(time, quick)
         return train_recipe(
@@ -155,6 +156,7 @@ def search(
         BudwoodError: As of `train`.
     """
     id = id if id is not None else make_run_id("best")
+    context = replace(context, progress=DistinctNotes(context.progress))
     ladder = begin_ladder(data, given, read_budget(given), quick, out, id, leaks, context, findings, spent, hooks)
     _announce(ladder)
     try:

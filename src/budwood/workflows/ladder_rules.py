@@ -21,7 +21,6 @@ STARTING: Final = 8.0  # seconds until a network that was never used is planned,
 WRITING: Final = 6.0  # seconds that a run takes to be scored and written
 MAC_RATE: Final = 4e10  # multiply-adds a second and processor, before anything was measured
 DECODING: Final = 0.004  # seconds an image and processor, before anything was measured
-SMALLEST_SIZE: Final = 128  # pixels, under which pretrained trunks of 224 lose too much
 SIZE_STEP: Final = 32
 FEWEST_SAMPLED: Final = 2000  # training images that are used at least, however short the time
 MOST_FROZEN: Final = 6  # candidates of the first rung: each has to beat the others by more than chance
@@ -142,11 +141,14 @@ def list_frozen(
     return (*first, *others[:1], *enlarged, *others[1:])[:MOST_FROZEN]
 
 
-def shrink(candidate: FrozenCandidate, images: int, speed: Speed, allowed: float) -> tuple[FrozenCandidate, int]:
-    """Make the first candidate fit into the time: by a smaller input first, then by fewer images.
+def shrink(
+    candidate: FrozenCandidate, smallest: int, images: int, speed: Speed, allowed: float
+) -> tuple[FrozenCandidate, int]:
+    """Make the first candidate fit into the time: by a smaller input first, where the images are small, then by fewer.
 
     Args:
         candidate: The first candidate.
+        smallest: The smallest input that loses no pixels of the images.
         images: Number of images outside of the test split.
         speed: How fast this machine is.
         allowed: Seconds that it may take.
@@ -155,7 +157,7 @@ def shrink(candidate: FrozenCandidate, images: int, speed: Speed, allowed: float
         The candidate, and the number of images that are used.
     """
     size = candidate.size
-    while size - SIZE_STEP >= SMALLEST_SIZE and _estimate(candidate, size, images, speed) > allowed:
+    while size - SIZE_STEP >= smallest and _estimate(candidate, size, images, speed) > allowed:
         size -= SIZE_STEP
     seconds = _estimate(candidate, size, images, speed)
     used = images
