@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Left = Callable[[], float | None]
 
-STEPS: Final = 60  # at most, for each strength
-ENOUGH: Final = 5e-6  # nats that the best further step would still take off, at which a head counts as found
+STEPS: Final = 100  # at most, for each strength
+ENOUGH: Final = 2e-5  # share of the loss that the next step would still take off, at which a head counts as found,
+MANY: Final = 2000  # of so many images; of fewer, where steps are cheap, it is less in proportion
+LEAST: Final = 2e-7  # but not below this
 MEMORY: Final = 8  # steps that L-BFGS remembers
 ROWS: Final = 4096  # at most, from which the shared curvature is taken
 WIDEST: Final = 4096  # features above which the shared curvature is taken to be diagonal
 SOFTEN: Final = 0.1  # of the mean bend of a row that every row has in the shared curvature
 _ABSENT: Final = -1e30  # logit of a class that no training row of a fold has
-_SLACK: Final = 5e-7  # nats by which float32 may make a good step look like a bad one
+_SLACK: Final = 5e-6  # share of the loss by which float32 may make a good step look like a bad one
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class _Descent:
         self.penalty = np.float32(strength) * problem.variance[:, None, :]
         self.loss, self.slope, spread = self._measure(self.heads)
         self.inverse = _invert_curvature(problem.inputs, spread, strength)
+        self.enough = max(LEAST, ENOUGH * min(1.0, len(problem.inputs) / MANY))
         self.length = np.ones(len(heads), np.float32)
         self.pairs: list[tuple[Array, Array, Array]] = []  # moves, changes of the slope, 1 / their product
 
@@ -105,10 +108,10 @@ class _Descent:
         gain = -_dot(direction, self.slope)
         bad = gain <= 0
         direction[bad], gain[bad] = -self.slope[bad], _dot(self.slope, self.slope)[bad]
-        found = gain / 2 < ENOUGH
+        found = gain / 2 < self.enough * self.loss
         move = self.length[:, None, None] * direction
         loss, slope, _ = self._measure(self.heads + move)
-        better = loss <= self.loss - 1e-4 * self.length * gain + _SLACK
+        better = loss <= self.loss - 1e-4 * self.length * gain + _SLACK * np.maximum(self.loss, 0.02)
         change = slope - self.slope
         product = _dot(move, change)
         useful = better & (product > 1e-12)

@@ -45,7 +45,7 @@ MOST: Final = 2**26  # numbers that features or answers may have: 256 MiB
 FEWEST: Final = 2000  # images that a sample has at least
 EVALUATIONS: Final = 60  # of the loss, for a fold, over all strengths; measured
 CURVATURES: Final = 7  # strengths that are tried; measured
-RATE: Final = 2e10  # floating-point operations a second, as of a slow core
+RATE: Final = 4e10  # floating-point operations a second; measured on two cores
 _TINY: Final = 1e-12
 
 Assignment = NDArray[np.int8]
@@ -351,7 +351,7 @@ def choose_plan(n: int, d: int, classes: int, budget_seconds: float) -> Plan:
     for limit, folds, repeats in ((300, 5, 10), (1000, 5, 4), (MANY, 5, 2), (MANY, 5, 1)):
         seconds = _estimate_seconds(n, d, classes, folds * repeats)
         if n <= min(limit, most) and seconds <= budget_seconds:
-            reason = f"{counted(n, 'image')} are compared by {folds} folds, {counted(repeats, 'time')}."
+            reason = f"{counted(n, 'image')} are compared by {folds} folds, drawn {counted(repeats, 'time')}."
             return Plan(CrossValidation(folds, repeats), n, seconds, reason)
     while most > FEWEST and _estimate_seconds(most, d, classes, 1) > budget_seconds:
         most = max(FEWEST, most // 2)
