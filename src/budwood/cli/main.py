@@ -289,9 +289,7 @@ def _search(
         else:
             show_ladder_plan(rows, budget, notes)
         return None
-    best = search(
-        dataset, given, quick, out, leaks, context, spent=spent, track=track, on_epoch_end=None, novelty=True
-    )
+    best = search(dataset, given, quick, out, leaks, context, spent=spent, track=track, on_epoch_end=None, novelty=True)
     if not as_json:
         show_ladder(best)
     show_run(best, as_json)

@@ -219,9 +219,7 @@ def _compare(ladder: Ladder, plan: FrozenPlan) -> None:
         except BudwoodError as error:
             if not first:
                 raise
-            failed = CandidateRecord(
-                name=candidate.name, recipe=candidate.options, state="failed", note=error.message
-            )
+            failed = CandidateRecord(name=candidate.name, recipe=candidate.options, state="failed", note=error.message)
             records.append(failed)
             continue
         if not first:
@@ -251,7 +249,9 @@ def _close(
     ladder.close_rung("frozen", (*tried, *records), choice.chosen, replaces=again, note=note)
     value = tried[choice.chosen].accuracy
     assert value is not None
-    ladder.context.progress.note(f"Best frozen network so far: {best.name}; {value.value:.1%} of held-out images right.")
+    ladder.context.progress.note(
+        f"Best frozen network so far: {best.name}; {value.value:.1%} of held-out images right."
+    )
 
 
 def _describe(heads: Sequence[TriedHead], choice: CandidateChoice) -> list[CandidateRecord]:

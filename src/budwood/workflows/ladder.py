@@ -108,7 +108,16 @@ def train(
         )
     given = {} if time is None else {"time": time}
     return search(
-        data, given, quick, Path(out), leaks, open_context(cache, progress), spent=spent, id=id, findings=findings, **hooks
+        data,
+        given,
+        quick,
+        Path(out),
+        leaks,
+        open_context(cache, progress),
+        spent=spent,
+        id=id,
+        findings=findings,
+        **hooks,
     )
 
 
@@ -217,8 +226,10 @@ def read_budget(given: Options) -> float:
 
 
 def _announce(ladder: Ladder) -> None:
-    steps = "frozen networks are compared" if ladder.quick else (
-        "frozen networks are compared, the best is fine-tuned, and several are joined where that is better"
+    steps = (
+        "frozen networks are compared"
+        if ladder.quick
+        else ("frozen networks are compared, the best is fine-tuned, and several are joined where that is better")
     )
     ladder.context.progress.note(
         f"Searching for the best network in {format_seconds(ladder.budget)} (--time): {steps}. "

@@ -69,7 +69,9 @@ def judge(before: Predictions, after: Predictions, select: str = LOSS) -> Verdic
         note = "Not kept: it gets fewer validation images right, by more than chance would explain."
     else:
         note = f"Not kept: its {name} on validation is no better."
-    return Verdict(measure_accuracy(after), Figure(value=difference, low=float(low), high=float(high), n=n), p, kept, note)
+    return Verdict(
+        measure_accuracy(after), Figure(value=difference, low=float(low), high=float(high), n=n), p, kept, note
+    )
 
 
 def measure_accuracy(predictions: Predictions) -> Figure:
