@@ -1,13 +1,13 @@
 """The first rung: frozen trunks with solved heads, compared by cross-validation on training and validation images.
 
-trunk -> pooled outputs of its stages, from the cache -> held-out losses of heads on the last alone and on several -> run
+trunk -> pooled outputs of its stages, from the cache -> held-out losses of heads on the last and on several -> run
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +32,6 @@ from budwood.networks.registry import TRUNK
 from budwood.networks.stage_choice import choose_taps
 from budwood.runs.ladder_record import CandidateRecord, Figure, PlannedRow
 from budwood.runs.preflight import Preflight, check_and_plan
-from budwood.text import counted
 from budwood.training.candidate_choice import CandidateChoice, choose_candidate
 from budwood.training.head_selection import (
     Assignment,

@@ -14,7 +14,6 @@ from budwood.config.recipe import Recipe
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
-from budwood.errors import RunError
 from budwood.evaluation.predictions import Predictions
 from budwood.runs.ladder_record import CandidateRecord, RungName, RungRecord
 from budwood.runs.preflight import Preflight, check_and_plan
