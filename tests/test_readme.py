@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import budwood
 from budwood.cli.main import app
+from budwood.config.ladder_options import NARROWING
 from budwood.data.tables import PATH_COLUMNS
 from budwood.studies.published_tables import GridFigure
 from conftest import picture
@@ -48,6 +49,11 @@ def test_every_command_is_in_the_table_and_every_package_in_the_map() -> None:
 def test_every_key_of_a_published_figure_is_told() -> None:
     told = (DOCS / "studies_format.md").read_text(encoding="utf-8")
     assert not [key for key in GridFigure.model_fields if f"`{key}`" not in told and f"`{key} = " not in told]
+
+
+def test_every_option_that_narrows_the_search_is_told() -> None:
+    told = (DOCS / "ladder.md").read_text(encoding="utf-8")
+    assert not [name for name in NARROWING if f"--{name.replace('_', '-')}" not in told]
 
 
 def test_every_page_that_is_linked_exists() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from budwood.text import (
     format_seconds,
     format_table,
     listed,
+    quote_path,
     shorten,
     show_unprintable,
 )
@@ -101,3 +103,10 @@ def test_a_table_is_read_by_every_program(tmp_path: Path) -> None:
         read = list(csv.reader(handle))
     assert [row[0] for row in read[1:]] == ["'=cmd()", "'+1", "'@x", "'-", "a\\udce9.png", 'say "x", y\n']
     assert [row[1] for row in read[1:]] == ["1", "-2", "", "0.5", "1", "2"]
+
+
+@pytest.mark.parametrize("path", ["photos", "my photos", "it's", "a\nb's \\ c", "$HOME `x`"])
+def test_a_quoted_path_is_one_word_of_a_shell(path: str) -> None:
+    said = subprocess.run(["bash", "-c", f"printf %s {quote_path(path)}"], capture_output=True, text=True, check=True)
+    assert said.stdout == path
+    assert quote_path(path).isprintable()

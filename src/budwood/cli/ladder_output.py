@@ -37,13 +37,14 @@ def show_ladder(run: Run) -> None:
     ended = " until it was interrupted" if ladder.interrupted else ""
     _print_wrapped(f"The search {describe_time(ladder)}{ended}: {count_candidates(ladder)}{more}.")
     for rung in ladder.rungs:
-        if told := _describe_outcome(ladder, rung):
+        if told := _describe_outcome(rung):
             _print_wrapped(told)
     if ladder.best != run.record.id:
         _print_wrapped(f"This run is not the one that was chosen: that is {ladder.best}.")
     if ladder.advice:
         _print_wrapped(ladder.advice)
-        print(f"  {write_longer_command(ladder, run.record.source)}")
+    if command := write_longer_command(ladder, run.record.source):
+        print(f"  {command}")
 
 
 def show_ladder_plan(rows: Sequence[PlannedRow], budget: float, notes: Sequence[str]) -> None:
@@ -122,13 +123,13 @@ def _format_accuracy(one: CandidateRecord) -> str:
     return f"{100 * figure.value:.1f} % ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
 
 
-def _describe_outcome(ladder: LadderRecord, rung: RungRecord) -> str:
+def _describe_outcome(rung: RungRecord) -> str:
     """What a rung has gained and why it was kept or not; empty where there is nothing to say."""
-    from budwood.reporting.ladder_text import describe_gain, describe_rung_state
+    from budwood.reporting.ladder_text import describe_gain
 
     gain = describe_gain(rung)
-    told = [*([f"{describe_rung_state(ladder, rung)}, {gain}."] if gain else []), *([rung.note] if rung.note else [])]
-    return f"{rung.name}: {' '.join(told)}" if told else ""
+    told = " ".join([*([f"{gain}."] if gain else []), *([rung.note] if rung.note else [])])
+    return f"{rung.name}: {told}" if told else ""
 
 
 def _print_wrapped(text: str) -> None:

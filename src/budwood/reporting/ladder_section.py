@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 
 from budwood.comparison.published_text import Cell, format_clock
+from budwood.comparison.recipe_diff import describe_options
 from budwood.comparison.text import format_p_value
 from budwood.evaluation.intervals import Metric
 from budwood.reporting.ladder_text import (
@@ -59,7 +60,7 @@ class ShownCandidate:
         state: What came of it.
         note: Why, where there is something to say.
         chosen: Whether it was chosen.
-        options: Its options.
+        options: Its options in words.
     """
 
     name: str
@@ -69,7 +70,7 @@ class ShownCandidate:
     state: str
     note: str
     chosen: bool
-    options: Mapping[str, Any]
+    options: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class ShownLadder:
         chart: Accuracy over time; empty where fewer than two rungs left a run.
         caveats: What the figures are worth.
         advice: What more time would likely give; empty where nothing is known of it.
-        command: The command for that.
+        command: The command for that; empty where none is advised.
     """
 
     sentences: Sequence[str]
@@ -148,16 +149,18 @@ def show_ladder_section(record: RunRecord) -> ShownLadder | None:
         chart=Markup(draw_ladder(ladder)) if drawn else Markup(""),
         caveats=_list_caveats(record, ladder),
         advice=ladder.advice,
-        command=write_longer_command(ladder, record.source) if ladder.advice else "",
+        command=write_longer_command(ladder, record.source),
     )
 
 
 def _describe_search(record: RunRecord, ladder: LadderRecord) -> list[str]:
     """What was searched for, in which time, and what was chosen."""
     sentences = [
-        f"No option said how to train, so Budwood searched for the best network rung by rung. The search "
+        "No option said how to train, so Budwood searched for the best network, rung by rung. The search "
         f"{describe_time(ladder)}: {count_candidates(ladder)}."
     ]
+    if ladder.given:
+        sentences.append(f"Given, and the same in all of them: {describe_options(ladder.given)}.")
     if record.id == ladder.best:
         sentences.append(f"It chose this network: {name_best(ladder)}.")
     else:
@@ -203,8 +206,9 @@ def _describe_method(ladder: LadderRecord, rung: RungRecord, number: int) -> Ite
             )
         if tried > 1:
             yield (
-                "Of all candidates whose loss is within one standard error of the least, the cheapest was chosen "
-                "(one-standard-error rule, Breiman et al. 1984), since so small a lead may be chance."
+                "Of all candidates whose loss is less than one standard error of the paired difference above the "
+                "least, the one with the fewest multiply-adds was chosen (one-standard-error rule, Breiman et al. "
+                "1984), since so small a lead may be chance."
             )
     elif tried:
         yield "Held-out accuracy: on the validation images."
@@ -221,7 +225,7 @@ def _show_candidate(one: CandidateRecord, chosen: bool) -> ShownCandidate:
         state=describe_candidate_state(one, chosen),
         note=one.note,
         chosen=chosen,
-        options=one.recipe,
+        options=describe_options(one.recipe),
     )
 
 

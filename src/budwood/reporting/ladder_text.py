@@ -172,13 +172,24 @@ def describe_ladder(record: LadderRecord, run: str) -> str:
 
 
 def write_longer_command(record: LadderRecord, source: str) -> str:
-    """Write the command that gives a search more time.
+    """Write the command of the longer search that is advised.
 
     Args:
         record: The search.
         source: The data as they were named.
 
     Returns:
-        For example "budwood train photos/ --time 20m".
+        For example "budwood train photos/ --time 20m", with the options that were given; empty where no longer search
+        is advised.
     """
-    return f"budwood train {quote_path(source)} --time {write_duration(record.suggest_time())}"
+    if record.longer is None:
+        return ""
+    flags = [f"--{name.replace('_', '-')} {quote_path(_write_value(value))}" for name, value in record.given.items()]
+    return " ".join(["budwood train", quote_path(source), *flags, "--time", write_duration(record.longer)])
+
+
+def _write_value(value: object) -> str:
+    """A value of an option as its flag takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_write_value, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

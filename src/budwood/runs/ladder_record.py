@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
+
+from pydantic import Field
 
 from budwood.config.records import FrozenRecord
 from budwood.evaluation.intervals import Metric
 
 RungName = Literal["frozen", "fine-tuned", "together"]
-MORE: Final = 4.0  # times the budget that is advised where the search came to its end
 
 
 class Figure(FrozenRecord):
@@ -97,8 +98,9 @@ class LadderRecord(FrozenRecord):
         rungs: The rungs, in order; one may stand there more than once.
         best: Id of the best run.
         interrupted: Whether Ctrl-C ended it.
-        advice: What more time would likely give, a sentence; the command for it is shown below. Empty where more time
-            would likely give nothing.
+        advice: What more time would likely give, a sentence.
+        longer: Seconds of the search that the advice speaks of; None where none is advised.
+        given: Options that the user gave and that were the same in all that was tried, without `time`.
     """
 
     budget: float
@@ -110,6 +112,8 @@ class LadderRecord(FrozenRecord):
     best: str
     interrupted: bool = False
     advice: str = ""
+    longer: float | None = None
+    given: Mapping[str, Any] = Field(default_factory=dict)
 
     def find_best(self) -> RungRecord | None:
         """Find the rung that left the best run.
@@ -118,14 +122,6 @@ class LadderRecord(FrozenRecord):
             The last one with that run; None where the record names no such rung.
         """
         return next((rung for rung in reversed(self.rungs) if rung.run == self.best), None)
-
-    def suggest_time(self) -> float:
-        """Suggest how long to search the next time.
-
-        Returns:
-            Seconds: as many again where the search was interrupted, else `MORE` times the budget.
-        """
-        return self.budget if self.interrupted else MORE * self.budget
 
 
 @dataclass(frozen=True)
