@@ -79,7 +79,12 @@ CANDIDATES: tuple[dict[str, Any], ...] = (
         "resize": "crop",
         **make_tuning_options("upto:layer1", 500, 4, 2, ("h",), multilabel=False),
     },
-    {"model": "resnet18", "size": 224, "resize": "crop", **make_tuning_options("none", 500, 4, 0, (), multilabel=False)},
+    {
+        "model": "resnet18",
+        "size": 224,
+        "resize": "crop",
+        **make_tuning_options("none", 500, 4, 0, (), multilabel=False),
+    },
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from budwood.config.notation import normalize_value
 from budwood.config.options import Options
@@ -33,6 +33,8 @@ from budwood.workflows.ladder_state import Ladder, begin_ladder
 from budwood.workflows.report import write_reports
 from budwood.workflows.train import train_recipe
 from budwood.workflows.tuned_rung import climb_tuned, list_planned_tuning
+
+LONGER: Final = 4  # times the budget, where something was left out for want of time
 
 
 def train(
@@ -259,12 +261,30 @@ def _finish(ladder: Ladder) -> Run:
         best=best.record.id,
         interrupted=ladder.interrupted,
         advice=advise(ladder),
+        longer=suggest_budget(ladder),
+        given={name: value for name, value in ladder.given.items() if name != "time"},
     )
     with lock_results(best.path), raise_storage_errors(best.path):
         finished = Run(best.path, best.record.model_copy(update={"ladder": record}))
         write_reports(finished)
         save_record(finished.path, finished.record)
     return finished
+
+
+def suggest_budget(ladder: Ladder) -> float | None:
+    """Suggest the seconds of a longer search.
+
+    Args:
+        ladder: The search.
+
+    Returns:
+        The budget again where it was not used up; four times as much where something was left out for want of time;
+        None where more time would change little.
+    """
+    if ladder.quick or ladder.interrupted:
+        return ladder.budget
+    short = ladder.images < ladder.of or any(one.state == "no time" for rung in ladder.rungs for one in rung.candidates)
+    return LONGER * ladder.budget if short else None
 
 
 def advise(ladder: Ladder) -> str:
