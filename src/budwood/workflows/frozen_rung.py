@@ -48,6 +48,7 @@ from budwood.workflows.ladder_state import Ladder, TriedHead
 
 WARM: Final = 16  # images on which an engine is made and checked before it is timed
 TIMED: Final = 48  # images on which it is timed
+RULE: Final = "The cheapest of those that are less than one standard error of the difference worse than the best."
 COMPARING: Final = 0.1  # of the budget, that comparing the heads of one trunk may take
 
 
@@ -199,58 +200,70 @@ def _plan_recipe(ladder: Ladder, options: Mapping[str, Any]) -> Preflight:
     return check_and_plan(ladder.data, recipe, ladder.out, ladder.leaks, ladder.context, ladder.findings)
 
 
+def climb_frozen_further(ladder: Ladder) -> None:
+    """Compare the frozen trunks for which there was no time before, where some is left.
+
+    Args:
+        ladder: The search, whose first rung is done.
+
+    Raises:
+        BudwoodError: The data cannot be used.
+    """
+    if ladder.pending:
+        _try_trunks(ladder, ladder.budget - 2 * rules.WRITING)
+
+
 def _compare(ladder: Ladder, plan: FrozenPlan) -> None:
-    """Score the heads of one trunk after another while there is time, and train the best."""
+    """Score the heads of the first trunk and train the best, then those of others while there is time."""
     comparison = _Comparison(ladder)
-    records: list[CandidateRecord] = []
-    heads: list[TriedHead] = []
-    first: TriedHead | None = None
-    for candidate in plan.candidates:
-        if first and ladder.spent() + candidate.seconds > plan.deadline:
-            records.append(
-                CandidateRecord(
-                    name=candidate.name, recipe=candidate.options, state="no time", seconds=round(candidate.seconds, 1)
-                )
-            )
+    first, ladder.pending = plan.candidates[0], plan.candidates[1:]
+    ladder.heads = tuple(comparison.try_trunk(first))
+    choice = comparison.choose(ladder.heads)
+    _train_head(ladder, ladder.heads[choice.chosen])
+    ladder.close_rung("frozen", tuple(_describe(ladder.heads, choice)), choice.chosen, note=RULE)
+    _try_trunks(ladder, plan.deadline, comparison)
+
+
+def _try_trunks(ladder: Ladder, deadline: float, comparison: _Comparison | None = None) -> None:
+    """Score the heads of the trunks that are left while there is time, and train the best where it is another."""
+    comparison = comparison or _Comparison(ladder)
+    before = ladder.heads[comparison.choose(ladder.heads).chosen]
+    failed, late = [], []
+    for candidate in ladder.pending:
+        if ladder.spent() + candidate.seconds > deadline:
+            late.append(candidate)
             continue
         try:
-            heads += comparison.try_trunk(candidate)
+            ladder.heads += tuple(comparison.try_trunk(candidate))
         except BudwoodError as error:
-            if not first:
-                raise
-            failed = CandidateRecord(name=candidate.name, recipe=candidate.options, state="failed", note=error.message)
-            records.append(failed)
-            continue
-        if not first:
-            first = heads[comparison.choose(heads).chosen]
-            _close(ladder, comparison, heads, [])
-    ladder.heads = tuple(heads)
-    choice = comparison.choose(heads)
-    if heads[choice.chosen] is first:
-        tried = _describe(heads, choice)
-        ladder.rungs[-1] = ladder.rungs[-1].model_copy(
-            update={"candidates": (*tried, *records), "chosen": choice.chosen, "ended": round(ladder.spent(), 1)}
-        )
+            record = CandidateRecord(name=candidate.name, recipe=candidate.options)
+            failed.append(record.model_copy(update={"state": "failed", "note": error.message}))
+    tried = len(ladder.pending) - len(late)
+    ladder.pending = tuple(late)
+    if not tried and len(ladder.rungs) > 1:
         return
-    _close(ladder, comparison, heads, records)
+    choice = comparison.choose(ladder.heads)
+    records = (*_describe(ladder.heads, choice), *failed, *map(_describe_late, late))
+    if ladder.heads[choice.chosen] is before:
+        place = max(number for number, rung in enumerate(ladder.rungs) if rung.name == "frozen")
+        update = {"candidates": records, "chosen": choice.chosen}
+        ladder.rungs[place] = ladder.rungs[place].model_copy(update=update)
+        return
+    _train_head(ladder, ladder.heads[choice.chosen])
+    replaces = all(rung.name == "frozen" for rung in ladder.rungs)
+    ladder.close_rung("frozen", records, choice.chosen, replaces=replaces, note=RULE)
 
 
-def _close(
-    ladder: Ladder, comparison: _Comparison, heads: Sequence[TriedHead], records: Sequence[CandidateRecord]
-) -> None:
-    """Train the best of the heads that were scored, and note the rung."""
-    choice = comparison.choose(heads)
-    best = heads[choice.chosen]
-    ladder.carry_out(Recipe(**lay_over(best.options, ladder.given)))
-    tried = _describe(heads, choice)
-    again = len(ladder.runs) > 1
-    note = "The cheapest of those that are less than one standard error of the difference worse than the best."
-    ladder.close_rung("frozen", (*tried, *records), choice.chosen, replaces=again, note=note)
-    value = tried[choice.chosen].accuracy
-    assert value is not None
-    ladder.context.progress.note(
-        f"Best frozen network so far: {best.name}; {value.value:.1%} of held-out images right."
-    )
+def _describe_late(candidate: FrozenCandidate) -> CandidateRecord:
+    seconds = round(candidate.seconds, 1)
+    return CandidateRecord(name=candidate.name, recipe=candidate.options, state="no time", seconds=seconds)
+
+
+def _train_head(ladder: Ladder, head: TriedHead) -> None:
+    """Train the run of a head that was chosen."""
+    ladder.carry_out(Recipe(**lay_over(head.options, ladder.given)))
+    right = float(np.nanmean(head.score.correct))
+    ladder.context.progress.note(f"Best frozen network so far: {head.name}; {right:.1%} of held-out images right.")
 
 
 def _describe(heads: Sequence[TriedHead], choice: CandidateChoice) -> list[CandidateRecord]:
@@ -333,6 +346,23 @@ class _Comparison:
                 sampled = stratified_sample(self._ids, self.labels, plan.images)
                 self._assignments = hold_out(self._validating, sampled | self._validating)
         return self._assignments
+
+
+def share_features(ladder: Ladder, wide: Preflight, narrow: Preflight) -> None:
+    """Keep the features of a head on fewer stages, which are the last of those of a head on more.
+
+    Args:
+        ladder: The search.
+        wide: The network with more stages.
+        narrow: The same network with fewer, which are the last of these.
+
+    Raises:
+        BudwoodError: The features must be computed, and the network cannot be used.
+    """
+    samples = wide.training.join(wide.validation)
+    values = compute_features(make_prefix(wide.spec, TRUNK, ladder.context.cache), samples, ladder.context.progress)
+    part = np.ascontiguousarray(values.values[:, -narrow.spec.plan.features :])
+    keep_features(make_prefix(narrow.spec, TRUNK, ladder.context.cache), samples, part, ladder.context.progress)
 
 
 def find_groups(data: Dataset, paths: Sequence[str]) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ from budwood.storage.context import Context, open_context
 from budwood.text import counted, format_seconds
 from budwood.training.history import EpochCallback
 from budwood.workflows import ladder_rules as rules
-from budwood.workflows.frozen_rung import climb_frozen, plan_frozen
+from budwood.workflows.frozen_rung import climb_frozen, climb_frozen_further, plan_frozen
 from budwood.workflows.joint_rung import climb_together
 from budwood.workflows.ladder_state import Ladder, begin_ladder
 from budwood.workflows.report import write_reports
@@ -173,7 +173,7 @@ def search(
     try:
         climb_frozen(ladder)
         if not quick:
-            for climb in (climb_tuned, climb_together):
+            for climb in (climb_tuned, climb_frozen_further, climb_together):
                 _climb_safely(ladder, climb)
     except KeyboardInterrupt:
         if not ladder.runs:

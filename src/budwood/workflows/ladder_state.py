@@ -20,6 +20,7 @@ from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.runs.run import Run
 from budwood.storage.context import Context
 from budwood.training.head_selection import CandidateScore
+from budwood.workflows.ladder_rules import FrozenCandidate
 from budwood.workflows.ladder_verdict import judge, measure_accuracy
 from budwood.workflows.train import train_recipe
 
@@ -65,6 +66,7 @@ class Ladder:
         rungs: What was tried so far.
         best: Number of the best run so far, from 0.
         heads: The heads of frozen trunks that were compared.
+        pending: Frozen candidates for which there was no time yet.
         compared: How frozen candidates were compared, in words.
         interrupted: Whether Ctrl-C has ended it.
     """
@@ -86,6 +88,7 @@ class Ladder:
     rungs: list[RungRecord] = field(default_factory=list)
     best: int = 0
     heads: tuple[TriedHead, ...] = ()
+    pending: tuple[FrozenCandidate, ...] = ()
     compared: str = ""
     interrupted: bool = False
 

@@ -18,6 +18,7 @@ from budwood.text import format_seconds
 from budwood.training.cost_estimate import CostEstimate
 from budwood.workflows import ladder_rules as rules
 from budwood.workflows.flips import FlipFindings, find_harmless_flips
+from budwood.workflows.frozen_rung import share_features
 from budwood.workflows.ladder_state import Ladder
 from budwood.workflows.train import estimate_cost
 
@@ -58,9 +59,6 @@ def climb_tuned(ladder: Ladder) -> None:
         ladder.close_rung("fine-tuned", (), None, note=reason)
         return
     base = {name: ladder.best_run().recipe.table()[name] for name in ("model", "size", "resize")}
-    taps = ladder.best_run().recipe.taps
-    if taps:
-        base["taps"] = taps
     stage = choose_freeze_stage(_plan_recipe(ladder, base).spec.plan)
     if ladder.left() < MEASURING + 2 * rules.WRITING:
         name = "the last stages" if stage else "the whole network"
@@ -70,8 +68,23 @@ def climb_tuned(ladder: Ladder) -> None:
     found = find_harmless_flips(ladder)
     ladder.context.progress.note(found.sentence)
     steps = [f"upto:{stage}"] if stage else []
+    taps = ladder.best_run().recipe.taps or ()
     for freeze in (*steps, "none"):
-        _tune(ladder, base, freeze, found)
+        later = taps if freeze == "none" else _list_later(ladder, base, taps, freeze.removeprefix("upto:"))
+        _tune(ladder, {**base, **({"taps": later} if later else {})}, freeze, found)
+
+
+def _list_later(ladder: Ladder, base: Mapping[str, Any], taps: Sequence[str], stage: str) -> tuple[str, ...]:
+    """The taps from a stage on: what is frozen can only be computed apart up to the first of them.
+
+    The features of a head on fewer stages are part of those on more, which are in the cache: they are kept for it.
+    """
+    names = [row.name for row in _plan_recipe(ladder, base).spec.plan.stages]
+    later = tuple(tap for tap in taps if names.index(tap) >= names.index(stage))
+    if later and later != tuple(taps):
+        wide, narrow = (_plan_recipe(ladder, {**base, "taps": each}) for each in (taps, later))
+        share_features(ladder, wide, narrow)
+    return later
 
 
 def list_planned_tuning(ladder: Ladder, frozen: Sequence[PlannedRow]) -> list[PlannedRow]:
