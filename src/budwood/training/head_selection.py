@@ -43,6 +43,7 @@ TURNED: Final = 4096  # images, at most, of which a wider block is turned into a
 MANY: Final = 20_000  # images above which one split is precise enough: half a percent of accuracy, with 5,000 scored
 MOST: Final = 2**26  # numbers that features or answers may have: 256 MiB
 FEWEST: Final = 2000  # images that a sample has at least
+FEW: Final = 5  # and for each class
 EVALUATIONS: Final = 60  # of the loss, for a fold, over all strengths; measured
 CURVATURES: Final = 7  # strengths that are tried; measured
 RATE: Final = 4e10  # floating-point operations a second; measured on two cores
@@ -192,7 +193,7 @@ class _Search:
         everywhere = range(len(self.held))
         centres = self._explore()
         near = {place + step for place in centres for step in (-1, 0, 1)} - {-1, len(PATH)}
-        order = sorted(near)
+        order = [max(centres)] if is_over(self.left) else sorted(near)
         ranks: dict[int, tuple[float, float]] = {}
         while order and not (ranks and is_over(self.left)):
             place = order.pop(0)
@@ -223,7 +224,9 @@ class _Search:
             problem = self._pose(some)
             none = np.zeros((self.classes, self.inputs.shape[1]), np.float32)
             begin = np.stack([self.heads.get(fold, none) for fold in some])
-            heads = solve_folds(problem, begin, strength, self.left)
+            heads = solve_folds(
+                problem, begin, strength, self.left if len(self.answers) > len(self.held) else _no_limit
+            )
             for fold, head, absent in zip(some, heads, problem.absent, strict=True):
                 self.heads[fold] = head
                 self.answers[strength, fold] = self._answer(fold, head, absent)
@@ -272,6 +275,10 @@ class _Search:
             count[rows] += 1
         count[count == 0] = np.nan
         return CandidateScore(losses / count, correct / count, strength, (logits / count[:, None]).astype(np.float32))
+
+
+def _no_limit() -> None:
+    """No limit of time: of the first strength."""
 
 
 def _scale_blocks(features: Array, blocks: Sequence[int]) -> tuple[Array, list[int]]:
@@ -336,7 +343,8 @@ def choose_plan(n: int, d: int, classes: int, budget_seconds: float) -> Plan:
     """Choose how candidates are compared: the most precise way that fits the time for each.
 
     With many images one split is precise enough. Where even that takes too long, or more memory than MOST numbers,
-    a sample of the images takes part, in which each class keeps its share (`stratified_sample`).
+    a sample of the images takes part, in which each class keeps its share (`stratified_sample`): never fewer than
+    FEWEST images or FEW a class, for which `seconds` may be more than the budget.
 
     Args:
         n: Images of training and validation together.
@@ -347,14 +355,15 @@ def choose_plan(n: int, d: int, classes: int, budget_seconds: float) -> Plan:
     Returns:
         The plan.
     """
-    most = min(n, max(FEWEST, MOST // max(d, classes)))
+    least = min(n, max(FEWEST, FEW * classes))
+    most = min(n, max(least, MOST // max(d, classes)))
     for limit, folds, repeats in ((300, 5, 10), (1000, 5, 4), (MANY, 5, 2), (MANY, 5, 1)):
         seconds = _estimate_seconds(n, d, classes, folds * repeats)
         if n <= min(limit, most) and seconds <= budget_seconds:
             reason = f"{counted(n, 'image')} are compared by {folds} folds, drawn {counted(repeats, 'time')}."
             return Plan(CrossValidation(folds, repeats), n, seconds, reason)
-    while most > FEWEST and _estimate_seconds(most, d, classes, 1) > budget_seconds:
-        most = max(FEWEST, most // 2)
+    while most > least and _estimate_seconds(most, d, classes, 1) > budget_seconds:
+        most = max(least, most // 2)
     seconds = _estimate_seconds(most, d, classes, 1)
     some = f"a sample of {most:,} of the {n:,} images" if most < n else f"all {n:,} images"
     why = "more folds would take too long" if n <= MANY else "so many are precise enough without folds"
