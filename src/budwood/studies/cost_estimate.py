@@ -200,7 +200,7 @@ def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
     """What decides the cost of a step, but for how many there are."""
     network = [plan.name, plan.cut, plan.pool, recipe.head, recipe.freeze, recipe.phases, asdict(plan.parameters)]
     network.append(recipe.frozen_norm)
-    network += plan.taps
+    network += [asdict(tap) for tap in plan.taps]
     return [network, recipe.head_alone, recipe.optimizer, recipe.batch, recipe.accumulate, recipe.augments, recipe.tta]
 
 

@@ -131,7 +131,7 @@ def hash_shared(recipe: Recipe, plan: NetworkPlan, images: DataSpec) -> str:
         return hash_json(pixels)
     start = recipe.seed if recipe.weights == "none" else None
     parts = [plan.source, plan.name, plan.channels, plan.cut, plan.pool, plan.prefix, *plan.versions]
-    parts += [[tap.name for tap in plan.taps]] if plan.taps else []
+    parts += [tap.name for tap in plan.taps]
     return hash_json([pixels, parts, recipe.weights, recipe.own_options, recipe.init, start])
 
 
