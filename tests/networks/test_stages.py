@@ -12,11 +12,12 @@ from torch import nn
 from budwood.config.recipe import Recipe
 from budwood.errors import RecipeError
 from budwood.networks.freezing import find_frozen, set_modes
-from budwood.networks.network_plan import TrunkPlan
-from budwood.networks.pooling import count_pooled_features
+from budwood.networks.network_plan import Tap, TrunkPlan
+from budwood.networks.pooling import count_pooled_features, list_places
 from budwood.networks.registry import TRUNK, find_network
 from budwood.networks.stages import Staged, keep_stages, list_parameters, profile_stages, slice_stages, trace_stages
 from budwood.networks.surgery import BuiltNetwork, replace_head
+from budwood.networks.taps import plan_taps
 
 # A network of every kind that people use, with the side of the images that it is tried on.
 NETWORKS = {
@@ -140,10 +141,39 @@ def test_frozen_up_to_stages_of_the_uncut_network(case: Case) -> None:
         _only_trained_moves(made, Recipe(model="resnet18", weights="none", freeze=freeze), size)
 
 
-def _grafted(found: Staged, recipe: Recipe, shape: tuple[int, ...], cut: str | None) -> BuiltNetwork:
+def test_a_tap_in_the_middle_of_the_uncut_network(case: Case) -> None:
+    module, found, size = case
+    end = list(found.stages)[-1] if found.trunk is None else TRUNK
+    shapes = {row.name: row.shape for row in profile_stages(found, 3, size)}
+    stage = list(found.stages)[len(found.stages) // 2]
+    taps = plan_taps([stage], found, shapes, end, "own" if len(shapes[end]) == 1 else "avg")
+    plain, tapped = (
+        _grafted(
+            keep_stages(trace_stages(copy.deepcopy(module), found.head), list(found.stages)),
+            Recipe(model="resnet18", weights="none"),
+            shapes[end],
+            None,
+            some,
+        )
+        for some in ((), taps)
+    )
+    images = _images(size, 2)
+    with torch.no_grad():
+        seen, trunk = (slice_stages(one.staged, None, TRUNK).eval()(images) for one in (tapped, plain))
+        output = slice_stages(plain.staged, None, stage).eval()(images)
+    mean = output.mean(list_places(shapes[stage])) if len(shapes[stage]) > 1 else output
+    torch.testing.assert_close(seen, torch.cat([mean, trunk], dim=1))
+    assert list(tapped.staged.stages)[-1] == stage
+    assert tapped.staged.named.keys() == plain.staged.stages.keys()
+
+
+def _grafted(
+    found: Staged, recipe: Recipe, shape: tuple[int, ...], cut: str | None, taps: tuple[Tap, ...] = ()
+) -> BuiltNetwork:
     """A network of the same parts, cut after a stage, with a new head."""
     pool = "own" if len(shape) == 1 else "avg"
-    plan = TrunkPlan(cut, pool, count_pooled_features(shape, pool), shape)
+    features = count_pooled_features(shape, pool) + sum(tap.features for tap in taps)
+    plan = TrunkPlan(cut, pool, features, shape, taps)
     return replace_head(found, replace(find_network("mlp", OPTIONS), head=found.head), recipe, plan, CLASSES)
 
 

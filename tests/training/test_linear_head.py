@@ -59,7 +59,7 @@ BLOCKS = (2, 7, 3)
 
 def _in_blocks(split: HeadSplit) -> HeadSplit:
     """The same features, of which those of the second block are small and those of the third large."""
-    return HeadSplit(split.outputs * np.repeat(np.float32([1, 0.01, 50]), BLOCKS), split.labels, BLOCKS)
+    return HeadSplit(split.outputs * np.repeat(np.array([1, 0.01, 50], np.float32), BLOCKS), split.labels, BLOCKS)
 
 
 def test_every_block_of_features_gets_the_same_total_variance() -> None:
