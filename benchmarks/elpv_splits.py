@@ -12,7 +12,20 @@ import csv
 import random
 from pathlib import Path
 
+from budwood.data.listing import Listing
 from budwood.data.sources import list_elpv
+
+
+def draw_test_cells(listing: Listing, seed: int) -> set[str]:
+    """A quarter of the cells of each label and type, by path."""
+    kinds = {
+        line.split()[0]: line.split()[2] for line in (listing.root / "labels.csv").read_text().splitlines() if line
+    }
+    strata: dict[tuple[str, str], list[str]] = {}
+    for path, label in zip(listing.paths, listing.labels, strict=True):
+        strata.setdefault((label, kinds[path]), []).append(path)
+    drawn = random.Random(seed)
+    return {path for _, paths in sorted(strata.items()) for path in drawn.sample(sorted(paths), round(len(paths) / 4))}
 
 
 def main() -> None:
@@ -22,21 +35,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     listing = list_elpv()
-    kinds = {
-        line.split()[0]: line.split()[2] for line in (listing.root / "labels.csv").read_text().splitlines() if line
-    }
-    strata: dict[tuple[str, str], list[str]] = {}
-    for path, label in zip(listing.paths, listing.labels, strict=True):
-        strata.setdefault((label, kinds[path]), []).append(path)
     asked.folder.mkdir(parents=True, exist_ok=True)
     link = asked.folder / "elpv"
     if not link.exists():
         link.symlink_to(listing.root)
     for seed in range(1, asked.seeds + 1):
-        drawn = random.Random(seed)
-        held_out = {
-            path for _, paths in sorted(strata.items()) for path in drawn.sample(sorted(paths), round(len(paths) / 4))
-        }
+        held_out = draw_test_cells(listing, seed)
         with (asked.folder / f"elpv_split{seed}.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["path", "label", "split"])

@@ -57,7 +57,7 @@ def main() -> None:
     about = {
         "date": datetime.date.today().isoformat(),
         "epochs": options.epochs,
-        "hardware": describe_hardware(count_processors()),
+        "hardware": describe_hardware(count_processors()).model_dump(),
         "environment": library_versions(),
         "rows": rows,
     }

@@ -103,7 +103,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             found[letter] = parts[letter](asked, Path(scratch))
             print(letter, json.dumps(found[letter], indent=1), flush=True)
-    about = {"date": datetime.date.today().isoformat(), "hardware": describe_hardware(count_processors())}
+    about = {"date": datetime.date.today().isoformat(), "hardware": describe_hardware(count_processors()).model_dump()}
     print(json.dumps({**about, "environment": library_versions(), **found}))
 
 
