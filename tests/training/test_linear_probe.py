@@ -62,6 +62,16 @@ def _content(run: Run) -> list[bytes]:
     ]
 
 
+def _cut_short(photos: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    """The run `cut`, interrupted after its first epoch."""
+
+    def stop(history: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bw.train(bw.scan(photos), Recipe(**options), out=tmp_path / "runs", id="cut", on_epoch_end=stop, novelty=False)
+
+
 def _make_task(photos: Path, tmp_path: Path, options: dict[str, Any], **fields: Any) -> TrainingTask:
     context = open_context(None, fields.pop("progress", Silent()))
     preflight = check_and_plan(bw.scan(photos), Recipe(**options), tmp_path / "runs", "drop", context)
@@ -125,12 +135,7 @@ def test_a_training_that_goes_on_does_not_solve_again_and_ends_with_the_same_bit
     own: dict[str, Any], trunk: dict[str, Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {**trunk, **STEPS, "epochs": 3, "lr": 0.02, **own}
-
-    def stop(history: Any) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        bw.train(bw.scan(photos), Recipe(**options), out=tmp_path / "runs", id="cut", on_epoch_end=stop, novelty=False)
+    _cut_short(photos, tmp_path, options)
     whole = _train(photos, tmp_path, **options)
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "fit_head", lambda *arguments: pytest.fail("the head was solved again"))
@@ -166,6 +171,9 @@ def test_the_start_is_kept_where_no_epoch_is_better(alike: Path, tmp_path: Path)
     assert "Chosen: 0" in report
     with pytest.raises(bw.BudwoodError, match="stopped after 2 epochs without improvement"):
         bw.resume(run, epochs=9, novelty=False)
+    _cut_short(photos, tmp_path, {**spoilt, "patience": 2})
+    assert (tmp_path / "runs" / "cut" / "checkpoint" / "best-0.safetensors").is_file()
+    assert _content(bw.resume(tmp_path / "runs" / "cut", novelty=False)) == _content(run)
     last = _train(photos, tmp_path, **spoilt, select="last")
     assert last.record.selected.epoch == 4
     row = next(row for row in bw.compare([run, last], metric="accuracy").rows if row.epochs == (0,))
