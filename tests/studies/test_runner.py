@@ -408,7 +408,8 @@ def test_all_five_studies_have_a_dry_run_without_their_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = sorted(path for path in (Path(__file__).parents[2] / "studies").glob("study*.toml") if "lite0" not in path.name)
+    folder = Path(__file__).parents[2] / "studies"
+    files = sorted(path for path in folder.glob("study*.toml") if "lite0" not in path.name)
     told = json.loads(_said(capsys, "study", *files, "--dry-run", "--json"))
     assert [len(study["rows"]) for study in told] == [29, 24, 17, 8, 149]
     assert told[0]["seconds"] is None
