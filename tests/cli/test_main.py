@@ -305,6 +305,10 @@ def test_models_lists_searches_and_shows_surgery(capsys: pytest.CaptureFixture[s
     assert re.search(r"layer2 +128 x 28 x 28 +525,568 +0 +525,568", after)
     assert re.search(r"fc +8 +2,056 +2,056 +0 +2,048", after)
     assert "Computed once per image (frozen): all up to layer2." in after
+    assert run(["models", "resnet18", "--taps", "layer1,layer3", "--classes", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "After changes: taps layer1,layer3" in said
+    assert "The head's 832 inputs: 64 of layer1, 256 of layer3, 512 of the trunk." in said
     assert run(["models", "resnet18", "--freeze", "none", "--json"], as_json=True) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["parameters"] == {"trainable": 11_689_512, "frozen": 0}

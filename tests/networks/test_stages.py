@@ -145,7 +145,7 @@ def test_a_tap_in_the_middle_of_the_uncut_network(case: Case) -> None:
     module, found, size = case
     end = list(found.stages)[-1] if found.trunk is None else TRUNK
     shapes = {row.name: row.shape for row in profile_stages(found, 3, size)}
-    stage = list(found.stages)[len(found.stages) // 2]
+    stage = list(found.stages)[(len(found.stages) - 2) // 2]
     taps = plan_taps([stage], found, shapes, end, "own" if len(shapes[end]) == 1 else "avg")
     plain, tapped = (
         _grafted(

@@ -25,6 +25,8 @@ from budwood.networks.stages import slice_stages, trace_stages
 from budwood.networks.surgery import build, plan_network
 from budwood.networks.taps import plan_taps
 from budwood.networks.weights import describe_random
+from budwood.studies.job_planning import hash_shared
+from budwood.studies.study_tables import DataSpec
 from budwood.training.optimizers import parameter_groups
 from subjects import opened, untrained
 
@@ -220,3 +222,11 @@ def test_keys_of_caches_know_of_taps_only_where_there_are_any(tmp_path: Path) ->
     before = [spec_of(Recipe(**RESNET, taps=t, freeze="upto:layer1"), 3, weights, tmp_path) for t in ("layer2", None)]
     assert len({make_prefix(spec, "layer1", tmp_path).key for spec in before}) == 1
     assert load_plan(Recipe(**RESNET, taps="layer2"), 3, tmp_path) == tapped.plan != plain.plan
+
+
+def test_jobs_of_a_study_share_features_only_with_the_same_taps() -> None:
+    images = DataSpec(data="photos")
+    recipes = [Recipe(**RESNET, taps=taps, freeze="trunk") for taps in (None, "layer2", "layer2,layer3", "layer2")]
+    shared = [hash_shared(recipe, plan_network(recipe, 3), images) for recipe in recipes]
+    assert len(set(shared)) == 3
+    assert shared[1] == shared[3]
