@@ -128,23 +128,12 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         state = _restore_state(hooks.checkpoints, model, random)
-        clock, steps = Clock(state.seconds, hooks.left()), _count_steps_done(state, recipe, train)
+        clock, last = Clock(state.seconds, hooks.left()), count_evaluations(recipe.wise_ft)
         size = sum(tensor.nbytes for tensor in model.unfrozen_tensors().values())
-        last = count_evaluations(recipe.wise_ft)
         fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress, size, last)
         if probed is not None and not state.start:
             _measure_start(model, state, fixed, probed)
-        with _show_bar(model, state, len(train.labels), clock, progress) as advance:
-            late = False
-            while not (late or is_finished(state, recipe.limits, clock, _estimate_epoch(model, state, fixed))):
-                late = _train_epoch(model, state, fixed, advance)
-                steps += state.step
-                model = _compile_if_it_pays(model, state, clock, progress)
-                _end_epoch(model, state, fixed)
-                state.seconds = clock.seconds
-                if hooks.checkpoints.due or state.epoch == 2:
-                    hooks.checkpoints.save(state, model.step_tensors(), random)
-                hooks.on_epoch_end(state.history)
+        model, steps = _train_epochs(model, state, fixed, hooks.on_epoch_end)
         hooks.checkpoints.save(state, model.step_tensors(), random)
     _tell_early_end(state, recipe.limits, progress)
     return _make_result(model, state, train, steps, _blend_with_start(model, state, fixed, origin))
@@ -164,6 +153,25 @@ class _Fixed:
     progress: Progress
     size: int
     last_evaluations: int
+
+
+def _train_epochs(
+    model: TrainingState, state: LoopState, fixed: _Fixed, on_epoch_end: EpochCallback
+) -> tuple[TrainingState, int]:
+    """The epochs that are not done yet; returns the network, which may be compiled now, and the steps of all epochs."""
+    recipe, clock, late = model.recipe, fixed.clock, False
+    steps = _count_steps_done(state, recipe, fixed.train)
+    with _show_bar(model, state, len(fixed.train.labels), clock, fixed.progress) as advance:
+        while not (late or is_finished(state, recipe.limits, clock, _estimate_epoch(model, state, fixed))):
+            late = _train_epoch(model, state, fixed, advance)
+            steps += state.step
+            model = _compile_if_it_pays(model, state, clock, fixed.progress)
+            _end_epoch(model, state, fixed)
+            state.seconds = clock.seconds
+            if fixed.checkpoints.due or state.epoch == 2:
+                fixed.checkpoints.save(state, model.step_tensors(), fixed.random)
+            on_epoch_end(state.history)
+    return model, steps
 
 
 def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance: Callable[[], None]) -> bool:
