@@ -231,3 +231,47 @@ def test_a_plan_for_little_time_keeps_enough_images() -> None:
     assert plan.images >= FEWEST
     assert "more folds would take too long" in plan.reason
     assert choose_plan(500, 1280, 2, 30).reason == "500 images are compared by 5 folds, drawn 4 times."
+
+
+def _mirrored_reference(
+    features: Features,
+    mirrored: Features,
+    blocks: list[int],
+    labels: Labels,
+    part: NDArray[np.int8],
+    strength: float,
+) -> NDArray[np.float64]:
+    """The held-out losses of scikit-learn's heads, solved on unchanged images, by their mean answer to both."""
+    losses, n = np.zeros(len(labels)), len(labels)
+    for fold in range(int(part.max()) + 1):
+        rows, held = part != fold, part == fold
+        twice = _scale(np.concatenate([features, mirrored]), blocks, np.concatenate([rows, np.zeros(n, bool)]))
+        head = LogisticRegression(C=1 / (strength * rows.sum()), tol=1e-8, max_iter=5000)
+        head.fit(twice[:n][rows], labels[rows])
+        answers = (head.decision_function(twice[:n][held]) + head.decision_function(twice[n:][held])) / 2
+        losses[held] = np.logaddexp.reduce(answers, axis=1) - answers[np.arange(held.sum()), labels[held]]
+    return losses
+
+
+@pytest.mark.parametrize(("n", "blocks"), [(300, [40]), (90, [200]), (90, [150, 20])])
+def test_heads_answer_the_mean_of_images_unchanged_and_mirrored(n: int, blocks: list[int]) -> None:
+    features, labels = _images(n, 3, sum(blocks))
+    mirrored = features + np.random.default_rng(3).normal(0, 3, features.shape).astype(np.float32)
+    folds = make_folds(labels, None, 4, 1, 1)
+    plain = cross_validate_head(features, blocks, labels, folds, 3)
+    score = cross_validate_head(features, blocks, labels, folds, 3, mirrored=mirrored)
+    expected = _mirrored_reference(features, mirrored, blocks, labels, folds[0], score.strength)
+    assert score.losses.mean() == pytest.approx(expected.mean(), abs=1e-3)
+    assert np.abs(score.losses - expected).mean() < 5e-3
+    assert np.abs(score.losses - plain.losses).mean() > 0.01, "mirrored images are answered otherwise"
+
+
+@pytest.mark.parametrize("width", [30, 400])
+def test_images_that_are_their_own_mirror_image_are_answered_as_before(width: int) -> None:
+    features, labels = _images(120, 3, width)
+    used = np.arange(120) % 10 > 0
+    folds = hold_out(np.arange(120) >= 90, used)
+    plain = cross_validate_head(features, [width], labels, folds, 3)
+    score = cross_validate_head(features, [width], labels, folds, 3, mirrored=features.copy())
+    np.testing.assert_allclose(score.losses, plain.losses, atol=1e-4)
+    assert np.array_equal(np.isnan(score.losses), ~used | (np.arange(120) < 90))

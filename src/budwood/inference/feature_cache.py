@@ -165,10 +165,16 @@ def keep_features(prefix: Prefix, samples: Samples, values: Floats, progress: Pr
         prefix: Part of the network whose outputs they are: vectors.
         samples: Images, in the order of the outputs.
         values: The outputs, float32 [n, features].
-        progress: Where the note goes where the cache cannot be written.
+        progress: Where the note goes where the cache is full or cannot be written.
+
+    Raises:
+        StorageError: `BUDWOOD_CACHE_LIMIT` is not an amount.
     """
     store = _open_stores(prefix, IDENTITY, samples.value_range)[0]
     missing = [row for row, id in enumerate(samples.ids) if id not in store]
+    size = len(missing) * count_feature_bytes(prefix)
+    if not evict_for(size, 0, f"Features of {prefix.stop or 'the network'}", Context(prefix.cache, progress)):
+        return
     for block in split_blocks(len(missing), SHARD):
         rows = missing[block]
         if not store_rows(store, [samples.ids[row] for row in rows], values[rows], progress):

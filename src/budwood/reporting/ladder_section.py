@@ -11,6 +11,7 @@ from markupsafe import Markup
 from budwood.comparison.published_text import Cell, format_clock
 from budwood.comparison.recipe_diff import describe_options
 from budwood.comparison.text import format_p_value
+from budwood.config.metric_registry import LOSS, describe_metric
 from budwood.evaluation.intervals import Metric
 from budwood.reporting.ladder_text import (
     MEANINGS,
@@ -55,7 +56,7 @@ class ShownCandidate:
     Attributes:
         name: Its name.
         accuracy: Its held-out accuracy, with the interval and the number of images as the addition.
-        difference: Its loss minus that of the chosen one, likewise.
+        difference: Its figure minus that of the chosen one, likewise.
         seconds: What it took, or would have taken.
         state: What came of it.
         note: Why, where there is something to say.
@@ -88,7 +89,8 @@ class ShownRung:
         sentences: What it is, and why it was kept or not.
         method: How its candidates were compared and one was chosen.
         candidates: Its candidates.
-        compared: Whether a candidate has a difference of the loss.
+        compared: What its candidates differ by from the chosen one, such as "loss minus chosen, nats"; empty where
+            none has a difference.
     """
 
     number: int
@@ -101,7 +103,7 @@ class ShownRung:
     sentences: Sequence[str]
     method: Sequence[str]
     candidates: Sequence[ShownCandidate]
-    compared: bool
+    compared: str
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,15 @@ def _show_rung(ladder: LadderRecord, rung: RungRecord, number: int, *, explained
         ended=format_clock(rung.ended) if rung.ended else "–",
         sentences=[*([] if explained else [MEANINGS[rung.name]]), *([rung.note] if rung.note else [])],
         method=[*_describe_method(ladder, rung, number)],
-        candidates=[_show_candidate(one, place == rung.chosen) for place, one in enumerate(rung.candidates)],
-        compared=any(one.difference for one in rung.candidates),
+        candidates=[_show_candidate(ladder, one, place == rung.chosen) for place, one in enumerate(rung.candidates)],
+        compared=_head_difference(ladder) if any(one.difference for one in rung.candidates) else "",
     )
+
+
+def _head_difference(ladder: LadderRecord) -> str:
+    """What the differences of candidates are, for the head of a column."""
+    unit = "nats" if ladder.metric == LOSS else "points"
+    return f"{describe_metric(ladder.metric)} minus chosen, {unit}"
 
 
 def _describe_method(ladder: LadderRecord, rung: RungRecord, number: int) -> Iterator[str]:
@@ -205,22 +213,23 @@ def _describe_method(ladder: LadderRecord, rung: RungRecord, number: int) -> Ite
                 "fitted without its fold."
             )
         if tried > 1:
+            above = "above the least" if ladder.metric == LOSS else "below the greatest"
             yield (
-                "Of all candidates whose loss is less than one standard error of the paired difference above the "
-                "least, the one with the fewest multiply-adds was chosen (one-standard-error rule, Breiman et al. "
-                "1984), since so small a lead may be chance."
+                f"Of all candidates whose {describe_metric(ladder.metric)} is less than one standard error of the "
+                f"paired difference {above}, the one with the fewest multiply-adds was chosen (one-standard-error "
+                "rule, Breiman et al. 1984), since so small a lead may be chance."
             )
     elif tried:
         yield "Held-out accuracy: on the validation images."
 
 
-def _show_candidate(one: CandidateRecord, chosen: bool) -> ShownCandidate:
+def _show_candidate(ladder: LadderRecord, one: CandidateRecord, chosen: bool) -> ShownCandidate:
     about = "about " if one.state == "no time" else ""
     behind = None if chosen else one.difference
     return ShownCandidate(
         name=one.name,
         accuracy=_format_cell(one.accuracy),
-        difference=_hold_together(format_gain(behind, Unit(loss=True))) if behind else NONE,
+        difference=_hold_together(format_gain(behind, Unit(loss=ladder.metric == LOSS))) if behind else NONE,
         seconds=f"{about}{format_clock(one.seconds)}" if one.seconds else "–",
         state=describe_candidate_state(one, chosen),
         note=one.note,

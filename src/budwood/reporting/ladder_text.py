@@ -7,7 +7,7 @@ from typing import Final
 from budwood.comparison.published_text import format_clock
 from budwood.comparison.text import format_p_value
 from budwood.config.notation import write_duration
-from budwood.runs.ladder_record import CandidateRecord, Figure, LadderRecord, RungName, RungRecord
+from budwood.runs.ladder_record import CandidateRecord, Figure, LadderRecord, RungName, RungRecord, find_states
 from budwood.text import TOO_FEW, Unit, counted, format_difference, quote_path
 
 LEFT_OUT: Final = "left out: no time"
@@ -130,7 +130,7 @@ def count_candidates(record: LadderRecord) -> str:
     Returns:
         For example "9 candidates were tried, 2 were left out for want of time and 1 failed".
     """
-    states = [one.state for rung in record.rungs for one in rung.candidates]
+    states = list(find_states(record.rungs).values())
     tried, left, failed = (states.count(state) for state in ("tried", "no time", "failed"))
     parts = [f"{counted(tried, 'candidate')} {'was' if tried == 1 else 'were'} tried"]
     parts += [f"{left} {'was' if left == 1 else 'were'} left out for want of time"] if left else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from budwood.config.records import FrozenRecord
 from budwood.evaluation.intervals import Metric
 
 RungName = Literal["frozen", "fine-tuned", "together"]
+CandidateState = Literal["tried", "no time", "failed"]
 
 
 class Figure(FrozenRecord):
@@ -43,14 +44,15 @@ class CandidateRecord(FrozenRecord):
         state: `tried`; `no time`: it was left out, as it would have taken too long; `failed`.
         accuracy: Share of images that it gets right, held out: by cross-validation, or on validation.
         loss: Mean loss of held-out images, nats.
-        difference: Its loss minus that of the chosen one, nats, with its paired interval.
+        difference: Its figure minus that of the chosen one, in what the search compares by (`LadderRecord.metric`: of a
+            loss nats, else 0 to 1), with its paired interval.
         seconds: What it took, or was expected to take.
         note: A sentence, such as why it was left out; empty where there is nothing to say.
     """
 
     name: str
     recipe: Mapping[str, Any]
-    state: Literal["tried", "no time", "failed"] = "tried"
+    state: CandidateState = "tried"
     accuracy: Figure | None = None
     loss: float | None = None
     difference: Figure | None = None
@@ -86,6 +88,18 @@ class RungRecord(FrozenRecord):
     note: str = ""
 
 
+def find_states(rungs: Sequence[RungRecord]) -> dict[tuple[RungName, str], CandidateState]:
+    """Find what came in the end of each candidate, which may stand in several rungs.
+
+    Args:
+        rungs: The rungs, in order.
+
+    Returns:
+        The latest state of each, by the names of its rung and of itself, in the order in which they came up.
+    """
+    return {(rung.name, one.name): one.state for rung in rungs for one in rung.candidates}
+
+
 class LadderRecord(FrozenRecord):
     """A search for the best network.
 
@@ -93,6 +107,7 @@ class LadderRecord(FrozenRecord):
         budget: Seconds that the whole command was given.
         seconds: Seconds that it took.
         compared: How the candidates of the first rung were compared, in words.
+        metric: By what: `loss`, or the metric that was asked for.
         images: Number of training images that were used.
         of: Number of training images that there are.
         rungs: The rungs, in order; one may stand there more than once.
@@ -106,6 +121,7 @@ class LadderRecord(FrozenRecord):
     budget: float
     seconds: float
     compared: str
+    metric: str = "loss"
     images: int
     of: int
     rungs: tuple[RungRecord, ...]

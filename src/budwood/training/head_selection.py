@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
 from budwood.config.metric_registry import LOSS
@@ -134,6 +135,7 @@ def cross_validate_head(
     classes: int,
     objective: Objective | None = None,
     left: Left = lambda: None,
+    mirrored: Array | None = None,
 ) -> CandidateScore:
     """Score a candidate by linear heads that are solved without the images that they answer.
 
@@ -150,14 +152,17 @@ def cross_validate_head(
         classes: Number of classes.
         objective: What is minimised, and the metric by which the strength is chosen; None: plain cross-entropy.
         left: Returns the seconds that are left; None: as many as it takes. One strength is always tried.
+        mirrored: Features of the mirrored images, as `features`. Heads are solved on unchanged images and answer each
+            by the mean of its logits unchanged and mirrored. None: they see no mirrored image.
 
     Returns:
         The score of the best strength.
     """
     used = np.flatnonzero(np.any([fold != LEFT_OUT for fold in assignments], axis=0))
     parts = [fold[used] for fold in assignments]
-    chosen = features if len(used) == len(features) else features[used]
-    search = _Search(chosen, blocks, labels[used], parts, classes, objective or Objective(), left)
+    chosen, other = (one if one is None or len(used) == len(one) else one[used] for one in (features, mirrored))
+    assert chosen is not None
+    search = _Search(chosen, blocks, labels[used], parts, classes, objective or Objective(), left, other)
     with limit_scipy_threads():
         scored = search.find_best()
     losses, correct = np.full((2, len(labels)), np.nan)
@@ -178,9 +183,13 @@ class _Search:
         classes: int,
         objective: Objective,
         left: Left,
+        mirrored: Array | None,
     ) -> None:
         self.labels, self.classes, self.objective, self.left = labels, classes, objective, left
-        self.inputs, widths = _scale_blocks(features, blocks)
+        self.inputs, other, widths = _scale_blocks(features, blocks, mirrored)
+        self.asked: Array = (
+            self.inputs if other is None else (self.inputs + other) * np.float32(0.5)
+        )  # a head is linear
         folds = [(part, fold) for part in parts for fold in range(int(part.max()) + 1)]
         self.held = [np.flatnonzero(part == fold) for part, fold in folds]
         self.trained = [(part != fold) & (part != LEFT_OUT) for part, fold in folds]
@@ -244,7 +253,7 @@ class _Search:
 
     def _answer(self, fold: int, head: Array, absent: NDArray[np.bool_]) -> Array:
         """The logits of the images that a fold holds out, float32 [held, classes]."""
-        logits = self.inputs[self.held[fold]] @ head.T
+        logits = self.asked[self.held[fold]] @ head.T
         if absent.any():
             least = np.log(0.5 / self.trained[fold].sum())
             logits[:, absent] = (logsumexp(logits[:, ~absent], axis=1) + least)[:, None]
@@ -281,29 +290,49 @@ def _no_limit() -> None:
     """No limit of time: of the first strength."""
 
 
-def _scale_blocks(features: Array, blocks: Sequence[int]) -> tuple[Array, list[int]]:
+def _scale_blocks(
+    features: Array, blocks: Sequence[int], mirrored: Array | None
+) -> tuple[Array, Array | None, list[int]]:
     """Centre features and scale their blocks, float32 [n, width + 1] with a last column of ones; the blocks' widths.
 
     This is for the numerics alone: what a fold minimises is scaled by its own training images (`_measure_variance`).
     A block of more features than images is turned into as many as there are images, which keeps all products of
-    images, and so the solution.
+    images, and so the solution. Features of mirrored images, if any, are changed by what the others say.
     """
-    n, start, parts = len(features), 0, []
+    n, start = len(features), 0
+    parts: list[Array] = []
+    others: list[Array] = []
     for width in blocks:
         block = features[:, start : start + width]
+        other = None if mirrored is None else mirrored[:, start : start + width]
         start += width
-        block = block - block.mean(axis=0, dtype=np.float64).astype(np.float32)
-        block /= np.float32(np.sqrt(float(np.square(block).mean()) * width * len(blocks) / sum(blocks) + _TINY))
-        parts.append(_turn(block) if n * 1.2 < width and n <= TURNED else block)
-    return np.concatenate([*parts, np.ones((n, 1), np.float32)], axis=1), [part.shape[1] for part in parts]
+        centre = block.mean(axis=0, dtype=np.float64).astype(np.float32)
+        block = block - centre
+        scale = np.float32(np.sqrt(float(np.square(block).mean()) * width * len(blocks) / sum(blocks) + _TINY))
+        block /= scale
+        other = None if other is None else (other - centre) / scale
+        if n * 1.2 < width and n <= TURNED:
+            block, other = _turn(block, other)
+        parts.append(block)
+        others += [] if other is None else [other]
+    ones = np.ones((n, 1), np.float32)
+    asked = np.concatenate([*others, ones], axis=1) if others else None
+    return np.concatenate([*parts, ones], axis=1), asked, [part.shape[1] for part in parts]
 
 
-def _turn(block: Array) -> Array:
-    """As few features as images, float32 [n, n], with the same products of images."""
+def _turn(block: Array, other: Array | None) -> tuple[Array, Array | None]:
+    """As few features as images, float32 [n, n], with the same products of images; those of others with these, too.
+
+    What others have outside of the space of the images is lost: a head, a sum of images, does not see it.
+    """
     wide = block.astype(np.float64)
     products = wide @ wide.T
     products[np.diag_indices(len(block))] += 1e-8 * np.trace(products) / len(block) + _TINY
-    return np.asarray(np.linalg.cholesky(products), np.float32)
+    lower = np.linalg.cholesky(products)
+    turned: Array | None = None
+    if other is not None:
+        turned = np.asarray(solve_triangular(lower, wide @ other.astype(np.float64).T, lower=True).T, np.float32)
+    return np.asarray(lower, np.float32), turned
 
 
 def _measure_variance(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from budwood.data.splits import stratified_sample
@@ -11,30 +10,19 @@ from budwood.inference.bundle import make_prefix
 from budwood.inference.feature_cache import compute_features, flip_transform
 from budwood.networks.registry import TRUNK
 from budwood.runs.preflight import check_and_plan
-from budwood.workflows.ladder_state import Ladder
+from budwood.workflows.ladder_state import FlipFindings, Ladder
 
 FLIPS: Final = ("h", "v")
 MOST: Final = 300  # validation images that are mirrored: so many are enough to tell
 
 
-@dataclass(frozen=True)
-class FlipFindings:
-    """Which flips leave classes as they are.
-
-    Attributes:
-        harmless: Letters of these flips, of `h` (left to right) and `v` (upside down).
-        sentence: What was measured, in words.
-    """
-
-    harmless: tuple[str, ...]
-    sentence: str
-
-
 def find_harmless_flips(ladder: Ladder) -> FlipFindings:
     """Measure which flips are harmless, on validation images, which the head has not seen.
 
+    It is measured once in a search, which keeps what was found.
+
     Args:
-        ladder: The search, whose best run has a linear head on a frozen trunk.
+        ladder: The search; where it has not measured this yet, its best run has a linear head on a frozen trunk.
 
     Returns:
         The flips.
@@ -42,6 +30,12 @@ def find_harmless_flips(ladder: Ladder) -> FlipFindings:
     Raises:
         BudwoodError: The trunk, or the data, cannot be used.
     """
+    if ladder.flips is None:
+        ladder.flips = _measure_flips(ladder)
+    return ladder.flips
+
+
+def _measure_flips(ladder: Ladder) -> FlipFindings:
     if ladder.multilabel:
         return FlipFindings((), "Images have several labels, so which flips are harmless was not measured.")
     run = ladder.best_run()

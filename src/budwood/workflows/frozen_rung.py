@@ -26,12 +26,13 @@ from budwood.evaluation.intervals import mean_proportion_interval
 from budwood.hardware import count_processors
 from budwood.inference.bundle import make_prefix
 from budwood.inference.engines import Floats
-from budwood.inference.feature_cache import compute_features, find_missing_features, keep_features
+from budwood.inference.feature_cache import compute_features, find_missing_features, flip_transform, keep_features
 from budwood.networks.local_trunks import LocalTrunk, list_local_trunks
 from budwood.networks.registry import TRUNK
 from budwood.networks.stage_choice import choose_taps
 from budwood.runs.ladder_record import CandidateRecord, Figure, PlannedRow
 from budwood.runs.preflight import Preflight, check_and_plan
+from budwood.text import format_seconds
 from budwood.training.candidate_choice import CandidateChoice, choose_candidate
 from budwood.training.head_selection import (
     Assignment,
@@ -43,6 +44,7 @@ from budwood.training.head_selection import (
 )
 from budwood.training.head_solver import Objective
 from budwood.workflows import ladder_rules as rules
+from budwood.workflows.flips import MOST, find_harmless_flips
 from budwood.workflows.ladder_rules import FrozenCandidate, Speed
 from budwood.workflows.ladder_state import Ladder, TriedHead
 
@@ -50,6 +52,11 @@ WARM: Final = 16  # images on which an engine is made and checked before it is t
 TIMED: Final = 48  # images on which it is timed
 RULE: Final = "The cheapest of those that are less than one standard error of the difference worse than the best."
 COMPARING: Final = 0.1  # of the budget, that comparing the heads of one trunk may take
+TOO_LONG: Final = 0.15  # of the budget: where one head takes so much at the least, none are compared
+SOLVING: Final = 60.0  # seconds that solving a head may take, however short the time
+BALANCED: Final = ("macro_f1", "balanced_accuracy")  # metrics to which each class counts the same, rare ones too
+MIRROR: Final = flip_transform("h")
+AGAINST_BALANCE: Final = ("class_weights", "balanced_sampling", "logit_adjustment")  # options that see to that already
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class FrozenPlan:
 
 
 def climb_frozen(ladder: Ladder) -> None:
-    """Compare frozen trunks, and leave a run of the first and, where another is better, of the best.
+    """Compare the heads of the first frozen trunk, and leave a run of the best.
 
     Args:
         ladder: The search; it has a run afterwards.
@@ -85,7 +92,25 @@ def climb_frozen(ladder: Ladder) -> None:
         record = CandidateRecord(name=candidate.name, recipe=candidate.options)
         ladder.close_rung("frozen", (record,), 0, note="One network is tried, as images have several labels.")
         return
+    if why := _explain_no_comparison(ladder, plan.candidates[0]):
+        _train_uncompared(ladder, plan, why)
+        return
     _compare(ladder, plan)
+
+
+def climb_other_frozen(ladder: Ladder) -> None:
+    """Compare other frozen trunks while the first rung has time, then the best head in other forms.
+
+    Args:
+        ladder: The search, which has a run; where another head is better, it has a run of that one afterwards.
+
+    Raises:
+        BudwoodError: The data cannot be used, or a run cannot be written.
+    """
+    if ladder.heads:
+        deadline = rules.share_for_frozen(ladder.budget, ladder.quick)
+        _try_trunks(ladder, deadline)
+        _try_variants(ladder, deadline)
 
 
 def plan_frozen(ladder: Ladder) -> tuple[list[PlannedRow], list[str]]:
@@ -213,21 +238,46 @@ def climb_frozen_further(ladder: Ladder) -> None:
         _try_trunks(ladder, ladder.budget - 2 * rules.WRITING)
 
 
+def _explain_no_comparison(ladder: Ladder, candidate: FrozenCandidate) -> str:
+    """Why no heads are compared: with very many classes even the quickest comparison takes too long; else empty."""
+    features = _plan_heads(ladder, candidate)[-1][2].spec.plan.features
+    classes = len(ladder.data.classes)
+    plan = choose_plan(_count_images(ladder.data), features, classes, COMPARING * ladder.budget)
+    if plan.cross or plan.seconds <= TOO_LONG * ladder.budget:
+        return ""
+    return (
+        f"Heads were not compared: with {classes:,} classes that takes about {format_seconds(plan.seconds)} a head, "
+        "too much of the time. The one that is usually best was taken."
+    )
+
+
+def _train_uncompared(ladder: Ladder, plan: FrozenPlan, why: str) -> None:
+    """Train the head on the most stages of the first trunk, of which nothing else was scored."""
+    ladder.compared = why
+    ladder.context.progress.note(why)
+    name, options, _ = _plan_heads(ladder, plan.candidates[0])[-1]
+    started = ladder.spent()
+    _train(ladder, options)
+    record = CandidateRecord(name=name, recipe=options, seconds=round(ladder.spent() - started, 1))
+    late = map(_describe_late, plan.candidates[1:])
+    ladder.close_rung("frozen", (record, *late), 0, note="It was not compared with others.")
+
+
 def _compare(ladder: Ladder, plan: FrozenPlan) -> None:
-    """Score the heads of the first trunk and train the best, then those of others while there is time."""
+    """Score the heads of the first trunk and train the best."""
     comparison = _Comparison(ladder)
     first, ladder.pending = plan.candidates[0], plan.candidates[1:]
     ladder.heads = tuple(comparison.try_trunk(first))
     choice = comparison.choose(ladder.heads)
     _train_head(ladder, ladder.heads[choice.chosen])
-    ladder.close_rung("frozen", tuple(_describe(ladder.heads, choice)), choice.chosen, note=RULE)
-    _try_trunks(ladder, plan.deadline, comparison)
+    records = (*_describe(ladder.heads, choice), *map(_describe_late, ladder.pending))
+    ladder.close_rung("frozen", records, choice.chosen, note=RULE)
 
 
-def _try_trunks(ladder: Ladder, deadline: float, comparison: _Comparison | None = None) -> None:
+def _try_trunks(ladder: Ladder, deadline: float) -> None:
     """Score the heads of the trunks that are left while there is time, and train the best where it is another."""
-    comparison = comparison or _Comparison(ladder)
-    before = ladder.heads[comparison.choose(ladder.heads).chosen]
+    comparison = _Comparison(ladder)
+    before = comparison.find_best()
     failed, late = [], []
     for candidate in ladder.pending:
         if ladder.spent() + candidate.seconds > deadline:
@@ -238,14 +288,31 @@ def _try_trunks(ladder: Ladder, deadline: float, comparison: _Comparison | None 
         except BudwoodError as error:
             record = CandidateRecord(name=candidate.name, recipe=candidate.options)
             failed.append(record.model_copy(update={"state": "failed", "note": error.message}))
-    tried = len(ladder.pending) - len(late)
-    ladder.pending = tuple(late)
-    if not tried and len(ladder.rungs) > 1:
-        return
+    if len(late) < len(ladder.pending):
+        ladder.pending = tuple(late)
+        _settle(ladder, comparison, before, failed)
+
+
+def _try_variants(ladder: Ladder, deadline: float) -> None:
+    """Score the best head with rare classes in mind, where the metric asks for it, and with mirror images."""
+    comparison = _Comparison(ladder)
+    before, tried = comparison.find_best(), len(ladder.heads)
+    if ladder.select in BALANCED and not set(AGAINST_BALANCE) & ladder.given.keys() and ladder.spent() < deadline:
+        ladder.heads += (comparison.try_variant(before, "rare classes raised", {"logit_adjustment": 1.0}),)
+    best = comparison.find_best()
+    if "tta" not in ladder.given and comparison.may_mirror(best, deadline):
+        ladder.heads += (comparison.try_variant(best, "with mirror image", {"tta": "flip"}),)
+    if len(ladder.heads) > tried:
+        _settle(ladder, comparison, before, ())
+
+
+def _settle(ladder: Ladder, comparison: _Comparison, before: TriedHead, failed: Sequence[CandidateRecord]) -> None:
+    """Note what was tried since there was a run of the best head, and train the best now where it is another."""
+    place = max(number for number, rung in enumerate(ladder.rungs) if rung.name == "frozen" and rung.run)
+    known = [one for one in ladder.rungs[place].candidates if one.state == "failed"]
     choice = comparison.choose(ladder.heads)
-    records = (*_describe(ladder.heads, choice), *failed, *map(_describe_late, late))
+    records = (*_describe(ladder.heads, choice), *known, *failed, *map(_describe_late, ladder.pending))
     if ladder.heads[choice.chosen] is before:
-        place = max(number for number, rung in enumerate(ladder.rungs) if rung.name == "frozen")
         update = {"candidates": records, "chosen": choice.chosen}
         ladder.rungs[place] = ladder.rungs[place].model_copy(update=update)
         return
@@ -261,9 +328,14 @@ def _describe_late(candidate: FrozenCandidate) -> CandidateRecord:
 
 def _train_head(ladder: Ladder, head: TriedHead) -> None:
     """Train the run of a head that was chosen."""
-    ladder.carry_out(Recipe(**lay_over(head.options, ladder.given)))
+    _train(ladder, head.options)
     right = float(np.nanmean(head.score.correct))
     ladder.context.progress.note(f"Best frozen network so far: {head.name}; {right:.1%} of held-out images right.")
+
+
+def _train(ladder: Ladder, options: Mapping[str, Any]) -> None:
+    """Train a run; a head that takes very long ends with the time."""
+    ladder.carry_out(Recipe(**lay_over(options, ladder.given)), limit=max(ladder.left() - rules.WRITING, SOLVING))
 
 
 def _describe(heads: Sequence[TriedHead], choice: CandidateChoice) -> list[CandidateRecord]:
@@ -297,7 +369,6 @@ class _Comparison:
         self._validating = np.arange(len(self.labels)) >= len(training)
         self._ids = [*training.ids, *validation.ids]
         self._groups = find_groups(ladder.data, [*training.paths, *validation.paths])
-        self._assignments: list[Assignment] | None = None
 
     def try_trunk(self, candidate: FrozenCandidate) -> list[TriedHead]:
         """Score the heads of a trunk, of one pass over the images."""
@@ -313,39 +384,68 @@ class _Comparison:
             began = time.perf_counter()
             score = self._score(plan, part)
             seconds = made + time.perf_counter() - began
-            heads.append(TriedHead(name, options, score, plan.spec.plan.macs, seconds))
+            heads.append(TriedHead(name, options, score, plan.spec.plan.macs, seconds, candidate))
             if plan is not flight:
                 narrow = make_prefix(plan.spec, TRUNK, ladder.context.cache)
                 keep_features(narrow, samples, part, ladder.context.progress)
         return heads
+
+    def try_variant(self, head: TriedHead, words: str, changes: Mapping[str, Any]) -> TriedHead:
+        """Score a head on the same features with some options more, such as one to answer mirrored images, too."""
+        ladder, started = self._ladder, time.perf_counter()
+        options = {**head.options, **changes}
+        plan = _plan_recipe(ladder, options)
+        prefix, samples = make_prefix(plan.spec, TRUNK, ladder.context.cache), plan.training.join(plan.validation)
+        features = compute_features(prefix, samples, ladder.context.progress).values
+        mirrored, views = None, 1
+        if options.get("tta") == "flip":
+            mirrored, views = compute_features(prefix, samples, ladder.context.progress, MIRROR).values, 2
+        score = self._score(plan, features, mirrored)
+        seconds = time.perf_counter() - started
+        return TriedHead(f"{head.name}, {words}", options, score, views * plan.spec.plan.macs, seconds, head.candidate)
+
+    def may_mirror(self, head: TriedHead, deadline: float) -> bool:
+        """Whether there is time to see all images mirrored, too, and classes stay as they are."""
+        ladder = self._ladder
+        plan = _plan_recipe(ladder, head.options)
+        prefix, samples = make_prefix(plan.spec, TRUNK, ladder.context.cache), plan.training.join(plan.validation)
+        missing = len(find_missing_features(prefix, samples, MIRROR)) / len(samples)
+        looking = 0.0 if ladder.flips else 2 * min(MOST, len(plan.validation)) / len(samples)
+        seconds = (missing + looking) * (head.candidate.seconds - rules.STARTING) + rules.WRITING
+        return ladder.spent() + seconds < deadline and "h" in find_harmless_flips(ladder).harmless
+
+    def find_best(self) -> TriedHead:
+        """The head that is chosen among all that were scored."""
+        return self._ladder.heads[self.choose(self._ladder.heads).chosen]
 
     def choose(self, heads: Sequence[TriedHead]) -> CandidateChoice:
         """Choose among heads by the one-standard-error rule."""
         scores, costs = [head.score for head in heads], [head.cost for head in heads]
         return choose_candidate(scores, costs, self._ladder.select, self.labels, self._groups)
 
-    def _score(self, flight: Preflight, features: Floats) -> CandidateScore:
+    def _score(self, flight: Preflight, features: Floats, mirrored: Floats | None = None) -> CandidateScore:
         """What heads on these features say of images that they have not seen."""
         recipe = resolve(flight.spec.recipe, False, flight.spec.plan.size)
         assert isinstance(recipe.loss, OneLabel)
         objective = Objective(recipe.loss, recipe.sampling.balanced, recipe.select)
         folds, blocks = self._draw_folds(features.shape[1]), flight.spec.plan.blocks or (features.shape[1],)
-        left = self._ladder.left if self._assignments else lambda: None
-        return cross_validate_head(features, blocks, self.labels, folds, flight.spec.classes, objective, left)
+        classes, left = flight.spec.classes, self._ladder.left
+        return cross_validate_head(features, blocks, self.labels, folds, classes, objective, left, mirrored)
 
-    def _draw_folds(self, features: int) -> list[Assignment]:
+    def _draw_folds(self, features: int) -> tuple[Assignment, ...]:
         """The folds, which all candidates share."""
-        if self._assignments is None:
-            ladder = self._ladder
+        ladder = self._ladder
+        if not ladder.folds:
             plan = choose_plan(len(self.labels), features, len(ladder.data.classes), COMPARING * ladder.budget)
             ladder.compared = plan.reason
             if plan.cross and len(np.unique(self._groups)) >= 2:
                 split = plan.cross
-                self._assignments = make_folds(self.labels, self._groups, split.folds, split.repeats, split.seed)
+                folds = make_folds(self.labels, self._groups, split.folds, split.repeats, split.seed)
             else:
                 sampled = stratified_sample(self._ids, self.labels, plan.images)
-                self._assignments = hold_out(self._validating, sampled | self._validating)
-        return self._assignments
+                folds = hold_out(self._validating, sampled | self._validating)
+            ladder.folds = tuple(folds)
+        return ladder.folds
 
 
 def share_features(ladder: Ladder, wide: Preflight, narrow: Preflight) -> None:

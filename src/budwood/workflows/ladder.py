@@ -5,7 +5,7 @@ data -> frozen trunks compared -> a run -> fine-tuned from it -> a run -> togeth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
 from budwood.errors import BudwoodError, RecipeError
 from budwood.progress import DistinctNotes, Progress
-from budwood.runs.ladder_record import LadderRecord, PlannedRow
+from budwood.runs.ladder_record import LadderRecord, PlannedRow, RungName, find_states
 from budwood.runs.run import Run, lock_results
 from budwood.runs.run_ids import make_run_id
 from budwood.runs.run_record import save_record
@@ -27,13 +27,19 @@ from budwood.storage.context import Context, open_context
 from budwood.text import counted, format_seconds
 from budwood.training.history import EpochCallback
 from budwood.workflows import ladder_rules as rules
-from budwood.workflows.frozen_rung import climb_frozen, climb_frozen_further, plan_frozen
+from budwood.workflows.frozen_rung import climb_frozen, climb_frozen_further, climb_other_frozen, plan_frozen
 from budwood.workflows.joint_rung import climb_together
 from budwood.workflows.ladder_state import Ladder, begin_ladder
 from budwood.workflows.report import write_reports
 from budwood.workflows.train import train_recipe
 from budwood.workflows.tuned_rung import climb_tuned, list_planned_tuning
 
+STEPS: Final[tuple[tuple[RungName, Callable[[Ladder], None]], ...]] = (  # after the first trunk, each in its turn
+    ("frozen", climb_other_frozen),
+    ("fine-tuned", climb_tuned),
+    ("frozen", climb_frozen_further),
+    ("together", climb_together),
+)
 LONGER: Final = 4  # times the budget, where something was left out for want of time
 
 
@@ -172,9 +178,8 @@ def search(
     _announce(ladder)
     try:
         climb_frozen(ladder)
-        if not quick:
-            for climb in (climb_tuned, climb_frozen_further, climb_together):
-                _climb_safely(ladder, climb)
+        for name, climb in STEPS[: 1 if quick else None]:
+            _climb_safely(ladder, name, climb)
     except KeyboardInterrupt:
         if not ladder.runs:
             raise
@@ -239,13 +244,13 @@ def _announce(ladder: Ladder) -> None:
     )
 
 
-def _climb_safely(ladder: Ladder, climb: Any) -> None:
+def _climb_safely(ladder: Ladder, name: RungName, climb: Callable[[Ladder], None]) -> None:
     """Climb a rung; what makes it fail is told, and costs only that rung."""
     try:
         climb(ladder)
     except BudwoodError as error:
         ladder.context.progress.note(f"This step failed, and the best network so far is kept: {error.message}")
-        ladder.note_failure(error.message)
+        ladder.note_failure(name, error.message)
 
 
 def _finish(ladder: Ladder) -> Run:
@@ -255,6 +260,7 @@ def _finish(ladder: Ladder) -> Run:
         budget=ladder.budget,
         seconds=round(ladder.spent(), 1),
         compared=ladder.compared,
+        metric=ladder.select,
         images=ladder.images,
         of=ladder.of,
         rungs=tuple(ladder.rungs),
@@ -283,7 +289,7 @@ def suggest_budget(ladder: Ladder) -> float | None:
     """
     if ladder.quick or ladder.interrupted:
         return ladder.budget
-    short = ladder.images < ladder.of or any(one.state == "no time" for rung in ladder.rungs for one in rung.candidates)
+    short = ladder.images < ladder.of or "no time" in find_states(ladder.rungs).values()
     return LONGER * ladder.budget if short else None
 
 
@@ -296,7 +302,7 @@ def advise(ladder: Ladder) -> str:
     Returns:
         A sentence.
     """
-    late = [one.name for rung in ladder.rungs for one in rung.candidates if one.state == "no time"]
+    late = [name for (_, name), state in find_states(ladder.rungs).items() if state == "no time"]
     if ladder.images < ladder.of:
         return f"More time would let all {ladder.of:,} training images be used, not only {ladder.images:,}."
     if ladder.quick:

@@ -19,10 +19,23 @@ from budwood.runs.ladder_record import CandidateRecord, RungName, RungRecord
 from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.runs.run import Run
 from budwood.storage.context import Context
-from budwood.training.head_selection import CandidateScore
+from budwood.training.head_selection import Assignment, CandidateScore
 from budwood.workflows.ladder_rules import FrozenCandidate
 from budwood.workflows.ladder_verdict import judge, measure_accuracy
 from budwood.workflows.train import train_recipe
+
+
+@dataclass(frozen=True)
+class FlipFindings:
+    """Which flips leave classes as they are.
+
+    Attributes:
+        harmless: Letters of these flips, of `h` (left to right) and `v` (upside down).
+        sentence: What was measured, in words.
+    """
+
+    harmless: tuple[str, ...]
+    sentence: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +48,7 @@ class TriedHead:
         score: What its heads said of held-out images.
         cost: Multiply-adds of one answer.
         seconds: What it took.
+        candidate: The frozen trunk that it is on.
     """
 
     name: str
@@ -42,6 +56,7 @@ class TriedHead:
     score: CandidateScore
     cost: float
     seconds: float
+    candidate: FrozenCandidate
 
 
 @dataclass
@@ -67,7 +82,9 @@ class Ladder:
         best: Number of the best run so far, from 0.
         heads: The heads of frozen trunks that were compared.
         pending: Frozen candidates for which there was no time yet.
+        folds: The parts of the images by which all heads are compared; empty before the first.
         compared: How frozen candidates were compared, in words.
+        flips: Which flips are harmless; None: not measured yet.
         interrupted: Whether Ctrl-C has ended it.
     """
 
@@ -89,7 +106,9 @@ class Ladder:
     best: int = 0
     heads: tuple[TriedHead, ...] = ()
     pending: tuple[FrozenCandidate, ...] = ()
+    folds: tuple[Assignment, ...] = ()
     compared: str = ""
+    flips: FlipFindings | None = None
     interrupted: bool = False
 
     def spent(self) -> float:
@@ -192,13 +211,13 @@ class Ladder:
             self.best = latest
         self.rungs.append(record)
 
-    def note_failure(self, message: str) -> None:
+    def note_failure(self, name: RungName, message: str) -> None:
         """Note that a rung has failed.
 
         Args:
+            name: Name of the rung.
             message: Why.
         """
-        name: RungName = "together" if any(rung.name == "fine-tuned" for rung in self.rungs) else "fine-tuned"
         failed = CandidateRecord(name=name, recipe={}, state="failed", note=message)
         self.rungs.append(RungRecord(name=name, candidates=(failed,), ended=round(self.spent(), 1), note=message))
 

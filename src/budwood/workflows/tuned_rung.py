@@ -17,9 +17,9 @@ from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.text import format_seconds
 from budwood.training.cost_estimate import CostEstimate
 from budwood.workflows import ladder_rules as rules
-from budwood.workflows.flips import FlipFindings, find_harmless_flips
+from budwood.workflows.flips import find_harmless_flips
 from budwood.workflows.frozen_rung import share_features
-from budwood.workflows.ladder_state import Ladder
+from budwood.workflows.ladder_state import FlipFindings, Ladder
 from budwood.workflows.train import estimate_cost
 
 MEASURING: Final = 20.0  # seconds that measuring a step takes where the network was never trained here
