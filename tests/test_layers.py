@@ -38,6 +38,7 @@ WITH_TORCH = {
     "training.augmentation",
     "training.cached_augmentation",
     "training.checkpoints",
+    "training.depthwise",
     "training.device",
     "training.ema",
     "training.loop",

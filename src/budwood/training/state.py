@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -25,6 +25,7 @@ from budwood.networks.stages import slice_stages
 from budwood.networks.surgery import BuiltNetwork, load_network
 from budwood.training.augmentation import augment, sample_parameters
 from budwood.training.checkpoints import Tensors, load_optimizer_tensors, optimized_parameters, optimizer_tensors
+from budwood.training.depthwise import ease_depthwise, has_slow_depthwise
 from budwood.training.device import disable_malloc_trim, has_bfloat16, load_batch
 from budwood.training.ema import WeightAverage
 from budwood.training.losses import blend
@@ -46,6 +47,7 @@ class TrainingState:
         average: The average that stands in for the weights in evaluation; None without one.
         device: The device of training.
         halved: Whether training steps are in bfloat16.
+        eased: Whether gradients of depthwise convolutions are computed from fast parts.
         keeps_memory: Whether freed memory is kept between steps.
         aside: What was left out of the weights when they were loaded; empty where nothing was.
         compiled: Whether `module` is compiled.
@@ -61,6 +63,7 @@ class TrainingState:
     average: WeightAverage | None
     device: str
     halved: bool
+    eased: bool
     keeps_memory: bool
     aside: str
     compiled: bool = False
@@ -160,6 +163,7 @@ def prepare_training(
         if part.stop is None
         else slice_stages(network.staged, part.stop, None)
     )
+    halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device))
     optimizer = make_optimizer(recipe.steps, parameter_groups(network.staged, frozen, recipe.steps))
     return TrainingState(
         part=part,
@@ -171,7 +175,8 @@ def prepare_training(
         rates=tuple(float(group["lr"]) for group in optimizer.param_groups),
         average=WeightAverage(optimized_parameters(optimizer), recipe.ema) if recipe.ema else None,
         device=device,
-        halved=recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device)),
+        halved=halved,
+        eased=device == "cpu" and has_slow_depthwise(network.module, halved),
         keeps_memory=keeps_memory,
         aside=aside,
     )
@@ -204,7 +209,8 @@ def forward_batch(
         parameters = sample_parameters(recipe.augmentation, len(rows), recipe.network.size, random)
         inputs = augment(inputs.float(), parameters, recipe.augmentation)
         inputs, shares = blend(recipe.mixing, inputs, shares, random)
-    with torch.autocast(model.device, torch.bfloat16, enabled=model.halved), _explain_single_values():
+    eased = ease_depthwise() if model.eased else nullcontext()
+    with torch.autocast(model.device, torch.bfloat16, enabled=model.halved), eased, _explain_single_values():
         logits = model.module(inputs).float()
     return logits, shares, truth
 
