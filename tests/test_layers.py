@@ -41,6 +41,7 @@ WITH_TORCH = {
     "training.depthwise",
     "training.device",
     "training.ema",
+    "training.growth",
     "training.loop",
     "training.losses",
     "training.lr_finder",

@@ -70,6 +70,7 @@ class Network:
         resizing: How an image becomes a square.
         tta: The mirror images over which logits are averaged in evaluation.
         frozen_norm: Whether batch norm of frozen layers is in evaluation or in training mode while others are trained.
+        size_start: Side of the square at the start of training, pixels; None: `size` from the start.
     """
 
     freeze: str | tuple[str, ...]
@@ -77,6 +78,7 @@ class Network:
     resizing: Resizing
     tta: TtaMode
     frozen_norm: FrozenNorm
+    size_start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
     """
     recipe = adapt_to_labels(recipe, multilabel)
     return ResolvedRecipe(
-        network=Network(recipe.freeze, size, recipe.resizing, recipe.tta, _or(recipe.frozen_norm, "eval")),
+        network=_network(recipe, size),
         optimizer=_optimizer(recipe),
         schedule=_schedule(recipe),
         loss=_loss(recipe),
@@ -295,6 +297,16 @@ def _describe_file(file: Path | None) -> str:
 def _or(value: Value | None, otherwise: Value) -> Value:
     """A value, or what stands in where there is none."""
     return otherwise if value is None else value
+
+
+def _network(recipe: Recipe, size: int) -> Network:
+    """What the network sees; raises `RecipeError` where it is to grow and starts no smaller."""
+    start = recipe.size_start if recipe.freeze == "none" else None
+    if start and start >= size:
+        raise RecipeError(
+            f"size_start: expected under the size of the network, {size}, found {start}.", "Start smaller."
+        )
+    return Network(recipe.freeze, size, recipe.resizing, recipe.tta, _or(recipe.frozen_norm, "eval"), start)
 
 
 def _section(kind: type[Value], recipe: Recipe, given: Options, prefix: str = "") -> Value:

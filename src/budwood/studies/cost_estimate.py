@@ -198,8 +198,16 @@ def _count_classes(row: Experiment, study: Study) -> int:
 
 def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
     """What decides the cost of a step, but for how many there are."""
-    network = [plan.name, plan.cut, plan.pool, recipe.head, recipe.freeze, recipe.phases, asdict(plan.parameters)]
-    network.append(recipe.frozen_norm)
+    network: list[Any] = [
+        plan.name,
+        plan.cut,
+        plan.pool,
+        recipe.head,
+        recipe.freeze,
+        recipe.phases,
+        asdict(plan.parameters),
+    ]
+    network += [recipe.frozen_norm, *([recipe.size_start] if recipe.size_start else [])]
     return [network, recipe.head_alone, recipe.optimizer, recipe.batch, recipe.accumulate, recipe.augments, recipe.tta]
 
 
