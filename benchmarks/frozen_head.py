@@ -8,7 +8,7 @@ and prints one JSON line last; PYTHON is an interpreter that has what the peers 
 Every run is a process of its own, timed from start to exit; nothing else should run on the machine. With --finetune
 nothing is frozen, and the peer is plain PyTorch alone; the cache of decoded pixels is cold in the first Budwood run.
 With --resnet18 as well it is ResNet-18 from random weights, in a copy of the peer that differs in nothing else. Each
---also adds a run with a warm cache and more options of `budwood train`, such as "--precision bfloat16 --size-start 128".
+--also adds a run with a warm cache and more options of `budwood train`, as "--precision bfloat16 --size-start 128".
 """
 
 from __future__ import annotations
