@@ -143,6 +143,7 @@ def _plan(ladder: Ladder) -> FrozenPlan:
     larger = {trunk.name: choose_larger_size(trunk.size, ladder.data) for trunk in trunks}
     speed = guess_or_measure(ladder, rules.list_frozen(trunks, resizes, larger, images, Speed(1, 1), size)[0])
     candidates = rules.list_frozen(trunks, resizes, larger, images, speed, size)
+    ladder.seconds_an_image = candidates[0].seconds_an_image
     deadline = rules.share_for_frozen(ladder.budget, ladder.quick)
     allowed = max(deadline - ladder.spent(), 0.0) * rules.MOST_SPENT
     own = candidates[0].size

@@ -30,6 +30,7 @@ from budwood.workflows import ladder_rules as rules
 from budwood.workflows.frozen_rung import climb_frozen, climb_frozen_further, climb_other_frozen, plan_frozen
 from budwood.workflows.joint_rung import climb_together
 from budwood.workflows.ladder_state import Ladder, begin_ladder
+from budwood.workflows.novelty import add_novelty, read_share
 from budwood.workflows.report import write_reports
 from budwood.workflows.train import train_recipe
 from budwood.workflows.tuned_rung import climb_tuned, list_planned_tuning
@@ -254,8 +255,10 @@ def _climb_safely(ladder: Ladder, name: RungName, climb: Callable[[Ladder], None
 
 
 def _finish(ladder: Ladder) -> Run:
-    """The best run, with the record of the search in it."""
+    """The best run, with the record of the search in it, and with what tells strangers where there is time."""
     best = ladder.best_run()
+    strangers = ladder.hooks.get("novelty", True) and not ladder.interrupted
+    fit = max(int((ladder.left() - rules.WRITING) / 2 / max(ladder.seconds_an_image, 1e-4)), 0)
     record = LadderRecord(
         budget=ladder.budget,
         seconds=round(ladder.spent(), 1),
@@ -271,6 +274,8 @@ def _finish(ladder: Ladder) -> Run:
         given={name: value for name, value in ladder.given.items() if name != "time"},
     )
     with lock_results(best.path), raise_storage_errors(best.path):
+        if strangers:
+            best = add_novelty(best, ladder.context, read_share(best), fit)
         finished = Run(best.path, best.record.model_copy(update={"ladder": record}))
         write_reports(finished)
         save_record(finished.path, finished.record)

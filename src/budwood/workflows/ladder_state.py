@@ -85,6 +85,7 @@ class Ladder:
         folds: The parts of the images by which all heads are compared; empty before the first.
         compared: How frozen candidates were compared, in words.
         flips: Which flips are harmless; None: not measured yet.
+        seconds_an_image: Seconds that the first trunk takes for an image.
         interrupted: Whether Ctrl-C has ended it.
     """
 
@@ -109,6 +110,7 @@ class Ladder:
     folds: tuple[Assignment, ...] = ()
     compared: str = ""
     flips: FlipFindings | None = None
+    seconds_an_image: float = 0.02
     interrupted: bool = False
 
     def spent(self) -> float:
@@ -160,7 +162,7 @@ class Ladder:
             id=self.next_id(),
             findings=self.findings,
             limit=limit,
-            **self.hooks,
+            **{**self.hooks, "novelty": False},
         )
         self.runs.append(run)
         return run

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from budwood.config.ladder_options import lay_over
 from budwood.config.recipe import Recipe
+from budwood.hardware import find_best_device, has_fast_bfloat16
 from budwood.networks.stage_choice import choose_freeze_stage
 from budwood.runs.ladder_record import CandidateRecord, PlannedRow
 from budwood.runs.preflight import Preflight, check_and_plan
@@ -24,8 +25,8 @@ from budwood.workflows.train import estimate_cost
 
 MEASURING: Final = 20.0  # seconds that measuring a step takes where the network was never trained here
 VIEWS_SHARE: Final = 0.35  # of the time left, for computing augmented versions of the images
+ENDING: Final = 0.05  # of the budget, for what tells strangers and for joining networks
 SURE: Final = 0.85  # of the time left, that is planned for: a step is not always as fast as measured
-WHOLE: Final = 0.5  # of the time left, under which the last stages must stay for the whole network to follow
 GAIN: Final = "0 to 4 points"
 
 
@@ -127,7 +128,7 @@ def _tune(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: FlipFindi
     )
     started = ladder.spent()
     recipe = Recipe(**lay_over(plan.options, ladder.given))
-    ladder.carry_out(recipe, limit=max(ladder.left() - rules.WRITING, 1.0))
+    ladder.carry_out(recipe, limit=max(ladder.left() - ENDING * ladder.budget - rules.WRITING, 1.0))
     taken = record.model_copy(update={"seconds": round(ladder.spent() - started, 1)})
     ladder.close_rung("fine-tuned", (taken,), 0)
     gain = ladder.rungs[-1].gain
@@ -145,9 +146,11 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     name = "the whole network" if whole else f"all after {freeze.removeprefix('upto:')}"
     if ladder.left() < MEASURING + 2 * rules.WRITING:
         return TuningPlan({}, name, 2 * MEASURING)
-    probing = rules.make_tuning_options(freeze, n, 1, 0 if whole else 2, found.harmless, ladder.multilabel)
+    probing = rules.make_tuning_options(
+        freeze, n, 1, 0 if whole else 2, found.harmless, ladder.multilabel, _is_halved()
+    )
     cost = _measure(ladder, {**base, **probing})
-    left = SURE * (ladder.left() - rules.WRITING) - cost.seconds.get("starting", 0.0)
+    left = SURE * (ladder.left() - ENDING * ladder.budget - rules.WRITING) - cost.seconds.get("starting", 0.0)
     each = cost.seconds["training"] + cost.seconds["evaluating"]
     reading = cost.seconds["reading images"]
     views = 0 if whole else rules.choose_views(n, bool(found.harmless), reading / 2, VIEWS_SHARE * left)
@@ -156,8 +159,13 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     if most < rules.WORTHWHILE:
         return TuningPlan({}, name, reading + rules.WORTHWHILE * each)
     epochs = rules.count_epochs(n, most)
-    options = rules.make_tuning_options(freeze, n, epochs, views, found.harmless, ladder.multilabel)
+    options = rules.make_tuning_options(freeze, n, epochs, views, found.harmless, ladder.multilabel, _is_halved())
     return TuningPlan({**base, **options}, name, reading + epochs * each)
+
+
+def _is_halved() -> bool:
+    """Whether steps are asked for in bfloat16: on a processor that has it; a GPU chooses for itself."""
+    return find_best_device() == "cpu" and has_fast_bfloat16()
 
 
 def _measure(ladder: Ladder, options: Mapping[str, Any]) -> CostEstimate:
