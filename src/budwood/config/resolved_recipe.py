@@ -73,6 +73,7 @@ class Network:
         frozen_norm: Whether batch norm of frozen layers is in evaluation or in training mode while others are trained.
         trained_norm: Whether batch norm of trained layers, the head's apart, is in training or in evaluation mode
             while they are trained.
+        size_start: Side of the square at the start of training, pixels; None: `size` from the start.
     """
 
     freeze: str | tuple[str, ...]
@@ -81,6 +82,7 @@ class Network:
     tta: TtaMode
     frozen_norm: FrozenNorm
     trained_norm: TrainedNorm = "train"
+    size_start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -218,14 +220,7 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
     """
     recipe = adapt_to_labels(recipe, multilabel)
     return ResolvedRecipe(
-        network=Network(
-            recipe.freeze,
-            size,
-            recipe.resizing,
-            recipe.tta,
-            _or(recipe.frozen_norm, "eval"),
-            _or(recipe.trained_norm, "train"),
-        ),
+        network=_network(recipe, size),
         optimizer=_optimizer(recipe),
         schedule=_schedule(recipe),
         loss=_loss(recipe),
@@ -310,6 +305,24 @@ def _describe_file(file: Path | None) -> str:
 def _or(value: Value | None, otherwise: Value) -> Value:
     """A value, or what stands in where there is none."""
     return otherwise if value is None else value
+
+
+def _network(recipe: Recipe, size: int) -> Network:
+    """What the network sees; raises `RecipeError` where it is to grow and starts no smaller."""
+    start = recipe.size_start if recipe.freeze == "none" else None
+    if start and start >= size:
+        raise RecipeError(
+            f"size_start: expected under the size of the network, {size}, found {start}.", "Start smaller."
+        )
+    return Network(
+        recipe.freeze,
+        size,
+        recipe.resizing,
+        recipe.tta,
+        _or(recipe.frozen_norm, "eval"),
+        _or(recipe.trained_norm, "train"),
+        start,
+    )
 
 
 def _section(kind: type[Value], recipe: Recipe, given: Options, prefix: str = "") -> Value:

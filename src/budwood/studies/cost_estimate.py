@@ -198,9 +198,17 @@ def _count_classes(row: Experiment, study: Study) -> int:
 
 def _list_deciding(recipe: Recipe, plan: NetworkPlan) -> list[Any]:
     """What decides the cost of a step, but for how many there are."""
-    network = [plan.name, plan.cut, plan.pool, recipe.head, recipe.freeze, recipe.phases, asdict(plan.parameters)]
+    network: list[Any] = [
+        plan.name,
+        plan.cut,
+        plan.pool,
+        recipe.head,
+        recipe.freeze,
+        recipe.phases,
+        asdict(plan.parameters),
+    ]
     network += [asdict(tap) for tap in plan.taps]
-    tuning = [recipe.frozen_norm, recipe.trained_norm, recipe.probe, recipe.wise_ft]
+    tuning = [recipe.frozen_norm, recipe.trained_norm, recipe.probe, recipe.wise_ft, recipe.size_start]
     return [
         network,
         tuning,

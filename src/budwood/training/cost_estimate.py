@@ -140,18 +140,19 @@ def _measure_single(task: TrainingTask, left: float) -> CostEstimate:
         steps, epochs, step_tensors, network = 0, _epochs_of_head(recipe), 0, 0
         measured = f"the head on {len(sample.training)} images"
     else:
+        from budwood.training.growth import estimate_work
         from budwood.training.loop import count_steps
         from budwood.training.profiling import MEASURED, measure_step
         from budwood.training.wise_ft import count_evaluations
 
         train, val = make_inputs(sample, features)
         cost = measure_step(make_trained_slice(task, features), recipe.with_rate(A_RATE), train, val, progress)
-        steps_an_epoch = count_steps(recipe.sampling, n)
+        steps_an_epoch, a_step = count_steps(recipe.sampling, n), cost.seconds * estimate_work(recipe.network)
         evaluating = cost.evaluating * len(task.validation) * views
-        an_epoch, ending = steps_an_epoch * cost.seconds + evaluating, count_evaluations(recipe.wise_ft) * evaluating
+        an_epoch, ending = steps_an_epoch * a_step + evaluating, count_evaluations(recipe.wise_ft) * evaluating
         epochs = min(recipe.limits.epochs, max(left - reading - cost.starting - ending, 0.0) / an_epoch)
         steps, network, step_tensors = round(steps_an_epoch * epochs), cost.network, cost.moved
-        seconds = {"starting": cost.starting, "training": steps * cost.seconds, "evaluating": epochs * evaluating}
+        seconds = {"starting": cost.starting, "training": steps * a_step, "evaluating": epochs * evaluating}
         seconds |= {"choosing weights": ending} if ending else {}
         measured = f"{MEASURED - 1} steps of {len(train.labels)} images, {len(sample.validation)} evaluated"
     weights = sum(row.parameters for row in plan.stages) * 4

@@ -25,6 +25,7 @@ from budwood.progress import Progress
 from budwood.training.checkpoints import Checkpoints, LoopState, Tensors
 from budwood.training.clock import Clock
 from budwood.training.device import OnDevice, is_out_of_memory, place_on_device
+from budwood.training.growth import find_side
 from budwood.training.history import EpochCallback
 from budwood.training.losses import LossOfBatch, draw_epoch_order, make_loss
 from budwood.training.norms import (
@@ -34,7 +35,7 @@ from budwood.training.norms import (
     measure_gradient_norms,
     measure_weight_norms,
 )
-from budwood.training.schedules import compute_rate_factor, find_best_epoch, score_row
+from budwood.training.schedules import Position, compute_rate_factor, find_best_epoch, score_row
 from budwood.training.state import TrainingState, count_correct, forward_batch, predict_logits, prepare_training
 from budwood.training.training_record import Choices, Selected
 from budwood.training.wise_ft import Blend, blend_weights, count_evaluations
@@ -182,9 +183,11 @@ def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance:
         state.order = draw_epoch_order(recipe.sampling, train.labels, random)
     for group in _steps_left(state, recipe.sampling):
         reserve, before = _estimate_ending(state, fixed), state.seconds
-        state.factor = _compute_factor(state, recipe, len(train.labels), clock, reserve)
+        at = _find_position(state, recipe, len(train.labels), clock, reserve)
+        state.factor = compute_rate_factor(recipe.schedule, at.step, at.steps_an_epoch, at.losses, at.epochs)
         model.set_rates(state.factor)
-        loss, correct = compute_gradients(model, train, group, fixed.loss_of_batch, random, state, fixed.progress)
+        side = find_side(recipe.network, at.step / at.steps)
+        loss, correct = compute_gradients(model, train, group, fixed.loss_of_batch, random, state, fixed.progress, side)
         if not math.isfinite(loss):
             raise diverged(state.epoch, state.step + 1, recipe.steps.lr * state.factor)
         norms = measure_gradient_norms(fixed.stages)
@@ -235,6 +238,7 @@ def compute_gradients(
     random: np.random.Generator,
     state: LoopState,
     progress: Progress,
+    side: int | None = None,
 ) -> tuple[float, int]:
     """Compute the gradients of one optimizer step and leave them in the parameters.
 
@@ -248,6 +252,7 @@ def compute_gradients(
         random: The generator of augmentation and mixing.
         state: The state of the loop; its `parts` grow where memory runs out.
         progress: Where notes go.
+        side: Side of the square that images are shrunk to, pixels; None: they stay as they are.
 
     Returns:
         The summed loss (nats) and the number of correct predictions over all images of the step.
@@ -263,7 +268,7 @@ def compute_gradients(
         try:
             for rows in group:
                 for piece in batches(rows, -(-model.recipe.sampling.batch // state.parts)):
-                    logits, shares, truth = forward_batch(model, train, piece, random)
+                    logits, shares, truth = forward_batch(model, train, piece, random, side)
                     loss = loss_of_batch(logits, shares)
                     (loss * (len(piece) / images)).backward()  # type: ignore[no-untyped-call]
                     losses += float(loss.detach()) * len(piece)
@@ -286,14 +291,12 @@ def _steps_left(state: LoopState, sampling: Sampling) -> list[list[NDArray[np.in
     return list(in_groups(batches(state.order, sampling.batch), sampling.accumulate))[state.step :]
 
 
-def _compute_factor(state: LoopState, recipe: ResolvedRecipe, images: int, clock: Clock, reserve: float) -> float:
-    """The schedule's factor for the next step, with as many epochs as the time will do for."""
+def _find_position(state: LoopState, recipe: ResolvedRecipe, images: int, clock: Clock, reserve: float) -> Position:
+    """Where the next step stands in the training, with as many epochs as the time will do for."""
     steps_an_epoch = count_steps(recipe.sampling, images)
     done = (state.epoch - 1) * steps_an_epoch + state.step
     epochs = clock.epochs(done / steps_an_epoch, recipe.limits.epochs, reserve)
-    return compute_rate_factor(
-        recipe.schedule, done, steps_an_epoch, [row["val_loss"] for row in state.history], epochs
-    )
+    return Position(done, steps_an_epoch, epochs, [row["val_loss"] for row in state.history])
 
 
 def _count(state: LoopState, loss: float, correct: int, images: int, norms: Sequence[float], clock: Clock) -> None:

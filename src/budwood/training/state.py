@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -25,8 +25,10 @@ from budwood.networks.stages import slice_stages
 from budwood.networks.surgery import BuiltNetwork, load_network
 from budwood.training.augmentation import augment, sample_parameters
 from budwood.training.checkpoints import Tensors, load_optimizer_tensors, optimized_parameters, optimizer_tensors
+from budwood.training.depthwise import ease_depthwise, has_slow_depthwise
 from budwood.training.device import disable_malloc_trim, has_bfloat16, load_batch
 from budwood.training.ema import WeightAverage
+from budwood.training.growth import refuse_fixed_size, shrink
 from budwood.training.losses import blend
 from budwood.training.optimizers import make_optimizer, parameter_groups
 
@@ -46,6 +48,7 @@ class TrainingState:
         average: The average that stands in for the weights in evaluation; None without one.
         device: The device of training.
         halved: Whether training steps are in bfloat16.
+        eased: Whether gradients of depthwise convolutions are computed from fast parts.
         keeps_memory: Whether freed memory is kept between steps.
         aside: What was left out of the weights when they were loaded; empty where nothing was.
         compiled: Whether `module` is compiled.
@@ -61,6 +64,7 @@ class TrainingState:
     average: WeightAverage | None
     device: str
     halved: bool
+    eased: bool
     keeps_memory: bool
     aside: str
     compiled: bool = False
@@ -153,7 +157,8 @@ def prepare_training(
         The network with its weights, its optimizer and its average.
 
     Raises:
-        RecipeError: A user's own optimizer cannot be imported, or is none.
+        RecipeError: A user's own optimizer cannot be imported, or is none; or images are to grow, and the network
+            takes one size only.
         WeightsError: The weights do not fit the network.
     """
     device = find_best_device()
@@ -170,25 +175,34 @@ def prepare_training(
         if part.stop is None
         else slice_stages(network.staged, part.stop, None)
     )
+    rest.to(device)
+    if recipe.network.size_start:
+        refuse_fixed_size(rest, recipe.network, part.spec.plan.name)
+    halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device))
     optimizer = make_optimizer(recipe.steps, parameter_groups(network.staged, frozen, recipe.steps))
     return TrainingState(
         part=part,
         recipe=recipe,
         network=network,
         frozen=frozen,
-        module=rest.to(device),
+        module=rest,
         optimizer=optimizer,
         rates=tuple(float(group["lr"]) for group in optimizer.param_groups),
         average=WeightAverage(optimized_parameters(optimizer), recipe.ema) if recipe.ema else None,
         device=device,
-        halved=recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device)),
+        halved=halved,
+        eased=device == "cpu" and has_slow_depthwise(network.module, halved),
         keeps_memory=keeps_memory,
         aside=aside,
     )
 
 
 def forward_batch(
-    model: TrainingState, split: Labelled, rows: NDArray[np.int64], random: np.random.Generator
+    model: TrainingState,
+    split: Labelled,
+    rows: NDArray[np.int64],
+    random: np.random.Generator,
+    side: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the network on a training batch, with augmentation and mixing where the recipe asks for them.
 
@@ -197,6 +211,7 @@ def forward_batch(
         split: The training split; of several views, one is drawn for each image.
         rows: Row numbers of the images, int64 [n].
         random: The generator of views, augmentation and mixing.
+        side: Side of the square that images are shrunk to, pixels; None: they stay as they are.
 
     Returns:
         Logits float32 [n, classes], the targets [n, classes], and the targets before images were blended.
@@ -214,7 +229,10 @@ def forward_batch(
         parameters = sample_parameters(recipe.augmentation, len(rows), recipe.network.size, random)
         inputs = augment(inputs.float(), parameters, recipe.augmentation)
         inputs, shares = blend(recipe.mixing, inputs, shares, random)
-    with torch.autocast(model.device, torch.bfloat16, enabled=model.halved), _explain_single_values():
+    if side is not None and model.part.stop is None:
+        inputs = shrink(inputs, side)
+    eased = ease_depthwise() if model.eased else nullcontext()
+    with torch.autocast(model.device, torch.bfloat16, enabled=model.halved), eased, _explain_single_values():
         logits = model.module(inputs).float()
     return logits, shares, truth
 

@@ -26,12 +26,12 @@ FEWEST_SAMPLED: Final = 2000  # training images that are used at least, however 
 MOST_FROZEN: Final = 6  # candidates of the first rung: each has to beat the others by more than chance
 FEWEST_TO_TUNE: Final = 100  # training images, under which fine-tuning learns them by heart
 FEWEST_TO_JUDGE: Final = 30  # validation images, under which nothing tells whether it helped
-SEEN: Final = 16_000  # augmented images that fine-tuning sees in all, where time allows
+SEEN: Final = 12_000  # augmented images that fine-tuning sees in all, where time allows
 EPOCHS: Final = (4, 30)
 WORTHWHILE: Final = 2  # epochs of fine-tuning, under which it is not begun
 VIEWS: Final = (8, 4, 2)  # cached augmented versions of an image
 BATCH: Final = 32
-RATE: Final = 1e-3  # of AdamW, for the last blocks on cached maps
+RATE: Final = 5e-4  # of AdamW, for the last blocks on cached maps
 WHOLE_RATE: Final = 3e-4  # for the whole network
 SMOOTHING: Final = 0.1
 
