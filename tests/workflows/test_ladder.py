@@ -14,14 +14,14 @@ from PIL import Image
 import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset
-from budwood.errors import DataError, RecipeError, StorageError, WeightsError
+from budwood.errors import StorageError, WeightsError
 from budwood.networks.local_trunks import OWN_COST, LocalTrunk
 from budwood.runs.ladder_record import LadderRecord
 from budwood.runs.look_ledger import LEDGER
 from budwood.runs.run import Run, open_run
 from budwood.storage.context import open_context
-from budwood.workflows import flips, frozen_rung, joint_rung, ladder, ladder_rules, ladder_state, tuned_rung
-from budwood.workflows.ladder import plan_search, search
+from budwood.workflows import flips, frozen_rung, ladder, ladder_rules, ladder_state, tuned_rung
+from budwood.workflows.ladder import search
 from conftest import Notes, fill, picture, run_command
 
 NAME: Final = "tf_efficientnet_lite0"
@@ -163,7 +163,10 @@ def test_every_kind_of_data_gets_a_run_that_its_recipe_makes_again(
     assert all(made[name] == chosen[name] for name in rung.candidates[rung.chosen].recipe)
     assert record.longer == 60.0
     assert "Without --quick the network would be fine-tuned, too." in record.advice
-    assert "No option said how to train, so Budwood searched for the best network" in (best.path / "report.html").read_text()
+    assert (
+        "No option said how to train, so Budwood searched for the best network"
+        in (best.path / "report.html").read_text()
+    )
     assert best.record.test is None
     assert not (tmp_path / "runs" / LEDGER).exists(), "the test split is sealed"
 
@@ -172,3 +175,258 @@ def test_every_kind_of_data_gets_a_run_that_its_recipe_makes_again(
     again = bw.open_run(next((tmp_path / "again").glob("*/run.json")).parent)
     assert again.record.ladder is None
     assert np.array_equal(again.predictions("val").logits, best.predictions("val").logits)
+
+
+@pytest.fixture(scope="module")
+def photos200(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 100 pictures."""
+    return make_photos(tmp_path_factory.mktemp("two hundred") / "photos", 100)
+
+
+@pytest.fixture
+def known_flips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Mirroring left to right is harmless; how often that was measured is counted."""
+    measured: list[str] = []
+
+    def measure(search: ladder_state.Ladder) -> ladder_state.FlipFindings:
+        measured.append(search.id)
+        return ladder_state.FlipFindings(("h",), "Mirroring left to right: classes stay.")
+
+    monkeypatch.setattr(flips, "_measure_flips", measure)
+    return measured
+
+
+@pytest.fixture(scope="module")
+def whole(photos200: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The best run of a search on all rungs, with two networks at hand."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_tuning(patch)
+        patch.setattr(frozen_rung, "list_local_trunks", lambda _: (OTHER, LITE0))
+        patch.setattr(tuned_rung, "choose_freeze_stage", lambda _: "blocks.4")
+        out = tmp_path_factory.mktemp("whole") / "runs"
+        return climb(bw.scan(photos200), out, quick=False, time=300.0)
+
+
+class TestWholeLadder:
+    def test_every_rung_leaves_a_run_and_the_best_says_so(self, whole: Run) -> None:
+        record = read_record(whole)
+        names = [rung.name for rung in record.rungs]
+        assert names[0] == "frozen"
+        assert names.count("fine-tuned") == 2, "the last stages, then all"
+        assert names[-1] == "together"
+        assert record.best == whole.record.id
+        left = {rung.run for rung in record.rungs if rung.run}
+        assert left <= {file.parent.name for file in whole.path.parent.glob("*/run.json")}
+        for rung in record.rungs[1:]:
+            if rung.run:
+                assert rung.gain is not None
+                assert rung.p is not None
+        assert [rung.ended for rung in record.rungs] == sorted(rung.ended for rung in record.rungs)
+        assert record.seconds < record.budget
+        assert whole.record.test is None
+
+    def test_the_other_network_was_compared(self, whole: Run) -> None:
+        frozen = [rung for rung in read_record(whole).rungs if rung.name == "frozen"][-1]
+        tried = {one.name for one in frozen.candidates if one.state == "tried"}
+        assert {"tf_efficientnet_lite0, 64 pixels", "tf_efficientnet_lite1, 64 pixels"} <= tried
+        assert all(one.accuracy is not None and one.loss is not None for one in frozen.candidates)
+        assert [place for place, one in enumerate(frozen.candidates) if one.difference is None] == [frozen.chosen]
+
+    def test_other_runs_of_the_search_have_no_record_of_it(self, whole: Run) -> None:
+        others = [open_run(file.parent) for file in whole.path.parent.glob("*/run.json")]
+        assert [one.record.ladder is None for one in others].count(False) == 1
+
+    def test_the_recipe_of_a_fine_tuned_run_makes_it_again(self, whole: Run, photos200: Path, tmp_path: Path) -> None:
+        id = next(rung.run for rung in read_record(whole).rungs if rung.name == "fine-tuned" and rung.run)
+        tuned = open_run(whole.path.parent / str(id))
+        assert tuned.recipe.freeze == "upto:blocks.4"
+        assert tuned.recipe.probe
+        assert tuned.recipe.size == 64
+        again = bw.train(bw.scan(photos200), tuned.recipe, out=tmp_path, novelty=False)
+        assert again.record.metrics["val"] == tuned.record.metrics["val"]
+
+    def test_the_report_shows_the_rungs(self, whole: Run) -> None:
+        page = (whole.path / "report.html").read_text()
+        assert "loss minus chosen, nats" in page
+        assert "Together: several networks of the rungs above answer as one" in page
+
+
+class TestAnytime:
+    def test_a_short_time_is_enough_for_the_first_network(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(frozen_rung, "list_local_trunks", lambda _: (OTHER, LITE0))
+        best = climb(bw.scan(photos200), tmp_path, quick=False, time=1.0)
+        record = read_record(best)
+        assert record.best == best.record.id == "x-1"
+        states = {one.name: one.state for rung in record.rungs for one in rung.candidates}
+        assert states["tf_efficientnet_lite0, 64 pixels"] == "tried"
+        assert states["tf_efficientnet_lite1, 64 pixels"] == states["the last stages"] == "no time"
+        assert record.longer == ladder.LONGER
+        assert "More time would let 2 candidates more be tried" in record.advice
+
+    def test_ctrl_c_in_fine_tuning_keeps_the_frozen_network(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shorten_tuning(monkeypatch)
+
+        def interrupt(_: object) -> None:
+            raise KeyboardInterrupt
+
+        options, notes = {**SMALL, "time": 120.0}, Notes()
+        context = open_context(None, notes)
+        data = bw.scan(photos200)
+        best = search(data, options, False, tmp_path, "drop", context, id="x", novelty=False, on_epoch_end=interrupt)
+        record = read_record(best)
+        assert best.record.id == "x-1"
+        assert record.interrupted
+        assert record.longer == 120.0
+        assert {rung.name for rung in record.rungs} == {"frozen"}
+        assert (
+            "It was interrupted (Ctrl-C), and the best network so far was kept."
+            in (best.path / "report.html").read_text()
+        )
+        assert "Interrupted: the best network so far is kept." in notes.kept
+
+    def test_ctrl_c_before_there_is_a_network_ends_it(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(frozen_rung, "choose_candidate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            climb(bw.scan(photos200), tmp_path)
+        assert not list(tmp_path.glob("*/run.json"))
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_the_command_prints_what_it_has_and_says_that_it_was_interrupted(
+        self,
+        as_json: bool,
+        photos200: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def interrupt(_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(ladder, "STEPS", (("fine-tuned", interrupt),))
+        flags = ["--json"] if as_json else []
+        out, err = run_command(capsys, "train", photos200, "--size", "64", "--out", tmp_path / "runs", *flags, code=130)
+        assert "Interrupted: the best network so far is kept." in err
+        if as_json:
+            document = json.loads(out)
+            assert document["ladder"]["interrupted"]
+            assert document["state"] == "done"
+        else:
+            assert "until it was interrupted: 2 candidates were tried." in " ".join(out.split())
+
+    def test_a_rung_that_fails_costs_only_that_rung(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise WeightsError("The weights went away.", "Put them back.")
+
+        shorten_tuning(monkeypatch)
+        monkeypatch.setattr(tuned_rung, "_measure", fail)
+        notes = Notes()
+        best = climb(bw.scan(photos200), tmp_path, quick=False, notes=notes)
+        failed = next(rung for rung in read_record(best).rungs if rung.name == "fine-tuned")
+        assert [one.state for one in failed.candidates] == ["failed"]
+        assert failed.note == "The weights went away."
+        assert "This step failed, and the best network so far is kept: The weights went away." in notes.kept
+        assert best.record.state == "done"
+
+    def test_a_disk_that_is_full_when_another_network_is_better_keeps_the_first(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known_flips: list[str]
+    ) -> None:
+        def fill_up(*_: object, **__: object) -> None:
+            raise StorageError(f"{tmp_path}: the disk is full.", "Make room.")
+
+        first = frozen_rung._train_head
+
+        def train(search: ladder_state.Ladder, head: ladder_state.TriedHead) -> None:
+            if search.runs:
+                fill_up()
+            first(search, head)
+
+        monkeypatch.setattr(frozen_rung, "_train_head", train)
+        monkeypatch.setattr(frozen_rung._Comparison, "find_best", lambda self: self._ladder.heads[0])  # not chosen
+        best = climb(bw.scan(photos200), tmp_path)
+        record = read_record(best)
+        assert record.best == "x-1"
+        assert record.rungs[-1].name == "frozen"
+        assert record.rungs[-1].note == f"{tmp_path}: the disk is full."
+        assert [one.state for one in record.rungs[-1].candidates] == ["failed"]
+
+    def test_a_second_network_without_its_weights_is_told(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = frozen_rung._plan_heads
+
+        def plan(search: ladder_state.Ladder, candidate: ladder_rules.FrozenCandidate) -> Any:
+            if candidate.trunk is OTHER:
+                raise WeightsError("lite1: its weights cannot be read.", "Fetch them again.")
+            return known(search, candidate)
+
+        monkeypatch.setattr(frozen_rung, "list_local_trunks", lambda _: (OTHER, LITE0))
+        monkeypatch.setattr(frozen_rung, "_plan_heads", plan)
+        best = climb(bw.scan(photos200), tmp_path)
+        states = {one.name: (one.state, one.note) for rung in read_record(best).rungs for one in rung.candidates}
+        assert states["tf_efficientnet_lite1, 64 pixels"] == ("failed", "lite1: its weights cannot be read.")
+        assert best.recipe.model == NAME
+
+
+class TestVariants:
+    def test_the_mirror_image_is_tried_where_it_is_harmless(
+        self, photos200: Path, tmp_path: Path, known_flips: list[str]
+    ) -> None:
+        best = climb(bw.scan(photos200), tmp_path)
+        rung = [rung for rung in read_record(best).rungs if rung.name == "frozen"][-1]
+        mirrored = [one for one in rung.candidates if one.name.endswith(", with mirror image")]
+        assert len(mirrored) == 1
+        assert mirrored[0].recipe["tta"] == "flip"
+        assert mirrored[0].accuracy is not None
+        assert known_flips == ["x"], "measured once"
+        assert best.recipe.tta == ("flip" if rung.candidates[rung.chosen or 0] is mirrored[0] else "none")
+
+    @pytest.mark.parametrize(("given", "time"), [({"tta": "flips"}, 60.0), ({"tta": "none"}, 60.0), ({}, 1.0)])
+    def test_not_where_the_user_has_decided_or_time_is_short(
+        self, given: dict[str, Any], time: float, photos200: Path, tmp_path: Path, known_flips: list[str]
+    ) -> None:
+        best = climb(bw.scan(photos200), tmp_path, **given, time=time)
+        assert not any("mirror" in one.name for rung in read_record(best).rungs for one in rung.candidates)
+        assert best.recipe.tta == given.get("tta", "none")
+        assert not known_flips
+
+    def test_not_where_it_changes_classes(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(flips, "_measure_flips", lambda _: ladder_state.FlipFindings(("v",), ""))
+        best = climb(bw.scan(photos200), tmp_path)
+        assert not any("mirror" in one.name for rung in read_record(best).rungs for one in rung.candidates)
+
+    def test_a_metric_of_classes_compares_by_itself_and_raises_rare_ones(self, tmp_path: Path) -> None:
+        folder = tmp_path / "photos"
+        make_photos(folder, 16)
+        make_photos(tmp_path / "more", 120)
+        (tmp_path / "more" / "class00").rename(folder / "often")
+        best = climb(bw.scan(folder), tmp_path / "runs", select="macro_f1")
+        record = read_record(best)
+        rung = [rung for rung in record.rungs if rung.name == "frozen"][-1]
+        raised = next(one for one in rung.candidates if one.name.endswith(", rare classes raised"))
+        assert raised.recipe["logit_adjustment"] == 1.0
+        assert record.metric == "macro_f1"
+        assert best.recipe.select == "macro_f1"
+        page = (best.path / "report.html").read_text()
+        assert "macro F1 minus chosen, points" in page
+        assert "nats" not in page[page.index("macro F1 minus chosen") : page.index("macro F1 minus chosen") + 3000]
+
+    @pytest.mark.parametrize("given", [{"class_weights": True}, {"logit_adjustment": 0.5}, {"select": "accuracy"}])
+    def test_rare_classes_are_not_raised_twice_or_unasked(
+        self, given: dict[str, Any], photos200: Path, tmp_path: Path
+    ) -> None:
+        best = climb(bw.scan(photos200), tmp_path, **{"select": "macro_f1", **given}, taps=("blocks.5",))
+        assert not any("raised" in one.name for rung in read_record(best).rungs for one in rung.candidates)
+        assert all(getattr(best.recipe, name) == value for name, value in given.items())

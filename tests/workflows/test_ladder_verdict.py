@@ -1,4 +1,4 @@
-"""A later run is kept where it is better and not clearly less often right; copies of one run are never better together."""
+"""A later run is kept where it is better and not clearly less often right; copies of one run gain nothing together."""
 
 from __future__ import annotations
 
