@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.metric_registry import LOSS
+from budwood.config.metric_registry import LOSS, describe_metric
 from budwood.evaluation.differences import paired_difference_interval
 from budwood.evaluation.ensembles import compute_mean_loss, select_greedily
 from budwood.evaluation.intervals import proportion_interval
@@ -92,7 +92,7 @@ def _compare(before: Predictions, after: Predictions, select: str) -> tuple[str,
     if select == LOSS:
         return "loss", bool(compute_calibrated_losses(after).mean() < compute_calibrated_losses(before).mean())
     one, other = (each.task.score(select, each.truth, each.logits) for each in (before, after))
-    return select.replace("_", " "), bool(other > one or (other == one and after.losses.mean() < before.losses.mean()))
+    return describe_metric(select), bool(other > one or (other == one and after.losses.mean() < before.losses.mean()))
 
 
 def compute_calibrated_losses(predictions: Predictions) -> NDArray[np.float64]:
