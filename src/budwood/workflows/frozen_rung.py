@@ -105,7 +105,7 @@ def climb_other_frozen(ladder: Ladder) -> None:
         BudwoodError: The data cannot be used, or a run cannot be written.
     """
     if ladder.heads:
-        deadline = rules.share_for_frozen(ladder.budget, ladder.quick)
+        deadline = rules.share_for_frozen(ladder.budget, ladder.quick and "time" in ladder.given)
         _try_trunks(ladder, deadline)
         _try_variants(ladder, deadline)
 
@@ -149,7 +149,7 @@ def plan_frozen(ladder: Ladder) -> FrozenPlan:
     speed = guess_or_measure(ladder, rules.list_frozen(trunks, resizes, larger, images, Speed(1, 1), size)[0])
     candidates = rules.list_frozen(trunks, resizes, larger, images, speed, size)
     ladder.seconds_an_image = candidates[0].seconds_an_image
-    deadline = rules.share_for_frozen(ladder.budget, ladder.quick)
+    deadline = rules.share_for_frozen(ladder.budget, ladder.quick and "time" in ladder.given)
     allowed = max(deadline - ladder.spent(), 0.0) * rules.MOST_SPENT
     own = candidates[0].size
     smallest = choose_smallest_size(own, ladder.data) if size is None else own

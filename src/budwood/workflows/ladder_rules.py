@@ -179,7 +179,7 @@ def share_for_frozen(budget: float, quick: bool) -> float:
 
     Args:
         budget: Seconds of the whole command.
-        quick: Whether nothing follows.
+        quick: Whether nothing follows, and all of the time is for it.
 
     Returns:
         Seconds since the start.
