@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -30,6 +32,18 @@ def count_threads() -> int:
     """
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # later numbers are of nested threads
     return min(int(limit), count_processors()) if limit.isdecimal() and int(limit) else count_processors()
+
+
+def has_fast_bfloat16() -> bool:
+    """Tell whether the processor multiplies in bfloat16 natively, so that training steps are faster than in float32.
+
+    Returns:
+        True where Linux lists AVX-512 BF16 or AMX; False elsewhere, where it is not known.
+    """
+    with suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
 
 
 def find_best_device() -> str:

@@ -130,4 +130,4 @@ def test_a_network_of_one_size_is_refused() -> None:
 def test_phases_grow_where_nothing_is_frozen() -> None:
     phases = [{"freeze": "trunk", "epochs": 1, "lr": 0.1}, {"freeze": "none", "epochs": 2, "lr": 0.1}]
     starts = [resolve(each, False, 224).network.size_start for each in Recipe(phases=phases, size_start=96).in_phases()]
-    assert starts == [None, 96]
+    assert starts == [224, 96]

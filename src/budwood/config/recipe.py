@@ -11,24 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
     ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     field_validator,
     model_validator,
 )
 
-from budwood.config.augmentations import Fill, OwnAugmentation, Policy, find_option, read_own_augmentations
-from budwood.config.losses import LOSSES
-from budwood.config.metric_registry import LAST, SELECTABLE, is_metric
+from budwood.config.augmentations import Fill, Policy
+from budwood.config.metric_registry import LAST, SELECTABLE
 from budwood.config.notation import normalize_value
-from budwood.config.optimizers import OPTIMIZERS, Decay
+from budwood.config.optimizers import Decay
 from budwood.config.option_rules import (
     DEFAULT_MODEL,
     PER_CONVOLUTION,
@@ -49,7 +44,6 @@ from budwood.config.options import (
     FrozenNorm,
     Init,
     Interpolation,
-    NameOf,
     Options,
     Pool,
     Precision,
@@ -58,56 +52,24 @@ from budwood.config.options import (
     TrainedNorm,
     TtaMode,
 )
+from budwood.config.recipe_fields import (
+    ConvNorm,
+    LossName,
+    OptimizerName,
+    OwnAugmentations,
+    Phase,
+    ScheduleName,
+    Selection,
+    Share,
+    Width,
+    describe_augmentation,
+)
 from budwood.config.recipe_mistakes import find_unknown, list_mistakes
-from budwood.config.schedules import BETWEEN_EPOCHS, SCHEDULES, Per
+from budwood.config.schedules import BETWEEN_EPOCHS, Per
 from budwood.config.toml import parse_value, read_toml, write_table
 from budwood.errors import RecipeError, did_you_mean
 
-
-def _is_selection(name: str) -> str:
-    if not is_metric(name, SELECTABLE):
-        raise ValueError(f"expected one of {', '.join(SELECTABLE)}, or package.module:name")
-    return name
-
-
-def _read_conv_norm(value: object, read: ValidatorFunctionWrapHandler) -> object:
-    try:
-        return read(value)
-    except ValidationError as error:
-        raise ValueError("expected true, false or between") from error
-
-
-Selection = Annotated[str, AfterValidator(_is_selection)]
-Width = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS.entries))]
-ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES.entries))]
-LossName = Annotated[str, AfterValidator(NameOf(LOSSES.entries))]
-OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], BeforeValidator(read_own_augmentations)]
-ConvNorm = Annotated[bool | Literal["between"], WrapValidator(_read_conv_norm)]
 _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
-
-
-def _augmentation(name: str) -> Any:
-    """The field of an augmentation's option, with the range and the words of its entry."""
-    option = find_option(name)
-    return Field(None, description=option.words, ge=option.ge, gt=option.gt, le=option.le, lt=option.lt)
-
-
-class Phase(BaseModel):
-    """A part of training with its own frozen stages, length and learning rate.
-
-    Attributes:
-        freeze: What is frozen, as in a recipe.
-        epochs: Number of epochs, at least 1.
-        lr: Learning rate.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    freeze: str | tuple[str, ...]
-    epochs: int = Field(ge=1)
-    lr: float = Field(gt=0)
 
 
 class Recipe(BaseModel):
@@ -293,23 +255,23 @@ class Recipe(BaseModel):
     cutmix: float | None = Field(
         None, ge=0, description="alpha of CutMix: a box of another image is put in (default 0)"
     )
-    flip: float | None = _augmentation("flip")
-    flip_vertical: float | None = _augmentation("flip_vertical")
-    rotation: float | None = _augmentation("rotation")
-    shift_x: float | None = _augmentation("shift_x")
-    shift_y: float | None = _augmentation("shift_y")
-    shear: float | None = _augmentation("shear")
-    zoom: float | None = _augmentation("zoom")
-    zoom_x: float | None = _augmentation("zoom_x")
-    zoom_y: float | None = _augmentation("zoom_y")
-    crop_padding: int | None = _augmentation("crop_padding")
-    crop_scale: float | None = _augmentation("crop_scale")
-    brightness: float | None = _augmentation("brightness")
-    contrast: float | None = _augmentation("contrast")
-    saturation: float | None = _augmentation("saturation")
-    hue: float | None = _augmentation("hue")
-    erase: float | None = _augmentation("erase")
-    policy: Policy | None = _augmentation("policy")
+    flip: float | None = describe_augmentation("flip")
+    flip_vertical: float | None = describe_augmentation("flip_vertical")
+    rotation: float | None = describe_augmentation("rotation")
+    shift_x: float | None = describe_augmentation("shift_x")
+    shift_y: float | None = describe_augmentation("shift_y")
+    shear: float | None = describe_augmentation("shear")
+    zoom: float | None = describe_augmentation("zoom")
+    zoom_x: float | None = describe_augmentation("zoom_x")
+    zoom_y: float | None = describe_augmentation("zoom_y")
+    crop_padding: int | None = describe_augmentation("crop_padding")
+    crop_scale: float | None = describe_augmentation("crop_scale")
+    brightness: float | None = describe_augmentation("brightness")
+    contrast: float | None = describe_augmentation("contrast")
+    saturation: float | None = describe_augmentation("saturation")
+    hue: float | None = describe_augmentation("hue")
+    erase: float | None = describe_augmentation("erase")
+    policy: Policy | None = describe_augmentation("policy")
     transform: OwnAugmentations | None = Field(
         None,
         description="your own as package.module:name, called with a batch and a torch.Generator; several, in order, as "

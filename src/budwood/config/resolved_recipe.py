@@ -73,7 +73,7 @@ class Network:
         frozen_norm: Whether batch norm of frozen layers is in evaluation or in training mode while others are trained.
         trained_norm: Whether batch norm of trained layers, the head's apart, is in training or in evaluation mode
             while they are trained.
-        size_start: Side of the square at the start of training, pixels; None: `size` from the start.
+        size_start: Side of the square at the start of training, pixels; `size` where it does not grow.
     """
 
     freeze: str | tuple[str, ...]
@@ -81,8 +81,8 @@ class Network:
     resizing: Resizing
     tta: TtaMode
     frozen_norm: FrozenNorm
-    trained_norm: TrainedNorm = "train"
-    size_start: int | None = None
+    trained_norm: TrainedNorm
+    size_start: int
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def _network(recipe: Recipe, size: int) -> Network:
         recipe.tta,
         _or(recipe.frozen_norm, "eval"),
         _or(recipe.trained_norm, "train"),
-        start,
+        start or size,
     )
 
 

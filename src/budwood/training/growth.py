@@ -24,7 +24,7 @@ def list_sides(network: Network) -> list[int]:
         Sides in pixels: from the start on, each 32 above the one before, and the size itself; that alone where
         there is no other start.
     """
-    return [*range(network.size_start or network.size, network.size, STRIDE), network.size]
+    return [*range(network.size_start, network.size, STRIDE), network.size]
 
 
 def find_side(network: Network, done: float) -> int:

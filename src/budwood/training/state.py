@@ -176,7 +176,7 @@ def prepare_training(
         else slice_stages(network.staged, part.stop, None)
     )
     rest.to(device)
-    if recipe.network.size_start:
+    if recipe.network.size_start < recipe.network.size:
         refuse_fixed_size(rest, recipe.network, part.spec.plan.name)
     halved = recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device))
     optimizer = make_optimizer(recipe.steps, parameter_groups(network.staged, frozen, recipe.steps))

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.ladder_options import lay_over
 from budwood.config.losses import OneLabel
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import resolve
@@ -74,21 +73,19 @@ class FrozenPlan:
     notes: tuple[str, ...]
 
 
-def climb_frozen(ladder: Ladder) -> None:
+def climb_frozen(ladder: Ladder, plan: FrozenPlan) -> None:
     """Compare the heads of the first frozen trunk, and leave a run of the best.
 
     Args:
         ladder: The search; it has a run afterwards.
+        plan: What will be tried.
 
     Raises:
         BudwoodError: The first trunk, or the data, cannot be used.
     """
-    plan = _plan(ladder)
-    for note in plan.notes:
-        ladder.context.progress.note(note)
     if ladder.multilabel:
         candidate = plan.candidates[0]
-        ladder.carry_out(Recipe(**lay_over(candidate.options, ladder.given)))
+        ladder.carry_out(candidate.options)
         record = CandidateRecord(name=candidate.name, recipe=candidate.options)
         ladder.close_rung("frozen", (record,), 0, note="One network is tried, as images have several labels.")
         return
@@ -108,33 +105,41 @@ def climb_other_frozen(ladder: Ladder) -> None:
         BudwoodError: The data cannot be used, or a run cannot be written.
     """
     if ladder.heads:
-        deadline = rules.share_for_frozen(ladder.budget, ladder.quick)
+        deadline = rules.share_for_frozen(ladder.budget, ladder.quick and "time" in ladder.given)
         _try_trunks(ladder, deadline)
         _try_variants(ladder, deadline)
 
 
-def plan_frozen(ladder: Ladder) -> tuple[list[PlannedRow], list[str]]:
-    """Plan the first rung, of which nothing is carried out.
+def list_planned_frozen(ladder: Ladder, plan: FrozenPlan) -> list[PlannedRow]:
+    """List what the first rung would try, with the time that it would take.
+
+    Args:
+        ladder: The search.
+        plan: The plan of its first rung.
+
+    Returns:
+        A row for each candidate.
+    """
+    rows, spent = [], ladder.spent()
+    for number, candidate in enumerate(plan.candidates[: 1 if ladder.multilabel else None]):
+        fits = not number or spent + candidate.seconds <= plan.deadline
+        spent += candidate.seconds if fits else 0.0
+        rows.append(PlannedRow("frozen", candidate.name, candidate.seconds, "" if number else "most of it", fits))
+    return rows
+
+
+def plan_frozen(ladder: Ladder) -> FrozenPlan:
+    """Plan the first rung by the speed of this machine; the data are cut down where the time is too short for all.
 
     Args:
         ladder: The search.
 
     Returns:
-        What would be tried, and notes.
+        The candidates.
 
     Raises:
         BudwoodError: The first trunk, or the data, cannot be used.
     """
-    plan, rows, spent = _plan(ladder), [], ladder.spent()
-    for number, candidate in enumerate(plan.candidates[: 1 if ladder.multilabel else None]):
-        fits = not number or spent + candidate.seconds <= plan.deadline
-        spent += candidate.seconds if fits else 0.0
-        rows.append(PlannedRow("frozen", candidate.name, candidate.seconds, "" if number else "most of it", fits))
-    return rows, list(plan.notes)
-
-
-def _plan(ladder: Ladder) -> FrozenPlan:
-    """The candidates, by the speed of this machine; the data of the ladder are cut down where time is too short."""
     trunks = _list_trunks(ladder)
     shapes = choose_resize(ladder.data)
     resizes = (str(ladder.given["resize"]),) if "resize" in ladder.given else shapes.candidates
@@ -143,7 +148,8 @@ def _plan(ladder: Ladder) -> FrozenPlan:
     larger = {trunk.name: choose_larger_size(trunk.size, ladder.data) for trunk in trunks}
     speed = guess_or_measure(ladder, rules.list_frozen(trunks, resizes, larger, images, Speed(1, 1), size)[0])
     candidates = rules.list_frozen(trunks, resizes, larger, images, speed, size)
-    deadline = rules.share_for_frozen(ladder.budget, ladder.quick)
+    ladder.seconds_an_image = candidates[0].seconds_an_image
+    deadline = rules.share_for_frozen(ladder.budget, ladder.quick and "time" in ladder.given)
     allowed = max(deadline - ladder.spent(), 0.0) * rules.MOST_SPENT
     own = candidates[0].size
     smallest = choose_smallest_size(own, ladder.data) if size is None else own
@@ -211,18 +217,13 @@ def guess_or_measure(ladder: Ladder, candidate: FrozenCandidate) -> Speed:
 
 def _plan_heads(ladder: Ladder, candidate: FrozenCandidate) -> list[tuple[str, Mapping[str, Any], Preflight]]:
     """The heads of a trunk, the cheaper first: on its last stage alone, and on several."""
-    plain = _plan_recipe(ladder, candidate.options)
+    plain = ladder.plan(candidate.options)
     taps = () if "taps" in ladder.given or ladder.multilabel else choose_taps(plain.spec.plan)
     heads: list[tuple[str, Mapping[str, Any], Preflight]] = [(candidate.name, candidate.options, plain)]
     if taps:
         options = {**candidate.options, "taps": taps}
-        heads.append((f"{candidate.name}, {len(taps) + 1} stages", options, _plan_recipe(ladder, options)))
+        heads.append((f"{candidate.name}, {len(taps) + 1} stages", options, ladder.plan(options)))
     return heads
-
-
-def _plan_recipe(ladder: Ladder, options: Mapping[str, Any]) -> Preflight:
-    recipe = Recipe(**lay_over(options, ladder.given))
-    return check_and_plan(ladder.data, recipe, ladder.out, ladder.leaks, ladder.context, ladder.findings)
 
 
 def climb_frozen_further(ladder: Ladder) -> None:
@@ -335,7 +336,7 @@ def _train_head(ladder: Ladder, head: TriedHead) -> None:
 
 def _train(ladder: Ladder, options: Mapping[str, Any]) -> None:
     """Train a run; a head that takes very long ends with the time."""
-    ladder.carry_out(Recipe(**lay_over(options, ladder.given)), limit=max(ladder.left() - rules.WRITING, SOLVING))
+    ladder.carry_out(options, limit=max(ladder.left() - rules.WRITING, SOLVING))
 
 
 def _describe(heads: Sequence[TriedHead], choice: CandidateChoice) -> list[CandidateRecord]:
@@ -394,7 +395,7 @@ class _Comparison:
         """Score a head on the same features with some options more, such as one to answer mirrored images, too."""
         ladder, started = self._ladder, time.perf_counter()
         options = {**head.options, **changes}
-        plan = _plan_recipe(ladder, options)
+        plan = ladder.plan(options)
         prefix, samples = make_prefix(plan.spec, TRUNK, ladder.context.cache), plan.training.join(plan.validation)
         features = compute_features(prefix, samples, ladder.context.progress).values
         mirrored, views = None, 1
@@ -407,7 +408,7 @@ class _Comparison:
     def may_mirror(self, head: TriedHead, deadline: float) -> bool:
         """Whether there is time to see all images mirrored, too, and classes stay as they are."""
         ladder = self._ladder
-        plan = _plan_recipe(ladder, head.options)
+        plan = ladder.plan(head.options)
         prefix, samples = make_prefix(plan.spec, TRUNK, ladder.context.cache), plan.training.join(plan.validation)
         missing = len(find_missing_features(prefix, samples, MIRROR)) / len(samples)
         looking = 0.0 if ladder.flips else 2 * min(MOST, len(plan.validation)) / len(samples)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from budwood.config.ladder_options import lay_over
-from budwood.config.recipe import Recipe
 from budwood.runs.ladder_record import CandidateRecord
 from budwood.workflows.ensemble import ensemble
 from budwood.workflows.ladder_rules import WRITING
@@ -57,7 +55,7 @@ def _train_others(ladder: Ladder) -> None:
     for head in _list_others(ladder.heads, had)[:OTHERS]:
         if ladder.left() < 3 * WRITING:
             return
-        ladder.carry_out(Recipe(**lay_over(head.options, ladder.given)))
+        ladder.carry_out(head.options)
 
 
 def _list_others(heads: Sequence[TriedHead], had: set[tuple[str, int, str]]) -> list[TriedHead]:

@@ -27,9 +27,17 @@ from budwood.storage.context import Context, open_context
 from budwood.text import counted, format_seconds
 from budwood.training.history import EpochCallback
 from budwood.workflows import ladder_rules as rules
-from budwood.workflows.frozen_rung import climb_frozen, climb_frozen_further, climb_other_frozen, plan_frozen
+from budwood.workflows.frozen_rung import (
+    FrozenPlan,
+    climb_frozen,
+    climb_frozen_further,
+    climb_other_frozen,
+    list_planned_frozen,
+    plan_frozen,
+)
 from budwood.workflows.joint_rung import climb_together
 from budwood.workflows.ladder_state import Ladder, begin_ladder
+from budwood.workflows.novelty import add_novelty, read_share
 from budwood.workflows.report import write_reports
 from budwood.workflows.train import train_recipe
 from budwood.workflows.tuned_rung import climb_tuned, list_planned_tuning
@@ -175,9 +183,10 @@ def search(
     id = id if id is not None else make_run_id("best")
     context = replace(context, progress=DistinctNotes(context.progress))
     ladder = begin_ladder(data, given, read_budget(given), quick, out, id, leaks, context, findings, spent, hooks)
-    _announce(ladder)
+    plan = plan_frozen(ladder)
+    _announce(ladder, _list_planned(ladder, plan), plan.notes)
     try:
-        climb_frozen(ladder)
+        climb_frozen(ladder, plan)
         for name, climb in STEPS[: 1 if quick else None]:
             _climb_safely(ladder, name, climb)
     except KeyboardInterrupt:
@@ -210,10 +219,14 @@ def plan_search(
     """
     budget = read_budget(given)
     ladder = begin_ladder(data, given, budget, quick, out, make_run_id("best"), leaks, context, None, spent, {})
-    rows, notes = plan_frozen(ladder)
-    if not quick:
-        rows += list_planned_tuning(ladder, rows)
-    return rows, budget, notes
+    plan = plan_frozen(ladder)
+    return _list_planned(ladder, plan), budget, list(plan.notes)
+
+
+def _list_planned(ladder: Ladder, plan: FrozenPlan) -> list[PlannedRow]:
+    """What would be tried, rung by rung."""
+    rows = list_planned_frozen(ladder, plan)
+    return rows if ladder.quick else [*rows, *list_planned_tuning(ladder, rows)]
 
 
 def read_budget(given: Options) -> float:
@@ -232,16 +245,18 @@ def read_budget(given: Options) -> float:
     return rules.BUDGET if recipe.time is None else recipe.time
 
 
-def _announce(ladder: Ladder) -> None:
-    steps = (
-        "frozen networks are compared"
-        if ladder.quick
-        else ("frozen networks are compared, the best is fine-tuned, and several are joined where that is better")
-    )
-    ladder.context.progress.note(
-        f"Searching for the best network in {format_seconds(ladder.budget)} (--time): {steps}. "
-        "Ctrl-C keeps the best so far."
-    )
+def _announce(ladder: Ladder, rows: Sequence[PlannedRow], notes: Sequence[str]) -> None:
+    """Say how long the search will take, and what each rung of it."""
+    note = ladder.context.progress.note
+    note(f"Searching for the best network in {format_seconds(ladder.budget)} (--time). Ctrl-C keeps the best so far.")
+    names: dict[str, RungName] = {"Frozen": "frozen", "Fine-tuned": "fine-tuned", "Together": "together"}
+    for words, name in names.items():
+        fitting = [row for row in rows if row.rung == name and row.fits]
+        if fitting:
+            what = "; ".join(row.what for row in fitting)
+            note(f"  {words} (about {format_seconds(sum(row.seconds for row in fitting))}): {what}.")
+    for sentence in notes:
+        note(sentence)
 
 
 def _climb_safely(ladder: Ladder, name: RungName, climb: Callable[[Ladder], None]) -> None:
@@ -254,8 +269,10 @@ def _climb_safely(ladder: Ladder, name: RungName, climb: Callable[[Ladder], None
 
 
 def _finish(ladder: Ladder) -> Run:
-    """The best run, with the record of the search in it."""
+    """The best run, with the record of the search in it, and with what tells strangers where there is time."""
     best = ladder.best_run()
+    strangers = ladder.hooks.get("novelty", True) and not ladder.interrupted
+    fit = max(int((ladder.left() - rules.WRITING) / 2 / max(ladder.seconds_an_image, 1e-4)), 0)
     record = LadderRecord(
         budget=ladder.budget,
         seconds=round(ladder.spent(), 1),
@@ -271,6 +288,8 @@ def _finish(ladder: Ladder) -> Run:
         given={name: value for name, value in ladder.given.items() if name != "time"},
     )
     with lock_results(best.path), raise_storage_errors(best.path):
+        if strangers:
+            best = add_novelty(best, ladder.context, read_share(best), fit)
         finished = Run(best.path, best.record.model_copy(update={"ladder": record}))
         write_reports(finished)
         save_record(finished.path, finished.record)

@@ -45,12 +45,14 @@ class FrozenCandidate:
         size: Side of its input, pixels.
         resize: How an image becomes a square.
         seconds: What it is expected to take, all images computed.
+        seconds_an_image: What one image of them takes.
     """
 
     trunk: LocalTrunk
     size: int
     resize: str
     seconds: float
+    seconds_an_image: float = 0.0
 
     @property
     def name(self) -> str:
@@ -127,7 +129,7 @@ def list_frozen(
 
     def make(trunk: LocalTrunk, side: int, resize: str) -> FrozenCandidate:
         seconds = speed.estimate(images, trunk.macs * (side / trunk.size) ** 2)
-        return FrozenCandidate(trunk, side, resize, seconds)
+        return FrozenCandidate(trunk, side, resize, seconds, (seconds - STARTING) / max(images, 1))
 
     cheapest = min(trunks, key=lambda trunk: trunk.macs)
     ranked = sorted(trunks, key=lambda trunk: -(trunk.accuracy or 0.0))
@@ -177,7 +179,7 @@ def share_for_frozen(budget: float, quick: bool) -> float:
 
     Args:
         budget: Seconds of the whole command.
-        quick: Whether nothing follows.
+        quick: Whether nothing follows, and all of the time is for it.
 
     Returns:
         Seconds since the start.
@@ -233,7 +235,13 @@ def choose_views(images: int, flips: bool, seconds_a_view: float, allowed: float
 
 
 def make_tuning_options(
-    freeze: str, images: int, epochs: int, views: int, flips: Sequence[str], multilabel: bool
+    freeze: str,
+    images: int,
+    epochs: int,
+    views: int,
+    flips: Sequence[str],
+    multilabel: bool,
+    halved: bool = False,
 ) -> dict[str, Any]:
     """Make the options that fine-tune a network from its solved head.
 
@@ -248,6 +256,7 @@ def make_tuning_options(
             is frozen.
         flips: The flips that are harmless: `h`, `v`.
         multilabel: Whether images have several labels; no head is then solved to start from.
+        halved: Whether steps are taken in bfloat16, which the device leaves to the recipe.
 
     Returns:
         Options of a recipe, without those of the network.
@@ -267,6 +276,7 @@ def make_tuning_options(
         "epochs": epochs,
         "batch": BATCH,
         "ema": round(min(max(1 - 10 / steps, 0.9), 0.999), 4),
+        **({"precision": "bfloat16"} if halved else {}),
         **solved,
         **changes,
         **({"views": views} if views else {}),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from budwood.config.ladder_options import lay_over
 from budwood.config.metric_registry import LOSS
 from budwood.config.options import Options
 from budwood.config.recipe import Recipe
@@ -85,6 +86,7 @@ class Ladder:
         folds: The parts of the images by which all heads are compared; empty before the first.
         compared: How frozen candidates were compared, in words.
         flips: Which flips are harmless; None: not measured yet.
+        seconds_an_image: Seconds that the first trunk takes for an image.
         interrupted: Whether Ctrl-C has ended it.
     """
 
@@ -109,6 +111,7 @@ class Ladder:
     folds: tuple[Assignment, ...] = ()
     compared: str = ""
     flips: FlipFindings | None = None
+    seconds_an_image: float = 0.02
     interrupted: bool = False
 
     def spent(self) -> float:
@@ -137,11 +140,40 @@ class Ladder:
         """Return the name of the next run."""
         return f"{self.id}-{len(self.runs) + 1}"
 
-    def carry_out(self, recipe: Recipe, limit: float | None = None) -> Run:
-        """Train a recipe as the next run.
+    def make_recipe(self, options: Mapping[str, Any]) -> Recipe:
+        """Make the recipe of options that the search chose, over which those of the user are laid.
 
         Args:
-            recipe: The recipe.
+            options: Options by name.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            RecipeError: They do not go together.
+        """
+        return Recipe(**lay_over(options, self.given))
+
+    def plan(self, options: Mapping[str, Any]) -> Preflight:
+        """Check and plan the recipe of options that the search chose.
+
+        Args:
+            options: Options by name.
+
+        Returns:
+            Its network, and the images.
+
+        Raises:
+            BudwoodError: As of `check_and_plan`.
+        """
+        recipe = self.make_recipe(options)
+        return check_and_plan(self.data, recipe, self.out, self.leaks, self.context, self.findings)
+
+    def carry_out(self, options: Mapping[str, Any], limit: float | None = None) -> Run:
+        """Train the recipe of options that the search chose as the next run.
+
+        Args:
+            options: Options by name.
             limit: Seconds that it may take; None: as many as it takes.
 
         Returns:
@@ -152,7 +184,7 @@ class Ladder:
         """
         run = train_recipe(
             self.data,
-            recipe,
+            self.make_recipe(options),
             out=self.out,
             leaks=self.leaks,
             cache=self.context.cache,
@@ -160,7 +192,7 @@ class Ladder:
             id=self.next_id(),
             findings=self.findings,
             limit=limit,
-            **self.hooks,
+            **{**self.hooks, "novelty": False},
         )
         self.runs.append(run)
         return run

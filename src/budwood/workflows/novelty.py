@@ -122,7 +122,7 @@ def measure_novelty(
     return MeasuredNovelty(record, {**arrays, VALIDATION_SCORES: kept})
 
 
-def add_novelty(run: Run, context: Context, share: float) -> Run:
+def add_novelty(run: Run, context: Context, share: float, most_new: int | None = None) -> Run:
     """Measure at the end of a training how the run tells strangers, and write it into the folder.
 
     Where the trunk has to see images once more, it sees fewer, and none under a time limit. A run that cannot tell
@@ -132,6 +132,8 @@ def add_novelty(run: Run, context: Context, share: float) -> Run:
         run: The run with its record; its weights and predictions are in its folder.
         context: The cache folder, and where bars and notes go.
         share: Share of known images that is refused, 0 to 1.
+        most_new: Number of images of either split that the trunk may see once more; None: some thousand, and none
+            under a time limit.
 
     Returns:
         The run with what was measured in its record, which is not written yet.
@@ -141,7 +143,8 @@ def add_novelty(run: Run, context: Context, share: float) -> Run:
     """
     later = f"`budwood calibrate {run.path}` does it."
     try:
-        measured = measure_novelty(run, context, share, FEW if run.recipe.time is None else 0)
+        usual = FEW if run.recipe.time is None else 0
+        measured = measure_novelty(run, context, share, usual if most_new is None else min(most_new, FEW))
     except BudwoodError as error:  # the run is worth more than this
         note = f"What tells images of none of the classes could not be measured: {error.message} Then {later}"
         context.progress.note(note)

@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budwood.config.ladder_options import lay_over
-from budwood.config.recipe import Recipe
+from budwood.hardware import find_best_device, has_fast_bfloat16
 from budwood.networks.stage_choice import choose_freeze_stage
 from budwood.runs.ladder_record import CandidateRecord, PlannedRow
-from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.text import format_seconds
 from budwood.training.cost_estimate import CostEstimate
 from budwood.workflows import ladder_rules as rules
@@ -24,8 +22,8 @@ from budwood.workflows.train import estimate_cost
 
 MEASURING: Final = 20.0  # seconds that measuring a step takes where the network was never trained here
 VIEWS_SHARE: Final = 0.35  # of the time left, for computing augmented versions of the images
+ENDING: Final = 0.05  # of the budget, for what tells strangers and for joining networks
 SURE: Final = 0.85  # of the time left, that is planned for: a step is not always as fast as measured
-WHOLE: Final = 0.5  # of the time left, under which the last stages must stay for the whole network to follow
 GAIN: Final = "0 to 4 points"
 
 
@@ -58,8 +56,8 @@ def climb_tuned(ladder: Ladder) -> None:
     if reason:
         ladder.close_rung("fine-tuned", (), None, note=reason)
         return
-    base = {name: ladder.best_run().recipe.table()[name] for name in ("model", "size", "resize")}
-    stage = choose_freeze_stage(_plan_recipe(ladder, base).spec.plan)
+    base = {name: ladder.best_run().recipe.table()[name] for name in ("model", "size", "resize", "tta")}
+    stage = choose_freeze_stage(ladder.plan(base).spec.plan)
     if ladder.left() < MEASURING + 2 * rules.WRITING:
         name = "the last stages" if stage else "the whole network"
         late = CandidateRecord(name=name, recipe={}, state="no time", seconds=round(2 * MEASURING, 1))
@@ -79,10 +77,10 @@ def _list_later(ladder: Ladder, base: Mapping[str, Any], taps: Sequence[str], st
 
     The features of a head on fewer stages are part of those on more, which are in the cache: they are kept for it.
     """
-    names = [row.name for row in _plan_recipe(ladder, base).spec.plan.stages]
+    names = [row.name for row in ladder.plan(base).spec.plan.stages]
     later = tuple(tap for tap in taps if names.index(tap) >= names.index(stage))
     if later and later != tuple(taps):
-        wide, narrow = (_plan_recipe(ladder, {**base, "taps": each}) for each in (taps, later))
+        wide, narrow = (ladder.plan({**base, "taps": each}) for each in (taps, later))
         share_features(ladder, wide, narrow)
     return later
 
@@ -109,11 +107,6 @@ def list_planned_tuning(ladder: Ladder, frozen: Sequence[PlannedRow]) -> list[Pl
     ]
 
 
-def _plan_recipe(ladder: Ladder, options: Mapping[str, Any]) -> Preflight:
-    recipe = Recipe(**lay_over(options, ladder.given))
-    return check_and_plan(ladder.data, recipe, ladder.out, ladder.leaks, ladder.context, ladder.findings)
-
-
 def _tune(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: FlipFindings) -> None:
     """Fine-tune with something frozen, if there is time, and note the rung."""
     plan = _plan_tuning(ladder, base, freeze, found)
@@ -126,8 +119,7 @@ def _tune(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: FlipFindi
         f"Fine-tuning {plan.name}: {plan.options['epochs']} epochs, about {format_seconds(plan.seconds)}."
     )
     started = ladder.spent()
-    recipe = Recipe(**lay_over(plan.options, ladder.given))
-    ladder.carry_out(recipe, limit=max(ladder.left() - rules.WRITING, 1.0))
+    ladder.carry_out(plan.options, limit=max(ladder.left() - ENDING * ladder.budget - rules.WRITING, 1.0))
     taken = record.model_copy(update={"seconds": round(ladder.spent() - started, 1)})
     ladder.close_rung("fine-tuned", (taken,), 0)
     gain = ladder.rungs[-1].gain
@@ -145,9 +137,11 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     name = "the whole network" if whole else f"all after {freeze.removeprefix('upto:')}"
     if ladder.left() < MEASURING + 2 * rules.WRITING:
         return TuningPlan({}, name, 2 * MEASURING)
-    probing = rules.make_tuning_options(freeze, n, 1, 0 if whole else 2, found.harmless, ladder.multilabel)
+    probing = rules.make_tuning_options(
+        freeze, n, 1, 0 if whole else 2, found.harmless, ladder.multilabel, _is_halved()
+    )
     cost = _measure(ladder, {**base, **probing})
-    left = SURE * (ladder.left() - rules.WRITING) - cost.seconds.get("starting", 0.0)
+    left = SURE * (ladder.left() - ENDING * ladder.budget - rules.WRITING) - cost.seconds.get("starting", 0.0)
     each = cost.seconds["training"] + cost.seconds["evaluating"]
     reading = cost.seconds["reading images"]
     views = 0 if whole else rules.choose_views(n, bool(found.harmless), reading / 2, VIEWS_SHARE * left)
@@ -156,15 +150,19 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     if most < rules.WORTHWHILE:
         return TuningPlan({}, name, reading + rules.WORTHWHILE * each)
     epochs = rules.count_epochs(n, most)
-    options = rules.make_tuning_options(freeze, n, epochs, views, found.harmless, ladder.multilabel)
+    options = rules.make_tuning_options(freeze, n, epochs, views, found.harmless, ladder.multilabel, _is_halved())
     return TuningPlan({**base, **options}, name, reading + epochs * each)
 
 
+def _is_halved() -> bool:
+    """Whether steps are asked for in bfloat16: on a processor that has it; a GPU chooses for itself."""
+    return find_best_device() == "cpu" and has_fast_bfloat16()
+
+
 def _measure(ladder: Ladder, options: Mapping[str, Any]) -> CostEstimate:
-    recipe = Recipe(**lay_over(options, ladder.given))
     return estimate_cost(
         ladder.data,
-        recipe,
+        ladder.make_recipe(options),
         out=ladder.out,
         leaks=ladder.leaks,
         cache=ladder.context.cache,

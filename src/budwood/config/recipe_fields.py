@@ -1,0 +1,98 @@
+"""The kinds of values that options of a recipe take, checked when they are given, and the phases of a training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from budwood.config.augmentations import OwnAugmentation, find_option, read_own_augmentations
+from budwood.config.losses import LOSSES
+from budwood.config.metric_registry import SELECTABLE, is_metric
+from budwood.config.optimizers import OPTIMIZERS
+from budwood.config.options import NameOf
+from budwood.config.schedules import SCHEDULES
+
+
+def check_selection(name: str) -> str:
+    """Check a value of the option `select`.
+
+    Args:
+        name: A metric that may select, or `package.module:name`.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not is_metric(name, SELECTABLE):
+        raise ValueError(f"expected one of {', '.join(SELECTABLE)}, or package.module:name")
+    return name
+
+
+def read_conv_norm(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Read a value of the option `conv_norm`.
+
+    Args:
+        value: The value as it was given.
+        read: What reads it.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: It is none of those that there are.
+    """
+    try:
+        return read(value)
+    except ValidationError as error:
+        raise ValueError("expected true, false or between") from error
+
+
+Selection = Annotated[str, AfterValidator(check_selection)]
+Width = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS.entries))]
+ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES.entries))]
+LossName = Annotated[str, AfterValidator(NameOf(LOSSES.entries))]
+OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], BeforeValidator(read_own_augmentations)]
+ConvNorm = Annotated[bool | Literal["between"], WrapValidator(read_conv_norm)]
+
+
+def describe_augmentation(name: str) -> Any:
+    """Make the field of an augmentation's option, with the range and the words of its entry.
+
+    Args:
+        name: Name of the option.
+
+    Returns:
+        The field.
+    """
+    option = find_option(name)
+    return Field(None, description=option.words, ge=option.ge, gt=option.gt, le=option.le, lt=option.lt)
+
+
+class Phase(BaseModel):
+    """A part of training with its own frozen stages, length and learning rate.
+
+    Attributes:
+        freeze: What is frozen, as in a recipe.
+        epochs: Number of epochs, at least 1.
+        lr: Learning rate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    freeze: str | tuple[str, ...]
+    epochs: int = Field(ge=1)
+    lr: float = Field(gt=0)
