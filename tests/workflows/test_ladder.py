@@ -15,11 +15,17 @@ import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset
 from budwood.errors import StorageError, WeightsError
+from budwood.inference.bundle import make_prefix
+from budwood.inference.feature_cache import find_missing_features, keep_features
 from budwood.networks.local_trunks import OWN_COST, LocalTrunk
+from budwood.networks.registry import TRUNK
 from budwood.runs.ladder_record import LadderRecord
 from budwood.runs.look_ledger import LEDGER
+from budwood.runs.preflight import check_and_plan
 from budwood.runs.run import Run, open_run
 from budwood.storage.context import open_context
+from budwood.storage.eviction import measure_cache
+from budwood.training import head_selection
 from budwood.workflows import flips, frozen_rung, ladder, ladder_rules, ladder_state, tuned_rung
 from budwood.workflows.ladder import search
 from conftest import Notes, fill, picture, run_command
@@ -144,8 +150,9 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_data_gets_a_run_that_its_recipe_makes_again(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(frozen_rung, "COMPARING", 0.002)  # so that folds are drawn once or twice
     source = KINDS[kind](tmp_path / "photos")
     data = bw.scan(source)
     best = climb(data, tmp_path / "runs")
@@ -430,3 +437,62 @@ class TestVariants:
         best = climb(bw.scan(photos200), tmp_path, **{"select": "macro_f1", **given}, taps=("blocks.5",))
         assert not any("raised" in one.name for rung in read_record(best).rungs for one in rung.candidates)
         assert all(getattr(best.recipe, name) == value for name, value in given.items())
+
+
+class TestUncompared:
+    def test_the_head_on_most_stages_is_taken_and_that_is_said(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(frozen_rung, "TOO_LONG", 0.0)
+        monkeypatch.setattr(head_selection, "RATE", 1.0)
+        monkeypatch.setattr(frozen_rung, "list_local_trunks", lambda _: (OTHER, LITE0))
+        notes = Notes()
+        best = climb(bw.scan(photos200), tmp_path, notes=notes)
+        record = read_record(best)
+        assert record.compared.startswith("Heads were not compared: with 2 classes that takes about ")
+        assert record.compared in notes.kept
+        assert best.recipe.taps
+        (rung,) = record.rungs
+        assert [one.state for one in rung.candidates] == ["tried", "no time"]
+        assert rung.chosen == 0
+        assert record.compared.rstrip(".") in (best.path / "report.html").read_text()
+
+
+class TestCache:
+    def test_a_small_limit_of_the_cache_holds(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limit = 2**20
+        monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", f"{limit}b")
+        cache = tmp_path / "cache"
+        notes = Notes()
+        best = search(
+            bw.scan(photos200),
+            {**SMALL, "time": 60.0},
+            True,
+            tmp_path / "runs",
+            "drop",
+            open_context(cache, notes),
+            id="x",
+            novelty=False,
+        )
+        assert best.record.state == "done"
+        kept = sum(one.bytes for one in measure_cache(cache) if one.kind in ("outputs", "pixels"))
+        assert kept <= limit
+        assert any("are not kept in the cache" in note or "The cache was full" in note for note in notes.kept)
+
+    def test_features_that_are_kept_for_fewer_stages_obey_it(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        notes = Notes()
+        context = open_context(tmp_path / "cache", notes)
+        flight = check_and_plan(bw.scan(photos200), Recipe(model=NAME, size=64), tmp_path, "drop", context)
+        prefix, samples = make_prefix(flight.spec, TRUNK, context.cache), flight.training
+        values = np.zeros((len(samples), *prefix.shape), np.float32)
+        monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "100kb")
+        keep_features(prefix, samples, values, notes)
+        assert len(find_missing_features(prefix, samples)) == len(samples)
+        assert "are not kept in the cache" in notes.kept[-1]
+        monkeypatch.delenv("BUDWOOD_CACHE_LIMIT")
+        keep_features(prefix, samples, values, notes)
+        assert not find_missing_features(prefix, samples)

@@ -57,6 +57,8 @@ def climb_tuned(ladder: Ladder) -> None:
         ladder.close_rung("fine-tuned", (), None, note=reason)
         return
     base = {name: ladder.best_run().recipe.table()[name] for name in ("model", "size", "resize", "tta")}
+    if raised := ladder.best_run().recipe.logit_adjustment:
+        base["logit_adjustment"] = raised
     stage = choose_freeze_stage(ladder.plan(base).spec.plan)
     if ladder.left() < MEASURING + 2 * rules.WRITING:
         name = "the last stages" if stage else "the whole network"
