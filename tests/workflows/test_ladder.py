@@ -27,7 +27,7 @@ from budwood.runs.run import Run, open_run
 from budwood.storage.context import open_context
 from budwood.storage.eviction import measure_cache
 from budwood.training import head_selection
-from budwood.training.candidate_choice import CandidateChoice
+from budwood.training.candidate_choice import CandidateChoice, choose_candidate
 from budwood.workflows import flips, frozen_rung, ladder, ladder_rules, ladder_state, tuned_rung
 from budwood.workflows.ladder import search
 from conftest import Notes, fill, picture, run_command
@@ -444,7 +444,7 @@ class TestVariants:
 def test_fine_tuning_raises_rare_classes_where_the_frozen_network_does(
     photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known, tuned = frozen_rung.choose_candidate, []
+    known, tuned = choose_candidate, []
 
     def choose(scores: Any, *rest: Any) -> CandidateChoice:
         choice = known(scores, *rest)
