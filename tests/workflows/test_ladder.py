@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from budwood.runs.run import Run, open_run
 from budwood.storage.context import open_context
 from budwood.storage.eviction import measure_cache
 from budwood.training import head_selection
+from budwood.training.candidate_choice import CandidateChoice, choose_candidate
 from budwood.workflows import flips, frozen_rung, ladder, ladder_rules, ladder_state, tuned_rung
 from budwood.workflows.ladder import search
 from conftest import Notes, fill, picture, run_command
@@ -437,6 +439,27 @@ class TestVariants:
         best = climb(bw.scan(photos200), tmp_path, **{"select": "macro_f1", **given}, taps=("blocks.5",))
         assert not any("raised" in one.name for rung in read_record(best).rungs for one in rung.candidates)
         assert all(getattr(best.recipe, name) == value for name, value in given.items())
+
+
+def test_fine_tuning_raises_rare_classes_where_the_frozen_network_does(
+    photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, tuned = choose_candidate, []
+
+    def choose(scores: Any, *rest: Any) -> CandidateChoice:
+        choice = known(scores, *rest)
+        return replace(choice, chosen=2) if len(scores) == 3 else choice
+
+    def tune(_: ladder_state.Ladder, base: dict[str, Any], *__: Any) -> None:
+        tuned.append(base)
+
+    shorten_tuning(monkeypatch)
+    monkeypatch.setattr(frozen_rung, "choose_candidate", choose)
+    monkeypatch.setattr(tuned_rung, "_tune", tune)
+    best = climb(bw.scan(photos200), tmp_path, quick=False, select="balanced_accuracy")
+    assert best.recipe.logit_adjustment == 1.0
+    assert tuned
+    assert all(base["logit_adjustment"] == 1.0 for base in tuned)
 
 
 class TestUncompared:
