@@ -104,7 +104,7 @@ def test_what_is_given_stays_in_the_recipe_that_is_found(
         ),
         (
             ["--time", "nonsense"],
-            "time: input should be a valid number",
+            "time: expected seconds, or a duration such as 90s, 10m or 1.5h",
         ),
         (["--time", "-3"], "time: input should be greater than 0, found '-3'"),
     ],

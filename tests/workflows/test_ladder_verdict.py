@@ -66,7 +66,7 @@ class TestJudge:
         assert compute_calibrated_losses(second).mean() < compute_calibrated_losses(first).mean()
         verdict = judge(first, second)
         assert not verdict.kept
-        assert verdict.note == "Not kept: it gets fewer validation images right, by more than chance would explain."
+        assert verdict.note == "Not kept: it gets too many validation images wrong that the best before it gets right."
 
     def test_a_tie_keeps_what_there_was(self) -> None:
         labels = make_labels(100)

@@ -14,7 +14,7 @@ from budwood.evaluation.differences import paired_difference_interval
 from budwood.evaluation.ensembles import compute_mean_loss, select_greedily
 from budwood.evaluation.intervals import proportion_interval
 from budwood.evaluation.predictions import Predictions
-from budwood.evaluation.significance import mcnemar_test
+from budwood.evaluation.significance import ALPHA, mcnemar_test
 from budwood.runs.ladder_record import Figure
 
 FOLDS: Final = 5  # of the validation images, on which the weights of an ensemble are chosen and scored in turn
@@ -45,7 +45,7 @@ def judge(before: Predictions, after: Predictions, select: str = LOSS) -> Verdic
     What took more time is expected to be better, so that it need not prove it: it is kept where its loss is lower and
     its accuracy is not lower by more than one standard error of the paired difference. Losses are those after each
     run's own temperature, so that label smoothing does not count against it. Where a metric was asked for, that metric
-    stands in the place of the loss.
+    stands in the place of the loss, and accuracy may be lower unless the paired test is sure of it.
 
     Args:
         before: Validation predictions of the best run so far.
@@ -63,11 +63,12 @@ def judge(before: Predictions, after: Predictions, select: str = LOSS) -> Verdic
     error = float((now.astype(float) - was).std() / np.sqrt(n))
     p = float(mcnemar_test(np.stack([was, now], axis=1).astype(np.float64))[0, 1])
     name, better = _compare(before, after, select)
-    kept = better and difference >= -error
+    bearable = difference >= -error if select == LOSS else p >= ALPHA or difference >= 0
+    kept = better and bearable
     if kept:
         note = f"Kept: its {name} on validation is better."
     elif better:
-        note = "Not kept: it gets fewer validation images right, by more than chance would explain."
+        note = "Not kept: it gets too many validation images wrong that the best before it gets right."
     else:
         note = f"Not kept: its {name} on validation is no better."
     return Verdict(
