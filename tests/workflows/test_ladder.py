@@ -15,7 +15,9 @@ from PIL import Image
 import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset
+from budwood.data.shapes import ResizeChoice
 from budwood.errors import StorageError, WeightsError
+from budwood.evaluation.ensembles import Selection
 from budwood.inference.bundle import make_prefix
 from budwood.inference.feature_cache import find_missing_features, keep_features
 from budwood.networks.local_trunks import OWN_COST, LocalTrunk
@@ -28,8 +30,9 @@ from budwood.storage.context import open_context
 from budwood.storage.eviction import measure_cache
 from budwood.training import head_selection
 from budwood.training.candidate_choice import CandidateChoice, choose_candidate
-from budwood.workflows import flips, frozen_rung, ladder, ladder_rules, ladder_state, tuned_rung
+from budwood.workflows import flips, frozen_rung, joint_rung, ladder, ladder_rules, ladder_state, tuned_rung
 from budwood.workflows.ladder import search
+from budwood.workflows.ladder_verdict import is_mean_better
 from conftest import Notes, fill, picture, run_command
 
 NAME: Final = "tf_efficientnet_lite0"
@@ -46,7 +49,7 @@ def one_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shorten_tuning(patch: pytest.MonkeyPatch) -> None:
     """Fine-tuning takes an epoch or two, and is tried however short the time."""
-    patch.setattr(tuned_rung, "MEASURING", 0.0)
+    patch.setattr(ladder_rules, "MEASURING", 0.0)
     patch.setattr(tuned_rung, "SURE", 1.0)
     patch.setattr(ladder_rules, "WRITING", 0.0)
     patch.setattr(ladder_rules, "WORTHWHILE", 0.0)
@@ -77,6 +80,13 @@ def make_photos(folder: Path, each: int, classes: int = 2, side: int = 40) -> Pa
             start = 2 + (label * 7) % (side - 14)
             pixels[start : start + 12, 10:30, label % 3] += 80
             Image.fromarray(pixels).save(place / f"{number:03}.png")
+    return folder
+
+
+def fill_two(folder: Path) -> Path:
+    """Two classes that every network tells apart."""
+    for hue, name in enumerate(("leaf", "sky")):
+        fill(folder / name, 30, hue=hue)
     return folder
 
 
@@ -385,6 +395,41 @@ class TestAnytime:
         states = {one.name: (one.state, one.note) for rung in read_record(best).rungs for one in rung.candidates}
         assert states["tf_efficientnet_lite1, 64 pixels"] == ("failed", "lite1: its weights cannot be read.")
         assert best.recipe.model == NAME
+
+
+class TestFrozenTeam:
+    """Frozen networks are joined by what they say of all images that they have not seen."""
+
+    @pytest.fixture
+    def two_shapes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Cropped and squashed images are compared."""
+        both = ResizeChoice(("crop", "squash"), "Neither is known to be better.")
+        monkeypatch.setattr(frozen_rung, "choose_resize", lambda _: both)
+
+    @pytest.mark.usefixtures("two_shapes")
+    def test_they_are_joined_where_their_mean_is_better(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        picks = Selection(np.array([2, 1]), 0.1, (0.1,))
+        monkeypatch.setattr(joint_rung, "is_mean_better", lambda true, best: len(true) == 2 and best == 0)
+        monkeypatch.setattr(joint_rung, "select_greedily", lambda true: picks)
+        best = climb(bw.scan(make_photos(tmp_path / "photos", 30)), tmp_path / "runs", quick=False)
+        made, rung = best.record.ensemble, read_record(best).rungs[-1]
+        assert made is not None
+        assert (made.rule, [member.weight for member in made.members]) == ("equal", [0.5, 0.5])
+        assert {one.recipe.resize for one in best.members()} == {"crop", "squash"}
+        assert (rung.name, rung.kept, rung.run) == ("together", True, best.record.id)
+        assert rung.note.startswith("Kept: on held-out images the mean of them is better")
+
+    @pytest.mark.usefixtures("two_shapes")
+    def test_they_are_not_where_it_is_no_better(self, tmp_path: Path) -> None:
+        best = climb(bw.scan(fill_two(tmp_path / "photos")), tmp_path / "runs", quick=False)
+        assert best.record.ensemble is None
+
+    def test_the_mean_of_networks_that_err_apart_is_better_and_that_of_copies_is_not(self) -> None:
+        random = np.random.default_rng(0)
+        one, other = (np.where(random.random(400) < 0.2, 0.05, 0.9) for _ in range(2))
+        assert is_mean_better([one, other], 0)
+        assert not is_mean_better([one, one], 0)
+        assert not is_mean_better([one], 0)
 
 
 class TestVariants:
