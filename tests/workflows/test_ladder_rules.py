@@ -18,6 +18,7 @@ from budwood.workflows.ladder_rules import (
     guess_speed,
     list_frozen,
     make_tuning_options,
+    rank_costs,
     share_for_frozen,
     shrink,
     why_not_tuned,
@@ -175,3 +176,7 @@ class TestTuning:
         steps = 8 * 50
         options = make_tuning_options("none", 50 * rules.BATCH, 8, 0, (), multilabel=False)
         assert 1 / (1 - options["ema"]) == pytest.approx(steps / 10, rel=0.01)
+
+
+def test_less_than_twice_the_cost_is_no_reason_against_a_candidate() -> None:
+    assert rank_costs([100, 165, 199, 200, 340, 400, 800]) == [0, 0, 0, 1, 1, 2, 3]

@@ -216,8 +216,9 @@ def _describe_method(ladder: LadderRecord, rung: RungRecord, number: int) -> Ite
             above = "above the least" if ladder.metric == LOSS else "below the greatest"
             yield (
                 f"Of all candidates whose {describe_metric(ladder.metric)} is less than one standard error of the "
-                f"paired difference {above}, the one with the fewest multiply-adds was chosen (one-standard-error "
-                "rule, Breiman et al. 1984), since so small a lead may be chance."
+                f"paired difference {above}, one of the cheapest was chosen (one-standard-error rule, Breiman et al. "
+                "1984), since so small a lead may be chance; of those that take less than twice as long as the "
+                "cheapest of all, the best."
             )
     elif tried:
         yield "Held-out accuracy: on the validation images."

@@ -176,6 +176,18 @@ def _estimate(candidate: FrozenCandidate, size: int, images: int, speed: Speed) 
     return speed.estimate(images, candidate.trunk.macs * (size / candidate.trunk.size) ** 2)
 
 
+def rank_costs(costs: Sequence[float]) -> list[int]:
+    """Rank costs coarsely, so that a little more of one is no reason against a better candidate.
+
+    Args:
+        costs: Multiply-adds of each candidate.
+
+    Returns:
+        How often each is twice the least, rounded down: 0 for less than twice, 1 for less than four times.
+    """
+    return [int(math.log2(cost / min(costs)) + 1e-9) for cost in costs]
+
+
 def share_for_frozen(budget: float, quick: bool) -> float:
     """Return the seconds at which the first rung should end.
 
