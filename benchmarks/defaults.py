@@ -225,7 +225,19 @@ def run_budwood(
     trained = json.loads(output)
     run_process([budwood, "test", trained["run"], "--json", "--out", scratch / "runs"], LONGEST, variables)
     said = {"recipe": trained["recipe"], "timings": trained["timings"], "val": trained["metrics"]["val"]["accuracy"]}
+    said["rungs"] = [
+        {**{key: rung.get(key) for key in ("name", "accuracy", "gain", "kept", "ended")}, "tried": list_tried(rung)}
+        for rung in trained.get("ladder", {}).get("rungs", ())
+    ]
     return seconds, read_calls(Path(trained["run"]) / "predictions-test.parquet"), said
+
+
+def list_tried(rung: dict[str, Any]) -> list[list[Any]]:
+    """List what a rung of a search tried: name, state, held-out accuracy and seconds of each candidate."""
+    return [
+        [one["name"], one.get("state", "tried"), (one.get("accuracy") or {}).get("value"), one.get("seconds")]
+        for one in rung.get("candidates", ())
+    ]
 
 
 def read_calls(file: Path) -> dict[str, bool]:

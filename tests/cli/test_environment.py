@@ -15,8 +15,10 @@ import budwood as bw
 from budwood.cli.main import run as command
 from budwood.errors import StorageError
 from budwood.inference import bundle
+from budwood.networks.local_trunks import LocalTrunk
 from budwood.storage import atomic
 from budwood.storage.atomic import cache_folder
+from budwood.workflows import frozen_rung
 from conftest import fill
 
 
@@ -117,6 +119,20 @@ def test_a_cache_that_can_only_be_read_costs_time_alone(
     assert len(bw.predict(run, [tmp_path / "photos" / "sky"])) == 12
     assert bw.test(run).metrics["test"]["accuracy"]["n"]
     assert bw.Predictor.open(run).compute_probabilities(next(tmp_path.rglob("*.png"))).shape == (1, 2)
+    assert list(read_only.iterdir()) == []
+
+
+def test_a_search_with_a_cache_that_can_only_be_read_finds_a_network(
+    read_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "photos" / "leaf", 12, hue=1)
+    fill(tmp_path / "photos" / "sky", 12, hue=2)
+    monkeypatch.setenv("BUDWOOD_CACHE", str(read_only))
+    small = LocalTrunk("tf_efficientnet_lite0", "timm", 64, 0.751, 31_000_000)
+    monkeypatch.setattr(frozen_rung, "list_local_trunks", lambda _: (small,))
+    best = bw.train(bw.scan(tmp_path / "photos"), quick=True, out=tmp_path / "runs")
+    assert best.record.ladder is not None
+    assert best.record.ladder.best == best.record.id
     assert list(read_only.iterdir()) == []
 
 

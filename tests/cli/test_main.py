@@ -24,7 +24,7 @@ from budwood.cli.output import format_looks, format_metric
 from budwood.evaluation.intervals import Metric
 from conftest import fill, picture
 
-FAST = ["--size", "32"]
+FAST = ["--size", "32", "--optimizer", "lbfgs"]
 
 
 def _said(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,14 +15,24 @@ from PIL import Image
 import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.data.dataset import Dataset
+from budwood.data.shapes import ResizeChoice
 from budwood.errors import StorageError, WeightsError
+from budwood.evaluation.ensembles import Selection
+from budwood.inference.bundle import make_prefix
+from budwood.inference.feature_cache import find_missing_features, keep_features
 from budwood.networks.local_trunks import OWN_COST, LocalTrunk
+from budwood.networks.registry import TRUNK
 from budwood.runs.ladder_record import LadderRecord
 from budwood.runs.look_ledger import LEDGER
+from budwood.runs.preflight import check_and_plan
 from budwood.runs.run import Run, open_run
 from budwood.storage.context import open_context
-from budwood.workflows import flips, frozen_rung, ladder, ladder_rules, ladder_state, tuned_rung
+from budwood.storage.eviction import measure_cache
+from budwood.training import head_selection
+from budwood.training.candidate_choice import CandidateChoice, choose_candidate
+from budwood.workflows import flips, frozen_rung, joint_rung, ladder, ladder_rules, ladder_state, tuned_rung
 from budwood.workflows.ladder import search
+from budwood.workflows.ladder_verdict import is_mean_better
 from conftest import Notes, fill, picture, run_command
 
 NAME: Final = "tf_efficientnet_lite0"
@@ -38,7 +49,7 @@ def one_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shorten_tuning(patch: pytest.MonkeyPatch) -> None:
     """Fine-tuning takes an epoch or two, and is tried however short the time."""
-    patch.setattr(tuned_rung, "MEASURING", 0.0)
+    patch.setattr(ladder_rules, "MEASURING", 0.0)
     patch.setattr(tuned_rung, "SURE", 1.0)
     patch.setattr(ladder_rules, "WRITING", 0.0)
     patch.setattr(ladder_rules, "WORTHWHILE", 0.0)
@@ -69,6 +80,13 @@ def make_photos(folder: Path, each: int, classes: int = 2, side: int = 40) -> Pa
             start = 2 + (label * 7) % (side - 14)
             pixels[start : start + 12, 10:30, label % 3] += 80
             Image.fromarray(pixels).save(place / f"{number:03}.png")
+    return folder
+
+
+def fill_two(folder: Path) -> Path:
+    """Two classes that every network tells apart."""
+    for hue, name in enumerate(("leaf", "sky")):
+        fill(folder / name, 30, hue=hue)
     return folder
 
 
@@ -144,8 +162,9 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_data_gets_a_run_that_its_recipe_makes_again(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(frozen_rung, "COMPARING", 0.002)  # so that folds are drawn once or twice
     source = KINDS[kind](tmp_path / "photos")
     data = bw.scan(source)
     best = climb(data, tmp_path / "runs")
@@ -410,6 +429,41 @@ class TestAnytime:
         assert best.recipe.model == NAME
 
 
+class TestFrozenTeam:
+    """Frozen networks are joined by what they say of all images that they have not seen."""
+
+    @pytest.fixture
+    def two_shapes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Cropped and squashed images are compared."""
+        both = ResizeChoice(("crop", "squash"), "Neither is known to be better.")
+        monkeypatch.setattr(frozen_rung, "choose_resize", lambda _: both)
+
+    @pytest.mark.usefixtures("two_shapes")
+    def test_they_are_joined_where_their_mean_is_better(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        picks = Selection(np.array([2, 1]), 0.1, (0.1,))
+        monkeypatch.setattr(joint_rung, "is_mean_better", lambda true, best: len(true) == 2 and best == 0)
+        monkeypatch.setattr(joint_rung, "select_greedily", lambda true: picks)
+        best = climb(bw.scan(make_photos(tmp_path / "photos", 30)), tmp_path / "runs", quick=False)
+        made, rung = best.record.ensemble, read_record(best).rungs[-1]
+        assert made is not None
+        assert (made.rule, [member.weight for member in made.members]) == ("equal", [0.5, 0.5])
+        assert {one.recipe.resize for one in best.members()} == {"crop", "squash"}
+        assert (rung.name, rung.kept, rung.run) == ("together", True, best.record.id)
+        assert rung.note.startswith("Kept: on held-out images the mean of them is better")
+
+    @pytest.mark.usefixtures("two_shapes")
+    def test_they_are_not_where_it_is_no_better(self, tmp_path: Path) -> None:
+        best = climb(bw.scan(fill_two(tmp_path / "photos")), tmp_path / "runs", quick=False)
+        assert best.record.ensemble is None
+
+    def test_the_mean_of_networks_that_err_apart_is_better_and_that_of_copies_is_not(self) -> None:
+        random = np.random.default_rng(0)
+        one, other = (np.where(random.random(400) < 0.2, 0.05, 0.9) for _ in range(2))
+        assert is_mean_better([one, other], 0)
+        assert not is_mean_better([one, one], 0)
+        assert not is_mean_better([one], 0)
+
+
 class TestVariants:
     def test_the_mirror_image_is_tried_where_it_is_harmless(
         self, photos200: Path, tmp_path: Path, known_flips: list[str]
@@ -462,3 +516,83 @@ class TestVariants:
         best = climb(bw.scan(photos200), tmp_path, **{"select": "macro_f1", **given}, taps=("blocks.5",))
         assert not any("raised" in one.name for rung in read_record(best).rungs for one in rung.candidates)
         assert all(getattr(best.recipe, name) == value for name, value in given.items())
+
+
+def test_fine_tuning_raises_rare_classes_where_the_frozen_network_does(
+    photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, tuned = choose_candidate, []
+
+    def choose(scores: Any, *rest: Any) -> CandidateChoice:
+        choice = known(scores, *rest)
+        return replace(choice, chosen=2) if len(scores) == 3 else choice
+
+    def tune(_: ladder_state.Ladder, base: dict[str, Any], *__: Any) -> None:
+        tuned.append(base)
+
+    shorten_tuning(monkeypatch)
+    monkeypatch.setattr(frozen_rung, "choose_candidate", choose)
+    monkeypatch.setattr(tuned_rung, "_tune", tune)
+    best = climb(bw.scan(photos200), tmp_path, quick=False, select="balanced_accuracy")
+    assert best.recipe.logit_adjustment == 1.0
+    assert tuned
+    assert all(base["logit_adjustment"] == 1.0 for base in tuned)
+
+
+class TestUncompared:
+    def test_the_head_on_most_stages_is_taken_and_that_is_said(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(frozen_rung, "TOO_LONG", 0.0)
+        monkeypatch.setattr(head_selection, "RATE", 1.0)
+        monkeypatch.setattr(frozen_rung, "list_local_trunks", lambda _: (OTHER, LITE0))
+        notes = Notes()
+        best = climb(bw.scan(photos200), tmp_path, notes=notes)
+        record = read_record(best)
+        assert record.compared.startswith("Heads were not compared: with 2 classes that takes about ")
+        assert record.compared in notes.kept
+        assert best.recipe.taps
+        (rung,) = record.rungs
+        assert [one.state for one in rung.candidates] == ["tried", "no time"]
+        assert rung.chosen == 0
+        assert record.compared.rstrip(".") in (best.path / "report.html").read_text()
+
+
+class TestCache:
+    def test_a_small_limit_of_the_cache_holds(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limit = 2**20
+        monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", f"{limit}b")
+        cache = tmp_path / "cache"
+        notes = Notes()
+        best = search(
+            bw.scan(photos200),
+            {**SMALL, "time": 60.0},
+            True,
+            tmp_path / "runs",
+            "drop",
+            open_context(cache, notes),
+            id="x",
+            novelty=False,
+        )
+        assert best.record.state == "done"
+        kept = sum(one.bytes for one in measure_cache(cache) if one.kind in ("outputs", "pixels"))
+        assert kept <= limit
+        assert any("are not kept in the cache" in note or "The cache was full" in note for note in notes.kept)
+
+    def test_features_that_are_kept_for_fewer_stages_obey_it(
+        self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        notes = Notes()
+        context = open_context(tmp_path / "cache", notes)
+        flight = check_and_plan(bw.scan(photos200), Recipe(model=NAME, size=64), tmp_path, "drop", context)
+        prefix, samples = make_prefix(flight.spec, TRUNK, context.cache), flight.training
+        values = np.zeros((len(samples), *prefix.shape), np.float32)
+        monkeypatch.setenv("BUDWOOD_CACHE_LIMIT", "100kb")
+        keep_features(prefix, samples, values, notes)
+        assert len(find_missing_features(prefix, samples)) == len(samples)
+        assert "are not kept in the cache" in notes.kept[-1]
+        monkeypatch.delenv("BUDWOOD_CACHE_LIMIT")
+        keep_features(prefix, samples, values, notes)
+        assert not find_missing_features(prefix, samples)

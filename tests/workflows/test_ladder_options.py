@@ -60,21 +60,20 @@ FIRST: Final[dict[str, Any]] = {
 SECOND: Final[dict[str, Any]] = {
     "model": "resnet18",
     "taps": ("layer2",),
-    "pool": "max",
     "channels": 1,
     "size": 32,
     "time": 60.0,
     "balanced_sampling": True,
     "logit_adjustment": 0.5,
 }
-THIRD: Final[dict[str, Any]] = {"model": "resnet18", "cut": "layer3", "size": 32, "time": 60.0}
+THIRD: Final[dict[str, Any]] = {"model": "resnet18", "cut": "layer3", "pool": "max", "size": 32, "time": 60.0}
 
 
 def write_flags(given: dict[str, Any]) -> list[str]:
     flags = []
     for name, value in given.items():
-        written = [] if value is True else [",".join(value) if isinstance(value, tuple) else str(value)]
-        flags += [f"--{name.replace('_', '-')}", *written]
+        written = ",".join(value) if isinstance(value, tuple) else str(value).lower() if value is True else str(value)
+        flags += [f"--{name.replace('_', '-')}", written]
     return flags
 
 
@@ -103,8 +102,11 @@ def test_what_is_given_stays_in_the_recipe_that_is_found(
             "--quick: nothing is searched for. --epochs says how to train, so this one recipe is trained. Without it, "
             "several are tried.",
         ),
-        (["--time", "nonsense"], "time: 'nonsense'"),
-        (["--time", "-3"], "time"),
+        (
+            ["--time", "nonsense"],
+            "time: expected seconds, or a duration such as 90s, 10m or 1.5h",
+        ),
+        (["--time", "-3"], "time: input should be greater than 0, found '-3'"),
     ],
 )
 def test_what_cannot_be_is_refused(

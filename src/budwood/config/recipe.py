@@ -59,6 +59,7 @@ from budwood.config.recipe_fields import (
     OwnAugmentations,
     Phase,
     ScheduleName,
+    Seconds,
     Selection,
     Share,
     Width,
@@ -168,7 +169,7 @@ class Recipe(BaseModel):
         None, description="lbfgs: strength of the L2 penalty, or auto: chosen on the validation set"
     )
     epochs: int | None = Field(None, ge=1, description="passes over the training images (default 10)")
-    time: float | None = Field(
+    time: Seconds | None = Field(
         None, gt=0, description="time limit of the whole command, such as 90s, 10m or 1.5h; schedules are adapted to it"
     )
     phases: tuple[Phase, ...] | None = Field(

@@ -59,6 +59,24 @@ def read_conv_norm(value: object, read: ValidatorFunctionWrapHandler) -> object:
         raise ValueError("expected true, false or between") from error
 
 
+def refuse_words(value: object) -> object:
+    """Refuse a duration that is none, as only what `parse_duration` understands has become a number.
+
+    Args:
+        value: The value of the option `time`.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: It is a string.
+    """
+    if isinstance(value, str):
+        raise ValueError("expected seconds, or a duration such as 90s, 10m or 1.5h")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(refuse_words)]
 Selection = Annotated[str, AfterValidator(check_selection)]
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -20,6 +20,7 @@ from budwood.config.metric_registry import LOSS
 from budwood.evaluation.label_task import task_of
 from budwood.training.head_selection import CandidateScore
 
+SLIGHT: Final = 1e-3  # a difference of the metric, or in nats, that is worth no cost, however sure it is
 RESAMPLES: Final = 100  # bootstrap samples, for the error of a metric that is no mean over images
 
 Values = NDArray[np.float64]
@@ -97,9 +98,7 @@ def choose_candidate(
     worse = figures if select == LOSS else -figures
     best = min(range(len(scores)), key=lambda place: (worse[place], costs[place]))
     near = [
-        place
-        for place in range(len(scores))
-        if worse[place] == worse[best] or worse[place] - worse[best] < _error(spread, place, best)
+        place for place in range(len(scores)) if worse[place] - worse[best] <= max(_error(spread, place, best), SLIGHT)
     ]
     chosen = min(near, key=lambda place: (costs[place], worse[place]))
     reach = float(stdtrit(max(int(units.max()), 1), 0.975))

@@ -269,7 +269,7 @@ def _compare(ladder: Ladder, plan: FrozenPlan) -> None:
     comparison = _Comparison(ladder)
     first, ladder.pending = plan.candidates[0], plan.candidates[1:]
     ladder.heads = tuple(comparison.try_trunk(first))
-    choice = comparison.choose(ladder.heads)
+    choice = comparison.choose()
     _train_head(ladder, ladder.heads[choice.chosen])
     records = (*_describe(ladder.heads, choice), *map(_describe_late, ladder.pending))
     ladder.close_rung("frozen", records, choice.chosen, note=RULE)
@@ -311,7 +311,7 @@ def _settle(ladder: Ladder, comparison: _Comparison, before: TriedHead, failed: 
     """Note what was tried since there was a run of the best head, and train the best now where it is another."""
     place = max(number for number, rung in enumerate(ladder.rungs) if rung.name == "frozen" and rung.run)
     known = [one for one in ladder.rungs[place].candidates if one.state == "failed"]
-    choice = comparison.choose(ladder.heads)
+    choice = comparison.choose()
     records = (*_describe(ladder.heads, choice), *known, *failed, *map(_describe_late, ladder.pending))
     if ladder.heads[choice.chosen] is before:
         update = {"candidates": records, "chosen": choice.chosen}
@@ -417,12 +417,16 @@ class _Comparison:
 
     def find_best(self) -> TriedHead:
         """The head that is chosen among all that were scored."""
-        return self._ladder.heads[self.choose(self._ladder.heads).chosen]
+        return self._ladder.heads[self.choose().chosen]
 
-    def choose(self, heads: Sequence[TriedHead]) -> CandidateChoice:
-        """Choose among heads by the one-standard-error rule."""
-        scores, costs = [head.score for head in heads], [head.cost for head in heads]
-        return choose_candidate(scores, costs, self._ladder.select, self.labels, self._groups)
+    def choose(self) -> CandidateChoice:
+        """Choose among all that were scored by the one-standard-error rule; resampling a metric takes seconds."""
+        ladder = self._ladder
+        count = len(ladder.heads)
+        if count not in ladder.choices:
+            scores, costs = [head.score for head in ladder.heads], [head.cost for head in ladder.heads]
+            ladder.choices[count] = choose_candidate(scores, costs, ladder.select, self.labels, self._groups)
+        return ladder.choices[count]
 
     def _score(self, flight: Preflight, features: Floats, mirrored: Floats | None = None) -> CandidateScore:
         """What heads on these features say of images that they have not seen."""

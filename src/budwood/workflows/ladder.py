@@ -82,8 +82,7 @@ def train(
         quick: Whether to stop after frozen trunks were compared.
         out: Folder of runs.
         leaks: What to do where images leak between given splits: `drop` leaves out those of the training side (and
-            validation images with a copy in the test set), which a finding says; `refuse` raises; `allow` trains with
-            them, and every report says so.
+            validation images copied in the test set), which a finding says; `refuse` raises; `allow` trains with all.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: nowhere.
         track: Tools that receive every epoch: tensorboard, mlflow.
@@ -92,8 +91,7 @@ def train(
             with. None: a new name.
         findings: The findings about the data where they are known already; None: they are computed.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
-        novelty: Whether to measure at the end how images are told that show none of the classes; `calibrate` can do it
-            later.
+        novelty: Whether to measure at the end how images of none of the classes are told; `calibrate` can do it later.
 
     Returns:
         The finished run; of a search, the best.
@@ -101,40 +99,18 @@ def train(
     Raises:
         DataError: The given split leaks and `leaks` is `refuse`, or a split is empty.
         DivergedError: The loss is no longer a number.
-        RecipeError: A tracking tool or an option does not apply, or memory is too small; or `time` or `quick` is given
-            with a recipe.
+        RecipeError: An option does not apply, memory is too small, or `time` or `quick` is given with a recipe.
         RunError: A launcher started several processes, or there is a run of that id, or it is not a file name.
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
     hooks: dict[str, Any] = {"track": track, "on_epoch_end": on_epoch_end, "novelty": novelty}
-    if recipe is not None:
-        _refuse_search_options(time, quick)
-        return train_recipe(
-            data,
-            recipe,
-            out=out,
-            leaks=leaks,
-            cache=cache,
-            progress=progress,
-            spent=spent,
-            id=id,
-            findings=findings,
-            **hooks,
-        )
-    given = {} if time is None else {"time": time}
-    return search(
-        data,
-        given,
-        quick,
-        Path(out),
-        leaks,
-        open_context(cache, progress),
-        spent=spent,
-        id=id,
-        findings=findings,
-        **hooks,
-    )
+    hooks |= {"spent": spent, "id": id, "findings": findings}
+    if recipe is None:
+        given = {} if time is None else {"time": time}
+        return search(data, given, quick, Path(out), leaks, open_context(cache, progress), **hooks)
+    _refuse_search_options(time, quick)
+    return train_recipe(data, recipe, out=out, leaks=leaks, cache=cache, progress=progress, **hooks)
 
 
 def _refuse_search_options(time: float | str | None, quick: bool) -> None:

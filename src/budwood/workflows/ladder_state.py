@@ -20,6 +20,7 @@ from budwood.runs.ladder_record import CandidateRecord, RungName, RungRecord
 from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.runs.run import Run
 from budwood.storage.context import Context
+from budwood.training.candidate_choice import CandidateChoice
 from budwood.training.head_selection import Assignment, CandidateScore
 from budwood.workflows.ladder_rules import FrozenCandidate
 from budwood.workflows.ladder_verdict import judge, measure_accuracy
@@ -83,6 +84,7 @@ class Ladder:
         best: Number of the best run so far, from 0.
         heads: The heads of frozen trunks that were compared.
         pending: Frozen candidates for which there was no time yet.
+        choices: What was chosen among the first heads, by their number.
         folds: The parts of the images by which all heads are compared; empty before the first.
         compared: How frozen candidates were compared, in words.
         flips: Which flips are harmless; None: not measured yet.
@@ -108,6 +110,7 @@ class Ladder:
     best: int = 0
     heads: tuple[TriedHead, ...] = ()
     pending: tuple[FrozenCandidate, ...] = ()
+    choices: dict[int, CandidateChoice] = field(default_factory=dict)
     folds: tuple[Assignment, ...] = ()
     compared: str = ""
     flips: FlipFindings | None = None

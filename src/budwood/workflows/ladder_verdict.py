@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,7 +14,7 @@ from budwood.evaluation.differences import paired_difference_interval
 from budwood.evaluation.ensembles import compute_mean_loss, select_greedily
 from budwood.evaluation.intervals import proportion_interval
 from budwood.evaluation.predictions import Predictions
-from budwood.evaluation.significance import mcnemar_test
+from budwood.evaluation.significance import ALPHA, mcnemar_test
 from budwood.runs.ladder_record import Figure
 
 FOLDS: Final = 5  # of the validation images, on which the weights of an ensemble are chosen and scored in turn
@@ -44,7 +45,7 @@ def judge(before: Predictions, after: Predictions, select: str = LOSS) -> Verdic
     What took more time is expected to be better, so that it need not prove it: it is kept where its loss is lower and
     its accuracy is not lower by more than one standard error of the paired difference. Losses are those after each
     run's own temperature, so that label smoothing does not count against it. Where a metric was asked for, that metric
-    stands in the place of the loss.
+    stands in the place of the loss, and accuracy may be lower unless the paired test is sure of it.
 
     Args:
         before: Validation predictions of the best run so far.
@@ -62,11 +63,12 @@ def judge(before: Predictions, after: Predictions, select: str = LOSS) -> Verdic
     error = float((now.astype(float) - was).std() / np.sqrt(n))
     p = float(mcnemar_test(np.stack([was, now], axis=1).astype(np.float64))[0, 1])
     name, better = _compare(before, after, select)
-    kept = better and difference >= -error
+    bearable = difference >= -error if select == LOSS else p >= ALPHA or difference >= 0
+    kept = better and bearable
     if kept:
         note = f"Kept: its {name} on validation is better."
     elif better:
-        note = "Not kept: it gets fewer validation images right, by more than chance would explain."
+        note = "Not kept: it gets too many validation images wrong that the best before it gets right."
     else:
         note = f"Not kept: its {name} on validation is no better."
     return Verdict(
@@ -130,32 +132,49 @@ def align(predictions: Predictions, like: Predictions) -> Predictions:
     )
 
 
-def is_better_together(members: list[Predictions], best: int) -> bool:
+def is_better_together(members: Sequence[Predictions], best: int) -> bool:
     """Tell whether the mean of several runs is better than the best of them, by cross-validation.
-
-    The weights are chosen on four fifths of the validation images and scored on the last, in turn, so that choosing
-    them is not counted as a gain. An answer of several networks takes as long as all of them, so it has to be better
-    by one standard error of the paired difference.
 
     Args:
         members: Validation predictions of each run, for the same images in the same order.
         best: Number of the best of them.
 
     Returns:
+        Whether it is, as `is_mean_better` tells it.
+    """
+    return is_mean_better([np.asarray(one.task.true_probabilities(one.truth, one.logits)) for one in members], best)
+
+
+def is_mean_better(true: Sequence[NDArray[np.float64]], best: int) -> bool:
+    """Tell whether the mean of several networks is better than the best of them, by cross-validation.
+
+    The weights are chosen on four fifths of the images and scored on the last, in turn, so that choosing them is not
+    counted as a gain. An answer of several networks takes as long as all of them, so it has to be better by one
+    standard error of the paired difference.
+
+    Args:
+        true: Probability that each network gives to what is true of each image, which it has not seen: float64 [n], or
+            [n, classes] where an image has several labels.
+        best: Number of the best network.
+
+    Returns:
         Whether it is.
     """
-    true = [np.asarray(one.task.true_probabilities(one.truth, one.logits), np.float64) for one in members]
     n = len(true[0])
-    if n < 2 * FOLDS:
+    if n < 2 * FOLDS or len(true) < 2:
         return False
-    losses = np.empty(n)
-    order = np.random.default_rng(0).permutation(n)
+    losses, order = np.empty(n), np.random.default_rng(0).permutation(n)
     for fold in range(FOLDS):
         held = order[fold::FOLDS]
         rest = np.setdiff1d(order, held)
         weights = select_greedily([one[rest] for one in true]).weights
-        mean = sum(weight * one[held] for weight, one in zip(weights, true, strict=True))
-        losses[held] = [compute_mean_loss(np.asarray(each)) for each in np.asarray(mean)]
-    alone = np.array([compute_mean_loss(np.asarray(each)) for each in true[best]])
-    gain = alone - losses
+        losses[held] = _measure_losses(
+            np.sum([weight * one[held] for weight, one in zip(weights, true, strict=True)], 0)
+        )
+    gain = _measure_losses(true[best]) - losses
     return bool(gain.mean() > gain.std() / np.sqrt(n))
+
+
+def _measure_losses(true: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The loss of each image, nats: float64 [n]."""
+    return np.array([compute_mean_loss(each) for each in true])

@@ -143,8 +143,7 @@ def train_recipe(
         id: Name of the run, which must be new and a plain file name; None: a new name.
         findings: The findings about the data where they are known already; None: they are computed.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
-        novelty: Whether to measure at the end how images are told that show none of the classes; `calibrate` can do it
-            later.
+        novelty: Whether to measure at the end how images of none of the classes are told; `calibrate` can do it later.
         limit: Seconds that the training may take, beside a limit of the recipe; None: no other.
 
     Returns:

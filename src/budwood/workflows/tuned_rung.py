@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from budwood.hardware import find_best_device, has_fast_bfloat16
 from budwood.networks.stage_choice import choose_freeze_stage
 from budwood.runs.ladder_record import CandidateRecord, PlannedRow
@@ -20,7 +22,7 @@ from budwood.workflows.frozen_rung import share_features
 from budwood.workflows.ladder_state import FlipFindings, Ladder
 from budwood.workflows.train import estimate_cost
 
-MEASURING: Final = 20.0  # seconds that measuring a step takes where the network was never trained here
+BASE: Final = ("model", "size", "resize", "tta", "taps", "logit_adjustment")  # what a tuned network has of a frozen one
 VIEWS_SHARE: Final = 0.35  # of the time left, for computing augmented versions of the images
 ENDING: Final = 0.05  # of the budget, for what tells strangers and for joining networks
 SURE: Final = 0.85  # of the time left, that is planned for: a step is not always as fast as measured
@@ -56,20 +58,33 @@ def climb_tuned(ladder: Ladder) -> None:
     if reason:
         ladder.close_rung("fine-tuned", (), None, note=reason)
         return
-    base = {name: ladder.best_run().recipe.table()[name] for name in ("model", "size", "resize", "tta")}
+    base = _choose_base(ladder)
+    taps = base.pop("taps", ())
     stage = choose_freeze_stage(ladder.plan(base).spec.plan)
-    if ladder.left() < MEASURING + 2 * rules.WRITING:
+    if ladder.left() < rules.MEASURING + 2 * rules.WRITING:
         name = "the last stages" if stage else "the whole network"
-        late = CandidateRecord(name=name, recipe={}, state="no time", seconds=round(2 * MEASURING, 1))
+        late = CandidateRecord(name=name, recipe={}, state="no time", seconds=round(2 * rules.MEASURING, 1))
         ladder.close_rung("fine-tuned", (late,), None, note="No time was left for it.")
         return
     found = find_harmless_flips(ladder)
     ladder.context.progress.note(found.sentence)
     steps = [f"upto:{stage}"] if stage else []
-    taps = ladder.best_run().recipe.taps or ()
     for freeze in (*steps, "none"):
         later = taps if freeze == "none" else _list_later(ladder, base, taps, freeze.removeprefix("upto:"))
         _tune(ladder, {**base, **({"taps": later} if later else {})}, freeze, found)
+
+
+def _choose_base(ladder: Ladder) -> dict[str, Any]:
+    """The options of the frozen network to start from: the best, or a cheaper one of which more epochs fit the time."""
+    table = ladder.best_run().recipe.table()
+    best = {name: table[name] for name in BASE if table.get(name)}
+    macs = ladder.plan(best).spec.plan.macs
+    least = min((head.cost for head in ladder.heads), default=macs)
+    seconds = ladder.seconds_an_image * macs / least * ladder.images
+    if rules.estimate_tuning(seconds) <= ladder.left() - ENDING * ladder.budget - rules.WRITING or least >= macs:
+        return best
+    cheapest = [head for head in ladder.heads if head.cost == least]
+    return dict(min(cheapest, key=lambda head: float(np.nanmean(head.score.losses))).options)
 
 
 def _list_later(ladder: Ladder, base: Mapping[str, Any], taps: Sequence[str], stage: str) -> tuple[str, ...]:
@@ -99,11 +114,11 @@ def list_planned_tuning(ladder: Ladder, frozen: Sequence[PlannedRow]) -> list[Pl
     left = max(ladder.budget - spent - 2 * rules.WRITING, 0.0)
     data = ladder.data
     reason = rules.why_not_tuned(len(data.samples("train")), len(data.samples("val")))
-    fits = left > 2 * MEASURING and not reason
+    fits = left > 2 * rules.MEASURING and not reason
     several = fits or sum(row.fits for row in frozen) > 1
     what = reason or "the last stages, on cached maps; then all of it where time is left"
     return [
-        PlannedRow("fine-tuned", what, left if fits else 2 * MEASURING, GAIN, fits),
+        PlannedRow("fine-tuned", what, left if fits else 2 * rules.MEASURING, GAIN, fits),
         PlannedRow("together", "the mean of several networks", rules.WRITING, "0 to 1 point", several),
     ]
 
@@ -136,8 +151,8 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     n = len(ladder.data.samples("train"))
     whole = freeze == "none"
     name = "the whole network" if whole else f"all after {freeze.removeprefix('upto:')}"
-    if ladder.left() < MEASURING + 2 * rules.WRITING:
-        return TuningPlan({}, name, 2 * MEASURING)
+    if ladder.left() < rules.MEASURING + 2 * rules.WRITING:
+        return TuningPlan({}, name, 2 * rules.MEASURING)
     probing = rules.make_tuning_options(
         freeze, n, 1, 0 if whole else 2, found.harmless, ladder.multilabel, _is_halved()
     )
