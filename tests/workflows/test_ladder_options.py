@@ -126,9 +126,7 @@ def test_one_option_that_says_how_to_train_is_told(
     assert "--epochs, --model, --weights say how to train, so this one recipe is trained." in told
 
 
-def test_a_recipe_file_asks_for_one_recipe(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_file_asks_for_one_recipe(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "some.toml"
     file.write_text("size = 32\n")
     flags = ["--recipe", file, "--out", tmp_path / "runs"]
