@@ -372,6 +372,8 @@ class TestAnytime:
             assert document["state"] == "done"
         else:
             assert "until it was interrupted: 2 candidates were tried." in " ".join(out.split())
+            assert "Time of this run alone: " in out, "beside the time of the search"
+            assert "Total time" not in out
 
     def test_a_rung_that_fails_costs_only_that_rung(
         self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
