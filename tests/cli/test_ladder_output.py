@@ -29,13 +29,14 @@ def print_ladder(
 
 def test_a_search_in_few_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = print_ladder(tmp_path, make_ladder(), capsys)
-    assert len(lines) <= 16
+    assert len(lines) <= 18
     assert max(map(count_columns, lines)) <= 100
     told = [re.sub(r"\s+", " ", line).strip() for line in lines]
-    assert "lite1 at 320 pixels, last stages … 86.2 % (84.6 to 87.7) 1,968 17 s kept" in told
+    chosen = told.index("lite1 at 320 pixels, last stages 86.2 % (84.6 to 87.7) 1,968 17 s kept")
+    assert told[chosen + 1] == "pooled"
     assert "resnet50 at 320 pixels – 1 min 35 s no time" in told
     assert "fine-tuned lite1, last 3 stages, 8 epochs 88.5 % (84.9 to 91.5) 391 2 min 22 s kept" in told
-    assert "together frozen and fine-tuned, equal weig… 89.3 % (85.8 to 92.1) 391 3 s chosen" in told
+    assert "together frozen and fine-tuned, equal 89.3 % (85.8 to 92.1) 391 3 s chosen" in told
     whole = " ".join(told)
     assert "had 5 min and took 4 min 3 s: 6 candidates were tried, 1 was left out for want of time" in whole
     assert "1 more in the report" in whole
@@ -58,7 +59,7 @@ def test_fits_a_terminal_whatever_was_tried(
 ) -> None:
     lines = print_ladder(tmp_path, make_ladder(rungs=rungs), capsys)
     assert max(map(count_columns, lines)) <= 100
-    assert len(lines) <= 21
+    assert len(lines) <= 24
 
 
 def test_a_long_rung_shows_the_chosen_candidate_and_the_best_others(
@@ -68,6 +69,34 @@ def test_a_long_rung_shows_the_chosen_candidate_and_the_best_others(
     told = print_ladder(tmp_path, make_ladder(rungs=(many,), best=many.run), capsys)
     assert re.findall(r"number \d+", "\n".join(told)) == ["number 3", *(f"number {n}" for n in range(14, 20))]
     assert "13 more in the report" in " ".join(told)
+
+
+def test_candidates_that_differ_in_their_last_words_can_be_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"tf_efficientnet_lite0, 224 pixels{end}" for end in (", squash", ", squash, 5 stages", ", 5 stages")]
+    rung = make_frozen(candidates=tuple(make_candidate(name, 1900) for name in names), chosen=0)
+    lines = print_ladder(tmp_path, make_ladder(rungs=(rung,), best=rung.run), capsys)
+    told = re.sub(r"\s+", " ", " ".join(line[:44].strip() for line in lines))
+    assert all(name in told for name in names)
+
+
+def test_a_candidate_that_was_tried_again_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two, three = make_candidate("one", 1000), make_candidate("two", 1100), make_candidate("three", 1200)
+    late = three.model_copy(update={"state": "no time", "accuracy": None})
+    rungs = (make_frozen(candidates=(one, two, late), chosen=1), make_frozen(candidates=(one, two, three), chosen=2))
+    told = " ".join(print_ladder(tmp_path, make_ladder(rungs=rungs), capsys))
+    assert [len(re.findall(rf" {name} ", told)) for name in ("one", "two", "three")] == [1, 2, 1]
+    assert "no time" not in told
+    assert "more in the report" not in told
+
+
+def test_a_run_whose_candidate_was_not_compared_has_its_validation_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = make_tuned(candidates=(make_candidate("all after blocks.4", 0, 1, accuracy=None),))
+    told = print_ladder(tmp_path, make_ladder(rungs=(make_frozen(), tuned)), capsys)
+    assert any(re.fullmatch(r"fine-tuned +all after blocks.4 +88.5 % \(84.9 to 91.5\) +391 .*", line) for line in told)
 
 
 def test_a_rung_that_was_not_begun_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from budwood.reporting.templating import load_template
 from budwood.runs.ladder_record import Figure, LadderRecord, RungRecord
 from budwood.runs.run import Run
 from budwood.runs.run_record import read_record, save_record
+from budwood.training.head_selection import choose_plan
 from budwood.workflows.report import report
 from conftest import answers, scored_run
 from made_ladders import BEST, make_candidate, make_figure, make_frozen, make_ladder, make_together, make_tuned
@@ -85,8 +86,24 @@ class TestSection:
         assert "3 Together: chosen" in page
         assert "Kept: its loss on validation is better." in page
 
+    def test_what_was_trained_without_being_compared_has_the_figures_of_its_rung(self, tmp_path: Path) -> None:
+        alone = (make_candidate("all after blocks.4", 0, 1, accuracy=None, note="Flips do harm."),)
+        tuned = make_tuned(candidates=alone, kept=False)
+        page = render(tmp_path, make_ladder(rungs=(make_frozen(), tuned), best=make_frozen().run))
+        assert "all after blocks.4 88.5 % 84.9 to 91.5 %, n = 391 9 s not kept: Flips do harm." in page
+        assert "9 s chosen" not in page
+
+    def test_every_cell_has_its_name_for_pages_too_narrow_for_columns(self, tmp_path: Path) -> None:
+        record = make_run(tmp_path / BEST, make_ladder()).record
+        module: Any = load_template("ladder.html").make_module({})
+        html = module.section(show_ladder_section(record))
+        for table in re.findall(r'<table class="ladder">.*?</table>', html, re.S):
+            heads = re.findall(r"<th[^>]*>([^<]*)</th>", table.split("</thead>")[0])
+            for row in re.findall(r"<tr.*?</tr>", table.split("</thead>")[1], re.S):
+                assert re.findall(r'<td[^>]* data-name="([^"]*)"', row) == heads[1:]
+
     def test_explains_its_words_and_what_its_figures_are_worth(self, tmp_path: Path) -> None:
-        page = render(tmp_path, make_ladder())
+        page = render(tmp_path, make_ladder(compared=choose_plan(500, 1280, 2, 30).reason))
         for words in (
             "Frozen: the trunk",
             "Fine-tuned: from",
@@ -95,7 +112,7 @@ class TestSection:
             "Breiman et al. 1984",
         ):
             assert words in page
-        assert "5-fold cross-validation, repeated twice, on training and validation images." in page
+        assert "500 images are compared by cross-validation with 5 folds, drawn 4 times." in page
         assert "the test split stayed sealed and took no part" in page
         assert "slightly too optimistic, as it is the best of 3 on the same images" in page
         assert "McNemar's test" in page

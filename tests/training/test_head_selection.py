@@ -230,7 +230,8 @@ def test_a_plan_for_little_time_keeps_enough_images() -> None:
     assert plan.cross is None
     assert plan.images >= FEWEST
     assert "more folds would take too long" in plan.reason
-    assert choose_plan(500, 1280, 2, 30).reason == "500 images are compared by 5 folds, drawn 4 times."
+    reason = choose_plan(500, 1280, 2, 30).reason
+    assert reason == "500 images are compared by cross-validation with 5 folds, drawn 4 times."
 
 
 def _mirrored_reference(

@@ -270,6 +270,16 @@ class TestWholeLadder:
         assert "Together: several networks of the rungs above answer as one" in page
 
 
+class TestPlan:
+    @pytest.mark.parametrize(("time", "fits"), [(10.0, False), (300.0, True)])
+    def test_networks_are_joined_only_where_there_is_time_for_several(
+        self, photos200: Path, tmp_path: Path, time: float, fits: bool
+    ) -> None:
+        given = {**SMALL, "time": time}
+        rows, _, _ = ladder.plan_search(bw.scan(photos200), given, False, tmp_path, "drop", open_context(None, None))
+        assert [row.fits for row in rows if row.rung == "together"] == [fits]
+
+
 class TestAnytime:
     def test_a_short_time_is_enough_for_the_first_network(
         self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -300,11 +310,33 @@ class TestAnytime:
         assert best.record.id == "x-1"
         assert record.interrupted
         assert record.longer == 120.0
+        assert record.advice.startswith("The same command goes on faster another time")
         assert {rung.name for rung in record.rungs} == {"frozen"}
         assert (
             "It was interrupted (Ctrl-C), and the best network so far was kept."
             in (best.path / "report.html").read_text()
         )
+        assert "Interrupted: the best network so far is kept." in notes.kept
+
+    @pytest.mark.parametrize("step", ["add_novelty", "write_reports"])
+    def test_ctrl_c_while_the_search_ends_keeps_the_network(
+        self, step: str, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual, calls = getattr(ladder, step), []
+
+        def interrupt_once(*given: object) -> object:
+            calls.append(given)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+            return usual(*given)
+
+        monkeypatch.setattr(ladder, step, interrupt_once)
+        notes = Notes()
+        options = {**SMALL, "time": 60.0}
+        best = search(bw.scan(photos200), options, True, tmp_path, "drop", open_context(None, notes), id="x")
+        assert read_record(best).interrupted
+        assert read_record(open_run(best.path)).interrupted
+        assert "How this network was found" in (best.path / "report.html").read_text()
         assert "Interrupted: the best network so far is kept." in notes.kept
 
     def test_ctrl_c_before_there_is_a_network_ends_it(
@@ -340,6 +372,8 @@ class TestAnytime:
             assert document["state"] == "done"
         else:
             assert "until it was interrupted: 2 candidates were tried." in " ".join(out.split())
+            assert "Time of this run alone: " in out, "beside the time of the search"
+            assert "Total time" not in out
 
     def test_a_rung_that_fails_costs_only_that_rung(
         self, photos200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,26 @@ def test_what_cannot_be_is_refused(
     assert not (tmp_path / "runs").exists()
 
 
+def test_one_option_that_says_how_to_train_is_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--weights", "none", "--model", "mlp", "--size", "8", "--epochs", "1", "--dry-run"]
+    _, err = run_command(capsys, "train", photos, "--out", tmp_path / "runs", *flags)
+    told = " ".join(err.split())
+    assert "--epochs, --model, --weights say how to train, so this one recipe is trained." in told
+
+
+def test_a_recipe_file_asks_for_one_recipe(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "some.toml"
+    file.write_text("size = 32\n")
+    flags: list[str | Path] = ["--recipe", file, "--out", tmp_path / "runs"]
+    _, err = run_command(capsys, "train", photos, *flags, "--quick", code=2)
+    assert "--quick: nothing is searched for. --recipe says how to train" in " ".join(err.split())
+    out, err = run_command(capsys, "train", photos, *flags, "--dry-run")
+    assert "Estimated from" in out, "the cost of one recipe, not the plan of a search"
+    assert "how to train" not in err, "who gives a file knows that"
+
+
 def test_one_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "photos" / "leaf", 20)
     _, err = run_command(capsys, "train", tmp_path / "photos", "--out", tmp_path / "runs", code=2)

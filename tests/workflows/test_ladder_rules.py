@@ -92,6 +92,10 @@ class TestShrinking:
         assert found.seconds <= 60
         assert (224 - found.size) % rules.SIZE_STEP == 0
 
+    def test_no_smaller_where_that_would_save_too_little(self) -> None:
+        found, used = shrink(self.FIRST, 64, 20, SPEED, 2.0)
+        assert (found.size, used) == (224, 20), "what takes the time is to start, whatever the size"
+
     def test_no_smaller_than_the_images(self) -> None:
         found, used = shrink(self.FIRST, 200, 3000, SPEED, 60.0)
         assert (found.size, used) == (224, rules.FEWEST_SAMPLED), "a step of 32 would lose pixels"

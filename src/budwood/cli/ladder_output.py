@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from budwood.text import format_table, shorten, show_unprintable
 
 if TYPE_CHECKING:
-    from budwood.runs.ladder_record import CandidateRecord, LadderRecord, PlannedRow, RungRecord
+    from budwood.runs.ladder_record import Figure, LadderRecord, PlannedRow, RungRecord
     from budwood.runs.run import Run
 
 COLUMNS: Final = 100  # of a terminal that all lines fit into
@@ -32,7 +32,7 @@ def show_ladder(run: Run) -> None:
     if ladder is None:
         return
     rows, left = _list_rows(ladder)
-    print(format_table([("rung", "tried", "held-out accuracy", "n", "time", ""), *rows], right=(3, 4)))
+    print(format_table([("rung", "tried", "held-out accuracy", "n", "time", "result"), *rows], right=(3, 4)))
     more = f"; {left} more in the report" if left else ""
     ended = " until it was interrupted" if ladder.interrupted else ""
     _print_wrapped(f"The search {describe_time(ladder)}{ended}: {count_candidates(ladder)}{more}.")
@@ -80,42 +80,53 @@ def _list_rows(ladder: LadderRecord) -> tuple[list[Row], int]:
     most = max(CANDIDATES - sum(max(1, len(rung.candidates)) for rung in ladder.rungs[1:]), 3)
     rows: list[Row] = []
     left = 0
-    for rung in ladder.rungs:
-        shown = _pick_candidates(rung, most)
-        left += len(rung.candidates) - len(shown)
-        cells = [_format_row(ladder, rung, place) for place in shown]
+    for number, rung in enumerate(ladder.rungs):
+        listed = _list_once(ladder.rungs, number)
+        shown = _pick_candidates(rung, listed, most)
+        left += len(listed) - len(shown)
+        cells = [line for place in shown for line in _format_rows(ladder, rung, place)]
         cells = cells or [("–", "–", "", "", describe_rung_state(ladder, rung))]
-        rows += [(rung.name if number == 0 else "", *row) for number, row in enumerate(cells)]
+        rows += [("" if row else rung.name, *line) for row, line in enumerate(cells)]
     return rows, left
 
 
-def _pick_candidates(rung: RungRecord, most: int) -> list[int]:
+def _list_once(rungs: Sequence[RungRecord], number: int) -> list[int]:
+    """The numbers of the candidates of a rung, without those that a later rung of that name has as well."""
+    rung = rungs[number]
+    later = {one.name for other in rungs[number + 1 :] if other.name == rung.name for one in other.candidates}
+    return [place for place, one in enumerate(rung.candidates) if place == rung.chosen or one.name not in later]
+
+
+def _pick_candidates(rung: RungRecord, listed: Sequence[int], most: int) -> list[int]:
     """The numbers of the candidates to show: the chosen one and the most accurate others, in their order."""
 
     def rank(place: int) -> tuple[bool, bool, float]:
         one = rung.candidates[place]
         return place != rung.chosen, one.accuracy is None, -(one.accuracy.value if one.accuracy else 0.0)
 
-    return sorted(sorted(range(len(rung.candidates)), key=rank)[:most])
+    return sorted(sorted(listed, key=rank)[:most])
 
 
-def _format_row(ladder: LadderRecord, rung: RungRecord, place: int) -> Row:
+def _format_rows(ladder: LadderRecord, rung: RungRecord, place: int) -> list[Row]:
+    """A candidate in one row, or in two where its name is long: candidates often differ in their last words only."""
     from budwood.comparison.published_text import format_clock
     from budwood.reporting.ladder_text import describe_rung_state
 
     one = rung.candidates[place]
     chosen = place == rung.chosen
-    return (
-        shorten(show_unprintable(one.name), NAMES),
-        _format_accuracy(one),
-        f"{one.accuracy.n:,}" if one.accuracy else "",
+    accuracy = one.accuracy or (rung.accuracy if chosen else None)
+    name, *rest = textwrap.wrap(show_unprintable(one.name), NAMES, subsequent_indent="  ", break_on_hyphens=False)
+    cells = (
+        _format_accuracy(accuracy),
+        f"{accuracy.n:,}" if accuracy else "",
         format_clock(one.seconds) if one.seconds else "",
         describe_rung_state(ladder, rung) if chosen else one.state,
     )
+    more = [(shorten(" ".join(rest).replace("   ", " "), NAMES), "", "", "", "")] if rest else []
+    return [(shorten(name, NAMES), *cells), *more]
 
 
-def _format_accuracy(one: CandidateRecord) -> str:
-    figure = one.accuracy
+def _format_accuracy(figure: Figure | None) -> str:
     if figure is None:
         return "–"
     if figure.low is None or figure.high is None:

@@ -243,10 +243,10 @@ def train(
     named = collect_options(file, settings, drop_unset(options))
     resolved = Recipe(**named)
     progress = make_terminal_progress()
-    asking = list_recipe_options(named)
+    asking = ["recipe"] if file else list_recipe_options(named)
     if asking and quick:
         raise click.UsageError(f"--quick: nothing is searched for. {explain_recipe(asking)}")
-    if why := explain_steps(named):
+    for why in filter(None, ("" if file else explain_recipe(asking), explain_steps(named))):
         progress.note(why)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     dataset = select_per_class(dataset, leaks=leaks, **selection)

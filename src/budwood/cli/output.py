@@ -260,7 +260,7 @@ def show_run(run: Run, as_json: bool) -> None:
         print(f"Features up to {prefix.stage}: {prefix.computed:,} computed, {prefix.reused:,} from the cache")
     threads = f" ({counted(choices.threads, 'thread')})" if choices.threads else ""
     print(f"Engine: {choices.engine}{threads}")
-    print(f"Total time: {record.timings.total:.1f} s")
+    print(f"{'Time of this run alone' if record.ladder else 'Total time'}: {record.timings.total:.1f} s")
     loud = [finding for finding in record.findings if finding.severity != "note"]
     if loud:
         print("Findings:")

@@ -69,11 +69,14 @@ def refuse_words(value: object) -> object:
         The value.
 
     Raises:
-        ValueError: It is a string.
+        ValueError: It is a string, and no number.
     """
-    if isinstance(value, str):
-        raise ValueError("expected seconds, or a duration such as 90s, 10m or 1.5h")
-    return value
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError as error:
+        raise ValueError("expected seconds, or a duration such as 90s, 10m or 1.5h") from error
 
 
 Seconds = Annotated[float, BeforeValidator(refuse_words)]

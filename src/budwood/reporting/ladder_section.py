@@ -40,7 +40,7 @@ from budwood.reporting.svg import (
     to_xml,
     wrap_svg,
 )
-from budwood.runs.ladder_record import CandidateRecord, Figure, LadderRecord, RungRecord
+from budwood.runs.ladder_record import Figure, LadderRecord, RungRecord
 from budwood.runs.run_record import RunRecord
 from budwood.text import Unit
 
@@ -60,7 +60,7 @@ class ShownCandidate:
         seconds: What it took, or would have taken.
         state: What came of it.
         note: Why, where there is something to say.
-        chosen: Whether it was chosen.
+        chosen: Whether its rung chose and kept it.
         options: Its options in words.
     """
 
@@ -191,7 +191,7 @@ def _show_rung(ladder: LadderRecord, rung: RungRecord, number: int, *, explained
         ended=format_clock(rung.ended) if rung.ended else "–",
         sentences=[*([] if explained else [MEANINGS[rung.name]]), *([rung.note] if rung.note else [])],
         method=[*_describe_method(ladder, rung, number)],
-        candidates=[_show_candidate(ladder, one, place == rung.chosen) for place, one in enumerate(rung.candidates)],
+        candidates=[_show_candidate(ladder, rung, place) for place in range(len(rung.candidates))],
         compared=_head_difference(ladder) if any(one.difference for one in rung.candidates) else "",
     )
 
@@ -224,17 +224,20 @@ def _describe_method(ladder: LadderRecord, rung: RungRecord, number: int) -> Ite
         yield "Held-out accuracy: on the validation images."
 
 
-def _show_candidate(ladder: LadderRecord, one: CandidateRecord, chosen: bool) -> ShownCandidate:
+def _show_candidate(ladder: LadderRecord, rung: RungRecord, place: int) -> ShownCandidate:
+    """A candidate; what was trained without being compared has the accuracy and the fate of its rung."""
+    one, chosen = rung.candidates[place], place == rung.chosen
+    alone = chosen and len(rung.candidates) == 1
     about = "about " if one.state == "no time" else ""
     behind = None if chosen else one.difference
     return ShownCandidate(
         name=one.name,
-        accuracy=_format_cell(one.accuracy),
+        accuracy=_format_cell(one.accuracy or (rung.accuracy if chosen else None)),
         difference=_hold_together(format_gain(behind, Unit(loss=ladder.metric == LOSS))) if behind else NONE,
         seconds=f"{about}{format_clock(one.seconds)}" if one.seconds else "–",
-        state=describe_candidate_state(one, chosen),
+        state=describe_rung_state(ladder, rung) if alone else describe_candidate_state(one, chosen),
         note=one.note,
-        chosen=chosen,
+        chosen=chosen and rung.kept,
         options=describe_options(one.recipe),
     )
 

@@ -389,7 +389,8 @@ def choose_plan(n: int, d: int, classes: int, budget_seconds: float) -> Plan:
     for limit, folds, repeats in ((300, 5, 10), (1000, 5, 4), (MANY, 5, 2), (MANY, 5, 1)):
         seconds = _estimate_seconds(n, d, classes, folds * repeats)
         if n <= min(limit, most) and seconds <= budget_seconds:
-            reason = f"{counted(n, 'image')} are compared by {folds} folds, drawn {counted(repeats, 'time')}."
+            drawn = f"{folds} folds, drawn {counted(repeats, 'time')}"
+            reason = f"{counted(n, 'image')} are compared by cross-validation with {drawn}."
             return Plan(CrossValidation(folds, repeats), n, seconds, reason)
     while most > least and _estimate_seconds(most, d, classes, 1) > budget_seconds:
         most = max(least, most // 2)

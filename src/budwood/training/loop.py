@@ -292,10 +292,15 @@ def _steps_left(state: LoopState, sampling: Sampling) -> list[list[NDArray[np.in
 
 
 def _find_position(state: LoopState, recipe: ResolvedRecipe, images: int, clock: Clock, reserve: float) -> Position:
-    """Where the next step stands in the training, with as many epochs as the time will do for."""
+    """Where the next step stands in the training, with as many epochs as the recipe's time will do for.
+
+    A limit that is not the recipe's own only ends the training: its schedule is that of the recipe.
+    """
     steps_an_epoch = count_steps(recipe.sampling, images)
     done = (state.epoch - 1) * steps_an_epoch + state.step
-    epochs = clock.epochs(done / steps_an_epoch, recipe.limits.epochs, reserve)
+    epochs = recipe.limits.epochs
+    if math.isfinite(recipe.limits.seconds):
+        epochs = clock.epochs(done / steps_an_epoch, epochs, reserve)
     return Position(done, steps_an_epoch, epochs, [row["val_loss"] for row in state.history])
 
 

@@ -49,7 +49,9 @@ from budwood.workflows.ladder_state import Ladder, TriedHead
 
 WARM: Final = 16  # images on which an engine is made and checked before it is timed
 TIMED: Final = 48  # images on which it is timed
-RULE: Final = "Among the cheapest of those that are less than one standard error of the difference worse than the best."
+RULE: Final = (
+    "Chosen: one of the cheapest that are not worse than the best by a standard error of the difference or more."
+)
 COMPARING: Final = 0.1  # of the budget, that comparing the heads of one trunk may take
 TOO_LONG: Final = 0.15  # of the budget: where one head takes so much at the least, none are compared
 SOLVING: Final = 60.0  # seconds that solving a head may take, however short the time

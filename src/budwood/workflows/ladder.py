@@ -168,9 +168,12 @@ def search(
     except KeyboardInterrupt:
         if not ladder.runs:
             raise
-        ladder.interrupted = True
-        context.progress.note("Interrupted: the best network so far is kept.")
-    return _finish(ladder)
+        ladder.note_interruption()
+    try:
+        return _finish(ladder)
+    except KeyboardInterrupt:  # the best is there: what remains takes a moment
+        ladder.note_interruption()
+        return _finish(ladder)
 
 
 def plan_search(
@@ -247,9 +250,18 @@ def _climb_safely(ladder: Ladder, name: RungName, climb: Callable[[Ladder], None
 def _finish(ladder: Ladder) -> Run:
     """The best run, with the record of the search in it, and with what tells strangers where there is time."""
     best = ladder.best_run()
-    strangers = ladder.hooks.get("novelty", True) and not ladder.interrupted
-    fit = max(int((ladder.left() - rules.WRITING) / 2 / max(ladder.seconds_an_image, 1e-4)), 0)
-    record = LadderRecord(
+    with lock_results(best.path), raise_storage_errors(best.path):
+        if ladder.hooks.get("novelty", True) and not ladder.interrupted:
+            fit = max(int((ladder.left() - rules.WRITING) / 2 / max(ladder.seconds_an_image, 1e-4)), 0)
+            best = add_novelty(best, ladder.context, read_share(best), fit)
+        finished = Run(best.path, best.record.model_copy(update={"ladder": _make_record(ladder)}))
+        write_reports(finished)
+        save_record(finished.path, finished.record)
+    return finished
+
+
+def _make_record(ladder: Ladder) -> LadderRecord:
+    return LadderRecord(
         budget=ladder.budget,
         seconds=round(ladder.spent(), 1),
         compared=ladder.compared,
@@ -257,19 +269,12 @@ def _finish(ladder: Ladder) -> Run:
         images=ladder.images,
         of=ladder.of,
         rungs=tuple(ladder.rungs),
-        best=best.record.id,
+        best=ladder.best_run().record.id,
         interrupted=ladder.interrupted,
         advice=advise(ladder),
         longer=suggest_budget(ladder),
         given={name: value for name, value in ladder.given.items() if name != "time"},
     )
-    with lock_results(best.path), raise_storage_errors(best.path):
-        if strangers:
-            best = add_novelty(best, ladder.context, read_share(best), fit)
-        finished = Run(best.path, best.record.model_copy(update={"ladder": record}))
-        write_reports(finished)
-        save_record(finished.path, finished.record)
-    return finished
 
 
 def suggest_budget(ladder: Ladder) -> float | None:
@@ -297,6 +302,8 @@ def advise(ladder: Ladder) -> str:
     Returns:
         A sentence.
     """
+    if ladder.interrupted:
+        return "The same command goes on faster another time, as features that were computed are kept in the cache."
     late = [name for (_, name), state in find_states(ladder.rungs).items() if state == "no time"]
     if ladder.images < ladder.of:
         return f"More time would let all {ladder.of:,} training images be used, not only {ladder.images:,}."
@@ -304,5 +311,5 @@ def advise(ladder: Ladder) -> str:
         return "Without --quick the network would be fine-tuned, too."
     if late:
         what = counted(len(late), "candidate")
-        return f"More time would let {what} more be tried ({', '.join(late)})."
+        return f"More time would let {what} more be tried ({'; '.join(late)})."
     return "All of the ladder was tried; more time would change little."

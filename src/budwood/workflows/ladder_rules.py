@@ -19,6 +19,7 @@ SHORT: Final = 90.0  # seconds, under which all of the time is the first rung's
 MOST_SPENT: Final = 0.6  # of a short budget that computing features may take: solving and writing follow
 STARTING: Final = 8.0  # seconds until a network that was never used is planned, exported and checked
 WRITING: Final = 6.0  # seconds that a run takes to be scored and written
+SCARCE: Final = 4.0  # seconds of computing, under which a smaller input saves too little to be worth it
 MAC_RATE: Final = 4e10  # multiply-adds a second and processor, before anything was measured
 DECODING: Final = 0.004  # seconds an image and processor, before anything was measured
 SIZE_STEP: Final = 32
@@ -161,6 +162,7 @@ def shrink(
         The candidate, and the number of images that are used.
     """
     size = candidate.size
+    allowed = max(allowed, STARTING + SCARCE)
     while size - SIZE_STEP >= smallest and _estimate(candidate, size, images, speed) > allowed:
         size -= SIZE_STEP
     seconds = _estimate(candidate, size, images, speed)

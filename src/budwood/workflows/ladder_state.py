@@ -246,6 +246,11 @@ class Ladder:
             self.best = latest
         self.rungs.append(record)
 
+    def note_interruption(self) -> None:
+        """Note that Ctrl-C has ended the search."""
+        self.interrupted = True
+        self.context.progress.note("Interrupted: the best network so far is kept.")
+
     def note_failure(self, name: RungName, message: str) -> None:
         """Note that a rung has failed.
 

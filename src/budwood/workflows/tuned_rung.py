@@ -115,10 +115,11 @@ def list_planned_tuning(ladder: Ladder, frozen: Sequence[PlannedRow]) -> list[Pl
     data = ladder.data
     reason = rules.why_not_tuned(len(data.samples("train")), len(data.samples("val")))
     fits = left > 2 * rules.MEASURING and not reason
+    several = fits or sum(row.fits for row in frozen) > 1
     what = reason or "the last stages, on cached maps; then all of it where time is left"
     return [
         PlannedRow("fine-tuned", what, left if fits else 2 * rules.MEASURING, GAIN, fits),
-        PlannedRow("together", "the mean of several networks", rules.WRITING, "0 to 1 point", not reason),
+        PlannedRow("together", "the mean of several networks", rules.WRITING, "0 to 1 point", several),
     ]
 
 
