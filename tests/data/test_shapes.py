@@ -88,8 +88,8 @@ def test_only_training_images_decide(tmp_path: Path) -> None:
     ("own_size", "side", "larger"),
     [
         (224, (300, 300), 288),
-        (224, (400, 260), 288),  # 0.9 times 288 is 259.2
-        (224, (400, 259), None),
+        (224, (400, 245), 288),  # 0.85 times 288 is 244.8
+        (224, (400, 244), None),
         (240, (300, 300), 288),
         (260, (300, 300), 320),  # solar cells of 300 pixels may be enlarged that little
         (224, (64, 64), None),

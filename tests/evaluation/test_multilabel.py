@@ -130,6 +130,8 @@ def test_a_frozen_trunk_and_the_command_line(table: Path, capsys: pytest.Capture
     assert "all labels of an image correct" in said.out
     assert "Validation mean average precision" in said.out
     assert run([*arguments, "--json", "--dry-run"]) == 0
+    assert [row["rung"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["frozen", "fine-tuned", "together"]
+    assert run([*arguments, "--optimizer", "adam", "--json", "--dry-run"]) == 0
     assert json.loads(capsys.readouterr().out)["recipe"]["loss"] == "binary_cross_entropy"
     assert run(["inspect", str(table), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["classes"] == list(NAMES)

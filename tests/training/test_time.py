@@ -149,3 +149,13 @@ def test_a_dry_run_shares_the_time_of_phases(photos: Path, tmp_path: Path) -> No
     assert (cost.epochs, cost.steps) == (0, 0)
     _, free = bw.estimate_cost(data, bw.Recipe(**SMALL, phases=PHASES, time="5h"), out=tmp_path)
     assert free.epochs == 40
+
+
+def test_a_limit_that_is_not_the_recipes_own_leaves_its_schedule(photos: Path, tmp_path: Path) -> None:
+    recipe = Recipe(**SMALL, optimizer="adam", schedule="onecycle", epochs=4)
+    free, limited = (
+        workflow.train_recipe(bw.scan(photos), recipe, out=tmp_path, limit=limit, novelty=False)
+        for limit in (None, 30.0)
+    )
+    assert free.history() == limited.history()
+    assert np.array_equal(free.predictions("val").logits, limited.predictions("val").logits)
