@@ -160,7 +160,12 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+OFTEN: Final = ("28 and 3,000 pixels", "several labels", "copies in the test split")  # the others are slow tests
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in OFTEN else [pytest.mark.slow]) for kind in KINDS]
+)
 def test_every_kind_of_data_gets_a_run_that_its_recipe_makes_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
