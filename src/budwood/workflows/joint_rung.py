@@ -56,8 +56,8 @@ def climb_together(ladder: Ladder) -> None:
 
 
 def _is_frozen(ladder: Ladder) -> bool:
-    """Whether nothing that was fine-tuned is as good as the frozen networks, which cross-validation can compare."""
-    return bool(ladder.heads) and ladder.best_run().record.trained == "head"
+    """Whether there are frozen networks alone, which cross-validation can compare on more than validation images."""
+    return bool(ladder.heads) and all(run.record.trained == "head" for run in ladder.runs)
 
 
 def _choose_team(ladder: Ladder) -> tuple[TriedHead, ...]:
