@@ -159,3 +159,17 @@ def test_a_limit_that_is_not_the_recipes_own_leaves_its_schedule(photos: Path, t
     )
     assert free.history() == limited.history()
     assert np.array_equal(free.predictions("val").logits, limited.predictions("val").logits)
+
+
+def test_an_evaluation_is_expected_to_take_a_third_of_training_until_one_was_measured() -> None:
+    fixed: Any = types.SimpleNamespace(
+        clock=clocks.Clock(0.0, 60.0),
+        val_views=[types.SimpleNamespace(labels=np.zeros(100))],
+        checkpoints=types.SimpleNamespace(expect_seconds=lambda size: 0.5),
+        size=0,
+        last_evaluations=10,
+    )
+    begun = LoopState(seconds=3.0, seen=10)
+    assert fitting._estimate_ending(begun, fixed) == pytest.approx(10.5)
+    begun.evaluating = 2.0
+    assert fitting._estimate_ending(begun, fixed) == pytest.approx(22.5)

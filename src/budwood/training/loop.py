@@ -40,6 +40,7 @@ from budwood.training.state import TrainingState, count_correct, forward_batch, 
 from budwood.training.training_record import Choices, Selected
 from budwood.training.wise_ft import Blend, blend_weights, count_evaluations
 
+STEP_PASSES: Final = 3  # evaluations that training on as many images takes
 COMPILE_PAYS: Final = 600.0  # seconds of training that must be left for torch.compile to be worth its minute or two
 
 
@@ -298,9 +299,8 @@ def _find_position(state: LoopState, recipe: ResolvedRecipe, images: int, clock:
     """
     steps_an_epoch = count_steps(recipe.sampling, images)
     done = (state.epoch - 1) * steps_an_epoch + state.step
-    epochs = recipe.limits.epochs
-    if math.isfinite(recipe.limits.seconds):
-        epochs = clock.epochs(done / steps_an_epoch, epochs, reserve)
+    epochs, timed = recipe.limits.epochs, math.isfinite(recipe.limits.seconds)
+    epochs = clock.epochs(done / steps_an_epoch, epochs, reserve) if timed else epochs
     return Position(done, steps_an_epoch, epochs, [row["val_loss"] for row in state.history])
 
 
@@ -325,10 +325,8 @@ def _make_result(model: TrainingState, state: LoopState, train: Labelled, steps:
     """What training has come to: the best epoch's network, or what lies between it and the start."""
     tensors = {**model.network.module.state_dict(), **kept.tensors}
     choices = _describe_choices(model, state, train, steps)
-    if state.start:
-        choices = choices.merged(Choices(probe=state.start))
-    if kept.chosen:
-        choices = choices.merged(Choices(wise_ft=kept.share))
+    choices = choices.merged(Choices(probe=state.start)) if state.start else choices
+    choices = choices.merged(Choices(wise_ft=kept.share)) if kept.chosen else choices
     return LoopResult(
         state={name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()},
         logits=kept.logits,
@@ -433,18 +431,22 @@ def _evaluate_split(state: LoopState, model: TrainingState, split: Labelled, pro
 
 
 def _estimate_evaluation(state: LoopState, images: int) -> float:
-    """Seconds that an evaluation takes: as the latest did, else as training on so many images, which takes longer."""
+    """Seconds that an evaluation takes: as the latest did, else a third of training on so many images."""
     if state.evaluating is not None:
         return state.evaluating
-    return state.seconds / state.seen * images if state.seen else 0.0
+    return state.seconds / state.seen * images / STEP_PASSES if state.seen else 0.0
 
 
 def _estimate_ending(state: LoopState, fixed: _Fixed) -> float:
-    """Seconds that must stay free of a limited time while steps are taken: for evaluations and a checkpoint."""
+    """Seconds that must stay free of a limited time while steps are taken: for evaluations and a checkpoint.
+
+    Those that follow training are counted once one was measured: the first steps, which are slow, say too much of it.
+    """
     if fixed.clock.budget is None:
         return 0.0
     evaluation = _estimate_evaluation(state, sum(len(view.labels) for view in fixed.val_views))
-    return evaluation * (1 + fixed.last_evaluations) + fixed.checkpoints.expect_seconds(fixed.size)
+    following = 0 if state.evaluating is None else fixed.last_evaluations
+    return evaluation * (1 + following) + fixed.checkpoints.expect_seconds(fixed.size)
 
 
 def _estimate_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> float:

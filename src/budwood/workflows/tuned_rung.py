@@ -158,6 +158,7 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     )
     cost = _measure(ladder, {**base, **probing})
     left = SURE * (ladder.left() - ENDING * ladder.budget - rules.WRITING) - cost.seconds.get("starting", 0.0)
+    left -= cost.seconds.get("choosing weights", 0.0)
     each = cost.seconds["training"] + cost.seconds["evaluating"]
     reading = cost.seconds["reading images"]
     views = 0 if whole else rules.choose_views(n, bool(found.harmless), reading / 2, VIEWS_SHARE * left)
