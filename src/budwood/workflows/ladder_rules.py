@@ -239,14 +239,16 @@ def choose_views(images: int, flips: bool, seconds_a_view: float, allowed: float
 
     Args:
         images: Number of training images.
-        flips: Whether there is any harmless augmentation beside small moves.
+        flips: Whether there is a harmless flip; without one all versions would be alike.
         seconds_a_view: Seconds that one version of all images takes.
         allowed: Seconds that all versions may take.
 
     Returns:
-        The number; 0 where there is no time for two: the images are then used as they are.
+        The number; 0 where there is no time for two, or no flip: the images are then used as they are.
     """
-    wanted = VIEWS if flips and images < SEEN // 16 else VIEWS[1:]
+    if not flips:
+        return 0
+    wanted = VIEWS if images < SEEN // 16 else VIEWS[1:]
     return next((count for count in wanted if count * seconds_a_view <= allowed), 0)
 
 
@@ -290,9 +292,9 @@ def make_tuning_options(
         Options of a recipe, without those of the network.
     """
     steps = epochs * max(1, math.ceil(images / BATCH))
+    views = views if flips else 0
     changes: dict[str, Any] = {}
     if views or freeze == "none":
-        changes = {"zoom": 0.1, "shift_x": 0.05, "shift_y": 0.05}
         changes |= {"flip": 0.5} if "h" in flips else {}
         changes |= {"flip_vertical": 0.5} if "v" in flips else {}
     solved = {} if multilabel else {"label_smoothing": SMOOTHING, "probe": True, "wise_ft": "auto"}

@@ -25,7 +25,7 @@ from budwood.workflows.train import estimate_cost
 BASE: Final = ("model", "size", "resize", "tta", "taps", "logit_adjustment")  # what a tuned network has of a frozen one
 VIEWS_SHARE: Final = 0.35  # of the time left, for computing augmented versions of the images
 ENDING: Final = 0.05  # of the budget, for what tells strangers and for joining networks
-SURE: Final = 0.85  # of the time left, that is planned for: a step is not always as fast as measured
+SURE: Final = 0.75  # of the time left, that is planned for: a step is not always as fast as measured
 GAIN: Final = "0 to 4 points"
 
 
@@ -83,8 +83,9 @@ def _choose_base(ladder: Ladder) -> dict[str, Any]:
     seconds = ladder.seconds_an_image * macs / least * ladder.images
     if rules.estimate_tuning(seconds) <= ladder.left() - ENDING * ladder.budget - rules.WRITING or least >= macs:
         return best
-    cheapest = [head for head in ladder.heads if head.cost == least]
-    return dict(min(cheapest, key=lambda head: float(np.nanmean(head.score.losses))).options)
+    first = next(head.candidate for head in ladder.heads if head.cost == least)
+    same = [head for head in ladder.heads if head.candidate == first]
+    return dict(min(same, key=lambda head: float(np.nanmean(head.score.losses))).options)
 
 
 def _list_later(ladder: Ladder, base: Mapping[str, Any], taps: Sequence[str], stage: str) -> tuple[str, ...]:
@@ -153,16 +154,15 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     name = "the whole network" if whole else f"all after {freeze.removeprefix('upto:')}"
     if ladder.left() < rules.MEASURING + 2 * rules.WRITING:
         return TuningPlan({}, name, 2 * rules.MEASURING)
-    probing = rules.make_tuning_options(
-        freeze, n, 1, 0 if whole else 2, found.harmless, ladder.multilabel, _is_halved()
-    )
+    measured = 2 if found.harmless and not whole else 0
+    probing = rules.make_tuning_options(freeze, n, 1, measured, found.harmless, ladder.multilabel, _is_halved())
     cost = _measure(ladder, {**base, **probing})
     left = SURE * (ladder.left() - ENDING * ladder.budget - rules.WRITING) - cost.seconds.get("starting", 0.0)
     left -= cost.seconds.get("choosing weights", 0.0)
     each = cost.seconds["training"] + cost.seconds["evaluating"]
     reading = cost.seconds["reading images"]
-    views = 0 if whole else rules.choose_views(n, bool(found.harmless), reading / 2, VIEWS_SHARE * left)
-    reading = reading if whole else reading / 2 * max(views, 1)
+    views = rules.choose_views(n, bool(found.harmless), reading / 2, VIEWS_SHARE * left) if measured else 0
+    reading = reading / 2 * max(views, 1) if measured else reading
     most = (left - reading) / each
     if most < rules.WORTHWHILE:
         return TuningPlan({}, name, reading + rules.WORTHWHILE * each)
