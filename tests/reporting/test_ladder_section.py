@@ -163,6 +163,12 @@ class TestSection:
         assert "2 Fine-tuned: kept" in page
         assert "3 Fine-tuned: chosen" in page
 
+    def test_frozen_networks_that_were_tried_later_were_compared_on_the_same_images(self, tmp_path: Path) -> None:
+        again = make_frozen(run="again", ended=260)
+        page = render(tmp_path, make_ladder(rungs=(make_frozen(), again), best="again"))
+        assert "Held-out accuracy and loss: on the same images as before, and chosen alike." in page
+        assert "on the validation images" not in page.partition("2 Frozen")[2].partition("Their options")[0]
+
 
 @pytest.mark.parametrize(
     ("rung", "state"),

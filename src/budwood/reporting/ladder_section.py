@@ -220,6 +220,8 @@ def _describe_method(ladder: LadderRecord, rung: RungRecord, number: int) -> Ite
                 "1984), since so small a lead may be chance; of those that take less than twice as long as the "
                 "cheapest of all, the best."
             )
+    elif tried and rung.name == "frozen" and ladder.compared:
+        yield "Held-out accuracy and loss: on the same images as before, and chosen alike."
     elif tried:
         yield "Held-out accuracy: on the validation images."
 
