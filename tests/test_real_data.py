@@ -60,7 +60,7 @@ def test_scenes(scenes: Scenes, tmp_path: Path) -> None:
     found = {finding.code: finding for finding in findings(data)}
     assert found["D010"].groups == (SAME,)
     assert found["D011"].groups == (NEAR,)
-    tested = bw.test(bw.train(data, out=tmp_path))
+    tested = bw.test(bw.train(data, bw.Recipe(), out=tmp_path))
     accuracy = tested.metrics["test"]["accuracy"]
     assert accuracy["value"] >= (0.95 if scenes.whole else 0.85)
     assert accuracy["n"] == (807 if scenes.whole else 96)
@@ -78,7 +78,7 @@ def test_label_errors_planted_in_scenes_are_found(scenes: Scenes, tmp_path: Path
         rows.append(f"{paths[row]},{plain.classes[labels[row]]},{plain.classes[other]}")
     (tmp_path / "flips.csv").write_text("\n".join(rows))
     data = bw.scan(scenes.source, corrections=tmp_path / "flips.csv")
-    found = find_suspects(bw.train(data, out=tmp_path / "runs"), open_context())
+    found = find_suspects(bw.train(data, bw.Recipe(), out=tmp_path / "runs"), open_context())
     named, planted = {one.path for one in found.rows}, {paths[row] for row in flipped}
     assert found.n == pytest.approx(1878 if scenes.whole else len(free), abs=3)
     assert len(named & planted) / len(named) >= 0.7

@@ -145,7 +145,7 @@ def test_a_time_is_read_in_its_units(text: str | int, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"time": "soon"}, "time: input should be a valid number"),
+        ({"time": "soon"}, "time: expected seconds, or a duration such as 90s, 10m or 1.5h"),
         ({"time": 0}, "time: input should be greater than 0"),
     ],
 )
