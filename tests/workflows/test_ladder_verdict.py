@@ -11,7 +11,6 @@ from sklearn.metrics import f1_score, log_loss
 
 from budwood.evaluation.predictions import Predictions
 from budwood.workflows.ladder_verdict import (
-    align,
     compute_calibrated_losses,
     is_better_together,
     judge,
@@ -144,7 +143,7 @@ class TestJudge:
         ids = tuple(after.ids[row] for row in order)
         turned = Predictions(ids, ids, labels[order], after.logits[order])
         assert judge(before, turned) == judge(before, after)
-        assert np.array_equal(align(turned, before).logits, after.logits)
+        assert np.array_equal(turned.in_order(before.ids).logits, after.logits)
 
     def test_what_is_significantly_worse_is_never_kept(self) -> None:
         random, significant = np.random.default_rng(0), 0

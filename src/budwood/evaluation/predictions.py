@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,23 @@ class Predictions:
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
             raise RunError("The predictions contain an image twice.", "Scan the images again.")
+
+    def in_order(self, ids: Sequence[str]) -> Predictions:
+        """Return the predictions for some of the images, in the order of their ids.
+
+        Args:
+            ids: Content ids of images that there are predictions for, each once.
+
+        Returns:
+            The predictions.
+
+        Raises:
+            KeyError: There is no prediction for an image.
+        """
+        row_of_id = {id: row for row, id in enumerate(self.ids)}
+        rows = [row_of_id[id] for id in ids]
+        paths = tuple(self.paths[row] for row in rows)
+        return replace(self, ids=tuple(ids), paths=paths, labels=self.labels[rows], logits=self.logits[rows])
 
     def samples(self, root: Path) -> Samples:
         """Return the images that the predictions are about.

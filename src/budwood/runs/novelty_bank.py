@@ -76,14 +76,13 @@ def load_run_images(run: Run, context: Context, most_new: int | None = None) -> 
         if not most_new:
             return None
         training, validation = _draw(training, most_new), _draw(validation, most_new)
-    row_of_id = {id: row for row, id in enumerate(predictions.ids)}
     with raise_storage_errors(context.cache):
         known = compute_features(trunk, training, context.progress).values
         shown = compute_tta_features(trunk, validation, context.progress).values
     return RunImages(
         _describe(training, known, len(run.classes)),
         _describe(validation, shown, len(run.classes)),
-        predictions.logits[[row_of_id[id] for id in validation.ids]],
+        predictions.in_order(validation.ids).logits,
         validation.ids,
     )
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from budwood.data.dataset import Dataset, compute_fingerprint, set_columns
 from budwood.data.listing import SPLITS
@@ -181,27 +180,15 @@ def _predict_validation(candidates: Candidates, choice: _Choice) -> Predictions:
         return _predict_held_out(candidates)
     first = candidates.validation[0]
     known = {run.path: one for run, one in zip(candidates.runs, candidates.validation, strict=True)}
-    logits = [_order_logits(known.get(run.path) or run.predictions("val"), first) for run in choice.members]
+    logits = [(known.get(run.path) or run.predictions("val")).in_order(first.ids).logits for run in choice.members]
     return replace(first, logits=first.task.average_logits(logits, np.array(choice.weights)))
-
-
-def _order_logits(mine: Predictions, first: Predictions) -> NDArray[np.float32]:
-    """Logits in the order of the images of others."""
-    row_of_id = {id: row for row, id in enumerate(mine.ids)}
-    return mine.logits[[row_of_id[id] for id in first.ids]]
 
 
 def _predict_held_out(candidates: Candidates) -> Predictions:
     groups: dict[frozenset[str], list[Predictions]] = {}
     for one in candidates.validation:
         groups.setdefault(frozenset(one.ids), []).append(one)
-    means = [
-        replace(
-            group[0],
-            logits=group[0].task.average_logits([_order_logits(one, group[0]) for one in group], np.ones(len(group))),
-        )
-        for group in groups.values()
-    ]
+    means = [_average(group) for group in groups.values()]
     return Predictions(
         tuple(id for one in means for id in one.ids),
         tuple(path for one in means for path in one.paths),
@@ -209,6 +196,13 @@ def _predict_held_out(candidates: Candidates) -> Predictions:
         np.concatenate([one.logits for one in means]),
         means[0].label_sets,
     )
+
+
+def _average(group: Sequence[Predictions]) -> Predictions:
+    """The mean of predictions for the same images, in the order of the first."""
+    first = group[0]
+    logits = [one.in_order(first.ids).logits for one in group]
+    return replace(first, logits=first.task.average_logits(logits, np.ones(len(group))))
 
 
 def _join_folds(data: Dataset, predictions: Predictions) -> Dataset:

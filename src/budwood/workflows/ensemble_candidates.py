@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -195,9 +195,7 @@ def _align(run: Run, mine: Predictions, first: Run, theirs: Predictions) -> Pred
         shared = len(set(mine.ids) & set(theirs.ids))
         reason = f"has another validation set ({shared:,} of its {len(mine.ids):,} images are shared)"
         raise RunError(f"{run.path}: cannot be joined with {first.path}: it {reason}.", _AGAIN)
-    row_of_id = {id: row for row, id in enumerate(mine.ids)}
-    order = [row_of_id[id] for id in theirs.ids]
-    aligned = Predictions(theirs.ids, theirs.paths, mine.labels[order], mine.logits[order], mine.label_sets)
+    aligned = replace(mine.in_order(theirs.ids), paths=theirs.paths)
     if not np.array_equal(aligned.targets, theirs.targets):
         raise RunError(
             f"{run.path}: cannot be joined with {first.path}: it has other labels of the validation images.", _AGAIN

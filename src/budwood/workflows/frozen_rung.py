@@ -25,7 +25,14 @@ from budwood.evaluation.intervals import mean_proportion_interval
 from budwood.hardware import count_processors
 from budwood.inference.bundle import make_prefix
 from budwood.inference.engines import Floats
-from budwood.inference.feature_cache import compute_features, find_missing_features, flip_transform, keep_features
+from budwood.inference.feature_cache import (
+    IDENTITY,
+    Transform,
+    compute_features,
+    find_missing_features,
+    flip_transform,
+    keep_features,
+)
 from budwood.networks.local_trunks import LocalTrunk, list_local_trunks
 from budwood.networks.registry import TRUNK
 from budwood.networks.stage_choice import choose_taps
@@ -378,19 +385,16 @@ class _Comparison:
         ladder, started = self._ladder, time.perf_counter()
         planned = _plan_heads(ladder, candidate)
         flight = planned[-1][2]
-        samples = flight.training.join(flight.validation)
-        prefix = make_prefix(flight.spec, TRUNK, ladder.context.cache)
-        features = compute_features(prefix, samples, ladder.context.progress).values
+        features = _read_features(ladder, flight)
         heads, made = [], time.perf_counter() - started
         for name, options, plan in planned:
-            part = np.ascontiguousarray(features[:, features.shape[1] - plan.spec.plan.features :])
+            part = _take_last(features, plan)
             began = time.perf_counter()
             score = self._score(plan, part)
             seconds = made + time.perf_counter() - began
             heads.append(TriedHead(name, options, score, plan.spec.plan.macs, seconds, candidate))
             if plan is not flight:
-                narrow = make_prefix(plan.spec, TRUNK, ladder.context.cache)
-                keep_features(narrow, samples, part, ladder.context.progress)
+                _keep(ladder, plan, part)
         return heads
 
     def try_variant(self, head: TriedHead, words: str, changes: Mapping[str, Any]) -> TriedHead:
@@ -398,12 +402,8 @@ class _Comparison:
         ladder, started = self._ladder, time.perf_counter()
         options = {**head.options, **changes}
         plan = ladder.plan(options)
-        prefix, samples = make_prefix(plan.spec, TRUNK, ladder.context.cache), plan.training.join(plan.validation)
-        features = compute_features(prefix, samples, ladder.context.progress).values
-        mirrored, views = None, 1
-        if options.get("tta") == "flip":
-            mirrored, views = compute_features(prefix, samples, ladder.context.progress, MIRROR).values, 2
-        score = self._score(plan, features, mirrored)
+        mirrored, views = (_read_features(ladder, plan, MIRROR), 2) if options.get("tta") == "flip" else (None, 1)
+        score = self._score(plan, _read_features(ladder, plan), mirrored)
         seconds = time.perf_counter() - started
         return TriedHead(f"{head.name}, {words}", options, score, views * plan.spec.plan.macs, seconds, head.candidate)
 
@@ -469,10 +469,24 @@ def share_features(ladder: Ladder, wide: Preflight, narrow: Preflight) -> None:
     Raises:
         BudwoodError: The features must be computed, and the network cannot be used.
     """
-    samples = wide.training.join(wide.validation)
-    values = compute_features(make_prefix(wide.spec, TRUNK, ladder.context.cache), samples, ladder.context.progress)
-    part = np.ascontiguousarray(values.values[:, -narrow.spec.plan.features :])
-    keep_features(make_prefix(narrow.spec, TRUNK, ladder.context.cache), samples, part, ladder.context.progress)
+    _keep(ladder, narrow, _take_last(_read_features(ladder, wide), narrow))
+
+
+def _take_last(features: Floats, flight: Preflight) -> Floats:
+    """The features that a head on fewer stages sees, which stand last."""
+    return np.ascontiguousarray(features[:, features.shape[1] - flight.spec.plan.features :])
+
+
+def _read_features(ladder: Ladder, flight: Preflight, transform: Transform = IDENTITY) -> Floats:
+    """The features of training and validation images, from the cache or computed: float32 [n, features]."""
+    prefix, samples = make_prefix(flight.spec, TRUNK, ladder.context.cache), flight.training.join(flight.validation)
+    return compute_features(prefix, samples, ladder.context.progress, transform).values
+
+
+def _keep(ladder: Ladder, flight: Preflight, features: Floats) -> None:
+    """Keep features of training and validation images in the cache."""
+    prefix, samples = make_prefix(flight.spec, TRUNK, ladder.context.cache), flight.training.join(flight.validation)
+    keep_features(prefix, samples, features, ladder.context.progress)
 
 
 def find_groups(data: Dataset, paths: Sequence[str]) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from budwood.runs.run import Run
 from budwood.workflows.ensemble import ensemble
 from budwood.workflows.ladder_rules import WRITING
 from budwood.workflows.ladder_state import Ladder, TriedHead
-from budwood.workflows.ladder_verdict import align, is_better_together, is_mean_better
+from budwood.workflows.ladder_verdict import is_better_together, is_mean_better
 
 Key = tuple[str, int, str]  # trunk, size and way to make an image square, of which one network is enough
 OTHERS: Final = 2  # frozen networks of other trunks or sizes that are trained to be joined
@@ -29,16 +29,14 @@ def climb_together(ladder: Ladder) -> None:
     Raises:
         BudwoodError: A run cannot be read or written.
     """
-    if ladder.multilabel and len(ladder.runs) < 2:
-        return
     if _is_frozen(ladder) and (team := _choose_team(ladder)):
         _join_frozen(ladder, team)
         return
     _train_others(ladder)
     if len(ladder.runs) < 2:
         return
-    first = ladder.predictions(ladder.best)
-    members = [align(ladder.predictions(number), first) for number in range(len(ladder.runs))]
+    ids = ladder.predictions(ladder.best).ids
+    members = [ladder.predictions(number).in_order(ids) for number in range(len(ladder.runs))]
     names = " + ".join(run.recipe.model for run in ladder.runs)
     candidate = CandidateRecord(name=f"the mean of {len(members)} networks", recipe={}, note=names)
     if not is_better_together(members, ladder.best):
@@ -116,7 +114,7 @@ def _train_others(ladder: Ladder) -> None:
 def _list_others(heads: Sequence[TriedHead], had: set[Key]) -> list[TriedHead]:
     """The best head of each trunk, size and way to make an image square that no run has, the best first."""
     found: dict[Key, TriedHead] = {}
-    for head in sorted(heads, key=lambda one: float(one.score.losses[one.score.losses == one.score.losses].mean())):
+    for head in sorted(heads, key=lambda one: one.loss):
         if _identify(head) not in had:
             found.setdefault(_identify(head), head)
     return list(found.values())

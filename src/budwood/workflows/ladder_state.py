@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from budwood.config.ladder_options import lay_over
 from budwood.config.metric_registry import LOSS
 from budwood.config.options import Options
@@ -59,6 +61,11 @@ class TriedHead:
     cost: float
     seconds: float
     candidate: FrozenCandidate
+
+    @property
+    def loss(self) -> float:
+        """Return its mean loss on held-out images, nats."""
+        return float(np.nanmean(self.score.losses))
 
 
 @dataclass

@@ -55,7 +55,7 @@ def judge(before: Predictions, after: Predictions, select: str = LOSS) -> Verdic
     Returns:
         The verdict.
     """
-    after = align(after, before)
+    after = after.in_order(before.ids)
     was, now = before.correct, after.correct
     n, wins, losses = len(now), int((now & ~was).sum()), int((was & ~now).sum())
     low, high = paired_difference_interval(np.float64(wins), np.float64(losses), n)  # type: ignore[arg-type]
@@ -109,27 +109,6 @@ def compute_calibrated_losses(predictions: Predictions) -> NDArray[np.float64]:
     temperatures = predictions.task.fit_temperatures(predictions.truth, predictions.logits)
     logits = (predictions.logits / temperatures).astype(np.float32)
     return replace(predictions, logits=logits).losses
-
-
-def align(predictions: Predictions, like: Predictions) -> Predictions:
-    """Put predictions in the order of others of the same images.
-
-    Args:
-        predictions: The predictions.
-        like: The others.
-
-    Returns:
-        The predictions in that order.
-    """
-    row_of_id = {id: row for row, id in enumerate(predictions.ids)}
-    rows = [row_of_id[id] for id in like.ids]
-    return replace(
-        predictions,
-        ids=like.ids,
-        paths=like.paths,
-        labels=predictions.labels[rows],
-        logits=predictions.logits[rows],
-    )
 
 
 def is_better_together(members: Sequence[Predictions], best: int) -> bool:

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from budwood.hardware import find_best_device, has_fast_bfloat16
 from budwood.networks.stage_choice import choose_freeze_stage
 from budwood.runs.ladder_record import CandidateRecord, PlannedRow
@@ -53,8 +51,7 @@ def climb_tuned(ladder: Ladder) -> None:
     Raises:
         BudwoodError: Training failed.
     """
-    data = ladder.data
-    reason = rules.why_not_tuned(len(data.samples("train")), len(data.samples("val")))
+    reason = rules.why_not_tuned(ladder.images, len(ladder.data.samples("val")))
     if reason:
         ladder.close_rung("fine-tuned", (), None, note=reason)
         return
@@ -85,7 +82,7 @@ def _choose_base(ladder: Ladder) -> dict[str, Any]:
         return best
     first = next(head.candidate for head in ladder.heads if head.cost == least)
     same = [head for head in ladder.heads if head.candidate == first]
-    return dict(min(same, key=lambda head: float(np.nanmean(head.score.losses))).options)
+    return dict(min(same, key=lambda head: head.loss).options)
 
 
 def _list_later(ladder: Ladder, base: Mapping[str, Any], taps: Sequence[str], stage: str) -> tuple[str, ...]:
@@ -113,8 +110,7 @@ def list_planned_tuning(ladder: Ladder, frozen: Sequence[PlannedRow]) -> list[Pl
     """
     spent = ladder.spent() + sum(row.seconds for row in frozen if row.fits)
     left = max(ladder.budget - spent - 2 * rules.WRITING, 0.0)
-    data = ladder.data
-    reason = rules.why_not_tuned(len(data.samples("train")), len(data.samples("val")))
+    reason = rules.why_not_tuned(ladder.images, len(ladder.data.samples("val")))
     fits = left > 2 * rules.MEASURING and not reason
     several = fits or sum(row.fits for row in frozen) > 1
     what = reason or "the last stages, on cached maps; then all of it where time is left"
@@ -149,7 +145,7 @@ def _tune(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: FlipFindi
 
 def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: FlipFindings) -> TuningPlan:
     """Measure a step, and choose views and epochs by the time that is left."""
-    n = len(ladder.data.samples("train"))
+    n = ladder.images
     whole = freeze == "none"
     name = "the whole network" if whole else f"all after {freeze.removeprefix('upto:')}"
     if ladder.left() < rules.MEASURING + 2 * rules.WRITING:
