@@ -19,19 +19,27 @@ import torch
 from budwood.training import checkpoints
 
 
-def killed_until_done(work: Callable[[Path], object], out: Path, kills: int, seed: int = 0) -> None:
+def killed_until_done(
+    work: Callable[[Path], object],
+    out: Path,
+    kills: int,
+    seed: int = 0,
+    is_enough: Callable[[Path], bool] = lambda _: True,
+) -> None:
     """Do some work in `out`/whole undisturbed, then in `out`/killed-1 and so on until it was killed so many times.
 
-    Training keeps a checkpoint after every step. Prints how many folders there are and how often work was killed.
+    Kills go on until `is_enough` of `out`, ten times as many at most: a busy machine moves them all before the part
+    that is to be disturbed. Training keeps a checkpoint after every step. Prints how many folders there are and how
+    often work was killed.
     """
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # loads what is slow to load, once for all
     checkpoints.Checkpoints.due = property(lambda self: self.folder is not None)  # type: ignore[method-assign,assignment]
     whole = _attempt(work, out / "whole", None)
     assert whole is not None
     moments, killed, number = random.Random(seed), 0, 0
-    while killed < kills:
-        number += 1
-        while killed < kills and _attempt(work, out / f"killed-{number}", moments.uniform(0, whole)) is None:
+    while killed < kills or (killed < 10 * kills and not is_enough(out)):
+        number, until = number + 1, max(kills, killed + 1)
+        while killed < until and _attempt(work, out / f"killed-{number}", moments.uniform(0, whole)) is None:
             killed += 1
         else:
             _attempt(work, out / f"killed-{number}", None)

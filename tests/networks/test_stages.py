@@ -52,13 +52,11 @@ NETWORKS = {
     "timm:repvgg_a0": 64,
     "timm:hrnet_w18_small": 64,
 }
-# One of every way in which networks differ: branches, layers without biases, heads that are convolutions or several,
-# attention over tokens and over windows, values that are split and shuffled. The others are slow.
+# One of every way in which networks differ: branches, layers without biases, heads that are convolutions, attention
+# over tokens, values that are split and shuffled. The others are slow.
 QUICK = (
     "resnet18",
     "squeezenet1_1",
-    "mobilenet_v3_small",
-    "googlenet",
     "shufflenet_v2_x0_5",
     "tf_efficientnet_lite0",
     "timm:vit_tiny_patch16_224",

@@ -136,6 +136,7 @@ def test_a_training_that_fails_ends_its_mlflow_run_as_failed(
     assert found.info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_mlflow_writes_beside_the_runs_where_no_place_is_named(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

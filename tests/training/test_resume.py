@@ -46,8 +46,11 @@ def work(folder, recipe):
         return  # it was killed between its last act and its end
     bw.resume(known[0].parent) if known else bw.train(data, bw.Recipe(**recipe), out=folder)
 
+def is_resumed(folder):
+    return any(json.loads(file.read_text()).get("resumed") for file in folder.glob("killed-*/*/run.json"))
+
 for name, (kills, recipe) in cases.items():
-    killed_until_done(lambda folder: work(folder, recipe), out / name, kills)
+    killed_until_done(lambda folder: work(folder, recipe), out / name, kills, is_enough=is_resumed)
 """
 
 
@@ -82,7 +85,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fill(out / "photos" / name, 30, hue=hue)
     done = run_killer(KILLER, out / "photos", out, json.dumps(KILLED))
     assert done.returncode == 0, done.stderr
-    assert [line.split()[1] for line in done.stdout.splitlines()] == [str(kills) for kills, _ in KILLED.values()]
+    assert all(
+        int(line.split()[1]) >= kills
+        for line, (kills, _) in zip(done.stdout.splitlines(), KILLED.values(), strict=True)
+    )
     return out
 
 
