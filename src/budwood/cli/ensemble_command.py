@@ -44,10 +44,10 @@ def ensemble(
     --out says otherwise. The folds of a row are one ensemble with its cross-validated score.
     """
     from budwood.studies.ensemble_rows import choose_rule
-    from budwood.studies.study_state import STATE_FILE
+    from budwood.studies.study_state import find_study_folder
     from budwood.workflows.ensemble import ensemble as make_ensemble
 
-    places = [next((p for p in (Path(run), out / run) if (p / STATE_FILE).is_file()), None) for run in runs]
+    places = [find_study_folder(run, out) for run in runs]
     studies = [place for place in places if place]
     if labels and not studies:
         raise click.UsageError("--row: needs the folder of a study in place of RUN.")

@@ -50,6 +50,7 @@ from budwood.cli.output import (
 )
 from budwood.cli.predict_command import predict
 from budwood.cli.publish_command import publish
+from budwood.cli.runs_command import runs
 from budwood.cli.study_commands import compare, study, tune
 from budwood.cli.watch_commands import drift, suggest
 from budwood.errors import BudwoodError, DataError
@@ -67,7 +68,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, study, suggest, tune):
+for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, runs, study, suggest, tune):
     app.add_command(command)
 
 
@@ -349,9 +350,9 @@ def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool)
     from budwood.reporting.model_card import CARD_FILE
     from budwood.runs.run import open_run
     from budwood.studies.reports import report_study
-    from budwood.studies.study_state import STATE_FILE
+    from budwood.studies.study_state import find_study_folder
 
-    study = next((place for place in (Path(run), out / run) if (place / STATE_FILE).is_file()), None)
+    study = find_study_folder(run, out)
     if order and not study:
         raise click.UsageError("--sort: needs a study; a run has one row.")
     if study:
