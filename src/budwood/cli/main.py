@@ -28,6 +28,7 @@ from budwood.cli.options import (
     add_common_options,
     add_data_argument,
     add_leaks_option,
+    add_name_option,
     add_out_option,
     add_recipe_sources,
     add_selection_options,
@@ -204,6 +205,7 @@ def inspect_data(
 )
 @click.option("--quick", is_flag=True, help="Without training options: stop after frozen networks were compared.")
 @add_recipe_sources
+@add_name_option
 @add_out_option
 @add_common_options
 def train(
@@ -220,6 +222,7 @@ def train(
     quick: bool,
     file: Path | None,
     settings: tuple[str, ...],
+    name: str | None,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -239,6 +242,7 @@ def train(
     from budwood.config.recipe import Recipe
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
+    from budwood.runs.run_ids import refuse_bad_id
 
     started = time.perf_counter()
     named = collect_options(file, settings, drop_unset(options))
@@ -249,15 +253,17 @@ def train(
         raise click.UsageError(f"--quick: nothing is searched for. {explain_recipe(asking)}")
     for why in filter(None, ("" if file else explain_recipe(asking), explain_steps(named))):
         progress.note(why)
+    if name is not None:
+        refuse_bad_id(name, out, "--name", search=not asking)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     dataset = select_per_class(dataset, leaks=leaks, **selection)
     if not asking:
-        return _search(dataset, named, quick, out, leaks, track, dry_run, as_json, started, progress)
+        return _search(dataset, named, quick, out, name, leaks, track, dry_run, as_json, started, progress)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return None
     spent = time.perf_counter() - started
-    finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent)
+    finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent, id=name)
     show_run(finished, as_json)
     return None
 
@@ -267,6 +273,7 @@ def _search(
     given: dict[str, Any],
     quick: bool,
     out: Path,
+    name: str | None,
     leaks: Leaks,
     track: tuple[str, ...],
     dry_run: bool,
@@ -290,7 +297,8 @@ def _search(
         else:
             show_ladder_plan(rows, budget, notes)
         return None
-    best = search(dataset, given, quick, out, leaks, context, spent=spent, track=track, on_epoch_end=None, novelty=True)
+    hooks: dict[str, Any] = {"track": track, "on_epoch_end": None, "novelty": True}
+    best = search(dataset, given, quick, out, leaks, context, spent=spent, id=name, **hooks)
     if not as_json:
         show_ladder(best)
     show_run(best, as_json)

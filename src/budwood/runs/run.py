@@ -306,11 +306,12 @@ class Run:
         return load_network(spec_of(self.recipe, len(self.classes), own, cache_folder()))[0].module.eval()
 
 
-def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
+def open_run(path: str | Path | Run, out: Path = Path("runs")) -> Run:
     """Open a finished run.
 
     Args:
-        path: A run folder, or a file in one; of a run under `out` its name, its id or a part of it; or `last`.
+        path: A run folder, or a file in one; of a run under `out` its name, its id or a part of it; or `last`. A run
+            is read again.
         out: The folder of runs.
 
     Returns:
@@ -330,11 +331,12 @@ def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
     )
 
 
-def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
+def find_run(path: str | Path | Run, out: Path = Path("runs")) -> Run:
     """Find a run in whatever state it is.
 
     Args:
-        path: A run folder, or a file in one; of a run under `out` its name, its id or a part of it; or `last`.
+        path: A run folder, or a file in one; of a run under `out` its name, its id or a part of it; or `last`. A run
+            is read again.
         out: The folder of runs.
 
     Returns:
@@ -344,7 +346,9 @@ def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
         RunError: There is no such run, or several that may be meant, or its record cannot be read; the message names
             the closest.
     """
-    folder = find_run_folder(path, out)
+    if not isinstance(path, str | Path | Run):
+        raise RunError(f"run: expected a run, its path or its name, found {type(path).__name__}.", "See `bw.open_run`.")
+    folder = path.path if isinstance(path, Run) else find_run_folder(path, out)
     return Run(folder, read_record(folder))
 
 
@@ -506,8 +510,4 @@ def open_any_run(run: AnyRun) -> Run:
     Raises:
         RunError: There is no such run, or it is not finished.
     """
-    if isinstance(run, Run):
-        return run
-    if not isinstance(run, str | Path):
-        raise RunError(f"run: expected a run, its path or its name, found {type(run).__name__}.", "See `bw.open_run`.")
-    return open_run(run)
+    return run if isinstance(run, Run) else open_run(run)

@@ -35,13 +35,14 @@ def make_run_id(model: str) -> str:
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{plain}-{secrets.token_hex(2)}"
 
 
-def refuse_bad_id(id: str, out: Path, option: str = "id") -> None:
+def refuse_bad_id(id: str, out: Path, option: str = "id", *, search: bool = False) -> None:
     """Refuse the name of a new run, or of a search, that is taken or is no plain file name on every system.
 
     Args:
-        id: The name; the runs of a search have it with a number behind it.
+        id: The name.
         out: The folder of runs.
         option: What the name was given as, for the message.
+        search: Whether it is that of a search, whose runs have it with a number behind it.
 
     Raises:
         RunError: There is such a run already, or a folder cannot be named so.
@@ -52,7 +53,7 @@ def refuse_bad_id(id: str, out: Path, option: str = "id") -> None:
             f"{option}: {show_unprintable(repr(id))} is not a plain file name ({problem}).",
             f"Use letters, digits, '-', '_' and '.', as in 'first-try', or leave the {option} out.",
         )
-    for folder in (out / id, out / f"{id}-1"):
+    for folder in (out / id, *([out / f"{id}-1"] if search else [])):
         if folder.exists() or folder.is_symlink():
             raise make_taken_error(folder, option)
 
