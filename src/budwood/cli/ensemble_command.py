@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
+from budwood.cli.options import add_common_options, add_name_option, add_out_option, make_terminal_progress, print_json
 from budwood.cli.output import show_metrics
 
 if TYPE_CHECKING:
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 @click.option(
     "--row", "labels", multiple=True, metavar="LABEL", help="Use this row of STUDY only; may be repeated. [all rows]"
 )
+@add_name_option
 @add_out_option
 @add_common_options
 def ensemble(
     runs: tuple[str, ...],
     weights: Rule | None,
     labels: tuple[str, ...],
+    name: str | None,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -43,11 +45,12 @@ def ensemble(
     RUN may be a folder of runs. A STUDY stands for its finished runs, and the ensemble is made in its folder, unless
     --out says otherwise. The folds of a row are one ensemble with its cross-validated score.
     """
+    from budwood.runs.run_ids import refuse_bad_id
     from budwood.studies.ensemble_rows import choose_rule
-    from budwood.studies.study_state import STATE_FILE
+    from budwood.studies.study_state import find_study_folder
     from budwood.workflows.ensemble import ensemble as make_ensemble
 
-    places = [next((p for p in (Path(run), out / run) if (p / STATE_FILE).is_file()), None) for run in runs]
+    places = [find_study_folder(run, out) for run in runs]
     studies = [place for place in places if place]
     if labels and not studies:
         raise click.UsageError("--row: needs the folder of a study in place of RUN.")
@@ -55,7 +58,9 @@ def ensemble(
     if studies and click.get_current_context().get_parameter_source("out") is click.core.ParameterSource.DEFAULT:
         out = studies[0]
     rule = weights or (choose_rule([one for one in given if not isinstance(one, str)]) if studies else "equal")
-    show_ensemble(make_ensemble(given, rule, out=out), as_json)
+    if name is not None:
+        refuse_bad_id(name, out, "--name")
+    show_ensemble(make_ensemble(given, rule, out=out, id=name), as_json)
 
 
 def _list_runs(study: Path | None, run: str, labels: Sequence[str]) -> Sequence[Run | str]:

@@ -28,6 +28,7 @@ from budwood.cli.options import (
     add_common_options,
     add_data_argument,
     add_leaks_option,
+    add_name_option,
     add_out_option,
     add_recipe_sources,
     add_selection_options,
@@ -50,6 +51,7 @@ from budwood.cli.output import (
 )
 from budwood.cli.predict_command import predict
 from budwood.cli.publish_command import publish
+from budwood.cli.runs_command import runs
 from budwood.cli.study_commands import compare, study, tune
 from budwood.cli.watch_commands import drift, suggest
 from budwood.errors import BudwoodError, DataError
@@ -67,7 +69,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, study, suggest, tune):
+for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, runs, study, suggest, tune):
     app.add_command(command)
 
 
@@ -203,6 +205,7 @@ def inspect_data(
 )
 @click.option("--quick", is_flag=True, help="Without training options: stop after frozen networks were compared.")
 @add_recipe_sources
+@add_name_option
 @add_out_option
 @add_common_options
 def train(
@@ -219,6 +222,7 @@ def train(
     quick: bool,
     file: Path | None,
     settings: tuple[str, ...],
+    name: str | None,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -238,6 +242,7 @@ def train(
     from budwood.config.recipe import Recipe
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
+    from budwood.runs.run_ids import refuse_bad_id
 
     started = time.perf_counter()
     named = collect_options(file, settings, drop_unset(options))
@@ -248,15 +253,17 @@ def train(
         raise click.UsageError(f"--quick: nothing is searched for. {explain_recipe(asking)}")
     for why in filter(None, ("" if file else explain_recipe(asking), explain_steps(named))):
         progress.note(why)
+    if name is not None:
+        refuse_bad_id(name, out, "--name", search=not asking)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     dataset = select_per_class(dataset, leaks=leaks, **selection)
     if not asking:
-        return _search(dataset, named, quick, out, leaks, track, dry_run, as_json, started, progress)
+        return _search(dataset, named, quick, out, name, leaks, track, dry_run, as_json, started, progress)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return None
     spent = time.perf_counter() - started
-    finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent)
+    finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent, id=name)
     show_run(finished, as_json)
     return None
 
@@ -266,6 +273,7 @@ def _search(
     given: dict[str, Any],
     quick: bool,
     out: Path,
+    name: str | None,
     leaks: Leaks,
     track: tuple[str, ...],
     dry_run: bool,
@@ -289,7 +297,8 @@ def _search(
         else:
             show_ladder_plan(rows, budget, notes)
         return None
-    best = search(dataset, given, quick, out, leaks, context, spent=spent, track=track, on_epoch_end=None, novelty=True)
+    hooks: dict[str, Any] = {"track": track, "on_epoch_end": None, "novelty": True}
+    best = search(dataset, given, quick, out, leaks, context, spent=spent, id=name, **hooks)
     if not as_json:
         show_ladder(best)
     show_run(best, as_json)
@@ -349,9 +358,9 @@ def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool)
     from budwood.reporting.model_card import CARD_FILE
     from budwood.runs.run import open_run
     from budwood.studies.reports import report_study
-    from budwood.studies.study_state import STATE_FILE
+    from budwood.studies.study_state import find_study_folder
 
-    study = next((place for place in (Path(run), out / run) if (place / STATE_FILE).is_file()), None)
+    study = find_study_folder(run, out)
     if order and not study:
         raise click.UsageError("--sort: needs a study; a run has one row.")
     if study:

@@ -105,6 +105,19 @@ def add_out_option(command: Command) -> Command:
     return option(command)
 
 
+def add_name_option(command: Command) -> Command:
+    """Add --name, the name of the new run, to a command.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the option.
+    """
+    words = "Name of the new run, by which later commands find it; it must be free. [time, network and four digits]"
+    return click.option("--name", metavar="NAME", help=words)(command)
+
+
 def add_leaks_option(command: Command) -> Command:
     """Add --leaks, what is done with images that stand in two given splits, to a command.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
 
 
 SHOWN: Final = 10  # files or groups of a finding that the terminal shows
+
+
+def find_width() -> int | None:
+    """Find how many columns a line on stdout has room for.
+
+    Returns:
+        Those of the terminal, or what the environment variable COLUMNS says; None for a file or a pipe, where a line
+        may be as long as it is.
+    """
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return shutil.get_terminal_size().columns
+    return None
 
 
 def format_metric(metric: Metric) -> str:

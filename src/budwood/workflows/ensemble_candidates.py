@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from budwood.comparison.run_groups import find_runs
+from budwood.comparison.run_groups import find_folder_of_runs, find_runs
 from budwood.data.dataset import Dataset
 from budwood.data.listing import SPLITS
 from budwood.errors import RunError
@@ -60,7 +60,7 @@ def open_candidates(runs: Sequence[Run | str | Path], out: Path) -> tuple[Run, .
             found.append(item)
             continue
         group, _ = find_runs(item, out)
-        is_folder = not any((place / "run.json").is_file() for place in (Path(item), out / item))
+        is_folder = find_folder_of_runs(item, out) is not None
         found += [run for run in group if not (is_folder and run.record.ensemble)]
     return tuple(found)
 
