@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from budwood.explain.side_by_side import LayerMaps, LayerUnits
     from budwood.networks.layers import Layer
 
-Files = Sequence[str | Path]
+Files = str | Path | Sequence[str | Path]
 Answering = Callable[[Pixels], NDArray[np.float32]]
 
 
@@ -141,7 +141,8 @@ def attribution(
     shown = pixels(run, images, progress=progress)
     engine = answering(run, shown, cache=cache, progress=progress)
     view = open_view(run, cache or cache_folder())
-    return view.attribute(shown, method, classes, place, engine, progress or Silent())
+    found = view.attribute(shown, method, classes, place, engine, progress or Silent())
+    return replace(found, pixels=shown, names=run.classes)
 
 
 def sanity(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
+from budwood.display import Displayed
 from budwood.errors import RecipeError
 from budwood.evaluation.intervals import Metric, bounded_mean_interval
 from budwood.evaluation.label_task import LabelTask, SingleLabel
@@ -52,8 +53,8 @@ class Gain(Metric):
     p: float
 
 
-@dataclass(frozen=True)
-class Faithfulness:
+@dataclass(frozen=True, repr=False)
+class Faithfulness(Displayed):
     """Deletion and insertion scores of a method, and of its maps moved at random.
 
     Attributes:
@@ -71,6 +72,9 @@ class Faithfulness:
     random_deletion: Curve
     random_insertion: Curve
     gains: Mapping[str, Gain]
+
+    def __repr__(self) -> str:
+        return f"Faithfulness({', '.join(f'{name} {gain.value}' for name, gain in self.gains.items())})"
 
 
 def measure_faithfulness(

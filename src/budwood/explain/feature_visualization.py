@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from budwood.display import Displayed
 from budwood.errors import RecipeError
 from budwood.explain.layer_outputs import find_layers, make_layer_function
 from budwood.explain.probe import NetworkProbe, eval_mode, reshape_to_maps
@@ -51,8 +52,8 @@ class VisualizationTarget:
     channel: int
 
 
-@dataclass(frozen=True)
-class Maximisation:
+@dataclass(frozen=True, repr=False)
+class Maximisation(Displayed):
     """A picture drawn for a target, and how strongly the target responds.
 
     An activation is a logit, a unit's value, or a channel's mean over its map (class tokens left out) or its
@@ -73,6 +74,9 @@ class Maximisation:
     after: float
     noise: float
     flat: bool
+
+    def __repr__(self) -> str:
+        return f"Maximisation({self.target}: {self.before:.2f} -> {self.after:.2f})"
 
 
 def maximise(

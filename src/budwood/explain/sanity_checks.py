@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from budwood.data.loading import Pixels
+from budwood.display import Displayed
 from budwood.evaluation.intervals import Metric, bounded_mean_interval
 from budwood.explain.heatmaps import Maps, refuse_unknown_method, scale_maps
 from budwood.explain.probe import NetworkProbe
@@ -31,8 +32,8 @@ SPREAD: Final = 5  # places from the last stage to the first
 Drawing = Callable[[NetworkProbe, Pixels, Classes], Maps]
 
 
-@dataclass(frozen=True)
-class SanityCheck:
+@dataclass(frozen=True, repr=False)
+class SanityCheck(Displayed):
     """Result of a weight randomisation test.
 
     `LIKE` lies above what maps of different images have in common because both lie in the middle: 0.52 (0.39 to
@@ -56,6 +57,9 @@ class SanityCheck:
     likeness: tuple[Metric, ...]
     unrelated: Metric
     depends: bool
+
+    def __repr__(self) -> str:
+        return f"SanityCheck({self.method}: {'depends' if self.depends else 'does not depend'} on the learned weights)"
 
 
 def check_sanity(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -120,7 +119,7 @@ def open_untrained(run: Run, word: str, context: Context) -> NetworkProbe:
 def open_beside(
     run: Run,
     beside: Sequence[Run | str],
-    images: Sequence[str | Path],
+    images: api.Files,
     context: Context,
     opened: NetworkProbe | None = None,
 ) -> tuple[OpenedNetwork, ...]:

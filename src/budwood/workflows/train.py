@@ -473,7 +473,6 @@ def estimate_cost(
     leaks: Leaks = "drop",
     cache: Path | None = None,
     progress: Progress | None = None,
-    findings: tuple[checks.Finding, ...] | None = None,
 ) -> tuple[Recipe, CostEstimate]:
     """Estimate what a recipe will cost, measured on a sample; no run is made.
 
@@ -484,7 +483,6 @@ def estimate_cost(
         leaks: What to do where images leak between given splits, as in `train`.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: nowhere.
-        findings: The findings about the data where they are known already; None: they are computed.
 
     Returns:
         The recipe as it would be carried out, and its cost.
@@ -495,8 +493,19 @@ def estimate_cost(
         WeightsError: The weights are missing or do not fit.
         StorageError: The cache cannot be written.
     """
-    context = open_context(cache, progress)
-    preflight = check_and_plan(data, recipe or Recipe(), Path(out), leaks, context, findings)
+    return measure_recipe_cost(data, recipe or Recipe(), Path(out), leaks, open_context(cache, progress))
+
+
+def measure_recipe_cost(
+    data: Dataset,
+    recipe: Recipe,
+    out: Path,
+    leaks: Leaks,
+    context: Context,
+    findings: tuple[checks.Finding, ...] | None = None,
+) -> tuple[Recipe, CostEstimate]:
+    """Estimate what a recipe will cost, as `estimate_cost` does, where the findings about the data may be known."""
+    preflight = check_and_plan(data, recipe, out, leaks, context, findings)
     with raise_storage_errors(context.cache):
         cost = measure_cost(_make_unrecorded_task(preflight, context))
     spec = preflight.spec
