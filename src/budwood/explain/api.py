@@ -18,7 +18,7 @@ from budwood.explain.embeddings import Embedding, Method, Neighbours, find_neigh
 from budwood.explain.label_errors import Suspects, find_suspects
 from budwood.explain.subgroups import Slice, find_slices
 from budwood.networks.plan import spec_of
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress, choose_progress
 from budwood.runs.ensembles import find_member
 from budwood.runs.networks import describe_run_weights
 from budwood.runs.predictor import make_predictor
@@ -66,7 +66,7 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
     Args:
         run: The run; its recipe says how images are resized.
         images: Image files, or samples of a data set.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         uint8 [n, size, size, 3].
@@ -76,7 +76,7 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
             scanned.
     """
     scale = run.value_range
-    samples = images if isinstance(images, Samples) else make_file_samples(images, progress or Silent(), scale)
+    samples = images if isinstance(images, Samples) else make_file_samples(images, progress or choose_progress(), scale)
     samples = replace(samples, value_range=scale)
     if not len(samples):
         raise DataError("No images were given.", "Give one or more image files.")
@@ -93,7 +93,7 @@ def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Pr
         run: The run.
         some: Real images for that check, uint8 [n, size, size, 3].
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         A function from pixels uint8 [n, size, size, 3] to logits float32 [n, classes].
@@ -127,7 +127,7 @@ def attribution(
         classes: Number or name of a class for each image; None for the likeliest.
         place: Stage whose map is used, for `grad-cam` and `layer-cam`; None to choose it by the network.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         Maps float32 [n, size, size] of 0 to 1, with the classes and their probabilities.
@@ -141,7 +141,7 @@ def attribution(
     shown = pixels(run, images, progress=progress)
     engine = answering(run, shown, cache=cache, progress=progress)
     view = open_view(run, cache or cache_folder())
-    found = view.attribute(shown, method, classes, place, engine, progress or Silent())
+    found = view.attribute(shown, method, classes, place, engine, progress or choose_progress())
     return replace(found, pixels=shown, names=run.classes)
 
 
@@ -162,7 +162,7 @@ def sanity(
         method: Method of attribution, as for `attribution`.
         place: Stage whose map is used; None to choose it by the network.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The rank correlations of the maps with those of ever more random weights, and the verdict.
@@ -194,7 +194,7 @@ def faithfulness(
         images: The image files that `found` was computed for, in the same order.
         found: Attribution of these images.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         Deletion and insertion curves, those of randomly moved maps, and the gains over them.
@@ -287,7 +287,7 @@ def maps_beside(
         place: The layer, as for `feature_maps`.
         channels: Numbers of the channels, from 0; none for the 12 that vary most in the run's network.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The maps of each network, that of the run first.
@@ -321,7 +321,7 @@ def maximised_beside(
         place: The layer, as for `feature_maps`.
         channels: Numbers of the channels, from 0; none for the 6 that vary most in the run's network.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The pictures of each network, that of the run first.
@@ -399,7 +399,7 @@ def maximised(
         place: Layer whose channels are drawn instead of classes, named as for `feature_maps`; None for classes.
         channels: Numbers of the channels of `place`, from 0; one at least.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         One picture for each class or channel, in the order asked for.
@@ -447,7 +447,7 @@ def embedding(
         split: `train`, `val`, or `test` once it has been opened.
         method: `pca` or `umap`.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         Points float64 [n, 2] with ids, paths, labels and predicted classes.
@@ -469,7 +469,7 @@ def neighbours(
         images: Image files.
         k: Number of neighbours, from 1.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The neighbours of each image, nearest first.
@@ -489,7 +489,7 @@ def slices(run: Run, *, cache: Path | None = None, progress: Progress | None = N
     Args:
         run: The run.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The slices, each compared with the rest of the images.
@@ -503,7 +503,7 @@ def confusions(run: Run, *, cache: Path | None = None, progress: Progress | None
     Args:
         run: The run.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The pairs, most frequent first.
@@ -523,7 +523,7 @@ def suspects(
         run: The run.
         threshold: Highest probability of its label, 0 to 1, at which an image is named; None to choose it.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The suspects, the least probable label first, and how they were found.

@@ -24,7 +24,7 @@ from budwood.explain.probe import NetworkProbe
 from budwood.explain.saliency import Classes, choose_place, compute_raw_maps, make_eager_inference
 from budwood.networks.registry import is_inside
 from budwood.networks.stages import list_parameters
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress, choose_progress
 
 LIKE: Final = 0.7  # rank correlation from which on two maps are the same map; those of different images reach 0.64
 SPREAD: Final = 5  # places from the last stage to the first
@@ -87,7 +87,7 @@ def check_sanity(
         stages: Number of stages after the head at which the network is randomised; the last is the network's first
             stage.
         seed: Seed of the random order.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The rank correlations by step, and whether the maps depend on what was learned.
@@ -95,7 +95,7 @@ def check_sanity(
     Raises:
         RecipeError: When the method or the place does not exist, or the place gives no map.
     """
-    said = progress or Silent()
+    said = progress or choose_progress()
     draw, name, where = _make_drawing(subject, method, place, said)
     classes = make_eager_inference(subject)(pixels).argmax(axis=1).astype(np.int64)
     trained, _, empty = scale_maps(draw(subject, pixels, classes))

@@ -226,7 +226,7 @@ def compare_units(
         place: The layer, as `budwood.networks.layers.find_layer` finds it.
         channels: Numbers of the channels, from 0; none to choose them.
         most: Number of channels that are chosen at most.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The pictures of each network, in order.

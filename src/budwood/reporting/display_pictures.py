@@ -31,4 +31,4 @@ def list_pictures(predictions: Predictions, n: int) -> list[CardPicture]:
 def _make_picture(one: ShownImage) -> CardPicture:
     wrong = one.label != one.predicted
     said = f"called {one.predicted}" if wrong else "called so"
-    return CardPicture(one.thumbnail, one.path, (one.label, f"{said}, {100 * one.probability:.1f} %", one.path))
+    return CardPicture(one.thumbnail, one.path, (one.label, f"{said}, {100 * one.probability:.1f}\u00a0%", one.path))

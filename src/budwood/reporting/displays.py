@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from budwood.comparison.document import Comparison
-from budwood.comparison.text import MARK, format_rows, join_cell
+from budwood.comparison.text import MARK, find_present_columns, format_rows, join_cell
 from budwood.config.metric_registry import describe_metric
 from budwood.config.recipe import Recipe, find_default_valued
 from budwood.data.checks import Finding
@@ -165,7 +165,7 @@ def draw_prediction_list(answers: PredictionList) -> str:
 
 
 def _write_top(top: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{name} {100 * chance:.1f} %" for name, chance in top)
+    return ", ".join(f"{name} {100 * chance:.1f}\u00a0%" for name, chance in top)
 
 
 def draw_comparison(made: Comparison) -> str:
@@ -185,7 +185,7 @@ def draw_comparison(made: Comparison) -> str:
         for one in cells
     ]
     header = ("row", "differs in", metric, "from the best", "p", "test")
-    kept = [n for n in range(len(header)) if n != 1 or any(one.differs for one in cells)]
+    kept = [n for n in range(len(header)) if n != 1 or find_present_columns(made).differs]
     table = CardTable([header[n] for n in kept], [[row[n] for n in kept] for row in rows])
     n = ", ".join(f"{size:,}" for size in sizes)
     notes = [

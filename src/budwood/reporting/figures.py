@@ -41,8 +41,8 @@ def plot_run(run: Run) -> Figure:
     charts = [CardChart("", Markup(svg)) for svg in draw_training_curves(record, run.history, headline)]
     if "val" in record.metrics and len(run.classes) <= CHART_MOST:
         rows = [(name, found.recall) for name, found in record.val.per_class.items()]
-        title = "Share of each class's validation images that are found (recall), with 95 % intervals"
-        charts.append(CardChart(title, Markup(draw_intervals(title, rows, "recall"))))
+        title = "Recall of each class on validation images, with 95 % intervals"
+        charts.append(CardChart("", Markup(draw_intervals(title, rows, "recall on validation, with 95 % interval"))))
     notes = [] if charts else ["There is nothing to draw yet: no epoch is done."]
     title = f"{record.network.name} on {record.dataset.name}"
     card = Card("Training", title, [("scores", "; ".join(run.list_scores()))], charts=charts, notes=notes)

@@ -31,7 +31,7 @@ def features(
         files: One image or several, as `bw.Predictor.predict` takes them: paths, folders (their files in order of
             path), the bytes of files, PIL images or arrays.
         cache: The cache folder, which keeps the network for the next time; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         float32 [n, features], in the order of the images; the mean over the mirror images of the recipe's `tta`. Of an

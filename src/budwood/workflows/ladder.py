@@ -82,7 +82,7 @@ def train(
         leaks: What to do where images leak between given splits: `drop` leaves out those of the training side (and
             validation images copied in the test set), which a finding says; `refuse` raises; `allow` trains with all.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
         track: Tools that receive every epoch: tensorboard, mlflow.
         id: Name of the run, which must be new and a plain file name; of a search, what the names of its runs begin
             with. None: a new name.

@@ -51,7 +51,7 @@ def predict(
         features: Whether each prediction has what the head received.
         coverage: The share of images whose true class is to be in their prediction set; None: that of the run.
         cache: The cache folder, which keeps the network for the next time; None: the usual one.
-        progress: Where notes go; None: nowhere.
+        progress: Where notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         A prediction for each image, in order; one that cannot be decoded has its problem instead. The list is a

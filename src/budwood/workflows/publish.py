@@ -60,7 +60,7 @@ def publish(
         private: Whether a repository that is made is private.
         dry_run: Whether nothing is sent, and no network is needed.
         cache: The cache folder; None: the usual one.
-        progress: Where notes go; None: nowhere.
+        progress: Where notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         What was published, or would be.
