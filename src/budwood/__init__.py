@@ -9,6 +9,7 @@ Names are loaded when they are first used, so that importing the package loads n
 from __future__ import annotations
 
 import importlib
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
     from budwood.data.dataset import Dataset
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
-    from budwood.errors import BudwoodError, DataError, RecipeError, RunError, StorageError, StudyError, WeightsError
+    from budwood.errors import (
+        ArgumentError,
+        BudwoodError,
+        DataError,
+        RecipeError,
+        RunError,
+        StorageError,
+        StudyError,
+        WeightsError,
+    )
     from budwood.runs.base_predictor import Predictor
     from budwood.runs.run import Run, open_run
     from budwood.studies.runner import study, tune
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
     from budwood.workflows.ensemble import ensemble
     from budwood.workflows.evaluate import test
     from budwood.workflows.export import export
+    from budwood.workflows.features import features
     from budwood.workflows.ladder import train
     from budwood.workflows.learning_curve import learning_curve
     from budwood.workflows.predict import predict
@@ -43,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {  # the module of each public name; a module is its own
+    "ArgumentError": "errors",
     "BudwoodError": "errors",
     "Comparison": "comparison.document",
     "DataError": "errors",
@@ -65,6 +77,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "estimate_cost": "workflows.train",
     "explain": "",
     "export": "workflows.export",
+    "features": "workflows.features",
     "findings": "data.checks",
     "learning_curve": "workflows.learning_curve",
     "list_runs": "comparison.run_list",
@@ -83,6 +96,7 @@ _HOMES = {  # the module of each public name; a module is its own
 }
 
 __all__ = [
+    "ArgumentError",
     "BudwoodError",
     "Comparison",
     "DataError",
@@ -105,6 +119,7 @@ __all__ = [
     "estimate_cost",
     "explain",
     "export",
+    "features",
     "findings",
     "learning_curve",
     "list_runs",
@@ -123,10 +138,19 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'budwood' has no attribute {name!r}")
     home = _HOMES[name]
     if not home:
         return importlib.import_module(f"budwood.{name}")
-    return getattr(importlib.import_module(f"budwood.{home}"), name)
+    found = getattr(importlib.import_module(f"budwood.{home}"), name)
+    if isinstance(found, FunctionType):
+        from budwood.arguments import check_arguments
+
+        found = check_arguments(found)
+    return globals().setdefault(name, found)

@@ -8,7 +8,8 @@
     ├── RunError       a run directory that is missing, incomplete or of another version
     ├── PublishError   a model that cannot be published
     ├── StudyError     a study file with mistakes, or a study of which nothing could be trained
-    └── StorageError   no space, no permission
+    ├── StorageError   no space, no permission
+    └── ArgumentError  a value of a type that a function of the Python interface does not take
 
 A message says where, what was expected and what was found; the hint says what to do.
 """
@@ -115,6 +116,12 @@ class StudyError(BudwoodError):
     """Error for a study file with mistakes, or a study of which nothing could be trained."""
 
     code = "study"
+
+
+class ArgumentError(BudwoodError, TypeError):
+    """Error for a value of another type than a function takes."""
+
+    code = "argument"
 
 
 class StorageError(BudwoodError):

@@ -190,7 +190,7 @@ def test_a_recipe_selects_by_a_metric_of_the_users_own(photos: Path, tmp_path: P
     score = run.metrics["val"][select]
     assert score["value"] == pytest.approx(run.metrics["val"]["accuracy"]["value"] ** 2)
     assert score["low"] <= score["value"] <= score["high"]
-    values = [row[f"val_{select}"] for row in run.history()]
+    values = [row[f"val_{select}"] for row in run.history]
     assert run.record.selected.epoch == values.index(max(values)) + 1
     assert f"highest {select} on validation" in (run.path / "report.html").read_text()
     table = bw.compare([run, other], metric=select)

@@ -102,7 +102,7 @@ def test_it_learns_them_and_keeps_the_evidence(made: Run) -> None:
     assert made.record.recipe.loss == "binary_cross_entropy"
     predictions = made.predictions("val")
     assert predictions.targets.shape == predictions.logits.shape
-    history = made.history()[(made.record.selected.epoch or 0) - 1]
+    history = made.history[(made.record.selected.epoch or 0) - 1]
     assert history["val_accuracy"] == pytest.approx(scores["accuracy"]["value"])
     assert history["val_loss"] == pytest.approx(scores["log_loss"]["value"], rel=1e-5)
     tested = bw.test(made)
@@ -197,7 +197,7 @@ def test_rare_labels_are_found_more_often_with_class_weights(table: Path, tmp_pa
         for more in ({}, {"class_weights": True}, {"loss": "focal"})
     )
     assert focal.recipe.loss == "focal"
-    assert {"val_accuracy", "val_mean_average_precision"} <= weighed.history()[0].keys()
+    assert {"val_accuracy", "val_mean_average_precision"} <= weighed.history[0].keys()
     rarest = min(NAMES, key=lambda name: plain.record.dataset.counts.train[name])
     before, after = (
         run.task.to_probabilities(run.predictions("val").logits)[:, NAMES.index(rarest)].mean()

@@ -253,5 +253,5 @@ def test_the_steps_of_runs_that_do_not_tell_them_are_counted() -> None:
     single, solved = (Run(kept / name, read_record(kept / name)) for name in ("single", "solved"))
     assert single.record.choices.steps is None
     images = sum(single.record.dataset.counts.train.values())
-    assert make_outcome("", [single]).steps == [len(single.history()) * -(-images // (single.recipe.batch or 0))]
+    assert make_outcome("", [single]).steps == [len(single.history) * -(-images // (single.recipe.batch or 0))]
     assert make_outcome("", [solved]).steps == []

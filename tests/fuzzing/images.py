@@ -20,6 +20,7 @@ from budwood.data.metadata import compute_content_ids
 from budwood.errors import BudwoodError
 from budwood.progress import Silent
 from budwood.workflows.report import report_findings
+from budwood.workflows.train import train_recipe
 from fuzzing.bytes import Mutant, mutate
 from fuzzing.outcomes import JOB, Outcome
 from fuzzing.pictures import iterate_valid, make_pictures
@@ -114,7 +115,7 @@ def _judge_job(folder: Path, data: Dataset, findings: Sequence[Finding]) -> str:
     cache = folder / "cache"
     recipe = bw.Recipe(model="mlp", fc=(4,), size=8, epochs=1, optimizer="adam", seed=0)
     try:
-        run = bw.train(data, recipe, out=folder / "runs", cache=cache, findings=tuple(findings), leaks="allow")
+        run = train_recipe(data, recipe, out=folder / "runs", cache=cache, findings=tuple(findings), leaks="allow")
         bw.test(run, cache=cache)
     except BudwoodError as error:
         return f"images of a scan cannot be trained on: {error.message}"

@@ -195,7 +195,7 @@ def _read_run(id: str, folder: Path) -> Any:
     run = bw.report(bw.open_run(folder / "runs" / id))
     predictions = run.predictions("val")
     text = (run.path / "report.html").read_text(encoding="utf-8").replace(str(folder), "")
-    return [run.record.table(), predictions.logits.tolist(), predictions.ids, run.history(), text]
+    return [run.record.table(), predictions.logits.tolist(), predictions.ids, run.history, text]
 
 
 def _predict(id: str, folder: Path) -> Any:

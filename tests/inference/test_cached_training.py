@@ -363,7 +363,7 @@ def test_a_run_of_several_views(few: Path, tmp_path: Path) -> None:
     assert run.record.prefix.computed >= 2 * n
     again = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     assert again.record.prefix.computed == 0
-    assert again.history() == run.history()
+    assert again.history == run.history
     told, cost = bw.estimate_cost(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "other")
     assert told.views == 2
     assert cost.disk["cache"] > 0
@@ -426,7 +426,7 @@ def test_phases_with_and_without_the_cache_end_alike(
     assert asked == [TRUNK, "conv2"]
     monkeypatch.setattr("budwood.training.frozen_features.prefix_is_untrained", lambda _: False)
     uncached = bw.train(scan(few), recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
-    for ours, theirs in zip(cached.history(), uncached.history(), strict=True):
+    for ours, theirs in zip(cached.history, uncached.history, strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4, abs=1e-6)
 
 

@@ -102,20 +102,20 @@ def test_kept_runs_are_compared(runs: Path) -> None:
 def test_a_killed_training_goes_on(runs: Path) -> None:
     with pytest.raises(bw.RunError, match="its training was interrupted"):
         bw.open_run("stopped", runs)
-    before = find_run("stopped", runs).history()
+    before = find_run("stopped", runs).history
     assert len(before) == 2
     done = bw.resume(find_run("stopped", runs))
     assert done.record.state == "done"
     assert len(done.record.resumed) == 1
-    assert done.history()[:2] == before
-    assert len(done.history()) == done.recipe.epochs == 4
+    assert done.history[:2] == before
+    assert len(done.history) == done.recipe.epochs == 4
     assert np.allclose(_logits(done), done.predictions("val").logits, atol=1e-4)
 
 
 def test_a_finished_training_can_be_longer(runs: Path) -> None:
-    before = bw.open_run("single", runs).history()
+    before = bw.open_run("single", runs).history
     longer = bw.resume(runs / "single", epochs=3)
-    assert longer.history()[:2] == before
+    assert longer.history[:2] == before
     assert longer.recipe.epochs == 3
     assert "test" not in longer.metrics
 

@@ -83,7 +83,7 @@ def test_a_finished_run_is_trained_for_longer_without_it(name: str, away: Path, 
     expected = bw.resume(shutil.copytree(kept / "runs" / name, away / f"{name}-2"), epochs=3)
     (kept / "trunk.safetensors").rename(kept / "moved")
     assert longer.record.network == expected.record.network
-    assert [row["val_loss"] for row in longer.history()] == pytest.approx([r["val_loss"] for r in expected.history()])
+    assert [row["val_loss"] for row in longer.history] == pytest.approx([r["val_loss"] for r in expected.history])
     ours, theirs = (load_file(one.path / "weights.safetensors") for one in (longer, expected))
     assert all(ours[key].allclose(theirs[key], atol=1e-5) for key in theirs)
 
@@ -95,7 +95,7 @@ def _interrupt(run: Run) -> Path:
 
 
 def test_an_interrupted_run_goes_on_where_its_checkpoint_is_enough_and_else_says_what_it_needs(away: Path) -> None:
-    assert len(bw.resume(_interrupt(open_run(away / "whole")), epochs=3).history()) == 3
+    assert len(bw.resume(_interrupt(open_run(away / "whole")), epochs=3).history) == 3
     with pytest.raises(bw.RunError, match=r"cannot go on without the weights .*missing \(looked for .*trunk") as caught:
         bw.resume(_interrupt(open_run(away / "part")), epochs=3)
     assert "Put the file back there" in caught.value.hint
@@ -113,7 +113,7 @@ def test_relative_paths_of_earlier_versions_are_found_from_the_run(
     run = find_run(old)
     assert run.root == kept / "photos"
     assert "left out of this report" not in (bw.report(run).path / "report.html").read_text()
-    assert len(bw.resume(run, epochs=3).history()) == 3
+    assert len(bw.resume(run, epochs=3).history) == 3
     assert list_places("photos", old)[:3] == [tmp_path / "photos", kept / "runs" / "photos", kept / "photos"]
     assert find_place("nowhere", old) == tmp_path / "nowhere"
     assert list_places("/data", old) == [Path("/data")]

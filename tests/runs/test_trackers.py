@@ -64,7 +64,7 @@ def test_every_epoch_is_told_once_also_when_training_goes_on(photos: Path, tmp_p
         bw.scan(photos), bw.Recipe(**SMALL, epochs=3), out=tmp_path / "runs", track=["tensorboard", "mlflow"]
     )
     made = bw.resume(short, epochs=5)
-    history = made.history()
+    history = made.history
     for told in (_scalars(made), _metrics(made)):
         assert set(told) == set(history[0]) - {"epoch"}
         for name, values in told.items():
@@ -85,7 +85,7 @@ def test_a_tool_that_fails_is_noted_and_training_goes_on(
 
 def test_a_head_alone_is_told_when_it_is_done(photos: Path, tmp_path: Path) -> None:
     made = bw.train(bw.scan(photos), bw.Recipe(size=32), out=tmp_path / "runs", track=["tensorboard"])
-    assert len(_scalars(made)["val_loss"]) == len(made.history())
+    assert len(_scalars(made)["val_loss"]) == len(made.history)
 
 
 def test_unknown_and_missing_tools_are_refused(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ class ExecutorContract:
         histories: list[Rows] = []
         assert executor.run(place.job("told"), lambda history: histories.append(list(history))).state == "done"
         assert [[row["epoch"] for row in history] for history in histories] == [[1], [1, 2], [1, 2, 3]]
-        kept = find_run(place.context.folder / "told").history()
+        kept = find_run(place.context.folder / "told").history
         assert [row["val_loss"] for row in histories[-1]] == pytest.approx([row["val_loss"] for row in kept])
 
     def test_an_interruption_while_epochs_arrive_ends_the_job_and_not_the_executor(

@@ -27,6 +27,7 @@ from budwood.studies.monitor import RowLine, SilentMonitor
 from budwood.studies.reports import report_study
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.training_job import JobResult, TrainingJob
+from budwood.workflows.train import measure_recipe_cost
 from conftest import fill
 from killing import run_killer
 
@@ -217,7 +218,7 @@ def test_quick_limits_images_and_says_what_was_put_over_the_rows(here: Path) -> 
     assert made.rows[0].value["n"] == 8
     run = find_run(made.rows[0].runs[0])
     assert len(run.dataset().samples("train")) == 8
-    assert len(run.history()) == 1
+    assert len(run.history) == 1
     page = (here / "runs/small/report.html").read_text()
     assert "Set for every row: images = 8, epochs = 1, lr = 0.01" in page
 
@@ -383,13 +384,12 @@ def test_a_dry_run_measures_each_network_once_and_trains_nothing(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[Any] = []
-    estimate_cost = bw.estimate_cost
 
     def noted(*arguments: Any, **options: Any) -> Any:
         measured.append(arguments[1])
-        return estimate_cost(*arguments, **options)
+        return measure_recipe_cost(*arguments, **options)
 
-    monkeypatch.setattr("budwood.studies.cost_estimate.estimate_cost", noted)
+    monkeypatch.setattr("budwood.studies.cost_estimate.measure_recipe_cost", noted)
     long = '[[rows]]\nlabel = "long"\nepochs = 300\nlr = 0.01\n'
     file = _file(here, SMALL + ROWS + long)
     (told,) = json.loads(_said(capsys, "study", file, "--dry-run", "--json"))

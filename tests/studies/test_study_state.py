@@ -168,4 +168,4 @@ def test_a_study_of_version_0_1_goes_on_with_an_added_row(kept: Path, monkeypatc
         "added": "done",
     }
     assert (state.state, len([row for row in made.rows if row.runs])) == ("done", 4)
-    assert len(find_run(kept / "cut-short-bb96c2d833").history()) == 2
+    assert len(find_run(kept / "cut-short-bb96c2d833").history) == 2

@@ -100,7 +100,7 @@ def test_training_starts_from_the_head_that_a_frozen_run_solves(
         assert name.startswith("head.") or np.array_equal(found[name], expected[name]), name
     assert np.allclose(started.predictions("val").logits, frozen.predictions("val").logits, atol=1e-3)
     assert frozen.record.selected.regularisation is not None
-    row = next(row for row in frozen.history() if row["regularisation"] == frozen.record.selected.regularisation)
+    row = next(row for row in frozen.history if row["regularisation"] == frozen.record.selected.regularisation)
     told = started.record.choices.probe or {}
     assert {name: told[name] for name in ("train_loss", "train_accuracy")} == pytest.approx(
         {name: row[name] for name in ("train_loss", "train_accuracy")}
@@ -159,7 +159,7 @@ def test_the_start_is_kept_where_no_epoch_is_better(alike: Path, tmp_path: Path)
     photos, trunk = alike, _make_trunk(alike, tmp_path)
     spoilt = {**trunk, **STEPS, "optimizer": "sgd", "lr": 3.0, "epochs": 4}
     frozen, run = _train(photos, tmp_path, **trunk), _train(photos, tmp_path, **spoilt, patience=2)
-    history, figures = run.history(), run.record.choices.probe or {}
+    history, figures = run.history, run.record.choices.probe or {}
     assert min(row["val_loss"] for row in history) > figures["val_loss"]
     assert [row["epoch"] for row in history] == [1, 2], "the start counts when patience does"
     assert run.record.selected.epoch == 0
@@ -186,14 +186,14 @@ def test_the_head_is_solved_before_the_first_phase(alike: Path, photos: Path, tm
     shared = {**trunk, "batch": 8, "probe": True, "optimizer": "sgd", "trained_norm": "eval"}
     bad = [{"freeze": "trunk", "epochs": 1, "lr": 1e-9}, {"freeze": "upto:conv1", "epochs": 2, "lr": 0.7}]
     run, frozen = _train(alike, tmp_path, **shared, phases=bad), _train(alike, tmp_path, **trunk)
-    start, history = run.record.choices.probe or {}, run.history()
+    start, history = run.record.choices.probe or {}, run.history
     assert start["val_loss"] == pytest.approx(history[0]["val_loss"], rel=1e-3), "the first phase hardly moves"
     assert [row["epoch"] for row in history] == [1, 2, 3]
     assert run.record.selected.epoch in (0, 1)
     assert np.allclose(_weights(run)["head.weight"], _weights(frozen)["head.weight"], atol=1e-5)
     good = [{"freeze": "trunk", "epochs": 1, "lr": 1e-9}, {"freeze": "none", "epochs": 3, "lr": 1e-3}]
     better = _train(photos, tmp_path, **shared, phases=good)
-    losses = [(better.record.choices.probe or {})["val_loss"], *(row["val_loss"] for row in better.history())]
+    losses = [(better.record.choices.probe or {})["val_loss"], *(row["val_loss"] for row in better.history)]
     assert better.record.selected.epoch == losses.index(min(losses)) > 0
 
 

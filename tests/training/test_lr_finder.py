@@ -85,7 +85,7 @@ def test_auto_finds_a_rate_that_trains_and_says_which(photos: Path, tmp_path: Pa
     rate = made.record.choices.lr
     assert rate is not None
     assert 1e-5 < rate < 1
-    assert made.history()[0]["lr"] == pytest.approx(rate)
+    assert made.history[0]["lr"] == pytest.approx(rate)
     assert made.metrics["val"]["accuracy"]["value"] > 0.9
     assert f"and a learning rate of {rate:g} (found automatically)" in (made.path / "report.html").read_text()
     assert made.recipe.lr == "auto"

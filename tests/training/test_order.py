@@ -36,7 +36,7 @@ def test_renamed_files_give_the_same_weights(tmp_path: Path, options: dict[str, 
     ]
     first, second = (load_file(run.path / "weights.safetensors") for run in runs)
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    assert runs[0].history()[0]["train_loss"] == runs[1].history()[0]["train_loss"]
+    assert runs[0].history[0]["train_loss"] == runs[1].history[0]["train_loss"]
 
 
 def test_samples_are_sorted_by_content_with_their_labels(photos: Path) -> None:

@@ -79,9 +79,9 @@ def test_a_run_uses_them_and_records_their_source(own: Path, photos: Path, tmp_p
     assert all(len(part.digest) == 24 for part in parts.values())
     assert run.record.recipe.table() == {**recipe.table(), "size": 16}
     assert named("slow") in (run.path / "report.html").read_text()
-    rates = [row["lr"] for row in run.history()]
+    rates = [row["lr"] for row in run.history]
     assert 0 < rates[1] < rates[0] < 0.05, "the rate falls from step to step"
-    assert max(row["train_loss"] for row in run.history()) < 2, "squares of shares are at most 2"
+    assert max(row["train_loss"] for row in run.history) < 2, "squares of shares are at most 2"
 
 
 def test_a_run_says_which_file_it_used_and_a_resumed_one_whether_it_has_changed(

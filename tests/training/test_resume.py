@@ -173,10 +173,10 @@ def test_the_statistics_of_frozen_batch_norm_go_on_from_the_checkpoint(photos: P
 def test_a_run_that_stopped_early_goes_on_with_more_patience(photos: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {**SMALL, "lr": 0.5, "epochs": 30}
     first = bw.train(bw.scan(photos), bw.Recipe(**options, patience=1), out=tmp_path / "runs")
-    done = len(first.history())
+    done = len(first.history)
     assert done < 30
     longer = bw.resume(first, patience=3)
-    assert len(longer.history()) > done
+    assert len(longer.history) > done
     again = bw.train(bw.scan(photos), bw.Recipe(**options, patience=3), out=tmp_path / "runs")
     assert _content(longer) == _content(again)
 
@@ -215,7 +215,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     assert (shown["state"], shown["recipe"]["lr"]) == ("done", 0.01)
     finished = open_run(folder)
     assert "problem" not in finished.record.table()
-    assert [row["lr"] for row in finished.history()] == [0.02, 0.01, 0.01, 0.01]
+    assert [row["lr"] for row in finished.history] == [0.02, 0.01, 0.01, 0.01]
 
 
 def test_a_full_disk_keeps_the_checkpoint_before_it(
@@ -242,9 +242,9 @@ def test_a_full_disk_keeps_the_checkpoint_before_it(
 
 def test_a_run_whose_time_was_over_can_be_trained_for_more_epochs(photos: Path, tmp_path: Path) -> None:
     first = bw.train(bw.scan(photos), bw.Recipe(**SMALL, lr=0.01, time="4s"), out=tmp_path / "runs")
-    done = len(first.history())
+    done = len(first.history)
     longer = bw.resume(first, epochs=done + 2)
-    assert len(longer.history()) == done + 2
+    assert len(longer.history) == done + 2
     assert "time" not in longer.recipe.table()
 
 
@@ -300,14 +300,14 @@ def test_a_finished_run_stays_so_when_going_on_fails(trained: Run, photos: Path)
         bw.resume(tested, epochs=5)
     assert {file.name: file.read_bytes() for file in tested.path.iterdir() if file.is_file()} == before
     last.write_bytes(whole)
-    assert len(bw.resume(tested, epochs=5).history()) == 5
+    assert len(bw.resume(tested, epochs=5).history) == 5
 
 
 def test_a_head_that_time_limited_goes_on_and_does_not_start_over(photos: Path, tmp_path: Path) -> None:
     first = bw.train(bw.scan(photos), bw.Recipe(size=32, optimizer="adam", time="6s"), out=tmp_path / "runs")
-    history = first.history()
+    history = first.history
     longer = bw.resume(first, epochs=len(history) + 1)
-    assert longer.history()[:-1] == history
+    assert longer.history[:-1] == history
 
 
 def test_another_rate_is_for_the_phase_that_is_not_finished(photos: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_phases_share_the_time_by_their_epochs(photos: Path, tmp_path: Path, mon
     made = bw.train(bw.scan(photos), bw.Recipe(**SMALL, phases=short, time=1000), out=tmp_path)
     assert left[0] == pytest.approx(0.75 * 990, rel=0.1)
     assert left[1] == pytest.approx(990, rel=0.1), "what the first did not use is the last one's"
-    assert len(made.history()) == 4
+    assert len(made.history) == 4
     assert "at most 1,000 seconds in total" in describe_recipe(made.record)
 
 
@@ -138,7 +138,7 @@ def test_a_phase_for_which_no_time_is_left_is_not_begun(photos: Path, tmp_path: 
 
     recipe = bw.Recipe(**SMALL, phases=PHASES, time=0.1)
     made = bw.train(bw.scan(photos), recipe, out=tmp_path, progress=Noted())
-    assert [row["phase"] for row in made.history()] == [1]
+    assert [row["phase"] for row in made.history] == [1]
     assert "Phase 2 was not begun, because the time limit was reached." in notes
     assert Recipe(**recipe.table()) == recipe
 
@@ -157,7 +157,7 @@ def test_a_limit_that_is_not_the_recipes_own_leaves_its_schedule(photos: Path, t
         workflow.train_recipe(bw.scan(photos), recipe, out=tmp_path, limit=limit, novelty=False)
         for limit in (None, 30.0)
     )
-    assert free.history() == limited.history()
+    assert free.history == limited.history
     assert np.array_equal(free.predictions("val").logits, limited.predictions("val").logits)
 
 

@@ -31,7 +31,7 @@ def phased(photos: Path, tmp_path: Path) -> Run:
 
 
 def test_phases_follow_one_another_with_their_own_rates(phased: Run, tmp_path: Path) -> None:
-    history = phased.history()
+    history = phased.history
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
     assert [row["phase"] for row in history] == [1, 1, 2, 2, 2]
     assert [row["lr"] for row in history] == pytest.approx([0.01, 0.01, 0.002, 0.002, 0.002])

@@ -261,8 +261,8 @@ def test_a_clock_that_is_set_back_changes_no_duration_and_no_count(
     assert bw.test(longer).opened().looks == 3
     for run in (longer, other):
         assert all(value >= 0 for value in run.record.timings.model_dump(exclude_unset=True).values())
-        assert all(row["seconds"] >= 0 for row in run.history() if "seconds" in row)
-    assert len(longer.history()) == 3
+        assert all(row["seconds"] >= 0 for row in run.history if "seconds" in row)
+    assert len(longer.history) == 3
     explanation, _ = explain_run(find_run(longer.path), open_context(), parts=("mistakes",))
     assert all(value >= 0 for value in explanation.record.seconds.values())
 

@@ -14,9 +14,10 @@ import budwood as bw
 from budwood.config.recipe import Recipe
 from budwood.errors import PublishError
 from budwood.exporting import form_answers, other_formats
-from budwood.runs.run import Run
+from budwood.runs.run import Run, open_run
+from budwood.storage.context import open_context
 from budwood.workflows import export as workflow
-from budwood.workflows.publish import publish
+from budwood.workflows.publish import publish, publish_run
 from conftest import Notes, run_command
 
 
@@ -53,7 +54,7 @@ def timm_run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_it_sends_a_folder_that_timm_loads(timm_run: Run, tmp_path: Path) -> None:
     api = KeptApi()
-    made = publish(timm_run, "anna/pond", api=api)
+    made = publish_run(timm_run, "anna/pond", False, False, open_context(), api)
     assert (made.repository, made.form, made.sent) == ("anna/pond", "timm", True)
     assert api.message == "photos, run timm"
     assert {file.path: file.bytes for file in made.files} == {name: len(data) for name, data in api.sent.items()}
@@ -65,7 +66,8 @@ def test_it_sends_a_folder_that_timm_loads(timm_run: Run, tmp_path: Path) -> Non
 
 def test_what_timm_cannot_hold_is_an_onnx_file(tiny: Path) -> None:
     notes, api = Notes(), KeptApi()
-    made = publish(tiny / "runs" / "one", "pond", progress=notes, api=api)
+    run, context = open_run(tiny / "runs" / "one"), open_context(progress=notes)
+    made = publish_run(run, "pond", False, False, context, api)
     assert (made.form, set(api.sent)) == ("onnx", {"README.md", "model.onnx"})
     assert "library_name: budwood" in made.head
     assert any("Published as an ONNX file." in note and "no network of timm's" in note for note in notes.kept)

@@ -136,7 +136,7 @@ def test_what_is_trained_past_the_taps_answers_as_its_own_network(
     run = bw.train(bw.scan(photos), recipe, out=tmp_path / "runs")
     assert run.record.prefix.stage == kept
     again = bw.resume(run, epochs=2)
-    assert len(again.history()) == 2
+    assert len(again.history) == 2
     image = np.asarray(picture(78, 2, side=64))
     answer = bw.Predictor.open(again).predict(image)[0]
     network = again.record.network

@@ -107,7 +107,7 @@ def test_opening_the_test_split_counts_every_look(run: Run, photos: Path) -> Non
 def test_the_second_run_reuses_every_output(run: Run, photos: Path) -> None:
     again = bw.train(bw.scan(photos), bw.Recipe(**RECIPE, optimizer="adam", epochs=3), out=run.path.parent)
     assert again.record.prefix.computed == 0
-    assert [row["epoch"] for row in again.history()] == [1, 2, 3]
+    assert [row["epoch"] for row in again.history] == [1, 2, 3]
 
 
 def test_a_run_can_be_made_again_from_its_recipe(run: Run, photos: Path) -> None:
@@ -287,7 +287,7 @@ def small(photos: Path, tmp_path: Path) -> Run:
 def test_a_network_trained_from_scratch_is_a_whole_run(small: Run, photos: Path, tmp_path: Path) -> None:
     assert {path.name for path in small.path.iterdir()} == {*FILES, "checkpoint"}
     assert small.metrics["val"]["accuracy"]["value"] > 0.9
-    assert [row["epoch"] for row in small.history()] == [1, 2, 3]
+    assert [row["epoch"] for row in small.history] == [1, 2, 3]
     network = small.record.network
     assert network.parameters.frozen == 0
     assert network.parameters.trainable == sum(p.numel() for p in small.network().parameters())

@@ -243,6 +243,7 @@ def train(
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
     from budwood.runs.run_ids import refuse_bad_id
+    from budwood.workflows.train import train_recipe
 
     started = time.perf_counter()
     named = collect_options(file, settings, drop_unset(options))
@@ -263,7 +264,9 @@ def train(
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return None
     spent = time.perf_counter() - started
-    finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent, id=name)
+    finished = train_recipe(
+        dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent, id=name
+    )
     show_run(finished, as_json)
     return None
 

@@ -99,7 +99,7 @@ def compare(
         ranked,
         pairs,
         _check_rows(entries, answers, ranked, pairs, metric, split, edges),
-        {entry.label: [run.history() for run in entry.runs] for entry in entries if entry.runs},
+        {entry.label: [run.history for run in entry.runs] for entry in entries if entry.runs},
     )
 
 

@@ -9,10 +9,11 @@ from typing import Any, Final, Literal
 from budwood.comparison.published import LOSS, LOSSES, NAMES, PublishedComparison, choose_figure, find_figure
 from budwood.comparison.recipe_diff import Options, describe_options, drop_defaults
 from budwood.comparison.rows import ComparisonRow
+from budwood.display import Displayed
 from budwood.evaluation.intervals import Metric
 from budwood.evaluation.result_checks import History, ResultFinding
 from budwood.runs.run_record import DatasetRecord
-from budwood.text import format_csv
+from budwood.text import counted, format_csv, listed, show_unprintable
 from budwood.training.history import drop_stage_columns
 
 Verdict = Literal["confirmed", "denied", "not distinguishable", "not tested"]
@@ -79,8 +80,8 @@ class JudgedClaim(Claim):
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Displayed):
     """Result of a comparison of runs.
 
     Attributes:
@@ -109,6 +110,12 @@ class Comparison:
     curves: Mapping[str, Sequence[History]]
     claims: tuple[JudgedClaim, ...] = ()
     test_pairs: tuple[Pair, ...] = ()
+
+    def __repr__(self) -> str:
+        name = f"{self.data.name!r}: " if self.data else ""
+        best = f"; not distinguishable from the best: {listed(self.best, 3)}" if self.best else ""
+        rows = f"{counted(len(self.rows), 'row')} by {self.split} {self.metric}"
+        return show_unprintable(f"Comparison({name}{rows}{best})")
 
     @property
     def best(self) -> tuple[str, ...]:

@@ -267,13 +267,13 @@ def _count_steps(run: Run) -> int | None:
     if run.record.choices.steps is not None or recipe.batch is None:
         return run.record.choices.steps
     epoch = math.ceil(_count_training_images(run) / (recipe.batch * (recipe.accumulate or 1)))
-    return epoch * len(run.history())
+    return epoch * len(run.history)
 
 
 def _find_kept_epoch(run: Run) -> Mapping[str, float] | None:
     """The row of a run's history that was kept."""
     chosen, start = run.record.selected, run.record.choices.probe
-    rows = [*run.history(), *([start] if start else [])]
+    rows = [*run.history, *([start] if start else [])]
     return next((row for row in rows if row.get(chosen.axis) == chosen.value), None)
 
 
@@ -322,7 +322,7 @@ def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | 
         _train(runs, "accuracy"),
         _summarize_metric(label, runs, "accuracy", "val", score_rows([answers], "accuracy")[0] if answers else None),
         _summarize_metric(label, runs, "accuracy", "test") if _looks(runs) else None,
-        [run.history() for run in runs],
+        [run.history for run in runs],
         steps=[steps for run in runs if not run.record.ensemble and (steps := _count_steps(run)) is not None],
         leaking=any(run.record.dataset.leaks_allowed for run in runs),
         folds=any(run.record.dataset.split.startswith("fold ") for run in runs),

@@ -68,12 +68,13 @@ from budwood.config.recipe_fields import (
 from budwood.config.recipe_mistakes import find_unknown, list_mistakes
 from budwood.config.schedules import BETWEEN_EPOCHS, Per
 from budwood.config.toml import parse_value, read_toml, write_table
+from budwood.display import Displayed
 from budwood.errors import RecipeError, did_you_mean
 
 _HEAD: Final = re.compile(r"linear|mlp:[1-9]\d*(,[1-9]\d*)*")
 
 
-class Recipe(BaseModel):
+class Recipe(Displayed, BaseModel):
     """The complete description of one experiment, frozen and validated.
 
     Options that are not given are filled in on construction; values are final. Options that the chosen network,
@@ -370,6 +371,13 @@ class Recipe(BaseModel):
             raise ValueError("views: expected augmentation beside it, as flip=0.5, or all versions are alike")
         if not self.phases and self.freeze == "none":
             raise ValueError("views: expected something frozen, or every version is computed in every epoch anyway")
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        plain = find_default_valued(table := self.table())
+        return [(name, value) for name, value in table.items() if name not in plain]
 
     @property
     def resizing(self) -> Resizing:

@@ -21,6 +21,7 @@ from budwood.data.dataset import SEALED, Dataset, SetAside, encode_values
 from budwood.data.duplicates import link_equal_values
 from budwood.data.formats import UNKNOWN
 from budwood.data.listing import SPLITS
+from budwood.display import Displayed
 from budwood.text import counted, listed
 
 Severity = Literal["error", "warning", "note"]
@@ -36,7 +37,7 @@ LEFT_OUT: Final = ("D023", "D024")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Displayed):
     """Remark about a data set.
 
     Attributes:

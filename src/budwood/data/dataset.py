@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from budwood.data.dataset_display import DatasetDisplay
 from budwood.data.listing import SPLITS, Remark
 from budwood.data.value_range import ValueRange
-from budwood.errors import RunError
+from budwood.errors import DataError, RunError, did_you_mean
 from budwood.storage.atomic import encode_parquet, read_parquet, write_bytes
 from budwood.storage.strict_json import decode_json, encode_json
 
@@ -116,8 +117,8 @@ class Samples:
         return replace(self, ids=self.ids + other.ids, paths=self.paths + other.paths, labels=labels)
 
 
-@dataclass(frozen=True)
-class Dataset:
+@dataclass(frozen=True, repr=False)
+class Dataset(DatasetDisplay):
     """Manifest of labelled images with their splits.
 
     `table` has one row for each file that can be decoded, with these columns:
@@ -176,7 +177,12 @@ class Dataset:
 
         Returns:
             The values, [rows].
+
+        Raises:
+            DataError: There is no such column.
         """
+        if name not in self.table.column_names:
+            raise DataError(f"column: there is no column {name!r}.", did_you_mean(str(name), self.table.column_names))
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False))
 
     def samples(self, split: str) -> Samples:
@@ -189,7 +195,12 @@ class Dataset:
 
         Returns:
             The images, in the order of the table.
+
+        Raises:
+            DataError: There is no such split.
         """
+        if split not in SPLITS:
+            raise DataError(f"split: there is no split {split!r}.", f"Valid: {', '.join(SPLITS)}.")
         return self.take(np.flatnonzero((self.column("split") == SPLITS.index(split)) & self.column("used")))
 
     def take(self, rows: NDArray[np.int64]) -> Samples:

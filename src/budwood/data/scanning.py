@@ -85,7 +85,7 @@ def scan(
         spelling: `join` reads `cat`, `Cat` and `cat ` as one class, and `2` and `2.0`; `keep` reads labels as written.
         split_folders: `auto` reads folders called train, val and test as splits; `never` reads them as classes.
         cache: The cache folder; None for `cache_folder()`.
-        progress: Receives notes and steps; None to show nothing.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The data set; the labels of its test split are not sealed yet.

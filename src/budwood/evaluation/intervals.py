@@ -63,6 +63,21 @@ class Metric(ReadByName):
         return hash((self.value, self.low, self.high, self.n))
 
 
+def describe_share_of(share: Metric) -> str:
+    """Write a proportion of images in words, never without its interval and number of images.
+
+    Args:
+        share: The proportion, 0 to 1.
+
+    Returns:
+        For example "93.1 % (90.0 to 95.3 %, n = 410)".
+    """
+    value = "undefined" if share.value is None else f"{100 * share.value:.1f} %"
+    if share.low is None or share.high is None:
+        return f"{value} (n = {share.n:,})"
+    return f"{value} ({100 * share.low:.1f} to {100 * share.high:.1f} %, n = {share.n:,})"
+
+
 def proportion_interval(count: int, n: int) -> Metric:
     """Compute a proportion of images with the exact 95 % confidence interval of Clopper and Pearson.
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.errors import DataError
+from budwood.text import show_unprintable
 
 TOP = 3
 NONE_OF_THESE: Final = "none of these"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImagePrediction:
     """What a network says of one image.
 
@@ -51,6 +52,11 @@ class ImagePrediction:
     candidates: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     features: NDArray[np.float32] | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        said = self.problem or ", ".join(f"{name} {100 * chance:.1f} %" for name, chance in self.top)
+        refused = f"{NONE_OF_THESE}; " if self.refused else ""
+        return show_unprintable(f"ImagePrediction({self.path!r}: {refused}{said})")
 
     @property
     def answer(self) -> str:

@@ -61,7 +61,13 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'budwood.explain' has no attribute {name!r}")
-    return getattr(importlib.import_module("budwood.explain.api"), name)
+    from budwood.arguments import check_arguments
+
+    return globals().setdefault(name, check_arguments(getattr(importlib.import_module("budwood.explain.api"), name)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from budwood.display import Displayed
 from budwood.errors import RecipeError
 from budwood.explain.convolutions import find_convolution
 from budwood.explain.image_grid import make_grid, stretch
@@ -37,8 +38,8 @@ COLUMNS: Final = 6
 SIDE: Final = 96  # pixels of a tile
 
 
-@dataclass(frozen=True)
-class Maps:
+@dataclass(frozen=True, repr=False)
+class Maps(Displayed):
     """Feature maps that a place or a layer gives for images.
 
     Attributes:
@@ -54,6 +55,9 @@ class Maps:
     values: Floats
     active: Floats
     varied: Floats
+
+    def __repr__(self) -> str:
+        return f"Maps({self.name}: {' x '.join(map(str, self.values.shape))})"
 
 
 @dataclass(frozen=True)

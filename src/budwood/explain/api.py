@@ -18,7 +18,7 @@ from budwood.explain.embeddings import Embedding, Method, Neighbours, find_neigh
 from budwood.explain.label_errors import Suspects, find_suspects
 from budwood.explain.subgroups import Slice, find_slices
 from budwood.networks.plan import spec_of
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress, choose_progress
 from budwood.runs.ensembles import find_member
 from budwood.runs.networks import describe_run_weights
 from budwood.runs.predictor import make_predictor
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from budwood.explain.side_by_side import LayerMaps, LayerUnits
     from budwood.networks.layers import Layer
 
-Files = Sequence[str | Path]
+Files = str | Path | Sequence[str | Path]
 Answering = Callable[[Pixels], NDArray[np.float32]]
 
 
@@ -67,7 +67,7 @@ def pixels(run: AnyRun, images: Files | Samples, *, progress: Progress | None = 
     Args:
         run: The run, or its path or name; its recipe says how images are resized.
         images: Image files, or samples of a data set.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         uint8 [n, size, size, 3].
@@ -78,7 +78,7 @@ def pixels(run: AnyRun, images: Files | Samples, *, progress: Progress | None = 
     """
     run = open_any_run(run)
     scale = run.value_range
-    samples = images if isinstance(images, Samples) else make_file_samples(images, progress or Silent(), scale)
+    samples = images if isinstance(images, Samples) else make_file_samples(images, progress or choose_progress(), scale)
     samples = replace(samples, value_range=scale)
     if not len(samples):
         raise DataError("No images were given.", "Give one or more image files.")
@@ -95,7 +95,7 @@ def answering(run: AnyRun, some: Pixels, *, cache: Path | None = None, progress:
         run: The run, or its path or name.
         some: Real images for that check, uint8 [n, size, size, 3].
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         A function from pixels uint8 [n, size, size, 3] to logits float32 [n, classes].
@@ -129,7 +129,7 @@ def attribution(
         classes: Number or name of a class for each image; None for the likeliest.
         place: Stage whose map is used, for `grad-cam` and `layer-cam`; None to choose it by the network.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         Maps float32 [n, size, size] of 0 to 1, with the classes and their probabilities.
@@ -144,7 +144,8 @@ def attribution(
     shown = pixels(run, images, progress=progress)
     engine = answering(run, shown, cache=cache, progress=progress)
     view = open_view(run, cache or cache_folder())
-    return view.attribute(shown, method, classes, place, engine, progress or Silent())
+    found = view.attribute(shown, method, classes, place, engine, progress or choose_progress())
+    return replace(found, pixels=shown, names=run.classes)
 
 
 def sanity(
@@ -164,7 +165,7 @@ def sanity(
         method: Method of attribution, as for `attribution`.
         place: Stage whose map is used; None to choose it by the network.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The rank correlations of the maps with those of ever more random weights, and the verdict.
@@ -196,7 +197,7 @@ def faithfulness(
         images: The image files that `found` was computed for, in the same order.
         found: Attribution of these images.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         Deletion and insertion curves, those of randomly moved maps, and the gains over them.
@@ -290,7 +291,7 @@ def maps_beside(
         place: The layer, as for `feature_maps`.
         channels: Numbers of the channels, from 0; none for the 12 that vary most in the run's network.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The maps of each network, that of the run first.
@@ -324,7 +325,7 @@ def maximised_beside(
         place: The layer, as for `feature_maps`.
         channels: Numbers of the channels, from 0; none for the 6 that vary most in the run's network.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The pictures of each network, that of the run first.
@@ -402,7 +403,7 @@ def maximised(
         place: Layer whose channels are drawn instead of classes, named as for `feature_maps`; None for classes.
         channels: Numbers of the channels of `place`, from 0; one at least.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         One picture for each class or channel, in the order asked for.
@@ -450,7 +451,7 @@ def embedding(
         split: `train`, `val`, or `test` once it has been opened.
         method: `pca` or `umap`.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         Points float64 [n, 2] with ids, paths, labels and predicted classes.
@@ -472,7 +473,7 @@ def neighbours(
         images: Image files.
         k: Number of neighbours, from 1.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The neighbours of each image, nearest first.
@@ -492,7 +493,7 @@ def slices(run: AnyRun, *, cache: Path | None = None, progress: Progress | None 
     Args:
         run: The run, or its path or name.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The slices, each compared with the rest of the images.
@@ -506,7 +507,7 @@ def confusions(run: AnyRun, *, cache: Path | None = None, progress: Progress | N
     Args:
         run: The run, or its path or name.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The pairs, most frequent first.
@@ -526,7 +527,7 @@ def suspects(
         run: The run, or its path or name.
         threshold: Highest probability of its label, 0 to 1, at which an image is named; None to choose it.
         cache: Cache folder; None for the usual one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The suspects, the least probable label first, and how they were found.

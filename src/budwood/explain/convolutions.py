@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from budwood.display import Displayed
 from budwood.errors import RecipeError
 from budwood.explain.image_grid import make_grid
 from budwood.explain.layer_outputs import find_layers
@@ -31,8 +32,8 @@ LISTED: Final = 12
 _BATCH: Final = 32
 
 
-@dataclass(frozen=True)
-class Filters:
+@dataclass(frozen=True, repr=False)
+class Filters(Displayed):
     """Filters of a convolution, with those that are dead or duplicate.
 
     Attributes:
@@ -61,6 +62,9 @@ class Filters:
     duplicates: tuple[tuple[int, int], ...]
     colour: bool
     groups: int
+
+    def __repr__(self) -> str:
+        return f"Filters({self.layer}: {' x '.join(map(str, self.weights.shape))}, {len(self.dead)} dead)"
 
 
 def list_convolutions(subject: NetworkProbe) -> tuple[str, ...]:

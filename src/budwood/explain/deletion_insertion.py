@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
+from budwood.display import Displayed
 from budwood.errors import RecipeError
 from budwood.evaluation.intervals import Metric, bounded_mean_interval
 from budwood.evaluation.label_task import LabelTask, SingleLabel
 from budwood.evaluation.significance import paired_permutation_test, permutation_intervals
 from budwood.explain.heatmaps import Attribution, Maps, fill_mean_colour
 from budwood.inference.engines import InferenceFn
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress, choose_progress
 
 STEPS: Final = 10
 SQUARES: Final = 14  # a side
@@ -52,8 +53,8 @@ class Gain(Metric):
     p: float
 
 
-@dataclass(frozen=True)
-class Faithfulness:
+@dataclass(frozen=True, repr=False)
+class Faithfulness(Displayed):
     """Deletion and insertion scores of a method, and of its maps moved at random.
 
     Attributes:
@@ -71,6 +72,9 @@ class Faithfulness:
     random_deletion: Curve
     random_insertion: Curve
     gains: Mapping[str, Gain]
+
+    def __repr__(self) -> str:
+        return f"Faithfulness({', '.join(f'{name} {gain.value}' for name, gain in self.gains.items())})"
 
 
 def measure_faithfulness(
@@ -94,7 +98,7 @@ def measure_faithfulness(
         steps: Number of steps in which the image changes, 2 or more.
         task: Whether images have one label or several, which decides how logits become probabilities; None for one.
         seed: Seed of the random order and of the moved maps.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The curves of the method and of the moved maps, and the gains.
@@ -108,7 +112,7 @@ def measure_faithfulness(
     orders = [rank_pixels(maps, random) for maps in (attribution.maps, shift_maps(attribution.maps, random))]
     without = fill_mean_colour(pixels)
     curves = np.zeros((len(pixels), 4, steps + 1), np.float32)
-    with (progress or Silent()).bar("Deletion and insertion", len(pixels)) as step:
+    with (progress or choose_progress()).bar("Deletion and insertion", len(pixels)) as step:
         for row, chosen in enumerate(attribution.classes.tolist()):
             ends = (pixels[row], without[row])
             between = [_interpolate_images(*pair, order[row], steps) for order in orders for pair in (ends, ends[::-1])]

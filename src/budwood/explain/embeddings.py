@@ -21,6 +21,7 @@ from budwood.data.listing import SPLITS
 from budwood.data.metadata import compute_content_ids
 from budwood.data.splits import stratified_sample
 from budwood.data.value_range import ValueRange
+from budwood.display import Displayed
 from budwood.errors import DataError, RunError, did_you_mean
 from budwood.evaluation.predictions import Predictions, make_predictions
 from budwood.inference.feature_cache import compute_features
@@ -30,6 +31,7 @@ from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context
+from budwood.text import counted
 
 Method = Literal["pca", "umap"]
 Features = NDArray[np.float32]
@@ -40,8 +42,8 @@ COLUMNS: Final = 4096  # images among which they are looked for at a time
 _TINY: Final = 1e-12
 
 
-@dataclass(frozen=True)
-class Embedding:
+@dataclass(frozen=True, repr=False)
+class Embedding(Displayed):
     """Images of one split as points of a plane.
 
     Attributes:
@@ -69,6 +71,10 @@ class Embedding:
     correct: NDArray[np.bool_]
     of: int
     label_sets: Sets = ()
+
+    def __repr__(self) -> str:
+        wrong = counted(int((~self.correct).sum()), "mistake")
+        return f"Embedding({self.method} of {counted(len(self), f'{self.split} image')}, {wrong})"
 
     def __len__(self) -> int:
         """Return the number of points.
@@ -226,7 +232,9 @@ def project_on_principal_axes(features: Features) -> tuple[NDArray[np.float64], 
     return points, (float(shares[0]), float(shares[1]))
 
 
-def find_neighbours(run: Run, images: Samples | Iterable[str | Path], context: Context, k: int = 5) -> list[Neighbours]:
+def find_neighbours(
+    run: Run, images: Samples | str | Path | Iterable[str | Path], context: Context, k: int = 5
+) -> list[Neighbours]:
     """Find the training images that a run's network finds most similar to each image.
 
     Similarity is the cosine of the features. The search is exact. An image of the training split is not its own
@@ -273,11 +281,13 @@ def _list_training_images(run: Run) -> Samples:
     return run.dataset().samples("val" if folds else "train")
 
 
-def make_file_samples(files: Iterable[str | Path], progress: Progress, scale: ValueRange | None = None) -> Samples:
+def make_file_samples(
+    files: str | Path | Iterable[str | Path], progress: Progress, scale: ValueRange | None = None
+) -> Samples:
     """Make samples without labels of image files.
 
     Args:
-        files: Image files.
+        files: Image files, or one of them.
         progress: Where progress is shown.
         scale: Values of more than 8 bits that become black and white; None for the range of their type.
 
@@ -287,7 +297,7 @@ def make_file_samples(files: Iterable[str | Path], progress: Progress, scale: Va
     Raises:
         DataError: When files cannot be read as images; it names all of them.
     """
-    paths = [Path(file) for file in files]
+    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
     found = compute_content_ids(paths, progress, scale)
     bad = [
         f"{path} ({one.problem}: {one.detail})"

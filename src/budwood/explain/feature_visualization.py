@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from budwood.display import Displayed
 from budwood.errors import RecipeError
 from budwood.explain.layer_outputs import find_layers, make_layer_function
 from budwood.explain.probe import NetworkProbe, eval_mode, reshape_to_maps
 from budwood.inference.pytorch_backend import WithPreprocessing
 from budwood.networks.layers import Layer
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress, choose_progress
 
 STEPS: Final = 64
 RATE: Final = 0.03  # of the first step; it falls to 0 with the last
@@ -51,8 +52,8 @@ class VisualizationTarget:
     channel: int
 
 
-@dataclass(frozen=True)
-class Maximisation:
+@dataclass(frozen=True, repr=False)
+class Maximisation(Displayed):
     """A picture drawn for a target, and how strongly the target responds.
 
     An activation is a logit, a unit's value, or a channel's mean over its map (class tokens left out) or its
@@ -74,6 +75,9 @@ class Maximisation:
     noise: float
     flat: bool
 
+    def __repr__(self) -> str:
+        return f"Maximisation({self.target}: {self.before:.2f} -> {self.after:.2f})"
+
 
 def maximise(
     subject: NetworkProbe,
@@ -91,7 +95,7 @@ def maximise(
         targets: Classes or channels to draw for.
         steps: Number of optimiser steps.
         seed: Seed of the starting noise and of the random shifts, turns and scalings.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         One picture for each target, in order.
@@ -99,7 +103,7 @@ def maximise(
     Raises:
         RecipeError: When a place, channel or class does not exist.
     """
-    progress = progress or Silent()
+    progress = progress or choose_progress()
     places = list(dict.fromkeys(target.place for target in targets if target.place is not None))
     layers = dict(zip(places, find_layers(subject, places), strict=True))
     named = [_check_target(subject, target, layers) for target in targets]

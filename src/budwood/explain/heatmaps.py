@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
+from budwood.display import Displayed
 from budwood.errors import RecipeError, did_you_mean
+from budwood.text import counted
 
 METHODS: Final = ("grad-cam", "layer-cam", "integrated-gradients", "occlusion")
 AT_A_PLACE: Final = ("grad-cam", "layer-cam")  # those that look at a map inside the network
@@ -22,8 +24,8 @@ AT_A_PLACE: Final = ("grad-cam", "layer-cam")  # those that look at a map inside
 Maps = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Attribution:
+@dataclass(frozen=True, repr=False)
+class Attribution(Displayed):
     """What speaks for a class in each of n images, by one method.
 
     Attributes:
@@ -37,6 +39,8 @@ class Attribution:
         empty: bool [n], true where nothing speaks for the class and the map is 0 throughout.
         errors: float32 [n], for integrated gradients only: how far their sum is from the difference of the logits
             that they should add up to (0 is exact); else None.
+        pixels: The images as the network sees them, uint8 [n, size, size, 3]; None where they are not kept.
+        names: Names of all classes; empty where they are not kept.
     """
 
     method: str
@@ -47,6 +51,12 @@ class Attribution:
     peaks: NDArray[np.float32]
     empty: NDArray[np.bool_]
     errors: NDArray[np.float32] | None = None
+    pixels: Pixels | None = None
+    names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        place = f" at {self.place}" if self.place else ""
+        return f"Attribution({self.method}{place}: {counted(len(self.maps), 'image')})"
 
 
 def refuse_unknown_method(name: str) -> None:

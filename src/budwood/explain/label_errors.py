@@ -19,6 +19,7 @@ from budwood.config.optimizers import LBFGS
 from budwood.data.dataset import Dataset, Samples
 from budwood.data.listing import SPLITS
 from budwood.data.splits import assign_folds
+from budwood.display import Displayed
 from budwood.errors import DataError, RunError
 from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.logits import probabilities
@@ -29,7 +30,7 @@ from budwood.runs.networks import make_initial_trunk, make_trunk
 from budwood.runs.run import Run
 from budwood.storage.atomic import raise_storage_errors, write_bytes
 from budwood.storage.context import Context
-from budwood.text import format_csv
+from budwood.text import counted, format_csv
 from budwood.training.head_solver import solve
 from budwood.training.linear_head import HeadSplit, compute_head_logits
 
@@ -67,8 +68,8 @@ class Suspect:
     p_suggested: float
 
 
-@dataclass(frozen=True)
-class Suspects:
+@dataclass(frozen=True, repr=False)
+class Suspects(Displayed):
     """Images with suspect labels, and how they were found.
 
     Attributes:
@@ -95,6 +96,9 @@ class Suspects:
     folds: int
     accuracy: Metric
     trunk: str
+
+    def __repr__(self) -> str:
+        return f"Suspects({len(self.rows):,} of {counted(self.n, 'image')}, about {self.expected:,} expected)"
 
     def record(self) -> dict[str, Any]:
         """Convert the suspects to plain values.

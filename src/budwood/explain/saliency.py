@@ -33,7 +33,7 @@ from budwood.explain.probe import (
     slice_probe,
 )
 from budwood.inference.engines import BATCH, InferenceFn
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress, choose_progress
 
 FINE: Final = 16  # pixels that a cell is wide at most
 STEPS: Final = 24  # points between an image of its mean colour and the image itself
@@ -74,7 +74,7 @@ def compute_attribution(
         run: From pixels uint8 to logits float32 [n, classes]; None for PyTorch. An engine is several times as fast
             at occlusion.
         task: Whether images have one label or several, which decides how logits become probabilities; None for one.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         Maps float32 [n, size, size] of 0 to 1, with the classes and their probabilities.
@@ -90,7 +90,7 @@ def compute_attribution(
     explained = logits.argmax(axis=1).astype(np.int64) if wanted is None else wanted
     task = task or SingleLabel(logits.shape[1])
     chances = task.to_probabilities(logits)[np.arange(len(pixels)), explained]
-    raw, errors = _compute_raw(subject, pixels, explained, method, where, run, progress or Silent())
+    raw, errors = _compute_raw(subject, pixels, explained, method, where, run, progress or choose_progress())
     return Attribution(method, where, explained, chances.astype(np.float32), *scale_maps(raw), errors)
 
 

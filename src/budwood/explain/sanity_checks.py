@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from budwood.data.loading import Pixels
+from budwood.display import Displayed
 from budwood.evaluation.intervals import Metric, bounded_mean_interval
 from budwood.explain.heatmaps import Maps, refuse_unknown_method, scale_maps
 from budwood.explain.probe import NetworkProbe
 from budwood.explain.saliency import Classes, choose_place, compute_raw_maps, make_eager_inference
 from budwood.networks.registry import is_inside
 from budwood.networks.stages import list_parameters
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress, choose_progress
 
 LIKE: Final = 0.7  # rank correlation from which on two maps are the same map; those of different images reach 0.64
 SPREAD: Final = 5  # places from the last stage to the first
@@ -31,8 +32,8 @@ SPREAD: Final = 5  # places from the last stage to the first
 Drawing = Callable[[NetworkProbe, Pixels, Classes], Maps]
 
 
-@dataclass(frozen=True)
-class SanityCheck:
+@dataclass(frozen=True, repr=False)
+class SanityCheck(Displayed):
     """Result of a weight randomisation test.
 
     `LIKE` lies above what maps of different images have in common because both lie in the middle: 0.52 (0.39 to
@@ -56,6 +57,9 @@ class SanityCheck:
     likeness: tuple[Metric, ...]
     unrelated: Metric
     depends: bool
+
+    def __repr__(self) -> str:
+        return f"SanityCheck({self.method}: {'depends' if self.depends else 'does not depend'} on the learned weights)"
 
 
 def check_sanity(
@@ -83,7 +87,7 @@ def check_sanity(
         stages: Number of stages after the head at which the network is randomised; the last is the network's first
             stage.
         seed: Seed of the random order.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The rank correlations by step, and whether the maps depend on what was learned.
@@ -91,7 +95,7 @@ def check_sanity(
     Raises:
         RecipeError: When the method or the place does not exist, or the place gives no map.
     """
-    said = progress or Silent()
+    said = progress or choose_progress()
     draw, name, where = _make_drawing(subject, method, place, said)
     classes = make_eager_inference(subject)(pixels).argmax(axis=1).astype(np.int64)
     trained, _, empty = scale_maps(draw(subject, pixels, classes))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -121,7 +120,7 @@ def open_untrained(run: Run, word: str, context: Context) -> NetworkProbe:
 def open_beside(
     run: Run,
     beside: Sequence[AnyRun],
-    images: Sequence[str | Path],
+    images: api.Files,
     context: Context,
     opened: NetworkProbe | None = None,
 ) -> tuple[OpenedNetwork, ...]:
@@ -240,7 +239,7 @@ def compare_units(
         place: The layer, as `budwood.networks.layers.find_layer` finds it.
         channels: Numbers of the channels, from 0; none to choose them.
         most: Number of channels that are chosen at most.
-        progress: Where progress is shown; None for nowhere.
+        progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The pictures of each network, in order.

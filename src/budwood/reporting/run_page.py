@@ -230,7 +230,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         counts_chart=Markup(_draw_counts_chart(record.dataset)),
         selected_on_val=len(evidence.history) > 1 and record.recipe.select != LAST,
         selected_by=describe_selection(record.recipe.select or LOSS),
-        curves=[Markup(svg) for svg in _draw_training_curves(record, _begin_history(record, evidence), headline)],
+        curves=[Markup(svg) for svg in draw_training_curves(record, evidence.history, headline)],
         norms=Markup(_draw_norms_chart(evidence.history)),
         diagram=Markup("" if record.ensemble else _draw_diagram(record.network)),
         weakest=weakest if len(classes) <= MATRIX_MOST else weakest[:WEAKEST_SHOWN],
@@ -242,7 +242,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         task=task,
         val_others=_list_headlines(task, val),
         test_others=_list_headlines(task, record.test.metrics) if record.test else [],
-        matrix=_make_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and evidence.confusion else [],
+        matrix=make_matrix(evidence.confusion, classes) if len(classes) <= MATRIX_MOST and evidence.confusion else [],
         pairs=_list_confused(evidence.confusion, classes) if evidence.confusion else [],
         chance_loss=task.chance_loss,
         laps=[(STEPS.get(name, name), seconds) for name, seconds in record.timings.steps().items()],
@@ -319,13 +319,19 @@ def _draw_counts_chart(data: DatasetRecord) -> str:
     return draw_counts("Images of each class", rows, ("train", "validation"))
 
 
-def _begin_history(record: RunRecord, evidence: Evidence) -> Sequence[Mapping[str, float]]:
-    """The history, with the solved head that training started from as epoch 0."""
+def draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, float]], headline: str) -> list[str]:
+    """Draw how loss, score and learning rate changed in training.
+
+    Args:
+        record: Record of the run; a solved head that training started from is drawn as epoch 0.
+        history: Values of each epoch, or of each strength of the penalty.
+        headline: The metric that is drawn beside the loss.
+
+    Returns:
+        SVG elements; none of a history of fewer than two rows.
+    """
     start = record.choices.probe
-    return [start, *evidence.history] if start else evidence.history
-
-
-def _draw_training_curves(record: RunRecord, history: Sequence[Mapping[str, float]], headline: str) -> list[str]:
+    history = [start, *history] if start else history
     if len(history) < 2:
         return []
     axis = next(iter(history[0]))
@@ -385,7 +391,8 @@ def _draw_classes_chart(rows: Sequence[tuple[str, ClassMetrics]]) -> str:
     return draw_intervals("F1 of each class with its 95 % confidence interval", metrics, "F1 on the validation set")
 
 
-def _make_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[MatrixRow]:
+def make_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[MatrixRow]:
+    """Make the rows of a confusion matrix from counts by true class (row) and predicted class (column)."""
     return [
         MatrixRow(
             name,

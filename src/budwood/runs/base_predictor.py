@@ -82,7 +82,7 @@ class Predictor(ABC):
             coverage: The share of images whose true class is to be in their prediction set, above 0 and below 1; None:
                 that of the run.
             cache: The cache folder, which keeps the exported network for the next time; None: the usual one.
-            progress: Where notes go; None: nowhere.
+            progress: Where notes go; None: below the cell of a notebook, else nowhere.
 
         Returns:
             The predictor.

@@ -23,26 +23,29 @@ from budwood.errors import RunError
 from budwood.evaluation.decisions import DecisionRule
 from budwood.evaluation.label_task import LabelTask, MultiLabel, SingleLabel
 from budwood.evaluation.novelty import ARRAYS, NoveltyScorer
-from budwood.evaluation.predictions import Predictions, load_predictions
+from budwood.evaluation.predictions import PredictionOrigin, Predictions, load_predictions
 from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
 from budwood.runs.confidence_record import NOVELTY_FILE, STRANGER_SCORES, VALIDATION_SCORES, ConfidenceRecord
 from budwood.runs.lookup import find_run_folder
+from budwood.runs.run_display import RunDisplay
 from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_drafts, write_text
+from budwood.training.history import History
 
 if TYPE_CHECKING:
     import torch
 
 CHECKPOINT: Final = "checkpoint"
+VAL, TEST = "val", "test"
 LOCK: Final = "lock"
 RESULTS_LOCK: Final = ".results.lock"
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(RunDisplay):
     """A run: one recipe carried out, with its folder and its record.
 
     Attributes:
@@ -159,22 +162,23 @@ class Run:
         """Return the folder that the images' paths are relative to, found again where the record's is not absolute."""
         return find_place(self.record.root, self.path)
 
-    def history(self) -> list[dict[str, float]]:
-        """Read the rows of `history.csv`.
+    @property
+    def history(self) -> History:
+        """Read `history.csv`: rows as a list has them, columns by name, `to_pandas()`.
 
         Returns:
-            One mapping a row, from column to value; empty cells are left out. An ensemble, which was not trained, has
-            none.
+            The history; that of an ensemble, which was not trained, is empty.
 
         Raises:
             RunError: The file is missing, damaged or was changed.
         """
         if self.record.ensemble:
-            return []
+            return History()
         file = self.file(HISTORY)
         try:
             with file.open(newline="", encoding="utf-8") as handle:
-                return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(handle)]
+                rows = csv.DictReader(handle)
+                return History([{name: float(value) for name, value in row.items() if value} for row in rows])
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise RunError(f"{file}: cannot be read ({error}).", "Restore the file, or train again.") from error
 
@@ -197,12 +201,20 @@ class Run:
             split: `val`, or `test` once the test split has been opened.
 
         Returns:
-            The predictions with the true labels.
+            The predictions with the true labels; `wrong()` gives the mistakes among them.
 
         Raises:
-            RunError: The file is missing, damaged or was changed.
+            RunError: The test split is still sealed, there are no predictions for such a split, or their file is
+                missing, damaged or was changed.
         """
-        return load_predictions(self.file(name_predictions(split)))
+        if split not in (VAL, TEST):
+            why = "those for training images are not kept" if split == "train" else f"there is no split {split!r}"
+            raise RunError(f"{self.path}: has predictions for val and test; {why}.", "Ask for `val`.")
+        if split == TEST:
+            self.opened()
+        known = load_predictions(self.file(name_predictions(split)))
+        about = PredictionOrigin(split, self.classes, self.root, self.decision_rule, self.value_range)
+        return replace(known, origin=about)
 
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Load the trained linear head.

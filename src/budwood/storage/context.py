@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from budwood.hardware import Runtime, find_runtime
-from budwood.progress import Progress, Silent
+from budwood.progress import Progress, choose_progress
 from budwood.storage.atomic import cache_folder
 
 
@@ -30,9 +30,9 @@ def open_context(cache: Path | None = None, progress: Progress | None = None) ->
 
     Args:
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The context of a job.
     """
-    return Context(cache or cache_folder(), progress or Silent(), find_runtime())
+    return Context(cache or cache_folder(), progress or choose_progress(), find_runtime())

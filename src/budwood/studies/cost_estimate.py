@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from budwood.comparison.published import PublishedFigure, choose_figure
@@ -25,7 +26,7 @@ from budwood.studies.study import Experiment, Study
 from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import CheckedDataset, DatasetCache
 from budwood.training.cost_estimate import CostEstimate
-from budwood.workflows.train import estimate_cost
+from budwood.workflows.train import measure_recipe_cost
 
 
 @dataclass(frozen=True)
@@ -226,12 +227,12 @@ def _measure(recipe: Recipe, checked: CheckedDataset, context: Context) -> CostE
 
     What a step costs does not depend on the weights, so random ones stand in for those that are not here.
     """
-    cache, progress, data, findings = context.cache, context.progress, checked.data, checked.findings
+    data, findings = checked.data, checked.findings
     try:
         with suppress(WeightsError):
-            return estimate_cost(data, recipe, cache=cache, progress=progress, findings=findings, leaks="allow")[1]
+            return measure_recipe_cost(data, recipe, Path("runs"), "allow", context, findings)[1]
         random = recipe.model_copy(update={"weights": "none"})
-        return estimate_cost(data, random, cache=cache, progress=progress, findings=findings, leaks="allow")[1]
+        return measure_recipe_cost(data, random, Path("runs"), "allow", context, findings)[1]
     except BudwoodError as error:
         return error.message
 

@@ -153,7 +153,7 @@ def calibrate(
         refuse: The share of images like the known ones that is refused as none of the classes, above 0 and below 1.
         unknown: Images that show none of the classes, on which refusing is measured: a folder, a file or an archive.
         cache: The cache folder; None: the usual one.
-        progress: Where notes go; None: nowhere.
+        progress: Where notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The run as it is now.

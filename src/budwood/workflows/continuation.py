@@ -72,7 +72,7 @@ def refuse_nothing_to_do(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -
     if recipe.time is not None or last_epoch is None or done >= last_epoch:
         raise RunError(f"{run.path}: is already finished.", "Use `--epochs N` to train it for more epochs.")
     since = done - find_best_epoch(
-        [row for row in run.history() if row.get("phase", last) == last],
+        [row for row in run.history if row.get("phase", last) == last],
         recipe.select or "loss",
         None if recipe.phases or recipe.wise_ft not in (None, 1) else run.record.choices.probe,
     )
@@ -87,4 +87,4 @@ def _count_epochs_done(run: Run, phase: int) -> int:
     """The epochs that a run has done: of one phase, counted from 1, or of all where it has none (0)."""
     if not (run.path / HISTORY).is_file():
         return 0
-    return sum(row.get("phase", phase) == phase for row in run.history())
+    return sum(row.get("phase", phase) == phase for row in run.history)

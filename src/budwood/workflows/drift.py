@@ -155,7 +155,7 @@ def drift(
         least_size: Size from which on a change counts, 0 to 1.
         n: Number of images on either side that are compared at most; of more, so many are drawn.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         What was found.

@@ -39,7 +39,7 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     Args:
         run: The run, or its path or name.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The run with its test metrics.
@@ -93,7 +93,7 @@ def test_together(
     Args:
         runs: The runs, at least one, all in one folder.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         Why runs could not be tested, by their names; the others have been.

@@ -67,7 +67,7 @@ def export(
         int8: Whether the network is in 8-bit integers, unless that is significantly worse on validation.
         force: Whether a file is replaced that is no export.
         cache: The cache folder; None: the usual one.
-        progress: Where notes go; None: nowhere.
+        progress: Where notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         What was exported.

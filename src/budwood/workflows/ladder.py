@@ -62,9 +62,7 @@ def train(
     cache: Path | None = None,
     progress: Progress | None = None,
     track: Sequence[str] = (),
-    spent: float = 0.0,
     id: str | None = None,
-    findings: tuple[checks.Finding, ...] | None = None,
     on_epoch_end: EpochCallback | None = None,
     novelty: bool = True,
 ) -> Run:
@@ -84,12 +82,10 @@ def train(
         leaks: What to do where images leak between given splits: `drop` leaves out those of the training side (and
             validation images copied in the test set), which a finding says; `refuse` raises; `allow` trains with all.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
         track: Tools that receive every epoch: tensorboard, mlflow.
-        spent: Seconds of the time that have gone already, in scanning.
         id: Name of the run, which must be new and a plain file name; of a search, what the names of its runs begin
             with. None: a new name.
-        findings: The findings about the data where they are known already; None: they are computed.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
         novelty: Whether to measure at the end how images of none of the classes are told; `calibrate` can do it later.
 
@@ -104,8 +100,7 @@ def train(
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
-    hooks: dict[str, Any] = {"track": track, "on_epoch_end": on_epoch_end, "novelty": novelty}
-    hooks |= {"spent": spent, "id": id, "findings": findings}
+    hooks: dict[str, Any] = {"track": track, "on_epoch_end": on_epoch_end, "novelty": novelty, "id": id}
     if recipe is None:
         given = {} if time is None else {"time": time}
         return search(data, given, quick, Path(out), leaks, open_context(cache, progress), **hooks)

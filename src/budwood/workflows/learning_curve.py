@@ -120,7 +120,7 @@ def learning_curve(
         run: The run, or its path or name.
         target: Accuracy for which images are counted, 0 to 1; None: half of the present error away.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The curve with its forecasts.

@@ -16,6 +16,7 @@ from typing import Final
 
 from budwood.data.image_streams import LIST, PATTERN, StreamedImage, stream_images
 from budwood.errors import DataError
+from budwood.evaluation.prediction_list import PredictionList
 from budwood.evaluation.prediction_table import TOP, ImagePrediction, refuse_bad_top
 from budwood.hardware import count_processors
 from budwood.inference.engines import BATCH
@@ -37,7 +38,7 @@ def predict(
     coverage: float | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> list[ImagePrediction]:
+) -> PredictionList:
     """Predict the classes of image files, and of the files in folders and archives, with a run's network.
 
     Args:
@@ -50,10 +51,11 @@ def predict(
         features: Whether each prediction has what the head received.
         coverage: The share of images whose true class is to be in their prediction set; None: that of the run.
         cache: The cache folder, which keeps the network for the next time; None: the usual one.
-        progress: Where notes go; None: nowhere.
+        progress: Where notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
-        A prediction for each image, in order; one that cannot be decoded has its problem instead.
+        A prediction for each image, in order; one that cannot be decoded has its problem instead. The list is a
+        table, too: `.to_pandas()`.
 
     Raises:
         DataError: A path does not exist, or an archive is damaged.
@@ -64,7 +66,8 @@ def predict(
     check_sources(sources)
     refuse_bad_top(top)
     predictor = Predictor.open(run, int8=int8, coverage=coverage, cache=cache, progress=progress)
-    return list(chain.from_iterable(predict_stream(predictor, stream_images(sources), top=top, features=features)))
+    answers = predict_stream(predictor, stream_images(sources), top=top, features=features)
+    return PredictionList(chain.from_iterable(answers), predictor.classes, predictor.task.multilabel)
 
 
 def list_sources(files: str | Path | Iterable[str | Path]) -> list[str | Path]:

@@ -49,7 +49,6 @@ def publish(
     dry_run: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
-    api: HubApi | None = None,
 ) -> Publication:
     """Publish a run on the Hugging Face Hub, with its model card: as timm loads it, else as an ONNX file.
 
@@ -61,8 +60,7 @@ def publish(
         private: Whether a repository that is made is private.
         dry_run: Whether nothing is sent, and no network is needed.
         cache: The cache folder; None: the usual one.
-        progress: Where notes go; None: nowhere.
-        api: What talks to the Hub; None: `huggingface_hub`, with the user's token.
+        progress: Where notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         What was published, or would be.
@@ -72,8 +70,14 @@ def publish(
         PublishError: The name is not possible, there is no token, the Hub cannot be reached, or it refuses.
         StorageError: There is no room for the files.
     """
+    return publish_run(open_any_run(run), name, private, dry_run, open_context(cache, progress))
+
+
+def publish_run(
+    run: Run, name: str, private: bool, dry_run: bool, context: Context, api: HubApi | None = None
+) -> Publication:
+    """Publish a run as `publish` does; `api` talks to the Hub (None: `huggingface_hub`, with the user's token)."""
     check_repository_name(name)
-    run, context = open_any_run(run), open_context(cache, progress)
     place = Path(tempfile.gettempdir())
     with raise_storage_errors(place), tempfile.TemporaryDirectory(prefix="budwood-") as temporary:
         folder = Path(temporary)

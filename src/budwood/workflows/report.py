@@ -117,7 +117,7 @@ def render_report(run: Run, summary: CardSummary | None = None) -> str:
     sheet = run.file(SHEET_FILE)
     augmented = make_data_uri(sheet.read_bytes()) if sheet.is_file() else None
     evidence = Evidence(
-        history=run.history(),
+        history=run.history,
         pictures=replace(collect_pictures(run.record, run.root, run.dataset(), predictions, rule), augmented=augmented),
         confusion=predictions.task.count_confusion(predictions.truth, predictions.logits),
         reliability=predictions.task.bin_reliability(predictions.truth, predictions.logits),

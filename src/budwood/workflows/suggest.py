@@ -104,7 +104,7 @@ def suggest(
         images: Files, folders and archives.
         n: Number of images to suggest.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The images.

@@ -137,7 +137,7 @@ def train_recipe(
             validation images with a copy in the test set), which a finding says; `refuse` raises; `allow` trains with
             them, and every report says so.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
         track: Tools that receive every epoch: tensorboard, mlflow.
         spent: Seconds of the recipe's `time` that have gone already, in scanning.
         id: Name of the run, which must be new and a plain file name; None: a new name.
@@ -265,7 +265,7 @@ def resume(
         patience: Epochs without a better one after which training stops; None: as in the recipe.
         lr: Learning rate from here on; None: as in the recipe.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.
         novelty: Whether to measure at the end how images are told that show none of the classes.
 
@@ -473,7 +473,6 @@ def estimate_cost(
     leaks: Leaks = "drop",
     cache: Path | None = None,
     progress: Progress | None = None,
-    findings: tuple[checks.Finding, ...] | None = None,
 ) -> tuple[Recipe, CostEstimate]:
     """Estimate what a recipe will cost, measured on a sample; no run is made.
 
@@ -483,8 +482,7 @@ def estimate_cost(
         out: Folder of runs, in which the recipe's weights may be.
         leaks: What to do where images leak between given splits, as in `train`.
         cache: The cache folder; None: the usual one.
-        progress: Where bars and notes go; None: nowhere.
-        findings: The findings about the data where they are known already; None: they are computed.
+        progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
         The recipe as it would be carried out, and its cost.
@@ -495,8 +493,19 @@ def estimate_cost(
         WeightsError: The weights are missing or do not fit.
         StorageError: The cache cannot be written.
     """
-    context = open_context(cache, progress)
-    preflight = check_and_plan(data, recipe or Recipe(), Path(out), leaks, context, findings)
+    return measure_recipe_cost(data, recipe or Recipe(), Path(out), leaks, open_context(cache, progress))
+
+
+def measure_recipe_cost(
+    data: Dataset,
+    recipe: Recipe,
+    out: Path,
+    leaks: Leaks,
+    context: Context,
+    findings: tuple[checks.Finding, ...] | None = None,
+) -> tuple[Recipe, CostEstimate]:
+    """Estimate what a recipe will cost, as `estimate_cost` does, where the findings about the data may be known."""
+    preflight = check_and_plan(data, recipe, out, leaks, context, findings)
     with raise_storage_errors(context.cache):
         cost = measure_cost(_make_unrecorded_task(preflight, context))
     spec = preflight.spec

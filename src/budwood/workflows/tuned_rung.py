@@ -18,7 +18,7 @@ from budwood.workflows import ladder_rules as rules
 from budwood.workflows.flips import find_harmless_flips
 from budwood.workflows.frozen_rung import share_features
 from budwood.workflows.ladder_state import FlipFindings, Ladder
-from budwood.workflows.train import estimate_cost
+from budwood.workflows.train import measure_recipe_cost
 
 BASE: Final = ("model", "size", "resize", "tta", "taps", "logit_adjustment")  # what a tuned network has of a frozen one
 VIEWS_SHARE: Final = 0.35  # of the time left, for computing augmented versions of the images
@@ -173,12 +173,5 @@ def _is_halved() -> bool:
 
 
 def _measure(ladder: Ladder, options: Mapping[str, Any]) -> CostEstimate:
-    return estimate_cost(
-        ladder.data,
-        ladder.make_recipe(options),
-        out=ladder.out,
-        leaks=ladder.leaks,
-        cache=ladder.context.cache,
-        progress=ladder.context.progress,
-        findings=ladder.findings,
-    )[1]
+    recipe = ladder.make_recipe(options)
+    return measure_recipe_cost(ladder.data, recipe, ladder.out, ladder.leaks, ladder.context, ladder.findings)[1]
