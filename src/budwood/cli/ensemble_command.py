@@ -10,6 +10,7 @@ import click
 
 from budwood.cli.options import add_common_options, add_name_option, add_out_option, make_terminal_progress, print_json
 from budwood.cli.output import show_metrics
+from budwood.text import quote_path
 
 if TYPE_CHECKING:
     from budwood.progress import Progress
@@ -98,4 +99,6 @@ def show_ensemble(run: Run, as_json: bool) -> None:
     print(describe_ensemble(record))
     print(f"Run: {run.path}\nReport: {run.path / 'report.html'}")
     if record.dataset.counts.test:
-        print(f"The test set is sealed (not used yet). When you have chosen your run: budwood test {run.path}")
+        print(
+            f"The test set is sealed (not used yet). When you have chosen your run: budwood test {quote_path(run.path)}"
+        )

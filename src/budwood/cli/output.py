@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from budwood.cli.options import print_json
-from budwood.text import TOO_FEW, counted, format_seconds, listed, show_unprintable
+from budwood.text import TOO_FEW, counted, format_seconds, listed, quote_path, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -283,7 +283,9 @@ def show_run(run: Run, as_json: bool) -> None:
         print(f"  {finding.code} {finding.severity}: {finding.message}")
     print(f"Run: {run.path}\nReport: {run.path / 'report.html'}")
     if record.dataset.counts.test:
-        print(f"The test set is sealed (not used yet). When you have chosen your run: budwood test {run.path}")
+        print(
+            f"The test set is sealed (not used yet). When you have chosen your run: budwood test {quote_path(run.path)}"
+        )
 
 
 def format_day(seconds: float) -> str:
