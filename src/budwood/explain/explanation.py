@@ -219,7 +219,7 @@ def _refuse_layers_of_several(run: Run, asked: ExplainRequest) -> None:
     if run.record.ensemble and layered and "images" not in asked.parts:
         raise RunError(
             f"{layered[0]}: {run.path.name} is an ensemble, which has layers in each of its networks.",
-            f"Explain one of its members: `budwood explain {quote_path(run.path / 'members' / '0')} --show {layered[0]}`.",
+            f"Explain a member: `budwood explain {quote_path(run.path / 'members' / '0')} --show {layered[0]}`.",
         )
 
 

@@ -72,7 +72,7 @@ def _refuse_member(run: Run) -> None:
     if run.path.absolute().parent.name == MEMBERS and (whole / "run.json").is_file():
         raise RunError(
             f"{run.path}: is a member of an ensemble, which alone keeps the labels of the test set.",
-            f"`budwood test {quote_path(whole)}` tests the ensemble; the run that the member is a copy of is tested in its place.",
+            f"`budwood test {quote_path(whole)}` tests the ensemble; or test the run that the member is a copy of.",
         )
 
 
