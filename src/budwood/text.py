@@ -7,6 +7,7 @@ import io
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Final
 from unicodedata import east_asian_width
 
@@ -32,7 +33,7 @@ def show_unprintable(name: str) -> str:
     )
 
 
-def quote_path(path: str) -> str:
+def quote_path(path: str | PurePath) -> str:
     """Quote a path as one word of a shell.
 
     Args:
@@ -41,6 +42,7 @@ def quote_path(path: str) -> str:
     Returns:
         The word; a path with unprintable characters in the shell's own notation for them.
     """
+    path = str(path)
     if show_unprintable(path) == path:
         return shlex.quote(path)
     return "$'" + show_unprintable(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"

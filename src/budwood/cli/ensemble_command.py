@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from budwood.cli.options import add_common_options, add_name_option, add_out_option, make_terminal_progress, print_json
-from budwood.cli.output import show_metrics
+from budwood.cli.options import (
+    add_common_options,
+    add_name_option,
+    add_out_option,
+    make_terminal_progress,
+    print_json,
+    refuse_bad_name,
+)
+from budwood.cli.output import show_metrics, show_next
 
 if TYPE_CHECKING:
     from budwood.progress import Progress
@@ -45,7 +52,6 @@ def ensemble(
     RUN may be a folder of runs. A STUDY stands for its finished runs, and the ensemble is made in its folder, unless
     --out says otherwise. The folds of a row are one ensemble with its cross-validated score.
     """
-    from budwood.runs.run_ids import refuse_bad_id
     from budwood.studies.ensemble_rows import choose_rule
     from budwood.studies.study_state import find_study_folder
     from budwood.workflows.ensemble import ensemble as make_ensemble
@@ -58,8 +64,7 @@ def ensemble(
     if studies and click.get_current_context().get_parameter_source("out") is click.core.ParameterSource.DEFAULT:
         out = studies[0]
     rule = weights or (choose_rule([one for one in given if not isinstance(one, str)]) if studies else "equal")
-    if name is not None:
-        refuse_bad_id(name, out, "--name")
+    refuse_bad_name(name, out)
     show_ensemble(make_ensemble(given, rule, out=out, id=name), as_json)
 
 
@@ -97,5 +102,4 @@ def show_ensemble(run: Run, as_json: bool) -> None:
         print(f"  weight {one.weight:.2f}  {one.run}")
     print(describe_ensemble(record))
     print(f"Run: {run.path}\nReport: {run.path / 'report.html'}")
-    if record.dataset.counts.test:
-        print(f"The test set is sealed (not used yet). When you have chosen your run: budwood test {run.path}")
+    show_next(run)

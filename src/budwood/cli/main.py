@@ -17,6 +17,7 @@ import click
 
 from budwood.cli.calibrate_command import calibrate
 from budwood.cli.ensemble_command import ensemble
+from budwood.cli.epoch_lines import EpochLines
 from budwood.cli.explain_command import explain
 from budwood.cli.export_command import export
 from budwood.cli.failures import fail, flush_output, tell_failed_file
@@ -36,6 +37,7 @@ from budwood.cli.options import (
     drop_unset,
     make_terminal_progress,
     print_json,
+    refuse_bad_name,
     say_nothing,
 )
 from budwood.cli.output import (
@@ -242,7 +244,6 @@ def train(
     from budwood.config.recipe import Recipe
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
-    from budwood.runs.run_ids import refuse_bad_id
     from budwood.workflows.train import train_recipe
 
     started = time.perf_counter()
@@ -254,8 +255,7 @@ def train(
         raise click.UsageError(f"--quick: nothing is searched for. {explain_recipe(asking)}")
     for why in filter(None, ("" if file else explain_recipe(asking), explain_steps(named))):
         progress.note(why)
-    if name is not None:
-        refuse_bad_id(name, out, "--name", search=not asking)
+    refuse_bad_name(name, out, search=not asking)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     dataset = select_per_class(dataset, leaks=leaks, **selection)
     if not asking:
@@ -264,9 +264,10 @@ def train(
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return None
     spent = time.perf_counter() - started
-    finished = train_recipe(
-        dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent, id=name
-    )
+    lines = EpochLines(progress, resolved, None if resolved.time is None else resolved.time - spent)
+    hooks: dict[str, Any] = {"track": track, "spent": spent, "id": name, "on_epoch_end": lines}
+    finished = train_recipe(dataset, resolved, out=out, leaks=leaks, progress=progress, **hooks)
+    lines.tell_unsaid(finished.history)
     show_run(finished, as_json)
     return None
 
@@ -289,7 +290,7 @@ def _search(
 
     from budwood.cli.ladder_output import show_ladder, show_ladder_plan
     from budwood.storage.context import open_context
-    from budwood.workflows.ladder import plan_search, search
+    from budwood.workflows.ladder import plan_search, read_budget, search
 
     context = open_context(progress=progress)
     spent = time.perf_counter() - started
@@ -300,7 +301,8 @@ def _search(
         else:
             show_ladder_plan(rows, budget, notes)
         return None
-    hooks: dict[str, Any] = {"track": track, "on_epoch_end": None, "novelty": True}
+    lines = EpochLines(progress, None, read_budget(given) - spent)
+    hooks: dict[str, Any] = {"track": track, "on_epoch_end": lines, "novelty": True}
     best = search(dataset, given, quick, out, leaks, context, spent=spent, id=name, **hooks)
     if not as_json:
         show_ladder(best)
@@ -321,8 +323,12 @@ def resume(
     """Resume an interrupted training, or train a finished run for more epochs."""
     import budwood as bw
     from budwood.runs.run import find_run
+    from budwood.workflows.continuation import continue_recipe
 
-    finished = bw.resume(find_run(run, out), epochs=epochs, patience=patience, lr=lr, progress=make_terminal_progress())
+    found, progress = find_run(run, out), make_terminal_progress()
+    changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
+    lines = EpochLines(progress, None if found.record.ensemble else continue_recipe(found, changes))
+    finished = bw.resume(found, epochs=epochs, patience=patience, lr=lr, progress=progress, on_epoch_end=lines)
     show_run(finished, as_json)
 
 

@@ -12,7 +12,7 @@ import click
 
 from budwood.cli.options import add_common_options, print_json
 from budwood.cli.output import find_width
-from budwood.text import TOO_FEW, counted, fit_table, listed, show_unprintable
+from budwood.text import TOO_FEW, counted, fit_table, listed, quote_path, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.comparison.run_list import ListedRun
@@ -145,7 +145,7 @@ def _refuse_outside(chosen: Sequence[Run], folder: Path) -> None:
         if folder.absolute() not in run.path.absolute().parents:
             raise RunError(
                 f"{run.path}: is not a run of {folder}/, so it is not removed.",
-                f"Name its folder, too: `budwood runs {run.path.parent} --delete {run.path.name}`.",
+                f"Name its folder, too: `budwood runs {quote_path(run.path.parent)} --delete {run.path.name}`.",
             )
 
 

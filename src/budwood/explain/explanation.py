@@ -61,6 +61,7 @@ from budwood.runs.machine import describe_hardware
 from budwood.runs.run import Run, utc_now
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context
+from budwood.text import quote_path
 
 if TYPE_CHECKING:
     from budwood.explain.probe import NetworkProbe
@@ -218,7 +219,7 @@ def _refuse_layers_of_several(run: Run, asked: ExplainRequest) -> None:
     if run.record.ensemble and layered and "images" not in asked.parts:
         raise RunError(
             f"{layered[0]}: {run.path.name} is an ensemble, which has layers in each of its networks.",
-            f"Explain one of its members, such as `budwood explain {run.path / 'members' / '0'} --show {layered[0]}`.",
+            f"Explain a member: `budwood explain {quote_path(run.path / 'members' / '0')} --show {layered[0]}`.",
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup
@@ -28,6 +28,7 @@ from budwood.reporting.charts import (
     draw_lines,
     draw_reliability,
 )
+from budwood.reporting.commands import write_again_command, write_place
 from budwood.reporting.confidence_section import ShownConfidence
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
 from budwood.reporting.ladder_section import show_ladder_section
@@ -37,7 +38,6 @@ from budwood.reporting.recipe_text import STEPS, describe_choices, describe_reci
 from budwood.reporting.templating import load_template
 from budwood.runs.explanation_record import Explanation
 from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord, TestRecord
-from budwood.text import quote_path
 from budwood.training.history import GRADIENT, WEIGHT, split_by_stage
 
 MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
@@ -125,6 +125,7 @@ class Evidence:
         confidence: What is told of temperature, prediction sets and thresholds; None of a run that has none.
         labels: What is shown of each label; None where images have one.
         card: Uses, limits and licences; None where they are not shown.
+        folder: The run's folder, for commands; None where it is not known.
     """
 
     history: Sequence[Mapping[str, float]]
@@ -138,6 +139,7 @@ class Evidence:
     novelty: ShownNovelty | None = None
     labels: LabelEvidence | None = None
     card: CardSummary | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         choices=describe_choices(record),
         pictures=evidence.pictures,
         results=evidence.results,
-        ladder=show_ladder_section(record),
+        ladder=show_ladder_section(record, evidence.folder),
         explanation=evidence.explanation,
         words=describe_ensemble(record) if record.ensemble else describe_recipe(record),
         optimism=describe_optimism(record),
@@ -246,7 +248,8 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         pairs=_list_confused(evidence.confusion, classes) if evidence.confusion else [],
         chance_loss=task.chance_loss,
         laps=[(STEPS.get(name, name), seconds) for name, seconds in record.timings.steps().items()],
-        again=_format_command(record),
+        place=write_place(record, evidence.folder),
+        again=write_again_command(record, evidence.folder),
     )
 
 
@@ -284,16 +287,6 @@ def render_rates(
         "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
     )
     return load_template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
-
-
-def _format_command(record: RunRecord) -> str:
-    """The command that carries the recipe out again, or makes the ensemble again, for a shell."""
-    if record.ensemble:
-        runs = " ".join(map(quote_path, record.ensemble.candidates))
-        return f"budwood ensemble {runs} --weights {record.ensemble.rule}"
-    recipe = shlex.quote(f"runs/{record.id}/recipe.toml")
-    leaks = " --leaks allow" if record.dataset.leaks_allowed else ""
-    return f"budwood train {quote_path(record.source)} --recipe {recipe}{leaks}"
 
 
 def _list_headlines(task: LabelTask, scores: SplitMetrics) -> list[tuple[str, Metric]]:

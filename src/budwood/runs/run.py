@@ -34,6 +34,7 @@ from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, fi
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_drafts, write_text
 from budwood.training.history import History
+from budwood.text import quote_path
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,9 @@ class Run(RunDisplay):
             RunError: The test split is still sealed.
         """
         if self.record.test is None:
-            raise RunError(f"{self.path}: the test split is sealed.", f"`budwood test {self.path}` opens it.")
+            raise RunError(
+                f"{self.path}: the test split is sealed.", f"`budwood test {quote_path(self.path)}` opens it."
+            )
         return self.record.test
 
     @property
@@ -339,7 +342,7 @@ def open_run(path: str | Path | Run, out: Path = Path("runs")) -> Run:
         raise RunError(f"{run.path}: is not a finished run; it is still being trained.", "Wait until it has finished.")
     raise RunError(
         f"{run.path}: is not a finished run; its training was interrupted.",
-        f"Continue it with `budwood resume {run.path}`.",
+        f"Continue it with `budwood resume {quote_path(run.path)}`.",
     )
 
 

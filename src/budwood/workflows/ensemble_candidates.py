@@ -17,7 +17,7 @@ from budwood.errors import RunError
 from budwood.evaluation.predictions import Predictions
 from budwood.runs.run import Run
 from budwood.runs.run_files import WEIGHTS
-from budwood.text import counted, listed
+from budwood.text import counted, listed, quote_path
 
 FOLD: Final = "fold "  # what the record of a fold says of its split, as in `fold 1 of 5`
 _AGAIN: Final = (
@@ -108,7 +108,7 @@ def _refuse_unusable(runs: Sequence[Run]) -> None:
         if run.record.state != "done":
             raise RunError(
                 f"{run.path}: is not a finished run, so it cannot be part of an ensemble.",
-                f"Finish it with `budwood resume {run.path}`, or leave it out.",
+                f"Finish it with `budwood resume {quote_path(run.path)}`, or leave it out.",
             )
     seen: dict[str, Run] = {}
     for run in runs:

@@ -128,8 +128,14 @@ def render_report(run: Run, summary: CardSummary | None = None) -> str:
         novelty=_show_novelty(run, predictions, rule),
         labels=_collect_labels(run, predictions, rule) if run.task.multilabel else None,
         card=summary,
+        folder=_find_lasting_folder(run),
     )
     return render_run(run.record, evidence)
+
+
+def _find_lasting_folder(run: Run) -> Path:
+    """Where the run will be: an ensemble is written in a hidden draft of its folder."""
+    return run.path.with_name(run.record.id) if run.path.name.startswith(".") else run.path
 
 
 def _show_novelty(run: Run, predictions: Predictions, rule: DecisionRule) -> ShownNovelty | None:
