@@ -84,7 +84,10 @@ class TuneCommand(RecipeCommand):
 
 def _rename_for_trial(flag: click.Option) -> click.Option:
     """A flag of the recipe under a name of its own, where the command's flag of that name is of the whole search."""
-    name, words = f"--trial-{flag.opts[0].removeprefix('--')}", f"Of each trial: {flag.help}"
+    name, words = (
+        f"--trial-{flag.opts[0].removeprefix('--')}",
+        f"Of each trial: {str(flag.help)[0].lower()}{str(flag.help)[1:]}",
+    )
     return click.Option([name, str(flag.name)], type=flag.type, metavar=flag.metavar, help=words)
 
 
