@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 T = TypeVar("T")
+DEVICE_VARIABLE: Final = "BUDWOOD_DEVICE"  # set to cpu: PyTorch computes on the processor, whatever else there is
+GPUS_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 
 
 def count_processors() -> int:
@@ -47,16 +50,58 @@ def has_fast_bfloat16() -> bool:
 
 
 def find_best_device() -> str:
-    """Return the fastest kind of device that PyTorch sees.
+    """Return the fastest kind of device that PyTorch sees, or that of `use_device`.
 
     Returns:
         `cuda`, `mps` (Apple) or `cpu`.
     """
+    if os.environ.get(DEVICE_VARIABLE, "").lower() == "cpu":
+        return "cpu"
     import torch
 
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def use_device(device: str) -> Iterator[None]:
+    """Have this process, and those that it starts, compute on one device inside a block.
+
+    It says so in the environment, which PyTorch reads when it first looks for a GPU: the block must begin before.
+
+    Args:
+        device: `cpu`; `cuda:N`, the GPU of that number among those that are visible; another word: the best device.
+
+    Yields:
+        Nothing; the environment from before is restored afterwards.
+    """
+    kind, _, number = device.partition(":")
+    changes: dict[str, str | None] = {DEVICE_VARIABLE: "cpu" if kind == "cpu" else None}
+    if kind == "cpu" or number:
+        changes[GPUS_VARIABLE] = _name_gpu(int(number)) if number else ""
+    before = {name: os.environ.get(name) for name in changes}
+    _change_environment(changes)
+    try:
+        yield
+    finally:
+        _change_environment(before)
+
+
+def _name_gpu(number: int) -> str:
+    """The name of a GPU for CUDA, of those that are visible; -1, which shows none, where there are not so many."""
+    visible = os.environ.get(GPUS_VARIABLE)
+    if not visible:
+        return str(number)
+    return dict(enumerate(visible.split(","))).get(number, "-1").strip()
+
+
+def _change_environment(changes: Mapping[str, str | None]) -> None:
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @dataclass(frozen=True)

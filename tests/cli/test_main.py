@@ -343,7 +343,7 @@ def test_flags_of_every_kind_reach_the_recipe(photos: Path, capsys: pytest.Captu
         ("optimizer", "lbfgs, sgd, adam, adamw"),
         ("schedule", "constant, step, multistep"),
         ("loss", "cross_entropy, focal, binary_cross_entropy"),
-        ("transform", "your own"),
+        ("transform", "Your own"),
     ],
 )
 def test_help_lists_the_names_of_parts_and_how_a_users_own_is_named(option: str, known: str) -> None:

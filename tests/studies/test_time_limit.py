@@ -40,7 +40,7 @@ def test_the_time_flags_of_a_search_are_told_apart(capsys: pytest.CaptureFixture
     flags = [flag for each in tune.get_params(click.Context(tune)) for flag in each.opts]
     assert len(flags) == len(set(flags)), "each flag is registered once"
     assert {"--time", "--trial-time"} <= set(flags)
-    assert run(["tune", "--help"]) == 0
+    assert run(["tune", "--help-all"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "Time limit of the whole command" in told
     assert "Of each trial: time limit" in told

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_run
+from budwood.cli.device_option import add_device_option
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
 from budwood.cli.output import format_metric
 from budwood.text import show_unprintable
@@ -16,8 +19,8 @@ if TYPE_CHECKING:
     from budwood.runs.run import Run
 
 
-@click.command()
-@click.argument("run", metavar="RUN")
+@click.command(cls=BudwoodCommand)
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @click.option(
     "--coverage",
     type=float,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     help="Images that show none of the classes, on which refusing is measured: a folder, a file or an archive.",
 )
 @add_out_option
+@add_device_option
 @add_common_options
 def calibrate(
     run: str,

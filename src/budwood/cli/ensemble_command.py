@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_run
 from budwood.cli.options import (
     add_common_options,
     add_name_option,
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from budwood.workflows.ensemble import Rule
 
 
-@click.command()
-@click.argument("runs", metavar="RUN|STUDY...", nargs=-1, required=True)
+@click.command(cls=BudwoodCommand)
+@click.argument("runs", metavar="RUN|STUDY...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option(
     "--weights",
-    type=click.Choice(("equal", "validation")),
+    type=click.Choice(("equal", "validation"), case_sensitive=False),
     help="Give every run the same weight, or select runs greedily on the validation set, with replacement, by the "
     "loss; runs that are never picked are left out. [equal; of a study validation, of folds equal]",
 )

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_path, complete_run
+from budwood.cli.device_option import add_device_option
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
 from budwood.cli.output import show_explanation
 
 
-@click.command()
-@click.argument("run", metavar="RUN")
-@click.argument("images", metavar="[IMAGES...]", nargs=-1)
+@click.command(cls=BudwoodCommand)
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
+@click.argument("images", metavar="[IMAGES...]", nargs=-1, shell_complete=complete_path)
 @click.option(
     "--method",
     "methods",
@@ -55,7 +58,14 @@ from budwood.cli.output import show_explanation
 @click.option(
     "--html", type=click.Path(path_type=Path), help="HTML file for the page about IMAGES. [explained.html in RUN]"
 )
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Random seed: of the checks of maps, and of the noise that pictures of classes and units begin with. [0]",
+)
 @add_out_option
+@add_device_option
 @add_common_options
 def explain(
     run: str,
@@ -67,6 +77,7 @@ def explain(
     called: str | None,
     parts: tuple[str, ...],
     html: Path | None,
+    seed: int | None,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -90,6 +101,7 @@ def explain(
         channels=channels,
         beside=[one if one in UNTRAINED else open_run(one, out) for one in dict.fromkeys(beside)],
         page=html,
+        seed=seed,
     )
     if as_json:
         print_json({"run": run, "page": str(page), **explanation.record.table()})

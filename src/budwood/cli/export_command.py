@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_run
+from budwood.cli.device_option import add_device_option
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
 
 if TYPE_CHECKING:
@@ -18,13 +21,14 @@ FORMS: Final = (  # no list of their names, as a mistake is told by `bw.export`
 )
 
 
-@click.command()
-@click.argument("run", metavar="RUN")
+@click.command(cls=BudwoodCommand)
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @click.option("--to", type=click.Path(path_type=Path), required=True, metavar="FILE|DIR", help="Where the export goes.")
 @click.option("--format", "name", default="onnx", show_default=True, metavar="FORM", help=FORMS)
 @click.option("--int8", is_flag=True, help="Use 8-bit integers, unless that is significantly worse on validation.")
 @click.option("--force", is_flag=True, help="Replace a file that is no export.")
 @add_out_option
+@add_device_option
 @add_common_options
 def export(run: str, to: Path, name: str, int8: bool, force: bool, out: Path, as_json: bool, debug: bool) -> None:
     """Export a run as one file that answers as the run does, without Budwood; refused if it answers otherwise."""

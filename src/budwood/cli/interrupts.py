@@ -7,7 +7,6 @@ import time
 from types import FrameType
 from typing import Final
 
-INTERRUPTED: Final = 130  # exit code of a command that Ctrl-C has ended, as of a shell
 PATIENCE: Final = 5.0  # seconds in which a command that was interrupted may tidy up
 
 

@@ -1,7 +1,6 @@
 """The command line: one thin command a stage.
 
-Results go to stdout, everything that is said on the way to stderr. Exit code 0: done; 2: the user's input is at fault;
-1: Budwood is; 3: predict could not read some of the images; 4: drift has found drift; 130: interrupted.
+Results go to stdout, everything that is said on the way to stderr. What the exit codes mean is in `exit_codes`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from budwood.cli.calibrate_command import calibrate
+from budwood.cli.commands import BudwoodGroup
+from budwood.cli.completers import complete_run
+from budwood.cli.completion import completion
+from budwood.cli.device_option import add_device_option
 from budwood.cli.ensemble_command import ensemble
 from budwood.cli.epoch_lines import EpochLines
+from budwood.cli.exit_codes import INTERRUPTED, Level, add_fail_on_option, judge_findings
 from budwood.cli.explain_command import explain
 from budwood.cli.export_command import export
 from budwood.cli.failures import fail, flush_output, tell_failed_file
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
-from budwood.cli.interrupts import INTERRUPTED, heed_interrupts, ignore_interrupts
+from budwood.cli.interrupts import heed_interrupts, ignore_interrupts
 from budwood.cli.options import (
     RecipeCommand,
     SurgeryCommand,
@@ -38,6 +42,7 @@ from budwood.cli.options import (
     make_terminal_progress,
     print_json,
     refuse_bad_name,
+    read_settings,
     say_nothing,
 )
 from budwood.cli.output import (
@@ -65,13 +70,27 @@ if TYPE_CHECKING:
     from budwood.progress import Progress
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=BudwoodGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="budwood")
 def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, runs, study, suggest, tune):
+for command in (
+    calibrate,
+    compare,
+    completion,
+    drift,
+    ensemble,
+    explain,
+    export,
+    predict,
+    publish,
+    runs,
+    study,
+    suggest,
+    tune,
+):
     app.add_command(command)
 
 
@@ -100,7 +119,7 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
         debug: Whether errors are raised with their traceback.
 
     Returns:
-        0: done; 1: a fault of Budwood's; 2: the user's input is at fault; 4: drift was found; 130: interrupted.
+        The exit code, one of `exit_codes`.
 
     Raises:
         BudwoodError: The user's input is at fault, and `debug` is set.
@@ -131,6 +150,7 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
 
 @app.command()
 @add_out_option
+@add_device_option
 @add_common_options
 def demo(out: Path, as_json: bool, debug: bool) -> None:
     """Run the whole job on the bundled solar cells, offline."""
@@ -143,6 +163,7 @@ def demo(out: Path, as_json: bool, debug: bool) -> None:
 
 @app.command("inspect")
 @add_data_argument
+@add_fail_on_option
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the findings to HTML, with pictures.")
 @click.option(
     "--augment",
@@ -163,20 +184,21 @@ def inspect_data(
     html: Path | None,
     settings: tuple[str, ...],
     table: Path | None,
+    fail_on: Level,
     as_json: bool,
     debug: bool,
-) -> None:
+) -> int:
     """Show findings about a data set, single-label or multi-label.
 
     Nothing is trained, no file of yours is changed.
     """
-    from budwood.config.recipe import Recipe, parse_settings
+    from budwood.config.recipe import Recipe
     from budwood.data import checks
     from budwood.workflows.report import report_findings
 
     if settings and html is None:
         raise click.UsageError("--augment: needs --html FILE, because the augmented images are shown in the HTML file.")
-    recipe = Recipe(**parse_settings(settings)) if settings else None
+    recipe = Recipe(**read_settings(settings)) if settings else None
     reading.update(val=val, test=test, exclude=exclude, corrections=corrections)
     dataset = scan_or_list_files(data, table, progress=make_terminal_progress(), **reading)
     findings = checks.findings(dataset)
@@ -186,11 +208,12 @@ def inspect_data(
         report_findings(dataset, findings, html, recipe)
     if as_json:
         print_json(make_findings_document(dataset, findings))
-        return
+        return judge_findings(findings, fail_on)
     show_dataset(dataset, findings)
     for what, file in (("with pictures", html), ("as a table", table)):
         if file:
             print(f"\nFindings {what}: {file}")
+    return judge_findings(findings, fail_on)
 
 
 @app.command(cls=RecipeCommand)
@@ -208,7 +231,9 @@ def inspect_data(
 @click.option("--quick", is_flag=True, help="Without training options: stop after frozen networks were compared.")
 @add_recipe_sources
 @add_name_option
+@add_fail_on_option
 @add_out_option
+@add_device_option
 @add_common_options
 def train(
     data: str,
@@ -225,6 +250,7 @@ def train(
     file: Path | None,
     settings: tuple[str, ...],
     name: str | None,
+    fail_on: Level,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -259,7 +285,7 @@ def train(
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     dataset = select_per_class(dataset, leaks=leaks, **selection)
     if not asking:
-        return _search(dataset, named, quick, out, name, leaks, track, dry_run, as_json, started, progress)
+        return _search(dataset, named, quick, out, name, leaks, track, dry_run, fail_on, as_json, started, progress)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return None
@@ -269,7 +295,7 @@ def train(
     finished = train_recipe(dataset, resolved, out=out, leaks=leaks, progress=progress, **hooks)
     lines.tell_unsaid(finished.history)
     show_run(finished, as_json)
-    return None
+    return judge_findings(finished.record.findings, fail_on)
 
 
 def _search(
@@ -281,6 +307,7 @@ def _search(
     leaks: Leaks,
     track: tuple[str, ...],
     dry_run: bool,
+    fail_on: Level,
     as_json: bool,
     started: float,
     progress: Progress,
@@ -307,15 +334,17 @@ def _search(
     if not as_json:
         show_ladder(best)
     show_run(best, as_json)
-    return INTERRUPTED if best.record.ladder and best.record.ladder.interrupted else None
+    failed = judge_findings(best.record.findings, fail_on)
+    return INTERRUPTED if best.record.ladder and best.record.ladder.interrupted else failed
 
 
 @app.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @click.option("--epochs", type=click.IntRange(1), help="Total number of epochs, including those already trained.")
 @click.option("--patience", type=click.IntRange(1), help="Stop after this many epochs without improvement.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="New learning rate for the remaining epochs.")
 @add_out_option
+@add_device_option
 @add_common_options
 def resume(
     run: str, epochs: int | None, patience: int | None, lr: float | None, out: Path, as_json: bool, debug: bool
@@ -333,8 +362,9 @@ def resume(
 
 
 @app.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @add_out_option
+@add_device_option
 @add_common_options
 def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
     """Open the sealed test split, score the run on it and count the look."""
@@ -352,11 +382,11 @@ def test(run: str, out: Path, as_json: bool, debug: bool) -> None:
 
 
 @app.command()
-@click.argument("run", metavar="RUN|STUDY")
+@click.argument("run", metavar="RUN|STUDY", shell_complete=complete_run)
 @click.option(
     "--sort",
     "order",
-    type=click.Choice(["given", "metric"]),
+    type=click.Choice(["given", "metric"], case_sensitive=False),
     help="Order of a study's rows: given, as in its file, or metric, the best first. [given; for a search metric]",
 )
 @add_out_option
@@ -385,6 +415,7 @@ def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool)
 @add_data_argument
 @add_recipe_sources
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the curve to an HTML file.")
+@add_device_option
 @add_common_options
 def lr_find(
     data: str,

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Union
 
 import click
 
+from budwood.cli.choices import NetworkName, Words, match_case
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_path
 from budwood.storage.strict_json import encode_json
 
 if TYPE_CHECKING:
@@ -19,10 +22,16 @@ if TYPE_CHECKING:
     from budwood.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+# Words of options that take anything, such as a file, of which these are known.
+_FREE_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "freeze": ("trunk", "none"),
+    "head": ("linear",),
+    "weights": ("imagenet", "none"),
+}
 READING_OPTIONS: Final = {"nested": "top", "label_separator": None, "spelling": "join", "split_folders": "auto"}
 
 
-class RecipeCommand(click.Command):
+class RecipeCommand(BudwoodCommand):
     """A command with one flag per recipe option.
 
     The flags are generated when the command is called, not when Budwood starts.
@@ -40,7 +49,7 @@ class RecipeCommand(click.Command):
         return [*super().get_params(ctx), *make_recipe_flags()]
 
 
-class SurgeryCommand(click.Command):
+class SurgeryCommand(BudwoodCommand):
     """A command with one flag per recipe option that decides how a network is built."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -67,7 +76,7 @@ class TuneCommand(RecipeCommand):
         Returns:
             The parameters.
         """
-        own = click.Command.get_params(self, ctx)
+        own = BudwoodCommand.get_params(self, ctx)
         names, taken = {each.name for each in own}, {flag for each in own for flag in each.opts}
         flags = [each for each in make_recipe_flags() if each.name not in names]
         return [*own, *(_rename_for_trial(each) if taken & set(each.opts) else each for each in flags)]
@@ -75,8 +84,11 @@ class TuneCommand(RecipeCommand):
 
 def _rename_for_trial(flag: click.Option) -> click.Option:
     """A flag of the recipe under a name of its own, where the command's flag of that name is of the whole search."""
-    words = f"Of each trial: {flag.help}"
-    return click.Option([f"--trial-{flag.opts[0].removeprefix('--')}", str(flag.name)], type=flag.type, help=words)
+    name, words = (
+        f"--trial-{flag.opts[0].removeprefix('--')}",
+        f"Of each trial: {str(flag.help)[0].lower()}{str(flag.help)[1:]}",
+    )
+    return click.Option([name, str(flag.name)], type=flag.type, metavar=flag.metavar, help=words)
 
 
 def add_common_options(command: Command) -> Command:
@@ -101,7 +113,9 @@ def add_out_option(command: Command) -> Command:
     Returns:
         The function with the option.
     """
-    option = click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True)
+    option = click.option(
+        "--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs."
+    )
     return option(command)
 
 
@@ -146,7 +160,7 @@ def add_leaks_option(command: Command) -> Command:
     """
     option = click.option(
         "--leaks",
-        type=click.Choice(("drop", "refuse", "allow")),
+        type=click.Choice(("drop", "refuse", "allow"), case_sensitive=False),
         default="drop",
         show_default=True,
         help="If images of a given split are also in another: drop leaves them out of training (and of validation, for "
@@ -192,7 +206,7 @@ def add_data_argument(command: Command) -> Command:
     command = click.option(
         "--val", type=share, help="Share of the remaining images for the validation set, if the data have none. [0.2]"
     )(command)
-    return click.argument("data", metavar="DATA")(add_corrections_option(command))
+    return click.argument("data", metavar="DATA", shell_complete=complete_path)(add_corrections_option(command))
 
 
 def add_reading_options(command: Command) -> Command:
@@ -207,7 +221,7 @@ def add_reading_options(command: Command) -> Command:
     options = (
         click.option(
             "--nested",
-            type=click.Choice(["top", "join"]),
+            type=click.Choice(["top", "join"], case_sensitive=False),
             default=READING_OPTIONS["nested"],
             help="Class of images in folders in a class folder: that folder, or the path of both. [top]",
         ),
@@ -218,13 +232,13 @@ def add_reading_options(command: Command) -> Command:
         ),
         click.option(
             "--spelling",
-            type=click.Choice(["join", "keep"]),
+            type=click.Choice(["join", "keep"], case_sensitive=False),
             default=READING_OPTIONS["spelling"],
             help="Read 'cat', 'Cat' and 'cat ' as one class, or keep labels as written. [join]",
         ),
         click.option(
             "--split-folders",
-            type=click.Choice(["auto", "never"]),
+            type=click.Choice(["auto", "never"], case_sensitive=False),
             default=READING_OPTIONS["split_folders"],
             help="Read folders called train, val or test as splits, or never: as classes. [auto]",
         ),
@@ -314,9 +328,30 @@ def collect_options(file: Path | None, settings: Sequence[str], flags: Mapping[s
     Raises:
         RecipeError: The file cannot be read, or a setting is malformed.
     """
-    from budwood.config.recipe import load_recipe, parse_settings
+    from budwood.config.recipe import load_recipe
 
-    return {**(load_recipe(file) if file else {}), **parse_settings(settings), **flags}
+    return {**(load_recipe(file) if file else {}), **read_settings(settings), **flags}
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read `KEY=VALUE` strings as options of a recipe; words that an option chooses from may have any case.
+
+    Args:
+        settings: The strings.
+
+    Returns:
+        Options by name, not validated yet.
+
+    Raises:
+        RecipeError: A string is not of that form.
+    """
+    from budwood.config.recipe import Recipe, parse_settings
+
+    fields = Recipe.model_fields
+    return {
+        name: match_case(value, _list_words(name, fields[name])) if name in fields else value
+        for name, value in parse_settings(settings).items()
+    }
 
 
 def make_recipe_flags(of_surgery: bool = False) -> list[click.Option]:
@@ -328,31 +363,51 @@ def make_recipe_flags(of_surgery: bool = False) -> list[click.Option]:
     Returns:
         The flags, in the order of the recipe.
     """
-    from budwood.config.options import DURATION, SURGERY
+    from budwood.config.options import SURGERY
     from budwood.config.recipe import Recipe
 
-    return [
-        click.Option(
-            [f"--{name.replace('_', '-')}", name],
-            type=str if name == DURATION else _find_flag_type(field.annotation),
-            help=_format_help(field),
-        )
-        for name, field in Recipe.model_fields.items()
-        if not of_surgery or name in SURGERY
-    ]
+    return [_make_flag(name, field) for name, field in Recipe.model_fields.items() if not of_surgery or name in SURGERY]
 
 
-def _find_flag_type(annotation: Any) -> type:
-    """The type that the command line parses: a number, or str, so that the recipe names every mistake at once."""
-    kinds = {kind for part in _list_alternatives(annotation) for kind in _list_types(part)}
-    return int if kinds == {int} else float if kinds and kinds <= {int, float} else str
+def _make_flag(name: str, field: FieldInfo) -> click.Option:
+    """The flag of an option: a pair for yes and no, or one that takes a value."""
+    from budwood.config.options import DURATION
+
+    flag, words = f"--{name.replace('_', '-')}", _format_help(field)
+    kinds = {kind for part in _list_alternatives(field.annotation) for kind in _list_types(part)}
+    if kinds == {bool}:
+        return click.Option([f"{flag}/--no-{flag.removeprefix('--')}", name], default=None, help=words)
+    if name == DURATION:
+        return click.Option([flag, name], metavar="TIME", help=words)
+    if name == "model":
+        return click.Option([flag, name], type=NetworkName(), metavar="NAME", help=words)
+    if kinds == {int} or (kinds and kinds <= {int, float}):
+        return click.Option([flag, name], type=int if kinds == {int} else float, help=words)
+    known = _list_words(name, field)
+    metavar = ("|".join(["NUMBER", *known]) if float in kinds else "NAME") if known else None
+    return click.Option([flag, name], type=Words(known) if known else str, metavar=metavar, help=words)
+
+
+def _list_words(name: str, field: FieldInfo) -> list[str]:
+    """The words that an option chooses from; it may take other values, too."""
+    known = [word for part in _list_alternatives(field.annotation) for word in _words(part)]
+    known += _names(field.annotation) or _names_by(field.metadata)
+    if name == "select":
+        from budwood.config.metric_registry import SELECTABLE
+
+        known += SELECTABLE
+    return [word for word in (*known, *_FREE_WORDS.get(name, ())) if ":" not in word]
 
 
 def _format_help(field: FieldInfo) -> str:
     words = [word for part in _list_alternatives(field.annotation) for word in _words(part)]
     words += _names(field.annotation) or _names_by(field.metadata)
     default = f" [{_format_default(field.default)}]" if field.default is not None else ""
-    return f"{field.description}{': ' + ', '.join(words) if len(words) > 1 else ''}.{default}"
+    said = str(field.description)
+    first = said.partition(" ")[0]
+    if first.isalpha() and first not in words:  # what begins with a word that is typed stays as it is typed
+        said = said[0].upper() + said[1:]
+    return f"{said}{': ' + ', '.join(words) if len(words) > 1 else ''}.{default}"
 
 
 def _words(part: Any) -> list[str]:

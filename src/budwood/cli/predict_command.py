@@ -13,6 +13,10 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_path, complete_run
+from budwood.cli.device_option import add_device_option, refuse_device
+from budwood.cli.exit_codes import INPUT, SOME_UNREADABLE
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress
 from budwood.text import counted, show_unprintable
 
@@ -25,8 +29,6 @@ if TYPE_CHECKING:
     from budwood.runs.base_predictor import Predictor
     from budwood.workflows.prediction_files import PredictionFile, Tally
 
-SOME_UNREADABLE: Final = 3  # exit code where some images could not be read, but not all
-NONE_READ: Final = 2
 LABELS_SHOWN: Final = 12  # of those that an image has not, where it may have several
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
@@ -50,9 +52,9 @@ class _Wanted:
         return [path for path in (self.csv, self.jsonl, self.parquet, self.features) if path]
 
 
-@click.command()
-@click.argument("run", metavar="RUN|FILE")
-@click.argument("images", metavar="IMAGES...|-", nargs=-1, required=True)
+@click.command(cls=BudwoodCommand)
+@click.argument("run", metavar="RUN|FILE", shell_complete=complete_run)
+@click.argument("images", metavar="IMAGES...|-", nargs=-1, required=True, shell_complete=complete_path)
 @click.option("--csv", type=_FILE, help="Also write a table for spreadsheets, as predictions are made.")
 @click.option("--jsonl", type=_FILE, help="Also write JSON Lines: one document for each image.")
 @click.option("--parquet", type=_FILE, help="Also write a Parquet file.")
@@ -65,6 +67,7 @@ class _Wanted:
 @click.option("--coverage", type=float, help="Share of images whose true class is to be in their set, such as 0.95.")
 @click.option("--int8", is_flag=True, help="Use 8-bit integers, unless fewer validation images are then correct.")
 @add_out_option
+@add_device_option
 @add_common_options
 def predict(
     run: str,
@@ -92,8 +95,6 @@ def predict(
 
     A command that writes files and was interrupted goes on where it stopped when it is repeated; with --json it starts
     anew. In a CSV file a text that begins like a formula (= + - @) has an apostrophe before it.
-
-    The exit code is 0 if all images could be read, 3 if some could not, and 2 if none could.
     """
     from budwood.runs.base_predictor import Predictor
     from budwood.runs.bundle_predictor import is_bundle
@@ -104,6 +105,8 @@ def predict(
     _refuse_senseless(wanted, images)
     check_sources(images)
     progress = make_terminal_progress()
+    if is_bundle(run):
+        refuse_device(f"{run} is an exported file, which ONNX Runtime computes on the processor.")
     place = run if is_bundle(run) else open_run(run, out)
     predictor = Predictor.open(place, int8=int8, coverage=coverage, progress=progress)
     tally = _predict_all(predictor, images, wanted)
@@ -261,7 +264,7 @@ def _tell_unreadable(tally: Tally) -> int:
     """Tell which images could not be read; the exit code says whether none, some or all could be."""
     if not tally.images:
         print("There are no images in what was named. Check the folder, the pattern or the list.", file=sys.stderr)
-        return NONE_READ
+        return INPUT
     if not tally.unreadable:
         return 0
     print(f"{tally.unreadable:,} of {counted(tally.images, 'image')} cannot be read.", file=sys.stderr)
@@ -269,4 +272,4 @@ def _tell_unreadable(tally: Tally) -> int:
         print(f"  {show_unprintable(path)} ({problem})", file=sys.stderr)
     if tally.unreadable > len(tally.bad or ()):
         print(f"  and {tally.unreadable - len(tally.bad or ()):,} more", file=sys.stderr)
-    return NONE_READ if tally.unreadable == tally.images else SOME_UNREADABLE
+    return INPUT if tally.unreadable == tally.images else SOME_UNREADABLE

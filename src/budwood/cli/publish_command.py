@@ -6,15 +6,19 @@ from pathlib import Path
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_run
+from budwood.cli.device_option import add_device_option
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
 
 
-@click.command()
-@click.argument("run", metavar="RUN")
+@click.command(cls=BudwoodCommand)
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @click.argument("name", metavar="NAME")
 @click.option("--dry-run", is_flag=True, help="List the files and show the head of the card; send nothing.")
 @click.option("--private", is_flag=True, help="Make the repository private, if it is a new one.")
 @add_out_option
+@add_device_option
 @add_common_options
 def publish(run: str, name: str, dry_run: bool, private: bool, out: Path, as_json: bool, debug: bool) -> None:
     """Publish a run on the Hugging Face Hub as NAME (owner/name), with its model card.

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_path, complete_run
+from budwood.cli.device_option import add_device_option, refuse_device
+from budwood.cli.exit_codes import Level, add_fail_on_option, judge_findings
 from budwood.cli.options import (
     READING_OPTIONS,
     Command,
@@ -21,6 +25,7 @@ from budwood.cli.options import (
     drop_unset,
     make_terminal_progress,
     print_json,
+    read_settings,
 )
 from budwood.cli.output import find_width
 
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 
 def _add_execution_options(command: Command) -> Command:
     for option in (
+        add_device_option,
+        add_fail_on_option,
         add_leaks_option,
         click.option(
             "--test",
@@ -54,7 +61,7 @@ def _add_execution_options(command: Command) -> Command:
         click.option(
             "--sort",
             "order",
-            type=click.Choice(["given", "metric"]),
+            type=click.Choice(["given", "metric"], case_sensitive=False),
             help="Order of the rows: given, as in the file, or metric, the best first. [given; for a search metric]",
         ),
         click.option("--ray", metavar="ADDRESS", help="Train on a Ray cluster; `local` starts one on this machine."),
@@ -64,8 +71,10 @@ def _add_execution_options(command: Command) -> Command:
     return command
 
 
-@click.command()
-@click.argument("arguments", metavar="FILE [DATA | NAME=DATA]...", nargs=-1, required=True)
+@click.command(cls=BudwoodCommand)
+@click.argument(
+    "arguments", metavar="FILE [DATA | NAME=DATA]...", nargs=-1, required=True, shell_complete=complete_path
+)
 @click.option(
     "--dry-run", is_flag=True, help="Show the network, estimated time and shared features of every row; train nothing."
 )
@@ -79,6 +88,14 @@ def _add_execution_options(command: Command) -> Command:
     multiple=True,
     metavar="KEY=VALUE",
     help="Set an option of the recipe for every row; may be repeated.",
+)
+@click.option(
+    "--seed",
+    "seeds",
+    type=click.IntRange(0),
+    multiple=True,
+    metavar="N",
+    help="Train every row with this seed in place of the file's seeds; may be repeated.",
 )
 @_add_execution_options
 @add_corrections_option
@@ -97,12 +114,13 @@ def study(
     opens: bool,
     order: Order | None,
     leaks: Leaks,
+    seeds: tuple[int, ...],
+    fail_on: Level,
     out: Path,
     as_json: bool,
     debug: bool,
-) -> None:
+) -> int | None:
     """Carry out a whole table of experiments and compare its rows; what is finished is not repeated."""
-    from budwood.config.recipe import parse_settings
     from budwood.storage.context import open_context
     from budwood.studies import text
     from budwood.studies.cost_estimate import estimate_rows
@@ -116,32 +134,38 @@ def study(
     places = dict(_parse_place(argument) for argument in arguments if not argument.endswith(".toml"))
     if not files:
         raise click.UsageError("Missing argument 'FILE': expected a study file (.toml).")
-    overrides = Overrides(quick, parse_settings(settings), places, corrections)
+    _refuse_device_of_cluster(ray)
+    overrides = Overrides(quick, read_settings(settings), places, corrections, tuple(dict.fromkeys(seeds)))
     studies = [load_study(file, overrides) for file in files]
     if dry_run:
         estimates = [(one, estimate_rows(one, open_context(progress=make_terminal_progress()))) for one in studies]
         if as_json:
             print_json([text.estimate_record(*one) for one in estimates])
-            return
+            return None
         print("\n\n".join(text.estimate_text(*one) for one in estimates))
-        return
+        return None
     options = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens, order)
     comparisons = [carry_out(one, execution=options, out=out, leaks=leaks, monitor=LiveTable()) for one in studies]
+    failed = [finding for comparison in comparisons for finding in comparison.findings]
     if as_json:
         print_json([text.make_study_record(*one, out) for one in zip(studies, comparisons, strict=True)])
-        return
+        return judge_findings(failed, fail_on)
     print(
         "\n\n".join(text.format_study(*one, out, order, find_width()) for one in zip(studies, comparisons, strict=True))
     )
+    return judge_findings(failed, fail_on)
 
 
 @click.command(cls=TuneCommand)
-@click.argument("data", metavar="DATA")
+@click.argument("data", metavar="DATA", shell_complete=complete_path)
 @click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="Number of recipes to try.")
-@click.option("--sampler", type=click.Choice(("random", "tpe")), default="tpe", show_default=True)
+@click.option("--sampler", type=click.Choice(("random", "tpe"), case_sensitive=False), default="tpe", show_default=True)
 @click.option(
     "--metric",
     help="Metric on the validation set to optimise. [accuracy; for multi-label data mean_average_precision]",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, metavar="N", help="Random seed of the recipes that are tried. [0]"
 )
 @_add_execution_options
 @add_recipe_sources
@@ -163,13 +187,15 @@ def tune(
     opens: bool,
     order: Order | None,
     leaks: Leaks,
+    seed: int,
+    fail_on: Level,
     file: Path | None,
     settings: tuple[str, ...],
     out: Path,
     as_json: bool,
     debug: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Search for a better recipe; what is given is not searched. An interrupted search is resumed."""
     from budwood.studies import text
     from budwood.studies.live_table import LiveTable
@@ -177,11 +203,12 @@ def tune(
     from budwood.studies.runner import study as carry_out
     from budwood.studies.study_file import make_tuning_study
 
+    _refuse_device_of_cluster(ray)
     base = {**collect_options(file, settings, drop_unset(options))}
     if corrections:
         base["corrections"] = list(corrections)
     base.update((name, word) for name, word in reading.items() if word != READING_OPTIONS[name])
-    search = make_tuning_study(data, base, trials=trials, sampler=sampler, metric=metric)
+    search = make_tuning_study(data, base, trials=trials, sampler=sampler, metric=metric, seed=seed)
     comparison = carry_out(
         search,
         execution=ExecutionOptions(count, ray, storage, _parse_limit(limit), opens, order),
@@ -191,8 +218,14 @@ def tune(
     )
     if as_json:
         print_json(text.make_study_record(search, comparison, out))
-        return
+        return judge_findings(comparison.findings, fail_on)
     print(text.format_study(search, comparison, out, order, find_width()))
+    return judge_findings(comparison.findings, fail_on)
+
+
+def _refuse_device_of_cluster(ray: str | None) -> None:
+    if ray is not None:
+        refuse_device("the machines of a Ray cluster choose their own. Leave out --device or --ray.")
 
 
 def _parse_place(argument: str) -> tuple[str, str]:
@@ -208,14 +241,14 @@ def _parse_limit(text: str | None) -> float | None:
     return Recipe(optimizer="adam", time=text).time if text else None
 
 
-@click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.command(cls=BudwoodCommand)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option(
     "--metric",
     help="Metric to rank rows by: accuracy, macro_f1, log_loss, ... [accuracy; for multi-label runs "
     "mean_average_precision]",
 )
-@click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
+@click.option("--split", type=click.Choice(["val", "test"], case_sensitive=False), default="val", show_default=True)
 @click.option(
     "--allow-looks",
     is_flag=True,
@@ -224,7 +257,7 @@ def _parse_limit(text: str | None) -> float | None:
 @click.option(
     "--sort",
     "order",
-    type=click.Choice(["given", "metric"]),
+    type=click.Choice(["given", "metric"], case_sensitive=False),
     default="metric",
     show_default=True,
     help="Order of the rows: given, as the runs were named, or metric, the best first.",

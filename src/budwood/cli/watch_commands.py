@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
+from budwood.cli.completers import complete_run
+from budwood.cli.device_option import add_device_option
+from budwood.cli.exit_codes import DRIFTED
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
 from budwood.text import counted, format_table, listed, show_unprintable
 
@@ -16,11 +20,9 @@ if TYPE_CHECKING:
     from budwood.workflows.learning_curve import CurveReport
     from budwood.workflows.suggest import Suggestions
 
-DRIFTED = 4
 
-
-@click.command()
-@click.argument("run", metavar="RUN")
+@click.command(cls=BudwoodCommand)
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @click.argument("images", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--alpha",
@@ -44,7 +46,15 @@ DRIFTED = 4
     help="Images that are compared at most, of the new ones and of validation.",
 )
 @click.option("--html", type=click.Path(path_type=Path), help="Also write a page with the strangest images.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Random seed of the draw of images and of the tests. [0]",
+)
 @add_out_option
+@add_device_option
 @add_common_options
 def drift(
     run: str,
@@ -53,20 +63,19 @@ def drift(
     size: float,
     n: int,
     html: Path | None,
+    seed: int,
     out: Path,
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Test whether new images are like those that a run was validated on.
-
-    The exit code is 0 where no drift is found (or it cannot be told with so few images) and 4 where drift is found.
-    """
+    """Test whether new images are like those that a run was validated on."""
     import budwood as bw
     from budwood.runs.run import open_run
     from budwood.workflows.watch_pages import write_drift_page
 
     opened = open_run(run, out)
-    found = bw.drift(opened, images, alpha=alpha, least_size=size, n=n, progress=make_terminal_progress())
+    progress = make_terminal_progress()
+    found = bw.drift(opened, images, alpha=alpha, least_size=size, n=n, seed=seed, progress=progress)
     if html:
         write_drift_page(html, opened, found)
     if as_json:
@@ -109,8 +118,8 @@ def _show_drift(found: Drift, html: Path | None) -> None:
         print(f"Page: {html}")
 
 
-@click.command()
-@click.argument("run", metavar="RUN")
+@click.command(cls=BudwoodCommand)
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @click.argument("images", metavar="[DIR...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--n", type=click.IntRange(1), help="Number of images to suggest. [50]")
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a table to fill in for --corrections.")
@@ -120,7 +129,11 @@ def _show_drift(found: Drift, html: Path | None) -> None:
     help="Without DIR: accuracy for which images are counted. [half of the present error away]",
 )
 @click.option("--html", type=click.Path(path_type=Path), help="Without DIR: also write the curve to a page.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, metavar="N", help="Random seed of what is drawn by chance. [0]"
+)
 @add_out_option
+@add_device_option
 @add_common_options
 def suggest(
     run: str,
@@ -129,6 +142,7 @@ def suggest(
     table: Path | None,
     target: float | None,
     html: Path | None,
+    seed: int,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -144,11 +158,11 @@ def suggest(
     _refuse_unused(bool(images), {"--n": n, "--csv": table}, {"--target": target, "--html": html})
     opened, progress = open_run(run, out), make_terminal_progress()
     if not images:
-        _show_learning_curve(bw.learning_curve(opened, target=target, progress=progress), html, as_json)
+        _show_learning_curve(bw.learning_curve(opened, target=target, seed=seed, progress=progress), html, as_json)
         return
     if table:
         refuse_filled(table)
-    found = bw.suggest(opened, images, n=n or COUNT, progress=progress)
+    found = bw.suggest(opened, images, n=n or COUNT, seed=seed, progress=progress)
     if table:
         save_suggestions(table, found, opened.task.multilabel)
     if as_json:

@@ -77,6 +77,7 @@ CONVOLUTIONS: Final = ("first", "last")  # layers that are shown where none is n
 DRAWN: Final = 24  # classes that are drawn, at most
 MOST: Final = 200  # images that one page shows
 OF_LAYERS: Final = ("maps", "units")  # parts that show any layer, beside other networks
+RANDOM: Final = ("images", "classes", "units")  # parts that draw random numbers
 PLACED: Final = ("images", "filters", *OF_LAYERS)  # parts that show a layer which can be named
 USUAL: Final = tuple(part for part in PARTS if part not in ("classes", *OF_LAYERS))
 
@@ -94,6 +95,7 @@ class ExplainRequest:
         called: Name of the class to explain; None for the likeliest of each image.
         channels: Numbers of the channels that `maps` and `units` show; empty to choose them.
         beside: Networks that `maps` and `units` show beside the run's: other runs, `start`, `imagenet`.
+        seed: Seed of what is drawn by chance in `images` (the checks of maps), `classes` and `units`; None for 0.
     """
 
     files: tuple[Path, ...] = ()
@@ -103,6 +105,7 @@ class ExplainRequest:
     called: str | None = None
     channels: tuple[int, ...] = ()
     beside: tuple[Run | str | Path, ...] = ()
+    seed: int | None = None
 
 
 @dataclass
@@ -130,6 +133,10 @@ class _Bench:
     @cached_property
     def pixels(self) -> Pixels:
         return api.pixels(self.run, self.files, progress=self.context.progress)
+
+    @property
+    def seed(self) -> int:
+        return self.asked.seed or 0
 
     @property
     def layer_places(self) -> tuple[str, ...]:
@@ -227,8 +234,16 @@ def _refuse_unused(asked: ExplainRequest) -> None:
     """Raises `RecipeError` for an option that none of the parts asked for would use."""
     of_images = {"method": asked.methods, "class": asked.called}
     of_layers = {"channel": asked.channels, "beside": asked.beside}
-    for names, users in ((of_images, ("images",)), (of_layers, OF_LAYERS), ({"place": asked.places}, PLACED)):
-        unused = [name for name, value in names.items() if value and not set(users) & set(asked.parts)]
+    used: tuple[tuple[Mapping[str, object], Sequence[str]], ...] = (
+        (of_images, ("images",)),
+        (of_layers, OF_LAYERS),
+        ({"place": asked.places}, PLACED),
+        ({"seed": asked.seed}, RANDOM),
+    )
+    for names, users in used:
+        unused = [
+            name for name, value in names.items() if value not in ((), None) and not set(users) & set(asked.parts)
+        ]
         if unused:
             *others, last = (f"`{user}`" for user in users)
             parts = f"parts {', '.join(others)} and {last}" if others else f"part {last}"
@@ -360,8 +375,10 @@ def _check_trust(bench: _Bench, method: str, found: Attribution, engine: api.Ans
     """Whether a method's maps depend on what was learned, and whether the network goes by them."""
     from budwood.explain.deletion_insertion import measure_faithfulness
 
-    sane = bench.view.check_sanity(bench.pixels, method, found.place, bench.context.progress)
-    faith = measure_faithfulness(engine, bench.pixels, found, task=bench.run.task, progress=bench.context.progress)
+    sane = bench.view.check_sanity(bench.pixels, method, found.place, bench.context.progress, bench.seed)
+    faith = measure_faithfulness(
+        engine, bench.pixels, found, task=bench.run.task, seed=bench.seed, progress=bench.context.progress
+    )
     return MethodTrust(
         place=found.place,
         errors=() if found.errors is None else tuple(float(error) for error in found.errors),
@@ -417,7 +434,7 @@ def _explain_units(bench: _Bench) -> Found:
     from budwood.explain.layer_parts import explain_units
 
     places = bench.layer_places or CONVOLUTIONS
-    return explain_units(bench.networks, places, bench.asked.channels, bench.context.progress)
+    return explain_units(bench.networks, places, bench.asked.channels, bench.context.progress, bench.seed)
 
 
 def _explain_embedding(bench: _Bench) -> Found:
@@ -487,7 +504,7 @@ def _explain_classes(bench: _Bench) -> Found:
     from budwood.explain.feature_visualization import VisualizationTarget, maximise
 
     targets = [VisualizationTarget(None, number) for number in range(min(len(bench.run.classes), DRAWN))]
-    found = maximise(bench.subject, targets, progress=bench.context.progress)
+    found = maximise(bench.subject, targets, seed=bench.seed, progress=bench.context.progress)
     rows = tuple(
         DrawnClass(
             name=bench.run.classes[one.target.channel],

@@ -141,7 +141,11 @@ def explain_maps(
 
 
 def explain_units(
-    networks: Sequence[OpenedNetwork], places: Sequence[str], channels: Sequence[int], progress: Progress
+    networks: Sequence[OpenedNetwork],
+    places: Sequence[str],
+    channels: Sequence[int],
+    progress: Progress,
+    seed: int = 0,
 ) -> tuple[UnitsPart, dict[str, str]]:
     """Show what channels of layers look for, of each network beside the others.
 
@@ -150,6 +154,7 @@ def explain_units(
         places: The layers.
         channels: Numbers of the channels; none for those that vary most.
         progress: Where progress is shown.
+        seed: Seed of the noise that the pictures begin with.
 
     Returns:
         The part, and its pictures: `unit-<layer>-<unit>-<network>` by their numbers.
@@ -161,7 +166,7 @@ def explain_units(
     pictures: dict[str, str] = {}
     for place, name in enumerate(places):
         layers: list[DrawnLayer] = []
-        for network, found in enumerate(compare_units(networks, name, channels, progress=progress)):
+        for network, found in enumerate(compare_units(networks, name, channels, progress=progress, seed=seed)):
             units = tuple(
                 DrawnUnit(channel=o.target.channel, before=o.before, after=o.after, noise=o.noise, flat=o.flat)
                 for o in found.drawn

@@ -75,7 +75,9 @@ class RunView(ABC):
         """
 
     @abstractmethod
-    def check_sanity(self, pixels: Pixels, method: str, place: str | None, progress: Progress) -> SanityCheck:
+    def check_sanity(
+        self, pixels: Pixels, method: str, place: str | None, progress: Progress, seed: int = 0
+    ) -> SanityCheck:
         """Test whether the maps of a method depend on what was learned, with all weights random.
 
         Of an ensemble the member is told whose maps depend on it least.
@@ -142,9 +144,11 @@ class SingleView(RunView):
             self.leader, pixels, method, classes, place, run=engine, task=self._task, progress=progress
         )
 
-    def check_sanity(self, pixels: Pixels, method: str, place: str | None, progress: Progress) -> SanityCheck:
+    def check_sanity(
+        self, pixels: Pixels, method: str, place: str | None, progress: Progress, seed: int = 0
+    ) -> SanityCheck:
         """Return the test of the network."""
-        return check_sanity(self.leader, pixels, method, place, stages=1, progress=progress)
+        return check_sanity(self.leader, pixels, method, place, stages=1, seed=seed, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -222,12 +226,16 @@ class EnsembleView(RunView):
         )
         return _Part(found, self._weights[number] * found.probabilities.astype(np.float64))
 
-    def check_sanity(self, pixels: Pixels, method: str, place: str | None, progress: Progress) -> SanityCheck:
+    def check_sanity(
+        self, pixels: Pixels, method: str, place: str | None, progress: Progress, seed: int = 0
+    ) -> SanityCheck:
         """Return the test of the member whose maps depend least on what was learned."""
         number, rest = self._find(place if method in AT_A_PLACE else None)
         some = self._networks if number is None else [self._networks[number]]
         checks = [
-            check_sanity(one, resize_pixels(pixels, one.plan.size), method, rest, stages=1, progress=progress)
+            check_sanity(
+                one, resize_pixels(pixels, one.plan.size), method, rest, stages=1, seed=seed, progress=progress
+            )
             for one in some
         ]
         known = [one for one in checks if one.likeness[-1].value is not None]

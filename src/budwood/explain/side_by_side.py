@@ -229,6 +229,7 @@ def compare_units(
     channels: Sequence[int] = (),
     most: int = 6,
     progress: Progress | None = None,
+    seed: int = 0,
 ) -> tuple[LayerUnits, ...]:
     """Draw what channels of one layer look for in each of several networks.
 
@@ -240,6 +241,7 @@ def compare_units(
         channels: Numbers of the channels, from 0; none to choose them.
         most: Number of channels that are chosen at most.
         progress: Where progress is shown; None: below the cell of a notebook, else nowhere.
+        seed: Seed of the noise that the pictures begin with.
 
     Returns:
         The pictures of each network, in order.
@@ -255,7 +257,7 @@ def compare_units(
         else:
             chosen = tuple(channels) or _choose_most_varied(_measure_variation(network, layer), most)
         targets = [VisualizationTarget(layer.label, channel) for channel in chosen]
-        rows.append(LayerUnits(network.name, layer, maximise(network.probe, targets, progress=progress)))
+        rows.append(LayerUnits(network.name, layer, maximise(network.probe, targets, seed=seed, progress=progress)))
     return tuple(rows)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from budwood.hardware import find_best_device
 from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.registry import TRUNK
 from budwood.networks.spec import NetworkSpec
@@ -250,12 +251,12 @@ def compile_module(module: Callable[[Tensor], Tensor], progress: Progress) -> Ca
 
 
 def has_cuda() -> bool:
-    """Tell whether PyTorch finds a CUDA device.
+    """Tell whether networks are computed on a CUDA device.
 
     Returns:
-        True if there is one.
+        True if there is one, and none other was asked for.
     """
-    return torch.cuda.is_available()
+    return find_best_device() == "cuda"
 
 
 def _load_module(part: NetworkSlice, state: bytes) -> nn.Module:

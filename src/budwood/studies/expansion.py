@@ -161,7 +161,7 @@ def expand_study(
         caveats=file.caveats,
         metric=file.metric,
         metric_given="metric" in file.model_fields_set,
-        seeds=file.seeds,
+        seeds=overrides.seeds or file.seeds,
         folds=file.folds,
         base=_recipe_options(file.base.options),
         rows=rows,
@@ -260,6 +260,8 @@ def _check_head(file: StudyFile, overrides: Overrides) -> Iterator[Mistake]:
         yield Mistake(("seeds",), f"expected each once, found {list(file.seeds)}")
     if file.folds is not None and "seeds" in file.model_fields_set:
         yield Mistake(("folds",), "expected either seeds or folds, found both")
+    if file.folds is not None and overrides.seeds:
+        yield Mistake(("settings", "seed"), "the study has folds, which stand in place of seeds: leave out --seed")
     for name in overrides.settings.keys() - Recipe.model_fields.keys():
         yield Mistake(("settings", name), f"unknown option. {suggest(name, Recipe.model_fields)}")
 

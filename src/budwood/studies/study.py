@@ -109,12 +109,14 @@ class Overrides:
         settings: Recipe options.
         places: Paths of data sets by name; the name "" stands for the study's own.
         corrections: Tables that correct labels of the study's own data.
+        seeds: Seeds in place of the file's; empty: those of the file.
     """
 
     quick: bool = False
     settings: Options = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
     corrections: Sequence[str] = ()
+    seeds: tuple[int, ...] = ()
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:

@@ -12,7 +12,7 @@ from budwood.config.optimizers import LBFGS
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.dataset import Samples
 from budwood.data.loading import TTA_FLIPS, decode_sample, find_missing_pixels
-from budwood.hardware import count_processors
+from budwood.hardware import count_processors, find_best_device
 from budwood.inference.feature_cache import HELD, compute_features, count_feature_bytes, find_missing_features
 from budwood.training.clock import SAVING_SECONDS
 from budwood.training.frozen_features import caches_features, list_feature_requests, load_features, make_frozen_prefix
@@ -214,9 +214,9 @@ def _epochs_of_head(recipe: ResolvedRecipe) -> float:
 
 def _peak_memory() -> int:
     """The most memory that this process has held, bytes: on a GPU if one is used."""
-    import torch
+    if find_best_device() == "cuda":
+        import torch
 
-    if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     try:
         import resource

@@ -140,6 +140,7 @@ def drift(
     alpha: float = ALPHA,
     least_size: float = LEAST_SIZE,
     n: int = MOST_IMAGES,
+    seed: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Drift:
@@ -154,6 +155,7 @@ def drift(
         alpha: Chance of a false alarm of the tests together, between 0 and 1.
         least_size: Size from which on a change counts, 0 to 1.
         n: Number of images on either side that are compared at most; of more, so many are drawn.
+        seed: Seed of that draw, and of the permutations of the tests.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
@@ -172,7 +174,7 @@ def drift(
     data = run.dataset()
     new = find_new_images(sources, run, data, context, leave_out=("train", "val"))
     refuse_none(new, sources)
-    notes, random = _list_notes(new), np.random.default_rng(0)
+    notes, random = _list_notes(new), np.random.default_rng(seed)
     reference, compared = data.samples("val").in_content_order(), new.samples.in_content_order()
     if len(compared) > n or len(reference) > n:
         notes.append(f"At most {n:,} images on either side are compared, drawn by chance (--n sets the number).")
@@ -184,7 +186,7 @@ def drift(
         vectors, answers = _measure(run, (reference, compared, training), context)
         strangest = _find_strangest(run, compared, training, vectors, answers[1])
         if min(len(compared), len(reference)) >= FEWEST:
-            tests = _make_tests(vectors[:2], answers, alpha, least_size)
+            tests = _make_tests(vectors[:2], answers, alpha, least_size, seed)
     found, old = len(compared), len(reference)
     verdict = _judge(tests, found, old)
     return Drift(run.path, *verdict, tests, found, old, alpha, least_size, tuple(notes), strangest, new, training)
@@ -232,15 +234,19 @@ def _measure(
 
 
 def _make_tests(
-    vectors: Sequence[NDArray[np.float32]], answers: Sequence[NDArray[np.float64]], alpha: float, least_size: float
+    vectors: Sequence[NDArray[np.float32]],
+    answers: Sequence[NDArray[np.float64]],
+    alpha: float,
+    least_size: float,
+    seed: int,
 ) -> tuple[DriftTest, ...]:
     values, chances = np.concatenate(vectors).astype(np.float64), np.concatenate(answers)
     is_new = np.arange(len(values)) >= len(vectors[0])
     called = chances.argmax(axis=1)
     made: list[ShiftTest] = [
-        compare_features(values, is_new, called),
-        compare_scores(chances.max(axis=1), is_new, called),
-        compare_mix(is_new, called),
+        compare_features(values, is_new, called, seed),
+        compare_scores(chances.max(axis=1), is_new, called, seed),
+        compare_mix(is_new, called, seed),
     ]
     p = correct_holm(np.array([test.p for test in made]))
     return tuple(

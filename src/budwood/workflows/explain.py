@@ -28,6 +28,7 @@ def explain_run(
     channels: Sequence[int] = (),
     beside: Sequence[AnyRun] = (),
     page: Path | None = None,
+    seed: int | None = None,
 ) -> tuple[Explanation, Path]:
     """Explain what a run's network has learned, in the run's report, or for images on a page of their own.
 
@@ -47,6 +48,7 @@ def explain_run(
         beside: Networks that `maps` and `units` show beside the run's: other runs or their names, `start` for its
             network before training, `imagenet` for it with ImageNet weights.
         page: The page about images; None: `explained.html` in the run folder.
+        seed: Seed of what is drawn by chance in the parts `images`, `classes` and `units`; None: 0.
 
     Returns:
         The explanation, and the file that shows it.
@@ -62,7 +64,7 @@ def explain_run(
     chosen = tuple(parts) or (("images",) if files else USUAL)
     places = (place,) if isinstance(place, str) else tuple(dict.fromkeys(place))
     numbers = tuple(dict.fromkeys(channels))
-    request = ExplainRequest(files, chosen, tuple(methods), places, called, numbers, tuple(beside))
+    request = ExplainRequest(files, chosen, tuple(methods), places, called, numbers, tuple(beside), seed)
     explanation = make_explanation(run, request, context)
     if not files:
         with lock_results(run.path):

@@ -111,6 +111,7 @@ def learning_curve(
     run: Run | str | Path,
     *,
     target: float | None = None,
+    seed: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> CurveReport:
@@ -119,6 +120,7 @@ def learning_curve(
     Args:
         run: The run, or its path or name.
         target: Accuracy for which images are counted, 0 to 1; None: half of the present error away.
+        seed: Seed of the parts of the training images that are drawn, and of the bootstrap.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
@@ -136,7 +138,7 @@ def learning_curve(
         raise RunError(f"target {target}: expected an accuracy between 0 and 1.", "For example 0.97.")
     _refuse_inapplicable(run)
     prefix, about = _find_trunk(run, context)
-    data, random = run.dataset(), np.random.default_rng(0)
+    data, random = run.dataset(), np.random.default_rng(seed)
     training, validation = data.samples("train").in_content_order(), data.samples("val")
     if len(training) > MOST_IMAGES:
         context.progress.note(f"The curve is made of {MOST_IMAGES:,} of {len(training):,} training images.")
@@ -149,9 +151,9 @@ def learning_curve(
         )
     with raise_storage_errors(context.cache):
         train, val = (_compute_split(prefix, samples, context) for samples in (training, validation))
-    curve = measure_curve(train, val, len(run.classes), sizes, DRAWS, context)
-    gains = _measure_classes(train, val, run, context)
-    return _make_report(run, curve, about, target, gains)
+    curve = measure_curve(train, val, len(run.classes), sizes, DRAWS, context, seed)
+    gains = _measure_classes(train, val, run, context, seed)
+    return _make_report(run, curve, about, target, gains, seed)
 
 
 def _refuse_inapplicable(run: Run) -> None:
@@ -252,9 +254,9 @@ def measure_curve(
     return LearningCurve(np.array(sizes, np.float64), [np.stack(part) for part in wrong])
 
 
-def _measure_classes(train: HeadSplit, val: HeadSplit, run: Run, context: Context) -> tuple[ClassGain, ...]:
+def _measure_classes(train: HeadSplit, val: HeadSplit, run: Run, context: Context, seed: int) -> tuple[ClassGain, ...]:
     """What half of the images of each class are worth; of many classes, those with the most validation mistakes."""
-    classes, random = len(run.classes), np.random.default_rng(0)
+    classes, random = len(run.classes), np.random.default_rng(seed)
     head = solve(train, val, classes, LBFGS(), Silent())
     penalty = float(head.selected["regularisation"])
     logits = compute_head_logits(val.outputs, head.weight, head.bias)
@@ -283,14 +285,16 @@ def _true_chances(logits: NDArray[np.float32], labels: NDArray[np.int32], prior:
 
 
 def _make_report(
-    run: Run, curve: LearningCurve, about: str, target: float | None, gains: tuple[ClassGain, ...]
+    run: Run, curve: LearningCurve, about: str, target: float | None, gains: tuple[ClassGain, ...], seed: int
 ) -> CurveReport:
     last, m = float(curve.sizes[-1]), curve.wrong[0].shape[1]
     accuracy = proportion_interval(int((~curve.wrong[-1][0]).sum()), m)
-    forecasts = tuple((round(last * times), _complement(curve.forecast(round(last * times)))) for times in FORECASTS)
-    gain = curve.forecast_gain(2 * last)
+    forecasts = tuple(
+        (round(last * times), _complement(curve.forecast(round(last * times), seed))) for times in FORECASTS
+    )
+    gain = curve.forecast_gain(2 * last, seed)
     target = 1 - float(curve.errors[-1]) / 2 if target is None else target
-    value, low, high = (end if np.isfinite(end) else None for end in curve.count_needed(1 - target))
+    value, low, high = (end if np.isfinite(end) else None for end in curve.count_needed(1 - target, seed))
     return CurveReport(
         run.path,
         curve,

@@ -92,6 +92,7 @@ def suggest(
     images: str | Path | Sequence[str | Path],
     *,
     n: int = COUNT,
+    seed: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Suggestions:
@@ -103,6 +104,8 @@ def suggest(
         run: The run, or its path or name.
         images: Files, folders and archives.
         n: Number of images to suggest.
+        seed: Seed of what is drawn by chance: the first of the images that are unlike, and which labelled ones they are
+            compared with where there are very many.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
@@ -132,13 +135,13 @@ def suggest(
     rows = np.argsort(-uncertainty, kind="stable")[: max(CANDIDATES, n)]
     prefix, labelled = make_feature_trunk(run, context), data.samples("train").in_content_order()
     if len(labelled) > MOST_LABELLED:
-        drawn = np.random.default_rng(0).permutation(len(labelled))[:MOST_LABELLED]
+        drawn = np.random.default_rng(seed).permutation(len(labelled))[:MOST_LABELLED]
         labelled = labelled.subset(np.sort(drawn))
     values, known = (
         normalise(compute_vectors(prefix, samples, context)).astype(np.float64)
         for samples in (new.samples.subset(rows), labelled)
     )
-    chosen = rows[select_images(values, uncertainty[rows], known, groups[rows], n)]
+    chosen = rows[select_images(values, uncertainty[rows], known, groups[rows], n, seed)]
     made = [_describe(run, new.samples, row, chances, uncertainty, groups) for row in chosen.tolist()]
     return Suggestions(run.path, tuple(made), len(new.samples), new)
 
