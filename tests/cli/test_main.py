@@ -359,12 +359,12 @@ def test_how_data_are_read_is_an_option(tmp_path: Path, capsys: pytest.CaptureFi
     plain = _json(capsys, "inspect", tmp_path / "d")
     assert plain["classes"] == ["plant", "train"]
     assert {"D072", "D074", "D075"} <= {finding["code"] for finding in plain["findings"]}
-    options = ["--nested", "join", "--spelling", "keep", "--split-folders", "never", "--label-separator", "none"]
+    options = ["--label-from", "path", "--spelling", "keep", "--split-folders", "never", "--label-separator", "none"]
     read = _json(capsys, "inspect", tmp_path / "d", *options, "--html", tmp_path / "page.html")
     assert read["classes"] == ["Plant", "plant/daisy", "plant/rose", "train"]
     assert (tmp_path / "page.html").is_file()
     _said(capsys, "inspect", tmp_path / "d", "--html", tmp_path / "page.html")
-    assert "--nested join" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "--label-from path" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_inspect_lists_the_files_that_cannot_be_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -253,13 +253,13 @@ def test_nested_class_folders_are_named(tmp_path: Path) -> None:
     found = _found(data)["D074"]
     assert "'plant/' (2)" in found.message
     assert found.files == ("plant/daisy/", "plant/rose/")
-    assert "--nested join" in found.advice
+    assert "--label-from path" in found.advice
 
 
 @pytest.mark.parametrize("around", ["d", "d/train"])
 def test_nested_class_folders_are_classes_on_request(around: str, tmp_path: Path) -> None:
     _nested(tmp_path / around)
-    data = scan(tmp_path / "d", nested="join")
+    data = scan(tmp_path / "d", label_from="path")
     assert data.classes == ("animal", "plant/daisy", "plant/rose")
     assert "D074" not in _found(data)
 
@@ -279,7 +279,7 @@ def test_folders_of_the_system_are_passed_over(name: str, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"nested": "deep"}, "nested: expected 'top' or 'join', found 'deep'"),
+        ({"label_from": "deep"}, "label_from: expected 'top', 'parent' or 'path', found 'deep'"),
         ({"spelling": "loose"}, "spelling: expected 'join' or 'keep', found 'loose'"),
         ({"split_folders": "no"}, "split_folders: expected 'auto' or 'never', found 'no'"),
         ({"label_separator": ""}, "label_separator: expected a separator"),

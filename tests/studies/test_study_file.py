@@ -611,12 +611,18 @@ def test_data_are_read_as_the_base_or_a_row_says(tmp_path: Path) -> None:
     for name in ("plant/daisy", "plant/rose", "tree/oak"):
         fill(tmp_path / "photos" / name, 6, first=len(name) * 10)
     data = str(tmp_path / "photos")
-    made = _study(data=data, base={**BASE["base"], "nested": "join"}, rows=[*TWO, {"label": "top", "nested": "top"}])
+    made = _study(
+        data=data, base={**BASE["base"], "label_from": "path"}, rows=[*TWO, {"label": "top", "label_from": "top"}]
+    )
     datasets = DatasetCache(open_context(tmp_path / "cache"))
     classes = [datasets.load(row.images).data.classes for row in made.rows]
     assert classes == [("plant/daisy", "plant/rose", "tree/oak")] * 2 + [("plant", "tree")]
-    assert made.rows[0].images.record() == {"data": data, "nested": "join"}
-    told = _refused(base={"nested": "deep", "spelling": "loose", "split_folders": "on", "label_separator": ""})
-    for expected in ("nested: found 'deep'. Valid: join, top", "spelling: found 'loose'", "split_folders: found 'on'"):
+    assert made.rows[0].images.record() == {"data": data, "label_from": "path"}
+    told = _refused(base={"label_from": "deep", "spelling": "loose", "split_folders": "on", "label_separator": ""})
+    for expected in (
+        "label_from: found 'deep'. Valid: parent, path, top",
+        "spelling: found 'loose'",
+        "split_folders: found 'on'",
+    ):
         assert expected in told
     assert "label_separator: expected a separator, 'space' or 'none', found ''" in told

@@ -58,9 +58,9 @@ def test_the_time_of_a_search_is_no_option_of_its_recipes(monkeypatch: pytest.Mo
     monkeypatch.setattr(runner, "study", note)
     assert run(["tune", str(photos), "--time", "10m", "--epochs", "1"]) == 130
     assert run(["tune", str(photos), "--trial-time", "20s", "--epochs", "1"]) == 130
-    assert run(["tune", str(photos), "--nested", "join", "--spelling", "join", "--epochs", "1"]) == 130
+    assert run(["tune", str(photos), "--label-from", "path", "--spelling", "join", "--epochs", "1"]) == 130
     assert asked == [({"epochs": 1}, 600), ({"epochs": 1, "time": "20s"}, None), ({"epochs": 1}, None)]
-    assert read == [{}, {}, {"nested": "join"}]
+    assert read == [{}, {}, {"label_from": "path"}]
 
 
 def test_no_trial_begins_that_would_end_after_the_time(

@@ -28,7 +28,14 @@ _FREE_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "head": ("linear",),
     "weights": ("imagenet", "none"),
 }
-READING_OPTIONS: Final = {"nested": "top", "label_separator": None, "spelling": "join", "split_folders": "auto"}
+READING_OPTIONS: Final = {
+    "label_from": "top",
+    "label_separator": None,
+    "spelling": "join",
+    "split_folders": "auto",
+    "image_column": None,
+    "label_column": None,
+}
 
 
 class RecipeCommand(BudwoodCommand):
@@ -206,7 +213,17 @@ def add_data_argument(command: Command) -> Command:
     command = click.option(
         "--val", type=share, help="Share of the remaining images for the validation set, if the data have none. [0.2]"
     )(command)
-    return click.argument("data", metavar="DATA", shell_complete=complete_path)(add_corrections_option(command))
+    argument = click.argument(
+        "data", metavar="DATA...", nargs=-1, required=True, callback=_join_sources, shell_complete=complete_path
+    )
+    return argument(add_corrections_option(command))
+
+
+def _join_sources(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str:
+    """Several folders as the one name that they have in runs and studies."""
+    from budwood.data.several import join_sources
+
+    return join_sources(given) if given else ""
 
 
 def add_reading_options(command: Command) -> Command:
@@ -220,10 +237,10 @@ def add_reading_options(command: Command) -> Command:
     """
     options = (
         click.option(
-            "--nested",
-            type=click.Choice(["top", "join"], case_sensitive=False),
-            default=READING_OPTIONS["nested"],
-            help="Class of images in folders in a class folder: that folder, or the path of both. [top]",
+            "--label-from",
+            type=click.Choice(["top", "parent", "path"], case_sensitive=False),
+            default=READING_OPTIONS["label_from"],
+            help="Class of images in folders in a class folder: that folder, the one they are in, or their path. [top]",
         ),
         click.option(
             "--label-separator",
@@ -242,6 +259,10 @@ def add_reading_options(command: Command) -> Command:
             default=READING_OPTIONS["split_folders"],
             help="Read folders called train, val or test as splits, or never: as classes. [auto]",
         ),
+        click.option(
+            "--image-column", metavar="NAME", help="Column of a table that holds paths or images. [found by its name]"
+        ),
+        click.option("--label-column", metavar="NAME", help="Column of a table that holds labels. [found by its name]"),
     )
 
     @functools.wraps(command)

@@ -128,6 +128,7 @@ _READINGS: Final[dict[str, tuple[str, Severity]]] = {
     "is_valid": ("D077", "note"),
     "outside": ("D078", "note"),
     "found elsewhere": ("D079", "note"),
+    "in memory": ("D080", "note"),
     "missed share": ("D062", "note"),
     "not selected": ("D063", "note"),
 }

@@ -21,7 +21,7 @@ class _Tree:
     """What is found below a folder on the way."""
 
     root: Path
-    nested: str
+    label_from: str
     rows: list[tuple[Path, str, str]] = field(default_factory=list)
     loose: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
@@ -44,7 +44,7 @@ def list_folder(root: Path, name: str, options: ReadOptions) -> Listing:
     """
     if (root / "train.txt").is_file():
         return list_by_text_files(root, name)
-    tree = _Tree(root, options.nested)
+    tree = _Tree(root, options.label_from)
     folders = list_subfolders(root, tree.skipped)
     names = find_splits(folder.name for folder in folders) if options.split_folders == "auto" else {}
     splits = {folder: names[folder.name] for folder in folders if folder.name in names}
@@ -99,7 +99,8 @@ def _list_split_folders(
 def _add_class(tree: _Tree, folder: Path, split: str) -> None:
     for path in walk(folder, tree.skipped):
         inside = path.parent.relative_to(folder)
-        label = (folder.name / inside).as_posix() if tree.nested == "join" else folder.name
+        names = {"top": folder.name, "parent": path.parent.name, "path": (folder.name / inside).as_posix()}
+        label = names[tree.label_from]
         tree.rows.append((path, label, split))
         if inside.parts and may_be_image(path):
             place = show_path(folder, tree.root)
@@ -127,7 +128,7 @@ def _with_skipped(listing: Listing, tree: _Tree) -> Listing:
 
 def _remark_on_nesting(tree: _Tree) -> list[Remark]:
     inner = {folder: inside for folder, inside in sorted(tree.inner.items()) if len(inside) > 1}
-    if tree.nested == "join" or not inner:
+    if tree.label_from != "top" or not inner:
         return []
     count = counted(len(inner), "class folder holds", "class folders hold")
     names = listed([f"{folder!r} ({len(inside)})" for folder, inside in inner.items()], _SHOWN)
@@ -135,7 +136,9 @@ def _remark_on_nesting(tree: _Tree) -> list[Remark]:
     if len(inner) > 1:
         detail = f"{count} images in folders of their own, and each is read as one class: {names}."
     files = tuple(path for inside in inner.values() for path in sorted(inside))
-    return [Remark("nested", detail, "Where the inner folders are the classes, give --nested join.", files)]
+    return [
+        Remark("nested", detail, "Where the inner folders are the classes, give --label-from path, or parent.", files)
+    ]
 
 
 def _remark_on_splits(splits: Mapping[Path, str], unused: Sequence[Path]) -> list[Remark]:

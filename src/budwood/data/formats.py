@@ -16,12 +16,15 @@ from typing import Any, Final
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from budwood.data.dicom import has_reader, is_dicom, open_dicom
+
 # In the order in which Pillow tries them: those with a clear beginning first.
 FORMATS: Final = (
     *("BMP", "DIB", "GIF", "JPEG", "PPM", "PNG", "AVIF", "BLP", "CUR", "PCX", "DCX", "DDS", "FITS", "FLI", "FTEX"),
     *("GBR", "JPEG2000", "ICNS", "ICO", "IM", "MCIDAS", "TIFF", "MSP", "PCD", "PIXAR", "PSD", "QOI", "SGI"),
     *("SPIDER", "SUN", "TGA", "WEBP", "XBM", "XPM"),
 )
+INSTALL: Final = "`pip install 'budwood[{}]'`"
 UNKNOWN: Final = "unknown image format"
 EPS: Final = "EPS, a program that draws, which is not run: save it as PNG"
 _BEGINNINGS: Final = (
@@ -42,7 +45,7 @@ _TEXT: Final = 4096  # bytes in which the root of an XML text is looked for
 
 
 def open_image(data: bytes) -> ImageFile.ImageFile:
-    """Open a file in one of the formats of `FORMATS`, or HEIC where pillow-heif is installed.
+    """Open a file in one of the formats of `FORMATS`, or HEIC or DICOM where pillow-heif or pydicom is installed.
 
     Args:
         data: The file's bytes.
@@ -55,6 +58,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     """
     if data.startswith(_TIFF_BEGINNINGS):
         _silence_tiff_errors()
+    if is_dicom(data) and has_reader():
+        return open_dicom(data)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -75,10 +80,11 @@ def name_format(data: bytes) -> str:
     for beginning, name in _BEGINNINGS:
         if data.startswith(beginning):
             return name
-    if data[128:132] == b"DICM":
-        return "DICOM: save it as 16-bit PNG or TIFF"
+    if is_dicom(data):
+        return "DICOM, which needs a package: " + INSTALL.format("dicom")
     if _is_heic(data):
-        return "HEIC, which needs a package: `pip install pillow-heif`"
+        known = "HEIC that is damaged, or of a kind that pillow-heif does not read"
+        return known if _register_heif() else "HEIC, which needs a package: " + INSTALL.format("heic")
     if data[4:8] == b"ftyp" and not data[8:12].startswith(b"avi"):
         return "a video: save its frames as JPEG or PNG"
     if data.startswith(_TIFF_BEGINNINGS):

@@ -22,7 +22,11 @@ SPLIT_NAMES: Final = {
     "dev": "val",
 }
 EVAL_NAMES: Final = ("eval", "evaluation")  # of validation; of the test split where validation has another name
-READINGS: Final = {"nested": ("top", "join"), "spelling": ("join", "keep"), "split_folders": ("auto", "never")}
+READINGS: Final = {
+    "label_from": ("top", "parent", "path"),
+    "spelling": ("join", "keep"),
+    "split_folders": ("auto", "never"),
+}
 LABEL_SEPARATOR: Final = ";"
 
 
@@ -31,17 +35,22 @@ class ReadOptions:
     """How data are read that could be read in two ways.
 
     Attributes:
-        nested: Class of an image in a folder in a class folder: `top`, the class folder; `join`, the path of both.
+        label_from: Class of an image in a folder in a class folder: `top`, the class folder; `parent`, the folder that
+            the image is in; `path`, the path of all, such as `plant/rose`.
         label_separator: What parts the labels in a cell of a table; `space`; `none` where a cell is one label; None
             to find it out.
         spelling: Whether names that differ in case, spaces or the form of Unicode are one class: `join` or `keep`.
         split_folders: Whether folders called train, val or test are splits: `auto` or `never`.
+        image_column: Header of a table's column of paths or images; None for the usual ones.
+        label_column: Header of a table's column of labels; None for the usual ones.
     """
 
-    nested: str = "top"
+    label_from: str = "top"
     label_separator: str | None = None
     spelling: str = "join"
     split_folders: str = "auto"
+    image_column: str | None = None
+    label_column: str | None = None
 
     def __post_init__(self) -> None:
         """Check the words.
@@ -51,7 +60,7 @@ class ReadOptions:
         """
         for name, words in READINGS.items():
             if (found := getattr(self, name)) not in words:
-                expected = " or ".join(map(repr, words))
+                expected = f"{', '.join(map(repr, words[:-1]))} or {words[-1]!r}"
                 raise DataError(f"{name}: expected {expected}, found {found!r}.", "Give one of these words.")
         if self.label_separator == "":
             raise DataError("label_separator: expected a separator, found nothing.", "For example ',' or 'space'.")

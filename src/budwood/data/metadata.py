@@ -214,7 +214,7 @@ def _write_store(
     rows = [
         (path, stat, *_list_facts(fact))
         for path, stat, fact in zip(paths, stats, facts, strict=True)
-        if stat and not (isinstance(fact, BadImage) and fact.problem == "unreadable")
+        if stat and not (isinstance(fact, BadImage) and _may_pass(fact))
     ]
     table = pa.Table.from_pylist([dict(zip(_FACTS.names, row, strict=True)) for row in rows], schema=_FACTS)
     try:
@@ -222,3 +222,8 @@ def _write_store(
             write_checked_bytes(store, encode_parquet(table))
     except StorageError as error:
         progress.note(f"The results of the scan could not be saved in the cache: {error}")
+
+
+def _may_pass(problem: BadImage) -> bool:
+    """Whether a file may be read the next time although it has not changed: when a disk or a package is there."""
+    return problem.problem == "unreadable" or "install" in problem.detail

@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from budwood.data.copy_groups import group_copies
 from budwood.data.dataset import Dataset, SetAside, Sets, compute_fingerprint, encode_values, select_used
 from budwood.data.duplicates import label_components, link_equal_values
+from budwood.data.given import list_given
+from budwood.data.given_rows import are_paths
 from budwood.data.images import BadImage, ImageMetadata
 from budwood.data.listing import SPLITS, Listing, ReadOptions, Remark, select_rows, split_label_names
 from budwood.data.metadata import read_metadata
-from budwood.data.sources import list_files
+from budwood.data.several import join_sources
+from budwood.data.sources import finish_listing, list_files
 from budwood.data.splits import assign_splits, find_free_rows
 from budwood.data.value_range import choose_value_range
 from budwood.errors import DataError
@@ -50,16 +53,21 @@ _SCHEMA: Final = pa.schema(
 
 
 def scan(
-    source: str | Path,
+    source: Any,
     *,
+    labels: Any = None,
+    classes: Sequence[str] = (),
     val: float | None = None,
     test: float | None = None,
     exclude: Sequence[str] = (),
     corrections: str | Path | Sequence[str | Path] = (),
-    nested: str = "top",
+    label_from: str = "top",
     label_separator: str | None = None,
     spelling: str = "join",
     split_folders: str = "auto",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    root: str | Path = ".",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -68,22 +76,35 @@ def scan(
     Where no split is given, images are split by content and by their labels before corrections, so that a corrected
     image stays in its split.
 
+    Images that are no files (arrays, PIL images, bytes) are kept as files in the cache, without loss and under names
+    that depend on their pixels alone, with a table of their labels, which later commands read.
+
     Args:
         source: A folder of class folders (with or without train, val and test around them), a folder with
             `train.txt` and `test.txt`, a CSV or Parquet table, an archive, or the name of a data set, such as
-            `elpv`.
+            `elpv`. A list of these is one data set of all; folders without class folders are then classes. Or what a
+            program has: images, with `labels`; a pair (images, labels); a list of (image, label); a frame of pandas or
+            Polars, a table of PyArrow or a data set of Hugging Face; a data set of torchvision or torch; or a mapping
+            from `train`, `val` and `test` to one of these. An image is a path, the bytes of a file, a PIL image, or an
+            array or tensor: uint8, uint16, bool, or floating-point from 0 to 1, [height, width], [height, width, c] or
+            [c, height, width] with c 1, 3 or 4. Images together may be one array.
+        labels: The class of each image, where `source` has images only: names, numbers, or lists of them.
+        classes: Name of each class number, where labels are numbers; those of a data set are known.
         val: Share of the images outside the test split that validate, between 0 and 1; None for 0.2.
         test: Share of all images that is sealed as the test split, between 0 and 1; None for 0.2.
         exclude: Names of classes to leave out.
         corrections: CSV file, or several in order, with the columns path, label and correct, which says which
             images belong to another class, or to none (`-`). Rows with an empty label add files to training. No file
             is moved or changed.
-        nested: Class of an image in a folder in a class folder: `top`, the class folder; `join`, the path of both,
-            such as `plant/rose`.
+        label_from: Class of an image in a folder in a class folder: `top`, the class folder; `parent`, the folder that
+            the image is in, whatever is above it; `path`, the path of all, such as `plant/rose`.
         label_separator: What parts several labels in a cell of a table, such as `,`; `space`; `none` where a cell is
             one label; None to find it out.
         spelling: `join` reads `cat`, `Cat` and `cat ` as one class, and `2` and `2.0`; `keep` reads labels as written.
         split_folders: `auto` reads folders called train, val and test as splits; `never` reads them as classes.
+        image_column: Column of a table or frame that holds paths or images; None for `path`, `image` and others.
+        label_column: Column of a table or frame that holds labels; None for `label`, `class` and others.
+        root: Folder that relative paths in lists and frames start from.
         cache: The cache folder; None for `cache_folder()`.
         progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
 
@@ -92,14 +113,22 @@ def scan(
 
     Raises:
         DataError: When the images cannot be listed, fewer than two classes remain, corrections do not fit the data,
-            a share is out of range, a word is unknown, or a share is set for a split that the data already have.
+            a share is out of range, a word is unknown, or a share is set for a split that the data already have; when
+            images or labels of a program have a wrong shape, type or number.
         StorageError: When an archive or a data set by name cannot be written to the cache.
     """
     context = open_context(cache, progress)
     tables = [corrections] if isinstance(corrections, str | Path) else corrections
     files = [Path(file).expanduser() for file in tables]
-    options = ReadOptions(nested, label_separator, spelling, split_folders)
-    listing = list_files(Path(source).expanduser(), context, exclude, files, options)
+    options = ReadOptions(label_from, label_separator, spelling, split_folders, image_column, label_column)
+    if labels is None and are_paths(source):
+        if classes:
+            raise DataError("classes: does not apply to paths.", "Leave it out; folders and tables have names.")
+        name = join_sources([source] if isinstance(source, str | Path) else source)
+        listing = list_files(name, context, exclude, files, options)
+    else:
+        listing = list_given(source, labels, classes, Path(root).expanduser(), options, context)
+        listing = finish_listing(listing, listing.name, context, exclude, files, options)
     _check_shares(listing, val, test)
     data = build_dataset(listing, read_metadata(listing, context), context, val=val, test=test)
     return replace(data, reading=_note_reading(val, test, exclude, files, options))

@@ -22,6 +22,7 @@ from budwood.data.file_tree import list_loose_files, list_subfolders, show_path,
 from budwood.data.folders import list_folder
 from budwood.data.listing import Listing, ReadOptions, select_rows, split_label_names
 from budwood.data.parquet_shards import find_shards, list_shards
+from budwood.data.several import join_listings, join_sources, list_class_folder, split_sources
 from budwood.data.spellings import join_spellings
 from budwood.data.table_file import TABLES
 from budwood.data.tables import list_table, lists_images
@@ -32,7 +33,7 @@ from budwood.text import counted
 
 
 def list_files(
-    source: Path,
+    source: str | Path,
     context: Context,
     exclude: Sequence[str] = (),
     corrections: Sequence[Path] = (),
@@ -41,7 +42,7 @@ def list_files(
     """List the labelled files of a source, without decoding them.
 
     Args:
-        source: Folder, table, archive, or the name of a data set.
+        source: Folder, table, archive, the name of a data set, or several of these as `join_sources` joins them.
         context: The cache folder, for archives and downloads, and where notes and steps go.
         exclude: Names of classes to leave out.
         corrections: CSV files of corrections, applied in order.
@@ -58,7 +59,7 @@ def list_files(
     """
     options = options or ReadOptions()
     try:
-        listing = replace(_list(source, context, options), source=_name_source(source))
+        listing = replace(_list_sources(source, context, options), source=_name_sources(source))
     except OSError as error:
         raise DataError(
             f"{error.filename or source}: cannot be read ({error.strerror or error}).",
@@ -70,6 +71,34 @@ def list_files(
             "Expected one folder per class with images in it, train/ and test/ folders of those, "
             "or a CSV file with the columns path and label.",
         )
+    return finish_listing(listing, str(source), context, exclude, corrections, options)
+
+
+def finish_listing(
+    listing: Listing,
+    source: str,
+    context: Context,
+    exclude: Sequence[str],
+    corrections: Sequence[Path],
+    options: ReadOptions,
+) -> Listing:
+    """Finish a listing: spellings are joined, corrections applied, classes checked and left out.
+
+    Args:
+        listing: Labelled files as they were read, at least one.
+        source: What the user gave, for messages.
+        context: Where notes go.
+        exclude: Names of classes to leave out.
+        corrections: CSV files of corrections, applied in order.
+        options: How to read what could be read in two ways.
+
+    Returns:
+        The files that are used.
+
+    Raises:
+        DataError: When corrections do not fit, a class to exclude does not exist, training has fewer than two
+            classes, or validation or test has a class that training lacks.
+    """
     if options.spelling == "join":
         listing = join_spellings(listing)
     for file in corrections:
@@ -88,12 +117,28 @@ def source_exists(source: str, cache: Path) -> bool:
     Returns:
         True for an existing path, a built-in data set, or a data set that was downloaded already.
     """
-    path = Path(source).expanduser()
-    return path.exists() or source in BUILT_IN or (source in SOURCES and place_of(source, cache).is_dir())
+    return all(
+        Path(part).exists() or part in BUILT_IN or (part in SOURCES and place_of(part, cache).is_dir())
+        for part in split_sources(source)
+    )
 
 
-def _name_source(source: Path) -> str:
-    return str(source.resolve()) if source.exists() else str(source)
+def _name_sources(source: str | Path) -> str:
+    parts = split_sources(str(source))
+    return join_sources([str(Path(part).resolve()) if Path(part).exists() else part for part in parts])
+
+
+def _list_sources(source: str | Path, context: Context, options: ReadOptions) -> Listing:
+    """The files of one source, or of several together."""
+    parts = [Path(part) for part in split_sources(str(source))]
+    if len(parts) == 1:
+        return _list(parts[0], context, options)
+    return join_listings([_list_one_of_several(part, context, options) for part in parts])
+
+
+def _list_one_of_several(source: Path, context: Context, options: ReadOptions) -> Listing:
+    own = list_class_folder(source) if source.is_dir() and not find_shards(source) else None
+    return _list(source, context, options) if own is None else own
 
 
 def _list(source: Path, context: Context, options: ReadOptions) -> Listing:
@@ -107,6 +152,8 @@ def _list(source: Path, context: Context, options: ReadOptions) -> Listing:
             "Check the path, and quote it if it contains spaces. "
             f"Data sets that have a name: {', '.join(sorted({*BUILT_IN, *SOURCES}))}.",
         )
+    if options.image_column or options.label_column:
+        _refuse_columns(source, options)
     if source.is_dir():
         if shards := find_shards(source):
             return list_shards(source, shards, options, context)
@@ -121,6 +168,14 @@ def _list(source: Path, context: Context, options: ReadOptions) -> Listing:
         f"{source}: is neither a folder, nor a CSV or Parquet table, nor a tar or zip archive.",
         "Give a folder with one subfolder of images per class.",
     )
+
+
+def _refuse_columns(source: Path, options: ReadOptions) -> None:
+    """Raises `DataError` where columns are named of what is no table."""
+    if source.suffix.lower() not in TABLES and not (source.is_dir() and find_shards(source)):
+        option = f"--image-column {options.image_column}" if options.image_column else ""
+        option = option or f"--label-column {options.label_column}"
+        raise DataError(f"{option} does not apply: {source} is no table.", "Leave it out, or give the table itself.")
 
 
 def _list_extracted(root: Path, archive: Path, context: Context, options: ReadOptions) -> Listing:
@@ -143,7 +198,7 @@ def _list_extracted(root: Path, archive: Path, context: Context, options: ReadOp
     return replace(listing, name=name, left_out=[(path, f"is not in {tables[0].name}") for path in unlisted])
 
 
-def _check_classes(source: Path, listing: Listing) -> None:
+def _check_classes(source: str, listing: Listing) -> None:
     training = _collect_classes(listing, ("train", ""))
     if not training:
         raise DataError(f"{source}: the training set has no images.", "Add images to the training set.")

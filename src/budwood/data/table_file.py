@@ -82,6 +82,23 @@ class TableFile:
             )
         return found
 
+    def require_exactly(self, name: str) -> int:
+        """Find a column that the user has named.
+
+        Args:
+            name: Its header.
+
+        Returns:
+            Number of the column from 0.
+
+        Raises:
+            DataError: When there is none, or several.
+        """
+        found = self.find((name, name.strip().lower()))
+        if found is None:
+            raise DataError(f"{self.file}: has no column {name!r}.", did_you_mean(name, self.headers))
+        return found
+
     def read_text(self, column: int | None) -> list[str]:
         """Read a column as text.
 

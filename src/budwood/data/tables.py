@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -71,24 +72,89 @@ def list_table(file: Path, options: ReadOptions, context: Context) -> Listing:
         StorageError: When images cannot be written to the cache.
     """
     table = read_table(file)
-    path_column = table.require(PATH_COLUMNS)
-    single = table.find(LABEL_COLUMNS)
-    several = table.find(LABELS_COLUMNS) if single is None else None
-    label_column = single if single is not None else several if several is not None else table.require(LABEL_COLUMNS)
-    splits, remarks = _read_splits(table)
-    cells, header = table.read_text(label_column), table.headers[label_column].strip()
-    plural = several is not None
+    path_column, label_column = find_image_column(table, options), find_label_column(table, options)
+    splits, remarks = read_splits(table)
+    groups = table.read_text(table.find(("group",)))
+    cells = TextCells(str(file), table.headers[label_column].strip(), table.read_text(label_column))
+    root, paths, found = _read_paths(table, path_column, context)
+    listing = Listing("", root, file.stem, paths, (), splits, groups, remarks=[*remarks, *found])
+    return label_rows(listing, cells, options)
+
+
+@dataclass(frozen=True)
+class TextCells:
+    """A column of labels as text.
+
+    Attributes:
+        where: What the column is in, for messages: the path of a file, or what a program gave.
+        header: Header of the column.
+        cells: Content of each cell.
+    """
+
+    where: str
+    header: str
+    cells: Sequence[str]
+
+
+def find_image_column(table: TableFile, options: ReadOptions) -> int:
+    """Find the column of paths or images.
+
+    Args:
+        table: The table.
+        options: Has the header, or None for the usual ones.
+
+    Returns:
+        Number of the column from 0.
+
+    Raises:
+        DataError: When there is none, or several.
+    """
+    return table.require(PATH_COLUMNS) if options.image_column is None else table.require_exactly(options.image_column)
+
+
+def find_label_column(table: TableFile, options: ReadOptions) -> int:
+    """Find the column of labels.
+
+    Args:
+        table: The table.
+        options: Has the header, or None for the usual ones.
+
+    Returns:
+        Number of the column from 0.
+
+    Raises:
+        DataError: When there is none, or several.
+    """
+    if options.label_column is not None:
+        return table.require_exactly(options.label_column)
+    for names in (LABEL_COLUMNS, LABELS_COLUMNS):
+        if (found := table.find(names)) is not None:
+            return found
+    return table.require(LABEL_COLUMNS)
+
+
+def label_rows(listing: Listing, column: TextCells, options: ReadOptions) -> Listing:
+    """Label files by the cells of a table.
+
+    Args:
+        listing: Files without labels.
+        column: The cells, one a file.
+        options: How to read what could be read in two ways.
+
+    Returns:
+        The files with their labels, without those whose cell is blank, and remarks on how cells were read.
+
+    Raises:
+        DataError: When all cells are blank, or one of several labels has a semicolon in it.
+    """
+    plural, cells, paths = column.header.lower() in LABELS_COLUMNS, column.cells, listing.paths
     try:
         read = read_label_cells(cells, plural=plural, separator=options.label_separator)
     except DataError as error:
-        raise DataError(f"{file}: {error.message}", error.hint) from error
-    blank = _find_blanks(file, cells, header, plural, options)
-    root, paths, found = _read_paths(table, path_column, context)
-    remarks += [*remark_on_cells(read, header, paths), *_remark_on_blanks(cells, paths, blank, plural), *found]
-    groups = table.read_text(table.find(("group",)))
-    listing = Listing(
-        "", root, file.stem, paths, read.labels, splits, groups, multilabel=read.multilabel, remarks=remarks
-    )
+        raise DataError(f"{column.where}: {error.message}", error.hint) from error
+    blank = _find_blanks(column, plural, options)
+    remarks = [*remark_on_cells(read, column.header, paths), *_remark_on_blanks(cells, paths, blank, plural)]
+    listing = replace(listing, labels=read.labels, multilabel=read.multilabel, remarks=[*listing.remarks, *remarks])
     return listing if plural or not blank else select_rows(listing, sorted(set(range(len(cells))) - set(blank)))
 
 
@@ -109,12 +175,13 @@ def _read_paths(table: TableFile, column: int, context: Context) -> tuple[Path, 
     return root, *find_paths(root, written)
 
 
-def _find_blanks(file: Path, cells: Sequence[str], column: str, plural: bool, options: ReadOptions) -> list[int]:
+def _find_blanks(column: TextCells, plural: bool, options: ReadOptions) -> list[int]:
     """The rows that have no label, or a word that says so."""
+    cells = column.cells
     blank = {cell: is_blank(cell) if options.spelling == "join" else not cell for cell in set(cells)}
     rows = [row for row, cell in enumerate(cells) if blank[cell]]
     if rows and len(rows) == len(cells) and not plural:
-        raise DataError(f"{file}, row 1: the column {column!r} is empty.", "Give every image a label.")
+        raise DataError(f"{column.where}, row 1: the column {column.header!r} is empty.", "Give every image a label.")
     return rows
 
 
@@ -130,8 +197,18 @@ def _remark_on_blanks(cells: Sequence[str], paths: Sequence[str], rows: Sequence
     return [Remark("blank label", detail, advice, tuple(paths[row] for row in rows))]
 
 
-def _read_splits(table: TableFile) -> tuple[list[str], list[Remark]]:
-    """The split of each row, by the column split or, as fastai writes it, is_valid."""
+def read_splits(table: TableFile) -> tuple[list[str], list[Remark]]:
+    """Read the split of each row, by the column split or, as fastai writes it, is_valid.
+
+    Args:
+        table: The table.
+
+    Returns:
+        `train`, `val`, `test` or, where none is given, an empty text for each row; and remarks.
+
+    Raises:
+        DataError: When a cell names no split.
+    """
     split, valid = table.find(("split",)), table.find((VALID_COLUMN,))
     if split is None and valid is not None:
         cells = [cell.strip().lower() for cell in table.read_text(valid)]

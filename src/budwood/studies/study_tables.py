@@ -47,10 +47,12 @@ class DataOptions(FileModel):
         test_images_per_class: Number of test images of each class, exactly; None: all.
         corrections: Files of tables that correct labels.
         classes: Number of classes, for when the images are not available.
-        nested: Class of images in a folder in a class folder: `top` or `join`; None: as in `scan`.
+        label_from: Class of images in a folder in a class folder: `top`, `parent` or `path`; None: as in `scan`.
         label_separator: What parts several labels in a cell of a table; None: as in `scan`.
         spelling: Whether spellings of one class are joined: `join` or `keep`; None: as in `scan`.
         split_folders: Whether folders called train, val or test are splits: `auto` or `never`; None: as in `scan`.
+        image_column: Header of a table's column of paths or images; None: as in `scan`.
+        label_column: Header of a table's column of labels; None: as in `scan`.
     """
 
     data: _Source = ""
@@ -63,10 +65,14 @@ class DataOptions(FileModel):
     test_images_per_class: _Count = None
     corrections: Annotated[tuple[str, ...], _Listed, Field(description="a list of files")] = ()
     classes: _Several = None
-    nested: Annotated[Literal["top", "join"] | None, Field(description="'top' or 'join'")] = None
+    label_from: Annotated[Literal["top", "parent", "path"] | None, Field(description="'top', 'parent' or 'path'")] = (
+        None
+    )
     label_separator: Annotated[str | None, Field(min_length=1, description="a separator, 'space' or 'none'")] = None
     spelling: Annotated[Literal["join", "keep"] | None, Field(description="'join' or 'keep'")] = None
     split_folders: Annotated[Literal["auto", "never"] | None, Field(description="'auto' or 'never'")] = None
+    image_column: Annotated[str | None, Field(min_length=1, description="the header of a column")] = None
+    label_column: Annotated[str | None, Field(min_length=1, description="the header of a column")] = None
 
     def reading(self) -> dict[str, str]:
         """Return how the data are read where that is not left to `scan`.
