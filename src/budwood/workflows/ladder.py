@@ -61,7 +61,7 @@ def train(
     leaks: Leaks = "drop",
     cache: Path | None = None,
     progress: Progress | None = None,
-    track: Sequence[str] = (),
+    track: Sequence[object] = (),
     spent: float = 0.0,
     id: str | None = None,
     findings: tuple[checks.Finding, ...] | None = None,
@@ -85,7 +85,7 @@ def train(
             validation images copied in the test set), which a finding says; `refuse` raises; `allow` trains with all.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: nowhere.
-        track: Tools that receive every epoch: tensorboard, mlflow.
+        track: Tools that receive every epoch: tensorboard, mlflow, or your own as `package.module:name` or object.
         spent: Seconds of the time that have gone already, in scanning.
         id: Name of the run, which must be new and a plain file name; of a search, what the names of its runs begin
             with. None: a new name.
