@@ -477,3 +477,20 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
         (tmp_path / name).write_bytes(content)
     assert digest_file(tmp_path / "a") == digest_file(tmp_path / "b") != digest_file(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "flexivit_small", "resnetv2_50x1_bit", "vit_small_r26_s32_224"]
+)
+def test_a_network_of_timm_whose_old_file_is_of_a_kind_of_its_own_has_that_of_the_hub(name: str) -> None:
+    (origin,) = find_network(name).origins
+    assert origin.repository.startswith(f"timm/{name}.")
+    assert origin.name == "model.safetensors"
+
+
+def test_only_networks_whose_file_cannot_be_read_have_no_origin() -> None:
+    import timm
+
+    published = [name for name in timm.list_models() if timm.models.get_pretrained_cfg(name).has_weights]
+    without = [name for name in published if not find_network(f"timm:{name}").origins]
+    assert without == ["vit_giant_patch16_gap_224", "vit_huge_patch14_gap_224", "vit_huge_patch16_gap_448"]
