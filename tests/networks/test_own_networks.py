@@ -277,7 +277,7 @@ def test_a_network_that_is_made_already_keeps_its_values_and_gets_a_new_last_lay
     other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
     assert load_plan(Recipe(model=other), 2, tmp_path).code != load_plan(recipe, 2, tmp_path).code
     with pytest.raises(
-        RecipeError, match="model: .*<Sequential> was defined in the script, the notebook or the session"
+        RecipeError, match=r"model: .*<Sequential> was defined in the script, the notebook or the session"
     ):
         predict(run.path, sorted(photos.rglob("*.png"))[:1])
 

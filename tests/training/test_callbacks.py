@@ -108,7 +108,7 @@ def test_objects_are_called_in_order_and_see_where_training_stands(photos: Path,
     assert any(note.startswith("Warning: callbacks 1 ") and "were defined in a script" in note for note in said.kept)
     assert "were defined in a script, a notebook or a session" in (run.path / "report.html").read_text()
     assert bw.predict(run, next(photos.rglob("*.png")))[0].top, "what only training needs is not looked for"
-    with pytest.raises(RecipeError, match="callbacks: .*<Watch> was defined in the script"):
+    with pytest.raises(RecipeError, match=r"callbacks: .*<Watch> was defined in the script"):
         bw.resume(find_run(run.path), epochs=6, cache=tmp_path / "cache")
 
 

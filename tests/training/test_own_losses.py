@@ -73,7 +73,7 @@ def test_single_values_are_weighed_by_class() -> None:
 
 
 def test_blended_images_need_shares() -> None:
-    with pytest.raises(RecipeError, match="mixup, cutmix: blend two images, .* of_numbers takes class numbers"):
+    with pytest.raises(RecipeError, match=r"mixup, cutmix: blend two images, .*of_numbers takes class numbers"):
         made(of_numbers)(LOGITS, SHARES * 0.5 + 0.25)
 
 
