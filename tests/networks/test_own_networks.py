@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 import timm
+import torch
+from torch import nn
 
 import budwood
 from budwood.config.recipe import Recipe
@@ -257,3 +259,54 @@ def test_a_network_of_the_users_own_is_trained_and_answers(mine: Path, photos: P
     imported("nets")
     started = Recipe(**{**PLAIN, "model": "nets:net", "weights": str(run.path / "weights.safetensors")}, epochs=1)
     assert train_recipe(scan(photos), started, out=tmp_path / "runs").record.network.weights.kind == "file"
+
+
+def test_a_network_that_is_made_already_keeps_its_values_and_gets_a_new_last_layer(
+    photos: Path, tmp_path: Path
+) -> None:
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
+    before = made[0].weight.clone()
+    recipe = Recipe(model=made, size=32, freeze="trunk", optimizer="adam", epochs=1, batch=8)
+    run = train_recipe(scan(photos), recipe, out=tmp_path / "runs")
+    assert run.record.network.name == "Sequential"
+    trained = run.network()
+    assert torch.equal(dict(trained.named_parameters())["0.weight"], before)
+    assert torch.equal(made[0].weight, before)
+    assert made[4].out_features == 9, "the user's own stays as it is"
+    assert predict(run, sorted(photos.rglob("*.png"))[:1])[0].top
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
+    assert load_plan(Recipe(model=other), 2, tmp_path).code != load_plan(recipe, 2, tmp_path).code
+    with pytest.raises(
+        RecipeError, match=r"model: .*<Sequential> was defined in the script, the notebook or the session"
+    ):
+        predict(run.path, sorted(photos.rglob("*.png"))[:1])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(7, 3)),
+            r"cannot process images \[1, 3, size, size\] of 224, .*RuntimeError",
+        ),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 28**2, 3), nn.ReLU()), "output is not that of a linear layer"),
+    ],
+)
+def test_a_made_network_without_a_last_linear_layer_is_refused(model: nn.Module, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_plan(Recipe(model=model), 3, tmp_path / "cache")
+
+
+def test_a_made_network_is_seen_at_the_size_at_which_it_runs(tmp_path: Path) -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 28**2, 8), nn.ReLU(), nn.Linear(8, 3))
+    assert load_plan(Recipe(model=flat), 5, tmp_path / "cache").size == 28
+
+
+def test_a_name_of_a_made_network_and_a_module_of_python_are_refused(mine: Path, tmp_path: Path) -> None:
+    (mine / "nets.py").write_text("from torch import nn\nnet = nn.Linear(2, 2)\n")
+    imported("nets")
+    with pytest.raises(RecipeError, match="nets:net is a network, expected a function or class that makes one"):
+        load_plan(Recipe(model="nets:net"), 3, tmp_path / "cache")
+    with pytest.raises(RecipeError, match="model: 'antigravity:net' names the module antigravity of Python"):
+        load_plan(Recipe(model="antigravity:net"), 3, tmp_path / "cache")
+    assert "antigravity" not in sys.modules

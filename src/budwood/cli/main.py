@@ -221,7 +221,10 @@ def inspect_data(
 @add_selection_options
 @add_leaks_option
 @click.option(
-    "--track", multiple=True, metavar="TOOL", help="Log every epoch to tensorboard or mlflow; may be repeated."
+    "--track",
+    multiple=True,
+    metavar="TOOL",
+    help="Log every epoch to tensorboard, mlflow or your own package.module:name; may be repeated.",
 )
 @click.option(
     "--dry-run",

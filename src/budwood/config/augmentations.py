@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 
+from budwood.config.own_objects import ObjectName
 from budwood.config.registry import Registry, is_entry_point
 
 Fill = Literal["reflect", "border", "black"]
@@ -236,6 +238,11 @@ class OwnAugmentation(BaseModel):
     __pydantic_extra__: dict[str, OwnValue] = Field(init=False)
 
     name: str
+
+    @field_validator("name", mode="wrap")
+    @classmethod
+    def _keep_object(cls, value: object, read: ValidatorFunctionWrapHandler) -> object:
+        return value if isinstance(value, ObjectName) else read(value)
 
     @property
     def keywords(self) -> dict[str, OwnValue]:

@@ -29,6 +29,7 @@ NARROWING: Final = (
     "logit_adjustment",
     "label_smoothing",
     "select",
+    "metrics",
     "seed",
 )
 

@@ -84,9 +84,9 @@ class BinaryCrossEntropy(Loss):
 
 @dataclass(frozen=True)
 class CustomLoss(OneLabel):
-    """A user's own loss: `name` is a function from logits and targets to a loss for each image."""
+    """A user's own loss: `name` is a function from logits and targets to a loss for each image, or to their mean."""
 
-    function = "budwood.training.losses:make_own_loss"
+    function = "budwood.training.own_losses:make_own_loss"
     multilabel = True
 
 

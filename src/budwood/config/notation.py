@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from budwood.config.augmentations import OwnAugmentation
 from budwood.config.options import DURATION
+from budwood.config.own_objects import is_object_name, name_object
 from budwood.config.toml import parse_value
 
 _LISTS: Final = ("kernels", "strides", "pools", "widths", "fc", "schedule_at")
+OWN: Final = ("model", "transform", "loss", "optimizer", "schedule", "select", "metrics", "callbacks")  # may be objects
 _SECONDS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?) *([hms]?)")
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern} *)+")
@@ -25,6 +28,7 @@ def normalize_value(name: str, value: object) -> object:
     Returns:
         The value; not validated.
     """
+    value = _name_objects(value) if name in OWN else value
     if name in ("regularisation", "lr", "wise_ft") and isinstance(value, str):
         return _parse_number(value)
     if name == DURATION and isinstance(value, str):
@@ -40,11 +44,26 @@ def normalize_value(name: str, value: object) -> object:
         return (value,)
     if name == "phases" and isinstance(value, str):
         return parse_value(value)
-    if name == "transform" and isinstance(value, str):
+    if name in ("transform", "callbacks", "metrics") and isinstance(value, str) and not is_object_name(value):
         if value.strip().startswith(("[", "{")):
             return parse_value(value)
+        if name != "transform":
+            return [each.strip() for each in value.split(",")]
         return [each.strip() for each in value.split(",")] if "," in value else value
+    if name in ("callbacks", "metrics") and isinstance(value, str):
+        return (value,)
     return value
+
+
+def _name_objects(value: object) -> object:
+    """A user's own by name, where objects are given: one, several, or tables of such a `name` and options."""
+    if isinstance(value, OwnAugmentation):
+        return value
+    if isinstance(value, list | tuple):
+        return type(value)(_name_objects(each) for each in value)
+    if isinstance(value, Mapping) and "name" in value:
+        return {**value, "name": name_object(value["name"])}
+    return name_object(value)
 
 
 def parse_duration(text: str) -> object:

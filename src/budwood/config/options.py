@@ -66,6 +66,7 @@ STEP_OPTIONS: Final[Options] = {
     "mixup": 0.0,
     "cutmix": 0.0,
     "select": "loss",
+    "callbacks": None,
     "phases": None,
     "patience": None,
     "precision": "auto",

@@ -55,8 +55,10 @@ from budwood.config.options import (
 from budwood.config.recipe_fields import (
     ConvNorm,
     LossName,
+    ModelName,
     OptimizerName,
     OwnAugmentations,
+    OwnName,
     Phase,
     ScheduleName,
     Seconds,
@@ -87,7 +89,7 @@ class Recipe(Displayed, BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    model: str = Field(
+    model: ModelName = Field(
         DEFAULT_MODEL,
         description="network; `budwood models` lists them; your own: package.module:name",
     )
@@ -276,8 +278,8 @@ class Recipe(Displayed, BaseModel):
     policy: Policy | None = describe_augmentation("policy")
     transform: OwnAugmentations | None = Field(
         None,
-        description="your own as package.module:name, called with a batch and a torch.Generator; several, in order, as "
-        'a:b,c:d; with options as [{name="a:b",strength=0.5}]',
+        description="your own as package.module:name: a function of a batch and a torch.Generator, or any other of one "
+        'image (docs/own_parts.md); several, in order, as a:b,c:d; with options as [{name="a:b",strength=0.5}]',
     )
     fill: Fill | None = Field(None, description="how to fill the area outside a moved image (default reflect)")
     views: int | None = Field(
@@ -290,6 +292,18 @@ class Recipe(Displayed, BaseModel):
         None,
         description="validation metric that selects the epoch to keep (default loss), or your own package.module:name; "
         "last: the last epoch, whatever validation says: " + ", ".join(SELECTABLE),
+    )
+    metrics: tuple[OwnName, ...] | None = Field(
+        None,
+        min_length=1,
+        description="metrics of your own as package.module:name, reported with an interval beside the usual ones: "
+        "functions of labels and logits; several as a:b,c:d",
+    )
+    callbacks: tuple[OwnName, ...] | None = Field(
+        None,
+        min_length=1,
+        description="your own as package.module:name, with on_epoch_end or on_step_end, which may stop training; "
+        "several, in order, as a:b,c:d",
     )
     patience: int | None = Field(
         None, ge=1, description="early stopping: stop after this many epochs without improvement"

@@ -20,6 +20,8 @@ from budwood.config.losses import LOSSES
 from budwood.config.metric_registry import SELECTABLE, is_metric
 from budwood.config.optimizers import OPTIMIZERS
 from budwood.config.options import NameOf
+from budwood.config.own_objects import ObjectName
+from budwood.config.registry import is_entry_point
 from budwood.config.schedules import SCHEDULES
 
 
@@ -37,6 +39,36 @@ def check_selection(name: str) -> str:
     """
     if not is_metric(name, SELECTABLE):
         raise ValueError(f"expected one of {', '.join(SELECTABLE)}, or package.module:name")
+    return name
+
+
+def keep_object(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Keep the name of an object as it is, with the object; any other value is read.
+
+    Args:
+        value: The value as it was given.
+        read: What reads it.
+
+    Returns:
+        The value.
+    """
+    return value if isinstance(value, ObjectName) else read(value)
+
+
+def check_own(name: str) -> str:
+    """Check a name that can only be of the user's own code.
+
+    Args:
+        name: `package.module:name`.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not is_entry_point(name):
+        raise ValueError("expected your own as package.module:name")
     return name
 
 
@@ -80,13 +112,16 @@ def refuse_words(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(refuse_words)]
-Selection = Annotated[str, AfterValidator(check_selection)]
+Own = WrapValidator(keep_object)
+ModelName = Annotated[str, Own]
+OwnName = Annotated[str, AfterValidator(check_own), Own]
+Selection = Annotated[str, AfterValidator(check_selection), Own]
 Width = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS.entries))]
-ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES.entries))]
-LossName = Annotated[str, AfterValidator(NameOf(LOSSES.entries))]
-OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], BeforeValidator(read_own_augmentations)]
+OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS.entries)), Own]
+ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES.entries)), Own]
+LossName = Annotated[str, AfterValidator(NameOf(LOSSES.entries)), Own]
+OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], BeforeValidator(read_own_augmentations), Own]
 ConvNorm = Annotated[bool | Literal["between"], WrapValidator(read_conv_norm)]
 
 

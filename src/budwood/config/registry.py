@@ -31,7 +31,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Generic, TypeVar, cast
 
-from budwood.errors import RecipeError, did_you_mean
+from budwood.config.own_objects import (
+    MAIN,
+    ObjectName,
+    describe_place,
+    describe_state,
+    is_object_name,
+    is_portable,
+    make_failure,
+    make_lost_error,
+)
+from budwood.errors import BudwoodError, RecipeError, did_you_mean
 
 T = TypeVar("T")
 ENTRY_SEPARATOR: Final = ":"  # between the module and the name in it
@@ -109,7 +119,7 @@ class Registry(Generic[T]):
 
 
 def is_entry_point(name: str) -> bool:
-    """Return whether a name is of the form `package.module:name`.
+    """Return whether a name is a user's own: of the form `package.module:name`, or of an object that no module holds.
 
     Args:
         name: The name.
@@ -117,6 +127,8 @@ def is_entry_point(name: str) -> bool:
     Returns:
         Whether it is; nothing is imported.
     """
+    if is_object_name(name):
+        return True
     module, separator, attribute = name.partition(ENTRY_SEPARATOR)
     parts = [*module.split("."), *attribute.split(".")]
     return bool(separator) and all(part.isidentifier() for part in parts)
@@ -147,17 +159,48 @@ def import_entry(path: str, kind: str) -> Any:
 
     Raises:
         RecipeError: The path is malformed, the module cannot be imported, has no such name, or is another than the
-            one in the working directory.
+            one in the working directory; or only the program had the object that made the recipe.
     """
+    if isinstance(path, ObjectName):
+        return path.entry
+    if is_object_name(path):
+        raise make_lost_error(path, kind)
     name = _module_of(path, kind)
     attribute = path.partition(ENTRY_SEPARATOR)[2]
     entry: Any = _import_module(name, path, kind)
     for part in attribute.split("."):
         if not hasattr(entry, part):
+            if name == MAIN:
+                raise make_lost_error(path, kind)
             public = [each for each in vars(entry) if not each.startswith("_")] if hasattr(entry, "__dict__") else []
             raise RecipeError(f"{kind}: the module {name} has no {attribute!r}.", did_you_mean(part, public))
         entry = getattr(entry, part)
     return entry
+
+
+def make_entry(path: str, kind: str, **options: object) -> Any:
+    """Import what `package.module:name` names; a class is made into an object.
+
+    Args:
+        path: The module and the name in it, for example `mine.losses:Focal`.
+        kind: The option that holds the path, for messages.
+        **options: What a class is made with.
+
+    Returns:
+        The function or object.
+
+    Raises:
+        RecipeError: It cannot be imported, or the class cannot be made with these options.
+    """
+    entry = import_entry(path, kind)
+    if not isinstance(entry, type):
+        return entry
+    try:
+        return entry(**options)
+    except BudwoodError:
+        raise
+    except Exception as error:  # a user's class can fail in any way
+        raise make_failure(error, path, kind) from error
 
 
 def check_call(
@@ -223,12 +266,35 @@ def entry_digest(path: str, kind: str) -> str:
         kind: The option that holds the path, for messages.
 
     Returns:
-        The digest, 24 hex digits.
+        The digest, 24 hex digits; of an object that no module holds, and of what a script or a notebook defines, that
+        of its class or function and of what it holds.
 
     Raises:
         RecipeError: The path is malformed, or there is no such module.
     """
+    if is_object_name(path) or _module_of(path, kind) == MAIN:
+        entry = import_entry(path, kind)
+        return _digest(f"{source_digest(entry)} {describe_state(entry)}", None, "")
     return _digest(path, find_source(path, kind), "")
+
+
+def part_digest(entry: object, path: str, kind: str) -> str:
+    """Return a digest of the code that a name stands for, once it is imported.
+
+    Args:
+        entry: What `import_entry` has found.
+        path: Its name in the recipe.
+        kind: The option that holds it, for messages.
+
+    Returns:
+        That of `source_digest` for a function or a class; for any other value of a module that of the module, which
+        says what the value is; for what no module holds that of `entry_digest`.
+
+    Raises:
+        RecipeError: There is no source to read.
+    """
+    defines = hasattr(entry, "__qualname__") and is_portable(path)
+    return source_digest(entry) if defines else entry_digest(path, kind)
 
 
 def find_source(path: str, kind: str) -> Path | None:
@@ -247,6 +313,9 @@ def find_source(path: str, kind: str) -> Path | None:
         RecipeError: The path is malformed, there is no such module, or it is another than the one in the working
             directory.
     """
+    if is_object_name(path) or _module_of(path, kind) == MAIN:
+        entry = import_entry(path, kind)
+        return _file_of(sys.modules.get(_definition(entry).__module__))
     name = _module_of(path, kind)
     _search_working_directory()
     try:
@@ -320,8 +389,8 @@ def _not_imported(name: str, path: str, kind: str, error: Exception) -> RecipeEr
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing is not None and f"{name}.".startswith(f"{missing}."):
         return _absent(missing, name, path, kind)
-    message = f"{kind}: the module {name}, which {path!r} names, cannot be imported ({type(error).__name__}: {error})."
-    return RecipeError(message, f"Try: python -c 'import {name}'")
+    message = f"{kind}: the module {name}, which {path!r} names, cannot be imported ({type(error).__name__}: {error})"
+    return RecipeError(f"{message}{describe_place(error)}.", f"Try: python -c 'import {name}'")
 
 
 def _absent(missing: str, name: str, path: str, kind: str) -> RecipeError:

@@ -7,7 +7,7 @@ there is no limit, the limit is infinite; where an option belongs to one optimiz
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -27,20 +27,13 @@ from budwood.config.options import (
     TtaMode,
     loss_prefix,
 )
+from budwood.config.own_calls import CALLS, check_part
 from budwood.config.own_networks import is_users_code
 from budwood.config.recipe import Recipe
-from budwood.config.registry import check_call, entry_digest, find_source, import_entry, is_entry_point, source_digest
+from budwood.config.registry import entry_digest, find_source, import_entry, is_entry_point, part_digest
 from budwood.config.schedules import SCHEDULES, CustomSchedule, Schedule
 from budwood.errors import RecipeError
 
-# How the user's own code is called, by the option that names it: arguments by place, and by name.
-CALLS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "optimizer": (("params",), ("lr", "weight_decay")),
-    "schedule": (("progress",), ()),
-    "loss": (("logits", "targets"), ()),
-    "transform": (("images", "generator"), ()),
-    "select": (("labels", "logits"), ()),
-}
 TRIAL_RATE: Final = 1.0  # stands in for a rate that a trial is yet to find
 Value = TypeVar("Value")
 
@@ -155,6 +148,7 @@ class ResolvedRecipe:
         versions: Augmented versions of each training image that are made once; 0: they are made anew in every
             epoch.
         seed: Seed of all random numbers.
+        callbacks: The user's own that are called while training goes on, as `package.module:name`.
     """
 
     network: Network
@@ -172,6 +166,7 @@ class ResolvedRecipe:
     precision: Precision
     versions: int
     seed: int
+    callbacks: tuple[str, ...] = ()
 
     @property
     def steps(self) -> StepOptimizer:
@@ -235,6 +230,7 @@ def resolve(recipe: Recipe, multilabel: bool, size: int) -> ResolvedRecipe:
         precision=_or(recipe.precision, "auto"),
         versions=_or(recipe.views, 0),
         seed=_or(recipe.seed, 0),
+        callbacks=recipe.callbacks or (),
     )
 
 
@@ -252,36 +248,37 @@ def own_parts(recipe: Recipe) -> dict[str, OwnPart]:
         RecipeError: Something that is named cannot be imported or called, or has no source to read.
     """
     found = {}
-    for option, (positional, keywords) in CALLS.items():
+    for option in CALLS:
         named = list_own(getattr(recipe, option))
         for number, own in enumerate(named, 1):
-            entry = import_entry(own.name, option)
-            check_call(entry, own.name, option, positional, (*keywords, *own.keywords))
             key = option if len(named) == 1 else f"{option} {number}"
-            found[key] = OwnPart(own.name, source_digest(entry), _describe_file(find_source(own.name, option)))
+            found[key] = _describe_part(check_part(own.name, option, own.keywords), own.name, option)
     return found
 
 
-def recorded_parts(recipe: Recipe) -> dict[str, OwnPart]:
-    """Return the user's own code that a run records: that of training, and that of the network.
+def recorded_parts(recipe: Recipe, track: Sequence[str] = ()) -> dict[str, OwnPart]:
+    """Return the user's own code that a run records: that of training, that of the network, and that of trackers.
 
     Args:
         recipe: The recipe as it was asked for.
+        track: The names of the tools that are told of every epoch.
 
     Returns:
-        What `own_parts` returns, and `model` where the network is made by the user's own factory.
+        What `own_parts` returns, and `model` where the network is made by the user's own factory, and `track 1`.
 
     Raises:
         RecipeError: Something that is named cannot be imported or called, or has no source to read.
     """
-    name = recipe.model
+    name, found = recipe.model, own_parts(recipe)
+    own = filter(is_entry_point, track)
+    found |= {f"track {n}": _describe_part(import_entry(each, "track"), each, "track") for n, each in enumerate(own, 1)}
     if not is_users_code(name):
-        return own_parts(recipe)
+        return found
     model = OwnPart(name, entry_digest(name, "model"), _describe_file(find_source(name, "model")))
-    return {"model": model, **own_parts(recipe)}
+    return {"model": model, **found}
 
 
-def list_own(named: str | tuple[OwnAugmentation, ...] | None) -> tuple[OwnAugmentation, ...]:
+def list_own(named: str | tuple[str | OwnAugmentation, ...] | None) -> tuple[OwnAugmentation, ...]:
     """List the user's own code that the value of an option names.
 
     Args:
@@ -291,8 +288,12 @@ def list_own(named: str | tuple[OwnAugmentation, ...] | None) -> tuple[OwnAugmen
         What it names, with its options; empty for plain names.
     """
     if isinstance(named, tuple):
-        return named
+        return tuple(OwnAugmentation(name=each) if isinstance(each, str) else each for each in named)
     return (OwnAugmentation(name=named),) if named and is_entry_point(named) else ()
+
+
+def _describe_part(entry: object, name: str, option: str) -> OwnPart:
+    return OwnPart(name, part_digest(entry, name, option), _describe_file(find_source(name, option)))
 
 
 def _describe_file(file: Path | None) -> str:

@@ -160,7 +160,9 @@ class LabelTask(ABC):
         """Return one metric's value; `metric` may be `package.module:name`."""
         return define_metric(metric).score(self, labels, logits)
 
-    def evaluate(self, labels: Labels, logits: Logits, classes: Sequence[str], select: str = LOSS) -> SplitMetrics:
+    def evaluate(
+        self, labels: Labels, logits: Logits, classes: Sequence[str], select: str = LOSS, more: Sequence[str] = ()
+    ) -> SplitMetrics:
         """Return every metric of one split with its interval.
 
         Args:
@@ -168,11 +170,12 @@ class LabelTask(ABC):
             logits: Logits, float32 [n, classes].
             classes: The names of the classes.
             select: The recipe's metric; where it is the user's own it is given, too.
+            more: Metrics of the user's own.
 
         Returns:
             The metrics by name, and those of each class.
         """
-        own = (select,) if is_entry_point(select) else ()
+        own = dict.fromkeys((*((select,) if is_entry_point(select) else ()), *more))
         return evaluate(self, labels, logits, classes, (*self.metric_names, *own))
 
     def adapt_recipe(self, recipe: Recipe) -> Recipe:
@@ -185,8 +188,8 @@ class LabelTask(ABC):
             RecipeError: An option has no meaning for such labels, or the metric to select by cannot be imported.
         """
         adapted = adapt_to_labels(recipe, self.multilabel)
-        if adapted.select not in (None, LOSS, LAST):
-            define_metric(adapted.select)
+        for name in (*({adapted.select} - {None, LOSS, LAST}), *(adapted.metrics or ())):
+            define_metric(str(name))
         return adapted
 
 

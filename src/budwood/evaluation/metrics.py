@@ -16,9 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budwood.config.metric_registry import find_metric
-from budwood.config.registry import import_entry
-from budwood.errors import RecipeError
+from budwood.config.metric_registry import METRICS, find_metric
+from budwood.config.own_objects import make_failure
+from budwood.config.registry import import_entry, make_entry
+from budwood.errors import BudwoodError, RecipeError
 from budwood.evaluation.class_counts import (
     compute_f1,
     compute_recall,
@@ -232,10 +233,16 @@ class FunctionMetric(ResampledMetric):
     """
 
     function: Callable[[Scoring, Labels, Logits], float]
+    name: str = ""  # of a user's own
 
     def score(self, task: Scoring, labels: Labels, logits: Logits) -> float:
-        """Return what the function gives."""
-        return float(self.function(task, labels, logits))
+        """Return what the function gives; raises `RecipeError` where a user's own fails."""
+        try:
+            return float(self.function(task, labels, logits))
+        except Exception as error:  # a user's function can fail in any way
+            if not self.name or isinstance(error, BudwoodError | MemoryError):
+                raise
+            raise make_failure(error, self.name, "metric") from error
 
     def evaluate(self, answers: Evaluation) -> Metric:
         """Return the value with its bootstrap percentile interval; undefined where there is no image."""
@@ -262,7 +269,7 @@ class FunctionMetric(ResampledMetric):
     def _score_sample(self, task: Scoring, labels: Labels, logits: Logits) -> float:
         """The value; NaN where a sample, which may lack a class, has none."""
         try:
-            return self.score(task, labels, logits)
+            return float(self.function(task, labels, logits))
         except (ValueError, ZeroDivisionError):
             return float("nan")
 
@@ -277,7 +284,7 @@ def define_metric(name: str) -> MetricDefinition:
     Raises:
         RecipeError: There is no such metric, or what is named is no function.
     """
-    definition = import_entry(find_metric(name).definition, "metric")
+    definition = import_entry(find_metric(name).definition, "metric") if name in METRICS else make_entry(name, "metric")
     if isinstance(definition, MetricDefinition):
         return definition
     if not callable(definition):
@@ -285,7 +292,7 @@ def define_metric(name: str) -> MetricDefinition:
             f"metric: {name} is no function, found {type(definition).__name__}.",
             "A metric is a function of labels and logits that gives a float.",
         )
-    return FunctionMetric(lambda task, labels, logits: definition(labels, logits))
+    return FunctionMetric(lambda task, labels, logits: definition(labels, logits), name)
 
 
 def evaluate(

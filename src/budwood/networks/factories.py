@@ -7,16 +7,19 @@ A factory takes the number of classes, under the name `num_classes` or `classes`
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from budwood.config.own_objects import describe_place
 from budwood.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import nn
 
 Factory = Callable[..., Any]
+SIZES: Final = (224, 32, 64, 28, 48, 96, 128, 160, 192, 256, 299, 384, 512)  # pixels, at which a network is tried
 USUAL_SIZE: Final = 224  # pixels, where a factory does not say its own
 CLASSES: Final = 1000
 TRIED: Final = (7, 11)  # numbers of classes that tell the part that depends on them
@@ -65,8 +68,6 @@ def make_module(factory: Factory, name: str, channels: int, size: int, classes: 
     Raises:
         RecipeError: The factory fails, or returns something other than a module.
     """
-    from torch import nn
-
     accepted = _parameters(factory)
     options = {option: channels for option in CHANNEL_NAMES if option in accepted}
     options |= {"size": size} if "size" in accepted else {}
@@ -77,7 +78,8 @@ def make_module(factory: Factory, name: str, channels: int, size: int, classes: 
         module = factory(**options, **{counted: classes}) if counted else factory(classes, **options)
     except Exception as error:  # a user's code can fail in any way
         raise RecipeError(
-            f"model: {name} could not be made for {classes} classes ({type(error).__name__}: {error}).",
+            f"model: {name} could not be made for {classes} classes ({type(error).__name__}: {error})"
+            f"{describe_place(error)}.",
             "It is called with the number of classes, as num_classes where it has an argument of that name.",
         ) from error
     if not isinstance(module, nn.Module):
@@ -86,6 +88,79 @@ def make_module(factory: Factory, name: str, channels: int, size: int, classes: 
             "Name a function, or class, that takes the number of classes and gives the network.",
         )
     return module
+
+
+def is_network(entry: object) -> bool:
+    """Return whether something is a module of PyTorch.
+
+    Args:
+        entry: What a user's own name stands for.
+
+    Returns:
+        Whether it is.
+    """
+    from torch import nn
+
+    return isinstance(entry, nn.Module)
+
+
+def find_own_head(module: nn.Module, name: str) -> tuple[int, str]:
+    """Find the size that a network of the user's is made for, and the layer that gives its logits.
+
+    Args:
+        module: The network; it stays as it is.
+        name: What the recipe calls it, for messages.
+
+    Returns:
+        The side of its input in pixels, the first of its own attribute `size`, 224 and some others at which it runs;
+        and the name of its last layer.
+
+    Raises:
+        RecipeError: It runs at none of them, or its output is not that of a linear layer.
+    """
+    own = getattr(module, "size", None)
+    copied, said = copy.deepcopy(module).cpu().eval(), ""
+    for size in (*((own,) if isinstance(own, int) else ()), *SIZES):
+        try:
+            head = _run_to_head(copied, size)
+        except Exception as error:  # a network refuses a size in any way
+            said = said or f"{type(error).__name__}: {error}{describe_place(error)}"
+            continue
+        if head:
+            return size, head
+        raise RecipeError(
+            f"model: {name}: its output is not that of a linear layer, which a new head could replace.",
+            "End it in one layer, as self.head = nn.Linear(features, classes).",
+        )
+    tried = ", ".join(map(str, SIZES))
+    raise RecipeError(
+        f"model: {name} cannot process images [1, 3, size, size] of {tried} pixels ({said}).",
+        "Give it an attribute size, of the side of its images in pixels.",
+    )
+
+
+def _run_to_head(module: nn.Module, size: int) -> str:
+    """The name of the linear layer whose output is that of the network; empty where there is none."""
+    import torch
+
+    made: dict[int, str] = {}
+    kept = []  # so that no other output gets the identity of one that is gone
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(part: nn.Module, inputs: object, output: Any) -> None:
+            made[id(output)] = name
+            kept.append(output)
+
+        return hook
+
+    linear = [(path, part) for path, part in module.named_modules() if isinstance(part, torch.nn.Linear)]
+    hooks = [part.register_forward_hook(note(path)) for path, part in linear]
+    try:
+        with torch.no_grad():
+            return made.get(id(module(torch.zeros(1, 3, size, size))), "")
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def find_head(make: Callable[[int], nn.Module], name: str) -> str:

@@ -7,6 +7,7 @@ and the function that builds it. Importing this module loads no torch.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from collections import OrderedDict
@@ -16,9 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from budwood.config.own_networks import LIBRARIES, OWN_NETWORKS, is_users_code
-from budwood.config.registry import entry_digest, import_entry, source_digest
+from budwood.config.own_objects import MAIN, ObjectName
+from budwood.config.registry import ENTRY_SEPARATOR, entry_digest, import_entry, source_digest
 from budwood.errors import RecipeError, did_you_mean
-from budwood.networks.factories import CLASSES, find_head, make_module, own_size, takes_channels
+from budwood.networks.factories import (
+    CLASSES,
+    find_head,
+    find_own_head,
+    is_network,
+    make_module,
+    own_size,
+    takes_channels,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -251,6 +261,12 @@ def _users_digest(path: str) -> str:
     For a path that names no module but ends in the name of a known network, as `keras:vgg16`, the error says that there
     is no such source of networks.
     """
+    top = path.partition(ENTRY_SEPARATOR)[0].partition(".")[0]
+    if top in sys.stdlib_module_names and top != MAIN:
+        raise RecipeError(
+            f"model: {path!r} names the module {top} of Python, which has no networks.",
+            "Name a function of your own that makes one, as package.module:name.",
+        )
     try:
         return entry_digest(path, "model")
     except RecipeError as error:
@@ -387,6 +403,13 @@ def _users(path: str) -> Network:
     """The network that a factory of the user's own makes."""
     code = _users_digest(path)
     factory = import_entry(path, "model")
+    if is_network(factory):
+        if isinstance(path, ObjectName):
+            return _users_module(path, factory, code)
+        raise RecipeError(
+            f"model: {path} is a network, expected a function or class that makes one for a number of classes.",
+            "Write such a function, or give the network itself in Python: Recipe(model=network).",
+        )
     size = own_size(factory)
 
     def make(channels: int, size: int) -> torch.nn.Module:
@@ -400,6 +423,22 @@ def _users(path: str) -> Network:
     return Network(name, source, size, IMAGENET_MEAN, IMAGENET_STD, head, (), None, None, make, _keep_state, code)
 
 
+def _users_module(path: str, module: torch.nn.Module, code: str) -> Network:
+    """A network that the user has made: copies of it, with its values, and a new last layer."""
+    size, head = find_own_head(module, path)
+
+    def make(channels: int, size: int) -> torch.nn.Module:
+        copied = copy.deepcopy(module)
+        if channels != 3:
+            _widen_input(copied, path, channels)
+        return copied
+
+    source, _, name = path.partition(":")
+    return Network(
+        name.strip("<>"), source, size, IMAGENET_MEAN, IMAGENET_STD, head, (), None, None, make, _keep_state, code
+    )
+
+
 _SOURCES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], Network | None]]] = dict(
     zip(LIBRARIES, (_find_own, _find_torchvision, _find_timm), strict=True)
 )
@@ -410,7 +449,7 @@ def _list_timm_origins(settings: Any) -> tuple[Origin, ...]:
     import huggingface_hub
 
     origins = []
-    if settings.hf_hub_id and not settings.custom_load:
+    if settings.hf_hub_id and settings.custom_load != "hf":  # any other is about the file at `url`
         repository, name = settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"
         address = huggingface_hub.hf_hub_url(repository, name)
         file = f"{repository.replace('/', '--')}--{name}"

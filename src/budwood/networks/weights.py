@@ -295,7 +295,7 @@ def _find_cached(origin: Origin, cache: Path) -> Path | None:
 
 def _describe_missing(origins: Sequence[Origin]) -> str:
     if not origins:
-        return "there are no ImageNet weights for it"
+        return "its library publishes no ImageNet weights for it that can be read here"
     return f"the ImageNet weights are not on this machine (looked for the package {origins[0].package})"
 
 

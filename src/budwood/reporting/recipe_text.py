@@ -7,6 +7,7 @@ from typing import Final
 from budwood.config.augmentations import OwnValue
 from budwood.config.metric_registry import LAST, LOSS, describe_selection
 from budwood.config.optimizers import LBFGS, OPTIMIZERS
+from budwood.config.own_objects import explain_unportable
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import list_own
 from budwood.runs.run_record import NetworkRecord, RunRecord, WeightsRecord
@@ -197,7 +198,8 @@ def _describe_own_code(record: RunRecord) -> str:
         given = [f"{name} {_format_option(value)}" for name, value in keywords.items()]
         about = ", ".join([*given, *filter(None, [part.file])])
         told.append(f"{option} {part.name}" + (f" ({about})" if about else ""))
-    return f"Code of your own was used: {'; '.join(told)}" if told else ""
+    lost = explain_unportable({option: part.name for option, part in record.parts.items()})
+    return f"Code of your own was used: {'; '.join(told)}{'. ' + lost if lost else ''}" if told else ""
 
 
 def _format_option(value: OwnValue) -> str:

@@ -27,12 +27,13 @@ def evaluate_predictions(predictions: Predictions, classes: tuple[str, ...], rec
     Args:
         predictions: Logits and true labels of the images; the labels are not sealed.
         classes: Class names in the order of the logits.
-        recipe: Its `select` names the metric to select by; None there means the loss.
+        recipe: Its `select` names the metric to select by; None there means the loss. Its `metrics` are the user's own.
 
     Returns:
         The metrics of the split, with those of each class.
     """
-    return predictions.task.evaluate(predictions.truth, predictions.logits, classes, recipe.select or LOSS)
+    select, more = recipe.select or LOSS, recipe.metrics or ()
+    return predictions.task.evaluate(predictions.truth, predictions.logits, classes, select, more)
 
 
 def describe_dataset(data: Dataset, leaks_allowed: bool = False) -> DatasetRecord:

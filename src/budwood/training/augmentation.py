@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from budwood.config.augmentations import AUGMENTATIONS, Augmentation, OwnAugmentation
-from budwood.config.registry import import_entry, load_function
-from budwood.errors import RecipeError
+from budwood.config.augmentations import AUGMENTATIONS, Augmentation
+from budwood.config.registry import load_function
 from budwood.training.affine_maps import Floats
-from budwood.training.device import is_out_of_memory
+from budwood.training.own_transforms import apply_own
 
 FILLS: Final = {"reflect": "reflection", "border": "border", "black": "zeros"}
 Drawn = NDArray[np.float64] | NDArray[np.int64]
@@ -101,8 +100,8 @@ def augment(images: Tensor, what: AugmentationParameters, ranges: Augmentation) 
         The changed images, of the same shape, type, range and device.
 
     Raises:
-        RecipeError: A user's own augmentation cannot be imported, fails, or returns something other than a finite
-            tensor of numbers of the shape that it was given.
+        RecipeError: A user's own augmentation cannot be imported, fails, or returns something other than images of the
+            kind and size that it was given.
     """
     pictures = images.permute(0, 3, 1, 2)
     for geometric, names in groupby(ranges.used, _is_geometric):
@@ -113,7 +112,7 @@ def augment(images: Tensor, what: AugmentationParameters, ranges: Augmentation) 
             change = cast("Callable[..., Tensor]", load_function(AUGMENTATIONS.get(name).apply))
             pictures = change(pictures, what.drawn[name], **ranges.options_of(name))
     for number, own in enumerate(ranges.own):
-        pictures = _apply_own(own, pictures, int(what.seeds[0]) + 2**31 * number)
+        pictures = apply_own(own, pictures, what.seeds + 2**31 * number)
     return pictures.permute(0, 2, 3, 1)
 
 
@@ -127,34 +126,3 @@ def _warp(pictures: Tensor, maps: Floats, fill: str) -> Tensor:
     theta = torch.from_numpy(maps).to(pictures.dtype).to(pictures.device)
     grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode=FILLS[fill], align_corners=False)
-
-
-def _apply_own(own: OwnAugmentation, pictures: Tensor, seed: int) -> Tensor:
-    """A user's own change of a batch, float32 [n, 3, height, width] from 0 to 255."""
-    change = import_entry(own.name, "transform")
-    try:
-        changed = change(pictures, torch.Generator().manual_seed(seed), **own.keywords)
-    except Exception as error:  # a user's function can fail in any way
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
-            raise
-        message = f"transform: {own.name} failed ({type(error).__name__}: {error})."
-        raise RecipeError(message, "--debug shows where.") from error
-    problem = _find_problem(changed, pictures)
-    if problem:
-        raise RecipeError(
-            f"transform: {own.name} gave {problem}, expected a tensor of the shape {list(pictures.shape)}, float32.",
-            "Return a batch of the shape of the one that it is given, with finite values from 0 to 255.",
-        )
-    return cast("Tensor", changed).to(pictures).clamp(0, 255)
-
-
-def _find_problem(changed: object, pictures: Tensor) -> str:
-    """What is wrong with what a user's own augmentation returned; empty where nothing is."""
-    if not isinstance(changed, Tensor):
-        return type(changed).__name__
-    if changed.shape != pictures.shape:
-        return f"the shape {list(changed.shape)}"
-    if not changed.is_floating_point() and changed.dtype != torch.uint8:
-        return f"values of type {str(changed.dtype).removeprefix('torch.')}"
-    wrong = int((~changed.isfinite()).sum())
-    return f"{wrong} values that are not finite" if wrong else ""

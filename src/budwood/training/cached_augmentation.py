@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from budwood.config.augmentations import Augmentation
-from budwood.config.registry import import_entry, source_digest
+from budwood.config.registry import import_entry, part_digest
 from budwood.config.resolved_recipe import ResolvedRecipe
 from budwood.data.loading import Pixels
 from budwood.inference.feature_cache import Transform
@@ -35,7 +35,7 @@ def make_augmentation_transform(recipe: ResolvedRecipe, number: int) -> Transfor
         RecipeError: A user's own augmentation cannot be imported, or has no source to read.
     """
     ranges, size = recipe.augmentation, recipe.network.size
-    sources = [source_digest(import_entry(own.name, "transform")) for own in ranges.own]
+    sources = [part_digest(import_entry(own.name, "transform"), own.name, "transform") for own in ranges.own]
     key = hash_json([ranges.describe(), sources, recipe.seed, number])
 
     def change(pixels: Pixels, ids: Sequence[str]) -> Pixels:

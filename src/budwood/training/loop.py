@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -22,11 +23,13 @@ from budwood.inference.input_sources import InputSource, Labelled, batches, in_g
 from budwood.inference.pytorch_backend import NetworkSlice, compile_module
 from budwood.networks.freezing import set_modes
 from budwood.progress import Progress
+from budwood.training.callbacks import OF_EPOCHS, OF_STEPS, Callbacks, Moment
 from budwood.training.checkpoints import Checkpoints, LoopState, Tensors
 from budwood.training.clock import Clock
 from budwood.training.device import OnDevice, is_out_of_memory, place_on_device
 from budwood.training.growth import find_side
 from budwood.training.history import EpochCallback
+from budwood.training.loop_notes import is_out_of_patience, show_bar, tell_early_end
 from budwood.training.losses import LossOfBatch, draw_epoch_order, make_loss
 from budwood.training.norms import (
     Stages,
@@ -117,7 +120,8 @@ def fit(
 
     Raises:
         DivergedError: The loss is no longer a number.
-        RecipeError: One image at a time in evaluation, or two in training, do not fit into memory.
+        RecipeError: One image at a time in evaluation, or two in training, do not fit into memory; or a callback of
+            the user's own fails.
         RunError: A checkpoint cannot be read.
         StorageError: A checkpoint cannot be written.
     """
@@ -132,13 +136,15 @@ def fit(
         state = _restore_state(hooks.checkpoints, model, random)
         clock, last = Clock(state.seconds, hooks.left()), count_evaluations(recipe.wise_ft)
         size = sum(tensor.nbytes for tensor in model.unfrozen_tensors().values())
-        fixed = _Fixed(train, val_views, loss_of_batch, random, stages, clock, hooks.checkpoints, progress, size, last)
+        kept = (clock, hooks.checkpoints, progress, size, last, Callbacks(recipe.callbacks))
+        fixed = _Fixed(train, val_views, loss_of_batch, random, stages, *kept)
         if probed is not None and not state.start:
             _measure_start(model, state, fixed, probed)
         model, steps = _train_epochs(model, state, fixed, hooks.on_epoch_end)
         hooks.checkpoints.save(state, model.step_tensors(), random)
-    _tell_early_end(state, recipe.limits, progress)
-    return _make_result(model, state, train, steps, _blend_with_start(model, state, fixed, origin))
+    tell_early_end(state, recipe.limits, progress, fixed.callbacks.stopped)
+    kept_blend = _blend_with_start(model, state, fixed, origin)
+    return _make_result(model, state, train, steps, kept_blend, fixed.callbacks.stopped)
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,7 @@ class _Fixed:
     progress: Progress
     size: int
     last_evaluations: int
+    callbacks: Callbacks
 
 
 def _train_epochs(
@@ -163,7 +170,7 @@ def _train_epochs(
     """The epochs that are not done yet; returns the network, which may be compiled now, and the steps of all epochs."""
     recipe, clock, late = model.recipe, fixed.clock, False
     steps = _count_steps_done(state, recipe, fixed.train)
-    with _show_bar(model, state, len(fixed.train.labels), clock, fixed.progress) as advance:
+    with show_bar(model, state, len(fixed.train.labels), clock, fixed.progress) as advance:
         while not (late or is_finished(state, recipe.limits, clock, _estimate_epoch(model, state, fixed))):
             late = _train_epoch(model, state, fixed, advance)
             steps += state.step
@@ -173,11 +180,12 @@ def _train_epochs(
             if fixed.checkpoints.due or state.epoch == 2:
                 fixed.checkpoints.save(state, model.step_tensors(), fixed.random)
             on_epoch_end(state.history)
+            late |= fixed.callbacks.call(OF_EPOCHS, partial(_make_moment, model, state))
     return model, steps
 
 
 def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance: Callable[[], None]) -> bool:
-    """The steps of this epoch that are not done yet; returns whether there is no time for one more."""
+    """The steps of this epoch that are not done yet; returns whether there is to be none more."""
     recipe, train, random, clock = model.recipe, fixed.train, fixed.random, fixed.clock
     set_modes(model.network.module, model.frozen)
     if state.step == 0:
@@ -195,11 +203,21 @@ def _train_epoch(model: TrainingState, state: LoopState, fixed: _Fixed, advance:
         model.take_step()
         _count(state, loss, correct, sum(map(len, group)), norms, clock)
         advance()
+        stopped = fixed.callbacks.call(OF_STEPS, partial(_make_moment, model, state))
         if fixed.checkpoints.due:
             fixed.checkpoints.save(state, model.step_tensors(), random)
-        if clock.is_over(reserve + state.seconds - before):  # the next step would end too late
+        if stopped or clock.is_over(reserve + state.seconds - before):  # the next step would end too late
             return True
     return False
+
+
+def _make_moment(model: TrainingState, state: LoopState) -> Moment:
+    """What callbacks are told; after an epoch, of that which has just ended."""
+    if state.step:
+        shown = (state.epoch, state.step, state.losses / state.seen)
+    else:
+        shown = (state.epoch - 1, 0, state.history[-1]["train_loss"])
+    return Moment(*shown, tuple(dict(row) for row in state.history), model.network.module, model.optimizer)
 
 
 def is_finished(state: LoopState, limits: Limits, clock: Clock, reserve: float) -> bool:
@@ -215,7 +233,7 @@ def is_finished(state: LoopState, limits: Limits, clock: Clock, reserve: float) 
         True after the last epoch, after too many epochs without a better one, or when no time is left.
     """
     late = bool(state.history) and clock.is_over(reserve)
-    return _out_of_patience(state, limits) or late or state.epoch > limits.epochs
+    return is_out_of_patience(state, limits) or late or state.epoch > limits.epochs
 
 
 def count_steps(sampling: Sampling, images: int) -> int:
@@ -321,12 +339,15 @@ def _restore_state(checkpoints: Checkpoints, model: TrainingState, random: np.ra
     return state
 
 
-def _make_result(model: TrainingState, state: LoopState, train: Labelled, steps: int, kept: Blend) -> LoopResult:
+def _make_result(
+    model: TrainingState, state: LoopState, train: Labelled, steps: int, kept: Blend, stopped: str
+) -> LoopResult:
     """What training has come to: the best epoch's network, or what lies between it and the start."""
     tensors = {**model.network.module.state_dict(), **kept.tensors}
     choices = _describe_choices(model, state, train, steps)
     choices = choices.merged(Choices(probe=state.start)) if state.start else choices
     choices = choices.merged(Choices(wise_ft=kept.share)) if kept.chosen else choices
+    choices = choices.merged(Choices(stopped_by=stopped)) if stopped else choices
     return LoopResult(
         state={name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()},
         logits=kept.logits,
@@ -453,45 +474,6 @@ def _estimate_epoch(model: TrainingState, state: LoopState, fixed: _Fixed) -> fl
     """Seconds that the shortest further epoch takes, of one step."""
     steps = _count_steps_done(state, model.recipe, fixed.train)
     return _estimate_ending(state, fixed) + (state.seconds / steps if steps else 0.0)
-
-
-@contextmanager
-def _show_bar(
-    model: TrainingState, state: LoopState, images: int, clock: Clock, progress: Progress
-) -> Iterator[Callable[[], None]]:
-    """Show a bar in images, or in seconds where only the time is limited.
-
-    The yielded function moves it to where `state` is.
-    """
-    epochs, shown_position = model.recipe.limits.epochs, 0
-    endless = math.isinf(epochs)
-    total = math.ceil(clock.budget or 0) if endless else int(epochs) * images
-    with progress.bar(f"Training {model.part.spec.plan.name}", total) as advance:
-
-        def move() -> None:
-            nonlocal shown_position
-            position = int(clock.seconds) if endless else (state.epoch - 1) * images + state.seen
-            advance(position - shown_position)
-            shown_position = position
-
-        move()
-        yield move
-
-
-def _out_of_patience(state: LoopState, limits: Limits) -> bool:
-    return len(state.history) - state.best_epoch >= limits.patience
-
-
-def _tell_early_end(state: LoopState, limits: Limits, progress: Progress) -> None:
-    """Say why training ended, where it was before the last epoch."""
-    epoch = len(state.history)
-    if epoch >= limits.epochs:
-        return
-    if _out_of_patience(state, limits):
-        since = f"epoch {state.best_epoch}" if state.best_epoch else "the start"
-        progress.note(f"Stopped after epoch {epoch}: no improvement since {since}.")
-    else:
-        progress.note(f"Stopped in epoch {epoch}: the time limit was reached.")
 
 
 def _compile_if_it_pays(model: TrainingState, state: LoopState, clock: Clock, progress: Progress) -> TrainingState:

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from budwood.config.losses import BinaryCrossEntropy, CrossEntropy, CustomLoss, Focal, Loss, OneLabel
-from budwood.config.registry import import_entry, load_function
+from budwood.config.losses import BinaryCrossEntropy, CrossEntropy, Focal, Loss, OneLabel
+from budwood.config.registry import load_function
 from budwood.config.resolved_recipe import Mixing, Sampling
 from budwood.data.dataset import Sets, make_membership_matrix
-from budwood.errors import RecipeError
 
 LossOfBatch = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,8 +45,8 @@ def make_loss(loss: Loss, labels: NDArray[np.int32], classes: int, device: str, 
     focal loss Lin et al. 2017. The weighted sum is divided by the weights of the true classes, as in
     torch.nn.CrossEntropyLoss. Where images have several labels, the mean is over images and classes, each a yes or
     no of its own; class weights are then the number of images without a label divided by that of those with it, the
-    `pos_weight` of torch.nn.BCEWithLogitsLoss. A user's own loss gives one value for each image, and their weighted
-    mean is taken.
+    `pos_weight` of torch.nn.BCEWithLogitsLoss. Of a user's own loss, which
+    gives one value for each image, the weighted mean is taken.
 
     Args:
         loss: The options of the loss.
@@ -60,8 +59,7 @@ def make_loss(loss: Loss, labels: NDArray[np.int32], classes: int, device: str, 
         A function from logits [n, classes] and targets [n, classes] to a scalar in nats.
 
     Raises:
-        RecipeError: A user's own loss cannot be imported; the function returned raises it when that loss does not
-            give one value for each image.
+        RecipeError: A user's own loss cannot be imported or fails; the function returned raises it, too.
     """
     make = cast("Callable[[Loss, Classes], LossOfBatch]", load_function(loss.function))
     if label_sets:
@@ -135,41 +133,12 @@ def make_binary_cross_entropy(loss: BinaryCrossEntropy, of: Classes) -> LossOfBa
     return partial(F.binary_cross_entropy_with_logits, pos_weight=of.positive)
 
 
-def make_own_loss(loss: CustomLoss, of: Classes) -> LossOfBatch:
-    """Make a user's own loss, with label smoothing, weights of classes and logit adjustment where they are asked for.
-
-    Args:
-        loss: Its options.
-        of: What is known of the classes.
-
-    Returns:
-        A function from logits [n, classes] and targets [n, classes] to a scalar.
-
-    Raises:
-        RecipeError: It cannot be imported; the function returned raises it when there is not one loss an image.
-    """
-    each: LossOfBatch = import_entry(loss.name, "loss")
-
-    def compute(logits: Tensor, shares: Tensor) -> Tensor:
-        losses = each(logits + loss.logit_adjustment * of.prior, _smoothed(loss, shares))
-        if losses.shape != logits.shape[:1]:
-            raise RecipeError(
-                f"loss: {loss.name} gave a tensor of the shape {list(losses.shape)}, expected one loss for each of "
-                f"{len(logits)} images.",
-                "Leave out the mean: Budwood takes it.",
-            )
-        weights = (shares * of.weight).sum(dim=1) if loss.class_weights else torch.ones_like(losses)
-        return (losses * weights).sum() / weights.sum()
-
-    return compute
-
-
 def _weigh_log_chances(loss: OneLabel, of: Classes, gamma: float | None = None) -> LossOfBatch:
     """The mean of log-chances, negative, weighed by targets and classes; with `gamma`, confident ones count less."""
 
     def compute(logits: Tensor, shares: Tensor) -> Tensor:
         log_chance = F.log_softmax(logits + loss.logit_adjustment * of.prior, dim=1)
-        terms = _smoothed(loss, shares) * log_chance * of.weight
+        terms = smooth_targets(loss, shares) * log_chance * of.weight
         if gamma is not None:
             terms = terms * (1 - log_chance.exp()) ** gamma
         return -terms.sum() / (shares * of.weight).sum()
@@ -177,8 +146,16 @@ def _weigh_log_chances(loss: OneLabel, of: Classes, gamma: float | None = None) 
     return compute
 
 
-def _smoothed(loss: OneLabel, shares: Tensor) -> Tensor:
-    """Targets of which a share is spread over all classes."""
+def smooth_targets(loss: OneLabel, shares: Tensor) -> Tensor:
+    """Spread a share of each target over all classes.
+
+    Args:
+        loss: The options of the loss.
+        shares: Targets [n, classes].
+
+    Returns:
+        The targets [n, classes].
+    """
     return shares * (1 - loss.label_smoothing) + loss.label_smoothing / shares.shape[1]
 
 

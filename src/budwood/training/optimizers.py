@@ -13,6 +13,7 @@ from budwood.config.registry import import_entry, load_function
 from budwood.errors import RecipeError
 from budwood.networks.freezing import NORMS, Frozen, map_parameters_to_stages
 from budwood.networks.stages import Staged
+from budwood.training.own_calls import telling_failures
 
 Factory = Callable[..., torch.optim.Optimizer]  # of groups of parameters, and the options of the optimizer by name
 DECOUPLED: Final = "decoupled_weight_decay_rate"  # of a group
@@ -46,10 +47,12 @@ def make_optimizer(section: StepOptimizer, groups: list[ParameterGroup]) -> torc
         The optimizer of these groups.
 
     Raises:
-        RecipeError: A user's own factory cannot be imported, or does not return a `torch.optim.Optimizer`.
+        RecipeError: A user's own factory cannot be imported, fails, or does not return a `torch.optim.Optimizer`.
     """
     if isinstance(section, CustomOptimizer):
-        optimizer = import_entry(section.name, "optimizer")(groups, lr=section.lr, weight_decay=section.weight_decay)
+        make = import_entry(section.name, "optimizer")
+        with telling_failures(section.name, "optimizer"):
+            optimizer = make(groups, lr=section.lr, weight_decay=section.weight_decay)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise RecipeError(
                 f"optimizer: {section.name} made a {type(optimizer).__name__}, expected a torch.optim.Optimizer.",

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, SupportsFloat, cast
 
 from budwood.config.metric_registry import LAST, LOSS
-from budwood.config.registry import import_entry, load_function
+from budwood.config.registry import load_function, make_entry
 from budwood.config.schedules import Cosine, CustomSchedule, MultiStep, Plateau, Schedule, StepDecay
+from budwood.errors import RecipeError
+from budwood.training.own_calls import telling_failures
 
 ONE_CYCLE_RISE: Final = 0.3  # share of the steps in which one-cycle rises; Smith and Topin 2019 as torch.optim has it
 ONE_CYCLE_START: Final = 1 / 25
@@ -204,10 +206,19 @@ def follow_own(schedule: CustomSchedule, at: Position) -> float:
         The factor on the rate.
 
     Raises:
-        RecipeError: It cannot be imported.
+        RecipeError: It cannot be imported, fails, or gives something other than a number from 0 on.
     """
-    factor: Callable[[float], float] = import_entry(schedule.name, "schedule")
-    return float(factor(min(at.step / at.steps, 1.0)))
+    factor: Callable[[float], float] = make_entry(schedule.name, "schedule")
+    progress = min(at.step / at.steps, 1.0)
+    with telling_failures(schedule.name, "schedule"):
+        given = factor(progress)
+    number = float(given) if isinstance(given, SupportsFloat) else math.nan
+    if not math.isfinite(number) or number < 0:
+        raise RecipeError(
+            f"schedule: {schedule.name} gave {given!r} at {progress:.0%} of training, expected a number from 0 on.",
+            "Return the factor on the learning rate: 1 leaves it as it is.",
+        )
+    return number
 
 
 def _between(start: float, end: float, share: float) -> float:

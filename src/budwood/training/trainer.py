@@ -124,7 +124,7 @@ def fit_head(
 def _train_in_phases(task: TrainingTask, lap: LapCallback) -> TrainingResult:
     """One phase after another, each from the best state of the one before; the best epoch of all is kept."""
     history: list[dict[str, float]] = []
-    start, best, select, steps = task.start, None, task.resolved.select, 0
+    start, best, select, steps, stopped = task.start, None, task.resolved.select, 0, None
     probe: dict[str, float] | None = None
     for phase in each_phase(task):
         if best and (left := task.left()) is not None and left <= 0:
@@ -138,12 +138,16 @@ def _train_in_phases(task: TrainingTask, lap: LapCallback) -> TrainingResult:
         probe = probe or result.choices.probe
         if best is None or find_best_epoch(history, select, probe) > done:
             best = result
-        start = result.state
+        start, stopped = result.state, result.choices.stopped_by
+        if stopped:
+            break
     assert best is not None
     selected = Selected(epoch=find_best_epoch(history, select, probe))
     choices = best.choices.merged(Choices(steps=steps))
     if probe:
         choices = choices.merged(Choices(probe=probe))
+    if stopped:
+        choices = choices.merged(Choices(stopped_by=stopped))
     return replace(best, history=tuple(history), selected=selected, choices=choices)
 
 

@@ -23,6 +23,7 @@ class Choices(FrozenRecord):
         probe: Figures of the head that was solved first, as columns of a history: `train_loss`, `val_accuracy` and
             others.
         wise_ft: Share of the trained weights in those that were kept; the rest is of the start.
+        stopped_by: The callback of the user's own that has ended training, and why.
     """
 
     device: str = "cpu"
@@ -40,6 +41,7 @@ class Choices(FrozenRecord):
     steps: int | None = None
     probe: dict[str, float] | None = None
     wise_ft: float | None = None
+    stopped_by: str | None = None
 
     def table(self) -> dict[str, Any]:
         """Return the decisions that were made, by name.

@@ -56,6 +56,7 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     sealed = run.file(SEALED_LABELS)
     if _is_scored(run):
         return report(run)
+    run.task.adapt_recipe(run.recipe)  # its own metrics are found before the look is counted, or the test ends here
     logits = make_predictor(run, open_context(cache, progress)).predict_samples(samples)
     with lock_ledger(run.path.parent), lock_results(run.path):
         latest = reopen_run(run)

@@ -61,7 +61,7 @@ def train(
     leaks: Leaks = "drop",
     cache: Path | None = None,
     progress: Progress | None = None,
-    track: Sequence[str] = (),
+    track: Sequence[object] = (),
     id: str | None = None,
     on_epoch_end: EpochCallback | None = None,
     novelty: bool = True,
@@ -83,7 +83,7 @@ def train(
             validation images copied in the test set), which a finding says; `refuse` raises; `allow` trains with all.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
-        track: Tools that receive every epoch: tensorboard, mlflow.
+        track: Tools that receive every epoch: tensorboard, mlflow, or your own as `package.module:name` or object.
         id: Name of the run, which must be new and a plain file name; of a search, what the names of its runs begin
             with. None: a new name.
         on_epoch_end: Is called with the whole history after every epoch; what it raises ends the training.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from budwood.config.own_objects import explain_unportable
 from budwood.config.recipe import Recipe
 from budwood.config.resolved_recipe import OwnPart, recorded_parts, resolve
 from budwood.data import checks
@@ -66,7 +67,7 @@ from budwood.runs.run_record import (
     Timings,
     save_record,
 )
-from budwood.runs.trackers import refuse_unknown_trackers, track_epochs
+from budwood.runs.trackers import name_trackers, track_epochs
 from budwood.storage.atomic import raise_storage_errors, write_bytes, write_text
 from budwood.storage.context import Context, open_context
 from budwood.text import quote_path
@@ -118,7 +119,7 @@ def train_recipe(
     leaks: Leaks = "drop",
     cache: Path | None = None,
     progress: Progress | None = None,
-    track: Sequence[str] = (),
+    track: Sequence[object] = (),
     spent: float = 0.0,
     id: str | None = None,
     findings: tuple[checks.Finding, ...] | None = None,
@@ -139,7 +140,7 @@ def train_recipe(
             them, and every report says so.
         cache: The cache folder; None: the usual one.
         progress: Where bars and notes go; None: below the cell of a notebook, else nowhere.
-        track: Tools that receive every epoch: tensorboard, mlflow.
+        track: Tools that receive every epoch: tensorboard, mlflow, or your own as `package.module:name` or object.
         spent: Seconds of the recipe's `time` that have gone already, in scanning.
         id: Name of the run, which must be new and a plain file name; None: a new name.
         findings: The findings about the data where they are known already; None: they are computed.
@@ -159,17 +160,17 @@ def train_recipe(
         StorageError: `out` or the cache cannot be written.
     """
     context, clock = open_context(cache, progress), _Clock(spent)
-    refuse_unknown_trackers(track)
+    tools = name_trackers(track)
     _refuse_several_processes(context.runtime)
     id = id if id is not None else make_run_id(recipe.model)
     refuse_bad_id(id, Path(out))
     preflight = check_and_plan(data, recipe, Path(out), leaks, context, findings)
     clock.lap("check")
 
-    run = _begin(preflight, Path(out), id, track)
+    run = _begin(preflight, Path(out), id, tools)
     with lock_run(run.path), _removing_failed(run.path):
         _tell_own_code(run.record.parts, context.progress)
-        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end, novelty, limit))
+        return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end, novelty, limit, tools))
 
 
 @contextmanager
@@ -205,7 +206,7 @@ def _begin(preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Ru
         source=data.source,
         root=str(data.root.absolute()),
         recipe=preflight.spec.recipe,
-        parts=recorded_parts(preflight.spec.recipe),
+        parts=recorded_parts(preflight.spec.recipe, track),
         dataset=describe_dataset(data, preflight.leaking),
         findings=preflight.findings,
         network=describe_network(preflight.spec, ""),
@@ -233,6 +234,8 @@ def _tell_own_code(parts: Mapping[str, OwnPart], progress: Progress) -> None:
     for option, part in parts.items():
         if part.file:
             progress.note(f"Code of your own: {option} {part.name} is read from {part.file}.")
+    if told := explain_unportable({option: part.name for option, part in parts.items()}):
+        progress.note(f"Warning: {told}.")
 
 
 def _tell_changed_code(before: Mapping[str, OwnPart], now: Mapping[str, OwnPart], progress: Progress) -> None:
@@ -310,7 +313,7 @@ def _go_on(
         weights_time = _read_weights_time(run)
         reopened = _reopen(run, recipe, context.progress)
     try:
-        return _carry_out(reopened, _Job(spec, context, clock, on_epoch_end, novelty))
+        return _carry_out(reopened, _Job(spec, context, clock, on_epoch_end, novelty, track=run.record.track))
     except BaseException:
         if run.record.state == "done" and _read_weights_time(run) == weights_time:
             with raise_storage_errors(run.path):  # what was finished stays so
@@ -322,6 +325,7 @@ def _go_on(
 def _reopen(run: Run, recipe: Recipe, progress: Progress) -> Run:
     """The run as one that is being trained again, by a recipe, which its folder says from here on."""
     resumed, parts = (*run.record.resumed, utc_now()), recorded_parts(recipe)
+    parts |= {option: part for option, part in run.record.parts.items() if option.startswith("track")}
     _tell_own_code(parts, progress)
     _tell_changed_code(run.record.parts, parts, progress)
     files = keep_given_files(run.record.files)
@@ -337,7 +341,7 @@ class _Job:
     """What carrying a run out needs beside the run; `on_epoch_end` gets the history after every epoch.
 
     `novelty` is whether to measure at the end how images are told that show none of the classes, `limit` the seconds
-    that the training may take beside a limit of the recipe.
+    that the training may take beside a limit of the recipe, `track` the tools that receive every epoch.
     """
 
     spec: NetworkSpec
@@ -346,12 +350,13 @@ class _Job:
     on_epoch_end: EpochCallback | None = None
     novelty: bool = True
     limit: float | None = None
+    track: tuple[str, ...] = ()
 
 
 def _carry_out(run: Run, job: _Job) -> Run:
     """The run trained to its end, with its evidence; what stops it is noted where there is something to go on with."""
     data = run.dataset()
-    with track_epochs(run.record.track, run.path, run.record, job.context.progress) as track:
+    with track_epochs(job.track, run.path, run.record, job.context.progress) as track:
 
         def save_epoch(history: Sequence[Mapping[str, float]]) -> None:
             with raise_storage_errors(run.path):

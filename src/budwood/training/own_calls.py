@@ -1,0 +1,31 @@
+"""Calling users' own code: what it raises is told with its file and line, except that memory has run out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from budwood.config.own_objects import make_failure
+from budwood.errors import BudwoodError
+from budwood.training.device import is_out_of_memory
+
+
+@contextmanager
+def telling_failures(name: str, option: str) -> Iterator[None]:
+    """Run a block that calls a user's own code.
+
+    Args:
+        name: Its name in the recipe.
+        option: The option that holds it.
+
+    Raises:
+        RecipeError: It has failed; the message says in which line.
+    """
+    try:
+        yield
+    except (BudwoodError, MemoryError):
+        raise
+    except Exception as error:  # a user's code can fail in any way
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
+        raise make_failure(error, name, option) from error
