@@ -26,6 +26,8 @@ COLOURS: Final = """\
 svg { --card: #ffffff; --ink: #1b2328; --soft: #55616a; --rule: #dce1e5; --accent: #0b6480; --second: #b4540a }
 text { fill: var(--ink); font: 13px system-ui, sans-serif } .tick { fill: var(--soft); font-size: 12px }
 """  # those of the reports in the light; the figure has its own white ground
+# What a browser fetches by itself: any `src`, and `href` of a `link`, but for those that only name a page.
+LOADED: Final = re.compile(r"""(?:\ssrc=|<link(?![^>]*rel="?canonical)[^>]*\shref=)["']?((?:https?:)?//[^"'\s>]+)""")
 EXIT_CODES: Final = """\
 Every command takes `--json` (one document on stdout, progress on stderr) and `--debug` (the traceback of an error).
 What the documents hold and what the exit codes mean: [For scripts and agents](../agents.md).
@@ -151,6 +153,22 @@ def find_home(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
+def find_foreign(folder: Path) -> list[str]:
+    """Find what pages load from elsewhere: scripts, styles, images, frames; links that a reader follows are none.
+
+    Args:
+        folder: The built site.
+
+    Returns:
+        Page and address of each, sorted.
+    """
+    return sorted(
+        f"{page.relative_to(folder)}: {address}"
+        for page in folder.rglob("*.html")
+        for address in LOADED.findall(page.read_text(encoding="utf-8"))
+    )
+
+
 def _list_explain() -> Iterator[str]:
     from budwood import explain
 
@@ -192,5 +210,7 @@ def _escape(cell: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1:] == ["figure"]:
         FIGURE.write_text(draw_surgery(), encoding="utf-8")
+    elif sys.argv[1] == "check":
+        sys.exit("\n".join(find_foreign(Path(sys.argv[2]))) or 0)
     else:
         main(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""The wheel works where there is nothing else: built, installed into an environment of its own, used outside the checkout."""
+"""The wheel works where there is nothing else: in an environment of its own, used outside the checkout."""
 
 from __future__ import annotations
 

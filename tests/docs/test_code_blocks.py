@@ -1,7 +1,8 @@
 """What README.md and the pages of docs/ show runs: every command and every block of Python.
 
-A comment before a block, `<!-- not run: REASON -->`, says why it does not. Its commands are still parsed (options that
-do not exist, values out of range) and its Python compiled, so that no block names what is not there.
+A comment before a block, `<!-- not run: REASON -->`, says why it does not. Its commands are still parsed (options
+that do not exist, values out of range) and its Python compiled, so that no block names what is not there. A block that
+begins with the name of a file as a comment, `# parts.py`, is that file, for the blocks after it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from conftest import TINY, fill, picture
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE: Final = re.compile(r"(?:<!-- not run: (?P<why>[^>]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)\n```", re.DOTALL)
+FILE: Final = re.compile(r"# (\w+\.(?:csv|py|toml))\n")
 SHOWN: Final = {"", "text", "toml", "javascript", "csharp", "json"}  # no commands, or of other languages
 OTHERS: Final = {"make", "pip", "uv", "git", "ray", "find", "cd"}  # commands that are not Budwood's: never run here
 RUNS: Final = ("one", "two", "three")  # what RUN stands for, the first time, the second time ...
@@ -102,10 +105,14 @@ def test_what_a_page_shows_runs(
     here = tmp_path / "here"
     shutil.copytree(filled, here)
     monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(here)
     names: dict[str, Any] = {"bw": bw}
+    before = set(sys.modules)
     for block in _blocks(page):
         where = f"{page.name}, line {block.line}"
-        if block.kind == "console":
+        if file := FILE.match(block.text):
+            (here / file[1]).write_text(block.text + "\n", encoding="utf-8")
+        elif block.kind == "console":
             for words in _commands(block):
                 _check_command(words, block.why is None, where)
         elif block.kind == "python":
@@ -115,6 +122,9 @@ def test_what_a_page_shows_runs(
         else:
             assert block.kind in SHOWN, f"{where}: how is {block.kind} run?"
     capsys.readouterr()
+    for name in set(sys.modules) - before:
+        if str(here) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
 
 
 def _check_command(words: list[str], wanted: bool, where: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import pytest
 import yaml
 
@@ -15,7 +17,17 @@ import budwood as bw
 from budwood.cli.main import app, run
 from budwood.cli.options import make_recipe_flags
 from conftest import TINY
-from make_pages import DOCS, FIGURE, adapt_links, describe_commands, describe_names, describe_recipe, draw_surgery, main
+from make_pages import (
+    DOCS,
+    FIGURE,
+    adapt_links,
+    describe_commands,
+    describe_names,
+    describe_recipe,
+    draw_surgery,
+    find_foreign,
+    main,
+)
 
 ROOT: Final = Path(__file__).parents[2]
 ROW: Final = re.compile(r"^\| `([\w -]+)`(?:, `([\w-]+)`)?(?: \([^)]*\))? \| (.+) \|$", re.MULTILINE)
@@ -51,6 +63,46 @@ def test_links_of_the_repository_become_links_of_the_site() -> None:
 
 def test_the_figure_of_surgery_is_what_the_code_draws() -> None:
     assert FIGURE.read_text(encoding="utf-8") == draw_surgery(), "draw it anew: scripts/docs figure"
+
+
+def test_what_is_loaded_from_elsewhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "fine.html").write_text(
+        '<link rel="canonical" href="https://a.b/"><a href="https://a.b/">a</a><script src="assets/x.js"></script>',
+        encoding="utf-8",
+    )
+    (tmp_path / "page.html").write_text(
+        '<link rel="stylesheet" href="https://fonts.a/css"><img src=//b.c/d.png><script src="http://e/f.js"></script>',
+        encoding="utf-8",
+    )
+    told = ["page.html: //b.c/d.png", "page.html: http://e/f.js", "page.html: https://fonts.a/css"]
+    assert find_foreign(tmp_path) == told
+
+
+def _named() -> Iterator[tuple[str, str]]:
+    """Every piece of code within a line of the pages, with its page."""
+    for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        yield from ((page.name, code) for code in re.findall(r"`([^`\n]+)`", prose))
+
+
+def test_every_option_and_name_within_the_text_exists() -> None:
+    known = {"--help"}
+    for name, command in app.commands.items():
+        parameters = command.get_params(click.Context(command, info_name=name))
+        known |= {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
+    options = [(page, word) for page, code in _named() for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)]
+    assert len(options) > 100
+    assert not [(page, word) for page, word in options if word not in known]
+    names = [(page, word) for page, code in _named() for word in re.findall(r"\bbw\.(\w+)", code)]
+    assert len(names) > 20
+    assert not [(page, word) for page, word in names if word not in bw.__all__]
+
+
+def test_every_recipe_within_the_text_is_valid() -> None:
+    recipes = [code for _, code in _named() if code.startswith("bw.Recipe(") and "..." not in code]
+    assert len(recipes) > 3
+    for code in recipes:
+        assert isinstance(eval(code, {"bw": bw}), bw.Recipe), code
 
 
 def _promised() -> dict[str, set[str]]:
