@@ -81,7 +81,7 @@ def test_what_the_tests_import_is_in_the_set_up() -> None:
 
 def test_what_extras_offer_is_used() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/budwood").rglob("*.py"))
-    for extra in EXTRAS.keys() - {"demo", "dev", "track"}:
+    for extra in EXTRAS.keys() - {"demo", "dev", "docs", "track"}:
         assert f"budwood[{extra}]" in source, extra
 
 
