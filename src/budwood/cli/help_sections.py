@@ -33,6 +33,8 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "val_images_per_class",
         "test_images_per_class",
         "label_from",
+        "image_column",
+        "label_column",
         "label_separator",
         "spelling",
         "split_folders",
