@@ -98,7 +98,7 @@ def test_the_table_fits_the_terminal(width: int, out: Path) -> None:
 
 
 def test_what_all_runs_share_is_said_once(out: Path) -> None:
-    said = format_runs(list_runs(out, data="photos", state="finished"), None)
+    said = format_runs(list_runs(out, model="net", state="finished"), None)
     assert said.splitlines()[-1].startswith("The same in all rows: data photos; ")
     assert "state" not in said.splitlines()[0]
 
