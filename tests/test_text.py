@@ -14,6 +14,7 @@ from budwood.runs.run_record import HardwareRecord
 from budwood.text import (
     count_columns,
     counted,
+    fit_table,
     format_csv,
     format_seconds,
     format_table,
@@ -110,3 +111,44 @@ def test_a_quoted_path_is_one_word_of_a_shell(path: str) -> None:
     said = subprocess.run(["bash", "-c", f"printf %s {quote_path(path)}"], capture_output=True, text=True, check=True)
     assert said.stdout == path
     assert quote_path(path).isprintable()
+
+
+ROWS = (
+    ("run", "data", "recipe", "score"),
+    ("a-long-name", "photos", "resnet18, adam, lr 0.001", "95.0 % (90.1 to 97.9)"),
+    ("b", "photos", "mlp, sgd", "9.1 % (1.0 to 20.2)"),
+)
+
+
+def test_a_table_says_once_what_is_the_same_in_all_rows() -> None:
+    assert fit_table(ROWS, (3,), None).splitlines() == [
+        "run          recipe                                    score",
+        "------------------------------------------------------------",
+        "a-long-name  resnet18, adam, lr 0.001  95.0 % (90.1 to 97.9)",
+        "b            mlp, sgd                    9.1 % (1.0 to 20.2)",
+        "The same in all rows: data photos.",
+    ]
+    assert "data" in fit_table(ROWS[:2], (), None).splitlines()[0], "of one row everything is shown"
+    assert "data" in fit_table(ROWS, (), None, kept=(0, 1)).splitlines()[0]
+
+
+def test_cells_go_on_in_the_next_line_where_the_terminal_is_narrow() -> None:
+    lines = fit_table(ROWS, (3,), 46).splitlines()
+    assert max(map(count_columns, lines)) <= 46
+    assert lines[2].startswith("a-long-name  resnet18,")
+    assert lines[3].startswith(" " * 13)
+    whole = " ".join(" ".join(lines).split())
+    assert all(word in whole for word in ("0.001", "97.9)", "20.2)"))
+
+
+def test_columns_that_have_no_room_are_left_out_and_told() -> None:
+    lines = fit_table(ROWS, (3,), 24).splitlines()
+    assert lines[0] == "run          recipe"
+    assert " ".join(" ".join(lines[-3:]).split()).endswith("Left out, as the terminal is too narrow: score.")
+    assert fit_table(ROWS, (3,), 5).splitlines()[2] == "a-long-name", "the first column is always whole"
+
+
+def test_a_wide_letter_takes_two_columns_of_a_table() -> None:
+    rows = (("a", "b"), ("日本 日本 日本", "x"), ("y", "z"))
+    lines = fit_table(rows, (), 12, kept=()).splitlines()
+    assert max(map(count_columns, lines)) <= 12

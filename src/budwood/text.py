@@ -173,11 +173,16 @@ def format_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
 
 
 def fit_table(
-    rows: Sequence[Sequence[str]], right: Sequence[int], width: int | None, kept: Sequence[int] = (0,)
+    rows: Sequence[Sequence[str]],
+    right: Sequence[int],
+    width: int | None,
+    kept: Sequence[int] = (0,),
+    *,
+    join: bool = True,
 ) -> str:
     """Align rows of text in columns that a terminal has room for.
 
-    A column that says the same of all rows is told in a line below. Cells that are too long go on in the next line, and
+    A column that says the same of all rows can be told in a line below. Cells that are too long go on in the next line, and
     where that is not enough the last columns are left out, which is told, too.
 
     Args:
@@ -185,12 +190,13 @@ def fit_table(
         right: Numbers of the columns, from 0, that are aligned to the right.
         width: Columns of the terminal; None: as many as it takes.
         kept: Numbers of the columns that are always shown, in one line a row.
+        join: Whether what is the same in all rows is told once, below the table.
 
     Returns:
         The table as lines joined by line breaks, without one at the end.
     """
     numbers, same = range(len(rows[0])), dict[int, str]()
-    if len(rows) > 2:
+    if join and len(rows) > 2:
         same = {n: rows[1][n] for n in numbers if n not in kept and len({row[n] for row in rows[1:]}) == 1}
     shown = [number for number in numbers if number not in same]
     left_out: list[int] = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from budwood.text import count_columns
 from conftest import answers, run_command, scored_run
 
 TRUTH = (np.arange(200) % 3).astype(np.int32)
@@ -87,6 +88,44 @@ def test_refusals_have_one_message_and_exit_code_2(
     assert message in err
     out, _ = run_command(capsys, "compare", *arguments, "--out", folder, "--json", code=2)
     assert message in json.loads(out)["error"]["message"]
+
+
+@pytest.fixture
+def mixed(folder: Path) -> Path:
+    """The folder with two runs of other data, and one that is alone with its own."""
+    for seed, (name, fingerprint) in enumerate((("cat", "c" * 64), ("dog", "c" * 64), ("alone", "a" * 64))):
+        scored_run(folder / name, TRUTH, answers(TRUTH, 0.7, seed), fingerprint=fingerprint, lr=0.1 + seed)
+    return folder
+
+
+def test_runs_of_several_data_sets_have_a_table_each(
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = run_command(capsys, "compare", mixed, "--csv", tmp_path / "t.csv", "--html", tmp_path / "p.html")
+    assert "Left out, because no other run is of its data and split: alone, photos (aaaaaaaa)." in err
+    heads = [line for line in out.splitlines() if line.startswith("photos (")]
+    assert heads == ["photos (cccccccc): 2 runs", "photos (ffffffff): 4 runs"]
+    assert out.count("statistical tie") == 2
+    assert sorted(path.name for path in tmp_path.glob("*-?.*")) == ["p-1.html", "p-2.html", "t-1.csv", "t-2.csv"]
+    assert f"Page: {tmp_path / 'p-2.html'}" in out
+    groups = json.loads(run_command(capsys, "compare", mixed, "--json")[0])["groups"]
+    assert [len(group["rows"]) for group in groups] == [2, 3]
+
+
+def test_two_runs_that_cannot_be_compared_are_still_refused(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = run_command(capsys, "compare", mixed / "low", mixed / "cat", code=2)
+    assert "was trained on other data or another split" in err
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_table_fits_the_terminal(
+    width: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = run_command(capsys, "compare", folder)[0].splitlines()
+    table = lines[: next(number for number, line in enumerate(lines) if line.startswith("* not"))]
+    assert max(map(count_columns, table)) <= width
+    assert any(line.startswith("The same in all rows: ") and "parameters 3.37 M" in line for line in table)
 
 
 def test_a_page_that_cannot_be_written_is_one_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import budwood as bw
 from budwood.runs.run_ids import make_run_id, refuse_bad_id
 from budwood.storage.atomic import draft_folder
+from conftest import run_command
 
 SMALL = {"model": "cnn", "widths": (4,), "fc": (4,), "size": 16, "epochs": 1, "batch": 8, "lr": 0.01}
 
@@ -27,6 +28,8 @@ BAD = {
     "a\nb": r"it contains '\\n'",
     "a ": "ends with '.' or a space",
     "nul": "Windows keeps that name",
+    "last": "it stands for the newest run",
+    "-x": "it begins with '-', as an option does",
     "COM1.txt": "Windows keeps that name",
     "x" * 201: "it is longer than 200 bytes",
 }
@@ -91,3 +94,21 @@ def test_the_name_that_is_made_is_a_plain_one(model: str, tmp_path: Path) -> Non
     refuse_bad_id(id, tmp_path)
     assert not set(id) & set(" :/\\")
     assert model.replace(":", "-").replace("/", "-").replace(" ", "-") in id
+
+
+def test_a_search_needs_free_names_for_its_runs(tmp_path: Path) -> None:
+    (tmp_path / "best-1").mkdir()
+    refuse_bad_id("best", tmp_path)
+    with pytest.raises(bw.RunError, match="best-1: is there already") as caught:
+        refuse_bad_id("best", tmp_path, "--name", search=True)
+    assert caught.value.hint.startswith("Choose another --name, leave the --name out")
+
+
+def test_a_name_is_refused_before_the_data_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").mkdir()
+    out = ["--out", tmp_path]
+    _, err = run_command(capsys, "train", tmp_path / "nowhere", "--name", "a/b", *out, code=2)
+    assert "--name: 'a/b' is not a plain file name" in err
+    for options in ([], ["--optimizer", "adam"]):
+        _, err = run_command(capsys, "train", tmp_path / "nowhere", "--name", "taken", *options, *out, code=2)
+        assert "taken: is there already" in err

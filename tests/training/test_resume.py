@@ -22,7 +22,7 @@ from budwood.training import loop as fitting
 from budwood.training.checkpoints import Checkpoints
 from budwood.training.losses import make_loss
 from budwood.workflows.continuation import continue_recipe
-from conftest import Notes, fill
+from conftest import Notes, answers, fill, scored_run
 from killing import run_killer
 
 SMALL: dict[str, Any] = {"model": "cnn", "widths": (8, 8), "fc": (16,), "size": 16, "batch": 8, "optimizer": "adam"}
@@ -270,6 +270,15 @@ def test_what_cannot_be_resumed_says_why(trained: Run) -> None:
     with pytest.raises(RunError, match=r"last\.safetensors: the checkpoint cannot be read"):
         bw.resume(find_run(trained.path))
     assert last.is_file(), "nothing of a run is lost by a failed resume"
+
+
+def test_a_head_that_was_solved_has_no_more_epochs(tmp_path: Path) -> None:
+    labels = (np.arange(20) % 2).astype(np.int32)
+    solved = scored_run(tmp_path / "solved", labels, answers(labels, 0.9, 0, classes=2), optimizer="lbfgs")
+    for options in ({}, {"epochs": 5}):
+        with pytest.raises(RunError, match="its head was solved, not trained in epochs") as caught:
+            bw.resume(solved, **options)
+        assert "--epochs" not in caught.value.hint
 
 
 def test_what_would_change_nothing_is_refused_and_costs_nothing(trained: Run, photos: Path, tmp_path: Path) -> None:

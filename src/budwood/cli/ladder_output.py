@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from budwood.text import format_table, shorten, show_unprintable
+from budwood.cli.output import find_width
+from budwood.text import fit_table, shorten, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.runs.ladder_record import Figure, LadderRecord, PlannedRow, RungRecord
@@ -34,7 +35,8 @@ def show_ladder(run: Run) -> None:
     if ladder is None:
         return
     rows, left = _list_rows(ladder)
-    print(format_table([("rung", "tried", "held-out accuracy", "n", "time", "result"), *rows], right=(3, 4)))
+    table = [("rung", "tried", "held-out accuracy", "n", "time", "result"), *rows]
+    print(fit_table(table, (3, 4), find_width(), join=False))
     more = f"; {left} more in the report" if left else ""
     ended = " until it was interrupted" if ladder.interrupted else ""
     _print_wrapped(f"The search {describe_time(ladder)}{ended}: {count_candidates(ladder)}{more}.")
@@ -69,7 +71,7 @@ def show_ladder_plan(rows: Sequence[PlannedRow], budget: float, notes: Sequence[
         )
         for row in rows
     ]
-    print(format_table([("rung", "what", "about", "typical gain", "fits"), *table], right=(2,)))
+    print(fit_table([("rung", "what", "about", "typical gain", "fits"), *table], (2,), find_width(), join=False))
     for note in notes:
         _print_wrapped(note)
     print(f"The time for all of it is {format_clock(budget)}. Nothing was trained.")
@@ -146,5 +148,6 @@ def _describe_outcome(rung: RungRecord) -> str:
 
 
 def _print_wrapped(text: str) -> None:
-    for line in textwrap.wrap(show_unprintable(text), COLUMNS, subsequent_indent="  ", break_on_hyphens=False):
+    columns = min(find_width() or COLUMNS, COLUMNS)
+    for line in textwrap.wrap(show_unprintable(text), columns, subsequent_indent="  ", break_on_hyphens=False):
         print(line)

@@ -46,6 +46,7 @@ from budwood.cli.options import (
     say_nothing,
 )
 from budwood.cli.output import (
+    find_width,
     format_day,
     format_looks,
     list_networks,
@@ -513,7 +514,7 @@ def cache(clear: bool, as_json: bool, debug: bool) -> None:
     """Show what the cache holds: how much, where, and how to clear it."""
     from budwood.storage import eviction
     from budwood.storage.atomic import cache_folder
-    from budwood.text import format_table
+    from budwood.text import fit_table
 
     folder = cache_folder()
     removed = eviction.clear(folder) if clear else None
@@ -529,7 +530,7 @@ def cache(clear: bool, as_json: bool, debug: bool) -> None:
         (one.kind, f"{one.bytes / 2**20:,.1f}", f"{one.files:,}", format_day(one.used), eviction.KINDS[one.kind])
         for one in usage
     ]
-    print(format_table(rows, right=(1, 2)))
+    print(fit_table(rows, (1, 2), find_width(), join=False))
     print(f"Folder: {folder} (set BUDWOOD_CACHE to use another folder)")
     limited = sum(one.bytes for one in usage if one.kind in eviction.LIMITED)
     allowed = f"{limit / 2**30:.1f} GiB (set BUDWOOD_CACHE_LIMIT to change this, for example 50GB)"

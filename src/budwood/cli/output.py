@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from budwood.cli.options import print_json
-from budwood.text import TOO_FEW, counted, format_seconds, listed, quote_path, show_unprintable
+from budwood.text import TOO_FEW, counted, fit_table, format_seconds, listed, quote_path, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -102,7 +102,6 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
 
     from budwood.networks.catalogue import list_models
     from budwood.storage.atomic import cache_folder
-    from budwood.text import format_table
 
     networks, others = list_models(pattern, cache_folder())
     if as_json:
@@ -120,7 +119,7 @@ def list_networks(pattern: str | None, as_json: bool) -> None:
         )
         for entry in networks
     ]
-    print(format_table(rows, right=(2, 3, 4)))
+    print(fit_table(rows, (2, 3, 4), find_width(), join=False))
     print("Top-1 accuracy as published with the weights, n = 50,000 (95 % confidence interval: about ±0.4 points).")
     if others:
         print(f"And {others:,} more from timm: `budwood models '*vit*'` searches by name.")
@@ -133,15 +132,14 @@ def show_plan(plan: NetworkPlan, options: Mapping[str, object]) -> None:
         plan: The network's plan.
         options: The options of surgery that were given.
     """
-    from budwood.text import format_table
-
-    right = (1, 2, 3, 4, 5)
+    right, width = (1, 2, 3, 4, 5), find_width()
     head = ("stage", "output", "parameters", "multiply-adds")
     before = [(row.name, _format_shape(row.shape), f"{row.parameters:,}", f"{row.macs:,}") for row in plan.before]
     total = sum(row.parameters for row in plan.before), sum(row.macs for row in plan.before)
     image = _format_shape([plan.channels, plan.size, plan.size])
     print(f"{plan.name} ({plan.source}) for images of {image}, as published")
-    print(format_table([head, *before, ("total", "", f"{total[0]:,}", f"{total[1]:,}")], right))
+    table = [head, *before, ("total", "", f"{total[0]:,}", f"{total[1]:,}")]
+    print(fit_table(table, right, width, join=False))
     changes = ", ".join(f"{name} {value}" for name, value in options.items()) or "a new head on frozen layers"
     after = [
         (
@@ -157,9 +155,8 @@ def show_plan(plan: NetworkPlan, options: Mapping[str, object]) -> None:
     counts = plan.parameters
     last = ("total", "", f"{counts.total:,}", f"{counts.trainable:,}", f"{counts.frozen:,}", f"{plan.macs:,}")
     print(f"\nAfter changes: {changes}")
-    print(
-        format_table([("stage", "output", "parameters", "trainable", "frozen", "multiply-adds"), *after, last], right)
-    )
+    columns = ("stage", "output", "parameters", "trainable", "frozen", "multiply-adds")
+    print(fit_table([columns, *after, last], right, width, join=False))
     if plan.taps:
         names = [*(tap.name for tap in plan.taps), "the trunk"]
         seen = ", ".join(f"{width:,} of {name}" for name, width in zip(names, plan.blocks, strict=True))
@@ -175,8 +172,6 @@ def show_layers(name: str, layers: Sequence[Layer], document: Mapping[str, Any] 
         layers: Its layers.
         document: What is printed with them as JSON; None for a table.
     """
-    from budwood.text import format_table
-
     shown = [layer for layer in layers if not layer.idle]
     if document is not None:
         keys = ("number", "label", "kind", "shape")
@@ -192,7 +187,7 @@ def show_layers(name: str, layers: Sequence[Layer], document: Mapping[str, Any] 
         for layer in shown
     ]
     print(f"Layers of {name} in the order in which their outputs are there; a part that holds others has no number.")
-    print(format_table([("layer", "name", "kind", "output"), *rows], (0,)))
+    print(fit_table([("layer", "name", "kind", "output"), *rows], (0,), find_width(), (0, 1), join=False))
 
 
 def _format_shape(shape: Sequence[int]) -> str:

@@ -124,7 +124,9 @@ def _remove(names: Sequence[str], folder: Path, yes: bool, as_json: bool) -> Non
         if as_json or not sys.stdin.isatty():
             raise click.UsageError("--delete: nobody can be asked here; --yes removes the runs without asking.")
         _tell_doomed(list(chosen.values()), folder)
-        click.confirm(f"Remove {counted(len(chosen), 'run')}?", abort=True, err=True)
+        if not click.confirm(f"Remove {counted(len(chosen), 'run')}?", err=True):
+            print("Nothing was removed.")
+            return
     left = {run.path: remove_run(run) for run in chosen.values()}
     if as_json:
         print_json(
@@ -163,6 +165,4 @@ def _tell_doomed(chosen: Sequence[Run], folder: Path) -> None:
     for run in chosen:
         if dependents := find_dependents(run, others):
             names = listed(dependents, 5)
-            print(
-                f"{run.path.name} is the trunk that {names} started from and may need to be resumed.", file=sys.stderr
-            )
+            print(f"{run.path.name} is what {names} began with, and cannot be resumed without.", file=sys.stderr)

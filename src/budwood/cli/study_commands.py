@@ -142,7 +142,7 @@ def study(
         if as_json:
             print_json([text.estimate_record(*one) for one in estimates])
             return None
-        print("\n\n".join(text.estimate_text(*one) for one in estimates))
+        print("\n\n".join(text.estimate_text(*one, find_width()) for one in estimates))
         return None
     options = ExecutionOptions(count, ray, storage, _parse_limit(limit), opens, order)
     comparisons = [carry_out(one, execution=options, out=out, leaks=leaks, monitor=LiveTable()) for one in studies]

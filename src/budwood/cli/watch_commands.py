@@ -12,7 +12,8 @@ from budwood.cli.completers import complete_run
 from budwood.cli.device_option import add_device_option
 from budwood.cli.exit_codes import DRIFTED
 from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
-from budwood.text import counted, format_table, listed, show_unprintable
+from budwood.cli.output import find_width
+from budwood.text import counted, fit_table, listed, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.evaluation.intervals import Metric
@@ -100,7 +101,7 @@ def _show_drift(found: Drift, html: Path | None) -> None:
             )
             for test in found.tests
         ]
-        print(format_table([("what is compared", "size of the change", "p", ""), *rows], (1, 2)))
+        print(fit_table([("what is compared", "size of the change", "p", ""), *rows], (1, 2), find_width(), join=False))
         print(
             f"A change counts if p is below {found.alpha:g} and its size is {found.least_size:g} or more. Size: 0 "
             "none, 1 nothing in common; in brackets its 95 % interval."
@@ -206,7 +207,7 @@ def _show_learning_curve(report: CurveReport, html: Path | None, as_json: bool) 
     rows = [(f"{size:,.0f}", f"{1 - part.mean():.1%}", "", "") for size, part in sizes]
     rows[-1] = (rows[-1][0], *_format_metric(report.accuracy), "now")
     rows += [(f"{images:,}", *_format_metric(metric), "forecast") for images, metric in report.forecasts]
-    print(format_table([("images", "accuracy", "95 % interval", ""), *rows], (0, 1, 2)))
+    print(fit_table([("images", "accuracy", "95 % interval", ""), *rows], (0, 1, 2), find_width(), join=False))
     print(f"Accuracy on {counted(report.accuracy.n, 'validation image')}. Beyond the last row nothing is forecast.")
     print(f"{report.verdict}\n{report.needed_sentence}\n{report.class_verdict}")
     if html:

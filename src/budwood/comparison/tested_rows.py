@@ -29,7 +29,7 @@ from budwood.comparison.text import (
 from budwood.config.metric_registry import describe_metric, is_loss
 from budwood.evaluation.significance import correct_holm
 from budwood.runs.run import Run
-from budwood.text import Unit, format_table, shorten, show_unprintable
+from budwood.text import Unit, fit_table, shorten, show_unprintable
 
 
 def compare_on_test(made: Comparison, entries: Sequence[RowSpec]) -> Comparison:
@@ -133,11 +133,12 @@ def describe_tested(made: Comparison) -> str:
     )
 
 
-def format_tested(made: Comparison) -> str:
+def format_tested(made: Comparison, width: int | None = None) -> str:
     """Format the test figures of a comparison for a terminal.
 
     Args:
         made: The comparison.
+        width: Columns of the terminal; None: as many as it takes.
 
     Returns:
         A table and its legend; empty where no two rows were compared on test.
@@ -158,7 +159,7 @@ def format_tested(made: Comparison) -> str:
     ]
     return "\n".join(
         [
-            format_table([columns, *lines], range(1, len(columns))),
+            fit_table([columns, *lines], range(1, len(columns)), width, (0, 1)),
             f"{MARK} chosen on validation. {describe_tested(made)}",
         ]
     )

@@ -12,7 +12,7 @@ from budwood.comparison.text import Order, format_comparison
 from budwood.studies.cost_estimate import RowEstimate, sum_seconds
 from budwood.studies.reports import format_title
 from budwood.studies.study import Study
-from budwood.text import format_seconds, format_table
+from budwood.text import fit_table, format_seconds
 
 
 def format_study(
@@ -35,7 +35,14 @@ def format_study(
     place = f"Runs, table.csv and report.html: {out / study.name}/"
     head = "\n".join([format_title(study), *(f"Caveat: {caveat}" for caveat in study.caveats)])
     table = format_comparison(comparison, order or study.order, width)
-    parts = [head, table, format_tested(comparison), write_claims(comparison, bool(study.changed)), *findings, place]
+    parts = [
+        head,
+        table,
+        format_tested(comparison, width),
+        write_claims(comparison, bool(study.changed)),
+        *findings,
+        place,
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -64,12 +71,13 @@ def make_study_record(study: Study, comparison: Comparison, out: Path) -> dict[s
     }
 
 
-def estimate_text(study: Study, estimates: Sequence[RowEstimate]) -> str:
+def estimate_text(study: Study, estimates: Sequence[RowEstimate], width: int | None = None) -> str:
     """Format the estimated cost of a study for a terminal.
 
     Args:
         study: The study.
         estimates: The estimates of its rows.
+        width: Columns of the terminal; None: as many as it takes.
 
     Returns:
         A table of the rows, in which rows with the same letter share frozen layers, and the totals.
@@ -108,7 +116,7 @@ def estimate_text(study: Study, estimates: Sequence[RowEstimate]) -> str:
                 row.problem,
             )
         )
-    lines = [f"{study.title} ({len(study.rows)} rows)", format_table(rows, right=(2, 3, 4, 6, 7, 8))]
+    lines = [f"{study.title} ({len(study.rows)} rows)", fit_table(rows, (2, 3, 4, 6, 7, 8), width)]
     if study.left_out:
         lines.append(f"Left out: {'; '.join(study.left_out)}.")
     total = sum_seconds(estimates)
