@@ -38,9 +38,10 @@ def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     for command in commands:
         assert run_command([*command.split(), "--json"]) == 0, capsys.readouterr().err
     assert len((folder / "log.txt").read_text().splitlines()) <= 3
-    first, second = (find_run(file.parent) for file in sorted(folder.glob("runs/*/run.json")))
-    assert {option.partition(" ")[0] for option in first.record.parts} == {"model", *CALLS, "track"} - {"metrics"}
-    assert "parts:worst_class" in second.metrics["val"]
+    runs = {run.recipe.model: run for run in (find_run(file.parent) for file in folder.glob("runs/*/run.json"))}
+    used = {option.partition(" ")[0] for option in runs["parts:net"].record.parts}
+    assert used == {"model", *CALLS, "track"} - {"metrics"}
+    assert "parts:worst_class" in runs["cnn"].metrics["val"]
 
 
 def test_the_python_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,6 @@ def test_a_stop_ends_all_phases(photos: Path, tmp_path: Path) -> None:
 def test_mistakes_in_callbacks_and_trackers_are_told_with_their_line(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"callbacks: .* failed \(ZeroDivisionError: .*test_callbacks.py, line \d+"):
         trained(photos, tmp_path, callbacks=lambda moment: 1 / 0)
-    assert not list(tmp_path.glob("runs/*"))
     said = Notes()
     trained(photos, tmp_path, said, track=lambda epoch, figures: figures["absent"])
     (noted,) = [note for note in said.kept if "could not log" in note]
