@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from budwood.config.own_calls import find_moments, takes_batch, takes_generator, takes_keyword
 from budwood.config.own_objects import (
@@ -86,6 +87,8 @@ def test_objects_are_told_apart_by_what_they_hold() -> None:
     assert describe_state(np.zeros(3)) != describe_state(np.zeros(4))
     assert describe_state([1, {"a": (2,)}]) == describe_state([1, {"a": (2,)}])
     assert describe_state(lambda: 1) != describe_state(lambda: 2)
+    assert describe_state(torch.zeros(2, dtype=torch.bfloat16)) != describe_state(torch.zeros(2))
+    assert describe_state(torch.ones(2)) == describe_state(torch.ones(2)) != describe_state(torch.zeros(2))
     circle: list[Any] = []
     circle.append(circle)
     assert describe_state(circle) == describe_state(circle)
@@ -175,3 +178,12 @@ def test_new_options_change_no_recipe_that_does_not_use_them() -> None:
     with pytest.raises(RecipeError, match="callbacks: optimizer 'lbfgs' does not use it"):
         Recipe(optimizer="lbfgs", callbacks="mine:early")
     assert Recipe(metrics="a:b, c:d").metrics == ("a:b", "c:d")
+
+
+def test_code_that_was_typed_is_told_apart_without_its_source() -> None:
+    names: dict[str, Any] = {"__name__": "typed"}
+    exec("first, second = lambda x: x + 1, lambda x: x + 2\nclass Made: ...\nmade = Made()", names)
+    digests = [entry_digest(str_name(names[name]), "loss") for name in ("first", "second")]
+    assert len({*digests}) == 2
+    with pytest.raises(RecipeError, match=r"typed:Made has no source that can be read"):
+        entry_digest(str_name(names["made"]), "loss")

@@ -17,6 +17,8 @@ from budwood.config.registry import (
     find_source,
     import_entry,
     is_entry_point,
+    make_entry,
+    part_digest,
     source_digest,
 )
 from budwood.errors import RecipeError
@@ -208,3 +210,33 @@ def test_what_has_no_source_has_no_digest() -> None:
     with pytest.raises(RecipeError, match="typed_in:moo has no source"):
         source_digest(namespace["moo"])
     assert source_digest(len) == source_digest(len)
+
+
+def test_a_value_of_a_module_is_told_apart_by_the_module_that_says_what_it_is(written: Path) -> None:
+    (written / "mine_value.py").write_text("from fractions import Fraction\nhalf = Fraction(1, 2)\n")
+    entry = import_entry("mine_value:half", "sound")
+    before = part_digest(entry, "mine_value:half", "sound")
+    assert part_digest(entry, "mine_value:half", "sound") == before != source_digest(entry)
+    (written / "mine_value.py").write_text("from fractions import Fraction\nhalf = Fraction(1, 3)\n")
+    assert part_digest(entry, "mine_value:half", "sound") != before
+
+
+def test_a_class_is_made_with_options_and_a_failure_names_its_line(written: Path) -> None:
+    (written / "mine_class.py").write_text(
+        "class Box:\n    def __init__(self, side=1):\n        self.area = 1 / side\n\ndef plain(): ...\n"
+    )
+    assert make_entry("mine_class:Box", "sound", side=4).area == 0.25
+    assert make_entry("mine_class:plain", "sound") is import_entry("mine_class:plain", "sound")
+    with pytest.raises(
+        RecipeError, match=r"sound: mine_class:Box failed \(ZeroDivisionError: .*\) in mine_class.py, l"
+    ):
+        make_entry("mine_class:Box", "sound", side=0)
+
+
+def test_a_module_that_fails_is_told_with_its_line(written: Path) -> None:
+    (written / "mine_fails.py").write_text("import os\n\nos.nothing\n")
+    with pytest.raises(RecipeError, match=r"cannot be imported \(AttributeError: .*\) in mine_fails.py, line 3\."):
+        import_entry("mine_fails:x", "sound")
+    (written / "mine_syntax.py").write_text("x = 1\ndef (\n")
+    with pytest.raises(RecipeError, match=r"cannot be imported \(SyntaxError: .*\) in mine_syntax.py, line 2\."):
+        import_entry("mine_syntax:x", "sound")

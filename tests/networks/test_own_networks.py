@@ -26,6 +26,7 @@ from budwood.studies.study_tables import DataSpec
 from budwood.studies.training_job import digest_job
 from budwood.workflows.predict import predict
 from budwood.workflows.train import train_recipe
+from conftest import Notes
 
 REGISTERED = """
 from timm.models import register_model
@@ -250,7 +251,9 @@ def test_a_network_of_the_users_own_is_trained_and_answers(mine: Path, photos: P
     run = train_recipe(scan(photos), recipe, out=tmp_path / "runs")
     assert run.record.network.name == "net"
     images = sorted(photos.rglob("*.png"))[:2]
-    assert [len(answer.top) for answer in predict(run, images)] == [2, 2]
+    said = Notes()
+    assert [len(answer.top) for answer in predict(run, images, progress=said)] == [2, 2]
+    assert said.kept == [f"The network is code of your own: nets:net is imported from {mine / 'nets.py'}."]
     (mine / "nets.py").write_text(FACTORY.replace("WIDTH", "8"))
     imported("nets")
     with pytest.raises(WeightsError, match="does not fit net of nets, whose code may have been changed"):

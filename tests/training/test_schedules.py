@@ -109,3 +109,17 @@ def test_a_warm_up_grows_to_the_schedules_own_value() -> None:
 def test_what_does_not_apply_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Recipe(freeze="none", **options)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda progress: "fast", "gave 'fast' at 50% of training, expected a number from 0 on"),
+        (lambda progress: -progress, "gave -0.5 at 50%"),
+        (lambda progress: 1 / (progress - 0.5), r"failed \(ZeroDivisionError: .*\) in .*test_schedules.py, line \d+"),
+    ],
+)
+def test_what_is_wrong_with_a_schedule_of_ones_own_is_said(schedule: Any, message: str) -> None:
+    resolved = resolve(Recipe(freeze="none", schedule=schedule), False, 16).schedule
+    with pytest.raises(RecipeError, match=f"schedule: .*{message}"):
+        compute_rate_factor(resolved, 10, 5, [], 4)

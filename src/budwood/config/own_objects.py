@@ -227,8 +227,9 @@ def _list_parts(value: Any) -> Sequence[Any]:
     if isinstance(value, FunctionType):
         captured = [cell.cell_contents for cell in value.__closure__ or ()]
         return [value.__qualname__, *_list_code(value.__code__), captured, value.__defaults__, value.__kwdefaults__]
-    if callable(getattr(value, "detach", None)):  # a tensor
-        return [str(value.dtype), value.detach().cpu().double().numpy()]
+    if callable(getattr(value, "detach", None)):  # a tensor, of which NumPy may not know the type
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        return [str(value.dtype), tuple(value.shape), flat.view(sys.modules["torch"].uint8).numpy()]
     if hasattr(value, "__dict__"):
         return [vars(value)]
     return [uuid.uuid4().hex]

@@ -121,7 +121,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 OptimizerName = Annotated[str, AfterValidator(NameOf(OPTIMIZERS.entries)), Own]
 ScheduleName = Annotated[str, AfterValidator(NameOf(SCHEDULES.entries)), Own]
 LossName = Annotated[str, AfterValidator(NameOf(LOSSES.entries)), Own]
-OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], BeforeValidator(read_own_augmentations), Own]
+OwnAugmentations = Annotated[str | tuple[OwnAugmentation, ...], Own, BeforeValidator(read_own_augmentations)]
 ConvNorm = Annotated[bool | Literal["between"], WrapValidator(read_conv_norm)]
 
 

@@ -28,7 +28,7 @@ import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final, Generic, TypeVar, cast
 
 from budwood.config.own_objects import (
@@ -273,8 +273,7 @@ def entry_digest(path: str, kind: str) -> str:
         RecipeError: The path is malformed, or there is no such module.
     """
     if is_object_name(path) or _module_of(path, kind) == MAIN:
-        entry = import_entry(path, kind)
-        return _digest(f"{source_digest(entry)} {describe_state(entry)}", None, "")
+        return _digest_object(import_entry(path, kind))
     return _digest(path, find_source(path, kind), "")
 
 
@@ -307,15 +306,15 @@ def find_source(path: str, kind: str) -> Path | None:
         kind: The option that holds the path, for messages.
 
     Returns:
-        The file; None for a module that is built into Python.
+        The file; None for a module that is built into Python, and for an object of a class of an installed package.
 
     Raises:
         RecipeError: The path is malformed, there is no such module, or it is another than the one in the working
             directory.
     """
     if is_object_name(path) or _module_of(path, kind) == MAIN:
-        entry = import_entry(path, kind)
-        return _file_of(sys.modules.get(_definition(entry).__module__))
+        file = _file_of(sys.modules.get(_definition(import_entry(path, kind)).__module__))
+        return None if file is None or _is_installed(file.resolve()) else file
     name = _module_of(path, kind)
     _search_working_directory()
     try:
@@ -340,6 +339,17 @@ def _digest(name: str, file: Path | None, more: str) -> str:
         if _is_installed(file.resolve()):
             digest.update(_version(module.partition(".")[0]).encode())
     return digest.hexdigest()
+
+
+def _digest_object(entry: object) -> str:
+    """The digest of an object: of its source and of what it holds; of a function without a source, of its code."""
+    try:
+        source = source_digest(entry)
+    except RecipeError:
+        if not isinstance(_definition(entry), FunctionType):
+            raise
+        source = ""
+    return _digest(f"{source} {describe_state(entry)}", None, "")
 
 
 def _module_of(path: str, kind: str) -> str:

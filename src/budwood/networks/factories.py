@@ -68,6 +68,8 @@ def make_module(factory: Factory, name: str, channels: int, size: int, classes: 
     Raises:
         RecipeError: The factory fails, or returns something other than a module.
     """
+    from torch import nn
+
     accepted = _parameters(factory)
     options = {option: channels for option in CHANNEL_NAMES if option in accepted}
     options |= {"size": size} if "size" in accepted else {}

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from budwood.config.options import Resizing
+from budwood.config.registry import entry_digest, find_source
 from budwood.data.dataset import Samples
 from budwood.data.listing import SPLITS
 from budwood.data.loading import TTA_FLIPS, Pixels, decode_sample, flip, resize_pixels
@@ -329,9 +330,24 @@ def open_run_predictor(
     """Open a run's network, and load it; see `Predictor.open`."""
     if coverage is not None and not 0 < coverage < 1:
         raise RunError(f"coverage: expected a number above 0 and below 1, found {coverage:g}.", "Ask for 0.95.")
-    predictor = replace(make_predictor(open_any_run(run), open_context(cache, progress), int8), coverage=coverage)
+    opened, context = open_any_run(run), open_context(cache, progress)
+    for each in opened.members() if opened.record.ensemble else [opened]:
+        _tell_own_network(each, context.progress)
+    predictor = replace(make_predictor(opened, context, int8), coverage=coverage)
     predictor.prepare()
     return predictor
+
+
+def _tell_own_network(run: Run, progress: Progress) -> None:
+    """Say which code of the user's own is imported to make a run's network, and whether it is still the same."""
+    part = run.record.parts.get("model")
+    if part is None:
+        return
+    changed = entry_digest(part.name, "model") != part.digest
+    since = "; its source has changed since this run was trained" if changed else ""
+    progress.note(
+        f"The network is code of your own: {part.name} is imported from {find_source(part.name, 'model')}{since}."
+    )
 
 
 def read_training_images(run: Run) -> TrainingImages | None:

@@ -120,8 +120,7 @@ def fit(
 
     Raises:
         DivergedError: The loss is no longer a number.
-        RecipeError: One image at a time in evaluation, or two in training, do not fit into memory; or a callback of
-            the user's own fails.
+        RecipeError: Memory does not do for one image in evaluation or two in training, or a user's own part fails.
         RunError: A checkpoint cannot be read.
         StorageError: A checkpoint cannot be written.
     """
@@ -143,8 +142,7 @@ def fit(
         model, steps = _train_epochs(model, state, fixed, hooks.on_epoch_end)
         hooks.checkpoints.save(state, model.step_tensors(), random)
     tell_early_end(state, recipe.limits, progress, fixed.callbacks.stopped)
-    kept_blend = _blend_with_start(model, state, fixed, origin)
-    return _make_result(model, state, train, steps, kept_blend, fixed.callbacks.stopped)
+    return _make_result(model, state, fixed, steps, _blend_with_start(model, state, fixed, origin))
 
 
 @dataclass(frozen=True)
@@ -339,12 +337,10 @@ def _restore_state(checkpoints: Checkpoints, model: TrainingState, random: np.ra
     return state
 
 
-def _make_result(
-    model: TrainingState, state: LoopState, train: Labelled, steps: int, kept: Blend, stopped: str
-) -> LoopResult:
+def _make_result(model: TrainingState, state: LoopState, fixed: _Fixed, steps: int, kept: Blend) -> LoopResult:
     """What training has come to: the best epoch's network, or what lies between it and the start."""
     tensors = {**model.network.module.state_dict(), **kept.tensors}
-    choices = _describe_choices(model, state, train, steps)
+    choices, stopped = _describe_choices(model, state, fixed.train, steps), fixed.callbacks.stopped
     choices = choices.merged(Choices(probe=state.start)) if state.start else choices
     choices = choices.merged(Choices(wise_ft=kept.share)) if kept.chosen else choices
     choices = choices.merged(Choices(stopped_by=stopped)) if stopped else choices

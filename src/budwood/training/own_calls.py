@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from budwood.config.own_objects import make_failure
 from budwood.errors import BudwoodError
-from budwood.training.device import is_out_of_memory
 
 
 @contextmanager
@@ -26,6 +25,12 @@ def telling_failures(name: str, option: str) -> Iterator[None]:
     except (BudwoodError, MemoryError):
         raise
     except Exception as error:  # a user's code can fail in any way
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and _is_out_of_memory(error):
             raise
         raise make_failure(error, name, option) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    from budwood.training.device import is_out_of_memory  # which loads torch, and what schedules need does not
+
+    return is_out_of_memory(error)

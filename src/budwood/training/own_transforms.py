@@ -104,7 +104,7 @@ def _change_one(change: Change, name: str, keywords: Mapping[str, Any], picture:
         found = _describe_found(changed)
         expected = f"an image of {pixels.shape[1]} x {pixels.shape[0]} pixels in colour, uint8"
         raise RecipeError(f"transform: {name} gave {found}, expected {expected}.", OF_IMAGES)
-    return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(array)).permute(2, 0, 1)  # a copy: that of PIL cannot be written
 
 
 def _read_pixels(changed: object) -> object:

@@ -20,6 +20,7 @@ from budwood.progress import Progress
 from budwood.runs.contents import evaluate_predictions
 from budwood.runs.ensembles import MEMBERS
 from budwood.runs.look_ledger import Look, count_look, lock_ledger
+from budwood.runs.own_objects import keep_objects
 from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run, lock_results, open_any_run, reopen_run, utc_now
 from budwood.runs.run_files import DATASET, SEALED_LABELS, WEIGHTS, digest_run_files, name_predictions
@@ -59,7 +60,7 @@ def test(run: Run | str | Path, *, cache: Path | None = None, progress: Progress
     run.task.adapt_recipe(run.recipe)  # its own metrics are found before the look is counted, or the test ends here
     logits = make_predictor(run, open_context(cache, progress)).predict_samples(samples)
     with lock_ledger(run.path.parent), lock_results(run.path):
-        latest = reopen_run(run)
+        latest = keep_objects(reopen_run(run), run)
         if not _is_scored(latest):  # as another process may have done meanwhile
             (looks,) = count_look(run.path.parent, [_identify_look(run, samples)])
             unsealed = replace(samples, labels=_read_sealed_labels(sealed, samples))

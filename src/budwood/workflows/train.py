@@ -37,6 +37,7 @@ from budwood.runs.contents import (
 from budwood.runs.explanation_record import EXPLANATION_FILE as EXPLANATION
 from budwood.runs.machine import describe_hardware, library_versions
 from budwood.runs.networks import find_training_weights
+from budwood.runs.own_objects import keep_objects
 from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.runs.run import (
     CHECKPOINT,
@@ -283,13 +284,13 @@ def resume(
         DivergedError: The loss is no longer a number.
         StorageError: The run folder or the cache cannot be written.
     """
-    run = find_run(run.path if isinstance(run, Run) else run)
+    given, run = run, find_run(run.path if isinstance(run, Run) else run)
     run.refuse_ensemble("more training")
     context, clock = open_context(cache, progress), _Clock()
     changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
     refuse_nothing_to_do(run, continue_recipe(run, changes), changes)  # before anything is written
     with lock_run(run.path):
-        return _go_on(find_run(run.path), changes, context, clock, on_epoch_end, novelty)
+        return _go_on(keep_objects(find_run(run.path), given), changes, context, clock, on_epoch_end, novelty)
 
 
 def _go_on(
