@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup
@@ -28,13 +29,16 @@ from budwood.reporting.charts import (
     draw_lines,
     draw_reliability,
 )
+from budwood.reporting.commands import write_place
 from budwood.reporting.confidence_section import ShownConfidence
+from budwood.reporting.confused_part import cut_confused_part
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
+from budwood.reporting.first_screen import FirstScreen, Step, answer_first
 from budwood.reporting.ladder_section import show_ladder_section
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.novelty_section import ShownNovelty
 from budwood.reporting.recipe_text import STEPS, describe_choices, describe_recipe
-from budwood.reporting.templating import load_template
+from budwood.reporting.templating import render_page
 from budwood.runs.explanation_record import Explanation
 from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord, TestRecord
 from budwood.text import quote_path
@@ -125,6 +129,7 @@ class Evidence:
         confidence: What is told of temperature, prediction sets and thresholds; None of a run that has none.
         labels: What is shown of each label; None where images have one.
         card: Uses, limits and licences; None where they are not shown.
+        folder: The run's folder, for commands; None where it is not known.
     """
 
     history: Sequence[Mapping[str, float]]
@@ -138,6 +143,7 @@ class Evidence:
     novelty: ShownNovelty | None = None
     labels: LabelEvidence | None = None
     card: CardSummary | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -149,12 +155,14 @@ class DataCheck:
         n: Number of images.
         dataset: The record of the data set.
         findings: Findings about it.
+        place: The data as a word of a command that works from any folder.
     """
 
     source: str
     n: int
     dataset: DatasetRecord
     findings: Sequence[Finding]
+    place: str = "DATA"
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,14 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
     headline = task.choose_headline(val.figures)
     labels = evidence.labels
     weakest = _sort_weakest_first(labels.per_class if labels else val.per_class)
-    return load_template("report.html").render(
+    part = cut_confused_part(evidence.confusion, classes) if len(classes) > MATRIX_MOST else ([], [])
+    place = write_place(record, evidence.folder)
+    answers = answer_first(record, task, evidence.results, evidence.explanation, place)
+    return render_page(
+        "report.html",
+        answers=answers,
+        answer_strip=Markup(_draw_answer_strip(answers, headline)),
+        part=_make_matrix(*part)[:-1],
         record=record,
         val=val,
         recipe=record.recipe.table(),
@@ -261,7 +276,13 @@ def render_findings(check: DataCheck, pictures: Pictures) -> str:
         The page.
     """
     chart = Markup(_draw_counts_chart(check.dataset))
-    return load_template("inspect.html").render(check=check, data=check.dataset, pictures=pictures, counts_chart=chart)
+    steps = [
+        Step("Train: five minutes for the best that this machine gives", f"budwood train {check.place}"),
+        Step("What would be tried, and how long it takes", f"budwood train {check.place} --dry-run"),
+    ]
+    return render_page(
+        "inspect.html", check=check, data=check.dataset, pictures=pictures, counts_chart=chart, steps=steps
+    )
 
 
 def render_rates(
@@ -283,7 +304,7 @@ def render_rates(
     chart = draw_lines(
         "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
     )
-    return load_template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
+    return render_page("rates.html", name=name, model=model, suggestion=suggestion, chart=Markup(chart))
 
 
 def _format_command(record: RunRecord) -> str:
@@ -305,6 +326,11 @@ def _name_metric(task: LabelTask, name: str) -> str:
     """The name of a metric, with what it means where that is not plain."""
     note = task.note_metric(name)
     return f"{describe_metric(name)}: {note}" if note else describe_metric(name)
+
+
+def _draw_answer_strip(answers: FirstScreen, name: str) -> str:
+    title = f"{answers.split.capitalize()} {describe_metric(name)} with its 95 % confidence interval, beside others"
+    return draw_interval_strip(title, answers.score, [(one.name, one.value) for one in answers.references])
 
 
 def _draw_test_strip(test: TestRecord | None, name: str) -> str:
@@ -420,6 +446,6 @@ def render_explanation(found: Explanation, name: str, network: str) -> str:
     Returns:
         The page.
     """
-    return load_template("explained.html").render(
-        record=found.record, pictures=found.pictures, name=name, network=network
+    return render_page(
+        "explained.html", record=found.record, pictures=found.pictures, name=name, network=network
     )
