@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budwood.comparison.document import Comparison
     from budwood.comparison.published import Published
     from budwood.comparison.rows import RowSpec
+    from budwood.comparison.run_list import list_runs
     from budwood.config.recipe import Recipe
     from budwood.data.checks import Finding, findings
     from budwood.data.dataset import Dataset
@@ -66,6 +67,7 @@ _HOMES = {  # the module of each public name; a module is its own
     "export": "workflows.export",
     "findings": "data.checks",
     "learning_curve": "workflows.learning_curve",
+    "list_runs": "comparison.run_list",
     "open_run": "runs.run",
     "predict": "workflows.predict",
     "publish": "workflows.publish",
@@ -105,6 +107,7 @@ __all__ = [
     "export",
     "findings",
     "learning_curve",
+    "list_runs",
     "open_run",
     "predict",
     "publish",

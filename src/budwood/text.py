@@ -7,11 +7,13 @@ import io
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Final
 from unicodedata import east_asian_width
 
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
 TEXT: Final = "'"  # before such a cell: it is text
+NARROWEST: Final = 6  # columns of a terminal that a column of a table has at least
 _JOINERS: Final = "\u200c\u200d"  # unprintable by Unicode's letter, but part of words and of emoji
 
 
@@ -31,7 +33,7 @@ def show_unprintable(name: str) -> str:
     )
 
 
-def quote_path(path: str) -> str:
+def quote_path(path: str | PurePath) -> str:
     """Quote a path as one word of a shell.
 
     Args:
@@ -40,6 +42,7 @@ def quote_path(path: str) -> str:
     Returns:
         The word; a path with unprintable characters in the shell's own notation for them.
     """
+    path = str(path)
     if show_unprintable(path) == path:
         return shlex.quote(path)
     return "$'" + show_unprintable(path.replace("\\", "\\\\").replace("'", "\\'")) + "'"
@@ -167,6 +170,92 @@ def format_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def fit_table(
+    rows: Sequence[Sequence[str]], right: Sequence[int], width: int | None, kept: Sequence[int] = (0,)
+) -> str:
+    """Align rows of text in columns that a terminal has room for.
+
+    A column that says the same of all rows is told in a line below. Cells that are too long go on in the next line, and
+    where that is not enough the last columns are left out, which is told, too.
+
+    Args:
+        rows: Cells of each row, the header first; at least one row, all of equal length.
+        right: Numbers of the columns, from 0, that are aligned to the right.
+        width: Columns of the terminal; None: as many as it takes.
+        kept: Numbers of the columns that are always shown, in one line a row.
+
+    Returns:
+        The table as lines joined by line breaks, without one at the end.
+    """
+    numbers, same = range(len(rows[0])), dict[int, str]()
+    if len(rows) > 2:
+        same = {n: rows[1][n] for n in numbers if n not in kept and len({row[n] for row in rows[1:]}) == 1}
+    shown = [number for number in numbers if number not in same]
+    left_out: list[int] = []
+    while (widths := _fit_widths([[row[n] for n in shown] for row in rows], width, [n in kept for n in shown])) is None:
+        left_out.insert(0, next(number for number in reversed(shown) if number not in kept))
+        shown.remove(left_out[0])
+    parts = [[_wrap_cell(row[n], size) for n, size in zip(shown, widths, strict=True)] for row in rows]
+    lines = [
+        ["".join(cell[line : line + 1]) for cell in cells] for cells in parts for line in range(max(map(len, cells)))
+    ]
+    heads = max(map(len, parts[0]))
+    aligned = format_table(lines, [place for place, number in enumerate(shown) if number in right]).split("\n")
+    table = [aligned[0], *aligned[2 : heads + 1], aligned[1], *aligned[heads + 1 :]]
+    told = [f"{rows[0][n]} {text}" for n, text in same.items() if rows[0][n] and text]
+    notes = [f"The same in all rows: {'; '.join(told)}."] if told else []
+    if left_out:
+        notes.append(f"Left out, as the terminal is too narrow: {', '.join(rows[0][n] for n in left_out)}.")
+    return "\n".join([*table, *(line for note in notes for line in wrap_text(note, width))])
+
+
+def wrap_text(text: str, width: int | None, indent: str = "  ") -> list[str]:
+    """Break a text into lines of a terminal.
+
+    Args:
+        text: The text.
+        width: Columns of a line; None: as many as it takes.
+        indent: What the second and later lines begin with.
+
+    Returns:
+        The lines, at least one.
+    """
+    if width is None:
+        return [text]
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1].strip() and count_columns(f"{lines[-1]} {word}") > width:
+            lines.append(indent + word)
+        else:
+            lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
+def _fit_widths(rows: Sequence[Sequence[str]], width: int | None, fixed: Sequence[bool]) -> list[int] | None:
+    """The widths of columns that take no more than so many columns of a terminal; None where they cannot."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(count_columns, column)) for column in columns]
+    least = [
+        size
+        if stays
+        else min(size, max(NARROWEST, *(count_columns(word) for cell in column for word in cell.split(" "))))
+        for column, size, stays in zip(columns, widths, fixed, strict=True)
+    ]
+    if width is None or len(columns) == sum(fixed):
+        return widths
+    room = width - 2 * (len(columns) - 1)
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:
+        widest = max((n for n in range(len(widths)) if widths[n] > least[n]), key=lambda n: widths[n])
+        widths[widest] -= 1
+    return widths
+
+
+def _wrap_cell(cell: str, width: int) -> list[str]:
+    return wrap_text(cell, width, "") if count_columns(cell) > width else [cell]
 
 
 def _pad_cell(cell: str, width: int, right: bool) -> str:

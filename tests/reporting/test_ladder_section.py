@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from budwood.reporting.commands import write_longer_command
 from budwood.reporting.ladder_section import draw_ladder, show_ladder_section
-from budwood.reporting.ladder_text import describe_ladder, describe_rung_state, write_longer_command
+from budwood.reporting.ladder_text import describe_ladder, describe_rung_state
 from budwood.reporting.model_card import render_model_card
 from budwood.reporting.templating import load_template
 from budwood.runs.ladder_record import Figure, LadderRecord, RungRecord
@@ -220,14 +221,28 @@ class TestChart:
 
 
 class TestCommand:
-    def test_repeats_the_options_that_were_given(self) -> None:
+    def test_repeats_the_options_that_were_given(self, tmp_path: Path) -> None:
         given = {"taps": ("blocks.3", "blocks.4"), "class_weights": True, "weights": "a b.pth"}
-        assert write_longer_command(make_ladder(given=given, longer=90), "my photos") == (
+        record = make_run(tmp_path, make_ladder(given=given, longer=90)).record.model_copy(
+            update={"source": "my photos"}
+        )
+        assert write_longer_command(record, None) == (
             "budwood train 'my photos' --taps blocks.3,blocks.4 --class-weights true --weights 'a b.pth' --time 90s"
         )
 
-    def test_is_empty_where_none_is_advised(self) -> None:
-        assert write_longer_command(make_ladder(longer=None), "photos") == ""
+    def test_repeats_how_the_data_were_read(self, tmp_path: Path) -> None:
+        reading = {"val": 0.3, "exclude": ["a b", "c"], "images_per_class": 5, "label_separator": ";"}
+        record = make_run(tmp_path, make_ladder(longer=60)).record.model_copy(
+            update={"source": "photos", "reading": reading}
+        )
+        assert write_longer_command(record, Path("my runs")) == (
+            "budwood train photos --val 0.3 --exclude 'a b' --exclude c --images-per-class 5 --label-separator ';' "
+            "--out 'my runs' --time 1m"
+        )
+
+    def test_is_empty_where_none_is_advised(self, tmp_path: Path) -> None:
+        assert write_longer_command(make_run(tmp_path, make_ladder(longer=None)).record, None) == ""
+        assert write_longer_command(make_run(tmp_path / "other", None).record, None) == ""
 
 
 def test_the_report_and_the_card_tell_of_it_only_where_there_was_a_search(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def test_hostile_names_are_text() -> None:
 
 def test_the_seal_the_test_score_and_its_looks() -> None:
     record, evidence = _record()
-    assert "budwood test 20260101-000000-net-abcd" in render_run(record, evidence)
+    assert "budwood test runs/20260101-000000-net-abcd" in render_run(record, evidence)
     opened = {"looks": 3, "opened": ["2026"], "metrics": record["metrics"]["val"]}
     html = render_run({**record, "test": opened}, evidence)
     assert "This test set has been used 3 times (looks)." in html
@@ -454,6 +455,18 @@ def test_the_command_that_makes_it_again(source: str, written: str) -> None:
     assert "recipe.toml --leaks allow" not in html
     leaking = {**record["dataset"], "leaks_allowed": True}
     assert "recipe.toml --leaks allow" in render_run({**record, "dataset": leaking}, evidence)
+
+
+def test_commands_of_a_page_work_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    record, evidence = _record()
+    html = unescape(render_run(record, replace(evidence, folder=Path("my runs/one"))))
+    assert f"budwood test '{tmp_path}/my runs/one'" in html
+    assert f"budwood explain '{tmp_path}/my runs/one'" in html
+    assert f"--recipe '{tmp_path}/my runs/one/recipe.toml' --out '{tmp_path}/my runs'" in html
+    read = {**record, "reading": {"val": 0.3, "test": 0.1, "exclude": ["a b"], "corrections": ["/c.csv"]}}
+    html = unescape(render_run(read, evidence))
+    assert "recipe.toml --val 0.3 --test 0.1 --exclude 'a b' --corrections /c.csv" in html
 
 
 def test_long_lists_of_files_say_how_many_more() -> None:

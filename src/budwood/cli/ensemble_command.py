@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from budwood.cli.options import add_common_options, add_out_option, make_terminal_progress, print_json
-from budwood.cli.output import show_metrics
+from budwood.cli.options import (
+    add_common_options,
+    add_name_option,
+    add_out_option,
+    make_terminal_progress,
+    print_json,
+    refuse_bad_name,
+)
+from budwood.cli.output import show_metrics, show_next
 
 if TYPE_CHECKING:
     from budwood.progress import Progress
@@ -28,12 +35,14 @@ if TYPE_CHECKING:
 @click.option(
     "--row", "labels", multiple=True, metavar="LABEL", help="Use this row of STUDY only; may be repeated. [all rows]"
 )
+@add_name_option
 @add_out_option
 @add_common_options
 def ensemble(
     runs: tuple[str, ...],
     weights: Rule | None,
     labels: tuple[str, ...],
+    name: str | None,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -44,10 +53,10 @@ def ensemble(
     --out says otherwise. The folds of a row are one ensemble with its cross-validated score.
     """
     from budwood.studies.ensemble_rows import choose_rule
-    from budwood.studies.study_state import STATE_FILE
+    from budwood.studies.study_state import find_study_folder
     from budwood.workflows.ensemble import ensemble as make_ensemble
 
-    places = [next((p for p in (Path(run), out / run) if (p / STATE_FILE).is_file()), None) for run in runs]
+    places = [find_study_folder(run, out) for run in runs]
     studies = [place for place in places if place]
     if labels and not studies:
         raise click.UsageError("--row: needs the folder of a study in place of RUN.")
@@ -55,7 +64,8 @@ def ensemble(
     if studies and click.get_current_context().get_parameter_source("out") is click.core.ParameterSource.DEFAULT:
         out = studies[0]
     rule = weights or (choose_rule([one for one in given if not isinstance(one, str)]) if studies else "equal")
-    show_ensemble(make_ensemble(given, rule, out=out), as_json)
+    refuse_bad_name(name, out)
+    show_ensemble(make_ensemble(given, rule, out=out, id=name), as_json)
 
 
 def _list_runs(study: Path | None, run: str, labels: Sequence[str]) -> Sequence[Run | str]:
@@ -92,5 +102,4 @@ def show_ensemble(run: Run, as_json: bool) -> None:
         print(f"  weight {one.weight:.2f}  {one.run}")
     print(describe_ensemble(record))
     print(f"Run: {run.path}\nReport: {run.path / 'report.html'}")
-    if record.dataset.counts.test:
-        print(f"The test set is sealed (not used yet). When you have chosen your run: budwood test {run.path}")
+    show_next(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from budwood.text import format_table, shorten, show_unprintable
@@ -26,7 +27,8 @@ def show_ladder(run: Run) -> None:
     Args:
         run: The run; nothing is printed where its recipe was given.
     """
-    from budwood.reporting.ladder_text import count_candidates, describe_time, write_longer_command
+    from budwood.reporting.commands import write_longer_command
+    from budwood.reporting.ladder_text import count_candidates, describe_time
 
     ladder = run.record.ladder
     if ladder is None:
@@ -43,7 +45,7 @@ def show_ladder(run: Run) -> None:
         _print_wrapped(f"This run is not the one that was chosen: that is {ladder.best}.")
     if ladder.advice:
         _print_wrapped(ladder.advice)
-    if command := write_longer_command(ladder, run.record.source):
+    if command := write_longer_command(run.record, None if run.path.parent == Path("runs") else run.path.parent):
         print(f"  {command}")
 
 

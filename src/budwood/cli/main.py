@@ -17,6 +17,7 @@ import click
 
 from budwood.cli.calibrate_command import calibrate
 from budwood.cli.ensemble_command import ensemble
+from budwood.cli.epoch_lines import EpochLines
 from budwood.cli.explain_command import explain
 from budwood.cli.export_command import export
 from budwood.cli.failures import fail, flush_output, tell_failed_file
@@ -28,6 +29,7 @@ from budwood.cli.options import (
     add_common_options,
     add_data_argument,
     add_leaks_option,
+    add_name_option,
     add_out_option,
     add_recipe_sources,
     add_selection_options,
@@ -35,6 +37,7 @@ from budwood.cli.options import (
     drop_unset,
     make_terminal_progress,
     print_json,
+    refuse_bad_name,
     say_nothing,
 )
 from budwood.cli.output import (
@@ -50,6 +53,7 @@ from budwood.cli.output import (
 )
 from budwood.cli.predict_command import predict
 from budwood.cli.publish_command import publish
+from budwood.cli.runs_command import runs
 from budwood.cli.study_commands import compare, study, tune
 from budwood.cli.watch_commands import drift, suggest
 from budwood.errors import BudwoodError, DataError
@@ -67,7 +71,7 @@ def app() -> None:
     """Turn a folder of labelled images into a classifier, and into the evidence that it is the right one."""
 
 
-for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, study, suggest, tune):
+for command in (calibrate, compare, drift, ensemble, explain, export, predict, publish, runs, study, suggest, tune):
     app.add_command(command)
 
 
@@ -203,6 +207,7 @@ def inspect_data(
 )
 @click.option("--quick", is_flag=True, help="Without training options: stop after frozen networks were compared.")
 @add_recipe_sources
+@add_name_option
 @add_out_option
 @add_common_options
 def train(
@@ -219,6 +224,7 @@ def train(
     quick: bool,
     file: Path | None,
     settings: tuple[str, ...],
+    name: str | None,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -248,15 +254,19 @@ def train(
         raise click.UsageError(f"--quick: nothing is searched for. {explain_recipe(asking)}")
     for why in filter(None, ("" if file else explain_recipe(asking), explain_steps(named))):
         progress.note(why)
+    refuse_bad_name(name, out, search=not asking)
     dataset = scan(data, val=val, test=test, exclude=exclude, corrections=corrections, progress=progress, **reading)
     dataset = select_per_class(dataset, leaks=leaks, **selection)
     if not asking:
-        return _search(dataset, named, quick, out, leaks, track, dry_run, as_json, started, progress)
+        return _search(dataset, named, quick, out, name, leaks, track, dry_run, as_json, started, progress)
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return None
     spent = time.perf_counter() - started
-    finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, track=track, spent=spent)
+    lines = EpochLines(progress, resolved, None if resolved.time is None else resolved.time - spent)
+    hooks: dict[str, Any] = {"track": track, "spent": spent, "id": name, "on_epoch_end": lines}
+    finished = bw.train(dataset, resolved, out=out, leaks=leaks, progress=progress, **hooks)
+    lines.tell_unsaid(finished.history())
     show_run(finished, as_json)
     return None
 
@@ -266,6 +276,7 @@ def _search(
     given: dict[str, Any],
     quick: bool,
     out: Path,
+    name: str | None,
     leaks: Leaks,
     track: tuple[str, ...],
     dry_run: bool,
@@ -278,7 +289,7 @@ def _search(
 
     from budwood.cli.ladder_output import show_ladder, show_ladder_plan
     from budwood.storage.context import open_context
-    from budwood.workflows.ladder import plan_search, search
+    from budwood.workflows.ladder import plan_search, read_budget, search
 
     context = open_context(progress=progress)
     spent = time.perf_counter() - started
@@ -289,7 +300,9 @@ def _search(
         else:
             show_ladder_plan(rows, budget, notes)
         return None
-    best = search(dataset, given, quick, out, leaks, context, spent=spent, track=track, on_epoch_end=None, novelty=True)
+    lines = EpochLines(progress, None, read_budget(given) - spent)
+    hooks: dict[str, Any] = {"track": track, "on_epoch_end": lines, "novelty": True}
+    best = search(dataset, given, quick, out, leaks, context, spent=spent, id=name, **hooks)
     if not as_json:
         show_ladder(best)
     show_run(best, as_json)
@@ -309,8 +322,12 @@ def resume(
     """Resume an interrupted training, or train a finished run for more epochs."""
     import budwood as bw
     from budwood.runs.run import find_run
+    from budwood.workflows.continuation import continue_recipe
 
-    finished = bw.resume(find_run(run, out), epochs=epochs, patience=patience, lr=lr, progress=make_terminal_progress())
+    found, progress = find_run(run, out), make_terminal_progress()
+    changes = {name: value for name, value in (("epochs", epochs), ("patience", patience), ("lr", lr)) if value}
+    lines = EpochLines(progress, None if found.record.ensemble else continue_recipe(found, changes))
+    finished = bw.resume(found, epochs=epochs, patience=patience, lr=lr, progress=progress, on_epoch_end=lines)
     show_run(finished, as_json)
 
 
@@ -349,9 +366,9 @@ def report(run: str, order: Order | None, out: Path, as_json: bool, debug: bool)
     from budwood.reporting.model_card import CARD_FILE
     from budwood.runs.run import open_run
     from budwood.studies.reports import report_study
-    from budwood.studies.study_state import STATE_FILE
+    from budwood.studies.study_state import find_study_folder
 
-    study = next((place for place in (Path(run), out / run) if (place / STATE_FILE).is_file()), None)
+    study = find_study_folder(run, out)
     if order and not study:
         raise click.UsageError("--sort: needs a study; a run has one row.")
     if study:

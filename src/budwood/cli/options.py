@@ -105,6 +105,36 @@ def add_out_option(command: Command) -> Command:
     return option(command)
 
 
+def add_name_option(command: Command) -> Command:
+    """Add --name, the name of the new run, to a command.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The function with the option.
+    """
+    words = "Name of the new run, by which later commands find it; it must be free. [time, network and four digits]"
+    return click.option("--name", metavar="NAME", help=words)(command)
+
+
+def refuse_bad_name(name: str | None, out: Path, *, search: bool = False) -> None:
+    """Refuse a name of a new run that is taken or that no folder can have, before anything is read.
+
+    Args:
+        name: What --name gave; None: nothing.
+        out: The folder of runs.
+        search: Whether it is that of a search, whose runs have it with a number behind it.
+
+    Raises:
+        RunError: There is such a run already, or a folder cannot be named so.
+    """
+    from budwood.runs.run_ids import refuse_bad_id
+
+    if name is not None:
+        refuse_bad_id(name, out, "--name", search=search)
+
+
 def add_leaks_option(command: Command) -> Command:
     """Add --leaks, what is done with images that stand in two given splits, to a command.
 

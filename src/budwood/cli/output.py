@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from budwood.cli.options import print_json
-from budwood.text import TOO_FEW, counted, format_seconds, listed, show_unprintable
+from budwood.text import TOO_FEW, counted, format_seconds, listed, quote_path, show_unprintable
 
 if TYPE_CHECKING:
     from budwood.config.recipe import Recipe
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
 
 
 SHOWN: Final = 10  # files or groups of a finding that the terminal shows
+
+
+def find_width() -> int | None:
+    """Find how many columns a line on stdout has room for.
+
+    Returns:
+        Those of the terminal, or what the environment variable COLUMNS says; None for a file or a pipe, where a line
+        may be as long as it is.
+    """
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return shutil.get_terminal_size().columns
+    return None
 
 
 def format_metric(metric: Metric) -> str:
@@ -242,7 +257,7 @@ def _format_duration(seconds: float) -> str:
 
 
 def show_run(run: Run, as_json: bool) -> None:
-    """Print a trained run: its validation metrics, what it took, its findings and where it is.
+    """Print a trained run: what was trained on what, its scores, what it took, its findings, where it is, what is next.
 
     Args:
         run: The run.
@@ -254,6 +269,7 @@ def show_run(run: Run, as_json: bool) -> None:
         columns = {name: table[name] for name in ("state", "recipe", "timings", "ladder") if name in table}
         print_json({"run": str(run.path), **columns, "metrics": run.metrics})
         return
+    _show_training(run)
     show_metrics("Validation", run.task, record.val)
     choices, prefix = record.choices, record.prefix
     if prefix.stage:
@@ -267,8 +283,43 @@ def show_run(run: Run, as_json: bool) -> None:
     for finding in loud:
         print(f"  {finding.code} {finding.severity}: {finding.message}")
     print(f"Run: {run.path}\nReport: {run.path / 'report.html'}")
-    if record.dataset.counts.test:
-        print(f"The test set is sealed (not used yet). When you have chosen your run: budwood test {run.path}")
+    show_next(run)
+
+
+def show_next(run: Run) -> None:
+    """Print the commands that come next: what predicts with a run, and what opens its test set.
+
+    Args:
+        run: A finished run.
+    """
+    place = quote_path(run.path)
+    print(f"To use it: budwood predict {place} IMAGES...")
+    if run.record.dataset.counts.test:
+        print(f"The test set is sealed (not used yet). When you have chosen your run: budwood test {place}")
+
+
+def _show_training(run: Run) -> None:
+    """Print what was trained on what, what validation chose, and the score on training images."""
+    from budwood.comparison.rows import score_training
+    from budwood.config.metric_registry import describe_selection
+    from budwood.reporting.ensemble_text import describe_ensemble
+
+    record, training = run.record, score_training([run], "accuracy")
+    data, counts = record.dataset, record.network.parameters
+    if record.ensemble:
+        print(describe_ensemble(record))
+        return
+    what = "the head alone" if record.trained == "head" else f"{counts.trainable:,} of {counts.total:,} parameters"
+    images = counted(training.n if training else sum(data.counts.train.values()), "training image")
+    classes = counted(len(data.classes), "class", "classes")
+    print(f"Trained: {record.network.name}, {what}, on {show_unprintable(data.name)} ({images}, {classes})")
+    if record.selected.epoch is not None:
+        why = describe_selection(run.recipe.select or "loss")
+        print(f"Kept: epoch {record.selected.epoch} ({why})")
+    elif record.selected.regularisation is not None:
+        print(f"Kept: a penalty of {record.selected.regularisation:.3g} on the head's weights (by validation)")
+    if training:
+        print(f"Training accuracy  {format_metric(training)}")
 
 
 def format_day(seconds: float) -> str:

@@ -22,8 +22,10 @@ from budwood.cli.options import (
     make_terminal_progress,
     print_json,
 )
+from budwood.cli.output import find_width
 
 if TYPE_CHECKING:
+    from budwood.comparison.document import Comparison
     from budwood.comparison.text import Order
     from budwood.data.leaks import Leaks
 
@@ -128,7 +130,9 @@ def study(
     if as_json:
         print_json([text.make_study_record(*one, out) for one in zip(studies, comparisons, strict=True)])
         return
-    print("\n\n".join(text.format_study(*one, out, order) for one in zip(studies, comparisons, strict=True)))
+    print(
+        "\n\n".join(text.format_study(*one, out, order, find_width()) for one in zip(studies, comparisons, strict=True))
+    )
 
 
 @click.command(cls=TuneCommand)
@@ -188,7 +192,7 @@ def tune(
     if as_json:
         print_json(text.make_study_record(search, comparison, out))
         return
-    print(text.format_study(search, comparison, out, order))
+    print(text.format_study(search, comparison, out, order, find_width()))
 
 
 def _parse_place(argument: str) -> tuple[str, str]:
@@ -243,29 +247,61 @@ def compare(
 ) -> None:
     """Compare runs, or all in a folder: intervals, paired tests, and which cannot be distinguished from the best.
 
+    Runs of several data sets or splits have a table each; --csv and --html then write FILE-1, FILE-2 and so on.
+
     Multi-label runs are ranked by mean average precision: that all labels of an image are right may be rare.
     """
     from budwood.comparison.compare import compare as compare_runs
+    from budwood.comparison.data_groups import describe_data, split_by_data
     from budwood.comparison.run_groups import find_runs
-    from budwood.comparison.text import format_comparison
+
+    named = [find_runs(run, out) for run in runs]
+    progress = make_terminal_progress()
+    for left_out in (name for _, others in named for name in others):
+        progress.note(f"Left out, because it is not finished: {left_out}.")
+    finished = [run for group, _ in named for run in group]
+    groups = split_by_data(finished, split)
+    several = [group for group in groups if len(group) > 1]
+    if not several or len(groups) == 1:
+        several, groups = [finished], [finished]  # where they cannot be compared, that is said
+    for alone in (group[0] for group in groups if len(group) == 1 and len(groups) > 1):
+        progress.note(
+            f"Left out, because no other run is of its data and split: {alone.path.name}, {describe_data(alone)}."
+        )
+    comparisons = [compare_runs(group, metric=metric, split=split, allow_looks=allow_looks) for group in several]
+    pages = [_number_file(html, place, len(several)) for place in range(len(several))]
+    for place, comparison in enumerate(comparisons):
+        _write_comparison(comparison, _number_file(csv, place, len(several)), pages[place], order)
+    if as_json:
+        records = [comparison.record() for comparison in comparisons]
+        print_json(records[0] if len(groups) == 1 else {"groups": records})
+        return
+    titles = [f"{describe_data(group[0])}: {len(group)} runs\n" if len(groups) > 1 else "" for group in several]
+    told = [_format_comparison(*one, order) for one in zip(titles, comparisons, pages, strict=True)]
+    print("\n\n".join(told))
+
+
+def _number_file(file: Path | None, place: int, count: int) -> Path | None:
+    """The file of one of several comparisons; of a single one as it was named."""
+    return file if file is None or count == 1 else file.with_name(f"{file.stem}-{place + 1}{file.suffix}")
+
+
+def _write_comparison(comparison: Comparison, csv: Path | None, html: Path | None, order: Order) -> None:
     from budwood.reporting.comparison_page import render_comparison
     from budwood.storage.atomic import raise_storage_errors, write_text
 
-    groups = [find_runs(run, out) for run in runs]
-    progress = make_terminal_progress()
-    for left_out in (name for _, others in groups for name in others):
-        progress.note(f"Left out, because it is not finished: {left_out}.")
-    finished = [run for group, _ in groups for run in group]
-    comparison = compare_runs(finished, metric=metric, split=split, allow_looks=allow_looks)
-    for path, text in ((csv, comparison.csv()), (html, render_comparison(comparison, order=order))):
-        if path:
-            with raise_storage_errors(path):
-                write_text(path, text)
-    if as_json:
-        print_json(comparison.record())
-        return
-    print(format_comparison(comparison, order))
-    for finding in comparison.findings:
-        print(f"\n{finding.code} {finding.severity}: {finding.message}\n  {finding.advice}")
+    if csv:
+        with raise_storage_errors(csv):
+            write_text(csv, comparison.csv())
     if html:
-        print(f"\nPage: {html}")
+        with raise_storage_errors(html):
+            write_text(html, render_comparison(comparison, order=order))
+
+
+def _format_comparison(title: str, comparison: Comparison, page: Path | None, order: Order) -> str:
+    """A comparison with its findings, and where its page is."""
+    from budwood.comparison.text import format_comparison
+
+    findings = [f"\n{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
+    shown = format_comparison(comparison, order, find_width())
+    return "\n".join([f"{title}{shown}", *findings, *([f"\nPage: {page}"] if page else [])])

@@ -20,6 +20,7 @@ from budwood.evaluation.metrics import ClassMean, Evaluation, ImageMean, Resampl
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.scoring import Labels
 from budwood.runs.run import Run
+from budwood.text import quote_path
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def refuse_unfinished(runs: Sequence[Run]) -> None:
         if run.record.state != "done":
             raise RunError(
                 f"{run.path}: is not a finished run (state: {run.record.state}), so it cannot be compared.",
-                f"Finish it with `budwood resume {run.path}`, or leave it out.",
+                f"Finish it with `budwood resume {quote_path(run.path)}`, or leave it out.",
             )
 
 

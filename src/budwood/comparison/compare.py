@@ -43,7 +43,7 @@ SPLITS: Final = ("val", "test")
 
 
 def compare(
-    runs: Sequence[Run | str | Path | RowSpec],
+    runs: Sequence[Run | str | Path | RowSpec] | str | Path,
     *,
     metric: str | None = None,
     split: str = "val",
@@ -61,7 +61,7 @@ def compare(
     pairs (Holm), so that at most 5 tables in 100 have a row that is wrongly distinguished from the best.
 
     Args:
-        runs: Each a `Run`, a run folder, a folder of runs, or a `RowSpec`.
+        runs: Each a `Run`, what a run is called (as in `open_run`), a folder of runs, or a `RowSpec`.
         metric: `accuracy`, `balanced_accuracy`, `macro_f1`, `log_loss`, or the import path of a user's own metric
             that all runs have. Where images have several labels also `mean_average_precision`; accuracy then means
             that every label is right. None: accuracy, or mean average precision where images have several labels.
@@ -79,7 +79,7 @@ def compare(
             differ (unless `apart`); the metric or split is unknown; a test split is sealed, or test splits were
             opened at different looks (unless `allow_looks`).
     """
-    entries = group_runs(runs)
+    entries = group_runs([runs] if isinstance(runs, str | Path) else runs)
     done = [run for entry in entries for run in entry.runs]
     metric = metric or _choose_metric(done, split)
     _refuse_uncomparable(entries, metric, split, allow_looks)

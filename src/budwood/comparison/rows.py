@@ -172,7 +172,7 @@ def make_row(
         epochs=tuple(run.record.selected.epoch for run in runs if run.record.selected.epoch is not None),
         seconds=_average([sum(one.record.timings.total for one in _list_trained(run)) for run in runs]),
         training_seconds=_average([_sum_training_seconds(run) for run in runs]),
-        train=_train(runs, metric),
+        train=score_training(runs, metric),
         value=_summarize_metric(entry.label, runs, metric, split, found),
         spread=_measure_spread(runs, metric, split),
         test=_summarize_metric(entry.label, runs, metric, "test") if opened else None,
@@ -241,8 +241,16 @@ def _summarize_metric(
     return found.whole
 
 
-def _train(runs: Sequence[Run], metric: str) -> Metric | None:
-    """The metric on training images in the epoch that was kept, as the run's history has it: accuracy or loss."""
+def score_training(runs: Sequence[Run], metric: str) -> Metric | None:
+    """Look up a metric on training images in the epoch that was kept, as the histories of runs have it.
+
+    Args:
+        runs: Runs of the same images.
+        metric: `accuracy` or `log_loss`; others are not kept.
+
+    Returns:
+        The mean over the runs, of so many training images; the accuracy with its interval. None where it is not known.
+    """
     column = {"accuracy": "train_accuracy", "log_loss": "train_loss"}.get(metric)
     kept = [row for run in runs if (row := _find_kept_epoch(run)) is not None]
     if not kept or column is None:
@@ -290,7 +298,7 @@ def _measure(entry: RowSpec, metric: str, split: str) -> Metric | None:
     """Our figure that may be held against a published one; None where there is none."""
     runs = entry.runs
     if split == "train":
-        return None if any(_is_changed_by_recipe(run, metric) for run in runs) else _train(runs, metric)
+        return None if any(_is_changed_by_recipe(run, metric) for run in runs) else score_training(runs, metric)
     known = all(metric in run.metrics[split] for run in runs)
     return _summarize_metric(entry.label, runs, metric, split) if known else None
 
@@ -319,7 +327,7 @@ def make_outcome(label: str, runs: Sequence[Run], answers: AlignedPredictions | 
     """
     return RowOutcome(
         label,
-        _train(runs, "accuracy"),
+        score_training(runs, "accuracy"),
         _summarize_metric(label, runs, "accuracy", "val", score_rows([answers], "accuracy")[0] if answers else None),
         _summarize_metric(label, runs, "accuracy", "test") if _looks(runs) else None,
         [run.history() for run in runs],

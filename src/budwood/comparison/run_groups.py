@@ -10,15 +10,16 @@ from budwood.comparison.recipe_diff import find_varying, label_rows, make_distin
 from budwood.comparison.rows import RowSpec
 from budwood.comparison.run_options import list_run_options
 from budwood.errors import RunError
+from budwood.runs.lookup import find_exact_folder
 from budwood.runs.run import Run, find_run, open_run
 
 
 def find_runs(path: str | Path, out: Path = Path("runs")) -> tuple[list[Run], list[str]]:
-    """Find the finished run in a folder or with an id, or all finished runs in a folder of runs.
+    """Find the finished run that is called so, or all finished runs in a folder of runs.
 
     Args:
-        path: Run folder, id of a run under `out`, or folder of runs.
-        out: Folder in which ids are looked up.
+        path: What a run is called, as in `open_run`, or folder of runs, also by its name in `out`.
+        out: Folder in which names are looked up.
 
     Returns:
         The finished runs, and name and state of each other run that was left out.
@@ -26,16 +27,35 @@ def find_runs(path: str | Path, out: Path = Path("runs")) -> tuple[list[Run], li
     Raises:
         RunError: There is no finished run, or a run's record cannot be read.
     """
-    folder = Path(path)
-    files = [] if (folder / "run.json").is_file() else sorted(folder.glob("*/run.json"))
-    if not files:
+    folder = find_folder_of_runs(path, out)
+    if folder is None:
         return [open_run(path, out)], []
-    found = [find_run(file.parent) for file in files]
+    found = [find_run(one) for one in _list_runs_in(folder)]
     left = [f"{run.path.name} ({run.record.state})" for run in found if run.record.state != "done"]
     finished = [run for run in found if run.record.state == "done"]
     if not finished:
         raise RunError(f"{folder}: contains no finished run.", "`budwood resume RUN` continues an unfinished run.")
     return finished, left
+
+
+def find_folder_of_runs(path: str | Path, out: Path = Path("runs")) -> Path | None:
+    """Find a folder that holds runs, as a study's does.
+
+    Args:
+        path: Its path, or its name in `out`.
+        out: Folder in which names are looked up.
+
+    Returns:
+        The folder; None where there is none, or where a run is called so.
+    """
+    if find_exact_folder(path, out):
+        return None
+    return next((place for place in (Path(path), out / path) if _list_runs_in(place)), None)
+
+
+def _list_runs_in(folder: Path) -> list[Path]:
+    """The run folders that lie directly in a folder, by name, without hidden ones, which are drafts."""
+    return [file.parent for file in sorted(folder.glob("*/run.json")) if not file.parent.name.startswith(".")]
 
 
 def group_runs(runs: Sequence[Run | str | Path | RowSpec]) -> list[RowSpec]:

@@ -19,11 +19,12 @@ from budwood.text import (
     SPLITS,
     TOO_FEW,
     Unit,
+    fit_table,
     format_difference,
     format_seconds,
-    format_table,
     shorten,
     show_unprintable,
+    wrap_text,
 )
 
 Order = Literal["given", "metric"]  # of rows: as they were given, or the best first
@@ -172,12 +173,13 @@ def find_present_columns(made: Comparison) -> PresentColumns:
     )
 
 
-def format_comparison(made: Comparison, order: Order = "metric") -> str:
+def format_comparison(made: Comparison, order: Order = "metric", width: int | None = None) -> str:
     """Format a comparison for a terminal: its table, failures, and what its signs mean.
 
     Args:
         made: The comparison.
         order: Of the rows: `given`, or `metric`: the best first.
+        width: Columns of the terminal; None: as many as it takes.
 
     Returns:
         Lines of text, without a line break at the end.
@@ -200,10 +202,11 @@ def format_comparison(made: Comparison, order: Order = "metric") -> str:
         "time": [join_cell((cells.time[0], _say_published(cells.published_time))) for cells in rows],
     }
     columns = {name: cells for name, cells in chosen.items() if cells is not None}
-    lines = format_table(
-        list(zip(*([name, *cells] for name, cells in columns.items()), strict=True)), range(1, len(columns))
-    )
-    return "\n".join([lines, *_format_failures(rows), *_format_legend(made, rows, has)])
+    table = list(zip(*([name, *cells] for name, cells in columns.items()), strict=True))
+    value = list(columns).index(f"{SPLITS[made.split]} {describe_metric(made.metric)}")
+    notes = [*_format_failures(rows), *_format_legend(made, rows, has)]
+    wrapped = [line for note in notes for line in wrap_text(note, width)]
+    return "\n".join([fit_table(table, range(1, len(columns)), width, (0, value)), *wrapped])
 
 
 def _join_first(cells: Cells, split: str) -> str:

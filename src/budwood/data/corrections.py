@@ -145,6 +145,21 @@ def read_corrections(file: Path) -> list[Correction]:
     return [correction for correction in _read_rows(file) if correction.correct]
 
 
+def is_filled(table: Path) -> bool:
+    """Tell whether somebody has filled in a table of corrections.
+
+    Args:
+        table: CSV file.
+
+    Returns:
+        True where it has a correction, or is no such table, so that it is somebody's all the same.
+    """
+    try:
+        return bool(read_corrections(table))
+    except DataError:
+        return True
+
+
 def _read_rows(file: Path) -> list[Correction]:
     """All rows; `correct` is empty where nothing is to be corrected."""
     text, mark = read_user_csv(file)

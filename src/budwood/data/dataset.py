@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,6 +148,8 @@ class Dataset:
         remarks: How something was read that could be read otherwise.
         left_out: Usable images that their split leaves out.
         lookalikes: Paths of images that look the same but were not taken for copies, in groups.
+        reading: What was asked of `scan` and `select_per_class` beside their defaults, as plain values by name; it is
+            not saved with the data set.
     """
 
     source: str
@@ -164,6 +166,7 @@ class Dataset:
     remarks: tuple[Remark, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     lookalikes: tuple[tuple[str, ...], ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

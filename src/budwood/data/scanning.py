@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -101,7 +101,22 @@ def scan(
     options = ReadOptions(nested, label_separator, spelling, split_folders)
     listing = list_files(Path(source).expanduser(), context, exclude, files, options)
     _check_shares(listing, val, test)
-    return build_dataset(listing, read_metadata(listing, context), context, val=val, test=test)
+    data = build_dataset(listing, read_metadata(listing, context), context, val=val, test=test)
+    return replace(data, reading=_note_reading(val, test, exclude, files, options))
+
+
+def _note_reading(
+    val: float | None, test: float | None, exclude: Sequence[str], corrections: Sequence[Path], options: ReadOptions
+) -> dict[str, Any]:
+    """What was asked of a scan beside its defaults, as plain values by the names of its arguments."""
+    asked = {
+        "val": val,
+        "test": test,
+        "exclude": list(exclude) or None,
+        "corrections": [str(file.absolute()) for file in corrections] or None,
+        **{name: value for name, value in asdict(options).items() if value != getattr(ReadOptions(), name)},
+    }
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def build_dataset(

@@ -98,7 +98,8 @@ def select_per_class(
             f"{data.name}: {'; '.join(problems)}.",
             "Use a smaller number, other shares for val and test, or more images; copies of one image count once.",
         )
-    return replace(data, table=set_columns(data.table, {"used": used}), remarks=(*data.remarks, *remarks))
+    table, reading = set_columns(data.table, {"used": used}), {**data.reading, **{one[1]: one[3] for one in wished}}
+    return replace(data, table=table, remarks=(*data.remarks, *remarks), reading=reading)
 
 
 def _refuse_number(data: Dataset, wished: Sequence[tuple[str, int]]) -> None:

@@ -22,7 +22,7 @@ from budwood.progress import Progress, Silent
 from budwood.runs.ensembles import find_member
 from budwood.runs.networks import describe_run_weights
 from budwood.runs.predictor import make_predictor
-from budwood.runs.run import Run
+from budwood.runs.run import AnyRun, open_any_run
 from budwood.storage.atomic import cache_folder
 from budwood.storage.context import open_context
 
@@ -41,13 +41,13 @@ Files = Sequence[str | Path]
 Answering = Callable[[Pixels], NDArray[np.float32]]
 
 
-def subject(run: Run, *, cache: Path | None = None) -> NetworkProbe:
+def subject(run: AnyRun, *, cache: Path | None = None) -> NetworkProbe:
     """Open the run's network for the other functions of `budwood.explain`.
 
     `attribution`, `filters`, `feature_maps` and `maximised` work on the modules that it holds.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         cache: Cache folder; None for the usual one.
 
     Returns:
@@ -55,16 +55,17 @@ def subject(run: Run, *, cache: Path | None = None) -> NetworkProbe:
     """
     from budwood.explain.probe import make_probe
 
+    run = open_any_run(run)
     run.refuse_ensemble("its layers")
     spec = spec_of(run.recipe, len(run.classes), describe_run_weights(run), cache or cache_folder())
     return make_probe(spec, run.classes)
 
 
-def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = None) -> Pixels:
+def pixels(run: AnyRun, images: Files | Samples, *, progress: Progress | None = None) -> Pixels:
     """Read images as the run's network sees them before they are normalised.
 
     Args:
-        run: The run; its recipe says how images are resized.
+        run: The run, or its path or name; its recipe says how images are resized.
         images: Image files, or samples of a data set.
         progress: Where progress is shown; None for nowhere.
 
@@ -75,6 +76,7 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
         DataError: When there is no image, or a file does not exist, cannot be read or was changed since it was
             scanned.
     """
+    run = open_any_run(run)
     scale = run.value_range
     samples = images if isinstance(images, Samples) else make_file_samples(images, progress or Silent(), scale)
     samples = replace(samples, value_range=scale)
@@ -84,13 +86,13 @@ def pixels(run: Run, images: Files | Samples, *, progress: Progress | None = Non
     return np.stack([decode_sample(samples, row, size, resizing) for row in range(len(samples))])
 
 
-def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Progress | None = None) -> Answering:
+def answering(run: AnyRun, some: Pixels, *, cache: Path | None = None, progress: Progress | None = None) -> Answering:
     """Make a function that computes the run's logits as its predictions do, without test-time augmentation.
 
     The engine is checked on `some` real images where that has not been done before.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         some: Real images for that check, uint8 [n, size, size, 3].
         cache: Cache folder; None for the usual one.
         progress: Where progress is shown; None for nowhere.
@@ -101,13 +103,13 @@ def answering(run: Run, some: Pixels, *, cache: Path | None = None, progress: Pr
     Raises:
         StorageError: When the cache cannot be written.
     """
-    predictor = make_predictor(run, open_context(cache, progress))
+    predictor = make_predictor(open_any_run(run), open_context(cache, progress))
     predictor.load(lambda: some)
     return predictor.compute_logits
 
 
 def attribution(
-    run: Run,
+    run: AnyRun,
     images: Files,
     method: str = "layer-cam",
     *,
@@ -121,7 +123,7 @@ def attribution(
     See `budwood.explain.saliency.compute_attribution` for the methods.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         images: Image files.
         method: `grad-cam`, `layer-cam`, `integrated-gradients` or `occlusion`.
         classes: Number or name of a class for each image; None for the likeliest.
@@ -138,6 +140,7 @@ def attribution(
     """
     from budwood.explain.run_views import open_view
 
+    run = open_any_run(run)
     shown = pixels(run, images, progress=progress)
     engine = answering(run, shown, cache=cache, progress=progress)
     view = open_view(run, cache or cache_folder())
@@ -145,7 +148,7 @@ def attribution(
 
 
 def sanity(
-    run: Run,
+    run: AnyRun,
     images: Files,
     method: str = "layer-cam",
     *,
@@ -156,7 +159,7 @@ def sanity(
     """Test whether a method's maps depend on the learned weights (weight randomisation test).
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         images: Image files.
         method: Method of attribution, as for `attribution`.
         place: Stage whose map is used; None to choose it by the network.
@@ -172,14 +175,14 @@ def sanity(
     """
     from budwood.explain.sanity_checks import check_sanity
 
-    run, place = find_member(run, place, "place")
+    run, place = find_member(open_any_run(run), place, "place")
     return check_sanity(
         subject(run, cache=cache), pixels(run, images, progress=progress), method, place, progress=progress
     )
 
 
 def faithfulness(
-    run: Run,
+    run: AnyRun,
     images: Files,
     found: Attribution,
     *,
@@ -189,7 +192,7 @@ def faithfulness(
     """Measure by deletion and insertion whether the network relies on what an attribution highlights.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         images: The image files that `found` was computed for, in the same order.
         found: Attribution of these images.
         cache: Cache folder; None for the usual one.
@@ -203,16 +206,17 @@ def faithfulness(
     """
     from budwood.explain.deletion_insertion import measure_faithfulness
 
+    run = open_any_run(run)
     shown = pixels(run, images, progress=progress)
     engine = answering(run, shown, cache=cache, progress=progress)
     return measure_faithfulness(engine, shown, found, task=run.task, progress=progress)
 
 
-def filters(run: Run, layer: str | None = None, *, cache: Path | None = None) -> Filters:
+def filters(run: AnyRun, layer: str | None = None, *, cache: Path | None = None) -> Filters:
     """Read the weights of a convolution, and find its dead and duplicate filters.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         layer: Full name of the convolution; None for the first one.
         cache: Cache folder; None for the usual one.
 
@@ -224,15 +228,15 @@ def filters(run: Run, layer: str | None = None, *, cache: Path | None = None) ->
     """
     from budwood.explain.convolutions import read_filters
 
-    run, layer = find_member(run, layer, "layer")
+    run, layer = find_member(open_any_run(run), layer, "layer")
     return read_filters(subject(run, cache=cache), layer)
 
 
-def feature_maps(run: Run, images: Files, name: str, *, cache: Path | None = None) -> Maps:
+def feature_maps(run: AnyRun, images: Files, name: str, *, cache: Path | None = None) -> Maps:
     """Compute the feature maps of images after any layer.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         images: Image files.
         name: The layer: its name as `layers` lists it, such as `features.denseblock3.denselayer5`; `layer 25` for
             the 25th; `first` or `last` for that convolution; `relu#1` for the first run of a module that is run
@@ -248,15 +252,15 @@ def feature_maps(run: Run, images: Files, name: str, *, cache: Path | None = Non
     """
     from budwood.explain.activations import read_maps
 
-    run, place = find_member(run, name, "name")
+    run, place = find_member(open_any_run(run), name, "name")
     return read_maps(subject(run, cache=cache), pixels(run, images), place or name)
 
 
-def layers(run: Run, *, cache: Path | None = None) -> tuple[Layer, ...]:
+def layers(run: AnyRun, *, cache: Path | None = None) -> tuple[Layer, ...]:
     """List all layers of the run's network in the order in which it runs them for an image.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         cache: Cache folder; None for the usual one.
 
     Returns:
@@ -268,8 +272,8 @@ def layers(run: Run, *, cache: Path | None = None) -> tuple[Layer, ...]:
 
 
 def maps_beside(
-    run: Run,
-    beside: Sequence[Run | str],
+    run: AnyRun,
+    beside: Sequence[AnyRun],
     images: Files,
     place: str,
     *,
@@ -280,8 +284,8 @@ def maps_beside(
     """Compute the feature maps of one layer in the run's network and in others, on the same images.
 
     Args:
-        run: The run.
-        beside: Other runs, `start` (the network before training) or `imagenet` (with ImageNet weights).
+        run: The run, or its path or name.
+        beside: Other runs or their names, `start` (the network before training) or `imagenet` (with ImageNet weights).
         images: Image files.
         place: The layer, as for `feature_maps`.
         channels: Numbers of the channels, from 0; none for the 12 that vary most in the run's network.
@@ -298,12 +302,12 @@ def maps_beside(
     """
     from budwood.explain.side_by_side import compare_maps, open_beside
 
-    return compare_maps(open_beside(run, beside, images, open_context(cache, progress)), place, channels)
+    return compare_maps(open_beside(open_any_run(run), beside, images, open_context(cache, progress)), place, channels)
 
 
 def maximised_beside(
-    run: Run,
-    beside: Sequence[Run | str],
+    run: AnyRun,
+    beside: Sequence[AnyRun],
     images: Files,
     place: str,
     *,
@@ -314,8 +318,8 @@ def maximised_beside(
     """Draw what channels of one layer look for in the run's network and in others.
 
     Args:
-        run: The run.
-        beside: Other runs, `start` (the network before training) or `imagenet` (with ImageNet weights).
+        run: The run, or its path or name.
+        beside: Other runs or their names, `start` (the network before training) or `imagenet` (with ImageNet weights).
         images: Image files, by which channels are chosen.
         place: The layer, as for `feature_maps`.
         channels: Numbers of the channels, from 0; none for the 6 that vary most in the run's network.
@@ -332,17 +336,17 @@ def maximised_beside(
     """
     from budwood.explain.side_by_side import compare_units, open_beside
 
-    context = open_context(cache, progress)
+    run, context = open_any_run(run), open_context(cache, progress)
     return compare_units(open_beside(run, beside, images, context), place, channels, progress=context.progress)
 
 
 def seen_through(
-    run: Run, image: str | Path, layer: str, numbers: Sequence[int], *, cache: Path | None = None
+    run: AnyRun, image: str | Path, layer: str, numbers: Sequence[int], *, cache: Path | None = None
 ) -> NDArray[np.float32]:
     """Compute an image's output after chosen filters of a convolution.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         image: Image file.
         layer: Full name of the convolution.
         numbers: Numbers of the filters, from 0.
@@ -357,15 +361,15 @@ def seen_through(
     """
     from budwood.explain.activations import filter_image
 
-    run, name = find_member(run, layer, "layer")
+    run, name = find_member(open_any_run(run), layer, "layer")
     return filter_image(subject(run, cache=cache), pixels(run, [image])[0], name or layer, numbers)
 
 
-def strip(run: Run, image: str | Path, *, cache: Path | None = None) -> Strip:
+def strip(run: AnyRun, image: str | Path, *, cache: Path | None = None) -> Strip:
     """Collect an image's most varied maps at each stage along the network.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         image: Image file.
         cache: Cache folder; None for the usual one.
 
@@ -382,7 +386,7 @@ def strip(run: Run, image: str | Path, *, cache: Path | None = None) -> Strip:
 
 
 def maximised(
-    run: Run,
+    run: AnyRun,
     classes: Sequence[str] | None = None,
     *,
     place: str | None = None,
@@ -393,7 +397,7 @@ def maximised(
     """Draw the pictures that classes, or channels of a layer, respond to most strongly.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         classes: Names of classes; None for every class.
         place: Layer whose channels are drawn instead of classes, named as for `feature_maps`; None for classes.
         channels: Numbers of the channels of `place`, from 0; one at least.
@@ -410,7 +414,7 @@ def maximised(
 
     _refuse_mixed_targets(classes, place, channels)
 
-    run, place = find_member(run, place, "place")
+    run, place = find_member(open_any_run(run), place, "place")
     opened = subject(run, cache=cache)
     if place is not None:
         return maximise(opened, [VisualizationTarget(place, channel) for channel in channels], progress=progress)
@@ -432,7 +436,7 @@ def _refuse_mixed_targets(classes: Sequence[str] | None, place: str | None, chan
 
 
 def embedding(
-    run: Run,
+    run: AnyRun,
     split: str = "val",
     method: Method = "pca",
     *,
@@ -442,7 +446,7 @@ def embedding(
     """Place the images of a split in a plane by the features that the network's head receives.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         split: `train`, `val`, or `test` once it has been opened.
         method: `pca` or `umap`.
         cache: Cache folder; None for the usual one.
@@ -455,16 +459,16 @@ def embedding(
         RunError: When the split or method does not exist, the test split is sealed, or UMAP is not installed.
         DataError: When an image was changed since it was scanned.
     """
-    return make_embedding(run, open_context(cache, progress), split, method)
+    return make_embedding(open_any_run(run), open_context(cache, progress), split, method)
 
 
 def neighbours(
-    run: Run, images: Files, k: int = 5, *, cache: Path | None = None, progress: Progress | None = None
+    run: AnyRun, images: Files, k: int = 5, *, cache: Path | None = None, progress: Progress | None = None
 ) -> list[Neighbours]:
     """Find the training images that the network finds most similar to each image.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         images: Image files.
         k: Number of neighbours, from 1.
         cache: Cache folder; None for the usual one.
@@ -477,30 +481,30 @@ def neighbours(
         DataError: When a file is missing or cannot be decoded.
         RunError: When `k` is below 1.
     """
-    return find_neighbours(run, images, open_context(cache, progress), k)
+    return find_neighbours(open_any_run(run), images, open_context(cache, progress), k)
 
 
-def slices(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
+def slices(run: AnyRun, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[Slice, ...]:
     """Measure the accuracy on validation images that share a property.
 
     The properties are brightness, size, shape (aspect) and group.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         cache: Cache folder; None for the usual one.
         progress: Where progress is shown; None for nowhere.
 
     Returns:
         The slices, each compared with the rest of the images.
     """
-    return find_slices(run, open_context(cache, progress))
+    return find_slices(open_any_run(run), open_context(cache, progress))
 
 
-def confusions(run: Run, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[ConfusedPair, ...]:
+def confusions(run: AnyRun, *, cache: Path | None = None, progress: Progress | None = None) -> tuple[ConfusedPair, ...]:
     """Find the most confused pairs of classes on validation, with examples.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         cache: Cache folder; None for the usual one.
         progress: Where progress is shown; None for nowhere.
 
@@ -510,16 +514,16 @@ def confusions(run: Run, *, cache: Path | None = None, progress: Progress | None
     Raises:
         RunError: When images have several labels each.
     """
-    return find_confusions(run, open_context(cache, progress))
+    return find_confusions(open_any_run(run), open_context(cache, progress))
 
 
 def suspects(
-    run: Run, threshold: float | None = None, *, cache: Path | None = None, progress: Progress | None = None
+    run: AnyRun, threshold: float | None = None, *, cache: Path | None = None, progress: Progress | None = None
 ) -> Suspects:
     """Find the training and validation images with suspect labels, by out-of-fold predictions.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         threshold: Highest probability of its label, 0 to 1, at which an image is named; None to choose it.
         cache: Cache folder; None for the usual one.
         progress: Where progress is shown; None for nowhere.
@@ -532,4 +536,4 @@ def suspects(
             started from are not on this machine.
         DataError: When there are fewer clusters of images than folds.
     """
-    return find_suspects(run, open_context(cache, progress), threshold)
+    return find_suspects(open_any_run(run), open_context(cache, progress), threshold)

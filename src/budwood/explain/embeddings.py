@@ -30,6 +30,7 @@ from budwood.runs.predictor import make_predictor
 from budwood.runs.run import Run
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context
+from budwood.text import quote_path
 
 Method = Literal["pca", "umap"]
 Features = NDArray[np.float32]
@@ -192,7 +193,7 @@ def load_or_predict(run: Run, split: str, context: Context) -> Predictions:
     if split not in SPLITS:
         raise RunError(f"split: there is no split {split!r}.", f"Valid: {', '.join(SPLITS)}.")
     if split == "test" and run.record.test is None:
-        raise RunError(f"{run.path}: its test set is sealed.", f"Run `budwood test {run.path}` first.")
+        raise RunError(f"{run.path}: its test set is sealed.", f"Run `budwood test {quote_path(run.path)}` first.")
     if split != "train":
         return run.predictions(split)
     samples = run.dataset().samples(split)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from budwood.data.corrections import read_corrections
+from budwood.data.corrections import is_filled
 from budwood.data.dataset import Dataset
 from budwood.data.images import BadImage, find_inside, read_known_bytes
 from budwood.data.loading import Pixels
@@ -61,6 +61,7 @@ from budwood.runs.machine import describe_hardware
 from budwood.runs.run import Run, utc_now
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context
+from budwood.text import quote_path
 
 if TYPE_CHECKING:
     from budwood.explain.probe import NetworkProbe
@@ -101,7 +102,7 @@ class ExplainRequest:
     places: tuple[str, ...] = ()
     called: str | None = None
     channels: tuple[int, ...] = ()
-    beside: tuple[Run | str, ...] = ()
+    beside: tuple[Run | str | Path, ...] = ()
 
 
 @dataclass
@@ -218,7 +219,7 @@ def _refuse_layers_of_several(run: Run, asked: ExplainRequest) -> None:
     if run.record.ensemble and layered and "images" not in asked.parts:
         raise RunError(
             f"{layered[0]}: {run.path.name} is an ensemble, which has layers in each of its networks.",
-            f"Explain one of its members, such as `budwood explain {run.path / 'members' / '0'} --show {layered[0]}`.",
+            f"Explain a member: `budwood explain {quote_path(run.path / 'members' / '0')} --show {layered[0]}`.",
         )
 
 
@@ -474,17 +475,10 @@ def _explain_label_errors(bench: _Bench) -> Found:
 def _choose_table_path(path: Path) -> Path:
     """That path, or the next one with a number, at which no table lies that somebody may have filled in."""
     number, free = 1, path
-    while free.exists() and _is_filled(free):
+    while free.exists() and is_filled(free):
         number += 1
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return free
-
-
-def _is_filled(table: Path) -> bool:
-    try:
-        return bool(read_corrections(table))
-    except DataError:  # it is somebody's all the same
-        return True
 
 
 def _explain_classes(bench: _Bench) -> Found:

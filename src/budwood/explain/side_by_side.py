@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from budwood.data.loading import Pixels
-from budwood.errors import RecipeError, did_you_mean
+from budwood.errors import RecipeError, RunError, did_you_mean
 from budwood.explain import api
 from budwood.explain.activations import Floats, read_layer_maps
 from budwood.explain.feature_visualization import (
@@ -30,8 +30,9 @@ from budwood.networks.registry import is_inside
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import find_imagenet
 from budwood.progress import Progress
+from budwood.runs.lookup import find_run_folder
 from budwood.runs.preflight import relocate_weights
-from budwood.runs.run import Run
+from budwood.runs.run import AnyRun, Run, open_any_run
 from budwood.storage.context import Context
 
 START: Final = "start"  # a run's network with the weights that its training began with
@@ -119,7 +120,7 @@ def open_untrained(run: Run, word: str, context: Context) -> NetworkProbe:
 
 def open_beside(
     run: Run,
-    beside: Sequence[Run | str],
+    beside: Sequence[AnyRun],
     images: Sequence[str | Path],
     context: Context,
     opened: NetworkProbe | None = None,
@@ -128,8 +129,8 @@ def open_beside(
 
     Args:
         run: The run.
-        beside: Other runs; `start` for the run's network with the weights that its training began with; `imagenet`
-            for it with ImageNet weights.
+        beside: Other runs or their names; `start` for the run's network with the weights that its training began
+            with; `imagenet` for it with ImageNet weights.
         images: Image files.
         context: The cache folder, and where progress is shown.
         opened: The run's network where it is open.
@@ -139,18 +140,30 @@ def open_beside(
 
     Raises:
         DataError: When there is no image or a file cannot be read.
-        RecipeError: When a word is neither `start` nor `imagenet`.
+        RecipeError: When a text is neither `start` nor `imagenet`, nor names a run.
         WeightsError: When the weights before training cannot be found.
     """
     own = api.pixels(run, images, progress=context.progress)
     networks = [OpenedNetwork(run.path.name, opened or api.subject(run, cache=context.cache), own)]
     for one in beside:
-        if isinstance(one, str):
+        if isinstance(one, str) and one in UNTRAINED:
             networks.append(OpenedNetwork(one, open_untrained(run, one, context), own, trained=False))
             continue
-        theirs = api.pixels(one, images, progress=context.progress)
-        networks.append(OpenedNetwork(one.path.name, api.subject(one, cache=context.cache), theirs))
+        other = _open_other(one)
+        theirs = api.pixels(other, images, progress=context.progress)
+        networks.append(OpenedNetwork(other.path.name, api.subject(other, cache=context.cache), theirs))
     return tuple(networks)
+
+
+def _open_other(one: AnyRun) -> Run:
+    """The run that is to be shown beside; raises `RecipeError` for a text that names none."""
+    if isinstance(one, str):
+        try:
+            find_run_folder(one)
+        except RunError as error:
+            hint = f"{did_you_mean(one, UNTRAINED)} As a run: {error.message}"
+            raise RecipeError(f"beside: {one!r} is neither a run nor a start.", hint) from error
+    return open_any_run(one)
 
 
 def find_layer_in_each(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup
@@ -13,6 +14,7 @@ from budwood.comparison.recipe_diff import describe_options
 from budwood.comparison.text import format_p_value
 from budwood.config.metric_registry import LOSS, describe_metric
 from budwood.evaluation.intervals import Metric
+from budwood.reporting.commands import write_longer_command
 from budwood.reporting.ladder_text import (
     MEANINGS,
     count_candidates,
@@ -23,7 +25,6 @@ from budwood.reporting.ladder_text import (
     format_accuracy,
     format_gain,
     name_best,
-    write_longer_command,
 )
 from budwood.reporting.svg import (
     BOTTOM,
@@ -127,11 +128,12 @@ class ShownLadder:
     command: str
 
 
-def show_ladder_section(record: RunRecord) -> ShownLadder | None:
+def show_ladder_section(record: RunRecord, folder: Path | None = None) -> ShownLadder | None:
     """Prepare what the report shows of the search that found a run.
 
     Args:
         record: The record of the run.
+        folder: The run's folder; None where it is not known.
 
     Returns:
         What is shown; None of a run whose recipe was given.
@@ -151,7 +153,7 @@ def show_ladder_section(record: RunRecord) -> ShownLadder | None:
         chart=Markup(draw_ladder(ladder)) if drawn else Markup(""),
         caveats=_list_caveats(record, ladder),
         advice=ladder.advice,
-        command=write_longer_command(ladder, record.source),
+        command=write_longer_command(record, folder.absolute().parent if folder else None),
     )
 
 

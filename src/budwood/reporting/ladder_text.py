@@ -6,9 +6,8 @@ from typing import Final
 
 from budwood.comparison.published_text import format_clock
 from budwood.comparison.text import format_p_value
-from budwood.config.notation import write_duration
 from budwood.runs.ladder_record import CandidateRecord, Figure, LadderRecord, RungName, RungRecord, find_states
-from budwood.text import LEAST_TOLD, TOO_FEW, Unit, counted, format_difference, quote_path
+from budwood.text import LEAST_TOLD, TOO_FEW, Unit, counted, format_difference
 
 LEFT_OUT: Final = "left out: no time"
 MEANINGS: Final[dict[RungName, str]] = {
@@ -171,27 +170,3 @@ def describe_ladder(record: LadderRecord, run: str) -> str:
         "Only training and validation images took part, no test image",
     ]
     return " ".join(f"{sentence}." for sentence in sentences)
-
-
-def write_longer_command(record: LadderRecord, source: str) -> str:
-    """Write the command of the longer search that is advised.
-
-    Args:
-        record: The search.
-        source: The data as they were named.
-
-    Returns:
-        For example "budwood train photos/ --time 20m", with the options that were given; empty where no longer search
-        is advised.
-    """
-    if record.longer is None:
-        return ""
-    flags = [f"--{name.replace('_', '-')} {quote_path(_write_value(value))}" for name, value in record.given.items()]
-    return " ".join(["budwood train", quote_path(source), *flags, "--time", write_duration(record.longer)])
-
-
-def _write_value(value: object) -> str:
-    """A value of an option as its flag takes it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(_write_value, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +28,11 @@ from budwood.reporting.charts import (
     draw_lines,
     draw_reliability,
 )
-from budwood.reporting.commands import write_place
+from budwood.reporting.commands import write_again_command, write_place
 from budwood.reporting.confidence_section import ShownConfidence
 from budwood.reporting.confused_part import cut_confused_part
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
-from budwood.reporting.first_screen import FirstScreen, Step, answer_first
+from budwood.reporting.first_screen import Step, answer_first
 from budwood.reporting.ladder_section import show_ladder_section
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.novelty_section import ShownNovelty
@@ -41,7 +40,6 @@ from budwood.reporting.recipe_text import STEPS, describe_choices, describe_reci
 from budwood.reporting.templating import render_page
 from budwood.runs.explanation_record import Explanation
 from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord, TestRecord
-from budwood.text import quote_path
 from budwood.training.history import GRADIENT, WEIGHT, split_by_stage
 
 MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
@@ -213,12 +211,9 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
     labels = evidence.labels
     weakest = _sort_weakest_first(labels.per_class if labels else val.per_class)
     part = cut_confused_part(evidence.confusion, classes) if len(classes) > MATRIX_MOST else ([], [])
-    place = write_place(record, evidence.folder)
-    answers = answer_first(record, task, evidence.results, evidence.explanation, place)
     return render_page(
         "report.html",
-        answers=answers,
-        answer_strip=Markup(_draw_answer_strip(answers, headline)),
+        **_answer_first(record, evidence, task),
         part=_make_matrix(*part)[:-1],
         record=record,
         val=val,
@@ -226,7 +221,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         choices=describe_choices(record),
         pictures=evidence.pictures,
         results=evidence.results,
-        ladder=show_ladder_section(record),
+        ladder=show_ladder_section(record, evidence.folder),
         explanation=evidence.explanation,
         words=describe_ensemble(record) if record.ensemble else describe_recipe(record),
         optimism=describe_optimism(record),
@@ -261,7 +256,7 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         pairs=_list_confused(evidence.confusion, classes) if evidence.confusion else [],
         chance_loss=task.chance_loss,
         laps=[(STEPS.get(name, name), seconds) for name, seconds in record.timings.steps().items()],
-        again=_format_command(record),
+        again=write_again_command(record, evidence.folder),
     )
 
 
@@ -307,16 +302,6 @@ def render_rates(
     return render_page("rates.html", name=name, model=model, suggestion=suggestion, chart=Markup(chart))
 
 
-def _format_command(record: RunRecord) -> str:
-    """The command that carries the recipe out again, or makes the ensemble again, for a shell."""
-    if record.ensemble:
-        runs = " ".join(map(quote_path, record.ensemble.candidates))
-        return f"budwood ensemble {runs} --weights {record.ensemble.rule}"
-    recipe = shlex.quote(f"runs/{record.id}/recipe.toml")
-    leaks = " --leaks allow" if record.dataset.leaks_allowed else ""
-    return f"budwood train {quote_path(record.source)} --recipe {recipe}{leaks}"
-
-
 def _list_headlines(task: LabelTask, scores: SplitMetrics) -> list[tuple[str, Metric]]:
     """The scores beside the headline that the run has, by their names; one made later may have more."""
     return [(_name_metric(task, name), scores.figures[name]) for name in task.list_others(scores.figures)]
@@ -328,9 +313,14 @@ def _name_metric(task: LabelTask, name: str) -> str:
     return f"{describe_metric(name)}: {note}" if note else describe_metric(name)
 
 
-def _draw_answer_strip(answers: FirstScreen, name: str) -> str:
-    title = f"{answers.split.capitalize()} {describe_metric(name)} with its 95 % confidence interval, beside others"
-    return draw_interval_strip(title, answers.score, [(one.name, one.value) for one in answers.references])
+def _answer_first(record: RunRecord, evidence: Evidence, task: LabelTask) -> dict[str, object]:
+    """What fills the first screen, and the run as a word of its commands."""
+    place = write_place(record, evidence.folder)
+    answers = answer_first(record, task, evidence.results, evidence.explanation, place)
+    title = f"{answers.split.capitalize()} score with its 95 % confidence interval, beside others"
+    marks = [(one.name, one.value) for one in answers.references]
+    strip = Markup(draw_interval_strip(title, answers.score, marks))
+    return {"answers": answers, "answer_strip": strip, "place": place}
 
 
 def _draw_test_strip(test: TestRecord | None, name: str) -> str:
@@ -446,6 +436,4 @@ def render_explanation(found: Explanation, name: str, network: str) -> str:
     Returns:
         The page.
     """
-    return render_page(
-        "explained.html", record=found.record, pictures=found.pictures, name=name, network=network
-    )
+    return render_page("explained.html", record=found.record, pictures=found.pictures, name=name, network=network)

@@ -24,6 +24,7 @@ from budwood.networks.weights import digest_file
 from budwood.runs.answers import AnswerRules, Outputs
 from budwood.runs.base_predictor import Predictor, ReadImage
 from budwood.runs.export_record import METADATA_KEY, ExportRecord, parse_export_record
+from budwood.runs.lookup import lies_in_run
 
 IMAGE: Final = "image"
 SUFFIX: Final = ".onnx"
@@ -124,9 +125,12 @@ def is_bundle(place: object) -> bool:
         place: What was given in place of a run.
 
     Returns:
-        True for a path that ends in `.onnx` and for any file.
+        True for a path that ends in `.onnx`, and for any file that is not a run's own.
     """
-    return isinstance(place, str | Path) and (Path(place).suffix == SUFFIX or Path(place).is_file())
+    if not isinstance(place, str | Path):
+        return False
+    file = Path(place)
+    return file.suffix == SUFFIX or (file.is_file() and not lies_in_run(file))
 
 
 def open_bundle(path: str | Path) -> BundlePredictor:

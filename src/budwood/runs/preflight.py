@@ -26,9 +26,9 @@ from budwood.networks.network_plan import NetworkPlan
 from budwood.networks.plan import load_plan
 from budwood.networks.spec import NetworkSpec
 from budwood.networks.weights import Weights, describe_file, describe_random, find_imagenet
+from budwood.runs.lookup import find_exact_folder, find_run_folder
 from budwood.runs.run import Run, open_run
 from budwood.runs.run_files import WEIGHTS, list_places
-from budwood.runs.run_record import FILE as RUN_FILE
 from budwood.storage.context import Context
 from budwood.text import counted, listed
 
@@ -120,14 +120,17 @@ def names_weights_file(recipe: Recipe) -> bool:
 
 
 def _with_absolute_weights(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe with weights that are found from every working folder; the id of a run under `out` stays."""
+    """The recipe with weights that are found from every working folder; a run under `out` has its whole id there."""
     if names_weights_file(recipe):
         return recipe.model_copy(update={"weights": str(Path(recipe.weights).expanduser().absolute())})
     if not recipe.weights.startswith("run:"):
         return recipe
-    folder = Path(recipe.weights.removeprefix("run:"))
-    elsewhere = (folder / RUN_FILE).is_file() and folder.absolute().parent != out.absolute()
-    return recipe.model_copy(update={"weights": f"run:{folder.absolute()}"}) if elsewhere else recipe
+    name = recipe.weights.removeprefix("run:")
+    exact = find_exact_folder(name, out)
+    folder = exact or find_run_folder(name, out)
+    if folder.absolute().parent != out.absolute():
+        return recipe.model_copy(update={"weights": f"run:{folder.absolute()}"})
+    return recipe if exact else recipe.model_copy(update={"weights": f"run:{folder.name}"})
 
 
 def _refuse_views_of_nothing(recipe: Recipe, plan: NetworkPlan, classes: int, cache: Path) -> None:
@@ -161,7 +164,7 @@ def locate_weights(recipe: Recipe, plan: NetworkPlan, out: Path, context: Contex
     if recipe.weights == "none":
         return describe_random(recipe.init, recipe.seed or 0), None
     if recipe.weights.startswith("run:"):
-        run = open_run(recipe.weights.removeprefix("run:"), out)
+        run = _open_recorded(recipe, out)
         run.refuse_ensemble("a trunk")
         _refuse_other_network(run, recipe, plan)
         weights = describe_file(run.file(WEIGHTS))
@@ -263,8 +266,20 @@ def _find_trunk_run(run: Run) -> Run | None:
     if not weights.startswith("run:"):
         return None
     with suppress(RunError):
-        return open_run(weights.removeprefix("run:"), run.path.parent)
+        return _open_recorded(run.recipe, run.path.parent)
     return None
+
+
+def _open_recorded(recipe: Recipe, out: Path) -> Run:
+    """The run that a recipe names, which no other stands in for, however alike its id is."""
+    name = recipe.weights.removeprefix("run:")
+    folder = find_exact_folder(name, out)
+    if folder is None:
+        raise RunError(
+            f"{name}: is not a run folder, nor the id of a run in {out}/, and the weights are from it.",
+            "Restore the run, or choose other weights.",
+        )
+    return open_run(folder)
 
 
 def _refuse_leaks(leaking: Sequence[checks.Finding]) -> None:

@@ -28,9 +28,11 @@ from budwood.evaluation.split_metrics import SplitMetrics
 from budwood.networks.plan import spec_of
 from budwood.networks.weights import Weights
 from budwood.runs.confidence_record import NOVELTY_FILE, STRANGER_SCORES, VALIDATION_SCORES, ConfidenceRecord
+from budwood.runs.lookup import find_run_folder
 from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_drafts, write_text
+from budwood.text import quote_path
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +78,9 @@ class Run:
             RunError: The test split is still sealed.
         """
         if self.record.test is None:
-            raise RunError(f"{self.path}: the test split is sealed.", f"`budwood test {self.path}` opens it.")
+            raise RunError(
+                f"{self.path}: the test split is sealed.", f"`budwood test {quote_path(self.path)}` opens it."
+            )
         return self.record.test
 
     @property
@@ -305,11 +309,12 @@ class Run:
         return load_network(spec_of(self.recipe, len(self.classes), own, cache_folder()))[0].module.eval()
 
 
-def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
+def open_run(path: str | Path | Run, out: Path = Path("runs")) -> Run:
     """Open a finished run.
 
     Args:
-        path: A run folder, or the id of a run under `out`.
+        path: A run folder, or a file in one; of a run under `out` its name, its id or a part of it; or `last`. A run
+            is read again.
         out: The folder of runs.
 
     Returns:
@@ -325,28 +330,28 @@ def open_run(path: str | Path, out: Path = Path("runs")) -> Run:
         raise RunError(f"{run.path}: is not a finished run; it is still being trained.", "Wait until it has finished.")
     raise RunError(
         f"{run.path}: is not a finished run; its training was interrupted.",
-        f"Continue it with `budwood resume {run.path}`.",
+        f"Continue it with `budwood resume {quote_path(run.path)}`.",
     )
 
 
-def find_run(path: str | Path, out: Path = Path("runs")) -> Run:
+def find_run(path: str | Path | Run, out: Path = Path("runs")) -> Run:
     """Find a run in whatever state it is.
 
     Args:
-        path: A run folder, or the id of a run under `out`.
+        path: A run folder, or a file in one; of a run under `out` its name, its id or a part of it; or `last`. A run
+            is read again.
         out: The folder of runs.
 
     Returns:
         The run.
 
     Raises:
-        RunError: There is no such run, or its record cannot be read; the message names the latest runs.
+        RunError: There is no such run, or several that may be meant, or its record cannot be read; the message names
+            the closest.
     """
-    folder = next((place for place in (Path(path), out / path) if (place / "run.json").is_file()), None)
-    if folder is None:
-        names = sorted((file.parent.name for file in out.glob("*/run.json")), reverse=True) if out.is_dir() else []
-        latest = f"The latest runs in {out}/: {', '.join(names[:5])}." if names else f"There are no runs in {out}/."
-        raise RunError(f"{path}: is not a run folder (it contains no run.json).", latest)
+    if not isinstance(path, str | Path | Run):
+        raise RunError(f"run: expected a run, its path or its name, found {type(path).__name__}.", "See `bw.open_run`.")
+    folder = path.path if isinstance(path, Run) else find_run_folder(path, out)
     return Run(folder, read_record(folder))
 
 
@@ -493,11 +498,14 @@ def save_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_text(folder / HISTORY, text.getvalue())
 
 
-def open_any_run(run: Run | str | Path) -> Run:
+AnyRun = Run | str | Path  # a run, or what it is called
+
+
+def open_any_run(run: AnyRun) -> Run:
     """Return a run, opened where only its path or id is given.
 
     Args:
-        run: A run, which is returned as it is, or the folder or id of a finished run under `runs`.
+        run: A run, which is returned as it is, or what a finished run is called, as in `open_run`.
 
     Returns:
         The run.
@@ -505,8 +513,4 @@ def open_any_run(run: Run | str | Path) -> Run:
     Raises:
         RunError: There is no such run, or it is not finished.
     """
-    if isinstance(run, Run):
-        return run
-    if not isinstance(run, (str, Path)):
-        raise RunError(f"run: expected a run, its path or its name, found {type(run).__name__}.", "See `bw.open_run`.")
-    return open_run(run)
+    return run if isinstance(run, Run) else open_run(run)

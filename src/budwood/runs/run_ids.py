@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from budwood.errors import RunError
+from budwood.runs.lookup import LAST
 from budwood.storage.atomic import draft_folder
 from budwood.text import show_unprintable
 
@@ -34,12 +35,14 @@ def make_run_id(model: str) -> str:
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{plain}-{secrets.token_hex(2)}"
 
 
-def refuse_bad_id(id: str, out: Path) -> None:
-    """Refuse the name of a new run that is taken, or that is no plain file name on every system.
+def refuse_bad_id(id: str, out: Path, option: str = "id", *, search: bool = False) -> None:
+    """Refuse the name of a new run, or of a search, that is taken or is no plain file name on every system.
 
     Args:
         id: The name.
         out: The folder of runs.
+        option: What the name was given as, for the message.
+        search: Whether it is that of a search, whose runs have it with a number behind it.
 
     Raises:
         RunError: There is such a run already, or a folder cannot be named so.
@@ -47,11 +50,12 @@ def refuse_bad_id(id: str, out: Path) -> None:
     problem = _find_id_problem(id)
     if problem:
         raise RunError(
-            f"id: {show_unprintable(repr(id))} is not a plain file name ({problem}).",
-            "Use letters, digits, '-', '_' and '.', as in 'first-try', or leave the id out.",
+            f"{option}: {show_unprintable(repr(id))} is not a plain file name ({problem}).",
+            f"Use letters, digits, '-', '_' and '.', as in 'first-try', or leave the {option} out.",
         )
-    if (out / id).exists() or (out / id).is_symlink():
-        raise make_taken_error(out / id)
+    for folder in (out / id, *([out / f"{id}-1"] if search else [])):
+        if folder.exists() or folder.is_symlink():
+            raise make_taken_error(folder, option)
 
 
 @contextmanager
@@ -77,11 +81,11 @@ def draft_run(folder: Path) -> Iterator[Path]:
         raise
 
 
-def make_taken_error(folder: Path) -> RunError:
-    """Make the error for a new run whose folder is there already."""
+def make_taken_error(folder: Path, option: str = "id") -> RunError:
+    """Make the error for a new run, named by that option, whose folder is there already."""
     return RunError(
         f"{folder}: is there already, and a new run would destroy it.",
-        "Choose another id, leave the id out, or continue that run with `budwood resume`.",
+        f"Choose another {option}, leave the {option} out, or continue that run with `budwood resume`.",
     )
 
 
@@ -94,6 +98,10 @@ def _find_id_problem(id: str) -> str:
     bad = next((char for char in id if char in RESERVED or not char.isprintable()), None)
     if bad is not None:
         return f"it contains {bad!r}"
+    if id == LAST:
+        return "it stands for the newest run"
+    if id.startswith("-"):
+        return "it begins with '-', as an option does"
     if id.startswith(".") or id.endswith((".", " ")):
         return "it begins with '.', or ends with '.' or a space"
     return "Windows keeps that name for a device" if DEVICE.fullmatch(id) else ""

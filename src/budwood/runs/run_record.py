@@ -261,6 +261,8 @@ class RunRecord(FrozenRecord):
         ensemble: How the run was made of others; None of a run that was trained. The recipe of an ensemble is that of
             its first member.
         confidence: Temperature, prediction sets, thresholds and "none of these"; None of a run of an earlier version.
+        reading: How the data were read and split beside the usual way, by the names of `bw.scan` and
+            `bw.select_per_class`; runs of an earlier version do not say.
         ladder: The search that found the run; None of a run whose recipe was given.
     """
 
@@ -291,6 +293,7 @@ class RunRecord(FrozenRecord):
     files: Mapping[str, str] = Field(default_factory=dict)
     ensemble: EnsembleRecord | None = None
     confidence: ConfidenceRecord | None = None
+    reading: Mapping[str, Any] = Field(default_factory=dict)
     ladder: LadderRecord | None = None
 
     @property

@@ -24,6 +24,21 @@ StudyStatus = Literal["running", "stopped", "done"]
 RowStatus = Literal["waiting", "training", "done", "failed", "refused", "pruned"]
 
 
+def find_study_folder(name: str | Path, out: Path) -> Path | None:
+    """Find the folder of a study by what it is called.
+
+    Args:
+        name: Its path, or its name in `out`; or one of the files in it, such as its report.
+        out: The folder that holds the folders of studies.
+
+    Returns:
+        The folder; None where no study is called so.
+    """
+    path = Path(name)
+    places = (path, out / name, *([path.parent] if path.is_file() else []))
+    return next((place for place in places if (place / STATE_FILE).is_file()), None)
+
+
 class RowState(BaseModel):
     """The state of a row.
 

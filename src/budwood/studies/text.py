@@ -15,7 +15,9 @@ from budwood.studies.study import Study
 from budwood.text import format_seconds, format_table
 
 
-def format_study(study: Study, comparison: Comparison, out: Path, order: Order | None = None) -> str:
+def format_study(
+    study: Study, comparison: Comparison, out: Path, order: Order | None = None, width: int | None = None
+) -> str:
     """Format the result of a study for a terminal.
 
     Args:
@@ -23,6 +25,7 @@ def format_study(study: Study, comparison: Comparison, out: Path, order: Order |
         comparison: The comparison of its rows.
         out: The folder that contains the study's folder.
         order: Of the rows; None: the study's own.
+        width: Columns of the terminal; None: as many as it takes.
 
     Returns:
         The title and caveats, the table of the rows, their test figures where the test split is open, claims, the
@@ -31,7 +34,7 @@ def format_study(study: Study, comparison: Comparison, out: Path, order: Order |
     findings = [f"{one.code} {one.severity}: {one.message}\n  {one.advice}" for one in comparison.findings]
     place = f"Runs, table.csv and report.html: {out / study.name}/"
     head = "\n".join([format_title(study), *(f"Caveat: {caveat}" for caveat in study.caveats)])
-    table = format_comparison(comparison, order or study.order)
+    table = format_comparison(comparison, order or study.order, width)
     parts = [head, table, format_tested(comparison), write_claims(comparison, bool(study.changed)), *findings, place]
     return "\n\n".join(part for part in parts if part)
 

@@ -29,6 +29,8 @@ def continue_recipe(run: Run, changes: Mapping[str, Any]) -> Recipe:
         RunError: An option cannot be changed in a training that has begun.
     """
     recipe, head_only = run.recipe, run.record.trained == "head"
+    if "epochs" in changes and _is_solved(run):
+        raise _make_solved_error(run)
     for name in ("lr", "patience"):
         if name in changes and (head_only or (name == "patience" and recipe.phases)):
             what = "a run that trains only the head" if head_only else "a training in phases"
@@ -68,6 +70,8 @@ def refuse_nothing_to_do(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -
         )
     if run.record.state != "done":
         return
+    if _is_solved(run):
+        raise _make_solved_error(run)
     last_epoch = recipe.phases[-1].epochs if recipe.phases else recipe.epochs
     if recipe.time is not None or last_epoch is None or done >= last_epoch:
         raise RunError(f"{run.path}: is already finished.", "Use `--epochs N` to train it for more epochs.")
@@ -81,6 +85,18 @@ def refuse_nothing_to_do(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -
             f"{run.path}: stopped after {counted(since, 'epoch')} without improvement.",
             f"Use a --patience larger than {since}.",
         )
+
+
+def _is_solved(run: Run) -> bool:
+    """Whether a run's head was solved at once, so that there are no epochs of which it could have more."""
+    return run.recipe.optimizer == "lbfgs"
+
+
+def _make_solved_error(run: Run) -> RunError:
+    return RunError(
+        f"{run.path}: is finished: its head was solved, not trained in epochs, so there are no more to train.",
+        "Train a new run in steps (--optimizer adam), or more layers than the head (--freeze none).",
+    )
 
 
 def _count_epochs_done(run: Run, phase: int) -> int:

@@ -10,6 +10,7 @@ from budwood.data.scanning import scan
 from budwood.evaluation.intervals import Metric
 from budwood.progress import Progress
 from budwood.reporting.known_scores import KNOWN_SCORES
+from budwood.text import quote_path
 from budwood.workflows.evaluate import test
 from budwood.workflows.ladder import train
 
@@ -78,5 +79,5 @@ def _list_next_steps(run: Path) -> list[tuple[str, str]]:
         ("train on your own images (one folder per class)", "budwood train PHOTOS/"),
         ("search for longer", "budwood train elpv --time 20m"),
         ("train one recipe of your own", "budwood train elpv --model resnet18 --freeze upto:layer3 --epochs 10"),
-        ("predict with this network", f"budwood predict {run} IMAGE.png"),
+        ("predict with this network", f"budwood predict {quote_path(run)} IMAGE.png"),
     ]

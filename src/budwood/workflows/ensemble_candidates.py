@@ -10,14 +10,14 @@ from typing import Final
 
 import numpy as np
 
-from budwood.comparison.run_groups import find_runs
+from budwood.comparison.run_groups import find_folder_of_runs, find_runs
 from budwood.data.dataset import Dataset
 from budwood.data.listing import SPLITS
 from budwood.errors import RunError
 from budwood.evaluation.predictions import Predictions
 from budwood.runs.run import Run
 from budwood.runs.run_files import WEIGHTS
-from budwood.text import counted, listed
+from budwood.text import counted, listed, quote_path
 
 FOLD: Final = "fold "  # what the record of a fold says of its split, as in `fold 1 of 5`
 _AGAIN: Final = (
@@ -60,7 +60,7 @@ def open_candidates(runs: Sequence[Run | str | Path], out: Path) -> tuple[Run, .
             found.append(item)
             continue
         group, _ = find_runs(item, out)
-        is_folder = not any((place / "run.json").is_file() for place in (Path(item), out / item))
+        is_folder = find_folder_of_runs(item, out) is not None
         found += [run for run in group if not (is_folder and run.record.ensemble)]
     return tuple(found)
 
@@ -108,7 +108,7 @@ def _refuse_unusable(runs: Sequence[Run]) -> None:
         if run.record.state != "done":
             raise RunError(
                 f"{run.path}: is not a finished run, so it cannot be part of an ensemble.",
-                f"Finish it with `budwood resume {run.path}`, or leave it out.",
+                f"Finish it with `budwood resume {quote_path(run.path)}`, or leave it out.",
             )
     seen: dict[str, Run] = {}
     for run in runs:

@@ -26,6 +26,7 @@ from budwood.runs.run_files import DATASET, SEALED_LABELS, WEIGHTS, digest_run_f
 from budwood.runs.run_record import TestRecord, save_record
 from budwood.storage.atomic import raise_storage_errors, read_parquet
 from budwood.storage.context import open_context
+from budwood.text import quote_path
 from budwood.workflows.confidence import add_test_errors
 from budwood.workflows.report import report
 
@@ -71,7 +72,7 @@ def _refuse_member(run: Run) -> None:
     if run.path.absolute().parent.name == MEMBERS and (whole / "run.json").is_file():
         raise RunError(
             f"{run.path}: is a member of an ensemble, which alone keeps the labels of the test set.",
-            f"`budwood test {whole}` tests the ensemble; the run that the member is a copy of is tested in its place.",
+            f"`budwood test {quote_path(whole)}` tests the ensemble; or test the run that the member is a copy of.",
         )
 
 

@@ -10,14 +10,14 @@ from budwood.errors import DataError
 from budwood.explain.explanation import USUAL, ExplainRequest, make_explanation
 from budwood.reporting.run_page import render_explanation
 from budwood.runs.explanation_record import Explanation, load_explanation, save_explanation
-from budwood.runs.run import Run, lock_results, reopen_run
+from budwood.runs.run import AnyRun, lock_results, open_any_run, reopen_run
 from budwood.storage.atomic import raise_storage_errors, write_text
 from budwood.storage.context import Context
 from budwood.workflows.report import report
 
 
 def explain_run(
-    run: Run,
+    run: AnyRun,
     context: Context,
     images: Iterable[str | Path] = (),
     *,
@@ -26,7 +26,7 @@ def explain_run(
     called: str | None = None,
     parts: Sequence[str] = (),
     channels: Sequence[int] = (),
-    beside: Sequence[Run | str] = (),
+    beside: Sequence[AnyRun] = (),
     page: Path | None = None,
 ) -> tuple[Explanation, Path]:
     """Explain what a run's network has learned, in the run's report, or for images on a page of their own.
@@ -35,7 +35,7 @@ def explain_run(
     `images`. Parts of an earlier explanation of the run that are not asked for now are kept.
 
     Args:
-        run: The run.
+        run: The run, or its path or name.
         context: The cache folder, and where bars and notes go.
         images: Files and folders to explain; none: the run as a whole.
         methods: Methods of attribution; none: the usual ones.
@@ -44,8 +44,8 @@ def explain_run(
         called: The class that is explained; None: the likeliest of each image.
         parts: What is explained: images, stages, filters, maps, units, embedding, mistakes, labels, classes.
         channels: Channels that `maps` and `units` show; none: those that vary most over the images.
-        beside: Networks that `maps` and `units` show beside the run's: other runs, `start` for its network before
-            training, `imagenet` for it with ImageNet weights.
+        beside: Networks that `maps` and `units` show beside the run's: other runs or their names, `start` for its
+            network before training, `imagenet` for it with ImageNet weights.
         page: The page about images; None: `explained.html` in the run folder.
 
     Returns:
@@ -58,7 +58,7 @@ def explain_run(
         RunError: The run's images are not where they were, or it was trained further in the meantime.
         StorageError: The page or the run folder cannot be written.
     """
-    files = _find_files(tuple(images))
+    run, files = open_any_run(run), _find_files(tuple(images))
     chosen = tuple(parts) or (("images",) if files else USUAL)
     places = (place,) if isinstance(place, str) else tuple(dict.fromkeys(place))
     numbers = tuple(dict.fromkeys(channels))

@@ -21,6 +21,7 @@ from budwood.runs.predictor import make_predictor, read_training_images
 from budwood.runs.run import Run, open_any_run, utc_now
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context, open_context
+from budwood.text import quote_path
 
 FORMAT: Final = "onnx"
 
@@ -122,8 +123,8 @@ def make_checked_model(run: Run, context: Context, int8: bool) -> tuple[bytes, E
     model = build_model(members, weights, run.decision_rule, novelty, record)
     if not (run.record.confidence and run.record.confidence.calibration):
         context.progress.note(
-            f"The run has no temperature, so probabilities are exported as they are; `budwood calibrate {run.path}` "
-            "finds one."
+            "The run has no temperature, so probabilities are exported as they are; "
+            f"`budwood calibrate {quote_path(run.path)}` finds one."
         )
     parity, eight = check_model(model, make_predictor(run, context), int8)
     record = record.model_copy(update={"parity": parity, "int8": eight})

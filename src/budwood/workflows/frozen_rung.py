@@ -38,7 +38,7 @@ from budwood.networks.registry import TRUNK
 from budwood.networks.stage_choice import choose_taps
 from budwood.runs.ladder_record import CandidateRecord, Figure, PlannedRow
 from budwood.runs.preflight import Preflight, check_and_plan
-from budwood.text import format_seconds
+from budwood.text import counted, format_seconds
 from budwood.training.candidate_choice import CandidateChoice, choose_candidate
 from budwood.training.head_selection import (
     Assignment,
@@ -393,6 +393,7 @@ class _Comparison:
             score = self._score(plan, part)
             seconds = made + time.perf_counter() - began
             heads.append(TriedHead(name, options, score, plan.spec.plan.macs, seconds, candidate))
+            self._tell(heads[-1])
             if plan is not flight:
                 _keep(ladder, plan, part)
         return heads
@@ -405,7 +406,17 @@ class _Comparison:
         mirrored, views = (_read_features(ladder, plan, MIRROR), 2) if options.get("tta") == "flip" else (None, 1)
         score = self._score(plan, _read_features(ladder, plan), mirrored)
         seconds = time.perf_counter() - started
-        return TriedHead(f"{head.name}, {words}", options, score, views * plan.spec.plan.macs, seconds, head.candidate)
+        cost = views * plan.spec.plan.macs
+        tried = TriedHead(f"{head.name}, {words}", options, score, cost, seconds, head.candidate)
+        self._tell(tried)
+        return tried
+
+    def _tell(self, head: TriedHead) -> None:
+        """Say in a line how good a head is."""
+        n = int((~np.isnan(head.score.correct)).sum())
+        right = f"{np.nanmean(head.score.correct):.1%} of {counted(n, 'held-out image')} right"
+        left = format_seconds(max(self._ladder.left(), 0.0))
+        self._ladder.context.progress.note(f"  {head.name}: {right}, {format_seconds(head.seconds)}; {left} left.")
 
     def may_mirror(self, head: TriedHead, deadline: float) -> bool:
         """Whether there is time to see all images mirrored, too, and classes stay as they are."""

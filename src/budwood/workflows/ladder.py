@@ -20,7 +20,7 @@ from budwood.errors import BudwoodError, RecipeError
 from budwood.progress import DistinctNotes, Progress
 from budwood.runs.ladder_record import LadderRecord, PlannedRow, RungName, find_states
 from budwood.runs.run import Run, lock_results
-from budwood.runs.run_ids import make_run_id
+from budwood.runs.run_ids import make_run_id, refuse_bad_id
 from budwood.runs.run_record import save_record
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context, open_context
@@ -157,6 +157,7 @@ def search(
         BudwoodError: As of `train`.
     """
     id = id if id is not None else make_run_id("best")
+    refuse_bad_id(id, out, search=True)
     context = replace(context, progress=DistinctNotes(context.progress))
     ladder = begin_ladder(data, given, read_budget(given), quick, out, id, leaks, context, findings, spent, hooks)
     plan = plan_frozen(ladder)

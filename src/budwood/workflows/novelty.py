@@ -47,7 +47,7 @@ from budwood.runs.run import Run
 from budwood.runs.run_files import digest_run_files
 from budwood.storage.atomic import raise_storage_errors
 from budwood.storage.context import Context
-from budwood.text import counted, listed, show_unprintable
+from budwood.text import counted, listed, quote_path, show_unprintable
 
 FEW: Final = 2_000  # images of either split at the end of a training whose trunk has to see them once more
 COPIES_SHOWN: Final = 3
@@ -141,7 +141,7 @@ def add_novelty(run: Run, context: Context, share: float, most_new: int | None =
     Raises:
         OSError: The run folder cannot be written.
     """
-    later = f"`budwood calibrate {run.path}` does it."
+    later = f"`budwood calibrate {quote_path(run.path)}` does it."
     try:
         usual = FEW if run.recipe.time is None else 0
         measured = measure_novelty(run, context, share, usual if most_new is None else min(most_new, FEW))

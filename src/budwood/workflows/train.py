@@ -69,6 +69,7 @@ from budwood.runs.run_record import (
 from budwood.runs.trackers import refuse_unknown_trackers, track_epochs
 from budwood.storage.atomic import raise_storage_errors, write_bytes, write_text
 from budwood.storage.context import Context, open_context
+from budwood.text import quote_path
 from budwood.training.clock import SAVING_SECONDS, WRITING
 from budwood.training.cost_estimate import CostEstimate, measure_cost
 from budwood.training.history import EpochCallback
@@ -213,6 +214,7 @@ def _begin(preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Ru
         track=tuple(track),
         metrics={},
         test=None,
+        **({"reading": dict(data.reading)} if data.reading else {}),  # nothing is not written
     )
     with raise_storage_errors(out), draft_run(out / id) as draft:
         (draft / "recipe.toml").write_text(preflight.spec.recipe.toml(), encoding="utf-8")
@@ -456,7 +458,9 @@ def _note_stop(run: Run, error: BaseException, progress: Progress) -> None:
         stopped = {"state": "stopped", "problem": str(error) or type(error).__name__, "files": files}
         save_record(run.path, run.record.model_copy(update=stopped))
     further = " --lr RATE" if isinstance(error, DivergedError) else ""
-    progress.note(f"The last good checkpoint was kept. Continue from it with `budwood resume {run.path}{further}`.")
+    progress.note(
+        f"The last good checkpoint was kept. Continue from it with `budwood resume {quote_path(run.path)}{further}`."
+    )
 
 
 def _read_weights_time(run: Run) -> int | None:
