@@ -320,3 +320,16 @@ def format_difference(value: float, unit: Unit) -> str:
 
 SPLITS: Final = {"train": "training", "val": "validation", "test": "test"}
 TOO_FEW: Final = "n too small for an interval"  # where a figure has none
+LEAST_TOLD: Final = 5  # images, below which a figure says nothing
+
+
+def say_too_few(n: int) -> str:
+    """Say in place of a figure that its images are too few.
+
+    Args:
+        n: Number of images, below `LEAST_TOLD`.
+
+    Returns:
+        "too few to tell (n = 3)".
+    """
+    return f"too few to tell (n = {n})"

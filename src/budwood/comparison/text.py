@@ -15,6 +15,7 @@ from budwood.evaluation.intervals import Metric
 from budwood.evaluation.resampling import FEWEST
 from budwood.networks.network_plan import ParameterCount
 from budwood.text import (
+    LEAST_TOLD,
     SPLITS,
     TOO_FEW,
     Unit,
@@ -312,10 +313,13 @@ def format_figure(metric: Metric | None, unit: Unit) -> Cell:
         unit: How the metric is written.
 
     Returns:
-        Value, and interval as the addition; a dash where the value is unknown.
+        Value, and interval as the addition; a dash where the value is unknown; that the images are too few to tell
+        where they are fewer than 5.
     """
     if metric is None or metric.value is None:
         return NONE
+    if 0 < metric.n < LEAST_TOLD:
+        return "too few to tell", f"n = {metric.n}"
     if metric.low is None or metric.high is None:
         return unit.text(metric.value), TOO_FEW if 0 < metric.n < FEWEST else ""
     return unit.text(metric.value), _format_range(metric.low, metric.high, unit)

@@ -14,6 +14,7 @@ from typing import Final
 
 from budwood.evaluation.calibration import ReliabilityBin
 from budwood.evaluation.intervals import Metric
+from budwood.reporting.metric_axes import is_far, make_log_ticks
 from budwood.reporting.svg import (
     BOTTOM,
     CHAR,
@@ -33,13 +34,12 @@ from budwood.reporting.svg import (
     draw_x_title,
     format_percent,
     make_even_ticks,
-    make_power_ticks,
     measure_left_margin,
     round_range,
     to_xml,
     wrap_svg,
 )
-from budwood.text import count_columns, show_unprintable
+from budwood.text import LEAST_TOLD, count_columns, counted, show_unprintable
 
 _STROKES: Final = ("var(--accent)", "var(--second)")
 _DASHES: Final = ("none", "6 4")
@@ -74,7 +74,7 @@ def draw_lines(
         series: The lines.
         x_label: Label of the x axis.
         y_label: Label of the y axis.
-        log_x: Whether the x axis is logarithmic; then every x is positive.
+        log_x: Whether the x axis is logarithmic where its values lie far apart; then every x is positive.
         chosen: The x that was kept, to be marked; None for no mark.
 
     Returns:
@@ -84,9 +84,10 @@ def draw_lines(
     xs = [x for line in lines for x, _ in line.points] or [1.0]
     ys = [y for line in lines for _, y in line.points] or [0.0, 1.0]
     low, high = round_range(min(ys), max(ys))
-    across = Scale(min(xs), max(xs), LEFT + 8, WIDTH - RIGHT - 8, log_x)
+    log = log_x and is_far(min(xs), max(xs))
+    across = Scale(min(xs), max(xs), LEFT + 8, WIDTH - RIGHT - 8, log)
     up = Scale(low, high, HEIGHT - BOTTOM, TOP)
-    x_ticks = make_power_ticks(min(xs), max(xs)) if log_x else make_even_ticks(min(xs), max(xs), whole=True)
+    x_ticks = make_log_ticks(min(xs), max(xs)) if log else make_even_ticks(min(xs), max(xs), whole=not log_x)
     parts = [*draw_frame(across, up, x_ticks, make_even_ticks(low, high), x_label, y_label)]
     if chosen is not None and min(xs) <= chosen <= max(xs):
         parts.extend(_draw_mark(across(chosen)))
@@ -111,7 +112,8 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, Metric]], x_label: str)
         The figure as an SVG element.
     """
     left, floor = measure_left_margin([name for name, _ in rows]), 10 + ROW * len(rows)
-    ends = [end for _, metric in rows for end in (metric.low, metric.value) if end is not None]
+    known = [metric for _, metric in rows if metric.n >= LEAST_TOLD]
+    ends = [end for metric in known for end in (metric.low, metric.value) if end is not None]
     start = min(0.8, math.floor(min(ends, default=0.0) * 10) / 10)
     across = Scale(start, 1, left, WIDTH - RIGHT - 52)
     parts = [*draw_percent_grid(across, floor)]
@@ -127,7 +129,7 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, Metric]], x_label: str)
 def draw_reliability(title: str, bins: Sequence[ReliabilityBin]) -> str:
     """Draw accuracy with its interval against mean confidence, beside the diagonal of a calibrated network.
 
-    The area of a dot grows with its number of images.
+    The area of a dot grows with its number of images; a hollow dot stands for fewer than 5, too few to tell.
 
     Args:
         title: Title of the figure.
@@ -148,6 +150,10 @@ def draw_reliability(title: str, bins: Sequence[ReliabilityBin]) -> str:
         if share.value is None or share.low is None or share.high is None:
             continue
         x, confidence, correct = across(item.confidence), format_percent(item.confidence), format_percent(share.value)
+        if share.n < LEAST_TOLD:
+            told = f"<title>{counted(share.n, 'image')} at {confidence}: too few to tell</title>"
+            parts.append(f'<circle class="hollow" cx="{x:.1f}" cy="{up(share.value):.1f}" r="3">{told}</circle>')
+            continue
         radius = 3 + 4 * math.sqrt(share.n / (most or 1))
         parts.append(
             f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{up(share.low):.1f}" y2="{up(share.high):.1f}"/>'
@@ -186,12 +192,13 @@ def draw_counts(title: str, rows: Sequence[tuple[str, Sequence[int]]], parts: Se
     return wrap_svg(title, f"{' + '.join(parts)}: {said}", "".join(drawn), floor + 8)
 
 
-def draw_interval_strip(title: str, metric: Metric) -> str:
+def draw_interval_strip(title: str, metric: Metric, marks: Sequence[tuple[str, float]] = ()) -> str:
     """Draw one share between 0 and 100 % as a dot with its 95 % interval on a line.
 
     Args:
         title: Title of the figure.
-        metric: A share from 0 to 1; its value is None where it is undefined.
+        metric: A share from 0 to 1; its value is None where it is undefined. Of fewer than 5 images none is drawn.
+        marks: Names of other shares, from 0 to 1, that are marked on the line.
 
     Returns:
         The figure as an SVG element.
@@ -202,12 +209,24 @@ def draw_interval_strip(title: str, metric: Metric) -> str:
         anchor = "start" if tick == 0 else "end" if tick == 1 else "middle"
         at = {"start": 2.0, "end": WIDTH - 4.0}.get(anchor, across(tick))
         parts.append(f'<text class="tick" x="{at:.1f}" y="34" text-anchor="{anchor}">{format_percent(tick)}</text>')
-    if metric.value is not None:
+    if metric.value is not None and metric.n >= LEAST_TOLD:
         if metric.low is not None and metric.high is not None:
             ends = f'x1="{across(metric.low):.1f}" x2="{across(metric.high):.1f}"'
             parts.append(f'<line class="range" {ends} y1="10" y2="10" style="stroke-width: 9"/>')
         parts.append(f'<circle class="dot" cx="{across(metric.value):.1f}" cy="10" r="6"/>')
-    return wrap_svg(title, describe_share(metric), "".join(parts), 40)
+    for name, share in marks:
+        x = across(share)
+        parts.append(
+            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="1" y2="19"><title>{to_xml(name)}</title></line>'
+        )
+    return wrap_svg(
+        title,
+        "; ".join(
+            [describe_share(metric), *(f"{show_unprintable(name)} {format_percent(share)}" for name, share in marks)]
+        ),
+        "".join(parts),
+        40,
+    )
 
 
 def _draw_line(

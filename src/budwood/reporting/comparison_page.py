@@ -25,7 +25,7 @@ from budwood.reporting.comparison_charts import Curves, Dot, draw_curves, draw_d
 from budwood.reporting.cost_charts import Point, draw_pareto
 from budwood.reporting.option_charts import draw_importance, draw_slice
 from budwood.reporting.sweep_charts import SweepPoint, draw_sweep
-from budwood.reporting.templating import load_template
+from budwood.reporting.templating import render_page
 from budwood.text import SPLITS, Unit
 
 PAIRS_SHOWN: Final = 66
@@ -68,7 +68,8 @@ def render_comparison(made: Comparison, title: str = "", order: Order = "metric"
     rows = format_rows(made, order)
     name = describe_metric(made.metric)
     shares, has = _rank_shares(rows), find_present_columns(made)
-    return load_template("comparison.html").render(
+    return render_page(
+        "comparison.html",
         made=made,
         title=title or (made.data.name if made.data else "comparison"),
         name=name,

@@ -7,7 +7,7 @@ from typing import Final
 from budwood.comparison.published_text import format_clock
 from budwood.comparison.text import format_p_value
 from budwood.runs.ladder_record import CandidateRecord, Figure, LadderRecord, RungName, RungRecord, find_states
-from budwood.text import TOO_FEW, Unit, counted, format_difference
+from budwood.text import LEAST_TOLD, TOO_FEW, Unit, counted, format_difference
 
 LEFT_OUT: Final = "left out: no time"
 MEANINGS: Final[dict[RungName, str]] = {
@@ -28,6 +28,8 @@ def format_accuracy(figure: Figure) -> tuple[str, str]:
     Returns:
         Its value, and its interval with the number of images.
     """
+    if figure.n < LEAST_TOLD:
+        return "too few to tell", f"n = {figure.n}"
     value = f"{100 * figure.value:.1f} %"
     if figure.low is None or figure.high is None:
         return value, f"{TOO_FEW} (n = {figure.n:,})"

@@ -30,12 +30,14 @@ from budwood.reporting.charts import (
 )
 from budwood.reporting.commands import write_again_command, write_place
 from budwood.reporting.confidence_section import ShownConfidence
+from budwood.reporting.confused_part import cut_confused_part
 from budwood.reporting.ensemble_text import describe_ensemble, describe_optimism
+from budwood.reporting.first_screen import Step, answer_first
 from budwood.reporting.ladder_section import show_ladder_section
 from budwood.reporting.network_charts import draw_network, draw_norms
 from budwood.reporting.novelty_section import ShownNovelty
 from budwood.reporting.recipe_text import STEPS, describe_choices, describe_recipe
-from budwood.reporting.templating import load_template
+from budwood.reporting.templating import render_page
 from budwood.runs.explanation_record import Explanation
 from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord, TestRecord
 from budwood.training.history import GRADIENT, WEIGHT, split_by_stage
@@ -151,12 +153,14 @@ class DataCheck:
         n: Number of images.
         dataset: The record of the data set.
         findings: Findings about it.
+        place: The data as a word of a command that works from any folder.
     """
 
     source: str
     n: int
     dataset: DatasetRecord
     findings: Sequence[Finding]
+    place: str = "DATA"
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,11 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
     headline = task.choose_headline(val.figures)
     labels = evidence.labels
     weakest = _sort_weakest_first(labels.per_class if labels else val.per_class)
-    return load_template("report.html").render(
+    part = cut_confused_part(evidence.confusion, classes) if len(classes) > MATRIX_MOST else ([], [])
+    return render_page(
+        "report.html",
+        **_answer_first(record, evidence, task),
+        part=_make_matrix(*part)[:-1],
         record=record,
         val=val,
         recipe=record.recipe.table(),
@@ -248,7 +256,6 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         pairs=_list_confused(evidence.confusion, classes) if evidence.confusion else [],
         chance_loss=task.chance_loss,
         laps=[(STEPS.get(name, name), seconds) for name, seconds in record.timings.steps().items()],
-        place=write_place(record, evidence.folder),
         again=write_again_command(record, evidence.folder),
     )
 
@@ -264,7 +271,13 @@ def render_findings(check: DataCheck, pictures: Pictures) -> str:
         The page.
     """
     chart = Markup(_draw_counts_chart(check.dataset))
-    return load_template("inspect.html").render(check=check, data=check.dataset, pictures=pictures, counts_chart=chart)
+    steps = [
+        Step("Train: five minutes for the best that this machine gives", f"budwood train {check.place}"),
+        Step("What would be tried, and how long it takes", f"budwood train {check.place} --dry-run"),
+    ]
+    return render_page(
+        "inspect.html", check=check, data=check.dataset, pictures=pictures, counts_chart=chart, steps=steps
+    )
 
 
 def render_rates(
@@ -286,7 +299,7 @@ def render_rates(
     chart = draw_lines(
         "Loss at each learning rate", series, "learning rate", "loss (nats)", log_x=True, chosen=suggestion
     )
-    return load_template("rates.html").render(name=name, model=model, suggestion=suggestion, chart=Markup(chart))
+    return render_page("rates.html", name=name, model=model, suggestion=suggestion, chart=Markup(chart))
 
 
 def _list_headlines(task: LabelTask, scores: SplitMetrics) -> list[tuple[str, Metric]]:
@@ -298,6 +311,16 @@ def _name_metric(task: LabelTask, name: str) -> str:
     """The name of a metric, with what it means where that is not plain."""
     note = task.note_metric(name)
     return f"{describe_metric(name)}: {note}" if note else describe_metric(name)
+
+
+def _answer_first(record: RunRecord, evidence: Evidence, task: LabelTask) -> dict[str, object]:
+    """What fills the first screen, and the run as a word of its commands."""
+    place = write_place(record, evidence.folder)
+    answers = answer_first(record, task, evidence.results, evidence.explanation, place)
+    title = f"{answers.split.capitalize()} score with its 95 % confidence interval, beside others"
+    marks = [(one.name, one.value) for one in answers.references]
+    strip = Markup(draw_interval_strip(title, answers.score, marks))
+    return {"answers": answers, "answer_strip": strip, "place": place}
 
 
 def _draw_test_strip(test: TestRecord | None, name: str) -> str:
@@ -420,6 +443,4 @@ def render_explanation(found: Explanation, name: str, network: str) -> str:
     Returns:
         The page.
     """
-    return load_template("explained.html").render(
-        record=found.record, pictures=found.pictures, name=name, network=network
-    )
+    return render_page("explained.html", record=found.record, pictures=found.pictures, name=name, network=network)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Final
 
 from budwood.evaluation.intervals import Metric
-from budwood.text import count_columns, shorten, show_unprintable
+from budwood.text import LEAST_TOLD, count_columns, say_too_few, shorten, show_unprintable
 
 WIDTH: Final = 460
 HEIGHT: Final = 300
@@ -19,6 +20,7 @@ CHAR: Final = 7.2  # mean width of a character, in units of the drawing
 LETTER: Final = 6.2  # that of a small text
 LINE: Final = 13  # height of a small text
 SMALL: Final = ' style="font-size: 12px"'
+_DECIMALS: Final = 12  # of a tick, at most
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -112,6 +114,8 @@ def draw_percent_grid(across: Scale, floor: float) -> Iterator[str]:
 def draw_interval(metric: Metric, across: Scale, y: float) -> Iterator[str]:
     """Draw a dot with its 95 % interval, and its value at the right; a dash where it is undefined.
 
+    In place of a figure of fewer than 5 images stands that they are too few.
+
     Args:
         metric: A share from 0 to 1; its value is None where it is undefined.
         across: Scale of shares.
@@ -123,6 +127,9 @@ def draw_interval(metric: Metric, across: Scale, y: float) -> Iterator[str]:
     value = metric.value
     if value is None:
         yield f'<text class="tick" x="{across.start + 4:.1f}" y="{y + 4:.1f}">–</text>'
+        return
+    if metric.n < LEAST_TOLD:
+        yield f'<text class="tick" x="{WIDTH - 2}" y="{y + 4:.1f}" text-anchor="end">{say_too_few(metric.n)}</text>'
         return
     if metric.low is not None and metric.high is not None:
         ends = f'x1="{across(metric.low):.1f}" x2="{across(metric.high):.1f}"'
@@ -228,10 +235,12 @@ def describe_share(metric: Metric) -> str:
         metric: A share from 0 to 1; its value is None where it is undefined.
 
     Returns:
-        Percentages, such as "93.1 % (90.0 to 95.3 %)", or "undefined".
+        Percentages, such as "93.1 % (90.0 to 95.3 %)", "undefined" or that the images are too few.
     """
     if metric.value is None:
         return "undefined"
+    if metric.n < LEAST_TOLD:
+        return say_too_few(metric.n)
     value = f"{100 * metric.value:.1f} %"
     if metric.low is None or metric.high is None:
         return value
@@ -282,7 +291,8 @@ def make_even_ticks(low: float, high: float, *, whole: bool = False) -> list[flo
     step = max(1.0, choose_tick_step(low, high)) if whole else choose_tick_step(low, high)
     first = math.ceil(low / step - 1e-9)
     count = math.floor(high / step + 1e-9) - first + 1
-    return [round((first + number) * step, 10) for number in range(count)]
+    digits = 10 - math.floor(math.log10(step))
+    return [round((first + number) * step, digits) for number in range(count)]
 
 
 def make_power_ticks(low: float, high: float) -> list[float]:
@@ -322,11 +332,14 @@ def format_numbers(values: Sequence[float]) -> list[str]:
         values: The numbers.
 
     Returns:
-        Their texts, in order; three significant digits each where the numbers are very large or small.
+        Their texts, in order, different wherever the numbers are; powers of ten where they are very large or small.
     """
     if not values or not 1e-4 <= max(map(abs, values)) < 1e6:
-        return [f"{value:.3g}" for value in values]
-    digits = next((n for n in range(5) if all(abs(round(v, n) - v) < 1e-9 for v in values)), 5)
+        apart = (digits for digits in range(3, 16) if len({f"{v:.{digits}g}" for v in values}) == len(set(values)))
+        digits = next(apart, 16)
+        return [f"{value:.{digits}g}" for value in values]
+    step = min((abs(one - other) for one, other in pairwise(sorted(set(values)))), default=1.0)
+    digits = next((n for n in range(_DECIMALS) if all(abs(round(v, n) - v) < 1e-6 * step for v in values)), _DECIMALS)
     return [f"{value:,.{digits}f}" for value in values]
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from budwood.config.metric_registry import describe_metric
 from budwood.evaluation.intervals import Metric
-from budwood.text import SPLITS, TOO_FEW, show_unprintable
+from budwood.reporting.contents import CONTENTS, add_contents
+from budwood.reporting.findings_order import FOUND_SHOWN, count_severities, sort_by_importance
+from budwood.reporting.glossary import Glossary
+from budwood.reporting.judgements import judge_slice, judge_slices, judge_suspects
+from budwood.text import LEAST_TOLD, SPLITS, TOO_FEW, say_too_few, show_unprintable
 
 FILES_SHOWN: Final = 12
 GROUPS_SHOWN: Final = 8
@@ -30,6 +34,19 @@ def load_template(name: str) -> Template:
     return _make_environment().get_template(name)
 
 
+def render_page(template: str, /, **values: Any) -> str:
+    """Render a page, with its table of contents and the meanings of its words.
+
+    Args:
+        template: Its file name.
+        values: What fills it.
+
+    Returns:
+        The page.
+    """
+    return add_contents(load_template(template).render(**values, term=Glossary()))
+
+
 @cache
 def _make_environment() -> Environment:
     """The templates, compiled once a process: a study renders many reports."""
@@ -45,10 +62,18 @@ def _make_environment() -> Environment:
         "visible": show_unprintable,
         "prose": _mark_code,
         "metric_name": describe_metric,
+        "by_importance": sort_by_importance,
+        "severities": count_severities,
+        "judge_slice": judge_slice,
+        "judge_slices": judge_slices,
+        "judge_suspects": judge_suspects,
     }
     environment.globals |= {
+        "CONTENTS": Markup(CONTENTS),
         "FILES_SHOWN": FILES_SHOWN,
+        "FOUND_SHOWN": FOUND_SHOWN,
         "GROUPS_SHOWN": GROUPS_SHOWN,
+        "LEAST_TOLD": LEAST_TOLD,
         "TOO_FEW": TOO_FEW,
         "SPLITS": SPLITS,
     }
@@ -66,6 +91,8 @@ def _format_percent(value: float | None) -> str:
 
 
 def _format_interval(metric: Metric) -> str:
+    if metric.value is not None and metric.n < LEAST_TOLD:
+        return say_too_few(metric.n)
     if metric.low is None or metric.high is None:
         return f"{'' if metric.value is None else f'{TOO_FEW}, '}n = {metric.n:,}"
     return f"{100 * metric.low:.1f} to {100 * metric.high:.1f} %, n = {metric.n:,}"
@@ -75,6 +102,8 @@ def _format_share(metric: Metric) -> Markup:
     """A metric of a table cell: the value, and its interval in small."""
     if metric.value is None:
         return Markup("–")
+    if metric.n < LEAST_TOLD:
+        return Markup('<small class="few">{}</small>').format(say_too_few(metric.n))
     if metric.low is None or metric.high is None:
         return Markup("{:.1f}&nbsp;% <small>{} (n = {:,})</small>").format(100 * metric.value, TOO_FEW, metric.n)
     shares = (100 * end for end in (metric.value, metric.low, metric.high))

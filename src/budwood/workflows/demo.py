@@ -9,13 +9,12 @@ from typing import Any, Final
 from budwood.data.scanning import scan
 from budwood.evaluation.intervals import Metric
 from budwood.progress import Progress
+from budwood.reporting.known_scores import KNOWN_SCORES
 from budwood.text import quote_path
 from budwood.workflows.evaluate import test
 from budwood.workflows.ladder import train
 
-# Deitsch et al., Automatic classification of defective photovoltaic module cells in electroluminescence images,
-# Solar Energy 185 (2019): accuracy on a quarter of the same 2,624 images.
-PUBLISHED: Final = {"support vector machine": 0.8242, "fine-tuned VGG-19": 0.8842}
+PUBLISHED: Final = KNOWN_SCORES["elpv"]
 
 INTRODUCTION: Final = """\
 Budwood demo: is a solar cell functional or defective?

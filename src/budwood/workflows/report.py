@@ -42,6 +42,7 @@ from budwood.runs.explanation_record import load_explanation
 from budwood.runs.run import Run, lock_results, open_any_run, open_run
 from budwood.runs.run_files import SHEET_FILE
 from budwood.storage.atomic import raise_storage_errors, write_text
+from budwood.text import quote_path
 
 
 def report(run: Run | str | Path) -> Run:
@@ -92,7 +93,8 @@ def report_findings(
     Raises:
         StorageError: The file cannot be written.
     """
-    check = DataCheck(data.source, len(data), describe_dataset(data), findings)
+    place = quote_path(str(Path(data.source).absolute()) if Path(data.source).exists() else data.source)
+    check = DataCheck(data.source, len(data), describe_dataset(data), findings, place)
     with raise_storage_errors(path):
         thumbnails = make_finding_thumbnails(data.root, findings, map_ids(data), data.value_range)
         sheet = None
