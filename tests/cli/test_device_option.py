@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from budwood.cli.device_option import add_device_option
 from budwood.cli.main import app, run
 from budwood.errors import RecipeError, StudyError
-from budwood.explain.explanation import ExplainRequest, make_explanation
+from budwood.explain.explain_request import ExplainRequest
+from budwood.explain.explanation import make_explanation
 from budwood.hardware import DEVICE_VARIABLE, GPUS_VARIABLE, find_best_device, use_device
 from budwood.studies.study import Overrides
 from budwood.studies.study_file import parse_study

@@ -18,7 +18,7 @@ import budwood as bw
 from budwood.cli.main import run as command
 from budwood.errors import DataError, RecipeError, RunError
 from budwood.explain import feature_visualization
-from budwood.explain.explanation import USUAL
+from budwood.explain.explain_request import USUAL
 from budwood.runs.explanation_record import EXPLANATION_FILE, load_explanation
 from budwood.runs.run import Run, open_run
 from budwood.storage.context import open_context

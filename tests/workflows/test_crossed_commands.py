@@ -15,7 +15,8 @@ import pytest
 
 import budwood as bw
 from budwood.errors import BudwoodError
-from budwood.explain.explanation import ExplainRequest, make_explanation
+from budwood.explain.explain_request import ExplainRequest
+from budwood.explain.explanation import make_explanation
 from budwood.networks.weights import describe_file
 from budwood.reporting.card_summary import CardSummary
 from budwood.runs import preflight

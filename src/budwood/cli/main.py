@@ -41,8 +41,8 @@ from budwood.cli.options import (
     drop_unset,
     make_terminal_progress,
     print_json,
-    refuse_bad_name,
     read_settings,
+    refuse_bad_name,
     say_nothing,
 )
 from budwood.cli.output import (

@@ -122,7 +122,9 @@ def _open_hugging_face(source: Any, options: ReadOptions) -> tuple[_Columns, Rea
         source = source.cast_column(header, type(features[header])(decode=False))
     names = {header: list(_inner(features[header]).names) for header in label}
     headers = list(source.column_names)
-    return _Columns(headers, len(source), lambda number: _StoredColumn(source, headers[number]), names, "the data set"), options
+    return _Columns(
+        headers, len(source), lambda number: _StoredColumn(source, headers[number]), names, "the data set"
+    ), options
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from budwood.evaluation.predictions import Predictions
 from budwood.explain import api
 from budwood.explain.confused_pairs import find_confusions
 from budwood.explain.embeddings import Neighbours, find_neighbours, make_embedding
+from budwood.explain.explain_request import OF_LAYERS, ExplainRequest
 from budwood.explain.heatmaps import AT_A_PLACE, Attribution, refuse_unknown_method
 from budwood.explain.image_grid import make_png_uri
 from budwood.explain.label_errors import find_suspects, save_suspects
@@ -76,36 +77,8 @@ MAPPED_MOST: Final = 12  # and where some are
 CONVOLUTIONS: Final = ("first", "last")  # layers that are shown where none is named
 DRAWN: Final = 24  # classes that are drawn, at most
 MOST: Final = 200  # images that one page shows
-OF_LAYERS: Final = ("maps", "units")  # parts that show any layer, beside other networks
 RANDOM: Final = ("images", "classes", "units")  # parts that draw random numbers
 PLACED: Final = ("images", "filters", *OF_LAYERS)  # parts that show a layer which can be named
-USUAL: Final = tuple(part for part in PARTS if part not in ("classes", *OF_LAYERS))
-
-
-@dataclass(frozen=True)
-class ExplainRequest:
-    """What an explanation of a run is to contain.
-
-    Attributes:
-        files: Images to explain, at most 200; empty to choose validation images.
-        parts: Parts of the explanation, of `PARTS`.
-        methods: Methods of attribution; empty for the usual ones.
-        places: With the part `images`, the stage that `grad-cam` and `layer-cam` look at; else the layers that
-            `filters`, `maps` and `units` show. Empty to choose them by the network.
-        called: Name of the class to explain; None for the likeliest of each image.
-        channels: Numbers of the channels that `maps` and `units` show; empty to choose them.
-        beside: Networks that `maps` and `units` show beside the run's: other runs, `start`, `imagenet`.
-        seed: Seed of what is drawn by chance in `images` (the checks of maps), `classes` and `units`; None for 0.
-    """
-
-    files: tuple[Path, ...] = ()
-    parts: tuple[str, ...] = USUAL
-    methods: tuple[str, ...] = ()
-    places: tuple[str, ...] = ()
-    called: str | None = None
-    channels: tuple[int, ...] = ()
-    beside: tuple[Run | str | Path, ...] = ()
-    seed: int | None = None
 
 
 @dataclass

@@ -33,8 +33,8 @@ from budwood.runs.run_display import RunDisplay
 from budwood.runs.run_files import DATASET, HISTORY, WEIGHTS, check_run_file, find_place, name_predictions
 from budwood.runs.run_record import RunRecord, TestRecord, read_record
 from budwood.storage.atomic import cache_folder, raise_storage_errors, sweep_drafts, write_text
-from budwood.training.history import History
 from budwood.text import quote_path
+from budwood.training.history import History
 
 if TYPE_CHECKING:
     import torch

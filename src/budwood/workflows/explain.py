@@ -7,7 +7,8 @@ from pathlib import Path
 
 from budwood.data.file_tree import find_image_files
 from budwood.errors import DataError
-from budwood.explain.explanation import USUAL, ExplainRequest, make_explanation
+from budwood.explain.explain_request import USUAL, ExplainRequest
+from budwood.explain.explanation import make_explanation
 from budwood.reporting.run_page import render_explanation
 from budwood.runs.explanation_record import Explanation, load_explanation, save_explanation
 from budwood.runs.run import AnyRun, lock_results, open_any_run, reopen_run
