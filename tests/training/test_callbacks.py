@@ -125,7 +125,7 @@ def test_objects_are_called_in_order_and_see_where_training_stands(photos: Path,
     assert len(run.history()) == 3, "they are still here"
     tested = bw.test(run).metrics["test"]
     assert [figure["value"] for name, figure in tested.items() if name.endswith(":<half>")] == [0.5]
-    with pytest.raises(RecipeError, match=r"callbacks: .*<Watch> was defined in the script"):
+    with pytest.raises(RecipeError, match=r"metrics: .*<half> was defined in the script"):
         bw.resume(find_run(run.path), epochs=6, cache=tmp_path / "cache")
 
 
