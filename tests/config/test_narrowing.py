@@ -29,6 +29,7 @@ GIVEN: dict[str, Any] = {  # a value for every option that narrows the search, n
     "logit_adjustment": 0.5,
     "label_smoothing": 0.05,
     "select": "macro_f1",
+    "metrics": ("mine:spread",),
     "seed": 7,
 }
 EVERY: dict[str, Any] = {  # and for options that ask for one recipe
@@ -60,6 +61,7 @@ EVERY: dict[str, Any] = {  # and for options that ask for one recipe
     "rotation": 10.0,
     "zoom": 0.2,
     "brightness": 0.1,
+    "callbacks": ("mine:stop",),
     "patience": 2,
     "precision": "float32",
     "time": 60.0,

@@ -491,6 +491,6 @@ def test_a_network_of_timm_whose_old_file_is_of_a_kind_of_its_own_has_that_of_th
 def test_only_networks_whose_file_cannot_be_read_have_no_origin() -> None:
     import timm
 
-    published = [name for name in timm.list_models() if timm.models.get_pretrained_cfg(name).has_weights]
+    published = [name for name in timm.list_models() if getattr(timm.get_pretrained_cfg(name), "has_weights", False)]
     without = [name for name in published if not find_network(f"timm:{name}").origins]
     assert without == ["vit_giant_patch16_gap_224", "vit_huge_patch14_gap_224", "vit_huge_patch16_gap_448"]

@@ -116,12 +116,16 @@ def test_objects_are_called_in_order_and_see_where_training_stands(photos: Path,
     assert [each for each in seen if each not in steps] == [("epoch", 1, 1), "after", ("epoch", 2, 2)]
     assert [each[1:] for each in steps if each[1] == 1] == [(1, n) for n in range(1, len(steps) // 2 + 1)]
     assert len(run.history()) == 2
-    assert any(note.startswith("Warning: callbacks 1 ") and "were defined in a script" in note for note in said.kept)
+    assert any(
+        note.startswith("Warning: metrics ") and "callbacks 1 " in note and "were defined in a script" in note
+        for note in said.kept
+    )
     assert "were defined in a script, a notebook or a session" in (run.path / "report.html").read_text()
-    assert len(bw.resume(run, epochs=3, cache=tmp_path / "cache", novelty=False).history()) == 3, "they are still here"
+    run = bw.resume(run, epochs=3, cache=tmp_path / "cache", novelty=False)
+    assert len(run.history()) == 3, "they are still here"
     tested = bw.test(run).metrics["test"]
     assert [figure["value"] for name, figure in tested.items() if name.endswith(":<half>")] == [0.5]
-    with pytest.raises(RecipeError, match=r"callbacks: .*<Watch> was defined in the script"):
+    with pytest.raises(RecipeError, match=r"metrics: .*<half> was defined in the script"):
         bw.resume(find_run(run.path), epochs=6, cache=tmp_path / "cache")
 
 

@@ -53,9 +53,21 @@ class Learned(nn.Module):
         return F.cross_entropy(logits, targets) * self.scale
 
 
+def of_rounded_numbers(logits: Tensor, targets: Tensor) -> Tensor:
+    """A loss of class numbers that takes shares for them where there are as many images as classes."""
+    return -logits.log_softmax(1)[torch.arange(len(logits)), targets.long()].mean()
+
+
 @pytest.mark.parametrize(
     "loss",
-    [of_numbers, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="none"), Weighed, lambda a, b: of_numbers(a, b)],
+    [
+        of_rounded_numbers,
+        of_numbers,
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(reduction="none"),
+        Weighed,
+        lambda a, b: of_numbers(a, b),
+    ],
 )
 def test_every_kind_gives_the_cross_entropy(loss: object) -> None:
     assert float(made(loss)(LOGITS, SHARES)) == pytest.approx(float(F.cross_entropy(LOGITS, SHARES)))
@@ -83,7 +95,7 @@ def test_blended_images_need_shares() -> None:
         (of_numbers, {"label_smoothing": 0.1}, "label_smoothing: spreads .* but .*of_numbers takes class numbers"),
         (Weighed, {"class_weights": True}, "class_weights: .*Weighed gives the mean over images"),
         (Learned, {}, r"loss: .*Learned has parameters of its own \(scale\), which are not trained here"),
-        (lambda a, b: a, {}, r"gave a tensor of the shape \[2, 2\], expected one loss for each of 2 images, or their"),
+        (lambda a, b: a, {}, r"gave a tensor of the shape \[3, 2\], expected one loss for each of 3 images, or their"),
         (lambda a, b: None, {}, "gave NoneType, expected one loss"),
         (lambda a, b: a / {}, {}, r"loss: .* failed \(TypeError: .*\) in .*test_own_losses.py, line \d+\."),
     ],

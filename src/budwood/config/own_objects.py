@@ -18,7 +18,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from budwood.errors import RecipeError
@@ -225,7 +225,7 @@ def _list_parts(value: Any) -> Sequence[Any]:
     if isinstance(value, MethodType):
         return [value.__func__, value.__self__]
     if isinstance(value, FunctionType):
-        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+        captured = [_read_cell(cell) for cell in value.__closure__ or ()]
         return [value.__qualname__, *_list_code(value.__code__), captured, value.__defaults__, value.__kwdefaults__]
     if callable(getattr(value, "detach", None)):  # a tensor, of which NumPy may not know the type
         flat = value.detach().cpu().contiguous().reshape(-1)
@@ -233,6 +233,14 @@ def _list_parts(value: Any) -> Sequence[Any]:
     if hasattr(value, "__dict__"):
         return [vars(value)]
     return [uuid.uuid4().hex]
+
+
+def _read_cell(cell: CellType) -> object:
+    """What a closure has captured; None where it is not there yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
 
 
 def _list_code(code: CodeType) -> list[object]:

@@ -188,8 +188,9 @@ class LabelTask(ABC):
             RecipeError: An option has no meaning for such labels, or the metric to select by cannot be imported.
         """
         adapted = adapt_to_labels(recipe, self.multilabel)
-        for name in (*({adapted.select} - {None, LOSS, LAST}), *(adapted.metrics or ())):
-            define_metric(str(name))
+        selected = adapted.select or LOSS
+        for name in (*(() if selected in (LOSS, LAST) else (selected,)), *(adapted.metrics or ())):
+            define_metric(name)
         return adapted
 
 

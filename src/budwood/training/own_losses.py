@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,11 @@ from budwood.errors import RecipeError
 from budwood.training.losses import Classes, LossOfBatch, smooth_targets
 from budwood.training.own_calls import telling_failures
 
-TRIED: Final = 2  # images on which a loss is tried before training
-
 
 def make_own_loss(loss: CustomLoss, of: Classes) -> LossOfBatch:
     """Make a user's own loss, with label smoothing, weights of classes and logit adjustment where they are asked for.
 
-    It is tried on two images first: with targets as shares [n, classes], and where it fails with them, with class
+    It is tried on a few images first: with targets as shares [n, classes], and where it fails with them, with class
     numbers int64 [n], as many losses want them. It gives one value for each image, or their mean.
 
     Args:
@@ -75,8 +73,9 @@ def _prepare(each: Any, name: str, of: Classes) -> Callable[..., Tensor]:
 def _try_out(each: Callable[..., Tensor], name: str, of: Classes) -> tuple[bool, bool]:
     """Whether a loss takes class numbers, and whether it gives the mean over images."""
     classes, device = len(of.weight), of.weight.device
-    logits = torch.zeros(TRIED, classes, device=device, requires_grad=True)
-    shares = torch.eye(classes, device=device)[torch.arange(TRIED) % classes]
+    images = classes + 1  # another number than that of classes, or the two could be taken for each other unseen
+    logits = torch.zeros(images, classes, device=device, requires_grad=True)
+    shares = torch.eye(classes, device=device)[torch.arange(images) % classes]
     numbers = shares.argmax(dim=1)
 
     def call(targets: Tensor) -> Tensor:
@@ -84,20 +83,19 @@ def _try_out(each: Callable[..., Tensor], name: str, of: Classes) -> tuple[bool,
         with torch.random.fork_rng(devices=[]):
             return tried(logits, targets)
 
-    takes_numbers = of.positive is None and _fails(lambda: call(shares)) and not _fails(lambda: call(numbers))
+    def fits(targets: Tensor) -> bool:
+        try:
+            losses = call(targets)
+        except Exception:  # a user's code can fail in any way
+            return False
+        return isinstance(losses, Tensor) and losses.shape in ((), (images,))
+
+    takes_numbers = of.positive is None and not fits(shares) and fits(numbers)
     with telling_failures(name, "loss"):
         losses = call(numbers if takes_numbers else shares)
     gives_mean = isinstance(losses, Tensor) and losses.ndim == 0
-    _refuse_other_shape(name, losses, TRIED, gives_mean)
+    _refuse_other_shape(name, losses, images, gives_mean)
     return takes_numbers, gives_mean
-
-
-def _fails(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except Exception:  # a user's code can fail in any way
-        return True
-    return False
 
 
 def _refuse_other_shape(name: str, losses: object, images: int, gives_mean: bool) -> None:
