@@ -1,4 +1,4 @@
-"""The first screen answers three questions; the page has contents, folds findings, and tells nothing of too few images."""
+"""The first screen answers three questions; a page has contents, folds findings, and says where images are too few."""
 
 from __future__ import annotations
 
@@ -37,21 +37,22 @@ def record() -> RunRecord:
     return open_any_run(KEPT / "single").record.model_copy(update={"test": None})
 
 
-def score(right: int, n: int, classes: tuple[str, ...]) -> SplitMetrics:
-    """Scores of which the first class has two thirds of the images, and the others what is left."""
-    sizes = [2 * n // 3, *[(n - 2 * n // 3) // (len(classes) - 1)] * (len(classes) - 1)]
+def score(record: RunRecord, right: int, n: int) -> SplitMetrics:
+    """Scores of which the class with most training images has two thirds of the images, and the others what is left."""
+    classes, train = record.dataset.classes, record.dataset.counts.train
+    usual, rest = max(classes, key=lambda name: train[name]), (n - 2 * n // 3) // (len(classes) - 1)
     nothing = Metric(None, None, None, 0)
-    each = {
-        name: ClassMetrics(nothing, proportion_interval(size, size), proportion_interval(size, size), size)
-        for name, size in zip(classes, sizes, strict=True)
-    }
+    each = {}
+    for name in classes:
+        size = 2 * n // 3 if name == usual else rest
+        each[name] = ClassMetrics(nothing, proportion_interval(size, size), proportion_interval(size, size), size)
     figures = dict.fromkeys(("balanced_accuracy", "macro_f1", "log_loss"), nothing)
     return SplitMetrics({"accuracy": proportion_interval(right, n), **figures}, each)
 
 
 def answer(record: RunRecord, right: int, n: int, **changes: Any) -> Any:
     """The first screen of a run with so many right answers."""
-    made = record.model_copy(update={"metrics": {"val": score(right, n, record.dataset.classes)}, **changes})
+    made = record.model_copy(update={"metrics": {"val": score(record, right, n)}, **changes})
     return answer_first(made, SingleLabel(len(made.dataset.classes)), (), None, "/r")
 
 
@@ -85,7 +86,7 @@ class TestIsItGoodEnough:
         assert names[1:] == ["Published: support vector machine", "Published: fine-tuned VGG-19"]
 
     def test_the_page_shows_score_interval_n_and_baseline(self, record: RunRecord) -> None:
-        made = record.model_copy(update={"metrics": {"val": score(297, 300, record.dataset.classes)}})
+        made = record.model_copy(update={"metrics": {"val": score(record, 297, 300)}})
         first = show(made).split('<nav class="contents"')[0]
         for part in ("Is it good enough?", "99.0", "to 99.8 %, n = 300", "Always answering", "66.7", "still sealed"):
             assert part in first
@@ -120,7 +121,7 @@ def test_what_next_is_commands_that_a_shell_reads_from_any_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     first = show(record, folder=Path("my runs/one")).split('<nav class="contents"')[0]
-    words = [shlex.split(unescape(one)) for one in re.findall(r"<code>(budwood .*?)</code>", first)]
+    words = [shlex.split(unescape(one)) for one in re.findall(r"<pre><code>(.*?)</code>", first)]
     assert [one[1] for one in words][:4] == ["test", "predict", "export", "explain"]
     assert {one[2] for one in words} == {str(tmp_path / "my runs/one")}
 
@@ -138,17 +139,16 @@ def test_every_link_of_the_contents_leads_to_a_section(record: RunRecord) -> Non
 
 class TestTooFewImages:
     def test_no_figure_of_fewer_than_five_is_told(self, record: RunRecord) -> None:
-        classes = record.dataset.classes
-        made = record.model_copy(update={"metrics": {"val": score(12, 12, classes)}})
+        made = record.model_copy(update={"metrics": {"val": score(record, 12, 12)}})
         by_class = show(made).split("<h2>Scores by class</h2>")[1].split("</section>")[0]
-        small = next(one for one in re.findall(r"<tr><td>.*?</tr>", by_class) if f"<td>{classes[-1]}</td>" in one)
-        n = made.val.per_class[classes[-1]].support
+        n, name = min((one.support, name) for name, one in made.val.per_class.items())
+        small = next(one for one in re.findall(r"<tr><td>.*?</tr>", by_class) if f"<td>{name}</td>" in one)
         assert 0 < n < 5
         assert say_too_few(n) in small
         assert "%" not in small
 
     def test_a_whole_set_of_three_has_no_score(self, record: RunRecord) -> None:
-        html = show(record.model_copy(update={"metrics": {"val": score(3, 3, record.dataset.classes)}}))
+        html = show(record.model_copy(update={"metrics": {"val": score(record, 3, 3)}}))
         assert '<p class="figure quiet">too few to tell</p>' in html
         assert "100.0" not in html.split("<h2>Findings about")[0].split("<h2>Recipe")[0]
 

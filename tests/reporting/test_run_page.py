@@ -312,7 +312,7 @@ def test_a_run_is_shown_by_the_metrics_that_it_has(monkeypatch: pytest.MonkeyPat
     without = {**scores, "per_class": scores.per_class}
     del without["auroc"]
     html = render_run({**record, "metrics": {"val": without}}, evidence)
-    assert "<dt>balanced accuracy</dt>" in html
+    assert ">balanced accuracy</button>" in html
     assert "<dt>AUROC</dt>" not in html
     tested = {"looks": 1, "opened": ["2026"], "metrics": scores}
     html = render_run({**record, "metrics": {"val": without}, "test": tested}, evidence)
