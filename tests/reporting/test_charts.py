@@ -18,6 +18,7 @@ from budwood.reporting.charts import (
     draw_lines,
     draw_reliability,
 )
+from budwood.reporting.svg import format_numbers, make_even_ticks, round_range
 from budwood.text import show_unprintable
 
 HOSTILE = '<b>&"\n\x07🌳'
@@ -133,3 +134,17 @@ def test_long_names_are_cut_and_kept_whole_beside() -> None:
 )
 def test_what_cannot_be_seen_is_spelt_out(name: str, shown: str) -> None:
     assert show_unprintable(name) == shown
+
+
+@pytest.mark.parametrize("low", [1e-7, 3.3e-5, 0.00098, 0.5, 812.0, 3e6])
+@pytest.mark.parametrize("share", [1e-4, 0.02, 1.0, 30.0])
+def test_labels_of_an_axis_never_repeat(low: float, share: float) -> None:
+    ticks = make_even_ticks(*round_range(low, low * (1 + share)))
+    assert len(set(format_numbers(ticks))) == len(ticks) > 1
+
+
+def test_a_narrow_range_of_rates_has_several_ticks() -> None:
+    rates = Series("rate", [(0.0011, 1.0), (0.0015, 2.0), (0.0019, 1.0)])
+    figure = ElementTree.fromstring(draw_lines("rates", [rates], "rate", "loss", log_x=True))
+    labels = [one.text for one in figure.iter("text") if one.get("text-anchor") == "middle" and one.text != "rate"]
+    assert len(labels) == len(set(labels)) > 2

@@ -157,6 +157,7 @@ def test_every_section_is_there() -> None:
     html = render_run(*_record())
     titles = re.findall(r"<h2>(.*?)</h2>", html)
     assert titles == [
+        "Scores",
         "Recipe",
         "Network",
         "Data",
@@ -179,7 +180,7 @@ def test_nothing_is_asked_of_the_network() -> None:
     html = render_run(*_record())
     page = _Resources()
     page.feed(html)
-    assert all(value.startswith("data:") for value in page.found)
+    assert all(value.startswith(("data:", "#")) for value in page.found)
     assert "http" not in html
     assert "@import" not in html
     assert not {"script", "link", "iframe"} & page.tags
@@ -225,8 +226,11 @@ def test_leaks_that_were_allowed_are_a_banner() -> None:
 @pytest.mark.parametrize("count", [2, 25, 40])
 def test_few_and_many_classes(count: int) -> None:
     html = render_run(*_record(tuple(f"class {number}" for number in range(count))))
-    assert ('class="matrix"' in html) == (count <= 25)
-    assert ("predicted class</th>" in html) == (count > 25)
+    matrix = html.split('<table class="matrix">')[1].split("</table>")[0]
+    assert "predicted class</th>" in matrix
+    assert "true class</span>" in matrix
+    assert matrix.count('<th scope="row"') == (count if count <= 25 else 12)
+    assert ("most frequent mistakes as a table" in html) == (count > 25)
 
 
 def test_undefined_figures_are_a_dash() -> None:
@@ -308,7 +312,7 @@ def test_a_run_is_shown_by_the_metrics_that_it_has(monkeypatch: pytest.MonkeyPat
     without = {**scores, "per_class": scores.per_class}
     del without["auroc"]
     html = render_run({**record, "metrics": {"val": without}}, evidence)
-    assert "<dt>balanced accuracy</dt>" in html
+    assert ">balanced accuracy</button>" in html
     assert "<dt>AUROC</dt>" not in html
     tested = {"looks": 1, "opened": ["2026"], "metrics": scores}
     html = render_run({**record, "metrics": {"val": without}, "test": tested}, evidence)

@@ -219,14 +219,8 @@ def draw_interval_strip(title: str, metric: Metric, marks: Sequence[tuple[str, f
         parts.append(
             f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="1" y2="19"><title>{to_xml(name)}</title></line>'
         )
-    return wrap_svg(
-        title,
-        "; ".join(
-            [describe_share(metric), *(f"{show_unprintable(name)} {format_percent(share)}" for name, share in marks)]
-        ),
-        "".join(parts),
-        40,
-    )
+    said = [describe_share(metric), *(f"{show_unprintable(name)} {format_percent(share)}" for name, share in marks)]
+    return wrap_svg(title, "; ".join(said), "".join(parts), 40)
 
 
 def _draw_line(

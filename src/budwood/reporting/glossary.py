@@ -18,8 +18,8 @@ MEANINGS: Final = {
     "n": "The number of images that a figure was counted on.",
     "validation": "Images that the network has not learned from. They chose among networks or epochs, so their score "
     "is slightly too good.",
-    "test": "Images that took no part in training or in any choice. They are sealed until `budwood test`, so that their "
-    "score is honest.",
+    "test": "Images that took no part in training or in any choice. They are sealed until `budwood test`, so that "
+    "their score is unbiased.",
     "looks": "How often the test set was used. Who chooses by its score makes it too good.",
     "F1": "One figure of precision and recall (their harmonic mean): high only where both are.",
     "precision": "Of the images that were called this class, the share that belongs to it.",

@@ -39,7 +39,7 @@ from budwood.reporting.novelty_section import ShownNovelty
 from budwood.reporting.recipe_text import STEPS, describe_choices, describe_recipe
 from budwood.reporting.templating import render_page
 from budwood.runs.explanation_record import Explanation
-from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord, TestRecord
+from budwood.runs.run_record import DatasetRecord, NetworkRecord, RunRecord
 from budwood.training.history import GRADIENT, WEIGHT, split_by_stage
 
 MATRIX_MOST: Final = 25  # classes of a confusion matrix that can still be read
@@ -210,11 +210,10 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
     headline = task.choose_headline(val.figures)
     labels = evidence.labels
     weakest = _sort_weakest_first(labels.per_class if labels else val.per_class)
-    part = cut_confused_part(evidence.confusion, classes) if len(classes) > MATRIX_MOST else ([], [])
     return render_page(
         "report.html",
         **_answer_first(record, evidence, task),
-        part=_make_matrix(*part)[:-1],
+        part=_make_part(evidence.confusion, classes),
         record=record,
         val=val,
         recipe=record.recipe.table(),
@@ -231,12 +230,8 @@ def render_run(record: RunRecord, evidence: Evidence) -> str:
         card=evidence.card,
         headline=headline,
         headline_name=_name_metric(task, headline),
-        val_strip=Markup(
-            draw_interval_strip(
-                f"Validation {describe_metric(headline)} with its 95 % confidence interval", val.figures[headline]
-            )
-        ),
-        test_strip=Markup(_draw_test_strip(record.test, headline)),
+        val_strip=Markup(_draw_strip("Validation", val, headline)),
+        test_strip=Markup(_draw_strip("Test", record.test.metrics, headline) if record.test else ""),
         counts_chart=Markup(_draw_counts_chart(record.dataset)),
         selected_on_val=len(evidence.history) > 1 and record.recipe.select != LAST,
         selected_by=describe_selection(record.recipe.select or LOSS),
@@ -323,9 +318,15 @@ def _answer_first(record: RunRecord, evidence: Evidence, task: LabelTask) -> dic
     return {"answers": answers, "answer_strip": strip, "place": place}
 
 
-def _draw_test_strip(test: TestRecord | None, name: str) -> str:
-    title = f"Test {describe_metric(name)} with its 95 % confidence interval"
-    return draw_interval_strip(title, test.metrics.figures[name]) if test else ""
+def _draw_strip(split: str, scores: SplitMetrics, name: str) -> str:
+    return draw_interval_strip(
+        f"{split} {describe_metric(name)} with its 95 % confidence interval", scores.figures[name]
+    )
+
+
+def _make_part(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[MatrixRow]:
+    """The most confused part of a matrix that is too large to read."""
+    return _make_matrix(*cut_confused_part(counts, classes))[:-1] if len(classes) > MATRIX_MOST else []
 
 
 def _draw_counts_chart(data: DatasetRecord) -> str:

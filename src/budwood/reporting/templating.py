@@ -64,6 +64,7 @@ def _make_environment() -> Environment:
         "metric_name": describe_metric,
         "by_importance": sort_by_importance,
         "severities": count_severities,
+        "first_sentence": _cut_first_sentence,
         "judge_slice": judge_slice,
         "judge_slices": judge_slices,
         "judge_suspects": judge_suspects,
@@ -84,6 +85,11 @@ def _mark_code(sentence: str) -> Markup:
     """A sentence of Budwood's own, in which what stands between backticks is code."""
     parts = [escape(part) for part in show_unprintable(sentence).split("`")]
     return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
+
+
+def _cut_first_sentence(text: str) -> str:
+    first, end, _ = text.partition(". ")
+    return first + end.strip()
 
 
 def _format_percent(value: float | None) -> str:
