@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 DEVICE_VARIABLE: Final = "BUDWOOD_DEVICE"  # set to cpu: PyTorch computes on the processor, whatever else there is
 GPUS_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
+_NO_GPU: Final = "-1"  # for CUDA; Windows has no empty variables
 
 
 def count_processors() -> int:
@@ -79,7 +80,7 @@ def use_device(device: str) -> Iterator[None]:
     kind, _, number = device.partition(":")
     changes: dict[str, str | None] = {DEVICE_VARIABLE: "cpu" if kind == "cpu" else None}
     if kind == "cpu" or number:
-        changes[GPUS_VARIABLE] = _name_gpu(int(number)) if number else ""
+        changes[GPUS_VARIABLE] = _name_gpu(int(number)) if number else _NO_GPU
     before = {name: os.environ.get(name) for name in changes}
     _change_environment(changes)
     try:
@@ -89,11 +90,11 @@ def use_device(device: str) -> Iterator[None]:
 
 
 def _name_gpu(number: int) -> str:
-    """The name of a GPU for CUDA, of those that are visible; -1, which shows none, where there are not so many."""
+    """The name of a GPU for CUDA, of those that are visible; that of none where there are not so many."""
     visible = os.environ.get(GPUS_VARIABLE)
     if not visible:
         return str(number)
-    return dict(enumerate(visible.split(","))).get(number, "-1").strip()
+    return dict(enumerate(visible.split(","))).get(number, _NO_GPU).strip()
 
 
 def _change_environment(changes: Mapping[str, str | None]) -> None:

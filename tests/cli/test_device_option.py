@@ -63,7 +63,7 @@ def test_the_device_holds_while_the_command_runs(noted: list[dict[str, str]]) ->
     assert CliRunner().invoke(command, ["--device", "auto"]).exit_code == 0
     assert CliRunner().invoke(command, []).exit_code == 0
     assert CliRunner().invoke(command, [], env={DEVICE_VARIABLE: "cpu"}).exit_code == 0
-    cpu = {DEVICE_VARIABLE: "cpu", GPUS_VARIABLE: ""}
+    cpu = {DEVICE_VARIABLE: "cpu", GPUS_VARIABLE: "-1"}
     assert noted == [cpu, {}, {}, cpu]
     assert DEVICE_VARIABLE not in os.environ
     assert GPUS_VARIABLE not in os.environ

@@ -70,12 +70,13 @@ def test_a_study_fails_on_its_findings(photos: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "s.toml").write_text(
         f'name = "s"\ndata = "{photos.as_posix()}"\nseeds = [0, 1]\n'
         '[base]\nmodel = "mlp"\nsize = 8\nepochs = 1\noptimizer = "adam"\n'
-        '[[rows]]\nlabel = "one"\n'
+        '[[rows]]\nlabel = "one"\n[[rows]]\nlabel = "two"\nepochs = 2\n'
     )
     words = ["study", str(tmp_path / "s.toml"), "--out", str(tmp_path / "runs"), "--seed", "7"]
     assert run(words) == 0
     capsys.readouterr()
     assert run([*words, "--fail-on", "warning"]) == FOUND
     assert "so the exit code is 5." in capsys.readouterr().err
-    (record,) = (tmp_path / "runs" / "s").rglob("recipe.toml")
-    assert "seed = 7" in record.read_text(encoding="utf-8")
+    recipes = [one.read_text(encoding="utf-8") for one in (tmp_path / "runs" / "s").rglob("recipe.toml")]
+    assert len(recipes) == 2, "one seed in place of the file's two"
+    assert all("seed = 7" in recipe for recipe in recipes)

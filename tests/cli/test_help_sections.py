@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from budwood.cli.commands import COMMAND_SECTIONS, BudwoodCommand
 from budwood.cli.exit_codes import list_exit_codes
 from budwood.cli.help_sections import COMMON, FIRST, OTHER, SECTIONS, arrange_options
-from budwood.cli.main import app
+from budwood.cli.main import app, run
 
 
 def _show(*arguments: str) -> str:
@@ -62,8 +62,8 @@ def test_the_help_of_a_short_command_shows_all(name: str) -> None:
     assert "--help-all" not in shown
 
 
-@pytest.mark.parametrize("name", ["train", "tune", "lr-find", "models"])
-def test_every_option_of_a_recipe_has_its_section(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(FIRST))
+def test_every_option_has_its_section(name: str) -> None:
     assert OTHER not in dict(arrange_options(_list_options(name)))
 
 
@@ -122,3 +122,9 @@ def test_the_package_is_the_program() -> None:
     wrong = subprocess.run([sys.executable, "-m", "budwood", "grow"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "budwood: No such command 'grow'" in wrong.stderr
+
+
+@pytest.mark.parametrize(("name", "flag"), [("train", "--help-all"), ("export", "--help")])
+def test_a_mistake_names_the_help_that_shows_all(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "photos", "--unheard-of"]) == 2
+    assert f"`budwood {name} {flag}` lists the arguments and options." in capsys.readouterr().err

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-class Words(click.ParamType):
+class Words(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
     """A type of options that take some words, or something else, such as a number or a name of the user's own.
 
     A word is taken in any case. What is none of the words stays as it is: the recipe tells all mistakes at once.
@@ -56,7 +56,7 @@ class Words(click.ParamType):
         return [CompletionItem(word) for word in self.words if word.lower().startswith(incomplete.lower())]
 
 
-class NetworkName(click.ParamType):
+class NetworkName(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
     """The type of `--model`: a name of a network, in any case, or `package.module:name` as it is."""
 
     name = "name"

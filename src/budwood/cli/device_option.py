@@ -14,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _DEVICE: Final = re.compile(r"auto|cpu|gpu|mps|cuda(:\d+)?")
 
 
-class Device(click.ParamType):
+class Device(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
     """The type of `--device`: auto, cpu, cuda, cuda:N, mps, or gpu for whichever kind there is; N alone is cuda:N."""
 
     name = "device"

@@ -52,6 +52,8 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "dropout",
         "batch_norm",
         "init",
+        "classes",
+        "layers",
     ),
     "What the network sees": ("size", "size_start", "channels", "resize", "interpolation", "tta"),
     "Small networks of Budwood's own": (
@@ -155,7 +157,19 @@ def write_options(ctx: click.Context, formatter: click.HelpFormatter, options: S
     left = len(options) - sum(len(listed) for _, listed in sections)
     if left:
         formatter.write_paragraph()
-        formatter.write_text(f"{left} more options, in sections: {ctx.command_path} --help-all")
+        formatter.write_text(f"{left} more options, in sections: {write_help_command(ctx)}")
+
+
+def write_help_command(ctx: click.Context) -> str:
+    """Write the command that shows all options of a command.
+
+    Args:
+        ctx: The context of a call of the command.
+
+    Returns:
+        The command with --help-all, or with --help where that shows all.
+    """
+    return f"{ctx.command_path} --help{'-all' if ctx.command.name in FIRST else ''}"
 
 
 def pick_first(options: Sequence[click.Option], first: Sequence[str]) -> Iterator[tuple[str, Sequence[click.Option]]]:

@@ -25,6 +25,7 @@ from budwood.cli.exit_codes import INTERRUPTED, Level, add_fail_on_option, judge
 from budwood.cli.explain_command import explain
 from budwood.cli.export_command import export
 from budwood.cli.failures import fail, flush_output, tell_failed_file
+from budwood.cli.help_sections import write_help_command
 from budwood.cli.inspection import make_findings_document, save_findings, scan_or_list_files
 from budwood.cli.interrupts import heed_interrupts, ignore_interrupts
 from budwood.cli.options import (
@@ -134,7 +135,7 @@ def run(arguments: Sequence[str], *, as_json: bool = False, debug: bool = False)
         files = error.files if isinstance(error, DataError) else ()
         return fail(error.code, error.message, error.hint, 2, as_json, files)
     except click.UsageError as error:
-        hint = f"`{error.ctx.command_path} --help` lists the arguments and options." if error.ctx else ""
+        hint = f"`{write_help_command(error.ctx)}` lists the arguments and options." if error.ctx else ""
         return fail("usage", error.format_message(), hint, 2, as_json)
     except OSError as error:
         if debug:

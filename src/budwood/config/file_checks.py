@@ -72,7 +72,7 @@ def suggest(name: str, known: Collection[str]) -> str:
     told = did_you_mean(name, known)
     if len(known) <= _LISTED:
         return told
-    return told.partition("Valid: ")[0].strip() or "`budwood train --help` lists the options."
+    return told.partition("Valid: ")[0].strip() or "`budwood train --help-all` lists the options."
 
 
 def leave_out(value: Any, name: str | int, *rest: str | int) -> Any:

@@ -543,5 +543,5 @@ def make_recipe_error(lines: Sequence[str], unknown: Sequence[str] = ()) -> Reci
     hint = " ".join(did_you_mean(name, Recipe.model_fields) for name in unknown)
     return RecipeError(
         f"The recipe has {count}: {'; '.join(lines)}.",
-        hint or "`budwood train --help` lists every option and its values.",
+        hint or "`budwood train --help-all` lists every option and its values.",
     )

@@ -61,7 +61,7 @@ def parse_study(table: Options, where: str, text: str, overrides: Overrides | No
     if mistakes or recipe_mistakes:
         messages = tell_mistakes([*mistakes, *recipe_mistakes], table, text)
         raise StudyError(
-            f"{where} has {messages}", "See the examples in studies/; `budwood train --help` lists options."
+            f"{where} has {messages}", "See the examples in studies/; `budwood train --help-all` lists options."
         )
     return study
 
