@@ -19,7 +19,7 @@ FUNCTIONS = {
     **{name: getattr(bw, name) for name in bw.__all__ if isinstance(getattr(bw, name), FunctionType)},
     **{f"explain.{name}": getattr(bw.explain, name) for name in bw.explain.__all__},
 }
-LEFT_TO_THE_FUNCTION = {("predict", "files"), ("study", "settings"), ("tune", "options")}
+LEFT_TO_THE_FUNCTION = {("predict", "files"), ("scan", "source"), ("scan", "labels")}
 PRIVATE = {"spent", "findings", "api", "hooks", "context"}
 
 
@@ -30,11 +30,13 @@ class Wrong:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_wrong_value_is_told_with_what_was_expected_and_found(name: str) -> None:
     function = FUNCTIONS[name]
-    needed = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
-    with pytest.raises(bw.BudwoodError, match=r"^\w+: \w+: expected .*, found a value of type Wrong\.$") as told:
+    needed = [one.name for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+    with pytest.raises(bw.BudwoodError, match=r"expected .*, found .*Wrong\.?") as told:
         function(*[Wrong() for _ in needed])
-    assert isinstance(told.value, TypeError)
     assert "\n" not in told.value.message
+    if (name, needed[0]) not in LEFT_TO_THE_FUNCTION:
+        assert isinstance(told.value, bw.ArgumentError)
+        assert told.value.message.startswith(f"{function.__name__}: {needed[0]}: expected ")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -70,7 +72,7 @@ def test_the_sentence_says_where_what_and_what_to_do(tiny: Path) -> None:
         bw.scan(tiny / "photos", val="0.2")  # type: ignore[arg-type]
     with pytest.raises(bw.ArgumentError, match=r"^neighbours: images: .* found 3 \(int\)\.$"):
         bw.explain.neighbours(bw.open_run(tiny / "runs" / "one"), [tiny / "a.png", 3])  # type: ignore[list-item]
-    with pytest.raises(bw.ArgumentError, match=r"^open_run: path: expected a path, found None\.$"):
+    with pytest.raises(bw.ArgumentError, match=r"^open_run: path: expected .*path, found None\.$"):
         bw.open_run(None)  # type: ignore[arg-type]
 
 

@@ -98,7 +98,12 @@ def test_those_of_a_real_run_are_drawn(tiny: Path) -> None:
     assert found.pixels is not None
     assert found.pixels.shape == (1, 16, 16, 3)
     assert found.names == run.classes
-    shown: list[Any] = [found, bw.explain.filters(run), bw.explain.feature_maps(run, file, "first")]
+    shown: list[Any] = [
+        found,
+        bw.explain.filters(run),
+        bw.explain.strip(run, file),
+        bw.explain.feature_maps(run, file, "first"),
+    ]
     for one in (*shown, *bw.explain.maximised(run, classes="sky")):  # type: ignore[arg-type]
         assert 'src="data:image/' in one._repr_html_()
         assert len(repr(one)) < 120
