@@ -40,6 +40,8 @@ _WORDS: Final[Mapping[str, str]] = {  # of what users meet, by the name of the t
     "RowSpec": "a row of a table",
     "Progress": "a progress display, as `budwood.progress.Terminal()`",
     "ndarray": "an array",
+    "bytes": "the bytes of a file",
+    "Image": "a PIL image",
 }
 _HINTS: Final[Mapping[str, str]] = {
     "Dataset": "Read one with `bw.scan(folder)`.",
@@ -122,7 +124,7 @@ def fits(value: Any, hint: Any) -> bool:
     Args:
         value: Any value.
         hint: The type, as an annotation writes it. Of a literal only its own type counts, as the function itself says
-            best which words there are. The items of what can be read only once are not looked at.
+            best which words there are; an iterable, which may be read only once, is left to the function, too.
 
     Returns:
         Whether it fits.
@@ -137,7 +139,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return any(isinstance(value, type(one)) for one in inner)
     if _is_several(hint):
-        return _fits_several(value, origin, inner)
+        return origin is Iterable or _fits_several(value, origin, inner)
     if origin in _KINDS:
         return isinstance(value, _KINDS[origin]) and (origin is bool or not isinstance(value, bool))
     if getattr(origin, "_by_name", False):
@@ -191,7 +193,13 @@ def describe_type(hint: Any) -> str:
     Returns:
         For example "a run, a path or a text"; None is not named, as it means that nothing is given.
     """
-    words = dict.fromkeys(word for one in _list_members(hint) for word in _describe_member(one))
+    members = _list_members(hint)
+    words = dict.fromkeys(word for one in members if not _is_several(one) for word in _describe_member(one))
+    for one in members:
+        if _is_several(one):
+            items = [each for part in get_args(one)[:1] for each in _list_members(part)]
+            known = words and {word for each in items for word in _describe_member(each)} <= {*words}
+            words |= {"a list of these": None} if known else dict.fromkeys(_describe_member(one))
     if "a path" in words:
         words.pop("a text", None)  # a path may be written so
     if "a run" in words and "a path" in words:
@@ -208,7 +216,7 @@ def _describe_member(hint: Any) -> Iterator[str]:
     if origin is Literal:
         yield f"one of {', '.join(map(str, inner))}"
     elif _is_several(hint):
-        yield f"a list of such: {describe_type(inner[0])}" if inner else "a list"
+        yield f"a list, each {describe_type(inner[0])}" if inner else "a list"
     elif origin is Callable:
         yield "a function"
     elif isinstance(origin, type) and issubclass(origin, Mapping):

@@ -28,6 +28,7 @@ _DRAWN_BY: Final[Mapping[str, str]] = {  # by the name of the class
     "Recipe": "budwood.reporting.displays:draw_recipe",
     "Run": "budwood.reporting.displays:draw_run",
     "SanityCheck": "budwood.explain.displays:draw_sanity",
+    "Strip": "budwood.explain.displays:draw_strip",
     "Suspects": "budwood.explain.displays:draw_suspects",
 }
 

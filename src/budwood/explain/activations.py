@@ -77,8 +77,8 @@ class StageMaps:
     values: Floats
 
 
-@dataclass(frozen=True)
-class Strip:
+@dataclass(frozen=True, repr=False)
+class Strip(Displayed):
     """Maps of one image along a network, from its first map to its last.
 
     Attributes:
@@ -88,6 +88,9 @@ class Strip:
 
     stages: tuple[StageMaps, ...]
     left_out: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Strip({', '.join(stage.name for stage in self.stages)})"
 
 
 def list_mapped_stages(subject: NetworkProbe) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,7 +30,7 @@ from budwood.reporting.svg import WIDTH, wrap_svg
 from budwood.reporting.thumbnails import encode_jpeg, make_data_uri
 
 if TYPE_CHECKING:
-    from budwood.explain.activations import Maps
+    from budwood.explain.activations import Maps, Strip
     from budwood.explain.convolutions import Filters
     from budwood.explain.deletion_insertion import Faithfulness
     from budwood.explain.feature_visualization import Maximisation
@@ -118,6 +119,18 @@ def draw_maps(found: Maps) -> str:
     facts = [("layer", found.name), ("maps", " × ".join(map(str, found.values.shape)))]
     more = [f"The first {count} of {len(found.values):,} images."] if count < len(found.values) else []
     return render_card(Card("Feature maps", facts=facts, pictures=groups, notes=more))
+
+
+def draw_strip(found: Strip) -> str:
+    """Draw an image's maps along the network."""
+    from budwood.explain.activations import draw_strip as draw
+
+    groups = []
+    for stage, picture in zip(found.stages, draw(found), strict=True):
+        title = f"{stage.name}: {' × '.join(map(str, stage.shape))}"
+        groups.append(replace(_show_whole(picture, f"maps after {stage.name}"), title=title))
+    notes = [f"Not shown: {', '.join(found.left_out)}."] if found.left_out else []
+    return render_card(Card("One image along the network", pictures=groups, notes=notes))
 
 
 def draw_maximisation(found: Maximisation) -> str:

@@ -6,7 +6,7 @@ A class is no slice: the report has a table of classes. Each slice is compared w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ class Slice:
     difference: Metric
     p: float
     p_alone: float
-    ids: tuple[str, ...]
+    ids: tuple[str, ...] = field(repr=False)
 
     def record(self) -> dict[str, Any]:
         """Convert the slice to plain values, without its images.

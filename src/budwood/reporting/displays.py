@@ -44,7 +44,8 @@ def draw_run(run: Run) -> str:
         ("data", f"{record.dataset.name}, {counted(len(run.classes), 'class', 'classes')}"),
         ("network", f"{record.network.name}, {_describe_training(run)}"),
         *((f"{SPLITS[name]} accuracy", said) for name, said in scores),
-        ("time", format_seconds(record.timings.total)) if record.timings.total else ("state", record.state),
+        *([("time", format_seconds(record.timings.total))] if record.timings.total else []),
+        *([("state", record.state)] if record.state != "done" else []),
         ("folder", str(run.path)),
     ]
     path = quote_path(str(run.path))
