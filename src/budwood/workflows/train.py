@@ -17,6 +17,7 @@ from budwood.config.resolved_recipe import OwnPart, recorded_parts, resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
+from budwood.data.scanning import read_dataset
 from budwood.errors import DivergedError, RunError
 from budwood.evaluation.novelty_fitting import limit_bytes
 from budwood.evaluation.predictions import make_predictions
@@ -466,7 +467,7 @@ def _read_weights_time(run: Run) -> int | None:
 
 
 def estimate_cost(
-    data: Dataset,
+    data: Any,
     recipe: Recipe | None = None,
     *,
     out: str | Path = "runs",
@@ -478,7 +479,7 @@ def estimate_cost(
     """Estimate what a recipe will cost, measured on a sample; no run is made.
 
     Args:
-        data: The data set.
+        data: The data set, or what `scan` takes.
         recipe: The recipe; None: the default one.
         out: Folder of runs, in which the recipe's weights may be.
         leaks: What to do where images leak between given splits, as in `train`.
@@ -496,6 +497,7 @@ def estimate_cost(
         StorageError: The cache cannot be written.
     """
     context = open_context(cache, progress)
+    data = read_dataset(data, cache, progress)
     preflight = check_and_plan(data, recipe or Recipe(), Path(out), leaks, context, findings)
     with raise_storage_errors(context.cache):
         cost = measure_cost(_make_unrecorded_task(preflight, context))
