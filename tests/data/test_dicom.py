@@ -71,6 +71,16 @@ def test_other_windows_are_as_the_standard_has_them(how: str, expected: Any) -> 
     assert np.abs(grey(data) - 255 * expected(RAMP.astype(float))).max() <= 0.5
 
 
+def test_a_table_of_values_is_looked_up_where_there_is_no_window() -> None:
+    table = Dataset()
+    values = (np.arange(256, dtype=np.uint16) * 7) % 1024
+    table.LUTDescriptor, table.LUTData = [256, 0, 10], values.tobytes()
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    data = encode(pixels, VOILUTSequence=[table])
+    assert np.abs(grey(data).ravel() - values / 1023 * 255).max() <= 0.5
+
+
 def test_small_values_of_monochrome1_are_white() -> None:
     plain = {"BitsStored": 12, "WindowCenter": 2000, "WindowWidth": 3000}
     inverted = grey(encode(RAMP, **plain, PhotometricInterpretation="MONOCHROME1"))

@@ -48,10 +48,6 @@ class Items(torch.utils.data.Dataset[tuple[Any, Any]]):
         return self.images[row], self.labels[row]
 
 
-class Image_(SimpleNamespace):  # noqa: N801
-    pass
-
-
 class Hub:
     """What a data set of Hugging Face's library has of use here."""
 
@@ -276,8 +272,8 @@ WRONG: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], str]] = {
         "image 0: expected uint8, .*; found float64 from -1 to",
     ),
     "channels": (
-        lambda: (np.zeros((2, 4, 4, 5), np.uint8), {"labels": [0, 1]}),
-        r"image 0: expected .*found uint8 \[4, 4, 5\]",
+        lambda: (np.zeros((2, 8, 8, 5), np.uint8), {"labels": [0, 1]}),
+        r"image 0: expected .*found uint8 \[8, 8, 5\]",
     ),
     "no image": (lambda: ([(object(), "a")], {}), "image 0: expected a path, .*; found object"),
     "empty image": (lambda: ([(Image.new("L", (0, 4)), "a")], {}), r"image 0: the image has no pixels \(0 x 4\)"),

@@ -75,12 +75,17 @@ def select_per_class(
     Raises:
         DataError: A class has fewer images in a split, images have several labels, or a number is below 1.
     """
-    data = read_dataset(data)
+    read: Dataset = read_dataset(data)
     numbers = (images_per_class, val_images_per_class, test_images_per_class)
     wished = [(*option, count) for option, count in zip(_OPTIONS, numbers, strict=True) if count is not None]
     if not wished:
-        return data
-    _refuse_number(data, [(option, count) for _, option, _, count in wished])
+        return read
+    _refuse_number(read, [(option, count) for _, option, _, count in wished])
+    return _select(read, wished, leaks)
+
+
+def _select(data: Dataset, wished: Sequence[tuple[str, str, str, int]], leaks: Leaks) -> Dataset:
+    """The data set with so many images of each class; `wished` are splits, options, words and numbers."""
     data = drop_leaks(data) if leaks == "drop" else data
     used, split = data.column("used").copy(), data.column("split")
     ids, labels = data.table["id"].to_pylist(), data.column("label")
