@@ -16,6 +16,7 @@ from budwood import explain
 SOURCE = Path(budwood.__file__).parent
 PROJECT = Path(__file__).parents[1]
 WITH_TORCH = {
+    "data.torch_split",
     "explain.activations",
     "explain.convolutions",
     "explain.feature_visualization",

@@ -24,11 +24,11 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
 SVG = b"\xef\xbb\xbf\n<?xml version='1.0'?>\n<!-- made by hand -->\n<svg xmlns='http://www.w3.org/2000/svg'/>"
 NAMED = {
     "lfs": (LFS, "a pointer of Git LFS, not the image itself: `git lfs pull` fetches it"),
-    "heic": (HEIC, "HEIC, which needs a package: `pip install pillow-heif`"),
+    "heic": (HEIC, "HEIC, which needs a package: `pip install 'budwood[heic]'`"),
     "svg": (SVG, "SVG, a drawing without pixels: save it as PNG"),
     "svgz": (gzip.compress(SVG), "compressed by gzip: unpack it"),
     "pdf": (b"%PDF-1.7\n%\xe2\xe3\n", "PDF: save its pictures as PNG"),
-    "dicom": (bytes(128) + b"DICM\2\0\0\0", "DICOM: save it as 16-bit PNG or TIFF"),
+    "dicom": (bytes(128) + b"DICM\2\0\0\0", "DICOM, which needs a package: `pip install 'budwood[dicom]'`"),
     "html": (b"\n<!DOCTYPE html><html>404</html>", "a web page, as a failed download leaves it: download it again"),
     "mp4": (b"\0\0\0\x18ftypisom\0\0\2\0", "a video: save its frames as JPEG or PNG"),
     "numpy": (b"\x93NUMPY\1\0", "a NumPy array: save it as PNG or TIFF"),
@@ -54,7 +54,9 @@ def encode_eps() -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_file_is_named_by_what_it_is(name: str) -> None:
+def test_a_file_is_named_by_what_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("pillow_heif", "pydicom"):
+        monkeypatch.setitem(sys.modules, package, None)
     data, expected = NAMED[name]
     with pytest.raises(BadImage) as caught:
         decode(data)
@@ -116,7 +118,8 @@ def test_common_formats_are_read(kind: str) -> None:
     assert decode(out.getvalue()).size == (40, 40)
 
 
-def test_the_finding_counts_what_the_files_are(tmp_path: Path) -> None:
+def test_the_finding_counts_what_the_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     fill(tmp_path / "leaf", 3)
     fill(tmp_path / "rock", 3, hue=1)
     for number in range(3):

@@ -21,6 +21,7 @@ from budwood.data.dataset import SEALED, Dataset, SetAside, encode_values
 from budwood.data.duplicates import link_equal_values
 from budwood.data.formats import UNKNOWN
 from budwood.data.listing import SPLITS
+from budwood.data.scanning import read_dataset
 from budwood.display import Displayed
 from budwood.text import counted, listed
 
@@ -65,18 +66,19 @@ class Finding(Displayed):
         return asdict(self)
 
 
-def findings(data: Dataset) -> tuple[Finding, ...]:
+def findings(data: Any) -> tuple[Finding, ...]:
     """Run all checks of a data set.
 
     The checks read the labels of all splits, so run them before the test split is sealed; they find less in sealed
     data.
 
     Args:
-        data: The data set.
+        data: The data set, or what `scan` takes.
 
     Returns:
         All findings, sorted by code.
     """
+    data = read_dataset(data)
     checks: tuple[Callable[[Dataset], Sequence[Finding]], ...] = (
         _check_set_aside,
         _check_readings,

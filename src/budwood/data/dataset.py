@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from budwood.data.value_range import ValueRange
 from budwood.errors import DataError, RunError, did_you_mean
 from budwood.storage.atomic import encode_parquet, read_parquet, write_bytes
 from budwood.storage.strict_json import decode_json, encode_json
+
+if TYPE_CHECKING:
+    from budwood.data.torch_split import TorchSplit
 
 Sets = tuple[tuple[int, ...], ...]  # of classes, by their number; none where an image has one label
 
@@ -251,6 +254,52 @@ class Dataset(DatasetDisplay):
             for s in (0, 1)
         }
         return {**by_class, "test": int(np.sum((split == 2) & used))}
+
+    def to_torch(
+        self,
+        split: str,
+        transform: Callable[[Any], Any] | None = None,
+        *,
+        size: int | None = None,
+        unseal: bool = False,
+    ) -> TorchSplit:
+        """Make a `torch.utils.data.Dataset` of a split, for a training loop of one's own.
+
+        Args:
+            split: `train`, `val` or `test`.
+            transform: Function that changes each image, such as one of torchvision; None for none.
+            size: Side of the square that images become, cropped in the middle, as tensors uint8 [3, size, size]; None
+                for PIL images in RGB, upright, of their own size.
+            unseal: Whether the test split may be read. What is chosen by its score is no longer tested by it.
+
+        Returns:
+            A data set of (image, class number), or of (image, float32 [classes]) where images have several labels, in
+            the order of `samples(split)`.
+
+        Raises:
+            DataError: The split is unknown or empty, `size` is below 1, or the test split is not to be unsealed or its
+                labels are kept elsewhere, by a run.
+        """
+        if split not in SPLITS:
+            raise DataError(f"{split!r}: is no split.", did_you_mean(str(split), SPLITS))
+        if split == "test" and not unseal:
+            raise DataError(
+                f"{self.name}: the test split is sealed, so that a score on it stays one of unseen images.",
+                "Use 'val' while you decide anything; `unseal=True` opens the test split.",
+            )
+        samples = self.samples(split)
+        if not len(samples):
+            raise DataError(f"{self.name}: the {split} split has no images.", "Choose another split.")
+        if (samples.labels == SEALED).any():
+            raise DataError(
+                f"{self.name}: the labels of the {split} split are sealed by the run that these data are of.",
+                "`bw.test(run)` scores the run on them; `bw.scan(...)` reads the data again.",
+            )
+        if size is not None and size < 1:
+            raise DataError(f"size: expected a number of pixels from 1, found {size}.", "For example size=224.")
+        from budwood.data.torch_split import TorchSplit
+
+        return TorchSplit(samples, self.classes, transform, size)
 
     def sealed(self) -> Dataset:
         """Return the same data without the labels of the test split.

@@ -167,7 +167,8 @@ def _apply_window(pixels: NDArray[Any], header: Any) -> NDArray[np.float64] | No
         return None
     table = header.VOILUTSequence[0]
     shown = importlib.import_module("pydicom.pixels").apply_voi(values.astype(np.int64), header, 0)
-    return np.asarray(shown, np.float64) / (2 ** int(table.LUTDescriptor[2]) - 1)
+    white: int = 2 ** int(table.LUTDescriptor[2]) - 1
+    return np.asarray(shown, np.float64) / white
 
 
 def _window(values: NDArray[np.float64], centre: float, width: float, how: str) -> NDArray[np.float64]:

@@ -68,12 +68,7 @@ def read_frame(source: Any, options: ReadOptions) -> GivenRows:
     Raises:
         DataError: When a column is missing, or a cell names no split.
     """
-    if hasattr(source, "collect") and not hasattr(source, "iloc") and not hasattr(source, "__len__"):
-        source = source.collect()  # a lazy frame of Polars
-    if _is_hugging_face(source):
-        columns, options = _open_hugging_face(source, options)
-    else:
-        columns = _open_columns(source)
+    columns, options = _open(source, options)
     names = TableFile(Path(columns.name), _make_arrow(columns, ()))
     image, label = find_image_column(names, options), find_label_column(names, options)
     beside = [number for name in _BESIDE if (number := names.find((name,))) is not None]
@@ -89,6 +84,29 @@ def read_frame(source: Any, options: ReadOptions) -> GivenRows:
         header=columns.headers[label].strip(),
         remarks=remarks,
     )
+
+
+def read_frame_images(source: Any) -> tuple[int, Callable[[int], object]]:
+    """Read the column of images of a table, which needs no labels.
+
+    Args:
+        source: A value for which `is_frame`.
+
+    Returns:
+        The number of images, and what gives one by its number.
+
+    Raises:
+        DataError: When there is no such column, or several.
+    """
+    columns, options = _open(source, ReadOptions())
+    images = columns.read(find_image_column(TableFile(Path(columns.name), _make_arrow(columns, ())), options))
+    return columns.count, lambda row: images[row]
+
+
+def _open(source: Any, options: ReadOptions) -> tuple[_Columns, ReadOptions]:
+    if hasattr(source, "collect") and not hasattr(source, "iloc") and not hasattr(source, "__len__"):
+        source = source.collect()  # a lazy frame of Polars
+    return _open_hugging_face(source, options) if _is_hugging_face(source) else (_open_columns(source), options)
 
 
 def _open_columns(source: Any) -> _Columns:

@@ -12,12 +12,14 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from budwood.data.frames import is_frame, read_frame
+from PIL import Image
+
+from budwood.data.frames import is_frame, read_frame, read_frame_images
 from budwood.data.given_rows import FORMS, GivenRows, join_splits, pair, read_rows, write_label
 from budwood.data.listing import Listing, ReadOptions, Remark, find_splits
 from budwood.data.pixel_files import read_given
@@ -126,6 +128,39 @@ def read_source(source: Any, labels: Any = None, options: ReadOptions | None = N
     if not rows.header and (options.image_column or options.label_column):
         raise DataError("image_column, label_column: do not apply to what is no table.", "Leave them out.")
     return rows
+
+
+def list_given_images(source: Any) -> tuple[int, Callable[[int], object]]:
+    """List the images of anything, with labels or without; no image is kept.
+
+    Args:
+        source: One image: the bytes of a file, a PIL image, or an array or tensor of three dimensions or two. Or
+            several: a list, an array or tensor of four dimensions, a frame, or a data set of images or of (image,
+            label).
+
+    Returns:
+        The number of images, and what gives one by its number.
+
+    Raises:
+        DataError: When it has another form.
+    """
+    if is_frame(source):
+        return read_frame_images(source)
+    if isinstance(source, (bytes, bytearray, Image.Image)) or len(getattr(source, "shape", (0,) * 4)) in (2, 3):
+        return 1, lambda row: source
+    if isinstance(source, Mapping) or not (isinstance(source, Iterable) or hasattr(source, "__getitem__")):
+        raise DataError(
+            f"images: expected paths or images, found {type(source).__name__}.",
+            "Give paths, the bytes of files, PIL images, arrays, a data frame or a data set.",
+        )
+    is_listed = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not hasattr(source, "to_list")
+    items = source if is_listed else list(source)
+
+    def take(row: int) -> object:
+        item = items[row]
+        return item[0] if isinstance(item, (tuple, list)) and len(item) == 2 else item
+
+    return len(items), take
 
 
 def _read_all(rows: GivenRows, context: Context) -> tuple[list[_Image], list[object]]:

@@ -255,10 +255,10 @@ def _to_list(values: Any, what: str) -> list[Any]:
     return list(values)
 
 
-def _to_plain(label: object) -> object:
+def _to_plain(label: Any) -> object:
     """A label of NumPy or torch as a value of Python."""
     if isinstance(label, (np.generic, np.ndarray)) or hasattr(label, "detach"):
-        return label.tolist()  # type: ignore[union-attr]
+        return label.tolist()
     return label
 
 
@@ -276,11 +276,6 @@ def _find_classes(source: Any) -> list[str]:
 def _find_files(items: Any) -> Sequence[Any]:
     """The files of an `ImageFolder` with their labels, in place of decoded images; other items as they are."""
     samples = getattr(items, "samples", None)
-    named = isinstance(samples, list) and len(samples) == len(items)
-    if (
-        named
-        and getattr(items, "target_transform", None) is None
-        and all(_is_pair(s) and is_path(s[0]) for s in samples)
-    ):
-        return list(samples)
-    return items  # type: ignore[no-any-return]
+    if not isinstance(samples, list) or len(samples) != len(items) or getattr(items, "target_transform", None):
+        return items  # type: ignore[no-any-return]
+    return samples if all(_is_pair(one) and is_path(one[0]) for one in samples) else items

@@ -148,6 +148,24 @@ def _note_reading(
     return {name: value for name, value in asked.items() if value is not None}
 
 
+def read_dataset(data: Any, cache: Path | None = None, progress: Progress | None = None) -> Dataset:
+    """Read a data set from whatever holds one, in the usual way.
+
+    Args:
+        data: A data set, or what `scan` takes as its source.
+        cache: The cache folder; None for `cache_folder()`.
+        progress: Receives notes and steps; None to show nothing.
+
+    Returns:
+        The data set itself, or what `scan` makes of the source.
+
+    Raises:
+        DataError: As of `scan`.
+        StorageError: As of `scan`.
+    """
+    return data if isinstance(data, Dataset) else scan(data, cache=cache, progress=progress)
+
+
 def build_dataset(
     listing: Listing,
     facts: Sequence[ImageMetadata | BadImage],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from budwood.data.dataset import SEALED, Dataset, compute_fingerprint, encode_values, select_used, set_columns
 from budwood.data.leaks import Leaks, drop_leaks
 from budwood.data.listing import SPLITS, Remark
+from budwood.data.scanning import read_dataset
 from budwood.data.splits import assign_folds, draw_per_class, stratified_sample
 from budwood.errors import DataError
 from budwood.text import listed
@@ -47,7 +48,7 @@ def limit(data: Dataset, training: int | None, validation: int | None) -> Datase
 
 
 def select_per_class(
-    data: Dataset,
+    data: Any,
     *,
     images_per_class: int | None = None,
     val_images_per_class: int | None = None,
@@ -61,7 +62,8 @@ def select_per_class(
     fingerprint, which covers contents and splits, stays the same where nothing leaks.
 
     Args:
-        data: The data set; the labels of its test split are not sealed where test images are selected.
+        data: The data set, or what `scan` takes; the labels of its test split are not sealed where test images are
+            selected.
         images_per_class: Training images of each class, 1 or more; None: all.
         val_images_per_class: Validation images of each class; None: all.
         test_images_per_class: Test images of each class; None: all.
@@ -73,11 +75,17 @@ def select_per_class(
     Raises:
         DataError: A class has fewer images in a split, images have several labels, or a number is below 1.
     """
+    read: Dataset = read_dataset(data)
     numbers = (images_per_class, val_images_per_class, test_images_per_class)
     wished = [(*option, count) for option, count in zip(_OPTIONS, numbers, strict=True) if count is not None]
     if not wished:
-        return data
-    _refuse_number(data, [(option, count) for _, option, _, count in wished])
+        return read
+    _refuse_number(read, [(option, count) for _, option, _, count in wished])
+    return _select(read, wished, leaks)
+
+
+def _select(data: Dataset, wished: Sequence[tuple[str, str, str, int]], leaks: Leaks) -> Dataset:
+    """The data set with so many images of each class; `wished` are splits, options, words and numbers."""
     data = drop_leaks(data) if leaks == "drop" else data
     used, split = data.column("used").copy(), data.column("split")
     ids, labels = data.table["id"].to_pylist(), data.column("label")

@@ -17,7 +17,9 @@ from typing import Any
 from budwood.comparison.document import Comparison
 from budwood.comparison.text import Order
 from budwood.data.dataset import Dataset
+from budwood.data.given_rows import is_path
 from budwood.data.leaks import Leaks
+from budwood.data.scanning import read_dataset
 from budwood.errors import BudwoodError, RunError, StorageError, StudyError
 from budwood.evaluation.label_task import task_of
 from budwood.progress import DistinctNotes
@@ -73,7 +75,7 @@ class ExecutionOptions:
 
 def study(
     file: str | Path | Study,
-    data: str | Path | Dataset | None = None,
+    data: Any = None,
     *,
     settings: Mapping[str, Any] | None = None,
     places: Mapping[str, str] | None = None,
@@ -91,7 +93,7 @@ def study(
 
     Args:
         file: The study's file, or the study.
-        data: Replaces the study's own images: a path, a name or a scanned `Dataset`.
+        data: Replaces the study's own images: a path, a name, a scanned `Dataset`, or what `scan` takes.
         settings: Recipe options that are set for every row.
         places: Paths of the data sets that the study names, by name.
         quick: Whether the file's `[quick]` table is applied to the rows.
@@ -111,6 +113,7 @@ def study(
         StorageError: A folder cannot be written.
     """
     started, monitor, cache = time.monotonic(), monitor or SilentMonitor(), cache or cache_folder()
+    data = data if data is None else _read_unless_named(data, cache, monitor)
     scanned = {data.source: data} if isinstance(data, Dataset) else {}
     named = {"": data.source if isinstance(data, Dataset) else str(data)} if data is not None else {}
     if not isinstance(file, Study):
@@ -123,7 +126,7 @@ def study(
 
 
 def tune(
-    data: str | Path | Dataset,
+    data: Any,
     options: Mapping[str, Any] | None = None,
     *,
     trials: int = TRIALS,
@@ -143,7 +146,7 @@ def tune(
     and a search, and continues where it was interrupted.
 
     Args:
-        data: A path, a name or a scanned `Dataset`.
+        data: A path, a name, a scanned `Dataset`, or what `scan` takes.
         options: Recipe options of the given recipe; None: the defaults.
         trials: Number of recipes that are tried.
         sampler: How they are drawn: random or tpe.
@@ -164,10 +167,16 @@ def tune(
         DataError: No images can be used.
         StorageError: A folder cannot be written.
     """
+    data = _read_unless_named(data, cache, monitor or SilentMonitor())
     source = data.source if isinstance(data, Dataset) else str(data)
     search = make_tuning_study(source, options or {}, trials=trials, sampler=sampler, metric=metric, seed=seed)
     scanned = data if isinstance(data, Dataset) else None
     return study(search, scanned, execution=execution, out=out, leaks=leaks, cache=cache, monitor=monitor)
+
+
+def _read_unless_named(data: Any, cache: Path | None, monitor: StudyMonitor) -> Any:
+    """The name of a data set as it is; anything else as the data set that it makes."""
+    return data if is_path(data) else read_dataset(data, cache, DistinctNotes(monitor))
 
 
 def _choose_metric(study: Study, datasets: DatasetCache, folder: Path) -> Study:

@@ -16,6 +16,7 @@ from budwood.config.recipe import Recipe
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
+from budwood.data.scanning import read_dataset
 from budwood.errors import BudwoodError, RecipeError
 from budwood.progress import DistinctNotes, Progress
 from budwood.runs.ladder_record import LadderRecord, PlannedRow, RungName, find_states
@@ -52,7 +53,7 @@ LONGER: Final = 4  # times the budget, where something was left out for want of 
 
 
 def train(
-    data: Dataset,
+    data: Any,
     recipe: Recipe | None = None,
     *,
     time: float | str | None = None,
@@ -73,7 +74,7 @@ def train(
     leaves a run of its own (`ID-1`, `ID-2`, ...), and Ctrl-C ends the search with the best so far.
 
     Args:
-        data: The data set.
+        data: The data set, or what `scan` takes: a folder, several, a table, images with labels, a frame, ...
         recipe: The recipe; None: searched for.
         time: Seconds of the whole search, or a duration such as `10m`; None: five minutes. With a recipe, the limit is
             the recipe's own.
@@ -100,6 +101,7 @@ def train(
         WeightsError: The weights are missing or do not fit.
         StorageError: `out` or the cache cannot be written.
     """
+    data = read_dataset(data, cache, progress)
     hooks: dict[str, Any] = {"track": track, "on_epoch_end": on_epoch_end, "novelty": novelty, "id": id}
     if recipe is None:
         given = {} if time is None else {"time": time}

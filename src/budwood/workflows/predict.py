@@ -12,9 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from budwood.data.dataset import Dataset
+from budwood.data.frames import is_frame
+from budwood.data.given import list_given_images
+from budwood.data.given_rows import are_paths
 from budwood.data.image_streams import LIST, PATTERN, StreamedImage, stream_images
+from budwood.data.pixel_files import read_given
 from budwood.errors import DataError
 from budwood.evaluation.prediction_list import PredictionList
 from budwood.evaluation.prediction_table import TOP, ImagePrediction, refuse_bad_top
@@ -30,7 +35,7 @@ MOST_TOGETHER: Final = 16 * BATCH  # images of a batch, those included that cann
 
 def predict(
     run: Run | str | Path,
-    files: str | Path | Iterable[str | Path],
+    files: Any,
     *,
     int8: bool = False,
     top: int = TOP,
@@ -39,12 +44,14 @@ def predict(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> PredictionList:
-    """Predict the classes of image files, and of the files in folders and archives, with a run's network.
+    """Predict the classes of images, in files, folders and archives or as a program has them, with a run's network.
 
     Args:
         run: The run, its path or name, or a file that `budwood export` made.
         files: One or several: files, folders, archives and patterns such as `photos/**/*.jpg`; what is hidden in
-            folders is left out.
+            folders is left out. Or images of every form that `scan` takes: the bytes of files, PIL images, arrays,
+            tensors, a frame or a data set of them, whose labels are not looked at; or a `Dataset`, of which all images
+            are predicted.
         int8: Whether to compute in 8-bit integers, unless that classifies fewer of the run's validation images
             correctly.
         top: Number of likeliest classes to give of each image.
@@ -54,20 +61,39 @@ def predict(
         progress: Where notes go; None: below the cell of a notebook, else nowhere.
 
     Returns:
-        A prediction for each image, in order; one that cannot be decoded has its problem instead. The list is a
-        table, too: `.to_pandas()`.
+        A prediction for each image, in order; one that cannot be decoded has its problem instead. Images that are no
+        files are named `image 0`, `image 1`, ... The list is a table, too:
+        `.to_pandas()`.
 
     Raises:
-        DataError: A path does not exist, or an archive is damaged.
+        DataError: A path does not exist, an archive is damaged, or a value is no image.
         RunError: There is no such finished run, or its files were changed.
         StorageError: The cache cannot be written.
     """
-    sources = list_sources(files)
-    check_sources(sources)
+    images = _open_stream(files)
     refuse_bad_top(top)
     predictor = Predictor.open(run, int8=int8, coverage=coverage, cache=cache, progress=progress)
-    answers = predict_stream(predictor, stream_images(sources), top=top, features=features)
+    answers = predict_stream(predictor, images, top=top, features=features)
     return PredictionList(chain.from_iterable(answers), predictor.classes, predictor.task.multilabel)
+
+
+def _open_stream(files: Any) -> Iterator[StreamedImage]:
+    """The images of an argument, of which what is no image is refused before a network is loaded."""
+    if isinstance(files, Dataset):
+        paths = [files.root / path for path in files.table["path"].to_pylist()]
+        return (StreamedImage(str(path), path) for path in paths)
+    if isinstance(files, Iterable) and not (hasattr(files, "__getitem__") or is_frame(files)):
+        files = list(files)
+    if not are_paths(files):
+        count, take = list_given_images(files)
+        return (_name_given(read_given(take(row), f"image {row}"), row) for row in range(count))
+    sources = list_sources(files)
+    check_sources(sources)
+    return stream_images(sources)
+
+
+def _name_given(content: Path | bytes, row: int) -> StreamedImage:
+    return StreamedImage(str(content) if isinstance(content, Path) else f"image {row}", content)
 
 
 def list_sources(files: str | Path | Iterable[str | Path]) -> list[str | Path]:
@@ -90,7 +116,7 @@ def list_sources(files: str | Path | Iterable[str | Path]) -> list[str | Path]:
     if wrong or not fit:
         raise DataError(
             f"files: expected paths, found {type(wrong[0] if wrong else files).__name__}.",
-            "Images in memory are predicted by `bw.Predictor.open(run).predict(images)`.",
+            "Images in memory are predicted by `bw.predict(run, images)`.",
         )
     return listed
 

@@ -18,6 +18,7 @@ from budwood.config.resolved_recipe import OwnPart, recorded_parts, resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
+from budwood.data.scanning import read_dataset
 from budwood.errors import DivergedError, RunError
 from budwood.evaluation.novelty_fitting import limit_bytes
 from budwood.evaluation.predictions import make_predictions
@@ -476,7 +477,7 @@ def _read_weights_time(run: Run) -> int | None:
 
 
 def estimate_cost(
-    data: Dataset,
+    data: Any,
     recipe: Recipe | None = None,
     *,
     out: str | Path = "runs",
@@ -487,7 +488,7 @@ def estimate_cost(
     """Estimate what a recipe will cost, measured on a sample; no run is made.
 
     Args:
-        data: The data set.
+        data: The data set, or what `scan` takes.
         recipe: The recipe; None: the default one.
         out: Folder of runs, in which the recipe's weights may be.
         leaks: What to do where images leak between given splits, as in `train`.
@@ -503,7 +504,8 @@ def estimate_cost(
         WeightsError: The weights are missing or do not fit.
         StorageError: The cache cannot be written.
     """
-    return measure_recipe_cost(data, recipe or Recipe(), Path(out), leaks, open_context(cache, progress))
+    read = read_dataset(data, cache, progress)
+    return measure_recipe_cost(read, recipe or Recipe(), Path(out), leaks, open_context(cache, progress))
 
 
 def measure_recipe_cost(
