@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 DOCS: Final = ROOT / "docs"
 FROM_ROOT: Final = {"BENCHMARKS.md": "benchmarks.md", "CHANGELOG.md": "changelog.md"}  # files that are pages, too
 FIGURE: Final = DOCS / "surgery.svg"
+LINE: Final = 80  # characters of a signature
 MARGIN: Final = 16  # around the figure
 COLOURS: Final = """\
 svg { --card: #ffffff; --ink: #1b2328; --soft: #55616a; --rule: #dce1e5; --accent: #0b6480; --second: #b4540a }
@@ -136,7 +139,7 @@ def describe_names() -> str:
     parts = ["# Python", "All public names, as `import budwood as bw` gives them. Importing loads no PyTorch."]
     for kind, names in kinds.items():
         parts.append(f"## {kind}")
-        parts += [f"### bw.{name}\n\n::: {find_home(getattr(budwood, name))}" for name in names]
+        parts += [_describe_name(f"bw.{name}", getattr(budwood, name)) for name in names]
     parts += ["## bw.explain", *_list_explain()]
     return "\n\n".join(parts) + "\n"
 
@@ -175,12 +178,26 @@ def _list_explain() -> Iterator[str]:
     for name in sorted(explain.__all__):
         value = getattr(explain, name)
         if callable(value):
-            yield f"### bw.explain.{name}\n\n::: {find_home(value)}"
+            yield _describe_name(f"bw.explain.{name}", value)
+
+
+def _describe_name(name: str, value: Any) -> str:
+    """Heading, signature without types, which stand in the table below it, and docstring of a public name."""
+    shown = "" if isinstance(value, type) else f"```python\n{_format_call(name, value)}\n```\n\n"
+    return f"### {name}\n\n{shown}::: {find_home(value)}"
+
+
+def _format_call(name: str, value: Any) -> str:
+    signature = inspect.signature(value)
+    bare = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
+    plain = inspect.Signature(bare)
+    text = re.sub(r"(?:Posix|Windows)Path\(('[^']*')\)", r"\1", f"{name}{plain}")
+    return textwrap.fill(text, LINE, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _tabulate(options: Iterable[click.Option]) -> list[str]:
     rows = [("option", "what it does")]
-    rows += [(_name_option(one), _tidy(one.help or "")) for one in options if one.name != "help"]
+    rows += [(_name_option(one), _tidy(one.help or "")) for one in options if "--help" not in one.opts]
     lines = [f"| {' | '.join(_escape(cell) for cell in row)} |" for row in rows]
     return [lines[0], "|---|---|", *lines[1:]]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 import budwood as bw
 from budwood.cli.main import app, run
