@@ -182,8 +182,8 @@ def fit_table(
 ) -> str:
     """Align rows of text in columns that a terminal has room for.
 
-    A column that says the same of all rows can be told in a line below. Cells that are too long go on in the next line, and
-    where that is not enough the last columns are left out, which is told, too.
+    A column that says the same of all rows can be told in a line below. Cells that are too long go on in the next line,
+    and where that is not enough the last columns are left out, which is told, too.
 
     Args:
         rows: Cells of each row, the header first; at least one row, all of equal length.
