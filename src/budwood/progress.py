@@ -96,7 +96,7 @@ class Terminal:
         Args:
             sentence: The text, printed as it is, without markup.
         """
-        self._console.print(sentence, markup=False)
+        self._console.print(sentence, markup=False, soft_wrap=True)  # a log has a line for each
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:

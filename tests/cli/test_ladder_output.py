@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,9 @@ def print_ladder(
     folder: Path, ladder: LadderRecord | None, capsys: pytest.CaptureFixture[str], name: str = BEST
 ) -> list[str]:
     labels = (np.arange(30) % 3).astype(np.int32)
-    run = scored_run(folder / name, labels, answers(labels, 0.9, 0))
-    show_ladder(replace(run, record=run.record.model_copy(update={"ladder": ladder})))
+    with chdir(folder):
+        run = scored_run(Path("runs") / name, labels, answers(labels, 0.9, 0))
+        show_ladder(replace(run, record=run.record.model_copy(update={"ladder": ladder})))
     return capsys.readouterr().out.splitlines()
 
 

@@ -28,7 +28,18 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[p
 
     def train(capsys: pytest.CaptureFixture[str]) -> Said:
         if not said:
-            options = ["--val", "0.3", "--test", "0.1", "--epochs", "2", "--out", folder / "my runs", "--name", "first"]
+            options: list[str | Path] = [
+                "--val",
+                "0.3",
+                "--test",
+                "0.1",
+                "--epochs",
+                "2",
+                "--out",
+                folder / "my runs",
+                "--name",
+                "first",
+            ]
             said.append((folder, *run_command(capsys, "train", folder / "my photos", *FLAGS, *options)))
         return said[0]
 

@@ -106,9 +106,10 @@ def test_a_search_needs_free_names_for_its_runs(tmp_path: Path) -> None:
 
 def test_a_name_is_refused_before_the_data_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "taken").mkdir()
-    out = ["--out", tmp_path]
+    out: list[str | Path] = ["--out", tmp_path]
     _, err = run_command(capsys, "train", tmp_path / "nowhere", "--name", "a/b", *out, code=2)
     assert "--name: 'a/b' is not a plain file name" in err
-    for options in ([], ["--optimizer", "adam"]):
+    recipes: list[list[str]] = [[], ["--optimizer", "adam"]]
+    for options in recipes:
         _, err = run_command(capsys, "train", tmp_path / "nowhere", "--name", "taken", *options, *out, code=2)
         assert "taken: is there already" in err

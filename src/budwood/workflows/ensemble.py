@@ -168,8 +168,9 @@ def _write_run(draft: Path, id: str, candidates: Candidates, choice: _Choice, ru
         files=digest_run_files(draft, (*RUN_FILES, *(f"{one.folder}/{WEIGHTS}" for one in made.members))),
         ensemble=made,
         confidence=measure_confidence(predictions),
-        **({"reading": first.record.reading} if first.record.reading else {}),  # nothing is not written
     )
+    if first.record.reading:  # nothing is not written
+        record = record.model_copy(update={"reading": first.record.reading})
     record = adopt_novelty(Run(draft, record)).record
     write_reports(Run(draft, record))
     save_record(draft, record)

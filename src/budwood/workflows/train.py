@@ -217,7 +217,6 @@ def _begin(preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Ru
         track=tuple(track),
         metrics={},
         test=None,
-        **({"reading": dict(data.reading)} if data.reading else {}),  # nothing is not written
     )
     with raise_storage_errors(out), draft_run(out / id) as draft:
         (draft / "recipe.toml").write_text(preflight.spec.recipe.toml(), encoding="utf-8")
@@ -226,7 +225,8 @@ def _begin(preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Ru
         if preflight.spec.recipe.augments:
             resolved = resolve(preflight.spec.recipe, bool(data.label_sets), preflight.spec.plan.size)
             write_bytes(draft / SHEET_FILE, make_augmentation_sheet(resolved, preflight.training))
-        record = record.model_copy(update={"files": digest_run_files(draft, GIVEN_FILES)})
+        read = {"reading": dict(data.reading)} if data.reading else {}  # nothing is not written
+        record = record.model_copy(update={"files": digest_run_files(draft, GIVEN_FILES), **read})
         save_record(draft, record)
     return Run(out / id, record)
 
