@@ -266,6 +266,7 @@ class TestWholeLadder:
         tuned = open_run(whole.path.parent / str(id))
         assert tuned.recipe.freeze == "upto:blocks.4"
         assert tuned.recipe.probe
+        assert tuned.recipe.trained_norm == "eval", "the head was solved on features of these statistics"
         assert tuned.recipe.size == 64
         again = bw.train(bw.scan(photos200), tuned.recipe, out=tmp_path, novelty=False)
         assert again.record.metrics["val"] == tuned.record.metrics["val"]

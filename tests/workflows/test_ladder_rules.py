@@ -171,6 +171,16 @@ class TestTuning:
         assert recipe.augments is (changed and bool(flips)), "what is frozen sees unchanged images, or cached views"
         assert bool(recipe.views) is (bool(views) and bool(flips)), "without a flip all versions are alike"
 
+    @pytest.mark.parametrize(
+        ("multilabel", "norms", "kept"), [(False, True, True), (False, False, False), (True, True, False)]
+    )
+    def test_batch_norm_keeps_the_statistics_that_the_head_was_solved_on(
+        self, multilabel: bool, norms: bool, kept: bool
+    ) -> None:
+        options = make_tuning_options("none", 500, 8, 0, (), multilabel, norms=norms)
+        assert ("trained_norm" in options) is kept
+        assert Recipe(model="tf_efficientnet_lite0", **options).trained_norm == ("eval" if kept else None)
+
     def test_the_whole_network_takes_smaller_steps(self) -> None:
         parts, whole = (
             make_tuning_options(freeze, 500, 8, 0, (), multilabel=False) for freeze in ("upto:layer2", "none")

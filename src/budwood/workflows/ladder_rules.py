@@ -272,6 +272,7 @@ def make_tuning_options(
     flips: Sequence[str],
     multilabel: bool,
     halved: bool = False,
+    norms: bool = False,
 ) -> dict[str, Any]:
     """Make the options that fine-tune a network from its solved head.
 
@@ -287,6 +288,9 @@ def make_tuning_options(
         flips: The flips that are harmless: `h`, `v`.
         multilabel: Whether images have several labels; no head is then solved to start from.
         halved: Whether steps are taken in bfloat16, which the device leaves to the recipe.
+        norms: Whether there is batch norm in what is trained. It keeps the statistics that the weights came with, where
+            training starts from a solved head: those of batches change the features that the head was solved on, and
+            the first steps undo it (solar cells: validation loss 0.39 instead of 0.28 after two epochs, 0.30 before).
 
     Returns:
         Options of a recipe, without those of the network.
@@ -297,7 +301,9 @@ def make_tuning_options(
     if views or freeze == "none":
         changes |= {"flip": 0.5} if "h" in flips else {}
         changes |= {"flip_vertical": 0.5} if "v" in flips else {}
-    solved = {} if multilabel else {"label_smoothing": SMOOTHING, "probe": True, "wise_ft": "auto"}
+    solved: dict[str, Any] = {} if multilabel else {"label_smoothing": SMOOTHING, "probe": True, "wise_ft": "auto"}
+    if solved and norms:
+        solved["trained_norm"] = "eval"
     return {
         "freeze": freeze,
         "optimizer": "adamw",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from budwood.errors import RecipeError
 from budwood.hardware import find_best_device, has_fast_bfloat16
 from budwood.networks.stage_choice import choose_freeze_stage
 from budwood.runs.ladder_record import CandidateRecord, PlannedRow
@@ -151,7 +152,8 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     if ladder.left() < rules.MEASURING + 2 * rules.WRITING:
         return TuningPlan({}, name, 2 * rules.MEASURING)
     measured = 2 if found.harmless and not whole else 0
-    probing = rules.make_tuning_options(freeze, n, 1, measured, found.harmless, ladder.multilabel, _is_halved())
+    fixed = (found.harmless, ladder.multilabel, _is_halved(), _has_norms(ladder, {**base, "freeze": freeze}))
+    probing = rules.make_tuning_options(freeze, n, 1, measured, *fixed)
     cost = _measure(ladder, {**base, **probing})
     left = SURE * (ladder.left() - ENDING * ladder.budget - rules.WRITING) - cost.seconds.get("starting", 0.0)
     left -= cost.seconds.get("choosing weights", 0.0)
@@ -163,8 +165,17 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
     if most < rules.WORTHWHILE:
         return TuningPlan({}, name, reading + rules.WORTHWHILE * each)
     epochs = rules.count_epochs(n, most)
-    options = rules.make_tuning_options(freeze, n, epochs, views, found.harmless, ladder.multilabel, _is_halved())
+    options = rules.make_tuning_options(freeze, n, epochs, views, *fixed)
     return TuningPlan({**base, **options}, name, reading + epochs * each)
+
+
+def _has_norms(ladder: Ladder, options: Mapping[str, Any]) -> bool:
+    """Whether there is batch norm in what options leave to be trained, whose statistics can be kept."""
+    try:
+        ladder.plan({**options, "trained_norm": "eval"})
+    except RecipeError:
+        return False
+    return True
 
 
 def _is_halved() -> bool:
