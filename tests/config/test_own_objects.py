@@ -131,7 +131,12 @@ def test_how_a_transform_is_called_follows_from_its_arguments() -> None:
 
     def named(*, image: Any) -> None: ...
 
-    assert [takes_generator(each, {}) for each in (two, batch, one, named)] == [True, False, True, False]
+    def optional(images: Any, generator: Any = None) -> None: ...
+
+    def any_number(*arguments: Any) -> None: ...
+
+    transforms = (two, optional, any_number, batch, one, named)
+    assert [takes_generator(each, {}) for each in transforms] == [True, True, True, False, True, False]
     assert not takes_generator(one, {"strength": 1})
     assert [takes_batch(each) for each in (batch, one, named)] == [True, False, False]
     assert [takes_keyword(each) for each in (batch, one, named)] == [False, False, True]

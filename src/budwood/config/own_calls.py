@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, Final
 
 from budwood.config.registry import check_call, import_entry, make_entry
@@ -58,9 +59,14 @@ def takes_generator(change: Callable[..., Any], keywords: Mapping[str, object]) 
         keywords: The options that a recipe gives it.
 
     Returns:
-        Whether it has two arguments by place that must be given, besides these options.
+        Whether it has two arguments by place that must be given, besides these options; or takes a `generator` or,
+        being a plain function, any number of them.
     """
-    return len([name for name in _list_places(change) if name not in keywords]) >= 2
+    if len([name for name in _list_places(change) if name not in keywords]) >= 2:
+        return True
+    named = _parameters(change)
+    takes_any = isinstance(change, FunctionType) and any(each.kind is each.VAR_POSITIONAL for each in named.values())
+    return takes_any or "generator" in named
 
 
 def takes_batch(change: Callable[..., Any]) -> bool:
