@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -350,12 +351,15 @@ def test_a_figure_without_an_interval_says_so_everywhere() -> None:
     few = Metric(0.75, None, None, 4)
     assert format_metric(few) == "75.0 % (n too small for an interval), n = 4"
     assert format_metric(Metric(None, None, None, 0)) == "undefined (n = 0)"
-    assert format_figure(few, Unit()) == ("75.0 %", "n too small for an interval")
-    assert format_gap(Metric(-0.1, None, None, 4), Unit()) == ("−10.0", "n too small for an interval")
-    source = "{{ few|shares }}; {{ few|interval }}; {{ unknown|interval }}"
+    some, gap = replace(few, n=5), Metric(-0.1, None, None, 5)
+    assert format_figure(some, Unit()) == ("75.0 %", "n too small for an interval")
+    assert format_figure(few, Unit()) == format_gap(replace(gap, n=4), Unit()) == ("too few to tell", "n = 4")
+    assert format_gap(gap, Unit()) == ("−10.0", "n too small for an interval")
+    source = "{{ some|shares }}; {{ some|interval }}; {{ few|shares }}; {{ few|interval }}; {{ unknown|interval }}"
     page = load_template("report.html").environment.from_string(source)
-    said = page.render(few=few, unknown=Metric(None, None, None, 0))
-    cell, line, none = said.replace("&nbsp;", "_").split("; ")
-    assert cell == "75.0_% <small>n too small for an interval (n = 4)</small>"
-    assert line == "n too small for an interval, n = 4"
+    said = page.render(some=some, few=few, unknown=Metric(None, None, None, 0))
+    cell, line, few_cell, few_line, none = said.replace("&nbsp;", "_").split("; ")
+    assert cell == "75.0_% <small>n too small for an interval (n = 5)</small>"
+    assert line == "n too small for an interval, n = 5"
+    assert few_cell == f'<small class="few">{few_line}</small>' == '<small class="few">too few to tell (n = 4)</small>'
     assert none == "n = 0"

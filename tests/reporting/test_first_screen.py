@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from budwood.data.checks import Finding
+from budwood.data.checks import Finding, Severity
 from budwood.evaluation.intervals import Metric, proportion_interval
 from budwood.evaluation.label_task import SingleLabel
 from budwood.evaluation.result_checks import ResultFinding
@@ -94,11 +94,17 @@ class TestIsItGoodEnough:
 
 class TestWhatIsWrong:
     def test_the_most_important_finding_comes_first_and_others_are_folded(self, record: RunRecord) -> None:
-        order = ["D030 note", "D001 warning", "D013 warning", "D023 error", "D021 warning"]
-        made = [Finding(*one.split(), f"It is {one}.", "Do it.", ()) for one in order]  # type: ignore[arg-type]
+        order: dict[str, Severity] = {
+            "D030": "note",
+            "D001": "warning",
+            "D013": "warning",
+            "D023": "error",
+            "D021": "warning",
+        }
+        made = [Finding(code, severity, f"It is {code}.", "Do it.", ()) for code, severity in order.items()]
         html = show(record.model_copy(update={"findings": tuple(made)}))
         first, rest = html.split('<nav class="contents"')
-        assert "It is D023 error." in first
+        assert "It is D023." in first
         assert "1 error, 3 warnings, 1 note" in first
         told, folded = rest.split('<details class="folded">')
         assert re.findall(r"It is (\w+)", told) == ["D023", "D021", "D013"]

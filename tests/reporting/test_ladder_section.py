@@ -155,7 +155,7 @@ class TestSection:
     def test_of_too_few_images_for_an_interval(self, tmp_path: Path) -> None:
         few = make_tuned(accuracy=Figure(value=1, n=2), gain=Figure(value=0.5, n=2))
         page = render(tmp_path, make_ladder(rungs=(make_frozen(), few), best=few.run))
-        assert "100.0 % n too small for an interval (n = 2) +50.0 n too small for an interval (n = 2)" in page
+        assert "too few to tell n = 2 too few to tell n = 2" in page
 
     def test_a_rung_that_stands_there_twice_is_explained_once(self, tmp_path: Path) -> None:
         again = make_tuned(run="again", ended=260)

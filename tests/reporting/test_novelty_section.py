@@ -31,7 +31,7 @@ def render(folder: Path, novelty: NoveltyRecord, scores: Mapping[str, NDArray[np
     labels = (np.arange(100) % 3).astype(np.int32)
     run: Run = scored_run(folder, labels, answers(labels, 0.9, 0))
     record = run.record.model_copy(update={"confidence": ConfidenceRecord(novelty=novelty)})
-    module: Any = load_template("novelty.html").make_module({"record": record})
+    module: Any = load_template("novelty.html").make_module({"record": record, "place": "run"})
     return re.sub(r"\s+", " ", module.section(show_novelty(record, scores, ()), lambda images: ""))
 
 

@@ -338,6 +338,8 @@ def format_gap(gap: Metric | None, unit: Unit) -> Cell:
     """
     if gap is None or gap.value is None:
         return NONE
+    if gap.n < LEAST_TOLD:
+        return "too few to tell", f"n = {gap.n}"
     if gap.low is None or gap.high is None:
         return format_difference(gap.value, unit), TOO_FEW
     value, low, high = (format_difference(end, unit) for end in (gap.value, gap.low, gap.high))

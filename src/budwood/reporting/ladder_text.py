@@ -46,6 +46,8 @@ def format_gain(figure: Figure, unit: Unit) -> tuple[str, str]:
     Returns:
         Its value with its sign, and its interval with the number of images.
     """
+    if figure.n < LEAST_TOLD:
+        return "too few to tell", f"n = {figure.n}"
     value = format_difference(figure.value, unit)
     if figure.low is None or figure.high is None:
         return value, f"{TOO_FEW} (n = {figure.n:,})"
