@@ -110,7 +110,7 @@ def test_a_bare_path_is_one_file_and_not_its_letters(tiny: Path) -> None:
         assert len(bw.predict(run, one)) == len(bw.features(run, one)) == 1
         assert len(bw.explain.pixels(run, one)) == 1
         assert len(bw.explain.neighbours(run, one, 2)) == 1
-        assert len(bw.explain.attribution(run, one, "occlusion", classes="sky").maps) == 1  # type: ignore[arg-type]
+        assert len(bw.explain.attribution(run, one, "occlusion", classes="sky").maps) == 1
 
 
 def test_one_value_is_a_list_of_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,24 @@ FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
+def _read(file: Path) -> Any:
+    return nbformat.from_dict(json.loads(file.read_text(encoding="utf-8")))
+
+
 def test_there_are_some() -> None:
     assert [file.stem for file in NOTEBOOKS] == ["features-and-explanations", "first-classifier"]
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_it_is_kept_without_outputs(file: Path) -> None:
-    for cell in nbformat.read(file, 4).cells:
+    for cell in _read(file).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_it_runs_to_its_end_and_shows_its_values(file: Path, tmp_path: Path) -> None:
-    notebook = nbformat.read(file, 4)
+    notebook = _read(file)
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     outputs: list[Any] = [one for cell in notebook.cells if cell.cell_type == "code" for one in cell.outputs]
     shown = [one.data for one in outputs if one.output_type == "execute_result"]

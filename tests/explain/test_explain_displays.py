@@ -104,6 +104,6 @@ def test_those_of_a_real_run_are_drawn(tiny: Path) -> None:
         bw.explain.strip(run, file),
         bw.explain.feature_maps(run, file, "first"),
     ]
-    for one in (*shown, *bw.explain.maximised(run, classes="sky")):  # type: ignore[arg-type]
+    for one in (*shown, *bw.explain.maximised(run, classes="sky")):
         assert 'src="data:image/' in one._repr_html_()
         assert len(repr(one)) < 120

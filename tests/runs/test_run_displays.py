@@ -215,7 +215,8 @@ class TestHtml:
 
     def test_accuracy_always_has_its_interval_and_n(self, run: Run) -> None:
         said = r"\d+\.\d % \(\d+\.\d to \d+\.\d %, n = 60\)"
-        for one in (run, run.confusion, run.predictions("val"), run.plot()):
+        shown: list[Any] = [run, run.confusion, run.predictions("val"), run.plot()]
+        for one in shown:
             assert re.search(rf"accuracy.*?{said}", one._repr_html_(), re.DOTALL), one
         assert "accuracy" not in run.predictions("val").wrong()._repr_html_(), "0 % would be untrue of the run"
 
