@@ -102,7 +102,7 @@ def test_a_recipe_file_is_overridden_by_settings_and_those_by_flags(
         (["train", "elpv", "--epochs", "many"], "'many' is not a valid integer"),
         (["train", "elpv", "--val", "2"], "2.0 is not in the range"),
         (["train", "elpv", "--test", "0.3"], "--test 0.3 does not apply"),
-        (["train"], "Missing argument 'DATA'"),
+        (["train"], "Missing argument 'DATA...'"),
         (["test", "nowhere"], "nowhere: is not a run folder"),
         (["grow"], "No such command 'grow'"),
     ],

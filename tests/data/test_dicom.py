@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 import budwood as bw
@@ -132,18 +134,16 @@ def test_colours_of_a_palette_are_looked_up() -> None:
 def test_what_cannot_be_read_is_told() -> None:
     with pytest.raises(BadImage, match="a DICOM file without an image"):
         decode(bytes(128) + b"DICM")
-    with pytest.raises(BadImage, match="compressed by JPEG-LS Lossless.*, which is not read here"):
-        from pydicom.encaps import encapsulate
-
-        data = pydicom.dcmread(io.BytesIO(encode(RAMP)))
-        data.file_meta.TransferSyntaxUID, data.PixelData = (
-            JPEGLSLossless,
-            encapsulate([b"\xff\xd8\xff\xf7" + bytes(20)]),
-        )
-        data["PixelData"].VR = "OB"
-        out = io.BytesIO()
-        pydicom.dcmwrite(out, data)
-        decode(out.getvalue() if out.getvalue()[128:132] == b"DICM" else bytes(128) + b"DICM" + out.getvalue())
+    data = pydicom.dcmread(io.BytesIO(encode(RAMP)))
+    data.file_meta.TransferSyntaxUID = JPEGLSLossless
+    data.PixelData = encapsulate([b"\xff\xd8\xff\xf7" + bytes(20)])
+    data["PixelData"].VR = "OB"
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, data)
+    content = out.getvalue()
+    content = content if content[128:132] == b"DICM" else bytes(128) + b"DICM" + content
+    with pytest.raises(BadImage, match=r"compressed by JPEG-LS Lossless.*, which is not read here"):
+        decode(content)
 
 
 def test_files_are_read_once_the_package_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +152,6 @@ def test_files_are_read_once_the_package_is_there(tmp_path: Path, monkeypatch: p
         fill(tmp_path / "d" / name, 4, hue=hue)
         file = tmp_path / "d" / name / "x.dcm"
         file.write_bytes(encode(RAMP + hue, BitsStored=12))
-    import os
-
     for file in tmp_path.rglob("*.dcm"):
         os.utime(file, (1, 1))
     monkeypatch.setattr("budwood.data.metadata._SETTLED", 0)

@@ -121,6 +121,7 @@ FILES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("form", FILES)
+@pytest.mark.filterwarnings("error")
 def test_the_bytes_of_files_are_kept_as_they_are(form: str) -> None:
     data = bw.scan(FILES[form]())
     assert (data.classes, data.table["label"].to_pylist()) == (("a", "b"), NUMBERS.tolist())
@@ -156,6 +157,7 @@ def test_files_in_lists_and_frames_stay_where_they_are(files: Path, monkeypatch:
         data = bw.scan(source, **options)
         assert data.fingerprint == expected.fingerprint
         assert data.root == files
+        assert [one.code for one in bw.findings(data) if one.code.startswith(("D07", "D08"))] == ["D080"]
         assert data.table["path"].to_pylist() == expected.table["path"].to_pylist()
 
 
@@ -314,17 +316,16 @@ WRONG: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], str]] = {
         lambda: (pd.DataFrame({"image": PICTURES, "label": NAMES}), {"classes": "ab"}),
         "classes: does not apply to a table",
     ),
-    "classes of a folder": (lambda: (".", {"classes": "ab"}), "classes: does not apply to paths"),
+    "classes of a folder": (lambda: (".", {"classes": "ab"}), "classes: does not apply to folders"),
+    "root of a folder": (lambda: (".", {"root": "x"}), "root: does not apply to folders"),
     "split": (lambda: (pd.DataFrame({"image": PICTURES, "label": NAMES, "split": "x"}), {}), "unknown split 'x'"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_told_in_one_message(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_told_in_one_message(what: str) -> None:
     make, message = WRONG[what]
     source, options = make()
-    if what == "columns of no table":
-        source, options = (source, options.pop("labels")), options
     with pytest.raises(bw.DataError, match=message):
         bw.scan(source, **options)
 

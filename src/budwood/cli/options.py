@@ -214,13 +214,25 @@ def add_data_argument(command: Command) -> Command:
         "--val", type=share, help="Share of the remaining images for the validation set, if the data have none. [0.2]"
     )(command)
     argument = click.argument(
-        "data", metavar="DATA...", nargs=-1, required=True, callback=_join_sources, shell_complete=complete_path
+        "data", metavar="DATA...", nargs=-1, required=True, callback=join_data, shell_complete=complete_path
     )
     return argument(add_corrections_option(command))
 
 
-def _join_sources(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str:
-    """Several folders as the one name that they have in runs and studies."""
+def join_data(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str:
+    """Join the DATA that were given to the one name that they have in runs and studies, as click's callback.
+
+    Args:
+        context: The context of the call.
+        parameter: The argument.
+        given: The paths, at least one unless the call is only parsed.
+
+    Returns:
+        The name.
+
+    Raises:
+        DataError: When one of several paths has the separator in it.
+    """
     from budwood.data.several import join_sources
 
     return join_sources(given) if given else ""

@@ -24,7 +24,6 @@ FORMATS: Final = (
     *("GBR", "JPEG2000", "ICNS", "ICO", "IM", "MCIDAS", "TIFF", "MSP", "PCD", "PIXAR", "PSD", "QOI", "SGI"),
     *("SPIDER", "SUN", "TGA", "WEBP", "XBM", "XPM"),
 )
-INSTALL: Final = "`pip install 'budwood[{}]'`"
 UNKNOWN: Final = "unknown image format"
 EPS: Final = "EPS, a program that draws, which is not run: save it as PNG"
 _BEGINNINGS: Final = (
@@ -81,10 +80,11 @@ def name_format(data: bytes) -> str:
         if data.startswith(beginning):
             return name
     if is_dicom(data):
-        return "DICOM, which needs a package: " + INSTALL.format("dicom")
+        return "DICOM, which needs a package: `pip install 'budwood[dicom]'`"
     if _is_heic(data):
-        known = "HEIC that is damaged, or of a kind that pillow-heif does not read"
-        return known if _register_heif() else "HEIC, which needs a package: " + INSTALL.format("heic")
+        if _register_heif():
+            return "HEIC that is damaged, or of a kind that pillow-heif does not read"
+        return "HEIC, which needs a package: `pip install 'budwood[heic]'`"
     if data[4:8] == b"ftyp" and not data[8:12].startswith(b"avi"):
         return "a video: save its frames as JPEG or PNG"
     if data.startswith(_TIFF_BEGINNINGS):

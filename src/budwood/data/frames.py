@@ -51,7 +51,12 @@ def is_frame(source: object) -> bool:
     """
     return any(
         all(hasattr(source, name) for name in names)
-        for names in (("columns", "iloc"), ("columns", "to_arrow"), ("columns", "collect"), ("column_names", "schema"))
+        for names in (
+            ("iloc", "columns"),
+            ("to_arrow", "columns"),
+            ("collect", "collect_schema"),
+            ("schema", "column_names"),
+        )
     ) or _is_hugging_face(source)
 
 

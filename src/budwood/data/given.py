@@ -81,17 +81,16 @@ def list_given(
         )
     rows = replace(rows, classes=classes or rows.classes)
     images, answers = _read_all(rows, context)
+    column = _write_cells(rows, answers)
     folder = _keep_images(rows, images, context)
     inside = {row: f"{_FOLDER}/{row:07}{image.suffix}" for row, image in enumerate(images) if image.digest}
     written, found = find_paths(root.resolve(), [image.path for image in images if image.path])
     places = iter(str(root.resolve() / path) for path in written)
     paths = [inside[row] if row in inside else next(places) for row in range(len(images))]
-    column = _write_cells(rows, answers)
-    table = folder / f"labels-{digest_bytes(json.dumps([paths, column.cells, list(rows.splits)]).encode())[:12]}.csv"
-    with raise_storage_errors(table):
-        write_text(table, _format_table(rows, paths, column))
+    table = _keep_table(folder, _format_table(rows, paths, column))
     listing = Listing(str(table), folder, rows.name.removeprefix("the "), paths, (), rows.splits, rows.groups)
-    remarks = [_remark_on_memory(len(inside), len(images), table), *rows.remarks, *found]
+    moved = [remark for remark in found if remark.kind != "outside"]  # a list has no folder to lie in
+    remarks = [_remark_on_memory(len(inside), len(images), table), *rows.remarks, *moved]
     listing = replace(listing if inside else _start_at_files(listing), remarks=remarks)
     return label_rows(listing, column, options)
 
@@ -111,9 +110,7 @@ def read_source(source: Any, labels: Any = None, options: ReadOptions | None = N
         DataError: When it has another form, or there are not as many labels as images.
     """
     options = options or ReadOptions()
-    if labels is not None:
-        return pair(source, labels)
-    if isinstance(source, Mapping):
+    if labels is None and isinstance(source, Mapping):
         splits = find_splits(str(name) for name in source)
         unknown = [str(name) for name in source if str(name) not in splits]
         if unknown or not source:
@@ -124,7 +121,10 @@ def read_source(source: Any, labels: Any = None, options: ReadOptions | None = N
                 FORMS,
             )
         return join_splits({splits[str(name)]: read_source(part, None, options) for name, part in source.items()})
-    rows = read_frame(source, options) if is_frame(source) else read_rows(source)
+    if labels is not None:
+        rows = pair(source, labels)
+    else:
+        rows = read_frame(source, options) if is_frame(source) else read_rows(source)
     if not rows.header and (options.image_column or options.label_column):
         raise DataError("image_column, label_column: do not apply to what is no table.", "Leave them out.")
     return rows
@@ -222,6 +222,15 @@ def _write_cells(rows: GivenRows, answers: Sequence[object]) -> TextCells:
         return TextCells(rows.name, "label", [str(name) for name in names])
     lists = [name if isinstance(name, list) else [name] for name in names]
     return TextCells(rows.name, "labels", [json.dumps(name, ensure_ascii=False) for name in lists])
+
+
+def _keep_table(folder: Path, text: str) -> Path:
+    """The table of labels in a folder, under a name that its text decides; written where it is not there."""
+    table = folder / f"labels-{digest_bytes(text.encode())[:12]}.csv"
+    if not table.is_file():
+        with raise_storage_errors(table):
+            write_text(table, text)
+    return table
 
 
 def _format_table(rows: GivenRows, paths: Sequence[str], column: TextCells) -> str:

@@ -121,13 +121,15 @@ def scan(
     tables = [corrections] if isinstance(corrections, str | Path) else corrections
     files = [Path(file).expanduser() for file in tables]
     options = ReadOptions(label_from, label_separator, spelling, split_folders, image_column, label_column)
+    names = [str(name) for name in classes]
     if labels is None and are_paths(source):
-        if classes:
-            raise DataError("classes: does not apply to paths.", "Leave it out; folders and tables have names.")
+        if names or Path(root) != Path():
+            option = "classes" if names else "root"
+            raise DataError(f"{option}: does not apply to folders, tables and archives.", "Leave it out.")
         name = join_sources([source] if isinstance(source, str | Path) else source)
         listing = list_files(name, context, exclude, files, options)
     else:
-        listing = list_given(source, labels, classes, Path(root).expanduser(), options, context)
+        listing = list_given(source, labels, names, Path(root).expanduser(), options, context)
         listing = finish_listing(listing, listing.name, context, exclude, files, options)
     _check_shares(listing, val, test)
     data = build_dataset(listing, read_metadata(listing, context), context, val=val, test=test)
