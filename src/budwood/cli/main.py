@@ -275,7 +275,6 @@ def train(
     from budwood.config.recipe import Recipe
     from budwood.data.scanning import scan
     from budwood.data.selection import select_per_class
-    from budwood.workflows.train import train_recipe
 
     started = time.perf_counter()
     named = collect_options(file, settings, drop_unset(options))
@@ -294,10 +293,28 @@ def train(
     if dry_run:
         show_cost(*bw.estimate_cost(dataset, resolved, out=out, leaks=leaks, progress=progress), as_json)
         return None
+    return _train_recipe(dataset, resolved, out, name, leaks, track, fail_on, as_json, started, progress)
+
+
+def _train_recipe(
+    dataset: Dataset,
+    recipe: Recipe,
+    out: Path,
+    name: str | None,
+    leaks: Leaks,
+    track: tuple[str, ...],
+    fail_on: Level,
+    as_json: bool,
+    started: float,
+    progress: Progress,
+) -> int | None:
+    """Train one recipe and print what it gave; returns the exit code that its findings ask for."""
+    from budwood.workflows.train import train_recipe
+
     spent = time.perf_counter() - started
-    lines = EpochLines(progress, resolved, None if resolved.time is None else resolved.time - spent)
+    lines = EpochLines(progress, recipe, None if recipe.time is None else recipe.time - spent)
     hooks: dict[str, Any] = {"track": track, "spent": spent, "id": name, "on_epoch_end": lines}
-    finished = train_recipe(dataset, resolved, out=out, leaks=leaks, progress=progress, **hooks)
+    finished = train_recipe(dataset, recipe, out=out, leaks=leaks, progress=progress, **hooks)
     lines.tell_unsaid(finished.history)
     show_run(finished, as_json)
     return judge_findings(finished.record.findings, fail_on)
