@@ -49,6 +49,7 @@ def is_frame(source: object) -> bool:
     Returns:
         True for a frame of pandas or Polars, a table of PyArrow, and a data set of Hugging Face's library.
     """
+    # What no other kind has comes first: a lazy frame that is asked for its columns computes them, with a warning.
     return any(
         all(hasattr(source, name) for name in names)
         for names in (
