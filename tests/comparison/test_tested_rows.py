@@ -84,7 +84,8 @@ def test_it_is_told_with_intervals_in_the_terminal_and_on_the_page(tmp_path: Pat
         "No row was chosen by these figures; to choose by them makes the score of the chosen row too optimistic."
     )
     told = format_tested(made).splitlines()
-    assert told[0].split() == ["row", "test", "accuracy", "from", "chosen", "p", "look"]
+    assert told[0].split() == ["row", "test", "accuracy", "from", "chosen", "p"]
+    assert "The same in all rows: look 1." in told
     assert told[2].startswith("* a")
     assert describe_tested(made) in told[-1]
     page = render_comparison(made)
