@@ -54,8 +54,8 @@ def divided(images, generator):
 def broken(images, generator):
     raise KeyError("colour")
 
-def alone(images):
-    return images
+def needy(images, generator, amount):
+    return images + amount
 """
 IMAGES = torch.full((2, 4, 4, 3), 10.0)
 
@@ -200,7 +200,7 @@ def test_what_an_own_one_does_wrongly_is_said(own: Path, transform: str, message
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        ("several_own:alone", r"several_own:alone cannot be called as alone\(images, generator\) \(too many"),
+        ("several_own:needy", r"several_own:needy cannot be called as needy\(images, generator\) \(missing"),
         ('{name="several_own:add",much=1}', r"cannot be called as add\(images, generator, much=\.\.\.\) \(.*'much'"),
         ('{name="several_own:noisy"},', "expected your own as package.module:name"),
         ('{name="several_own:add",amount={x=1}}', "expected numbers, words or a list of them for the option amount"),
@@ -238,10 +238,11 @@ def test_a_report_says_what_was_used_of_the_user_s_own(own: Path) -> None:
 def test_a_mistake_ends_the_command_with_one_message(
     own: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--html", str(own.parent / "look.html"), "--augment", "transform=several_own:alone"]
+    asked = ["--html", str(own.parent / "look.html"), "--augment", "transform=several_own:needy"]
     assert run_command(["inspect", str(photos), *asked]) == 2
     said = capsys.readouterr().err
     assert (
-        "transform: several_own:alone failed (TypeError: alone() takes 1 positional argument but 2 were given)" in said
+        "transform: several_own:needy failed (TypeError: needy() missing 1 required positional argument: 'amount')"
+        in said
     )
     assert "Traceback" not in said
