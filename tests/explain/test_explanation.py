@@ -79,7 +79,7 @@ def test_a_run_is_explained_in_its_report_and_else_stays_as_it_was(run: Run) -> 
     )
     for heading in (*headings, "Possible label errors"):
         assert f"<h2>{heading}</h2>" in html
-    assert html.count('class="pair"') == len(found.record.table()["images"]["rows"])
+    assert html.count('class="pair of-') == len(found.record.table()["images"]["rows"])
     after = _content(run.path)
     new = {EXPLANATION_FILE, "label-suspects.csv"}
     assert set(after) == set(before) | new
