@@ -15,7 +15,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def _read(file: Path) -> Any:
-    return nbformat.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    return nbformat.from_dict(json.loads(file.read_text(encoding="utf-8")))  # type: ignore[no-untyped-call]
 
 
 def test_there_are_some() -> None:

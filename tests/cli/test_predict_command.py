@@ -556,7 +556,7 @@ def test_drift_wants_paths(tiny: Path) -> None:
 
 @pytest.mark.parametrize("top", [0, -1, "3", 1.5])
 def test_a_number_of_classes_that_is_none_is_told(tiny: Path, top: Any) -> None:
-    with pytest.raises(bw.BudwoodError, match="top: expected a whole number(| from 1 on), found"):
+    with pytest.raises(bw.BudwoodError, match=r"top: expected a whole number(| from 1 on), found"):
         bw.predict(tiny / "runs" / "one", tiny / "photos", top=top)
     with pytest.raises(bw.DataError, match="top: expected a whole number from 1 on, found"):
         bw.Predictor.open(tiny / "runs" / "one").predict(np.zeros((4, 4, 3), np.uint8), top=top)
