@@ -158,9 +158,7 @@ def study(
 
 
 @click.command(cls=TuneCommand)
-@click.argument(
-    "data", metavar="DATA...", nargs=-1, required=True, callback=join_data, shell_complete=complete_path
-)
+@click.argument("data", metavar="DATA...", nargs=-1, required=True, callback=join_data, shell_complete=complete_path)
 @click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="Number of recipes to try.")
 @click.option("--sampler", type=click.Choice(("random", "tpe"), case_sensitive=False), default="tpe", show_default=True)
 @click.option(
