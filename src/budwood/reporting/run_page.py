@@ -326,7 +326,7 @@ def _draw_strip(split: str, scores: SplitMetrics, name: str) -> str:
 
 def _make_part(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[MatrixRow]:
     """The most confused part of a matrix that is too large to read."""
-    return _make_matrix(*cut_confused_part(counts, classes))[:-1] if len(classes) > MATRIX_MOST else []
+    return make_matrix(*cut_confused_part(counts, classes))[:-1] if len(classes) > MATRIX_MOST else []
 
 
 def _draw_counts_chart(data: DatasetRecord) -> str:
