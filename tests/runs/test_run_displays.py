@@ -267,8 +267,9 @@ class TestHtml:
         assert known - set(_DRAWN_BY) == {"RunDisplay", "DatasetDisplay"}
 
 
-def _list_subclasses(kind: type) -> list[type]:
-    return [each for one in kind.__subclasses__() for each in (one, *_list_subclasses(one))]
+def _list_subclasses(kind: type[Any]) -> list[type[Any]]:
+    known: list[type[Any]] = kind.__subclasses__()
+    return known + [each for one in known for each in _list_subclasses(one)]
 
 
 class TestFigures:

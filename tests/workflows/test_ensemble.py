@@ -88,7 +88,7 @@ class TestMean:
         for name, metric in scores.figures.items():
             assert run.record.val.figures[name] == metric
         assert {"accuracy", "macro_f1", "balanced_accuracy", "log_loss"} <= set(run.metrics["val"])
-        assert (run.record.state, run.record.test, run.history) == ("done", None, [])
+        assert (run.record.state, run.record.test, list(run.history)) == ("done", None, [])
 
     def test_of_several_labels_is_of_each_class_by_itself(self, several: Path) -> None:
         members = [open_run(several / "runs" / f"r{seed}") for seed in (0, 1)]
