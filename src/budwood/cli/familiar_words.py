@@ -99,6 +99,11 @@ FAMILIAR: Final[tuple[FamiliarWord, ...]] = (
         "Each augmentation is an option of its own: --flip 0.5 --rotation 15, or --policy trivialaugment.",
         _TRAINING,
     ),
+    FamiliarWord(
+        ("--nested", "--recursive"),
+        "",
+        "Say --label-from top, parent or path: the class of an image in a folder in a class folder.",
+    ),
     FamiliarWord(("--hflip", "--fliplr", "--horizontal-flip"), "--flip"),
     FamiliarWord(("--vflip", "--flipud", "--vertical-flip"), "--flip-vertical"),
     FamiliarWord(("--degrees", "--rotate"), "--rotation"),

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from budwood.config.own_objects import explain_unportable
 from budwood.config.recipe import Recipe
-from budwood.config.resolved_recipe import OwnPart, recorded_parts, resolve
+from budwood.config.resolved_recipe import recorded_parts, resolve
 from budwood.data import checks
 from budwood.data.dataset import Dataset
 from budwood.data.leaks import Leaks
@@ -38,7 +37,7 @@ from budwood.runs.contents import (
 from budwood.runs.explanation_record import EXPLANATION_FILE as EXPLANATION
 from budwood.runs.machine import describe_hardware, library_versions
 from budwood.runs.networks import find_training_weights
-from budwood.runs.own_objects import keep_objects
+from budwood.runs.own_objects import keep_objects, tell_changed_code, tell_own_code
 from budwood.runs.preflight import Preflight, check_and_plan
 from budwood.runs.run import (
     CHECKPOINT,
@@ -171,7 +170,7 @@ def train_recipe(
 
     run = _begin(preflight, Path(out), id, tools)
     with lock_run(run.path), _removing_failed(run.path):
-        _tell_own_code(run.record.parts, context.progress)
+        tell_own_code(run.record.parts, context.progress)
         return _carry_out(run, _Job(preflight.spec, context, clock, on_epoch_end, novelty, limit, tools))
 
 
@@ -229,25 +228,6 @@ def _begin(preflight: Preflight, out: Path, id: str, track: Sequence[str]) -> Ru
         record = record.model_copy(update={"files": digest_run_files(draft, GIVEN_FILES), **read})
         save_record(draft, record)
     return Run(out / id, record)
-
-
-def _tell_own_code(parts: Mapping[str, OwnPart], progress: Progress) -> None:
-    """Say which files the user's own code is read from."""
-    for option, part in parts.items():
-        if part.file:
-            progress.note(f"Code of your own: {option} {part.name} is read from {part.file}.")
-    if told := explain_unportable({option: part.name for option, part in parts.items()}):
-        progress.note(f"Warning: {told}.")
-
-
-def _tell_changed_code(before: Mapping[str, OwnPart], now: Mapping[str, OwnPart], progress: Progress) -> None:
-    """Warn of own code that is another than when the run was trained."""
-    for option, part in now.items():
-        if option in before and before[option].digest != part.digest:
-            progress.note(
-                f"Warning: {option}: the source of {part.name} has changed since this run was trained. "
-                "The epochs before and after are of different code; start a new training to have one."
-            )
 
 
 def resume(
@@ -328,8 +308,8 @@ def _reopen(run: Run, recipe: Recipe, progress: Progress) -> Run:
     """The run as one that is being trained again, by a recipe, which its folder says from here on."""
     resumed, parts = (*run.record.resumed, utc_now()), recorded_parts(recipe)
     parts |= {option: part for option, part in run.record.parts.items() if option.startswith("track")}
-    _tell_own_code(parts, progress)
-    _tell_changed_code(run.record.parts, parts, progress)
+    tell_own_code(parts, progress)
+    tell_changed_code(run.record.parts, parts, progress)
     files = keep_given_files(run.record.files)
     update = {"state": "running", "recipe": recipe, "parts": parts, "resumed": resumed, "files": files}
     record = run.record.model_copy(update=update)
