@@ -61,7 +61,7 @@ READERS: dict[str, list[Callable[[Run], object]]] = {
             out=run.path.parent,
         ),
     ],
-    "history.csv": [Run.history, bw.report, lambda run: bw.resume(run, epochs=2)],
+    "history.csv": [lambda run: run.history, bw.report, lambda run: bw.resume(run, epochs=2)],
     "predictions-val.parquet": [lambda run: run.predictions("val"), bw.report],
     "predictions-test.parquet": [lambda run: run.predictions("test")],
     "dataset.parquet": [Run.dataset, lambda run: bw.resume(run, epochs=2)],
