@@ -298,7 +298,7 @@ WRONG: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], str]] = {
     "nothing": (lambda: ([], {}), "images: there are none"),
     "triples": (lambda: ([(ARRAY[0], "a", 1)], {}), r"images, item 0: expected \(image, label\), found 3 values"),
     "images only": (lambda: (PICTURES, {}), r"images, item 0: expected \(image, label\), found Image"),
-    "a number": (lambda: (3, {}), "the images: found int, which is no data set"),
+    "a number": (lambda: (3, {}), "the images: expected what a data set is made from, found int"),
     "scalars": (lambda: (PICTURES, {"labels": "a"}), "labels: expected a sequence, found str"),
     "other keys": (lambda: ({"train": (ARRAY, NAMES), "extra": (ARRAY, NAMES)}, {}), "found the key 'extra'"),
     "no keys": (lambda: ({}, {}), "the mapping is empty"),

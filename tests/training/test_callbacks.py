@@ -71,7 +71,7 @@ def test_a_callback_a_metric_and_a_tracker_of_a_module_serve_and_are_recorded(ow
         track="own_callbacks:Tracker",
     )
     assert "Stopped in epoch 2 by the callback own_callbacks:Stop: 8 steps are enough." in said.kept
-    assert len(run.history()) == 2
+    assert len(run.history) == 2
     assert run.record.choices.stopped_by == "own_callbacks:Stop: 8 steps are enough"
     assert "8 steps are enough" in (run.path / "report.html").read_text()
     val = run.metrics["val"]
@@ -115,14 +115,14 @@ def test_objects_are_called_in_order_and_see_where_training_stands(photos: Path,
     steps = [each for each in seen if each[0] == "step"]
     assert [each for each in seen if each not in steps] == [("epoch", 1, 1), "after", ("epoch", 2, 2)]
     assert [each[1:] for each in steps if each[1] == 1] == [(1, n) for n in range(1, len(steps) // 2 + 1)]
-    assert len(run.history()) == 2
+    assert len(run.history) == 2
     assert any(
         note.startswith("Warning: metrics ") and "callbacks 1 " in note and "were defined in a script" in note
         for note in said.kept
     )
     assert "were defined in a script, a notebook or a session" in (run.path / "report.html").read_text()
     run = bw.resume(run, epochs=3, cache=tmp_path / "cache", novelty=False)
-    assert len(run.history()) == 3, "they are still here"
+    assert len(run.history) == 3, "they are still here"
     tested = bw.test(run).metrics["test"]
     assert [figure["value"] for name, figure in tested.items() if name.endswith(":<half>")] == [0.5]
     with pytest.raises(RecipeError, match=r"metrics: .*<half> was defined in the script"):
@@ -133,7 +133,7 @@ def test_a_stop_ends_all_phases(photos: Path, tmp_path: Path) -> None:
     phases = [{"freeze": "none", "epochs": 2, "lr": 0.01}, {"freeze": "none", "epochs": 2, "lr": 0.01}]
     options = dict.fromkeys(("epochs", "lr"))
     run = trained(photos, tmp_path, phases=phases, callbacks=lambda moment: moment.stop("now"), **options)
-    assert len(run.history()) == 1
+    assert len(run.history) == 1
     assert str(run.record.choices.stopped_by).endswith(": now")
 
 

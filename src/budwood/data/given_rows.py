@@ -144,7 +144,7 @@ def read_rows(source: Any) -> GivenRows:
         return read_pairs(source, _find_classes(source), f"the data set {type(source).__name__}")
     if isinstance(source, Iterable) and not isinstance(source, (bytes, Mapping)):
         return read_pairs(list(source), (), "images")
-    raise DataError(f"the images: found {type(source).__name__}, which is no data set.", FORMS)
+    raise DataError(f"the images: expected what a data set is made from, found {type(source).__name__}.", FORMS)
 
 
 def join_splits(parts: Mapping[str, GivenRows]) -> GivenRows:
