@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def _read(file: Path) -> Any:
-    return nbformat.from_dict(json.loads(file.read_text(encoding="utf-8")))  # type: ignore[no-untyped-call]
+    return nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]
 
 
 def test_there_are_some() -> None:

@@ -549,9 +549,8 @@ def test_what_is_neither_path_nor_image_is_told(tiny: Path, files: Any) -> None:
 
 
 def test_drift_wants_paths(tiny: Path) -> None:
-    with pytest.raises(bw.DataError, match=r"files: expected paths, found bytes\.") as told:
+    with pytest.raises(bw.ArgumentError, match=r"^drift: images: expected a path or a list of these, found"):
         bw.drift(tiny / "runs" / "one", b"bytes")  # type: ignore[arg-type]
-    assert "bw.predict(run, images)" in told.value.hint
 
 
 @pytest.mark.parametrize("top", [0, -1, "3", 1.5])

@@ -92,7 +92,7 @@ SAME: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
     ),
     "tensor": lambda: (
         torch.from_numpy(ARRAY).permute(0, 3, 1, 2),
-        {"labels": torch.from_numpy(NUMBERS), "classes": "ab"},
+        {"labels": torch.from_numpy(NUMBERS), "classes": ["a", "b"]},
     ),
     "subset": lambda: (torch.utils.data.Subset(Items(PICTURES, NUMBERS.tolist(), ["a", "b"]), range(COUNT)), {}),
     "pandas": lambda: (pd.DataFrame({"Image": PICTURES, "label": NAMES}), {}),

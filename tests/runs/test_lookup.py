@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import budwood as bw
+from budwood.explain.heatmaps import Attribution
 from budwood.runs.bundle_predictor import is_bundle
 from budwood.runs.lookup import find_run_folder
 from budwood.runs.run import Run, find_run
@@ -124,8 +125,17 @@ def test_a_trunk_is_recorded_by_its_whole_id(tiny: Path, tmp_path: Path) -> None
 
 
 OF_RUNS = [
-    *(name for name in ("calibrate", "drift", "export", "learning_curve", "predict", "publish", "report", "resume")),
-    *("suggest", "test"),
+    "calibrate",
+    "drift",
+    "export",
+    "features",
+    "learning_curve",
+    "predict",
+    "publish",
+    "report",
+    "resume",
+    "suggest",
+    "test",
 ]
 
 
@@ -141,6 +151,7 @@ def test_every_function_of_a_run_takes_its_name(
     wanted = [one for one in inspect.signature(function).parameters.values() if one.default is inspect.Parameter.empty]
     assert wanted[0].name == "run"
     stand_ins: dict[str, Any] = {"images": ["a.png"], "files": [], "image": "a.png", "numbers": [0], "beside": []}
+    stand_ins |= {"some": np.zeros((1, 8, 8, 3), np.uint8), "found": object.__new__(Attribution)}
     others = {one.name: stand_ins.get(one.name, "x") for one in wanted[1:]}
     with pytest.raises(bw.RunError, match=r"^nobody: is not a run folder"):
         function(named, **others)

@@ -138,7 +138,7 @@ def test_a_study_of_version_0_1_is_reported(kept: Path, capsys: pytest.CaptureFi
 def test_a_study_of_version_0_1_goes_on_with_an_added_row(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
     resumed: list[str] = []
-    train, resume = bw.train, bw.resume
+    train, resume = training_job.train_recipe, bw.resume
 
     def noting_train(*arguments: Any, **options: Any) -> Any:
         trained.append(options["id"].rpartition("-")[0])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from budwood.cli.commands import BudwoodCommand
 from budwood.cli.options import add_common_options, print_json
 from budwood.cli.output import find_width
 from budwood.text import TOO_FEW, counted, fit_table, listed, quote_path, show_unprintable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = ("run", "data", "recipe", "validation", "state", "test set", "trained")
 
 
-@click.command("runs")
+@click.command("runs", cls=BudwoodCommand)
 @click.argument("folder", metavar="[FOLDER]", type=click.Path(path_type=Path), default="runs")
 @click.option("--data", metavar="TEXT", help="Only runs of data whose name or path has this in it.")
 @click.option("--state", metavar="STATE", help="Only runs that are finished, interrupted, training (now) or damaged.")
