@@ -131,7 +131,7 @@ def calibrate(
     run: Run | str | Path,
     *,
     coverage: float | None = None,
-    threshold: str | None = None,
+    threshold: str | float | None = None,
     costs: str | Path | None = None,
     refuse: float | None = None,
     unknown: str | Path | None = None,
