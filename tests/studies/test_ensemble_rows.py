@@ -14,12 +14,12 @@ from budwood.cli.main import run
 from budwood.comparison.text import format_rows
 from budwood.errors import StudyError
 from budwood.runs.run import Run, open_run
-from budwood.studies import training_job
 from budwood.studies.ensemble_rows import list_study_runs
 from budwood.studies.reports import report_study
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.study import Study
 from budwood.studies.study_file import load_study, parse_study
+from budwood.workflows.train import train_recipe
 
 FILE = """
 name = "small"
@@ -187,7 +187,7 @@ class TestCarriedOut:
 
 
 def _fail_rows(monkeypatch: pytest.MonkeyPatch, fails: Callable[[object], bool]) -> None:
-    train = training_job.train_recipe
+    train = train_recipe
 
     def failing(data: bw.Dataset, recipe: bw.Recipe, **options: Any) -> Run:
         if fails(recipe.lr):

@@ -27,7 +27,7 @@ from budwood.studies.monitor import RowLine, SilentMonitor
 from budwood.studies.reports import report_study
 from budwood.studies.runner import ExecutionOptions
 from budwood.studies.training_job import JobResult, TrainingJob
-from budwood.workflows.train import measure_recipe_cost
+from budwood.workflows.train import measure_recipe_cost, train_recipe
 from conftest import fill
 from killing import run_killer
 
@@ -128,7 +128,7 @@ def test_what_is_finished_is_not_repeated_and_rows_can_be_added_and_moved(
 ) -> None:
     bw.study(_file(here, SMALL + ROWS))
     trained: list[str] = []
-    train = training_job.train_recipe
+    train = train_recipe
 
     def noted(*arguments: Any, **options: Any) -> Any:
         trained.append(options["id"])
@@ -167,7 +167,7 @@ def test_a_row_that_fails_is_recorded_and_the_others_go_on(here: Path, monkeypat
     made = bw.study(_file(here, base + ROWS + missing))
     assert made.rows[3].problem == f"weights: {here / 'nowhere.pth'} is not a file."
     assert _states(here / "runs" / "small") == {"slow": "done", "fast": "done", "wild": "refused", "missing": "failed"}
-    train = training_job.train_recipe
+    train = train_recipe
 
     def broken(*arguments: Any, **options: Any) -> Any:
         if options["id"].startswith("new"):

@@ -19,6 +19,7 @@ from budwood.runs.run import find_run
 from budwood.studies import training_job
 from budwood.studies.reports import report_study
 from budwood.studies.study_state import RowState, StudyState, read_state, write_state
+from budwood.workflows.train import train_recipe
 
 KEPT = Path(__file__).parents[1] / "kept" / "study-0.1"  # its root is `photos` in the working directory
 PUBLISHED = Published(val=0.9, test=(0.8, 0.85), seconds=364.0, machine="a GPU", note="Table 2")
@@ -138,7 +139,7 @@ def test_a_study_of_version_0_1_is_reported(kept: Path, capsys: pytest.CaptureFi
 def test_a_study_of_version_0_1_goes_on_with_an_added_row(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
     resumed: list[str] = []
-    train, resume = training_job.train_recipe, bw.resume
+    train, resume = train_recipe, bw.resume
 
     def noting_train(*arguments: Any, **options: Any) -> Any:
         trained.append(options["id"].rpartition("-")[0])
