@@ -168,6 +168,12 @@ def answers(
 
 
 @pytest.fixture(scope="session", autouse=True)
+def piped() -> None:
+    """Tables are as wide as in a pipe: processes of pytest that share the tests are given the width of a terminal."""
+    os.environ.pop("COLUMNS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all tests, so that the trunk is exported once."""
     folder = tmp_path_factory.mktemp("cache")

@@ -170,7 +170,7 @@ def test_an_engine_is_checked_on_made_images_where_the_data_are_gone(
         hidden.rename(photos)
 
 
-@pytest.mark.parametrize(("model", "trained"), [("mlp", "network"), (None, "head")])
+@pytest.mark.parametrize(("model", "trained"), [pytest.param("mlp", "network", marks=pytest.mark.slow), (None, "head")])
 def test_the_interpolation_of_a_run_is_that_of_its_predictions(
     model: str | None, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -329,6 +329,7 @@ class TestRay(WorkerContract):
     ) -> None:
         super().test_a_death_is_noticed_while_epochs_arrive_and_the_next_job_finds_another_worker(executor, place)
 
+    @pytest.mark.slow
     def test_a_study_on_a_cluster_has_the_table_of_one_here(
         self, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

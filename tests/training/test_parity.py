@@ -187,6 +187,7 @@ def test_a_small_network_loses_what_plain_pytorch_loses(name: str, losses: Losse
     assert losses[0] != pytest.approx(losses[STEPS - 1], abs=1e-2), "it has learned something"
 
 
+@pytest.mark.slow
 def test_resnet18_with_frozen_children_as_study_4_trained_it(losses: Losses) -> None:
     """Children 1 to 5 have requires_grad = False, and their batch norm stays in training mode; cosine, T_max 200."""
     from torchvision.models import resnet18

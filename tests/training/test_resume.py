@@ -61,7 +61,7 @@ def _content(run: Run) -> tuple[bytes, bytes, bytes]:
 
 
 KILLED: dict[str, tuple[int, dict[str, Any]]] = {
-    "averaged": (4, {**STEADY, "epochs": 4, "lr": 0.01, "schedule": "onecycle", "rotation": 20, "patience": 4}),
+    "averaged": (2, {**STEADY, "epochs": 4, "lr": 0.01, "schedule": "onecycle", "rotation": 20, "patience": 4}),
     "phases": (
         3,
         {

@@ -56,6 +56,7 @@ FIRST: Final[dict[str, Any]] = {
     "label_smoothing": 0.05,
     "select": "macro_f1",
     "seed": 7,
+    "metrics": ("ladder_parts:share_right",),
 }
 SECOND: Final[dict[str, Any]] = {
     "model": "resnet18",
@@ -83,8 +84,16 @@ def test_every_option_that_narrows_the_search_is_given_here() -> None:
 
 @pytest.mark.parametrize("given", [FIRST, SECOND, THIRD])
 def test_what_is_given_stays_in_the_recipe_that_is_found(
-    given: dict[str, Any], photos: Path, resnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: dict[str, Any],
+    photos: Path,
+    resnet: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    own = "def share_right(labels, logits):\n    return float((logits.argmax(1) == labels).mean())\n"
+    (tmp_path / "ladder_parts.py").write_text(own)
+    monkeypatch.syspath_prepend(tmp_path)
     given = {**given, **({} if "weights" in given else {"weights": str(resnet)})}
     run_command(capsys, "train", photos, "--quick", "--out", tmp_path / "runs", *write_flags(given))
     recipe = find_best(tmp_path / "runs")

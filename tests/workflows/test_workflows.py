@@ -79,7 +79,7 @@ def test_nothing_of_a_run_but_the_sealed_file_knows_test_labels(run: Run) -> Non
     assert set(data.samples("test").labels.tolist()) == {SEALED}
     table = pq.read_table(run.path / "dataset.parquet").to_pylist()
     assert {row["label"] for row in table if row["split"] == 2} == {SEALED}
-    with pytest.raises(bw.RunError, match="cannot be read"):
+    with pytest.raises(bw.RunError, match="the test split is sealed"):
         run.predictions("test")
 
 
