@@ -11,8 +11,8 @@ from sklearn.metrics import f1_score, log_loss
 
 from budwood.evaluation.predictions import Predictions
 from budwood.workflows.ladder_verdict import (
+    choose_weighting,
     compute_calibrated_losses,
-    is_better_together,
     judge,
     measure_accuracy,
 )
@@ -168,21 +168,32 @@ class TestTogether:
         for seed in range(20):
             labels = make_labels(60 + 20 * seed)
             one = make(labels, answers(labels, 0.75, seed))
-            assert not is_better_together([one] * 3, 1)
+            assert not choose_weighting([one] * 3, 1)
 
     def test_two_that_err_independently_are(self) -> None:
         labels = make_labels(600)
         members = [make(labels, answers(labels, 0.75, seed)) for seed in (1, 2)]
-        assert is_better_together(members, 0)
+        assert choose_weighting(members, 0)
 
     def test_a_much_worse_one_does_not_help(self) -> None:
         labels = make_labels(300)
         best, random = make(labels, answers(labels, 0.99, 1)), make(labels, answers(labels, 0.33, 2))
-        assert not is_better_together([best, random], 0)
+        assert not choose_weighting([best, random], 0)
+
+    def test_what_is_alike_is_averaged_alike(self) -> None:
+        labels = make_labels(100)
+        members = [make(labels, answers(labels, 0.75, seed)) for seed in range(6)]
+        assert choose_weighting(members, 0) == "equal"
+
+    def test_what_does_harm_gets_no_weight(self) -> None:
+        labels = make_labels(600)
+        members = [make(labels, answers(labels, 0.75, seed)) for seed in (1, 2)]
+        wrong = make(labels, answers((labels + 1) % 3, 0.99, 3))
+        assert choose_weighting([*members, wrong, wrong, wrong], 0) == "validation"
 
     def test_too_few_images_tell_nothing(self) -> None:
         labels = make_labels(9)
-        assert not is_better_together([make(labels, answers(labels, 0.5, seed)) for seed in (1, 2)], 0)
+        assert not choose_weighting([make(labels, answers(labels, 0.5, seed)) for seed in (1, 2)], 0)
 
     def test_of_several_labels(self) -> None:
         sets = ((), (0,), (1,), (0, 1))
@@ -193,8 +204,8 @@ class TestTogether:
             make(labels, (2.0 * truth - 1 + random.normal(0, 1.5, truth.shape)).astype(np.float32), label_sets=sets)
             for _ in range(2)
         ]
-        assert is_better_together(members, 0)
-        assert not is_better_together([members[0]] * 2, 0)
+        assert choose_weighting(members, 0)
+        assert not choose_weighting([members[0]] * 2, 0)
 
 
 def test_accuracy_has_its_exact_interval() -> None:

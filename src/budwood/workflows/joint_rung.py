@@ -14,7 +14,7 @@ from budwood.runs.run import Run
 from budwood.workflows.ensemble import ensemble
 from budwood.workflows.ladder_rules import WRITING
 from budwood.workflows.ladder_state import Ladder, TriedHead
-from budwood.workflows.ladder_verdict import is_better_together, is_mean_better
+from budwood.workflows.ladder_verdict import choose_weighting, is_mean_better
 
 Key = tuple[str, int, str]  # trunk, size and way to make an image square, of which one network is enough
 OTHERS: Final = 2  # frozen networks of other trunks or sizes that are trained to be joined
@@ -39,11 +39,12 @@ def climb_together(ladder: Ladder) -> None:
     members = [ladder.predictions(number).in_order(ids) for number in range(len(ladder.runs))]
     names = " + ".join(run.recipe.model for run in ladder.runs)
     candidate = CandidateRecord(name=f"the mean of {len(members)} networks", recipe={}, note=names)
-    if not is_better_together(members, ladder.best):
+    weighting = choose_weighting(members, ladder.best)
+    if weighting is None:
         note = "The mean of all networks is not better than the best alone by more than one standard error."
         ladder.close_rung("together", (candidate,), None, note=note)
         return
-    joined = ensemble(ladder.runs, "validation", out=ladder.out, id=ladder.next_id())
+    joined = ensemble(ladder.runs, weighting, out=ladder.out, id=ladder.next_id())
     if joined.record.ensemble is None or len(joined.record.ensemble.members) < 2:
         ladder.close_rung("together", (candidate,), None, note="Validation gives all weight to one network.")
         return

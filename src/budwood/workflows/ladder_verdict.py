@@ -16,7 +16,9 @@ from budwood.evaluation.intervals import proportion_interval
 from budwood.evaluation.predictions import Predictions
 from budwood.evaluation.significance import ALPHA, mcnemar_test
 from budwood.runs.ladder_record import Figure
+from budwood.workflows.ensemble import Rule
 
+ROUNDING: Final = 1e-9  # nats, which the mean of copies may seem to gain
 FOLDS: Final = 5  # of the validation images, on which the weights of an ensemble are chosen and scored in turn
 
 
@@ -111,17 +113,27 @@ def compute_calibrated_losses(predictions: Predictions) -> NDArray[np.float64]:
     return replace(predictions, logits=logits).losses
 
 
-def is_better_together(members: Sequence[Predictions], best: int) -> bool:
-    """Tell whether the mean of several runs is better than the best of them, by cross-validation.
+def choose_weighting(members: Sequence[Predictions], best: int) -> Rule | None:
+    """Choose how several runs are averaged, where their mean is better than the best of them.
+
+    Equal weights fit nothing to the images that they are judged by, and are often the better for it; weights that are
+    chosen leave out what does harm, and are judged by cross-validation.
 
     Args:
         members: Validation predictions of each run, for the same images in the same order.
         best: Number of the best of them.
 
     Returns:
-        Whether it is, as `is_mean_better` tells it.
+        `equal`, or `validation` for weights that are chosen on it, whichever has the lower loss; None where the mean is
+        not better by more than one standard error, as `is_mean_better` tells it.
     """
-    return is_mean_better([np.asarray(one.task.true_probabilities(one.truth, one.logits)) for one in members], best)
+    true = [np.asarray(one.task.true_probabilities(one.truth, one.logits)) for one in members]
+    if not _can_tell(true):
+        return None
+    alone = _measure_losses(true[best])
+    equal, chosen = alone - _measure_losses(np.mean(true, axis=0)), alone - _cross_validate(true)
+    name: Rule = "equal" if equal.mean() >= chosen.mean() else "validation"
+    return name if _is_surely_positive(equal if name == "equal" else chosen) else None
 
 
 def is_mean_better(true: Sequence[NDArray[np.float64]], best: int) -> bool:
@@ -139,9 +151,21 @@ def is_mean_better(true: Sequence[NDArray[np.float64]], best: int) -> bool:
     Returns:
         Whether it is.
     """
+    return _can_tell(true) and _is_surely_positive(_measure_losses(true[best]) - _cross_validate(true))
+
+
+def _can_tell(true: Sequence[NDArray[np.float64]]) -> bool:
+    return len(true) > 1 and len(true[0]) >= 2 * FOLDS
+
+
+def _is_surely_positive(gain: NDArray[np.float64]) -> bool:
+    """Whether the mean of differences is above 0 by more than its standard error."""
+    return bool(gain.mean() > max(gain.std() / np.sqrt(len(gain)), ROUNDING))
+
+
+def _cross_validate(true: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The loss of each image by weights that were chosen on other images: float64 [n]."""
     n = len(true[0])
-    if n < 2 * FOLDS or len(true) < 2:
-        return False
     losses, order = np.empty(n), np.random.default_rng(0).permutation(n)
     for fold in range(FOLDS):
         held = order[fold::FOLDS]
@@ -150,8 +174,7 @@ def is_mean_better(true: Sequence[NDArray[np.float64]], best: int) -> bool:
         losses[held] = _measure_losses(
             np.sum([weight * one[held] for weight, one in zip(weights, true, strict=True)], 0)
         )
-    gain = _measure_losses(true[best]) - losses
-    return bool(gain.mean() > gain.std() / np.sqrt(n))
+    return losses
 
 
 def _measure_losses(true: NDArray[np.float64]) -> NDArray[np.float64]:
