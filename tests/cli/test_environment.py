@@ -122,6 +122,7 @@ def test_a_cache_that_can_only_be_read_costs_time_alone(
     assert list(read_only.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_search_with_a_cache_that_can_only_be_read_finds_a_network(
     read_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,10 +59,8 @@ QUICK = (
     "squeezenet1_1",
     "shufflenet_v2_x0_5",
     "tf_efficientnet_lite0",
-    "timm:vit_tiny_patch16_224",
     "timm:deit_tiny_distilled_patch16_224",
     "timm:convnext_atto",
-    "timm:mobilenetv4_conv_small",
     "timm:edgenext_xx_small",
 )
 CLASSES = 3

@@ -55,7 +55,7 @@ for name, work in commands.items():
     killed_until_done(work, out / name, kills)
 killed_until_done(lambda folder: bw.tune(data, small, trials=2, out=folder), out / "tune", 1)
 """
-KILLS = int(os.environ.get("BUDWOOD_KILLS", "2"))  # more by hand
+KILLS = int(os.environ.get("BUDWOOD_KILLS", "1"))  # more by hand
 COMMANDS = ("test", "predict", "report", "explain", "tune")
 
 
