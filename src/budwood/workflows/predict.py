@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -104,21 +104,8 @@ def list_sources(files: str | Path | Iterable[str | Path]) -> list[str | Path]:
 
     Returns:
         The paths.
-
-    Raises:
-        DataError: A value is no path; the message says where images in memory are predicted.
     """
-    if isinstance(files, (str, Path)):
-        return [files]
-    fit = isinstance(files, Iterable) and not isinstance(files, (bytes, Mapping))
-    listed = list(files) if fit else []
-    wrong = [one for one in listed if not isinstance(one, (str, Path))]
-    if wrong or not fit:
-        raise DataError(
-            f"files: expected paths, found {type(wrong[0] if wrong else files).__name__}.",
-            "Images in memory are predicted by `bw.predict(run, images)`.",
-        )
-    return listed
+    return [files] if isinstance(files, (str, Path)) else list(files)
 
 
 def check_sources(sources: Sequence[str | Path]) -> None:

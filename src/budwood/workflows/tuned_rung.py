@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from budwood.errors import RecipeError
 from budwood.hardware import find_best_device, has_fast_bfloat16
+from budwood.networks.plan import load_plan
 from budwood.networks.stage_choice import choose_freeze_stage
 from budwood.runs.ladder_record import CandidateRecord, PlannedRow
 from budwood.text import format_seconds
@@ -172,7 +173,8 @@ def _plan_tuning(ladder: Ladder, base: Mapping[str, Any], freeze: str, found: Fl
 def _has_norms(ladder: Ladder, options: Mapping[str, Any]) -> bool:
     """Whether there is batch norm in what options leave to be trained, whose statistics can be kept."""
     try:
-        ladder.plan({**options, "trained_norm": "eval"})
+        recipe = ladder.make_recipe({**options, "trained_norm": "eval"})
+        load_plan(recipe, len(ladder.data.classes), ladder.context.cache)
     except RecipeError:
         return False
     return True
